@@ -1,0 +1,373 @@
+//! The row format of the online store: one record per (feature view, entity id).
+//!
+//! ```text
+//!  0        1        2                 4                                   8
+//!  +--------+--------+--------+--------+--------+--------+--------+--------+
+//!  | version| zero   | number of fields|        schema fingerprint         |
+//!  +--------+--------+--------+--------+--------+--------+--------+--------+
+//!  |                 event time, microseconds since the epoch              | 8
+//!  +--------+--------+--------+--------+--------+--------+--------+--------+
+//!  |            created time, microseconds; the least i64 if none          | 16
+//!  +--------+--------+--------+--------+--------+--------+--------+--------+
+//!  | null bitmap: bit i of byte i/8, 1 = present; ceil(n/8) bytes          | 24
+//!  +-----------------------------------------------------------------------+
+//!  | slots: per field, in order, not aligned                               |
+//!  |   bool 1 byte | int32, float32 4 | int64, float64 8                   |
+//!  |   bytes, list 4: where its bytes end in the variable part             |
+//!  +-----------------------------------------------------------------------+
+//!  | variable part: bytes and lists, in field order, without gaps          |
+//!  |   list of fixed-width items: the items                                |
+//!  |   list of bytes: u32 number of items, u32 end of each, the data       |
+//!  +-----------------------------------------------------------------------+
+//! ```
+//!
+//! All integers are little-endian. A variable field begins where the one before it ends, so reading one field costs
+//! two loads and no walk. The slot of a null is zero, or for a variable field the end of the one before: equal values
+//! have equal bytes.
+//!
+//! [`RowBuilder`] and [`RowView`] are inverses: what is pushed is what is read. Reading arbitrary bytes returns an
+//! error, or some value, and never panics.
+
+use super::{Fingerprint, RowSchema, schema::Field};
+use crate::model::{ItemType, ListRef, Micros, Physical, ValueRef};
+
+/// The version that this code writes, and the only one so far.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// The most bytes of one row. DynamoDB's items end at 400 kB; a row beyond this is a mistake in the source.
+pub const ROW_BYTES_MAX: usize = 4 << 20;
+
+const FIELD_COUNT_AT: usize = 2;
+const FINGERPRINT_AT: usize = FIELD_COUNT_AT + size_of::<u16>();
+const EVENT_TIME_AT: usize = FINGERPRINT_AT + size_of::<u32>();
+const CREATED_AT: usize = EVENT_TIME_AT + size_of::<i64>();
+pub(super) const HEADER_BYTES: usize = CREATED_AT + size_of::<i64>();
+
+/// The created time of a row whose source has none: less than every other, so it loses ties.
+const CREATED_NONE: i64 = i64::MIN;
+
+/// Why a row cannot be written or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// Fewer bytes than the header and the slots take, or a field that ends outside of the row.
+    #[error("row is truncated: {len} bytes, at least {needed} needed")]
+    Truncated {
+        /// Bytes that there are.
+        len: usize,
+        /// Bytes that there should be.
+        needed: usize,
+    },
+    /// Written by a newer Larder, or not a row.
+    #[error("row format version {0} is not known here (this is version {FORMAT_VERSION})")]
+    Version(u8),
+    /// Written with another schema.
+    #[error("row has schema {got:08x}, expected {expected:08x}")]
+    Schema {
+        /// The fingerprint in the row.
+        got: u32,
+        /// The fingerprint of the schema that it was read with.
+        expected: u32,
+    },
+    /// A field whose bytes do not make a value of its type.
+    #[error("field '{0}' of the row is damaged")]
+    Damaged(String),
+    /// A value of another shape than the field's.
+    #[error("field '{field}' takes {expected:?}, got another shape")]
+    Type {
+        /// The field.
+        field: String,
+        /// The shape that it has.
+        expected: Physical,
+    },
+    /// More values than fields, or fewer.
+    #[error("row has {got} values, its schema has {expected} fields")]
+    Count {
+        /// Values pushed.
+        got: usize,
+        /// Fields of the schema.
+        expected: usize,
+    },
+    /// More than [`ROW_BYTES_MAX`] bytes.
+    #[error("row is {0} bytes long, at most {ROW_BYTES_MAX} are allowed")]
+    TooLong(usize),
+}
+
+/// The fixed start of every row, readable without a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowHeader {
+    /// The schema that the row was written with.
+    pub fingerprint: Fingerprint,
+    /// When the values were true.
+    pub event_time: Micros,
+    /// When the row was made, if its source says; less than every time if not.
+    pub created: Option<Micros>,
+}
+
+/// Writes rows of one schema, one after another, into one buffer that is reused.
+#[derive(Debug)]
+pub struct RowBuilder<'s> {
+    schema: &'s RowSchema,
+    row: Vec<u8>,
+    /// The field that the next value is for.
+    next: usize,
+}
+
+/// A row, read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct RowView<'a> {
+    schema: &'a RowSchema,
+    row: &'a [u8],
+}
+
+// === impl RowHeader ===
+
+impl RowHeader {
+    /// Reads the header of a row.
+    ///
+    /// # Errors
+    /// [`RowError::Truncated`] and [`RowError::Version`].
+    pub fn read(row: &[u8]) -> Result<Self, RowError> {
+        let truncated = || RowError::Truncated { len: row.len(), needed: HEADER_BYTES };
+        match row.first() {
+            None => return Err(truncated()),
+            Some(&FORMAT_VERSION) => {}
+            Some(&other) => return Err(RowError::Version(other)),
+        }
+        let created = i64::from_le_bytes(load(row, CREATED_AT).ok_or_else(truncated)?);
+        Ok(Self {
+            fingerprint: Fingerprint(u32::from_le_bytes(load(row, FINGERPRINT_AT).ok_or_else(truncated)?)),
+            event_time: i64::from_le_bytes(load(row, EVENT_TIME_AT).ok_or_else(truncated)?),
+            created: (created != CREATED_NONE).then_some(created),
+        })
+    }
+
+    /// What decides between two rows of one key: the later event time wins, then the later created time.
+    #[must_use]
+    pub fn precedence(&self) -> (Micros, Option<Micros>) {
+        (self.event_time, self.created)
+    }
+}
+
+// === impl RowBuilder ===
+
+impl<'s> RowBuilder<'s> {
+    /// A builder of rows with this schema.
+    #[must_use]
+    pub fn new(schema: &'s RowSchema) -> Self {
+        Self { schema, row: Vec::new(), next: 0 }
+    }
+
+    /// Starts a row. Follow with one [`RowBuilder::push`] per field and [`RowBuilder::finish`].
+    pub fn begin(&mut self, event_time: Micros, created: Option<Micros>) {
+        self.next = 0;
+        self.row.clear();
+        self.row.resize(self.schema.var_at(), 0);
+        self.row[0] = FORMAT_VERSION;
+        // A schema with more fields cannot be finished: see `finish`.
+        let count = u16::try_from(self.schema.len()).unwrap_or(u16::MAX);
+        self.store(FIELD_COUNT_AT, &count.to_le_bytes());
+        self.store(FINGERPRINT_AT, &self.schema.fingerprint().0.to_le_bytes());
+        self.store(EVENT_TIME_AT, &event_time.to_le_bytes());
+        self.store(CREATED_AT, &created.unwrap_or(CREATED_NONE).to_le_bytes());
+    }
+
+    /// Adds the next field's value.
+    ///
+    /// # Errors
+    /// [`RowError::Type`] when the value's shape is not the field's, [`RowError::Count`] after the last field,
+    /// [`RowError::TooLong`].
+    pub fn push(&mut self, value: ValueRef<'_>) -> Result<(), RowError> {
+        let field = self.next_field()?;
+        let at = field.at;
+        match (field.physical, value) {
+            (Physical::Bytes | Physical::List(_), ValueRef::Null) => return self.end_var(at, false),
+            (_, ValueRef::Null) => return Ok(()),
+            (Physical::Bool, ValueRef::Bool(v)) => self.store(at, &[u8::from(v)]),
+            (Physical::Int32, ValueRef::Int32(v)) => self.store(at, &v.to_le_bytes()),
+            (Physical::Int64, ValueRef::Int64(v)) => self.store(at, &v.to_le_bytes()),
+            (Physical::Float32, ValueRef::Float32(v)) => self.store(at, &v.to_le_bytes()),
+            (Physical::Float64, ValueRef::Float64(v)) => self.store(at, &v.to_le_bytes()),
+            (Physical::Bytes, ValueRef::Bytes(v)) => {
+                self.row.extend_from_slice(v);
+                return self.end_var(at, true);
+            }
+            (Physical::List(item), ValueRef::List(list)) => {
+                let items: Vec<ValueRef<'_>> = list.iter().collect();
+                return self.push_items(at, item.width().is_none(), &items);
+            }
+            (expected, _) => return Err(RowError::Type { field: field.name.to_string(), expected }),
+        }
+        self.set_present(self.next - 1);
+        Ok(())
+    }
+
+    /// Adds the next field's value, a list, from its items.
+    ///
+    /// # Errors
+    /// As [`RowBuilder::push`].
+    pub fn push_list(&mut self, items: &[ValueRef<'_>]) -> Result<(), RowError> {
+        let field = self.next_field()?;
+        let Physical::List(item) = field.physical else {
+            return Err(RowError::Type { field: field.name.to_string(), expected: field.physical });
+        };
+        self.push_items(field.at, item.width().is_none(), items)
+    }
+
+    /// Adds the next field's value, a list of fixed-width items, from its items' bytes (little-endian).
+    ///
+    /// # Errors
+    /// As [`RowBuilder::push`]; [`RowError::Type`] also when the bytes are no whole number of items.
+    pub fn push_list_bytes(&mut self, bytes: &[u8]) -> Result<(), RowError> {
+        let field = self.next_field()?;
+        match field.physical {
+            Physical::List(item) if item.width().is_some_and(|width| bytes.len().is_multiple_of(width)) => {}
+            expected => return Err(RowError::Type { field: field.name.to_string(), expected }),
+        }
+        self.row.extend_from_slice(bytes);
+        self.end_var(field.at, true)
+    }
+
+    /// The finished row; it stands until the next [`RowBuilder::begin`].
+    ///
+    /// # Errors
+    /// [`RowError::Count`] when values are missing.
+    pub fn finish(&self) -> Result<&[u8], RowError> {
+        if self.next != self.schema.len() || self.next > usize::from(u16::MAX) {
+            return Err(RowError::Count { got: self.next, expected: self.schema.len() });
+        }
+        Ok(&self.row)
+    }
+
+    fn next_field(&mut self) -> Result<&'s Field, RowError> {
+        let count = RowError::Count { got: self.next + 1, expected: self.schema.len() };
+        let field = self.schema.field(self.next).ok_or(count)?;
+        self.next += 1;
+        Ok(field)
+    }
+
+    fn push_items(&mut self, at: usize, variable: bool, items: &[ValueRef<'_>]) -> Result<(), RowError> {
+        let index = self.next - 1;
+        let field = self.schema.field(index);
+        let Some((name, expected)) = field.map(|field| (&field.name, field.physical)) else { return Ok(()) };
+        let wrong = || RowError::Type { field: name.to_string(), expected };
+        if variable {
+            let count = u32::try_from(items.len()).map_err(|_| RowError::TooLong(items.len()))?;
+            self.row.extend_from_slice(&count.to_le_bytes());
+            let mut end: usize = 0;
+            for item in items {
+                let ValueRef::Bytes(bytes) = item else { return Err(wrong()) };
+                end += bytes.len();
+                // Checked against the row's limit below, far under 4 GiB, before anyone reads it.
+                self.row.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
+                if end > ROW_BYTES_MAX {
+                    return Err(RowError::TooLong(end));
+                }
+            }
+        }
+        for item in items {
+            match (expected, item) {
+                (Physical::List(ItemType::Bool), ValueRef::Bool(v)) => self.row.push(u8::from(*v)),
+                (Physical::List(ItemType::Int32), ValueRef::Int32(v)) => self.row.extend(v.to_le_bytes()),
+                (Physical::List(ItemType::Int64), ValueRef::Int64(v)) => self.row.extend(v.to_le_bytes()),
+                (Physical::List(ItemType::Float32), ValueRef::Float32(v)) => {
+                    self.row.extend(v.to_le_bytes());
+                }
+                (Physical::List(ItemType::Float64), ValueRef::Float64(v)) => {
+                    self.row.extend(v.to_le_bytes());
+                }
+                (Physical::List(ItemType::Bytes), ValueRef::Bytes(v)) => self.row.extend_from_slice(v),
+                _ => return Err(wrong()),
+            }
+        }
+        self.end_var(at, true)
+    }
+
+    /// Notes where the variable part ends now in the slot of the field that was just written.
+    fn end_var(&mut self, at: usize, present: bool) -> Result<(), RowError> {
+        let len = self.row.len();
+        if len > ROW_BYTES_MAX {
+            return Err(RowError::TooLong(len));
+        }
+        let end = u32::try_from(len - self.schema.var_at()).map_err(|_| RowError::TooLong(len))?;
+        self.store(at, &end.to_le_bytes());
+        if present {
+            self.set_present(self.next - 1);
+        }
+        Ok(())
+    }
+
+    fn set_present(&mut self, index: usize) {
+        self.row[HEADER_BYTES + index / 8] |= 1 << (index % 8);
+    }
+
+    fn store(&mut self, at: usize, bytes: &[u8]) {
+        self.row[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+// === impl RowView ===
+
+impl<'a> RowView<'a> {
+    /// Looks at a row that was written with this schema.
+    ///
+    /// # Errors
+    /// [`RowError::Truncated`], [`RowError::Version`] and [`RowError::Schema`].
+    pub fn new(schema: &'a RowSchema, row: &'a [u8]) -> Result<Self, RowError> {
+        let header = RowHeader::read(row)?;
+        if header.fingerprint != schema.fingerprint() {
+            return Err(RowError::Schema { got: header.fingerprint.0, expected: schema.fingerprint().0 });
+        }
+        if row.len() < schema.var_at() {
+            return Err(RowError::Truncated { len: row.len(), needed: schema.var_at() });
+        }
+        Ok(Self { schema, row })
+    }
+
+    /// Field `index` of the row.
+    ///
+    /// # Errors
+    /// [`RowError::Damaged`] when the bytes there are no value of the field's shape, [`RowError::Count`] when there
+    /// is no such field.
+    pub fn get(&self, index: usize) -> Result<ValueRef<'a>, RowError> {
+        let count = RowError::Count { got: index + 1, expected: self.schema.len() };
+        let field = self.schema.field(index).ok_or(count)?;
+        if self.row[HEADER_BYTES + index / 8] & (1 << (index % 8)) == 0 {
+            return Ok(ValueRef::Null);
+        }
+        self.read(field).ok_or_else(|| RowError::Damaged(field.name.to_string()))
+    }
+
+    fn read(&self, field: &Field) -> Option<ValueRef<'a>> {
+        Some(match field.physical {
+            Physical::Bool => ValueRef::Bool(load::<1>(self.row, field.at)?[0] != 0),
+            Physical::Int32 => ValueRef::Int32(i32::from_le_bytes(load(self.row, field.at)?)),
+            Physical::Int64 => ValueRef::Int64(i64::from_le_bytes(load(self.row, field.at)?)),
+            Physical::Float32 => ValueRef::Float32(f32::from_le_bytes(load(self.row, field.at)?)),
+            Physical::Float64 => ValueRef::Float64(f64::from_le_bytes(load(self.row, field.at)?)),
+            Physical::Bytes => ValueRef::Bytes(self.read_var(field)?),
+            Physical::List(item) => ValueRef::List(ListRef::parse(item, self.read_var(field)?)?),
+        })
+    }
+
+    fn read_var(&self, field: &Field) -> Option<&'a [u8]> {
+        let end_at = |at| Some(u32::from_le_bytes(load(self.row, at)?) as usize);
+        let start = field.previous_var_at.map_or(Some(0), end_at)?;
+        let end = end_at(field.at)?;
+        self.row.get(self.schema.var_at()..)?.get(start..end)
+    }
+
+    /// The row's event time.
+    #[must_use]
+    pub fn event_time(&self) -> Micros {
+        // `new` has seen the whole header.
+        load(self.row, EVENT_TIME_AT).map_or(0, i64::from_le_bytes)
+    }
+}
+
+fn load<const N: usize>(row: &[u8], at: usize) -> Option<[u8; N]> {
+    row.get(at..)?.first_chunk::<N>().copied()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Which fields a row has and where each one lies.
+
+use std::sync::Arc;
+
+use super::{murmur3_x64_128, row::HEADER_BYTES};
+use crate::model::{Feature, Physical, ValueType};
+
+/// Tells rows of one schema from rows of another: 32 bits of a hash over the fields' names and types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub u32);
+
+/// The fields of a feature view's rows, with the places where they lie.
+///
+/// A schema is made once, when a catalog is loaded; reading a field is then an addition and a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSchema {
+    fields: Vec<Field>,
+    fingerprint: Fingerprint,
+    /// Where the slots end and the variable part begins.
+    var_at: usize,
+}
+
+/// One field's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) name: Arc<str>,
+    pub(super) value_type: ValueType,
+    pub(super) physical: Physical,
+    /// Offset of the slot in the row.
+    pub(super) at: usize,
+    /// Offset of the slot of the variable field before this one, for a variable field that has one.
+    pub(super) previous_var_at: Option<usize>,
+}
+
+/// The most fields that a row can have: they are counted in 16 bits.
+pub const FIELDS_MAX: usize = u16::MAX as usize;
+
+// === impl RowSchema ===
+
+impl RowSchema {
+    /// The schema of rows with these features, in this order.
+    #[must_use]
+    pub fn of(features: &[Feature]) -> Self {
+        Self::new(features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)))
+    }
+
+    /// The schema of rows with these fields, in this order. Fields past [`FIELDS_MAX`] cannot be encoded; a catalog
+    /// has far fewer.
+    #[must_use]
+    pub fn new(fields: impl IntoIterator<Item = (Arc<str>, ValueType)>) -> Self {
+        let mut described = String::new();
+        let named: Vec<_> = fields.into_iter().collect();
+        for (name, value_type) in &named {
+            described.push_str(name);
+            described.push('\0');
+            described.push_str(&value_type.to_string());
+            described.push('\n');
+        }
+        let [a, b, c, d, ..] = murmur3_x64_128(described.as_bytes());
+
+        // The slots begin where the null bitmap ends.
+        let mut at = HEADER_BYTES + named.len().div_ceil(8);
+        let mut previous_var_at = None;
+        let fields = named
+            .into_iter()
+            .map(|(name, value_type)| {
+                let physical = value_type.physical();
+                let mut field = Field { name, value_type, physical, at, previous_var_at: None };
+                if matches!(physical, Physical::Bytes | Physical::List(_)) {
+                    field.previous_var_at = previous_var_at.replace(at);
+                }
+                at += slot_bytes(physical);
+                field
+            })
+            .collect();
+        Self { fields, fingerprint: Fingerprint(u32::from_le_bytes([a, b, c, d])), var_at: at }
+    }
+
+    /// What tells rows of this schema from others.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is no field.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The fields' names and types, in order.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, ValueType)> {
+        self.fields.iter().map(|field| (&field.name, field.value_type))
+    }
+
+    /// The place of a field of this name and type, if there is one.
+    #[must_use]
+    pub fn position(&self, name: &str, value_type: ValueType) -> Option<usize> {
+        self.fields.iter().position(|field| &*field.name == name && field.value_type == value_type)
+    }
+
+    pub(super) fn field(&self, index: usize) -> Option<&Field> {
+        self.fields.get(index)
+    }
+
+    pub(super) fn var_at(&self) -> usize {
+        self.var_at
+    }
+}
+
+/// Bytes of a field's slot. A variable field's slot holds where its bytes end in the variable part.
+fn slot_bytes(physical: Physical) -> usize {
+    match physical {
+        Physical::Bool => 1,
+        Physical::Int32 | Physical::Float32 | Physical::Bytes | Physical::List(_) => 4,
+        Physical::Int64 | Physical::Float64 => 8,
+    }
+}

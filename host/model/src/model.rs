@@ -1,0 +1,21 @@
+//! The vocabulary: what a feature store's words mean here. No bytes, no files, no clock.
+
+mod definition;
+mod feast_value;
+mod time;
+mod value;
+mod value_type;
+
+pub use self::{
+    definition::{
+        Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection, Tags,
+        WriteMode,
+    },
+    feast_value::{
+        BoolList, BytesList, DoubleList, FeastMap, FeastMapList, FeastValue, FloatList, Int32List, Int64List, Kind,
+        RepeatedValue, StringList, ZonedTimestamp,
+    },
+    time::{Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, parse_duration},
+    value::{ListRef, Value, ValueRef},
+    value_type::{ItemType, NestedType, Physical, ScalarType, UnknownType, ValueType},
+};

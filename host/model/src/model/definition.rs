@@ -1,0 +1,174 @@
+//! What is served: entities, feature views and feature services, as a validated catalog holds them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use super::{ScalarType, ValueType};
+
+/// The join key of a view without entities, as Feast names it. Its value is the empty string.
+pub const JOIN_KEY_DUMMY: &str = "__dummy_id";
+
+/// Free words about a definition, by name; `version` and `owner` are the customary ones.
+pub type Tags = BTreeMap<String, String>;
+
+/// Which entity a row belongs to: the 16 bytes that Feast writes as `entity_id` in DynamoDB.
+///
+/// They are the MurmurHash3 of the serialized entity key: see [`crate::codec::KeyEncoder`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntityId(pub [u8; 16]);
+
+/// Something that features describe: a customer, a driver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entity {
+    /// Its name in definitions.
+    pub name: Arc<str>,
+    /// The column that holds its key in requests and sources.
+    pub join_key: Arc<str>,
+    /// The key's type; one of those for which [`ValueType::can_be_join_key`] holds.
+    pub value_type: ScalarType,
+    /// What it is, for people.
+    pub description: String,
+    /// Free words.
+    pub tags: Tags,
+}
+
+/// A named, typed value of an entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feature {
+    /// Its name, unique in its view.
+    pub name: Arc<str>,
+    /// Its type.
+    pub value_type: ValueType,
+    /// What it is, for people.
+    pub description: String,
+    /// Free words.
+    pub tags: Tags,
+}
+
+/// One part of a view's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinKey {
+    /// The column that holds it.
+    pub name: Arc<str>,
+    /// Its type; one of those for which [`ValueType::can_be_join_key`] holds.
+    pub value_type: ScalarType,
+}
+
+/// Features that share a key, a source and a time to live.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureView {
+    /// Its name, unique in the project.
+    pub name: Arc<str>,
+    /// Names of its entities.
+    pub entities: Vec<Arc<str>>,
+    /// Its key, sorted by name; the dummy key for a view without entities.
+    pub join_keys: Vec<JoinKey>,
+    /// Its features, in declared order.
+    pub features: Vec<Feature>,
+    /// How long a row is fresh after its event time; `None` is for ever.
+    pub ttl: Option<Duration>,
+    /// Where its rows come from.
+    pub source: Option<FileSource>,
+    /// What becomes of rows that are absent from a newer load.
+    pub mode: WriteMode,
+    /// What it is, for people.
+    pub description: String,
+    /// Free words.
+    pub tags: Tags,
+}
+
+/// Parquet files that hold a view's rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileSource {
+    /// A file, or a directory of `*.parquet` files, as written in the definition.
+    pub path: String,
+    /// The column of event times, by its mapped name.
+    pub timestamp_field: String,
+    /// The column of creation times, by its mapped name: it breaks ties between equal event times.
+    pub created_timestamp_column: Option<String>,
+    /// Column in the file to the name that definitions use.
+    pub field_mapping: BTreeMap<String, String>,
+    /// How often the source is read again while the host runs; `None`: on start and on demand.
+    pub every: Option<Duration>,
+}
+
+/// What becomes of stored rows that a new load does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// They stay.
+    #[default]
+    Upsert,
+    /// They go: the load is built beside what is served and swapped in at once.
+    Replace,
+}
+
+/// A named selection of features, which models ask for by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureService {
+    /// Its name, unique in the project.
+    pub name: Arc<str>,
+    /// What it selects, in order.
+    pub projections: Vec<Projection>,
+    /// What it is for, for people.
+    pub description: String,
+    /// Free words.
+    pub tags: Tags,
+}
+
+/// A feature view as one service sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// The view's name.
+    pub view: Arc<str>,
+    /// The selected features, in order.
+    pub features: Vec<Arc<str>>,
+    /// The name that stands for the view's in full feature names (Feast: `with_name`).
+    pub alias: Option<Arc<str>>,
+    /// A view's join key to the request column that holds it (Feast: `with_join_key_map`).
+    pub join_key_map: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+// === impl EntityId ===
+
+impl fmt::Display for EntityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for EntityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntityId({self})")
+    }
+}
+
+// === impl FeatureView ===
+
+impl FeatureView {
+    /// The place of a feature among this view's, by name.
+    #[must_use]
+    pub fn feature_index(&self, name: &str) -> Option<usize> {
+        self.features.iter().position(|feature| &*feature.name == name)
+    }
+
+    /// Whether this view has one row for everything.
+    #[must_use]
+    pub fn is_entityless(&self) -> bool {
+        self.entities.is_empty()
+    }
+}
+
+// === impl Projection ===
+
+impl Projection {
+    /// The name that stands before `__` in full feature names.
+    #[must_use]
+    pub fn prefix(&self) -> &Arc<str> {
+        self.alias.as_ref().unwrap_or(&self.view)
+    }
+
+    /// The request column that holds a join key of the view.
+    #[must_use]
+    pub fn request_column<'p>(&'p self, join_key: &'p Arc<str>) -> &'p Arc<str> {
+        self.join_key_map.get(join_key).unwrap_or(join_key)
+    }
+}

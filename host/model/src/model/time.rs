@@ -1,0 +1,193 @@
+//! Instants and durations: microseconds since the Unix epoch, UTC, and their RFC 3339 text.
+
+use std::time::Duration;
+
+/// An instant or a span in microseconds. Instants count from the Unix epoch, UTC.
+pub type Micros = i64;
+
+/// What Feast stores and serves for a null `UNIX_TIMESTAMP`, in seconds.
+pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction where it has one, as
+/// `google.protobuf.Timestamp` prints in JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Rfc3339 {
+    bytes: [u8; Self::BYTES_MAX],
+    len: u8,
+}
+
+// === impl Rfc3339 ===
+
+impl Rfc3339 {
+    /// `-YYYYYY-MM-DDTHH:MM:SS.ffffffZ`: enough for every `i64` of microseconds.
+    const BYTES_MAX: usize = 32;
+
+    /// Writes the text of an instant.
+    #[must_use]
+    pub fn of(instant: Micros) -> Self {
+        let seconds = instant.div_euclid(MICROS_PER_SECOND);
+        let fraction = instant.rem_euclid(MICROS_PER_SECOND);
+        let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_PER_DAY));
+        let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
+
+        let mut text = Self { bytes: [0; Self::BYTES_MAX], len: 0 };
+        if year < 0 {
+            text.push(b'-');
+        }
+        let year = year.unsigned_abs();
+        text.digits(year, if year > 9_999 { 6 } else { 4 });
+        text.push(b'-');
+        text.digits(u64::from(month), 2);
+        text.push(b'-');
+        text.digits(u64::from(day), 2);
+        text.push(b'T');
+        text.digits((of_day / 3_600).unsigned_abs(), 2);
+        text.push(b':');
+        text.digits((of_day / 60 % 60).unsigned_abs(), 2);
+        text.push(b':');
+        text.digits((of_day % 60).unsigned_abs(), 2);
+        if fraction != 0 {
+            text.push(b'.');
+            if fraction % 1_000 == 0 {
+                text.digits((fraction / 1_000).unsigned_abs(), 3);
+            } else {
+                text.digits(fraction.unsigned_abs(), 6);
+            }
+        }
+        text.push(b'Z');
+        text
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // ASCII by construction.
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+
+    /// The text's bytes, all ASCII.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[usize::from(self.len)] = byte;
+        self.len += 1;
+    }
+
+    fn digits(&mut self, value: u64, width: u32) {
+        for place in (0..width).rev() {
+            let digit = value / 10_u64.pow(place) % 10;
+            self.push(b'0' + u8::try_from(digit).unwrap_or(0));
+        }
+    }
+}
+
+/// Days since 1970-01-01 to a date of the proleptic Gregorian calendar.
+///
+/// The algorithm is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms").
+fn civil_from_days(days: i64) -> (i64, u8, u8) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, u8::try_from(month).unwrap_or(1), u8::try_from(day).unwrap_or(1))
+}
+
+/// Reads a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, or a sum of them: `1d12h`.
+///
+/// # Errors
+/// A sentence that says what is wrong with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let complaint = || format!("'{text}' is not a duration; write for example 90s, 15m, 6h, 30d or 1d12h");
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(complaint());
+    }
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(complaint)?;
+        let count: u64 = rest[..digits].parse().map_err(|_| complaint())?;
+        rest = rest[digits..].trim_start();
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let millis: u64 = match &rest[..letters] {
+            "ms" => 1,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
+            "h" | "hour" | "hours" => 3_600_000,
+            "d" | "day" | "days" => 86_400_000,
+            "w" | "week" | "weeks" => 604_800_000,
+            _ => return Err(complaint()),
+        };
+        rest = rest[letters..].trim_start();
+        let part = count.checked_mul(millis).map(Duration::from_millis);
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(complaint)?;
+    }
+    // A duration has to fit beside an instant in microseconds.
+    match i64::try_from(total.as_micros()) {
+        Ok(_) => Ok(total),
+        Err(_) => Err(format!("'{text}' is too long a duration")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_print_as_protobuf_json_does() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_763_885_590_000_000, "2025-11-23T08:13:10Z"),
+            (1_763_885_590_120_000, "2025-11-23T08:13:10.120Z"),
+            (1_763_885_590_123_456, "2025-11-23T08:13:10.123456Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"),
+            (-62_135_596_800_000_000, "0001-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Rfc3339::of(micros).as_str(), text);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_print_without_a_panic() {
+        assert_eq!(Rfc3339::of(i64::MAX).as_str(), "294247-01-10T04:00:54.775807Z");
+        assert!(Rfc3339::of(i64::MIN).as_str().starts_with("-290308-"));
+    }
+
+    #[test]
+    fn durations_add_up() {
+        for (text, seconds) in [
+            ("0", 0),
+            ("90s", 90),
+            ("15m", 900),
+            ("6h", 21_600),
+            ("30d", 2_592_000),
+            ("1d12h", 129_600),
+            ("2w", 1_209_600),
+            ("1 day 2 hours", 93_600),
+        ] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in ["", "1", "d", "1x", "-1d", "1.5h", "99999999999999999999d", "1d 2", "400000y"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert!(parse_duration("99999999999w").unwrap_err().contains("99999999999w"));
+    }
+}

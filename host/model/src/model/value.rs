@@ -1,0 +1,141 @@
+//! Values: borrowed from a row ([`ValueRef`]) and owned ([`Value`]).
+//!
+//! Both carry the physical shape only. What the bytes mean (text, base64, a protobuf tree, whole seconds) is the
+//! [`ValueType`](super::ValueType) of the feature that they belong to.
+
+use super::ItemType;
+
+/// One value, borrowed from the bytes of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValueRef<'a> {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// 32-bit integer.
+    Int32(i32),
+    /// 64-bit integer, or microseconds since the Unix epoch.
+    Int64(i64),
+    /// Single.
+    Float32(f32),
+    /// Double.
+    Float64(f64),
+    /// Text, raw bytes or the protobuf bytes of a nested value.
+    Bytes(&'a [u8]),
+    /// Items of one shape.
+    List(ListRef<'a>),
+}
+
+/// A list, borrowed from the bytes of a row: see [`crate::codec`] for how its items lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ListRef<'a> {
+    item: ItemType,
+    len: usize,
+    /// For items of fixed width: the items. Otherwise: `len` ends (u32), then the data.
+    bytes: &'a [u8],
+}
+
+/// One value, owned. The naive form: tests and tools use it, the lookup path does not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// 32-bit integer.
+    Int32(i32),
+    /// 64-bit integer, or microseconds since the Unix epoch.
+    Int64(i64),
+    /// Single.
+    Float32(f32),
+    /// Double.
+    Float64(f64),
+    /// Text, raw bytes or the protobuf bytes of a nested value.
+    Bytes(Vec<u8>),
+    /// Items, none of which is null or a list.
+    List(Vec<Value>),
+}
+
+// === impl ValueRef ===
+
+impl ValueRef<'_> {
+    /// A copy that owns its bytes.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match *self {
+            ValueRef::Null => Value::Null,
+            ValueRef::Bool(v) => Value::Bool(v),
+            ValueRef::Int32(v) => Value::Int32(v),
+            ValueRef::Int64(v) => Value::Int64(v),
+            ValueRef::Float32(v) => Value::Float32(v),
+            ValueRef::Float64(v) => Value::Float64(v),
+            ValueRef::Bytes(v) => Value::Bytes(v.to_vec()),
+            ValueRef::List(list) => Value::List(list.iter().map(|item| item.to_value()).collect()),
+        }
+    }
+}
+
+// === impl ListRef ===
+
+impl<'a> ListRef<'a> {
+    /// Reads the bytes of a list, or returns `None` where they are not one: a length that is no multiple of the
+    /// item's width, ends that run backwards or past the data.
+    #[must_use]
+    pub fn parse(item: ItemType, bytes: &'a [u8]) -> Option<Self> {
+        let Some(width) = item.width() else { return Self::parse_var(item, bytes) };
+        bytes.len().is_multiple_of(width).then(|| Self { item, len: bytes.len() / width, bytes })
+    }
+
+    fn parse_var(item: ItemType, bytes: &'a [u8]) -> Option<Self> {
+        let (count, rest) = bytes.split_first_chunk::<4>()?;
+        let len = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let (ends, data) = rest.split_at_checked(len.checked_mul(4)?)?;
+        let mut start = 0;
+        for end in ends.as_chunks::<4>().0 {
+            let end = u32::from_le_bytes(*end);
+            if end < start {
+                return None;
+            }
+            start = end;
+        }
+        (start as usize == data.len()).then_some(Self { item, len, bytes: rest })
+    }
+
+    /// How many items there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no item.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The items, in order. None of them is null or a list.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = ValueRef<'a>> + use<'a> {
+        let list = *self;
+        (0..list.len).map(move |i| list.at(i))
+    }
+
+    /// Item `i`; `parse` has checked that the bytes are there.
+    fn at(&self, i: usize) -> ValueRef<'a> {
+        fn chunk<const N: usize>(bytes: &[u8], i: usize) -> [u8; N] {
+            bytes.as_chunks::<N>().0.get(i).copied().unwrap_or([0; N])
+        }
+        match self.item {
+            ItemType::Bool => ValueRef::Bool(self.bytes[i] != 0),
+            ItemType::Int32 => ValueRef::Int32(i32::from_le_bytes(chunk(self.bytes, i))),
+            ItemType::Int64 => ValueRef::Int64(i64::from_le_bytes(chunk(self.bytes, i))),
+            ItemType::Float32 => ValueRef::Float32(f32::from_le_bytes(chunk(self.bytes, i))),
+            ItemType::Float64 => ValueRef::Float64(f64::from_le_bytes(chunk(self.bytes, i))),
+            ItemType::Bytes => {
+                let (ends, data) = self.bytes.split_at(self.len * 4);
+                let end = |i: usize| u32::from_le_bytes(chunk(ends, i)) as usize;
+                let start = if i == 0 { 0 } else { end(i - 1) };
+                ValueRef::Bytes(&data[start..end(i)])
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Feast's value types, and the few physical shapes that they are stored in.
+
+use std::{fmt, str::FromStr};
+
+/// A value type that a feature or a join key can be declared with.
+///
+/// The set is that of `feast.types.ValueType` (Feast 0.67). It parses from the SDK's spelling (`Int64`,
+/// `Array(Float32)`, `Set(String)`) and from the registry's (`INT64`, `FLOAT_LIST`, `STRING_SET`), in any case,
+/// and displays as the SDK's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValueType {
+    /// One value.
+    Scalar(ScalarType),
+    /// A list of values: an embedding, tags. Null items do not exist; they become the type's default.
+    List(ScalarType),
+    /// A list without duplicates.
+    Set(ScalarType),
+    /// Maps, structs and lists of lists.
+    Nested(NestedType),
+}
+
+/// The type of one value, and of the items of lists and sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScalarType {
+    /// Raw bytes; served as base64.
+    Bytes,
+    /// UTF-8 text.
+    String,
+    /// 32-bit signed integer.
+    Int32,
+    /// 64-bit signed integer, exact always.
+    Int64,
+    /// IEEE 754 double (Feast: `DOUBLE`).
+    Float64,
+    /// IEEE 754 single (Feast: `FLOAT`).
+    Float32,
+    /// True or false.
+    Bool,
+    /// An instant. Kept in microseconds since the Unix epoch, served in whole seconds as Feast does.
+    UnixTimestamp,
+    /// JSON text, served as a string.
+    Json,
+    /// A UUID as text.
+    Uuid,
+    /// A time-based UUID as text.
+    TimeUuid,
+    /// A decimal number as text, so that no digit is lost.
+    Decimal,
+    /// The bytes of a PDF; stored and served like [`ScalarType::Bytes`].
+    PdfBytes,
+    /// The bytes of an image; stored and served like [`ScalarType::Bytes`].
+    ImageBytes,
+}
+
+/// Types whose values are trees. They are kept as Feast's own protobuf `Value` bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NestedType {
+    /// String keys to values.
+    Map,
+    /// A list of maps.
+    MapList,
+    /// Named fields; the same bytes as a map.
+    Struct,
+    /// A list of structs.
+    StructList,
+    /// A list of lists.
+    ValueList,
+    /// A set of lists.
+    ValueSet,
+    /// Scalar keys to values; Feast serves it as null.
+    ScalarMap,
+    /// An instant with its time zone.
+    ZonedTimestamp,
+}
+
+/// The shape in which a value lies in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Physical {
+    /// One byte, 0 or 1.
+    Bool,
+    /// 4 bytes.
+    Int32,
+    /// 8 bytes.
+    Int64,
+    /// 4 bytes.
+    Float32,
+    /// 8 bytes.
+    Float64,
+    /// Any number of bytes: text, raw bytes, or the protobuf bytes of a nested value.
+    Bytes,
+    /// Any number of items.
+    List(ItemType),
+}
+
+/// The shape of a list's items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ItemType {
+    /// One byte each, 0 or 1.
+    Bool,
+    /// 4 bytes each.
+    Int32,
+    /// 8 bytes each.
+    Int64,
+    /// 4 bytes each.
+    Float32,
+    /// 8 bytes each.
+    Float64,
+    /// Any number of bytes each.
+    Bytes,
+}
+
+/// A type name that is not one of Feast's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown type '{0}'")]
+pub struct UnknownType(pub String);
+
+/// Every scalar with its SDK name, its registry name and whether it can be an entity's key.
+const SCALARS: [(ScalarType, &str, &str); 14] = [
+    (ScalarType::Bytes, "Bytes", "BYTES"),
+    (ScalarType::String, "String", "STRING"),
+    (ScalarType::Int32, "Int32", "INT32"),
+    (ScalarType::Int64, "Int64", "INT64"),
+    (ScalarType::Float64, "Float64", "DOUBLE"),
+    (ScalarType::Float32, "Float32", "FLOAT"),
+    (ScalarType::Bool, "Bool", "BOOL"),
+    (ScalarType::UnixTimestamp, "UnixTimestamp", "UNIX_TIMESTAMP"),
+    (ScalarType::Json, "Json", "JSON"),
+    (ScalarType::Uuid, "Uuid", "UUID"),
+    (ScalarType::TimeUuid, "TimeUuid", "TIME_UUID"),
+    (ScalarType::Decimal, "Decimal", "DECIMAL"),
+    (ScalarType::PdfBytes, "PdfBytes", "PDF_BYTES"),
+    (ScalarType::ImageBytes, "ImageBytes", "IMAGE_BYTES"),
+];
+
+const NESTED: [(NestedType, &str, &str); 8] = [
+    (NestedType::Map, "Map", "MAP"),
+    (NestedType::MapList, "Array(Map)", "MAP_LIST"),
+    (NestedType::Struct, "Struct", "STRUCT"),
+    (NestedType::StructList, "Array(Struct)", "STRUCT_LIST"),
+    (NestedType::ValueList, "Array(Array)", "VALUE_LIST"),
+    (NestedType::ValueSet, "Set(Array)", "VALUE_SET"),
+    (NestedType::ScalarMap, "ScalarMap", "SCALAR_MAP"),
+    (NestedType::ZonedTimestamp, "ZonedTimestamp", "ZONED_TIMESTAMP"),
+];
+
+// === impl ValueType ===
+
+impl ValueType {
+    /// How values of this type lie in a row.
+    #[must_use]
+    pub fn physical(self) -> Physical {
+        match self {
+            Self::Scalar(scalar) => match scalar.item() {
+                ItemType::Bool => Physical::Bool,
+                ItemType::Int32 => Physical::Int32,
+                ItemType::Int64 => Physical::Int64,
+                ItemType::Float32 => Physical::Float32,
+                ItemType::Float64 => Physical::Float64,
+                ItemType::Bytes => Physical::Bytes,
+            },
+            Self::List(scalar) | Self::Set(scalar) => Physical::List(scalar.item()),
+            Self::Nested(_) => Physical::Bytes,
+        }
+    }
+
+    /// Whether an entity's join key may have this type: those that Feast can serialize into an entity key.
+    #[must_use]
+    pub fn can_be_join_key(self) -> bool {
+        matches!(
+            self,
+            Self::Scalar(
+                ScalarType::String
+                    | ScalarType::Bytes
+                    | ScalarType::Int32
+                    | ScalarType::Int64
+                    | ScalarType::UnixTimestamp
+            )
+        )
+    }
+
+    /// The names that parse, in the SDK's spelling, for messages that suggest one.
+    pub fn names() -> impl Iterator<Item = String> {
+        let scalars = SCALARS.iter().map(|(_, name, _)| (*name).to_owned());
+        let lists = SCALARS.iter().map(|(_, name, _)| format!("Array({name})"));
+        let sets = SCALARS.iter().map(|(_, name, _)| format!("Set({name})"));
+        let nested = NESTED.iter().map(|(_, name, _)| (*name).to_owned());
+        scalars.chain(lists).chain(sets).chain(nested)
+    }
+}
+
+impl FromStr for ValueType {
+    type Err = UnknownType;
+
+    fn from_str(text: &str) -> Result<Self, UnknownType> {
+        let unknown = || UnknownType(text.to_owned());
+        let name = text.trim();
+        if let Some((nested, ..)) = NESTED.iter().find(|(_, sdk, core)| is(name, sdk) || is(name, core)) {
+            return Ok(Self::Nested(*nested));
+        }
+        if let Some(item) = within(name, &["array", "list"]).or_else(|| suffixed(name, "_LIST")) {
+            return Ok(Self::List(item.parse().map_err(|_| unknown())?));
+        }
+        if let Some(item) = within(name, &["set"]).or_else(|| suffixed(name, "_SET")) {
+            return Ok(Self::Set(item.parse().map_err(|_| unknown())?));
+        }
+        Ok(Self::Scalar(name.parse().map_err(|_| unknown())?))
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar(scalar) => f.write_str(scalar.name()),
+            Self::List(scalar) => write!(f, "Array({})", scalar.name()),
+            Self::Set(scalar) => write!(f, "Set({})", scalar.name()),
+            Self::Nested(nested) => {
+                f.write_str(NESTED.iter().find(|(kind, ..)| kind == nested).map_or("Nested", |(_, name, _)| *name))
+            }
+        }
+    }
+}
+
+// === impl ScalarType ===
+
+impl ScalarType {
+    /// The shape of this type's items in a list, and of its values in a row.
+    #[must_use]
+    pub fn item(self) -> ItemType {
+        match self {
+            Self::Bool => ItemType::Bool,
+            Self::Int32 => ItemType::Int32,
+            Self::Int64 | Self::UnixTimestamp => ItemType::Int64,
+            Self::Float32 => ItemType::Float32,
+            Self::Float64 => ItemType::Float64,
+            Self::Bytes
+            | Self::String
+            | Self::Json
+            | Self::Uuid
+            | Self::TimeUuid
+            | Self::Decimal
+            | Self::PdfBytes
+            | Self::ImageBytes => ItemType::Bytes,
+        }
+    }
+
+    /// Whether the bytes of this type are text, and therefore UTF-8.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::String | Self::Json | Self::Uuid | Self::TimeUuid | Self::Decimal)
+    }
+
+    fn name(self) -> &'static str {
+        SCALARS.iter().find(|(scalar, ..)| *scalar == self).map_or("Scalar", |(_, name, _)| *name)
+    }
+}
+
+impl FromStr for ScalarType {
+    type Err = UnknownType;
+
+    fn from_str(text: &str) -> Result<Self, UnknownType> {
+        SCALARS
+            .iter()
+            .find(|(_, sdk, core)| is(text.trim(), sdk) || is(text.trim(), core))
+            .map(|(scalar, ..)| *scalar)
+            .ok_or_else(|| UnknownType(text.to_owned()))
+    }
+}
+
+// === impl ItemType ===
+
+impl ItemType {
+    /// Bytes of one item, or `None` where items vary.
+    #[must_use]
+    pub fn width(self) -> Option<usize> {
+        match self {
+            Self::Bool => Some(1),
+            Self::Int32 | Self::Float32 => Some(4),
+            Self::Int64 | Self::Float64 => Some(8),
+            Self::Bytes => None,
+        }
+    }
+}
+
+fn is(text: &str, name: &str) -> bool {
+    text.eq_ignore_ascii_case(name)
+}
+
+/// The text between the brackets of `outer(..)` or `outer<..>`.
+fn within<'t>(text: &'t str, outers: &[&str]) -> Option<&'t str> {
+    let open = text.find(['(', '<'])?;
+    let (outer, rest) = text.split_at(open);
+    let inner = rest[1..].strip_suffix([')', '>'])?;
+    outers.iter().any(|name| is(outer.trim(), name)).then_some(inner.trim())
+}
+
+fn suffixed<'t>(text: &'t str, suffix: &str) -> Option<&'t str> {
+    let cut = text.len().checked_sub(suffix.len())?;
+    (text.is_char_boundary(cut) && is(&text[cut..], suffix)).then(|| &text[..cut])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_to_a_type_that_displays_as_that_name() {
+        for name in ValueType::names() {
+            assert_eq!(name.parse::<ValueType>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn registry_names_and_any_case_parse() {
+        for (registry, sdk) in [
+            ("INT64", "Int64"),
+            ("double", "Float64"),
+            ("FLOAT_LIST", "Array(Float32)"),
+            ("string_set", "Set(String)"),
+            ("array(float32)", "Array(Float32)"),
+            ("List<Int64>", "Array(Int64)"),
+            ("MAP_LIST", "Array(Map)"),
+        ] {
+            assert_eq!(registry.parse::<ValueType>().unwrap().to_string(), sdk);
+        }
+    }
+
+    #[test]
+    fn what_is_no_type_is_refused_by_name() {
+        for text in ["", "Int", "Array", "Array(", "Array(Array(Int64))", "é_LIST", "_LIST", "Set()"] {
+            assert_eq!(text.parse::<ValueType>(), Err(UnknownType(text.to_owned())), "{text}");
+        }
+    }
+}

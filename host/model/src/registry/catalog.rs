@@ -1,0 +1,87 @@
+//! The catalog: every definition that is served, validated, immutable, found by name.
+
+use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+
+use crate::{
+    codec::KeyVersion,
+    model::{Entity, FeatureService, FeatureView, ScalarType},
+};
+
+/// What a project serves. Made by [`super::validate`] only, so its parts agree with each other:
+/// every name that one part mentions is defined, and views and services are sorted by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalog {
+    pub(super) project: Arc<str>,
+    pub(super) key_version: KeyVersion,
+    pub(super) entities: Vec<Entity>,
+    pub(super) views: Vec<Arc<FeatureView>>,
+    pub(super) services: Vec<Arc<FeatureService>>,
+    pub(super) view_places: HashMap<Arc<str>, usize>,
+    pub(super) join_keys: BTreeMap<Arc<str>, ScalarType>,
+}
+
+// === impl Catalog ===
+
+impl Catalog {
+    /// The project's name; Feast's messages mention it.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// Which serialization makes the entity ids.
+    #[must_use]
+    pub fn key_version(&self) -> KeyVersion {
+        self.key_version
+    }
+
+    /// All entities, by name.
+    #[must_use]
+    pub fn entities(&self) -> &[Entity] {
+        &self.entities
+    }
+
+    /// All feature views, by name.
+    #[must_use]
+    pub fn views(&self) -> &[Arc<FeatureView>] {
+        &self.views
+    }
+
+    /// All feature services, by name.
+    #[must_use]
+    pub fn services(&self) -> &[Arc<FeatureService>] {
+        &self.services
+    }
+
+    /// A feature view, by name.
+    #[must_use]
+    pub fn view(&self, name: &str) -> Option<&Arc<FeatureView>> {
+        self.view_index(name).map(|index| &self.views[index])
+    }
+
+    /// The place of a view in [`Catalog::views`].
+    #[must_use]
+    pub fn view_index(&self, name: &str) -> Option<usize> {
+        self.view_places.get(name).copied()
+    }
+
+    /// A feature service, by name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<FeatureService>> {
+        let place = self.services.binary_search_by(|service| (*service.name).cmp(name)).ok()?;
+        self.services.get(place)
+    }
+
+    /// An entity, by name.
+    #[must_use]
+    pub fn entity(&self, name: &str) -> Option<&Entity> {
+        let place = self.entities.binary_search_by(|entity| (*entity.name).cmp(name)).ok()?;
+        self.entities.get(place)
+    }
+
+    /// Every join key of every entity with its type, by name.
+    #[must_use]
+    pub fn join_keys(&self) -> &BTreeMap<Arc<str>, ScalarType> {
+        &self.join_keys
+    }
+}

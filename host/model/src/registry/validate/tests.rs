@@ -1,0 +1,149 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+
+const GOOD: &str = "
+entities:
+  - {name: customer, join_key: customer_id, type: String}
+  - {name: driver, join_key: driver_id, type: INT64}
+feature_views:
+  - name: customer_stats
+    entities: [customer]
+    ttl: 1d
+    source: {path: data/customer.parquet, field_mapping: {src: txn_count}}
+    features:
+      - {name: txn_count, type: Int64, description: transactions so far}
+      - {name: tags, type: Array(String), tags: {version: 2}}
+  - name: pair_stats
+    entities: [driver, customer]
+    mode: replace
+    features: [{name: rides, type: Int64}]
+  - name: global_stats
+    features: [{name: global_mean, type: Float64}]
+feature_services:
+  - name: churn_online
+    features:
+      - customer_stats
+      - pair_stats:rides
+      - {view: pair_stats, alias: origin, join_key_map: {driver_id: origin_driver_id}}
+";
+
+fn catalog_of(texts: &[&str]) -> (Option<Catalog>, String) {
+    let problems = Problems::default();
+    let mut definitions = Definitions::default();
+    for (i, text) in texts.iter().enumerate() {
+        definitions.read(&format!("{i}.yaml"), text, &problems);
+    }
+    let catalog = validate("churn", KeyVersion::V3, definitions, &problems).filter(|_| !problems.has_errors());
+    let lines: Vec<String> = problems.into_sorted().iter().map(ToString::to_string).collect();
+    (catalog, lines.join("\n"))
+}
+
+fn check(texts: &[&str], expected: Expect) {
+    let (catalog, lines) = catalog_of(texts);
+    assert_eq!(catalog.is_none(), lines.contains(": error: "), "errors and no catalog go together");
+    expected.assert_eq(&lines);
+}
+
+#[test]
+fn a_catalog_holds_what_was_defined() {
+    let (catalog, problems) = catalog_of(&[GOOD]);
+    assert_eq!(problems, "");
+    let catalog = catalog.unwrap();
+    let pair = catalog.view("pair_stats").unwrap();
+    let keys: Vec<_> = pair.join_keys.iter().map(|key| &*key.name).collect();
+    assert_eq!(keys, ["customer_id", "driver_id"], "sorted by name, whatever the order of the entities");
+    assert_eq!(&*catalog.view("global_stats").unwrap().join_keys[0].name, JOIN_KEY_DUMMY);
+    assert_eq!(catalog.join_keys().keys().map(|key| &**key).collect::<Vec<_>>(), ["customer_id", "driver_id"]);
+    let service = catalog.service("churn_online").unwrap();
+    assert_eq!(service.projections[0].features.len(), 2, "all of the view's");
+    assert_eq!(&**service.projections[2].prefix(), "origin");
+    assert_eq!(service.projections[2].request_column(&"driver_id".into()).as_ref(), "origin_driver_id");
+    assert!(catalog.view("nope").is_none() && catalog.service("nope").is_none());
+}
+
+#[test]
+fn definitions_may_be_spread_over_files() {
+    let (entities, rest) = GOOD.split_once("feature_views:").unwrap();
+    let rest = format!("feature_views:{rest}");
+    check(&[&rest, entities, "# nothing\n", ""], expect![[""]]);
+}
+
+#[test]
+fn every_mistake_in_every_file_is_told() {
+    let bad = "
+entities:
+  - {name: customer, type: Float64}
+  - {name: 'a b', type: String}
+  - {name: other, join_key: driver_id, type: String}
+feature_views:
+  - name: customer_stats
+    entities: [driver, drivr, driver]
+    features:
+      - {name: x, type: Int65}
+      - {name: driver_id, type: Int64}
+      - {name: conv, type: Float64}
+      - {name: conv, type: Float64}
+  - name: a__b
+    features: []
+    source: {path: x, field_mapping: {a: c, b: c}}
+feature_services:
+  - name: svc_one
+    features: [customer_stat, 'customer_stats:txn_cont', 'customer_stats:txn_count', customer_stats]
+  - name: svc_two
+  - name: svc_three
+    features: [{view: pair_stats, join_key_map: {drivr_id: x}, alias: 'a b'}]
+";
+    check(
+        &[GOOD, bad],
+        expect![[r#"
+        1.yaml:3:12: error: entity 'customer' is defined twice (first at 0.yaml:3:12)
+        1.yaml:4:12: error: 'a b' is not a valid entity name (letters, digits, '_', '-' and '.', at most 200, not starting with '-' or '.')
+        1.yaml:5:29: error: join key 'driver_id' has another type in another entity
+        1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
+        1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
+        1.yaml:14:11: error: feature view 'a__b': two underscores in a row part the view from the feature in full names
+        1.yaml:14:11: error: feature view 'a__b' has no features
+        1.yaml:16:48: error: feature view 'a__b': two columns are mapped to 'c'
+        1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
+        1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
+        1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
+        1.yaml:20:11: error: feature service 'svc_two' selects nothing
+        1.yaml:22:60: error: feature view 'pair_stats' has no join key 'drivr_id' (did you mean 'driver_id'?)
+        1.yaml:22:71: error: 'a b' is not a valid alias name (letters, digits, '_', '-' and '.', at most 200, not starting with '-' or '.')"#]],
+    );
+}
+
+#[test]
+fn names_off_the_habit_are_warned_about_and_served() {
+    let odd = "
+feature_views:
+  - name: Stats
+    features: [{name: globalMean, type: Float64}]
+feature_services:
+  - {name: churn, features: [Stats]}
+";
+    check(
+        &[odd],
+        expect![[r#"
+        0.yaml:3:11: warning: feature view 'Stats' is not named <domain>_<feature> (for example customer_behavior)
+        0.yaml:4:23: warning: feature 'globalMean' is not in snake_case
+        0.yaml:6:12: warning: feature service 'churn' is not named <domain>_<feature> (for example customer_behavior)"#]],
+    );
+}
+
+#[test]
+fn the_limits_on_features_and_names_hold() {
+    let view = |count: usize| {
+        let features: String = (0..count).map(|i| format!("      - {{name: f{i}, type: Int64}}\n")).collect();
+        format!("feature_views:\n  - name: wide_view\n    features:\n{features}")
+    };
+    check(&[&view(FEATURES_MAX)], expect![[""]]);
+    check(
+        &[&view(FEATURES_MAX + 1)],
+        expect!["0.yaml:2:11: error: feature view 'wide_view' has 4097 features, at most 4096 are allowed"],
+    );
+    let named = |chars: usize| format!("entities: [{{name: {}, type: String}}]", "n".repeat(chars));
+    check(&[&named(NAME_CHARS_MAX)], expect![[""]]);
+    assert!(catalog_of(&[&named(NAME_CHARS_MAX + 1)]).1.contains("is not a valid entity name"));
+}

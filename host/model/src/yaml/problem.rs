@@ -1,0 +1,140 @@
+//! Mistakes in text that people wrote, with the place of each.
+
+use std::{cell::RefCell, fmt, sync::Arc};
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file, as the user named it.
+    pub file: Arc<str>,
+    /// Line, from 1; 0 where only the file is known.
+    pub line: u32,
+    /// Column, from 1; 0 where only the line is known.
+    pub column: u32,
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub at: Place,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing can be served from this.
+    Error,
+    /// It can be served, and is probably not what was meant.
+    Warning,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it is.
+    pub at: Place,
+    /// What is wrong, in a sentence without a full stop.
+    pub message: String,
+    /// What to do about it, if that is known.
+    pub help: Option<String>,
+}
+
+/// All mistakes of one reading, in the order in which they were met.
+#[derive(Debug, Default)]
+pub struct Problems {
+    list: RefCell<Vec<Problem>>,
+}
+
+// === impl Place ===
+
+impl Place {
+    /// A file as a whole.
+    #[must_use]
+    pub fn file(name: &str) -> Self {
+        Self { file: name.into(), line: 0, column: 0 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.column) {
+            (0, _) => f.write_str(&self.file),
+            (line, 0) => write!(f, "{}:{line}", self.file),
+            (line, column) => write!(f, "{}:{line}:{column}", self.file),
+        }
+    }
+}
+
+// === impl Problem ===
+
+impl fmt::Display for Problem {
+    /// `file:line:column: error: message (help)`, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{}: {word}: {}", self.at, self.message)?;
+        self.help.iter().try_for_each(|help| write!(f, " ({help})"))
+    }
+}
+
+// === impl Problems ===
+
+impl Problems {
+    /// Notes an error.
+    pub fn error(&self, at: &Place, message: impl Into<String>) {
+        self.push(Severity::Error, at, message.into(), None);
+    }
+
+    /// Notes an error and what to do about it.
+    pub fn error_with_help(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.push(Severity::Error, at, message.into(), help.into());
+    }
+
+    /// Notes a warning.
+    pub fn warning(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
+        self.push(Severity::Warning, at, message.into(), help.into());
+    }
+
+    /// Whether an error was noted; warnings do not count.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.list.borrow().iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// How many errors were noted so far.
+    #[must_use]
+    pub fn error_count(&self) -> usize {
+        self.list.borrow().iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    /// Everything noted, by file and line.
+    #[must_use]
+    pub fn into_sorted(self) -> Vec<Problem> {
+        let mut list = self.list.into_inner();
+        list.sort_by(|a, b| a.at.cmp(&b.at));
+        list
+    }
+
+    fn push(&self, severity: Severity, at: &Place, message: String, help: Option<String>) {
+        self.list.borrow_mut().push(Problem { severity, at: at.clone(), message, help });
+    }
+}
+
+/// The help line "did you mean 'x'?", if one of the known names is close enough to the one that was written.
+#[must_use]
+pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    let lower = written.to_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| format!("did you mean '{name}'?"))
+}

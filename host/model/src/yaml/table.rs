@@ -1,0 +1,328 @@
+//! Reading a mapping key by key, noting every mistake on the way.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Located, Node, Place, Problems, Tree, nearest};
+use crate::model::parse_duration;
+
+/// A mapping being read. Ask for its keys, then call [`Table::finish`].
+///
+/// A value of the wrong kind is noted as an error and read as if it were absent: the reading goes on, to find the
+/// other mistakes, and its result is thrown away because there are errors.
+#[derive(Debug)]
+pub struct Table<'n> {
+    /// What this mapping describes, for messages: "feature view".
+    what: &'static str,
+    at: &'n Place,
+    entries: &'n [(Located<String>, Node)],
+    /// The keys that were asked for: the ones that mean something here.
+    asked: Vec<&'static str>,
+    problems: &'n Problems,
+}
+
+// === impl Table ===
+
+impl<'n> Table<'n> {
+    /// Starts to read a mapping that describes `what`; anything else than a mapping is an error.
+    #[must_use]
+    pub fn new(what: &'static str, node: &'n Node, problems: &'n Problems) -> Option<Self> {
+        let entries = match &node.tree {
+            Tree::Map(entries) => entries.as_slice(),
+            other => {
+                problems.error(&node.at, format!("{what}: expected a mapping, got {}", other.kind()));
+                return None;
+            }
+        };
+        Some(Self { what, at: &node.at, entries, asked: Vec::new(), problems })
+    }
+
+    /// Where the mapping begins.
+    #[must_use]
+    pub fn at(&self) -> &'n Place {
+        self.at
+    }
+
+    /// The value of a key, unless it is absent or null.
+    pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.asked.push(key);
+        let (_, node) = self.entries.iter().find(|(name, _)| name.value == key)?;
+        (node.tree != Tree::Null).then_some(node)
+    }
+
+    /// Text. A number or a boolean counts as the text that it was meant as only where it is quoted.
+    pub fn text(&mut self, key: &'static str) -> Option<Located<String>> {
+        let node = self.get(key)?;
+        self.as_text(key, node)
+    }
+
+    /// Text that must be there and not be empty.
+    pub fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
+        let Some(node) = self.get(key) else {
+            self.missing(key);
+            return None;
+        };
+        let text = self.as_text(key, node)?;
+        if text.value.trim().is_empty() {
+            self.problems.error(&text.at, format!("{}: '{key}' is empty", self.what));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A whole number within bounds, both included.
+    pub fn int(&mut self, key: &'static str, min: i64, max: i64) -> Option<Located<i64>> {
+        let node = self.get(key)?;
+        let Tree::Int(value) = node.tree else {
+            self.wrong_kind(key, "a whole number", node);
+            return None;
+        };
+        if !(min..=max).contains(&value) {
+            let what = self.what;
+            self.problems.error(&node.at, format!("{what}: '{key}' is {value}, and has to lie within {min} and {max}"));
+            return None;
+        }
+        Some(Located { value, at: node.at.clone() })
+    }
+
+    /// True or false.
+    pub fn bool(&mut self, key: &'static str) -> Option<bool> {
+        let node = self.get(key)?;
+        let Tree::Bool(value) = node.tree else {
+            self.wrong_kind(key, "true or false", node);
+            return None;
+        };
+        Some(value)
+    }
+
+    /// A duration such as `6h`; a number has no unit and is refused, save 0.
+    pub fn duration(&mut self, key: &'static str) -> Option<Located<Duration>> {
+        let node = self.get(key)?;
+        let text = match &node.tree {
+            Tree::Int(0) => "0",
+            Tree::Text(text) => text,
+            Tree::Int(number) => {
+                let help = Some(format!("write for example {number}s or {number}d"));
+                self.problems.error_with_help(&node.at, format!("{}: '{key}' needs a unit", self.what), help);
+                return None;
+            }
+            _ => {
+                self.wrong_kind(key, "a duration such as 6h", node);
+                return None;
+            }
+        };
+        match parse_duration(text) {
+            Ok(value) => Some(Located { value, at: node.at.clone() }),
+            Err(message) => {
+                self.problems.error(&node.at, format!("{}: '{key}': {message}", self.what));
+                None
+            }
+        }
+    }
+
+    /// A number of bytes: a whole number, or one with a unit such as `256MiB` or `1GB`.
+    pub fn bytes(&mut self, key: &'static str) -> Option<Located<u64>> {
+        let node = self.get(key)?;
+        let value = match &node.tree {
+            Tree::Int(number) => u64::try_from(*number).ok(),
+            Tree::Text(text) => parse_bytes(text),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong_kind(key, "a number of bytes such as 256MiB", node);
+        }
+        Some(Located { value: value?, at: node.at.clone() })
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        let found = words.iter().find(|(word, _)| *word == text.value);
+        if found.is_none() {
+            let list: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            let message = format!("{}: '{key}' is '{}', expected one of {}", self.what, text.value, list.join(", "));
+            self.problems.error_with_help(&text.at, message, nearest(&text.value, list.iter().copied()));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// A list's items; an absent list is empty.
+    pub fn list(&mut self, key: &'static str) -> &'n [Node] {
+        match self.get(key).map(|node| (&node.tree, node)) {
+            None => &[],
+            Some((Tree::List(items), _)) => items,
+            Some((_, node)) => {
+                self.wrong_kind(key, "a list", node);
+                &[]
+            }
+        }
+    }
+
+    /// A list of texts; one text alone counts as a list of it.
+    pub fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
+        let Some(node) = self.get(key) else { return Vec::new() };
+        match &node.tree {
+            Tree::List(items) => items.iter().filter_map(|item| self.as_text(key, item)).collect(),
+            _ => self.as_text(key, node).into_iter().collect(),
+        }
+    }
+
+    /// A mapping of text to text; numbers and booleans as values become their text, as tags such as `version: 2` need.
+    pub fn text_map(&mut self, key: &'static str) -> BTreeMap<String, Located<String>> {
+        let Some(node) = self.get(key) else { return BTreeMap::new() };
+        let Tree::Map(entries) = &node.tree else {
+            self.wrong_kind(key, "a mapping", node);
+            return BTreeMap::new();
+        };
+        let mut map = BTreeMap::new();
+        for (name, value) in entries {
+            let text = match &value.tree {
+                Tree::Text(text) => text.clone(),
+                Tree::Bool(v) => v.to_string(),
+                Tree::Int(v) => v.to_string(),
+                Tree::Float(v) => v.to_string(),
+                Tree::Null => String::new(),
+                Tree::List(_) | Tree::Map(_) => {
+                    self.wrong_kind(key, "a mapping of texts", value);
+                    continue;
+                }
+            };
+            map.insert(name.value.clone(), Located { value: text, at: value.at.clone() });
+        }
+        map
+    }
+
+    /// Notes that a key is missing.
+    pub fn missing(&self, key: &str) {
+        self.problems.error(self.at, format!("{}: '{key}' is missing", self.what));
+    }
+
+    /// Ends the reading: every key that nobody asked for is an error.
+    pub fn finish(self) {
+        for (key, _) in self.entries {
+            if !self.asked.contains(&key.value.as_str()) {
+                let known = self.asked.iter().copied();
+                let help = nearest(&key.value, known.clone())
+                    .unwrap_or_else(|| format!("known keys: {}", known.collect::<Vec<_>>().join(", ")));
+                self.problems.error_with_help(
+                    &key.at,
+                    format!("{}: unknown key '{}'", self.what, key.value),
+                    Some(help),
+                );
+            }
+        }
+    }
+
+    fn as_text(&self, key: &str, node: &Node) -> Option<Located<String>> {
+        let Tree::Text(text) = &node.tree else {
+            self.wrong_kind(key, "text", node);
+            return None;
+        };
+        Some(Located { value: text.clone(), at: node.at.clone() })
+    }
+
+    fn wrong_kind(&self, key: &str, expected: &str, node: &Node) {
+        let message = format!("{}: '{key}' has to be {expected}, got {}", self.what, node.tree.kind());
+        self.problems.error(&node.at, message);
+    }
+}
+
+/// Reads `4096`, `64KiB`, `256 MiB`, `1GB`.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::yaml::parse;
+
+    /// Reads a mapping with one key of each kind and prints the problems.
+    fn check(text: &str, expected: Expect) {
+        let problems = Problems::default();
+        if let Some(node) = parse("f.yaml", text, &problems)
+            && let Some(mut table) = Table::new("thing", &node, &problems)
+        {
+            let _ = table.required_text("name");
+            let _ = table.int("count", 1, 9);
+            let _ = table.bool("on");
+            let _ = table.duration("every");
+            let _ = table.bytes("size");
+            let _ = table.word("mode", &[("upsert", 0), ("replace", 1)]);
+            let _ = table.list("items");
+            let _ = table.texts("names");
+            let _ = table.text_map("tags");
+            table.finish();
+        }
+        let lines: Vec<String> = problems.into_sorted().iter().map(ToString::to_string).collect();
+        expected.assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_correct_mapping_has_no_problem() {
+        let text = "name: a\ncount: 9\non: true\nevery: 6h\nsize: 256MiB\nmode: replace\nitems: [1]\nnames: x\n\
+                    tags: {version: 2, owner: me}\n";
+        check(text, expect![[""]]);
+        check("name: a\ncount: ~\n", expect![[""]]);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_its_place() {
+        let text = "nam: a\ncount: 10\non: yes\nevery: 30\nsize: 3 apples\nmode: replac\nitems: x\nnames: [1]\n\
+                    tags: [a]\nwhatever: 1\n";
+        check(
+            text,
+            expect![[r#"
+            f.yaml:1:1: error: thing: 'name' is missing
+            f.yaml:1:1: error: thing: unknown key 'nam' (did you mean 'name'?)
+            f.yaml:2:8: error: thing: 'count' is 10, and has to lie within 1 and 9
+            f.yaml:3:5: error: thing: 'on' has to be true or false, got text
+            f.yaml:4:8: error: thing: 'every' needs a unit (write for example 30s or 30d)
+            f.yaml:5:7: error: thing: 'size' has to be a number of bytes such as 256MiB, got text
+            f.yaml:6:7: error: thing: 'mode' is 'replac', expected one of upsert, replace (did you mean 'replace'?)
+            f.yaml:7:8: error: thing: 'items' has to be a list, got text
+            f.yaml:8:9: error: thing: 'names' has to be text, got a whole number
+            f.yaml:9:7: error: thing: 'tags' has to be a mapping, got a list
+            f.yaml:10:1: error: thing: unknown key 'whatever' (known keys: name, count, on, every, size, mode, items, names, tags)"#]],
+        );
+    }
+
+    #[test]
+    fn what_is_no_yaml_mapping_is_told() {
+        check("a: [", expect!["f.yaml:1:4: error: unclosed bracket '['"]);
+        check("- a", expect!["f.yaml:1:1: error: thing: expected a mapping, got a list"]);
+        check("", expect!["f.yaml:1:1: error: thing: expected a mapping, got nothing"]);
+        check("name: a\nname: b\n", expect!["f.yaml:2:1: error: the key 'name' stands here twice"]);
+        check(
+            "name: a\n---\nname: b\n",
+            expect!["f.yaml:3:1: error: a second YAML document begins here; one file holds one"],
+        );
+    }
+
+    #[test]
+    fn nesting_and_aliases_have_a_limit_and_obey_it() {
+        let deep = |levels: usize| format!("name: a\nitems: {}{}\n", "[".repeat(levels), "]".repeat(levels));
+        check(&deep(30), expect![[""]]);
+        check(&deep(40), expect!["f.yaml:2:39: error: nested too deeply: at most 32 levels are read"]);
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let below = format!("*a{}, ", level - 1).repeat(10);
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", below.trim_end_matches(", ")));
+        }
+        check(&bomb, expect!["f.yaml:6:10: error: budget breached: Nodes { nodes: 200001 }"]);
+    }
+}
