@@ -1,1 +1,8 @@
+//! Larder: the feature store's edge.
+//!
+//! The rooms, from the ground up; each uses only those on floors below it (`host/ARCHITECTURE.md`).
 
+pub mod clock;
+pub mod source;
+pub mod store;
+pub mod sync;

@@ -1,0 +1,86 @@
+//! Sources: where a view's rows come from.
+//!
+//! A [`Source`] yields batches of typed columns and a position: its own words for how far it was read, kept in the
+//! store beside the rows and given back to it on the next reading. A source knows files and their formats; it does
+//! not know what becomes of the rows.
+
+mod error;
+mod parquet_files;
+mod wanted;
+
+use std::fmt::Debug;
+
+use arrow::array::RecordBatch;
+use larder_model::model::Micros;
+
+pub use self::{
+    error::SourceError,
+    parquet_files::{ParquetFiles, ParquetLimits},
+    wanted::{Wanted, WantedColumn},
+};
+
+/// Something that rows can be read from, again and again.
+pub trait Source: Send + Sync + Debug {
+    /// Whether there is anything that was not read yet at this position.
+    ///
+    /// # Errors
+    /// When the source cannot be looked at.
+    fn has_news(&self, position: &str) -> Result<bool, SourceError>;
+
+    /// Starts to read: all that is not covered by the position, or everything when there is none.
+    ///
+    /// # Errors
+    /// When the source cannot be opened, or has not one row.
+    fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
+}
+
+/// A reading under way.
+pub trait Batches {
+    /// The next rows; `None` at the end.
+    ///
+    /// # Errors
+    /// When the source breaks off or holds what cannot be read. There is no way on after an error.
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError>;
+
+    /// How many rows this reading will yield, as far as is known at its start.
+    fn rows_expected(&self) -> u64;
+
+    /// How far the source was read with all batches so far.
+    fn position(&self) -> String;
+}
+
+/// Some rows of a source, as columns under the names that definitions use.
+#[derive(Debug)]
+pub struct SourceBatch {
+    /// Exactly the columns that were [`Wanted`], in that order, of the types that the file has.
+    pub columns: RecordBatch,
+    /// The file, for messages.
+    pub origin: std::sync::Arc<str>,
+    /// The place of the batch's first row in the file, from 0, for messages.
+    pub first_row: u64,
+}
+
+/// A span of event times, both ends included; an open end is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// The earliest event time that counts.
+    pub from: Option<Micros>,
+    /// The latest event time that counts.
+    pub to: Option<Micros>,
+}
+
+// === impl Window ===
+
+impl Window {
+    /// Whether every time counts.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+
+    /// Whether this time counts.
+    #[must_use]
+    pub fn contains(&self, time: Micros) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time <= to)
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be wrong with a source. Every message names the file, and the column where there is one.
+
+use std::io;
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// Nothing is there, or the operating system refuses.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// There are files, or not even that, but no rows.
+    #[error("No data found in source {path}{hint}")]
+    Empty {
+        /// The file or directory.
+        path: String,
+        /// What there is instead, if anything.
+        hint: &'static str,
+    },
+    /// The bytes are not Parquet, or break off.
+    #[error("{path} is not a readable Parquet file: {why}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The reader's reason.
+        why: String,
+    },
+    /// A column that the view needs is not there.
+    #[error("{path} has no column '{column}'{hint}")]
+    MissingColumn {
+        /// The file.
+        path: String,
+        /// The column, by its name in the file.
+        column: String,
+        /// What was probably meant.
+        hint: String,
+    },
+    /// A column cannot be read as the type that the view declares.
+    #[error("{path}, column '{column}': {why}")]
+    Column {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// Beyond a bound that keeps the host's memory safe.
+    #[error("{path}: {what} is {found}, at most {limit} is allowed")]
+    Limit {
+        /// The file.
+        path: String,
+        /// What is bounded.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// The file was replaced while it was read.
+    #[error("{path} changed while it was read; the next sync reads it again")]
+    Changed {
+        /// The file.
+        path: String,
+    },
+}
+
+// === impl SourceError ===
+
+impl SourceError {
+    /// The kind of failure, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Empty { .. } => "empty",
+            Self::Unreadable { .. } => "unreadable",
+            Self::MissingColumn { .. } => "missing_column",
+            Self::Column { .. } => "column",
+            Self::Limit { .. } => "limit",
+            Self::Changed { .. } => "changed",
+        }
+    }
+}

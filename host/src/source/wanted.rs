@@ -1,0 +1,63 @@
+//! Which columns a view needs from its source, and what they are called there.
+
+use std::sync::Arc;
+
+use larder_model::model::{FeatureView, FileSource, ScalarType, ValueType};
+
+/// The columns that make a view's rows.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The column of event times.
+    pub event_time: WantedColumn,
+    /// The column of creation times, if there is one.
+    pub created: Option<WantedColumn>,
+    /// The columns of the key, in the order of the view's join keys. None for a view without entities.
+    pub keys: Vec<WantedColumn>,
+    /// The columns of the features, in the view's order.
+    pub features: Vec<WantedColumn>,
+}
+
+/// One column.
+#[derive(Clone, Debug)]
+pub struct WantedColumn {
+    /// Its name in the definitions.
+    pub name: Arc<str>,
+    /// Its name in the source.
+    pub column: Arc<str>,
+    /// What its values shall become.
+    pub value_type: ValueType,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What a view needs from its source.
+    #[must_use]
+    pub fn of(view: &FeatureView, source: &FileSource) -> Self {
+        let wanted = |name: &str, value_type| WantedColumn::new(name, value_type, source);
+        let time = ValueType::Scalar(ScalarType::UnixTimestamp);
+        let keys = if view.is_entityless() { &[] } else { view.join_keys.as_slice() };
+        Self {
+            event_time: wanted(&source.timestamp_field, time),
+            created: source.created_timestamp_column.as_deref().map(|name| wanted(name, time)),
+            keys: keys.iter().map(|key| wanted(&key.name, ValueType::Scalar(key.value_type))).collect(),
+            features: view.features.iter().map(|feature| wanted(&feature.name, feature.value_type)).collect(),
+        }
+    }
+
+    /// All of them: event time, created time, keys, features.
+    pub fn columns(&self) -> impl Iterator<Item = &WantedColumn> {
+        std::iter::once(&self.event_time).chain(&self.created).chain(&self.keys).chain(&self.features)
+    }
+}
+
+// === impl WantedColumn ===
+
+impl WantedColumn {
+    /// A field mapping goes from column to name: here it is walked backwards, as Feast does, for time columns too.
+    fn new(name: &str, value_type: ValueType, source: &FileSource) -> Self {
+        let mapped = source.field_mapping.iter().find(|(_, target)| *target == name);
+        let column = mapped.map_or(name, |(column, _)| column);
+        Self { name: name.into(), column: column.into(), value_type }
+    }
+}

@@ -1,0 +1,29 @@
+//! The online store: the committed rows of every feature view, on disk, with a hot copy in memory.
+//!
+//! [`OnlineStore`] is the door. Reading goes through a [`Reader`], which sees one committed state; writing goes
+//! through a [`Load`], which commits rows and the source's position together.
+//!
+//! Invariants:
+//! * a batch of rows and the source position that it came from are committed in one transaction;
+//! * of two rows of one key the one with the later event time stays, then the one with the later created time; on a
+//!   full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice changes nothing;
+//! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
+//! * a damaged store is set aside and never served as an empty one.
+
+mod error;
+mod hot;
+mod metrics;
+mod online;
+mod record;
+mod write;
+
+pub use self::{
+    error::StoreError,
+    hot::HotCacheConfig,
+    online::{Freshness, OnlineStore, Reader, Row, SetAside, StoreConfig, ViewId, ViewStatus},
+    record::KeySignature,
+    write::{Applied, Load, LoadMode, RowBatch},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,463 @@
+//! Opening the store and reading rows.
+
+use std::{
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use larder_model::{
+    codec::{KeyVersion, RowSchema},
+    model::{EntityId, FeatureView, Micros},
+};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction,
+};
+
+use super::{
+    HotCacheConfig, KeySignature, StoreError,
+    hot::{CachedRow, HotCache, HotKey},
+    metrics::StoreMetrics,
+    record::{META, META_FORMAT, RowKey, RowTable, STORE_FORMAT, SchemaRecord, VIEWS, ViewRecord},
+};
+use crate::clock::SharedClock;
+
+/// A row's bytes; [`larder_model::codec::RowView`] reads them.
+pub type Row = Arc<[u8]>;
+
+/// Where the store lies and how much memory it may take.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The directory of the store's file; made if it is not there.
+    pub data_dir: PathBuf,
+    /// The most bytes of file pages that the embedded database keeps in memory.
+    pub page_cache_bytes_max: usize,
+    /// The cache of rows above it.
+    pub hot: HotCacheConfig,
+}
+
+/// Stands for a view in the store for as long as the store exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewId(pub(super) u32);
+
+/// What the store can tell of a view without reading its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewStatus {
+    /// How many rows it has.
+    pub rows: u64,
+    /// The source's words for how far it was read.
+    pub position: Option<String>,
+    /// How fresh it is.
+    pub freshness: Freshness,
+}
+
+/// How fresh a view is: two times, because a load that ends well may bring nothing new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// When a load last ended well; `None`: never, so the view is not served as loaded.
+    pub last_success: Option<Micros>,
+    /// The newest event time of any row.
+    pub newest_event: Option<Micros>,
+}
+
+/// The online store. One process has it open at a time.
+pub struct OnlineStore {
+    pub(super) db: Database,
+    pub(super) clock: SharedClock,
+    pub(super) hot: HotCache,
+    pub(super) metrics: StoreMetrics,
+    path: PathBuf,
+    /// What readers see; a commit swaps it whole.
+    state: ArcSwap<State>,
+    /// Held from a commit until readers see it, so that states appear in the order of their commits.
+    pub(super) publishing: Mutex<()>,
+    set_aside: Option<SetAside>,
+}
+
+/// One committed state, open for reading. It pins the pages of its commit; the next state lets them go.
+struct State {
+    /// Counts the commits of this process, from 1.
+    commit: u64,
+    /// By view id.
+    views: Vec<Option<ViewState>>,
+}
+
+struct ViewState {
+    name: String,
+    record: ViewRecord,
+    schemas: Arc<[Arc<RowSchema>]>,
+    /// None before the first commit of rows.
+    rows: Option<ReadOnlyTable<RowKey, &'static [u8]>>,
+}
+
+/// A damaged file that was moved out of the way when the store was opened.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub why: String,
+}
+
+/// Reads rows in one committed state.
+pub struct Reader<'s> {
+    store: &'s OnlineStore,
+    state: Guard<Arc<State>>,
+}
+
+const FILE_NAME: &str = "online.redb";
+
+impl StoreConfig {
+    /// A store in this directory, with production bounds.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), page_cache_bytes_max: 256 << 20, hot: HotCacheConfig::default() }
+    }
+}
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// Opens the store, or makes an empty one where there is none. A damaged file is renamed (`.corrupt-<time>`),
+    /// reported by [`OnlineStore::set_aside`], and replaced by an empty store, none of whose views counts as loaded.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Io`] and [`StoreError::DiskFull`]: the file stays
+    /// as it is.
+    pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
+        let dir = &config.data_dir;
+        fs::create_dir_all(dir).map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
+        let path = dir.join(FILE_NAME);
+        let (db, set_aside) = match open_checked(&path, config) {
+            Ok(db) => (db, None),
+            Err(StoreError::Damaged(why)) => {
+                let aside = set_aside(&path, &clock, why)?;
+                (open_checked(&path, config)?, Some(aside))
+            }
+            Err(other) => return Err(other),
+        };
+        let state = State::read(&db, 1)?;
+        Ok(Self {
+            db,
+            clock,
+            hot: HotCache::new(config.hot),
+            metrics: StoreMetrics::bind(),
+            path,
+            state: ArcSwap::from_pointee(state),
+            publishing: Mutex::new(()),
+            set_aside,
+        })
+    }
+
+    /// The damaged file that [`OnlineStore::open`] moved out of the way, if it did.
+    #[must_use]
+    pub fn set_aside(&self) -> Option<&SetAside> {
+        self.set_aside.as_ref()
+    }
+
+    /// The store's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes views known, and tells their ids, in order. Stored rows of a view stay, unless they lie under other
+    /// keys (another type or name of a join key, another key version): those can never be found again and go.
+    /// When a view's features changed, its rows stay and its source will be read from the start.
+    ///
+    /// # Errors
+    /// Those of a failed transaction.
+    pub fn declare(&self, views: &[Arc<FeatureView>], version: KeyVersion) -> Result<Vec<ViewId>, StoreError> {
+        let mut ids = Vec::with_capacity(views.len());
+        let mut txn = self.db.begin_write()?;
+        txn.set_quick_repair(true);
+        let mut changed = false;
+        let mut useless = Vec::new();
+        {
+            let mut table = txn.open_table(VIEWS)?;
+            let mut next_id = 0;
+            for entry in table.iter()? {
+                let (name, bytes) = entry?;
+                next_id = next_id.max(ViewRecord::decode(name.value(), bytes.value())?.id + 1);
+            }
+            for view in views {
+                let known = match table.get(&*view.name)? {
+                    Some(bytes) => Some(ViewRecord::decode(&view.name, bytes.value())?),
+                    None => None,
+                };
+                let record = declared(known.as_ref(), view, version, &mut next_id);
+                ids.push(ViewId(record.id));
+                if known.as_ref().is_none_or(|known| known.encode() != record.encode()) {
+                    table.insert(&*view.name, record.encode().as_slice())?;
+                    changed = true;
+                }
+                if let Some(known) = known.filter(|known| known.key != record.key) {
+                    useless.extend(known.building.map(|building| known.table_name(building)));
+                    useless.push(known.table_name(known.generation));
+                }
+            }
+        }
+        for table in useless {
+            txn.delete_table(RowTable::new(&table))?;
+        }
+        if changed {
+            self.commit(txn, &[])?;
+        } else {
+            txn.abort()?;
+        }
+        Ok(ids)
+    }
+
+    /// A reader of the state that is committed now.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { store: self, state: self.state.load() }
+    }
+
+    /// What is known of a view.
+    #[must_use]
+    pub fn status(&self, view: ViewId) -> Option<ViewStatus> {
+        let state = self.state.load();
+        let record = &state.view(view)?.record;
+        let freshness = Freshness { last_success: record.last_success, newest_event: record.newest_event };
+        Some(ViewStatus { rows: record.rows, position: record.position.clone(), freshness })
+    }
+
+    /// The schemas that a view's stored rows have, the current one last.
+    #[must_use]
+    pub fn schemas(&self, view: ViewId) -> Arc<[Arc<RowSchema>]> {
+        self.state.load().view(view).map_or_else(|| Arc::from([]), |view| Arc::clone(&view.schemas))
+    }
+
+    /// Bytes that the hot cache takes.
+    #[must_use]
+    pub fn hot_bytes(&self) -> u64 {
+        self.hot.weight()
+    }
+
+    /// Bytes of the store's file, or 0 if it cannot be asked.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |meta| meta.len())
+    }
+
+    /// Commits, and lets readers see it. `changed` are the rows whose copies in memory are old then.
+    pub(super) fn commit(&self, txn: WriteTransaction, changed: &[HotKey]) -> Result<(), StoreError> {
+        // Another commit in between would be read while older copies of its rows still count.
+        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        txn.commit()?;
+        let commit = self.state.load().commit + 1;
+        // The order matters: see the module doc of `hot`.
+        for key in changed {
+            self.hot.outdate(key, commit);
+        }
+        self.state.store(Arc::new(State::read(&self.db, commit)?));
+        self.metrics.commits.increment(1);
+        Ok(())
+    }
+
+    /// A view's name and record, as readers see them. A writer reads the record again in its transaction.
+    pub(super) fn record(&self, view: ViewId) -> Result<(String, ViewRecord), StoreError> {
+        let state = self.state.load();
+        let view = state.view(view).ok_or_else(|| StoreError::Damaged(format!("no record of view {}", view.0)))?;
+        Ok((view.name.clone(), view.record.clone()))
+    }
+}
+
+/// A view's record after a declaration.
+fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
+    let key = KeySignature::of(view, version);
+    let schema = RowSchema::of(&view.features);
+    let Some(known) = known else {
+        *next_id += 1;
+        return ViewRecord::new(*next_id - 1, key, &schema);
+    };
+    if known.key != key {
+        return known.reset(key, &schema);
+    }
+    let mut record = known.clone();
+    let current = SchemaRecord::of(&schema);
+    if record.schemas.last() != Some(&current) {
+        record.schemas.retain(|schema| *schema != current);
+        record.schemas.push(current);
+        record.position = None;
+    }
+    record
+}
+
+/// Opens the file and checks that it is a store of ours with everything in it that its records promise.
+fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    let new = match fs::metadata(path) {
+        Ok(meta) => meta.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(StoreError::Io { action: "open", path: path.to_owned(), source }),
+    };
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.page_cache_bytes_max);
+    // A file of arbitrary bytes must not end the process, whatever it does inside the database.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = builder.create(path).map_err(|error| open_error(path, error))?;
+        if new {
+            initialize(&db)?
+        } else {
+            check(&db, path)?
+        }
+        Ok(db)
+    }));
+    let opened = opened.unwrap_or_else(|panic| {
+        let words =
+            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(StoreError::Damaged(format!("the database gave up: {}", words.unwrap_or("no reason given"))))
+    });
+    if new && let Err(StoreError::DiskFull(_) | StoreError::Io { .. } | StoreError::Database(_)) = opened {
+        // Half a new file: the next start would take it for a damaged store.
+        let _ = fs::remove_file(path);
+    }
+    opened
+}
+
+fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen | redb::DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse { path: path.to_owned() }
+        }
+        other => match redb::Error::from(other).into() {
+            StoreError::Database(error) => match *error {
+                redb::Error::Io(source) => StoreError::Io { action: "open", path: path.to_owned(), source },
+                other => StoreError::Database(Box::new(other)),
+            },
+            known => known,
+        },
+    }
+}
+
+fn initialize(db: &Database) -> Result<(), StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    txn.open_table(META)?.insert(META_FORMAT, u64::from(STORE_FORMAT))?;
+    txn.open_table(VIEWS)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
+    let txn = db.begin_read()?;
+    let missing = |what: &str| StoreError::Damaged(format!("it has no {what}"));
+    let format = match txn.open_table(META) {
+        Ok(meta) => meta.get(META_FORMAT)?.map(|format| format.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(other) => return Err(other.into()),
+    };
+    let found = u32::try_from(format.ok_or_else(|| missing("format record"))?).unwrap_or(u32::MAX);
+    if found > STORE_FORMAT {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
+    }
+    // Reading the state opens every table; counting its rows is one look at the tree's root.
+    let state = State::read(db, 0)?;
+    for view in state.views.iter().flatten() {
+        let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
+        if rows != view.record.rows {
+            let message = format!("view '{}' has {rows} rows, its record says {}", view.name, view.record.rows);
+            return Err(StoreError::Damaged(message));
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".corrupt-{}", clock.now() / 1_000_000));
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
+    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside and is rebuilt from the sources");
+    Ok(SetAside { path: aside, why })
+}
+
+// === impl State ===
+
+impl State {
+    /// Opens everything that is committed now.
+    fn read(db: &Database, commit: u64) -> Result<Self, StoreError> {
+        let txn = db.begin_read()?;
+        let mut views: Vec<Option<ViewState>> = Vec::new();
+        for entry in txn.open_table(VIEWS)?.iter()? {
+            let (name, bytes) = entry?;
+            let record = ViewRecord::decode(name.value(), bytes.value())?;
+            let rows = match txn.open_table(RowTable::new(&record.table_name(record.generation))) {
+                Ok(table) => Some(table),
+                Err(TableError::TableDoesNotExist(_)) => None,
+                Err(other) => return Err(other.into()),
+            };
+            let schemas = record.row_schemas(name.value())?;
+            let place = record.id as usize;
+            if views.len() <= place {
+                views.resize_with(place + 1, || None);
+            }
+            views[place] = Some(ViewState { name: name.value().to_owned(), record, schemas, rows });
+        }
+        Ok(Self { commit, views })
+    }
+
+    fn view(&self, view: ViewId) -> Option<&ViewState> {
+        self.views.get(view.0 as usize)?.as_ref()
+    }
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    /// The row of an entity, if there is one: from memory, else from disk.
+    ///
+    /// # Errors
+    /// Those of a failed read.
+    pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
+        let Some(view_state) = self.state.view(view) else { return Ok(None) };
+        let key = HotKey { view, generation: view_state.record.generation, id: *id };
+        let metrics = &self.store.metrics;
+        if let Some(row) = self.store.hot.get(&key, self.state.commit) {
+            metrics.hot_hits.increment(1);
+            return Ok(row);
+        }
+        metrics.hot_misses.increment(1);
+        let row = self.read(view_state, id)?;
+        self.store.hot.put(key, row.clone(), self.state.commit);
+        Ok(row)
+    }
+
+    /// Walks all rows of a view, in the order of their ids.
+    ///
+    /// # Errors
+    /// Those of a failed read, and what `visit` returns.
+    pub fn for_each<E: From<StoreError>>(
+        &self,
+        view: ViewId,
+        mut visit: impl FnMut(EntityId, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(table) = self.state.view(view).and_then(|view| view.rows.as_ref()) else { return Ok(()) };
+        for entry in table.iter().map_err(StoreError::from)? {
+            let (id, row) = entry.map_err(StoreError::from)?;
+            visit(EntityId(*id.value()), row.value())?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, view: &ViewState, id: &EntityId) -> Result<CachedRow, StoreError> {
+        let Some(table) = &view.rows else { return Ok(None) };
+        self.store.metrics.reads.increment(1);
+        Ok(table.get(&id.0)?.map(|row| row.value().into()))
+    }
+}
+
+impl std::fmt::Debug for OnlineStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnlineStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("commit", &self.state.commit).finish_non_exhaustive()
+    }
+}

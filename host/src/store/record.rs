@@ -1,0 +1,147 @@
+//! What the store knows of each view beside its rows, and under which names it keeps both.
+//!
+//! ```text
+//! table "meta"                 &str → u64     "format" → 1
+//! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
+//! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec)
+//! ```
+//!
+//! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
+//! writes into the next one, which the last commit makes the served one.
+
+use std::sync::Arc;
+
+use larder_model::{
+    codec::{KeyVersion, RowSchema},
+    model::{EntityId, FeatureView, Micros},
+};
+use redb::TableDefinition;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// The layout of the tables above. Rows have their own version.
+pub(super) const STORE_FORMAT: u32 = 1;
+
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const META_FORMAT: &str = "format";
+pub(super) const VIEWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("views");
+
+pub(super) type RowKey = &'static [u8; size_of::<EntityId>()];
+pub(super) type RowTable<'n> = TableDefinition<'n, RowKey, &'static [u8]>;
+
+/// Which keys a view's ids were made from. Rows under another signature cannot be found, so they are of no use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySignature(String);
+
+/// What the store knows of a view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ViewRecord {
+    /// Stands for the view in table names and cache keys; never reused.
+    pub(super) id: u32,
+    /// The keys that the rows are filed under.
+    pub(super) key: KeySignature,
+    /// The generation that is served.
+    pub(super) generation: u32,
+    /// The generation that a replacing load is writing, if one is under way or was cut off.
+    pub(super) building: Option<u32>,
+    /// Every schema that rows of the served generation were written with, the current one last.
+    pub(super) schemas: Vec<SchemaRecord>,
+    /// Rows of the served generation, counted at the last commit.
+    pub(super) rows: u64,
+    /// Where the source was at the last commit; the source's own words.
+    pub(super) position: Option<String>,
+    /// The newest event time of any row.
+    pub(super) newest_event: Option<Micros>,
+    /// When a load last ended well.
+    pub(super) last_success: Option<Micros>,
+}
+
+/// A row schema, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SchemaRecord {
+    /// Name and type of each field, in order.
+    fields: Vec<(String, String)>,
+}
+
+// === impl KeySignature ===
+
+impl KeySignature {
+    /// The signature of a view's ids.
+    #[must_use]
+    pub fn of(view: &FeatureView, version: KeyVersion) -> Self {
+        let version = match version {
+            KeyVersion::V2 => 2,
+            KeyVersion::V3 => 3,
+        };
+        let keys: Vec<String> = view.join_keys.iter().map(|key| format!("{}:{:?}", key.name, key.value_type)).collect();
+        Self(format!("v{version} {}", keys.join(" ")))
+    }
+}
+
+// === impl ViewRecord ===
+
+impl ViewRecord {
+    pub(super) fn new(id: u32, key: KeySignature, schema: &RowSchema) -> Self {
+        Self {
+            id,
+            key,
+            generation: 0,
+            building: None,
+            schemas: vec![SchemaRecord::of(schema)],
+            rows: 0,
+            position: None,
+            newest_event: None,
+            last_success: None,
+        }
+    }
+
+    /// The record of a view whose rows have all become useless: a fresh generation, and nothing known.
+    pub(super) fn reset(&self, key: KeySignature, schema: &RowSchema) -> Self {
+        let generation = self.building.unwrap_or(self.generation) + 1;
+        Self { generation, ..Self::new(self.id, key, schema) }
+    }
+
+    /// Whether a load that began under `began` may go on: the view was not declared anew, and no other load began.
+    pub(super) fn is_same_life(&self, began: &Self) -> bool {
+        let life = |record: &Self| (record.generation, record.building);
+        life(self) == life(began) && self.schemas == began.schemas
+    }
+
+    pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, StoreError> {
+        serde_json::from_slice(bytes).map_err(|error| StoreError::Damaged(format!("record of view '{name}': {error}")))
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // A record has string keys and numbers only: it always serializes.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The name of the table of one generation's rows.
+    pub(super) fn table_name(&self, generation: u32) -> String {
+        format!("rows/{}/{generation}", self.id)
+    }
+
+    /// The schemas of stored rows, the current one last.
+    pub(super) fn row_schemas(&self, name: &str) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
+        self.schemas.iter().map(|schema| schema.to_schema(name).map(Arc::new)).collect()
+    }
+}
+
+// === impl SchemaRecord ===
+
+impl SchemaRecord {
+    pub(super) fn of(schema: &RowSchema) -> Self {
+        Self { fields: schema.fields().map(|(name, value_type)| (name.to_string(), value_type.to_string())).collect() }
+    }
+
+    fn to_schema(&self, view: &str) -> Result<RowSchema, StoreError> {
+        let field = |(name, value_type): &(String, String)| {
+            let value_type = value_type
+                .parse()
+                .map_err(|error| StoreError::Damaged(format!("schema of view '{view}', field '{name}': {error}")))?;
+            Ok((Arc::from(name.as_str()), value_type))
+        };
+        Ok(RowSchema::new(self.fields.iter().map(field).collect::<Result<Vec<_>, StoreError>>()?))
+    }
+}

@@ -1,0 +1,17 @@
+//! The store's tests, against real files in temporary directories.
+//!
+//! * [`model`]: the fixture, and the naive twin that everything is compared with;
+//! * [`merge`]: which row wins, and that rows and position are committed together;
+//! * [`replace`]: loads that build beside what is served;
+//! * [`race`]: readers against commits;
+//! * [`evolution`]: definitions that change under stored rows;
+//! * [`faults`]: damage, second owners, full disks;
+//! * [`kill`]: SIGKILL at any moment.
+
+mod evolution;
+mod faults;
+mod kill;
+mod merge;
+mod model;
+mod race;
+mod replace;

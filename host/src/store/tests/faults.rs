@@ -1,0 +1,340 @@
+//! Damage, second owners, newer formats, impossible directories, full disks.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use larder_model::model::EntityId;
+use redb::{Database, TableDefinition};
+
+use super::model::{Change, Dice, Home, NOW, Twin, batch, change, child_args, child_dir, config, declare, id, load};
+use super::model::{run_in, test_name, upsert, walk};
+use crate::{
+    clock::ManualClock,
+    store::{
+        Freshness, LoadMode, OnlineStore, RowBatch, StoreError,
+        record::{META, META_FORMAT, RowTable, VIEWS},
+    },
+};
+
+const ROWS: [Change; 3] = [
+    Change { id: 1, event: 10, created: None, value: 1 },
+    Change { id: 2, event: 20, created: None, value: 2 },
+    Change { id: 3, event: 30, created: None, value: 3 },
+];
+
+/// A closed store with [`ROWS`].
+fn stored() -> Home {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &ROWS);
+    home
+}
+
+/// Changes a closed store behind its back.
+fn tamper(file: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let db = Database::open(file).unwrap();
+    let txn = db.begin_write().unwrap();
+    change(&txn);
+    txn.commit().unwrap();
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    let mut file = File::options().write(true).open(file).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+/// Damages a store. It has to be set aside, with the reason told, and a new one be there, which is not served as
+/// loaded and works.
+fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) {
+    let home = stored();
+    damage(&home.file());
+    let store = home.open();
+    let aside = store.set_aside().expect("damage was not seen");
+    assert_eq!(home.files(), ["online.redb".to_owned(), format!("online.redb.corrupt-{}", NOW / 1_000_000)]);
+    assert_eq!(aside.path, home.path().join(&home.files()[1]));
+    assert!(aside.why.contains(why), "told was: {}", aside.why);
+
+    let [view] = declare(&store, ["stats"]);
+    let status = store.status(view).unwrap();
+    assert_eq!((status.rows, status.position, status.freshness), (0, None, Freshness::default()));
+    assert_eq!(store.reader().get(view, &id(1)).unwrap(), None);
+    load(&store, view, LoadMode::Upsert, &ROWS);
+    drop(store);
+    let store = home.open();
+    assert!(store.set_aside().is_none());
+    assert_eq!(walk(&store, view).len(), ROWS.len());
+}
+
+#[test]
+fn a_truncated_file_is_set_aside() {
+    let len = fs::metadata(stored().file()).unwrap().len();
+    for len in [1, 63, 320, 4_095, 4_096, len / 2, len - 4_096, len - 1] {
+        assert_set_aside(|file| File::options().write(true).open(file).unwrap().set_len(len).unwrap(), "");
+    }
+}
+
+#[test]
+fn a_zeroed_header_is_set_aside() {
+    assert_set_aside(|file| overwrite(file, 0, &[0; 4_096]), "magic number");
+}
+
+#[test]
+fn zeros_behind_the_magic_number_are_set_aside() {
+    assert_set_aside(|file| overwrite(file, 9, &[0; 500]), "");
+}
+
+#[test]
+fn random_bytes_are_set_aside() {
+    for (seed, len) in [(1, 10), (2, 5_000), (3, 80_000)] {
+        assert_set_aside(|file| fs::write(file, Dice(seed).bytes(len)).unwrap(), "magic number");
+    }
+}
+
+#[test]
+fn a_text_file_is_set_aside() {
+    assert_set_aside(|file| fs::write(file, "store: online\n").unwrap(), "");
+}
+
+#[test]
+fn a_file_of_an_older_database_version_is_set_aside() {
+    // The version byte of the first commit slot; the database then asks for an upgrade by hand.
+    assert_set_aside(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
+}
+
+#[test]
+fn an_empty_file_is_a_new_store() {
+    let home = Home::new();
+    File::create(home.file()).unwrap();
+    assert!(home.open().set_aside().is_none());
+    assert_eq!(home.files(), ["online.redb"]);
+}
+
+#[test]
+fn a_file_without_the_views_table_is_set_aside() {
+    let damage = |file: &Path| tamper(file, |txn| assert!(txn.delete_table(VIEWS).unwrap()));
+    assert_set_aside(damage, "'views' does not exist");
+}
+
+#[test]
+fn a_file_without_a_format_is_set_aside() {
+    assert_set_aside(|file| tamper(file, |txn| assert!(txn.delete_table(META).unwrap())), "no format record");
+    let forget = |txn: &redb::WriteTransaction| {
+        txn.open_table(META).unwrap().remove(META_FORMAT).unwrap();
+    };
+    assert_set_aside(|file| tamper(file, forget), "no format record");
+}
+
+#[test]
+fn a_table_of_other_types_is_set_aside() {
+    let retype = |txn: &redb::WriteTransaction| {
+        txn.delete_table(META).unwrap();
+        txn.open_table(TableDefinition::<&str, u32>::new("meta")).unwrap();
+    };
+    assert_set_aside(|file| tamper(file, retype), "meta");
+}
+
+#[test]
+fn rows_that_are_fewer_than_their_record_says_are_set_aside() {
+    let lose_one = |txn: &redb::WriteTransaction| {
+        txn.open_table(RowTable::new("rows/0/0")).unwrap().remove(&id(2).0).unwrap().unwrap();
+    };
+    assert_set_aside(|file| tamper(file, lose_one), "view 'stats' has 2 rows, its record says 3");
+    let lose_all = |txn: &redb::WriteTransaction| assert!(txn.delete_table(RowTable::new("rows/0/0")).unwrap());
+    assert_set_aside(|file| tamper(file, lose_all), "view 'stats' has 0 rows, its record says 3");
+}
+
+#[test]
+fn a_view_record_that_does_not_read_is_set_aside() {
+    let scribble = |txn: &redb::WriteTransaction| {
+        txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
+    };
+    assert_set_aside(|file| tamper(file, scribble), "record of view 'stats'");
+}
+
+#[test]
+fn a_flipped_bit_of_the_header_is_found_or_does_no_harm() {
+    let home = stored();
+    let mut twin = Twin::default();
+    twin.apply(&ROWS);
+    let image = fs::read(home.file()).unwrap();
+    // The header takes 320 bytes; a stride of 13 meets every field and every bit of a byte.
+    let mut set_aside = 0;
+    for bit in (0..320 * 8).step_by(13) {
+        let home = Home::new();
+        let mut image = image.clone();
+        image[bit / 8] ^= 1 << (bit % 8);
+        fs::write(home.file(), image).unwrap();
+        let store = home.open();
+        match store.set_aside() {
+            Some(_) => set_aside += 1,
+            None => assert_eq!(walk(&store, declare(&store, ["stats"])[0]), twin.rows(), "bit {bit}"),
+        }
+    }
+    assert!((50..150).contains(&set_aside), "{set_aside} set aside");
+}
+
+#[test]
+fn a_stored_row_that_does_not_read_is_healed_by_its_source() {
+    let home = stored();
+    tamper(&home.file(), |txn| {
+        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(2).0, b"no row".as_slice()).unwrap();
+    });
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    assert_eq!(store.reader().get(view, &id(2)).unwrap().unwrap()[..], b"no row"[..]);
+    let total = load(&store, view, LoadMode::Upsert, &ROWS);
+    assert_eq!((total.changed(), total.unchanged, store.status(view).unwrap().rows), (1, 2, 3));
+    assert_eq!(store.reader().get(view, &id(2)).unwrap().unwrap()[..], ROWS[1].row());
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+    let home = stored();
+    tamper(&home.file(), |txn| {
+        txn.open_table(META).unwrap().insert(META_FORMAT, 2).unwrap();
+    });
+    for _ in 0..2 {
+        let error = home.try_open().unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        assert!(error.to_string().contains("use a newer Larder"), "{error}");
+        assert_eq!(home.files(), ["online.redb"]);
+    }
+    tamper(&home.file(), |txn| {
+        txn.open_table(META).unwrap().insert(META_FORMAT, 1).unwrap();
+    });
+    let store = home.open();
+    assert_eq!(walk(&store, declare(&store, ["stats"])[0]).len(), 3, "a newer Larder finds its rows again");
+}
+
+#[test]
+fn a_store_that_this_process_has_open_is_in_use() {
+    let home = Home::new();
+    let store = home.open();
+    let error = home.try_open().unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { path } if *path == home.file()), "{error}");
+    drop(store);
+    home.open();
+}
+
+#[test]
+fn a_child_of_the_test_below_opens_a_store_that_is_in_use() {
+    let Some(dir) = child_dir() else { return };
+    println!("child: {}", OnlineStore::open(&config(&dir, 0), ManualClock::at(NOW)).unwrap_err());
+}
+
+#[test]
+fn a_store_that_another_process_has_open_is_in_use() {
+    let home = stored();
+    let store = home.open();
+    let test = test_name!(a_child_of_the_test_below_opens_a_store_that_is_in_use);
+    let said = run_in(home.path(), child_args(&test)).output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains(&format!("child: store {} is in use by another Larder", home.file().display())), "{said}");
+    let [view] = declare(&store, ["stats"]);
+    assert_eq!((walk(&store, view).len(), home.files().len()), (3, 1), "the owner is not disturbed");
+}
+
+#[test]
+fn a_data_dir_that_cannot_be_one_is_named() {
+    let home = Home::new();
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    for dir in [file.clone(), file.join("below")] {
+        let error = OnlineStore::open(&config(&dir, 0), Arc::clone(&home.clock) as _).unwrap_err();
+        assert!(matches!(&error, StoreError::Io { action: "create", path, .. } if *path == dir), "{error}");
+        assert!(error.to_string().starts_with(&format!("cannot create {}: ", dir.display())), "{error}");
+    }
+    fs::create_dir(home.file()).unwrap();
+    let error = home.try_open().unwrap_err();
+    assert!(matches!(&error, StoreError::Io { action: "open", path, .. } if *path == home.file()), "{error}");
+}
+
+/// Rows of many entities: `n` of them, told apart by their first bytes.
+fn many(first: u32, n: u32) -> RowBatch {
+    let row = change(0, 1, 1).row();
+    let mut batch = RowBatch::default();
+    for i in first..first + n {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&i.wrapping_mul(0x9e37_79b9).to_le_bytes());
+        batch.push(EntityId(id), &row);
+    }
+    batch
+}
+
+/// Takes what is left of the disk.
+fn fill(ballast: &Path) {
+    let mut file = File::create(ballast).unwrap();
+    while file.write_all(&[1; 4_096]).is_ok() {}
+}
+
+/// Works in a file system of 3 MiB.
+#[test]
+fn a_child_of_the_test_below_fills_its_disk() {
+    let Some(dir) = child_dir() else { return };
+    let open = |dir: &Path| OnlineStore::open(&config(dir, 1 << 20), ManualClock::at(NOW));
+    let (data, ballast) = (dir.join("data"), dir.join("ballast"));
+
+    fill(&ballast);
+    assert!(matches!(open(&data), Err(StoreError::DiskFull(_))), "no room for a new store");
+    fs::remove_file(&ballast).unwrap();
+
+    let store = open(&data).unwrap();
+    assert!(store.set_aside().is_none(), "half a new store stayed: {:?}", store.set_aside());
+    let [view] = declare(&store, ["stats"]);
+    let mut before = upsert(&store, view);
+    before.apply(&many(0, 2_000), Some("before")).unwrap();
+    before.apply(&batch(&ROWS), Some("before")).unwrap();
+    let rows = walk(&store, view);
+    fill(&ballast);
+    let error = before.apply(&many(1_000_000, 10_000), Some("full")).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+    let assert_as_before = |store: &OnlineStore| {
+        let status = store.status(view).unwrap();
+        assert_eq!((status.rows, status.position.as_deref()), (2_003, Some("before")));
+        assert!(walk(store, view) == rows, "rows have changed");
+        for change in ROWS {
+            assert_eq!(store.reader().get(view, &id(change.id)).unwrap().unwrap()[..], change.row());
+        }
+    };
+    // All of it is in memory here; the database reads nothing from the file after a failed write.
+    assert_as_before(&store);
+    drop(before);
+    drop(store);
+
+    let store = open(&data).unwrap();
+    assert!(store.set_aside().is_none(), "{:?}", store.set_aside());
+    assert_as_before(&store);
+    drop(store);
+
+    fs::remove_file(&ballast).unwrap();
+    let store = open(&data).unwrap();
+    let applied = upsert(&store, view).apply(&many(1_000_000, 5_000), Some("room again")).unwrap();
+    assert_eq!((applied.inserted, store.status(view).unwrap().rows), (5_000, 7_003));
+    println!("child: done");
+}
+
+#[test]
+fn a_full_disk_fails_the_commit_and_loses_nothing() {
+    let may_mount = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        println!("skipped: this user may not mount a file system to fill (unshare -m)");
+        return;
+    }
+    let home = Home::new();
+    let mount = "mount -t tmpfs -o size=3m larder \"$0\" && exec \"$@\"";
+    let mut args: Vec<OsString> = ["unshare", "-m", "sh", "-c", mount].map(Into::into).into();
+    args.push(home.path().into());
+    args.extend(child_args(&test_name!(a_child_of_the_test_below_fills_its_disk)));
+    let mut child = run_in(home.path(), args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success() && said.contains("child: done"), "{said}");
+}

@@ -1,0 +1,122 @@
+//! Readers against commits: a copy of a row from before a commit is never served after it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder_model::{codec::RowHeader, model::Micros};
+use redb::{ReadableDatabase, ReadableTableMetadata};
+
+use super::model::{Home, batch, change, declare, id, load, upsert};
+use crate::store::{LoadMode, OnlineStore, Reader, ViewId, record::RowTable};
+
+/// The event time of a row, which these tests use as its version; -1 if there is no row.
+fn version(reader: &Reader<'_>, view: ViewId, byte: u8) -> Micros {
+    reader.get(view, &id(byte)).unwrap().map_or(-1, |row| RowHeader::read(&row).unwrap().event_time)
+}
+
+#[test]
+fn a_late_reader_cannot_put_a_row_back_that_a_commit_replaced() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &[change(1, 1, 0)]);
+
+    let late = store.reader();
+    load(&store, view, LoadMode::Upsert, &[change(1, 2, 0), change(2, 2, 0)]);
+    assert_eq!(version(&late, view, 1), 1, "a late reader sees its own state");
+    assert_eq!(version(&late, view, 2), -1);
+    assert_eq!(version(&store.reader(), view, 1), 2, "its copy is not served");
+    assert_eq!(version(&store.reader(), view, 2), 2, "nor its knowledge that there was no row");
+    assert_eq!(version(&late, view, 1), 1, "a late reader sees its own state still, whatever was cached since");
+    assert_eq!(version(&late, view, 2), -1);
+    assert_eq!(version(&store.reader(), view, 1), 2);
+}
+
+#[test]
+fn a_commit_waits_until_the_one_before_it_can_be_read() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let on_disk = |store: &OnlineStore| {
+        let table = store.db.begin_read().unwrap().open_table(RowTable::new("rows/0/0"));
+        table.map_or(0, |table| table.len().unwrap())
+    };
+    thread::scope(|scope| {
+        // Another commit is being made readable.
+        let publishing = store.publishing.lock().unwrap();
+        let writer = scope.spawn(|| load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]));
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            assert_eq!(on_disk(&store), 0, "committed, while old copies of its rows still count");
+            thread::yield_now();
+        }
+        drop(publishing);
+        writer.join().unwrap();
+        assert_eq!(on_disk(&store), 1);
+    });
+}
+
+/// Each commit changes this many rows, of which a few are watched.
+const CHANGED: u8 = 200;
+const WATCHED: [u8; 3] = [0, 99, 199];
+
+/// Reads a few rows for a while: versions never go backwards, and who has seen a position finds its rows. Says how
+/// often it read.
+fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
+    let mut seen = vec![[-1; WATCHED.len()]; views.len()];
+    let mut reads = 0;
+    while Instant::now() < until || reads == 0 {
+        for (&view, seen) in views.iter().zip(&mut seen) {
+            for (byte, seen) in WATCHED.into_iter().zip(seen) {
+                let position = store.status(view).unwrap().position.map_or(-1, |n| n.parse().unwrap());
+                let now = version(&store.reader(), view, byte);
+                assert!(now >= *seen, "{view:?} entity {byte}: version {now} after {seen}");
+                assert!(now >= position, "{view:?} entity {byte}: version {now} at position {position}");
+                *seen = now;
+                reads += 1;
+            }
+        }
+    }
+    reads
+}
+
+/// Writers commit ever later versions for a second, one view each, while readers watch all views.
+fn race(store: &OnlineStore, views: &[ViewId]) {
+    let until = Instant::now() + Duration::from_secs(1);
+    let write = |view| {
+        let mut load = upsert(store, view);
+        let mut n = 0;
+        while Instant::now() < until || n < 3 {
+            n += 1;
+            let changes: Vec<_> = (0..CHANGED).map(|byte| change(byte, n, n)).collect();
+            load.apply(&batch(&changes), Some(&n.to_string())).unwrap();
+        }
+        n
+    };
+    thread::scope(|scope| {
+        let watchers: Vec<_> = (0..3).map(|_| scope.spawn(|| watch(store, views, until))).collect();
+        let writers: Vec<_> = views.iter().map(|&view| scope.spawn(move || write(view))).collect();
+        let commits: Vec<i64> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        let reads: Vec<u64> = watchers.into_iter().map(|watcher| watcher.join().unwrap()).collect();
+        println!("{commits:?} commits, {reads:?} reads");
+    });
+}
+
+#[test]
+fn versions_never_go_backwards_while_a_writer_commits() {
+    let home = Home::new();
+    let store = home.open();
+    let views = declare(&store, ["stats"]);
+    race(&store, &views);
+}
+
+#[test]
+fn versions_never_go_backwards_while_two_views_are_loaded_at_once() {
+    // Room for two rows of six: copies come and go all the time.
+    let home = Home::with_hot(500);
+    let store = home.open();
+    let views = declare(&store, ["one", "two"]);
+    race(&store, &views);
+}

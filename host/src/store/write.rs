@@ -1,0 +1,320 @@
+//! Writing: a [`Load`] brings one view's rows from a source into the store, batch by batch.
+
+use larder_model::{
+    codec::{RowError, RowHeader},
+    model::{EntityId, Micros},
+};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+
+use super::{
+    OnlineStore, StoreError, ViewId,
+    hot::HotKey,
+    record::{RowKey, RowTable, VIEWS, ViewRecord},
+};
+
+/// What becomes of the rows that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadMode {
+    /// They stay, and newer ones replace them.
+    Upsert,
+    /// They are served until the load has ended, then they go all at once.
+    Replace,
+}
+
+/// Encoded rows with their ids, in one piece of memory.
+#[derive(Debug, Default)]
+pub struct RowBatch {
+    ids: Vec<EntityId>,
+    /// Where each row ends in `bytes`.
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// What a batch, or a load, did to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows of keys that were not there.
+    pub inserted: u64,
+    /// Rows that replaced another one.
+    pub updated: u64,
+    /// Rows that were there already, byte for byte.
+    pub unchanged: u64,
+    /// Rows that lost against a newer one, in the store or in the same batch.
+    pub stale: u64,
+}
+
+/// A load under way. Dropping it keeps what was committed: the next load goes on or starts over.
+#[derive(Debug)]
+pub struct Load<'s> {
+    store: &'s OnlineStore,
+    view: ViewId,
+    name: String,
+    mode: LoadMode,
+    /// The view's record when the load began.
+    began: ViewRecord,
+    /// The generation that is written.
+    generation: u32,
+    total: Applied,
+    newest_event: Option<Micros>,
+}
+
+// === impl RowBatch ===
+
+impl RowBatch {
+    /// Adds a row.
+    pub fn push(&mut self, id: EntityId, row: &[u8]) {
+        self.ids.push(id);
+        self.bytes.extend_from_slice(row);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Bytes of all rows.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets the rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.ends.clear();
+        self.bytes.clear();
+    }
+
+    fn row(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.bytes[start..self.ends[i]]
+    }
+
+    /// The order in which to write: by id, because neighbours share pages, and rows of one id as they arrived.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by_key(|&i| (self.ids[i], i));
+        order
+    }
+
+    /// Which of the rows of one id stays, if the others arrive with it; those are counted. Were they merged one
+    /// after another, rows that tie would take turns whenever the batch is applied again.
+    fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, RowHeader)>, RowError> {
+        let mut winner: Option<(usize, RowHeader)> = None;
+        for &i in arrivals {
+            let header = RowHeader::read(self.row(i))?;
+            match winner {
+                Some((best, _)) if self.row(best) == self.row(i) => lost.unchanged += 1,
+                Some(_) => lost.stale += 1,
+                None => {}
+            }
+            if winner.is_none_or(|(_, best)| best.precedence() <= header.precedence()) {
+                winner = Some((i, header));
+            }
+        }
+        Ok(winner)
+    }
+}
+
+// === impl Applied ===
+
+impl Applied {
+    /// All rows that arrived.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inserted + self.updated + self.unchanged + self.stale
+    }
+
+    /// Rows that made a difference.
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.inserted + self.updated
+    }
+
+    fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+    }
+}
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// Starts a load of a view. One load of a view at a time: the caller sees to it.
+    ///
+    /// # Errors
+    /// Those of a failed transaction.
+    pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
+        let (name, mut record) = self.record(view)?;
+        let mut generation = record.generation;
+        if mode == LoadMode::Replace || record.building.is_some() {
+            // What a load that was cut off left behind goes; a replacing load gets a generation of its own.
+            let txn = self.begin_write()?;
+            record = read_record(&txn, &name)?;
+            generation = record.generation;
+            if let Some(cut_off) = record.building.take() {
+                txn.delete_table(RowTable::new(&record.table_name(cut_off)))?;
+                generation = cut_off;
+            }
+            if mode == LoadMode::Replace {
+                generation += 1;
+                record.building = Some(generation);
+            } else {
+                generation = record.generation;
+            }
+            put_record(&txn, &name, &record)?;
+            self.commit(txn, &[])?;
+        }
+        let total = Applied::default();
+        Ok(Load { store: self, view, name, mode, began: record, generation, total, newest_event: None })
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        let mut txn = self.db.begin_write()?;
+        // Saves the allocator's state with each commit: reopening after a kill takes milliseconds, not a walk
+        // through the whole file.
+        txn.set_quick_repair(true);
+        Ok(txn)
+    }
+}
+
+// === impl Load ===
+
+impl Load<'_> {
+    /// Writes a batch and the position of the source after it, in one transaction. An upsert is served from here on.
+    /// Without a position the one before stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`], [`StoreError::Row`], and those of a failed transaction: nothing of the batch is
+    /// there then.
+    pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
+        let txn = self.store.begin_write()?;
+        let mut record = self.record(&txn)?;
+        let mut changed = Vec::new();
+        let mut newest = self.newest_event;
+        let applied = {
+            let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
+            let mut applied = Applied::default();
+            let order = batch.order();
+            for arrivals in order.chunk_by(|&a, &b| batch.ids[a] == batch.ids[b]) {
+                let winner = batch.winner(arrivals, &mut applied).map_err(|source| self.row_error(source))?;
+                let Some((i, header)) = winner else { continue };
+                let (id, row) = (batch.ids[i], batch.row(i));
+                newest = newest.max(Some(header.event_time));
+                let outcome = merge(&mut table, &id, row, &header)?;
+                applied.add(outcome);
+                if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
+                    changed.push(HotKey { view: self.view, generation: self.generation, id });
+                }
+            }
+            if self.mode == LoadMode::Upsert {
+                record.rows = table.len()?;
+                record.position = position.map(str::to_owned).or(record.position);
+                record.newest_event = record.newest_event.max(newest);
+            }
+            applied
+        };
+        put_record(&txn, &self.name, &record)?;
+        self.store.commit(txn, &changed)?;
+        self.newest_event = newest;
+        self.total.add(applied);
+        Ok(applied)
+    }
+
+    /// Ends the load well: notes the time and the position, and makes a replacing load the served one. Without a
+    /// position the one before stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`], and those of a failed transaction; a replacing load has not happened then.
+    pub fn finish(self, position: Option<&str>) -> Result<Applied, StoreError> {
+        let txn = self.store.begin_write()?;
+        let mut record = self.record(&txn)?;
+        if self.mode == LoadMode::Replace {
+            let old_table = record.table_name(record.generation);
+            record.generation = self.generation;
+            record.building = None;
+            let current = record.schemas.split_off(record.schemas.len().saturating_sub(1));
+            record.schemas = current;
+            record.newest_event = self.newest_event;
+            record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
+            txn.delete_table(RowTable::new(&old_table))?;
+        }
+        record.position = position.map(str::to_owned).or(record.position);
+        record.last_success = Some(self.store.clock.now());
+        put_record(&txn, &self.name, &record)?;
+        self.store.commit(txn, &[])?;
+        Ok(self.total)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn total(&self) -> Applied {
+        self.total
+    }
+
+    /// The view's record, if it is still what the load began with: otherwise its rows would land in a generation
+    /// that is gone, or under a schema that nobody asks for, and its position would hide that.
+    fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
+        let record = read_record(txn, &self.name)?;
+        if record.is_same_life(&self.began) {
+            Ok(record)
+        } else {
+            Err(StoreError::Superseded { view: self.name.clone() })
+        }
+    }
+
+    fn row_error(&self, source: RowError) -> StoreError {
+        StoreError::Row { view: self.name.clone(), source }
+    }
+}
+
+/// Puts one row where it belongs, unless a newer one is there.
+fn merge(
+    table: &mut Table<'_, RowKey, &'static [u8]>,
+    id: &EntityId,
+    row: &[u8],
+    header: &RowHeader,
+) -> Result<Applied, StoreError> {
+    let mut outcome = Applied::default();
+    let decision = match table.get(&id.0)? {
+        None => None,
+        Some(stored) if stored.value() == row => {
+            outcome.unchanged = 1;
+            return Ok(outcome);
+        }
+        // A stored row that does not read counts as none: the source heals it.
+        Some(stored) => RowHeader::read(stored.value()).ok().map(|stored| stored.precedence()),
+    };
+    match decision {
+        Some(stored) if stored > header.precedence() => {
+            outcome.stale = 1;
+            return Ok(outcome);
+        }
+        Some(_) => outcome.updated = 1,
+        None => outcome.inserted = 1,
+    }
+    table.insert(&id.0, row)?;
+    Ok(outcome)
+}
+
+fn read_record(txn: &WriteTransaction, name: &str) -> Result<ViewRecord, StoreError> {
+    match txn.open_table(VIEWS)?.get(name)? {
+        Some(bytes) => ViewRecord::decode(name, bytes.value()),
+        None => Err(StoreError::Damaged(format!("no record of view '{name}'"))),
+    }
+}
+
+fn put_record(txn: &WriteTransaction, name: &str, record: &ViewRecord) -> Result<(), StoreError> {
+    txn.open_table(VIEWS)?.insert(name, record.encode().as_slice())?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Synchronisation: rows from a source into the store, and what came of it.
+//!
+//! [`sync_view`] is one run for one view: pull a batch, decode its columns, encode rows, commit them with the source's
+//! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time.
+
+mod decode;
+mod engine;
+mod error;
+mod metrics;
+mod nested;
+mod run;
+
+pub use self::{
+    engine::{SyncEngine, ViewLocks},
+    error::SyncError,
+    run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, sync_view},
+};

@@ -1,0 +1,70 @@
+//! Why a sync run failed. The message names the view; the source's part names the file and the column.
+
+use crate::{source::SourceError, store::StoreError};
+
+/// Why a view could not be brought up to date. What was served before is served on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The source cannot be read.
+    #[error("view '{view}': {source}")]
+    Source {
+        /// The view.
+        view: String,
+        /// What is wrong with its source.
+        source: SourceError,
+    },
+    /// The store cannot be written.
+    #[error("view '{view}': {source}")]
+    Store {
+        /// The view.
+        view: String,
+        /// What is wrong with the store.
+        source: StoreError,
+    },
+    /// The view has rows from elsewhere only.
+    #[error("view '{view}' has no source to sync from")]
+    NoSource {
+        /// The view.
+        view: String,
+    },
+    /// There is no such view.
+    #[error("there is no feature view '{view}'{hint}")]
+    UnknownView {
+        /// The name that was asked for.
+        view: String,
+        /// What was probably meant.
+        hint: String,
+    },
+    /// The run was told to stop.
+    #[error("view '{view}': the sync was stopped before its end; what it committed stays")]
+    Stopped {
+        /// The view.
+        view: String,
+    },
+    /// The run panicked: a bug here.
+    #[error("view '{view}': the sync ended in a bug of Larder: {what}")]
+    Panicked {
+        /// The view.
+        view: String,
+        /// The panic's words.
+        what: String,
+    },
+}
+
+// === impl SyncError ===
+
+impl SyncError {
+    /// The kind of failure, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Source { source, .. } => source.kind(),
+            Self::Store { source, .. } => source.kind(),
+            Self::NoSource { .. } => "no_source",
+            Self::UnknownView { .. } => "unknown_view",
+            Self::Stopped { .. } => "stopped",
+            Self::Panicked { .. } => "panic",
+        }
+    }
+}

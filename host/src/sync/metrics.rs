@@ -1,0 +1,87 @@
+//! The sync engine's metrics, bound once per view when the catalog is loaded.
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use super::{SyncError, SyncReport};
+use crate::store::ViewStatus;
+
+/// One view's handles.
+#[derive(Clone)]
+pub(super) struct ViewMetrics {
+    view: String,
+    inserted: Counter,
+    updated: Counter,
+    unchanged: Counter,
+    stale: Counter,
+    skipped: Counter,
+    duration: Histogram,
+    last_success: Gauge,
+    newest_event: Gauge,
+    rows: Gauge,
+    feast_last_success: Gauge,
+}
+
+// === impl ViewMetrics ===
+
+impl ViewMetrics {
+    pub(super) fn bind(project: &str, view: &str) -> Self {
+        describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
+        describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
+        describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
+        describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
+        describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
+        describe_gauge!("larder_view_rows", "Rows of the view in the store.");
+        describe_gauge!("feast_materialization_last_success_timestamp", "When the view was last materialized.");
+        let rows =
+            |result: &'static str| counter!("larder_sync_rows_total", "view" => view.to_owned(), "result" => result);
+        Self {
+            view: view.to_owned(),
+            inserted: rows("inserted"),
+            updated: rows("updated"),
+            unchanged: rows("unchanged"),
+            stale: rows("stale"),
+            skipped: rows("skipped"),
+            duration: histogram!("larder_sync_duration_seconds", "view" => view.to_owned()),
+            last_success: gauge!("larder_view_last_success_timestamp_seconds", "view" => view.to_owned()),
+            newest_event: gauge!("larder_view_newest_event_timestamp_seconds", "view" => view.to_owned()),
+            rows: gauge!("larder_view_rows", "view" => view.to_owned()),
+            feast_last_success: gauge!(
+                "feast_materialization_last_success_timestamp",
+                "feature_view" => view.to_owned(), "project" => project.to_owned()
+            ),
+        }
+    }
+
+    pub(super) fn ended_well(&self, report: &SyncReport) {
+        self.inserted.increment(report.applied.inserted);
+        self.updated.increment(report.applied.updated);
+        self.unchanged.increment(report.applied.unchanged);
+        self.stale.increment(report.applied.stale);
+        self.skipped.increment(report.skipped.rows());
+        self.duration.record(report.elapsed.as_secs_f64());
+    }
+
+    pub(super) fn failed(&self, error: &SyncError) {
+        counter!("larder_sync_errors_total", "view" => self.view.clone(), "reason" => error.kind()).increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; microseconds of a date are exact in it")]
+    pub(super) fn status(&self, status: &ViewStatus) {
+        self.rows.set(status.rows as f64);
+        if let Some(at) = status.freshness.last_success {
+            self.last_success.set(at as f64 / 1e6);
+            self.feast_last_success.set(at as f64 / 1e6);
+        }
+        if let Some(at) = status.freshness.newest_event {
+            self.newest_event.set(at as f64 / 1e6);
+        }
+    }
+}
+
+impl std::fmt::Debug for ViewMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ViewMetrics").field("view", &self.view).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! A connection that costs little: bytes out, bytes in, and no more of HTTP/1.1 than it takes to find the end of an
+//! answer. The load has one core, and what it spends on itself it cannot put on the server.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Heads of answers are a few hundred bytes; something that goes on for longer is not an answer.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// The largest workload answers with 420 kB; this only keeps a broken length from taking all memory.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// One keep-alive connection, with at most one request under way.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    address: SocketAddr,
+    stream: TcpStream,
+    /// The last answer, or as much of the next as has come.
+    buffer: Vec<u8>,
+}
+
+/// A whole answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    head: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+/// What the head of an answer says of what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    head_bytes: usize,
+    body_bytes: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("expected {expected} in the answer, got {got:?}")]
+    NotHttp { expected: &'static str, got: String },
+}
+
+/// A request without a body.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { address, stream: connect(address).await?, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
+    }
+
+    /// Starts over after an error.
+    pub(crate) async fn reopen(&mut self) -> io::Result<()> {
+        self.stream = connect(self.address).await?;
+        Ok(())
+    }
+
+    /// Sends a request and waits for all of its answer. After an error the connection is of no more use.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, ClientError> {
+        self.buffer.clear();
+        self.stream.write_all(request).await?;
+        let head = loop {
+            self.read_more().await?;
+            if let Some(head) = parse_head(&self.buffer)? {
+                break head;
+            }
+        };
+        let answer_bytes = head.head_bytes + head.body_bytes;
+        self.buffer.reserve(answer_bytes.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < answer_bytes {
+            self.read_more().await?;
+        }
+        if self.buffer.len() > answer_bytes {
+            return Err(not_http("nothing after the body", &self.buffer[answer_bytes..]));
+        }
+        let (head_part, body) = self.buffer.split_at(head.head_bytes);
+        Ok(Answer { status: head.status, head: head_part, body })
+    }
+
+    async fn read_more(&mut self) -> Result<(), ClientError> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(ClientError::Closed),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    /// All bytes that came over the wire.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// The value of a header, if it is there and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(self.head, name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The start of the body, for a message.
+    pub(crate) fn excerpt(&self) -> String {
+        excerpt(self.body)
+    }
+}
+
+/// Reads the head if all of it is there.
+fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
+    let Some(blank) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(not_http("an end of the head", buffer)) };
+    };
+    let (head, head_bytes) = (&buffer[..blank], blank + 4);
+    let status = status(head).ok_or_else(|| not_http("a status line", head))?;
+    let body_bytes = header(head, "content-length")
+        .and_then(decimal)
+        .filter(|&bytes| bytes <= BODY_BYTES_MAX)
+        .ok_or_else(|| not_http("a content-length within bounds", head))?;
+    Ok(Some(Head { status, head_bytes, body_bytes }))
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    let (code, rest) = head.strip_prefix(b"HTTP/1.1 ")?.split_at_checked(3)?;
+    // A reason may follow, or nothing.
+    matches!(rest.first(), None | Some(b' ' | b'\r')).then_some(())?;
+    decimal(code).and_then(|code| u16::try_from(code).ok())
+}
+
+fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    head.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        found.eq_ignore_ascii_case(name.as_bytes()).then_some(value.trim_ascii())
+    })
+}
+
+/// Digits and nothing else: `str::parse` would take a sign.
+fn decimal(text: &[u8]) -> Option<usize> {
+    text.iter().all(u8::is_ascii_digit).then_some(())?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn not_http(expected: &'static str, got: &[u8]) -> ClientError {
+    ClientError::NotHttp { expected, got: excerpt(got) }
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
+}

@@ -1,0 +1,90 @@
+//! Answers, whole, in pieces and broken.
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Content-Length: 9\r\ncontent-length:  4 \r\n\r\nbody";
+
+/// A server that sends these pieces, whatever it is asked, and closes the connection.
+async fn server_of<const N: usize>(pieces: [&'static [u8]; N]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        for piece in pieces {
+            stream.write_all(piece).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    });
+    address
+}
+
+async fn error_of<const N: usize>(pieces: [&'static [u8]; N]) -> ClientError {
+    let mut connection = Connection::open(server_of(pieces).await).await.unwrap();
+    connection.exchange(&get("/")).await.unwrap_err()
+}
+
+#[test]
+fn a_head_is_read_once_it_is_whole() {
+    let head_bytes = ANSWER.len() - 4;
+    for end in 0..ANSWER.len() {
+        let expected = (end >= head_bytes).then_some(Head { status: 200, head_bytes, body_bytes: 4 });
+        assert_eq!(parse_head(&ANSWER[..end]).unwrap(), expected, "{end} bytes");
+    }
+}
+
+#[test]
+fn other_statuses_are_read_too() {
+    let parsed = |head: &[u8]| parse_head(head).unwrap().unwrap().status;
+    assert_eq!(parsed(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"), 503);
+    assert_eq!(parsed(b"HTTP/1.1 404\r\nCONTENT-LENGTH: 0\r\n\r\n"), 404);
+}
+
+#[test]
+fn what_is_not_an_answer_is_refused() {
+    for (head, expected) in [
+        (&b"HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n"[..], "a status line"),
+        (b"HTTP/1.1 +20 OK\r\ncontent-length: 0\r\n\r\n", "a status line"),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", "a status line"),
+        (b"\r\n\r\n", "a status line"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "a content-length within bounds"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "a content-length within bounds"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n", "a content-length within bounds"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "a content-length within bounds"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "a content-length within bounds"),
+        (&[b'x'; HEAD_BYTES_MAX], "an end of the head"),
+    ] {
+        let error = parse_head(head).unwrap_err();
+        assert!(matches!(error, ClientError::NotHttp { expected: got, .. } if got == expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_is_put_together() {
+    let pieces = [&ANSWER[..10], &ANSWER[10..60], &ANSWER[60..ANSWER.len() - 2], &ANSWER[ANSWER.len() - 2..]];
+    let mut connection = Connection::open(server_of(pieces).await).await.unwrap();
+    let answer = connection.exchange(&get("/")).await.unwrap();
+    assert_eq!((answer.status, answer.body, answer.wire_bytes()), (200, &b"body"[..], ANSWER.len()));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("content-encoding"), None);
+    assert!(matches!(connection.exchange(&get("/")).await, Err(ClientError::Closed | ClientError::Io(_))));
+}
+
+#[tokio::test]
+async fn a_connection_closed_early_is_an_error() {
+    assert!(matches!(error_of([]).await, ClientError::Closed));
+    assert!(matches!(error_of([&ANSWER[..20]]).await, ClientError::Closed));
+    assert!(matches!(error_of([&ANSWER[..ANSWER.len() - 1]]).await, ClientError::Closed));
+}
+
+#[tokio::test]
+async fn more_than_the_answer_is_an_error() {
+    const SURPLUS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody and more";
+    let error = error_of([SURPLUS]).await;
+    assert!(matches!(error, ClientError::NotHttp { expected: "nothing after the body", .. }), "{error}");
+}

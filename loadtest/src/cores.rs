@@ -1,0 +1,105 @@
+//! Who runs on which core: servers on one, the load on another, so that neither takes the other's time.
+
+use std::{fmt, fs, io};
+
+use anyhow::Context;
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+
+/// The cores of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// One for the servers, one for the load.
+    Split { server: usize, load: usize },
+    /// There is only one: the numbers show that things work, not what they cost.
+    Shared,
+}
+
+/// A running process that was moved to one core. Dropping this lets it go back to where it was.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    threads: Vec<(Pid, CpuSet)>,
+}
+
+// === impl Cores ===
+
+impl Cores {
+    /// The first two cores that this process may use.
+    pub(crate) fn find() -> io::Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        Ok(match (cores.next(), cores.next()) {
+            (Some(server), Some(load)) => Self::Split { server, load },
+            _ => Self::Shared,
+        })
+    }
+
+    /// Moves the calling thread to the core of the load.
+    pub(crate) fn pin_load(self) -> io::Result<()> {
+        match self {
+            Self::Split { load, .. } => Ok(sched_setaffinity(None, &only(load))?),
+            Self::Shared => Ok(()),
+        }
+    }
+
+    /// Starts something on the servers' core. A process keeps the core that it was started on, and so does every thread
+    /// that it starts; moving it afterwards would catch its main thread only.
+    pub(crate) fn start_on_server_core<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Self::Split { server, .. } = self else { return start() };
+        let before = sched_getaffinity(None)?;
+        sched_setaffinity(None, &only(server))?;
+        let started = start();
+        sched_setaffinity(None, &before)?;
+        started
+    }
+
+    /// Moves every thread of a running process to the servers' core.
+    pub(crate) fn pin_server(self, pid: u32) -> anyhow::Result<Pinned> {
+        let mut pinned = Pinned { threads: Vec::new() };
+        let Self::Split { server, .. } = self else { return Ok(pinned) };
+        for thread in threads_of(pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
+            // A thread may end while we look at it.
+            let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
+            sched_setaffinity(Some(thread), &only(server))
+                .with_context(|| format!("cannot move process {pid} to core {server}"))?;
+            pinned.threads.push((thread, before));
+        }
+        Ok(pinned)
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Split { server, load } => write!(f, "servers on core {server}, load on core {load}"),
+            Self::Shared => write!(f, "ONE CORE ONLY: servers and load share it, so do not trust the numbers"),
+        }
+    }
+}
+
+// === impl Pinned ===
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        for (thread, before) in &self.threads {
+            // It may be gone by now, and then there is nothing to put back.
+            let _ = sched_setaffinity(Some(*thread), before);
+        }
+    }
+}
+
+fn only(core: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(core);
+    set
+}
+
+fn threads_of(pid: u32) -> io::Result<Vec<Pid>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        threads.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw));
+    }
+    Ok(threads)
+}

@@ -1,0 +1,286 @@
+//! Load on one server, in two ways.
+//!
+//! *Saturating* (a closed loop): every connection asks again as soon as it has its answer. It shows how much a server can
+//! do and what that costs; its latencies say little, for a slow server is asked less.
+//!
+//! *Paced* (an open loop): requests have their times before the run begins, and a latency counts from that time, also when
+//! the request could not be sent then because every connection still waited. A stall then shows in all the requests that it
+//! held up, as it would to callers who do not know of each other.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+
+use crate::{
+    client::Connection,
+    workload::{Workload, XorShift},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// How long a run may take beyond its time; what is still unanswered then never will be.
+const OVERTIME: Duration = Duration::from_secs(10);
+
+/// How long it may take to ask for everything once, with cold caches.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The longest latency that is told apart from longer ones.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// Connections to one server, and what to ask over them.
+#[derive(Debug)]
+pub(crate) struct Load {
+    connections: Vec<Connection>,
+    workload: Arc<Workload>,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    /// Answers with status 200.
+    pub(crate) answered: u64,
+    /// Their bytes on the wire.
+    pub(crate) wire_bytes: u64,
+    /// Other answers, and none at all.
+    pub(crate) failures: u64,
+    /// What the first of the failures was.
+    pub(crate) first_failure: Option<String>,
+}
+
+/// What a saturating run found.
+#[derive(Clone, Debug)]
+pub(crate) struct Saturated {
+    pub(crate) tally: Tally,
+    pub(crate) elapsed: Duration,
+}
+
+/// What a paced run found.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    pub(crate) tally: Tally,
+    pub(crate) elapsed: Duration,
+    pub(crate) latencies_ns: Histogram<u64>,
+}
+
+/// When the requests of a paced run are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// At least 1.
+    rate_per_s: u64,
+    arrivals: u64,
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Opens this many connections.
+    pub(crate) async fn open(address: SocketAddr, count: usize, workload: Arc<Workload>) -> anyhow::Result<Self> {
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            let opened = Connection::open(address).await;
+            connections.push(opened.with_context(|| format!("cannot connect to {address}"))?);
+        }
+        Ok(Self { connections, workload })
+    }
+
+    /// Asks for everything once, so that both sides have seen it all before the clock runs.
+    pub(crate) async fn warm_up(&mut self) -> anyhow::Result<Tally> {
+        let (workload, step) = (Arc::clone(&self.workload), self.connections.len());
+        let tallies = self
+            .on_every_connection(WARM_UP_LIMIT, |index, mut connection| {
+                let workload = Arc::clone(&workload);
+                async move {
+                    let mut tally = Tally::default();
+                    for request in workload.requests().skip(index).step_by(step) {
+                        if ask(&mut connection, request, &mut tally).await.is_break() {
+                            break;
+                        }
+                    }
+                    (connection, tally)
+                }
+            })
+            .await?;
+        Ok(tallies.into_iter().collect())
+    }
+
+    /// Asks as fast as the server answers.
+    pub(crate) async fn saturate(&mut self, length: Duration, seed: u64) -> anyhow::Result<Saturated> {
+        let workload = Arc::clone(&self.workload);
+        let start = Instant::now();
+        let end = start + length;
+        let tallies = self
+            .on_every_connection(length + OVERTIME, |index, mut connection| {
+                let workload = Arc::clone(&workload);
+                async move {
+                    let (mut tally, mut random) = (Tally::default(), XorShift::new(seed, index));
+                    while Instant::now() < end {
+                        if ask(&mut connection, workload.pick(&mut random), &mut tally).await.is_break() {
+                            break;
+                        }
+                    }
+                    (connection, tally)
+                }
+            })
+            .await?;
+        Ok(Saturated { tally: tallies.into_iter().collect(), elapsed: start.elapsed() })
+    }
+
+    /// Asks by the clock. Whichever connection is free takes the next request.
+    pub(crate) async fn pace(&mut self, schedule: Schedule, seed: u64) -> anyhow::Result<Paced> {
+        let workload = Arc::clone(&self.workload);
+        let next_arrival = Arc::new(AtomicU64::new(0));
+        let empty = latency_histogram()?;
+        let start = Instant::now();
+        let found = self
+            .on_every_connection(schedule.length() + OVERTIME, |index, mut connection| {
+                let (workload, next_arrival) = (Arc::clone(&workload), Arc::clone(&next_arrival));
+                let mut latencies_ns = empty.clone();
+                async move {
+                    let (mut tally, mut random) = (Tally::default(), XorShift::new(seed, index));
+                    while let Some(arrival) = schedule.claim(&next_arrival) {
+                        wait_until(start + schedule.offset(arrival)).await;
+                        let failures_before = tally.failures;
+                        let flow = ask(&mut connection, workload.pick(&mut random), &mut tally).await;
+                        if tally.failures == failures_before {
+                            latencies_ns.saturating_record(nanos(schedule.latency(arrival, start.elapsed())));
+                        }
+                        if flow.is_break() {
+                            break;
+                        }
+                    }
+                    (connection, (tally, latencies_ns))
+                }
+            })
+            .await?;
+        let elapsed = start.elapsed();
+        let (mut tallies, mut latencies_ns) = (Vec::new(), empty);
+        for (tally, latencies) in found {
+            tallies.push(tally);
+            latencies_ns.add(&latencies).context("histograms of different bounds")?;
+        }
+        Ok(Paced { tally: tallies.into_iter().collect(), elapsed, latencies_ns })
+    }
+
+    /// Does this on all connections at once and waits for all of them. The connections are gone after an error.
+    async fn on_every_connection<T, W, F>(&mut self, limit: Duration, work: W) -> anyhow::Result<Vec<T>>
+    where
+        T: Send + 'static,
+        W: Fn(usize, Connection) -> F,
+        F: Future<Output = (Connection, T)> + Send + 'static,
+    {
+        let mut running: JoinSet<_> =
+            self.connections.drain(..).enumerate().map(|(index, connection)| work(index, connection)).collect();
+        let mut found = Vec::with_capacity(running.len());
+        let all = async {
+            while let Some(done) = running.join_next().await {
+                let (connection, each) = done.context("a connection's task failed")?;
+                self.connections.push(connection);
+                found.push(each);
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(limit, all).await {
+            Ok(done) => done.map(|()| found),
+            Err(_) => bail!("{} connections still wait for an answer after {limit:?}", running.len()),
+        }
+    }
+}
+
+/// Sends one request and counts what comes of it. Breaks when the connection cannot be used any more.
+async fn ask(connection: &mut Connection, request: &[u8], tally: &mut Tally) -> std::ops::ControlFlow<()> {
+    use std::ops::ControlFlow::{Break, Continue};
+    match connection.exchange(request).await {
+        Ok(answer) if answer.status == 200 => {
+            tally.answered += 1;
+            tally.wire_bytes += answer.wire_bytes() as u64;
+            Continue(())
+        }
+        Ok(answer) => {
+            tally.fail(|| format!("status {}: {}", answer.status, answer.excerpt()));
+            Continue(())
+        }
+        Err(error) => {
+            tally.fail(|| error.to_string());
+            connection.reopen().await.map_or(Break(()), Continue)
+        }
+    }
+}
+
+/// Waits by asking the clock again and again, after every look at the sockets: tokio's timers are good to a millisecond,
+/// and answers take hundredths of one. The core is ours alone.
+async fn wait_until(due: Instant) {
+    while Instant::now() < due {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
+    // Three digits: 1,000 µs and 1,001 µs are told apart.
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("cannot make a histogram")
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn fail(&mut self, what: impl FnOnce() -> String) {
+        self.failures += 1;
+        self.first_failure.get_or_insert_with(what);
+    }
+}
+
+impl FromIterator<Self> for Tally {
+    fn from_iter<I: IntoIterator<Item = Self>>(tallies: I) -> Self {
+        tallies.into_iter().fold(Self::default(), |sum, each| Self {
+            answered: sum.answered + each.answered,
+            wire_bytes: sum.wire_bytes + each.wire_bytes,
+            failures: sum.failures + each.failures,
+            first_failure: sum.first_failure.or(each.first_failure),
+        })
+    }
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Requests at an even pace for this long.
+    pub(crate) fn new(rate_per_s: f64, length: Duration) -> Self {
+        // What is lost of the rate by rounding down is far below what can be measured.
+        let rate_per_s = (rate_per_s as u64).max(1);
+        Self { rate_per_s, arrivals: (rate_per_s as f64 * length.as_secs_f64()).ceil() as u64 }
+    }
+
+    /// The next request that nobody has taken yet.
+    fn claim(self, next: &AtomicU64) -> Option<u64> {
+        let arrival = next.fetch_add(1, Ordering::Relaxed);
+        (arrival < self.arrivals).then_some(arrival)
+    }
+
+    /// When a request is due. Whole seconds apart from the rest: nothing adds up, however long the run.
+    fn offset(self, arrival: u64) -> Duration {
+        let rest_ns = (arrival % self.rate_per_s) * 1_000_000_000 / self.rate_per_s;
+        Duration::from_secs(arrival / self.rate_per_s) + Duration::from_nanos(rest_ns)
+    }
+
+    /// How long a request took that was answered at this time, from when it was due.
+    fn latency(self, arrival: u64, answered: Duration) -> Duration {
+        answered.saturating_sub(self.offset(arrival))
+    }
+
+    fn length(self) -> Duration {
+        self.offset(self.arrivals)
+    }
+}

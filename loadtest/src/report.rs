@@ -1,0 +1,290 @@
+//! What was measured, for people and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// From here on the report says that others were in the way; an idle machine shows well under 1 %.
+const DISTURBED_PERCENT_MIN: f64 = 3.0;
+
+/// All of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) setup: Setup,
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) summary: Summary,
+    /// Requests without an answer of status 200, in the warm-up too.
+    pub(crate) failures: u64,
+    /// What the first of them was.
+    pub(crate) first_failure: Option<String>,
+}
+
+/// What was measured, and how.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Setup {
+    /// The name of the server beside the floor.
+    pub(crate) target: &'static str,
+    pub(crate) workload: String,
+    pub(crate) connections: usize,
+    pub(crate) saturated_seconds: u64,
+    pub(crate) paced_seconds: u64,
+    /// Size of the answer that the floor sends.
+    pub(crate) sample_body_bytes: usize,
+    pub(crate) sample_features: usize,
+    pub(crate) sample_features_with_value: usize,
+    pub(crate) cores: String,
+    /// Whether this program, and so the floor, was built without optimisation.
+    pub(crate) debug_build: bool,
+}
+
+/// The floor and the target, one right after the other.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Round {
+    pub(crate) floor: Side,
+    pub(crate) target: Side,
+    /// The floor's time on the core by the target's: 1 is as cheap as bare hyper.
+    pub(crate) cpu_ratio: f64,
+    /// The target's p99 by the floor's, each at 60 % of its own saturation.
+    pub(crate) p99_ratio: f64,
+}
+
+/// One server in one round.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Side {
+    /// Saturated.
+    pub(crate) requests_per_s: f64,
+    /// How much of its core the saturated server used. Well below 100, the load was the bottleneck.
+    pub(crate) busy_percent: f64,
+    pub(crate) cpu_us_per_request: f64,
+    pub(crate) wire_bytes_per_answer: f64,
+    /// Time for which the load was ready to run and another process had its core. 0 where the kernel does not tell.
+    pub(crate) load_waited_percent: f64,
+    /// The same for the server; the threads of a server on one core wait for each other too.
+    pub(crate) server_waited_percent: f64,
+    /// At 60 % of that.
+    pub(crate) paced_requests_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+}
+
+/// What the rounds say together.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) cpu_ratio: Spread,
+    pub(crate) p99_ratio: Spread,
+    /// The most that other processes took of a core while they were not wanted there. The numbers of a busy machine are worth
+    /// little.
+    pub(crate) disturbed_percent: f64,
+    /// The median of each number; the numbers of a row need not be of the same round.
+    pub(crate) floor: Side,
+    pub(crate) target: Side,
+}
+
+/// The middle of some numbers, and their ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+// === impl Round ===
+
+impl Round {
+    pub(crate) fn new(floor: Side, target: Side) -> Self {
+        Self {
+            cpu_ratio: floor.cpu_us_per_request / target.cpu_us_per_request,
+            p99_ratio: target.p99_us / floor.p99_us,
+            floor,
+            target,
+        }
+    }
+
+    /// The load and the floor have one thread each: where they waited, it was for someone else.
+    fn disturbed_percent(&self) -> f64 {
+        self.floor.server_waited_percent.max(self.floor.load_waited_percent).max(self.target.load_waited_percent)
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    fn median_of(rounds: &[Round], side: impl Fn(&Round) -> Self) -> Self {
+        let median = |number: fn(Self) -> f64| Spread::of(rounds.iter().map(|round| number(side(round)))).median;
+        Self {
+            requests_per_s: median(|side| side.requests_per_s),
+            busy_percent: median(|side| side.busy_percent),
+            cpu_us_per_request: median(|side| side.cpu_us_per_request),
+            wire_bytes_per_answer: median(|side| side.wire_bytes_per_answer),
+            load_waited_percent: median(|side| side.load_waited_percent),
+            server_waited_percent: median(|side| side.server_waited_percent),
+            paced_requests_per_s: median(|side| side.paced_requests_per_s),
+            p50_us: median(|side| side.p50_us),
+            p99_us: median(|side| side.p99_us),
+            p999_us: median(|side| side.p999_us),
+        }
+    }
+}
+
+// === impl Summary ===
+
+impl Summary {
+    pub(crate) fn of(rounds: &[Round]) -> Self {
+        Self {
+            cpu_ratio: Spread::of(rounds.iter().map(|round| round.cpu_ratio)),
+            p99_ratio: Spread::of(rounds.iter().map(|round| round.p99_ratio)),
+            disturbed_percent: rounds.iter().map(Round::disturbed_percent).fold(0.0, f64::max),
+            floor: Side::median_of(rounds, |round| round.floor),
+            target: Side::median_of(rounds, |round| round.target),
+        }
+    }
+}
+
+// === impl Spread ===
+
+impl Spread {
+    fn of(numbers: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<_> = numbers.collect();
+        sorted.sort_by(f64::total_cmp);
+        let [min, .., max] = sorted[..] else {
+            let only = sorted.first().copied().unwrap_or(f64::NAN);
+            return Self { median: only, min: only, max: only };
+        };
+        let (below, above) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Self { median: f64::midpoint(below, above), min, max }
+    }
+}
+
+// === impl Report ===
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setup, rounds, summary, .. } = self;
+        writeln!(f, "{setup}\n")?;
+        write_heading(f)?;
+        for (round, number) in rounds.iter().zip(1..) {
+            write_side(f, &format!("{number}"), "floor", &round.floor)?;
+            writeln!(f)?;
+            write_side(f, "", setup.target, &round.target)?;
+            writeln!(f, " {:>9.3} {:>9.2}", round.cpu_ratio, round.p99_ratio)?;
+        }
+        write_side(f, "median", "floor", &summary.floor)?;
+        writeln!(f)?;
+        write_side(f, "", setup.target, &summary.target)?;
+        writeln!(f, " {:>9.3} {:>9.2}\n", summary.cpu_ratio.median, summary.p99_ratio.median)?;
+        write_headline(f, setup.target, summary)?;
+        if summary.disturbed_percent >= DISTURBED_PERCENT_MIN {
+            writeln!(
+                f,
+                "THE MACHINE IS BUSY: others held a core for up to {:.0} % of a run; measure again when it is quiet",
+                summary.disturbed_percent
+            )?;
+        }
+        if let Some(first) = &self.first_failure {
+            writeln!(f, "{} REQUESTS FAILED, the first with: {first}", self.failures)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} beside a floor that sends the same {} B body", self.target, self.sample_body_bytes)?;
+        writeln!(
+            f,
+            "{}; {} of {} features hold a value in the sample",
+            self.workload, self.sample_features_with_value, self.sample_features
+        )?;
+        write!(
+            f,
+            "{} connections, {} s saturated and {} s at 60 % of that; {}",
+            self.connections, self.saturated_seconds, self.paced_seconds, self.cores
+        )?;
+        if self.debug_build {
+            write!(f, "\nBUILT WITHOUT OPTIMISATION: the floor is far too slow, so do not trust the ratios")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{:15}{:-^39} {:-^38}", "", " saturated ", " at 60 % of that ")?;
+    writeln!(
+        f,
+        "{:<7}{:<8}{:>10} {:>7} {:>10} {:>9} {:>10} {:>8} {:>8} {:>9} {:>9} {:>9}",
+        "round",
+        "server",
+        "req/s",
+        "busy %",
+        "cpu us/req",
+        "B/answer",
+        "req/s",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "cpu ratio",
+        "p99 ratio"
+    )
+}
+
+/// One line, without its end: the ratios stand behind the target's only.
+fn write_side(f: &mut fmt::Formatter<'_>, round: &str, server: &str, side: &Side) -> fmt::Result {
+    write!(
+        f,
+        "{round:<7}{server:<8}{:>10.0} {:>7.1} {:>10.2} {:>9.0} {:>10.0} {:>8.1} {:>8.1} {:>9.1}",
+        side.requests_per_s,
+        side.busy_percent,
+        side.cpu_us_per_request,
+        side.wire_bytes_per_answer,
+        side.paced_requests_per_s,
+        side.p50_us,
+        side.p99_us,
+        side.p999_us
+    )
+}
+
+fn write_headline(f: &mut fmt::Formatter<'_>, target: &str, summary: &Summary) -> fmt::Result {
+    let (cpu, p99) = (summary.cpu_ratio, summary.p99_ratio);
+    writeln!(
+        f,
+        "{target} costs {:.2} us, floor {:.2} us: {:.1} % of bare hyper ({:.1} %..{:.1} %)",
+        summary.target.cpu_us_per_request,
+        summary.floor.cpu_us_per_request,
+        cpu.median * 100.0,
+        cpu.min * 100.0,
+        cpu.max * 100.0
+    )?;
+    writeln!(f, "p99 at 60 %: {:.2}x the floor's ({:.2}x..{:.2}x)", p99.median, p99.min, p99.max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_between_the_ends() {
+        let spread = |numbers: &[f64]| Spread::of(numbers.iter().copied());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(spread(&[7.0]), Spread { median: 7.0, min: 7.0, max: 7.0 });
+    }
+
+    #[test]
+    fn a_dearer_target_has_a_lower_cpu_ratio_and_a_higher_p99_ratio() {
+        let side = |cpu_us_per_request, p99_us| Side {
+            requests_per_s: 1.0,
+            busy_percent: 100.0,
+            cpu_us_per_request,
+            wire_bytes_per_answer: 1.0,
+            load_waited_percent: 0.0,
+            server_waited_percent: 0.0,
+            paced_requests_per_s: 1.0,
+            p50_us: 1.0,
+            p99_us,
+            p999_us: 1.0,
+        };
+        let round = Round::new(side(6.0, 40.0), side(8.0, 50.0));
+        assert_eq!((round.cpu_ratio, round.p99_ratio), (0.75, 1.25));
+    }
+}

@@ -1,0 +1,185 @@
+//! What is measured: an address on this machine, and the process behind it.
+
+use std::{
+    fs,
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
+};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::{client::Connection, server::Server, workload::Workload};
+
+/// A server under load.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// What to call it in the report.
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// The process whose time on the core is read.
+    pub(crate) pid: u32,
+}
+
+/// An answer worth sending again.
+#[derive(Clone, Debug)]
+pub(crate) struct Captured {
+    pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) features: Features,
+}
+
+/// How much an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features {
+    pub(crate) with_value: usize,
+    pub(crate) total: usize,
+}
+
+// === impl Target ===
+
+impl Target {
+    pub(crate) fn of_server(name: &'static str, server: &Server) -> Self {
+        Self { name, address: server.address(), pid: server.pid() }
+    }
+
+    /// A server that runs already, as `http://127.0.0.1:PORT`.
+    pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
+        let address = loopback_address(url)?;
+        let pid =
+            listening_process(address.port()).with_context(|| format!("cannot tell whose time to read for {url}"))?;
+        Ok(Self { name: "target", address, pid })
+    }
+
+    /// Asks the sample request once. An answer without values is refused: errors are cheap to serve.
+    pub(crate) async fn capture(&self, workload: &Workload) -> anyhow::Result<Captured> {
+        let mut connection =
+            Connection::open(self.address).await.with_context(|| format!("cannot connect to {}", self.address))?;
+        let answer = connection.exchange(workload.sample()).await?;
+        if answer.status != 200 {
+            bail!("{} answers with status {}: {}", self.name, answer.status, answer.excerpt());
+        }
+        let features = Features::in_answer(answer.body)
+            .with_context(|| format!("not an answer of a feature server: {}", answer.excerpt()))?;
+        if features.with_value == 0 {
+            bail!("{} knows no value of the sample entity: {}", self.name, answer.excerpt());
+        }
+        let content_type = answer.header("content-type").context("the answer has no content-type")?.to_owned();
+        Ok(Captured { content_type, body: answer.body.to_vec(), features })
+    }
+}
+
+// === impl Features ===
+
+impl Features {
+    /// Counts the columns of a Feast answer, other than the join key.
+    fn in_answer(body: &[u8]) -> Option<Self> {
+        let answer: Value = serde_json::from_slice(body).ok()?;
+        let names = answer["metadata"]["feature_names"].as_array()?;
+        let columns = answer["results"].as_array().filter(|columns| columns.len() == names.len())?;
+        let features: Vec<_> = names.iter().zip(columns).filter(|(name, _)| *name != "customer_id").collect();
+        let with_value = features.iter().filter(|(_, column)| has_value(column)).count();
+        Some(Self { with_value, total: features.len() })
+    }
+}
+
+fn has_value(column: &Value) -> bool {
+    column["statuses"][0] == "PRESENT" && !column["values"][0].is_null()
+}
+
+/// The load stays on this machine: anything else would measure the network, and somebody else's server.
+fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
+    let authority = url.strip_prefix("http://").context("expected http://127.0.0.1:PORT")?.trim_end_matches('/');
+    let address = authority
+        .to_socket_addrs()
+        .with_context(|| format!("expected an address and a port, got {authority:?}"))?
+        .next()
+        .with_context(|| format!("{authority:?} has no address"))?;
+    if !address.ip().is_loopback() {
+        bail!("{address} is not on this machine");
+    }
+    Ok(address)
+}
+
+/// The one process that listens on a port.
+fn listening_process(port: u16) -> anyhow::Result<u32> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // Without IPv6 there is no second table.
+        let lines = fs::read_to_string(table).unwrap_or_default();
+        sockets.extend(lines.lines().filter_map(|line| listening_inode(line, port)).map(|i| format!("socket:[{i}]")));
+    }
+    let mut owners = Vec::new();
+    for process in fs::read_dir("/proc")? {
+        let process = process?;
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if holds_any(&process.path(), &sockets) {
+            owners.push(pid);
+        }
+    }
+    match owners[..] {
+        [pid] => Ok(pid),
+        [] => bail!("no process that we may look into listens on port {port}"),
+        _ => bail!("processes {owners:?} all listen on port {port}: measure a server of one process"),
+    }
+}
+
+/// The socket of a line of `/proc/net/tcp`, if it listens on this port.
+fn listening_inode(line: &str, port: u16) -> Option<&str> {
+    const LISTENING: &str = "0A";
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+    let listens = *fields.get(3)? == LISTENING && u16::from_str_radix(local_port, 16) == Ok(port);
+    fields.get(9).filter(|_| listens).copied()
+}
+
+fn holds_any(process: &Path, sockets: &[String]) -> bool {
+    // Processes end, and other users' are closed to us.
+    let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
+    files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loaded() {
+        assert_eq!(loopback_address("http://127.0.0.1:6566/").unwrap(), ([127, 0, 0, 1], 6566).into());
+        assert!(loopback_address("http://localhost:6566").unwrap().ip().is_loopback());
+        for wrong in ["https://127.0.0.1:6566", "http://10.1.2.3:6566", "http://127.0.0.1", "127.0.0.1:6566"] {
+            assert!(loopback_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_traced_to_its_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(listening_process(port).unwrap(), std::process::id());
+        drop(listener);
+        assert!(listening_process(port).is_err());
+    }
+
+    #[test]
+    fn features_are_counted_without_the_join_key() {
+        let answer = |value: &str, status: &str| {
+            format!(
+                r#"{{"results":[
+                    {{"values":["CUST_000123"],"statuses":["PRESENT"],"event_timestamps":["1970-01-01T00:00:00Z"]}},
+                    {{"values":[{value}],"statuses":["{status}"],"event_timestamps":["1970-01-01T00:00:00Z"]}}],
+                    "metadata":{{"feature_names":["customer_id","balance"]}}}}"#
+            )
+        };
+        let count =
+            |body: &str| Features::in_answer(body.as_bytes()).map(|features| (features.with_value, features.total));
+        assert_eq!(count(&answer("1.5", "PRESENT")), Some((1, 1)));
+        assert_eq!(count(&answer("null", "PRESENT")), Some((0, 1)));
+        assert_eq!(count(&answer("null", "NOT_FOUND")), Some((0, 1)));
+        assert_eq!(count(r#"{"detail":"no such service"}"#), None);
+        assert_eq!(count("pong"), None);
+    }
+}
