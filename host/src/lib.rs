@@ -6,3 +6,14 @@ pub mod clock;
 pub mod source;
 pub mod store;
 pub mod sync;
+pub mod telemetry;
+
+pub mod serving;
+
+pub mod http;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

@@ -13,5 +13,5 @@ mod run;
 pub use self::{
     engine::{SyncEngine, ViewLocks},
     error::SyncError,
-    run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, sync_view},
+    run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
 };

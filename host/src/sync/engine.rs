@@ -13,7 +13,11 @@ use std::{
 
 use larder_model::{codec::KeyVersion, model::FeatureView, registry::Catalog, yaml::nearest};
 
-use super::{Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, metrics::ViewMetrics, run::sync_view};
+use super::{
+    Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest,
+    metrics::ViewMetrics,
+    run::{SyncRun, sync_view},
+};
 use crate::{
     source::{ParquetFiles, ParquetLimits, Source, Wanted},
     store::{OnlineStore, ViewId},
@@ -143,9 +147,15 @@ impl SyncEngine {
             progress(now);
             !self.stopping.load(Ordering::Relaxed)
         };
-        let run = AssertUnwindSafe(|| {
-            sync_view(&self.store, &job.view, job.id, self.key_version, &**source, request, self.limits, &mut go_on)
-        });
+        let run = SyncRun {
+            store: &self.store,
+            view: &job.view,
+            id: job.id,
+            key_version: self.key_version,
+            source: &**source,
+            limits: self.limits,
+        };
+        let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
         catch_unwind(run).unwrap_or_else(|panic| {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");

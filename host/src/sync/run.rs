@@ -131,6 +131,23 @@ impl fmt::Display for Skipped {
     }
 }
 
+/// Who is synced, from where to where.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncRun<'a> {
+    /// Where the rows go.
+    pub store: &'a OnlineStore,
+    /// The view.
+    pub view: &'a FeatureView,
+    /// The view, in the store.
+    pub id: ViewId,
+    /// Which entity ids its rows get.
+    pub key_version: KeyVersion,
+    /// Where the rows come from.
+    pub source: &'a dyn Source,
+    /// Bounds.
+    pub limits: SyncLimits,
+}
+
 /// Brings a view up to date with its source.
 ///
 /// `progress` hears of every commit, and ends the run early by returning false.
@@ -139,15 +156,11 @@ impl fmt::Display for Skipped {
 /// What is wrong with the source or the store. Committed batches of an upsert stay, and the next run goes on behind
 /// them; a replacing load that fails has changed nothing.
 pub fn sync_view(
-    store: &OnlineStore,
-    view: &FeatureView,
-    id: ViewId,
-    key_version: KeyVersion,
-    source: &dyn Source,
+    run: SyncRun<'_>,
     request: SyncRequest,
-    limits: SyncLimits,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
+    let SyncRun { store, view, id, key_version, source, limits } = run;
     let started = Instant::now();
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     let in_store = |source| SyncError::Store { view: view.name.to_string(), source };

@@ -44,9 +44,15 @@ impl<'n> Table<'n> {
 
     /// The value of a key, unless it is absent or null.
     pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
-        self.asked.push(key);
-        let (_, node) = self.entries.iter().find(|(name, _)| name.value == key)?;
-        (node.tree != Tree::Null).then_some(node)
+        self.get_or_null(key).filter(|node| node.tree != Tree::Null)
+    }
+
+    /// The value of a key, unless it is absent: for a key whose words have `null` among them.
+    pub fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
+        self.entries.iter().find(|(name, _)| name.value == key).map(|(_, node)| node)
     }
 
     /// Text. A number or a boolean counts as the text that it was meant as only where it is quoted.
@@ -299,6 +305,18 @@ mod tests {
             f.yaml:9:7: error: thing: 'tags' has to be a mapping, got a list
             f.yaml:10:1: error: thing: unknown key 'whatever' (known keys: name, count, on, every, size, mode, items, names, tags)"#]],
         );
+    }
+
+    #[test]
+    fn a_null_is_seen_only_by_who_asks_for_it() {
+        let problems = Problems::default();
+        let node = parse("f.yaml", "on: null\n", &problems).unwrap();
+        let mut table = Table::new("thing", &node, &problems).unwrap();
+        assert_eq!(table.get("on"), None);
+        assert_eq!(table.get_or_null("on").map(|node| &node.tree), Some(&Tree::Null));
+        assert_eq!(table.get_or_null("off"), None);
+        table.finish();
+        assert!(problems.into_sorted().is_empty());
     }
 
     #[test]

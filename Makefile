@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. The others are what they are made of, and measurements.
+
+CUSTOMERS ?= 10000
+DEMO_DIR ?= demo
+LISTEN ?= 127.0.0.1:6566
+
+.PHONY: demo test fmt lint check-tools bench bench-smoke soak deny help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo         build, make up CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566)
+demo: check-tools
+	cargo build --release --locked -p larder
+	target/release/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS)
+
+## make test         the whole check: format, lints, tests; what CI runs
+test: check-tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --locked --no-fail-fast; \
+	else \
+		cargo test --workspace --locked --no-fail-fast; \
+	fi
+
+## make bench-smoke  CPU and latency of one lookup beside bare hyper, in one run
+bench-smoke: check-tools
+	cargo build --release --locked -p larder -p larder-loadtest
+	target/release/larder-loadtest smoke --larder target/release/larder
+
+## make bench        criterion benchmarks of codec, store and encoder
+bench: check-tools
+	cargo bench --locked -p larder
+
+## make soak         1,000 kills at random moments of a sync, and the invariants after each
+soak: check-tools
+	LARDER_KILLS=1000 cargo test --release --locked -p larder --lib -- store::tests::kill --nocapture
+
+## make deny         licences, advisories and duplicate crates (needs cargo-deny and a network)
+deny:
+	cargo deny check
+
+# A C compiler and linker are all that is needed beside Rust (zstd is C).
+check-tools:
+	@command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs"; exit 1; }
+	@command -v cc >/dev/null || { \
+		echo "a C compiler is needed; installing gcc"; \
+		apt-get update -q && apt-get install -qy gcc libc6-dev; }

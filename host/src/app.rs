@@ -1,0 +1,164 @@
+//! The composition root: builds every room from a configuration, owns what is current, and swaps it.
+//!
+//! [`App`] is a host without its listeners: the command line uses it to look into a store that no server has open.
+//! [`App::serve`] adds the listeners, the first sync, the schedules, reload and the drain.
+
+mod serve;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use larder_model::yaml::Problem;
+
+use crate::{
+    clock::SharedClock,
+    config::{Config, ConfigError, LoadedDefinitions, load_definitions, process_environment},
+    http::{AdminEvent, Control, SyncCommand},
+    serving::{ServingLimits, Snapshot},
+    store::{OnlineStore, StoreError},
+    sync::{SyncEngine, ViewLocks},
+};
+
+pub use self::serve::{Serving, ShutdownReason};
+
+/// A host: configuration, store, catalog and sync engine.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration that it was started with. A reload takes definitions and serving rules from a newer one;
+    /// addresses and directories need a restart.
+    config: Config,
+    clock: SharedClock,
+    store: Arc<OnlineStore>,
+    current: Arc<ArcSwap<Snapshot>>,
+    engine: ArcSwap<SyncEngine>,
+    locks: Arc<ViewLocks>,
+}
+
+/// Why a host cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// The configuration or the definitions are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener cannot be bound.
+    #[error(transparent)]
+    Server(#[from] crate::http::ServerError),
+    /// Metrics or signals cannot be set up.
+    #[error("{0}")]
+    Setup(String),
+}
+
+// === impl App ===
+
+impl App {
+    /// Builds a host. The warnings are about the definitions.
+    ///
+    /// # Errors
+    /// [`AppError::Config`] and [`AppError::Store`].
+    pub fn open(config: Config, clock: SharedClock) -> Result<(Arc<Self>, Vec<Problem>), AppError> {
+        let definitions = load_definitions(&config)?;
+        let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
+        let locks = Arc::new(ViewLocks::default());
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &locks)?;
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let app = Self { config, clock, store, current, engine: ArcSwap::from_pointee(engine), locks };
+        Ok((Arc::new(app), definitions.warnings))
+    }
+
+    /// The configuration that it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is served now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The host's clock.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// Loads definitions and serving rules again and swaps them in whole. Requests under way keep what they began with.
+    ///
+    /// # Errors
+    /// What is wrong; everything goes on as before.
+    pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
+        let mut config = self.config.clone();
+        // A host that was built in memory has no file to look at again.
+        if config.file.is_file() {
+            let newer = Config::load(&config.file, &process_environment)?;
+            config = Config { store: config.store, http: config.http, ..newer };
+        }
+        let definitions = load_definitions(&config)?;
+        let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.locks)?;
+        self.current.store(Arc::new(snapshot));
+        self.engine.store(Arc::new(engine));
+        Ok(definitions.warnings)
+    }
+
+    /// How often files are looked at for changes; zero is never.
+    fn reload_every(&self) -> Duration {
+        self.config.sync.reload_every
+    }
+}
+
+impl Control for App {
+    fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
+        let engine = self.engine.load_full();
+        let views: Vec<String> = if command.views.is_empty() {
+            engine.scheduled().map(|(view, _)| view.to_owned()).collect()
+        } else {
+            command.views.clone()
+        };
+        for view in views {
+            let result = engine.sync(&view, command.request(), &mut |progress| {
+                tell(AdminEvent::Progress { view: view.clone(), progress });
+            });
+            tell(match result {
+                Ok(report) => AdminEvent::Synced { report },
+                Err(error) => AdminEvent::Failed { view: view.clone(), error: error.to_string() },
+            });
+        }
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        match self.reload_definitions() {
+            Ok(warnings) if warnings.is_empty() => Ok("reloaded".to_owned()),
+            Ok(warnings) => {
+                let lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+                Ok(format!("reloaded, with warnings:\n{}", lines.join("\n")))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// A snapshot of definitions, and the engine that keeps it in step.
+fn build(
+    config: &Config,
+    definitions: &LoadedDefinitions,
+    store: &Arc<OnlineStore>,
+    clock: &SharedClock,
+    locks: &Arc<ViewLocks>,
+) -> Result<(Snapshot, SyncEngine), StoreError> {
+    let limits = ServingLimits {
+        rows_max: config.http.limits.rows_max,
+        features_max: config.http.limits.features_max,
+        values_max: config.http.limits.values_max,
+    };
+    let catalog = Arc::new(definitions.catalog.clone());
+    let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
+    let base_dir: &Path = &config.base_dir;
+    let (store, locks) = (Arc::clone(store), Arc::clone(locks));
+    let engine = SyncEngine::new(store, &catalog, snapshot.view_ids(), base_dir, config.sync.limits, locks);
+    Ok((snapshot, engine))
+}

@@ -1,0 +1,117 @@
+//! The command line: words in, words out, exit codes.
+//!
+//! Output goes to standard output, plain when it is piped; logs and progress go to standard error. Exit codes:
+//! 0 done, 1 failed, 2 wrong usage, 3 wrong configuration or definitions, 4 the store is not to be had.
+
+mod check;
+mod client;
+mod dataset;
+mod demo;
+mod get;
+mod init;
+mod list;
+mod output;
+mod serve;
+mod sync;
+mod target;
+mod verify;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{app::AppError, config::ConfigError, store::StoreError};
+
+/// The feature store's edge: features beside the model, Feast-compatible, in tens of microseconds.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; \
+                          4 the store is in use, from a newer Larder or not to be opened";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve features over HTTP until told to stop
+    Serve(serve::ServeArgs),
+    /// Make a churn data set, load it and serve it: a first look in one command
+    Demo(demo::DemoArgs),
+    /// Read configuration and definitions, and tell every mistake at once
+    Check(ConfigArg),
+    /// Bring views up to date with their sources now
+    Sync(sync::SyncArgs),
+    /// Look features up and print them
+    Get(get::GetArgs),
+    /// List what is served: views, services, features, rows, freshness
+    List(list::ListArgs),
+    /// Read entity rows back, and fail if a feature is missing or expired
+    Verify(verify::VerifyArgs),
+    /// Write a configuration and definitions to start from
+    Init(init::InitArgs),
+}
+
+/// Which configuration.
+#[derive(Clone, Debug, Args)]
+struct ConfigArg {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "larder.yaml", env = "LARDER_CONFIG")]
+    config: PathBuf,
+}
+
+/// Why a command failed, where it is not the failure of a room below.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The work was done and its result is bad news.
+    #[error("{0}")]
+    Failed(String),
+    /// The words of the command make no sense together.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Runs a command line, program name first.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not mistakes.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Sync(args) => sync::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Init(args) => init::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("{error:#}"));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let config = error.downcast_ref::<ConfigError>().is_some();
+    let store = error.downcast_ref::<StoreError>().is_some();
+    match (error.downcast_ref::<AppError>(), error.downcast_ref::<CliError>()) {
+        (Some(AppError::Config(_)), _) => 3,
+        (Some(AppError::Store(_)), _) => 4,
+        (_, Some(CliError::Usage(_))) => 2,
+        _ if config => 3,
+        _ if store => 4,
+        _ => 1,
+    }
+}

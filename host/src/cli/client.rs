@@ -1,0 +1,75 @@
+//! A client of a running host's admin socket.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::UnixStream,
+    runtime::{Builder, Runtime},
+};
+
+/// Speaks to one host. Its calls block.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Finds out whether a host listens at the socket.
+    pub(super) fn connect(socket: &Path) -> Result<Option<Self>> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        let listens = runtime.block_on(async { UnixStream::connect(socket).await.is_ok() });
+        Ok(listens.then(|| Self { socket: socket.to_owned(), runtime }))
+    }
+
+    /// Sends a request; status and body come back whole.
+    pub(super) fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes)> {
+        self.runtime.block_on(async {
+            let response = self.send(method, path, body).await?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.context("the host broke off its answer")?;
+            Ok((status, body.to_bytes()))
+        })
+    }
+
+    /// Sends a request whose answer is lines, and hears each as it comes. Returns the status and, unless it is 200,
+    /// what the host said.
+    pub(super) fn lines(&self, path: &str, body: Vec<u8>, mut hear: impl FnMut(&[u8])) -> Result<(u16, Bytes)> {
+        self.runtime.block_on(async {
+            let response = self.send(Method::POST, path, body).await?;
+            let status = response.status().as_u16();
+            let mut answer = response.into_body();
+            let mut pending: Vec<u8> = Vec::new();
+            while let Some(frame) = answer.frame().await {
+                let Ok(data) = frame.context("the host broke off its answer")?.into_data() else { continue };
+                pending.extend_from_slice(&data);
+                if status != 200 {
+                    continue;
+                }
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    hear(&line);
+                }
+            }
+            Ok((status, pending.into()))
+        })
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
+        let gone = || format!("the host at {} does not answer", self.socket.display());
+        let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
+        // Ends with the connection; what went wrong shows in the request.
+        tokio::spawn(connection);
+        let request =
+            Request::builder().method(method).uri(path).header(HOST, "larder").body(Full::new(Bytes::from(body)))?;
+        sender.send_request(request).await.with_context(gone)
+    }
+}

@@ -1,0 +1,672 @@
+//! The demo's data: customers of a telephone company, some of whom are about to leave it.
+//!
+//! Whatever is true of a customer follows from the seed and the customer's number alone, by integer arithmetic. So
+//! the first thousand customers are the same in a data set of a thousand and of ten million, on every machine; only
+//! the times hang on the time of making. The values go together as they do in life: new customers pay by the month
+//! and call often, fast lines cost more and carry more.
+//!
+//! Customers are made, written and forgotten chunk by chunk: memory is bounded by three row groups.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    datatypes::{DataType, Field, Schema, TimeUnit},
+};
+use larder_model::model::Micros;
+use parquet::{
+    arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties,
+    schema::types::ColumnPath,
+};
+
+/// Which data set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DatasetSpec {
+    /// How many customers; each has one row in each file.
+    pub(crate) customers: u64,
+    /// What everything is drawn from.
+    pub(crate) seed: u64,
+    /// The end of time: nothing happens after it.
+    pub(crate) now: Micros,
+}
+
+/// Why the data set could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatasetError {
+    /// The operating system refuses.
+    #[error("cannot write {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The Parquet writer gives up.
+    #[error("cannot write {path}: {source}")]
+    Parquet {
+        /// The file.
+        path: String,
+        /// The writer's reason; a full disk is told here too.
+        source: ParquetError,
+    },
+}
+
+/// One of the files.
+struct Table {
+    file: &'static str,
+    times: fn(&Customer) -> Times,
+    columns: &'static [Column],
+}
+
+/// A column of features.
+struct Column {
+    name: &'static str,
+    values: Values,
+}
+
+/// Where a column's values are found.
+#[derive(Clone, Copy)]
+enum Values {
+    Int64(fn(&Customer) -> u32),
+    Float64(fn(&Customer) -> Option<f64>),
+    String(fn(&Customer) -> &'static str),
+    Bool(fn(&Customer) -> bool),
+}
+
+/// All that there is to say of one customer.
+#[derive(Clone, Copy, Debug)]
+struct Customer {
+    tenure_months: u32,
+    monthly_charges: f64,
+    /// None before the first bill.
+    total_charges: Option<f64>,
+    support_tickets_30d: u32,
+    /// None where the meter did not report.
+    data_usage_gb: Option<f64>,
+    behavior_times: Times,
+
+    age: u32,
+    gender: &'static str,
+    location: &'static str,
+    demographics_times: Times,
+
+    contract_type: &'static str,
+    payment_method: &'static str,
+    paperless_billing: bool,
+    contract_times: Times,
+}
+
+/// When a row came true, and when it was written down.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    event: Micros,
+    created: Micros,
+}
+
+/// What a customer has at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Phone,
+    Dsl,
+    Fiber,
+}
+
+/// A stream of random numbers: splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+struct Draws {
+    state: u64,
+}
+
+/// A file under way, under its temporary name.
+struct Output {
+    table: &'static Table,
+    schema: Arc<Schema>,
+    partial: Partial,
+    writer: ArrowWriter<File>,
+}
+
+/// A temporary file; it is gone when this is.
+struct Partial {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+const TABLES: [Table; 3] = [
+    Table {
+        file: "customer_features.parquet",
+        times: |customer| customer.behavior_times,
+        columns: &[
+            Column { name: "tenure_months", values: Values::Int64(|customer| customer.tenure_months) },
+            Column { name: "monthly_charges", values: Values::Float64(|customer| Some(customer.monthly_charges)) },
+            Column { name: "total_charges", values: Values::Float64(|customer| customer.total_charges) },
+            Column { name: "support_tickets_30d", values: Values::Int64(|customer| customer.support_tickets_30d) },
+            Column { name: "data_usage_gb", values: Values::Float64(|customer| customer.data_usage_gb) },
+        ],
+    },
+    Table {
+        file: "customer_demographics.parquet",
+        times: |customer| customer.demographics_times,
+        columns: &[
+            Column { name: "age", values: Values::Int64(|customer| customer.age) },
+            Column { name: "gender", values: Values::String(|customer| customer.gender) },
+            Column { name: "location", values: Values::String(|customer| customer.location) },
+            Column { name: "senior_citizen", values: Values::Bool(|customer| customer.age >= SENIOR_AGE) },
+        ],
+    },
+    Table {
+        file: "customer_contract.parquet",
+        times: |customer| customer.contract_times,
+        columns: &[
+            Column { name: "contract_type", values: Values::String(|customer| customer.contract_type) },
+            Column { name: "payment_method", values: Values::String(|customer| customer.payment_method) },
+            Column { name: "paperless_billing", values: Values::Bool(|customer| customer.paperless_billing) },
+        ],
+    },
+];
+
+const CUSTOMER_ID: &str = "customer_id";
+const EVENT_TIMESTAMP: &str = "event_timestamp";
+const CREATED: &str = "created";
+
+/// Customers made at a time.
+const CHUNK_ROWS: u64 = 65_536;
+
+/// The writer keeps a row group in memory until it is full.
+const ROW_GROUP_ROWS: usize = 4 * 65_536;
+
+const MONTHS_MAX: u32 = 72;
+const SENIOR_AGE: u32 = 65;
+const BEHAVIOR_DAYS: u32 = 7;
+const OTHER_DAYS: u32 = 60;
+
+const MICROS_PER_SECOND: Micros = 1_000_000;
+const SECONDS_PER_DAY: u32 = 86_400;
+
+const MONTH_TO_MONTH: &str = "Month-to-month";
+
+const CITIES: [(&str, u32); 12] = [
+    ("New York", 16),
+    ("Los Angeles", 14),
+    ("Chicago", 11),
+    ("Houston", 10),
+    ("Phoenix", 9),
+    ("Philadelphia", 8),
+    ("San Antonio", 7),
+    ("San Diego", 7),
+    ("Dallas", 6),
+    ("Austin", 5),
+    ("Seattle", 4),
+    ("Denver", 3),
+];
+
+/// Writes the data set into a directory. Each file appears under its name when all three are whole, and replaces its
+/// predecessor.
+///
+/// # Errors
+/// When a file cannot be written. Until all three are whole, what stood there before stands there still.
+pub(crate) fn generate(dir: &Path, spec: &DatasetSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DatasetError> {
+    fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+    let mut outputs = TABLES.iter().map(|table| Output::create(dir, table)).collect::<Result<Vec<_>, _>>()?;
+
+    let tables = TABLES.len() as u64;
+    let rows_total = spec.customers.saturating_mul(tables);
+    let mut customers = Vec::new();
+    for first in (1..=spec.customers).step_by(CHUNK_ROWS as usize) {
+        let last = first.saturating_add(CHUNK_ROWS - 1).min(spec.customers);
+        customers.clear();
+        customers.extend((first..=last).map(|number| Customer::draw(number, spec)));
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values((first..=last).map(customer_id)));
+        for output in &mut outputs {
+            output.write(&ids, &customers)?;
+        }
+        progress(last * tables, rows_total);
+    }
+
+    let whole = outputs.into_iter().map(Output::close).collect::<Result<Vec<_>, _>>()?;
+    whole.into_iter().try_for_each(Partial::publish)
+}
+
+fn customer_id(number: u64) -> String {
+    format!("CUST_{number:06}")
+}
+
+fn io_error(path: &Path, source: io::Error) -> DatasetError {
+    DatasetError::Io { path: path.display().to_string(), source }
+}
+
+// === impl Customer ===
+
+impl Customer {
+    fn draw(number: u64, spec: &DatasetSpec) -> Self {
+        let mut draws = Draws::of(spec.seed, number);
+
+        // Many are new, many have stayed for as long as there are records, the rest lie between.
+        let tenure_months = match draws.below(1_000) {
+            0..12 => 0,
+            12..390 => draws.between(1, 24).min(draws.between(1, 24)),
+            390..800 => draws.between(1, MONTHS_MAX),
+            _ => draws.between(49, MONTHS_MAX).max(draws.between(49, MONTHS_MAX)),
+        };
+        let line = draws.pick(&[(Line::Phone, 22), (Line::Dsl, 34), (Line::Fiber, 44)]);
+        let monthly_cents = match line {
+            Line::Phone => draws.between(1_825, 2_600),
+            Line::Dsl => draws.between(3_500, 7_500),
+            Line::Fiber => u32::midpoint(draws.between(6_800, 11_875), draws.between(6_800, 11_875)),
+        };
+        // Prices rose and fell a little over the years.
+        let total_cents = tenure_months * monthly_cents * draws.between(950, 1_050) / 1_000;
+        let usage_tenths = match line {
+            Line::Phone => draws.between(0, monthly_cents / 40),
+            Line::Dsl => draws.between(monthly_cents / 40, monthly_cents / 2),
+            Line::Fiber => draws.between(monthly_cents / 20, monthly_cents),
+        };
+        let usage_known = !draws.percent(2);
+
+        let contract_type = draws.pick(&[
+            (MONTH_TO_MONTH, 90 - tenure_months),
+            ("One year", 10 + tenure_months / 3),
+            ("Two year", tenure_months),
+        ]);
+        let (monthly, fiber) = (contract_type == MONTH_TO_MONTH, line == Line::Fiber);
+        let payment_method = draws.pick(&[
+            ("Electronic check", 15 + 25 * u32::from(monthly) + 20 * u32::from(fiber)),
+            ("Mailed check", 23),
+            ("Bank transfer (automatic)", 22),
+            ("Credit card (automatic)", 22),
+        ]);
+        let paperless_billing = draws.percent(match line {
+            Line::Phone => 35,
+            Line::Dsl => 50,
+            Line::Fiber => 75,
+        });
+
+        let trouble = 3 + 5 * u32::from(fiber) + 4 * u32::from(monthly) + 6 * u32::from(tenure_months < 6);
+        let support_tickets_30d = (0..12).map(|_| u32::from(draws.percent(trouble))).sum();
+
+        let age = if draws.percent(16) {
+            draws.between(SENIOR_AGE, 92)
+        } else {
+            u32::midpoint(draws.between(18, SENIOR_AGE - 1), draws.between(18, SENIOR_AGE - 1))
+        };
+        let gender = draws.pick(&[("Female", 1), ("Male", 1)]);
+        let location = draws.pick(&CITIES);
+
+        Self {
+            tenure_months,
+            monthly_charges: f64::from(monthly_cents) / 100.0,
+            total_charges: (tenure_months > 0).then(|| f64::from(total_cents) / 100.0),
+            support_tickets_30d,
+            data_usage_gb: usage_known.then(|| f64::from(usage_tenths) / 10.0),
+            behavior_times: Times::draw(&mut draws, spec.now, BEHAVIOR_DAYS),
+            age,
+            gender,
+            location,
+            demographics_times: Times::draw(&mut draws, spec.now, OTHER_DAYS),
+            contract_type,
+            payment_method,
+            paperless_billing,
+            contract_times: Times::draw(&mut draws, spec.now, OTHER_DAYS),
+        }
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    /// A whole second within the last days, written down some minutes later.
+    fn draw(draws: &mut Draws, now: Micros, days: u32) -> Self {
+        // One second less than the days, because the fraction is cut off.
+        let age = Micros::from(draws.below(days * SECONDS_PER_DAY - 1)) * MICROS_PER_SECOND;
+        let delay = Micros::from(draws.between(60, 2_700)) * MICROS_PER_SECOND;
+        let event = now.saturating_sub(age);
+        let event = event.saturating_sub(event.rem_euclid(MICROS_PER_SECOND));
+        Self { event, created: event.saturating_add(delay).min(now) }
+    }
+}
+
+// === impl Draws ===
+
+impl Draws {
+    /// Each customer has a stream of their own.
+    fn of(seed: u64, number: u64) -> Self {
+        Self { state: mix(seed.wrapping_add(mix(number))) }
+    }
+
+    fn next(&mut self) -> u32 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        // The upper half.
+        u32::try_from(mix(self.state) >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// One of the numbers below a bound.
+    fn below(&mut self, bound: u32) -> u32 {
+        let scaled = u64::from(self.next()) * u64::from(bound);
+        u32::try_from(scaled >> 32).unwrap_or(0)
+    }
+
+    /// One of the numbers from `low` to `high`, both included.
+    fn between(&mut self, low: u32, high: u32) -> u32 {
+        low + self.below(high - low + 1)
+    }
+
+    /// True in so many of a hundred cases.
+    fn percent(&mut self, chance: u32) -> bool {
+        self.below(100) < chance
+    }
+
+    /// One of some things, the heavier the likelier.
+    fn pick<T: Copy>(&mut self, weighted: &[(T, u32)]) -> T {
+        let mut rest = self.below(weighted.iter().map(|(_, weight)| weight).sum());
+        let last = weighted.len() - 1;
+        for &(thing, weight) in &weighted[..last] {
+            if rest < weight {
+                return thing;
+            }
+            rest -= weight;
+        }
+        weighted[last].0
+    }
+}
+
+/// The mixer of splitmix64: each bit of the input bears on each of the output.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+// === impl Table ===
+
+impl Table {
+    fn schema(&self) -> Schema {
+        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let mut fields = vec![
+            Field::new(CUSTOMER_ID, DataType::Utf8, false),
+            Field::new(EVENT_TIMESTAMP, time.clone(), false),
+            Field::new(CREATED, time, false),
+        ];
+        fields.extend(self.columns.iter().map(|column| Field::new(column.name, column.values.data_type(), true)));
+        Schema::new(fields)
+    }
+}
+
+// === impl Values ===
+
+impl Values {
+    fn data_type(self) -> DataType {
+        match self {
+            Self::Int64(_) => DataType::Int64,
+            Self::Float64(_) => DataType::Float64,
+            Self::String(_) => DataType::Utf8,
+            Self::Bool(_) => DataType::Boolean,
+        }
+    }
+
+    fn of(self, customers: &[Customer]) -> ArrayRef {
+        match self {
+            Self::Int64(of) => Arc::new(Int64Array::from_iter_values(customers.iter().map(|one| i64::from(of(one))))),
+            Self::Float64(of) => Arc::new(customers.iter().map(of).collect::<Float64Array>()),
+            Self::String(of) => Arc::new(StringArray::from_iter_values(customers.iter().map(of))),
+            Self::Bool(of) => Arc::new(BooleanArray::from(customers.iter().map(of).collect::<Vec<_>>())),
+        }
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    fn create(dir: &Path, table: &'static Table) -> Result<Self, DatasetError> {
+        let partial = Partial::new(dir, table.file);
+        let file = File::create(&partial.temporary).map_err(|source| io_error(&partial.temporary, source))?;
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+        for column in [CUSTOMER_ID, EVENT_TIMESTAMP, CREATED] {
+            // Nearly every value is new: a dictionary would be built only to be given up.
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+        }
+        let schema = Arc::new(table.schema());
+        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties.build()))
+            .map_err(|source| partial.error(source))?;
+        Ok(Self { table, schema, partial, writer })
+    }
+
+    fn write(&mut self, ids: &ArrayRef, customers: &[Customer]) -> Result<(), DatasetError> {
+        let times = |of: fn(Times) -> Micros| -> ArrayRef {
+            let times = customers.iter().map(|customer| of((self.table.times)(customer)));
+            Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+        };
+        let mut columns = vec![Arc::clone(ids), times(|times| times.event), times(|times| times.created)];
+        columns.extend(self.table.columns.iter().map(|column| column.values.of(customers)));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns);
+        let written = batch.map_err(ParquetError::from).and_then(|batch| self.writer.write(&batch));
+        written.map_err(|source| self.partial.error(source))
+    }
+
+    /// Ends the file; it is on the disk before it may take its name.
+    fn close(self) -> Result<Partial, DatasetError> {
+        let Self { partial, writer, .. } = self;
+        let file = writer.into_inner().map_err(|source| partial.error(source))?;
+        file.sync_all().map_err(|source| io_error(&partial.temporary, source))?;
+        Ok(partial)
+    }
+}
+
+// === impl Partial ===
+
+impl Partial {
+    /// The name starts with a dot: whoever reads the directory meanwhile passes it by.
+    fn new(dir: &Path, file: &str) -> Self {
+        Self { temporary: dir.join(format!(".{file}.partial")), path: dir.join(file) }
+    }
+
+    fn publish(self) -> Result<(), DatasetError> {
+        fs::rename(&self.temporary, &self.path).map_err(|source| io_error(&self.path, source))
+    }
+
+    fn error(&self, source: ParquetError) -> DatasetError {
+        DatasetError::Parquet { path: self.temporary.display().to_string(), source }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After `publish` there is nothing under this name.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use arrow::{
+        array::{Array, AsArray},
+        compute::concat_batches,
+        datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+    };
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    use super::*;
+
+    /// 2026-11-23T09:13:10.123456Z.
+    const NOW: Micros = 1_795_425_190_123_456;
+
+    /// The three tables of a data set.
+    fn made(customers: u64, seed: u64) -> [RecordBatch; 3] {
+        let dir = tempfile::tempdir().unwrap();
+        generate(dir.path(), &DatasetSpec { customers, seed, now: NOW }, &mut |_, _| ()).unwrap();
+        TABLES.each_ref().map(|table| {
+            let file = File::open(dir.path().join(table.file)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            let batches = reader.collect::<Result<Vec<_>, _>>().unwrap();
+            concat_batches(&Arc::new(table.schema()), &batches).unwrap()
+        })
+    }
+
+    fn ints<'t>(table: &'t RecordBatch, name: &str) -> &'t Int64Array {
+        table.column_by_name(name).unwrap().as_primitive::<Int64Type>()
+    }
+
+    fn floats<'t>(table: &'t RecordBatch, name: &str) -> &'t Float64Array {
+        table.column_by_name(name).unwrap().as_primitive::<Float64Type>()
+    }
+
+    fn texts<'t>(table: &'t RecordBatch, name: &str) -> &'t StringArray {
+        table.column_by_name(name).unwrap().as_string::<i32>()
+    }
+
+    fn times<'t>(table: &'t RecordBatch, name: &str) -> &'t TimestampMicrosecondArray {
+        table.column_by_name(name).unwrap().as_primitive::<TimestampMicrosecondType>()
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_values_and_another_seed_others() {
+        let tables = made(500, 7);
+        assert_eq!(tables, made(500, 7));
+        for (table, other) in tables.iter().zip(made(500, 8)) {
+            assert_eq!(table.column(0), other.column(0), "the customers are called the same");
+            for column in 1..table.num_columns() {
+                assert_ne!(table.column(column), other.column(column));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_customers_are_the_same_however_many_there_are() {
+        let chunk_and_some = made(CHUNK_ROWS + 10, 7).map(|table| table.slice(0, 300));
+        assert_eq!(made(300, 7), chunk_and_some);
+    }
+
+    #[test]
+    fn every_file_has_a_row_for_every_customer() {
+        for customers in [0, 1, CHUNK_ROWS, CHUNK_ROWS + 1] {
+            for table in made(customers, 7) {
+                assert_eq!(table.num_rows() as u64, customers);
+            }
+        }
+    }
+
+    #[test]
+    fn progress_goes_up_to_the_total() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = DatasetSpec { customers: CHUNK_ROWS + 1, seed: 7, now: NOW };
+        let mut seen = Vec::new();
+        generate(dir.path(), &spec, &mut |done, total| seen.push((done, total))).unwrap();
+        let total = 3 * (CHUNK_ROWS + 1);
+        assert_eq!(seen, [(3 * CHUNK_ROWS, total), (total, total)]);
+    }
+
+    #[test]
+    fn nothing_happens_after_now_or_before_its_span() {
+        for (table, days) in made(5_000, 7).iter().zip([BEHAVIOR_DAYS, OTHER_DAYS, OTHER_DAYS]) {
+            let span = Micros::from(days) * Micros::from(SECONDS_PER_DAY) * MICROS_PER_SECOND;
+            let (events, created) = (times(table, EVENT_TIMESTAMP), times(table, CREATED));
+            for (event, created) in events.values().iter().zip(created.values()) {
+                assert!((NOW - span..=NOW).contains(event), "{event}");
+                assert!((*event..=NOW).contains(created), "{event} {created}");
+            }
+            let oldest = events.values().iter().min().unwrap();
+            assert!(NOW - oldest > span * 9 / 10, "the whole span is used");
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_padded_and_the_same_in_every_file() {
+        let tables = made(2_000, 7);
+        let ids = texts(&tables[0], CUSTOMER_ID);
+        assert_eq!((ids.value(0), ids.value(1_999)), ("CUST_000001", "CUST_002000"));
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 2_000);
+        assert!(tables.iter().all(|table| texts(table, CUSTOMER_ID) == ids));
+        assert_eq!(customer_id(10_000_000), "CUST_10000000");
+    }
+
+    #[test]
+    fn nulls_are_there_and_rare() {
+        let [behavior, demographics, contract] = made(20_000, 7);
+        let months = ints(&behavior, "tenure_months");
+        let totals = floats(&behavior, "total_charges");
+        for row in 0..behavior.num_rows() {
+            assert_eq!(totals.is_null(row), months.value(row) == 0, "only who got no bill yet has no total");
+        }
+        for column in ["total_charges", "data_usage_gb"] {
+            let nulls = floats(&behavior, column).null_count();
+            assert!((100..600).contains(&nulls), "{column}: {nulls}");
+        }
+        let nulls = |table: &RecordBatch| table.columns().iter().map(|column| column.null_count()).sum::<usize>();
+        assert_eq!(nulls(&behavior), totals.null_count() + floats(&behavior, "data_usage_gb").null_count());
+        assert_eq!(nulls(&demographics) + nulls(&contract), 0);
+    }
+
+    #[test]
+    fn values_lie_in_their_ranges() {
+        let [behavior, demographics, _] = made(20_000, 7);
+        let months = ints(&behavior, "tenure_months");
+        assert!(months.values().iter().all(|months| (0..=72).contains(months)));
+        assert!(months.values().contains(&72));
+        let charges = floats(&behavior, "monthly_charges").values();
+        let totals = floats(&behavior, "total_charges");
+        for ((months, charge), total) in months.values().iter().zip(charges).zip(totals) {
+            assert!((18.25..=118.75).contains(charge), "{charge}");
+            assert_eq!((charge * 100.0).round() / 100.0, *charge, "whole cents");
+            let product = charge * *months as f64;
+            let total = total.unwrap_or(product);
+            assert!((total - product).abs() <= product * 0.05 + 0.01, "{total} {product}");
+        }
+        assert!(ints(&behavior, "support_tickets_30d").values().iter().all(|tickets| (0..=12).contains(tickets)));
+        assert!(floats(&behavior, "data_usage_gb").iter().flatten().all(|usage| (0.0..=1_187.5).contains(&usage)));
+        let senior = demographics.column_by_name("senior_citizen").unwrap().as_boolean();
+        for (age, senior) in ints(&demographics, "age").values().iter().zip(senior.values().iter()) {
+            assert!((18..=92).contains(age));
+            assert_eq!(senior, *age >= 65);
+        }
+    }
+
+    #[test]
+    fn who_is_new_pays_by_the_month_and_calls_more_often() {
+        let [behavior, _, contract] = made(20_000, 7);
+        let mean = |column: &str, chosen: &dyn Fn(usize) -> bool| {
+            let values = ints(&behavior, column);
+            let chosen: Vec<i64> = (0..values.len()).filter(|&row| chosen(row)).map(|row| values.value(row)).collect();
+            chosen.iter().sum::<i64>() as f64 / chosen.len() as f64
+        };
+        let contracts = texts(&contract, "contract_type");
+        let by_month = mean("tenure_months", &|row| contracts.value(row) == MONTH_TO_MONTH);
+        let by_two_years = mean("tenure_months", &|row| contracts.value(row) == "Two year");
+        assert!(by_month + 15.0 < by_two_years, "{by_month} {by_two_years}");
+
+        let months = ints(&behavior, "tenure_months");
+        let new = mean("support_tickets_30d", &|row| months.value(row) < 6);
+        let old = mean("support_tickets_30d", &|row| months.value(row) >= 48);
+        assert!(new > 1.5 * old, "{new} {old}");
+    }
+
+    #[test]
+    fn only_whole_files_are_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = DatasetSpec { customers: 10, seed: 7, now: NOW };
+        let listed = || {
+            let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        // A directory in the place of a file: the file cannot take its name.
+        fs::create_dir(dir.path().join(TABLES[0].file)).unwrap();
+        let told = generate(dir.path(), &spec, &mut |_, _| ()).unwrap_err().to_string();
+        assert!(told.contains("customer_features.parquet"), "{told}");
+        assert_eq!(listed(), ["customer_features.parquet"]);
+
+        fs::remove_dir(dir.path().join(TABLES[0].file)).unwrap();
+        generate(dir.path(), &spec, &mut |_, _| ()).unwrap();
+        generate(dir.path(), &spec, &mut |_, _| ()).unwrap();
+        assert_eq!(
+            listed(),
+            ["customer_contract.parquet", "customer_demographics.parquet", "customer_features.parquet"]
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! `larder get`: features on the terminal.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::{
+    CliError, ConfigArg, output,
+    target::{Target, error_message},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    pub(super) what: WhatArgs,
+    /// Print the answer as the HTTP endpoint gives it
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which features, of whom.
+#[derive(Clone, Debug, Args)]
+pub(super) struct WhatArgs {
+    /// The feature service to ask for
+    #[arg(long, short, value_name = "NAME", conflicts_with = "features")]
+    pub(super) service: Option<String>,
+    /// A feature to ask for, as view:feature; may be repeated
+    #[arg(long = "feature", short, value_name = "VIEW:FEATURE")]
+    pub(super) features: Vec<String>,
+    /// Name features view__feature
+    #[arg(long)]
+    pub(super) full_feature_names: bool,
+    /// The entities: join_key=value, or join_key=value,value,... for several rows
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) entities: Vec<String>,
+}
+
+pub(super) fn run(args: &GetArgs) -> Result<()> {
+    let request = request(&args.what)?;
+    let target = Target::find(&args.config.config)?;
+    let (status, answer) = target.online_features(&request)?;
+    if status != 200 {
+        bail!(CliError::Failed(error_message(&answer)));
+    }
+    if args.json {
+        output::say(&answer.to_string());
+    } else {
+        print(&answer);
+    }
+    Ok(())
+}
+
+/// The request that the words ask for. Values stay texts: the host brings them to the key's type.
+pub(super) fn request(what: &WhatArgs) -> Result<Value> {
+    let mut entities = Map::new();
+    for word in &what.entities {
+        let Some((key, values)) = word.split_once('=') else {
+            bail!(CliError::Usage(format!("'{word}' is no entity; write for example customer_id=CUST_000123")));
+        };
+        let values: Vec<&str> = values.split(',').collect();
+        if entities.insert(key.to_owned(), json!(values)).is_some() {
+            bail!(CliError::Usage(format!("'{key}' is given twice; write several values as {key}=a,b")));
+        }
+    }
+    let mut request = json!({ "entities": entities, "full_feature_names": what.full_feature_names });
+    match &what.service {
+        Some(service) => request["feature_service"] = json!(service),
+        None if what.features.is_empty() => {
+            bail!(CliError::Usage("say what to get: --service NAME, or --feature VIEW:FEATURE".to_owned()));
+        }
+        None => request["features"] = json!(what.features),
+    }
+    Ok(request)
+}
+
+/// A block per row: name, value, status where it is not PRESENT, event time.
+fn print(answer: &Value) {
+    let names = answer["metadata"]["feature_names"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows = results.first().and_then(|column| column["values"].as_array()).map_or(0, Vec::len);
+    for row in 0..rows {
+        if row > 0 {
+            output::say("");
+        }
+        let line = |(name, column): (&Value, &Value)| {
+            let cell = |part: &str| column[part][row].as_str().unwrap_or_default().to_owned();
+            let value = match &column["values"][row] {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let time = cell("event_timestamps");
+            let time = if time == "1970-01-01T00:00:00Z" { String::new() } else { time };
+            vec![name.as_str().unwrap_or_default().to_owned(), value, cell("statuses"), time]
+        };
+        let lines: Vec<_> = names.iter().zip(results).map(line).collect();
+        output::table(&["FEATURE", "VALUE", "STATUS", "EVENT TIME"], &lines);
+    }
+}

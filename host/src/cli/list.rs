@@ -1,0 +1,92 @@
+//! `larder list`: what is served.
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::Value;
+
+use super::{ConfigArg, output, target::Target};
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Also list every feature with its type and description
+    #[arg(long, short)]
+    features: bool,
+    /// Print the catalog as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ListArgs) -> Result<()> {
+    let catalog = Target::find(&args.config.config)?.catalog()?;
+    if args.json {
+        output::say(&catalog.to_string());
+        return Ok(());
+    }
+    output::say(&format!("project {}\n", text(&catalog["project"])));
+    let views: Vec<_> = items(&catalog["feature_views"]).iter().map(view).collect();
+    output::table(
+        &["FEATURE VIEW", "KEYS", "FEATURES", "ROWS", "SYNCED", "NEWEST EVENT", "TTL", "SOURCE", "TAGS"],
+        &views,
+    );
+    output::say("");
+    let service = |service: &Value| {
+        vec![
+            text(&service["name"]),
+            items(&service["features"]).len().to_string(),
+            tags(service),
+            text(&service["description"]),
+        ]
+    };
+    let services: Vec<_> = items(&catalog["feature_services"]).iter().map(service).collect();
+    output::table(&["FEATURE SERVICE", "FEATURES", "TAGS", "DESCRIPTION"], &services);
+    if args.features {
+        output::say("");
+        let rows: Vec<_> = items(&catalog["feature_views"]).iter().flat_map(features).collect();
+        output::table(&["FEATURE", "TYPE", "TAGS", "DESCRIPTION"], &rows);
+    }
+    Ok(())
+}
+
+fn view(view: &Value) -> Vec<String> {
+    let age =
+        |part: &str| view[part].as_i64().map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::age(age)));
+    vec![
+        text(&view["name"]),
+        items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
+        items(&view["features"]).len().to_string(),
+        output::thousands(view["rows"].as_u64().unwrap_or(0)),
+        age("last_success_age_seconds"),
+        age("newest_event_age_seconds"),
+        view["ttl_seconds"].as_i64().map_or_else(|| "-".to_owned(), output::age),
+        view["source"].as_str().unwrap_or("-").to_owned(),
+        tags(view),
+    ]
+}
+
+fn features(view: &Value) -> Vec<Vec<String>> {
+    let name = text(&view["name"]);
+    let feature = |feature: &Value| {
+        vec![
+            format!("{name}:{}", text(&feature["name"])),
+            text(&feature["type"]),
+            tags(feature),
+            text(&feature["description"]),
+        ]
+    };
+    items(&view["features"]).iter().map(feature).collect()
+}
+
+fn tags(of: &Value) -> String {
+    let tags = of["tags"].as_object().into_iter().flatten();
+    tags.map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,95 @@
+//! Printing: tables, progress bars and complaints. The only place that writes to the terminal.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints a line of a command's result. A reader that went away, as `head` does, is no error.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// Prints what went wrong.
+pub(super) fn complain(message: &str) {
+    let _ = writeln!(stderr(), "larder: {message}");
+}
+
+/// Prints a remark that is no part of the result.
+pub(super) fn remark(message: &str) {
+    let _ = writeln!(stderr(), "{message}");
+}
+
+/// Prints rows under headings, in columns as wide as their contents.
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let headings: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
+    let head = line(&headings);
+    if stdout().is_terminal() {
+        say(&format!("\u{1b}[1m{head}\u{1b}[0m"))
+    } else {
+        say(&head)
+    }
+    rows.iter().for_each(|row| say(&line(row)));
+}
+
+/// A bar of rows on a terminal; nothing where standard error is none.
+pub(super) fn progress(what: &str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = "{prefix:<34} {bar:30} {human_pos}/{human_len} rows {per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(what.to_owned());
+    bar
+}
+
+/// A number with separators: `1,234,567`.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// An age in the largest unit that says enough: `45s`, `3m`, `5h`, `12d`.
+pub(super) fn age(seconds: i64) -> String {
+    match seconds {
+        ..0 => format!("in {}", age(seconds.saturating_neg())),
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn ages_have_the_largest_unit_that_says_enough() {
+        for (seconds, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_200, "2h"), (172_800, "2d"), (-5, "in 5s")] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `larder serve`.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::{ConfigArg, output};
+use crate::{
+    app::{App, Serving, ShutdownReason},
+    clock::SystemClock,
+    config::{Config, process_environment},
+    telemetry,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The address to listen on, in place of the configuration's
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<()> {
+    let config = load(&args.config.config, args.listen)?;
+    install_telemetry(&config)?;
+    let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    runtime()?.block_on(async {
+        let serving = app.serve().await?;
+        announce(&app, &serving);
+        stop_cleanly(serving).await
+    })
+}
+
+/// Reads a configuration, with an address in place of its own. An address on the command line is held to the same
+/// rule: other machines are let in only when the configuration says so.
+pub(super) fn load(path: &Path, listen: Option<SocketAddr>) -> Result<Config> {
+    let environment = |name: &str| match (name, listen) {
+        ("LARDER_SERVER_LISTEN", Some(address)) => Some(address.to_string()),
+        _ => process_environment(name),
+    };
+    Ok(Config::load(path, &environment)?)
+}
+
+pub(super) fn install_telemetry(config: &Config) -> Result<()> {
+    telemetry::install_logs(&config.log.level, config.log.format);
+    telemetry::install_metrics().map_err(anyhow::Error::msg).context("cannot install metrics")?;
+    Ok(())
+}
+
+/// The runtime of everything but answering, which has threads of its own.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start a runtime")
+}
+
+pub(super) async fn stop_cleanly(serving: Serving) -> Result<()> {
+    if serving.run().await? == ShutdownReason::Hurried {
+        output::complain("stopped before every request was answered");
+    }
+    Ok(())
+}
+
+fn announce(app: &App, serving: &Serving) {
+    let snapshot = app.current();
+    let catalog = snapshot.catalog();
+    let (views, services) = (catalog.views().len(), catalog.services().len());
+    let listen = serving.address().map(|address| address.to_string()).unwrap_or_default();
+    tracing::info!(listen, project = catalog.project(), views, services, "serving");
+}

@@ -1,0 +1,139 @@
+//! `larder sync`: materialize now.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::ProgressBar;
+use jiff::{Timestamp, civil};
+
+use super::{CliError, ConfigArg, output, target::Target};
+use crate::{
+    http::{AdminEvent, SyncCommand},
+    sync::{Outcome, SyncReport},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    /// The feature views to sync; all with a source when none is named
+    #[arg(value_name = "VIEW")]
+    views: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Read everything again, also what has not changed since the last sync
+    #[arg(long)]
+    full: bool,
+    /// Only rows with event times from here on: 2026-01-31 or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<i64>,
+    /// Only rows with event times up to here, included
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<i64>,
+}
+
+pub(super) fn run(args: &SyncArgs) -> Result<()> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        bail!(CliError::Usage("--from is later than --to".to_owned()));
+    }
+    let target = Target::find(&args.config.config)?;
+    let command = SyncCommand { views: args.views.clone(), full: args.full, from: args.from, to: args.to };
+    let failed = run_on(&target, &command)?;
+    if failed > 0 {
+        bail!(CliError::Failed(format!("{failed} of the feature views could not be synced")));
+    }
+    Ok(())
+}
+
+/// Syncs, with a bar per view and a line for each that ended. Returns how many failed.
+pub(super) fn run_on(target: &Target, command: &SyncCommand) -> Result<usize> {
+    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
+    let mut failed = 0;
+    target.sync(command, |event| match event {
+        AdminEvent::Progress { view, progress } => {
+            let bar = bars.entry(view).or_insert_with_key(|view| output::progress(view, progress.expected));
+            bar.set_length(progress.expected);
+            bar.set_position(progress.rows);
+        }
+        AdminEvent::Synced { report } => {
+            if let Some(bar) = bars.remove(&report.view) {
+                bar.finish_and_clear();
+            }
+            output::say(&describe(&report));
+        }
+        AdminEvent::Failed { view, error } => {
+            if let Some(bar) = bars.remove(&view) {
+                bar.abandon();
+            }
+            failed += 1;
+            output::complain(&error);
+        }
+    })?;
+    Ok(failed)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people"
+)]
+fn describe(report: &SyncReport) -> String {
+    let view = &report.view;
+    if report.outcome == Outcome::UpToDate {
+        return format!("{view}: up to date");
+    }
+    let applied = report.applied;
+    let rows = applied.rows() + report.skipped.rows() + report.skipped.outside_window;
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = (rows as f64 / seconds.max(1e-6)) as u64;
+    let parts = [
+        (applied.inserted, "new"),
+        (applied.updated, "changed"),
+        (applied.unchanged, "as before"),
+        (applied.stale, "older than what is there"),
+        (report.skipped.outside_window, "outside of the given times"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", output::thousands(*count)))
+        .collect();
+    let what = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
+    let mut line = format!(
+        "{view}: {} rows in {seconds:.2} s ({} rows/s): {what}",
+        output::thousands(rows),
+        output::thousands(rate)
+    );
+    if report.skipped.rows() > 0 {
+        line.push_str(&format!("; NOT taken: {}", report.skipped));
+    }
+    line
+}
+
+/// A date, or an instant; both UTC unless an offset is given. In microseconds since the epoch.
+fn parse_time(text: &str) -> Result<i64, String> {
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Ok(instant.as_microsecond());
+    }
+    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
+    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(jiff::tz::TimeZone::UTC));
+    zoned
+        .map(|zoned| zoned.timestamp().as_microsecond())
+        .map_err(|_| format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_or_instants_in_utc() {
+        assert_eq!(parse_time("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:01"), Ok(1_000_000));
+        assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Ok(1_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Ok(1_500_000));
+        assert!(parse_time("yesterday").unwrap_err().contains("'yesterday' is no time"));
+    }
+}

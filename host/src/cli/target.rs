@@ -1,0 +1,105 @@
+//! What a command works on: the host that is running, or else the store itself.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use hyper::Method;
+use serde_json::Value;
+
+use super::{client::Client, output};
+use crate::{
+    app::App,
+    clock::SystemClock,
+    config::{Config, process_environment},
+    http::{AdminEvent, Control, SyncCommand, decode_request, describe_catalog, encode_answer},
+    telemetry::{self, LogFormat},
+};
+
+/// The two ways to get at features. A store is open in one process at a time, so a running host is asked.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// A host that listens on its admin socket.
+    Running(Client),
+    /// No host runs: the store is opened here.
+    Local(Arc<App>),
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Finds the host of a configuration, or opens its store.
+    pub(super) fn find(config: &Path) -> Result<Self> {
+        telemetry::install_logs("warn", LogFormat::Text);
+        let config = Config::load(config, &process_environment)?;
+        if let Some(client) = Client::connect(&config.admin_socket)? {
+            return Ok(Self::Running(client));
+        }
+        // Handles that are bound before the recorder count nothing, and here nobody asks for the counts.
+        let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
+        warnings.iter().for_each(|warning| output::remark(&warning.to_string()));
+        Ok(Self::Local(app))
+    }
+
+    /// `POST /get-online-features`: the status and the answer.
+    pub(super) fn online_features(&self, request: &Value) -> Result<(u16, Value)> {
+        let body = request.to_string().into_bytes();
+        let (status, answer) = match self {
+            Self::Running(client) => client.call(Method::POST, "/get-online-features", body)?,
+            Self::Local(app) => {
+                let snapshot = app.current();
+                let answer = decode_request(&body).and_then(|request| Ok(encode_answer(&snapshot.answer(&request)?)));
+                match answer {
+                    Ok(answer) => (200, answer.into()),
+                    Err(error) => return Ok((error.status.as_u16(), error.body)),
+                }
+            }
+        };
+        let answer = serde_json::from_slice(&answer).context("the answer is no JSON")?;
+        Ok((status, answer))
+    }
+
+    /// `GET /v1/catalog`.
+    pub(super) fn catalog(&self) -> Result<Value> {
+        match self {
+            Self::Running(client) => {
+                let (status, body) = client.call(Method::GET, "/v1/catalog", Vec::new())?;
+                if status != 200 {
+                    bail!("the host answered {status}: {}", String::from_utf8_lossy(&body));
+                }
+                serde_json::from_slice(&body).context("the answer is no JSON")
+            }
+            Self::Local(app) => Ok(describe_catalog(&app.current(), app.clock().now())),
+        }
+    }
+
+    /// Syncs views and hears of every step.
+    pub(super) fn sync(&self, command: &SyncCommand, mut hear: impl FnMut(AdminEvent)) -> Result<()> {
+        match self {
+            Self::Local(app) => app.sync(command, &mut hear),
+            Self::Running(client) => {
+                let body = serde_json::to_vec(command)?;
+                let (status, rest) = client.lines("/v1/sync", body, |line| match serde_json::from_slice(line) {
+                    Ok(event) => hear(event),
+                    Err(error) => output::complain(&format!("the host said something else: {error}")),
+                })?;
+                if status != 200 {
+                    bail!("the host answered {status}: {}", String::from_utf8_lossy(&rest));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an error body says, without its wrapping: Feast's bodies are JSON in JSON.
+pub(super) fn error_message(body: &Value) -> String {
+    let Some(text) = body.as_str() else {
+        return body.get("detail").map_or_else(
+            || body.to_string(),
+            |detail| detail.as_str().map_or_else(|| detail.to_string(), ToOwned::to_owned),
+        );
+    };
+    let inner: Option<Value> = serde_json::from_str(text).ok();
+    let message = inner.as_ref().and_then(|inner| inner.get("message")?.as_str());
+    message.unwrap_or(text).trim_matches(['"', '\'']).to_owned()
+}

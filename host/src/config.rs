@@ -1,0 +1,24 @@
+//! Configuration: `larder.yaml`, the environment over it, and the definition files that it names.
+//!
+//! [`Config::load`] reads the one file, [`load_definitions`] the others. Both tell every mistake at once, with its
+//! place; what they return is valid. This room parses and nests: each other room owns its bounds and their defaults,
+//! and `configs/larder.yaml` explains every key.
+
+mod definitions;
+mod environment;
+mod error;
+mod foreign;
+mod patterns;
+mod read;
+mod section;
+mod types;
+
+pub use self::{
+    definitions::{LoadedDefinitions, load_definitions, watched_files},
+    environment::{Environment, process_environment},
+    error::ConfigError,
+    types::{Config, LogConfig, SyncConfig},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The definition files that a configuration names, to a catalog.
+
+use std::{fs, io, path::PathBuf};
+
+use larder_model::{
+    registry::{Catalog, Definitions, validate},
+    yaml::{Located, Place, Problem, Problems},
+};
+
+use super::{
+    Config, ConfigError,
+    patterns::{Pattern, resolve},
+};
+
+/// What the definition files say.
+#[derive(Clone, Debug)]
+pub struct LoadedDefinitions {
+    /// All definitions, valid.
+    pub catalog: Catalog,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+    /// What is probably not meant as it is written.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads every definition file of a configuration.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
+/// nothing among them.
+pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
+    let problems = Problems::default();
+    let mut definitions = Definitions::default();
+    let mut files = Vec::new();
+    for (path, named_at) in definition_files(config, &problems) {
+        let name = path.display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => definitions.read(&name, &text, &problems),
+            Err(error) => {
+                let help = (error.kind() == io::ErrorKind::IsADirectory).then(|| "end it with '/*.yaml'".to_owned());
+                problems.error_with_help(named_at, format!("features: cannot read {name}: {error}"), help);
+            }
+        }
+        files.push(path);
+    }
+    let catalog = validate(&config.project, config.key_version, definitions, &problems);
+    let failed = problems.has_errors();
+    let problems = problems.into_sorted();
+    match catalog {
+        Some(catalog) if !failed => Ok(LoadedDefinitions { catalog, files, warnings: problems }),
+        _ => Err(ConfigError::Invalid(problems)),
+    }
+}
+
+/// What to look at to notice a change: the configuration file, the definition files as they are now, and the
+/// directories in which others may appear.
+#[must_use]
+pub fn watched_files(config: &Config) -> Vec<PathBuf> {
+    let mut watched = vec![config.file.clone()];
+    // Who loads the definitions hears what is wrong here.
+    watched.extend(definition_files(config, &Problems::default()).into_iter().map(|(path, _)| path));
+    for pattern in config.features.iter().filter_map(|written| Pattern::new(&config.base_dir, &written.value).ok()) {
+        if let Some(dir) = pattern.dir().filter(|dir| !watched.iter().any(|known| known == dir)) {
+            watched.push(dir.to_path_buf());
+        }
+    }
+    watched
+}
+
+/// The files that the patterns mean, each once, in the order of the patterns, with the place that names it.
+fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf, &'c Place)> {
+    let config_file = config.file.file_name().map(|name| resolve(&config.base_dir, &name.to_string_lossy()));
+    let mut files: Vec<(PathBuf, &Place)> = Vec::new();
+    for Located { value: written, at } in &config.features {
+        let pattern = match Pattern::new(&config.base_dir, written) {
+            Ok(pattern) => pattern,
+            Err(why) => {
+                problems.error(at, format!("features: '{written}': {why}"));
+                continue;
+            }
+        };
+        let mut found = match pattern.files() {
+            Ok(found) => found,
+            Err(error) => {
+                problems.error(at, format!("features: '{written}' cannot be listed: {error}"));
+                continue;
+            }
+        };
+        // `*.yaml` beside the configuration means the other files there.
+        found.retain(|path| Some(path) != config_file.as_ref());
+        if found.is_empty() {
+            let help = pattern.dir().map(|dir| format!("looked in {}", dir.display()));
+            problems.error_with_help(at, format!("features: '{written}' matches no file"), help);
+        }
+        for path in found {
+            if !files.iter().any(|(known, _)| *known == path) {
+                files.push((path, at));
+            }
+        }
+    }
+    files
+}

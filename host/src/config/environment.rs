@@ -1,0 +1,108 @@
+//! Settings from the environment: a variable's value takes the place of the file's before anything is checked.
+//!
+//! So both obey the same checks, and a message about a value names the variable in place of the file.
+
+use larder_model::yaml::{Located, Node, Place, Tree};
+
+/// The value of an environment variable; none when it is not set.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// The entries of a mapping of the file.
+pub(super) type Entries = Vec<(Located<String>, Node)>;
+
+/// A key that a variable can set: `server: listen` is `LARDER_SERVER_LISTEN`.
+pub(super) struct Override {
+    /// Where the key stands, from the top.
+    path: &'static [&'static str],
+    kind: Kind,
+}
+
+/// What the variable's text is read as.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Text, also where it looks like a number.
+    Text,
+    /// True, false or a whole number where it looks like one.
+    Plain,
+}
+
+/// What differs between the copies of one image, and what a person changes for one run.
+pub(super) const OVERRIDES: &[Override] = &[
+    Override { path: &["project"], kind: Kind::Text },
+    Override { path: &["server", "listen"], kind: Kind::Text },
+    Override { path: &["server", "unix_socket"], kind: Kind::Text },
+    Override { path: &["server", "insecure"], kind: Kind::Plain },
+    Override { path: &["server", "workers"], kind: Kind::Plain },
+    Override { path: &["metrics", "listen"], kind: Kind::Text },
+    Override { path: &["metrics", "insecure"], kind: Kind::Plain },
+    Override { path: &["admin", "socket"], kind: Kind::Text },
+    Override { path: &["store", "data_dir"], kind: Kind::Text },
+    Override { path: &["store", "page_cache"], kind: Kind::Plain },
+    Override { path: &["store", "hot_cache"], kind: Kind::Plain },
+    Override { path: &["serving", "ttl"], kind: Kind::Text },
+    Override { path: &["sync", "on_start"], kind: Kind::Plain },
+    Override { path: &["log", "level"], kind: Kind::Text },
+    Override { path: &["log", "format"], kind: Kind::Text },
+];
+
+/// The environment of this process: the one place that reads it.
+#[must_use]
+pub fn process_environment(name: &str) -> Option<String> {
+    // What is not Unicode goes on with marks in it, so that the checks see it and complain.
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Puts the variables that are set into the file's tree. An empty variable counts as not set: that is what is left of
+/// one whose template had no value.
+pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
+    for key in OVERRIDES {
+        let variable = key.variable();
+        if let Some(text) = env(&variable).filter(|text| !text.trim().is_empty()) {
+            let at = Place::file(&variable);
+            let tree = key.kind.tree(text.trim());
+            put(entries, key.path, Node { at, tree });
+        }
+    }
+}
+
+fn put(entries: &mut Entries, path: &[&str], value: Node) {
+    let [name, deeper @ ..] = path else { return };
+    let place = entries.iter().position(|(key, _)| key.value == *name).unwrap_or_else(|| {
+        let key = Located { value: (*name).to_owned(), at: value.at.clone() };
+        entries.push((key, Node { at: value.at.clone(), tree: Tree::Null }));
+        entries.len() - 1
+    });
+    let node = &mut entries[place].1;
+    if deeper.is_empty() {
+        *node = value;
+        return;
+    }
+    if node.tree == Tree::Null {
+        node.tree = Tree::Map(Vec::new());
+    }
+    // A section that is no mapping is a mistake of the file; its reader will say so.
+    if let Tree::Map(entries) = &mut node.tree {
+        put(entries, deeper, value);
+    }
+}
+
+// === impl Override ===
+
+impl Override {
+    pub(super) fn variable(&self) -> String {
+        format!("LARDER_{}", self.path.join("_").to_uppercase())
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn tree(self, text: &str) -> Tree {
+        match (self, text) {
+            (Self::Plain, "true") => Tree::Bool(true),
+            (Self::Plain, "false") => Tree::Bool(false),
+            (Self::Plain, _) => text.parse().map_or_else(|_| Tree::Text(text.to_owned()), Tree::Int),
+            (Self::Text, _) => Tree::Text(text.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Keys that belong to something else: Feast's `feature_store.yaml`, other servers' habits.
+//!
+//! The nearest key by spelling would mislead here, so each is answered with what to write.
+
+use larder_model::yaml::{Place, Problems};
+
+use super::environment::Entries;
+
+/// A key at the top of the file, and what to write in its place.
+const FOREIGN: &[(&str, &str)] = &[
+    // Feast's feature_store.yaml.
+    (
+        "registry",
+        "Larder reads definitions from the YAML files under 'features'; a Feast registry is imported separately",
+    ),
+    ("provider", "Larder has no providers: leave it out"),
+    ("online_store", "Larder's store is its own: see 'store'"),
+    ("offline_store", "each feature view names its Parquet files under 'source'"),
+    ("batch_engine", "Larder loads features itself: see 'sync'"),
+    ("feature_server", "see 'server' and 'metrics'"),
+    ("entity_key_serialization_version", "here it is 'entity_key_version'"),
+    ("flags", "Larder has no feature flags: leave it out"),
+    ("auth", "access is by network address so far: see 'server'"),
+    // What a file of definitions has at its top.
+    ("entities", "definitions stand in files of their own: name them under 'features'"),
+    ("feature_views", "definitions stand in files of their own: name them under 'features'"),
+    ("feature_services", "definitions stand in files of their own: name them under 'features'"),
+    // What other servers call things.
+    ("listen", "write it under 'server'"),
+    ("host", "write 'server: {listen: <address>:<port>}'"),
+    ("port", "write 'server: {listen: <address>:<port>}'"),
+    ("data_dir", "write it under 'store'"),
+    ("ttl", "write it under 'serving'"),
+    ("log_level", "write 'log: {level: ...}'"),
+];
+
+/// Complains about the foreign keys, and takes them out of the tree: nothing else needs to be said of them.
+pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
+    let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
+    if has("registry") && has("provider") {
+        let help = "Larder has a file of its own, larder.yaml; importing a Feast repository comes separately";
+        let message = "configuration: this is Feast's feature_store.yaml";
+        problems.error_with_help(&Place::file(file), message, help.to_owned());
+    }
+    entries.retain(|(key, _)| {
+        let Some((name, help)) = FOREIGN.iter().find(|(name, _)| *name == key.value) else { return true };
+        let message = format!("configuration: '{name}' is no key of Larder's");
+        problems.error_with_help(&key.at, message, (*help).to_owned());
+        false
+    });
+}

@@ -1,0 +1,147 @@
+//! Paths with a `*` in their last part.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// A path as it was written, or a pattern: `features/*.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pattern {
+    /// One file, whether it is there or not.
+    File(PathBuf),
+    /// The files of a directory whose names match.
+    Files {
+        /// The directory.
+        dir: PathBuf,
+        /// What the names look like.
+        name: String,
+    },
+}
+
+/// Where a path of the configuration lies. In the current directory it stays as it was written.
+pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
+    if base_dir == Path::new(".") { PathBuf::from(path) } else { base_dir.join(path) }
+}
+
+/// Whether a name matches a pattern in which `*` stands for any characters, or none.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == name };
+    // As in a shell: hidden files, and the `..data` of a mounted ConfigMap, have to be asked for by their dot.
+    if prefix.is_empty() && name.starts_with('.') {
+        return false;
+    }
+    let Some(mut name) = name.strip_prefix(prefix) else { return false };
+    let mut parts = rest.split('*').collect::<Vec<_>>();
+    let suffix = parts.pop().unwrap_or_default();
+    // The first place of each part is the best one: it leaves the most to the parts behind it.
+    for part in parts {
+        let Some(at) = name.find(part) else { return false };
+        name = &name[at + part.len()..];
+    }
+    name.ends_with(suffix)
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub(super) fn new(base_dir: &Path, written: &str) -> Result<Self, &'static str> {
+        let (dir, name) = written.rsplit_once('/').map_or(("", written), |(dir, name)| (dir, name));
+        match (dir.contains('*'), name.contains('*')) {
+            (true, _) => Err("'*' can stand in the last part of a path only"),
+            (false, _) if name.is_empty() => Err("it names no file"),
+            (false, false) => Ok(Self::File(resolve(base_dir, written))),
+            // The root directory loses its name in the split.
+            (false, true) if written.starts_with('/') && dir.is_empty() => {
+                Ok(Self::Files { dir: PathBuf::from("/"), name: name.to_owned() })
+            }
+            (false, true) => Ok(Self::Files { dir: resolve(base_dir, dir), name: name.to_owned() }),
+        }
+    }
+
+    /// The files, by name. A file without a `*` is named whether it is there or not.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let (dir, pattern) = match self {
+            Self::File(path) => return Ok(vec![path.clone()]),
+            Self::Files { dir, name } => (dir, name),
+        };
+        let entries = match fs::read_dir(self.dir().unwrap_or(dir)) {
+            Ok(entries) => entries,
+            // Nothing matches in a directory that is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let path = dir.join(&name);
+            // Directories and pipes are no files to read; what cannot be looked at is named, so that reading it says why.
+            if matches(pattern, &name.to_string_lossy()) && fs::metadata(&path).map_or(true, |meta| meta.is_file()) {
+                files.push(path);
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// The directory whose files match, if this is a pattern.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::File(_) => None,
+            Self::Files { dir, .. } if dir.as_os_str().is_empty() => Some(Path::new(".")),
+            Self::Files { dir, .. } => Some(dir),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters_or_none() {
+        for (pattern, name) in [
+            ("*.yaml", "churn.yaml"),
+            ("churn*.yaml", "churn.yaml"),
+            ("a*b*c", "a-b-b-c"),
+            ("*a*", "a"),
+            ("**", "x"),
+            (".*", ".hidden"),
+            ("ü*ß", "üß"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("*.yaml", "churn.yml"),
+            ("*.yaml", ".hidden.yaml"),
+            ("*.yaml", "churn.yaml.bak"),
+            ("ab*ba", "aba"),
+            ("a*b*c", "acb"),
+            ("churn.yaml", "churn2yaml"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn patterns_start_at_the_base_directory() {
+        let files = |dir: &str, name: &str| Pattern::Files { dir: dir.into(), name: name.into() };
+        let new = |base: &str, written| Pattern::new(Path::new(base), written);
+        assert_eq!(new("/etc/larder", "f/*.yaml"), Ok(files("/etc/larder/f", "*.yaml")));
+        assert_eq!(new("/etc/larder", "/f/*.yaml"), Ok(files("/f", "*.yaml")));
+        assert_eq!(new("/etc/larder", "/*.yaml"), Ok(files("/", "*.yaml")));
+        assert_eq!(new("/etc/larder", "a.yaml"), Ok(Pattern::File("/etc/larder/a.yaml".into())));
+        assert_eq!(new(".", "f/a.yaml"), Ok(Pattern::File("f/a.yaml".into())));
+        assert_eq!(new(".", "*.yaml"), Ok(files("", "*.yaml")));
+        assert!(new(".", "*/a.yaml").is_err());
+        assert!(new(".", "f/").is_err());
+        assert!(new(".", "").is_err());
+    }
+}

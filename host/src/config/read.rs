@@ -1,0 +1,315 @@
+//! A file's text, section by section, to a [`Config`].
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use larder_model::{
+    codec::{KeyVersion, ROW_BYTES_MAX},
+    yaml::{Located, Node, Problems, Tree, nearest, parse},
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, Environment, LogConfig, SyncConfig, environment, foreign,
+    patterns::{Pattern, resolve},
+    section::Section,
+};
+use crate::telemetry::LogFormat;
+use crate::{
+    http::{HttpConfig, HttpLimits},
+    serving::TtlPolicy,
+    store::{HotCacheConfig, StoreConfig},
+    sync::SyncLimits,
+};
+
+/// Feast's feature server listens there.
+const PORT: u16 = 6566;
+const METRICS_PORT: u16 = 9566;
+const PROJECT: &str = "default";
+const FEATURES: &str = "features/*.yaml";
+const DATA_DIR: &str = "data/store";
+const ADMIN_SOCKET: &str = "admin.sock";
+
+const WORKERS_MAX: usize = 256;
+const PROJECT_CHARS_MAX: usize = 200;
+
+/// The levels, most important first.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// Timeouts that are shorter cut off healthy clients, and longer ones are none.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Reads a configuration; none when an error was noted.
+pub(super) fn read(
+    file_name: &str,
+    base_dir: &Path,
+    text: &str,
+    env: Environment<'_>,
+    problems: &Problems,
+) -> Option<Config> {
+    let before = problems.error_count();
+    let mut root = parse(file_name, text, problems)?;
+    // A file of comments, or an empty one, leaves everything at its default.
+    if root.tree == Tree::Null {
+        root.tree = Tree::Map(Vec::new());
+    }
+    if let Tree::Map(entries) = &mut root.tree {
+        foreign::refuse(file_name, entries, problems);
+        environment::overlay(entries, env);
+    }
+
+    let mut top = Section::top(&root, problems);
+    let project = project(&mut top);
+    let key_version = key_version(&mut top);
+    let features = features(&mut top, base_dir);
+    let http = server(top.section("server"), base_dir);
+    let metrics_listen = metrics(top.section("metrics"), &http);
+    let store = store(top.section("store"), base_dir);
+    let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
+    let ttl = serving(top.section("serving"), text);
+    let mut sync = sync(top.section("sync"));
+    sync.reload_every = reload(top.section("reload"), sync.reload_every);
+    let log = log(top.section("log"));
+    top.finish();
+
+    let config = Config {
+        file: PathBuf::from(file_name),
+        base_dir: base_dir.to_path_buf(),
+        project,
+        key_version,
+        features,
+        http,
+        metrics_listen,
+        admin_socket,
+        store,
+        ttl,
+        sync,
+        log,
+    };
+    (problems.error_count() == before).then_some(config)
+}
+
+/// The name stands in metrics and in the names of Feast's tables.
+fn project(top: &mut Section<'_>) -> String {
+    let Some(name) = top.text("project") else { return PROJECT.to_owned() };
+    let letters = name.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let starts = name.value.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !(letters && starts && name.value.len() <= PROJECT_CHARS_MAX) {
+        let help = format!("letters, digits, '_' and '-', at most {PROJECT_CHARS_MAX}, a letter or digit first");
+        top.error(&name.at, format!("'project' is '{}', which is not a valid name", name.value), help);
+    }
+    name.value
+}
+
+fn key_version(top: &mut Section<'_>) -> KeyVersion {
+    let Some(number) = top.int("entity_key_version", i64::MIN..=i64::MAX) else { return KeyVersion::default() };
+    KeyVersion::from_number(number.value).unwrap_or_else(|| {
+        let help = "as 'entity_key_serialization_version' in Feast's feature_store.yaml".to_owned();
+        top.error(&number.at, format!("'entity_key_version' is {}, and has to be 3 or 2", number.value), help);
+        KeyVersion::default()
+    })
+}
+
+fn features(top: &mut Section<'_>, base_dir: &Path) -> Vec<Located<String>> {
+    let Some(node) = top.get("features") else {
+        return vec![Located { value: FEATURES.to_owned(), at: top.at().clone() }];
+    };
+    if node.tree == Tree::List(Vec::new()) {
+        top.error(&node.at, "'features' names no file", format!("for example [{FEATURES}]"));
+    }
+    let patterns = top.texts("features");
+    for pattern in &patterns {
+        if let Err(why) = Pattern::new(base_dir, &pattern.value) {
+            top.error(&pattern.at, format!("'features' has '{}': {why}", pattern.value), None);
+        }
+    }
+    patterns
+}
+
+fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
+    let listen = section.address("listen", loopback(PORT));
+    let insecure = section.bool("insecure", false);
+    section.check_reach("listen", &listen, insecure);
+    let unix_socket = if is_off(&mut section, "unix_socket") { None } else { section.path("unix_socket", base_dir) };
+    if let Some(socket) = &unix_socket {
+        section.check_socket("unix_socket", socket);
+    }
+    let workers = workers(&mut section);
+    let limits = limits(section.section("server.limits"));
+    section.finish();
+    HttpConfig { listen: listen.value, unix_socket: unix_socket.map(|socket| socket.value), insecure, workers, limits }
+}
+
+fn workers(section: &mut Section<'_>) -> usize {
+    let auto = || thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let at_most = |count: &usize| (1..=WORKERS_MAX).contains(count);
+    let Some(node) = section.get("workers") else { return auto() };
+    let written = match &node.tree {
+        Tree::Text(word) if word == "auto" => Some(auto()),
+        Tree::Int(count) => usize::try_from(*count).ok().filter(at_most),
+        _ => None,
+    };
+    written.unwrap_or_else(|| {
+        section.error(&node.at, format!("'workers' has to be auto, or a number within 1 and {WORKERS_MAX}"), None);
+        auto()
+    })
+}
+
+fn limits(mut section: Section<'_>) -> HttpLimits {
+    let default = HttpLimits::default();
+    let limits = HttpLimits {
+        connections_max: section.count("connections_max", 1..=1_000_000, default.connections_max),
+        header_timeout: section.duration("header_timeout", TIMEOUT_MIN..=HOUR, default.header_timeout),
+        body_timeout: section.duration("body_timeout", TIMEOUT_MIN..=HOUR, default.body_timeout),
+        write_timeout: section.duration("write_timeout", TIMEOUT_MIN..=HOUR, default.write_timeout),
+        body_bytes_max: memory(section.bytes("body_bytes_max", 1_024..=1_024 * MIB, default.body_bytes_max as u64)),
+        rows_max: section.count("rows_max", 1..=1_000_000, default.rows_max),
+        features_max: section.count("features_max", 1..=100_000, default.features_max),
+        values_max: section.count("values_max", 1..=100_000_000, default.values_max),
+        // Zero: requests under way are dropped at once.
+        drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
+    };
+    section.finish();
+    limits
+}
+
+fn metrics(mut section: Section<'_>, http: &HttpConfig) -> Option<SocketAddr> {
+    let off = is_off(&mut section, "listen");
+    let listen = if off { None } else { Some(section.address("listen", loopback(METRICS_PORT))) };
+    let insecure = section.bool("insecure", false);
+    if let Some(listen) = &listen {
+        section.check_reach("listen", listen, insecure);
+        // Port 0 is a free port, another one each time.
+        if listen.value == http.listen && listen.value.port() != 0 {
+            section.error(
+                &listen.at,
+                format!("'listen' is {}, as in 'server'", listen.value),
+                "take another port".to_owned(),
+            );
+        }
+    }
+    section.finish();
+    listen.map(|listen| listen.value)
+}
+
+fn store(mut section: Section<'_>, base_dir: &Path) -> StoreConfig {
+    let data_dir = section.path("data_dir", base_dir).map(|path| path.value);
+    let default = StoreConfig::new(data_dir.unwrap_or_else(|| resolve(base_dir, DATA_DIR)));
+    // Fewer pages than these and every lookup goes to disk more than once.
+    let page_cache = section.bytes("page_cache", MIB..=TIB, default.page_cache_bytes_max as u64);
+    let hot_cache = section.bytes("hot_cache", 0..=TIB, default.hot.bytes_max);
+    section.finish();
+    StoreConfig { page_cache_bytes_max: memory(page_cache), hot: HotCacheConfig { bytes_max: hot_cache }, ..default }
+}
+
+fn admin(mut section: Section<'_>, base_dir: &Path, store: &StoreConfig, http: &HttpConfig) -> PathBuf {
+    let beside_store = Located { value: store.data_dir.join(ADMIN_SOCKET), at: section.at().clone() };
+    let socket = section.path("socket", base_dir).unwrap_or(beside_store);
+    section.check_socket("socket", &socket);
+    if http.unix_socket.as_ref() == Some(&socket.value) {
+        section.error(&socket.at, "'socket' is the server's 'unix_socket'", "take another path".to_owned());
+    }
+    section.finish();
+    socket.value
+}
+
+fn serving(mut section: Section<'_>, text: &str) -> TtlPolicy {
+    const WORDS: [(&str, TtlPolicy); 3] =
+        [("mark", TtlPolicy::Mark), ("null", TtlPolicy::Null), ("ignore", TtlPolicy::Ignore)];
+    let ttl = match section.get_or_null("ttl") {
+        Some(node) if node.tree == Tree::Null => {
+            // YAML reads the word null as nothing. A key that was left empty, by a template without a value for
+            // instance, reads alike, and must not withhold values.
+            if !stands_at(text, node, "null") {
+                section.error(&node.at, "'ttl' is empty, expected one of mark, null, ignore", None);
+            }
+            Some(TtlPolicy::Null)
+        }
+        _ => section.word("ttl", &WORDS),
+    };
+    section.finish();
+    ttl.unwrap_or_default()
+}
+
+fn sync(mut section: Section<'_>) -> SyncConfig {
+    let default = SyncConfig::default();
+    let config = SyncConfig {
+        on_start: section.bool("on_start", default.on_start),
+        limits: SyncLimits {
+            commit_rows: section.count("commit_rows", 1..=16_777_216, default.limits.commit_rows),
+            // One row has to fit.
+            commit_bytes: memory(section.bytes(
+                "commit_bytes",
+                ROW_BYTES_MAX as u64..=4_096 * MIB,
+                default.limits.commit_bytes as u64,
+            )),
+        },
+        ..default
+    };
+    section.finish();
+    config
+}
+
+fn reload(mut section: Section<'_>, default: Duration) -> Duration {
+    let every = section.duration("every", Duration::ZERO..=HOUR, default);
+    section.finish();
+    every
+}
+
+fn log(mut section: Section<'_>) -> LogConfig {
+    let default = LogConfig::default();
+    let level = section.text("level");
+    if let Some(level) = &level
+        && let Err((why, help)) = check_filter(&level.value)
+    {
+        section.error(&level.at, format!("'level' is '{}': {why}", level.value), help);
+    }
+    let format = section.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    section.finish();
+    LogConfig { level: level.map_or(default.level, |level| level.value), format: format.unwrap_or(default.format) }
+}
+
+/// Checks a level or a filter. The filter's own parser takes a mistyped level for the name of a module, all of whose
+/// lines are then logged and nobody else's: so a word alone has to be a level.
+fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    for directive in filter.split(',').map(str::trim) {
+        if !directive.contains(['=', '[', ']', '{', '}']) && !is_level(directive) {
+            let levels = LEVELS.join(", ");
+            let help = nearest(directive, LEVELS).unwrap_or_else(|| "for example info,larder::sync=debug".to_owned());
+            return Err((format!("expected one of {levels}, or a filter of module=level"), Some(help)));
+        }
+    }
+    EnvFilter::try_new(filter).map(|_| ()).map_err(|error| (error.to_string(), None))
+}
+
+/// Whether a key has the word off.
+fn is_off(section: &mut Section<'_>, key: &'static str) -> bool {
+    section.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
+}
+
+/// Whether a value was written as this word.
+fn stands_at(text: &str, node: &Node, word: &str) -> bool {
+    let place = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
+    let line = place(node.at.line).and_then(|line| text.lines().nth(line));
+    let (Some(line), Some(column)) = (line, place(node.at.column)) else { return false };
+    let written: String = line.chars().skip(column).collect();
+    written.starts_with(word)
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Bytes of memory, as the machine counts them; its address space ends before larger ones.
+fn memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

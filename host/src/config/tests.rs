@@ -1,0 +1,74 @@
+//! Texts and files in, configurations or all their mistakes out.
+//!
+//! * [`text`]: what a file can say, and every mistake in it;
+//! * [`environment`]: variables over the file;
+//! * [`files`]: the configuration on disk, and the definitions that it names;
+//! * [`shipped`]: the files in `configs/`.
+
+mod environment;
+mod files;
+mod shipped;
+mod text;
+
+use std::path::Path;
+
+use expect_test::Expect;
+use larder_model::yaml::{Problem, Problems};
+
+use super::Config;
+
+const BASE: &str = "/etc/larder";
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let problems = Problems::default();
+    match Config::parse("larder.yaml", Path::new(BASE), text, &env, &problems) {
+        Some(config) => {
+            assert!(problems.into_sorted().is_empty(), "a configuration beside problems");
+            Ok(config)
+        }
+        None => Err(problems.into_sorted()),
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn parse(text: &str) -> Config {
+    parse_with(text, &[]).unwrap_or_else(|problems| panic!("{text}: {}", lines(&problems)))
+}
+
+/// Reads a file that has mistakes and compares the messages.
+#[track_caller]
+fn check(text: &str, expected: Expect) {
+    check_with(text, &[], expected);
+}
+
+#[track_caller]
+fn check_with(text: &str, env: &[(&str, &str)], expected: Expect) {
+    let problems = parse_with(text, env).expect_err("no mistake was found");
+    expected.assert_eq(&lines(&problems));
+}
+
+/// Where the two listeners are.
+fn sockets(config: &Config) -> (String, String) {
+    (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
+}
+
+/// A configuration without the places in it.
+fn comparable(config: Config) -> String {
+    let features: Vec<String> = config.features.iter().map(|written| written.value.clone()).collect();
+    format!("{features:?} {:?}", Config { features: Vec::new(), ..config })
+}
+
+/// A line within sections.
+fn nested(path: &[&str], line: &str) -> String {
+    let sections = path.iter().enumerate().map(|(depth, key)| format!("{}{key}:\n", "  ".repeat(depth)));
+    sections.collect::<String>() + &"  ".repeat(path.len()) + line + "\n"
+}

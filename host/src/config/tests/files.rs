@@ -1,0 +1,154 @@
+//! Files on disk: the configuration, and the definitions that it names.
+
+use std::{fs, os::unix::fs::symlink};
+
+use expect_test::{Expect, expect};
+
+use super::{lines, no_env};
+use crate::config::{Config, ConfigError, load_definitions, watched_files};
+
+/// Files of a temporary directory.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn load(dir: &tempfile::TempDir) -> Config {
+    Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap()
+}
+
+/// The definitions of a directory, or its problems; either without the directory's name.
+#[track_caller]
+fn check_definitions(dir: &tempfile::TempDir, expected: Expect) {
+    let found = match load_definitions(&load(dir)) {
+        Ok(loaded) => {
+            let views: Vec<&str> = loaded.catalog.views().iter().map(|view| &*view.name).collect();
+            let files: Vec<String> = loaded.files.iter().map(|path| path.display().to_string()).collect();
+            format!("views: {}\nfiles: {}\n{}", views.join(", "), files.join(" "), lines(&loaded.warnings))
+        }
+        Err(error) => error.to_string(),
+    };
+    expected.assert_eq(&found.replace(&dir.path().display().to_string(), "DIR"));
+}
+
+const ENTITY: &str = "entities: [{name: user_id, type: Int64}]\n";
+
+fn view(name: &str) -> String {
+    format!("feature_views: [{{name: {name}, entities: [user_id], features: [{{name: f, type: Int64}}]}}]\n")
+}
+
+#[test]
+fn a_missing_file_is_an_error_that_names_it() {
+    let dir = directory(&[]);
+    let path = dir.path().join("larder.yaml");
+    let error = Config::load(&path, &no_env).unwrap_err();
+    assert!(matches!(&error, ConfigError::Io { path: named, .. } if *named == path));
+    assert!(error.to_string().starts_with(&format!("cannot read {}: No such file", path.display())), "{error}");
+}
+
+#[test]
+fn a_file_with_mistakes_is_an_error_with_one_line_for_each() {
+    let dir = directory(&[("larder.yaml", "a: 1\nb: 2\n")]);
+    let error = Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap_err();
+    assert_eq!(error.to_string().lines().count(), 2);
+    assert!(error.to_string().starts_with(&format!("{}/larder.yaml:1:1: error: ", dir.path().display())));
+}
+
+#[test]
+fn definitions_come_from_all_files_that_match() {
+    let dir = directory(&[
+        ("larder.yaml", "features: ['*.yaml', features/*.yaml, features/b_*, more/c.yaml]\n"),
+        ("entities.yaml", ENTITY),
+        ("features/b_b.yaml", &view("b_b")),
+        ("features/a_a.yaml", &view("a_a")),
+        ("features/.hidden.yaml", "nonsense"),
+        ("features/readme.md", "nonsense"),
+        ("features/sub.yaml/deep.yaml", "nonsense"),
+        ("more/c.yaml", &view("c_c")),
+        ("more/d.yaml", "nonsense"),
+    ]);
+    check_definitions(
+        &dir,
+        expect![[r#"
+        views: a_a, b_b, c_c
+        files: DIR/entities.yaml DIR/features/a_a.yaml DIR/features/b_b.yaml DIR/more/c.yaml
+    "#]],
+    );
+    let watched: Vec<String> = watched_files(&load(&dir))
+        .iter()
+        .map(|path| path.strip_prefix(dir.path()).unwrap().display().to_string())
+        .collect();
+    let files = ["larder.yaml", "entities.yaml", "features/a_a.yaml", "features/b_b.yaml", "more/c.yaml"];
+    assert_eq!(watched, [&files[..], &["", "features"]].concat());
+}
+
+#[test]
+fn a_link_to_a_definition_is_one() {
+    // A mounted ConfigMap: the file is a link through a hidden directory.
+    let dir = directory(&[("larder.yaml", ""), ("features/..data/a.yaml", &format!("{ENTITY}{}", view("a_a")))]);
+    symlink("..data/a.yaml", dir.path().join("features/a.yaml")).unwrap();
+    check_definitions(
+        &dir,
+        expect![[r#"
+        views: a_a
+        files: DIR/features/a.yaml
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_definitions_is_told_at_once() {
+    let dir = directory(&[
+        (
+            "larder.yaml",
+            "features:\n  - features/*.yaml\n  - more/*.yaml\n  - absent/*.yaml\n  - lost.yaml\n  - more\n  - link*\n",
+        ),
+        ("features/a.yaml", &format!("{ENTITY}{}", view("a"))),
+        ("features/b.yaml", "feature_views: [{name: b_b, entities: [user], features: []}]\n"),
+        ("features/c.yaml", "entities: [\n"),
+        ("more/readme.md", ""),
+    ]);
+    fs::write(dir.path().join("features/d.yaml"), b"\xff").unwrap();
+    symlink("nowhere", dir.path().join("link")).unwrap();
+    check_definitions(
+        &dir,
+        expect![[r#"
+        DIR/features/a.yaml:2:24: warning: feature view 'a' is not named <domain>_<feature> (for example customer_behavior)
+        DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
+        DIR/features/b.yaml:1:40: error: there is no entity 'user' (did you mean 'user_id'?)
+        DIR/features/c.yaml:1:11: error: unclosed bracket '['
+        DIR/larder.yaml:2:5: error: features: cannot read DIR/features/d.yaml: stream did not contain valid UTF-8
+        DIR/larder.yaml:3:5: error: features: 'more/*.yaml' matches no file (looked in DIR/more)
+        DIR/larder.yaml:4:5: error: features: 'absent/*.yaml' matches no file (looked in DIR/absent)
+        DIR/larder.yaml:5:5: error: features: cannot read DIR/lost.yaml: No such file or directory (os error 2)
+        DIR/larder.yaml:6:5: error: features: cannot read DIR/more: Is a directory (os error 21) (end it with '/*.yaml')
+        DIR/larder.yaml:7:5: error: features: cannot read DIR/link: No such file or directory (os error 2)"#]],
+    );
+    // A file that is named is looked at before it is there.
+    assert!(watched_files(&load(&dir)).contains(&dir.path().join("lost.yaml")));
+}
+
+#[test]
+fn warnings_do_not_hinder() {
+    let dir = directory(&[("larder.yaml", ""), ("features/a.yaml", &format!("{ENTITY}{}", view("a")))]);
+    check_definitions(
+        &dir,
+        expect![[r#"
+        views: a
+        files: DIR/features/a.yaml
+        DIR/features/a.yaml:2:24: warning: feature view 'a' is not named <domain>_<feature> (for example customer_behavior)"#]],
+    );
+}
+
+#[test]
+fn without_definitions_there_is_nothing_to_serve() {
+    check_definitions(
+        &directory(&[("larder.yaml", "")]),
+        expect!["DIR/larder.yaml:1:1: error: features: 'features/*.yaml' matches no file (looked in DIR/features)"],
+    );
+}

@@ -1,0 +1,303 @@
+//! Values and mistakes in the text of a file.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use expect_test::expect;
+use larder_model::codec::KeyVersion;
+
+use super::{BASE, check, comparable, lines, nested, parse, parse_with, sockets};
+use crate::{
+    config::{LogConfig, SyncConfig},
+    http::HttpLimits,
+    serving::TtlPolicy,
+    store::StoreConfig,
+    sync::SyncLimits,
+    telemetry::LogFormat,
+};
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = parse("# nothing\n");
+    assert_eq!(config.file, Path::new("larder.yaml"));
+    assert_eq!(config.base_dir, Path::new(BASE));
+    assert_eq!(config.project, "default");
+    assert_eq!(config.key_version, KeyVersion::V3);
+    assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["features/*.yaml"]);
+    assert_eq!(sockets(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
+    assert_eq!((config.http.unix_socket.as_deref(), config.http.insecure), (None, false));
+    assert!((1..=256).contains(&config.http.workers));
+    assert_eq!(config.http.limits, HttpLimits::default());
+    assert_eq!(config.admin_socket, Path::new("/etc/larder/data/store/admin.sock"));
+    let store = StoreConfig::new("/etc/larder/data/store");
+    assert_eq!(config.store.data_dir, store.data_dir);
+    assert_eq!(config.store.page_cache_bytes_max, store.page_cache_bytes_max);
+    assert_eq!(config.store.hot.bytes_max, store.hot.bytes_max);
+    assert_eq!(config.ttl, TtlPolicy::Mark);
+    assert!(config.sync.on_start);
+    assert_eq!(config.sync.limits.commit_rows, SyncLimits::default().commit_rows);
+    assert_eq!(config.sync.limits.commit_bytes, SyncLimits::default().commit_bytes);
+    assert_eq!(config.sync.reload_every, Duration::from_secs(1));
+    assert_eq!(config.log, LogConfig { level: "info".into(), format: LogFormat::Text });
+}
+
+#[test]
+fn sections_that_are_empty_count_as_absent() {
+    let text = "project:\nserver:\nmetrics: {}\nadmin: ~\nlog: {level: ~}\n";
+    assert_eq!(comparable(parse(text)), comparable(parse("")));
+}
+
+#[test]
+fn every_key_takes_effect() {
+    let config = parse(
+        "project: churn\nentity_key_version: 2\nfeatures: [a.yaml, 'f/*.yaml']\n\
+         server:\n  listen: '[::1]:1'\n  unix_socket: run/larder.sock\n  insecure: true\n  workers: 3\n  limits:\n    \
+         connections_max: 1\n    header_timeout: 2s\n    body_timeout: 3s\n    write_timeout: 4s\n    \
+         body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_timeout: 9s\n\
+         metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
+         store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0}\nserving: {ttl: ignore}\n\
+         sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB}\nreload: {every: 0}\n\
+         log: {level: 'warn,larder::sync=debug', format: json}\n",
+    );
+    assert_eq!((&*config.project, config.key_version), ("churn", KeyVersion::V2));
+    assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["a.yaml", "f/*.yaml"]);
+    assert_eq!(sockets(&config), ("[::1]:1".into(), "127.0.0.1:2".into()));
+    assert_eq!(config.http.unix_socket, Some(PathBuf::from("/etc/larder/run/larder.sock")));
+    assert_eq!((config.http.insecure, config.http.workers), (true, 3));
+    let seconds = Duration::from_secs;
+    let limits = HttpLimits {
+        connections_max: 1,
+        header_timeout: seconds(2),
+        body_timeout: seconds(3),
+        write_timeout: seconds(4),
+        body_bytes_max: 5 * 1_024,
+        rows_max: 6,
+        features_max: 7,
+        values_max: 8,
+        drain_timeout: seconds(9),
+    };
+    assert_eq!(config.http.limits, limits);
+    assert_eq!(config.admin_socket, Path::new("/run/admin.sock"));
+    assert_eq!(config.store.data_dir, Path::new("/var/lib/larder"));
+    assert_eq!((config.store.page_cache_bytes_max, config.store.hot.bytes_max), (3 << 20, 0));
+    assert_eq!(config.ttl, TtlPolicy::Ignore);
+    let SyncConfig { on_start, limits, reload_every } = config.sync;
+    assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
+    assert_eq!(reload_every, Duration::ZERO);
+    assert_eq!(config.log, LogConfig { level: "warn,larder::sync=debug".into(), format: LogFormat::Json });
+}
+
+#[test]
+fn the_admin_socket_lies_beside_the_store() {
+    let config = parse("store: {data_dir: /var/lib/larder}\n");
+    assert_eq!(config.admin_socket, Path::new("/var/lib/larder/admin.sock"));
+}
+
+#[test]
+fn sockets_can_be_turned_off() {
+    let config = parse("server: {unix_socket: off}\nmetrics: {listen: off}\n");
+    assert_eq!((config.http.unix_socket, config.metrics_listen), (None, None));
+}
+
+#[test]
+fn the_word_null_is_a_ttl_policy_and_an_empty_value_is_not() {
+    for text in ["serving: {ttl: null}\n", "serving:\n  ttl: null # withheld\n", "serving: {ttl: 'null'}\n"] {
+        assert_eq!(parse(text).ttl, TtlPolicy::Null, "{text}");
+    }
+    let expected = "larder.yaml:2:6: error: serving: 'ttl' is empty, expected one of mark, null, ignore";
+    for text in ["serving:\n  ttl:\n", "serving:\n  ttl:   # null\nproject: null\n"] {
+        assert_eq!(lines(&parse_with(text, &[]).unwrap_err()), expected);
+    }
+    check(
+        "serving: {ttl: marc}\n",
+        expect![
+            "larder.yaml:1:16: error: serving: 'ttl' is 'marc', expected one of mark, null, ignore (did you mean 'mark'?)"
+        ],
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_place() {
+    check(
+        "projct: churn\nentity_key_version: 1\nfeatures: []\n\
+         server:\n  listen: localhost:6566\n  worker: 2\n  workers: 0\n  unix_socket: ''\n  limits:\n    rows_max: 0\n    \
+         header_timeout: 75\n    body_bytes_max: 4 M\n    row_max: 3\n\
+         metrics: on\nadmin: {socket: 3}\n\
+         store: {data_dir: [a], page_cache: 1KiB}\nserving: {ttl: 3}\nsync: {on_start: yes, every: 3s}\n\
+         reload: {every: 2h}\nlog: {level: inof, format: yaml}\n",
+        expect![[r#"
+            larder.yaml:1:1: error: configuration: unknown key 'projct' (did you mean 'project'?)
+            larder.yaml:2:21: error: configuration: 'entity_key_version' is 1, and has to be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
+            larder.yaml:3:11: error: configuration: 'features' names no file (for example [features/*.yaml])
+            larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
+            larder.yaml:6:3: error: server: unknown key 'worker' (did you mean 'workers'?)
+            larder.yaml:7:12: error: server: 'workers' has to be auto, or a number within 1 and 256
+            larder.yaml:8:16: error: server: 'unix_socket' is empty
+            larder.yaml:10:15: error: server.limits: 'rows_max' is 0, and has to lie within 1 and 1000000
+            larder.yaml:11:21: error: server.limits: 'header_timeout' needs a unit (write for example 75s or 75d)
+            larder.yaml:12:21: error: server.limits: 'body_bytes_max' has to be a number of bytes such as 256MiB, got text
+            larder.yaml:13:5: error: server.limits: unknown key 'row_max' (did you mean 'rows_max'?)
+            larder.yaml:14:10: error: metrics: expected a mapping, got text
+            larder.yaml:15:17: error: admin: 'socket' has to be text, got a whole number
+            larder.yaml:16:19: error: store: 'data_dir' has to be text, got a list
+            larder.yaml:16:36: error: store: 'page_cache' is 1KiB, and has to lie within 1MiB and 1TiB
+            larder.yaml:17:16: error: serving: 'ttl' has to be text, got a whole number
+            larder.yaml:18:18: error: sync: 'on_start' has to be true or false, got text
+            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes)
+            larder.yaml:19:17: error: reload: 'every' is 2h, and has to lie within 0 and 1h
+            larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
+            larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],
+    );
+    check("- a\n", expect!["larder.yaml:1:1: error: configuration: expected a mapping, got a list"]);
+    check("project: [\n", expect!["larder.yaml:1:10: error: unclosed bracket '['"]);
+}
+
+#[test]
+fn addresses_are_numbers_with_a_port_and_the_message_says_what_to_write() {
+    let addresses = [
+        "6566",
+        "127.0.0.1",
+        "'::1'",
+        "':6566'",
+        "'localhost:6566'",
+        "'*:6566'",
+        "larder.svc:6566",
+        "127.0.0.1:65536",
+        "true",
+    ];
+    let complaint = |address: &str| {
+        let problems = parse_with(&format!("server: {{listen: {address}}}\n"), &[]).unwrap_err();
+        lines(&problems).replace("larder.yaml:1:18: error: server: ", "")
+    };
+    expect![[r#"
+        'listen' is '6566', expected an IP address and a port (add the address: 127.0.0.1:6566)
+        'listen' is '127.0.0.1', expected an IP address and a port (add a port: 127.0.0.1:6566)
+        'listen' is '::1', expected an IP address and a port (add a port: [::1]:6566)
+        'listen' is ':6566', expected an IP address and a port (write 127.0.0.1:6566)
+        'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
+        'listen' is '*:6566', expected an IP address and a port (write 0.0.0.0:6566)
+        'listen' is 'larder.svc:6566', expected an IP address and a port (names are not looked up: write the number)
+        'listen' is '127.0.0.1:65536', expected an IP address and a port (for example 127.0.0.1:6566, or [::1]:6566)
+        'listen' has to be an address, got true or false (for example 127.0.0.1:6566, or [::1]:6566)"#]]
+    .assert_eq(&addresses.map(complaint).join("\n"));
+}
+
+#[test]
+fn an_address_that_others_reach_needs_to_be_meant() {
+    for address in ["0.0.0.0:1", "10.0.0.1:1", "'[::]:1'", "'[::ffff:10.0.0.1]:1'"] {
+        for section in ["server", "metrics"] {
+            let problems = parse_with(&format!("{section}: {{listen: {address}}}\n"), &[]).unwrap_err();
+            assert!(problems[0].message.contains("where other machines reach it"), "{}", problems[0]);
+            let meant = format!("{section}: {{listen: {address}, insecure: true}}\n");
+            assert!(parse_with(&meant, &[]).is_ok(), "{meant}");
+        }
+    }
+    for address in ["127.0.0.1:1", "127.1.2.3:1", "'[::1]:1'", "'[::ffff:127.0.0.1]:1'"] {
+        assert!(parse_with(&format!("server: {{listen: {address}}}\n"), &[]).is_ok(), "{address}");
+    }
+    // Leave for one listener is none for the other.
+    check(
+        "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
+        expect![
+            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, where other machines reach it unencrypted and without a password (listen on 127.0.0.1:2, or add 'insecure: true' beside it if everyone in that network may read everything; TLS comes later)"
+        ],
+    );
+}
+
+#[test]
+fn two_listeners_need_two_places() {
+    check(
+        "server: {listen: 127.0.0.1:1, unix_socket: a.sock}\nmetrics: {listen: 127.0.0.1:1}\nadmin: {socket: a.sock}\n",
+        expect![[r#"
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, as in 'server' (take another port)
+            larder.yaml:3:17: error: admin: 'socket' is the server's 'unix_socket' (take another path)"#]],
+    );
+    parse("server: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n");
+}
+
+#[test]
+fn a_socket_path_has_to_fit_into_an_address() {
+    let path = |length: usize| format!("/{}", "s".repeat(length - 1));
+    parse(&format!("server: {{unix_socket: {}}}\nadmin: {{socket: {}}}\n", path(107), path(106)));
+    check(
+        &format!("server: {{unix_socket: {}}}\nstore: {{data_dir: {}}}\n", path(108), path(98)),
+        expect![[r#"
+        larder.yaml:1:1: error: admin: 'socket' is 109 bytes long with its directory, and a socket's path can have 107 (set 'socket' to a shorter path, such as /run/larder.sock)
+        larder.yaml:1:23: error: server: 'unix_socket' is 108 bytes long with its directory, and a socket's path can have 107 (set 'unix_socket' to a shorter path, such as /run/larder.sock)"#]],
+    );
+}
+
+#[test]
+fn every_bound_is_obeyed_and_can_be_broken() {
+    for (path, key, inside, outside) in [
+        (&["server"][..], "workers", ["1", "256"], ["0", "257"]),
+        (&["server", "limits"], "connections_max", ["1", "1000000"], ["0", "1000001"]),
+        (&["server", "limits"], "header_timeout", ["100ms", "1h"], ["99ms", "3601s"]),
+        (&["server", "limits"], "body_timeout", ["100ms", "1h"], ["0", "3601s"]),
+        (&["server", "limits"], "write_timeout", ["100ms", "1h"], ["0s", "3601s"]),
+        (&["server", "limits"], "body_bytes_max", ["1KiB", "1GiB"], ["1023", "1073741825"]),
+        (&["server", "limits"], "rows_max", ["1", "1000000"], ["0", "1000001"]),
+        (&["server", "limits"], "features_max", ["1", "100000"], ["0", "100001"]),
+        (&["server", "limits"], "values_max", ["1", "100000000"], ["0", "100000001"]),
+        (&["server", "limits"], "drain_timeout", ["0", "1h"], ["-1s", "3601s"]),
+        (&["store"], "page_cache", ["1MiB", "1024GiB"], ["1023KiB", "1025GiB"]),
+        (&["store"], "hot_cache", ["0", "1024GiB"], ["-1", "1025GiB"]),
+        (&["sync"], "commit_rows", ["1", "16777216"], ["0", "16777217"]),
+        (&["sync"], "commit_bytes", ["4MiB", "4GiB"], ["4194303", "4097MiB"]),
+        (&["reload"], "every", ["0", "1h"], ["-1s", "3601s"]),
+        (&[], "entity_key_version", ["2", "3"], ["1", "4"]),
+        (&[], "project", ["a", "A-1_"], ["_a", "a/b"]),
+    ] {
+        for (value, is_inside) in
+            inside.map(|value| (value, true)).into_iter().chain(outside.map(|value| (value, false)))
+        {
+            let text = nested(path, &format!("{key}: {value}"));
+            match parse_with(&text, &[]) {
+                Ok(_) => assert!(is_inside, "{text} was taken"),
+                Err(problems) => {
+                    assert!(!is_inside, "{}", lines(&problems));
+                    assert_eq!(problems.len(), 1, "{}", lines(&problems));
+                    assert!(problems[0].message.contains(&format!("'{key}'")), "{}", problems[0]);
+                }
+            }
+        }
+    }
+    check(
+        "store: {page_cache: 1025KiB, hot_cache: 2048GiB}\n",
+        expect!["larder.yaml:1:41: error: store: 'hot_cache' is 2TiB, and has to lie within 0B and 1TiB"],
+    );
+}
+
+#[test]
+fn a_log_filter_has_to_mean_something() {
+    for level in ["error", "INFO", "larder=debug", "warn,larder::http=trace", "info,larder[sync{view=a}]=debug"] {
+        assert_eq!(parse(&format!("log: {{level: '{level}'}}\n")).log.level, level);
+    }
+    for level in ["inof", "", "info,lader", "larder=loud", "larder=debug,,", "a[b"] {
+        let text = format!("log: {{level: '{level}'}}\n");
+        assert!(parse_with(&text, &[]).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_feast_file_given_by_mistake_is_recognised() {
+    check(
+        "project: churn\nregistry: data/registry.db\nprovider: local\nonline_store:\n  type: sqlite\n  path: data/online.db\n\
+         offline_store:\n  type: file\nentity_key_serialization_version: 3\n",
+        expect![[r#"
+            larder.yaml: error: configuration: this is Feast's feature_store.yaml (Larder has a file of its own, larder.yaml; importing a Feast repository comes separately)
+            larder.yaml:2:1: error: configuration: 'registry' is no key of Larder's (Larder reads definitions from the YAML files under 'features'; a Feast registry is imported separately)
+            larder.yaml:3:1: error: configuration: 'provider' is no key of Larder's (Larder has no providers: leave it out)
+            larder.yaml:4:1: error: configuration: 'online_store' is no key of Larder's (Larder's store is its own: see 'store')
+            larder.yaml:7:1: error: configuration: 'offline_store' is no key of Larder's (each feature view names its Parquet files under 'source')
+            larder.yaml:9:1: error: configuration: 'entity_key_serialization_version' is no key of Larder's (here it is 'entity_key_version')"#]],
+    );
+    check(
+        "port: 6566\nentity: []\n",
+        expect![[r#"
+        larder.yaml:1:1: error: configuration: 'port' is no key of Larder's (write 'server: {listen: <address>:<port>}')
+        larder.yaml:2:1: error: configuration: unknown key 'entity' (did you mean 'entity_key_version'?)"#]],
+    );
+}

@@ -1,0 +1,72 @@
+//! `/v1/catalog`: what is served, for people and tools.
+
+use larder_model::model::{FeatureView, Micros, Rfc3339, Tags};
+use serde_json::{Map, Value, json};
+
+use crate::serving::Snapshot;
+
+/// Everything that a snapshot serves, with how fresh it is. `now` makes ages of times.
+#[must_use]
+pub fn describe_catalog(snapshot: &Snapshot, now: Micros) -> Value {
+    let catalog = snapshot.catalog();
+    let entities = catalog.entities().iter().map(|entity| {
+        json!({
+            "name": &*entity.name, "join_key": &*entity.join_key,
+            "type": larder_model::model::ValueType::Scalar(entity.value_type).to_string(),
+            "description": entity.description, "tags": tags(&entity.tags),
+        })
+    });
+    let views = catalog.views().iter().zip(snapshot.view_ids()).map(|(view, id)| {
+        let status = snapshot.store().status(*id);
+        let freshness = status.as_ref().map(|status| status.freshness).unwrap_or_default();
+        let time = |time: Option<Micros>| time.map(|time| Rfc3339::of(time).as_str().to_owned());
+        let age = |time: Option<Micros>| time.map(|time| now.saturating_sub(time) / 1_000_000);
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
+            "entities": view.entities.iter().map(|name| &**name).collect::<Vec<_>>(),
+            "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
+            "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
+            "source": view.source.as_ref().map(|source| source.path.as_str()),
+            "features": features(view),
+            "rows": status.as_ref().map_or(0, |status| status.rows),
+            "loaded": freshness.last_success.is_some(),
+            "last_success": time(freshness.last_success),
+            "last_success_age_seconds": age(freshness.last_success),
+            "newest_event": time(freshness.newest_event),
+            "newest_event_age_seconds": age(freshness.newest_event),
+        })
+    });
+    let services = catalog.services().iter().map(|service| {
+        let features: Vec<String> = service
+            .projections
+            .iter()
+            .flat_map(|projection| {
+                projection.features.iter().map(move |feature| format!("{}:{feature}", projection.prefix()))
+            })
+            .collect();
+        json!({
+            "name": &*service.name, "description": service.description, "tags": tags(&service.tags),
+            "features": features,
+        })
+    });
+    json!({
+        "project": catalog.project(),
+        "entities": entities.collect::<Vec<_>>(),
+        "feature_views": views.collect::<Vec<_>>(),
+        "feature_services": services.collect::<Vec<_>>(),
+    })
+}
+
+fn features(view: &FeatureView) -> Vec<Value> {
+    let feature = |feature: &larder_model::model::Feature| {
+        json!({
+            "name": &*feature.name, "type": feature.value_type.to_string(),
+            "description": feature.description, "tags": tags(&feature.tags),
+        })
+    };
+    view.features.iter().map(feature).collect()
+}
+
+fn tags(tags: &Tags) -> Value {
+    tags.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
+}

@@ -1,0 +1,59 @@
+//! Where the server listens and what it lets callers do.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The data listener and its bounds.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The TCP address of the data listener.
+    pub listen: SocketAddr,
+    /// A Unix socket that answers like the data listener, if wanted.
+    pub unix_socket: Option<PathBuf>,
+    /// Whether `listen` may be reachable from other machines without TLS. Off: only loopback is bound.
+    pub insecure: bool,
+    /// Threads that answer requests.
+    pub workers: usize,
+    /// Bounds.
+    pub limits: HttpLimits,
+}
+
+/// Bounds on what one caller, or all of them together, may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Open connections; further ones are closed at once.
+    pub connections_max: usize,
+    /// From the start of a connection, or the end of the answer before, to the end of a request's headers. It bounds
+    /// idle connections too: clients with a pool reconnect.
+    pub header_timeout: Duration,
+    /// From the end of the headers to the end of the body.
+    pub body_timeout: Duration,
+    /// From a request's arrival to its answer being taken by the client.
+    pub write_timeout: Duration,
+    /// Bytes of a request's body; beyond: 413.
+    pub body_bytes_max: usize,
+    /// Entity rows in one request; beyond: 413.
+    pub rows_max: usize,
+    /// Features in one request; beyond: 413.
+    pub features_max: usize,
+    /// Values in one answer, rows times columns; beyond: 413.
+    pub values_max: usize,
+    /// How long a stopping server waits for requests under way.
+    pub drain_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            // Longer than the idle time of the load balancers and client pools in common use (60 s).
+            header_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            body_bytes_max: 4 << 20,
+            rows_max: 10_000,
+            features_max: 10_000,
+            values_max: 2_000_000,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}

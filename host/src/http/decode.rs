@@ -1,0 +1,302 @@
+//! A request's JSON to an [`OnlineRequest`], in one pass, borrowing its texts from the body.
+//!
+//! What does not fit is looked at a second time, slowly, to answer as FastAPI does: every mistake with its place.
+
+use std::{borrow::Cow, fmt};
+
+use hyper::StatusCode;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Value, json};
+
+use super::HttpError;
+use crate::serving::{EntityValue, OnlineRequest, Selection};
+
+/// Reads the body of `POST /get-online-features`.
+///
+/// # Errors
+/// Status 422 with FastAPI's body.
+pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
+    let Ok(wire) = serde_json::from_slice::<Wire<'_>>(body) else { return Err(diagnose(body)) };
+    let Some(entities) = wire.entities else { return Err(diagnose(body)) };
+    let selection = match wire.service {
+        // Feast takes an empty name for none.
+        Some(service) if !service.is_empty() => Selection::Service(service),
+        _ => Selection::Features(wire.features),
+    };
+    let (full_feature_names, view_metadata) = (wire.full_feature_names, wire.view_metadata);
+    Ok(OnlineRequest { selection, entities, full_feature_names, view_metadata })
+}
+
+type Columns<'a> = Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>;
+
+#[derive(Default)]
+struct Wire<'a> {
+    entities: Option<Columns<'a>>,
+    service: Option<Cow<'a, str>>,
+    features: Vec<Cow<'a, str>>,
+    full_feature_names: bool,
+    view_metadata: bool,
+}
+
+/// Text that is borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+struct Texts<'a>(Vec<Cow<'a, str>>);
+
+struct EntityColumns<'a>(Columns<'a>);
+
+struct OneValue<'a>(EntityValue<'a>);
+
+struct ManyValues<'a>(Vec<EntityValue<'a>>);
+
+/// A boolean as pydantic takes it: also 0 and 1, and words.
+struct Flag(bool);
+
+macro_rules! visitor {
+    ($visitor:ident, $value:ident, $expecting:literal, { $($body:tt)* }) => {
+        struct $visitor;
+
+        impl<'de> Visitor<'de> for $visitor {
+            type Value = $value<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($expecting)
+            }
+
+            $($body)*
+        }
+    };
+}
+
+visitor!(WireVisitor, Wire, "an object", {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de>, A::Error> {
+        let mut wire = Wire::default();
+        while let Some(Text(key)) = map.next_key()? {
+            match &*key {
+                "entities" => wire.entities = Some(map.next_value::<EntityColumns<'de>>()?.0),
+                "feature_service" => wire.service = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0),
+                "features" => wire.features = map.next_value::<Texts<'de>>()?.0,
+                "full_feature_names" => wire.full_feature_names = map.next_value::<Flag>()?.0,
+                "include_feature_view_version_metadata" => wire.view_metadata = map.next_value::<Flag>()?.0,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(wire)
+    }
+});
+
+visitor!(TextVisitor, Text, "a string", {
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+});
+
+visitor!(TextsVisitor, Texts, "a list of strings", {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Texts<'de>, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(Text(text)) = seq.next_element()? {
+            texts.push(text);
+        }
+        Ok(Texts(texts))
+    }
+});
+
+visitor!(EntityColumnsVisitor, EntityColumns, "an object of lists", {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EntityColumns<'de>, A::Error> {
+        let mut columns: Columns<'de> = Vec::new();
+        while let Some(Text(name)) = map.next_key()? {
+            let ManyValues(values) = map.next_value()?;
+            // As in Python, the last of two equal keys counts, at the place of the first.
+            match columns.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known = values,
+                None => columns.push((name, values)),
+            }
+        }
+        Ok(EntityColumns(columns))
+    }
+});
+
+visitor!(ManyValuesVisitor, ManyValues, "a list", {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ManyValues<'de>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(OneValue(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(ManyValues(values))
+    }
+});
+
+visitor!(OneValueVisitor, OneValue, "a value", {
+    fn visit_unit<E: Error>(self) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Null))
+    }
+
+    fn visit_bool<E: Error>(self, v: bool) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Bool(v)))
+    }
+
+    fn visit_i64<E: Error>(self, v: i64) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Int(v)))
+    }
+
+    fn visit_u64<E: Error>(self, v: u64) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(i64::try_from(v).map_or(EntityValue::Large(v), EntityValue::Int)))
+    }
+
+    fn visit_f64<E: Error>(self, v: f64) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Float(v)))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<OneValue<'de>, E> {
+        Ok(OneValue(EntityValue::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneValue<'de>, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(OneValue(EntityValue::Nested))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OneValue<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(OneValue(EntityValue::Nested))
+    }
+});
+
+macro_rules! deserialize {
+    ($($value:ident by $visitor:ident with $method:ident;)*) => {$(
+        impl<'de> Deserialize<'de> for $value<'de> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.$method($visitor)
+            }
+        }
+    )*};
+}
+
+deserialize! {
+    Wire by WireVisitor with deserialize_map;
+    Text by TextVisitor with deserialize_str;
+    Texts by TextsVisitor with deserialize_seq;
+    EntityColumns by EntityColumnsVisitor with deserialize_map;
+    ManyValues by ManyValuesVisitor with deserialize_seq;
+    OneValue by OneValueVisitor with deserialize_any;
+}
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        flag(&value).map(Self).ok_or_else(|| D::Error::custom("not a boolean"))
+    }
+}
+
+fn flag(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(value) => Some(*value),
+        Value::Number(number) => match number.as_f64()? {
+            0.0 => Some(false),
+            1.0 => Some(true),
+            _ => None,
+        },
+        Value::String(word) => match word.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Says what is wrong with a body, as FastAPI and pydantic do.
+fn diagnose(body: &[u8]) -> HttpError {
+    let unprocessable =
+        |kind, details| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(details));
+    if body.is_empty() {
+        return unprocessable("bad_body", vec![problem("missing", &json!(["body"]), "Field required", &Value::Null)]);
+    }
+    let value: Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => {
+            let detail = json!({
+                "type": "json_invalid", "loc": ["body", offset(body, &error)], "msg": "JSON decode error",
+                "input": {}, "ctx": { "error": python_words(&error) },
+            });
+            return unprocessable("bad_json", vec![detail]);
+        }
+    };
+    let Value::Object(fields) = &value else {
+        let message = "Input should be a valid dictionary or object to extract fields from";
+        return unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, &value)]);
+    };
+
+    let mut details = Vec::new();
+    let mut note = |kind, loc: Value, message, input: &Value| details.push(problem(kind, &loc, message, input));
+    match fields.get("entities") {
+        None => note("missing", json!(["body", "entities"]), "Field required", &value),
+        Some(Value::Object(columns)) => {
+            for (name, column) in columns.iter().filter(|(_, column)| !column.is_array()) {
+                note("list_type", json!(["body", "entities", name]), "Input should be a valid list", column);
+            }
+        }
+        Some(other) => note("dict_type", json!(["body", "entities"]), "Input should be a valid dictionary", other),
+    }
+    if let Some(service) = fields.get("feature_service").filter(|value| !value.is_string() && !value.is_null()) {
+        note("string_type", json!(["body", "feature_service"]), "Input should be a valid string", service);
+    }
+    match fields.get("features") {
+        None => {}
+        Some(Value::Array(features)) => {
+            for (i, feature) in features.iter().enumerate().filter(|(_, feature)| !feature.is_string()) {
+                note("string_type", json!(["body", "features", i]), "Input should be a valid string", feature);
+            }
+        }
+        Some(other) => note("list_type", json!(["body", "features"]), "Input should be a valid list", other),
+    }
+    for name in ["full_feature_names", "include_feature_view_version_metadata"] {
+        if let Some(value) = fields.get(name).filter(|value| flag(value).is_none()) {
+            let message = "Input should be a valid boolean, unable to interpret input";
+            note("bool_parsing", json!(["body", name]), message, value);
+        }
+    }
+    unprocessable("bad_body", details)
+}
+
+fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
+    json!({ "type": kind, "loc": loc, "msg": message, "input": input })
+}
+
+/// Where in the body the reader stopped, as Python counts: from 0.
+fn offset(body: &[u8], error: &serde_json::Error) -> usize {
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    (before + error.column()).saturating_sub(1)
+}
+
+/// The reader's complaint in the words of Python's `json`, which Feast's clients know. The reader has no codes, only
+/// words; what is not listed is passed on.
+fn python_words(error: &serde_json::Error) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        ("key must be a string", "Expecting property name enclosed in double quotes"),
+        ("EOF while parsing an object", "Expecting property name enclosed in double quotes"),
+        ("trailing comma", "Illegal trailing comma before end of object"),
+        ("expected `:`", "Expecting ':' delimiter"),
+        ("expected `,`", "Expecting ',' delimiter"),
+        ("EOF while parsing a string", "Unterminated string starting at"),
+        ("trailing characters", "Extra data"),
+        ("expected value", "Expecting value"),
+    ];
+    let message = error.to_string();
+    let known = WORDS.iter().find(|(words, _)| message.starts_with(words));
+    known.map_or_else(
+        || message.split(" at line ").next().unwrap_or(&message).to_owned(),
+        |(_, python)| (*python).to_owned(),
+    )
+}

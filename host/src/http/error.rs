@@ -1,0 +1,92 @@
+//! Errors to answers: Feast's bodies, with the status that the mistake deserves.
+//!
+//! Feast sends its errors as a JSON *string*. For its own error classes that string holds JSON again (module, class,
+//! message); for any other Python exception it is the exception's text, a `KeyError`'s in quotes. Both are kept,
+//! because its client reads them. Where Feast answers a client's mistake with 500, the status here is a 4xx.
+
+use hyper::{
+    StatusCode,
+    header::{HeaderName, HeaderValue},
+};
+use serde_json::{Value, json};
+
+use crate::serving::RequestError;
+
+/// An answer that is an error. Two messages: `body` is for the client, `log` for the operator.
+#[derive(Debug)]
+pub struct HttpError {
+    /// The status.
+    pub status: StatusCode,
+    /// What the client gets, JSON.
+    pub body: Value,
+    /// What the log gets, if anything: clients' mistakes are not logged.
+    pub log: Option<String>,
+    /// The kind of error, as a metric label.
+    pub kind: &'static str,
+    /// A header that goes with the status.
+    pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+// === impl HttpError ===
+
+impl HttpError {
+    /// An error in FastAPI's words: `{"detail": ...}`.
+    pub(super) fn detail(status: StatusCode, kind: &'static str, detail: impl Into<Value>) -> Self {
+        Self { status, body: json!({ "detail": detail.into() }), log: None, kind, header: None }
+    }
+
+    /// An error of one of Feast's classes.
+    fn feast(status: StatusCode, kind: &'static str, class: &str, message: &str) -> Self {
+        let inner = format!(r#"{{"module": "feast.errors", "class": "{class}", "message": {}}}"#, Value::from(message));
+        Self { status, body: Value::String(inner), log: None, kind, header: None }
+    }
+
+    /// An error that is a plain text at Feast's.
+    fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
+        Self { status, body: Value::String(message), log: None, kind, header: None }
+    }
+
+    /// A failure on this side: the client learns that, and no more.
+    pub(super) fn internal(log: String) -> Self {
+        let mut error = Self::feast(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "FeastError",
+            "internal error; the server's log says more",
+        );
+        error.log = Some(log);
+        error
+    }
+}
+
+impl From<RequestError> for HttpError {
+    fn from(error: RequestError) -> Self {
+        let message = error.to_string();
+        let bad = StatusCode::BAD_REQUEST;
+        match error {
+            RequestError::UnknownView { .. } => {
+                Self::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
+            }
+            RequestError::UnknownService { .. } => {
+                Self::feast(StatusCode::NOT_FOUND, "unknown_service", "FeatureServiceNotFoundException", &message)
+            }
+            RequestError::Collision { .. } => Self::feast(bad, "collision", "FeatureNameCollisionError", &message),
+            // Python prints a KeyError's text as a literal: in single quotes, or in double ones when it has single.
+            RequestError::UnknownFeature { .. } => {
+                Self::plain(StatusCode::NOT_FOUND, "unknown_feature", format!("'{message}'"))
+            }
+            RequestError::MissingKeys { .. } => Self::plain(bad, "missing_keys", format!("\"{message}\"")),
+            RequestError::NoEntities => Self::plain(bad, "no_entities", format!("'{message}'")),
+            RequestError::NoFeatures => Self::plain(bad, "no_features", message),
+            RequestError::BadReference(_) => Self::plain(bad, "bad_reference", message),
+            RequestError::Versioned(_) => Self::plain(bad, "versioned_reference", message),
+            RequestError::Ragged => Self::plain(bad, "ragged", message),
+            RequestError::NullKey => Self::plain(bad, "null_key", message),
+            RequestError::BadKey(_) => Self::plain(bad, "bad_key", message),
+            RequestError::TooLarge { .. } => {
+                Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "FeastError", &message)
+            }
+            RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
+        }
+    }
+}

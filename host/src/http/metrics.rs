@@ -1,0 +1,80 @@
+//! The server's metrics: requests by endpoint and outcome, and connections.
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// What the server counts.
+#[derive(Clone)]
+pub(super) struct HttpMetrics {
+    pub(super) online: EndpointMetrics,
+    pub(super) other: EndpointMetrics,
+    pub(super) connections: Gauge,
+    pub(super) connections_refused: Counter,
+    /// Feast's name for what a model waits for.
+    pub(super) feast_retrieval: Histogram,
+}
+
+/// Of one endpoint.
+#[derive(Clone)]
+pub(super) struct EndpointMetrics {
+    endpoint: &'static str,
+    pub(super) success: Counter,
+    pub(super) error: Counter,
+    pub(super) duration: Histogram,
+    pub(super) feast_success: Counter,
+    pub(super) feast_error: Counter,
+    pub(super) feast_latency: Histogram,
+}
+
+// === impl HttpMetrics ===
+
+impl HttpMetrics {
+    pub(super) fn bind() -> Self {
+        describe_counter!("larder_http_requests_total", "Requests, by endpoint and outcome.");
+        describe_counter!("larder_http_errors_total", "Requests that were answered with an error, by kind.");
+        describe_histogram!("larder_http_request_duration_seconds", "From a request's headers to its answer.");
+        describe_gauge!("larder_http_connections", "Open connections.");
+        describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
+        describe_histogram!("feast_feature_retrieval_duration_seconds", "How long online feature requests took.");
+        describe_counter!("feast_feature_server_request_total", "Requests, by endpoint and outcome.");
+        describe_histogram!("feast_feature_server_request_latency_seconds", "How long requests took.");
+        Self {
+            online: EndpointMetrics::bind("/get-online-features"),
+            other: EndpointMetrics::bind("other"),
+            connections: gauge!("larder_http_connections"),
+            connections_refused: counter!("larder_http_connections_refused_total"),
+            feast_retrieval: histogram!("feast_feature_retrieval_duration_seconds"),
+        }
+    }
+}
+
+// === impl EndpointMetrics ===
+
+impl EndpointMetrics {
+    fn bind(endpoint: &'static str) -> Self {
+        let own =
+            |status: &'static str| counter!("larder_http_requests_total", "endpoint" => endpoint, "status" => status);
+        let feast = |status: &'static str| counter!("feast_feature_server_request_total", "endpoint" => endpoint, "status" => status);
+        Self {
+            endpoint,
+            success: own("success"),
+            error: own("error"),
+            duration: histogram!("larder_http_request_duration_seconds", "endpoint" => endpoint),
+            feast_success: feast("success"),
+            feast_error: feast("error"),
+            feast_latency: histogram!("feast_feature_server_request_latency_seconds", "endpoint" => endpoint),
+        }
+    }
+
+    /// Errors are rare and their kinds are few: these are looked up by label.
+    pub(super) fn count_error(&self, kind: &'static str) {
+        counter!("larder_http_errors_total", "endpoint" => self.endpoint, "kind" => kind).increment(1);
+    }
+}
+
+impl std::fmt::Debug for HttpMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpMetrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! Which request is answered how.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    AdminEvent, Control, HttpError, HttpLimits, SyncCommand,
+    catalog::describe_catalog,
+    decode::decode_request,
+    encode::encode_answer,
+    metrics::{EndpointMetrics, HttpMetrics},
+};
+use crate::{clock::SharedClock, serving::Snapshot};
+
+/// Answers requests, each with the snapshot that is current when it begins.
+#[derive(Debug)]
+pub struct Router {
+    current: Arc<ArcSwap<Snapshot>>,
+    clock: SharedClock,
+    limits: HttpLimits,
+    pub(super) metrics: HttpMetrics,
+    /// Set when the host stops: it is not ready then, and still answers.
+    stopping: AtomicBool,
+    door: Door,
+}
+
+/// Which listener a router stands behind, and so what it answers beside health and readiness.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Features.
+    Data,
+    /// Features and orders.
+    Admin(Arc<dyn Control>),
+    /// Metrics.
+    Metrics(PrometheusHandle),
+}
+
+/// An answer's body: bytes in one piece, or lines that come one by one.
+pub(super) enum AnswerBody {
+    Whole(Full<Bytes>),
+    Lines(mpsc::Receiver<Bytes>),
+}
+
+type Answered = Response<AnswerBody>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
+const EVENTS_WAITING_MAX: usize = 64;
+
+// === impl Router ===
+
+impl Router {
+    /// A router over what is current.
+    #[must_use]
+    pub fn new(current: Arc<ArcSwap<Snapshot>>, clock: SharedClock, limits: HttpLimits, door: Door) -> Self {
+        Self { current, clock, limits, metrics: HttpMetrics::bind(), stopping: AtomicBool::new(false), door }
+    }
+
+    /// From here on the host says that it is not ready.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn limits(&self) -> &HttpLimits {
+        &self.limits
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Answered, Infallible> {
+        let started = Instant::now();
+        let online = request.uri().path() == "/get-online-features";
+        let endpoint = if online { &self.metrics.online } else { &self.metrics.other };
+        let response = match self.route(request).await {
+            Ok(response) => {
+                endpoint.success.increment(1);
+                endpoint.feast_success.increment(1);
+                response
+            }
+            Err(error) => failed(endpoint, &error),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        endpoint.duration.record(seconds);
+        endpoint.feast_latency.record(seconds);
+        if online {
+            self.metrics.feast_retrieval.record(seconds);
+        }
+        Ok(response)
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
+        match (&self.door, request.method(), request.uri().path()) {
+            (Door::Data | Door::Admin(_), &Method::POST, "/get-online-features") => {
+                let body = self.read_body(request).await?;
+                self.online_features(&body)
+            }
+            (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
+            (_, &Method::GET, "/ready") => Ok(self.ready()),
+            (Door::Data | Door::Admin(_), &Method::GET, "/v1/catalog") => {
+                let catalog = describe_catalog(&self.current.load(), self.clock.now());
+                Ok(json_response(StatusCode::OK, &catalog))
+            }
+            (Door::Admin(control), &Method::POST, "/v1/sync") => {
+                let control = Arc::clone(control);
+                let body = self.read_body(request).await?;
+                sync(control, &body)
+            }
+            (Door::Admin(control), &Method::POST, "/v1/reload") => reload(Arc::clone(control)).await,
+            (Door::Metrics(metrics), &Method::GET, "/metrics") => {
+                Ok(whole(StatusCode::OK, Some(PROMETHEUS), metrics.render().into()))
+            }
+            _ => self.elsewhere(&request),
+        }
+    }
+
+    fn online_features(&self, body: &[u8]) -> Result<Answered, HttpError> {
+        let request = decode_request(body)?;
+        let snapshot = self.current.load();
+        let answer = snapshot.answer(&request)?;
+        Ok(whole(StatusCode::OK, Some(JSON), encode_answer(&answer).into()))
+    }
+
+    /// Ready means loaded, and stays so while the sources are away: staleness is shown elsewhere.
+    fn ready(&self) -> Answered {
+        if self.stopping.load(Ordering::Relaxed) {
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" }));
+        }
+        let snapshot = self.current.load();
+        let missing: Vec<&str> = snapshot.not_loaded().collect();
+        if missing.is_empty() {
+            return json_response(StatusCode::OK, &json!({ "status": "ready" }));
+        }
+        json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
+    }
+
+    /// Reads a body within its bounds.
+    async fn read_body(&self, request: Request<Incoming>) -> Result<Bytes, HttpError> {
+        let max = self.limits.body_bytes_max;
+        let too_large = || {
+            let message = format!("the body has more than {max} bytes");
+            HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        };
+        let mut body = request.into_body();
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_large());
+        }
+        let read = async {
+            let mut first = Bytes::new();
+            let mut rest: Vec<u8> = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| {
+                    HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {error}"))
+                })?;
+                let Ok(data) = frame.into_data() else { continue };
+                if first.len() + rest.len() + data.len() > max {
+                    return Err(too_large());
+                }
+                // Nearly every body comes in one piece, which needs no copy.
+                if first.is_empty() {
+                    first = data;
+                } else {
+                    rest.extend_from_slice(&data);
+                }
+            }
+            Ok(if rest.is_empty() { first } else { [&*first, &rest].concat().into() })
+        };
+        // A body that is here already is not worth a timer.
+        tokio::time::timeout(self.limits.body_timeout, read).await.unwrap_or_else(|_| {
+            Err(HttpError::detail(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body took too long to arrive"))
+        })
+    }
+
+    /// The answer to what no route takes: another method, another spelling, or nothing.
+    fn elsewhere(&self, request: &Request<Incoming>) -> Result<Answered, HttpError> {
+        let (method, path) = (request.method(), request.uri().path());
+        if let Some(allow) = self.allowed(path) {
+            let mut error = HttpError::detail(StatusCode::METHOD_NOT_ALLOWED, "method", "Method Not Allowed");
+            error.header = Some(Box::new((ALLOW, HeaderValue::from_static(allow))));
+            return Err(error);
+        }
+        // As Feast's server does: a slash too many leads to the path without it.
+        let trimmed = path.trim_end_matches('/');
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        if let (Some(allow), Some(host)) = (self.allowed(trimmed), host)
+            && allow == method.as_str()
+            && let Ok(location) = HeaderValue::from_str(&format!("http://{host}{trimmed}"))
+        {
+            let mut response = whole(StatusCode::TEMPORARY_REDIRECT, None, Bytes::new());
+            response.headers_mut().insert(LOCATION, location);
+            return Ok(response);
+        }
+        Err(HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not Found"))
+    }
+
+    /// The method that a path takes behind this door, if it is one.
+    fn allowed(&self, path: &str) -> Option<&'static str> {
+        match (&self.door, path) {
+            (_, "/health" | "/ready") | (Door::Data | Door::Admin(_), "/v1/catalog") => Some("GET"),
+            (Door::Data | Door::Admin(_), "/get-online-features") => Some("POST"),
+            (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
+            (Door::Metrics(_), "/metrics") => Some("GET"),
+            _ => None,
+        }
+    }
+}
+
+fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
+    let command: SyncCommand = if body.is_empty() { Ok(SyncCommand::default()) } else { serde_json::from_slice(body) }
+        .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))?;
+    let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+    tokio::task::spawn_blocking(move || {
+        control.sync(&command, &mut |event: AdminEvent| {
+            let mut line = serde_json::to_vec(&event).unwrap_or_default();
+            line.push(b'\n');
+            // A reader that went away does not end the sync.
+            let _gone = sender.blocking_send(Bytes::from(line));
+        });
+    });
+    let mut response = Response::new(AnswerBody::Lines(receiver));
+    response.headers_mut().insert(CONTENT_TYPE, NDJSON);
+    Ok(response)
+}
+
+async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
+    let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
+    match reloaded.map_err(|error| HttpError::internal(format!("reload ended in a bug of Larder: {error}")))? {
+        Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
+        Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
+    }
+}
+
+fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {
+    endpoint.error.increment(1);
+    endpoint.feast_error.increment(1);
+    endpoint.count_error(error.kind);
+    if let Some(log) = &error.log {
+        tracing::error!(kind = error.kind, "{log}");
+    }
+    let mut response = json_response(error.status, &error.body);
+    if let Some(header) = &error.header {
+        response.headers_mut().insert(&header.0, header.1.clone());
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Answered {
+    whole(status, Some(JSON), body.to_string().into())
+}
+
+fn whole(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Answered {
+    let mut response = Response::new(AnswerBody::Whole(Full::new(body)));
+    *response.status_mut() = status;
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Lines(lines) => lines.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Lines(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Lines(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Listening, and the life of a connection.
+//!
+//! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
+//! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
+//! by hyper's timer, the body's in the router, the drain's here.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    runtime::Builder,
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::timeout,
+};
+
+use super::Router;
+
+/// A server that listens. [`Server::stop`] drains it.
+#[derive(Debug)]
+pub struct Server {
+    address: Option<SocketAddr>,
+    router: Arc<Router>,
+    stop: watch::Sender<bool>,
+    open: Arc<AtomicUsize>,
+    workers: Vec<thread::JoinHandle<()>>,
+    accepting: tokio::task::JoinHandle<()>,
+    socket_path: Option<PathBuf>,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP port.
+    Tcp(TcpListener),
+    /// On a Unix socket.
+    Unix(UnixListener, PathBuf),
+}
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address or path.
+        address: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A thread or runtime could not be started.
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+enum Connection {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Counts an open connection for as long as it lives.
+struct OpenGuard {
+    open: Arc<AtomicUsize>,
+    router: Arc<Router>,
+}
+
+/// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
+/// be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that a worker has not yet taken over; it takes them as fast as it can poll.
+const HANDOVER_MAX: usize = 1_024;
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds a TCP address.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn tcp(address: SocketAddr) -> Result<Self, ServerError> {
+        let bind = |source| ServerError::Bind { address: address.to_string(), source };
+        TcpListener::bind(address).await.map(Self::Tcp).map_err(bind)
+    }
+
+    /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; one
+    /// that answers is not.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn unix(path: &Path) -> Result<Self, ServerError> {
+        use std::os::unix::fs::PermissionsExt;
+        let bind = |source| ServerError::Bind { address: path.display().to_string(), source };
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(bind(io::Error::from(io::ErrorKind::AddrInUse)));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(bind)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(bind)?;
+        Ok(Self::Unix(listener, path.to_owned()))
+    }
+
+    async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Answers are written at once; waiting to fill a packet only delays them.
+                stream.set_nodelay(true)?;
+                Ok(Connection::Tcp(stream.into_std()?))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Connection::Unix(stream.into_std()?))
+            }
+        }
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts to answer on a listener with `workers` threads.
+    ///
+    /// # Errors
+    /// [`ServerError::Worker`].
+    pub fn start(listener: Listener, router: Arc<Router>, workers: usize) -> Result<Self, ServerError> {
+        let (address, socket_path) = match &listener {
+            Listener::Tcp(listener) => (listener.local_addr().ok(), None),
+            Listener::Unix(_, path) => (None, Some(path.clone())),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut senders = Vec::with_capacity(workers);
+        let mut threads = Vec::with_capacity(workers);
+        for i in 0..workers.max(1) {
+            let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
+            senders.push(sender);
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (router, stopped) = (Arc::clone(&router), stopped.clone());
+            let serve = move || runtime.block_on(LocalSet::new().run_until(serve(receiver, router, stopped)));
+            threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
+        }
+        let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), stopped);
+        let accepting = tokio::spawn(accepting);
+        Ok(Self { address, router, stop, open, workers: threads, accepting, socket_path })
+    }
+
+    /// The TCP address that is listened on; with port 0 in the configuration, the port that was found.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
+    pub async fn stop(self) -> bool {
+        self.router.set_stopping();
+        self.stop.send_replace(true);
+        self.accepting.abort();
+        if let Some(path) = &self.socket_path {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+        let drained = async {
+            while self.open.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let drained = timeout(self.router.limits().drain_timeout, drained).await.is_ok();
+        if drained {
+            for worker in self.workers {
+                // A worker that panicked has nothing left to end.
+                let _ = worker.join();
+            }
+        }
+        drained
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    workers: Vec<mpsc::Sender<(Connection, OpenGuard)>>,
+    router: Arc<Router>,
+    open: Arc<AtomicUsize>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    for next in (0..workers.len()).cycle() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Ok(_) if open.load(Ordering::Acquire) >= router.limits().connections_max => {
+                router.metrics.connections_refused.increment(1);
+            }
+            Ok(connection) => {
+                let guard = OpenGuard::new(&open, &router);
+                if workers[next].send((connection, guard)).await.is_err() {
+                    tracing::error!("a worker thread is gone");
+                }
+            }
+        }
+    }
+}
+
+/// A worker's life: takes connections over until the server stops and the last one has ended.
+async fn serve(
+    mut connections: mpsc::Receiver<(Connection, OpenGuard)>,
+    router: Arc<Router>,
+    stopped: watch::Receiver<bool>,
+) {
+    while let Some((connection, guard)) = connections.recv().await {
+        let (router, stopped) = (Arc::clone(&router), stopped.clone());
+        tokio::task::spawn_local(async move {
+            let _guard = guard;
+            let served = match connection {
+                Connection::Tcp(stream) => match TcpStream::from_std(stream) {
+                    Ok(stream) => serve_connection(stream, router, stopped).await,
+                    Err(_) => return,
+                },
+                Connection::Unix(stream) => match UnixStream::from_std(stream) {
+                    Ok(stream) => serve_connection(stream, router, stopped).await,
+                    Err(_) => return,
+                },
+            };
+            // Clients that go away, are slow or speak no HTTP: their business, and theirs to see.
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    router: Arc<Router>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let limits = *router.limits();
+    let service = service_fn(move |request| {
+        let router = Arc::clone(&router);
+        async move { router.answer(request).await }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .keep_alive(true)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+// === impl OpenGuard ===
+
+impl OpenGuard {
+    fn new(open: &Arc<AtomicUsize>, router: &Arc<Router>) -> Self {
+        open.fetch_add(1, Ordering::AcqRel);
+        router.metrics.connections.increment(1.0);
+        Self { open: Arc::clone(open), router: Arc::clone(router) }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.router.metrics.connections.decrement(1.0);
+    }
+}

@@ -1,0 +1,116 @@
+//! An answer: rows in hand, and what each cell of the response shows of them.
+
+use std::sync::Arc;
+
+use larder_model::{
+    codec::{RowHeader, RowView},
+    model::{Micros, ValueRef},
+};
+
+use super::{
+    FeatureColumn, Plan, TtlPolicy,
+    keys::EchoedValue as Echoed,
+    plan::{RowPlan, ViewRead},
+};
+use crate::store::Row;
+
+pub use super::keys::EchoedValue;
+
+/// A request's answer, to be walked column by column.
+#[derive(Debug)]
+pub struct Answer<'r> {
+    /// How the request was resolved: names and order of the columns.
+    pub plan: Arc<Plan>,
+    /// How many rows the answer has.
+    pub rows: usize,
+    /// The entity columns, as [`Plan::entity_columns`] has them.
+    pub(super) entities: Vec<Vec<Echoed<'r>>>,
+    /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
+    pub(super) found: Vec<Found>,
+    pub(super) ttl: TtlPolicy,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    Row {
+        row: Row,
+        /// Which of the read's schemas the row has.
+        schema: usize,
+        event_time: Micros,
+        expired: bool,
+    },
+}
+
+/// Feast's status of a value (`feast.serving.FieldStatus`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There is a row, and the value is of it, even when it is null.
+    Present,
+    /// There is no row, or the row does not have this feature.
+    NotFound,
+    /// There is a row, and it is older than the view's ttl allows.
+    OutsideMaxAge,
+}
+
+/// One cell of the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell<'a> {
+    /// The value; null where there is none.
+    pub value: ValueRef<'a>,
+    /// What is to be thought of it.
+    pub status: Status,
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    /// The values of an entity column.
+    #[must_use]
+    pub fn entity_column(&self, place: usize) -> &[EchoedValue<'_>] {
+        &self.entities[place]
+    }
+
+    /// The cell of a feature column in a row.
+    #[must_use]
+    pub fn cell(&self, column: &FeatureColumn, row: usize) -> Cell<'_> {
+        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
+        let read = &self.plan.reads[column.read];
+        let Found::Row { row, schema, expired, .. } = &self.found[column.read * self.rows + row] else {
+            return nothing;
+        };
+        let plan = &read.schemas[*schema];
+        let Some(field) = plan.fields[column.feature] else { return nothing };
+        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
+        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
+        match (*expired, self.ttl) {
+            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
+            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
+            _ => Cell { value, status: Status::Present },
+        }
+    }
+
+    /// The event time of the row that a read found, if it found one.
+    #[must_use]
+    pub fn event_time(&self, read: usize, row: usize) -> Option<Micros> {
+        match &self.found[read * self.rows + row] {
+            Found::Nothing => None,
+            Found::Row { event_time, .. } => Some(*event_time),
+        }
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Looks at a row's header: which schema it has, and whether it is too old. A row that cannot be read is none.
+    pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
+        let Some(row) = row else { return Self::Nothing };
+        let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
+        let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
+        let Some(schema) = read.schemas.iter().position(is) else { return Self::Nothing };
+        let expired = read.ttl.is_some_and(|ttl| now.saturating_sub(header.event_time) > ttl);
+        Self::Row { row, schema, event_time: header.event_time, expired }
+    }
+}

@@ -1,0 +1,212 @@
+//! Entity values to keys, by Feast's rules of coercion.
+//!
+//! Feast calls Python's `int()` or `str()` on what the caller sent, by the key's declared type (`type_map.py`,
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`); a column that is no key of the requested views takes the type of its
+//! first value. The answer repeats the coerced value.
+
+use std::borrow::Cow;
+
+use larder_model::{codec::KeyValue, model::ScalarType};
+
+use super::{EntityValue, RequestError};
+
+/// A value of an entity column, of its column's type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EchoedValue<'a> {
+    /// A whole number.
+    Int(i64),
+    /// Another number; only in columns that are no key.
+    Float(f64),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// True or false; only in columns that are no key.
+    Bool(bool),
+}
+
+/// Brings a column to the type of its key, or to that of its first value where it is nobody's key.
+pub(super) fn coerce<'a>(
+    values: &'a [EntityValue<'a>],
+    key_type: Option<ScalarType>,
+) -> Result<Vec<EchoedValue<'a>>, RequestError> {
+    let wanted = key_type.unwrap_or_else(|| inferred(values));
+    values.iter().map(|value| coerce_one(value, wanted)).collect()
+}
+
+/// The key that a coerced value stands for.
+pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> KeyValue<'a> {
+    match (value, key_type) {
+        // `coerce` has seen to the range.
+        (EchoedValue::Int(v), ScalarType::Int32) => KeyValue::Int32(i32::try_from(*v).unwrap_or_default()),
+        (EchoedValue::Int(v), ScalarType::UnixTimestamp) => KeyValue::UnixTimestamp(*v),
+        (EchoedValue::Int(v), _) => KeyValue::Int64(*v),
+        (EchoedValue::Text(v), ScalarType::Bytes) => KeyValue::Bytes(v.as_bytes()),
+        (EchoedValue::Text(v), _) => KeyValue::String(v),
+        // Only columns that are no key hold these.
+        (EchoedValue::Float(_) | EchoedValue::Bool(_), _) => KeyValue::String(""),
+    }
+}
+
+/// Python's type of the first value, as Feast infers it.
+fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
+    match values.iter().find(|value| **value != EntityValue::Null) {
+        Some(EntityValue::Int(_) | EntityValue::Large(_)) => ScalarType::Int64,
+        Some(EntityValue::Float(_)) => ScalarType::Float64,
+        Some(EntityValue::Bool(_)) => ScalarType::Bool,
+        _ => ScalarType::String,
+    }
+}
+
+fn coerce_one<'a>(value: &'a EntityValue<'a>, wanted: ScalarType) -> Result<EchoedValue<'a>, RequestError> {
+    match value {
+        EntityValue::Null => return Err(RequestError::NullKey),
+        EntityValue::Nested => {
+            return Err(RequestError::BadKey(
+                "an entity's key has to be one value, not a list or a mapping".to_owned(),
+            ));
+        }
+        _ => {}
+    }
+    Ok(match wanted {
+        ScalarType::Int64 | ScalarType::UnixTimestamp => EchoedValue::Int(int(value)?),
+        ScalarType::Int32 => {
+            let wide = int(value)?;
+            i32::try_from(wide).map_err(|_| out_of_range(wide))?;
+            EchoedValue::Int(wide)
+        }
+        ScalarType::Float64 => EchoedValue::Float(float(value)?),
+        ScalarType::Bool => EchoedValue::Bool(truth(value)),
+        _ => EchoedValue::Text(text(value)),
+    })
+}
+
+/// Python's `int(x)`.
+fn int(value: &EntityValue<'_>) -> Result<i64, RequestError> {
+    match value {
+        EntityValue::Int(v) => Ok(*v),
+        EntityValue::Large(v) => Err(out_of_range(v)),
+        EntityValue::Bool(v) => Ok(i64::from(*v)),
+        EntityValue::Float(v) => {
+            // 2^63 is the first double that is no i64; below, truncation is exact.
+            const EDGE: f64 = 9_223_372_036_854_775_808.0;
+            let whole = v.trunc();
+            if !(-EDGE..EDGE).contains(&whole) {
+                return Err(out_of_range(format!("{whole:.0}")));
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+            Ok(whole as i64)
+        }
+        EntityValue::Text(text) => {
+            // Python takes blanks around a number, a sign, and single underscores between digits.
+            let trimmed = text.trim();
+            let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
+            let groups_are_digits =
+                digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
+            if !groups_are_digits {
+                return Err(RequestError::BadKey(format!("invalid literal for int() with base 10: '{text}'")));
+            }
+            let plain = trimmed.replace('_', "");
+            plain.parse().map_err(|_| out_of_range(plain.trim_start_matches('+')))
+        }
+        EntityValue::Null | EntityValue::Nested => Err(RequestError::NullKey),
+    }
+}
+
+/// Python's `str(x)`.
+fn text<'a>(value: &'a EntityValue<'a>) -> Cow<'a, str> {
+    match value {
+        EntityValue::Text(text) => Cow::Borrowed(text),
+        EntityValue::Int(v) => v.to_string().into(),
+        EntityValue::Large(v) => v.to_string().into(),
+        EntityValue::Float(v) => format!("{v:?}").into(),
+        EntityValue::Bool(true) => "True".into(),
+        EntityValue::Bool(false) => "False".into(),
+        EntityValue::Null | EntityValue::Nested => "".into(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
+fn float(value: &EntityValue<'_>) -> Result<f64, RequestError> {
+    match value {
+        EntityValue::Float(v) => Ok(*v),
+        EntityValue::Int(v) => Ok(*v as f64),
+        EntityValue::Large(v) => Ok(*v as f64),
+        EntityValue::Bool(v) => Ok(f64::from(u8::from(*v))),
+        EntityValue::Text(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| RequestError::BadKey(format!("could not convert string to float: '{text}'"))),
+        EntityValue::Null | EntityValue::Nested => Err(RequestError::NullKey),
+    }
+}
+
+fn truth(value: &EntityValue<'_>) -> bool {
+    match value {
+        EntityValue::Bool(v) => *v,
+        EntityValue::Int(v) => *v != 0,
+        EntityValue::Large(_) => true,
+        EntityValue::Float(v) => *v != 0.0,
+        EntityValue::Text(text) => !text.is_empty(),
+        EntityValue::Null | EntityValue::Nested => false,
+    }
+}
+
+fn out_of_range(value: impl std::fmt::Display) -> RequestError {
+    RequestError::BadKey(format!("Value out of range: {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: EntityValue<'_>, key_type: ScalarType, expected: Result<EchoedValue<'_>, &str>) {
+        let values = [value];
+        let coerced = coerce(&values, Some(key_type)).map(|mut values| values.remove(0)).map_err(|e| e.to_string());
+        assert_eq!(coerced, expected.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn integers_are_made_as_pythons_int_makes_them() {
+        use EntityValue::{Bool, Float, Int, Large, Null, Text};
+        let int64 = |value, expected| check(value, ScalarType::Int64, Ok(EchoedValue::Int(expected)));
+        int64(Int(1001), 1001);
+        int64(Text("1001".into()), 1001);
+        int64(Text(" +1_001 ".into()), 1001);
+        int64(Text("-9223372036854775808".into()), i64::MIN);
+        int64(Float(1001.9), 1001);
+        int64(Float(-1001.9), -1001);
+        int64(Bool(true), 1);
+
+        let fails = |value, message| check(value, ScalarType::Int64, Err(message));
+        fails(Text("abc".into()), "invalid literal for int() with base 10: 'abc'");
+        fails(Text("1__0".into()), "invalid literal for int() with base 10: '1__0'");
+        fails(Text("".into()), "invalid literal for int() with base 10: ''");
+        fails(Text("1.5".into()), "invalid literal for int() with base 10: '1.5'");
+        fails(Text("9223372036854775808".into()), "Value out of range: 9223372036854775808");
+        fails(Large(9_223_372_036_854_775_808), "Value out of range: 9223372036854775808");
+        fails(Float(1e19), "Value out of range: 10000000000000000000");
+        fails(Null, "attribute name must be string, not 'NoneType'");
+        check(Int(2_147_483_648), ScalarType::Int32, Err("Value out of range: 2147483648"));
+    }
+
+    #[test]
+    fn texts_are_made_as_pythons_str_makes_them() {
+        use EntityValue::{Bool, Float, Int, Text};
+        let string = |value, expected: &'static str| {
+            check(value, ScalarType::String, Ok(EchoedValue::Text(expected.into())));
+        };
+        string(Text("a".into()), "a");
+        string(Int(123), "123");
+        string(Float(1.5), "1.5");
+        string(Float(2.0), "2.0");
+        string(Bool(true), "True");
+    }
+
+    #[test]
+    fn a_column_that_is_nobodys_key_takes_the_type_of_its_first_value() {
+        use EntityValue::{Float, Int, Text};
+        let values = [Int(1), Text("2".into())];
+        assert_eq!(coerce(&values, None).unwrap(), [EchoedValue::Int(1), EchoedValue::Int(2)]);
+        let values = [Float(1.5), Int(2)];
+        assert_eq!(coerce(&values, None).unwrap(), [EchoedValue::Float(1.5), EchoedValue::Float(2.0)]);
+    }
+}

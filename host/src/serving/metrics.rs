@@ -1,0 +1,76 @@
+//! Serving's metrics. What a request touches is bound when its plan is made; answering adds to plain counters.
+
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+
+/// Of all requests.
+#[derive(Clone)]
+pub(super) struct ServingMetrics {
+    pub(super) entities: Histogram,
+    pub(super) features: Histogram,
+    pub(super) feast_requests: Counter,
+    pub(super) feast_entities: Histogram,
+    pub(super) plans: Counter,
+}
+
+/// Of one view: values served, by status.
+#[derive(Clone)]
+pub(super) struct ViewCounters {
+    pub(super) present: Counter,
+    pub(super) not_found: Counter,
+    pub(super) outside_max_age: Counter,
+    pub(super) feast_present: Counter,
+    pub(super) feast_not_found: Counter,
+}
+
+// === impl ServingMetrics ===
+
+impl ServingMetrics {
+    pub(super) fn bind() -> Self {
+        describe_histogram!("larder_request_entities", "Entity rows of a request.");
+        describe_histogram!("larder_request_features", "Features of a request.");
+        describe_counter!(
+            "larder_plans_total",
+            "Request shapes that were resolved; a shape is resolved once per catalog."
+        );
+        describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
+        describe_counter!("feast_online_features_request_total", "Online feature requests.");
+        describe_histogram!("feast_online_features_entity_count", "Entity rows of a request.");
+        describe_counter!("feast_online_features_status_total", "Rows that were looked up, by view and status.");
+        Self {
+            entities: histogram!("larder_request_entities"),
+            features: histogram!("larder_request_features"),
+            feast_requests: counter!("feast_online_features_request_total"),
+            feast_entities: histogram!("feast_online_features_entity_count"),
+            plans: counter!("larder_plans_total"),
+        }
+    }
+}
+
+// === impl ViewCounters ===
+
+impl ViewCounters {
+    pub(super) fn bind(view: &str) -> Self {
+        let own =
+            |status: &'static str| counter!("larder_rows_served_total", "view" => view.to_owned(), "status" => status);
+        let feast = |status: &'static str| counter!("feast_online_features_status_total", "feature_view" => view.to_owned(), "status" => status);
+        Self {
+            present: own("present"),
+            not_found: own("not_found"),
+            outside_max_age: own("outside_max_age"),
+            feast_present: feast("present"),
+            feast_not_found: feast("not_found"),
+        }
+    }
+}
+
+impl std::fmt::Debug for ServingMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServingMetrics").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ViewCounters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ViewCounters").finish_non_exhaustive()
+    }
+}

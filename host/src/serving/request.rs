@@ -1,0 +1,106 @@
+//! A request, as every front door hands it in.
+
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, Hash, Hasher},
+};
+
+/// Features for entities: Feast's `GetOnlineFeaturesRequest`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OnlineRequest<'a> {
+    /// What is asked for.
+    pub selection: Selection<'a>,
+    /// For whom: columns of equal length, in the caller's order.
+    pub entities: Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>,
+    /// Whether answers are named `view__feature`.
+    pub full_feature_names: bool,
+    /// Whether the answer lists the views that took part.
+    pub view_metadata: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Selection<'a> {
+    /// A feature service, by name.
+    Service(Cow<'a, str>),
+    /// References, `view:feature` each.
+    Features(Vec<Cow<'a, str>>),
+}
+
+/// One value of an entity column, before it is brought to the key's type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EntityValue<'a> {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number beyond `i64`.
+    Large(u64),
+    /// Any other number.
+    Float(f64),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A list or a mapping, which no key can be.
+    Nested,
+}
+
+/// What a plan depends on: everything of a request but its values.
+#[derive(Debug)]
+pub(super) struct Shape<'r>(pub(super) &'r OnlineRequest<'r>);
+
+/// A shape that owns its words, to be kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OwnedShape {
+    service: Option<String>,
+    features: Vec<String>,
+    columns: Vec<String>,
+    full_feature_names: bool,
+    view_metadata: bool,
+}
+
+// === impl Shape ===
+
+impl Shape<'_> {
+    /// A hash that tells shapes apart well enough to look for them; equality decides.
+    pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+        let mut state = hasher.build_hasher();
+        match &self.0.selection {
+            Selection::Service(name) => name.hash(&mut state),
+            Selection::Features(features) => {
+                state.write_usize(features.len());
+                features.iter().for_each(|feature| feature.hash(&mut state));
+            }
+        }
+        self.0.entities.iter().for_each(|(name, _)| name.hash(&mut state));
+        (self.0.full_feature_names, self.0.view_metadata).hash(&mut state);
+        state.finish()
+    }
+
+    pub(super) fn is(&self, owned: &OwnedShape) -> bool {
+        let selection = match &self.0.selection {
+            Selection::Service(name) => owned.service.as_deref() == Some(name),
+            Selection::Features(features) => owned.service.is_none() && *features == owned.features,
+        };
+        selection
+            && self.0.full_feature_names == owned.full_feature_names
+            && self.0.view_metadata == owned.view_metadata
+            && self.0.entities.len() == owned.columns.len()
+            && self.0.entities.iter().zip(&owned.columns).all(|((name, _), column)| name == column)
+    }
+
+    pub(super) fn to_owned(&self) -> OwnedShape {
+        let (service, features) = match &self.0.selection {
+            Selection::Service(name) => (Some(name.to_string()), Vec::new()),
+            Selection::Features(features) => (None, features.iter().map(ToString::to_string).collect()),
+        };
+        OwnedShape {
+            service,
+            features,
+            columns: self.0.entities.iter().map(|(name, _)| name.to_string()).collect(),
+            full_feature_names: self.0.full_feature_names,
+            view_metadata: self.0.view_metadata,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What one request sees from its first byte to its last: a catalog, its plans, and the store.
+
+use std::{collections::HashMap, hash::RandomState, sync::Arc};
+
+use arc_swap::ArcSwap;
+use larder_model::{codec::KeyEncoder, codec::KeyValue, model::EntityId, registry::Catalog};
+
+use super::{
+    Answer, OnlineRequest, Plan, RequestError, TtlPolicy,
+    answer::Found,
+    keys::{self, EchoedValue},
+    metrics::ServingMetrics,
+    plan::{KeyPart, KeyPlan, Resolver},
+    request::{OwnedShape, Shape},
+};
+use crate::{
+    clock::SharedClock,
+    store::{OnlineStore, ViewId},
+};
+
+/// Bounds on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServingLimits {
+    /// Entity rows.
+    pub rows_max: usize,
+    /// Features.
+    pub features_max: usize,
+    /// Values of the answer: rows times columns.
+    pub values_max: usize,
+}
+
+/// A catalog in service. A reload makes a new one; requests under way keep theirs.
+#[derive(Debug)]
+pub struct Snapshot {
+    catalog: Arc<Catalog>,
+    store: Arc<OnlineStore>,
+    ids: Vec<ViewId>,
+    clock: SharedClock,
+    ttl: TtlPolicy,
+    limits: ServingLimits,
+    plans: PlanCache,
+    metrics: ServingMetrics,
+}
+
+/// Plans by the hash of their shape. Readers never wait; a new plan copies the map.
+#[derive(Debug)]
+struct PlanCache {
+    hasher: RandomState,
+    plans: ArcSwap<HashMap<u64, Arc<CachedPlan>>>,
+}
+
+#[derive(Debug)]
+struct CachedPlan {
+    shape: OwnedShape,
+    plan: Arc<Plan>,
+}
+
+/// The most plans that are kept. Services have few shapes; a caller that makes up new ones all the time empties the
+/// cache now and then, and pays for its own plans.
+const PLANS_MAX: usize = 1_024;
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Puts a catalog into service: makes its views known to the store.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        store: Arc<OnlineStore>,
+        clock: SharedClock,
+        ttl: TtlPolicy,
+        limits: ServingLimits,
+    ) -> Result<Self, crate::store::StoreError> {
+        let ids = store.declare(catalog.views(), catalog.key_version())?;
+        let plans = PlanCache { hasher: RandomState::new(), plans: ArcSwap::default() };
+        Ok(Self { catalog, store, ids, clock, ttl, limits, plans, metrics: ServingMetrics::bind() })
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The store's ids of the catalog's views, in the catalog's order.
+    #[must_use]
+    pub fn view_ids(&self) -> &[ViewId] {
+        &self.ids
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<OnlineStore> {
+        &self.store
+    }
+
+    /// Whether every view with a source has been loaded once. Staleness does not count: a view that was loaded is
+    /// served for as long as its source is away.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.not_loaded().next().is_none()
+    }
+
+    /// The views with a source that were never loaded.
+    pub fn not_loaded(&self) -> impl Iterator<Item = &str> {
+        self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
+            let loaded = self.store.status(*id).is_some_and(|status| status.freshness.last_success.is_some());
+            (view.source.is_some() && !loaded).then_some(&*view.name)
+        })
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
+        let rows = rows(request, self.limits.rows_max)?;
+        let plan = self.plan(request)?;
+        // Without any column a plan is made only for views without entities, which have one row.
+        let rows = rows.unwrap_or(1);
+        let values = rows.saturating_mul(plan.entity_columns.len() + plan.feature_columns.len());
+        if values > self.limits.values_max {
+            return Err(RequestError::TooLarge { what: "values", found: values, limit: self.limits.values_max });
+        }
+        if rows == 0
+            && let Some(read) = plan.reads.first()
+        {
+            let given: Vec<&str> = read.join_keys.iter().map(|key| &**key).collect();
+            return Err(self.resolver().missing_keys(&given, false, &plan.entity_columns));
+        }
+
+        let columns = plan.entity_columns.iter();
+        let entities = columns
+            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .collect::<Result<Vec<_>, _>>()?;
+        let found = self.look_up(&plan, &entities, rows)?;
+        self.count(&plan, &found, rows);
+        Ok(Answer { plan, rows, entities, found, ttl: self.ttl })
+    }
+
+    fn plan(&self, request: &OnlineRequest<'_>) -> Result<Arc<Plan>, RequestError> {
+        let shape = Shape(request);
+        let hash = shape.hash(&self.plans.hasher);
+        if let Some(cached) = self.plans.plans.load().get(&hash)
+            && shape.is(&cached.shape)
+        {
+            return Ok(Arc::clone(&cached.plan));
+        }
+        let plan = Arc::new(self.resolver().resolve(request)?);
+        self.metrics.plans.increment(1);
+        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(&plan) });
+        self.plans.plans.rcu(|plans| {
+            let mut plans = if plans.len() < PLANS_MAX { HashMap::clone(plans) } else { HashMap::new() };
+            plans.insert(hash, Arc::clone(&cached));
+            plans
+        });
+        Ok(plan)
+    }
+
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver { catalog: &self.catalog, store: &self.store, ids: &self.ids, features_max: self.limits.features_max }
+    }
+
+    /// Looks up every row of every read, all in one committed state of the store.
+    fn look_up(&self, plan: &Plan, entities: &[Vec<EchoedValue<'_>>], rows: usize) -> Result<Vec<Found>, RequestError> {
+        let now = self.clock.now();
+        let reader = self.store.reader();
+        let ids: Vec<Option<Vec<EntityId>>> = plan.keys.iter().map(|key| entity_ids(key, entities, rows)).collect();
+        let mut found = Vec::with_capacity(plan.reads.len() * rows);
+        for read in &plan.reads {
+            match &ids[read.key] {
+                None => found.extend((0..rows).map(|_| Found::Nothing)),
+                Some(ids) => {
+                    for id in ids {
+                        found.push(Found::of(reader.get(read.view, id)?, read, now));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
+    fn count(&self, plan: &Plan, found: &[Found], rows: usize) {
+        self.metrics.entities.record(rows as f64);
+        self.metrics.feast_entities.record(rows as f64);
+        self.metrics.features.record(plan.feature_columns.len() as f64);
+        self.metrics.feast_requests.increment(1);
+        for (read, found) in plan.reads.iter().zip(found.chunks(rows.max(1))) {
+            let (mut present, mut not_found, mut expired) = (0, 0, 0);
+            for found in found {
+                match found {
+                    Found::Nothing => not_found += 1,
+                    Found::Row { expired: true, .. } => expired += 1,
+                    Found::Row { .. } => present += 1,
+                }
+            }
+            let add = |counter: &metrics::Counter, count: u64| {
+                if count > 0 {
+                    counter.increment(count);
+                }
+            };
+            add(&read.counters.present, present);
+            add(&read.counters.not_found, not_found);
+            add(&read.counters.outside_max_age, expired);
+            add(&read.counters.feast_present, present + expired);
+            add(&read.counters.feast_not_found, not_found);
+        }
+    }
+}
+
+/// How many rows a request has; none if it has no column at all.
+fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, RequestError> {
+    let Some((_, first)) = request.entities.first() else { return Ok(None) };
+    if request.entities.iter().any(|(_, values)| values.len() != first.len()) {
+        return Err(RequestError::Ragged);
+    }
+    if first.len() > rows_max {
+        return Err(RequestError::TooLarge { what: "entity rows", found: first.len(), limit: rows_max });
+    }
+    Ok(Some(first.len()))
+}
+
+/// The ids of all rows under one key; none when a part of the key is missing, for then nothing can be found.
+fn entity_ids(key: &KeyPlan, entities: &[Vec<EchoedValue<'_>>], rows: usize) -> Option<Vec<EntityId>> {
+    if key.parts.contains(&KeyPart::Missing) {
+        return None;
+    }
+    let mut buffer = Vec::with_capacity(64);
+    let id = |row: usize| {
+        key.encoder.begin(&mut buffer);
+        for part in &key.parts {
+            let value = match *part {
+                KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
+                KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+            };
+            KeyEncoder::push(&mut buffer, value);
+        }
+        KeyEncoder::id(&buffer)
+    };
+    Some((0..rows).map(id).collect())
+}

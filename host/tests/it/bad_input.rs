@@ -1,0 +1,179 @@
+//! Bad requests: each gets a clear 4xx, and the server goes on.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    fixture::{Fixture, Setup},
+    wire,
+};
+
+const PATH: &str = "/get-online-features";
+
+/// After whatever happened, the server still answers.
+fn assert_alive(fixture: &Fixture) {
+    let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
+    assert_eq!(column["statuses"], json!(["PRESENT"]));
+}
+
+#[test]
+fn bodies_that_are_no_request_are_told_what_is_wrong() {
+    let fixture = Setup::golden().start();
+    let deep = format!(r#"{{"entities":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let invalid_utf8 = b"{\"entities\":{\"driver_id\":[\"\xff\xfe\"]}}";
+    let cases: [(&[u8], u16, &str); 9] = [
+        (b"", 422, "Field required"),
+        (b"{", 422, "JSON decode error"),
+        (b"null", 422, "valid dictionary"),
+        (b"[]", 422, "valid dictionary"),
+        (b"{} {}", 422, "Extra data"),
+        (b"\xef\xbb\xbf{}", 422, "JSON decode error"),
+        (deep.as_bytes(), 422, "recursion limit"),
+        (invalid_utf8, 422, "JSON decode error"),
+        (br#"{"entities":{},"features":[1]}"#, 422, "valid string"),
+    ];
+    for (body, status, words) in cases {
+        let answer = fixture.post(PATH, body);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.text().contains(words), "{words}: {}", answer.text());
+    }
+    assert_alive(&fixture);
+}
+
+#[test]
+fn ragged_columns_and_nested_keys_are_refused() {
+    let fixture = Setup::golden().start();
+    let answer = fixture.features(&["pair_stats:rides"], json!({ "driver_id": [1, 2], "customer_id": ["a"] }));
+    assert_eq!((answer.status, answer.json()), (400, json!("All entity rows must have the same columns.")));
+    let answer = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [[1]] }));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+}
+
+#[test]
+fn a_body_of_body_bytes_max_is_read_and_one_byte_more_is_413() {
+    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1_000).start();
+    let body = |bytes: usize| {
+        let mut body =
+            json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string();
+        let padding = bytes - body.len();
+        body.push_str(&" ".repeat(padding));
+        body
+    };
+    assert_eq!(fixture.post(PATH, body(1_000).as_bytes()).status, 200);
+    let refused = fixture.post(PATH, body(1_001).as_bytes());
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("more than 1000 bytes"), "{}", refused.text());
+
+    // Without a length beforehand the bytes are counted as they come.
+    let mut stream = wire::connect(fixture.address());
+    write!(stream, "POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    let chunk = [b' '; 600];
+    for _ in 0..2 {
+        write!(stream, "{:x}\r\n", chunk.len()).unwrap();
+        stream.write_all(&chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    assert_eq!(wire::read_answer(&mut stream).unwrap().status, 413);
+    assert_alive(&fixture);
+}
+
+#[test]
+fn a_million_keys_are_413_and_say_the_limit() {
+    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 64 << 20).start();
+    let ask = |rows: usize| {
+        let keys: Vec<String> = (0..rows).map(|row| row.to_string()).collect();
+        let body =
+            format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
+        fixture.post(PATH, body.as_bytes())
+    };
+    assert_eq!(ask(10_000).status, 200);
+    let refused = ask(1_000_000);
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("1000000 in this request, at most 10000 are allowed"), "{}", refused.text());
+    assert_alive(&fixture);
+}
+
+#[test]
+fn features_and_values_have_limits_that_are_obeyed_and_broken() {
+    let fixture = Setup::golden()
+        .limits(|limits| {
+            limits.features_max = 2;
+            limits.values_max = 6;
+        })
+        .start();
+    let ask = |features: &[&str], rows: usize| {
+        let keys: Vec<usize> = (0..rows).collect();
+        fixture.features(features, json!({ "driver_id": keys })).status
+    };
+    let both = ["driver_stats:conv_rate", "driver_stats:avg_daily_trips"];
+    assert_eq!(ask(&both, 2), 200, "2 features, 2 rows of 3 columns");
+    assert_eq!(ask(&both, 3), 413, "9 values");
+    assert_eq!(ask(&[both[0], both[1], "global_stats:global_mean"], 1), 413, "3 features");
+}
+
+#[test]
+fn headers_that_come_too_slowly_end_the_connection() {
+    let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(200)).start();
+    let started = Instant::now();
+    let mut silent = wire::connect(fixture.address());
+    let mut slow = wire::connect(fixture.address());
+    slow.write_all(b"POST /get-online-features HTTP/1.1\r\nhost: x\r\nx-slow:").unwrap();
+    for stream in [&mut silent, &mut slow] {
+        let answer = wire::read_answer(stream);
+        assert!(answer.is_none_or(|answer| answer.status == 408));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_alive(&fixture);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_408() {
+    let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(200)).start();
+    let mut stream = wire::connect(fixture.address());
+    stream.write_all(b"POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
+    assert_eq!(wire::read_answer(&mut stream).unwrap().status, 408);
+    assert_alive(&fixture);
+}
+
+#[test]
+fn connections_beyond_connections_max_are_closed_at_once_and_the_others_live() {
+    let fixture = Setup::golden().limits(|limits| limits.connections_max = 20).start();
+    let ask = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut open: Vec<_> = (0..20).map(|_| wire::connect(fixture.address())).collect();
+    for stream in &mut open {
+        stream.write_all(ask).unwrap();
+        assert_eq!(wire::read_answer(stream).unwrap().status, 200);
+    }
+    for _ in 0..30 {
+        let mut stream = wire::connect(fixture.address());
+        let _ = stream.write_all(ask);
+        assert!(wire::read_answer(&mut stream).is_none(), "one too many is closed");
+    }
+    for stream in &mut open {
+        stream.write_all(ask).unwrap();
+        assert_eq!(wire::read_answer(stream).unwrap().status, 200, "those that were there live");
+    }
+    drop(open);
+    fixture.eventually("room again", || {
+        let mut stream = wire::connect(fixture.address());
+        let _ = stream.write_all(ask);
+        wire::read_answer(&mut stream).is_some()
+    });
+}
+
+#[test]
+fn bytes_that_are_no_http_are_refused() {
+    let fixture = Setup::golden().start();
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET / HTTP/9.9\r\n\r\n", b"POST  HTTP/1.1\r\n\r\n", &[0; 100_000]]
+    {
+        let mut stream = wire::connect(fixture.address());
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        assert!(wire::read_answer(&mut stream).is_none_or(|answer| (400..500).contains(&answer.status)));
+    }
+    assert_alive(&fixture);
+}

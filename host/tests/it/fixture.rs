@@ -1,0 +1,199 @@
+//! A whole host on a port of its own.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder::{
+    app::{App, Serving},
+    clock::{Clock, ManualClock},
+    config::Config,
+    http::{AdminEvent, Control, HttpLimits, SyncCommand},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::wire::{self, Answer};
+
+/// 2026-11-23T09:13:10Z: when the answers under `golden/` were recorded.
+pub(crate) const RECORDED_AT: i64 = 1_795_425_190_000_000;
+
+pub(crate) struct Fixture {
+    pub(crate) app: Arc<App>,
+    pub(crate) clock: Arc<ManualClock>,
+    /// Configuration, data and store; gone with the fixture.
+    pub(crate) dir: TempDir,
+    serving: Option<Serving>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What to start a host with.
+pub(crate) struct Setup {
+    dir: TempDir,
+    limits: HttpLimits,
+    hot_bytes: Option<u64>,
+    config: String,
+    wait: bool,
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// A copy of the golden repository.
+    pub(crate) fn golden() -> Self {
+        let setup = Self::empty();
+        copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), setup.dir.path());
+        setup
+    }
+
+    fn empty() -> Self {
+        let config = "project: churn_prediction\nfeatures: [features/*.yaml]\n".to_owned();
+        Self { dir: TempDir::new().unwrap(), limits: HttpLimits::default(), hot_bytes: None, config, wait: true }
+    }
+
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut HttpLimits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    pub(crate) fn hot_bytes(mut self, bytes: u64) -> Self {
+        self.hot_bytes = Some(bytes);
+        self
+    }
+
+    /// Adds lines to `larder.yaml`.
+    pub(crate) fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self
+    }
+
+    /// Does not wait until all views are loaded.
+    pub(crate) fn unready(mut self) -> Self {
+        self.wait = false;
+        self
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub(crate) fn start(self) -> Fixture {
+        let wait = self.wait;
+        let fixture = self.open();
+        if wait {
+            fixture.until_ready();
+        }
+        fixture
+    }
+
+    fn open(self) -> Fixture {
+        let file = self.path("larder.yaml");
+        fs::write(&file, &self.config).unwrap();
+        let mut config = Config::load(&file, &|_: &str| None).unwrap_or_else(|error| panic!("{error}"));
+        config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.http.workers = 2;
+        config.http.limits = self.limits;
+        config.metrics_listen = None;
+        config.store.data_dir = self.path("store");
+        config.admin_socket = self.path("admin.sock");
+        config.sync.reload_every = Duration::from_millis(50);
+        if let Some(bytes) = self.hot_bytes {
+            config.store.hot.bytes_max = bytes;
+        }
+        let clock = ManualClock::at(RECORDED_AT);
+        let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let (app, _) = App::open(config, shared).unwrap_or_else(|error| panic!("{error}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let serving = runtime.block_on(app.serve()).unwrap_or_else(|error| panic!("{error}"));
+        Fixture { app, clock, dir: self.dir, serving: Some(serving), runtime }
+    }
+}
+
+// === impl Fixture ===
+
+impl Fixture {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.serving.as_ref().and_then(Serving::address).unwrap()
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub(crate) fn until_ready(&self) {
+        self.eventually("ready", || self.get("/ready").status == 200);
+    }
+
+    /// Waits until something holds; the bound is far beyond what it takes, and only a failure reaches it.
+    pub(crate) fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < patience, "never: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        wire::send(self.address(), "GET", path, &[], b"")
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &[u8]) -> Answer {
+        wire::send(self.address(), "POST", path, &[("content-type", "application/json")], body)
+    }
+
+    /// Asks for features of entities.
+    pub(crate) fn features(&self, features: &[&str], entities: Value) -> Answer {
+        self.post("/get-online-features", json!({ "features": features, "entities": entities }).to_string().as_bytes())
+    }
+
+    /// Syncs views; the error is what the first failure says.
+    pub(crate) fn sync(&self, command: &SyncCommand) -> Result<Vec<larder::sync::SyncReport>, String> {
+        let mut reports = Vec::new();
+        let mut failed = None;
+        self.app.sync(command, &mut |event| match event {
+            AdminEvent::Progress { .. } => {}
+            AdminEvent::Synced { report } => reports.push(report),
+            AdminEvent::Failed { error, .. } => failed = failed.take().or(Some(error)),
+        });
+        failed.map_or(Ok(reports), Err)
+    }
+
+    /// Stops the host in order, and leaves its directory to the next one.
+    pub(crate) fn restart(mut self) -> Self {
+        self.stop();
+        let empty = TempDir::new().unwrap();
+        let dir = std::mem::replace(&mut self.dir, empty);
+        let config = fs::read_to_string(dir.path().join("larder.yaml")).unwrap();
+        drop(self);
+        Setup { dir, limits: HttpLimits::default(), hot_bytes: None, config, wait: true }.open()
+    }
+
+    fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            self.runtime.block_on(serving.stop());
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! Feast's recorded answers, and how an answer of Larder's is held against them.
+//!
+//! The recordings lie in `tests/golden/cases` and are never edited. Where Larder answers otherwise on purpose, the
+//! case has an entry in [`DIFFERENCES`]; what has no entry there has to be as Feast had it: the names of the columns
+//! (not their order), every value in its kind, every status, every event time, every error.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+/// One request, and what Feast answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// What the file's name begins with.
+    pub(crate) number: u32,
+    /// `14_ttl_expired_feature`.
+    pub(crate) name: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) content_type: Option<String>,
+    /// The request's body, empty where there was none.
+    pub(crate) body: Vec<u8>,
+    /// The answer's status.
+    pub(crate) status: u16,
+    /// The answer's headers, names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The answer's body, if it is JSON.
+    pub(crate) body_json: Option<Value>,
+    /// The answer's body as it came.
+    pub(crate) body_text: String,
+}
+
+/// A case that Larder answers otherwise than Feast, on purpose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Difference {
+    pub(crate) case: u32,
+    /// The rule of the design that asks for it.
+    pub(crate) why: &'static str,
+    pub(crate) expected: Expected,
+}
+
+/// What is expected in the place of Feast's answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// Feast's body with this status.
+    Status(u16),
+    /// Feast's answer, but for these parts of columns.
+    Columns(&'static [Replaced]),
+    /// Another answer altogether; the body is JSON.
+    Answer { status: u16, body: &'static str },
+}
+
+/// A part of a column that is replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replaced {
+    pub(crate) column: &'static str,
+    /// One of [`PARTS`].
+    pub(crate) part: &'static str,
+    /// A JSON list.
+    pub(crate) with: &'static str,
+}
+
+/// The answer that a case asks for, after its difference.
+#[derive(Debug)]
+struct Expectation {
+    status: u16,
+    /// `None`: an empty body.
+    body: Option<Value>,
+}
+
+/// What an answer has for each column, one item per row each.
+const PARTS: [&str; 3] = ["values", "statuses", "event_timestamps"];
+
+const CLIENT_MISTAKE: &str = "a client's mistake is 4xx with Feast's body, where Feast answers 500";
+const INT64_EXACT: &str = "int64 is exact: the file has ...993, Feast's column went through float64";
+const TTL_MARK: &str = "ttl is checked: the row is ten days old and its view's ttl one hour";
+const ANY_CONTENT_TYPE: &str = "any content type is accepted";
+
+/// Every deliberate difference from Feast, by case.
+pub(crate) const DIFFERENCES: &[Difference] = &[
+    Difference { case: 1, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
+    Difference {
+        case: 2,
+        why: INT64_EXACT,
+        expected: Expected::Columns(&[exact("[42, 9007199254740993, null, null, 9007199254740993]")]),
+    },
+    Difference { case: 9, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993, null]")]) },
+    Difference { case: 11, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
+    Difference { case: 13, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference {
+        case: 14,
+        why: TTL_MARK,
+        expected: Expected::Columns(&[Replaced {
+            column: "stale_value",
+            part: "statuses",
+            with: r#"["OUTSIDE_MAX_AGE"]"#,
+        }]),
+    },
+    Difference { case: 16, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference {
+        case: 19,
+        why: "a view without entities can be asked for without entities: one row",
+        expected: Expected::Answer {
+            status: 200,
+            body: r#"{
+                "results": [
+                    {"values": [7.25], "statuses": ["PRESENT"], "event_timestamps": ["2026-11-23T08:13:10Z"]}
+                ],
+                "metadata": {"feature_names": ["global_mean"]}
+            }"#,
+        },
+    },
+    Difference { case: 40, why: CLIENT_MISTAKE, expected: Expected::Status(404) },
+    Difference { case: 43, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 44, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 49, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 50, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 51, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 56, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 57, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 61, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
+    Difference { case: 62, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference { case: 64, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
+    Difference {
+        case: 65,
+        why: ANY_CONTENT_TYPE,
+        expected: Expected::Answer { status: 200, body: TXN_COUNT_OF_CUST_000123 },
+    },
+    Difference {
+        case: 66,
+        why: ANY_CONTENT_TYPE,
+        expected: Expected::Answer { status: 200, body: TXN_COUNT_OF_CUST_000123 },
+    },
+    Difference {
+        case: 71,
+        why: "precomputing has no meaning here: the service is answered from the store, ttl and int64 as ever",
+        expected: Expected::Answer {
+            status: 200,
+            body: r#"{
+                "results": [
+                    {
+                        "values": ["CUST_000123"],
+                        "statuses": ["PRESENT"],
+                        "event_timestamps": ["1970-01-01T00:00:00Z"]
+                    },
+                    {
+                        "values": [11],
+                        "statuses": ["OUTSIDE_MAX_AGE"],
+                        "event_timestamps": ["2026-11-13T09:13:10Z"]
+                    },
+                    {
+                        "values": [9007199254740993],
+                        "statuses": ["PRESENT"],
+                        "event_timestamps": ["2026-11-23T07:13:10Z"]
+                    }
+                ],
+                "metadata": {
+                    "feature_names": ["customer_id", "expired_stats__stale_value", "customer_stats__txn_count"]
+                }
+            }"#,
+        },
+    },
+    Difference { case: 72, why: CLIENT_MISTAKE, expected: Expected::Status(404) },
+    Difference { case: 77, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
+];
+
+/// The answer to `customer_stats:txn_count` of `CUST_000123`.
+const TXN_COUNT_OF_CUST_000123: &str = r#"{
+    "results": [
+        {"values": ["CUST_000123"], "statuses": ["PRESENT"], "event_timestamps": ["1970-01-01T00:00:00Z"]},
+        {"values": [9007199254740993], "statuses": ["PRESENT"], "event_timestamps": ["2026-11-23T07:13:10Z"]}
+    ],
+    "metadata": {"feature_names": ["customer_id", "txn_count"]}
+}"#;
+
+/// The one column that Feast rounded, as it is in the file.
+const fn exact(with: &'static str) -> Replaced {
+    Replaced { column: "txn_count", part: "values", with }
+}
+
+/// Whether a case needs neither an on-demand view nor a write.
+pub(crate) fn selected(number: u32) -> bool {
+    !matches!(number, 20..=31 | 81..=89)
+}
+
+/// Holds an answer of Larder's against the one that the case asks for.
+///
+/// # Errors
+/// All that is wrong with the answer, one line each.
+pub(crate) fn compare(case: &Case, status: u16, body: &[u8]) -> Result<(), String> {
+    let expected = Expectation::of(case).map_err(|why| format!("{}: {why}", case.name))?;
+    let mut problems = Vec::new();
+    if status != expected.status {
+        problems.push(format!("status is {status}, expected {}", expected.status));
+    }
+    match (&expected.body, serde_json::from_slice::<Value>(body)) {
+        (None, _) if body.is_empty() => {}
+        (None, _) => problems.push("body is not empty".to_owned()),
+        (Some(_), Err(error)) => problems.push(format!("body is not JSON: {error}")),
+        (Some(expected), Ok(actual)) if expected.get("results").is_some() => {
+            compare_answers(expected, &actual, &mut problems);
+        }
+        (Some(expected), Ok(actual)) if *expected != actual => {
+            problems.push(format!("body is not\n    {expected}"));
+        }
+        (Some(_), Ok(_)) => {}
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let why = difference(case.number).map_or(String::new(), |difference| format!(" (not Feast's: {})", difference.why));
+    let problems = problems.join("\n  ");
+    Err(format!("{}{why}:\n  {problems}\n  in the answer {}", case.name, String::from_utf8_lossy(body)))
+}
+
+// === impl Case ===
+
+impl Case {
+    /// All of them, by number.
+    pub(crate) fn load_all() -> Vec<Self> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
+        let listed = fs::read_dir(&dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        let paths: Vec<PathBuf> = listed.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        let load = |path: &PathBuf| Self::load(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        let mut cases: Vec<Self> = paths.iter().map(load).collect();
+        cases.sort_by_key(|case| case.number);
+        cases
+    }
+
+    fn load(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let recorded: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let (request, response) = (&recorded["request"], &recorded["response"]);
+        let name = text_of(&recorded, "case")?;
+        let number = name.split('_').next().and_then(|digits| digits.parse().ok()).ok_or("the name has no number")?;
+        let body = match (&request["body_raw"], &request["body"]) {
+            (Value::String(raw), _) => raw.clone().into_bytes(),
+            (_, Value::Null) => Vec::new(),
+            (_, body) => body.to_string().into_bytes(),
+        };
+        let status = response["status"].as_u64().and_then(|status| u16::try_from(status).ok()).ok_or("no status")?;
+        let headers = response["headers"].as_object().into_iter().flatten();
+        let body_text = text_of(response, "body_text")?;
+        Ok(Self {
+            number,
+            name,
+            method: text_of(request, "method")?,
+            path: text_of(request, "path")?,
+            content_type: request["content_type"].as_str().map(str::to_owned),
+            body,
+            status,
+            headers: headers
+                .filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value.as_str()?.to_owned())))
+                .collect(),
+            // From the text, because the recording has `null` both for no JSON and for the JSON `null`.
+            body_json: serde_json::from_str(&body_text).ok(),
+            body_text,
+        })
+    }
+}
+
+fn text_of(value: &Value, key: &str) -> Result<String, String> {
+    value[key].as_str().map(str::to_owned).ok_or_else(|| format!("no '{key}'"))
+}
+
+// === impl Expectation ===
+
+impl Expectation {
+    fn of(case: &Case) -> Result<Self, String> {
+        let feast = Self { status: case.status, body: case.body_json.clone() };
+        match difference(case.number).map(|difference| difference.expected) {
+            None => Ok(feast),
+            Some(Expected::Status(status)) => Ok(Self { status, ..feast }),
+            Some(Expected::Columns(replaced)) => {
+                let mut body = feast.body.ok_or("Feast's answer has no columns")?;
+                for part in replaced {
+                    part.apply(&mut body)?;
+                }
+                Ok(Self { body: Some(body), ..feast })
+            }
+            Some(Expected::Answer { status, body }) => {
+                let body = serde_json::from_str(body).map_err(|error| format!("the difference's body: {error}"))?;
+                Ok(Self { status, body: Some(body) })
+            }
+        }
+    }
+}
+
+// === impl Replaced ===
+
+impl Replaced {
+    fn apply(&self, answer: &mut Value) -> Result<(), String> {
+        let Self { column, part, with } = *self;
+        let names = answer["metadata"]["feature_names"].as_array();
+        let place = names.and_then(|names| names.iter().position(|name| name == column));
+        let place = place.ok_or_else(|| format!("Feast's answer has no column '{column}'"))?;
+        let old = answer["results"].get_mut(place).and_then(|column| column.get_mut(part));
+        let old = old.ok_or_else(|| format!("Feast's column '{column}' has no {part}"))?;
+        *old = serde_json::from_str(with).map_err(|error| format!("the difference's {part}: {error}"))?;
+        Ok(())
+    }
+}
+
+fn difference(case: u32) -> Option<&'static Difference> {
+    DIFFERENCES.iter().find(|difference| difference.case == case)
+}
+
+/// Notes what is wrong with an answer to a lookup.
+fn compare_answers(expected: &Value, actual: &Value, problems: &mut Vec<String>) {
+    let (expected_columns, actual_columns) = match (columns(expected), columns(actual)) {
+        (Ok(expected), Ok(actual)) => (expected, actual),
+        (Err(why), _) | (_, Err(why)) => return problems.push(why),
+    };
+    for (name, expected) in &expected_columns {
+        match actual_columns.get(name) {
+            Some(actual) => compare_columns(name, expected, actual, problems),
+            None => problems.push(format!("column '{name}' is missing")),
+        }
+    }
+    for name in actual_columns.keys().filter(|name| !expected_columns.contains_key(*name)) {
+        problems.push(format!("column '{name}' is one too many"));
+    }
+
+    compare_rest("answer", expected, actual, &["results", "metadata"], problems);
+    compare_rest("metadata", &expected["metadata"], &actual["metadata"], &["feature_names"], problems);
+}
+
+fn compare_columns(name: &str, expected: &Value, actual: &Value, problems: &mut Vec<String>) {
+    for part in PARTS {
+        let (Some(expected), Some(actual)) = (expected[part].as_array(), actual[part].as_array()) else {
+            problems.push(format!("column '{name}': {part} is {}, expected {}", actual[part], expected[part]));
+            continue;
+        };
+        if expected.len() != actual.len() {
+            problems.push(format!("column '{name}': {} {part}, expected {}", actual.len(), expected.len()));
+        }
+        for (row, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+            // Equality of `Value` is by kind: 3 is not 3.0, integers are compared as such and not as floats.
+            if expected != actual {
+                problems.push(format!("column '{name}', row {row}: {part} has {actual}, expected {expected}"));
+            }
+        }
+    }
+    compare_rest(&format!("column '{name}'"), expected, actual, &PARTS, problems);
+}
+
+/// What two mappings have beside the keys that are compared one by one has to be the same.
+fn compare_rest(place: &str, expected: &Value, actual: &Value, compared: &[&str], problems: &mut Vec<String>) {
+    let rest = |value: &Value| {
+        let entries = value.as_object().into_iter().flatten();
+        let entries = entries.filter(|(key, _)| !compared.contains(&key.as_str()));
+        Value::Object(entries.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
+    };
+    let (expected, actual) = (rest(expected), rest(actual));
+    if expected != actual {
+        problems.push(format!("{place}: beside what is always there it has {actual}, expected {expected}"));
+    }
+}
+
+/// An answer's columns by name.
+fn columns(answer: &Value) -> Result<BTreeMap<&str, &Value>, String> {
+    let names = answer["metadata"]["feature_names"].as_array().ok_or("metadata.feature_names is no list")?;
+    let results = answer["results"].as_array().ok_or("results is no list")?;
+    if names.len() != results.len() {
+        return Err(format!("there are {} feature_names for {} results", names.len(), results.len()));
+    }
+    let mut columns = BTreeMap::new();
+    for (name, column) in names.iter().zip(results) {
+        let name = name.as_str().ok_or_else(|| format!("feature_names has {name}, which is no text"))?;
+        if columns.insert(name, column).is_some() {
+            return Err(format!("there are two columns '{name}'"));
+        }
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A case with the number of none, that Feast answered with this.
+    fn case(status: u16, body: &Value) -> Case {
+        Case {
+            number: 0,
+            name: "00_made_up".to_owned(),
+            method: "POST".to_owned(),
+            path: "/get-online-features".to_owned(),
+            content_type: None,
+            body: Vec::new(),
+            status,
+            headers: BTreeMap::new(),
+            body_json: Some(body.clone()),
+            body_text: body.to_string(),
+        }
+    }
+
+    fn answer() -> Value {
+        json!({
+            "results": [
+                { "values": ["a", "b"], "statuses": ["PRESENT", "PRESENT"], "event_timestamps": ["e", "e"] },
+                { "values": [3.0, null], "statuses": ["PRESENT", "NOT_FOUND"], "event_timestamps": ["t", "e"] },
+                { "values": [9_007_199_254_740_993_i64, 1], "statuses": ["PRESENT", "PRESENT"],
+                  "event_timestamps": ["t", "t"] },
+            ],
+            "metadata": { "feature_names": ["id", "rate", "count"] },
+        })
+    }
+
+    /// What [`compare`] says of the answer after a change.
+    fn after(change: impl FnOnce(&mut Value)) -> Result<(), String> {
+        let expected = answer();
+        let mut actual = expected.clone();
+        change(&mut actual);
+        compare(&case(200, &expected), 200, actual.to_string().as_bytes())
+    }
+
+    fn assert_told(result: Result<(), String>, words: &str) {
+        let told = result.unwrap_err();
+        assert!(told.contains(words), "{told}");
+    }
+
+    #[test]
+    fn the_same_answer_passes_and_so_do_permuted_columns() {
+        after(|_| ()).unwrap();
+        after(|answer| {
+            for list in ["/results", "/metadata/feature_names"] {
+                answer.pointer_mut(list).unwrap().as_array_mut().unwrap().rotate_left(1);
+            }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn names_that_do_not_follow_their_columns_are_told() {
+        let swapped = after(|answer| answer["metadata"]["feature_names"].as_array_mut().unwrap().swap(1, 2));
+        assert_told(swapped, "column 'rate', row 0: values has 9007199254740993, expected 3.0");
+    }
+
+    #[test]
+    fn a_wrong_value_status_or_time_is_told_with_column_and_row() {
+        let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
+        assert_told(change("/results/1/values/0", json!(3.5)), "column 'rate', row 0: values has 3.5, expected 3.0");
+        assert_told(change("/results/1/values/1", json!(0)), "column 'rate', row 1: values has 0, expected null");
+        assert_told(change("/results/1/statuses/1", json!("PRESENT")), "row 1: statuses has \"PRESENT\"");
+        assert_told(change("/results/0/event_timestamps/0", json!("x")), "column 'id', row 0: event_timestamps");
+    }
+
+    #[test]
+    fn an_integer_in_the_place_of_a_float_is_told_and_so_is_the_reverse() {
+        let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
+        assert_told(change("/results/1/values/0", json!(3)), "values has 3, expected 3.0");
+        assert_told(change("/results/2/values/1", json!(1.0)), "values has 1.0, expected 1");
+    }
+
+    #[test]
+    fn integers_that_are_the_same_float_are_told_apart() {
+        let rounded = after(|answer| answer["results"][2]["values"][0] = json!(9_007_199_254_740_992_i64));
+        assert_told(rounded, "values has 9007199254740992, expected 9007199254740993");
+    }
+
+    #[test]
+    fn a_float_is_the_same_however_it_is_written() {
+        let expected = answer();
+        let text = expected.to_string().replace("3.0", "0.3e1");
+        compare(&case(200, &expected), 200, text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn missing_doubled_and_surplus_columns_are_told() {
+        let drop_last = |answer: &mut Value| {
+            answer["results"].as_array_mut().unwrap().pop();
+            answer["metadata"]["feature_names"].as_array_mut().unwrap().pop();
+        };
+        assert_told(after(drop_last), "column 'count' is missing");
+        assert_told(
+            after(|answer| {
+                answer["results"].as_array_mut().unwrap().pop();
+            }),
+            "3 feature_names for 2 results",
+        );
+        assert_told(after(|answer| answer["metadata"]["feature_names"][2] = json!("rate")), "two columns 'rate'");
+        assert_told(after(|answer| answer["metadata"]["feature_names"][2] = json!("more")), "'more' is one too many");
+    }
+
+    #[test]
+    fn missing_rows_and_surplus_keys_are_told() {
+        let one_row = |answer: &mut Value| answer["results"][1]["statuses"] = json!(["PRESENT"]);
+        assert_told(after(one_row), "column 'rate': 1 statuses, expected 2");
+        let no_list = |answer: &mut Value| answer["results"][1]["values"] = json!(3.0);
+        assert_told(after(no_list), "column 'rate': values is 3.0");
+        assert_told(after(|answer| answer["status"] = Value::Null), "answer: beside what is always there");
+        assert_told(after(|answer| answer["results"][0]["x"] = json!(1)), "column 'id': beside");
+        let versions = |answer: &mut Value| answer["metadata"]["feature_view_metadata"] = json!([{ "name": "v" }]);
+        assert_told(after(versions), "metadata: beside");
+    }
+
+    #[test]
+    fn errors_are_compared_by_status_and_body() {
+        let body = json!("{\"module\": \"feast.errors\"}");
+        compare(&case(404, &body), 404, body.to_string().as_bytes()).unwrap();
+        assert_told(compare(&case(404, &body), 500, body.to_string().as_bytes()), "status is 500, expected 404");
+        assert_told(compare(&case(404, &body), 404, b"\"other\""), "body is not\n");
+        assert_told(compare(&case(404, &body), 404, b"gateway"), "body is not JSON");
+        let empty = Case { body_json: None, body_text: String::new(), ..case(200, &body) };
+        compare(&empty, 200, b"").unwrap();
+        assert_told(compare(&empty, 200, b"null"), "body is not empty");
+    }
+
+    #[test]
+    fn the_recordings_are_whole() {
+        let cases = Case::load_all();
+        let numbers: BTreeSet<u32> = cases.iter().map(|case| case.number).collect();
+        assert_eq!(numbers.len(), cases.len(), "a number stands for one case");
+        assert_eq!(cases.len(), 61);
+        assert_eq!(cases.iter().filter(|case| selected(case.number)).count(), 41);
+        for case in &cases {
+            assert_eq!(case.headers["content-length"], case.body_text.len().to_string(), "{}", case.name);
+            assert_eq!(case.body_json.is_none(), case.body_text.is_empty(), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn feasts_own_answer_passes_except_where_there_is_a_difference() {
+        for case in Case::load_all() {
+            let result = compare(&case, case.status, case.body_text.as_bytes());
+            assert_eq!(result.is_err(), difference(case.number).is_some(), "{}: {result:?}", case.name);
+        }
+    }
+
+    #[test]
+    fn every_difference_is_of_a_case_that_is_selected_and_can_be_met() {
+        let cases = Case::load_all();
+        let mut seen = BTreeSet::new();
+        for difference in DIFFERENCES {
+            assert!(seen.insert(difference.case) && selected(difference.case), "case {}", difference.case);
+            let case = cases.iter().find(|case| case.number == difference.case).unwrap();
+            let expected = Expectation::of(case).unwrap();
+            compare(case, expected.status, expected.body.unwrap().to_string().as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_integer_that_feast_rounded_has_a_difference() {
+        for case in Case::load_all().iter().filter(|case| case.body_text.contains("9007199254740992")) {
+            let expected = Expectation::of(case).unwrap().body.unwrap().to_string();
+            assert!(!expected.contains("9007199254740992"), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn no_case_that_is_selected_expects_a_500() {
+        for case in Case::load_all().iter().filter(|case| selected(case.number)) {
+            assert!(Expectation::of(case).unwrap().status < 500, "{}", case.name);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The HTTP contract: Feast's recorded answers, and what is Larder's own.
+
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, Setup},
+    golden::{Case, compare, selected},
+    wire,
+};
+
+fn send(fixture: &Fixture, case: &Case) -> wire::Answer {
+    let content_type = case.content_type.as_deref().map(|content_type| ("content-type", content_type));
+    let headers: Vec<_> = content_type.into_iter().collect();
+    wire::send(fixture.address(), &case.method, &case.path, &headers, &case.body)
+}
+
+#[test]
+fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
+    let fixture = Setup::golden().start();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for case in Case::load_all().into_iter().filter(|case| selected(case.number)) {
+        // Twice: from the store, then from the hot cache and the plan cache.
+        for _ in 0..2 {
+            let answer = send(&fixture, &case);
+            if let Err(why) = compare(&case, answer.status, &answer.body) {
+                wrong.push(format!("{:02} {}: {why}", case.number, case.name));
+            }
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 41);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_method_names_the_right_one_and_a_trailing_slash_leads_to_the_path() {
+    let fixture = Setup::golden().start();
+    assert_eq!(fixture.get("/get-online-features").headers["allow"], "POST");
+    let answer = fixture.post("/get-online-features/", b"{}");
+    assert_eq!(answer.status, 307);
+    assert_eq!(answer.headers["location"], format!("http://{}/get-online-features", fixture.address()));
+}
+
+#[test]
+fn columns_come_in_the_requested_order() {
+    let fixture = Setup::golden().start();
+    let body = br#"{"features":["driver_stats:conv_rate","customer_stats:segment","driver_stats:avg_daily_trips",
+        "customer_stats:balance"],"entities":{"driver_id":[1001],"customer_id":["CUST_000123"]}}"#;
+    let answer = fixture.post("/get-online-features", body);
+    let names = answer.json()["metadata"]["feature_names"].clone();
+    assert_eq!(names, json!(["driver_id", "customer_id", "conv_rate", "segment", "avg_daily_trips", "balance"]));
+}
+
+#[test]
+fn the_ttl_is_checked_against_the_clock_at_each_request() {
+    let fixture = Setup::golden().start();
+    let ask = || {
+        fixture.features(&["customer_stats:txn_count"], json!({ "customer_id": ["CUST_000123"] })).column("txn_count")
+    };
+    assert_eq!(ask()["statuses"], json!(["PRESENT"]));
+    let day = 86_400_000_000;
+    fixture.clock.set(crate::fixture::RECORDED_AT + 2 * day);
+    let expired = ask();
+    assert_eq!(expired["statuses"], json!(["OUTSIDE_MAX_AGE"]));
+    assert_eq!(expired["values"], json!([9_007_199_254_740_993_i64]), "the value is kept");
+}
+
+#[test]
+fn the_ttl_policy_can_withhold_values_or_ignore_age() {
+    for (policy, value, status) in [("null", Value::Null, "OUTSIDE_MAX_AGE"), ("ignore", json!(11), "PRESENT")] {
+        let fixture = Setup::golden().config(&format!("serving: {{ttl: {policy}}}\n")).start();
+        let column = fixture
+            .features(&["expired_stats:stale_value"], json!({ "customer_id": ["CUST_000123"] }))
+            .column("stale_value");
+        assert_eq!(column["values"], json!([value]), "{policy}");
+        assert_eq!(column["statuses"], json!([status]), "{policy}");
+    }
+}
+
+#[test]
+fn answers_are_the_same_without_the_hot_cache() {
+    let fixture = Setup::golden().hot_bytes(0).start();
+    for case in Case::load_all().into_iter().filter(|case| selected(case.number)) {
+        let answer = send(&fixture, &case);
+        assert_eq!(compare(&case, answer.status, &answer.body), Ok(()), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_composite_key_with_a_part_missing_finds_nothing_and_is_no_error() {
+    let fixture = Setup::golden().start();
+    let column = fixture.features(&["pair_stats:rides"], json!({ "driver_id": [1001] })).column("rides");
+    assert_eq!(column["statuses"], json!(["NOT_FOUND"]));
+}
+
+#[test]
+fn an_entitys_name_stands_for_its_join_key() {
+    let fixture = Setup::golden().start();
+    let answer = fixture.features(&["driver_stats:conv_rate"], json!({ "driver": [1001] }));
+    assert_eq!(answer.column("driver_id")["values"], json!([1001]));
+    assert_eq!(answer.column("conv_rate")["statuses"], json!(["PRESENT"]));
+}
+
+#[test]
+fn a_service_with_aliases_reads_one_view_under_two_keys() {
+    let fixture = Setup::golden().start();
+    let body = json!({
+        "feature_service": "fs_alias", "full_feature_names": true,
+        "entities": { "origin_driver_id": [1001], "dest_driver_id": [9999] },
+    });
+    let answer = fixture.post("/get-online-features", body.to_string().as_bytes());
+    assert_eq!(answer.column("origin__conv_rate")["statuses"], json!(["PRESENT"]));
+    assert_eq!(answer.column("dest__conv_rate")["statuses"], json!(["NOT_FOUND"]));
+}
+
+#[test]
+fn the_catalog_tells_what_is_served_and_how_fresh_it_is() {
+    let fixture = Setup::golden().start();
+    let catalog = fixture.get("/v1/catalog").json();
+    assert_eq!(catalog["project"], "churn_prediction");
+    let views = catalog["feature_views"].as_array().unwrap();
+    let customer = views.iter().find(|view| view["name"] == "customer_stats").unwrap();
+    assert_eq!(customer["rows"], 3);
+    assert_eq!(customer["loaded"], true);
+    assert_eq!(customer["ttl_seconds"], 86_400);
+    assert_eq!(customer["last_success_age_seconds"], 0);
+    assert!(
+        customer["features"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|f| f["name"] == "embedding" && f["type"] == "Array(Float32)")
+    );
+}

@@ -1,0 +1,73 @@
+//! Start, sync, reload and stop.
+
+use std::fs;
+
+use larder::{http::SyncCommand, sync::Outcome};
+use serde_json::json;
+
+use crate::fixture::Setup;
+
+#[test]
+fn a_restart_is_ready_with_its_data_even_when_the_sources_are_gone() {
+    let fixture = Setup::golden().start();
+    fs::remove_dir_all(fixture.path("data")).unwrap();
+    let fixture = fixture.restart();
+    assert_eq!(fixture.get("/ready").status, 200, "at once, before any sync");
+    let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
+    assert_eq!(column["values"], json!([0.6001]));
+}
+
+#[test]
+fn a_view_whose_source_is_missing_keeps_the_host_unready_and_says_which() {
+    let setup = Setup::golden().unready();
+    fs::remove_file(setup.path("data/pair_stats.parquet")).unwrap();
+    let fixture = setup.start();
+    fixture
+        .eventually("the others are loaded", || fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"]));
+    assert_eq!(fixture.get("/ready").status, 503);
+    assert_eq!(fixture.get("/health").status, 200);
+    let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
+    assert_eq!(column["statuses"], json!(["PRESENT"]), "the other views go on");
+}
+
+#[test]
+fn an_unchanged_source_is_not_read_again_unless_full_is_asked_for() {
+    let fixture = Setup::golden().start();
+    let views = vec!["driver_stats".to_owned()];
+    let again = fixture.sync(&SyncCommand { views: views.clone(), ..SyncCommand::default() }).unwrap();
+    assert_eq!(again[0].outcome, Outcome::UpToDate);
+    let full = fixture.sync(&SyncCommand { views, full: true, ..SyncCommand::default() }).unwrap();
+    assert_eq!(full[0].outcome, Outcome::Loaded);
+    assert_eq!(full[0].applied.changed(), 0, "the same rows change nothing");
+}
+
+#[test]
+fn a_broken_definition_file_keeps_what_is_served_and_mending_it_is_taken() {
+    let fixture = Setup::golden().start();
+    let file = fixture.path("features/feast_repo.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    let serves = |view: &str| {
+        let catalog = fixture.get("/v1/catalog").json();
+        catalog["feature_views"].as_array().unwrap().iter().any(|known| known["name"] == view)
+    };
+
+    fs::write(&file, good.replace("name: driver_stats", "nam: driver_stats")).unwrap();
+    let refused = fixture.app.reload_definitions().unwrap_err().to_string();
+    assert!(refused.contains("unknown key 'nam'"), "{refused}");
+    assert!(serves("driver_stats"), "what was served is served on");
+
+    let more = good
+        .replace("feature_views:\n", "feature_views:\n  - {name: extra_view, features: [{name: x, type: Int64}]}\n");
+    assert_ne!(more, good);
+    fs::write(&file, more).unwrap();
+    fixture.eventually("the change is noticed", || serves("extra_view"));
+}
+
+#[test]
+fn stopping_answers_what_is_under_way() {
+    let fixture = Setup::golden().start();
+    let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
+    assert_eq!(column.status, 200);
+    let again = fixture.restart();
+    assert_eq!(again.get("/health").status, 200);
+}

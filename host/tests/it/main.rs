@@ -1,0 +1,13 @@
+//! All integration tests, in one binary: linking is the slow part.
+//!
+//! A [`fixture::Fixture`] is a whole host on a port of its own, with a clock that stands still, over a copy of the
+//! definitions that a test gives it. Tests speak to it through a plain socket, so that they can also misspeak.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod bad_input;
+mod fixture;
+mod golden;
+mod http;
+mod lifecycle;
+mod wire;
