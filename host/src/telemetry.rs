@@ -6,6 +6,48 @@ use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+/// The metrics of the process, to be read.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    recorder: PrometheusHandle,
+}
+
+/// A series of ours under the name and label that Feast's dashboards know.
+struct Alias {
+    own: &'static str,
+    feast: &'static str,
+    /// Our label's name, and Feast's.
+    label: Option<(&'static str, &'static str)>,
+}
+
+/// Feast 0.67 `metrics.py`, and the names of its materialization guide. They are made when somebody reads, so that a
+/// request counts once.
+const ALIASES: [Alias; 7] = [
+    Alias { own: "larder_http_requests_total", feast: "feast_feature_server_request_total", label: None },
+    Alias {
+        own: "larder_http_request_duration_seconds",
+        feast: "feast_feature_server_request_latency_seconds",
+        label: None,
+    },
+    Alias {
+        own: "larder_http_request_duration_seconds",
+        feast: "feast_feature_retrieval_duration_seconds",
+        label: None,
+    },
+    Alias { own: "larder_online_requests_total", feast: "feast_online_features_request_total", label: None },
+    Alias { own: "larder_request_entities", feast: "feast_online_features_entity_count", label: None },
+    Alias {
+        own: "larder_rows_served_total",
+        feast: "feast_online_features_status_total",
+        label: Some(("view", "feature_view")),
+    },
+    Alias {
+        own: "larder_view_last_success_timestamp_seconds",
+        feast: "feast_materialization_last_success_timestamp",
+        label: Some(("view", "feature_view")),
+    },
+];
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -26,10 +68,11 @@ const COUNTS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_00
 ///
 /// # Errors
 /// When another recorder is installed, or the buckets are refused: a bug.
-pub fn install_metrics() -> Result<PrometheusHandle, String> {
+pub fn install_metrics() -> Result<Metrics, String> {
     use std::sync::OnceLock;
     static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
-    HANDLE.get_or_init(install).clone()
+    let recorder = HANDLE.get_or_init(install).clone()?;
+    Ok(Metrics { recorder })
 }
 
 fn install() -> Result<PrometheusHandle, String> {
@@ -40,13 +83,59 @@ fn install() -> Result<PrometheusHandle, String> {
     let builder = set(builder, Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
     let builder = set(builder, Matcher::Full("larder_sync_duration_seconds".to_owned()), &SYNC_SECONDS)?;
     let builder = set(builder, Matcher::Prefix("larder_request_".to_owned()), &COUNTS)?;
-    let builder = set(builder, Matcher::Full("feast_online_features_entity_count".to_owned()), &COUNTS)?;
     let handle = builder.install_recorder().map_err(|error| error.to_string())?;
     describe_gauge!("larder_process_resident_memory_bytes", "Resident memory of the process.");
     describe_gauge!("larder_process_open_fds", "Open files and sockets of the process.");
     describe_gauge!("larder_build_info", "Always 1; the labels tell the version.");
     gauge!("larder_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// All metrics in Prometheus' text format, ours and Feast's names for them.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = self.recorder.render();
+        let aliases = ALIASES.iter().map(|alias| alias.of(&text)).collect::<Vec<_>>().join("\n");
+        text.push_str(&aliases);
+        text
+    }
+
+    /// Folds histograms' samples. To be called every few seconds: samples take memory until then.
+    pub fn run_upkeep(&self) {
+        self.recorder.run_upkeep();
+    }
+}
+
+// === impl Alias ===
+
+impl Alias {
+    /// The lines of our series, renamed.
+    fn of(&self, text: &str) -> String {
+        let mut lines = String::new();
+        for line in text.lines() {
+            let (comment, rest) = match line.strip_prefix("# HELP ").map(|rest| ("# HELP ", rest)) {
+                Some(help) => help,
+                None => line.strip_prefix("# TYPE ").map_or(("", line), |rest| ("# TYPE ", rest)),
+            };
+            let Some(after) = rest.strip_prefix(self.own) else { continue };
+            // `_bucket`, `_sum` and `_count` belong to it; a longer name does not.
+            let own = ["{", " ", "_bucket{", "_sum", "_count"].iter().any(|next| after.starts_with(next));
+            if !own {
+                continue;
+            }
+            let after = match self.label {
+                Some((label, feast)) if comment.is_empty() => {
+                    after.replacen(&format!("{label}=\""), &format!("{feast}=\""), 1)
+                }
+                _ => after.to_owned(),
+            };
+            lines.push_str(&format!("{comment}{}{after}\n", self.feast));
+        }
+        lines
+    }
 }
 
 /// Reads what the operating system knows of the process into its gauges.
@@ -72,4 +161,19 @@ pub fn install_logs(filter: &str, format: LogFormat) {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_told_again_under_feasts_name_and_label() {
+        let alias = Alias { own: "larder_rows", feast: "feast_rows", label: Some(("view", "feature_view")) };
+        let text = "# HELP larder_rows Rows.\n# TYPE larder_rows counter\nlarder_rows{view=\"a\",status=\"x\"} 3\n\
+                    larder_rows_other{view=\"a\"} 4\nlarder_rows_sum 5\n";
+        let expected = "# HELP feast_rows Rows.\n# TYPE feast_rows counter\n\
+                        feast_rows{feature_view=\"a\",status=\"x\"} 3\nfeast_rows_sum 5\n";
+        assert_eq!(alias.of(text), expected);
+    }
 }

@@ -220,7 +220,7 @@ async fn schedule(app: Arc<App>) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
-async fn upkeep(app: Arc<App>, metrics: metrics_exporter_prometheus::PrometheusHandle) {
+async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
     describe_gauge!("larder_store_file_bytes", "Bytes of the store's file.");
     let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));

@@ -11,8 +11,6 @@ pub(super) struct HttpMetrics {
     pub(super) other: EndpointMetrics,
     pub(super) connections: Gauge,
     pub(super) connections_refused: Counter,
-    /// Feast's name for what a model waits for.
-    pub(super) feast_retrieval: Histogram,
 }
 
 /// Of one endpoint.
@@ -22,9 +20,6 @@ pub(super) struct EndpointMetrics {
     pub(super) success: Counter,
     pub(super) error: Counter,
     pub(super) duration: Histogram,
-    pub(super) feast_success: Counter,
-    pub(super) feast_error: Counter,
-    pub(super) feast_latency: Histogram,
 }
 
 // === impl HttpMetrics ===
@@ -36,15 +31,11 @@ impl HttpMetrics {
         describe_histogram!("larder_http_request_duration_seconds", "From a request's headers to its answer.");
         describe_gauge!("larder_http_connections", "Open connections.");
         describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
-        describe_histogram!("feast_feature_retrieval_duration_seconds", "How long online feature requests took.");
-        describe_counter!("feast_feature_server_request_total", "Requests, by endpoint and outcome.");
-        describe_histogram!("feast_feature_server_request_latency_seconds", "How long requests took.");
         Self {
             online: EndpointMetrics::bind("/get-online-features"),
             other: EndpointMetrics::bind("other"),
             connections: gauge!("larder_http_connections"),
             connections_refused: counter!("larder_http_connections_refused_total"),
-            feast_retrieval: histogram!("feast_feature_retrieval_duration_seconds"),
         }
     }
 }
@@ -55,15 +46,11 @@ impl EndpointMetrics {
     fn bind(endpoint: &'static str) -> Self {
         let own =
             |status: &'static str| counter!("larder_http_requests_total", "endpoint" => endpoint, "status" => status);
-        let feast = |status: &'static str| counter!("feast_feature_server_request_total", "endpoint" => endpoint, "status" => status);
         Self {
             endpoint,
             success: own("success"),
             error: own("error"),
             duration: histogram!("larder_http_request_duration_seconds", "endpoint" => endpoint),
-            feast_success: feast("success"),
-            feast_error: feast("error"),
-            feast_latency: histogram!("feast_feature_server_request_latency_seconds", "endpoint" => endpoint),
         }
     }
 

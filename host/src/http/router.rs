@@ -19,7 +19,6 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -30,7 +29,7 @@ use super::{
     encode::encode_answer,
     metrics::{EndpointMetrics, HttpMetrics},
 };
-use crate::{clock::SharedClock, serving::Snapshot};
+use crate::{clock::SharedClock, serving::Snapshot, telemetry::Metrics};
 
 /// Answers requests, each with the snapshot that is current when it begins.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ pub enum Door {
     /// Features and orders.
     Admin(Arc<dyn Control>),
     /// Metrics.
-    Metrics(PrometheusHandle),
+    Metrics(Metrics),
 }
 
 /// An answer's body: bytes in one piece, or lines that come one by one.
@@ -95,17 +94,11 @@ impl Router {
         let response = match self.route(request).await {
             Ok(response) => {
                 endpoint.success.increment(1);
-                endpoint.feast_success.increment(1);
                 response
             }
             Err(error) => failed(endpoint, &error),
         };
-        let seconds = started.elapsed().as_secs_f64();
-        endpoint.duration.record(seconds);
-        endpoint.feast_latency.record(seconds);
-        if online {
-            self.metrics.feast_retrieval.record(seconds);
-        }
+        endpoint.duration.record(started.elapsed().as_secs_f64());
         Ok(response)
     }
 
@@ -185,7 +178,11 @@ impl Router {
             }
             Ok(if rest.is_empty() { first } else { [&*first, &rest].concat().into() })
         };
-        // A body that is here already is not worth a timer.
+        // A body that is here already, as nearly all are, is not worth a timer.
+        let mut read = std::pin::pin!(read);
+        if let Poll::Ready(body) = std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            return body;
+        }
         tokio::time::timeout(self.limits.body_timeout, read).await.unwrap_or_else(|_| {
             Err(HttpError::detail(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body took too long to arrive"))
         })
@@ -252,7 +249,6 @@ async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
 
 fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {
     endpoint.error.increment(1);
-    endpoint.feast_error.increment(1);
     endpoint.count_error(error.kind);
     if let Some(log) = &error.log {
         tracing::error!(kind = error.kind, "{log}");

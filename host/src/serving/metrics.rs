@@ -7,8 +7,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram,
 pub(super) struct ServingMetrics {
     pub(super) entities: Histogram,
     pub(super) features: Histogram,
-    pub(super) feast_requests: Counter,
-    pub(super) feast_entities: Histogram,
+    pub(super) requests: Counter,
     pub(super) plans: Counter,
 }
 
@@ -18,14 +17,13 @@ pub(super) struct ViewCounters {
     pub(super) present: Counter,
     pub(super) not_found: Counter,
     pub(super) outside_max_age: Counter,
-    pub(super) feast_present: Counter,
-    pub(super) feast_not_found: Counter,
 }
 
 // === impl ServingMetrics ===
 
 impl ServingMetrics {
     pub(super) fn bind() -> Self {
+        describe_counter!("larder_online_requests_total", "Online feature requests that were answered.");
         describe_histogram!("larder_request_entities", "Entity rows of a request.");
         describe_histogram!("larder_request_features", "Features of a request.");
         describe_counter!(
@@ -33,14 +31,10 @@ impl ServingMetrics {
             "Request shapes that were resolved; a shape is resolved once per catalog."
         );
         describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
-        describe_counter!("feast_online_features_request_total", "Online feature requests.");
-        describe_histogram!("feast_online_features_entity_count", "Entity rows of a request.");
-        describe_counter!("feast_online_features_status_total", "Rows that were looked up, by view and status.");
         Self {
             entities: histogram!("larder_request_entities"),
             features: histogram!("larder_request_features"),
-            feast_requests: counter!("feast_online_features_request_total"),
-            feast_entities: histogram!("feast_online_features_entity_count"),
+            requests: counter!("larder_online_requests_total"),
             plans: counter!("larder_plans_total"),
         }
     }
@@ -52,14 +46,7 @@ impl ViewCounters {
     pub(super) fn bind(view: &str) -> Self {
         let own =
             |status: &'static str| counter!("larder_rows_served_total", "view" => view.to_owned(), "status" => status);
-        let feast = |status: &'static str| counter!("feast_online_features_status_total", "feature_view" => view.to_owned(), "status" => status);
-        Self {
-            present: own("present"),
-            not_found: own("not_found"),
-            outside_max_age: own("outside_max_age"),
-            feast_present: feast("present"),
-            feast_not_found: feast("not_found"),
-        }
+        Self { present: own("present"), not_found: own("not_found"), outside_max_age: own("outside_max_age") }
     }
 }
 

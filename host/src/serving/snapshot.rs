@@ -184,10 +184,9 @@ impl Snapshot {
 
     #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
     fn count(&self, plan: &Plan, found: &[Found], rows: usize) {
+        self.metrics.requests.increment(1);
         self.metrics.entities.record(rows as f64);
-        self.metrics.feast_entities.record(rows as f64);
         self.metrics.features.record(plan.feature_columns.len() as f64);
-        self.metrics.feast_requests.increment(1);
         for (read, found) in plan.reads.iter().zip(found.chunks(rows.max(1))) {
             let (mut present, mut not_found, mut expired) = (0, 0, 0);
             for found in found {
@@ -205,8 +204,6 @@ impl Snapshot {
             add(&read.counters.present, present);
             add(&read.counters.not_found, not_found);
             add(&read.counters.outside_max_age, expired);
-            add(&read.counters.feast_present, present + expired);
-            add(&read.counters.feast_not_found, not_found);
         }
     }
 }

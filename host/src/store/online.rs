@@ -1,6 +1,7 @@
 //! Opening the store and reading rows.
 
 use std::{
+    cell::Cell,
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -105,6 +106,15 @@ pub struct SetAside {
 pub struct Reader<'s> {
     store: &'s OnlineStore,
     state: Guard<Arc<State>>,
+    counts: Counts,
+}
+
+/// What a reader did, told to the metrics once at its end.
+#[derive(Default)]
+struct Counts {
+    hot_hits: Cell<u64>,
+    hot_misses: Cell<u64>,
+    reads: Cell<u64>,
 }
 
 const FILE_NAME: &str = "online.redb";
@@ -213,7 +223,7 @@ impl OnlineStore {
     /// A reader of the state that is committed now.
     #[must_use]
     pub fn reader(&self) -> Reader<'_> {
-        Reader { store: self, state: self.state.load() }
+        Reader { store: self, state: self.state.load(), counts: Counts::default() }
     }
 
     /// What is known of a view.
@@ -415,12 +425,11 @@ impl Reader<'_> {
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let Some(view_state) = self.state.view(view) else { return Ok(None) };
         let key = HotKey { view, generation: view_state.record.generation, id: *id };
-        let metrics = &self.store.metrics;
         if let Some(row) = self.store.hot.get(&key, self.state.commit) {
-            metrics.hot_hits.increment(1);
+            self.counts.hot_hits.update(|count| count + 1);
             return Ok(row);
         }
-        metrics.hot_misses.increment(1);
+        self.counts.hot_misses.update(|count| count + 1);
         let row = self.read(view_state, id)?;
         self.store.hot.put(key, row.clone(), self.state.commit);
         Ok(row)
@@ -445,7 +454,7 @@ impl Reader<'_> {
 
     fn read(&self, view: &ViewState, id: &EntityId) -> Result<CachedRow, StoreError> {
         let Some(table) = &view.rows else { return Ok(None) };
-        self.store.metrics.reads.increment(1);
+        self.counts.reads.update(|count| count + 1);
         Ok(table.get(&id.0)?.map(|row| row.value().into()))
     }
 }
@@ -453,6 +462,22 @@ impl Reader<'_> {
 impl std::fmt::Debug for OnlineStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OnlineStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let metrics = &self.store.metrics;
+        let counts = [
+            (&metrics.hot_hits, &self.counts.hot_hits),
+            (&metrics.hot_misses, &self.counts.hot_misses),
+            (&metrics.reads, &self.counts.reads),
+        ];
+        for (counter, count) in counts {
+            if count.get() > 0 {
+                counter.increment(count.get());
+            }
+        }
     }
 }
 

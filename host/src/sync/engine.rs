@@ -78,7 +78,7 @@ impl SyncEngine {
                 let files = ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default());
                 Box::new(files) as Box<dyn Source>
             });
-            Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(catalog.project(), &view.name) }
+            Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
         let engine =

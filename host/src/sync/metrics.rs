@@ -20,20 +20,18 @@ pub(super) struct ViewMetrics {
     last_success: Gauge,
     newest_event: Gauge,
     rows: Gauge,
-    feast_last_success: Gauge,
 }
 
 // === impl ViewMetrics ===
 
 impl ViewMetrics {
-    pub(super) fn bind(project: &str, view: &str) -> Self {
+    pub(super) fn bind(view: &str) -> Self {
         describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
         describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
-        describe_gauge!("feast_materialization_last_success_timestamp", "When the view was last materialized.");
         let rows =
             |result: &'static str| counter!("larder_sync_rows_total", "view" => view.to_owned(), "result" => result);
         Self {
@@ -47,10 +45,6 @@ impl ViewMetrics {
             last_success: gauge!("larder_view_last_success_timestamp_seconds", "view" => view.to_owned()),
             newest_event: gauge!("larder_view_newest_event_timestamp_seconds", "view" => view.to_owned()),
             rows: gauge!("larder_view_rows", "view" => view.to_owned()),
-            feast_last_success: gauge!(
-                "feast_materialization_last_success_timestamp",
-                "feature_view" => view.to_owned(), "project" => project.to_owned()
-            ),
         }
     }
 
@@ -72,7 +66,6 @@ impl ViewMetrics {
         self.rows.set(status.rows as f64);
         if let Some(at) = status.freshness.last_success {
             self.last_success.set(at as f64 / 1e6);
-            self.feast_last_success.set(at as f64 / 1e6);
         }
         if let Some(at) = status.freshness.newest_event {
             self.newest_event.set(at as f64 / 1e6);

@@ -38,17 +38,22 @@ impl Rfc3339 {
             text.push(b'-');
         }
         let year = year.unsigned_abs();
-        text.digits(year, if year > 9_999 { 6 } else { 4 });
+        if year > 9_999 {
+            text.digits(year / 10_000, 2);
+        }
+        text.digits(year / 100 % 100, 2);
+        text.digits(year % 100, 2);
         text.push(b'-');
         text.digits(u64::from(month), 2);
         text.push(b'-');
         text.digits(u64::from(day), 2);
         text.push(b'T');
-        text.digits((of_day / 3_600).unsigned_abs(), 2);
+        let of_day = of_day.unsigned_abs();
+        text.digits(of_day / 3_600, 2);
         text.push(b':');
-        text.digits((of_day / 60 % 60).unsigned_abs(), 2);
+        text.digits(of_day / 60 % 60, 2);
         text.push(b':');
-        text.digits((of_day % 60).unsigned_abs(), 2);
+        text.digits(of_day % 60, 2);
         if fraction != 0 {
             text.push(b'.');
             if fraction % 1_000 == 0 {
@@ -79,10 +84,13 @@ impl Rfc3339 {
         self.len += 1;
     }
 
-    fn digits(&mut self, value: u64, width: u32) {
-        for place in (0..width).rev() {
-            let digit = value / 10_u64.pow(place) % 10;
-            self.push(b'0' + u8::try_from(digit).unwrap_or(0));
+    /// The last `width` digits of a number.
+    fn digits(&mut self, mut value: u64, width: u8) {
+        let start = usize::from(self.len);
+        self.len += width;
+        for digit in self.bytes[start..start + usize::from(width)].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
+            value /= 10;
         }
     }
 }

@@ -1,0 +1,19 @@
+//! Arbitrary text as definitions: a catalog or mistakes, never a panic.
+
+#![no_main]
+
+use larder_model::{
+    codec::KeyVersion,
+    registry::{Definitions, validate},
+    yaml::Problems,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let problems = Problems::default();
+    let mut definitions = Definitions::default();
+    definitions.read("fuzz.yaml", text, &problems);
+    let before = problems.has_errors();
+    let catalog = validate("fuzz", KeyVersion::V3, definitions, &problems);
+    assert!(catalog.is_some() || before || problems.has_errors(), "no catalog, and nobody said why");
+});
