@@ -19,8 +19,8 @@ mod write;
 
 pub use self::{
     error::StoreError,
-    hot::HotCacheConfig,
-    online::{Freshness, OnlineStore, Reader, Row, SetAside, StoreConfig, ViewId, ViewStatus},
+    hot::{HotCacheConfig, Row},
+    online::{Freshness, OnlineStore, Reader, SetAside, StoreConfig, ViewId, ViewStatus},
     record::KeySignature,
     write::{Applied, Load, LoadMode, RowBatch},
 };

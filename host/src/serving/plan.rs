@@ -63,8 +63,6 @@ pub struct FeatureColumn {
 pub struct ViewRead {
     /// The view, in the store.
     pub view: ViewId,
-    /// The key, as a place in [`Plan::keys`].
-    pub key: usize,
     /// How old a row may be.
     pub ttl: Option<Micros>,
     /// The schemas that rows may have, the current one first, each with the slot of each feature.
@@ -86,13 +84,17 @@ pub struct RowPlan {
     pub fields: Vec<Option<usize>>,
 }
 
-/// How entity ids are made.
-#[derive(Debug, PartialEq, Eq)]
+/// How entity ids are made, and what is read under them.
+#[derive(Debug)]
 pub struct KeyPlan {
     /// Makes the ids.
     pub encoder: KeyEncoder,
     /// The parts of the key, in the order of their names.
     pub parts: Vec<KeyPart>,
+    /// The reads that go by this key, as places in [`Plan::reads`].
+    pub reads: Vec<usize>,
+    /// The views of those reads, in the same order.
+    pub views: Vec<ViewId>,
 }
 
 /// One part of a key.
@@ -156,9 +158,8 @@ impl Resolver<'_> {
             return Err(RequestError::NoEntities);
         }
         let entity_columns = self.entity_columns(request, &wanted);
-        let (keys, key_of_view) = self.keys(&wanted, &entity_columns)?;
-        let reads = wanted.views.iter().zip(key_of_view);
-        let reads = reads.map(|(view, key)| self.read(view, key)).collect::<Result<Vec<_>, _>>()?;
+        let keys = self.keys(&wanted, &entity_columns)?;
+        let reads = wanted.views.iter().map(|view| self.read(view)).collect::<Result<Vec<_>, _>>()?;
         let feature_columns = wanted.columns.iter().map(|&(read, feature)| {
             let view = &wanted.views[read];
             let name = &view.features[feature];
@@ -247,15 +248,10 @@ impl Resolver<'_> {
         columns
     }
 
-    /// The keys of all views, each once, and for each view the place of its own.
-    fn keys(
-        &self,
-        wanted: &Wanted<'_>,
-        entity_columns: &[EntityColumn],
-    ) -> Result<(Vec<KeyPlan>, Vec<usize>), RequestError> {
+    /// The keys of all views, each once.
+    fn keys(&self, wanted: &Wanted<'_>, entity_columns: &[EntityColumn]) -> Result<Vec<KeyPlan>, RequestError> {
         let mut keys: Vec<KeyPlan> = Vec::new();
-        let mut key_of_view = Vec::with_capacity(wanted.views.len());
-        for view in &wanted.views {
+        for (read, view) in wanted.views.iter().enumerate() {
             let part = |key: &larder_model::model::JoinKey| {
                 if view.view.is_entityless() {
                     return KeyPart::Dummy;
@@ -270,20 +266,20 @@ impl Resolver<'_> {
             }
             let names = view.view.join_keys.iter().map(|key| &*key.name);
             let encoder = KeyEncoder::new(self.catalog.key_version(), names);
-            let key = KeyPlan { encoder, parts };
-            let place = keys.iter().position(|known| *known == key).unwrap_or_else(|| {
-                keys.push(key);
+            let same = |known: &KeyPlan| known.encoder == encoder && known.parts == parts;
+            let place = keys.iter().position(same).unwrap_or_else(|| {
+                keys.push(KeyPlan { encoder, parts, reads: Vec::new(), views: Vec::new() });
                 keys.len() - 1
             });
-            key_of_view.push(place);
+            keys[place].reads.push(read);
+            keys[place].views.push(self.view_id(view.view)?);
         }
-        Ok((keys, key_of_view))
+        Ok(keys)
     }
 
-    fn read(&self, wanted: &WantedView<'_>, key: usize) -> Result<ViewRead, RequestError> {
+    fn read(&self, wanted: &WantedView<'_>) -> Result<ViewRead, RequestError> {
         let view = wanted.view;
-        let id = self.catalog.view_index(&view.name).map(|index| self.ids[index]);
-        let id = id.ok_or_else(|| self.unknown_view(&view.name))?;
+        let id = self.view_id(view)?;
         let field = |schema: &RowSchema, name: &str| {
             let feature = &view.features[view.feature_index(name)?];
             schema.position(&feature.name, feature.value_type)
@@ -295,13 +291,17 @@ impl Resolver<'_> {
         };
         Ok(ViewRead {
             view: id,
-            key,
             ttl: view.ttl.map(|ttl| Micros::try_from(ttl.as_micros()).unwrap_or(Micros::MAX)),
             schemas: self.store.schemas(id).iter().rev().map(row_plan).collect(),
             join_keys: view.join_keys.iter().map(|key| Arc::clone(&key.name)).collect(),
             name: Arc::clone(&view.name),
             counters: ViewCounters::bind(&view.name),
         })
+    }
+
+    fn view_id(&self, view: &FeatureView) -> Result<ViewId, RequestError> {
+        let id = self.catalog.view_index(&view.name).map(|index| self.ids[index]);
+        id.ok_or_else(|| self.unknown_view(&view.name))
     }
 
     fn unknown_view(&self, view: &str) -> RequestError {

@@ -167,16 +167,15 @@ impl Snapshot {
     fn look_up(&self, plan: &Plan, entities: &[Vec<EchoedValue<'_>>], rows: usize) -> Result<Vec<Found>, RequestError> {
         let now = self.clock.now();
         let reader = self.store.reader();
-        let ids: Vec<Option<Vec<EntityId>>> = plan.keys.iter().map(|key| entity_ids(key, entities, rows)).collect();
-        let mut found = Vec::with_capacity(plan.reads.len() * rows);
-        for read in &plan.reads {
-            match &ids[read.key] {
-                None => found.extend((0..rows).map(|_| Found::Nothing)),
-                Some(ids) => {
-                    for id in ids {
-                        found.push(Found::of(reader.get(read.view, id)?, read, now));
-                    }
-                }
+        let mut found: Vec<Found> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
+        let mut buffer = Vec::with_capacity(64);
+        for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
+            for row in 0..rows {
+                let id = entity_id(key, entities, row, &mut buffer);
+                reader.get_each(&key.views, &id, |place, bytes| {
+                    let read = key.reads[place];
+                    found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
+                })?;
             }
         }
         Ok(found)
@@ -220,22 +219,15 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
     Ok(Some(first.len()))
 }
 
-/// The ids of all rows under one key; none when a part of the key is missing, for then nothing can be found.
-fn entity_ids(key: &KeyPlan, entities: &[Vec<EchoedValue<'_>>], rows: usize) -> Option<Vec<EntityId>> {
-    if key.parts.contains(&KeyPart::Missing) {
-        return None;
+/// The id of a row under one key. A key with a part missing has no ids: nothing can be found under it.
+fn entity_id(key: &KeyPlan, entities: &[Vec<EchoedValue<'_>>], row: usize, buffer: &mut Vec<u8>) -> EntityId {
+    key.encoder.begin(buffer);
+    for part in &key.parts {
+        let value = match *part {
+            KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
+            KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+        };
+        KeyEncoder::push(buffer, value);
     }
-    let mut buffer = Vec::with_capacity(64);
-    let id = |row: usize| {
-        key.encoder.begin(&mut buffer);
-        for part in &key.parts {
-            let value = match *part {
-                KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
-                KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
-            };
-            KeyEncoder::push(&mut buffer, value);
-        }
-        KeyEncoder::id(&buffer)
-    };
-    Some((0..rows).map(id).collect())
+    KeyEncoder::id(buffer)
 }

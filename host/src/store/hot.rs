@@ -1,19 +1,24 @@
 //! The hot cache: rows that were read lately, in memory, bounded by bytes.
 //!
-//! It is filled by readers and has to be honest after every commit, without a lock between the two. The danger is a
-//! slow reader: it loads a row, a commit replaces that row, and only then the reader puts its old copy in.
+//! An entry holds the rows of one entity, of all views that were asked for it, in one piece: a request for features of
+//! several views costs one look, and most of a look is waiting for memory.
 //!
-//! So every entry carries the number of the commit that its reader saw, and every key falls into one of many slots
-//! that hold the number of the last commit which changed a key of that slot. A copy counts only if its number is not
-//! below its slot's. The writer raises the slots after its commit and before the new state can be read: from the
-//! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Keys that share a slot
-//! with a changed one lose their copies for nothing; they are read from disk once more.
+//! The cache is filled by readers and has to be honest after every commit, without a lock between the two. The danger
+//! is a slow reader: it loads a row, a commit replaces that row, and only then the reader puts its old copy in.
+//!
+//! So every entry carries the number of the commit that its reader saw, and every entity falls into one of many slots
+//! that hold the number of the last commit which changed an entity of that slot. A copy counts only if its number is
+//! not below its slot's. The writer raises the slots after its commit and before the new state can be read: from the
+//! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Entities that share a
+//! slot with a changed one lose their copies for nothing; they are read from disk once more.
 //!
 //! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
 //! commit that it sees, or a slow reader would find newer rows among its own.
 
 use std::{
+    fmt,
     hash::{BuildHasher, Hash, Hasher},
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +27,7 @@ use std::{
 
 use larder_model::model::EntityId;
 use moka::sync::Cache;
+use smallvec::SmallVec;
 
 use super::online::ViewId;
 
@@ -32,46 +38,99 @@ pub struct HotCacheConfig {
     pub bytes_max: u64,
 }
 
-/// A row's bytes, or the knowledge that there is no row.
-pub(super) type CachedRow = Option<Arc<[u8]>>;
+/// A row's bytes; [`larder_model::codec::RowView`] reads them. Cloning shares them.
+#[derive(Clone)]
+pub struct Row {
+    block: Arc<[u8]>,
+    start: u32,
+    end: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct HotCache {
-    cache: Option<Cache<HotKey, HotEntry, HotHasher>>,
+    cache: Option<Cache<HotKey, Arc<EntityRows>, HotHasher>>,
     slots: Box<[AtomicU64]>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HotKey {
+/// What is known of one entity.
+#[derive(Debug)]
+pub(super) struct EntityRows {
+    /// The commit that the reader saw; of several, the earliest.
+    seen: u64,
+    copies: SmallVec<[ViewCopy; COPIES_INLINE]>,
+    /// The rows of all views, one after another.
+    block: Arc<[u8]>,
+}
+
+/// What is known of one view's row.
+#[derive(Clone, Copy, Debug)]
+struct ViewCopy {
+    view: ViewId,
+    generation: u32,
+    /// Where the row lies in the block; none where there is no row.
+    span: Option<(u32, u32)>,
+}
+
+/// A row, or the knowledge that there is none, as a reader found it.
+#[derive(Debug)]
+pub(super) struct FoundRow {
     pub(super) view: ViewId,
     pub(super) generation: u32,
-    pub(super) id: EntityId,
+    pub(super) row: Option<Row>,
 }
 
-#[derive(Clone, Debug)]
-struct HotEntry {
-    row: CachedRow,
-    /// The commit that the reader saw.
-    seen: u64,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HotKey(EntityId);
 
-/// Entity ids are hashes already: mixing in the view is enough.
+/// Entity ids are hashes already: folding is enough.
 #[derive(Clone, Copy, Debug)]
 struct HotHasher;
 
 #[derive(Debug)]
 struct HotHash(u64);
 
-/// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of other rows out of use, for 512 KiB of memory.
+/// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// What an entry costs beside its row: key, commit number, reference counts and the cache's own nodes. Measured as
-/// resident memory over a million entries of 64 bytes; rounded up.
-const ENTRY_BYTES: usize = 200;
+/// Views of one entity whose places lie in the entry itself; more of them cost a pointer.
+const COPIES_INLINE: usize = 4;
+
+/// What an entry costs beside its rows: keys, places, reference counts and the cache's own nodes. An estimate from
+/// the sizes of those parts, on the high side.
+const ENTRY_BYTES: usize = 300;
 
 impl Default for HotCacheConfig {
     fn default() -> Self {
         Self { bytes_max: 256 << 20 }
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    /// A copy of a row's bytes. They have to be fewer than 4 GiB; rows are far below.
+    pub(super) fn copy_of(bytes: &[u8]) -> Self {
+        Self { block: bytes.into(), start: 0, end: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+impl Deref for Row {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block[self.start as usize..self.end as usize]
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -82,34 +141,34 @@ impl HotCache {
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
                 .max_capacity(config.bytes_max)
-                .weigher(|_: &HotKey, entry: &HotEntry| {
-                    let row = entry.row.as_ref().map_or(0, |row| row.len());
-                    u32::try_from(row + ENTRY_BYTES).unwrap_or(u32::MAX)
+                .weigher(|_: &HotKey, rows: &Arc<EntityRows>| {
+                    let copies = rows.copies.len() * size_of::<ViewCopy>();
+                    u32::try_from(rows.block.len() + copies + ENTRY_BYTES).unwrap_or(u32::MAX)
                 })
                 .build_with_hasher(HotHasher)
         });
         Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// The copy of a row for a reader of the state of commit `seen`, if there is one that counts.
-    pub(super) fn get(&self, key: &HotKey, seen: u64) -> Option<CachedRow> {
-        let entry = self.cache.as_ref()?.get(key)?;
-        let changed = self.slot(key).load(Ordering::Acquire);
-        (entry.seen >= changed && seen >= changed).then_some(entry.row)
+    /// What is known of an entity to a reader of the state of commit `seen`, if it counts.
+    pub(super) fn get(&self, id: &EntityId, seen: u64) -> Option<Arc<EntityRows>> {
+        let rows = self.cache.as_ref()?.get(&HotKey(*id))?;
+        let changed = self.slot(id).load(Ordering::Acquire);
+        (rows.seen >= changed && seen >= changed).then_some(rows)
     }
 
-    /// Keeps a copy of what a reader found in the state of commit `seen`.
-    pub(super) fn put(&self, key: HotKey, row: CachedRow, seen: u64) {
+    /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`].
+    pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) {
         let Some(cache) = &self.cache else { return };
-        if seen >= self.slot(&key).load(Ordering::Acquire) {
-            cache.insert(key, HotEntry { row, seen });
+        if seen >= self.slot(id).load(Ordering::Acquire) {
+            cache.insert(HotKey(*id), Arc::new(EntityRows::of(before, found, seen)));
         }
     }
 
-    /// Puts out of use every copy of a key from before commit `commit`. To be called after that commit and before
-    /// its state can be read.
-    pub(super) fn outdate(&self, key: &HotKey, commit: u64) {
-        self.slot(key).fetch_max(commit, Ordering::Release);
+    /// Puts out of use every copy of an entity's rows from before commit `commit`. To be called after that commit and
+    /// before its state can be read.
+    pub(super) fn outdate(&self, id: &EntityId, commit: u64) {
+        self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
     /// Bytes that the entries weigh.
@@ -117,9 +176,45 @@ impl HotCache {
         self.cache.as_ref().map_or(0, Cache::weighted_size)
     }
 
-    fn slot(&self, key: &HotKey) -> &AtomicU64 {
-        let place = HotHasher.hash_one(key) as usize % SLOTS;
+    fn slot(&self, id: &EntityId) -> &AtomicU64 {
+        let place = HotHasher.hash_one(HotKey(*id)) as usize % SLOTS;
         &self.slots[place]
+    }
+}
+
+// === impl EntityRows ===
+
+impl EntityRows {
+    /// The row of a view in a generation: `Some(None)` when it is known that there is none.
+    #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
+    pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
+        let copy = self.copies.iter().find(|copy| copy.view == view && copy.generation == generation)?;
+        Some(copy.span.map(|(start, end)| Row { block: Arc::clone(&self.block), start, end }))
+    }
+
+    /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
+    fn of(before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
+        let mut bytes = Vec::new();
+        let mut copies = SmallVec::new();
+        let mut add = |view, generation, row: Option<&[u8]>| {
+            let start = bytes.len();
+            bytes.extend_from_slice(row.unwrap_or_default());
+            // Rows have a few MiB at most.
+            let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+            let span = row.map(|_| (place(start), place(bytes.len())));
+            copies.push(ViewCopy { view, generation, span });
+        };
+        for known in before.iter().flat_map(|before| &before.copies) {
+            if found.iter().all(|found| found.view != known.view) {
+                let row = before.and_then(|before| before.row(known.view, known.generation).flatten());
+                add(known.view, known.generation, row.as_deref());
+            }
+        }
+        for found in found {
+            add(found.view, found.generation, found.row.as_deref());
+        }
+        let seen = before.map_or(seen, |before| before.seen.min(seen));
+        Self { seen, copies, block: bytes.into() }
     }
 }
 
@@ -127,10 +222,9 @@ impl HotCache {
 
 impl Hash for HotKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let id = u128::from_le_bytes(self.id.0);
+        let id = u128::from_le_bytes(self.0.0);
         #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
-        let folded = (id as u64) ^ (id >> 64) as u64;
-        state.write_u64(folded ^ (u64::from(self.view.0) << 32 | u64::from(self.generation)));
+        state.write_u64((id as u64) ^ (id >> 64) as u64);
     }
 }
 
@@ -152,7 +246,7 @@ impl Hasher for HotHash {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // The multiplier of Fibonacci hashing spreads the view's and generation's bits over all others.
+        // The multiplier of Fibonacci hashing spreads every bit over the others.
         let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }
@@ -166,65 +260,84 @@ impl Hasher for HotHash {
 mod tests {
     use super::*;
 
-    fn key(byte: u8) -> HotKey {
-        HotKey { view: ViewId(1), generation: 0, id: EntityId([byte; 16]) }
+    const ID: EntityId = EntityId([1; 16]);
+
+    fn found(view: u32, row: Option<&[u8]>) -> FoundRow {
+        FoundRow { view: ViewId(view), generation: 0, row: row.map(Row::copy_of) }
     }
 
-    fn row(bytes: &[u8]) -> CachedRow {
-        Some(bytes.into())
+    /// What is known of a view's row, as text.
+    fn known(hot: &HotCache, view: u32, seen: u64) -> Option<Option<String>> {
+        let row = hot.get(&ID, seen)?.row(ViewId(view), 0)?;
+        Some(row.map(|row| String::from_utf8(row.to_vec()).unwrap()))
+    }
+
+    fn row(text: &str) -> Option<Option<String>> {
+        Some(Some(text.to_owned()))
     }
 
     #[test]
     fn a_copy_from_before_a_commit_does_not_count_after_it_whenever_it_is_put_in() {
         let hot = HotCache::new(HotCacheConfig::default());
-        hot.put(key(1), row(b"old"), 4);
-        assert_eq!(hot.get(&key(1), 4), Some(row(b"old")));
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        assert_eq!(known(&hot, 1, 4), row("old"));
 
-        hot.outdate(&key(1), 5);
-        assert_eq!(hot.get(&key(1), 5), None, "the copy that was there");
-        hot.put(key(1), row(b"old"), 4);
-        assert_eq!(hot.get(&key(1), 5), None, "the copy of a reader that was late");
+        hot.outdate(&ID, 5);
+        assert_eq!(known(&hot, 1, 5), None, "the copy that was there");
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        assert_eq!(known(&hot, 1, 5), None, "the copy of a reader that was late");
 
-        hot.put(key(1), row(b"new"), 5);
-        assert_eq!(hot.get(&key(1), 5), Some(row(b"new")));
+        hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
+        assert_eq!(known(&hot, 1, 5), row("new"));
+        assert_eq!(known(&hot, 1, 4), None, "a reader of the state before does not see it");
     }
 
     #[test]
-    fn a_reader_gets_no_copy_from_after_its_own_commit() {
+    fn rows_of_several_views_gather_in_one_entry() {
         let hot = HotCache::new(HotCacheConfig::default());
-        hot.outdate(&key(1), 5);
-        hot.put(key(1), row(b"new"), 5);
-        assert_eq!(hot.get(&key(1), 4), None);
-        assert_eq!(hot.get(&key(1), 6), Some(row(b"new")), "nothing changed since");
+        hot.put(&ID, None, &[found(1, Some(b"one")), found(2, None)], 1);
+        let before = hot.get(&ID, 1);
+        hot.put(&ID, before.as_deref(), &[found(3, Some(b"three"))], 1);
+        assert_eq!(known(&hot, 1, 1), row("one"));
+        assert_eq!(known(&hot, 2, 1), Some(None), "that there is none is known too");
+        assert_eq!(known(&hot, 3, 1), row("three"));
+        assert_eq!(known(&hot, 4, 1), None);
     }
 
     #[test]
-    fn that_there_is_no_row_is_remembered_and_forgotten_like_a_row() {
+    fn what_is_added_to_an_entry_does_not_make_its_older_copies_younger() {
         let hot = HotCache::new(HotCacheConfig::default());
-        hot.put(key(2), None, 1);
-        assert_eq!(hot.get(&key(2), 1), Some(None));
-        hot.outdate(&key(2), 2);
-        assert_eq!(hot.get(&key(2), 2), None);
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        let before = hot.get(&ID, 4);
+        // A commit comes between a reader's look and its put; the reader adds what it read after the commit.
+        hot.outdate(&ID, 5);
+        hot.put(&ID, before.as_deref(), &[found(2, Some(b"two"))], 5);
+        assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not come back");
     }
 
     #[test]
     fn a_generation_has_its_own_copies() {
         let hot = HotCache::new(HotCacheConfig::default());
-        hot.put(key(1), row(b"one"), 1);
-        assert_eq!(hot.get(&HotKey { generation: 1, ..key(1) }, 1), None);
+        hot.put(&ID, None, &[found(1, Some(b"one"))], 1);
+        assert!(hot.get(&ID, 1).unwrap().row(ViewId(1), 1).is_none());
+        let next = FoundRow { generation: 1, ..found(1, Some(b"next")) };
+        hot.put(&ID, hot.get(&ID, 1).as_deref(), &[next], 1);
+        let rows = hot.get(&ID, 1).unwrap();
+        assert_eq!(rows.row(ViewId(1), 1), Some(Some(Row::copy_of(b"next"))));
+        assert!(rows.row(ViewId(1), 0).is_none(), "the generation before is gone");
     }
 
     #[test]
     fn bytes_max_holds_and_zero_keeps_nothing() {
         let hot = HotCache::new(HotCacheConfig { bytes_max: 10_000 });
         for i in 0..200_u8 {
-            hot.put(key(i), row(&[0; 100]), 1);
+            hot.put(&EntityId([i; 16]), None, &[found(1, Some(&[0; 100]))], 1);
         }
         hot.cache.as_ref().unwrap().run_pending_tasks();
         assert!(hot.weight() <= 10_000 && hot.weight() > 5_000, "{}", hot.weight());
 
         let off = HotCache::new(HotCacheConfig { bytes_max: 0 });
-        off.put(key(1), row(b"x"), 1);
-        assert_eq!(off.get(&key(1), 1), None);
+        off.put(&ID, None, &[found(1, Some(b"x"))], 1);
+        assert_eq!(known(&off, 1, 1), None);
     }
 }

@@ -16,17 +16,15 @@ use larder_model::{
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction,
 };
+use smallvec::SmallVec;
 
 use super::{
     HotCacheConfig, KeySignature, StoreError,
-    hot::{CachedRow, HotCache, HotKey},
+    hot::{FoundRow, HotCache, Row},
     metrics::StoreMetrics,
     record::{META, META_FORMAT, RowKey, RowTable, STORE_FORMAT, SchemaRecord, VIEWS, ViewRecord},
 };
 use crate::clock::SharedClock;
-
-/// A row's bytes; [`larder_model::codec::RowView`] reads them.
-pub type Row = Arc<[u8]>;
 
 /// Where the store lies and how much memory it may take.
 #[derive(Clone, Debug)]
@@ -254,14 +252,14 @@ impl OnlineStore {
     }
 
     /// Commits, and lets readers see it. `changed` are the rows whose copies in memory are old then.
-    pub(super) fn commit(&self, txn: WriteTransaction, changed: &[HotKey]) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, txn: WriteTransaction, changed: &[EntityId]) -> Result<(), StoreError> {
         // Another commit in between would be read while older copies of its rows still count.
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         txn.commit()?;
         let commit = self.state.load().commit + 1;
         // The order matters: see the module doc of `hot`.
-        for key in changed {
-            self.hot.outdate(key, commit);
+        for id in changed {
+            self.hot.outdate(id, commit);
         }
         self.state.store(Arc::new(State::read(&self.db, commit)?));
         self.metrics.commits.increment(1);
@@ -418,21 +416,48 @@ impl State {
 // === impl Reader ===
 
 impl Reader<'_> {
-    /// The row of an entity, if there is one: from memory, else from disk.
+    /// The row of an entity in one view, if there is one: from memory, else from disk.
     ///
     /// # Errors
     /// Those of a failed read.
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
-        let Some(view_state) = self.state.view(view) else { return Ok(None) };
-        let key = HotKey { view, generation: view_state.record.generation, id: *id };
-        if let Some(row) = self.store.hot.get(&key, self.state.commit) {
-            self.counts.hot_hits.update(|count| count + 1);
-            return Ok(row);
+        let mut found = None;
+        self.get_each(&[view], id, |_, row| found = row)?;
+        Ok(found)
+    }
+
+    /// The rows of an entity in several views, told one by one with the view's place in `views`.
+    ///
+    /// # Errors
+    /// Those of a failed read.
+    pub fn get_each(
+        &self,
+        views: &[ViewId],
+        id: &EntityId,
+        mut tell: impl FnMut(usize, Option<Row>),
+    ) -> Result<(), StoreError> {
+        let known = self.store.hot.get(id, self.state.commit);
+        let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
+        for (place, &view) in views.iter().enumerate() {
+            let Some(state) = self.state.view(view) else {
+                tell(place, None);
+                continue;
+            };
+            let generation = state.record.generation;
+            if let Some(row) = known.as_ref().and_then(|known| known.row(view, generation)) {
+                self.counts.hot_hits.update(|count| count + 1);
+                tell(place, row);
+                continue;
+            }
+            self.counts.hot_misses.update(|count| count + 1);
+            let row = self.read(state, id)?;
+            fresh.push(FoundRow { view, generation, row: row.clone() });
+            tell(place, row);
         }
-        self.counts.hot_misses.update(|count| count + 1);
-        let row = self.read(view_state, id)?;
-        self.store.hot.put(key, row.clone(), self.state.commit);
-        Ok(row)
+        if !fresh.is_empty() {
+            self.store.hot.put(id, known.as_deref(), &fresh, self.state.commit);
+        }
+        Ok(())
     }
 
     /// Walks all rows of a view, in the order of their ids.
@@ -452,10 +477,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn read(&self, view: &ViewState, id: &EntityId) -> Result<CachedRow, StoreError> {
+    fn read(&self, view: &ViewState, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let Some(table) = &view.rows else { return Ok(None) };
         self.counts.reads.update(|count| count + 1);
-        Ok(table.get(&id.0)?.map(|row| row.value().into()))
+        Ok(table.get(&id.0)?.map(|row| Row::copy_of(row.value())))
     }
 }
 

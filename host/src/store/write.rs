@@ -8,7 +8,6 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
     OnlineStore, StoreError, ViewId,
-    hot::HotKey,
     record::{RowKey, RowTable, VIEWS, ViewRecord},
 };
 
@@ -47,7 +46,6 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Load<'s> {
     store: &'s OnlineStore,
-    view: ViewId,
     name: String,
     mode: LoadMode,
     /// The view's record when the load began.
@@ -176,7 +174,7 @@ impl OnlineStore {
             self.commit(txn, &[])?;
         }
         let total = Applied::default();
-        Ok(Load { store: self, view, name, mode, began: record, generation, total, newest_event: None })
+        Ok(Load { store: self, name, mode, began: record, generation, total, newest_event: None })
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -214,7 +212,7 @@ impl Load<'_> {
                 let outcome = merge(&mut table, &id, row, &header)?;
                 applied.add(outcome);
                 if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
-                    changed.push(HotKey { view: self.view, generation: self.generation, id });
+                    changed.push(id);
                 }
             }
             if self.mode == LoadMode::Upsert {
