@@ -27,6 +27,8 @@ pub struct App {
     /// The configuration that it was started with. A reload takes definitions and serving rules from a newer one;
     /// addresses and directories need a restart.
     config: Config,
+    /// The configuration that the definitions were last loaded by: its files are watched.
+    loaded_by: ArcSwap<Config>,
     clock: SharedClock,
     store: Arc<OnlineStore>,
     current: Arc<ArcSwap<Snapshot>>,
@@ -65,7 +67,8 @@ impl App {
         let locks = Arc::new(ViewLocks::default());
         let (snapshot, engine) = build(&config, &definitions, &store, &clock, &locks)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
-        let app = Self { config, clock, store, current, engine: ArcSwap::from_pointee(engine), locks };
+        let loaded_by = ArcSwap::from_pointee(config.clone());
+        let app = Self { config, loaded_by, clock, store, current, engine: ArcSwap::from_pointee(engine), locks };
         Ok((Arc::new(app), definitions.warnings))
     }
 
@@ -102,6 +105,7 @@ impl App {
         let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.locks)?;
         self.current.store(Arc::new(snapshot));
         self.engine.store(Arc::new(engine));
+        self.loaded_by.store(Arc::new(config));
         Ok(definitions.warnings)
     }
 

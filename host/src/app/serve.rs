@@ -190,7 +190,7 @@ fn stamps(app: &App) -> HashMap<PathBuf, Stamp> {
         // A directory's time changes when files come and go; its size says nothing.
         Some((if meta.is_dir() { 0 } else { meta.len() }, meta.modified().ok()?))
     };
-    watched_files(&app.config).into_iter().map(|path| (path.clone(), stamp(&path))).collect()
+    watched_files(&app.loaded_by.load()).into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 /// Syncs views when their `every` has passed since the last time.

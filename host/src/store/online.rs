@@ -2,7 +2,9 @@
 
 use std::{
     cell::Cell,
-    fs, io,
+    fs,
+    hash::{BuildHasher, RandomState},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -14,7 +16,8 @@ use larder_model::{
     model::{EntityId, FeatureView, Micros},
 };
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction,
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+    WriteTransaction,
 };
 use smallvec::SmallVec;
 
@@ -116,6 +119,8 @@ struct Counts {
 }
 
 const FILE_NAME: &str = "online.redb";
+/// What the file's extension begins with while it is being made.
+const UNFINISHED: &str = "new-";
 
 impl StoreConfig {
     /// A store in this directory, with production bounds.
@@ -306,24 +311,61 @@ fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreErro
     builder.set_cache_size(config.page_cache_bytes_max);
     // A file of arbitrary bytes must not end the process, whatever it does inside the database.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = builder.create(path).map_err(|error| open_error(path, error))?;
         if new {
-            initialize(&db)?
-        } else {
-            check(&db, path)?
+            return create(&builder, path);
         }
+        let db = builder.create(path).map_err(|error| open_error(path, error))?;
+        check(&db, path)?;
+        remove_unfinished(path);
         Ok(db)
     }));
-    let opened = opened.unwrap_or_else(|panic| {
+    opened.unwrap_or_else(|panic| {
         let words =
             panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(StoreError::Damaged(format!("the database gave up: {}", words.unwrap_or("no reason given"))))
-    });
-    if new && let Err(StoreError::DiskFull(_) | StoreError::Io { .. } | StoreError::Database(_)) = opened {
-        // Half a new file: the next start would take it for a damaged store.
-        let _ = fs::remove_file(path);
+    })
+}
+
+/// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
+/// between leaves nothing that the next one would take for a damaged store.
+fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    };
+    // A name that nobody else has, not even a process of the same number in another container.
+    let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
+    match fs::metadata(path) {
+        // An empty file, as `touch` makes it, only holds the name.
+        Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
+        _ => {}
     }
-    opened
+    let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
+    let made = db.and_then(|db| {
+        initialize(&db)?;
+        // A link and not a rename: of two processes that start at once, one finds the name taken.
+        fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
+            _ => io("create", path)(source),
+        })?;
+        Ok(db)
+    });
+    // Left to the next start is as good.
+    let _ = fs::remove_file(&unfinished);
+    made
+}
+
+/// Removes what creations that were cut off left behind. One that is under way beside us has lost its race: the store
+/// is there.
+fn remove_unfinished(path: &Path) {
+    let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().map(|extension| extension.to_string_lossy().into_owned());
+        if extension.is_some_and(|extension| extension.starts_with(UNFINISHED)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {

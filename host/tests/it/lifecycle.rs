@@ -71,3 +71,19 @@ fn stopping_answers_what_is_under_way() {
     let again = fixture.restart();
     assert_eq!(again.get("/health").status, 200);
 }
+
+#[test]
+fn definition_files_that_a_reload_added_are_watched_too() {
+    let fixture = Setup::golden().start();
+    let serves = |view: &str| {
+        let catalog = fixture.get("/v1/catalog").json();
+        catalog["feature_views"].as_array().unwrap().iter().any(|known| known["name"] == view)
+    };
+    let view = |name: &str| format!("feature_views: [{{name: {name}, features: [{{name: x, type: Int64}}]}}]\n");
+    fs::write(fixture.path("more.yaml"), view("more_stats")).unwrap();
+    fs::write(fixture.path("larder.yaml"), "project: churn_prediction\nfeatures: [features/*.yaml, more.yaml]\n")
+        .unwrap();
+    fixture.eventually("the added file is read", || serves("more_stats"));
+    fs::write(fixture.path("more.yaml"), view("other_stats")).unwrap();
+    fixture.eventually("a change in the added file is noticed", || serves("other_stats"));
+}

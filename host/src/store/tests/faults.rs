@@ -338,3 +338,16 @@ fn a_full_disk_fails_the_commit_and_loses_nothing() {
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success() && said.contains("child: done"), "{said}");
 }
+
+#[test]
+fn a_creation_that_was_cut_off_leaves_nothing_that_counts_as_damage() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = crate::store::StoreConfig::new(dir.path());
+    std::fs::write(dir.path().join("online.new-0123456789abcdef"), b"half a file").unwrap();
+    for _ in 0..2 {
+        let store = OnlineStore::open(&config, crate::clock::ManualClock::at(0)).unwrap();
+        assert!(store.set_aside().is_none());
+    }
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["online.redb"], "what was left behind is gone");
+}
