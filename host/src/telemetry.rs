@@ -1,6 +1,9 @@
 //! Logs and metrics of the process: installed once, before any room touches a handle.
 
-use std::{fs, io};
+use std::{
+    fs,
+    io::{self, IsTerminal},
+};
 
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -156,6 +159,8 @@ pub fn note_process() -> io::Result<()> {
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Colours are for a terminal; in a file or a collector they are noise.
+    let builder = builder.with_ansi(io::stderr().is_terminal());
     // Only the first subscriber can be installed; tests and tools that have one keep theirs.
     let _installed = match format {
         LogFormat::Text => builder.with_target(false).try_init(),

@@ -31,7 +31,6 @@ pub struct SyncEngine {
     key_version: KeyVersion,
     jobs: Vec<Job>,
     locks: Arc<ViewLocks>,
-    stopping: AtomicBool,
 }
 
 /// One view's part.
@@ -43,10 +42,12 @@ struct Job {
     metrics: ViewMetrics,
 }
 
-/// A lock per view, which outlives every catalog: two engines never write one view at once.
+/// What all engines of a host share, for it outlives every catalog: a lock per view, so that two engines never write
+/// one view at once, and whether the host stops.
 #[derive(Debug, Default)]
 pub struct ViewLocks {
     by_view: Mutex<HashMap<ViewId, Arc<Mutex<()>>>>,
+    stopping: AtomicBool,
 }
 
 // === impl ViewLocks ===
@@ -81,8 +82,7 @@ impl SyncEngine {
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
-        let engine =
-            Self { store, limits, key_version: catalog.key_version(), jobs, locks, stopping: AtomicBool::new(false) };
+        let engine = Self { store, limits, key_version: catalog.key_version(), jobs, locks };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
@@ -118,6 +118,9 @@ impl SyncEngine {
                 job.metrics.ended_well(report);
                 log(report);
             }
+            Err(SyncError::Stopped { .. }) => {
+                tracing::info!(view, "sync stopped with the host; what it committed stays")
+            }
             Err(error) => {
                 job.metrics.failed(error);
                 tracing::error!(view, %error, "sync failed; what was served before is served on");
@@ -127,9 +130,9 @@ impl SyncEngine {
         result
     }
 
-    /// Ends runs at their next commit, and lets none begin.
+    /// Ends the runs of all engines at their next commit, and lets none begin.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.locks.stopping.store(true, Ordering::Relaxed);
     }
 
     fn run(
@@ -140,12 +143,12 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let view = || job.view.name.to_string();
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.locks.stopping.load(Ordering::Relaxed) {
             return Err(SyncError::Stopped { view: view() });
         }
         let mut go_on = |now: Progress| {
             progress(now);
-            !self.stopping.load(Ordering::Relaxed)
+            !self.locks.stopping.load(Ordering::Relaxed)
         };
         let run = SyncRun {
             store: &self.store,
