@@ -29,7 +29,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     if status != 200 {
         bail!(CliError::Failed(error_message(&answer)));
     }
-    let (values, findings) = judge(&answer, args.no_nulls);
+    let (values, findings) = judge(&answer, &request["entities"], args.no_nulls);
     findings.iter().for_each(|finding| output::say(finding));
     if !findings.is_empty() {
         bail!(CliError::Failed(format!("{} of {values} values are missing or expired", findings.len())));
@@ -38,14 +38,18 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     Ok(())
 }
 
-/// How many feature values there are, and what is wrong with some.
-fn judge(answer: &Value, no_nulls: bool) -> (usize, Vec<String>) {
+/// How many feature values there are, and what is wrong with some. The entity columns only repeat the
+/// question and do not count.
+fn judge(answer: &Value, entities: &Value, no_nulls: bool) -> (usize, Vec<String>) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let names = list(&answer["metadata"]["feature_names"]);
     let results = list(&answer["results"]);
     let mut values = 0;
     let mut findings = Vec::new();
     for (name, column) in names.iter().zip(&results) {
+        if name.as_str().is_some_and(|name| entities.get(name).is_some()) {
+            continue;
+        }
         for (row, status) in list(&column["statuses"]).iter().enumerate() {
             values += 1;
             let word = match status.as_str() {

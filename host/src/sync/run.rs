@@ -207,8 +207,8 @@ pub fn sync_view(
             break;
         }
     }
-    let position = keeps_position.then(|| batches.position());
-    let applied = load.finish(position.as_deref()).map_err(in_store)?;
+    // A window is a part of the source: it makes the view neither loaded nor fresh.
+    let applied = if keeps_position { load.finish(Some(&batches.position())).map_err(in_store)? } else { load.total() };
     Ok(SyncReport {
         view: view.name.to_string(),
         outcome: Outcome::Loaded,
