@@ -103,6 +103,7 @@ impl App {
         }
         let definitions = load_definitions(&config)?;
         let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.locks)?;
+        let snapshot = snapshot.after(&self.current.load());
         self.current.store(Arc::new(snapshot));
         self.engine.store(Arc::new(engine));
         self.loaded_by.store(Arc::new(config));

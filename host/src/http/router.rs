@@ -140,10 +140,10 @@ impl Router {
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" }));
         }
         let snapshot = self.current.load();
-        let missing: Vec<&str> = snapshot.not_loaded().collect();
-        if missing.is_empty() {
+        if snapshot.is_ready() {
             return json_response(StatusCode::OK, &json!({ "status": "ready" }));
         }
+        let missing: Vec<&str> = snapshot.not_loaded().collect();
         json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
     }
 

@@ -40,6 +40,8 @@ pub struct Snapshot {
     limits: ServingLimits,
     plans: PlanCache,
     metrics: ServingMetrics,
+    /// Whether the snapshot before this one was ready.
+    ready_before: bool,
 }
 
 /// Plans by the hash of their shape. Readers never wait; a new plan copies the map.
@@ -75,7 +77,31 @@ impl Snapshot {
     ) -> Result<Self, crate::store::StoreError> {
         let ids = store.declare(catalog.views(), catalog.key_version())?;
         let plans = PlanCache { hasher: RandomState::new(), plans: ArcSwap::default() };
-        Ok(Self { catalog, store, ids, clock, ttl, limits, plans, metrics: ServingMetrics::bind() })
+        Ok(Self {
+            catalog,
+            store,
+            ids,
+            clock,
+            ttl,
+            limits,
+            plans,
+            metrics: ServingMetrics::bind(),
+            ready_before: false,
+        })
+    }
+
+    /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
+    /// source is missing must not take every pod out of service at once.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.ready_before = before.is_ready();
+        self
+    }
+
+    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready_before || self.is_loaded()
     }
 
     /// What is served.

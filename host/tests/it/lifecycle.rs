@@ -87,3 +87,13 @@ fn definition_files_that_a_reload_added_are_watched_too() {
     fs::write(fixture.path("more.yaml"), view("other_stats")).unwrap();
     fixture.eventually("a change in the added file is noticed", || serves("other_stats"));
 }
+
+#[test]
+fn a_reload_that_adds_a_view_without_its_source_leaves_the_host_ready() {
+    let fixture = Setup::golden().start();
+    let view =
+        "feature_views: [{name: new_stats, features: [{name: x, type: Int64}], source: {path: nowhere.parquet}}]\n";
+    fs::write(fixture.path("features/new.yaml"), view).unwrap();
+    fixture.eventually("the view is there", || fixture.get("/v1/catalog").text().contains("new_stats"));
+    assert_eq!(fixture.get("/ready").status, 200);
+}
