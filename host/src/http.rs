@@ -12,6 +12,7 @@ mod error;
 mod metrics;
 mod router;
 mod server;
+mod timed;
 
 pub use self::{
     admin::{AdminEvent, Control, SyncCommand},

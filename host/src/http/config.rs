@@ -27,7 +27,7 @@ pub struct HttpLimits {
     pub header_timeout: Duration,
     /// From the end of the headers to the end of the body.
     pub body_timeout: Duration,
-    /// From a request's arrival to its answer being taken by the client.
+    /// How long an answer may wait for the client to take a byte of it.
     pub write_timeout: Duration,
     /// Bytes of a request's body; beyond: 413.
     pub body_bytes_max: usize,

@@ -2,7 +2,7 @@
 //!
 //! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
 //! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by hyper's timer, the body's in the router, the drain's here.
+//! by hyper's timer, the body's in the router, the answer's in `timed`, the drain's here.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Router;
+use super::{Router, timed::Timed};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -264,8 +264,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .keep_alive(true)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Timed::new(stream, limits.write_timeout)), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,

@@ -181,3 +181,23 @@ fn bytes_that_are_no_http_are_refused() {
     }
     assert_alive(&fixture);
 }
+
+#[test]
+fn a_client_that_does_not_read_its_answers_is_cut_off_and_one_that_reads_is_not() {
+    let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_millis(300)).start();
+    let keys: Vec<String> = (0..10_000).map(|row| row.to_string()).collect();
+    let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
+    let ask = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+
+    // Each answer has about a megabyte: a dozen fill every buffer on the way, whatever its size.
+    let mut deaf = wire::connect(fixture.address());
+    let cut_off = (0..200).any(|_| deaf.write_all(ask.as_bytes()).is_err());
+    assert!(cut_off, "the server took 200 requests from a client that reads nothing");
+
+    let mut reader = wire::connect(fixture.address());
+    for _ in 0..3 {
+        reader.write_all(ask.as_bytes()).unwrap();
+        assert_eq!(wire::read_answer(&mut reader).unwrap().status, 200);
+    }
+    assert_alive(&fixture);
+}
