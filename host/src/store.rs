@@ -8,20 +8,25 @@
 //! * of two rows of one key the one with the later event time stays, then the one with the later created time; on a
 //!   full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice changes nothing;
 //! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
-//! * a damaged store is set aside and never served as an empty one.
+//! * a damaged store is set aside and never served as an empty one, and a damaged row is never served;
+//! * after a failed write the file is opened again: what was committed is served, and writing goes on.
 
 mod error;
 mod hot;
 mod metrics;
 mod online;
+mod open;
 mod record;
+mod state;
 mod write;
 
 pub use self::{
     error::StoreError,
     hot::{HotCacheConfig, Row},
-    online::{Freshness, OnlineStore, Reader, SetAside, StoreConfig, ViewId, ViewStatus},
+    online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
+    open::SetAside,
     record::KeySignature,
+    state::Reader,
     write::{Applied, Load, LoadMode, RowBatch},
 };
 

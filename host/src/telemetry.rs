@@ -1,6 +1,7 @@
 //! Logs and metrics of the process: installed once, before any room touches a handle.
 
 use std::{
+    any::Any,
     fs,
     io::{self, IsTerminal},
 };
@@ -166,6 +167,13 @@ pub fn install_logs(filter: &str, format: LogFormat) {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// What a panic said.
+#[must_use]
+pub fn panic_words(panic: &(dyn Any + Send)) -> &str {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }
 
 #[cfg(test)]

@@ -228,6 +228,9 @@ async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+        let store = Arc::clone(&app.store);
+        // Waiting for a disk is not for this thread; a panic in there is in the log already.
+        let _ = tokio::task::spawn_blocking(move || store.mend()).await;
         hot.set(app.store.hot_bytes() as f64);
         file.set(app.store.file_bytes() as f64);
         // Only Linux has these figures; elsewhere they are absent.

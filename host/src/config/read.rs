@@ -206,8 +206,14 @@ fn store(mut section: Section<'_>, base_dir: &Path) -> StoreConfig {
     // Fewer pages than these and every lookup goes to disk more than once.
     let page_cache = section.bytes("page_cache", MIB..=TIB, default.page_cache_bytes_max as u64);
     let hot_cache = section.bytes("hot_cache", 0..=TIB, default.hot.bytes_max);
+    let check_on_open = section.bool("check_on_open", default.check_on_open);
     section.finish();
-    StoreConfig { page_cache_bytes_max: memory(page_cache), hot: HotCacheConfig { bytes_max: hot_cache }, ..default }
+    StoreConfig {
+        page_cache_bytes_max: memory(page_cache),
+        hot: HotCacheConfig { bytes_max: hot_cache },
+        check_on_open,
+        ..default
+    }
 }
 
 fn admin(mut section: Section<'_>, base_dir: &Path, store: &StoreConfig, http: &HttpConfig) -> PathBuf {

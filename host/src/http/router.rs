@@ -143,6 +143,10 @@ impl Router {
         if snapshot.is_ready() {
             return json_response(StatusCode::OK, &json!({ "status": "ready" }));
         }
+        if snapshot.store().failure().is_some() {
+            let body = json!({ "status": "failing", "why": "the store failed; the log says how" });
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+        }
         let missing: Vec<&str> = snapshot.not_loaded().collect();
         json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
     }

@@ -292,7 +292,7 @@ impl Resolver<'_> {
         Ok(ViewRead {
             view: id,
             ttl: view.ttl.map(|ttl| Micros::try_from(ttl.as_micros()).unwrap_or(Micros::MAX)),
-            schemas: self.store.schemas(id).iter().rev().map(row_plan).collect(),
+            schemas: self.store.schemas(id)?.iter().rev().map(row_plan).collect(),
             join_keys: view.join_keys.iter().map(|key| Arc::clone(&key.name)).collect(),
             name: Arc::clone(&view.name),
             counters: ViewCounters::bind(&view.name),

@@ -98,10 +98,11 @@ impl Snapshot {
         self
     }
 
-    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before.
+    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before, and the
+    /// store works.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready_before || self.is_loaded()
+        (self.ready_before || self.is_loaded()) && self.store.failure().is_none()
     }
 
     /// What is served.

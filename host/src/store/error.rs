@@ -1,8 +1,10 @@
 //! What can go wrong with the store.
 
-use std::{io, path::PathBuf};
+use std::{any::Any, io, path::PathBuf};
 
 use larder_model::codec::RowError;
+
+use crate::telemetry::panic_words;
 
 /// Why the store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum StoreError {
     /// The bytes are not those of a store, or not consistent.
     #[error("store is damaged: {0}")]
     Damaged(String),
+    /// The file could not be opened again after a failure. Every write tries anew.
+    #[error("the store is closed: {0}")]
+    Closed(String),
     /// The embedded database failed otherwise.
     #[error("store failed: {0}")]
     Database(#[source] Box<redb::Error>),
@@ -72,10 +77,21 @@ impl StoreError {
             Self::Io { .. } => "io",
             Self::DiskFull(_) => "disk_full",
             Self::Damaged(_) => "damaged",
+            Self::Closed(_) => "closed",
             Self::Database(_) => "database",
             Self::Superseded { .. } => "superseded",
             Self::Row { .. } => "row",
         }
+    }
+
+    /// The database panicked, which it does on pages that it would not have written.
+    pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
+        Self::Damaged(format!("the database gave up: {}", panic_words(panic)))
+    }
+
+    /// Whether the database refuses everything after such an error, until its file is opened again.
+    pub(super) fn needs_reopening(&self) -> bool {
+        matches!(self, Self::DiskFull(_) | Self::Database(_))
     }
 }
 

@@ -171,6 +171,13 @@ impl HotCache {
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
+    /// The same for every entity.
+    pub(super) fn outdate_all(&self, commit: u64) {
+        for slot in &self.slots {
+            slot.fetch_max(commit, Ordering::Release);
+        }
+    }
+
     /// Bytes that the entries weigh.
     pub(super) fn weight(&self) -> u64 {
         self.cache.as_ref().map_or(0, Cache::weighted_size)

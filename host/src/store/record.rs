@@ -1,10 +1,13 @@
 //! What the store knows of each view beside its rows, and under which names it keeps both.
 //!
 //! ```text
-//! table "meta"                 &str → u64     "format" → 1
+//! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
-//! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec)
+//! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
 //! ```
+//!
+//! The seal is the CRC-32 of entity id and row, four bytes, least significant first. The database has checksums of its
+//! pages and does not look at them when it reads: a flipped bit would be served as a value.
 //!
 //! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
 //! writes into the next one, which the last commit makes the served one.
@@ -21,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 
 /// The layout of the tables above. Rows have their own version.
-pub(super) const STORE_FORMAT: u32 = 1;
+pub(super) const STORE_FORMAT: u32 = 2;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const META_FORMAT: &str = "format";
@@ -29,6 +32,28 @@ pub(super) const VIEWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 
 pub(super) type RowKey = &'static [u8; size_of::<EntityId>()];
 pub(super) type RowTable<'n> = TableDefinition<'n, RowKey, &'static [u8]>;
+
+/// Bytes that a stored row has beside the row.
+const SEAL_BYTES: usize = size_of::<u32>();
+
+/// Appends a row and its seal.
+pub(super) fn seal(id: &EntityId, row: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(row);
+    into.extend_from_slice(&checksum(id, row));
+}
+
+/// The row in what was stored under an id; nothing if these are not the bytes that were sealed.
+pub(super) fn unseal<'b>(id: &EntityId, sealed: &'b [u8]) -> Option<&'b [u8]> {
+    let (row, sum) = sealed.split_last_chunk::<SEAL_BYTES>()?;
+    (*sum == checksum(id, row)).then_some(row)
+}
+
+fn checksum(id: &EntityId, row: &[u8]) -> [u8; SEAL_BYTES] {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&id.0);
+    sum.update(row);
+    sum.finalize().to_le_bytes()
+}
 
 /// Which keys a view's ids were made from. Rows under another signature cannot be found, so they are of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
     OnlineStore, StoreError, ViewId,
-    record::{RowKey, RowTable, VIEWS, ViewRecord},
+    online::Written,
+    record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
 };
 
 /// What becomes of the rows that are there already.
@@ -20,7 +21,7 @@ pub enum LoadMode {
     Replace,
 }
 
-/// Encoded rows with their ids, in one piece of memory.
+/// Encoded rows with their ids, in one piece of memory, as they will be stored.
 #[derive(Debug, Default)]
 pub struct RowBatch {
     ids: Vec<EntityId>,
@@ -62,7 +63,7 @@ impl RowBatch {
     /// Adds a row.
     pub fn push(&mut self, id: EntityId, row: &[u8]) {
         self.ids.push(id);
-        self.bytes.extend_from_slice(row);
+        seal(&id, row, &mut self.bytes);
         self.ends.push(self.bytes.len());
     }
 
@@ -78,7 +79,7 @@ impl RowBatch {
         self.ids.is_empty()
     }
 
-    /// Bytes of all rows.
+    /// Bytes of all rows, as stored.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
@@ -91,7 +92,8 @@ impl RowBatch {
         self.bytes.clear();
     }
 
-    fn row(&self, i: usize) -> &[u8] {
+    /// A row and its seal.
+    fn sealed(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.bytes[start..self.ends[i]]
     }
@@ -108,9 +110,9 @@ impl RowBatch {
     fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, RowHeader)>, RowError> {
         let mut winner: Option<(usize, RowHeader)> = None;
         for &i in arrivals {
-            let header = RowHeader::read(self.row(i))?;
+            let header = RowHeader::read(self.sealed(i))?;
             match winner {
-                Some((best, _)) if self.row(best) == self.row(i) => lost.unchanged += 1,
+                Some((best, _)) if self.sealed(best) == self.sealed(i) => lost.unchanged += 1,
                 Some(_) => lost.stale += 1,
                 None => {}
             }
@@ -153,36 +155,27 @@ impl OnlineStore {
     /// # Errors
     /// Those of a failed transaction.
     pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
-        let (name, mut record) = self.record(view)?;
-        let mut generation = record.generation;
-        if mode == LoadMode::Replace || record.building.is_some() {
+        let (name, known) = self.record(view)?;
+        let replace = mode == LoadMode::Replace;
+        let (began, generation) = if replace || known.building.is_some() {
             // What a load that was cut off left behind goes; a replacing load gets a generation of its own.
-            let txn = self.begin_write()?;
-            record = read_record(&txn, &name)?;
-            generation = record.generation;
-            if let Some(cut_off) = record.building.take() {
-                txn.delete_table(RowTable::new(&record.table_name(cut_off)))?;
-                generation = cut_off;
-            }
-            if mode == LoadMode::Replace {
-                generation += 1;
-                record.building = Some(generation);
-            } else {
-                generation = record.generation;
-            }
-            put_record(&txn, &name, &record)?;
-            self.commit(txn, &[])?;
-        }
-        let total = Applied::default();
-        Ok(Load { store: self, name, mode, began: record, generation, total, newest_event: None })
-    }
-
-    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let mut txn = self.db.begin_write()?;
-        // Saves the allocator's state with each commit: reopening after a kill takes milliseconds, not a walk
-        // through the whole file.
-        txn.set_quick_repair(true);
-        Ok(txn)
+            self.write(|txn| {
+                let mut record = read_record(txn, &name)?;
+                let mut last = record.generation;
+                if let Some(cut_off) = record.building.take() {
+                    txn.delete_table(RowTable::new(&record.table_name(cut_off)))?;
+                    last = cut_off;
+                }
+                let generation = if replace { last + 1 } else { record.generation };
+                record.building = replace.then_some(generation);
+                put_record(txn, &name, &record)?;
+                Ok(Written::Commit { value: (record, generation), changed: Vec::new() })
+            })?
+        } else {
+            let generation = known.generation;
+            (known, generation)
+        };
+        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), newest_event: None })
     }
 }
 
@@ -196,20 +189,19 @@ impl Load<'_> {
     /// [`StoreError::Superseded`], [`StoreError::Row`], and those of a failed transaction: nothing of the batch is
     /// there then.
     pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
-        let txn = self.store.begin_write()?;
-        let mut record = self.record(&txn)?;
-        let mut changed = Vec::new();
-        let mut newest = self.newest_event;
-        let applied = {
-            let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
+        let (applied, newest) = self.store.write(|txn| {
+            let mut record = self.record(txn)?;
+            let mut changed = Vec::new();
+            let mut newest = self.newest_event;
             let mut applied = Applied::default();
+            let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let order = batch.order();
             for arrivals in order.chunk_by(|&a, &b| batch.ids[a] == batch.ids[b]) {
                 let winner = batch.winner(arrivals, &mut applied).map_err(|source| self.row_error(source))?;
                 let Some((i, header)) = winner else { continue };
-                let (id, row) = (batch.ids[i], batch.row(i));
+                let id = batch.ids[i];
                 newest = newest.max(Some(header.event_time));
-                let outcome = merge(&mut table, &id, row, &header)?;
+                let outcome = merge(&mut table, &id, batch.sealed(i), &header)?;
                 applied.add(outcome);
                 if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
                     changed.push(id);
@@ -220,10 +212,10 @@ impl Load<'_> {
                 record.position = position.map(str::to_owned).or(record.position);
                 record.newest_event = record.newest_event.max(newest);
             }
-            applied
-        };
-        put_record(&txn, &self.name, &record)?;
-        self.store.commit(txn, &changed)?;
+            drop(table);
+            put_record(txn, &self.name, &record)?;
+            Ok(Written::Commit { value: (applied, newest), changed })
+        })?;
         self.newest_event = newest;
         self.total.add(applied);
         Ok(applied)
@@ -235,22 +227,23 @@ impl Load<'_> {
     /// # Errors
     /// [`StoreError::Superseded`], and those of a failed transaction; a replacing load has not happened then.
     pub fn finish(self, position: Option<&str>) -> Result<Applied, StoreError> {
-        let txn = self.store.begin_write()?;
-        let mut record = self.record(&txn)?;
-        if self.mode == LoadMode::Replace {
-            let old_table = record.table_name(record.generation);
-            record.generation = self.generation;
-            record.building = None;
-            let current = record.schemas.split_off(record.schemas.len().saturating_sub(1));
-            record.schemas = current;
-            record.newest_event = self.newest_event;
-            record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
-            txn.delete_table(RowTable::new(&old_table))?;
-        }
-        record.position = position.map(str::to_owned).or(record.position);
-        record.last_success = Some(self.store.clock.now());
-        put_record(&txn, &self.name, &record)?;
-        self.store.commit(txn, &[])?;
+        self.store.write(|txn| {
+            let mut record = self.record(txn)?;
+            if self.mode == LoadMode::Replace {
+                let old_table = record.table_name(record.generation);
+                record.generation = self.generation;
+                record.building = None;
+                let current = record.schemas.split_off(record.schemas.len().saturating_sub(1));
+                record.schemas = current;
+                record.newest_event = self.newest_event;
+                record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
+                txn.delete_table(RowTable::new(&old_table))?;
+            }
+            record.position = position.map(str::to_owned).or(record.position);
+            record.last_success = Some(self.store.clock.now());
+            put_record(txn, &self.name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })?;
         Ok(self.total)
     }
 
@@ -280,28 +273,29 @@ impl Load<'_> {
 fn merge(
     table: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
-    row: &[u8],
+    sealed: &[u8],
     header: &RowHeader,
 ) -> Result<Applied, StoreError> {
     let mut outcome = Applied::default();
-    let decision = match table.get(&id.0)? {
-        None => None,
-        Some(stored) if stored.value() == row => {
+    let rival = match table.get(&id.0)? {
+        None => {
+            outcome.inserted = 1;
+            None
+        }
+        Some(stored) if stored.value() == sealed => {
             outcome.unchanged = 1;
             return Ok(outcome);
         }
-        // A stored row that does not read counts as none: the source heals it.
-        Some(stored) => RowHeader::read(stored.value()).ok().map(|stored| stored.precedence()),
-    };
-    match decision {
-        Some(stored) if stored > header.precedence() => {
-            outcome.stale = 1;
-            return Ok(outcome);
+        Some(stored) => {
+            outcome.updated = 1;
+            // A stored row that does not read has no say: the source heals it.
+            unseal(id, stored.value()).and_then(|row| RowHeader::read(row).ok())
         }
-        Some(_) => outcome.updated = 1,
-        None => outcome.inserted = 1,
+    };
+    if rival.is_some_and(|stored| stored.precedence() > header.precedence()) {
+        return Ok(Applied { stale: 1, ..Applied::default() });
     }
-    table.insert(&id.0, row)?;
+    table.insert(&id.0, sealed)?;
     Ok(outcome)
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     source::{ParquetFiles, ParquetLimits, Source, Wanted},
     store::{OnlineStore, ViewId},
+    telemetry::panic_words,
 };
 
 /// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the locks of the views.
@@ -159,11 +160,8 @@ impl SyncEngine {
             limits: self.limits,
         };
         let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
-        catch_unwind(run).unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-            Err(SyncError::Panicked { view: view(), what: words.to_owned() })
-        })
+        catch_unwind(run)
+            .unwrap_or_else(|panic| Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }))
     }
 
     fn note_status(&self, job: &Job) {

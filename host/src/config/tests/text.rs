@@ -57,7 +57,7 @@ fn every_key_takes_effect() {
          connections_max: 1\n    header_timeout: 2s\n    body_timeout: 3s\n    write_timeout: 4s\n    \
          body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_timeout: 9s\n\
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
-         store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0}\nserving: {ttl: ignore}\n\
+         store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true}\nserving: {ttl: ignore}\n\
          sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB}\nreload: {every: 0}\n\
          log: {level: 'warn,larder::sync=debug', format: json}\n",
     );
@@ -82,6 +82,7 @@ fn every_key_takes_effect() {
     assert_eq!(config.admin_socket, Path::new("/run/admin.sock"));
     assert_eq!(config.store.data_dir, Path::new("/var/lib/larder"));
     assert_eq!((config.store.page_cache_bytes_max, config.store.hot.bytes_max), (3 << 20, 0));
+    assert!(config.store.check_on_open);
     assert_eq!(config.ttl, TtlPolicy::Ignore);
     let SyncConfig { on_start, limits, reload_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));

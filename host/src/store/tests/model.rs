@@ -188,10 +188,16 @@ impl Home {
         self.try_open().unwrap()
     }
 
-    /// Names of the files there, sorted.
+    /// The mark that the store is open, or was when its owner ended.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.path().join("online.open")
+    }
+
+    /// Names of the files there, sorted, save for the mark.
     pub(super) fn files(&self) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let mut names: Vec<String> = fs::read_dir(self.path()).unwrap().map(name).collect();
+        names.retain(|name| *name != "online.open");
         names.sort();
         names
     }

@@ -6,10 +6,13 @@ use std::{
 };
 
 use larder_model::{codec::RowHeader, model::Micros};
-use redb::{ReadableDatabase, ReadableTableMetadata};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use super::model::{Home, batch, change, declare, id, load, upsert};
-use crate::store::{LoadMode, OnlineStore, Reader, ViewId, record::RowTable};
+use crate::store::{
+    LoadMode, OnlineStore, Reader, StoreError, ViewId,
+    record::{RowTable, seal},
+};
 
 /// The event time of a row, which these tests use as its version; -1 if there is no row.
 fn version(reader: &Reader<'_>, view: ViewId, byte: u8) -> Micros {
@@ -39,23 +42,102 @@ fn a_commit_waits_until_the_one_before_it_can_be_read() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
-    let on_disk = |store: &OnlineStore| {
-        let table = store.db.begin_read().unwrap().open_table(RowTable::new("rows/0/0"));
+    let on_disk = |writer: &Option<Database>| {
+        let table = writer.as_ref().unwrap().begin_read().unwrap().open_table(RowTable::new("rows/0/0"));
         table.map_or(0, |table| table.len().unwrap())
     };
     thread::scope(|scope| {
         // Another commit is being made readable.
-        let publishing = store.publishing.lock().unwrap();
+        let before = store.writer.lock().unwrap();
         let writer = scope.spawn(|| load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]));
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until {
-            assert_eq!(on_disk(&store), 0, "committed, while old copies of its rows still count");
+            assert_eq!(on_disk(&before), 0, "committed, while old copies of its rows still count");
             thread::yield_now();
         }
-        drop(publishing);
+        drop(before);
         writer.join().unwrap();
-        assert_eq!(on_disk(&store), 1);
+        assert_eq!(on_disk(&store.writer.lock().unwrap()), 1);
     });
+}
+
+#[test]
+fn readers_do_not_notice_that_the_file_is_opened_again() {
+    let home = Home::with_hot(0);
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
+    let reopened = 50;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let read = || {
+            let mut reads = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(version(&store.reader(), view, 1), 1);
+                assert_eq!(store.status(view).unwrap().rows, 1);
+                reads += 1;
+            }
+            reads
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for _ in 0..reopened {
+            store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
+            store.mend();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let reads = readers.map(|reader| reader.join().unwrap());
+        assert!(reads.iter().all(|reads| *reads > 0), "{reads:?}");
+    });
+    assert_eq!(store.failure(), None);
+    let applied = load(&store, view, LoadMode::Upsert, &[change(1, 2, 2)]);
+    assert_eq!((applied.updated, version(&store.reader(), view, 1)), (1, 2));
+}
+
+#[test]
+fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
+    assert_eq!(version(&store.reader(), view, 1), 1, "now it is in memory");
+    // A commit reached the disk, and its last step failed: nobody has told the cache.
+    {
+        let writer = store.writer.lock().unwrap();
+        let txn = writer.as_ref().unwrap().begin_write().unwrap();
+        let mut sealed = Vec::new();
+        seal(&id(1), &change(1, 2, 2).row(), &mut sealed);
+        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(1).0, sealed.as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+    assert_eq!(version(&store.reader(), view, 1), 1);
+    store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
+    store.mend();
+    assert_eq!(version(&store.reader(), view, 1), 2);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_fails_reads_until_it_can() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::rename(home.file(), &elsewhere).unwrap();
+    store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
+    store.mend();
+    assert!(store.failure().unwrap().contains("not found"), "{:?}", store.failure());
+    std::fs::create_dir(home.file()).unwrap();
+    store.mend();
+    assert!(store.failure().unwrap().contains("cannot open"), "{:?}", store.failure());
+    let error = store.reader().get(view, &id(1)).unwrap_err();
+    assert!(matches!(error, StoreError::Closed(_)), "a closed store is not an empty one: {error}");
+    assert!(store.schemas(view).is_err() && store.status(view).is_none());
+    assert!(store.begin_load(view, LoadMode::Upsert).is_err());
+
+    std::fs::remove_dir(home.file()).unwrap();
+    std::fs::rename(&elsewhere, home.file()).unwrap();
+    store.mend();
+    assert_eq!((store.failure(), version(&store.reader(), view, 1)), (None, 1));
 }
 
 /// Each commit changes this many rows, of which a few are watched.

@@ -1,0 +1,243 @@
+//! Opening the store's file: making it, checking it, setting a damaged one aside.
+
+use std::{
+    fs,
+    hash::{BuildHasher, RandomState},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use larder_model::model::Micros;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, TableError};
+
+use super::{
+    StoreConfig, StoreError,
+    record::{META, META_FORMAT, STORE_FORMAT, VIEWS},
+    state::State,
+};
+use crate::clock::SharedClock;
+
+/// A damaged file that was moved out of the way when the store was opened.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub why: String,
+}
+
+/// What the file's extension begins with while it is being made.
+const UNFINISHED: &str = "new-";
+/// The extension of the mark.
+const MARK: &str = "open";
+/// A process that ends so soon after it opened the store may do so again, for the same reason.
+const SOON: Micros = 120_000_000;
+
+/// A small file beside the store, from opening to closing it. Who finds it knows how the owner before ended, and
+/// whether every page has to be checked: because damage was met, or because the end came soon, as it does again and
+/// again where a damaged page is run into at every start.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    /// When the store was opened: the first line of the file. A second line says what damage was met since.
+    opened: Micros,
+}
+
+/// Opens the file, or makes an empty store where there is none; a damaged file is moved out of the way first.
+pub(super) fn open_or_replace(
+    path: &Path,
+    config: &StoreConfig,
+    clock: &SharedClock,
+) -> Result<(Database, Option<SetAside>, Mark), StoreError> {
+    let mark = Mark::new(path, clock);
+    let suspicious = mark.is_suspicious();
+    let check_on_open = config.check_on_open || suspicious;
+    let (db, aside) = match open_checked(path, &StoreConfig { check_on_open, ..config.clone() }) {
+        Ok(db) => {
+            if suspicious {
+                tracing::info!(path = %path.display(), "the store was not closed the last time; all of it was checked");
+            }
+            (db, None)
+        }
+        Err(StoreError::Damaged(why)) => {
+            let aside = set_aside(path, clock, why)?;
+            (open_checked(path, config)?, Some(aside))
+        }
+        Err(other) => return Err(other),
+    };
+    mark.make();
+    Ok((db, aside, mark))
+}
+
+/// Opens the file and checks that it is a store of ours with everything in it that its records promise.
+pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    let new = match fs::metadata(path) {
+        Ok(meta) => meta.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(StoreError::Io { action: "open", path: path.to_owned(), source }),
+    };
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.page_cache_bytes_max);
+    builder.set_check_integrity_on_open(config.check_on_open);
+    // A file of arbitrary bytes must not end the process, whatever it does inside the database.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        if new {
+            return create(&builder, path);
+        }
+        let db = builder.create(path).map_err(|error| open_error(path, error))?;
+        check(&db, path)?;
+        remove_unfinished(path);
+        Ok(db)
+    }));
+    opened.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)))
+}
+
+/// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
+/// between leaves nothing that the next one would take for a damaged store.
+fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    };
+    // A name that nobody else has, not even a process of the same number in another container.
+    let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
+    match fs::metadata(path) {
+        // An empty file, as `touch` makes it, only holds the name.
+        Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
+        _ => {}
+    }
+    let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
+    let made = db.and_then(|db| {
+        initialize(&db)?;
+        // A link and not a rename: of two processes that start at once, one finds the name taken.
+        fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
+            _ => io("create", path)(source),
+        })?;
+        Ok(db)
+    });
+    // Left to the next start is as good.
+    let _ = fs::remove_file(&unfinished);
+    made
+}
+
+/// Removes what creations that were cut off left behind. One that is under way beside us has lost its race: the store
+/// is there.
+fn remove_unfinished(path: &Path) {
+    let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().map(|extension| extension.to_string_lossy().into_owned());
+        if extension.is_some_and(|extension| extension.starts_with(UNFINISHED)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse { path: path.to_owned() }
+        }
+        other => match redb::Error::from(other).into() {
+            StoreError::Database(error) => match *error {
+                redb::Error::Io(source) => StoreError::Io { action: "open", path: path.to_owned(), source },
+                other => StoreError::Database(Box::new(other)),
+            },
+            known => known,
+        },
+    }
+}
+
+fn initialize(db: &Database) -> Result<(), StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    txn.open_table(META)?.insert(META_FORMAT, u64::from(STORE_FORMAT))?;
+    txn.open_table(VIEWS)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
+    let txn = db.begin_read()?;
+    let missing = |what: &str| StoreError::Damaged(format!("it has no {what}"));
+    let format = match txn.open_table(META) {
+        Ok(meta) => meta.get(META_FORMAT)?.map(|format| format.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(other) => return Err(other.into()),
+    };
+    let found = u32::try_from(format.ok_or_else(|| missing("format record"))?).unwrap_or(u32::MAX);
+    if found > STORE_FORMAT {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
+    }
+    if found < STORE_FORMAT {
+        // All of it is a copy of what the sources have: reading them again is surer than a conversion.
+        return Err(StoreError::Damaged(format!("format {found} is older than this Larder's, {STORE_FORMAT}")));
+    }
+    // Reading the state opens every table; counting its rows is one look at the tree's root.
+    for view in State::read(db, 0)?.views()? {
+        let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
+        if rows != view.record.rows {
+            let message = format!("view '{}' has {rows} rows, its record says {}", view.name, view.record.rows);
+            return Err(StoreError::Damaged(message));
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+    let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
+    let mut aside = PathBuf::from(&name);
+    let mut n = 1;
+    while aside.try_exists().unwrap_or(false) {
+        n += 1;
+        aside = PathBuf::from(format!("{name}-{n}"));
+    }
+    fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
+    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside and is rebuilt from the sources");
+    Ok(SetAside { path: aside, why })
+}
+
+// === impl Mark ===
+
+impl Mark {
+    fn new(path: &Path, clock: &SharedClock) -> Self {
+        Self { path: path.with_extension(MARK), opened: clock.now() }
+    }
+
+    /// Whether what the last owner left is a reason to check every page.
+    fn is_suspicious(&self) -> bool {
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
+        match text.trim_end().parse::<Micros>() {
+            Ok(opened) => self.opened.saturating_sub(opened) < SOON,
+            // More is in there than a time.
+            Err(_) => true,
+        }
+    }
+
+    fn make(&self) {
+        self.write(&format!("{}\n", self.opened));
+    }
+
+    /// Says to the next owner that damage was met.
+    pub(super) fn note_damage(&self, what: &str) {
+        self.write(&format!("{}\n{what}\n", self.opened));
+    }
+
+    /// To be called when the store was closed as it should be.
+    pub(super) fn remove(&self) {
+        // One that stays costs a slow start, no more.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn write(&self, text: &str) {
+        // On a full disk, for one: the store itself may well be readable.
+        if let Err(error) = fs::write(&self.path, text) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot write the mark that the store is open");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What is committed, open for reading: a [`State`] is one commit, a [`Reader`] looks rows up in it.
+
+use std::{cell::Cell, sync::Arc};
+
+use arc_swap::Guard;
+use larder_model::{codec::RowSchema, model::EntityId};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableError};
+use smallvec::SmallVec;
+
+use super::{
+    OnlineStore, StoreError, ViewId,
+    hot::{FoundRow, Row},
+    record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
+};
+
+/// One committed state, open for reading. It pins the pages of its commit; the next state lets them go.
+pub(super) struct State {
+    /// Counts the commits of this process, from 1.
+    pub(super) commit: u64,
+    views: Views,
+}
+
+enum Views {
+    /// By view id.
+    Open(Vec<Option<ViewState>>),
+    /// The file is being opened again after a failure: the next state is a moment away.
+    Reopening,
+    /// The file could not be opened again.
+    Closed(Arc<str>),
+}
+
+pub(super) struct ViewState {
+    pub(super) name: String,
+    pub(super) record: ViewRecord,
+    pub(super) schemas: Arc<[Arc<RowSchema>]>,
+    /// None before the first commit of rows.
+    pub(super) rows: Option<ReadOnlyTable<RowKey, &'static [u8]>>,
+}
+
+/// Reads rows in one committed state.
+pub struct Reader<'s> {
+    store: &'s OnlineStore,
+    state: Guard<Arc<State>>,
+    counts: Counts,
+}
+
+/// What a reader did, told to the metrics once at its end.
+#[derive(Default)]
+struct Counts {
+    hot_hits: Cell<u64>,
+    hot_misses: Cell<u64>,
+    reads: Cell<u64>,
+}
+
+// === impl State ===
+
+impl State {
+    /// Opens everything that is committed now.
+    pub(super) fn read(db: &Database, commit: u64) -> Result<Self, StoreError> {
+        let txn = db.begin_read()?;
+        let mut views: Vec<Option<ViewState>> = Vec::new();
+        for entry in txn.open_table(VIEWS)?.iter()? {
+            let (name, bytes) = entry?;
+            let record = ViewRecord::decode(name.value(), bytes.value())?;
+            let rows = match txn.open_table(RowTable::new(&record.table_name(record.generation))) {
+                Ok(table) => Some(table),
+                Err(TableError::TableDoesNotExist(_)) => None,
+                Err(other) => return Err(other.into()),
+            };
+            let schemas = record.row_schemas(name.value())?;
+            let place = record.id as usize;
+            if views.len() <= place {
+                views.resize_with(place + 1, || None);
+            }
+            views[place] = Some(ViewState { name: name.value().to_owned(), record, schemas, rows });
+        }
+        Ok(Self { commit, views: Views::Open(views) })
+    }
+
+    /// Stands for the next state while the file is opened again.
+    pub(super) fn reopening(commit: u64) -> Self {
+        Self { commit, views: Views::Reopening }
+    }
+
+    /// Nothing can be read until the file is opened again.
+    pub(super) fn closed(commit: u64, why: &StoreError) -> Self {
+        Self { commit, views: Views::Closed(why.to_string().into()) }
+    }
+
+    pub(super) fn is_reopening(&self) -> bool {
+        matches!(self.views, Views::Reopening)
+    }
+
+    /// Why nothing can be read, if so.
+    pub(super) fn why_closed(&self) -> Option<Arc<str>> {
+        match &self.views {
+            Views::Open(_) => None,
+            Views::Reopening => Some("it is being opened again".into()),
+            Views::Closed(why) => Some(Arc::clone(why)),
+        }
+    }
+
+    /// # Errors
+    /// [`StoreError::Closed`]: a closed store is not an empty one.
+    pub(super) fn view(&self, view: ViewId) -> Result<Option<&ViewState>, StoreError> {
+        match &self.views {
+            Views::Open(views) => Ok(views.get(view.0 as usize).and_then(Option::as_ref)),
+            Views::Reopening | Views::Closed(_) => Err(self.closed_error()),
+        }
+    }
+
+    pub(super) fn views(&self) -> Result<impl Iterator<Item = &ViewState>, StoreError> {
+        match &self.views {
+            Views::Open(views) => Ok(views.iter().flatten()),
+            Views::Reopening | Views::Closed(_) => Err(self.closed_error()),
+        }
+    }
+
+    #[cold]
+    fn closed_error(&self) -> StoreError {
+        StoreError::Closed(self.why_closed().unwrap_or_default().to_string())
+    }
+}
+
+// === impl Reader ===
+
+impl<'s> Reader<'s> {
+    pub(super) fn new(store: &'s OnlineStore, state: Guard<Arc<State>>) -> Self {
+        Self { store, state, counts: Counts::default() }
+    }
+
+    /// The row of an entity in one view, if there is one: from memory, else from disk.
+    ///
+    /// # Errors
+    /// Those of a failed read.
+    pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
+        let mut found = None;
+        self.get_each(&[view], id, |_, row| found = row)?;
+        Ok(found)
+    }
+
+    /// The rows of an entity in several views, told one by one with the view's place in `views`.
+    ///
+    /// # Errors
+    /// Those of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were written.
+    pub fn get_each(
+        &self,
+        views: &[ViewId],
+        id: &EntityId,
+        mut tell: impl FnMut(usize, Option<Row>),
+    ) -> Result<(), StoreError> {
+        let known = self.store.hot.get(id, self.state.commit);
+        let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
+        for (place, &view) in views.iter().enumerate() {
+            let Some(state) = self.state.view(view)? else {
+                tell(place, None);
+                continue;
+            };
+            let generation = state.record.generation;
+            if let Some(row) = known.as_ref().and_then(|known| known.row(view, generation)) {
+                self.counts.hot_hits.update(|count| count + 1);
+                tell(place, row);
+                continue;
+            }
+            self.counts.hot_misses.update(|count| count + 1);
+            let row = self.read(state, id)?;
+            fresh.push(FoundRow { view, generation, row: row.clone() });
+            tell(place, row);
+        }
+        if !fresh.is_empty() {
+            self.store.hot.put(id, known.as_deref(), &fresh, self.state.commit);
+        }
+        Ok(())
+    }
+
+    /// Walks all rows of a view, in the order of their ids.
+    ///
+    /// # Errors
+    /// Those of a failed read, and what `visit` returns.
+    pub fn for_each<E: From<StoreError>>(
+        &self,
+        view: ViewId,
+        mut visit: impl FnMut(EntityId, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(view) = self.state.view(view)? else { return Ok(()) };
+        let Some(table) = &view.rows else { return Ok(()) };
+        for entry in table.iter().map_err(StoreError::from)? {
+            let (id, sealed) = entry.map_err(StoreError::from)?;
+            let id = EntityId(*id.value());
+            visit(id, unsealed(view, &id, sealed.value())?)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, view: &ViewState, id: &EntityId) -> Result<Option<Row>, StoreError> {
+        let Some(table) = &view.rows else { return Ok(None) };
+        self.counts.reads.update(|count| count + 1);
+        self.store.guarded(|| match table.get(&id.0)? {
+            Some(sealed) => Ok(Some(Row::copy_of(unsealed(view, id, sealed.value())?))),
+            None => Ok(None),
+        })
+    }
+}
+
+fn unsealed<'b>(view: &ViewState, id: &EntityId, sealed: &'b [u8]) -> Result<&'b [u8], StoreError> {
+    unseal(id, sealed).ok_or_else(|| {
+        let message = format!("view '{}': the row of entity id {id:?} is not as it was written", view.name);
+        StoreError::Damaged(message)
+    })
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let metrics = &self.store.metrics;
+        let counts = [
+            (&metrics.hot_hits, &self.counts.hot_hits),
+            (&metrics.hot_misses, &self.counts.hot_misses),
+            (&metrics.reads, &self.counts.reads),
+        ];
+        for (counter, count) in counts {
+            if count.get() > 0 {
+                counter.increment(count.get());
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("commit", &self.state.commit).finish_non_exhaustive()
+    }
+}
