@@ -322,7 +322,9 @@ impl OnlineStore {
         self.failed.store(false, Ordering::Relaxed);
         let commit = self.state.load().commit + 1;
         let before = self.state.swap(Arc::new(State::reopening(commit)));
-        let opened = self.close(writer.take(), before).and_then(|()| {
+        let db = writer.take();
+        let opened = self.guarded(|| {
+            self.close(db, before)?;
             if self.file_bytes() == 0 {
                 // To make a new one here would be to serve an empty store.
                 let (path, source) = (self.path.clone(), io::ErrorKind::NotFound.into());
@@ -343,9 +345,6 @@ impl OnlineStore {
             }
             Err(error) => {
                 tracing::error!(%error, "the store cannot be opened again; lookups fail until it can");
-                if let StoreError::Damaged(what) = &error {
-                    self.note_damage(what);
-                }
                 self.state.store(Arc::new(State::closed(commit, &error)));
                 Err(error)
             }
@@ -368,13 +367,14 @@ impl OnlineStore {
 
     /// What readers see. Waits while the file is being opened again.
     fn state(&self) -> Guard<Arc<State>> {
-        let state = self.state.load();
-        if !state.is_reopening() {
-            return state;
+        loop {
+            let state = self.state.load();
+            if !state.is_reopening() {
+                return state;
+            }
+            drop(state);
+            drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        drop(state);
-        drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner));
-        self.state.load()
     }
 
     /// Runs something that reads pages, so that a damaged one does not end more than it has to.
