@@ -9,6 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use larder_model::yaml::Problem;
+use tokio::sync::Notify;
 
 use crate::{
     clock::SharedClock,
@@ -16,7 +17,8 @@ use crate::{
     http::{AdminEvent, Control, SyncCommand},
     serving::{ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
-    sync::{SyncEngine, ViewLocks},
+    sync::{SyncEngine, Turns},
+    telemetry,
 };
 
 pub use self::serve::{Serving, ShutdownReason};
@@ -33,7 +35,9 @@ pub struct App {
     store: Arc<OnlineStore>,
     current: Arc<ArcSwap<Snapshot>>,
     engine: ArcSwap<SyncEngine>,
-    locks: Arc<ViewLocks>,
+    turns: Arc<Turns>,
+    /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
+    resync: Notify,
 }
 
 /// Why a host cannot start.
@@ -64,11 +68,12 @@ impl App {
     pub fn open(config: Config, clock: SharedClock) -> Result<(Arc<Self>, Vec<Problem>), AppError> {
         let definitions = load_definitions(&config)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
-        let locks = Arc::new(ViewLocks::default());
-        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &locks)?;
+        let turns = Turns::new();
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
-        let app = Self { config, loaded_by, clock, store, current, engine: ArcSwap::from_pointee(engine), locks };
+        let engine = ArcSwap::from_pointee(engine);
+        let app = Self { config, loaded_by, clock, store, current, engine, turns, resync: Notify::new() };
         Ok((Arc::new(app), definitions.warnings))
     }
 
@@ -91,10 +96,20 @@ impl App {
     }
 
     /// Loads definitions and serving rules again and swaps them in whole. Requests under way keep what they began with.
+    /// The views are synced then, for new ones have no rows yet, and changed ones want their source read again.
     ///
     /// # Errors
     /// What is wrong; everything goes on as before.
     pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
+        let reloaded = self.try_reload();
+        telemetry::note_reload(reloaded.is_ok());
+        if reloaded.is_ok() {
+            self.resync.notify_one();
+        }
+        reloaded
+    }
+
+    fn try_reload(&self) -> Result<Vec<Problem>, AppError> {
         let mut config = self.config.clone();
         // A host that was built in memory has no file to look at again.
         if config.file.is_file() {
@@ -102,7 +117,7 @@ impl App {
             config = Config { store: config.store, http: config.http, ..newer };
         }
         let definitions = load_definitions(&config)?;
-        let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.locks)?;
+        let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
         let snapshot = snapshot.after(&self.current.load());
         self.current.store(Arc::new(snapshot));
         self.engine.store(Arc::new(engine));
@@ -119,11 +134,8 @@ impl App {
 impl Control for App {
     fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
         let engine = self.engine.load_full();
-        let views: Vec<String> = if command.views.is_empty() {
-            engine.scheduled().map(|(view, _)| view.to_owned()).collect()
-        } else {
-            command.views.clone()
-        };
+        let views: Vec<String> =
+            if command.views.is_empty() { engine.views().map(str::to_owned).collect() } else { command.views.clone() };
         for view in views {
             let result = engine.sync(&view, command.request(), &mut |progress| {
                 tell(AdminEvent::Progress { view: view.clone(), progress });
@@ -153,7 +165,7 @@ fn build(
     definitions: &LoadedDefinitions,
     store: &Arc<OnlineStore>,
     clock: &SharedClock,
-    locks: &Arc<ViewLocks>,
+    turns: &Arc<Turns>,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
     let limits = ServingLimits {
         rows_max: config.http.limits.rows_max,
@@ -163,7 +175,7 @@ fn build(
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
     let base_dir: &Path = &config.base_dir;
-    let (store, locks) = (Arc::clone(store), Arc::clone(locks));
-    let engine = SyncEngine::new(store, &catalog, snapshot.view_ids(), base_dir, config.sync.limits, locks);
+    let (store, turns) = (Arc::clone(store), Arc::clone(turns));
+    let engine = SyncEngine::new(store, &catalog, snapshot.view_ids(), base_dir, config.sync.limits, turns);
     Ok((snapshot, engine))
 }

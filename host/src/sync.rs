@@ -9,9 +9,11 @@ mod error;
 mod metrics;
 mod nested;
 mod run;
+mod turns;
 
 pub use self::{
-    engine::{SyncEngine, ViewLocks},
+    engine::SyncEngine,
     error::SyncError,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
+    turns::Turns,
 };

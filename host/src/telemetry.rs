@@ -169,6 +169,12 @@ pub fn install_logs(filter: &str, format: LogFormat) {
     };
 }
 
+/// Notes how the last reload of the definitions ended.
+pub fn note_reload(taken: bool) {
+    describe_gauge!("larder_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused.");
+    gauge!("larder_config_last_reload_success").set(if taken { 1.0 } else { 0.0 });
+}
+
 /// What a panic said.
 #[must_use]
 pub fn panic_words(panic: &(dyn Any + Send)) -> &str {

@@ -5,14 +5,15 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::Semaphore,
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{App, AppError};
@@ -42,6 +43,13 @@ pub enum ShutdownReason {
 
 /// How often the process's own figures are refreshed, and histograms folded.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is asked which views are to be synced.
+const SCHEDULE_EVERY: Duration = Duration::from_secs(1);
+
+/// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
+/// other reads its source.
+const SYNCS_AT_ONCE: usize = 2;
 
 // === impl App ===
 
@@ -80,9 +88,9 @@ impl App {
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch(Arc::clone(self))),
         ];
+        telemetry::note_reload(true);
         if self.config.sync.on_start {
-            let app = Arc::clone(self);
-            tokio::task::spawn_blocking(move || app.sync(&SyncCommand::default(), &mut |_| {}));
+            self.resync.notify_one();
         }
         Ok(Serving { app: Arc::clone(self), data, others, background })
     }
@@ -111,16 +119,20 @@ impl Serving {
                 _ = hangup.recv() => reload(&self.app, "SIGHUP").await,
             }
         }
-        tracing::info!("stopping: requests under way are ended, new ones are not taken");
+        tracing::info!("stopping: requests under way are ended");
         tokio::select! {
             reason = self.stop() => Ok(reason),
             _ = stop_signal(&mut terminate, &mut interrupt) => Ok(ShutdownReason::Hurried),
         }
     }
 
-    /// Drains: requests under way are answered, a sync under way ends at its next commit.
+    /// Drains: after `drain_delay` no connections are taken, requests under way are answered, a sync under way ends at
+    /// its next commit.
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
+        self.data.announce_stop();
+        self.others.iter().for_each(Server::announce_stop);
+        sleep(self.app.config.http.limits.drain_delay).await;
         for task in self.background {
             task.abort();
         }
@@ -141,21 +153,13 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
 
 /// Loads what changed and swaps it in; a mistake keeps what is served and is told.
 async fn reload(app: &Arc<App>, why: &'static str) {
-    describe_gauge!("larder_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused.");
     let reloading = Arc::clone(app);
-    let result = tokio::task::spawn_blocking(move || reloading.reload_definitions()).await;
-    let taken = gauge!("larder_config_last_reload_success");
-    match result {
+    match tokio::task::spawn_blocking(move || reloading.reload_definitions()).await {
         Ok(Ok(warnings)) => {
-            taken.set(1.0);
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             tracing::info!(why, "definitions were loaded again");
-            // New views have no rows yet, and changed ones want their source read again.
-            let app = Arc::clone(app);
-            tokio::task::spawn_blocking(move || app.sync(&SyncCommand::default(), &mut |_| {}));
         }
         Ok(Err(error)) => {
-            taken.set(0.0);
             tracing::error!(why, "reload refused, what was served before is served on:\n{error}");
         }
         Err(error) => tracing::error!(why, %error, "reload ended in a bug of Larder"),
@@ -193,30 +197,35 @@ fn stamps(app: &App) -> HashMap<PathBuf, Stamp> {
     watched_files(&app.loaded_by.load()).into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
-/// Syncs views when their `every` has passed since the last time.
+/// Syncs all views after a reload, and each view when its turn has come: by its `every`, or after a failure.
 async fn schedule(app: Arc<App>) {
-    let mut next: HashMap<String, Instant> = HashMap::new();
-    let mut ticks = interval(Duration::from_secs(1));
+    let mut ticks = interval(SCHEDULE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let slots = Arc::new(Semaphore::new(SYNCS_AT_ONCE));
+    let mut running: HashMap<String, JoinHandle<()>> = HashMap::new();
     loop {
-        ticks.tick().await;
-        let engine = app.engine.load_full();
-        let now = Instant::now();
-        let mut due = Vec::new();
-        for (view, every) in engine.scheduled() {
-            let Some(every) = every else { continue };
-            let at = next.entry(view.to_owned()).or_insert(now + every);
-            if *at <= now {
-                *at = now + every;
-                due.push(view.to_owned());
+        let views: Vec<String> = tokio::select! {
+            // Also those that are being synced: that may be by definitions from before.
+            () = app.resync.notified() => app.engine.load().views().map(str::to_owned).collect(),
+            _ = ticks.tick() => {
+                running.retain(|_, sync| !sync.is_finished());
+                let engine = app.engine.load();
+                engine.due(Instant::now()).filter(|view| !running.contains_key(*view)).map(str::to_owned).collect()
             }
-        }
-        for view in due {
-            let app = Arc::clone(&app);
-            let command = SyncCommand { views: vec![view], ..SyncCommand::default() };
-            tokio::task::spawn_blocking(move || app.sync(&command, &mut |_| {}));
+        };
+        for view in views {
+            let sync = sync_one(Arc::clone(&app), view.clone(), Arc::clone(&slots));
+            running.insert(view, tokio::spawn(sync));
         }
     }
+}
+
+async fn sync_one(app: Arc<App>, view: String, slots: Arc<Semaphore>) {
+    // Nobody closes the semaphore.
+    let _slot = slots.acquire().await;
+    let command = SyncCommand { views: vec![view], ..SyncCommand::default() };
+    // How it ended is in the log and in the metrics.
+    let _ = tokio::task::spawn_blocking(move || app.sync(&command, &mut |_| {})).await;
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]

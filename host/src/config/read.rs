@@ -174,6 +174,7 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
         rows_max: section.count("rows_max", 1..=1_000_000, default.rows_max),
         features_max: section.count("features_max", 1..=100_000, default.features_max),
         values_max: section.count("values_max", 1..=100_000_000, default.values_max),
+        drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, default.drain_delay),
         // Zero: requests under way are dropped at once.
         drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
     };
@@ -257,6 +258,7 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
                 ROW_BYTES_MAX as u64..=4_096 * MIB,
                 default.limits.commit_bytes as u64,
             )),
+            retry: section.duration("retry", TIMEOUT_MIN..=HOUR, default.limits.retry),
         },
         ..default
     };

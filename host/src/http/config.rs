@@ -37,6 +37,8 @@ pub struct HttpLimits {
     pub features_max: usize,
     /// Values in one answer, rows times columns; beyond: 413.
     pub values_max: usize,
+    /// How long a stopping server goes on as before, save that it says it is not ready.
+    pub drain_delay: Duration,
     /// How long a stopping server waits for requests under way.
     pub drain_timeout: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for HttpLimits {
             rows_max: 10_000,
             features_max: 10_000,
             values_max: 2_000_000,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(20),
         }
     }

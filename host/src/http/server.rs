@@ -167,6 +167,11 @@ impl Server {
         self.address
     }
 
+    /// From here on `/ready` says that the server stops; all else goes on.
+    pub fn announce_stop(&self) {
+        self.router.set_stopping();
+    }
+
     /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
     pub async fn stop(self) -> bool {
         self.router.set_stopping();

@@ -55,6 +55,11 @@ pub struct StoreConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub(super) u32);
 
+impl ViewId {
+    #[cfg(test)]
+    pub(crate) const FOR_TESTS: Self = Self(0);
+}
+
 /// What the store can tell of a view without reading its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewStatus {

@@ -1,20 +1,16 @@
 //! The engine: knows every view's source, and runs at most one sync of a view at a time.
 
 use std::{
-    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, PoisonError},
+    time::Instant,
 };
 
 use larder_model::{codec::KeyVersion, model::FeatureView, registry::Catalog, yaml::nearest};
 
 use super::{
-    Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest,
+    Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns,
     metrics::ViewMetrics,
     run::{SyncRun, sync_view},
 };
@@ -24,14 +20,14 @@ use crate::{
     telemetry::panic_words,
 };
 
-/// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the locks of the views.
+/// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the views' turns.
 #[derive(Debug)]
 pub struct SyncEngine {
     store: Arc<OnlineStore>,
     limits: SyncLimits,
     key_version: KeyVersion,
     jobs: Vec<Job>,
-    locks: Arc<ViewLocks>,
+    turns: Arc<Turns>,
 }
 
 /// One view's part.
@@ -41,23 +37,6 @@ struct Job {
     id: ViewId,
     source: Option<Box<dyn Source>>,
     metrics: ViewMetrics,
-}
-
-/// What all engines of a host share, for it outlives every catalog: a lock per view, so that two engines never write
-/// one view at once, and whether the host stops.
-#[derive(Debug, Default)]
-pub struct ViewLocks {
-    by_view: Mutex<HashMap<ViewId, Arc<Mutex<()>>>>,
-    stopping: AtomicBool,
-}
-
-// === impl ViewLocks ===
-
-impl ViewLocks {
-    fn of(&self, view: ViewId) -> Arc<Mutex<()>> {
-        let mut by_view = self.by_view.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(by_view.entry(view).or_default())
-    }
 }
 
 // === impl SyncEngine ===
@@ -72,7 +51,7 @@ impl SyncEngine {
         ids: &[ViewId],
         base_dir: &Path,
         limits: SyncLimits,
-        locks: Arc<ViewLocks>,
+        turns: Arc<Turns>,
     ) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
             let source = view.source.as_ref().map(|source| {
@@ -83,17 +62,23 @@ impl SyncEngine {
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
-        let engine = Self { store, limits, key_version: catalog.key_version(), jobs, locks };
+        let engine = Self { store, limits, key_version: catalog.key_version(), jobs, turns };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
 
-    /// Every view that has a source, with how often it wants to be synced.
-    pub fn scheduled(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
-        self.jobs.iter().filter_map(|job| {
-            let source = job.view.source.as_ref()?;
-            Some((&*job.view.name, source.every))
-        })
+    /// Every view that has a source.
+    pub fn views(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
+    }
+
+    /// The views whose next sync is due: by their source's `every`, or because the last one failed.
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let is_due = move |job: &&Job| {
+            let every = job.view.source.as_ref().and_then(|source| source.every);
+            job.source.is_some() && self.turns.is_due(job.id, every, self.limits.retry, now)
+        };
+        self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
 
     /// Syncs one view, by name. Blocks while it runs, and while another run of the same view does.
@@ -111,8 +96,8 @@ impl SyncEngine {
             let hint = nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
             return Err(SyncError::UnknownView { view: view.to_owned(), hint });
         };
-        let lock = self.locks.of(job.id);
-        let _one_at_a_time = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turns.of(job.id);
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.run(job, request, progress);
         match &result {
             Ok(report) => {
@@ -127,13 +112,14 @@ impl SyncEngine {
                 tracing::error!(view, %error, "sync failed; what was served before is served on");
             }
         }
+        turn.ended(result.is_ok(), Instant::now());
         self.note_status(job);
         result
     }
 
     /// Ends the runs of all engines at their next commit, and lets none begin.
     pub fn stop(&self) {
-        self.locks.stopping.store(true, Ordering::Relaxed);
+        self.turns.stop();
     }
 
     fn run(
@@ -144,12 +130,12 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let view = || job.view.name.to_string();
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
-        if self.locks.stopping.load(Ordering::Relaxed) {
+        if self.turns.is_stopping() {
             return Err(SyncError::Stopped { view: view() });
         }
         let mut go_on = |now: Progress| {
             progress(now);
-            !self.locks.stopping.load(Ordering::Relaxed)
+            !self.turns.is_stopping()
         };
         let run = SyncRun {
             store: &self.store,

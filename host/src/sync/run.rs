@@ -33,6 +33,8 @@ pub struct SyncLimits {
     pub commit_rows: usize,
     /// Bytes of rows per transaction.
     pub commit_bytes: usize,
+    /// How long after a failed run the next one begins; doubled with every further failure, up to five minutes.
+    pub retry: Duration,
 }
 
 /// How far a run is.
@@ -97,7 +99,7 @@ struct AppliedFields {
 impl Default for SyncLimits {
     fn default() -> Self {
         // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
-        Self { commit_rows: 262_144, commit_bytes: 64 << 20 }
+        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry: Duration::from_secs(5) }
     }
 }
 

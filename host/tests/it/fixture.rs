@@ -172,7 +172,7 @@ impl Fixture {
         Setup { dir, limits: HttpLimits::default(), hot_bytes: None, config, wait: true }.open()
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(serving) = self.serving.take() {
             self.runtime.block_on(serving.stop());
         }

@@ -1,11 +1,19 @@
 //! Start, sync, reload and stop.
 
-use std::fs;
+use std::{
+    fs,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
-use larder::{http::SyncCommand, sync::Outcome};
+use larder::{
+    http::{Control, SyncCommand},
+    sync::Outcome,
+};
 use serde_json::json;
 
-use crate::fixture::Setup;
+use crate::{fixture::Setup, wire};
 
 #[test]
 fn a_restart_is_ready_with_its_data_even_when_the_sources_are_gone() {
@@ -96,4 +104,53 @@ fn a_reload_that_adds_a_view_without_its_source_leaves_the_host_ready() {
     fs::write(fixture.path("features/new.yaml"), view).unwrap();
     fixture.eventually("the view is there", || fixture.get("/v1/catalog").text().contains("new_stats"));
     assert_eq!(fixture.get("/ready").status, 200);
+}
+
+#[test]
+fn a_load_that_failed_is_tried_again_until_its_source_is_there() {
+    let setup = Setup::golden().unready().config("sync: {retry: 100ms}\n");
+    let file = setup.path("data/pair_stats.parquet");
+    let elsewhere = setup.path("pair_stats.parquet");
+    fs::rename(&file, &elsewhere).unwrap();
+    let fixture = setup.start();
+    fixture
+        .eventually("the others are loaded", || fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"]));
+    fs::rename(&elsewhere, &file).unwrap();
+    fixture.eventually("the source is found", || fixture.get("/ready").status == 200);
+}
+
+#[test]
+fn a_view_that_a_reload_by_command_adds_is_loaded() {
+    let fixture = Setup::golden().start();
+    let view = "feature_views: [{name: pair_again, entities: [customer, driver], \
+                features: [{name: rides, type: Int64}], \
+                source: {path: data/pair_stats.parquet, timestamp_field: event_timestamp}}]\n";
+    fs::write(fixture.path("features/new.yaml"), view).unwrap();
+    let told = Control::reload(&*fixture.app).unwrap();
+    assert!(told.starts_with("reloaded"), "{told}");
+    let rows = || {
+        let catalog = fixture.get("/v1/catalog").json();
+        let views = catalog["feature_views"].as_array().unwrap().clone();
+        views.iter().find(|view| view["name"] == "pair_again").map(|view| view["rows"].clone())
+    };
+    fixture.eventually("its rows are there", || rows().is_some_and(|rows| rows.as_u64() > Some(0)));
+}
+
+#[test]
+fn a_stopping_host_says_so_and_goes_on_for_its_drain_delay() {
+    let mut fixture = Setup::golden().limits(|limits| limits.drain_delay = Duration::from_millis(500)).start();
+    let address = fixture.address();
+    let ask = |path: &str| wire::send(address, "GET", path, &[], b"");
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| fixture.stop());
+        let until = Instant::now() + Duration::from_secs(5);
+        while ask("/ready").status == 200 && Instant::now() < until {
+            thread::yield_now();
+        }
+        let ready = ask("/ready");
+        assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("stopping")));
+        assert_eq!(ask("/health").status, 200, "new connections are taken still");
+        stopping.join().unwrap();
+    });
+    assert!(TcpStream::connect(address).is_err());
 }

@@ -55,10 +55,10 @@ fn every_key_takes_effect() {
         "project: churn\nentity_key_version: 2\nfeatures: [a.yaml, 'f/*.yaml']\n\
          server:\n  listen: '[::1]:1'\n  unix_socket: run/larder.sock\n  insecure: true\n  workers: 3\n  limits:\n    \
          connections_max: 1\n    header_timeout: 2s\n    body_timeout: 3s\n    write_timeout: 4s\n    \
-         body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_timeout: 9s\n\
+         body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_delay: 3s\n    drain_timeout: 9s\n\
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
          store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true}\nserving: {ttl: ignore}\n\
-         sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB}\nreload: {every: 0}\n\
+         sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s}\nreload: {every: 0}\n\
          log: {level: 'warn,larder::sync=debug', format: json}\n",
     );
     assert_eq!((&*config.project, config.key_version), ("churn", KeyVersion::V2));
@@ -76,6 +76,7 @@ fn every_key_takes_effect() {
         rows_max: 6,
         features_max: 7,
         values_max: 8,
+        drain_delay: seconds(3),
         drain_timeout: seconds(9),
     };
     assert_eq!(config.http.limits, limits);
@@ -86,6 +87,7 @@ fn every_key_takes_effect() {
     assert_eq!(config.ttl, TtlPolicy::Ignore);
     let SyncConfig { on_start, limits, reload_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
+    assert_eq!(limits.retry, seconds(12));
     assert_eq!(reload_every, Duration::ZERO);
     assert_eq!(config.log, LogConfig { level: "warn,larder::sync=debug".into(), format: LogFormat::Json });
 }
@@ -146,7 +148,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
             larder.yaml:16:36: error: store: 'page_cache' is 1KiB, and has to lie within 1MiB and 1TiB
             larder.yaml:17:16: error: serving: 'ttl' has to be text, got a whole number
             larder.yaml:18:18: error: sync: 'on_start' has to be true or false, got text
-            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes)
+            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry)
             larder.yaml:19:17: error: reload: 'every' is 2h, and has to lie within 0 and 1h
             larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
             larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],
@@ -242,9 +244,11 @@ fn every_bound_is_obeyed_and_can_be_broken() {
         (&["server", "limits"], "rows_max", ["1", "1000000"], ["0", "1000001"]),
         (&["server", "limits"], "features_max", ["1", "100000"], ["0", "100001"]),
         (&["server", "limits"], "values_max", ["1", "100000000"], ["0", "100000001"]),
+        (&["server", "limits"], "drain_delay", ["0", "1h"], ["-1s", "3601s"]),
         (&["server", "limits"], "drain_timeout", ["0", "1h"], ["-1s", "3601s"]),
         (&["store"], "page_cache", ["1MiB", "1024GiB"], ["1023KiB", "1025GiB"]),
         (&["store"], "hot_cache", ["0", "1024GiB"], ["-1", "1025GiB"]),
+        (&["sync"], "retry", ["100ms", "1h"], ["0s", "3601s"]),
         (&["sync"], "commit_rows", ["1", "16777216"], ["0", "16777217"]),
         (&["sync"], "commit_bytes", ["4MiB", "4GiB"], ["4194303", "4097MiB"]),
         (&["reload"], "every", ["0", "1h"], ["-1s", "3601s"]),
