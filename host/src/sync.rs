@@ -9,11 +9,13 @@ mod error;
 mod metrics;
 mod nested;
 mod run;
+mod sample;
 mod turns;
 
 pub use self::{
     engine::SyncEngine,
     error::SyncError,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
+    sample::sample_keys,
     turns::Turns,
 };

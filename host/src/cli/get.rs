@@ -54,6 +54,9 @@ pub(super) fn run(args: &GetArgs) -> Result<()> {
 
 /// The request that the words ask for. Values stay texts: the host brings them to the key's type.
 pub(super) fn request(what: &WhatArgs) -> Result<Value> {
+    if what.service.is_none() && what.features.is_empty() {
+        bail!(CliError::Usage("say what to get: --service NAME, or --feature VIEW:FEATURE".to_owned()));
+    }
     let mut entities = Map::new();
     for word in &what.entities {
         let Some((key, values)) = word.split_once('=') else {
@@ -67,9 +70,6 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
     let mut request = json!({ "entities": entities, "full_feature_names": what.full_feature_names });
     match &what.service {
         Some(service) => request["feature_service"] = json!(service),
-        None if what.features.is_empty() => {
-            bail!(CliError::Usage("say what to get: --service NAME, or --feature VIEW:FEATURE".to_owned()));
-        }
         None => request["features"] = json!(what.features),
     }
     Ok(request)

@@ -11,7 +11,7 @@ pub(super) struct ServingMetrics {
     pub(super) plans: Counter,
 }
 
-/// Of one view: values served, by status.
+/// Of one view: rows looked up, by what was found.
 #[derive(Clone)]
 pub(super) struct ViewCounters {
     pub(super) present: Counter,

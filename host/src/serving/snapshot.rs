@@ -1,8 +1,9 @@
 //! What one request sees from its first byte to its last: a catalog, its plans, and the store.
 
-use std::{collections::HashMap, hash::RandomState, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use larder_model::{codec::KeyEncoder, codec::KeyValue, model::EntityId, registry::Catalog};
 
 use super::{
@@ -48,7 +49,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct PlanCache {
     hasher: RandomState,
-    plans: ArcSwap<HashMap<u64, Arc<CachedPlan>>>,
+    plans: ArcSwap<HashMap<u64, Arc<CachedPlan>, RandomState>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Snapshot {
         limits: ServingLimits,
     ) -> Result<Self, crate::store::StoreError> {
         let ids = store.declare(catalog.views(), catalog.key_version())?;
-        let plans = PlanCache { hasher: RandomState::new(), plans: ArcSwap::default() };
+        let plans = PlanCache { hasher: RandomState::default(), plans: ArcSwap::default() };
         Ok(Self {
             catalog,
             store,
@@ -179,7 +180,7 @@ impl Snapshot {
         self.metrics.plans.increment(1);
         let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(&plan) });
         self.plans.plans.rcu(|plans| {
-            let mut plans = if plans.len() < PLANS_MAX { HashMap::clone(plans) } else { HashMap::new() };
+            let mut plans = if plans.len() < PLANS_MAX { HashMap::clone(plans) } else { HashMap::default() };
             plans.insert(hash, Arc::clone(&cached));
             plans
         });

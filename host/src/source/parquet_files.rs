@@ -1,8 +1,8 @@
 //! Parquet on the local disk: a file, or a directory of them.
 //!
 //! Only the columns that the view needs are read, batch by batch, so memory is bounded by the batch and the file's
-//! row groups and not by the file. The position is the list of files with size, modification time and the rows read
-//! of each: an unchanged file is not read again, and a reading that was cut off goes on where it was committed.
+//! row groups and not by the file. The position is the list of files with size, modification time, inode and the rows
+//! read of each: an unchanged file is not read again, and a reading that was cut off goes on where it was committed.
 
 use std::{
     collections::BTreeMap,

@@ -48,28 +48,20 @@ pub struct Row {
 
 #[derive(Debug)]
 pub(super) struct HotCache {
-    cache: Option<Cache<HotKey, Arc<EntityRows>, HotHasher>>,
+    cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
     slots: Box<[AtomicU64]>,
 }
 
-/// What is known of one entity.
-#[derive(Debug)]
-pub(super) struct EntityRows {
-    /// The commit that the reader saw; of several, the earliest.
-    seen: u64,
-    copies: SmallVec<[ViewCopy; COPIES_INLINE]>,
-    /// The rows of all views, one after another.
-    block: Arc<[u8]>,
-}
-
-/// What is known of one view's row.
-#[derive(Clone, Copy, Debug)]
-struct ViewCopy {
-    view: ViewId,
-    generation: u32,
-    /// Where the row lies in the block; none where there is no row.
-    span: Option<(u32, u32)>,
-}
+/// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
+///
+/// ```text
+/// seen u64 | copies u32 | per copy: view u32, generation u32, start u32, end u32 | the rows, one after another
+/// ```
+///
+/// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece;
+/// a copy that starts nowhere knows that there is no row.
+#[derive(Clone, Debug)]
+pub(super) struct EntityRows(Arc<[u8]>);
 
 /// A row, or the knowledge that there is none, as a reader found it.
 #[derive(Debug)]
@@ -78,6 +70,9 @@ pub(super) struct FoundRow {
     pub(super) generation: u32,
     pub(super) row: Option<Row>,
 }
+
+/// A view, a generation, and the row or the knowledge that there is none.
+type ViewCopy<'b> = (ViewId, u32, Option<&'b [u8]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HotKey(EntityId);
@@ -92,8 +87,11 @@ struct HotHash(u64);
 /// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// Views of one entity whose places lie in the entry itself; more of them cost a pointer.
-const COPIES_INLINE: usize = 4;
+const SEEN_BYTES: usize = size_of::<u64>();
+const HEAD_BYTES: usize = SEEN_BYTES + size_of::<u32>();
+const COPY_BYTES: usize = 4 * size_of::<u32>();
+/// Where a row starts that is not there.
+const NOWHERE: u32 = u32::MAX;
 
 /// What an entry costs beside its rows: keys, places, reference counts and the cache's own nodes. An estimate from
 /// the sizes of those parts, on the high side.
@@ -141,27 +139,24 @@ impl HotCache {
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
                 .max_capacity(config.bytes_max)
-                .weigher(|_: &HotKey, rows: &Arc<EntityRows>| {
-                    let copies = rows.copies.len() * size_of::<ViewCopy>();
-                    u32::try_from(rows.block.len() + copies + ENTRY_BYTES).unwrap_or(u32::MAX)
-                })
+                .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.0.len() + ENTRY_BYTES).unwrap_or(u32::MAX))
                 .build_with_hasher(HotHasher)
         });
         Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// What is known of an entity to a reader of the state of commit `seen`, if it counts.
-    pub(super) fn get(&self, id: &EntityId, seen: u64) -> Option<Arc<EntityRows>> {
+    pub(super) fn get(&self, id: &EntityId, seen: u64) -> Option<EntityRows> {
         let rows = self.cache.as_ref()?.get(&HotKey(*id))?;
         let changed = self.slot(id).load(Ordering::Acquire);
-        (rows.seen >= changed && seen >= changed).then_some(rows)
+        (rows.seen() >= changed && seen >= changed).then_some(rows)
     }
 
     /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`].
     pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) {
         let Some(cache) = &self.cache else { return };
         if seen >= self.slot(id).load(Ordering::Acquire) {
-            cache.insert(HotKey(*id), Arc::new(EntityRows::of(before, found, seen)));
+            cache.insert(HotKey(*id), EntityRows::of(before, found, seen));
         }
     }
 
@@ -192,36 +187,60 @@ impl HotCache {
 // === impl EntityRows ===
 
 impl EntityRows {
+    /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
+    fn of(before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
+        let known = before.into_iter().flat_map(|before| {
+            before.copies().map(|(view, generation, row)| {
+                (view, generation, row.map(|(start, end)| &before.0[start as usize..end as usize]))
+            })
+        });
+        let known = known.filter(|(view, ..)| found.iter().all(|found| found.view != *view));
+        let found = found.iter().map(|found| (found.view, found.generation, found.row.as_deref()));
+        let copies: SmallVec<[ViewCopy<'_>; 8]> = known.chain(found).collect();
+
+        let rows: usize = copies.iter().map(|(.., row)| row.map_or(0, <[u8]>::len)).sum();
+        let mut start = HEAD_BYTES + copies.len() * COPY_BYTES;
+        let mut block = Vec::with_capacity(start + rows);
+        let seen = before.map_or(seen, |before| before.seen().min(seen));
+        block.extend_from_slice(&seen.to_le_bytes());
+        // Rows have a few MiB at most, and views are thousands at most.
+        let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
+        block.extend_from_slice(&small(copies.len()));
+        for (view, generation, row) in &copies {
+            let end = start + row.map_or(0, <[u8]>::len);
+            block.extend_from_slice(&view.0.to_le_bytes());
+            block.extend_from_slice(&generation.to_le_bytes());
+            block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(start)));
+            block.extend_from_slice(&small(end));
+            start = end;
+        }
+        copies.iter().filter_map(|(.., row)| *row).for_each(|row| block.extend_from_slice(row));
+        Self(block.into())
+    }
+
     /// The row of a view in a generation: `Some(None)` when it is known that there is none.
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
-        let copy = self.copies.iter().find(|copy| copy.view == view && copy.generation == generation)?;
-        Some(copy.span.map(|(start, end)| Row { block: Arc::clone(&self.block), start, end }))
+        let (.., row) = self.copies().find(|copy| copy.0 == view && copy.1 == generation)?;
+        Some(row.map(|(start, end)| Row { block: Arc::clone(&self.0), start, end }))
     }
 
-    /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
-    fn of(before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
-        let mut bytes = Vec::new();
-        let mut copies = SmallVec::new();
-        let mut add = |view, generation, row: Option<&[u8]>| {
-            let start = bytes.len();
-            bytes.extend_from_slice(row.unwrap_or_default());
-            // Rows have a few MiB at most.
-            let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-            let span = row.map(|_| (place(start), place(bytes.len())));
-            copies.push(ViewCopy { view, generation, span });
-        };
-        for known in before.iter().flat_map(|before| &before.copies) {
-            if found.iter().all(|found| found.view != known.view) {
-                let row = before.and_then(|before| before.row(known.view, known.generation).flatten());
-                add(known.view, known.generation, row.as_deref());
-            }
-        }
-        for found in found {
-            add(found.view, found.generation, found.row.as_deref());
-        }
-        let seen = before.map_or(seen, |before| before.seen.min(seen));
-        Self { seen, copies, block: bytes.into() }
+    fn seen(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// View, generation and the row's place of every copy.
+    fn copies(&self) -> impl Iterator<Item = (ViewId, u32, Option<(u32, u32)>)> {
+        let count = self.number(SEEN_BYTES) as usize;
+        (0..count).map(|copy| {
+            let at = HEAD_BYTES + copy * COPY_BYTES;
+            let [view, generation, start, end] = [0, 4, 8, 12].map(|field| self.number(at + field));
+            (ViewId(view), generation, (start != NOWHERE).then_some((start, end)))
+        })
+    }
+
+    fn number(&self, at: usize) -> u32 {
+        self.0[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
     }
 }
 
@@ -304,7 +323,7 @@ mod tests {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"one")), found(2, None)], 1);
         let before = hot.get(&ID, 1);
-        hot.put(&ID, before.as_deref(), &[found(3, Some(b"three"))], 1);
+        hot.put(&ID, before.as_ref(), &[found(3, Some(b"three"))], 1);
         assert_eq!(known(&hot, 1, 1), row("one"));
         assert_eq!(known(&hot, 2, 1), Some(None), "that there is none is known too");
         assert_eq!(known(&hot, 3, 1), row("three"));
@@ -318,7 +337,7 @@ mod tests {
         let before = hot.get(&ID, 4);
         // A commit comes between a reader's look and its put; the reader adds what it read after the commit.
         hot.outdate(&ID, 5);
-        hot.put(&ID, before.as_deref(), &[found(2, Some(b"two"))], 5);
+        hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
         assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not come back");
     }
 
@@ -328,7 +347,7 @@ mod tests {
         hot.put(&ID, None, &[found(1, Some(b"one"))], 1);
         assert!(hot.get(&ID, 1).unwrap().row(ViewId(1), 1).is_none());
         let next = FoundRow { generation: 1, ..found(1, Some(b"next")) };
-        hot.put(&ID, hot.get(&ID, 1).as_deref(), &[next], 1);
+        hot.put(&ID, hot.get(&ID, 1).as_ref(), &[next], 1);
         let rows = hot.get(&ID, 1).unwrap();
         assert_eq!(rows.row(ViewId(1), 1), Some(Some(Row::copy_of(b"next"))));
         assert!(rows.row(ViewId(1), 0).is_none(), "the generation before is gone");

@@ -168,7 +168,7 @@ impl<'s> Reader<'s> {
             tell(place, row);
         }
         if !fresh.is_empty() {
-            self.store.hot.put(id, known.as_deref(), &fresh, self.state.commit);
+            self.store.hot.put(id, known.as_ref(), &fresh, self.state.commit);
         }
         Ok(())
     }

@@ -205,6 +205,18 @@ impl Column {
         KeyEncoder::push(key, value);
         true
     }
+
+    /// The value of a row as a request would have it in text; none when it is null, or bytes that are no text.
+    pub(super) fn key_text(&self, row: usize) -> Option<String> {
+        let instant = self.value_type == ValueType::Scalar(ScalarType::UnixTimestamp);
+        match self.value(row) {
+            ValueRef::Int32(v) => Some(v.to_string()),
+            ValueRef::Int64(v) if instant => Some(v.div_euclid(1_000_000).to_string()),
+            ValueRef::Int64(v) => Some(v.to_string()),
+            ValueRef::Bytes(v) => String::from_utf8(v.to_vec()).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// The items' bytes as they lie in memory, which is how they lie in a row: both are little-endian.

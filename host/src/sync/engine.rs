@@ -54,11 +54,7 @@ impl SyncEngine {
         turns: Arc<Turns>,
     ) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
-            let source = view.source.as_ref().map(|source| {
-                let wanted = Wanted::of(view, source);
-                let files = ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default());
-                Box::new(files) as Box<dyn Source>
-            });
+            let source = source_of(view, base_dir, |wanted| wanted);
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
@@ -155,6 +151,18 @@ impl SyncEngine {
             job.metrics.status(&status);
         }
     }
+}
+
+/// A view's source, if it has one; `choose` may leave out columns.
+pub(super) fn source_of(
+    view: &FeatureView,
+    base_dir: &Path,
+    choose: impl FnOnce(Wanted) -> Wanted,
+) -> Option<Box<dyn Source>> {
+    let source = view.source.as_ref()?;
+    let wanted = choose(Wanted::of(view, source));
+    let files = ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default());
+    Some(Box::new(files))
 }
 
 fn log(report: &SyncReport) {

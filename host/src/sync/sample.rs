@@ -1,0 +1,65 @@
+//! A few keys of a source, to ask for what should be there.
+
+use std::{collections::BTreeMap, path::Path};
+
+use larder_model::{
+    codec::{KeyEncoder, KeyVersion},
+    model::{EntityId, FeatureView, ValueType},
+};
+
+use super::{SyncError, decode::Column, engine::source_of};
+use crate::source::{SourceBatch, SourceError, Wanted};
+
+/// Keys of at most `count` entities from all over a view's source: per entity a text for each join key. The same
+/// source gives the same keys; rows without a key or an event time are left out, as by a sync.
+///
+/// Reads the key columns of the whole source.
+///
+/// # Errors
+/// [`SyncError::NoSource`] and [`SyncError::Source`].
+pub fn sample_keys(view: &FeatureView, base_dir: &Path, count: usize) -> Result<Vec<Vec<String>>, SyncError> {
+    let name = || view.name.to_string();
+    let in_source = |source| SyncError::Source { view: name(), source };
+    let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
+    let source = source_of(view, base_dir, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let mut batches = source.read(None).map_err(in_source)?;
+    let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
+    // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.
+    let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
+    let mut buffer = Vec::new();
+    while let Some(batch) = batches.next_batch().map_err(in_source)? {
+        let (times, columns) = columns(view, &batch).map_err(in_source)?;
+        for row in 0..batch.columns.num_rows() {
+            encoder.begin(&mut buffer);
+            if times.micros(row).is_none() || !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
+                continue;
+            }
+            let id = KeyEncoder::id(&buffer);
+            let is_among = chosen.len() < count || chosen.last_key_value().is_some_and(|(last, _)| id < *last);
+            if !is_among || chosen.contains_key(&id) {
+                continue;
+            }
+            if let Some(texts) = columns.iter().map(|column| column.key_text(row)).collect() {
+                chosen.insert(id, texts);
+            }
+            if chosen.len() > count {
+                chosen.pop_last();
+            }
+        }
+    }
+    Ok(chosen.into_values().collect())
+}
+
+/// Event times and keys; the columns come in the order of [`Wanted::columns`].
+fn columns(view: &FeatureView, batch: &SourceBatch) -> Result<(Column, Vec<Column>), SourceError> {
+    let misfit = |place: usize| {
+        let column = batch.columns.schema().field(place).name().clone();
+        move |why| SourceError::Column { path: batch.origin.to_string(), column, why }
+    };
+    let arrays = batch.columns.columns();
+    let times = Column::instants(&arrays[0]).map_err(misfit(0))?;
+    let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
+    let keys =
+        keys.map(|((place, array), key)| Column::new(array, ValueType::Scalar(key.value_type)).map_err(misfit(place)));
+    Ok((times, keys.collect::<Result<_, _>>()?))
+}
