@@ -1,9 +1,10 @@
 //! Configuration: `larder.yaml`, the environment over it, and the definition files that it names.
 //!
-//! [`Config::load`] reads the one file, [`load_definitions`] the others. Both tell every mistake at once, with its
-//! place; what they return is valid. This room parses and nests: each other room owns its bounds and their defaults,
+//! [`Config::load`] reads the one file, [`load_definitions`] the others, [`load_access`] those with keys and tokens.
+//! All tell every mistake at once, with its place; what they return is valid. This room parses and nests: each other room owns its bounds and their defaults,
 //! and `configs/larder.yaml` explains every key.
 
+mod access;
 mod definitions;
 mod environment;
 mod error;
@@ -14,6 +15,7 @@ mod section;
 mod types;
 
 pub use self::{
+    access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},
     definitions::{LoadedDefinitions, load_definitions, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,

@@ -1,26 +1,33 @@
 //! HTTP: the only room that knows JSON and status codes.
 //!
 //! [`Server`] accepts connections and spreads them over worker threads, each with a runtime of its own, so that a
-//! request stays on one core. [`Router`] answers: Feast's endpoints, and Larder's own under `/v1`.
+//! request stays on one core. [`Router`] answers: Feast's endpoints, and Larder's own under `/v1`. [`Tls`] and
+//! [`Tokens`] stand before the features, where that is wanted.
 
 mod admin;
+mod auth;
 mod catalog;
 mod config;
 mod decode;
 mod encode;
 mod error;
+mod keyfile;
 mod metrics;
 mod router;
 mod server;
 mod timed;
+mod tls;
 
 pub use self::{
     admin::{AdminEvent, Control, SyncCommand},
+    auth::{AuthConfig, Scope, Token, TokenConfig, TokenError, Tokens},
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},
     decode::decode_request,
     encode::encode_answer,
     error::HttpError,
+    keyfile::is_read_by_all,
     router::{Door, Router},
     server::{Listener, Server, ServerError},
+    tls::{Tls, TlsConfig, TlsError, TlsFile, TlsKeys},
 };

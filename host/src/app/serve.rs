@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use larder_model::yaml::Problem;
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -16,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{App, AppError};
+use super::{App, AppError, Reloaded, access::Access};
 use crate::{
     config::watched_files,
     http::{Control, Door, Listener, Router, Server, SyncCommand},
@@ -58,20 +59,29 @@ impl App {
     /// Answers come from now on; `/ready` says when all views are loaded.
     ///
     /// # Errors
-    /// [`AppError::Server`] when an address is taken, [`AppError::Setup`].
+    /// [`AppError::Config`] when a key or a token cannot be read, [`AppError::Server`] when an address is taken,
+    /// [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
         let http = &self.config.http;
         let router =
             |door| Arc::new(Router::new(Arc::clone(&self.current), Arc::clone(&self.clock), http.limits, door));
 
-        let data = Server::start(Listener::tcp(http.listen).await?, router(Door::Data), http.workers)?;
+        let (access, warnings) = Access::open(http)?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let (tls, tokens) = (access.tls.clone(), access.tokens.clone());
+        // A host serves once.
+        let _ = self.access.set(access);
+
+        let door = |encrypted| Door::Data { tokens: tokens.clone(), encrypted };
+        let encrypted = router(door(tls.is_some()));
+        let data = Server::start(Listener::tcp(http.listen, tls).await?, encrypted, http.workers)?;
         let mut others = Vec::new();
         if let Some(path) = &http.unix_socket {
-            others.push(Server::start(Listener::unix(path).await?, router(Door::Data), http.workers)?);
+            others.push(Server::start(Listener::unix(path).await?, router(door(false)), http.workers)?);
         }
         if let Some(address) = self.config.metrics_listen {
-            let listener = Listener::tcp(address).await?;
+            let listener = Listener::tcp(address, None).await?;
             others.push(Server::start(listener, router(Door::Metrics(metrics.clone())), 1)?);
         }
         // The command line reaches a running host here. A path that no socket can have costs that, and not the host.
@@ -151,18 +161,48 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Loads what changed and swaps it in; a mistake keeps what is served and is told.
+/// Loads what changed and swaps it in; a mistake keeps what was there and is told.
 async fn reload(app: &Arc<App>, why: &'static str) {
     let reloading = Arc::clone(app);
-    match tokio::task::spawn_blocking(move || reloading.reload_definitions()).await {
-        Ok(Ok(warnings)) => {
+    let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;
+    let Reloaded { definitions, access } = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            tracing::error!(why, %error, "reload ended in a bug of Larder");
+            return;
+        }
+    };
+    note_access(app, why, access);
+    match definitions {
+        Ok(warnings) => {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             tracing::info!(why, "definitions were loaded again");
         }
-        Ok(Err(error)) => {
-            tracing::error!(why, "reload refused, what was served before is served on:\n{error}");
-        }
+        Err(error) => tracing::error!(why, "reload refused, what was served before is served on:\n{error}"),
+    }
+}
+
+/// Reads keys and tokens again, and nothing else: a certificate that is renewed is no reason to look at every source.
+async fn renew(app: &Arc<App>, why: &'static str) {
+    let renewing = Arc::clone(app);
+    match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
+        Ok(access) => note_access(app, why, access),
         Err(error) => tracing::error!(why, %error, "reload ended in a bug of Larder"),
+    }
+}
+
+fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppError>) {
+    describe_gauge!("larder_access_last_reload_success", "1 if keys and tokens were taken, 0 if one was refused.");
+    if app.access_files().is_empty() && access.as_ref().is_ok_and(Vec::is_empty) {
+        return;
+    }
+    gauge!("larder_access_last_reload_success").set(if access.is_ok() { 1.0 } else { 0.0 });
+    match access {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tracing::info!(why, "keys and tokens were read again");
+        }
+        Err(error) => tracing::error!(why, "keys or tokens refused, those of before are good still:\n{error}"),
     }
 }
 
@@ -175,26 +215,33 @@ async fn watch(app: Arc<App>) {
     }
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = stamps(&app);
+    let look = || (stamps(watched_files(&app.loaded_by.load())), stamps(app.access_files()));
+    let mut known = look();
     loop {
         ticks.tick().await;
-        let now = stamps(&app);
-        if now != known {
-            known = now;
+        let now = look();
+        if now == known {
+            continue;
+        }
+        let definitions = now.0 != known.0;
+        known = now;
+        if definitions {
             reload(&app, "a file changed").await;
+        } else {
+            renew(&app, "a file changed").await;
         }
     }
 }
 
 type Stamp = Option<(u64, SystemTime)>;
 
-fn stamps(app: &App) -> HashMap<PathBuf, Stamp> {
+fn stamps(files: Vec<PathBuf>) -> HashMap<PathBuf, Stamp> {
     let stamp = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;
         // A directory's time changes when files come and go; its size says nothing.
         Some((if meta.is_dir() { 0 } else { meta.len() }, meta.modified().ok()?))
     };
-    watched_files(&app.loaded_by.load()).into_iter().map(|path| (path.clone(), stamp(&path))).collect()
+    files.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 /// Syncs all views after a reload, and each view when its turn has come: by its `every`, or after a failure.

@@ -3,12 +3,18 @@
 use anyhow::Result;
 
 use super::{ConfigArg, output};
-use crate::config::{Config, load_definitions, process_environment};
+use crate::config::{Config, ConfigError, load_access, load_definitions, process_environment};
 
 pub(super) fn run(args: &ConfigArg) -> Result<()> {
     let config = Config::load(&args.config, &process_environment)?;
-    let loaded = load_definitions(&config)?;
-    loaded.warnings.iter().for_each(|warning| output::say(&warning.to_string()));
+    let (loaded, access) = match (load_definitions(&config), load_access(&config.http)) {
+        (Err(ConfigError::Invalid(mut problems)), Err(ConfigError::Invalid(others))) => {
+            problems.extend(others);
+            return Err(ConfigError::Invalid(problems).into());
+        }
+        (loaded, access) => (loaded?, access?),
+    };
+    loaded.warnings.iter().chain(&access.warnings).for_each(|warning| output::say(&warning.to_string()));
     let catalog = &loaded.catalog;
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
     output::say(&format!(

@@ -67,5 +67,7 @@ fn announce(app: &App, serving: &Serving) {
     let catalog = snapshot.catalog();
     let (views, services) = (catalog.views().len(), catalog.services().len());
     let listen = serving.address().map(|address| address.to_string()).unwrap_or_default();
-    tracing::info!(listen, project = catalog.project(), views, services, "serving");
+    let http = &app.config().http;
+    let (tls, tokens) = (http.tls.is_some(), http.auth.as_ref().map_or(0, |auth| auth.tokens.len()));
+    tracing::info!(listen, tls, tokens, project = catalog.project(), views, services, "serving");
 }

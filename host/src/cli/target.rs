@@ -11,7 +11,7 @@ use crate::{
     app::App,
     clock::SystemClock,
     config::{Config, process_environment},
-    http::{AdminEvent, Control, SyncCommand, decode_request, describe_catalog, encode_answer},
+    http::{AdminEvent, Control, Scope, SyncCommand, decode_request, describe_catalog, encode_answer},
     telemetry::{self, LogFormat},
 };
 
@@ -68,7 +68,7 @@ impl Target {
                 }
                 serde_json::from_slice(&body).context("the answer is no JSON")
             }
-            Self::Local(app) => Ok(describe_catalog(&app.current(), app.clock().now())),
+            Self::Local(app) => Ok(describe_catalog(&app.current(), app.clock().now(), &Scope::All)),
         }
     }
 

@@ -8,7 +8,7 @@ use larder_model::{
 };
 
 use super::{
-    Config, ConfigError,
+    Config, ConfigError, access,
     patterns::{Pattern, resolve},
 };
 
@@ -27,7 +27,7 @@ pub struct LoadedDefinitions {
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
-/// nothing among them.
+/// nothing among them, and scopes of tokens that no definition fits.
 pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
     let problems = Problems::default();
     let mut definitions = Definitions::default();
@@ -44,6 +44,9 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
         files.push(path);
     }
     let catalog = validate(&config.project, config.key_version, definitions, &problems);
+    if let Some(catalog) = &catalog {
+        access::check_scopes(config, catalog, &problems);
+    }
     let failed = problems.has_errors();
     let problems = problems.into_sorted();
     match catalog {

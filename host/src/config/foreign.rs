@@ -20,7 +20,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("feature_server", "see 'server' and 'metrics'"),
     ("entity_key_serialization_version", "here it is 'entity_key_version'"),
     ("flags", "Larder has no feature flags: leave it out"),
-    ("auth", "access is by network address so far: see 'server'"),
+    ("auth", "Larder knows bearer tokens: write 'server: {auth: {tokens: [...]}}'"),
     // What a file of definitions has at its top.
     ("entities", "definitions stand in files of their own: name them under 'features'"),
     ("feature_views", "definitions stand in files of their own: name them under 'features'"),
@@ -29,6 +29,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("listen", "write it under 'server'"),
     ("host", "write 'server: {listen: <address>:<port>}'"),
     ("port", "write 'server: {listen: <address>:<port>}'"),
+    ("tls", "write it under 'server'"),
+    ("tokens", "write 'server: {auth: {tokens: [...]}}'"),
     ("data_dir", "write it under 'store'"),
     ("ttl", "write it under 'serving'"),
     ("log_level", "write 'log: {level: ...}'"),

@@ -14,7 +14,7 @@ use larder_model::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Environment, LogConfig, SyncConfig, environment, foreign,
+    Config, Environment, LogConfig, SyncConfig, access, environment, foreign,
     patterns::{Pattern, resolve},
     section::Section,
 };
@@ -137,7 +137,13 @@ fn features(top: &mut Section<'_>, base_dir: &Path) -> Vec<Located<String>> {
 fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let listen = section.address("listen", loopback(PORT));
     let insecure = section.bool("insecure", false);
-    section.check_reach("listen", &listen, insecure);
+    let tls = access::tls(&mut section, base_dir);
+    let auth = access::auth(&mut section, base_dir);
+    // Who made a mistake in `tls` meant to have it.
+    if tls.as_ref().is_ok_and(Option::is_none) {
+        section.check_reach("listen", &listen, insecure, Some("set 'tls'"));
+    }
+    let tls = tls.unwrap_or_default();
     let unix_socket = if is_off(&mut section, "unix_socket") { None } else { section.path("unix_socket", base_dir) };
     if let Some(socket) = &unix_socket {
         section.check_socket("unix_socket", socket);
@@ -145,7 +151,8 @@ fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let workers = workers(&mut section);
     let limits = limits(section.section("server.limits"));
     section.finish();
-    HttpConfig { listen: listen.value, unix_socket: unix_socket.map(|socket| socket.value), insecure, workers, limits }
+    let unix_socket = unix_socket.map(|socket| socket.value);
+    HttpConfig { listen: listen.value, unix_socket, insecure, tls, auth, workers, limits }
 }
 
 fn workers(section: &mut Section<'_>) -> usize {
@@ -187,7 +194,7 @@ fn metrics(mut section: Section<'_>, http: &HttpConfig) -> Option<SocketAddr> {
     let listen = if off { None } else { Some(section.address("listen", loopback(METRICS_PORT))) };
     let insecure = section.bool("insecure", false);
     if let Some(listen) = &listen {
-        section.check_reach("listen", listen, insecure);
+        section.check_reach("listen", listen, insecure, None);
         // Port 0 is a free port, another one each time.
         if listen.value == http.listen && listen.value.port() != 0 {
             section.error(

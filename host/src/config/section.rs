@@ -69,6 +69,26 @@ impl<'n> Section<'n> {
         self.table.as_mut()?.text(key)
     }
 
+    /// Text that has to be there.
+    pub(super) fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
+        self.table.as_mut()?.required_text(key)
+    }
+
+    /// Whether a key stands there, whatever its value.
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.get_or_null(key).is_some()
+    }
+
+    /// The mappings of a list, each a section by this name.
+    pub(super) fn items(&mut self, key: &'static str, name: &'static str) -> Vec<Self> {
+        let problems = self.problems;
+        let items = self.table.as_mut().map(|table| table.list(key)).unwrap_or_default();
+        items
+            .iter()
+            .map(|node| Self { name, at: &node.at, table: Table::new(name, node, problems), problems })
+            .collect()
+    }
+
     /// A text, or a list of them.
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         self.table.as_mut().map(|table| table.texts(key)).unwrap_or_default()
@@ -160,16 +180,17 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Refuses an address that other machines reach, unless that was said to be meant.
-    pub(super) fn check_reach(&self, key: &str, address: &Located<SocketAddr>, insecure: bool) {
+    /// Refuses an address that other machines reach unencrypted, unless that was said to be meant. `remedy` is what
+    /// else than another address would help.
+    pub(super) fn check_reach(&self, key: &str, address: &Located<SocketAddr>, insecure: bool, remedy: Option<&str>) {
         // An IPv4 address in IPv6 clothes is what it is inside.
         if insecure || address.value.ip().to_canonical().is_loopback() {
             return;
         }
-        let message =
-            format!("'{key}' is {}, where other machines reach it unencrypted and without a password", address.value);
+        let message = format!("'{key}' is {}, where other machines reach it unencrypted", address.value);
+        let remedy = remedy.map(|remedy| format!(", {remedy}")).unwrap_or_default();
         let help = format!(
-            "listen on 127.0.0.1:{}, or add 'insecure: true' beside it if everyone in that network may read everything; TLS comes later",
+            "listen on 127.0.0.1:{}{remedy}, or add 'insecure: true' beside it if everyone in that network may read along",
             address.value.port()
         );
         self.error(&address.at, message, help);

@@ -1,10 +1,12 @@
 //! Texts and files in, configurations or all their mistakes out.
 //!
 //! * [`text`]: what a file can say, and every mistake in it;
+//! * [`access`]: keys and tokens, in the text and in their files;
 //! * [`environment`]: variables over the file;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`shipped`]: the files in `configs/`.
 
+mod access;
 mod environment;
 mod files;
 mod shipped;

@@ -3,11 +3,13 @@
 use larder_model::model::{FeatureView, Micros, Rfc3339, Tags};
 use serde_json::{Map, Value, json};
 
+use super::Scope;
 use crate::serving::Snapshot;
 
-/// Everything that a snapshot serves, with how fresh it is. `now` makes ages of times.
+/// Everything that a snapshot serves, with how fresh it is, and of the services those in scope. `now` makes ages of
+/// times.
 #[must_use]
-pub fn describe_catalog(snapshot: &Snapshot, now: Micros) -> Value {
+pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Value {
     let catalog = snapshot.catalog();
     let entities = catalog.entities().iter().map(|entity| {
         json!({
@@ -36,7 +38,8 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros) -> Value {
             "newest_event_age_seconds": age(freshness.newest_event),
         })
     });
-    let services = catalog.services().iter().map(|service| {
+    let in_scope = catalog.services().iter().filter(|service| scope.has(&service.name));
+    let services = in_scope.map(|service| {
         let features: Vec<String> = service
             .projections
             .iter()

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::{AuthConfig, TlsConfig};
+
 /// The data listener and its bounds.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -11,6 +13,10 @@ pub struct HttpConfig {
     pub unix_socket: Option<PathBuf>,
     /// Whether `listen` may be reachable from other machines without TLS. Off: only loopback is bound.
     pub insecure: bool,
+    /// Encryption of `listen`.
+    pub tls: Option<TlsConfig>,
+    /// Who may ask, at `listen` and at `unix_socket`; everybody where there is none.
+    pub auth: Option<AuthConfig>,
     /// Threads that answer requests.
     pub workers: usize,
     /// Bounds.

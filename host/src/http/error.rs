@@ -46,6 +46,11 @@ impl HttpError {
         Self { status, body: Value::String(message), log: None, kind, header: None }
     }
 
+    /// What a caller may not ask for. Its class is Feast's.
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
+    }
+
     /// A failure on this side: the client learns that, and no more.
     pub(super) fn internal(log: String) -> Self {
         let mut error = Self::feast(

@@ -11,6 +11,7 @@ pub(super) struct HttpMetrics {
     pub(super) other: EndpointMetrics,
     pub(super) connections: Gauge,
     pub(super) connections_refused: Counter,
+    pub(super) handshakes_failed: Counter,
 }
 
 /// Of one endpoint.
@@ -31,11 +32,13 @@ impl HttpMetrics {
         describe_histogram!("larder_http_request_duration_seconds", "From a request's headers to its answer.");
         describe_gauge!("larder_http_connections", "Open connections.");
         describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
+        describe_counter!("larder_http_handshakes_failed_total", "Connections that ended before TLS was agreed on.");
         Self {
             online: EndpointMetrics::bind("/get-online-features"),
             other: EndpointMetrics::bind("other"),
             connections: gauge!("larder_http_connections"),
             connections_refused: counter!("larder_http_connections_refused_total"),
+            handshakes_failed: counter!("larder_http_handshakes_failed_total"),
         }
     }
 }

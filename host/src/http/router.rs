@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{
-    AdminEvent, Control, HttpError, HttpLimits, SyncCommand,
+    AdminEvent, Control, HttpError, HttpLimits, Scope, SyncCommand, Tokens,
     catalog::describe_catalog,
     decode::decode_request,
     encode::encode_answer,
@@ -47,7 +47,12 @@ pub struct Router {
 #[derive(Clone, Debug)]
 pub enum Door {
     /// Features.
-    Data,
+    Data {
+        /// Whom it lets in; everybody where there are none.
+        tokens: Option<Arc<Tokens>>,
+        /// Whether it is reached over TLS.
+        encrypted: bool,
+    },
     /// Features and orders.
     Admin(Arc<dyn Control>),
     /// Metrics.
@@ -104,14 +109,17 @@ impl Router {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
         match (&self.door, request.method(), request.uri().path()) {
-            (Door::Data | Door::Admin(_), &Method::POST, "/get-online-features") => {
+            (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
+                let scope = self.admit(&request)?;
                 let body = self.read_body(request).await?;
-                self.online_features(&body)
+                self.online_features(&body, scope.as_deref())
             }
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
-            (Door::Data | Door::Admin(_), &Method::GET, "/v1/catalog") => {
-                let catalog = describe_catalog(&self.current.load(), self.clock.now());
+            (Door::Data { .. } | Door::Admin(_), &Method::GET, "/v1/catalog") => {
+                let scope = self.admit(&request)?;
+                let scope = scope.as_deref().unwrap_or(&Scope::All);
+                let catalog = describe_catalog(&self.current.load(), self.clock.now(), scope);
                 Ok(json_response(StatusCode::OK, &catalog))
             }
             (Door::Admin(control), &Method::POST, "/v1/sync") => {
@@ -127,8 +135,19 @@ impl Router {
         }
     }
 
-    fn online_features(&self, body: &[u8]) -> Result<Answered, HttpError> {
+    /// Who knocks, by what they may ask for; none where everybody may ask for everything.
+    fn admit(&self, request: &Request<Incoming>) -> Result<Option<Arc<Scope>>, HttpError> {
+        match &self.door {
+            Door::Data { tokens: Some(tokens), .. } => tokens.admit(request.headers()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn online_features(&self, body: &[u8], scope: Option<&Scope>) -> Result<Answered, HttpError> {
         let request = decode_request(body)?;
+        if let Some(scope) = scope {
+            scope.check(&request.selection)?;
+        }
         let snapshot = self.current.load();
         let answer = snapshot.answer(&request)?;
         Ok(whole(StatusCode::OK, Some(JSON), encode_answer(&answer).into()))
@@ -202,10 +221,11 @@ impl Router {
         }
         // As Feast's server does: a slash too many leads to the path without it.
         let trimmed = path.trim_end_matches('/');
+        let scheme = if matches!(self.door, Door::Data { encrypted: true, .. }) { "https" } else { "http" };
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if let (Some(allow), Some(host)) = (self.allowed(trimmed), host)
             && allow == method.as_str()
-            && let Ok(location) = HeaderValue::from_str(&format!("http://{host}{trimmed}"))
+            && let Ok(location) = HeaderValue::from_str(&format!("{scheme}://{host}{trimmed}"))
         {
             let mut response = whole(StatusCode::TEMPORARY_REDIRECT, None, Bytes::new());
             response.headers_mut().insert(LOCATION, location);
@@ -217,8 +237,8 @@ impl Router {
     /// The method that a path takes behind this door, if it is one.
     fn allowed(&self, path: &str) -> Option<&'static str> {
         match (&self.door, path) {
-            (_, "/health" | "/ready") | (Door::Data | Door::Admin(_), "/v1/catalog") => Some("GET"),
-            (Door::Data | Door::Admin(_), "/get-online-features") => Some("POST"),
+            (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET"),
+            (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
             (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
             (Door::Metrics(_), "/metrics") => Some("GET"),
             _ => None,

@@ -2,7 +2,7 @@
 //!
 //! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
 //! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by hyper's timer, the body's in the router, the answer's in `timed`, the drain's here.
+//! by hyper's timer, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's here.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Router, timed::Timed};
+use super::{Router, Tls, timed::Timed};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Server {
 pub enum Listener {
     /// On a TCP port.
     Tcp(TcpListener),
+    /// On a TCP port, encrypted.
+    Tls(TcpListener, Arc<Tls>),
     /// On a Unix socket.
     Unix(UnixListener, PathBuf),
 }
@@ -68,6 +70,7 @@ pub enum ServerError {
 
 enum Connection {
     Tcp(std::net::TcpStream),
+    Tls(std::net::TcpStream, Arc<Tls>),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -87,13 +90,17 @@ const HANDOVER_MAX: usize = 1_024;
 // === impl Listener ===
 
 impl Listener {
-    /// Binds a TCP address.
+    /// Binds a TCP address; with TLS if there is one.
     ///
     /// # Errors
     /// [`ServerError::Bind`].
-    pub async fn tcp(address: SocketAddr) -> Result<Self, ServerError> {
+    pub async fn tcp(address: SocketAddr, tls: Option<Arc<Tls>>) -> Result<Self, ServerError> {
         let bind = |source| ServerError::Bind { address: address.to_string(), source };
-        TcpListener::bind(address).await.map(Self::Tcp).map_err(bind)
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        Ok(match tls {
+            None => Self::Tcp(listener),
+            Some(tls) => Self::Tls(listener, tls),
+        })
     }
 
     /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; one
@@ -118,18 +125,21 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<Connection> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Answers are written at once; waiting to fill a packet only delays them.
-                stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream.into_std()?))
-            }
+            Self::Tcp(listener) => Ok(Connection::Tcp(accept_tcp(listener).await?)),
+            Self::Tls(listener, tls) => Ok(Connection::Tls(accept_tcp(listener).await?, Arc::clone(tls))),
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 Ok(Connection::Unix(stream.into_std()?))
             }
         }
     }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    // Answers are written at once; waiting to fill a packet only delays them.
+    stream.set_nodelay(true)?;
+    stream.into_std()
 }
 
 // === impl Server ===
@@ -141,7 +151,7 @@ impl Server {
     /// [`ServerError::Worker`].
     pub fn start(listener: Listener, router: Arc<Router>, workers: usize) -> Result<Self, ServerError> {
         let (address, socket_path) = match &listener {
-            Listener::Tcp(listener) => (listener.local_addr().ok(), None),
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => (listener.local_addr().ok(), None),
             Listener::Unix(_, path) => (None, Some(path.clone())),
         };
         let (stop, stopped) = watch::channel(false);
@@ -237,13 +247,21 @@ async fn serve(
         let (router, stopped) = (Arc::clone(&router), stopped.clone());
         tokio::task::spawn_local(async move {
             let _guard = guard;
+            let bound = router.limits().write_timeout;
             let served = match connection {
                 Connection::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(stream, router, stopped).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, stopped).await,
+                    Err(_) => return,
+                },
+                Connection::Tls(stream, tls) => match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        // Boxed: a connection without TLS does not carry the room for it.
+                        Box::pin(serve_encrypted(Timed::new(stream, bound), &tls, router, stopped)).await
+                    }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(stream, router, stopped).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, stopped).await,
                     Err(_) => return,
                 },
             };
@@ -253,6 +271,29 @@ async fn serve(
             }
         });
     }
+}
+
+/// Shakes hands before it serves, within the time that headers have. A host that stops does not wait for a handshake:
+/// no request is under way.
+async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    tls: &Tls,
+    router: Arc<Router>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let shaken = tokio::select! {
+        shaken = timeout(router.limits().header_timeout, tls.shake_hands(stream)) => shaken,
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+    };
+    let error = match shaken {
+        Ok(Ok(stream)) => return serve_connection(stream, router, stopped).await,
+        Ok(Err(error)) => error,
+        Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
+    };
+    router.metrics.handshakes_failed.increment(1);
+    // Scanners, plain HTTP, certificates that one side does not take: the count tells that there is something to see.
+    tracing::debug!(%error, "no TLS on this connection");
+    Ok(())
 }
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
@@ -269,7 +310,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .keep_alive(true)
-        .serve_connection(TokioIo::new(Timed::new(stream, limits.write_timeout)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,

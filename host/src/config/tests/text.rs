@@ -204,7 +204,7 @@ fn an_address_that_others_reach_needs_to_be_meant() {
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
         expect![
-            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, where other machines reach it unencrypted and without a password (listen on 127.0.0.1:2, or add 'insecure: true' beside it if everyone in that network may read everything; TLS comes later)"
+            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, where other machines reach it unencrypted (listen on 127.0.0.1:2, or add 'insecure: true' beside it if everyone in that network may read along)"
         ],
     );
 }

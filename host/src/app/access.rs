@@ -1,0 +1,74 @@
+//! What guards the data listener, and how it is renewed while connections are open.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use larder_model::yaml::{Place, Problem, Problems};
+
+use crate::{
+    config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens},
+    http::{HttpConfig, Tls, Tokens},
+};
+
+/// Keys and tokens, as the listeners have them. Whether there are any is settled at the start.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) tokens: Option<Arc<Tokens>>,
+    /// What names the files, since the last reload.
+    named_by: ArcSwap<HttpConfig>,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Reads all keys and tokens: without one of them there is no listener. The warnings are about their files.
+    pub(super) fn open(config: &HttpConfig) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let loaded = load_access(config)?;
+        let access = Self {
+            tls: loaded.tls.map(|keys| Arc::new(Tls::new(keys))),
+            tokens: loaded.tokens.map(|tokens| Arc::new(Tokens::new(tokens))),
+            named_by: ArcSwap::from_pointee(config.clone()),
+        };
+        Ok((access, loaded.warnings))
+    }
+
+    /// Reads the files again, those of a newer configuration if there is one. Keys are taken if they are good, and so
+    /// are the tokens, all of them or none: what has a mistake stays as it was.
+    pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
+        let problems = Problems::default();
+        if let Some(newer) = newer {
+            self.warn_of_locks(newer, &problems);
+            self.named_by.store(Arc::new(newer.http.clone()));
+        }
+        let config = self.named_by.load();
+        if let (Some(tls), Some(keys)) = (&self.tls, read_tls(&config, &problems)) {
+            tls.replace(keys);
+        }
+        if let (Some(tokens), Some(read)) = (&self.tokens, read_tokens(&config, &problems)) {
+            tokens.replace(read);
+        }
+        let failed = problems.has_errors();
+        let problems = problems.into_sorted();
+        if failed { Err(ConfigError::Invalid(problems)) } else { Ok(problems) }
+    }
+
+    /// The files to look at for changes.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        access_files(&self.named_by.load())
+    }
+
+    /// A lock that was put on or taken off in the file, and not on the door, has to be told.
+    fn warn_of_locks(&self, newer: &Config, problems: &Problems) {
+        let at = Place::file(&newer.file.display().to_string());
+        for (key, is, will_be) in [
+            ("tls", self.tls.is_some(), newer.http.tls.is_some()),
+            ("auth", self.tokens.is_some(), newer.http.auth.is_some()),
+        ] {
+            if is != will_be {
+                let turned = if will_be { "on" } else { "off" };
+                problems.warning(&at, format!("server: '{key}' is turned {turned} at the next start only"), None);
+            }
+        }
+    }
+}

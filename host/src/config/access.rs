@@ -1,0 +1,206 @@
+//! Who may reach the data listener, and how: `server: tls` and `server: auth`, and the files that they name.
+//!
+//! Here an empty value is a mistake, and never the default: a template without its value must not take the lock off
+//! the door. `off` does.
+
+use std::path::{Path, PathBuf};
+
+use larder_model::{
+    registry::Catalog,
+    yaml::{Located, Problem, Problems, Tree, nearest},
+};
+
+use super::{Config, ConfigError, section::Section};
+use crate::http::{AuthConfig, HttpConfig, Scope, TlsConfig, TlsFile, TlsKeys, Token, TokenConfig, is_read_by_all};
+
+/// What the files of `server: tls` and `server: auth` hold. Each is there if it is configured.
+#[derive(Debug)]
+pub struct LoadedAccess {
+    /// The keys of the listener.
+    pub tls: Option<TlsKeys>,
+    /// The tokens that are let in.
+    pub tokens: Option<Vec<Token>>,
+    /// What is probably not meant as it is.
+    pub warnings: Vec<Problem>,
+}
+
+/// A mistake was noted; there is nothing to go on with.
+pub(super) struct Noted;
+
+/// Reads the files of keys and tokens.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with every file that cannot be used.
+pub fn load_access(config: &HttpConfig) -> Result<LoadedAccess, ConfigError> {
+    let problems = Problems::default();
+    let (tls, tokens) = (read_tls(config, &problems), read_tokens(config, &problems));
+    let failed = problems.has_errors();
+    let problems = problems.into_sorted();
+    if failed { Err(ConfigError::Invalid(problems)) } else { Ok(LoadedAccess { tls, tokens, warnings: problems }) }
+}
+
+/// Reads the keys of the listener. None if there are none, or an error was noted.
+pub fn read_tls(config: &HttpConfig, problems: &Problems) -> Option<TlsKeys> {
+    let tls = config.tls.as_ref()?;
+    warn_of_readers("server.tls: 'key'", &tls.key, problems);
+    let keys = TlsKeys::read(tls);
+    keys.map_err(|error| {
+        let file = error.file();
+        problems.error(&tls.file(file).at, format!("server.tls: '{file}': {error}"));
+    })
+    .ok()
+}
+
+/// Reads the tokens, all of them. None if there are none, or an error was noted.
+pub fn read_tokens(config: &HttpConfig, problems: &Problems) -> Option<Vec<Token>> {
+    let before = problems.error_count();
+    let mut tokens: Vec<Token> = Vec::new();
+    for TokenConfig { name, file, services } in &config.auth.as_ref()?.tokens {
+        let scope = services.as_ref().map_or(Scope::All, |services| {
+            Scope::Services(services.iter().map(|service| service.value.as_str().into()).collect())
+        });
+        warn_of_readers("server.auth.tokens: 'file'", file, problems);
+        match Token::read(&name.value, &file.value, scope) {
+            Err(error) => problems.error(&file.at, format!("server.auth.tokens: 'file' of '{}': {error}", name.value)),
+            Ok(token) => {
+                if let Some(other) = tokens.iter().find(|other| other.is_same(&token)) {
+                    let (name, other) = (token.name(), other.name());
+                    problems.error(&file.at, format!("server.auth.tokens: '{name}' and '{other}' are the same token"));
+                }
+                tokens.push(token);
+            }
+        }
+    }
+    (problems.error_count() == before).then_some(tokens)
+}
+
+/// The files of keys and tokens, to look at for changes.
+#[must_use]
+pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
+    let tls = config.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+    let tokens = config.auth.iter().flat_map(|auth| auth.tokens.iter().map(|token| &token.file));
+    tls.flatten().chain(tokens).map(|file| file.value.clone()).collect()
+}
+
+/// Complains of scopes with services that nobody defined.
+pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Problems) {
+    for token in config.http.auth.iter().flat_map(|auth| &auth.tokens) {
+        for service in token.services.iter().flatten() {
+            if catalog.service(&service.value).is_none() {
+                let names = catalog.services().iter().map(|service| &*service.name);
+                let message = format!(
+                    "server.auth.tokens: '{}' has unknown feature service '{}'",
+                    token.name.value, service.value
+                );
+                problems.error_with_help(&service.at, message, nearest(&service.value, names));
+            }
+        }
+    }
+}
+
+/// Reads `tls`.
+pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<TlsConfig>, Noted> {
+    let Some(node) = server.get_or_null("tls") else { return Ok(None) };
+    if node.tree == Tree::Null {
+        server.error(&node.at, "'tls' is empty", "give it 'cert' and 'key', or leave it out".to_owned());
+        return Err(Noted);
+    }
+    let mut section = server.section("server.tls");
+    if !matches!(node.tree, Tree::Map(_)) {
+        return Err(Noted);
+    }
+    let files = [TlsFile::Cert, TlsFile::Key, TlsFile::ClientCa].map(|file| match file {
+        TlsFile::Cert => key_file(&mut section, "cert", base_dir),
+        TlsFile::Key => key_file(&mut section, "key", base_dir),
+        TlsFile::ClientCa => key_file(&mut section, "client_ca", base_dir),
+    });
+    let at = section.at().clone();
+    let tls = match files {
+        [Ok(Some(cert)), Ok(Some(key)), Ok(client_ca)] => Ok(Some(TlsConfig { cert, key, client_ca })),
+        // A section that says nothing was not meant to be nothing.
+        [Ok(None), Ok(None), Ok(None)] if section.has("cert") && section.has("key") => Ok(None),
+        [Ok(cert), Ok(_), Ok(_)] => {
+            let missing = if cert.is_none() { "cert" } else { "key" };
+            section.error(&at, format!("'{missing}' is missing"), "both are needed, 'cert' and 'key'".to_owned());
+            Err(Noted)
+        }
+        _ => Err(Noted),
+    };
+    section.finish();
+    tls
+}
+
+/// Reads `auth`. A mistake in it ends the reading of the whole configuration.
+pub(super) fn auth(server: &mut Section<'_>, base_dir: &Path) -> Option<AuthConfig> {
+    let help = || "list them, or write 'tokens: off' to let everybody ask".to_owned();
+    let node = server.get_or_null("auth")?;
+    if node.tree == Tree::Null {
+        server.error(&node.at, "'auth' has no 'tokens'", help());
+        return None;
+    }
+    let mut section = server.section("server.auth");
+    if !matches!(node.tree, Tree::Map(_)) {
+        return None;
+    }
+    let mut tokens: Vec<TokenConfig> = Vec::new();
+    match section.get_or_null("tokens").map(|node| (&node.tree, &node.at)) {
+        Some((Tree::Text(word), _)) if word == "off" => {}
+        None => section.error(&node.at, "'tokens' is missing", help()),
+        Some((Tree::Null, at)) => section.error(at, "'tokens' is empty", help()),
+        Some((Tree::List(items), at)) if items.is_empty() => section.error(at, "'tokens' is empty", help()),
+        Some(_) => {
+            for item in section.items("tokens", "server.auth.tokens") {
+                let Some(token) = token(item, base_dir, &tokens) else { continue };
+                tokens.push(token);
+            }
+        }
+    }
+    section.finish();
+    (!tokens.is_empty()).then_some(AuthConfig { tokens })
+}
+
+fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> Option<TokenConfig> {
+    let name = section.required_text("name");
+    if let Some(name) = &name
+        && others.iter().any(|other| other.name.value == name.value)
+    {
+        section.error(&name.at, format!("there are two tokens named '{}'", name.value), None);
+    }
+    let file = section.required_text("file").and_then(|_| section.path("file", base_dir));
+    let services = match section.get_or_null("services").map(|node| (&node.tree, &node.at)) {
+        None => None,
+        // It would read like a scope, and be none.
+        Some((Tree::Null, at)) => {
+            section.error(at, "'services' is empty", "leave it out to let the token ask for everything".to_owned());
+            None
+        }
+        Some((Tree::List(items), at)) if items.is_empty() => {
+            section.error(at, "'services' is empty", "leave it out to let the token ask for everything".to_owned());
+            None
+        }
+        Some(_) => Some(section.texts("services")),
+    };
+    section.finish();
+    Some(TokenConfig { name: name?, file: file?, services })
+}
+
+/// A file with a key in it, if it is not turned off.
+fn key_file(section: &mut Section<'_>, key: &'static str, base_dir: &Path) -> Result<Option<Located<PathBuf>>, Noted> {
+    match section.get_or_null(key) {
+        None => Ok(None),
+        Some(node) if node.tree == Tree::Text("off".to_owned()) => Ok(None),
+        Some(node) if node.tree == Tree::Null => {
+            section.error(&node.at, format!("'{key}' is empty"), "name a file, or write 'off'".to_owned());
+            Err(Noted)
+        }
+        Some(_) => section.path(key, base_dir).map(Some).ok_or(Noted),
+    }
+}
+
+fn warn_of_readers(what: &str, file: &Located<PathBuf>, problems: &Problems) {
+    if is_read_by_all(&file.value) {
+        let path = file.value.display();
+        let help = format!("chmod o-r {path}; for a volume of Kubernetes, set its defaultMode to 0440");
+        problems.warning(&file.at, format!("{what}: {path} can be read by everybody on this machine"), help);
+    }
+}
