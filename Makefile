@@ -41,7 +41,7 @@ soak: check-tools
 deny:
 	cargo deny check
 
-# A C compiler and linker are all that is needed beside Rust (zstd is C).
+# A C compiler and linker are all that is needed beside Rust (zstd and aws-lc are C).
 check-tools:
 	@command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs"; exit 1; }
 	@command -v cc >/dev/null || { \

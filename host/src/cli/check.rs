@@ -10,6 +10,7 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     let (loaded, access) = match (load_definitions(&config), load_access(&config.http)) {
         (Err(ConfigError::Invalid(mut problems)), Err(ConfigError::Invalid(others))) => {
             problems.extend(others);
+            problems.sort_by(|a, b| a.at.cmp(&b.at));
             return Err(ConfigError::Invalid(problems).into());
         }
         (loaded, access) => (loaded?, access?),

@@ -39,7 +39,7 @@ fn a_wrong_method_names_the_right_one_and_a_trailing_slash_leads_to_the_path() {
     assert_eq!(fixture.get("/get-online-features").headers["allow"], "POST");
     let answer = fixture.post("/get-online-features/", b"{}");
     assert_eq!(answer.status, 307);
-    assert_eq!(answer.headers["location"], format!("http://{}/get-online-features", fixture.address()));
+    assert_eq!(answer.headers["location"], "http://larder/get-online-features");
 }
 
 #[test]

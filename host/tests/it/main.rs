@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bad_input;
+mod certificates;
 mod fixture;
 mod golden;
 mod http;
 mod lifecycle;
+mod security;
 mod wire;

@@ -49,20 +49,31 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 
 /// Sends a request on a connection of its own.
 pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
+    let mut stream = connect(address);
+    let headers = [headers, &[("connection", "close")]].concat();
+    ask(&mut stream, method, path, &headers, body).expect("the server closed without an answer")
+}
+
+/// Sends a request on a connection of any kind; `None` when the server closes it instead of answering.
+pub(crate) fn ask(
+    stream: &mut (impl Read + Write),
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: larder\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
-    request.push_str("connection: close\r\n\r\n");
-    let mut stream = connect(address);
-    stream.write_all(request.as_bytes()).unwrap();
+    request.push_str("\r\n");
     // A server that refuses early may close before it has read everything; its answer still counts.
-    let _ = stream.write_all(body);
-    read_answer(&mut stream).expect("the server closed without an answer")
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
+    read_answer(stream)
 }
 
 /// Reads one answer with a content-length; `None` when the server closes before one begins.
-pub(crate) fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
     let head_end = loop {

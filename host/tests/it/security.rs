@@ -1,0 +1,444 @@
+//! TLS and tokens: who is let in, who is not, and what changes while the host runs.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+    process::{Command, Output},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use larder::app::Reloaded;
+use rustls::{
+    ProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    certificates::{Authority, Client, Stream},
+    fixture::{Fixture, Setup},
+    wire::{self, Answer},
+};
+
+const PATH: &str = "/get-online-features";
+const LOOKUP: &[u8] = br#"{"features":["driver_stats:conv_rate"],"entities":{"driver_id":[1001]}}"#;
+const TLS: &str = "server: {tls: {cert: tls.crt, key: tls.key}}\n";
+const MUTUAL: &str = "server: {tls: {cert: tls.crt, key: tls.key, client_ca: clients.crt}}\n";
+
+const OPS: &str = "ops-token-0123456789abcdef";
+const NARROW: &str = "narrow-token-0123456789abcdef";
+const OTHER: &str = "other-token-0123456789abcdef";
+const AUTH: &str = "server:\n  unix_socket: data.sock\n  auth:\n    tokens:\n      - {name: ops, file: ops.token}\n      \
+                    - {name: narrow, file: narrow.token, services: [fs_basic]}\nadmin: {socket: admin.sock}\n";
+
+/// A host with TLS, its authority, and a client that trusts it.
+fn encrypted(config: &str, change: impl FnOnce(Setup, &Authority) -> Setup) -> (Fixture, Authority, Client) {
+    let authority = Authority::new();
+    let setup = Setup::golden().config(config).unready();
+    authority.issue().write(&setup.path(""));
+    let fixture = change(setup, &authority).start();
+    let client = authority.client();
+    (fixture, authority, client)
+}
+
+fn until_ready(fixture: &Fixture, client: &Client) {
+    fixture.eventually("ready", || {
+        client.send(fixture.address(), "/ready", &[], b"").is_some_and(|answer| answer.status == 200)
+    });
+}
+
+fn with_tokens() -> Setup {
+    let setup = Setup::golden().config(AUTH);
+    write_token(&setup.path("ops.token"), OPS);
+    write_token(&setup.path("narrow.token"), NARROW);
+    setup
+}
+
+fn write_token(path: &Path, token: &str) {
+    fs::write(path, format!("{token}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Asks with an `Authorization` header, or without one.
+fn ask(fixture: &Fixture, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
+    let value = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<(&str, &str)> = value.iter().map(|value| ("authorization", &**value)).collect();
+    wire::send(fixture.address(), method, path, &headers, body)
+}
+
+fn lookup(fixture: &Fixture, token: &str) -> u16 {
+    ask(fixture, "POST", PATH, Some(token), LOOKUP).status
+}
+
+fn by_service(service: &str) -> Vec<u8> {
+    json!({ "feature_service": service, "entities": { "driver_id": [1001], "customer_id": ["CUST_000123"] } })
+        .to_string()
+        .into_bytes()
+}
+
+fn larder(fixture_dir: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(words).arg("--config").arg(fixture_dir.join("larder.yaml")).env_clear().output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
+}
+
+// === TLS ===
+
+#[test]
+fn lookups_are_answered_over_both_versions_of_tls() {
+    let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
+    until_ready(&fixture, &client);
+    for (version, number) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+        let client = authority.client_with(None, &[version]).offering("http/1.1");
+        assert_eq!(client.agreed(fixture.address()), (Some(number), Some(b"http/1.1".to_vec())));
+        let mut stream = client.connect(fixture.address()).unwrap();
+        for _ in 0..3 {
+            let answer = wire::ask(&mut stream, "POST", PATH, &[], LOOKUP).unwrap();
+            assert_eq!(answer.column("conv_rate")["values"], json!([0.6001]));
+        }
+    }
+    let redirect = client.send(fixture.address(), "/ready/", &[], b"").unwrap();
+    assert_eq!(redirect.headers["location"], "https://larder/ready");
+}
+
+#[test]
+fn large_requests_and_answers_pass_and_a_client_that_does_not_read_is_cut_off() {
+    let (fixture, _, client) =
+        encrypted(TLS, |setup, _| setup.limits(|limits| limits.write_timeout = Duration::from_millis(300)));
+    until_ready(&fixture, &client);
+    let keys: Vec<String> = (0..10_000).map(|row| row.to_string()).collect();
+    let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
+    let mut stream = client.connect(fixture.address()).unwrap();
+    for _ in 0..3 {
+        let answer = wire::ask(&mut stream, "POST", PATH, &[], body.as_bytes()).unwrap();
+        assert_eq!(answer.column("conv_rate")["values"].as_array().unwrap().len(), 10_000);
+    }
+    let request = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let cut_off = (0..200).any(|_| stream.write_all(request.as_bytes()).is_err());
+    assert!(cut_off, "the server took 200 requests from a client that reads nothing");
+}
+
+#[test]
+fn what_is_not_tls_is_closed_and_so_is_another_protocol_inside() {
+    let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
+    let mut plain = wire::connect(fixture.address());
+    assert!(wire::ask(&mut plain, "GET", "/health", &[], b"").is_none());
+    for bytes in [&b"\x16\x03\x01\xff\xff"[..], &[0; 100_000], b"\r\n"] {
+        let mut stream = wire::connect(fixture.address());
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        assert!(wire::read_answer(&mut stream).is_none());
+    }
+    assert!(authority.client().offering("h2").connect(fixture.address()).is_err());
+    assert!(Authority::new().client().connect(fixture.address()).is_err(), "a client that trusts others");
+    assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
+}
+
+#[test]
+fn a_handshake_that_does_not_go_on_ends_within_its_bound() {
+    let (fixture, _, client) =
+        encrypted(TLS, |setup, _| setup.limits(|limits| limits.header_timeout = Duration::from_millis(300)));
+    let started = Instant::now();
+    let mut silent = wire::connect(fixture.address());
+    let mut slow = wire::connect(fixture.address());
+    slow.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap();
+    for stream in [&mut silent, &mut slow] {
+        assert_eq!(stream.read(&mut [0; 100]).unwrap_or(0), 0, "closed, and not timed out on our side");
+    }
+    assert!((Duration::from_millis(250)..Duration::from_secs(10)).contains(&started.elapsed()));
+    assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
+}
+
+#[test]
+fn a_handshake_under_way_does_not_hold_up_the_stop() {
+    let (fixture, _, client) = encrypted(TLS, |setup, _| setup);
+    let _silent: Vec<TcpStream> = (0..4).map(|_| wire::connect(fixture.address())).collect();
+    assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
+    let started = Instant::now();
+    drop(fixture);
+    assert!(started.elapsed() < Duration::from_secs(10), "it waited for {:?}", started.elapsed());
+}
+
+#[test]
+fn with_client_ca_only_clients_of_that_authority_get_in() {
+    let clients = Authority::new();
+    let (fixture, authority, _) = encrypted(MUTUAL, |setup, _| {
+        fs::write(setup.path("clients.crt"), clients.pem()).unwrap();
+        setup
+    });
+    let (known, unknown) = (clients.issue(), Authority::new().issue());
+    for versions in [&[&TLS12][..], &[&TLS13]] {
+        let ask = |pair| authority.client_with(pair, versions).send(fixture.address(), "/health", &[], b"");
+        assert_eq!(ask(Some(&known)).unwrap().status, 200);
+        assert!(ask(None).is_none(), "without a certificate");
+        assert!(ask(Some(&unknown)).is_none(), "with one of another authority");
+        assert!(ask(Some(&authority.issue())).is_none(), "with one of the server's authority");
+    }
+
+    // Another authority takes effect for new connections, also for clients that were here before.
+    let returning = authority.client_with(Some(&known), rustls::ALL_VERSIONS);
+    assert!(returning.send(fixture.address(), "/health", &[], b"").is_some());
+    fs::write(fixture.path("clients.crt"), Authority::new().pem()).unwrap();
+    fixture.eventually("the known one is turned away", || {
+        returning.send(fixture.address(), "/health", &[], b"").is_none()
+    });
+}
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections_and_the_open_ones_go_on() {
+    let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
+    let before = client.certificate(fixture.address());
+    let mut open: Stream = client.connect(fixture.address()).unwrap();
+    let health = |stream: &mut Stream| wire::ask(stream, "GET", "/health", &[], b"").map(|answer| answer.status);
+    assert_eq!(health(&mut open), Some(200));
+
+    let renewed = authority.issue();
+    renewed.write(&fixture.path(""));
+    fixture.eventually("the new one is shown", || client.certificate(fixture.address()) == *renewed.der());
+    assert_ne!(before, *renewed.der());
+    assert_eq!(health(&mut open), Some(200), "the connection of before");
+
+    // A key that does not fit, a half-written file, none at all: each is refused by name.
+    for (file, text) in [("tls.key", &*fs::read_to_string(fixture.path("tls.crt")).unwrap()), ("tls.crt", "-----BEG")] {
+        let good = fs::read(fixture.path(file)).unwrap();
+        fs::write(fixture.path(file), text).unwrap();
+        let Reloaded { definitions, access } = fixture.app.reload_all();
+        let refused = access.unwrap_err().to_string();
+        assert!(refused.contains(&fixture.path(file).display().to_string()), "{refused}");
+        assert!(definitions.is_ok(), "definitions are none of its business");
+        assert_eq!(client.certificate(fixture.address()), *renewed.der());
+        fs::write(fixture.path(file), good).unwrap();
+    }
+    fs::remove_file(fixture.path("tls.crt")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    authority.issue().write(elsewhere.path());
+    fs::copy(elsewhere.path().join("tls.key"), fixture.path("tls.key")).unwrap();
+    let refused = fixture.app.reload_all().access.unwrap_err().to_string();
+    assert!(refused.contains("'cert': cannot read"), "{refused}");
+    assert_eq!(client.certificate(fixture.address()), *renewed.der(), "the new key waits for its certificate");
+    fs::copy(elsewhere.path().join("tls.crt"), fixture.path("tls.crt")).unwrap();
+    fixture.eventually("both are there", || client.certificate(fixture.address()) != *renewed.der());
+    assert_eq!(health(&mut open), Some(200), "still");
+}
+
+// === Tokens ===
+
+#[test]
+fn only_a_valid_token_gets_features_and_the_catalog() {
+    let fixture = with_tokens().start();
+    for path in ["/health", "/ready"] {
+        assert_eq!(ask(&fixture, "GET", path, None, b"").status, 200, "{path} is for probes");
+    }
+    let almost = &OPS[..OPS.len() - 1];
+    for token in [None, Some(""), Some(almost), Some(OTHER), Some("ops"), Some(&*OPS.to_uppercase())] {
+        for (method, path, body) in
+            [("POST", PATH, LOOKUP), ("GET", "/v1/catalog", b""), ("POST", PATH, b"{"), ("POST", PATH, b"")]
+        {
+            let refused = ask(&fixture, method, path, token, body);
+            assert_eq!((refused.status, &*refused.headers["www-authenticate"]), (401, "Bearer"), "{token:?} {path}");
+            assert!(refused.json()["detail"].as_str().unwrap().contains("bearer token"), "{}", refused.text());
+        }
+    }
+    assert_eq!(ask(&fixture, "POST", PATH, Some(OPS), LOOKUP).column("conv_rate")["values"], json!([0.6001]));
+    assert_eq!(ask(&fixture, "GET", "/v1/catalog", Some(OPS), b"").json()["project"], "churn_prediction");
+    // No spelling of a path leads around it.
+    for path in ["//get-online-features", "/get-online-features/", "/get-online-features%2f", "/./get-online-features"]
+    {
+        let answer = ask(&fixture, "POST", path, None, LOOKUP);
+        assert!([307, 404].contains(&answer.status), "{path}: {}", answer.status);
+    }
+    for path in ["/v1/sync", "/v1/reload", "/metrics"] {
+        assert_eq!(ask(&fixture, "POST", path, Some(OPS), b"").status, 404, "{path} has a door of its own");
+    }
+    let twice = [("authorization", "Bearer x"), ("authorization", &*format!("Bearer {OPS}"))];
+    assert_eq!(wire::send(fixture.address(), "POST", PATH, &twice, LOOKUP).status, 401);
+}
+
+#[test]
+fn the_unix_socket_asks_for_tokens_and_the_admin_socket_does_not() {
+    let fixture = with_tokens().start();
+    let ask = |socket: &str, token: Option<&str>| {
+        let value = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = value.iter().map(|value| ("authorization", &**value)).collect();
+        let mut stream = UnixStream::connect(fixture.path(socket)).unwrap();
+        wire::ask(&mut stream, "POST", PATH, &headers, LOOKUP).unwrap().status
+    };
+    assert_eq!((ask("data.sock", None), ask("data.sock", Some(OPS)), ask("admin.sock", None)), (401, 200, 200));
+
+    let get = ["get", "--feature", "driver_stats:conv_rate", "driver_id=1001", "--json"];
+    let got = larder(fixture.dir.path(), &get);
+    assert!(got.status.success() && said(&got).contains("0.6001"), "{}", said(&got));
+    for words in
+        [&["sync", "driver_stats"][..], &["list"], &["verify", "--feature", "driver_stats:conv_rate", "driver_id=1001"]]
+    {
+        let done = larder(fixture.dir.path(), words);
+        assert!(done.status.success(), "{words:?}: {}", said(&done));
+    }
+}
+
+#[test]
+fn a_scope_has_its_services_and_nothing_else() {
+    let fixture = with_tokens().start();
+    let ask = |body: &[u8]| ask(&fixture, "POST", PATH, Some(NARROW), body);
+    assert_eq!(ask(&by_service("fs_basic")).status, 200, "{}", ask(&by_service("fs_basic")).text());
+    for (body, missing) in [
+        (by_service("fs_alias"), "feature service 'fs_alias'"),
+        (by_service("no_such_service"), "feature service 'no_such_service'"),
+        (LOOKUP.to_vec(), "by name: fs_basic"),
+        (by_service(""), "by name: fs_basic"),
+        (br#"{"entities":{"driver_id":[1001]},"feature_service":null}"#.to_vec(), "by name: fs_basic"),
+    ] {
+        let refused = ask(&body);
+        assert_eq!(refused.status, 403, "{}", refused.text());
+        assert!(
+            refused.text().contains("FeastPermissionError") && refused.text().contains(missing),
+            "{}",
+            refused.text()
+        );
+    }
+    assert_eq!(ask(b"{").status, 422);
+    let services = |token| {
+        let catalog = self::ask(&fixture, "GET", "/v1/catalog", Some(token), b"").json();
+        let services = catalog["feature_services"].as_array().unwrap();
+        services.iter().map(|service| service["name"].clone()).collect::<Vec<Value>>()
+    };
+    assert_eq!(services(NARROW), ["fs_basic"]);
+    assert!(services(OPS).len() > 1);
+}
+
+#[test]
+fn a_token_is_changed_by_its_file_and_a_bad_file_changes_nothing() {
+    let fixture = with_tokens().start();
+    assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
+    let mut open = wire::connect(fixture.address());
+    let authorization = format!("Bearer {OPS}");
+    let mut again =
+        || wire::ask(&mut open, "POST", PATH, &[("authorization", &*authorization)], LOOKUP).unwrap().status;
+    assert_eq!(again(), 200);
+
+    write_token(&fixture.path("ops.token"), OTHER);
+    fixture.eventually("the new one is good", || lookup(&fixture, OTHER) == 200);
+    assert_eq!(lookup(&fixture, OPS), 401);
+    assert_eq!(again(), 401, "also on a connection that was open");
+
+    for (bad, why) in [("", "is empty"), ("short", "fewer than 16"), (NARROW, "are the same token")] {
+        write_token(&fixture.path("ops.token"), bad);
+        let refused = fixture.app.reload_all().access.unwrap_err().to_string();
+        assert!(refused.contains(why) && !refused.contains(NARROW), "{refused}");
+        assert_eq!(lookup(&fixture, OTHER), 200, "the old one is good still");
+    }
+    fs::remove_file(fixture.path("ops.token")).unwrap();
+    let refused = fixture.app.reload_all().access.unwrap_err().to_string();
+    assert!(refused.contains("ops.token: No such file"), "{refused}");
+    assert_eq!(lookup(&fixture, OTHER), 200);
+}
+
+#[test]
+fn tokens_that_the_configuration_adds_or_drops_count_even_beside_broken_definitions() {
+    let fixture = with_tokens().start();
+    let config = fs::read_to_string(fixture.path("larder.yaml")).unwrap();
+    fs::write(fixture.path("features/broken.yaml"), "nonsense: [").unwrap();
+    write_token(&fixture.path("new.token"), OTHER);
+    fs::write(fixture.path("larder.yaml"), config.replace("name: ops, file: ops.token", "name: new, file: new.token"))
+        .unwrap();
+    fixture.eventually("the added one is good", || lookup(&fixture, OTHER) == 200);
+    assert_eq!(lookup(&fixture, OPS), 401, "the dropped one is not");
+    write_token(&fixture.path("new.token"), OPS);
+    fixture.eventually("the added file is watched", || lookup(&fixture, OPS) == 200);
+
+    // A lock cannot be taken off a door that is open for business.
+    fs::write(
+        fixture.path("larder.yaml"),
+        config
+            .replace("  auth:", "  #")
+            .replace("    tokens:", "  #")
+            .lines()
+            .filter(|line| !line.contains(".token"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
+    .unwrap();
+    let warnings = fixture.app.reload_all().access.unwrap();
+    assert!(warnings[0].message.contains("'auth' is turned off at the next start only"), "{}", warnings[0]);
+    assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
+}
+
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_token_is_ever_logged() {
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(|| Log);
+    subscriber.try_init().unwrap();
+    let fixture = with_tokens().start();
+    assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
+    ask(&fixture, "POST", PATH, Some(NARROW), LOOKUP);
+    write_token(&fixture.path("narrow.token"), OPS);
+    fixture.eventually("the refusal is logged", || {
+        String::from_utf8_lossy(&LOG.lock().unwrap()).contains("are the same token")
+    });
+    let printed = format!("{:?} {:?}", fixture.app, fixture.app.config());
+    drop(fixture);
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    for text in [&log, &printed] {
+        for token in [OPS, NARROW, OTHER] {
+            assert!(!text.contains(token), "{text}");
+        }
+    }
+}
+
+// === Start ===
+
+#[test]
+fn without_its_keys_and_tokens_the_host_does_not_start() {
+    let setup = with_tokens();
+    let file = setup.path("larder.yaml");
+    let server = "server:\n  listen: 127.0.0.1:0\n  tls: {cert: tls.crt, key: tls.key}\n  auth: {tokens: [{name: a, \
+                  file: a.token, services: [fs_basc]}, {name: b, file: ops.token}]}\nmetrics: {listen: off}\n";
+    fs::write(&file, server).unwrap();
+    let dir = file.parent().unwrap();
+    let checked = larder(dir, &["check"]);
+    let said_all = said(&checked);
+    assert_eq!(checked.status.code(), Some(3), "{said_all}");
+    for words in
+        ["unknown feature service 'fs_basc' (did you mean 'fs_basic'?)", "a.token: No such file", "tls.crt: No such"]
+    {
+        assert!(said_all.contains(words), "{words}: {said_all}");
+    }
+
+    fs::write(&file, server.replace("fs_basc", "fs_basic")).unwrap();
+    let served = larder(dir, &["serve"]);
+    assert_eq!(served.status.code(), Some(3), "{}", said(&served));
+    assert!(said(&served).contains("a.token: No such file"), "{}", said(&served));
+
+    Authority::new().issue().write(dir);
+    write_token(&dir.join("a.token"), NARROW);
+    assert!(larder(dir, &["check"]).status.success());
+    // What the command line does to a store that no host has open needs no keys.
+    fs::remove_file(dir.join("a.token")).unwrap();
+    let synced = larder(dir, &["sync", "driver_stats"]);
+    assert!(synced.status.success(), "{}", said(&synced));
+
+    fs::write(&file, "server: {listen: '0.0.0.0:0'}\n").unwrap();
+    let refused = larder(dir, &["serve"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(said(&refused).contains("where other machines reach it unencrypted"), "{}", said(&refused));
+}
