@@ -16,6 +16,7 @@ mod metrics;
 mod router;
 mod server;
 mod timed;
+mod timer;
 mod tls;
 
 pub use self::{

@@ -2,12 +2,15 @@
 //!
 //! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
 //! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by hyper's timer, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's here.
+//! by a coarse timer that hyper asks, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's here.
 
 use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,17 +20,20 @@ use std::{
 };
 
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Builder,
     sync::{mpsc, watch},
-    task::LocalSet,
     time::timeout,
 };
 
-use super::{Router, Tls, timed::Timed};
+use super::{
+    Router, Tls,
+    timed::Timed,
+    timer::{self, CoarseTimer},
+};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -163,7 +169,7 @@ impl Server {
             senders.push(sender);
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (router, stopped) = (Arc::clone(&router), stopped.clone());
-            let serve = move || runtime.block_on(LocalSet::new().run_until(serve(receiver, router, stopped)));
+            let serve = move || runtime.block_on(serve(receiver, router, stopped));
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
         }
         let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), stopped);
@@ -243,10 +249,13 @@ async fn serve(
     router: Arc<Router>,
     stopped: watch::Receiver<bool>,
 ) {
+    let clock = tokio::spawn(timer::turn(timer::tick_for(router.limits().header_timeout)));
+    // Nothing is ever sent: the channel closes when the last connection has ended.
+    let (alive, mut ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
-        let (router, stopped) = (Arc::clone(&router), stopped.clone());
-        tokio::task::spawn_local(async move {
-            let _guard = guard;
+        let (router, stopped, alive) = (Arc::clone(&router), stopped.clone(), alive.clone());
+        tokio::spawn(async move {
+            let (_guard, _alive) = (guard, alive);
             let bound = router.limits().write_timeout;
             let served = match connection {
                 Connection::Tcp(stream) => match TcpStream::from_std(stream) {
@@ -271,6 +280,9 @@ async fn serve(
             }
         });
     }
+    drop(alive);
+    ended.recv().await;
+    clock.abort();
 }
 
 /// Shakes hands before it serves, within the time that headers have. A host that stops does not wait for a handshake:
@@ -299,7 +311,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     router: Arc<Router>,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let limits = *router.limits();
     let service = service_fn(move |request| {
@@ -307,17 +319,27 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         async move { router.answer(request).await }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(CoarseTimer)
         .header_read_timeout(limits.header_timeout)
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        served = connection.as_mut() => return served,
-        _ = stopped.wait_for(|stopped| *stopped) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    let mut connection = pin!(connection);
+    let mut watch = stopped.clone();
+    let mut signal = pin!(watch.changed());
+    let (mut is_listening, mut is_told) = (false, false);
+    poll_fn(|cx| {
+        // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
+        if !is_listening {
+            is_listening = true;
+            let _ = signal.as_mut().poll(cx);
+        }
+        if !is_told && stopped.has_changed().unwrap_or(true) {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 // === impl OpenGuard ===

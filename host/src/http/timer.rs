@@ -1,0 +1,191 @@
+//! A coarse clock and timer for the many waits that hardly ever end: each request starts one for the headers of the
+//! next.
+//!
+//! A precise timer costs a look at the clock, a lock and a place in a wheel for every request. This one lives in its
+//! worker's thread: a task turns the clock once a tick, and wakes those whose time has come.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use hyper::rt::{Sleep, Timer};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// hyper's timer on a worker's thread; [`turn`] has to run there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoarseTimer;
+
+/// Ends up to a tick late.
+#[derive(Debug)]
+struct CoarseSleep {
+    deadline: Instant,
+    /// The place among the waiting, once it was polled.
+    place: Option<usize>,
+}
+
+/// Those who wait on this thread.
+#[derive(Debug, Default)]
+struct Waiting {
+    places: Vec<Option<(Instant, Waker)>>,
+    free: Vec<usize>,
+}
+
+thread_local! {
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    static WAITING: RefCell<Waiting> = RefCell::default();
+}
+
+/// Turns this thread's clock, for as long as it is polled.
+pub(super) async fn turn(tick: Duration) {
+    let mut ticks = interval(tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = ticks.tick().await.into_std();
+        NOW.set(Some(now));
+        for waker in WAITING.with_borrow_mut(|waiting| waiting.take_due(now)) {
+            waker.wake();
+        }
+    }
+}
+
+/// A tick that makes a bound's end late by an eighth at most, and does not wake an idle thread all the time.
+pub(super) fn tick_for(bound: Duration) -> Duration {
+    (bound / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
+}
+
+// === impl CoarseTimer ===
+
+impl Timer for CoarseTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(CoarseSleep { deadline, place: None })
+    }
+
+    fn now(&self) -> Instant {
+        // Nobody has turned the clock yet: the thread has just begun.
+        NOW.get().unwrap_or_else(Instant::now)
+    }
+}
+
+// === impl CoarseSleep ===
+
+impl Future for CoarseSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if CoarseTimer.now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        let (deadline, place) = (self.deadline, self.place);
+        self.place = Some(WAITING.with_borrow_mut(|waiting| waiting.put(place, deadline, cx.waker())));
+        Poll::Pending
+    }
+}
+
+impl Sleep for CoarseSleep {}
+
+impl Drop for CoarseSleep {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            // At the thread's end there may be nobody left to tell.
+            let _ = WAITING.try_with(|waiting| waiting.borrow_mut().leave(place));
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn put(&mut self, place: Option<usize>, deadline: Instant, waker: &Waker) -> usize {
+        let place = place.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        match &mut self.places[place] {
+            Some((_, known)) if known.will_wake(waker) => {}
+            empty => *empty = Some((deadline, waker.clone())),
+        }
+        place
+    }
+
+    fn leave(&mut self, place: usize) {
+        self.places[place] = None;
+        self.free.push(place);
+    }
+
+    /// Those whose time has come. They keep their places until they leave.
+    fn take_due(&mut self, now: Instant) -> Vec<Waker> {
+        let due = self.places.iter_mut().filter(|waiter| waiter.as_ref().is_some_and(|(deadline, _)| *deadline <= now));
+        due.filter_map(Option::take).map(|(_, waker)| waker).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_one_thread<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
+    }
+
+    fn waiting() -> usize {
+        WAITING.with_borrow(|waiting| waiting.places.len() - waiting.free.len())
+    }
+
+    #[test]
+    fn a_sleep_ends_at_its_deadline_or_up_to_a_tick_later() {
+        on_one_thread(async {
+            let clock = tokio::spawn(turn(Duration::from_millis(10)));
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            let began = tokio::time::Instant::now();
+            CoarseTimer.sleep(Duration::from_millis(100)).await;
+            let took = began.elapsed();
+            assert!((Duration::from_millis(90)..=Duration::from_millis(115)).contains(&took), "{took:?}");
+            clock.abort();
+        });
+    }
+
+    #[test]
+    fn who_stops_waiting_leaves_its_place_to_the_next() {
+        on_one_thread(async {
+            let clock = tokio::spawn(turn(Duration::from_millis(10)));
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            for _ in 0..100 {
+                let patience =
+                    tokio::time::timeout(Duration::from_millis(1), CoarseTimer.sleep(Duration::from_secs(1)));
+                patience.await.unwrap_err();
+                assert_eq!(waiting(), 0);
+            }
+            WAITING.with_borrow(|waiting| assert_eq!(waiting.places.len(), 1));
+            clock.abort();
+        });
+    }
+
+    #[test]
+    fn every_one_that_is_due_is_woken() {
+        on_one_thread(async {
+            let clock = tokio::spawn(turn(Duration::from_millis(10)));
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            let sleeps: Vec<_> =
+                (0..50).map(|i| tokio::spawn(CoarseTimer.sleep(Duration::from_millis(i % 7 * 10)))).collect();
+            for sleep in sleeps {
+                sleep.await.unwrap();
+            }
+            assert_eq!(waiting(), 0);
+            clock.abort();
+        });
+    }
+
+    #[test]
+    fn the_tick_follows_the_bound() {
+        let tick = |millis| tick_for(Duration::from_millis(millis)).as_millis();
+        assert_eq!([tick(1), tick(200), tick(75_000)], [5, 25, 1_000]);
+    }
+}
