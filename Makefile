@@ -3,8 +3,14 @@
 CUSTOMERS ?= 10000
 DEMO_DIR ?= demo
 LISTEN ?= 127.0.0.1:6566
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test fmt lint check-tools bench bench-smoke soak deny help
+# What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
+FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Ccodegen-units=1 -Cdebug-assertions
+
+.PHONY: demo test fmt lint check-tools bench bench-smoke soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -36,6 +42,14 @@ bench: check-tools
 ## make soak         1,000 kills at random moments of a sync, and the invariants after each
 soak: check-tools
 	LARDER_KILLS=1000 cargo test --release --locked -p larder --lib -- store::tests::kill --nocapture
+
+## make fuzz         arbitrary bytes as rows, and arbitrary text as definitions, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
+fuzz: check-tools
+	cd host/model/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target-dir ../../../target/fuzz
+	for target in row definitions; do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		target/fuzz/release/$$target -max_total_time=$(FUZZ_SECONDS) target/fuzz/corpus/$$target || exit 1; \
+	done
 
 ## make deny         licences, advisories and duplicate crates (needs cargo-deny and a network)
 deny:
