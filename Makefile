@@ -4,6 +4,7 @@ CUSTOMERS ?= 10000
 DEMO_DIR ?= demo
 LISTEN ?= 127.0.0.1:6566
 FUZZ_SECONDS ?= 60
+KILLS ?= 1000
 
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -39,9 +40,9 @@ bench-smoke: check-tools
 bench: check-tools
 	cargo bench --locked -p larder
 
-## make soak         1,000 kills at random moments of a sync, and the invariants after each
+## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each
 soak: check-tools
-	LARDER_KILLS=1000 cargo test --release --locked -p larder --lib -- store::tests::kill --nocapture
+	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --lib --test it -- kill:: --nocapture
 
 ## make fuzz         arbitrary bytes as rows, and arbitrary text as definitions, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
 fuzz: check-tools

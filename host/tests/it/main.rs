@@ -7,9 +7,12 @@
 
 mod bad_input;
 mod certificates;
+mod binary;
 mod fixture;
+mod generations;
 mod golden;
 mod http;
+mod kill;
 mod lifecycle;
 mod security;
 mod wire;

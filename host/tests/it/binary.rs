@@ -1,0 +1,219 @@
+//! The program itself, run as a child in a directory of its own: exit codes, what it prints, signals.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::fixture::copy_dir;
+
+/// Far beyond what anything here takes; only a failure reaches it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `larder.yaml` of the hosts here: several run at once, so each takes a free port.
+pub(crate) const LARDER_YAML: &str = "\
+project: churn_prediction
+features: [features/*.yaml]
+server: {listen: 127.0.0.1:0, workers: 2}
+metrics: {listen: off}
+";
+
+/// Configuration, definitions, data and store of one Larder; gone with the value.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+/// How a child ended, and all that it printed.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// None when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A child that goes on until it is told to stop, or dropped.
+pub(crate) struct Running {
+    child: Child,
+    /// What it prints, line by line, from both of its outputs.
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+// === impl Home ===
+
+impl Home {
+    /// A directory with nothing in it.
+    pub(crate) fn empty() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    /// A directory with a configuration and definitions.
+    pub(crate) fn with(definitions: &str) -> Self {
+        let home = Self::empty();
+        home.write("larder.yaml", LARDER_YAML);
+        home.write("features/all.yaml", definitions);
+        home
+    }
+
+    /// A copy of the golden repository.
+    pub(crate) fn golden() -> Self {
+        let home = Self::empty();
+        copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), home.dir.path());
+        home.write("larder.yaml", LARDER_YAML);
+        home
+    }
+
+    /// The golden repository, loaded.
+    pub(crate) fn golden_loaded() -> Self {
+        let home = Self::golden();
+        home.run(["sync"]).assert_code(0);
+        home
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Adds lines to `larder.yaml`.
+    pub(crate) fn configure(&self, lines: &str) {
+        let text = fs::read_to_string(self.path("larder.yaml")).unwrap();
+        self.write("larder.yaml", &(text + lines));
+    }
+
+    /// The program, called in this directory. Settings of whoever runs the tests do not reach it.
+    pub(crate) fn larder<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("LARDER_"));
+        ours.for_each(|name| _ = command.env_remove(name));
+        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Ended {
+        let output = self.larder(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Starts a command that goes on.
+    pub(crate) fn start<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Running {
+        Running::new(self.larder(args).spawn().unwrap())
+    }
+
+    /// Starts a host, and waits until it listens.
+    pub(crate) fn serve(&self) -> (Running, SocketAddr) {
+        let mut host = self.start(["serve"]);
+        let line = host.until("serving listen=");
+        let address = line.split("listen=").nth(1).unwrap().split(' ').next().unwrap();
+        let address = address.trim_matches('"').parse().unwrap();
+        (host, address)
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    #[track_caller]
+    pub(crate) fn assert_code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// Complaints go to standard error, and say all of these.
+    #[track_caller]
+    pub(crate) fn assert_complains(&self, words: &[&str]) -> &Self {
+        words.iter().for_each(|words| assert!(self.err.contains(words), "no '{words}' in: {}", self.err));
+        self
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn new(mut child: Child) -> Self {
+        let (sender, lines) = channel();
+        let outputs: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for output in outputs {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                BufReader::new(output).lines().map_while(Result::ok).for_each(|line| _ = sender.send(line));
+            });
+        }
+        Self { child, lines, heard: Vec::new() }
+    }
+
+    /// Waits for a line with these words.
+    #[track_caller]
+    pub(crate) fn until(&mut self, words: &str) -> String {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.heard.push(line.clone());
+                    if line.contains(words) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("it never said '{words}', but:\n{}", self.heard.join("\n"))
+                }
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end; returns the exit code and everything that it printed.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> (Option<i32>, String) {
+        let patience = Instant::now() + PATIENCE;
+        while !self.has_ended() {
+            assert!(Instant::now() < patience, "it does not end; it said:\n{}", self.heard.join("\n"));
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.heard.extend(self.lines.iter());
+        (self.child.wait().unwrap().code(), self.heard.join("\n"))
+    }
+
+    /// Asks it to stop, and expects that it does so well.
+    #[track_caller]
+    pub(crate) fn stop(mut self, signal: Signal) -> String {
+        self.signal(signal);
+        let (code, said) = self.end();
+        assert_eq!(code, Some(0), "{said}");
+        said
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only for a child that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,173 @@
+//! SIGKILL at any moment of a sync of the real program: what is found then is whole, and the next sync completes it.
+
+use std::{
+    io::Read,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::generations::{Generations, Stored, VIEWS, is_read_whole, rows_at, rows_of};
+
+const SEED: u64 = 0x1a4d_e4ed;
+
+/// The same numbers on every machine, from a seed (SplitMix64).
+struct Dice(u64);
+
+/// Where kills have hit.
+#[derive(Debug, Default)]
+struct Hits {
+    /// Before the first commit of a sync.
+    before: usize,
+    /// Between two commits of the upserting load.
+    upserting: usize,
+    /// After the upserting load, and before the replacing one was complete.
+    replacing: usize,
+    /// When there was nothing left to do.
+    after: usize,
+}
+
+/// The two ways to sync.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Sync,
+    Serve,
+}
+
+#[test]
+fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_completes_them() {
+    // LARDER_KILLS=1000 for a long run.
+    let kills = std::env::var("LARDER_KILLS").map_or(50, |kills| kills.parse().unwrap());
+    let world = Generations::new();
+    let whole_run = measure();
+    let mut dice = Dice(SEED);
+    let mut hits = Hits::default();
+    let mut generation = 1;
+    world.write(generation);
+    for kill in 0..kills {
+        let moment = moment(&mut dice, kill, kills, whole_run);
+        let way = if dice.below(2) == 0 { Way::Sync } else { Way::Serve };
+        let context = format!("kill {kill} of seed {SEED:#x}: {way:?}, {moment:?} of {whole_run:?}");
+        let said = run_and_kill(&world, way, moment);
+        let stored = reopen(&world, &context);
+        check(&stored, generation, &context);
+        for (view, stored) in VIEWS.iter().zip(&stored) {
+            let was_told = said.contains(&format!("{view}: "));
+            assert!(!was_told || is_read_whole(view, &stored.read), "{context}: {view} was said to be synced");
+        }
+        let complete = hits.count(&stored);
+        // Kills in a row hit the same generation again, until a sync may complete it.
+        if complete || dice.below(2) == 0 {
+            converge(&world, generation, &context);
+            generation += 1;
+            world.write(generation);
+        }
+    }
+    println!("{kills} kills over {generation} generations: {hits:?}");
+    assert!(hits.upserting >= kills / 10, "too few kills hit an upserting load of {whole_run:?}: {hits:?}");
+    assert!(hits.replacing >= kills / 20, "too few kills hit a replacing load of {whole_run:?}: {hits:?}");
+}
+
+/// How long a sync takes when nobody kills it, process and all.
+fn measure() -> Duration {
+    let world = Generations::new();
+    world.write(1);
+    let started = Instant::now();
+    world.home.run(["sync"]).assert_code(0);
+    started.elapsed()
+}
+
+/// A moment at random, in the `kill`th of equal parts of a run in an order at random: all parts get their kills.
+fn moment(dice: &mut Dice, kill: usize, kills: usize, whole_run: Duration) -> Duration {
+    // A stride without a common divisor with the number of parts meets each once.
+    let stride = (kills * 5 / 8..).find(|&stride| greatest_common_divisor(stride, kills) == 1).unwrap_or(1);
+    let part = kill * stride % kills;
+    let within = f64::from(u32::try_from(dice.below(1_000)).unwrap()) / 1_000.0;
+    whole_run.mul_f64((f64::from(u32::try_from(part).unwrap()) + within) / f64::from(u32::try_from(kills).unwrap()))
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// Starts a sync and kills it; returns what it printed as its result.
+fn run_and_kill(world: &Generations, way: Way, moment: Duration) -> String {
+    let command = match way {
+        Way::Sync => "sync",
+        Way::Serve => "serve",
+    };
+    let started = Instant::now();
+    let mut child: Child = world.home.larder([command]).spawn().unwrap();
+    thread::sleep(moment.saturating_sub(started.elapsed()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
+/// Opens the store as the next start does, and reads all of it.
+fn reopen(world: &Generations, context: &str) -> [Stored; 2] {
+    let started = Instant::now();
+    let store = world.open();
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
+    assert!(store.set_aside().is_none(), "{context}: {:?}", store.set_aside());
+    world.stored(&store)
+}
+
+/// Rows are exactly those up to the position: of the new generation as far as was read, of the old one beyond.
+fn check([upserted, replaced]: &[Stored; 2], generation: u64, context: &str) {
+    let expected = rows_at(VIEWS[0], generation, &upserted.read);
+    assert!(upserted.rows == expected, "{context}: {} at {:?}", difference(&upserted.rows, &expected), upserted.read);
+
+    let loaded = is_read_whole(VIEWS[1], &replaced.read);
+    assert!(loaded || replaced.read.iter().all(|read| *read == 0), "{context}: half read: {:?}", replaced.read);
+    let expected = rows_of(VIEWS[1], if loaded { generation } else { generation - 1 });
+    assert!(replaced.rows == expected, "{context}: {}", difference(&replaced.rows, &expected));
+}
+
+fn converge(world: &Generations, generation: u64, context: &str) {
+    let synced = world.home.run(["sync"]);
+    assert_eq!(synced.code, Some(0), "{context}: {}{}", synced.out, synced.err);
+    let stored = reopen(world, context);
+    for (view, stored) in VIEWS.iter().zip(&stored) {
+        let expected = rows_of(view, generation);
+        assert!(stored.rows == expected, "{context}: after a sync {}", difference(&stored.rows, &expected));
+        assert!(is_read_whole(view, &stored.read), "{context}: after a sync {:?}", stored.read);
+    }
+}
+
+fn difference(found: &[Option<u64>], expected: &[Option<u64>]) -> String {
+    let differs = found.iter().zip(expected).position(|(found, expected)| found != expected).unwrap();
+    format!("account {differs} has generation {:?}, not {:?}", found[differs], expected[differs])
+}
+
+// === impl Hits ===
+
+impl Hits {
+    /// Counts a kill by what it left; true if it left nothing to do.
+    fn count(&mut self, [upserted, replaced]: &[Stored; 2]) -> bool {
+        let replaced = is_read_whole(VIEWS[1], &replaced.read);
+        let hit = match upserted.read.iter().sum() {
+            0_u64 => &mut self.before,
+            _ if !is_read_whole(VIEWS[0], &upserted.read) => &mut self.upserting,
+            _ if !replaced => &mut self.replacing,
+            _ => &mut self.after,
+        };
+        *hit += 1;
+        replaced
+    }
+}
+
+// === impl Dice ===
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
