@@ -27,7 +27,7 @@ use crate::{
 };
 
 use self::access::Access;
-pub use self::serve::{Serving, ShutdownReason};
+pub use self::serve::{Serving, ShutdownReason, Signals};
 
 /// A host: configuration, store, catalog and sync engine.
 #[derive(Debug)]
@@ -69,8 +69,13 @@ pub enum AppError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A listener cannot be bound.
-    #[error(transparent)]
-    Server(#[from] crate::http::ServerError),
+    #[error("{key}: {source}")]
+    Server {
+        /// The setting that names it.
+        key: &'static str,
+        /// Why not.
+        source: crate::http::ServerError,
+    },
     /// Metrics or signals cannot be set up.
     #[error("{0}")]
     Setup(String),

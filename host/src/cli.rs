@@ -18,7 +18,7 @@ mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{app::AppError, config::ConfigError, store::StoreError};
 
@@ -75,7 +75,10 @@ enum CliError {
 
 /// Runs a command line, program name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    // Scripts ask a command's own help what its exit codes mean.
+    let parser = Cli::command().mut_subcommands(|command| command.after_help(EXIT_CODES));
+    let parsed = parser.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not mistakes.
@@ -97,7 +100,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&describe(&error));
+            if is_list_of_mistakes(&error) {
+                // Each line begins with its place, as editors read it.
+                output::remark(&describe(&error));
+            } else {
+                output::complain(&describe(&error));
+            }
             ExitCode::from(exit_code(&error))
         }
     }
@@ -114,6 +122,15 @@ fn describe(error: &anyhow::Error) -> String {
         }
     }
     message
+}
+
+fn is_list_of_mistakes(error: &anyhow::Error) -> bool {
+    let own = error.downcast_ref::<ConfigError>();
+    let inner = error.downcast_ref::<AppError>().and_then(|error| match error {
+        AppError::Config(error) => Some(error),
+        _ => None,
+    });
+    own.or(inner).is_some_and(|error| matches!(error, ConfigError::Invalid(_)))
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

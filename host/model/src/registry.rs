@@ -12,7 +12,7 @@ pub use self::{
     catalog::Catalog,
     definition::{
         Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition,
-        ViewDefinition,
+        Unread, ViewDefinition,
     },
     validate::{FEATURES_MAX, NAME_CHARS_MAX, validate},
 };

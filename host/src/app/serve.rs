@@ -29,8 +29,18 @@ use crate::{
 pub struct Serving {
     app: Arc<App>,
     data: Server,
+    metrics_address: Option<SocketAddr>,
     others: Vec<Server>,
     background: Vec<JoinHandle<()>>,
+}
+
+/// Signals that a host obeys. They count from when they are listened to: before, SIGTERM ends the process at once, so
+/// listen before anybody can take the host for running.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
 /// Why a host stopped.
@@ -73,22 +83,33 @@ impl App {
         // A host serves once.
         let _ = self.access.set(access);
 
+        let of = |key| move |source| AppError::Server { key, source };
         let door = |encrypted| Door::Data { tokens: tokens.clone(), encrypted };
         let encrypted = router(door(tls.is_some()));
-        let data = Server::start(Listener::tcp(http.listen, tls).await?, encrypted, http.workers)?;
+        let listener = Listener::tcp(http.listen, tls).await;
+        let data = listener.and_then(|listener| Server::start(listener, encrypted, http.workers));
+        let data = data.map_err(of("server: listen"))?;
         let mut others = Vec::new();
         if let Some(path) = &http.unix_socket {
-            others.push(Server::start(Listener::unix(path).await?, router(door(false)), http.workers)?);
+            let listener = Listener::unix(path).await;
+            let server = listener.and_then(|listener| Server::start(listener, router(door(false)), http.workers));
+            others.push(server.map_err(of("server: unix_socket"))?);
         }
+        let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
-            let listener = Listener::tcp(address, None).await?;
-            others.push(Server::start(listener, router(Door::Metrics(metrics.clone())), 1)?);
+            let door = Door::Metrics(metrics.clone());
+            let listener = Listener::tcp(address, None).await;
+            let server = listener.and_then(|listener| Server::start(listener, router(door), 1));
+            let server = server.map_err(of("metrics: listen"))?;
+            metrics_address = server.address();
+            others.push(server);
         }
         // The command line reaches a running host here. A path that no socket can have costs that, and not the host.
         match Listener::unix(&self.config.admin_socket).await {
             Ok(listener) => {
                 let control: Arc<dyn Control> = Arc::<Self>::clone(self);
-                others.push(Server::start(listener, router(Door::Admin(control)), 1)?);
+                let server = Server::start(listener, router(Door::Admin(control)), 1);
+                others.push(server.map_err(of("admin: socket"))?);
             }
             Err(error) => tracing::warn!(%error, "no admin socket: 'larder sync' cannot reach this host"),
         }
@@ -102,7 +123,7 @@ impl App {
         if self.config.sync.on_start {
             self.resync.notify_one();
         }
-        Ok(Serving { app: Arc::clone(self), data, others, background })
+        Ok(Serving { app: Arc::clone(self), data, metrics_address, others, background })
     }
 }
 
@@ -115,24 +136,21 @@ impl Serving {
         self.data.address()
     }
 
+    /// The address of the metrics listener, if there is one.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads.
-    ///
-    /// # Errors
-    /// [`AppError::Setup`] when signals cannot be listened to.
-    pub async fn run(self) -> Result<ShutdownReason, AppError> {
-        let listen = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let mut hangup = listen(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = stop_signal(&mut terminate, &mut interrupt) => break,
-                _ = hangup.recv() => reload(&self.app, "SIGHUP").await,
-            }
+    pub async fn run(self, mut signals: Signals) -> ShutdownReason {
+        while signals.next().await == Order::Reload {
+            reload(&self.app, "SIGHUP").await;
         }
         tracing::info!("stopping: requests under way are ended");
         tokio::select! {
-            reason = self.stop() => Ok(reason),
-            _ = stop_signal(&mut terminate, &mut interrupt) => Ok(ShutdownReason::Hurried),
+            reason = self.stop() => reason,
+            () = signals.stop() => ShutdownReason::Hurried,
         }
     }
 
@@ -154,10 +172,36 @@ impl Serving {
     }
 }
 
-async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Reload,
+    Stop,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// [`AppError::Setup`] when the operating system refuses.
+    pub fn listen() -> Result<Self, AppError> {
+        let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
+        let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.hangup.recv() => Order::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Order::Stop {}
     }
 }
 

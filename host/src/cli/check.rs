@@ -18,13 +18,15 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     loaded.warnings.iter().chain(&access.warnings).for_each(|warning| output::say(&warning.to_string()));
     let catalog = &loaded.catalog;
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
+    let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     output::say(&format!(
-        "{}: project {}, {} entities, {} feature views with {features} features, {} feature services: all right",
+        "{}: project {}, {}, {} with {}, {}: all right",
         args.config.display(),
         catalog.project(),
-        catalog.entities().len(),
-        catalog.views().len(),
-        catalog.services().len(),
+        counted(catalog.entities().len(), "entity", "entities"),
+        counted(catalog.views().len(), "feature view", "feature views"),
+        counted(features, "feature", "features"),
+        counted(catalog.services().len(), "feature service", "feature services"),
     ));
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `larder demo`: a churn data set, loaded and served.
 
 use std::{
-    fs,
-    net::SocketAddr,
+    fs, io,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use metrics::NoopRecorder;
 use serde_json::{Value, json};
 
 use super::{
@@ -17,13 +18,14 @@ use super::{
     dataset::{DatasetSpec, generate},
     init::{CHURN_YAML, LARDER_YAML},
     output,
-    serve::{install_telemetry, load, runtime, stop_cleanly},
+    serve::{install_telemetry, load, run_to_the_end, runtime},
     sync::run_on,
     target::Target,
 };
 use crate::{
-    app::App,
+    app::{App, Serving, Signals},
     clock::{Clock, SystemClock},
+    config::Config,
     http::SyncCommand,
 };
 
@@ -50,25 +52,49 @@ const LOOKUPS: usize = 2_000;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
-    let config = load(&args.dir.join("larder.yaml"), args.listen)?;
+    let mut config = load(&args.dir.join("larder.yaml"), args.listen)?;
+    config.metrics_listen = config.metrics_listen.map(free);
     // The demo speaks for itself; only trouble is logged.
-    install_telemetry(&crate::config::Config {
-        log: crate::config::LogConfig { level: "warn".to_owned(), ..config.log.clone() },
-        ..config.clone()
-    })?;
-    let (app, _) = App::open(config, Arc::new(SystemClock))?;
-    let target = Target::Local(Arc::clone(&app));
+    config.log.level = "warn".to_owned();
+    install_telemetry(&config)?;
+    let target = Target::Local(open(&config)?);
     if run_on(&target, &SyncCommand::default())? > 0 {
         bail!(CliError::Failed("the data could not be loaded".to_owned()));
     }
+    drop(target);
+    let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));
+    let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
+    // Nobody asked for these lookups. A host of their own counts them where nobody looks.
+    let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
+    let app = open(&config)?;
     runtime()?.block_on(async {
+        let signals = Signals::listen()?;
         let serving = app.serve().await?;
-        let url = serving.address().map(|address| format!("http://{address}")).unwrap_or_default();
-        tell(&app, &target, &url, args)?;
-        stop_cleanly(serving).await?;
-        output::say("\nstopped; `larder demo` with the same --dir goes on with the same data");
+        tell(&app, &serving, args, &request)?;
+        output::say(&times);
+        output::say("Ctrl-C stops.");
+        run_to_the_end(serving, signals).await;
+        let program = output::program();
+        output::say(&format!("\nstopped; `{program} demo` with the same --dir goes on with the same data"));
         Ok(())
     })
+}
+
+fn open(config: &Config) -> Result<Arc<App>> {
+    let (app, _) = App::open(config.clone(), Arc::new(SystemClock))?;
+    Ok(app)
+}
+
+/// An address for metrics: this one, or where another program has it, a free port. A second demo beside the first is
+/// no reason to fail; its metrics are only looked at.
+fn free(address: SocketAddr) -> SocketAddr {
+    match TcpListener::bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            output::remark(&format!("{address} is taken; metrics get another port"));
+            SocketAddr::new(address.ip(), 0)
+        }
+        _ => address,
+    }
 }
 
 /// Writes configuration and data, unless they are there from last time.
@@ -99,9 +125,10 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Says what is served, how to ask for it, and how long a lookup takes.
-fn tell(app: &App, target: &Target, url: &str, args: &DemoArgs) -> Result<()> {
-    let catalog = target.catalog()?;
+/// Says what is served and how to ask for it.
+fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> Result<()> {
+    let catalog = Target::Local(Arc::clone(app)).catalog()?;
+    let url = serving.address().map(|address| format!("http://{address}")).unwrap_or_default();
     output::say("");
     let list = |part: &str| catalog[part].as_array().cloned().unwrap_or_default();
     for view in list("feature_views") {
@@ -113,29 +140,19 @@ fn tell(app: &App, target: &Target, url: &str, args: &DemoArgs) -> Result<()> {
         let features = service["features"].as_array().map_or(0, Vec::len);
         output::say(&format!("  service  {:<34} {features} features", text(&service["name"])));
     }
-    let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));
-    let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
     output::say(&format!("\nServing on {url}. Ask for a customer:\n"));
     output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
-    output::say(&format!(
-        "  larder get --config {} --service {SERVICE} customer_id={customer}",
-        args.dir.join("larder.yaml").display()
-    ));
-    if let Some(metrics) = app.config().metrics_listen {
+    let (program, config) = (output::program(), args.dir.join("larder.yaml"));
+    let (config, customer) = (output::shell_word(&config.to_string_lossy()), &request["entities"]["customer_id"][0]);
+    output::say(&format!("  {program} get --config {config} --service {SERVICE} customer_id={}", text(customer)));
+    if let Some(metrics) = serving.metrics_address() {
         output::say(&format!("  curl -s http://{metrics}/metrics"));
     }
-    let (median, p99) = measure(target, &request)?;
-    output::say(&format!(
-        "\nA lookup of that request inside the host: {median:.1} us median, {p99:.1} us p99 of {} (HTTP comes on top).",
-        output::thousands(LOOKUPS as u64)
-    ));
-    output::say("Ctrl-C stops.");
     Ok(())
 }
 
-/// Microseconds per lookup, from the request's JSON to the answer's: median and 99th percentile.
-fn measure(target: &Target, request: &Value) -> Result<(f64, f64)> {
-    let Target::Local(app) = target else { return Ok((0.0, 0.0)) };
+/// Tells how long a lookup takes, from the request's JSON to the answer's.
+fn measure(app: &App, request: &Value) -> Result<String> {
     let body = request.to_string().into_bytes();
     let snapshot = app.current();
     let mut times = Vec::with_capacity(LOOKUPS);
@@ -148,7 +165,11 @@ fn measure(target: &Target, request: &Value) -> Result<(f64, f64)> {
     }
     let mut times = times.split_off(LOOKUPS);
     times.sort_by(f64::total_cmp);
-    Ok((times[LOOKUPS / 2], times[LOOKUPS * 99 / 100]))
+    let (median, p99) = (times[LOOKUPS / 2], times[LOOKUPS * 99 / 100]);
+    Ok(format!(
+        "\nA lookup of that request inside the host: {median:.1} us median, {p99:.1} us p99 of {} (HTTP comes on top).",
+        output::thousands(LOOKUPS as u64)
+    ))
 }
 
 fn text(value: &Value) -> &str {

@@ -31,9 +31,9 @@ pub(super) fn run(args: &InitArgs) -> Result<()> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         output::say(&format!("wrote {}", path.display()));
     }
-    let config = files[0].0.display();
+    let (program, config) = (output::program(), output::shell_word(&files[0].0.to_string_lossy()));
     output::say(&format!(
-        "edit them, put Parquet files where the sources say, and run: larder serve --config {config}"
+        "edit them, put Parquet files where the sources say, and run: {program} serve --config {config}"
     ));
     Ok(())
 }

@@ -51,6 +51,25 @@ pub(super) fn progress(what: &str, total: u64) -> ProgressBar {
     bar
 }
 
+/// How many of something: `1 entity`, `2 entities`.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", thousands(count), if count == 1 { one } else { many })
+}
+
+/// How this program was called, to be typed again.
+pub(super) fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "larder".to_owned(), |name| shell_word(&name.to_string_lossy()))
+}
+
+/// A text as one word of a shell's command line.
+pub(super) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// A number with separators: `1,234,567`.
 pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -84,6 +103,20 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(number), text);
         }
+    }
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        let entities = |count| counted(count, "entity", "entities");
+        assert_eq!([0, 1, 2, 1_000].map(entities), ["0 entities", "1 entity", "2 entities", "1,000 entities"]);
+    }
+
+    #[test]
+    fn a_word_for_the_shell_is_quoted_only_where_it_has_to_be() {
+        for (text, word) in [("target/release/larder", "target/release/larder"), ("my dir", "'my dir'"), ("", "''")] {
+            assert_eq!(shell_word(text), word);
+        }
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{ConfigArg, output};
 use crate::{
-    app::{App, Serving, ShutdownReason},
+    app::{App, Serving, ShutdownReason, Signals},
     clock::SystemClock,
     config::{Config, process_environment},
     telemetry,
@@ -28,9 +28,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     runtime()?.block_on(async {
+        let signals = Signals::listen()?;
         let serving = app.serve().await?;
         announce(&app, &serving);
-        stop_cleanly(serving).await
+        run_to_the_end(serving, signals).await;
+        Ok(())
     })
 }
 
@@ -55,11 +57,10 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start a runtime")
 }
 
-pub(super) async fn stop_cleanly(serving: Serving) -> Result<()> {
-    if serving.run().await? == ShutdownReason::Hurried {
+pub(super) async fn run_to_the_end(serving: Serving, signals: Signals) {
+    if serving.run(signals).await == ShutdownReason::Hurried {
         output::complain("stopped before every request was answered");
     }
-    Ok(())
 }
 
 fn announce(app: &App, serving: &Serving) {
@@ -69,5 +70,6 @@ fn announce(app: &App, serving: &Serving) {
     let listen = serving.address().map(|address| address.to_string()).unwrap_or_default();
     let http = &app.config().http;
     let (tls, tokens) = (http.tls.is_some(), http.auth.as_ref().map_or(0, |auth| auth.tokens.len()));
-    tracing::info!(listen, tls, tokens, project = catalog.project(), views, services, "serving");
+    let metrics = serving.metrics_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+    tracing::info!(listen, tls, tokens, metrics, project = catalog.project(), views, services, "serving");
 }

@@ -102,8 +102,8 @@ fn describe(report: &SyncReport) -> String {
         .collect();
     let what = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
     let mut line = format!(
-        "{view}: {} rows in {seconds:.2} s ({} rows/s): {what}",
-        output::thousands(rows),
+        "{view}: {} in {seconds:.2} s ({} rows/s): {what}",
+        output::counted(rows, "row", "rows"),
         output::thousands(rate)
     );
     if report.skipped.rows() > 0 {

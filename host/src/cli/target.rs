@@ -101,5 +101,27 @@ pub(super) fn error_message(body: &Value) -> String {
     };
     let inner: Option<Value> = serde_json::from_str(text).ok();
     let message = inner.as_ref().and_then(|inner| inner.get("message")?.as_str());
-    message.unwrap_or(text).trim_matches(['"', '\'']).to_owned()
+    unquoted(message.unwrap_or(text)).to_owned()
+}
+
+/// A text without the quotes around it, where they are around it: Python's `str` of a `KeyError` has them.
+fn unquoted(text: &str) -> &str {
+    let within = |quote| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    within('"').or_else(|| within('\'')).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_quotes_around_the_whole_message_go() {
+        let said = |text: &str| error_message(&Value::from(text));
+        assert_eq!(said("'no such thing'"), "no such thing");
+        assert_eq!(said("\"no such thing\""), "no such thing");
+        assert_eq!(
+            said("invalid literal for int() with base 10: 'abc'"),
+            "invalid literal for int() with base 10: 'abc'"
+        );
+    }
 }

@@ -46,7 +46,7 @@ struct Question {
 /// What became of the questions.
 #[derive(Debug, Default)]
 struct Judgement {
-    values: usize,
+    values: u64,
     findings: Vec<String>,
 }
 
@@ -66,11 +66,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         judgement.judge(&answer, question, args.no_nulls);
     }
     judgement.findings.iter().for_each(|finding| output::say(finding));
-    let (bad, values) = (judgement.findings.len(), judgement.values);
+    let bad = judgement.findings.len() as u64;
+    let values = output::counted(judgement.values, "value", "values");
     if bad > 0 {
-        bail!(CliError::Failed(format!("{bad} of {values} values are missing or expired")));
+        let bad = output::counted(bad, "is", "are");
+        bail!(CliError::Failed(format!("of {values} {bad} missing or expired")));
     }
-    output::say(&format!("all {values} values are there and fresh"));
+    output::say(&format!("nothing is missing or expired in {values}"));
     Ok(())
 }
 
@@ -91,7 +93,8 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
         let keys = sample_keys(view, &config.base_dir, args.sample.into())?;
         let features: Vec<String> = features.iter().map(|feature| format!("{}:{feature}", view.name)).collect();
         let request = json!({ "features": features, "entities": columns(view, &keys) });
-        output::say(&format!("{}: {} entities of its source", view.name, keys.len()));
+        let entities = output::counted(keys.len() as u64, "entity", "entities");
+        output::say(&format!("{}: {entities} of its source", view.name));
         questions.push(Question { request, about: format!("{} ", view.name) });
     }
     Ok(questions)

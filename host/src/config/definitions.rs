@@ -32,13 +32,18 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
     let problems = Problems::default();
     let mut definitions = Definitions::default();
     let mut files = Vec::new();
-    for (path, named_at) in definition_files(config, &problems) {
+    let paths = definition_files(config, &problems);
+    if problems.has_errors() {
+        definitions.miss_file();
+    }
+    for (path, named_at) in paths {
         let name = path.display().to_string();
         match fs::read_to_string(&path) {
             Ok(text) => definitions.read(&name, &text, &problems),
             Err(error) => {
                 let help = (error.kind() == io::ErrorKind::IsADirectory).then(|| "end it with '/*.yaml'".to_owned());
                 problems.error_with_help(named_at, format!("features: cannot read {name}: {error}"), help);
+                definitions.miss_file();
             }
         }
         files.push(path);

@@ -108,7 +108,9 @@ impl Router {
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
-        match (&self.door, request.method(), request.uri().path()) {
+        // What HEAD asks for is the head of GET's answer; hyper leaves its body out.
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        match (&self.door, method, request.uri().path()) {
             (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
                 let scope = self.admit(&request)?;
                 let body = self.read_body(request).await?;
@@ -224,7 +226,7 @@ impl Router {
         let scheme = if matches!(self.door, Door::Data { encrypted: true, .. }) { "https" } else { "http" };
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if let (Some(allow), Some(host)) = (self.allowed(trimmed), host)
-            && allow == method.as_str()
+            && allow.split(", ").any(|allowed| allowed == method.as_str())
             && let Ok(location) = HeaderValue::from_str(&format!("{scheme}://{host}{trimmed}"))
         {
             let mut response = whole(StatusCode::TEMPORARY_REDIRECT, None, Bytes::new());
@@ -234,13 +236,13 @@ impl Router {
         Err(HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not Found"))
     }
 
-    /// The method that a path takes behind this door, if it is one.
+    /// The methods that a path takes behind this door, if it is one.
     fn allowed(&self, path: &str) -> Option<&'static str> {
         match (&self.door, path) {
-            (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET"),
+            (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET, HEAD"),
             (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
             (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
-            (Door::Metrics(_), "/metrics") => Some("GET"),
+            (Door::Metrics(_), "/metrics") => Some("GET, HEAD"),
             _ => None,
         }
     }

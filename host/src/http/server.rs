@@ -40,7 +40,7 @@ use super::{
 pub struct Server {
     address: Option<SocketAddr>,
     router: Arc<Router>,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     open: Arc<AtomicUsize>,
     workers: Vec<thread::JoinHandle<()>>,
     accepting: tokio::task::JoinHandle<()>,
@@ -72,6 +72,16 @@ pub enum ServerError {
     /// A thread or runtime could not be started.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
+}
+
+/// How a server's life goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Connections end once they have answered what is under way.
+    Draining,
+    /// What is left is dropped.
+    Ended,
 }
 
 enum Connection {
@@ -160,7 +170,7 @@ impl Server {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => (listener.local_addr().ok(), None),
             Listener::Unix(_, path) => (None, Some(path.clone())),
         };
-        let (stop, stopped) = watch::channel(false);
+        let (phase, phases) = watch::channel(Phase::Serving);
         let open = Arc::new(AtomicUsize::new(0));
         let mut senders = Vec::with_capacity(workers);
         let mut threads = Vec::with_capacity(workers);
@@ -168,13 +178,13 @@ impl Server {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let (router, stopped) = (Arc::clone(&router), stopped.clone());
-            let serve = move || runtime.block_on(serve(receiver, router, stopped));
+            let (router, phases) = (Arc::clone(&router), phases.clone());
+            let serve = move || runtime.block_on(serve(receiver, router, phases));
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
         }
-        let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), stopped);
+        let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), phases);
         let accepting = tokio::spawn(accepting);
-        Ok(Self { address, router, stop, open, workers: threads, accepting, socket_path })
+        Ok(Self { address, router, phase, open, workers: threads, accepting, socket_path })
     }
 
     /// The TCP address that is listened on; with port 0 in the configuration, the port that was found.
@@ -191,7 +201,7 @@ impl Server {
     /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
     pub async fn stop(self) -> bool {
         self.router.set_stopping();
-        self.stop.send_replace(true);
+        self.phase.send_replace(Phase::Draining);
         self.accepting.abort();
         if let Some(path) = &self.socket_path {
             // Gone already is as good.
@@ -203,6 +213,7 @@ impl Server {
             }
         };
         let drained = timeout(self.router.limits().drain_timeout, drained).await.is_ok();
+        self.phase.send_replace(Phase::Ended);
         if drained {
             for worker in self.workers {
                 // A worker that panicked has nothing left to end.
@@ -218,12 +229,12 @@ async fn accept(
     workers: Vec<mpsc::Sender<(Connection, OpenGuard)>>,
     router: Arc<Router>,
     open: Arc<AtomicUsize>,
-    mut stopped: watch::Receiver<bool>,
+    mut phases: watch::Receiver<Phase>,
 ) {
     for next in (0..workers.len()).cycle() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = phases.changed() => return,
         };
         match accepted {
             Err(error) => {
@@ -247,30 +258,30 @@ async fn accept(
 async fn serve(
     mut connections: mpsc::Receiver<(Connection, OpenGuard)>,
     router: Arc<Router>,
-    stopped: watch::Receiver<bool>,
+    mut phases: watch::Receiver<Phase>,
 ) {
     let clock = tokio::spawn(timer::turn(timer::tick_for(router.limits().header_timeout)));
-    // Nothing is ever sent: the channel closes when the last connection has ended.
-    let (alive, mut ended) = mpsc::channel::<Infallible>(1);
+    // Each connection holds a sender until it ends; nothing is ever sent.
+    let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
-        let (router, stopped, alive) = (Arc::clone(&router), stopped.clone(), alive.clone());
+        let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
         tokio::spawn(async move {
-            let (_guard, _alive) = (guard, alive);
+            let _until_the_end = (guard, alive);
             let bound = router.limits().write_timeout;
             let served = match connection {
                 Connection::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, stopped).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, phases).await,
                     Err(_) => return,
                 },
                 Connection::Tls(stream, tls) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
                         // Boxed: a connection without TLS does not carry the room for it.
-                        Box::pin(serve_encrypted(Timed::new(stream, bound), &tls, router, stopped)).await
+                        Box::pin(serve_encrypted(Timed::new(stream, bound), &tls, router, phases)).await
                     }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, stopped).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, phases).await,
                     Err(_) => return,
                 },
             };
@@ -280,8 +291,12 @@ async fn serve(
             }
         });
     }
+    // Whoever leaves here drops the connections that are left.
     drop(alive);
-    ended.recv().await;
+    tokio::select! {
+        _ = all_ended.recv() => {}
+        _ = phases.wait_for(|phase| *phase == Phase::Ended) => {}
+    }
     clock.abort();
 }
 
@@ -291,14 +306,14 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     tls: &Tls,
     router: Arc<Router>,
-    mut stopped: watch::Receiver<bool>,
+    mut phases: watch::Receiver<Phase>,
 ) -> Result<(), hyper::Error> {
     let shaken = tokio::select! {
         shaken = timeout(router.limits().header_timeout, tls.shake_hands(stream)) => shaken,
-        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        _ = phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
     };
     let error = match shaken {
-        Ok(Ok(stream)) => return serve_connection(stream, router, stopped).await,
+        Ok(Ok(stream)) => return serve_connection(stream, router, phases).await,
         Ok(Err(error)) => error,
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
@@ -311,7 +326,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     router: Arc<Router>,
-    stopped: watch::Receiver<bool>,
+    phases: watch::Receiver<Phase>,
 ) -> Result<(), hyper::Error> {
     let limits = *router.limits();
     let service = service_fn(move |request| {
@@ -324,7 +339,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let mut watch = stopped.clone();
+    let mut watch = phases.clone();
     let mut signal = pin!(watch.changed());
     let (mut is_listening, mut is_told) = (false, false);
     poll_fn(|cx| {
@@ -333,7 +348,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
             is_listening = true;
             let _ = signal.as_mut().poll(cx);
         }
-        if !is_told && stopped.has_changed().unwrap_or(true) {
+        if !is_told && phases.has_changed().unwrap_or(true) {
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }

@@ -98,7 +98,12 @@ impl Home {
 
     /// The program, called in this directory. Settings of whoever runs the tests do not reach it.
     pub(crate) fn larder<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        self.call(Path::new(env!("CARGO_BIN_EXE_larder")), args)
+    }
+
+    /// The program, where another path leads to it.
+    pub(crate) fn call<'a>(&self, program: &Path, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(program);
         let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("LARDER_"));
         ours.for_each(|name| _ = command.env_remove(name));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
@@ -148,7 +153,7 @@ impl Ended {
 // === impl Running ===
 
 impl Running {
-    fn new(mut child: Child) -> Self {
+    pub(crate) fn new(mut child: Child) -> Self {
         let (sender, lines) = channel();
         let outputs: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -178,6 +183,11 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// The lines so far.
+    pub(crate) fn heard(&self) -> &[String] {
+        &self.heard
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

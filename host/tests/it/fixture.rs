@@ -128,13 +128,8 @@ impl Fixture {
         self.eventually("ready", || self.get("/ready").status == 200);
     }
 
-    /// Waits until something holds; the bound is far beyond what it takes, and only a failure reaches it.
-    pub(crate) fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let patience = Instant::now() + Duration::from_secs(30);
-        while !holds() {
-            assert!(Instant::now() < patience, "never: {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub(crate) fn eventually(&self, what: &str, holds: impl FnMut() -> bool) {
+        eventually(what, holds);
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -182,6 +177,15 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Waits until something holds; the bound is far beyond what it takes, and only a failure reaches it.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < patience, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -134,7 +134,7 @@ fn place(account: u64) -> usize {
 impl Generations {
     pub(crate) fn new() -> Self {
         let home = Home::with(DEFINITIONS);
-        home.configure("sync: {commit_rows: 300}\nlog: {level: warn}\n");
+        home.configure("sync: {commit_rows: 300}\n");
         let encoder = KeyEncoder::new(larder_model::codec::KeyVersion::V3, ["account_id"]);
         let mut buffer = Vec::new();
         let mut id = |account: u64| encoder.encode([KeyValue::Int64(account.cast_signed())], &mut buffer);

@@ -43,6 +43,23 @@ fn a_wrong_method_names_the_right_one_and_a_trailing_slash_leads_to_the_path() {
 }
 
 #[test]
+fn head_answers_as_get_does_without_the_body() {
+    let fixture = Setup::golden().start();
+    for path in ["/health", "/ready", "/v1/catalog"] {
+        let (get, head) = (fixture.get(path), wire::send(fixture.address(), "HEAD", path, &[], b""));
+        assert_eq!(head.status, get.status, "{path}");
+        assert!(head.body.is_empty(), "{path}: {}", head.text());
+        // There is no length to tell of a body that GET has not either.
+        for name in ["content-length", "content-type"].iter().filter(|_| !get.body.is_empty()) {
+            assert_eq!(head.headers.get(*name), get.headers.get(*name), "{path}");
+        }
+    }
+    assert_eq!(wire::send(fixture.address(), "HEAD", "/get-online-features", &[], b"").status, 405);
+    assert_eq!(wire::send(fixture.address(), "HEAD", "/health/", &[], b"").status, 307);
+    assert_eq!(fixture.post("/health", b"").headers["allow"], "GET, HEAD");
+}
+
+#[test]
 fn columns_come_in_the_requested_order() {
     let fixture = Setup::golden().start();
     let body = br#"{"features":["driver_stats:conv_rate","customer_stats:segment","driver_stats:avg_daily_trips",

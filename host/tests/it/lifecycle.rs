@@ -2,8 +2,6 @@
 
 use std::{
     fs,
-    io::Write,
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +12,10 @@ use larder::{
 };
 use serde_json::json;
 
-use crate::{fixture::Setup, wire};
+use crate::{
+    fixture::Setup,
+    wire::{self, Underway},
+};
 
 #[test]
 fn a_restart_is_ready_with_its_data_even_when_the_sources_are_gone() {
@@ -76,23 +77,14 @@ fn a_broken_definition_file_keeps_what_is_served_and_mending_it_is_taken() {
 fn stopping_answers_what_is_under_way() {
     let mut fixture = Setup::golden().start();
     let address = fixture.address();
-    let body = r#"{"features":["driver_stats:conv_rate"],"entities":{"driver_id":[1001]}}"#;
-    let (half, rest) = body.split_at(30);
-    let head = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    let mut under_way: Vec<TcpStream> = (0..8).map(|_| wire::connect(address)).collect();
+    let body = json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string();
+    let under_way: Vec<Underway> = (0..8).map(|_| Underway::begin(address, body.as_bytes())).collect();
     let mut idle = wire::connect(address);
-    for stream in &mut under_way {
-        stream.write_all((head.clone() + half).as_bytes()).unwrap();
-    }
-    // Each worker has taken its connections over when a request that came after them is answered.
-    (0..4).for_each(|_| assert_eq!(fixture.get("/health").status, 200));
     thread::scope(|scope| {
         let stopping = scope.spawn(|| fixture.stop());
         assert!(wire::read_answer(&mut idle).is_none(), "idle connections are closed at once");
-        for stream in &mut under_way {
-            stream.write_all(rest.as_bytes()).unwrap();
-            let answer = wire::read_answer(stream).expect("the request was dropped");
-            assert_eq!((answer.status, answer.column("conv_rate")["values"][0].as_f64()), (200, Some(0.6001)));
+        for request in under_way {
+            assert_eq!(request.end().column("conv_rate")["values"], json!([0.6001]));
         }
         stopping.join().unwrap();
     });

@@ -1,18 +1,21 @@
 //! All integration tests, in one binary: linking is the slow part.
 //!
 //! A [`fixture::Fixture`] is a whole host on a port of its own, with a clock that stands still, over a copy of the
-//! definitions that a test gives it. Tests speak to it through a plain socket, so that they can also misspeak.
+//! definitions that a test gives it. Tests speak to it through a plain socket, so that they can also misspeak. What only
+//! a process can do (signals, exit codes, dying) is done to the program itself, in a [`binary::Home`].
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bad_input;
-mod certificates;
 mod binary;
+mod certificates;
+mod cli;
 mod fixture;
 mod generations;
 mod golden;
 mod http;
 mod kill;
 mod lifecycle;
+mod process;
 mod security;
 mod wire;

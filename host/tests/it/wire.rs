@@ -47,11 +47,24 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a connection of its own. The answer to a HEAD has no body.
 pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut stream = connect(address);
     let headers = [headers, &[("connection", "close")]].concat();
-    ask(&mut stream, method, path, &headers, body).expect("the server closed without an answer")
+    let mut stream = send_only(address, method, path, &headers, body);
+    read(&mut stream, method != "HEAD").expect("the server closed without an answer")
+}
+
+/// Sends a request on a connection of its own, and leaves the answer to be read.
+pub(crate) fn send_only(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> TcpStream {
+    let mut stream = connect(address);
+    write_request(&mut stream, method, path, headers, body);
+    stream
 }
 
 /// Sends a request on a connection of any kind; `None` when the server closes it instead of answering.
@@ -62,6 +75,11 @@ pub(crate) fn ask(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Option<Answer> {
+    write_request(stream, method, path, headers, body);
+    read_answer(stream)
+}
+
+fn write_request(stream: &mut impl Write, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: larder\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -69,11 +87,42 @@ pub(crate) fn ask(
     request.push_str("\r\n");
     // A server that refuses early may close before it has read everything; its answer still counts.
     let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
-    read_answer(stream)
+}
+
+/// A lookup that is under way: the server has read its head and waits for the body, which [`Underway::end`] sends.
+pub(crate) struct Underway {
+    stream: TcpStream,
+    body: Vec<u8>,
+}
+
+impl Underway {
+    pub(crate) fn begin(address: SocketAddr, body: &[u8]) -> Self {
+        let mut stream = connect(address);
+        let (length, expect) = (body.len(), "expect: 100-continue");
+        write!(stream, "POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{expect}\r\n\r\n")
+            .unwrap();
+        // What a server says when it wants the body, and so has taken the request.
+        assert_eq!(read(&mut stream, false).unwrap().status, 100);
+        Self { stream, body: body.to_vec() }
+    }
+
+    /// Whether the server has closed the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 16]), Ok(0) | Err(_))
+    }
+
+    pub(crate) fn end(mut self) -> Answer {
+        self.stream.write_all(&self.body).unwrap();
+        read_answer(&mut self.stream).expect("a request that was under way is answered")
+    }
 }
 
 /// Reads one answer with a content-length; `None` when the server closes before one begins.
 pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
+    read(stream, true)
+}
+
+fn read(stream: &mut impl Read, has_body: bool) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
     let head_end = loop {
@@ -81,7 +130,10 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
             break end;
         }
         match stream.read(&mut chunk) {
-            Ok(0) | Err(_) => return None,
+            Ok(0) | Err(_) => {
+                assert!(bytes.is_empty(), "the server closed within the head of an answer");
+                return None;
+            }
             Ok(read) => bytes.extend_from_slice(&chunk[..read]),
         }
     };
@@ -93,7 +145,8 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
         .collect();
     let mut body = bytes[head_end + 4..].to_vec();
-    let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let length = headers.get("content-length").filter(|_| has_body);
+    let length: usize = length.map_or(0, |length| length.parse().unwrap());
     while body.len() < length {
         match stream.read(&mut chunk).unwrap() {
             0 => panic!("the server closed after {} of {length} bytes", body.len()),

@@ -1,10 +1,13 @@
 //! Raw definitions: what is written, where, and nothing checked but its shape.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     model::{ValueType, WriteMode},
-    yaml::{Located, Place, Problems, Table, Tree, nearest, parse},
+    yaml::{Located, Node, Place, Problems, Table, Tree, nearest, parse},
 };
 
 /// Everything that a set of definition files says.
@@ -16,6 +19,18 @@ pub struct Definitions {
     pub views: Vec<ViewDefinition>,
     /// Under `feature_services:`.
     pub services: Vec<ServiceDefinition>,
+    /// Entities that are there and do not read.
+    pub unread_entities: Unread,
+    /// Feature views that are there and do not read.
+    pub unread_views: Unread,
+}
+
+/// Names that stand for something which does not read. That was told; to mention them is no second mistake.
+#[derive(Clone, Debug, Default)]
+pub struct Unread {
+    names: BTreeSet<String>,
+    /// Something without a name, which any name may mean.
+    nameless: bool,
 }
 
 /// One of `entities:`.
@@ -42,6 +57,8 @@ pub struct ViewDefinition {
     pub entities: Vec<Located<String>>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,
+    /// Of these, those that do not read.
+    pub unread_features: Unread,
     /// `ttl:`; 0 and absent are for ever.
     pub ttl: Option<Duration>,
     /// `source:`.
@@ -89,6 +106,8 @@ pub struct ServiceDefinition {
     pub name: Located<String>,
     /// `features:`.
     pub projections: Vec<ProjectionDefinition>,
+    /// Of these, those that do not read.
+    pub unread_projections: Unread,
     /// `description:`.
     pub description: String,
     /// `tags:`.
@@ -117,26 +136,98 @@ impl Definitions {
     /// Reads a file's text and adds what it defines. Mistakes are noted in `problems`; what is right is added all
     /// the same, so that names which other files mention are found.
     pub fn read(&mut self, file: &str, text: &str, problems: &Problems) {
-        let Some(node) = parse(file, text, problems) else { return };
+        let Some(node) = parse(file, text, problems) else {
+            self.miss_file();
+            return;
+        };
         // A file of comments, or an empty one, defines nothing.
         if node.tree == Tree::Null {
             return;
         }
-        let Some(mut table) = Table::new("definitions", &node, problems) else { return };
-        for (what, key) in
-            [("entity", "entities"), ("feature view", "feature_views"), ("feature service", "feature_services")]
-        {
-            for item in table.list(key) {
-                let Some(table) = Table::new(what, item, problems) else { continue };
-                match key {
-                    "entities" => self.entities.extend(entity(table, problems)),
-                    "feature_views" => self.views.extend(view(table, problems)),
-                    _ => self.services.extend(service(table, problems)),
-                }
-            }
-        }
+        let Some(mut table) = Table::new("definitions", &node, problems) else {
+            self.miss_file();
+            return;
+        };
+        let unread = &mut self.unread_entities;
+        self.entities.extend(items(&mut table, "entities", unread, |node| {
+            entity(Table::new("entity", node, problems)?, problems)
+        }));
+        let unread = &mut self.unread_views;
+        self.views.extend(items(&mut table, "feature_views", unread, |node| {
+            view(Table::new("feature view", node, problems)?, problems)
+        }));
+        // Nobody mentions a service.
+        let unread = &mut Unread::default();
+        self.services.extend(items(&mut table, "feature_services", unread, |node| {
+            service(Table::new("feature service", node, problems)?, problems)
+        }));
+        let before = problems.error_count();
         table.finish();
+        if problems.error_count() > before {
+            // A section under a mistyped name, perhaps.
+            self.miss_file();
+        }
     }
+
+    /// Notes that a file does not read: what the others mention may be in it.
+    pub fn miss_file(&mut self) {
+        self.unread_entities.nameless = true;
+        self.unread_views.nameless = true;
+    }
+}
+
+// === impl Unread ===
+
+impl Unread {
+    /// Notes something that does not read, with its name if that much is known.
+    pub fn note(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => _ = self.names.insert(name.to_owned()),
+            None => self.nameless = true,
+        }
+    }
+
+    /// Whether a name can mean something that does not read.
+    #[must_use]
+    pub fn may_be(&self, name: &str) -> bool {
+        self.nameless || self.names.contains(name)
+    }
+
+    /// Whether everything reads.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.nameless && self.names.is_empty()
+    }
+}
+
+/// The items of a list that read; the others are noted.
+fn items<'n, T>(
+    table: &mut Table<'n>,
+    key: &'static str,
+    unread: &mut Unread,
+    mut read: impl FnMut(&'n Node) -> Option<T>,
+) -> Vec<T> {
+    let list = table.list(key);
+    if list.is_empty() && table.get(key).is_some_and(|node| node.tree != Tree::List(Vec::new())) {
+        unread.note(None);
+    }
+    let mut items = Vec::with_capacity(list.len());
+    for node in list {
+        match read(node) {
+            Some(item) => items.push(item),
+            None => unread.note(name_of(node)),
+        }
+    }
+    items
+}
+
+/// The name in a mapping, if there is one.
+fn name_of(node: &Node) -> Option<&str> {
+    let Tree::Map(entries) = &node.tree else { return None };
+    entries.iter().find(|(key, _)| key.value == "name").and_then(|(_, node)| match &node.tree {
+        Tree::Text(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 fn entity(mut table: Table<'_>, problems: &Problems) -> Option<EntityDefinition> {
@@ -154,15 +245,22 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let ttl = table.duration("ttl").map(|ttl| ttl.value).filter(|ttl| !ttl.is_zero());
     let mode = table.word("mode", &[("upsert", WriteMode::Upsert), ("replace", WriteMode::Replace)]);
     let source = table.get("source").and_then(|node| source(Table::new("source", node, problems)?));
-    let features =
-        table.list("features").iter().filter_map(|node| feature(Table::new("feature", node, problems)?, problems));
-    let features = features.collect();
+    let mut unread_features = Unread::default();
+    let features = items(&mut table, "features", &mut unread_features, |node| {
+        feature(Table::new("feature", node, problems)?, problems)
+    });
     let (description, tags) = words(&mut table);
+    let (listed, before) = (table.get("features").is_some(), problems.error_count());
     table.finish();
+    if !listed && problems.error_count() > before {
+        // They stand under a mistyped key, perhaps.
+        unread_features.note(None);
+    }
     Some(ViewDefinition {
         name: name?,
         entities,
         features,
+        unread_features,
         ttl,
         source,
         mode: mode.unwrap_or_default(),
@@ -192,16 +290,15 @@ fn source(mut table: Table<'_>) -> Option<SourceDefinition> {
 
 fn service(mut table: Table<'_>, problems: &Problems) -> Option<ServiceDefinition> {
     let name = table.required_text("name");
-    let items = table.list("features");
-    let projections = items.iter().filter_map(|node| match &node.tree {
+    let mut unread_projections = Unread::default();
+    let projections = items(&mut table, "features", &mut unread_projections, |node| match &node.tree {
         // `- view` and `- view:feature` are short for a projection.
         Tree::Text(text) => Some(short_projection(text, &node.at)),
         _ => projection(Table::new("projection", node, problems)?),
     });
-    let projections = projections.collect();
     let (description, tags) = words(&mut table);
     table.finish();
-    Some(ServiceDefinition { name: name?, projections, description, tags })
+    Some(ServiceDefinition { name: name?, projections, unread_projections, description, tags })
 }
 
 fn projection(mut table: Table<'_>) -> Option<ProjectionDefinition> {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Catalog, Definitions, EntityDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, ViewDefinition,
+    Catalog, Definitions, EntityDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, Unread,
+    ViewDefinition,
 };
 use crate::{
     codec::KeyVersion,
@@ -32,13 +33,14 @@ pub fn validate(
     problems: &Problems,
 ) -> Option<Catalog> {
     let before = problems.error_count();
-    let entities = entities(definitions.entities, problems);
-    let views = views(definitions.views, &entities, problems);
-    let services = services(definitions.services, &views, problems);
+    let entities = entities(definitions.entities, definitions.unread_entities, problems);
+    let (views, unsure) = views(definitions.views, definitions.unread_views, &entities, problems);
+    let services = services(definitions.services, &views, &unsure, problems);
     if problems.error_count() > before {
         return None;
     }
 
+    let (entities, views) = (entities.items, views.items);
     let view_places =
         views.keys().enumerate().map(|(place, name)| (Arc::clone(name), place)).collect::<HashMap<_, _>>();
     let join_keys = entities.values().map(|entity| (Arc::clone(&entity.join_key), entity.value_type)).collect();
@@ -55,12 +57,30 @@ pub fn validate(
 
 type ByName<T> = BTreeMap<Arc<str>, T>;
 
-fn entities(definitions: Vec<EntityDefinition>, problems: &Problems) -> ByName<Entity> {
+/// What names of one kind mean.
+struct Known<T> {
+    what: &'static str,
+    items: ByName<T>,
+    /// What is there and is no good: it was told why, and is not told again of everyone who mentions it.
+    unread: Unread,
+}
+
+/// What is not wholly known of a view, because something in it was told to be wrong.
+#[derive(Default)]
+struct Unsure {
+    features: Unread,
+    join_keys: bool,
+}
+
+fn entities(definitions: Vec<EntityDefinition>, unread: Unread, problems: &Problems) -> Known<Entity> {
+    let mut known = Known::new("entity", unread);
     let mut names = Names::new("entity", problems);
     let mut join_keys: BTreeMap<String, ScalarType> = BTreeMap::new();
-    let mut entities = BTreeMap::new();
     for definition in definitions {
-        let Some(name) = names.add(&definition.name) else { continue };
+        let Some(name) = names.add(&definition.name) else {
+            known.unread.note(Some(&definition.name.value));
+            continue;
+        };
         let join_key = definition.join_key.unwrap_or(definition.name);
         check_name("join key", &join_key, problems);
 
@@ -70,10 +90,11 @@ fn entities(definitions: Vec<EntityDefinition>, problems: &Problems) -> ByName<E
             let message = format!("entity '{name}': {} cannot be a key", definition.value_type.value);
             let help = "keys are String, Int64, Int32, Bytes or UnixTimestamp".to_owned();
             problems.error_with_help(&definition.value_type.at, message, Some(help));
+            known.unread.note(Some(&name));
             continue;
         };
-        let known = *join_keys.entry(join_key.value.clone()).or_insert(value_type);
-        if known != value_type {
+        let first = *join_keys.entry(join_key.value.clone()).or_insert(value_type);
+        if first != value_type {
             let message = format!("join key '{}' has another type in another entity", join_key.value);
             problems.error(&join_key.at, message);
         }
@@ -84,16 +105,25 @@ fn entities(definitions: Vec<EntityDefinition>, problems: &Problems) -> ByName<E
             description: definition.description,
             tags: definition.tags,
         };
-        entities.insert(name, entity);
+        known.items.insert(name, entity);
     }
-    entities
+    known
 }
 
-fn views(definitions: Vec<ViewDefinition>, entities: &ByName<Entity>, problems: &Problems) -> ByName<Arc<FeatureView>> {
+fn views(
+    definitions: Vec<ViewDefinition>,
+    unread: Unread,
+    entities: &Known<Entity>,
+    problems: &Problems,
+) -> (Known<Arc<FeatureView>>, ByName<Unsure>) {
+    let mut known = Known::new("feature view", unread);
     let mut names = Names::new("feature view", problems);
-    let mut views = BTreeMap::new();
+    let mut all_unsure = BTreeMap::new();
     for definition in definitions {
-        let Some(name) = names.add(&definition.name) else { continue };
+        let Some(name) = names.add(&definition.name) else {
+            known.unread.note(Some(&definition.name.value));
+            continue;
+        };
         habit("feature view", &definition.name, problems);
         if name.contains("__") {
             let message =
@@ -103,8 +133,12 @@ fn views(definitions: Vec<ViewDefinition>, entities: &ByName<Entity>, problems: 
 
         let mut join_keys: Vec<JoinKey> = Vec::new();
         let mut entity_names: Vec<Arc<str>> = Vec::new();
+        let mut unsure = Unsure { features: definition.unread_features.clone(), join_keys: false };
         for entity in &definition.entities {
-            let Some(found) = lookup("entity", entity, entities, problems) else { continue };
+            let Some(found) = entities.lookup(entity, problems) else {
+                unsure.join_keys = true;
+                continue;
+            };
             if join_keys.iter().any(|key| key.name == found.join_key) {
                 problems
                     .error(&entity.at, format!("feature view '{name}': entity '{}' stands here twice", entity.value));
@@ -119,6 +153,9 @@ fn views(definitions: Vec<ViewDefinition>, entities: &ByName<Entity>, problems: 
         join_keys.sort_by(|a, b| a.name.cmp(&b.name));
 
         let features = features(&definition, &join_keys, problems);
+        if features.is_empty() {
+            unsure.features.note(None);
+        }
         let source = definition.source.map(|source| file_source(&definition.name, source, problems));
         let view = FeatureView {
             name: Arc::clone(&name),
@@ -131,14 +168,15 @@ fn views(definitions: Vec<ViewDefinition>, entities: &ByName<Entity>, problems: 
             description: definition.description,
             tags: definition.tags,
         };
-        views.insert(name, Arc::new(view));
+        all_unsure.insert(Arc::clone(&name), unsure);
+        known.items.insert(name, Arc::new(view));
     }
-    views
+    (known, all_unsure)
 }
 
 fn features(view: &ViewDefinition, join_keys: &[JoinKey], problems: &Problems) -> Vec<Feature> {
     let name = &view.name.value;
-    if view.features.is_empty() {
+    if view.features.is_empty() && view.unread_features.is_empty() {
         problems.error(&view.name.at, format!("feature view '{name}' has no features"));
     }
     if view.features.len() > FEATURES_MAX {
@@ -185,7 +223,8 @@ fn file_source(view: &Located<String>, source: SourceDefinition, problems: &Prob
 
 fn services(
     definitions: Vec<ServiceDefinition>,
-    views: &ByName<Arc<FeatureView>>,
+    views: &Known<Arc<FeatureView>>,
+    unsure: &ByName<Unsure>,
     problems: &Problems,
 ) -> ByName<Arc<FeatureService>> {
     let mut names = Names::new("feature service", problems);
@@ -193,14 +232,14 @@ fn services(
     for definition in definitions {
         let Some(name) = names.add(&definition.name) else { continue };
         habit("feature service", &definition.name, problems);
-        if definition.projections.is_empty() {
+        if definition.projections.is_empty() && definition.unread_projections.is_empty() {
             problems.error(&definition.name.at, format!("feature service '{name}' selects nothing"));
         }
         let mut full_names = BTreeSet::new();
         let mut projections = Vec::new();
         for definition in definition.projections {
             let at = definition.view.at.clone();
-            let Some(projection) = projection(definition, views, problems) else { continue };
+            let Some(projection) = projection(definition, views, unsure, problems) else { continue };
             for feature in &projection.features {
                 if !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature))) {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
@@ -222,16 +261,21 @@ fn services(
 
 fn projection(
     definition: ProjectionDefinition,
-    views: &ByName<Arc<FeatureView>>,
+    views: &Known<Arc<FeatureView>>,
+    unsure: &ByName<Unsure>,
     problems: &Problems,
 ) -> Option<Projection> {
-    let view = lookup("feature view", &definition.view, views, problems)?;
+    let view = views.lookup(&definition.view, problems)?;
+    let unsure = unsure.get(&view.name);
     let mut features = Vec::new();
     match &definition.features {
         None => features.extend(view.features.iter().map(|feature| Arc::clone(&feature.name))),
         Some(selected) => {
             for feature in selected {
                 let Some(index) = view.feature_index(&feature.value) else {
+                    if unsure.is_some_and(|unsure| unsure.features.may_be(&feature.value)) {
+                        continue;
+                    }
                     let message = format!("feature view '{}' has no feature '{}'", view.name, feature.value);
                     let help = nearest(&feature.value, view.features.iter().map(|feature| &*feature.name));
                     problems.error_with_help(&feature.at, message, help);
@@ -244,6 +288,9 @@ fn projection(
     let mut join_key_map = BTreeMap::new();
     for (join_key, column) in definition.join_key_map {
         let Some(known) = view.join_keys.iter().find(|key| *key.name == join_key) else {
+            if unsure.is_some_and(|unsure| unsure.join_keys) {
+                continue;
+            }
             let message = format!("feature view '{}' has no join key '{join_key}'", view.name);
             problems.error_with_help(
                 &column.at,
@@ -261,14 +308,22 @@ fn projection(
     Some(Projection { view: Arc::clone(&view.name), features, alias, join_key_map })
 }
 
-/// Finds what a name means, or says that it means nothing.
-fn lookup<'m, T>(what: &str, name: &Located<String>, known: &'m ByName<T>, problems: &Problems) -> Option<&'m T> {
-    let found = known.get(name.value.as_str());
-    if found.is_none() {
-        let help = nearest(&name.value, known.keys().map(|name| &**name));
-        problems.error_with_help(&name.at, format!("there is no {what} '{}'", name.value), help);
+// === impl Known ===
+
+impl<T> Known<T> {
+    fn new(what: &'static str, unread: Unread) -> Self {
+        Self { what, items: BTreeMap::new(), unread }
     }
-    found
+
+    /// Finds what a name means, or says that it means nothing.
+    fn lookup(&self, name: &Located<String>, problems: &Problems) -> Option<&T> {
+        let found = self.items.get(name.value.as_str());
+        if found.is_none() && !self.unread.may_be(&name.value) {
+            let help = nearest(&name.value, self.items.keys().map(|name| &**name));
+            problems.error_with_help(&name.at, format!("there is no {} '{}'", self.what, name.value), help);
+        }
+        found
+    }
 }
 
 /// The names of one kind so far.

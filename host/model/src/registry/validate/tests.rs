@@ -133,6 +133,74 @@ feature_services:
 }
 
 #[test]
+fn a_mistake_is_told_once_and_not_again_of_everyone_who_mentions_what_is_wrong() {
+    let uses = "
+feature_views:
+  - {name: user_stats, entities: [customer], features: [{name: x, type: Int64}]}
+feature_services:
+  - name: svc_online
+    features: [customer_stats, 'pair_stats:ride_count', {view: user_stats, join_key_map: {customer_id: c}}]
+";
+    let good = "feature_views:
+  - {name: customer_stats, features: [{name: y, type: Int64}]}
+  - {name: pair_stats, features: [{name: ride_count, type: Int64}]}
+entities: [{name: customer, join_key: customer_id, type: String}]
+";
+    check(&[uses, good], expect![[""]]);
+    let broken = |good_words: &str, bad_words: &str, expected: Expect| {
+        let text = good.replace(good_words, bad_words);
+        assert_ne!(text, good);
+        check(&[uses, &text], expected);
+    };
+    broken("type: String", "type: Strin", expect!["1.yaml:4:58: error: unknown type 'Strin' (did you mean 'String'?)"]);
+    broken(
+        "type: String",
+        "type: Float64",
+        expect![
+            "1.yaml:4:58: error: entity 'customer': Float64 cannot be a key (keys are String, Int64, Int32, Bytes or UnixTimestamp)"
+        ],
+    );
+    broken(
+        "{name: customer,",
+        "{nam: customer,",
+        expect![[r#"
+        1.yaml:4:12: error: entity: 'name' is missing
+        1.yaml:4:13: error: entity: unknown key 'nam' (did you mean 'name'?)"#]],
+    );
+    broken(
+        "entities: [",
+        "entitys: [",
+        expect!["1.yaml:4:1: error: definitions: unknown key 'entitys' (did you mean 'entities'?)"],
+    );
+    broken(
+        "name: customer_stats",
+        "name: [customer_stats]",
+        expect!["1.yaml:2:12: error: feature view: 'name' has to be text, got a list"],
+    );
+    broken(
+        "{name: ride_count, type: Int64}",
+        "{name: ride_count, type: Int}",
+        expect!["1.yaml:3:60: error: unknown type 'Int' (did you mean 'Int64'?)"],
+    );
+    broken(
+        "[{name: ride_count, type: Int64}]",
+        "[]",
+        expect!["1.yaml:3:12: error: feature view 'pair_stats' has no features"],
+    );
+    broken(
+        "[{name: ride_count, type: Int64}]",
+        "{name: ride_count, type: Int64}",
+        expect!["1.yaml:3:34: error: feature view: 'features' has to be a list, got a mapping"],
+    );
+    broken(
+        "features: [{name: ride_count",
+        "feature: [{name: ride_count",
+        expect!["1.yaml:3:24: error: feature view: unknown key 'feature' (did you mean 'features'?)"],
+    );
+    broken("feature_views:", "feature_views: [", expect![[r#"1.yaml:2:3: error: "-" is only valid inside a block"#]]);
+}
+
+#[test]
 fn the_limits_on_features_and_names_hold() {
     let view = |count: usize| {
         let features: String = (0..count).map(|i| format!("      - {{name: f{i}, type: Int64}}\n")).collect();

@@ -1,0 +1,352 @@
+//! The command line at its edges: every command as its users call it, with exit codes and words.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::Stdio,
+};
+
+use expect_test::expect;
+use serde_json::{Value, json};
+
+use crate::{
+    binary::{Home, LARDER_YAML},
+    wire,
+};
+
+const GOOD: &str = "
+entities: [{name: user, join_key: user_id, type: Int64}]
+feature_views: [{name: user_stats, entities: [user], features: [{name: clicks, type: Int64}]}]
+feature_services: [{name: clicks_online, features: [user_stats]}]
+";
+
+/// What a user who asks for one expired value of the golden repository asks for.
+const EXPIRED: [&str; 3] = ["--feature", "expired_stats:stale_value", "customer_id=CUST_000123"];
+const PRESENT: [&str; 3] = ["--feature", "driver_stats:conv_rate", "driver_id=1001"];
+
+fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [command, more].concat()
+}
+
+/// A table as lines of cells, with ages that hang on the time of the run made alike.
+fn cells(table: &str) -> String {
+    let cell = |cell: &str| if cell.ends_with(" ago") { "AGE ago".to_owned() } else { cell.to_owned() };
+    let line = |line: &str| {
+        let cells = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
+        cells.map(cell).collect::<Vec<_>>().join(" | ")
+    };
+    table.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn check_tells_every_mistake_of_every_file_at_once_and_exits_3() {
+    let home = Home::with(GOOD);
+    home.write("features/more.yaml", "feature_views:\n  - name: late_stats\n    ttl: 5\n    features: []\n");
+    home.write(
+        "features/other.yaml",
+        "feature_services:\n  - {name: some_online, features: [user_stat, 'user_stats:click']}\n",
+    );
+    let checked = home.run(["check"]);
+    checked.assert_code(3);
+    assert_eq!(checked.out, "", "complaints go to standard error");
+    expect![[r#"
+        features/more.yaml:2:11: error: feature view 'late_stats' has no features
+        features/more.yaml:3:10: error: feature view: 'ttl' needs a unit (write for example 5s or 5d)
+        features/other.yaml:2:36: error: there is no feature view 'user_stat' (did you mean 'user_stats'?)
+        features/other.yaml:2:47: error: feature view 'user_stats' has no feature 'click' (did you mean 'clicks'?)
+    "#]]
+    .assert_eq(&checked.err);
+}
+
+#[test]
+fn check_of_good_files_counts_what_is_there_and_exits_0() {
+    let checked = Home::with(GOOD).run(["check"]);
+    checked.assert_code(0);
+    expect![[r#"
+        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right
+    "#]]
+    .assert_eq(&checked.out);
+    assert_eq!(checked.err, "");
+}
+
+#[test]
+fn check_warns_of_names_off_the_habit_and_exits_0() {
+    let checked =
+        Home::with(&GOOD.replace("clicks_online", "clicks").replace("user_stats", "userStats")).run(["check"]);
+    checked.assert_code(0);
+    expect![[r#"
+        features/all.yaml:3:24: warning: feature view 'userStats' is not named <domain>_<feature> (for example customer_behavior)
+        features/all.yaml:4:27: warning: feature service 'clicks' is not named <domain>_<feature> (for example customer_behavior)
+        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right
+    "#]].assert_eq(&checked.out);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_or_has_an_unknown_key_exits_3_and_says_where() {
+    let home = Home::with(GOOD);
+    for command in ["check", "serve", "sync", "list"] {
+        home.run([command, "--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
+        home.run([command, "--config", "features"]).assert_code(3).assert_complains(&["features", "directory"]);
+    }
+    let by_variable = home.larder(["check"]).env("LARDER_CONFIG", "elsewhere.yaml").output().unwrap();
+    assert_eq!(by_variable.status.code(), Some(3));
+    home.configure("serving: {tll: mark}\nlimits: 5\n");
+    let words = ["larder.yaml:5:", "unknown key 'tll' (known keys: ttl)", "larder.yaml:6:", "unknown key 'limits'"];
+    home.run(["serve"]).assert_code(3).assert_complains(&words);
+}
+
+#[test]
+fn sync_of_an_unknown_view_exits_1_with_the_nearest_name_and_syncs_the_others() {
+    let home = Home::golden();
+    let synced = home.run(["sync", "driver_stat", "pair_stats"]);
+    synced.assert_code(1).assert_complains(&["there is no feature view 'driver_stat' (did you mean 'driver_stats'?)"]);
+    assert!(synced.out.starts_with("pair_stats: 2 rows in "), "{}", synced.out);
+    home.run(["sync", "nope"]).assert_code(1).assert_complains(&["there is no feature view 'nope'"]);
+}
+
+#[test]
+fn sync_of_a_source_that_is_away_exits_1_and_names_the_file() {
+    let home = Home::golden();
+    fs::remove_file(home.path("data/pair_stats.parquet")).unwrap();
+    let synced = home.run(["sync"]);
+    synced.assert_code(1).assert_complains(&["pair_stats", "data/pair_stats.parquet", "1 of the feature views"]);
+    assert!(synced.out.contains("driver_stats: 3 rows in "), "{}", synced.out);
+}
+
+#[test]
+fn get_prints_a_table_per_row_and_a_row_that_is_not_there_is_no_error() {
+    let home = Home::golden_loaded();
+    let got = home.run(with(
+        &["get"],
+        &["-f", "driver_stats:conv_rate", "-f", "driver_stats:avg_daily_trips", "driver_id=1001,7"],
+    ));
+    got.assert_code(0);
+    expect![[r#"
+        FEATURE          VALUE   STATUS   EVENT TIME
+        driver_id        1001    PRESENT
+        conv_rate        0.6001  PRESENT  2026-11-23T08:13:10Z
+        avg_daily_trips  1001    PRESENT  2026-11-23T08:13:10Z
+
+        FEATURE          VALUE  STATUS     EVENT TIME
+        driver_id        7      PRESENT
+        conv_rate        null   NOT_FOUND
+        avg_daily_trips  null   NOT_FOUND
+    "#]]
+    .assert_eq(&got.out);
+    assert_eq!(got.err, "");
+}
+
+#[test]
+fn get_json_is_what_http_answers_with_a_host_and_without() {
+    let home = Home::golden_loaded();
+    let alone: Value = serde_json::from_str(&home.run(with(&["get", "--json"], &PRESENT)).assert_code(0).out).unwrap();
+    let (host, address) = home.serve();
+    let asked: Value = serde_json::from_str(&home.run(with(&["get", "--json"], &PRESENT)).assert_code(0).out).unwrap();
+    let body = json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } });
+    let http = wire::send(address, "POST", "/get-online-features", &[], body.to_string().as_bytes()).json();
+    assert_eq!(alone["results"][1], http["results"][1]);
+    assert_eq!(alone, asked, "through the admin socket");
+    host.stop(rustix::process::Signal::TERM);
+}
+
+#[test]
+fn get_of_what_is_not_defined_exits_1_and_says_what() {
+    let home = Home::golden_loaded();
+    let wrong = |args: &[&str], words: &str| {
+        home.run(with(&["get"], args)).assert_code(1).assert_complains(&[words]);
+    };
+    wrong(
+        &["--service", "fs_nope", "driver_id=1"],
+        "Feature service fs_nope does not exist in project churn_prediction",
+    );
+    wrong(&["--feature", "nope_stats:x", "driver_id=1"], "nope_stats");
+    wrong(&["--feature", "driver_stats:conv_rate", "rider_id=1"], "Missing join key values for keys");
+    wrong(&["--feature", "driver_stats:conv_rate", "driver_id=abc"], "'abc'");
+}
+
+#[test]
+fn words_that_make_no_sense_together_exit_2() {
+    let home = Home::golden();
+    for words in [
+        &["get"][..],
+        &["get", "driver_id=1"],
+        &["get", "--service", "fs_basic", "--feature", "a:b"],
+        &["get", "--feature", "driver_stats:conv_rate", "1001"],
+        &["get", "--feature", "driver_stats:conv_rate", "driver_id=1", "driver_id=2"],
+        &["verify"],
+        &["sync", "--from", "2026-02-01", "--to", "2026-01-01"],
+        &["sync", "--from", "yesterday"],
+        &["serve", "--listen", "nowhere"],
+        &["serve", "--port", "1"],
+        &["demo", "--customers", "0"],
+        &["list", "--nope"],
+        &["check", "one", "two"],
+        &["init"],
+        &["nope"],
+        &[],
+    ] {
+        let ended = home.run(words.iter().copied());
+        ended.assert_code(2);
+        assert!(ended.out.is_empty() && !ended.err.is_empty(), "{words:?}: {}", ended.out);
+    }
+}
+
+#[test]
+fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
+    let home = Home::golden_loaded();
+    let listed = home.run(["list", "--features"]);
+    listed.assert_code(0);
+    assert!(!listed.out.contains('\u{1b}'), "colours are for terminals");
+    expect![[r#"
+        project churn_prediction
+
+        FEATURE VIEW | KEYS | FEATURES | ROWS | SYNCED | NEWEST EVENT | TTL | SOURCE | TAGS
+        customer_stats | customer_id | 17 | 3 | AGE ago | AGE ago | 24h | data/customer_stats.parquet
+        driver_stats | driver_id | 2 | 3 | AGE ago | AGE ago | - | data/driver_stats.parquet
+        expired_stats | customer_id | 1 | 1 | AGE ago | AGE ago | 60m | data/expired_stats.parquet
+        global_stats | __dummy_id | 1 | 1 | AGE ago | AGE ago | 30d | data/global_stats.parquet
+        mapped_stats | customer_id | 2 | 1 | AGE ago | AGE ago | 30d | data/mapped_stats.parquet
+        pair_stats | customer_id,driver_id | 1 | 2 | AGE ago | AGE ago | 30d | data/pair_stats.parquet
+
+        FEATURE SERVICE | FEATURES | TAGS | DESCRIPTION
+        fs_alias | 2
+        fs_basic | 5
+        fs_precompute | 2
+
+        FEATURE | TYPE | TAGS | DESCRIPTION
+        customer_stats:txn_count | Int64
+        customer_stats:small_int | Int32
+        customer_stats:avg_amount | Float32
+        customer_stats:balance | Float64
+        customer_stats:is_active | Bool
+        customer_stats:segment | String
+        customer_stats:raw_blob | Bytes
+        customer_stats:last_login | UnixTimestamp
+        customer_stats:tags | Array(String)
+        customer_stats:recent_ids | Array(Int64)
+        customer_stats:embedding | Array(Float32)
+        customer_stats:scores | Array(Float64)
+        customer_stats:flags | Array(Bool)
+        customer_stats:blobs | Array(Bytes)
+        customer_stats:login_times | Array(UnixTimestamp)
+        customer_stats:profile_json | Json
+        customer_stats:device_uuid | Uuid
+        driver_stats:conv_rate | Float64
+        driver_stats:avg_daily_trips | Int64
+        expired_stats:stale_value | Int64
+        global_stats:global_mean | Float64
+        mapped_stats:mapped_value | Int64
+        mapped_stats:segment | String
+        pair_stats:rides | Int64"#]]
+    .assert_eq(&cells(&listed.out));
+
+    let json: Value = serde_json::from_str(&home.run(["list", "--json"]).assert_code(0).out).unwrap();
+    assert_eq!(json["feature_views"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn list_into_a_pipe_that_nobody_reads_is_no_error() {
+    let home = Home::golden_loaded();
+    let mut child = home.larder(["list"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_null() {
+    let home = Home::golden_loaded();
+    let verified = home.run(with(&["verify"], &PRESENT));
+    assert_eq!(verified.assert_code(0).out, "nothing is missing or expired in 1 value\n");
+
+    let missing = home.run(["verify", "--feature", "driver_stats:conv_rate", "driver_id=1001,7"]);
+    missing.assert_code(1).assert_complains(&["of 2 values 1 is missing or expired"]);
+    assert_eq!(missing.out, "row 2: conv_rate is missing\n");
+
+    let expired = home.run(with(&["verify"], &EXPIRED));
+    expired.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
+    assert_eq!(expired.out, "row 1: stale_value is older than its ttl\n");
+
+    // An old row with a null in it, of a Larder that does not mind its age.
+    home.configure("serving: {ttl: ignore}\n");
+    let null = ["--feature", "customer_stats:segment", "customer_id=CUST_000125"];
+    home.run(with(&["verify"], &null)).assert_code(0);
+    assert_eq!(home.run(with(&["verify", "--no-nulls"], &null)).assert_code(1).out, "row 1: segment is null\n");
+}
+
+#[test]
+fn init_writes_what_check_passes_and_overwrites_nothing() {
+    let home = Home::empty();
+    let made = home.run(["init", "new dir"]);
+    made.assert_code(0);
+    // What is said to be typed next can be typed.
+    assert!(made.out.contains("larder serve --config 'new dir/larder.yaml'"), "{}", made.out);
+    home.run(["check", "--config", "new dir/larder.yaml"]).assert_code(0);
+
+    home.write("new dir/larder.yaml", LARDER_YAML);
+    home.run(["init", "new dir"]).assert_code(1).assert_complains(&["new dir/larder.yaml is there already"]);
+    assert_eq!(fs::read_to_string(home.path("new dir/larder.yaml")).unwrap(), LARDER_YAML);
+
+    home.write("half/features/churn.yaml", GOOD);
+    home.run(["init", "half"]).assert_code(1).assert_complains(&["churn.yaml is there already; nothing was written"]);
+    assert!(!home.path("half/larder.yaml").try_exists().unwrap());
+}
+
+#[test]
+fn every_command_tells_its_flags_and_the_exit_codes() {
+    let home = Home::empty();
+    let lookup = ["--config", "--service", "--feature", "--full-feature-names", "KEY=VALUE"];
+    let flags: [(&str, &[&str]); 8] = [
+        ("serve", &["--config", "--listen"]),
+        ("demo", &["--dir", "--listen", "--customers"]),
+        ("check", &["--config", "LARDER_CONFIG"]),
+        ("sync", &["--config", "--full", "--from", "--to", "[VIEW]..."]),
+        ("get", &[&lookup[..], &["--json"]].concat()),
+        ("list", &["--config", "--features", "--json"]),
+        ("verify", &[&lookup[..], &["--no-nulls"]].concat()),
+        ("init", &["<DIR>"]),
+    ];
+    let all = home.run(["--help"]);
+    for (command, flags) in flags {
+        assert!(all.assert_code(0).out.contains(&format!("\n  {command} ")), "{}", all.out);
+        let help = home.run([command, "--help"]);
+        for words in flags.iter().chain(&["Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration"]) {
+            assert!(help.assert_code(0).out.contains(words), "{command}: no {words} in\n{}", help.out);
+        }
+    }
+}
+
+#[test]
+fn a_data_dir_that_cannot_be_one_exits_4_and_is_named() {
+    let home = Home::golden();
+    home.write("taken", "a file");
+    for dir in ["taken", "taken/below", "/proc/nowhere"] {
+        home.write("larder.yaml", &format!("{LARDER_YAML}store: {{data_dir: {dir}}}\nadmin: {{socket: admin.sock}}\n"));
+        for command in ["serve", "sync", "list"] {
+            home.run([command]).assert_code(4).assert_complains(&["cannot create", dir]);
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_read_only_exits_4_and_is_named() {
+    let home = Home::golden_loaded();
+    let allow = |path: &str, mode| fs::set_permissions(home.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    allow("", 0o755);
+    allow("data/store", 0o555);
+    allow("data/store/online.redb", 0o444);
+    // Permissions mean nothing to root, so somebody else has to try, who may not even reach where the program lies.
+    let program = home.path("larder");
+    let original = env!("CARGO_BIN_EXE_larder");
+    fs::hard_link(original, &program).or_else(|_| fs::copy(original, &program).map(|_| ())).unwrap();
+    let mut command = home.call(&program, ["list"]);
+    if rustix::process::getuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("cannot open data/store/online.redb: Permission denied"), "{err}");
+    // The directory can be emptied again.
+    allow("data/store", 0o755);
+}

@@ -1,0 +1,293 @@
+//! A running host as its operator meets it: signals, a second host beside it, the demo.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    binary::{Home, LARDER_YAML, Running},
+    fixture::eventually,
+    generations::{Generations, VIEWS, is_read_whole, rows_at, rows_of},
+    wire::{self, Underway},
+};
+
+/// Well within the 20 s after which a host drops what is under way.
+const SOON: Duration = Duration::from_secs(10);
+
+const CLIENTS: usize = 4;
+
+fn lookup() -> String {
+    json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string()
+}
+
+fn get(address: SocketAddr, path: &str) -> wire::Answer {
+    wire::send(address, "GET", path, &[], b"")
+}
+
+/// Stops a host, and expects that it takes no time worth mentioning.
+#[track_caller]
+fn stop_soon(host: Running) -> String {
+    let started = Instant::now();
+    let said = host.stop(Signal::TERM);
+    assert!(started.elapsed() < SOON, "stopping took {:?}:\n{said}", started.elapsed());
+    assert!(!said.contains("before every request was answered"), "{said}");
+    said
+}
+
+/// Asks over one connection, again and again, until the server closes it between two answers.
+fn hammer(address: SocketAddr, answered: &AtomicUsize) {
+    let body = lookup();
+    let length = body.len();
+    let ask = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut stream = wire::connect(address);
+    while stream.write_all(ask.as_bytes()).is_ok() {
+        // It may close while it is idle, as far as it knows; but what it begins to answer it answers whole and well.
+        let Some(answer) = wire::read_answer(&mut stream) else { return };
+        assert_eq!(answer.column("conv_rate")["values"], json!([0.6001]));
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn sigterm_under_load_ends_well_and_breaks_off_no_answer() {
+    let home = Home::golden_loaded();
+    for _ in 0..5 {
+        let (host, address) = home.serve();
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| hammer(address, &answered));
+            }
+            eventually("the clients are at it", || answered.load(Ordering::Relaxed) > 20 * CLIENTS);
+            stop_soon(host);
+        });
+        assert!(TcpStream::connect(address).is_err());
+    }
+}
+
+#[test]
+fn sigterm_answers_a_request_that_is_under_way() {
+    let home = Home::golden_loaded();
+    let (mut host, address) = home.serve();
+    let request = Underway::begin(address, lookup().as_bytes());
+    // What came before keeps nobody waiting: a connection between two requests, and one that has not asked yet.
+    let mut idle = wire::connect(address);
+    idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert_eq!(wire::read_answer(&mut idle).unwrap().status, 200);
+    host.signal(Signal::TERM);
+    eventually("it listens no more", || TcpStream::connect(address).is_err());
+    assert_eq!(request.end().column("conv_rate")["values"], json!([0.6001]));
+    assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "closed");
+    let (code, said) = host.end();
+    assert!(code == Some(0) && !said.contains("before every request was answered"), "{code:?}: {said}");
+}
+
+#[test]
+fn a_connection_that_never_asked_does_not_hold_up_the_end() {
+    let home = Home::golden_loaded();
+    let (host, address) = home.serve();
+    let silent = wire::connect(address);
+    // Connections are taken in the order in which they come: the silent one was taken before this one was answered.
+    assert_eq!(get(address, "/health").status, 200);
+    stop_soon(host);
+    drop(silent);
+}
+
+#[test]
+fn a_second_signal_hurries_a_host_that_waits_for_a_client() {
+    let home = Home::golden_loaded();
+    let (mut host, address) = home.serve();
+    let _unfinished = Underway::begin(address, lookup().as_bytes());
+    host.signal(Signal::TERM);
+    eventually("it listens no more", || TcpStream::connect(address).is_err());
+    assert!(!host.has_ended(), "it waits");
+    host.signal(Signal::INT);
+    let started = Instant::now();
+    let (code, said) = host.end();
+    assert!(started.elapsed() < SOON && code == Some(0), "{code:?}: {said}");
+    assert!(said.contains("stopped before every request was answered"), "{said}");
+}
+
+#[test]
+fn what_is_not_done_after_the_drain_timeout_is_dropped() {
+    let home = Home::golden_loaded();
+    home.write("larder.yaml", &LARDER_YAML.replace("workers: 2", "workers: 2, limits: {drain_timeout: 100ms}"));
+    let (host, address) = home.serve();
+    let mut unfinished = Underway::begin(address, lookup().as_bytes());
+    let said = host.stop(Signal::TERM);
+    assert!(said.contains("stopped before every request was answered"), "{said}");
+    assert!(unfinished.is_closed());
+}
+
+#[test]
+fn sigterm_during_a_sync_ends_it_at_a_commit() {
+    let world = Generations::new();
+    world.write(1);
+    let (host, address) = world.home.serve();
+    let rows = || {
+        let catalog = get(address, "/v1/catalog").json();
+        catalog["feature_views"].as_array().unwrap().iter().map(|view| view["rows"].as_u64().unwrap()).sum::<u64>()
+    };
+    eventually("a sync is under way", || rows() > 0);
+    stop_soon(host);
+
+    let stored = world.stored(&world.open());
+    assert!(stored[0].rows == rows_at(VIEWS[0], 1, &stored[0].read), "at {:?}", stored[0].read);
+    assert!(!is_read_whole(VIEWS[1], &stored[1].read), "the sync went on to its end: {:?}", stored[1].read);
+    world.home.run(["sync"]).assert_code(0);
+    let stored = world.stored(&world.open());
+    assert!(VIEWS.iter().zip(&stored).all(|(view, stored)| stored.rows == rows_of(view, 1)));
+}
+
+#[test]
+fn a_sync_that_a_stopping_host_ends_fails_with_a_reason() {
+    let world = Generations::new();
+    world.home.configure("reload: {every: 0}\n");
+    world.write(1);
+    let (host, address) = world.home.serve();
+    eventually("all is loaded", || get(address, "/ready").status == 200);
+    world.write(2);
+    let mut sync = world.home.start(["sync"]);
+    // Views are synced in order, and told when they are done: the second one is under way now.
+    sync.until("account_stats: ");
+    stop_soon(host);
+    let (code, said) = sync.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("balance_stats") && said.contains("stop"), "{said}");
+}
+
+#[test]
+fn a_second_host_on_the_same_data_dir_exits_4_and_the_first_one_goes_on() {
+    let home = Home::golden_loaded();
+    let (host, address) = home.serve();
+    let second = home.run(["serve"]);
+    second.assert_code(4).assert_complains(&["data/store/online.redb is in use by another Larder"]);
+    assert_eq!(get(address, "/ready").status, 200);
+    let asked = home.run(["get", "--feature", "driver_stats:conv_rate", "driver_id=1001"]);
+    asked.assert_code(0);
+    stop_soon(host);
+}
+
+#[test]
+fn an_address_that_is_taken_exits_1_and_the_setting_is_named() {
+    let home = Home::golden();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = home.run(["serve", "--listen", &address]);
+    serve.assert_code(1).assert_complains(&["server: listen: cannot listen on", &address, "in use"]);
+    let config = LARDER_YAML.replace("metrics: {listen: off}", &format!("metrics: {{listen: '{address}'}}"));
+    home.write("larder.yaml", &config);
+    let serve = home.run(["serve"]);
+    serve.assert_code(1).assert_complains(&["metrics: listen: cannot listen on", &address, "in use"]);
+}
+
+#[test]
+fn head_and_metrics_are_answered_on_the_metrics_port() {
+    let home = Home::golden_loaded();
+    home.write("larder.yaml", &LARDER_YAML.replace("listen: off", "listen: '127.0.0.1:0'"));
+    let mut host = home.start(["serve"]);
+    let line = host.until("serving listen=");
+    let address = line.split("metrics=").nth(1).unwrap().split(' ').next().unwrap().trim_matches('"').parse().unwrap();
+    let head = wire::send(address, "HEAD", "/metrics", &[], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert!(get(address, "/metrics").text().contains("larder_build_info{"));
+    stop_soon(host);
+}
+
+/// A demo in a directory of its own, its lines up to the last, and the word after `words` in one of them.
+struct Demo {
+    home: Home,
+    running: Running,
+    said: Vec<String>,
+}
+
+impl Demo {
+    fn start(metrics: &str) -> Self {
+        let home = Home::empty();
+        let mut command = home.larder(["demo", "--customers", "200", "--listen", "127.0.0.1:0"]);
+        let mut running = Running::new(command.env("LARDER_METRICS_LISTEN", metrics).spawn().unwrap());
+        running.until("Ctrl-C stops.");
+        let said = running.heard().to_vec();
+        Self { home, running, said }
+    }
+
+    #[track_caller]
+    fn line(&self, words: &str) -> &str {
+        self.said.iter().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no '{words}' in {:?}", self.said))
+    }
+
+    fn metrics(&self) -> SocketAddr {
+        let url = self.line("/metrics").split("http://").nth(1).unwrap();
+        url.split('/').next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
+    let demo = Demo::start("127.0.0.1:0");
+    assert!(demo.line("made up").starts_with("made up 200 customers in demo/data"));
+    demo.line("churn_prediction_online");
+    demo.line("us median");
+
+    // What is printed is typed, where the demo was called.
+    let typed = demo.line(" get --config ").trim();
+    let output = Command::new("sh").args(["-c", typed]).current_dir(demo.home.path("")).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && out.contains("CUST_000123"), "{typed}: {out}");
+
+    let curl = demo.line("/get-online-features");
+    let address = curl.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let body = curl.split('\'').nth(1).unwrap();
+    let answer = wire::send(address, "POST", "/get-online-features", &[], body.as_bytes());
+    assert_eq!(answer.column("tenure_months")["statuses"], json!(["PRESENT"]));
+
+    let said = demo.running.stop(Signal::INT);
+    assert!(said.contains("goes on with the same data"), "{said}");
+}
+
+#[test]
+fn a_demo_counts_only_the_lookups_that_somebody_asked_for() {
+    let demo = Demo::start("127.0.0.1:0");
+    let count = |name: &str| {
+        let text = get(demo.metrics(), "/metrics").text();
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    for name in ["larder_online_requests_total", "larder_rows_served_total", "larder_hot_cache_requests_total"] {
+        assert_eq!(count(name), 0.0, "{name}");
+    }
+    assert_eq!(count("larder_sync_rows_total"), 600.0, "loading is shown");
+}
+
+#[test]
+fn a_demo_whose_metrics_port_is_taken_finds_another_one_and_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let demo = Demo::start(&address.to_string());
+    assert!(demo.line("is taken").contains(&address.to_string()));
+    assert_ne!(demo.metrics(), address);
+    assert!(get(demo.metrics(), "/metrics").text().contains("larder_build_info{"));
+}
+
+#[test]
+fn a_second_demo_in_the_same_directory_goes_on_with_the_same_data() {
+    let Demo { home, running, .. } = Demo::start("off");
+    running.stop(Signal::INT);
+    let written = fs::metadata(home.path("demo/data/customer_features.parquet")).unwrap().modified().unwrap();
+    let mut command = home.larder(["demo", "--customers", "200", "--listen", "127.0.0.1:0"]);
+    let mut running = Running::new(command.env("LARDER_METRICS_LISTEN", "off").spawn().unwrap());
+    running.until("up to date");
+    running.until("Ctrl-C stops.");
+    running.stop(Signal::INT);
+    let now = fs::metadata(home.path("demo/data/customer_features.parquet")).unwrap().modified().unwrap();
+    assert_eq!(now, written);
+}
