@@ -52,9 +52,14 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
 fn view(view: &Value) -> Vec<String> {
     let age =
         |part: &str| view[part].as_i64().map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::age(age)));
+    // Without entities the only key is one that nobody has to give.
+    let keys = match items(&view["entities"]) {
+        [] => "-".to_owned(),
+        _ => items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
+    };
     vec![
         text(&view["name"]),
-        items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
+        keys,
         items(&view["features"]).len().to_string(),
         output::thousands(view["rows"].as_u64().unwrap_or(0)),
         age("last_success_age_seconds"),

@@ -33,7 +33,7 @@ use crate::{binary::Home, fixture::RECORDED_AT};
 /// Rows of each file of the upserted view.
 const FILES: [u64; 11] = [300, 300, 300, 300, 300, 17_000, 300, 300, 300, 300, 300];
 /// And of the replaced view, whose positions mean nothing before the end.
-const REPLACED_FILES: [u64; 24] = [300; 24];
+const REPLACED_FILES: [u64; 14] = [300; 14];
 /// Accounts that any generation can have.
 const ACCOUNTS: usize = 20_000;
 /// In every other generation the accounts of the replaced view begin here: some come, some go.
