@@ -173,7 +173,9 @@ fn words_that_make_no_sense_together_exit_2() {
         &["get", "--service", "fs_basic", "--feature", "a:b"],
         &["get", "--feature", "driver_stats:conv_rate", "1001"],
         &["get", "--feature", "driver_stats:conv_rate", "driver_id=1", "driver_id=2"],
-        &["verify"],
+        &["verify", "driver_id=1"],
+        &["verify", "--sample", "0"],
+        &["verify", "--feature", "conv_rate"],
         &["sync", "--from", "2026-02-01", "--to", "2026-01-01"],
         &["sync", "--from", "yesterday"],
         &["serve", "--listen", "nowhere"],
@@ -261,17 +263,50 @@ fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_nu
 
     let missing = home.run(["verify", "--feature", "driver_stats:conv_rate", "driver_id=1001,7"]);
     missing.assert_code(1).assert_complains(&["of 2 values 1 is missing or expired"]);
-    assert_eq!(missing.out, "row 2: conv_rate is missing\n");
+    assert_eq!(missing.out, "driver_id=7: conv_rate is missing\n");
 
     let expired = home.run(with(&["verify"], &EXPIRED));
     expired.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
-    assert_eq!(expired.out, "row 1: stale_value is older than its ttl\n");
+    assert_eq!(expired.out, "customer_id=CUST_000123: stale_value is older than its ttl\n");
 
     // An old row with a null in it, of a Larder that does not mind its age.
     home.configure("serving: {ttl: ignore}\n");
     let null = ["--feature", "customer_stats:segment", "customer_id=CUST_000125"];
     home.run(with(&["verify"], &null)).assert_code(0);
-    assert_eq!(home.run(with(&["verify", "--no-nulls"], &null)).assert_code(1).out, "row 1: segment is null\n");
+    assert_eq!(
+        home.run(with(&["verify", "--no-nulls"], &null)).assert_code(1).out,
+        "customer_id=CUST_000125: segment is null\n"
+    );
+}
+
+#[test]
+fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
+    let home = Home::golden();
+    home.run(["sync", "pair_stats", "global_stats"]).assert_code(0);
+    let verified = home.run(["verify", "--feature", "pair_stats:rides", "--feature", "global_stats:global_mean"]);
+    let out = &verified.assert_code(0).out;
+    assert!(out.contains("global_stats: 1 entity of its source\n"), "{out}");
+    assert!(out.contains("nothing is missing or expired in "), "{out}");
+
+    let missing = home.run(["verify", "--sample", "1", "--feature", "driver_stats:conv_rate"]);
+    missing.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
+    assert!(missing.out.contains("driver_stats driver_id="), "{}", missing.out);
+
+    // Without words it is about every view.
+    home.run(["sync"]).assert_code(0);
+    let all = home.run(["verify"]);
+    all.assert_code(1).assert_complains(&["is missing or expired"]);
+    assert!(
+        all.out.contains("expired_stats customer_id=CUST_000123: stale_value is older than its ttl"),
+        "{}",
+        all.out
+    );
+    assert!(!all.out.contains("is missing"), "{}", all.out);
+
+    home.run(["verify", "--service", "fs_basi"]).assert_code(1).assert_complains(&["did you mean 'fs_basic'?"]);
+    home.run(["verify", "--feature", "driver_stat:x"])
+        .assert_code(1)
+        .assert_complains(&["did you mean 'driver_stats'?"]);
 }
 
 #[test]

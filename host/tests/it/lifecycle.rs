@@ -1,8 +1,7 @@
 //! Start, sync, reload and stop.
 
 use std::{
-    fs,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
