@@ -27,6 +27,7 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{Batches, Source, SourceBatch, SourceError, Wanted, WantedColumn};
+use crate::telemetry::panic_words;
 
 /// The Parquet files of one view.
 #[derive(Debug)]
@@ -359,11 +360,7 @@ fn guarded<T, E: Into<ReadFailure>>(read: impl FnOnce() -> Result<T, E>) -> Resu
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.into().0),
-        Err(panic) => {
-            let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-            Err(format!("the reader gave up: {words}"))
-        }
+        Err(panic) => Err(format!("the reader gave up: {}", panic_words(&*panic))),
     }
 }
 

@@ -50,6 +50,15 @@ impl Setup {
         setup
     }
 
+    /// An empty repository with these definitions.
+    pub(crate) fn with(definitions: &str) -> Self {
+        let setup = Self::empty();
+        fs::create_dir_all(setup.path("features")).unwrap();
+        fs::create_dir_all(setup.path("data")).unwrap();
+        fs::write(setup.path("features/defined.yaml"), definitions).unwrap();
+        setup
+    }
+
     fn empty() -> Self {
         let config = "project: churn_prediction\nfeatures: [features/*.yaml]\n".to_owned();
         Self { dir: TempDir::new().unwrap(), limits: HttpLimits::default(), hot_bytes: None, config, wait: true }

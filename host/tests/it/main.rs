@@ -16,6 +16,7 @@ mod golden;
 mod http;
 mod kill;
 mod lifecycle;
+mod parquet;
 mod process;
 mod security;
 mod wire;

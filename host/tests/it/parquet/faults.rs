@@ -1,0 +1,169 @@
+//! Files that cannot be read, or do not hold what the view wants.
+
+use std::{fs, os::unix::fs::symlink};
+
+use arrow::array::{Float64Array, StringArray};
+
+use super::*;
+
+/// Three rows that would all be new, beside what a test breaks.
+fn fresh() -> Columns {
+    stats(&[(1, 10, 0.9), (2, 10, 0.9), (3, 10, 0.9)])
+}
+
+#[test]
+fn a_file_that_was_cut_off_anywhere_is_refused() {
+    let setup = Setup::with("");
+    write(&setup.path(FILE), &fresh());
+    let whole = fs::read(setup.path(FILE)).unwrap();
+    for len in [0, 1, 4, 8, 12, whole.len() / 4, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+        assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
+            fs::write(setup.path(FILE), &whole[..len]).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_no_parquet_is_refused() {
+    for bytes in [&b"driver_id,rate\n1,0.5\n"[..], b"PAR1", b"PAR1PAR1", b"PAR1\xff\xff\xff\xff\xff\xff\xff\x7fPAR1"] {
+        assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
+            fs::write(setup.path(FILE), bytes).unwrap();
+        });
+    }
+}
+
+#[test]
+fn pages_of_garbage_are_refused_and_no_row_of_the_file_is_taken() {
+    assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
+        write(&setup.path(FILE), &fresh());
+        let mut bytes = fs::read(setup.path(FILE)).unwrap();
+        // Behind the magic number the pages begin; the footer at the end stays whole.
+        bytes[4..200].fill(0xa5);
+        fs::write(setup.path(FILE), bytes).unwrap();
+    });
+}
+
+#[test]
+fn one_broken_file_of_a_directory_is_named_and_keeps_all_of_them_out() {
+    assert_refused(&["part-1.parquet is not a readable Parquet file"], |setup| {
+        write(&setup.path(FILE), &fresh());
+        fs::write(setup.path("data/stats/part-1.parquet"), "PAR1").unwrap();
+    });
+}
+
+#[test]
+fn a_lost_column_is_named_with_what_was_probably_meant() {
+    assert_refused(&["part-0.parquet has no column 'rate' (did you mean 'rates'?)"], |setup| {
+        let renamed = fresh().into_iter().map(|(name, array)| (if name == "rate" { "rates" } else { name }, array));
+        write(&setup.path(FILE), &renamed.collect());
+    });
+    for column in ["driver_id", "event_timestamp", "created", "trips"] {
+        assert_refused(&[&format!("part-0.parquet has no column '{column}'")], |setup| {
+            write(&setup.path(FILE), &without(fresh(), column));
+        });
+    }
+}
+
+#[test]
+fn a_column_that_changed_its_type_is_named_with_both_types() {
+    let words = ["part-0.parquet, column 'rate'", "the column is Utf8, the definition says Float64"];
+    assert_refused(&words, |setup| {
+        let text = Arc::new(StringArray::from(vec!["0.9"; 3]));
+        write(&setup.path(FILE), &replaced(fresh(), "rate", text));
+    });
+    assert_refused(&["part-0.parquet, column 'driver_id'", "the column is Utf8, the definition says Int64"], |setup| {
+        let text = Arc::new(StringArray::from(vec!["1", "2", "3"]));
+        write(&setup.path(FILE), &replaced(fresh(), "driver_id", text));
+    });
+}
+
+#[test]
+fn event_times_that_are_numbers_are_refused() {
+    let words = ["part-0.parquet, column 'event_timestamp'", "has to be a timestamp or a date"];
+    assert_refused(&words, |setup| {
+        let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT; 3]));
+        write(&setup.path(FILE), &replaced(fresh(), "event_timestamp", numbers));
+    });
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_type_is_told() {
+    assert_refused(&["part-0.parquet, column 'trips'", "3000000000", "Int32"], |setup| {
+        let large = Arc::new(Int64Array::from(vec![1, 3_000_000_000, 1]));
+        write(&setup.path(FILE), &replaced(fresh(), "trips", large));
+    });
+    assert_refused(&["part-0.parquet, column 'trips'", "1.5, which is no whole number"], |setup| {
+        let fractions = Arc::new(Float64Array::from(vec![1.0, 1.5, 1.0]));
+        write(&setup.path(FILE), &replaced(fresh(), "trips", fractions));
+    });
+}
+
+#[test]
+fn a_source_that_is_not_there_is_named() {
+    assert_refused(&["cannot read", "No such file or directory"], |setup| {
+        fs::remove_dir_all(setup.path("data/stats")).unwrap();
+    });
+    assert_refused(&["cannot read", "part-0.parquet", "No such file or directory"], |setup| {
+        fs::remove_file(setup.path(FILE)).unwrap();
+        symlink("nowhere", setup.path(FILE)).unwrap();
+    });
+}
+
+#[test]
+fn a_source_without_a_row_has_no_data() {
+    assert_refused(&["No data found in source"], |setup| write(&setup.path(FILE), &stats(&[])));
+    assert_refused(&["No data found in source", "the directory has no *.parquet file"], |setup| {
+        fs::remove_file(setup.path(FILE)).unwrap();
+        fs::write(setup.path("data/stats/_SUCCESS"), "").unwrap();
+        fs::write(setup.path("data/stats/.hidden.parquet"), "").unwrap();
+        fs::write(setup.path("data/stats/README.md"), "").unwrap();
+    });
+}
+
+#[test]
+fn a_replacing_load_that_fails_changes_nothing() {
+    let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
+    // The bad value comes after rows that a load has written by then.
+    assert_refused_with(&replacing, &["part-1.parquet, column 'trips'"], |setup| {
+        write(&setup.path(FILE), &stats(&[(3, 10, 0.9)]));
+        let large = Arc::new(Int64Array::from(vec![3_000_000_000]));
+        write(&setup.path("data/stats/part-1.parquet"), &replaced(stats(&[(4, 10, 0.9)]), "trips", large));
+    });
+}
+
+#[test]
+fn rows_without_key_or_event_time_are_left_out_counted_and_told() {
+    let fixture = good().start();
+    let rows = stats(&[(1, 10, 0.5), (2, 10, 0.5), (3, 10, 0.5), (4, 10, 0.5)]);
+    let keys = Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(4)]));
+    let times = times([Some(10), Some(10), None, Some(10)].into_iter());
+    write(&fixture.path(FILE), &replaced(replaced(rows, "driver_id", keys), "event_timestamp", times));
+
+    let synced = sync_all(&fixture);
+    let report = synced.report("stats");
+    assert_eq!((report.skipped.null_key, report.skipped.null_event_time, report.applied.changed()), (1, 1, 2));
+    let example = report.skipped.example.as_deref().unwrap();
+    assert!(example.ends_with("data/stats/part-0.parquet, row 1: the key is null"), "{example}");
+    assert_eq!(rates(&fixture, &[1, 2, 3, 4]), json!([0.5, 0.2, null, 0.5]));
+}
+
+#[test]
+fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
+    let fixture = good().start();
+    let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
+    // Driver 1: the event time decides. Driver 2: the created time does. Driver 3: the later row does, on a full tie.
+    let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
+    write(&fixture.path(FILE), &replaced(rows, "created", created));
+    assert_eq!(sync_all(&fixture).failures, []);
+    assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.5, 0.6, 0.1]));
+
+    write(&fixture.path(FILE), &stats(&[(4, 10, 0.1), (4, 10, 0.2)]));
+    assert_eq!(sync_all(&fixture).failures, []);
+    assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two that tie");
+
+    // Rows that are older than what is there change nothing, also from another file.
+    write(&fixture.path("data/stats/part-1.parquet"), &stats(&[(1, 1_000, 0.0), (4, 1_000, 0.0)]));
+    let synced = sync_all(&fixture);
+    assert_eq!(synced.report("stats").applied.stale, 2);
+    assert_eq!(rates(&fixture, &[1, 4]), json!([0.5, 0.2]));
+}
