@@ -2,7 +2,8 @@
 //!
 //! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
 //! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by a coarse timer that hyper asks, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's here.
+//! by hyper's timer in `timer`, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's
+//! here.
 
 use std::{
     convert::Infallible,
