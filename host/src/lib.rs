@@ -3,6 +3,7 @@
 //! The rooms, from the ground up; each uses only those on floors below it (`host/ARCHITECTURE.md`).
 
 pub mod clock;
+pub mod plugin;
 pub mod source;
 pub mod store;
 pub mod sync;

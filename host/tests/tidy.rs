@@ -9,12 +9,13 @@ use std::{
 };
 
 /// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("clock", 1),
     ("telemetry", 1),
     ("store", 2),
     ("source", 2),
     ("sync", 3),
+    ("plugin", 3),
     ("serving", 4),
     ("http", 5),
     ("config", 6),
@@ -126,6 +127,7 @@ fn only_its_own_room_knows_a_library() {
     let rules: [(&str, &[&str]); 9] = [
         ("redb::", &["store"]),
         ("moka::", &["store"]),
+        ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),
         ("arrow::", &["source", "sync", "cli"]),
         ("serde_json::", &["http", "cli", "store", "source"]),

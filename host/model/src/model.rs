@@ -1,6 +1,7 @@
 //! The vocabulary: what a feature store's words mean here. No bytes, no files, no clock.
 
 mod definition;
+mod derived;
 mod feast_value;
 mod time;
 mod value;
@@ -11,6 +12,7 @@ pub use self::{
         Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection, Tags,
         WriteMode,
     },
+    derived::{DerivedInput, DerivedView, InputSource, OnError},
     feast_value::{
         BoolList, BytesList, DoubleList, FeastMap, FeastMapList, FeastValue, FloatList, Int32List, Int64List, Kind,
         RepeatedValue, StringList, ZonedTimestamp,

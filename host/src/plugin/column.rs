@@ -1,0 +1,462 @@
+//! Typed columns: what goes into a plugin, and what comes out of it once it is found to be well formed.
+//!
+//! Values cross the boundary in the shape that the contract gives them, a few long vectors per column, so that a
+//! column is copied and not walked. [`ColumnBuilder`] fills one row by row; [`Output`] is read row by row.
+
+use std::{fmt, ops::Range};
+
+use larder_model::model::{ItemType, ListRef, ScalarType, ValueRef, ValueType};
+
+use super::bindings::larder::transform::types::{self, Lists, Scalars, Values, VarBytes};
+
+/// The types that a plugin can have in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ColumnType {
+    /// Of each value, or of each item.
+    pub scalar: ColumnScalar,
+    /// Whether each slot holds a list.
+    pub is_list: bool,
+}
+
+/// The type of one value, and of the items of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnScalar {
+    /// True or false.
+    Bool,
+    /// 32-bit integers.
+    Int32,
+    /// 64-bit integers.
+    Int64,
+    /// Singles.
+    Float32,
+    /// Doubles.
+    Float64,
+    /// UTF-8 text: strings, and what Feast keeps as text (JSON, UUIDs, decimals).
+    Utf8,
+    /// Any bytes.
+    Binary,
+    /// Microseconds since the Unix epoch.
+    Timestamp,
+}
+
+/// A column that goes into a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column(pub(super) types::Column);
+
+/// Collects a column, one row after the other.
+#[derive(Debug)]
+pub struct ColumnBuilder {
+    values: Values,
+    validity: Vec<u8>,
+    rows: usize,
+    nulls: usize,
+}
+
+/// A column that came out of a plugin, and was found to be what the signature promises.
+#[derive(Debug)]
+pub struct Output {
+    column: Column,
+    /// For lists: where each slot's bytes lie in `list_bytes`, in the shape that [`ListRef`] reads.
+    lists: Option<OutputLists>,
+}
+
+#[derive(Debug)]
+struct OutputLists {
+    item: ItemType,
+    slots: Vec<Range<usize>>,
+    bytes: Vec<u8>,
+}
+
+/// What is wrong with a column that a plugin returned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnFault {
+    /// Values of another type.
+    #[error("is {found}, and was declared {declared}")]
+    Type {
+        /// What came.
+        found: ColumnType,
+        /// What was promised.
+        declared: ColumnType,
+    },
+    /// Too few or too many slots.
+    #[error("has {found} slots for {rows} rows")]
+    Length {
+        /// Slots that came.
+        found: usize,
+        /// Rows of the call.
+        rows: usize,
+    },
+    /// Ends that fall, or that do not end where the data does.
+    #[error("has ends that run backwards or beyond its data")]
+    Ends,
+    /// Text that is none.
+    #[error("has text that is not UTF-8")]
+    Utf8,
+    /// A bool that is neither 0 nor 1.
+    #[error("has a bool that is neither 0 nor 1")]
+    Bool,
+    /// A bitmap of another size, or with bits beyond the rows.
+    #[error("has a validity bitmap that does not fit {rows} rows")]
+    Validity {
+        /// Rows of the call.
+        rows: usize,
+    },
+    /// Nulls where none were promised.
+    #[error("has a null, and was declared not to")]
+    Null,
+}
+
+// === impl ColumnType ===
+
+impl ColumnType {
+    /// The type of columns that hold a feature's values; none for nested types, which no plugin can read or compute.
+    #[must_use]
+    pub fn of(value_type: ValueType) -> Option<Self> {
+        let scalar = |scalar: ScalarType| match scalar {
+            ScalarType::Bool => ColumnScalar::Bool,
+            ScalarType::Int32 => ColumnScalar::Int32,
+            ScalarType::Int64 => ColumnScalar::Int64,
+            ScalarType::Float32 => ColumnScalar::Float32,
+            ScalarType::Float64 => ColumnScalar::Float64,
+            ScalarType::String | ScalarType::Json | ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal => {
+                ColumnScalar::Utf8
+            }
+            ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes => ColumnScalar::Binary,
+            ScalarType::UnixTimestamp => ColumnScalar::Timestamp,
+        };
+        match value_type {
+            ValueType::Scalar(of) => Some(Self { scalar: scalar(of), is_list: false }),
+            ValueType::List(of) | ValueType::Set(of) => Some(Self { scalar: scalar(of), is_list: true }),
+            ValueType::Nested(_) => None,
+        }
+    }
+}
+
+/// As definitions write it.
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scalar = ScalarType::from(self.scalar);
+        let value_type = if self.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) };
+        write!(f, "{value_type}")
+    }
+}
+
+impl From<ColumnScalar> for ScalarType {
+    /// The plain one among the types that share a column's shape.
+    fn from(scalar: ColumnScalar) -> Self {
+        match scalar {
+            ColumnScalar::Bool => Self::Bool,
+            ColumnScalar::Int32 => Self::Int32,
+            ColumnScalar::Int64 => Self::Int64,
+            ColumnScalar::Float32 => Self::Float32,
+            ColumnScalar::Float64 => Self::Float64,
+            ColumnScalar::Utf8 => Self::String,
+            ColumnScalar::Binary => Self::Bytes,
+            ColumnScalar::Timestamp => Self::UnixTimestamp,
+        }
+    }
+}
+
+// === impl Column ===
+
+impl Column {
+    /// How many slots it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match &self.0.values {
+            Values::Scalars(scalars) => len(scalars),
+            Values::Lists(lists) => lists.ends.len(),
+        }
+    }
+
+    /// What its values are.
+    #[must_use]
+    pub fn column_type(&self) -> ColumnType {
+        match &self.0.values {
+            Values::Scalars(scalars) => ColumnType { scalar: scalar_of(scalars), is_list: false },
+            Values::Lists(lists) => ColumnType { scalar: scalar_of(&lists.items), is_list: true },
+        }
+    }
+
+    /// Whether a slot holds a value.
+    #[must_use]
+    pub fn is_present(&self, row: usize) -> bool {
+        let bit = |bitmap: &Vec<u8>| bitmap.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+        self.0.validity.as_ref().is_none_or(bit)
+    }
+}
+
+// === impl ColumnBuilder ===
+
+impl ColumnBuilder {
+    /// A column of this type, with room for so many rows.
+    #[must_use]
+    pub fn new(column_type: ColumnType, rows: usize) -> Self {
+        let values = if column_type.is_list {
+            Values::Lists(Lists { ends: Vec::with_capacity(rows), items: empty(column_type.scalar, rows) })
+        } else {
+            Values::Scalars(empty(column_type.scalar, rows))
+        };
+        Self { values, validity: Vec::new(), rows: 0, nulls: 0 }
+    }
+
+    /// Adds a row. What is not of the column's type is a null: types were compared when the column was planned.
+    pub fn push(&mut self, value: ValueRef<'_>) {
+        let present = match &mut self.values {
+            Values::Scalars(scalars) => push(scalars, value),
+            Values::Lists(lists) => {
+                let ValueRef::List(list) = value else {
+                    lists.ends.push(lists.ends.last().copied().unwrap_or(0));
+                    return self.note(false);
+                };
+                for item in list.iter() {
+                    push(&mut lists.items, item);
+                }
+                lists.ends.push(end(len(&lists.items)));
+                true
+            }
+        };
+        self.note(present);
+    }
+
+    /// The column.
+    #[must_use]
+    pub fn finish(self) -> Column {
+        let validity = (self.nulls > 0).then_some(self.validity);
+        Column(types::Column { values: self.values, validity })
+    }
+
+    fn note(&mut self, present: bool) {
+        // The bitmap begins with the first null, so that columns without one need none.
+        if !present && self.nulls == 0 {
+            self.validity = vec![0xff; self.rows / 8];
+            if !self.rows.is_multiple_of(8) {
+                self.validity.push((1 << (self.rows % 8)) - 1);
+            }
+        }
+        self.nulls += usize::from(!present);
+        if self.nulls > 0 {
+            if self.rows.is_multiple_of(8) {
+                self.validity.push(0);
+            }
+            if let Some(byte) = self.validity.last_mut() {
+                *byte |= u8::from(present) << (self.rows % 8);
+            }
+        }
+        self.rows += 1;
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Takes a column that a plugin returned, if it is what was declared.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn check(column: Column, declared: ColumnType, nullable: bool, rows: usize) -> Result<Self, ColumnFault> {
+        let found = column.column_type();
+        if found != declared {
+            return Err(ColumnFault::Type { found, declared });
+        }
+        match &column.0.values {
+            Values::Scalars(scalars) => check_scalars(scalars)?,
+            Values::Lists(lists) => {
+                check_scalars(&lists.items)?;
+                check_ends(&lists.ends, len(&lists.items))?;
+            }
+        }
+        if column.rows() != rows {
+            return Err(ColumnFault::Length { found: column.rows(), rows });
+        }
+        if let Some(bitmap) = &column.0.validity {
+            let stray = match (bitmap.last(), rows % 8) {
+                (Some(last), used @ 1..) => last >> used != 0,
+                _ => false,
+            };
+            if bitmap.len() != rows.div_ceil(8) || stray {
+                return Err(ColumnFault::Validity { rows });
+            }
+            let present: usize = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
+            if !nullable && present != rows {
+                return Err(ColumnFault::Null);
+            }
+        }
+        let lists = match &column.0.values {
+            Values::Lists(lists) => Some(OutputLists::of(lists)),
+            Values::Scalars(_) => None,
+        };
+        Ok(Self { column, lists })
+    }
+
+    /// The value in a row, null where there is none.
+    #[must_use]
+    pub fn get(&self, row: usize) -> ValueRef<'_> {
+        if row >= self.column.rows() || !self.column.is_present(row) {
+            return ValueRef::Null;
+        }
+        match (&self.column.0.values, &self.lists) {
+            (Values::Scalars(scalars), _) => at(scalars, row),
+            (_, Some(lists)) => {
+                let bytes = lists.bytes.get(lists.slots[row].clone()).unwrap_or_default();
+                ListRef::parse(lists.item, bytes).map_or(ValueRef::Null, ValueRef::List)
+            }
+            (_, None) => ValueRef::Null,
+        }
+    }
+
+    /// The column, for a plugin that reads this one's.
+    #[must_use]
+    pub fn column(&self) -> &Column {
+        &self.column
+    }
+}
+
+impl OutputLists {
+    /// Lays lists out as rows have them, which is how everybody else reads lists.
+    fn of(lists: &Lists) -> Self {
+        let item = ScalarType::from(scalar_of(&lists.items)).item();
+        let mut bytes = Vec::new();
+        let mut slots = Vec::with_capacity(lists.ends.len());
+        let mut first = 0;
+        for last in lists.ends.iter().map(|end| *end as usize) {
+            let start = bytes.len();
+            put_list(&lists.items, first..last, &mut bytes);
+            slots.push(start..bytes.len());
+            first = last;
+        }
+        Self { item, slots, bytes }
+    }
+}
+
+fn empty(scalar: ColumnScalar, rows: usize) -> Scalars {
+    let var = || VarBytes { ends: Vec::with_capacity(rows), data: Vec::new() };
+    match scalar {
+        ColumnScalar::Bool => Scalars::Bools(Vec::with_capacity(rows)),
+        ColumnScalar::Int32 => Scalars::Int32s(Vec::with_capacity(rows)),
+        ColumnScalar::Int64 => Scalars::Int64s(Vec::with_capacity(rows)),
+        ColumnScalar::Float32 => Scalars::Float32s(Vec::with_capacity(rows)),
+        ColumnScalar::Float64 => Scalars::Float64s(Vec::with_capacity(rows)),
+        ColumnScalar::Utf8 => Scalars::Strings(var()),
+        ColumnScalar::Binary => Scalars::Binaries(var()),
+        ColumnScalar::Timestamp => Scalars::Timestamps(Vec::with_capacity(rows)),
+    }
+}
+
+/// Adds a value; a null, or one of another type, as zero or empty. Whether it was added as it is.
+fn push(scalars: &mut Scalars, value: ValueRef<'_>) -> bool {
+    match (scalars, value) {
+        (Scalars::Bools(values), ValueRef::Bool(value)) => values.push(u8::from(value)),
+        (Scalars::Int32s(values), ValueRef::Int32(value)) => values.push(value),
+        (Scalars::Int64s(values) | Scalars::Timestamps(values), ValueRef::Int64(value)) => values.push(value),
+        (Scalars::Float32s(values), ValueRef::Float32(value)) => values.push(value),
+        (Scalars::Float64s(values), ValueRef::Float64(value)) => values.push(value),
+        (Scalars::Strings(var) | Scalars::Binaries(var), ValueRef::Bytes(value)) => {
+            var.data.extend_from_slice(value);
+            var.ends.push(end(var.data.len()));
+        }
+        (scalars, _) => {
+            match scalars {
+                Scalars::Bools(values) => values.push(0),
+                Scalars::Int32s(values) => values.push(0),
+                Scalars::Int64s(values) | Scalars::Timestamps(values) => values.push(0),
+                Scalars::Float32s(values) => values.push(0.0),
+                Scalars::Float64s(values) => values.push(0.0),
+                Scalars::Strings(var) | Scalars::Binaries(var) => var.ends.push(end(var.data.len())),
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// A request's values are far fewer than 2^32 bytes; what would not fit is cut, and the guest sees ends that fall.
+fn end(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn len(scalars: &Scalars) -> usize {
+    match scalars {
+        Scalars::Bools(values) => values.len(),
+        Scalars::Int32s(values) => values.len(),
+        Scalars::Int64s(values) | Scalars::Timestamps(values) => values.len(),
+        Scalars::Float32s(values) => values.len(),
+        Scalars::Float64s(values) => values.len(),
+        Scalars::Strings(var) | Scalars::Binaries(var) => var.ends.len(),
+    }
+}
+
+fn scalar_of(scalars: &Scalars) -> ColumnScalar {
+    match scalars {
+        Scalars::Bools(_) => ColumnScalar::Bool,
+        Scalars::Int32s(_) => ColumnScalar::Int32,
+        Scalars::Int64s(_) => ColumnScalar::Int64,
+        Scalars::Float32s(_) => ColumnScalar::Float32,
+        Scalars::Float64s(_) => ColumnScalar::Float64,
+        Scalars::Strings(_) => ColumnScalar::Utf8,
+        Scalars::Binaries(_) => ColumnScalar::Binary,
+        Scalars::Timestamps(_) => ColumnScalar::Timestamp,
+    }
+}
+
+fn at(scalars: &Scalars, row: usize) -> ValueRef<'_> {
+    match scalars {
+        Scalars::Bools(values) => ValueRef::Bool(values[row] != 0),
+        Scalars::Int32s(values) => ValueRef::Int32(values[row]),
+        Scalars::Int64s(values) | Scalars::Timestamps(values) => ValueRef::Int64(values[row]),
+        Scalars::Float32s(values) => ValueRef::Float32(values[row]),
+        Scalars::Float64s(values) => ValueRef::Float64(values[row]),
+        Scalars::Strings(var) | Scalars::Binaries(var) => ValueRef::Bytes(&var.data[slot(&var.ends, row)]),
+    }
+}
+
+/// Where slot `row` lies; [`check_ends`] has looked at the ends.
+fn slot(ends: &[u32], row: usize) -> Range<usize> {
+    let start = if row == 0 { 0 } else { ends[row - 1] };
+    start as usize..ends[row] as usize
+}
+
+fn check_scalars(scalars: &Scalars) -> Result<(), ColumnFault> {
+    match scalars {
+        Scalars::Bools(values) if values.iter().any(|value| *value > 1) => Err(ColumnFault::Bool),
+        Scalars::Strings(var) => {
+            check_ends(&var.ends, var.data.len())?;
+            let text = std::str::from_utf8(&var.data).map_err(|_| ColumnFault::Utf8)?;
+            let whole = var.ends.iter().all(|end| text.is_char_boundary(*end as usize));
+            if whole { Ok(()) } else { Err(ColumnFault::Utf8) }
+        }
+        Scalars::Binaries(var) => check_ends(&var.ends, var.data.len()),
+        _ => Ok(()),
+    }
+}
+
+fn check_ends(ends: &[u32], len: usize) -> Result<(), ColumnFault> {
+    let last = ends.last().map_or(0, |end| *end as usize);
+    if ends.is_sorted() && last == len { Ok(()) } else { Err(ColumnFault::Ends) }
+}
+
+/// Writes items as [`ListRef`] reads them: of fixed width one after the other; others behind their ends.
+fn put_list(items: &Scalars, range: Range<usize>, bytes: &mut Vec<u8>) {
+    match items {
+        Scalars::Bools(values) => bytes.extend_from_slice(&values[range]),
+        Scalars::Int32s(values) => values[range].iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+        Scalars::Int64s(values) | Scalars::Timestamps(values) => {
+            values[range].iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+        }
+        Scalars::Float32s(values) => values[range].iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+        Scalars::Float64s(values) => values[range].iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+        Scalars::Strings(var) | Scalars::Binaries(var) => {
+            bytes.extend(end(range.len()).to_le_bytes());
+            let (start, stop) = (slot_start(&var.ends, range.start), slot_start(&var.ends, range.end));
+            for last in &var.ends[range] {
+                bytes.extend((last - end(start)).to_le_bytes());
+            }
+            bytes.extend_from_slice(&var.data[start..stop]);
+        }
+    }
+}
+
+/// Where slot `row` begins, also the one behind the last.
+fn slot_start(ends: &[u32], row: usize) -> usize {
+    if row == 0 { 0 } else { ends[row - 1] as usize }
+}
