@@ -11,8 +11,8 @@ mod validate;
 pub use self::{
     catalog::Catalog,
     definition::{
-        Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition,
-        Unread, ViewDefinition,
+        Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, InputDefinition, InputFrom,
+        OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, Unread, ViewDefinition,
     },
     validate::{FEATURES_MAX, NAME_CHARS_MAX, validate},
 };

@@ -5,6 +5,7 @@
 //! stops at the first. A [`Table`] hands out a mapping's values by key, notes what it was asked for, and at the end
 //! complains about the keys that nobody asked for.
 
+mod json;
 mod node;
 mod problem;
 mod table;

@@ -4,17 +4,18 @@ use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
 use crate::{
     codec::KeyVersion,
-    model::{Entity, FeatureService, FeatureView, ScalarType},
+    model::{DerivedView, Entity, FeatureService, FeatureView, ScalarType},
 };
 
-/// What a project serves. Made by [`super::validate`] only, so its parts agree with each other:
-/// every name that one part mentions is defined, and views and services are sorted by name.
+/// What a project serves. Made by [`super::validate`] only, so its parts agree with each other: every name that one part mentions is defined, no derived view depends on itself, and views and services are sorted by
+/// name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     pub(super) project: Arc<str>,
     pub(super) key_version: KeyVersion,
     pub(super) entities: Vec<Entity>,
     pub(super) views: Vec<Arc<FeatureView>>,
+    pub(super) derived: Vec<Arc<DerivedView>>,
     pub(super) services: Vec<Arc<FeatureService>>,
     pub(super) view_places: HashMap<Arc<str>, usize>,
     pub(super) join_keys: BTreeMap<Arc<str>, ScalarType>,
@@ -63,6 +64,24 @@ impl Catalog {
     #[must_use]
     pub fn view_index(&self, name: &str) -> Option<usize> {
         self.view_places.get(name).copied()
+    }
+
+    /// All derived views, by name.
+    #[must_use]
+    pub fn derived_views(&self) -> &[Arc<DerivedView>] {
+        &self.derived
+    }
+
+    /// A derived view, by name.
+    #[must_use]
+    pub fn derived_view(&self, name: &str) -> Option<&Arc<DerivedView>> {
+        self.derived_index(name).map(|place| &self.derived[place])
+    }
+
+    /// The place of a derived view in [`Catalog::derived_views`].
+    #[must_use]
+    pub fn derived_index(&self, name: &str) -> Option<usize> {
+        self.derived.binary_search_by(|view| (*view.name).cmp(name)).ok()
     }
 
     /// A feature service, by name.

@@ -10,6 +10,10 @@ use crate::{
     yaml::{Located, Node, Place, Problems, Table, Tree, nearest, parse},
 };
 
+mod derived;
+
+pub use self::derived::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition};
+
 /// Everything that a set of definition files says.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
@@ -17,11 +21,13 @@ pub struct Definitions {
     pub entities: Vec<EntityDefinition>,
     /// Under `feature_views:`.
     pub views: Vec<ViewDefinition>,
+    /// Under `derived_views:`.
+    pub derived: Vec<DerivedDefinition>,
     /// Under `feature_services:`.
     pub services: Vec<ServiceDefinition>,
     /// Entities that are there and do not read.
     pub unread_entities: Unread,
-    /// Feature views that are there and do not read.
+    /// Feature views, stored or derived, that are there and do not read.
     pub unread_views: Unread,
 }
 
@@ -156,6 +162,7 @@ impl Definitions {
         self.views.extend(items(&mut table, "feature_views", unread, |node| {
             view(Table::new("feature view", node, problems)?, problems)
         }));
+        self.derived.extend(items(&mut table, "derived_views", unread, |node| derived::derived_view(node, problems)));
         // Nobody mentions a service.
         let unread = &mut Unread::default();
         self.services.extend(items(&mut table, "feature_services", unread, |node| {
@@ -233,7 +240,7 @@ fn name_of(node: &Node) -> Option<&str> {
 fn entity(mut table: Table<'_>, problems: &Problems) -> Option<EntityDefinition> {
     let name = table.required_text("name");
     let join_key = table.text("join_key");
-    let value_type = value_type(&mut table, problems);
+    let value_type = value_type(&mut table, "type", problems);
     let (description, tags) = words(&mut table);
     table.finish();
     Some(EntityDefinition { name: name?, join_key, value_type: value_type?, description, tags })
@@ -271,7 +278,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
 
 fn feature(mut table: Table<'_>, problems: &Problems) -> Option<FeatureDefinition> {
     let name = table.required_text("name");
-    let value_type = value_type(&mut table, problems);
+    let value_type = value_type(&mut table, "type", problems);
     let (description, tags) = words(&mut table);
     table.finish();
     Some(FeatureDefinition { name: name?, value_type: value_type?.value, description, tags })
@@ -311,18 +318,22 @@ fn projection(mut table: Table<'_>) -> Option<ProjectionDefinition> {
 }
 
 fn short_projection(text: &str, at: &Place) -> ProjectionDefinition {
+    let (view, feature) = short_reference(text, at);
+    let features = feature.map(|feature| vec![feature]);
+    ProjectionDefinition { view, features, alias: None, join_key_map: BTreeMap::new() }
+}
+
+/// `view` or `view:feature`.
+fn short_reference(text: &str, at: &Place) -> (Located<String>, Option<Located<String>>) {
     let located = |value: &str| Located { value: value.to_owned(), at: at.clone() };
-    let (view, feature) = text.split_once(':').map_or((text, None), |(view, feature)| (view, Some(feature)));
-    ProjectionDefinition {
-        view: located(view),
-        features: feature.map(|feature| vec![located(feature)]),
-        alias: None,
-        join_key_map: BTreeMap::new(),
+    match text.split_once(':') {
+        None => (located(text), None),
+        Some((view, feature)) => (located(view), Some(located(feature))),
     }
 }
 
-fn value_type(table: &mut Table<'_>, problems: &Problems) -> Option<Located<ValueType>> {
-    let text = table.required_text("type")?;
+fn value_type(table: &mut Table<'_>, key: &'static str, problems: &Problems) -> Option<Located<ValueType>> {
+    let text = table.required_text(key)?;
     match text.value.parse() {
         Ok(value) => Some(Located { value, at: text.at }),
         Err(error) => {

@@ -6,17 +6,19 @@ use std::{
 };
 
 use super::{
-    Catalog, Definitions, EntityDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, Unread,
-    ViewDefinition,
+    Catalog, Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition,
+    SourceDefinition, Unread, ViewDefinition,
 };
 use crate::{
     codec::KeyVersion,
     model::{
-        Entity, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection, ScalarType,
-        ValueType,
+        DerivedView, Entity, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection,
+        ScalarType, ValueType,
     },
     yaml::{Located, Problems, nearest},
 };
+
+mod derived;
 
 /// The most features of one view.
 pub const FEATURES_MAX: usize = 4_096;
@@ -34,21 +36,31 @@ pub fn validate(
 ) -> Option<Catalog> {
     let before = problems.error_count();
     let entities = entities(definitions.entities, definitions.unread_entities, problems);
-    let (views, unsure) = views(definitions.views, definitions.unread_views, &entities, problems);
-    let services = services(definitions.services, &views, &unsure, problems);
+    let mut names = Names::new("feature view", problems);
+    let (stored, unsure) = views(definitions.views, definitions.unread_views, &entities, &mut names, problems);
+    let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, problems);
+    let services = services(definitions.services, &views, problems);
     if problems.error_count() > before {
         return None;
     }
 
-    let (entities, views) = (entities.items, views.items);
+    let entities = entities.items;
+    let (mut stored, mut derived) = (BTreeMap::new(), Vec::new());
+    for (name, view) in views.known.items {
+        match view {
+            View::Stored(view) => _ = stored.insert(name, view),
+            View::Derived(view) => derived.push(view),
+        }
+    }
     let view_places =
-        views.keys().enumerate().map(|(place, name)| (Arc::clone(name), place)).collect::<HashMap<_, _>>();
+        stored.keys().enumerate().map(|(place, name)| (Arc::clone(name), place)).collect::<HashMap<_, _>>();
     let join_keys = entities.values().map(|entity| (Arc::clone(&entity.join_key), entity.value_type)).collect();
     Some(Catalog {
         project: project.into(),
         key_version,
         entities: entities.into_values().collect(),
-        views: views.into_values().collect(),
+        views: stored.into_values().collect(),
+        derived,
         services: services.into_values().collect(),
         view_places,
         join_keys,
@@ -63,6 +75,18 @@ struct Known<T> {
     items: ByName<T>,
     /// What is there and is no good: it was told why, and is not told again of everyone who mentions it.
     unread: Unread,
+}
+
+/// What stands before the colon of a reference.
+enum View {
+    Stored(Arc<FeatureView>),
+    Derived(Arc<DerivedView>),
+}
+
+/// All views, and what is not wholly known of them.
+struct Views {
+    known: Known<View>,
+    unsure: ByName<Unsure>,
 }
 
 /// What is not wholly known of a view, because something in it was told to be wrong.
@@ -114,22 +138,16 @@ fn views(
     definitions: Vec<ViewDefinition>,
     unread: Unread,
     entities: &Known<Entity>,
+    names: &mut Names<'_>,
     problems: &Problems,
-) -> (Known<Arc<FeatureView>>, ByName<Unsure>) {
+) -> (Known<View>, ByName<Unsure>) {
     let mut known = Known::new("feature view", unread);
-    let mut names = Names::new("feature view", problems);
     let mut all_unsure = BTreeMap::new();
     for definition in definitions {
-        let Some(name) = names.add(&definition.name) else {
+        let Some(name) = view_name(&definition.name, names, problems) else {
             known.unread.note(Some(&definition.name.value));
             continue;
         };
-        habit("feature view", &definition.name, problems);
-        if name.contains("__") {
-            let message =
-                format!("feature view '{name}': two underscores in a row part the view from the feature in full names");
-            problems.error(&definition.name.at, message);
-        }
 
         let mut join_keys: Vec<JoinKey> = Vec::new();
         let mut entity_names: Vec<Arc<str>> = Vec::new();
@@ -152,7 +170,13 @@ fn views(
         }
         join_keys.sort_by(|a, b| a.name.cmp(&b.name));
 
-        let features = features(&definition, &join_keys, problems);
+        let features = features(&definition.name, &definition.features, &definition.unread_features, problems);
+        for (feature, written) in features.iter().zip(&definition.features) {
+            if join_keys.iter().any(|key| key.name == feature.name) {
+                let message = format!("feature '{}' has the name of the view's join key", feature.name);
+                problems.error(&written.name.at, message);
+            }
+        }
         if features.is_empty() {
             unsure.features.note(None);
         }
@@ -169,28 +193,42 @@ fn views(
             tags: definition.tags,
         };
         all_unsure.insert(Arc::clone(&name), unsure);
-        known.items.insert(name, Arc::new(view));
+        known.items.insert(name, View::Stored(Arc::new(view)));
     }
     (known, all_unsure)
 }
 
-fn features(view: &ViewDefinition, join_keys: &[JoinKey], problems: &Problems) -> Vec<Feature> {
-    let name = &view.name.value;
-    if view.features.is_empty() && view.unread_features.is_empty() {
-        problems.error(&view.name.at, format!("feature view '{name}' has no features"));
+/// Takes the name of a view that is well formed and new.
+fn view_name(name: &Located<String>, names: &mut Names<'_>, problems: &Problems) -> Option<Arc<str>> {
+    let unique = names.add(name)?;
+    habit("feature view", name, problems);
+    if unique.contains("__") {
+        let message =
+            format!("feature view '{unique}': two underscores in a row part the view from the feature in full names");
+        problems.error(&name.at, message);
     }
-    if view.features.len() > FEATURES_MAX {
-        let count = view.features.len();
+    Some(unique)
+}
+
+fn features(
+    view: &Located<String>,
+    definitions: &[FeatureDefinition],
+    unread: &Unread,
+    problems: &Problems,
+) -> Vec<Feature> {
+    let name = &view.value;
+    if definitions.is_empty() && unread.is_empty() {
+        problems.error(&view.at, format!("feature view '{name}' has no features"));
+    }
+    if definitions.len() > FEATURES_MAX {
+        let count = definitions.len();
         let message = format!("feature view '{name}' has {count} features, at most {FEATURES_MAX} are allowed");
-        problems.error(&view.name.at, message);
+        problems.error(&view.at, message);
     }
     let mut names = Names::new("feature", problems);
-    let mut features = Vec::with_capacity(view.features.len());
-    for feature in &view.features {
+    let mut features = Vec::with_capacity(definitions.len());
+    for feature in definitions {
         let Some(unique) = names.add(&feature.name) else { continue };
-        if join_keys.iter().any(|key| key.name == unique) {
-            problems.error(&feature.name.at, format!("feature '{unique}' has the name of the view's join key"));
-        }
         if !is_snake_case(&unique) {
             problems.warning(&feature.name.at, format!("feature '{unique}' is not in snake_case"), None);
         }
@@ -221,12 +259,7 @@ fn file_source(view: &Located<String>, source: SourceDefinition, problems: &Prob
     }
 }
 
-fn services(
-    definitions: Vec<ServiceDefinition>,
-    views: &Known<Arc<FeatureView>>,
-    unsure: &ByName<Unsure>,
-    problems: &Problems,
-) -> ByName<Arc<FeatureService>> {
+fn services(definitions: Vec<ServiceDefinition>, views: &Views, problems: &Problems) -> ByName<Arc<FeatureService>> {
     let mut names = Names::new("feature service", problems);
     let mut services = BTreeMap::new();
     for definition in definitions {
@@ -239,7 +272,7 @@ fn services(
         let mut projections = Vec::new();
         for definition in definition.projections {
             let at = definition.view.at.clone();
-            let Some(projection) = projection(definition, views, unsure, problems) else { continue };
+            let Some(projection) = projection(definition, views, problems) else { continue };
             for feature in &projection.features {
                 if !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature))) {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
@@ -259,44 +292,30 @@ fn services(
     services
 }
 
-fn projection(
-    definition: ProjectionDefinition,
-    views: &Known<Arc<FeatureView>>,
-    unsure: &ByName<Unsure>,
-    problems: &Problems,
-) -> Option<Projection> {
-    let view = views.lookup(&definition.view, problems)?;
-    let unsure = unsure.get(&view.name);
+fn projection(definition: ProjectionDefinition, views: &Views, problems: &Problems) -> Option<Projection> {
+    let view = views.known.lookup(&definition.view, problems)?;
     let mut features = Vec::new();
     match &definition.features {
-        None => features.extend(view.features.iter().map(|feature| Arc::clone(&feature.name))),
+        None => features.extend(view.features().iter().map(|feature| Arc::clone(&feature.name))),
         Some(selected) => {
-            for feature in selected {
-                let Some(index) = view.feature_index(&feature.value) else {
-                    if unsure.is_some_and(|unsure| unsure.features.may_be(&feature.value)) {
-                        continue;
-                    }
-                    let message = format!("feature view '{}' has no feature '{}'", view.name, feature.value);
-                    let help = nearest(&feature.value, view.features.iter().map(|feature| &*feature.name));
-                    problems.error_with_help(&feature.at, message, help);
-                    continue;
-                };
-                features.push(Arc::clone(&view.features[index].name));
-            }
+            let found = selected.iter().filter_map(|feature| views.feature(view, feature, problems));
+            features.extend(found.map(|feature| Arc::clone(&feature.name)));
         }
     }
     let mut join_key_map = BTreeMap::new();
     for (join_key, column) in definition.join_key_map {
-        let Some(known) = view.join_keys.iter().find(|key| *key.name == join_key) else {
-            if unsure.is_some_and(|unsure| unsure.join_keys) {
+        let View::Stored(stored) = view else {
+            let message = format!("derived view '{}' reads others, under their own join keys", view.name());
+            problems.error(&column.at, message);
+            continue;
+        };
+        let Some(known) = stored.join_keys.iter().find(|key| *key.name == join_key) else {
+            if views.unsure.get(&stored.name).is_some_and(|unsure| unsure.join_keys) {
                 continue;
             }
-            let message = format!("feature view '{}' has no join key '{join_key}'", view.name);
-            problems.error_with_help(
-                &column.at,
-                message,
-                nearest(&join_key, view.join_keys.iter().map(|key| &*key.name)),
-            );
+            let message = format!("feature view '{}' has no join key '{join_key}'", stored.name);
+            let help = nearest(&join_key, stored.join_keys.iter().map(|key| &*key.name));
+            problems.error_with_help(&column.at, message, help);
             continue;
         };
         join_key_map.insert(Arc::clone(&known.name), Arc::from(column.value));
@@ -305,7 +324,41 @@ fn projection(
         check_name("alias", alias, problems);
     }
     let alias = definition.alias.map(|alias| alias.value.into());
-    Some(Projection { view: Arc::clone(&view.name), features, alias, join_key_map })
+    Some(Projection { view: Arc::clone(view.name()), features, alias, join_key_map })
+}
+
+// === impl View ===
+
+impl View {
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Stored(view) => &view.name,
+            Self::Derived(view) => &view.name,
+        }
+    }
+
+    fn features(&self) -> &[Feature] {
+        match self {
+            Self::Stored(view) => &view.features,
+            Self::Derived(view) => &view.features,
+        }
+    }
+}
+
+// === impl Views ===
+
+impl Views {
+    /// Finds a view's feature, or says that it has none of that name.
+    fn feature<'v>(&self, view: &'v View, name: &Located<String>, problems: &Problems) -> Option<&'v Feature> {
+        let found = view.features().iter().find(|feature| *feature.name == name.value);
+        let unsure = || self.unsure.get(view.name()).is_some_and(|unsure| unsure.features.may_be(&name.value));
+        if found.is_none() && !unsure() {
+            let message = format!("feature view '{}' has no feature '{}'", view.name(), name.value);
+            let help = nearest(&name.value, view.features().iter().map(|feature| &*feature.name));
+            problems.error_with_help(&name.at, message, help);
+        }
+        found
+    }
 }
 
 // === impl Known ===

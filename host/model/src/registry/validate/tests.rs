@@ -28,7 +28,7 @@ feature_services:
       - {view: pair_stats, alias: origin, join_key_map: {driver_id: origin_driver_id}}
 ";
 
-fn catalog_of(texts: &[&str]) -> (Option<Catalog>, String) {
+pub(super) fn catalog_of(texts: &[&str]) -> (Option<Catalog>, String) {
     let problems = Problems::default();
     let mut definitions = Definitions::default();
     for (i, text) in texts.iter().enumerate() {
@@ -39,7 +39,7 @@ fn catalog_of(texts: &[&str]) -> (Option<Catalog>, String) {
     (catalog, lines.join("\n"))
 }
 
-fn check(texts: &[&str], expected: Expect) {
+pub(super) fn check(texts: &[&str], expected: Expect) {
     let (catalog, lines) = catalog_of(texts);
     assert_eq!(catalog.is_none(), lines.contains(": error: "), "errors and no catalog go together");
     expected.assert_eq(&lines);

@@ -1,0 +1,167 @@
+//! One of `derived_views:`, raw.
+
+use std::collections::BTreeMap;
+
+use super::{FeatureDefinition, Unread, feature, items, name_of, short_reference, value_type, words};
+use crate::{
+    model::ValueType,
+    yaml::{Located, Node, Problems, Table, Tree},
+};
+
+/// One of `derived_views:`.
+#[derive(Clone, Debug)]
+pub struct DerivedDefinition {
+    /// `name:`.
+    pub name: Located<String>,
+    /// `plugin:`; the view's name when absent.
+    pub plugin: Option<Located<String>>,
+    /// `inputs:`.
+    pub inputs: Vec<InputDefinition>,
+    /// `features:`.
+    pub features: Vec<FeatureDefinition>,
+    /// Of these, those that do not read.
+    pub unread_features: Unread,
+    /// `config:`, as JSON.
+    pub config: String,
+    /// `on_error:`.
+    pub on_error: OnErrorDefinition,
+    /// `description:`.
+    pub description: String,
+    /// `tags:`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One of a derived view's `inputs:`.
+#[derive(Clone, Debug)]
+pub struct InputDefinition {
+    /// `name:`; that of the feature or the key when absent.
+    pub name: Located<String>,
+    /// Where it comes from.
+    pub from: InputFrom,
+}
+
+/// Where an input comes from.
+#[derive(Clone, Debug)]
+pub enum InputFrom {
+    /// `from: view:feature`: the view and the feature.
+    Feature(Located<String>, Located<String>),
+    /// `request: type`.
+    Request(Located<ValueType>),
+    /// `key: join key`.
+    Key(Located<String>),
+}
+
+/// `on_error:`.
+#[derive(Clone, Debug, Default)]
+pub enum OnErrorDefinition {
+    /// `null`, and when absent.
+    #[default]
+    Null,
+    /// `fail`.
+    Fail,
+    /// `default: {feature: value}`.
+    Default(Vec<(Located<String>, Node)>),
+}
+
+pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDefinition> {
+    let mut table = Table::new("derived view", node, problems)?;
+    let name = table.required_text("name");
+    let plugin = table.text("plugin");
+    // Nobody mentions an input.
+    let inputs = items(&mut table, "inputs", &mut Unread::default(), |node| input(node, problems));
+    let mut unread_features = Unread::default();
+    let features = items(&mut table, "features", &mut unread_features, |node| {
+        feature(Table::new("feature", node, problems)?, problems)
+    });
+    let config = table.get("config").map_or_else(|| "null".to_owned(), Node::to_json);
+    let on_error = table.get("on_error").and_then(|node| on_error(node, problems)).unwrap_or_default();
+    let (description, tags) = words(&mut table);
+    let (listed, before) = (table.get("features").is_some(), problems.error_count());
+    table.finish();
+    if !listed && problems.error_count() > before {
+        // They stand under a mistyped key, perhaps.
+        unread_features.note(None);
+    }
+    let name = name?;
+    Some(DerivedDefinition { name, plugin, inputs, features, unread_features, config, on_error, description, tags })
+}
+
+fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
+    // `- view:feature` is short for an input of the feature's name.
+    if let Tree::Text(text) = &node.tree {
+        let (view, feature) = reference(text, node, problems)?;
+        return Some(InputDefinition { name: feature.clone(), from: InputFrom::Feature(view, feature) });
+    }
+    let mut table = Table::new("input", node, problems)?;
+    let name = table.text("name");
+    let from = table.text("from");
+    let key = table.text("key");
+    let request = table.get("request").is_some();
+    let request_type = if request { value_type(&mut table, "request", problems) } else { None };
+    table.finish();
+    let wrong = |message: &str| {
+        let help = "an input has 'from: view:feature', 'request: type' or 'key: join key'".to_owned();
+        problems.error_with_help(&node.at, format!("input{}: {message}", named(node)), help);
+    };
+    match (from, request, key) {
+        (Some(from), false, None) => {
+            let (view, feature) = reference(&from.value, node, problems)?;
+            Some(InputDefinition {
+                name: name.unwrap_or_else(|| feature.clone()),
+                from: InputFrom::Feature(view, feature),
+            })
+        }
+        (None, true, None) => {
+            let Some(name) = name else {
+                wrong("'name' is missing");
+                return None;
+            };
+            Some(InputDefinition { name, from: InputFrom::Request(request_type?) })
+        }
+        (None, false, Some(key)) => {
+            Some(InputDefinition { name: name.unwrap_or_else(|| key.clone()), from: InputFrom::Key(key) })
+        }
+        (None, false, None) => {
+            wrong("comes from nowhere");
+            None
+        }
+        _ => {
+            wrong("comes from more than one place");
+            None
+        }
+    }
+}
+
+fn named(node: &Node) -> String {
+    name_of(node).map(|name| format!(" '{name}'")).unwrap_or_default()
+}
+
+/// `view:feature`, both with the place of the whole.
+fn reference(text: &str, node: &Node, problems: &Problems) -> Option<(Located<String>, Located<String>)> {
+    let (view, feature) = short_reference(text, &node.at);
+    if feature.is_none() {
+        let help = format!("a feature of it, as in '{text}:some_feature'");
+        problems.error_with_help(&node.at, format!("input '{text}' names no feature"), help);
+    }
+    Some((view, feature?))
+}
+
+fn on_error(node: &Node, problems: &Problems) -> Option<OnErrorDefinition> {
+    match &node.tree {
+        Tree::Null => return Some(OnErrorDefinition::Null),
+        Tree::Text(word) if word == "null" => return Some(OnErrorDefinition::Null),
+        Tree::Text(word) if word == "fail" => return Some(OnErrorDefinition::Fail),
+        Tree::Map(entries) => {
+            if let [(key, values)] = entries.as_slice()
+                && key.value == "default"
+                && let Tree::Map(values) = &values.tree
+            {
+                return Some(OnErrorDefinition::Default(values.clone()));
+            }
+        }
+        _ => {}
+    }
+    let help = "'null', 'fail' or 'default: {feature: value}'".to_owned();
+    problems.error_with_help(&node.at, "derived view: 'on_error' is none of what it can be", help);
+    None
+}

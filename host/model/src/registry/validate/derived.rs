@@ -1,0 +1,241 @@
+//! Derived views: every input comes from somewhere, has a type that plugins know, and nothing depends on itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Known, Names, Unsure, View, Views, check_name, features, view_name};
+use crate::{
+    model::{DerivedInput, DerivedView, Entity, Feature, InputSource, OnError, ScalarType, Value, ValueType},
+    registry::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
+    yaml::{Node, Place, Problems, Tree, nearest},
+};
+
+/// Adds the derived views to the stored ones.
+pub(super) fn derived_views(
+    definitions: Vec<DerivedDefinition>,
+    stored: Known<View>,
+    unsure: BTreeMap<Arc<str>, Unsure>,
+    entities: &Known<Entity>,
+    names: &mut Names<'_>,
+    problems: &Problems,
+) -> Views {
+    let mut views = Views { known: stored, unsure };
+    // First what they compute, so that they can read each other in any order; then what they read.
+    let mut begun = Vec::new();
+    for mut definition in definitions {
+        let Some(name) = view_name(&definition.name, names, problems) else {
+            views.known.unread.note(Some(&definition.name.value));
+            continue;
+        };
+        let features = features(&definition.name, &definition.features, &definition.unread_features, problems);
+        for (feature, written) in features.iter().zip(&definition.features) {
+            check_type("feature", &feature.name, feature.value_type, &written.name.at, problems);
+        }
+        let on_error = on_error(std::mem::take(&mut definition.on_error), &features, problems);
+        let mut unsure = Unsure { features: definition.unread_features.clone(), join_keys: false };
+        if features.is_empty() {
+            unsure.features.note(None);
+        }
+        let plugin = definition.plugin.as_ref().unwrap_or(&definition.name);
+        if !is_identifier(&plugin.value) {
+            let help = "a letter or '_', then letters, digits and '_'".to_owned();
+            problems.error_with_help(&plugin.at, format!("'{}' is not a valid plugin name", plugin.value), help);
+        }
+        let view = DerivedView {
+            name: Arc::clone(&name),
+            plugin: plugin.value.as_str().into(),
+            inputs: Vec::new(),
+            features,
+            config: std::mem::take(&mut definition.config).into(),
+            on_error,
+            description: std::mem::take(&mut definition.description),
+            tags: std::mem::take(&mut definition.tags),
+        };
+        views.unsure.insert(Arc::clone(&name), unsure);
+        views.known.items.insert(name, View::Derived(Arc::new(view.clone())));
+        begun.push((view, definition));
+    }
+    let mut places = BTreeMap::new();
+    for (mut view, definition) in begun {
+        view.inputs = inputs(&definition, &views, entities, problems);
+        places.insert(Arc::clone(&view.name), definition.name.at);
+        views.known.items.insert(Arc::clone(&view.name), View::Derived(Arc::new(view)));
+    }
+    check_cycles(&views, &places, problems);
+    views
+}
+
+fn inputs(
+    definition: &DerivedDefinition,
+    views: &Views,
+    entities: &Known<Entity>,
+    problems: &Problems,
+) -> Vec<DerivedInput> {
+    let mut names = Names::new("input", problems);
+    let mut inputs = Vec::with_capacity(definition.inputs.len());
+    for input in &definition.inputs {
+        let Some(name) = names.add(&input.name) else { continue };
+        if !is_identifier(&name) {
+            let help = "give it a 'name' of letters, digits and '_'".to_owned();
+            problems.error_with_help(&input.name.at, format!("'{name}' is not a valid input name"), help);
+            continue;
+        }
+        let Some((value_type, from)) = origin(input, views, entities, problems) else { continue };
+        check_type("input", &name, value_type, &input.name.at, problems);
+        inputs.push(DerivedInput { name, value_type, from });
+    }
+    inputs
+}
+
+/// What an input is, and where it comes from.
+fn origin(
+    input: &InputDefinition,
+    views: &Views,
+    entities: &Known<Entity>,
+    problems: &Problems,
+) -> Option<(ValueType, InputSource)> {
+    let find = |key: &str| entities.items.values().find(|entity| *entity.join_key == *key);
+    match &input.from {
+        InputFrom::Feature(view, feature) => {
+            let view = views.known.lookup(view, problems)?;
+            let feature = views.feature(view, feature, problems)?;
+            let source = InputSource::Feature { view: Arc::clone(view.name()), feature: Arc::clone(&feature.name) };
+            Some((feature.value_type, source))
+        }
+        InputFrom::Request(value_type) => {
+            check_name("input", &input.name, problems);
+            if find(&input.name.value).is_some() {
+                let message = format!("input '{}' has the name of a join key", input.name.value);
+                let help = "a request has one column of a name; 'key:' reads the join key".to_owned();
+                problems.error_with_help(&input.name.at, message, help);
+                return None;
+            }
+            Some((value_type.value, InputSource::Request))
+        }
+        InputFrom::Key(key) => {
+            let Some(entity) = find(&key.value) else {
+                if entities.unread.is_empty() {
+                    let help = nearest(&key.value, entities.items.values().map(|entity| &*entity.join_key));
+                    problems.error_with_help(&key.at, format!("there is no join key '{}'", key.value), help);
+                }
+                return None;
+            };
+            Some((ValueType::Scalar(entity.value_type), InputSource::JoinKey(Arc::clone(&entity.join_key))))
+        }
+    }
+}
+
+/// Plugins read and compute scalars and lists.
+fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
+    if matches!(value_type, ValueType::Nested(_)) {
+        let message = format!("{what} '{name}' is {value_type}, which plugins neither read nor compute");
+        problems.error_with_help(at, message, "they know scalars, and lists and sets of them".to_owned());
+    }
+}
+
+/// The contract's rule for names, under which every guest language can have them.
+fn is_identifier(name: &str) -> bool {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Problems) -> OnError {
+    let values = match definition {
+        OnErrorDefinition::Null => return OnError::Null,
+        OnErrorDefinition::Fail => return OnError::Fail,
+        OnErrorDefinition::Default(values) => values,
+    };
+    let mut defaults = BTreeMap::new();
+    for (name, node) in values {
+        let Some(feature) = features.iter().find(|feature| *feature.name == name.value) else {
+            let help = nearest(&name.value, features.iter().map(|feature| &*feature.name));
+            problems.error_with_help(&name.at, format!("on_error: there is no feature '{}'", name.value), help);
+            continue;
+        };
+        match value(&node, feature.value_type) {
+            Some(value) => _ = defaults.insert(Arc::clone(&feature.name), value),
+            None => {
+                let message =
+                    format!("on_error: the default of '{}' is not of type {}", name.value, feature.value_type);
+                problems.error(&node.at, message);
+            }
+        }
+    }
+    OnError::Default(defaults)
+}
+
+/// A value as a definition writes it; none if it is not of the type. Bytes and instants are written as in answers:
+/// no plain YAML value is either.
+fn value(node: &Node, value_type: ValueType) -> Option<Value> {
+    match (value_type, &node.tree) {
+        (_, Tree::Null) => Some(Value::Null),
+        (ValueType::Scalar(scalar), tree) => scalar_value(tree, scalar),
+        (ValueType::List(scalar) | ValueType::Set(scalar), Tree::List(items)) => {
+            Some(Value::List(items.iter().map(|item| scalar_value(&item.tree, scalar)).collect::<Option<_>>()?))
+        }
+        _ => None,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a default is the nearest there is")]
+fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
+    match (scalar, tree) {
+        (ScalarType::Bool, Tree::Bool(value)) => Some(Value::Bool(*value)),
+        (ScalarType::Int32, Tree::Int(value)) => i32::try_from(*value).ok().map(Value::Int32),
+        (ScalarType::Int64, Tree::Int(value)) => Some(Value::Int64(*value)),
+        (ScalarType::Float32, Tree::Int(value)) => Some(Value::Float32(*value as f32)),
+        (ScalarType::Float32, Tree::Float(value)) => Some(Value::Float32(*value as f32)),
+        (ScalarType::Float64, Tree::Int(value)) => Some(Value::Float64(*value as f64)),
+        (ScalarType::Float64, Tree::Float(value)) => Some(Value::Float64(*value)),
+        (scalar, Tree::Text(text)) if scalar.is_text() => Some(Value::Bytes(text.clone().into_bytes())),
+        _ => None,
+    }
+}
+
+/// Tells each view that depends on itself once.
+fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Problems) {
+    let reads = |name: &Arc<str>| -> BTreeSet<Arc<str>> {
+        let Some(View::Derived(view)) = views.known.items.get(name) else { return BTreeSet::new() };
+        let view_of = |input: &DerivedInput| match &input.from {
+            InputSource::Feature { view, .. } => Some(Arc::clone(view)),
+            InputSource::Request | InputSource::JoinKey(_) => None,
+        };
+        view.inputs.iter().filter_map(view_of).filter(|read| places.contains_key(read)).collect()
+    };
+    // Takes away what depends on nothing that is left; what remains goes round in circles, or hangs on one.
+    let mut left: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> =
+        places.keys().map(|name| (Arc::clone(name), reads(name))).collect();
+    loop {
+        let free: Vec<_> =
+            left.iter().filter(|(_, reads)| reads.is_empty()).map(|(name, _)| Arc::clone(name)).collect();
+        if free.is_empty() {
+            break;
+        }
+        for name in free {
+            left.remove(&name);
+            left.values_mut().for_each(|reads| _ = reads.remove(&name));
+        }
+    }
+    let mut told = BTreeSet::new();
+    for start in left.keys() {
+        let mut path = vec![start];
+        // Every name that is left reads another one that is left.
+        while let Some(next) = path.last().and_then(|last| left.get(*last)).and_then(|reads| reads.first()) {
+            if let Some(place) = path.iter().position(|name| *name == next) {
+                let circle = &path[place..];
+                if circle.iter().all(|name| told.insert(Arc::clone(name))) {
+                    let names: Vec<&str> = circle.iter().chain([&next]).map(|name| &***name).collect();
+                    let message = format!("derived views depend on each other in a circle: {}", names.join(" reads "));
+                    problems.error(&places[next], message);
+                }
+                break;
+            }
+            path.push(left.get_key_value(next).map_or(start, |(name, _)| name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

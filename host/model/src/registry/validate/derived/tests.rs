@@ -1,0 +1,152 @@
+use expect_test::expect;
+
+use super::super::tests::{catalog_of, check};
+use super::*;
+
+const STORED: &str = "
+entities:
+  - {name: customer, join_key: customer_id, type: String}
+feature_views:
+  - name: customer_stats
+    entities: [customer]
+    features:
+      - {name: charges, type: Float64}
+      - {name: profile, type: Map}
+      - {name: tags, type: Array(String)}
+";
+
+const DERIVED: &str = "
+derived_views:
+  - name: customer_scores
+    description: How a customer does.
+    inputs:
+      - customer_ratios:per_month
+      - {name: id, key: customer_id}
+      - {name: labels, from: 'customer_stats:tags'}
+    features: [{name: score, type: Float64}, {name: labels, type: Array(String)}]
+    on_error: fail
+  - name: customer_ratios
+    plugin: ratios
+    inputs:
+      - customer_stats:charges
+      - {name: months, request: Int64}
+    features: [{name: per_month, type: Float64}, {name: rating, type: String}, {name: ranks, type: Array(Int32)}]
+    config: {weights: [1, 2.5], label: 'a \"b\"'}
+    on_error: {default: {per_month: 0, rating: none, ranks: [1, 2]}}
+    tags: {owner: churn-team}
+feature_services:
+  - name: churn_online
+    features: [customer_stats:charges, customer_ratios, 'customer_scores:score', {view: customer_ratios, alias: other}]
+";
+
+#[test]
+fn a_derived_view_holds_what_was_defined_whatever_the_order() {
+    let (catalog, problems) = catalog_of(&[DERIVED, STORED]);
+    assert_eq!(problems, "");
+    let catalog = catalog.unwrap();
+    assert_eq!(catalog.views().len(), 1, "derived views are none of the stored ones");
+    let ratios = catalog.derived_view("customer_ratios").unwrap();
+    assert_eq!(&*ratios.plugin, "ratios");
+    assert_eq!(&*ratios.config, r#"{"weights":[1,2.5],"label":"a \"b\""}"#);
+    let text = |text: &str| Value::Bytes(text.into());
+    let defaults = [
+        ("per_month".into(), Value::Float64(0.0)),
+        ("ranks".into(), Value::List(vec![Value::Int32(1), Value::Int32(2)])),
+        ("rating".into(), text("none")),
+    ];
+    assert_eq!(ratios.on_error, OnError::Default(defaults.into()));
+    assert_eq!(ratios.request_inputs().map(|input| &*input.name).collect::<Vec<_>>(), ["months"]);
+
+    let scores = catalog.derived_view("customer_scores").unwrap();
+    assert_eq!(&*scores.plugin, "customer_scores", "the plugin of the view's name when none is named");
+    assert_eq!((&*scores.config, &scores.on_error), ("null", &OnError::Fail));
+    let inputs: Vec<_> = scores.inputs.iter().map(|input| (&*input.name, input.value_type.to_string())).collect();
+    assert_eq!(
+        inputs,
+        [("per_month", "Float64".into()), ("id", "String".into()), ("labels", "Array(String)".to_owned())]
+    );
+    assert_eq!(scores.inputs[1].from, InputSource::JoinKey("customer_id".into()));
+
+    let service = catalog.service("churn_online").unwrap();
+    let selected: Vec<_> = service.projections.iter().map(|projection| projection.features.len()).collect();
+    assert_eq!(selected, [1, 3, 1, 3]);
+}
+
+#[test]
+fn every_mistake_in_a_derived_view_is_told() {
+    let wrong = "
+derived_views:
+  - name: customer_stats
+    features: [{name: a, type: Int64}]
+  - name: bad_inputs
+    plugin: bad-name
+    inputs:
+      - customer_stats
+      - customer_stat:charges
+      - customer_stats:charge
+      - customer_stats:profile
+      - {name: x-y, request: Int64}
+      - {request: Int64}
+      - {name: z}
+      - {name: both, request: Int64, key: customer_id}
+      - {name: customer_id, request: String}
+      - {name: key, key: customer}
+      - {name: odd, request: Int46}
+      - {name: twice, request: Int64}
+      - {name: twice, request: Int64}
+    features: [{name: m, type: Map}]
+  - name: bad_errors
+    inputs: []
+    features: [{name: a, type: Int64}]
+    on_error: {default: {b: 1, a: text}}
+  - name: bad_word
+    features: [{name: a, type: Int64}]
+    on_error: ignore
+  - name: no_features
+    inputs: []
+feature_services:
+  - name: churn_online
+    features: [{view: bad_word, features: [a, b], join_key_map: {customer_id: other}}]
+";
+    check(&[STORED, wrong], expect![[r#"
+        1.yaml:3:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:5:11)
+        1.yaml:6:13: error: 'bad-name' is not a valid plugin name (a letter or '_', then letters, digits and '_')
+        1.yaml:8:9: error: input 'customer_stats' names no feature (a feature of it, as in 'customer_stats:some_feature')
+        1.yaml:9:9: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
+        1.yaml:10:9: error: feature view 'customer_stats' has no feature 'charge' (did you mean 'charges'?)
+        1.yaml:11:9: error: input 'profile' is Map, which plugins neither read nor compute (they know scalars, and lists and sets of them)
+        1.yaml:12:16: error: 'x-y' is not a valid input name (give it a 'name' of letters, digits and '_')
+        1.yaml:13:9: error: input: 'name' is missing (an input has 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:14:9: error: input 'z': comes from nowhere (an input has 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:15:9: error: input 'both': comes from more than one place (an input has 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:16:16: error: input 'customer_id' has the name of a join key (a request has one column of a name; 'key:' reads the join key)
+        1.yaml:17:26: error: there is no join key 'customer' (did you mean 'customer_id'?)
+        1.yaml:18:30: error: unknown type 'Int46' (did you mean 'Int64'?)
+        1.yaml:20:16: error: input 'twice' is defined twice (first at 1.yaml:19:16)
+        1.yaml:21:23: error: feature 'm' is Map, which plugins neither read nor compute (they know scalars, and lists and sets of them)
+        1.yaml:25:26: error: on_error: there is no feature 'b'
+        1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64
+        1.yaml:28:15: error: derived view: 'on_error' is none of what it can be ('null', 'fail' or 'default: {feature: value}')
+        1.yaml:29:11: error: feature view 'no_features' has no features
+        1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
+        1.yaml:33:79: error: derived view 'bad_word' reads others, under their own join keys"#]]);
+}
+
+#[test]
+fn a_circle_is_told_once_and_what_hangs_on_it_is_not() {
+    let circle = "
+derived_views:
+  - {name: a_a, inputs: ['b_b:f'], features: [{name: f, type: Int64}]}
+  - {name: b_b, inputs: ['c_c:f', {name: g, from: 'free_view:f'}], features: [{name: f, type: Int64}]}
+  - {name: c_c, inputs: ['a_a:f'], features: [{name: f, type: Int64}]}
+  - {name: own_tail, inputs: ['own_tail:f'], features: [{name: f, type: Int64}]}
+  - {name: hangs_on, inputs: ['a_a:f'], features: [{name: f, type: Int64}]}
+  - {name: free_view, inputs: [], features: [{name: f, type: Int64}]}
+";
+    check(
+        &[STORED, circle],
+        expect![[r#"
+            1.yaml:3:12: error: derived views depend on each other in a circle: a_a reads b_b reads c_c reads a_a
+            1.yaml:6:12: error: derived views depend on each other in a circle: own_tail reads own_tail"#]],
+    );
+}

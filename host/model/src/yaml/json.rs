@@ -1,0 +1,78 @@
+//! A YAML value as JSON text, for what is handed on and not looked into.
+
+use std::fmt::Write as _;
+
+use super::{Node, Tree};
+
+// === impl Node ===
+
+impl Node {
+    /// The value as JSON, keys in written order.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut json = String::new();
+        write(self, &mut json);
+        json
+    }
+}
+
+fn write(node: &Node, json: &mut String) {
+    match &node.tree {
+        Tree::Null => json.push_str("null"),
+        Tree::Bool(value) => json.push_str(if *value { "true" } else { "false" }),
+        // Writing to a string does not fail.
+        Tree::Int(value) => _ = write!(json, "{value}"),
+        // Debug keeps the point or the exponent, so that a double stays one.
+        // `parse` lets no infinity in, and nothing that is no number.
+        Tree::Float(value) => _ = write!(json, "{value:?}"),
+        Tree::Text(text) => quote(text, json),
+        Tree::List(items) => {
+            json.push('[');
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    json.push(',');
+                }
+                write(item, json);
+            }
+            json.push(']');
+        }
+        Tree::Map(entries) => {
+            json.push('{');
+            for (place, (key, value)) in entries.iter().enumerate() {
+                if place > 0 {
+                    json.push(',');
+                }
+                quote(&key.value, json);
+                json.push(':');
+                write(value, json);
+            }
+            json.push('}');
+        }
+    }
+}
+
+fn quote(text: &str, json: &mut String) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            c if u32::from(c) < 0x20 => _ = write!(json, "\\u{:04x}", u32::from(c)),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::yaml::{Problems, parse};
+
+    #[test]
+    fn everything_has_its_json() {
+        let yaml = "{a: [1, -2.0, 1e300, true, null], 'b\"\\': \"x\\ny\\x1fü\", c: {}, d: []}";
+        let expected = r#"{"a":[1,-2.0,1e300,true,null],"b\"\\":"x\u000ay\u001fü","c":{},"d":[]}"#;
+        let node = parse("a.yaml", yaml, &Problems::default()).unwrap();
+        assert_eq!(node.to_json(), expected);
+    }
+}
