@@ -1,0 +1,99 @@
+//! `embedding_similarity`: which of several labelled embeddings is nearest to the one that the caller sends.
+//!
+//! Shows lists and texts, in and out. Square roots are an instruction of WebAssembly, exact to the last bit everywhere;
+//! logarithms and the like are not, and are compiled into the component instead.
+
+use larder_plugin::{Inputs, List, Outputs, plugin};
+
+/// A row of labelled embeddings, and the one to look for.
+#[derive(Debug, Inputs)]
+pub struct Candidates<'a> {
+    /// The embedding that the caller sends.
+    pub query: Option<List<'a, f32>>,
+    /// The embeddings of the row, one after the other, each as long as the query.
+    pub embeddings: Option<List<'a, f32>>,
+    /// A label for each of them.
+    pub labels: Option<List<'a, &'a str>>,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Outputs)]
+pub struct Found<'a> {
+    /// The label of the nearest embedding.
+    pub nearest: Option<&'a str>,
+    /// Its cosine similarity to the query, from -1 to 1.
+    pub similarity: Option<f64>,
+    /// All labels, the nearest first.
+    pub ranking: Option<Vec<&'a str>>,
+    /// Their similarities, in the same order.
+    pub similarities: Option<Vec<f64>>,
+}
+
+/// Ranks labelled embeddings by their cosine similarity to a query.
+#[plugin(name = "embedding_similarity", version = "1.0.0")]
+pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
+    let (Some(query), Some(embeddings), Some(labels)) = (row.query, row.embeddings, row.labels) else {
+        return Found::default();
+    };
+    let (Some(query), Some(embeddings)) = (query.as_slice(), embeddings.as_slice()) else { return Found::default() };
+    if query.is_empty() || embeddings.len() != query.len() * labels.len() {
+        return Found::default();
+    }
+    let scores = embeddings.chunks_exact(query.len()).map(|embedding| cosine(query, embedding));
+    let mut ranked: Vec<(f64, &str)> = scores.zip(labels).collect();
+    // The first of equals stays first, so that the ranking is the same each time.
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    Found {
+        nearest: ranked.first().map(|(_, label)| *label),
+        similarity: ranked.first().map(|(score, _)| *score),
+        ranking: Some(ranked.iter().map(|(_, label)| *label).collect()),
+        similarities: Some(ranked.iter().map(|(score, _)| *score).collect()),
+    }
+}
+
+/// 0 where one of them has no length.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        dot += a * b;
+        left += a * a;
+        right += b * b;
+    }
+    let lengths = f64::sqrt(left) * f64::sqrt(right);
+    if lengths > 0.0 { dot / lengths } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_plugin::{
+        Context,
+        testing::{Batch, rows, run},
+    };
+
+    use super::*;
+
+    #[derive(Debug, Inputs)]
+    struct Computed<'a> {
+        nearest: Option<&'a str>,
+        similarity: Option<f64>,
+        ranking: Option<List<'a, &'a str>>,
+        similarities: Option<List<'a, f64>>,
+    }
+
+    #[test]
+    fn the_nearest_comes_first_and_what_does_not_fit_is_null() {
+        let batch = Batch::new(3)
+            .column([Some(vec![1.0_f32, 0.0]), Some(vec![1.0]), None])
+            .column([Some(vec![0.0_f32, 2.0, 3.0, 0.0]), Some(vec![1.0, 2.0]), None])
+            .column([Some(vec!["up", "right"]), Some(vec!["alone"]), None]);
+        let columns = run::<Plugin>("null", &Context::default(), &batch).unwrap();
+        let rows: Vec<Option<Computed<'_>>> = rows(&columns, 3);
+        let first = rows[0].as_ref().unwrap();
+        assert_eq!((first.nearest, first.similarity), (Some("right"), Some(1.0)));
+        assert_eq!(first.ranking.unwrap().iter().collect::<Vec<_>>(), ["right", "up"]);
+        assert_eq!(first.similarities.unwrap().as_slice(), Some(&[1.0, 0.0][..]));
+        assert_eq!(rows[1].as_ref().unwrap().nearest, None, "two numbers for one label of length one");
+        assert!(rows[2].as_ref().unwrap().ranking.is_none());
+    }
+}

@@ -1,0 +1,30 @@
+//! The twin of `odfv_pandas`, an on-demand view of the Feast repository whose answers are recorded.
+
+use larder_plugin::{Inputs, Outputs, plugin};
+
+/// What the view reads.
+#[derive(Debug, Inputs)]
+pub struct Row {
+    avg_amount: Option<f32>,
+    /// Of the request.
+    amount: Option<f64>,
+    /// Of the request.
+    hour: Option<i64>,
+}
+
+/// What it computes.
+#[derive(Debug, Outputs)]
+pub struct Derived {
+    /// The amount beside the customer's usual one.
+    amount_over_avg: Option<f64>,
+    /// Whether it is before six.
+    is_night: Option<bool>,
+}
+
+/// An amount beside the usual one, and whether it is night.
+#[plugin(name = "odfv_pandas", version = "1.0.0")]
+pub fn derive(row: Row) -> Derived {
+    // numpy widens the single to a double, too.
+    let amount_over_avg = row.amount.zip(row.avg_amount).map(|(amount, average)| amount / f64::from(average));
+    Derived { amount_over_avg, is_night: row.hour.map(|hour| hour < 6) }
+}

@@ -1,0 +1,31 @@
+//! The twin of `odfv_probe`, an on-demand view of the Feast repository whose answers are recorded. That one tells the names
+//! and Python types of what it is given; this one tells names and values, of what its view declares and no more.
+
+use std::fmt::Debug;
+
+use larder_plugin::{Inputs, Outputs, plugin};
+
+/// What the view reads.
+#[derive(Debug, Inputs)]
+pub struct Row {
+    conv_rate: Option<f64>,
+    avg_daily_trips: Option<i64>,
+}
+
+/// What it computes.
+#[derive(Debug, Outputs)]
+pub struct Derived {
+    /// What was seen.
+    seen_columns: String,
+}
+
+/// What a plugin sees.
+#[plugin(name = "odfv_probe", version = "1.0.0")]
+pub fn derive(row: Row) -> Derived {
+    let seen = [see("conv_rate", row.conv_rate), see("avg_daily_trips", row.avg_daily_trips)];
+    Derived { seen_columns: seen.join(",") }
+}
+
+fn see(name: &str, value: Option<impl Debug>) -> String {
+    value.map_or_else(|| format!("{name}:null"), |value| format!("{name}:{value:?}"))
+}

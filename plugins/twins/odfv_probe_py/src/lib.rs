@@ -1,0 +1,43 @@
+//! The twin of `odfv_probe_py`, an on-demand view of the Feast repository whose answers are recorded. That one tells the names
+//! and Python types of what it is given; this one tells names and values, of what its view declares and no more.
+
+use std::fmt::Debug;
+
+use larder_plugin::{Inputs, Outputs, plugin};
+
+/// What the view reads.
+#[derive(Debug, Inputs)]
+pub struct Row {
+    conv_rate: Option<f64>,
+    avg_daily_trips: Option<i64>,
+    /// Of the request.
+    amount: Option<f64>,
+    /// Of the request.
+    hour: Option<i64>,
+    /// The join key.
+    driver_id: Option<i64>,
+}
+
+/// What it computes.
+#[derive(Debug, Outputs)]
+pub struct Derived {
+    /// What was seen.
+    seen_keys: String,
+}
+
+/// What a plugin sees.
+#[plugin(name = "odfv_probe_py", version = "1.0.0")]
+pub fn derive(row: Row) -> Derived {
+    let seen = [
+        see("driver_id", row.driver_id),
+        see("amount", row.amount),
+        see("hour", row.hour),
+        see("avg_daily_trips", row.avg_daily_trips),
+        see("conv_rate", row.conv_rate),
+    ];
+    Derived { seen_keys: seen.join(",") }
+}
+
+fn see(name: &str, value: Option<impl Debug>) -> String {
+    value.map_or_else(|| format!("{name}:null"), |value| format!("{name}:{value:?}"))
+}

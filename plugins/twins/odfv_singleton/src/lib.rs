@@ -1,0 +1,24 @@
+//! The twin of `odfv_singleton`, an on-demand view of the Feast repository whose answers are recorded. Where that one
+//! raises an exception, this one is a fault.
+
+use larder_plugin::{Fault, Inputs, Outputs, plugin};
+
+/// What the view reads.
+#[derive(Debug, Inputs)]
+pub struct Row {
+    avg_daily_trips: Option<i64>,
+}
+
+/// What it computes.
+#[derive(Debug, Outputs)]
+pub struct Derived {
+    /// The trips and one.
+    trips_plus_one: i64,
+}
+
+/// One trip more.
+#[plugin(name = "odfv_singleton", version = "1.0.0")]
+pub fn derive(row: Row) -> Result<Derived, Fault> {
+    let trips = row.avg_daily_trips.ok_or_else(|| Fault::bad_input("a row without trips"))?;
+    Ok(Derived { trips_plus_one: trips + 1 })
+}
