@@ -11,7 +11,11 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Ccodegen-units=1 -Cdebug-assertions
 
-.PHONY: demo test fmt lint check-tools bench bench-smoke soak fuzz deny help
+# Where plugins are compiled to. One place for all of them: the libraries of Rust are compiled along where the target's
+# are not to be had.
+export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
+
+.PHONY: demo test fmt lint check-tools check-guest-tools bench bench-smoke soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -22,9 +26,12 @@ demo: check-tools
 	target/release/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS)
 
 ## make test         the whole check: format, lints, tests; what CI runs
-test: check-tools
+test: check-tools check-guest-tools
 	cargo fmt --all --check
+	cargo fmt --manifest-path plugins/Cargo.toml --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked -- -D warnings
+	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast; \
 	else \
@@ -55,6 +62,17 @@ fuzz: check-tools
 ## make deny         licences, advisories and duplicate crates (needs cargo-deny and a network)
 deny:
 	cargo deny check
+
+# Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, else by a
+# distribution's Rust, which has the sources of its libraries and stands beside this one.
+check-guest-tools:
+	@rustlib="$$(rustc --print sysroot)/lib/rustlib"; \
+	test -d "$$rustlib/wasm32-unknown-unknown/lib" \
+		|| test -d "$$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/std" \
+		|| timeout 60 rustup target add wasm32-unknown-unknown 2>/dev/null \
+		|| { echo "this Rust cannot fetch wasm32-unknown-unknown; installing Debian's, with its sources"; \
+			apt-get update -q && apt-get install -qy --no-install-recommends rustc-web rust-web-src; } \
+		|| { echo "Rust for WebAssembly is needed: rustup target add wasm32-unknown-unknown"; exit 1; }
 
 # A C compiler and linker are all that is needed beside Rust (zstd and aws-lc are C).
 check-tools:

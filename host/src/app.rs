@@ -4,11 +4,12 @@
 //! [`App::serve`] adds the listeners, the first sync, the schedules, reload and the drain.
 
 mod access;
+mod plugins;
 mod serve;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -19,15 +20,19 @@ use tokio::sync::Notify;
 use crate::{
     clock::SharedClock,
     config::{Config, ConfigError, LoadedDefinitions, load_definitions, process_environment},
-    http::{AdminEvent, Control, HttpConfig, SyncCommand},
+    http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
+    plugin::PluginError,
     serving::{ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
     sync::{SyncEngine, Turns},
     telemetry,
 };
 
-use self::access::Access;
 pub use self::serve::{Serving, ShutdownReason, Signals};
+use self::{
+    access::Access,
+    plugins::{DeployError, Plugins},
+};
 
 /// A host: configuration, store, catalog and sync engine.
 #[derive(Debug)]
@@ -46,6 +51,10 @@ pub struct App {
     resync: Notify,
     /// What guards the data listener; there is none before it listens.
     access: OnceLock<Access>,
+    /// The plugins; there are none before they are loaded, and in a host without.
+    plugins: OnceLock<Plugins>,
+    /// What is current changes by one hand at a time: definitions are fitted to plugins, and plugins to definitions.
+    changing: Mutex<()>,
 }
 
 /// What came of a reload. Its halves stand or fall by themselves: a mistake in a definition must not keep a stolen
@@ -68,6 +77,12 @@ pub enum AppError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The plugins cannot be run.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The definitions and the plugins in service do not fit each other.
+    #[error("{0}")]
+    Unfit(String),
     /// A listener cannot be bound.
     #[error("{key}: {source}")]
     Server {
@@ -84,7 +99,7 @@ pub enum AppError {
 // === impl App ===
 
 impl App {
-    /// Builds a host. The warnings are about the definitions.
+    /// Builds a host, without its plugins. The warnings are about the definitions.
     ///
     /// # Errors
     /// [`AppError::Config`] and [`AppError::Store`].
@@ -97,8 +112,25 @@ impl App {
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = ArcSwap::from_pointee(engine);
         let (resync, access) = (Notify::new(), OnceLock::new());
-        let app = Self { config, loaded_by, clock, store, current, engine, turns, resync, access };
+        let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
+        let app = Self { config, loaded_by, clock, store, current, engine, turns, resync, access, plugins, changing };
         Ok((Arc::new(app), definitions.warnings))
+    }
+
+    /// Loads the plugins of the configured directory. What cannot be loaded is told in the log, and its derived views do
+    /// without. Blocks while new ones are compiled.
+    ///
+    /// # Errors
+    /// [`AppError::Plugin`], when no plugin at all can be run.
+    pub fn load_plugins(&self) -> Result<(), AppError> {
+        let Some(plugins) = Plugins::open(&self.config.plugins)? else { return Ok(()) };
+        // A host loads its plugins once.
+        let plugins = self.plugins.get_or_init(|| plugins);
+        self.look_at_plugins();
+        let _changing = self.changing();
+        plugins.recall(self.current.load().catalog());
+        self.swap_plugins(plugins);
+        Ok(())
     }
 
     /// The configuration that it was started with.
@@ -175,12 +207,55 @@ impl App {
 
     fn take_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
         let definitions = load_definitions(&config)?;
-        let (snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
+        let _changing = self.changing();
+        let catalog = &definitions.catalog;
+        let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
+        let refitted = self.plugins.get().map(refit).transpose()?;
+        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
+        if let (Some(plugins), Some(refitted)) = (self.plugins.get(), refitted) {
+            snapshot = snapshot.with_transforms(refitted.transforms(plugins, catalog));
+            plugins.accept(refitted);
+        }
         let snapshot = snapshot.after(&self.current.load());
         self.current.store(Arc::new(snapshot));
         self.engine.store(Arc::new(engine));
         self.loaded_by.store(Arc::new(config));
         Ok(definitions.warnings)
+    }
+
+    /// Looks at the directory of plugins, and takes what is new there into service.
+    fn look_at_plugins(&self) {
+        let Some(plugins) = self.plugins.get() else { return };
+        for (name, bytes) in plugins.arrivals() {
+            let taken = bytes.and_then(|bytes| self.take_plugin(plugins, &bytes, Some(&name)));
+            plugins.note(Some(&name), &taken);
+        }
+    }
+
+    /// Compiles a plugin's file, and swaps it in.
+    fn take_plugin(
+        &self,
+        plugins: &Plugins,
+        bytes: &[u8],
+        found_as: Option<&str>,
+    ) -> Result<DeployReport, DeployError> {
+        // What takes long comes first: meanwhile others may change what is current.
+        let component = plugins.load(bytes)?;
+        let _changing = self.changing();
+        let report = plugins.take(&component, bytes, found_as, self.current.load().catalog())?;
+        self.swap_plugins(plugins);
+        Ok(report)
+    }
+
+    /// Lets requests see the plugins that are in service now. Requests under way keep those that they began with.
+    fn swap_plugins(&self, plugins: &Plugins) {
+        let current = self.current.load();
+        self.current.store(Arc::new(current.with_transforms(plugins.transforms(current.catalog()))));
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // Nothing is half done after a panic: each change is one swap, at its end.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often files are looked at for changes; zero is never.
@@ -217,7 +292,35 @@ impl Control for App {
             (Err(definitions), Err(access)) => Err(format!("{definitions}\n{access}")),
         }
     }
+
+    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let taken = self.take_plugin(plugins, file, None);
+        plugins.note(None, &taken);
+        taken.map_err(|error| error.to_string())
+    }
+
+    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let _changing = self.changing();
+        let rolled_back = plugins.roll_back(plugin);
+        // Also when a file could not be written: the version is in service then.
+        self.swap_plugins(plugins);
+        rolled_back.map_err(|error| error.to_string())
+    }
+
+    fn plugins(&self) -> Vec<PluginStatus> {
+        self.plugins.get().map(Plugins::list).unwrap_or_default()
+    }
+
+    fn plugin_bytes_max(&self) -> usize {
+        let max = self.plugins.get().map_or(0, Plugins::file_bytes_max);
+        usize::try_from(max).unwrap_or(usize::MAX)
+    }
 }
+
+/// What an order about plugins is told by a host that has none.
+const NO_PLUGINS: &str = "this host runs no plugins: its configuration has 'plugins: dir' off";
 
 /// A snapshot of definitions, and the engine that keeps it in step.
 fn build(

@@ -11,6 +11,7 @@ mod get;
 mod init;
 mod list;
 mod output;
+mod plugin;
 mod serve;
 mod sync;
 mod target;
@@ -50,6 +51,9 @@ enum Command {
     List(list::ListArgs),
     /// Read entity rows back, and fail if a feature is missing or expired
     Verify(verify::VerifyArgs),
+    /// Make, check, run and deploy plugins, which compute derived features
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Write a configuration and definitions to start from
     Init(init::InitArgs),
 }
@@ -95,6 +99,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::List(args) => list::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Plugin(command) => plugin::run(&command),
         Command::Init(args) => init::run(&args),
     };
     match result {

@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod foreign;
 mod patterns;
+mod plugins;
 mod read;
 mod section;
 mod types;
@@ -19,7 +20,7 @@ pub use self::{
     definitions::{LoadedDefinitions, load_definitions, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,
-    types::{Config, LogConfig, SyncConfig},
+    types::{Config, LogConfig, PluginConfig, SyncConfig},
 };
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod timer;
 mod tls;
 
 pub use self::{
-    admin::{AdminEvent, Control, SyncCommand},
+    admin::{AdminEvent, Control, DeployReport, PluginStatus, PluginVersion, PluginViewStatus, SyncCommand},
     auth::{AuthConfig, Scope, Token, TokenConfig, TokenError, Tokens},
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},

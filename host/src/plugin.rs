@@ -2,8 +2,40 @@
 //!
 //! A component is untrusted. It imports nothing but the host's log, runs under limits of time, memory and output, and
 //! what it returns is looked at before anybody reads it. This room knows wasmtime, and nobody else does.
+//!
+//! [`PluginRuntime::load`] makes a [`Component`] of a file. [`Transform::bind`] fits it to a derived view, and
+//! [`Transform::call`] computes a batch of rows. A failure costs the instance that it happened in, and nothing else.
 
 mod bindings;
+mod breaker;
+mod build_info;
+mod cache;
 mod column;
+mod component;
+mod compute;
+mod engine;
+mod error;
+mod guest;
+mod logs;
+mod metrics;
+mod pace;
+mod pool;
+mod runtime;
+mod settings;
+mod shelf;
+mod signature;
+mod transform;
 
-pub use self::column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output};
+pub use self::{
+    breaker::BreakerState,
+    build_info::BuildInfo,
+    column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output},
+    component::{Component, Digest},
+    compute::{Compute, Full},
+    error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
+    runtime::PluginRuntime,
+    settings::{PluginLimits, PluginSettings},
+    shelf::{Copy, Shelf, ShelfError, Stamp},
+    signature::{COLUMNS_MAX, Field, Signature},
+    transform::Transform,
+};

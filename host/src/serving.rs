@@ -1,23 +1,26 @@
 //! Serving: from a request's words to the values that answer it.
 //!
 //! A request's shape (which features, which columns, which names) is resolved once per catalog into a [`Plan`], which
-//! is cached; answering is then keys, lookups and an [`Answer`] that an encoder walks. This room knows neither JSON
+//! is cached; answering is then keys, lookups, one call for each plugin, and an [`Answer`] that an encoder walks. This room knows neither JSON
 //! nor status codes: the HTTP room, and others later, translate.
 
 mod answer;
 mod config;
+mod derive;
 mod error;
 mod keys;
 mod metrics;
 mod plan;
 mod request;
 mod snapshot;
+mod transforms;
 
 pub use self::{
     answer::{Answer, Cell, EchoedValue, Status},
     config::TtlPolicy,
     error::RequestError,
-    plan::{EntityColumn, FeatureColumn, Plan, ViewRead},
+    plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
     request::{EntityValue, OnlineRequest, Selection},
-    snapshot::{ServingLimits, Snapshot},
+    snapshot::{Begun, ServingLimits, Snapshot},
+    transforms::Transforms,
 };

@@ -130,7 +130,7 @@ fn only_its_own_room_knows_a_library() {
         ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),
         ("arrow::", &["source", "sync", "cli"]),
-        ("serde_json::", &["http", "cli", "store", "source"]),
+        ("serde_json::", &["http", "cli", "store", "source", "plugin"]),
         ("hyper::", &["http", "cli"]),
         ("rustls::", &["http"]),
         ("tokio_rustls::", &["http"]),

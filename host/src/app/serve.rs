@@ -55,6 +55,10 @@ pub enum ShutdownReason {
 /// How often the process's own figures are refreshed, and histograms folded.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How often the directory of plugins is looked at. From a file's arrival to its first answer two seconds may pass, and
+/// compiling takes its share of them.
+const PLUGINS_EVERY: Duration = Duration::from_millis(300);
+
 /// How often it is asked which views are to be synced.
 const SCHEDULE_EVERY: Duration = Duration::from_secs(1);
 
@@ -65,14 +69,18 @@ const SYNCS_AT_ONCE: usize = 2;
 // === impl App ===
 
 impl App {
-    /// Binds the listeners and starts what runs beside them: the first sync, the schedules, the watch over files.
+    /// Loads the plugins, binds the listeners and starts what runs beside them: the first sync, the schedules, the watch over files.
     /// Answers come from now on; `/ready` says when all views are loaded.
     ///
     /// # Errors
     /// [`AppError::Config`] when a key or a token cannot be read, [`AppError::Server`] when an address is taken,
-    /// [`AppError::Setup`].
+    /// [`AppError::Plugin`], [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
+        // Before anybody can ask: an answer without a plugin that is there would be a lie.
+        let loading = Arc::clone(self);
+        let loaded = tokio::task::spawn_blocking(move || loading.load_plugins()).await;
+        loaded.map_err(|error| AppError::Setup(format!("loading plugins ended in a bug of Larder: {error}")))??;
         let http = &self.config.http;
         let router =
             |door| Arc::new(Router::new(Arc::clone(&self.current), Arc::clone(&self.clock), http.limits, door));
@@ -118,6 +126,7 @@ impl App {
             tokio::spawn(upkeep(Arc::clone(self), metrics)),
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch(Arc::clone(self))),
+            tokio::spawn(watch_plugins(Arc::clone(self))),
         ];
         telemetry::note_reload(true);
         if self.config.sync.on_start {
@@ -274,6 +283,21 @@ async fn watch(app: Arc<App>) {
         } else {
             renew(&app, "a file changed").await;
         }
+    }
+}
+
+/// Looks for new files in the directory of plugins. A look is one listing of a directory; compiling is done elsewhere.
+async fn watch_plugins(app: Arc<App>) {
+    if app.reload_every().is_zero() {
+        return;
+    }
+    let mut ticks = interval(PLUGINS_EVERY.min(app.reload_every()));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let looking = Arc::clone(&app);
+        // A panic in there is in the log already.
+        let _ = tokio::task::spawn_blocking(move || looking.look_at_plugins()).await;
     }
 }
 

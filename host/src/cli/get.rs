@@ -32,14 +32,16 @@ pub(super) struct WhatArgs {
     /// Name features view__feature
     #[arg(long)]
     pub(super) full_feature_names: bool,
-    /// The entities: join_key=value, or join_key=value,value,... for several rows
+    /// The entities: join_key=value, or join_key=value,value,... for several rows; also what derived views want of
+    /// the caller, a list as name=[1,2]
     #[arg(value_name = "KEY=VALUE")]
     pub(super) entities: Vec<String>,
 }
 
 pub(super) fn run(args: &GetArgs) -> Result<()> {
-    let request = request(&args.what)?;
-    let target = Target::find(&args.config.config)?;
+    let mut request = request(&args.what)?;
+    let target = Target::find_with_plugins(&args.config.config)?;
+    type_request_data(&mut request, &target.catalog()?);
     let (status, answer) = target.online_features(&request)?;
     if status != 200 {
         bail!(CliError::Failed(error_message(&answer)));
@@ -73,6 +75,25 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
         None => request["features"] = json!(what.features),
     }
     Ok(request)
+}
+
+/// Gives what derived views want of the caller its type: unlike keys, such values are taken as they are sent.
+fn type_request_data(request: &mut Value, catalog: &Value) {
+    let views = catalog["derived_views"].as_array().into_iter().flatten();
+    let inputs = views.flat_map(|view| view["inputs"].as_array().into_iter().flatten());
+    for input in inputs.filter(|input| input["from"] == "request") {
+        let name = input["name"].as_str().unwrap_or_default();
+        let kind = input["type"].as_str().unwrap_or_default();
+        let Some(Value::Array(words)) = request["entities"].get_mut(name) else { continue };
+        let texts = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+        let is_text = |kind: &str| matches!(kind, "String" | "Bytes" | "Json" | "Uuid" | "TimeUuid" | "Decimal");
+        // What does not read as values goes as it is, and the host says what is wrong with it.
+        if !is_text(kind)
+            && let Ok(values) = serde_json::from_str(&format!("[{texts}]"))
+        {
+            *words = values;
+        }
+    }
 }
 
 /// A block per row: name, value, status where it is not PRESENT, event time.

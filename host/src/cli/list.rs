@@ -19,7 +19,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<()> {
-    let catalog = Target::find(&args.config.config)?.catalog()?;
+    let catalog = Target::find_with_plugins(&args.config.config)?.catalog()?;
     if args.json {
         output::say(&catalog.to_string());
         return Ok(());
@@ -31,6 +31,11 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
         &views,
     );
     output::say("");
+    let derived: Vec<_> = items(&catalog["derived_views"]).iter().map(derived_view).collect();
+    if !derived.is_empty() {
+        output::table(&["DERIVED VIEW", "PLUGIN", "VERSION", "FEATURES", "READS", "TAGS"], &derived);
+        output::say("");
+    }
     let service = |service: &Value| {
         vec![
             text(&service["name"]),
@@ -43,7 +48,8 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
     output::table(&["FEATURE SERVICE", "FEATURES", "TAGS", "DESCRIPTION"], &services);
     if args.features {
         output::say("");
-        let rows: Vec<_> = items(&catalog["feature_views"]).iter().flat_map(features).collect();
+        let views = items(&catalog["feature_views"]).iter().chain(items(&catalog["derived_views"]));
+        let rows: Vec<_> = views.flat_map(features).collect();
         output::table(&["FEATURE", "TYPE", "TAGS", "DESCRIPTION"], &rows);
     }
     Ok(())
@@ -66,6 +72,21 @@ fn view(view: &Value) -> Vec<String> {
         age("newest_event_age_seconds"),
         view["ttl_seconds"].as_i64().map_or_else(|| "-".to_owned(), output::age),
         view["source"].as_str().unwrap_or("-").to_owned(),
+        tags(view),
+    ]
+}
+
+fn derived_view(view: &Value) -> Vec<String> {
+    let read = |input: &Value| match input["from"].as_str() {
+        Some("request") => format!("request {}", text(&input["name"])),
+        from => from.unwrap_or_default().to_owned(),
+    };
+    vec![
+        text(&view["name"]),
+        text(&view["plugin"]),
+        view["plugin_version"].as_str().unwrap_or("NOT THERE").to_owned(),
+        items(&view["features"]).len().to_string(),
+        items(&view["inputs"]).iter().map(read).collect::<Vec<_>>().join(", "),
         tags(view),
     ]
 }

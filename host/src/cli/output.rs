@@ -83,6 +83,16 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
+/// Bytes in the unit that suits them: `512 B`, `18.4 KiB`, `17.6 MiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    let (kib, mib) = (1 << 10, 1 << 20);
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{}.{} KiB", bytes / kib, bytes % kib * 10 / kib),
+        _ => format!("{}.{} MiB", bytes / mib, bytes % mib * 10 / mib),
+    }
+}
+
 /// An age in the largest unit that says enough: `45s`, `3m`, `5h`, `12d`.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {

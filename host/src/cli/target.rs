@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use hyper::Method;
 use serde_json::Value;
 
-use super::{client::Client, output};
+use super::{CliError, client::Client, output};
 use crate::{
     app::App,
     clock::SystemClock,
@@ -27,6 +27,15 @@ pub(super) enum Target {
 // === impl Target ===
 
 impl Target {
+    /// The same, with the plugins: for commands that compute features, or put plugins into service.
+    pub(super) fn find_with_plugins(config: &Path) -> Result<Self> {
+        let target = Self::find(config)?;
+        if let Self::Local(app) = &target {
+            app.load_plugins()?;
+        }
+        Ok(target)
+    }
+
     /// Finds the host of a configuration, or opens its store.
     pub(super) fn find(config: &Path) -> Result<Self> {
         telemetry::install_logs("warn", LogFormat::Text);
@@ -89,6 +98,24 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// What a running host answered an order about plugins with.
+pub(super) fn plugin_order<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T> {
+    let (status, body) = client.call(method, path, body)?;
+    if status == 200 {
+        return serde_json::from_slice(&body).context("the host's answer is none that this Larder knows");
+    }
+    let said = serde_json::from_slice(&body).map_or_else(
+        |_| format!("the host answered {status}: {}", String::from_utf8_lossy(&body)),
+        |body| error_message(&body),
+    );
+    bail!(CliError::Failed(said))
 }
 
 /// What an error body says, without its wrapping: Feast's bodies are JSON in JSON.

@@ -56,7 +56,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     } else {
         vec![Question { request: request(&args.what)?, about: String::new() }]
     };
-    let target = Target::find(&args.config.config)?;
+    let target = Target::find_with_plugins(&args.config.config)?;
     let mut judgement = Judgement::default();
     for question in &questions {
         let (status, answer) = target.online_features(&question.request)?;

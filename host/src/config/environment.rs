@@ -41,6 +41,7 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["store", "hot_cache"], kind: Kind::Plain },
     Override { path: &["store", "check_on_open"], kind: Kind::Plain },
     Override { path: &["serving", "ttl"], kind: Kind::Text },
+    Override { path: &["plugins", "dir"], kind: Kind::Text },
     Override { path: &["sync", "on_start"], kind: Kind::Plain },
     Override { path: &["log", "level"], kind: Kind::Text },
     Override { path: &["log", "format"], kind: Kind::Text },

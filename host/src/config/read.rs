@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Config, Environment, LogConfig, SyncConfig, access, environment, foreign,
     patterns::{Pattern, resolve},
+    plugins,
     section::Section,
 };
 use crate::telemetry::LogFormat;
@@ -40,7 +41,8 @@ const PROJECT_CHARS_MAX: usize = 200;
 /// The levels, most important first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-const MIB: u64 = 1 << 20;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 /// Timeouts that are shorter cut off healthy clients, and longer ones are none.
@@ -75,6 +77,7 @@ pub(super) fn read(
     let store = store(top.section("store"), base_dir);
     let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
     let ttl = serving(top.section("serving"), text);
+    let plugins = plugins::plugins(top.section("plugins"), base_dir, &store, &http);
     let mut sync = sync(top.section("sync"));
     sync.reload_every = reload(top.section("reload"), sync.reload_every);
     let log = log(top.section("log"));
@@ -90,6 +93,7 @@ pub(super) fn read(
         metrics_listen,
         admin_socket,
         store,
+        plugins,
         ttl,
         sync,
         log,
@@ -307,7 +311,7 @@ fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
 }
 
 /// Whether a key has the word off.
-fn is_off(section: &mut Section<'_>, key: &'static str) -> bool {
+pub(super) fn is_off(section: &mut Section<'_>, key: &'static str) -> bool {
     section.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
 }
 
@@ -325,6 +329,6 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Bytes of memory, as the machine counts them; its address space ends before larger ones.
-fn memory(bytes: u64) -> usize {
+pub(super) fn memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -13,7 +13,10 @@ use larder_model::{
 };
 
 use super::{ConfigError, Environment, read::read};
-use crate::{http::HttpConfig, serving::TtlPolicy, store::StoreConfig, sync::SyncLimits, telemetry::LogFormat};
+use crate::{
+    http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig, sync::SyncLimits,
+    telemetry::LogFormat,
+};
 
 /// Everything that an operator can set. Its paths start at the configuration file's directory already.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// `store:`.
     pub store: StoreConfig,
+    /// `plugins:`.
+    pub plugins: PluginConfig,
     /// `serving: ttl`.
     pub ttl: TtlPolicy,
     /// `sync:` and `reload:`.
@@ -53,6 +58,17 @@ pub struct SyncConfig {
     pub limits: SyncLimits,
     /// `reload: every`, how often the configuration and definition files are looked at; zero is only at SIGHUP.
     pub reload_every: Duration,
+}
+
+/// Where plugins come from, and what they may take.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    /// `plugins: dir`; none when turned off.
+    pub dir: Option<PathBuf>,
+    /// Where the host keeps its own copies, and compiled code: in the store's directory.
+    pub own_dir: PathBuf,
+    /// Everything else.
+    pub settings: PluginSettings,
 }
 
 /// What is logged, and how.

@@ -14,6 +14,24 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The mistakes, one per line; what was served is served on.
     fn reload(&self) -> Result<String, String>;
+
+    /// Takes a plugin's file into service. Blocks until it is compiled, fitted and tried. The error is why it is refused.
+    ///
+    /// # Errors
+    /// What is wrong with it; what was in service goes on.
+    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
+
+    /// Puts the version before back into service.
+    ///
+    /// # Errors
+    /// That there is none.
+    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String>;
+
+    /// The plugins, by name.
+    fn plugins(&self) -> Vec<PluginStatus>;
+
+    /// The most bytes that a plugin's file can have.
+    fn plugin_bytes_max(&self) -> usize;
 }
 
 /// The body of `POST /v1/sync`.
@@ -54,6 +72,64 @@ pub enum AdminEvent {
         /// Why.
         error: String,
     },
+}
+
+/// The answer to `POST /v1/plugins` and `POST /v1/plugins/NAME/rollback`: a version is in service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeployReport {
+    /// The plugin.
+    pub plugin: String,
+    /// The version that is in service now.
+    pub version: String,
+    /// SHA-256 of its file, in hexadecimal.
+    pub digest: String,
+    /// The version that was in service before.
+    pub replaced: Option<String>,
+    /// The derived views that it computes.
+    pub views: Vec<String>,
+    /// Whether its code had to be compiled; cached otherwise.
+    pub compiled: bool,
+    /// How long it took from the file's arrival.
+    pub seconds: f64,
+}
+
+/// One of the answer to `GET /v1/plugins`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// The plugin.
+    pub plugin: String,
+    /// The version in service.
+    pub live: Option<PluginVersion>,
+    /// The version that a rollback brings back.
+    pub previous: Option<PluginVersion>,
+    /// The derived views that the version in service computes.
+    pub views: Vec<PluginViewStatus>,
+    /// Why the plugin's file in the directory is not in service, if it is not.
+    pub refused: Option<String>,
+}
+
+/// A version of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginVersion {
+    /// What it calls itself.
+    pub version: String,
+    /// SHA-256 of its file, in hexadecimal.
+    pub digest: String,
+    /// What it was written in, as far as that is known.
+    pub language: String,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// What it computes.
+    pub doc: String,
+}
+
+/// A derived view that a plugin computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginViewStatus {
+    /// The view.
+    pub view: String,
+    /// Whether the plugin is called for it: `closed` when all is well, `open` after failures, `half-open` in between.
+    pub breaker: String,
 }
 
 // === impl SyncCommand ===

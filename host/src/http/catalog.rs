@@ -1,6 +1,6 @@
 //! `/v1/catalog`: what is served, for people and tools.
 
-use larder_model::model::{FeatureView, Micros, Rfc3339, Tags};
+use larder_model::model::{Feature, InputSource, Micros, Rfc3339, Tags};
 use serde_json::{Map, Value, json};
 
 use super::Scope;
@@ -29,13 +29,32 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
             "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
             "source": view.source.as_ref().map(|source| source.path.as_str()),
-            "features": features(view),
+            "features": features(&view.features),
             "rows": status.as_ref().map_or(0, |status| status.rows),
             "loaded": freshness.last_success.is_some(),
             "last_success": time(freshness.last_success),
             "last_success_age_seconds": age(freshness.last_success),
             "newest_event": time(freshness.newest_event),
             "newest_event_age_seconds": age(freshness.newest_event),
+        })
+    });
+    let derived = catalog.derived_views().iter().enumerate().map(|(place, view)| {
+        let component = snapshot.transforms().get(place).map(|transform| transform.component());
+        let inputs = view.inputs.iter().map(|input| {
+            let from = match &input.from {
+                InputSource::Feature { view, feature } => format!("{view}:{feature}"),
+                InputSource::Request => "request".to_owned(),
+                InputSource::JoinKey(key) => format!("key {key}"),
+            };
+            json!({ "name": &*input.name, "type": input.value_type.to_string(), "from": from })
+        });
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
+            "plugin": &*view.plugin,
+            "plugin_version": component.map(|component| component.signature().version.clone()),
+            "plugin_digest": component.map(|component| component.digest().to_string()),
+            "inputs": inputs.collect::<Vec<_>>(),
+            "features": features(&view.features),
         })
     });
     let in_scope = catalog.services().iter().filter(|service| scope.has(&service.name));
@@ -56,18 +75,19 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
         "project": catalog.project(),
         "entities": entities.collect::<Vec<_>>(),
         "feature_views": views.collect::<Vec<_>>(),
+        "derived_views": derived.collect::<Vec<_>>(),
         "feature_services": services.collect::<Vec<_>>(),
     })
 }
 
-fn features(view: &FeatureView) -> Vec<Value> {
-    let feature = |feature: &larder_model::model::Feature| {
+fn features(features: &[Feature]) -> Vec<Value> {
+    let feature = |feature: &Feature| {
         json!({
             "name": &*feature.name, "type": feature.value_type.to_string(),
             "description": feature.description, "tags": tags(&feature.tags),
         })
     };
-    view.features.iter().map(feature).collect()
+    features.iter().map(feature).collect()
 }
 
 fn tags(tags: &Tags) -> Value {

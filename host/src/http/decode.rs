@@ -162,8 +162,11 @@ visitor!(OneValueVisitor, OneValue, "a value", {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneValue<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(OneValue(EntityValue::Nested))
+        let mut items = Vec::new();
+        while let Some(OneValue(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(OneValue(EntityValue::List(items)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OneValue<'de>, A::Error> {

@@ -15,7 +15,7 @@ use larder_model::model::{
     ZonedTimestamp,
 };
 
-use crate::serving::{Answer, EchoedValue, Plan, Status};
+use crate::serving::{Answer, ColumnFrom, EchoedValue, Plan, Status};
 
 const EPOCH: &[u8] = br#""1970-01-01T00:00:00Z""#;
 
@@ -54,15 +54,19 @@ pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
         }
         out.extend_from_slice(br#"],"event_timestamps":["#);
         let start = out.len();
-        match times[column.read] {
-            Some((from, to)) => out.extend_from_within(from..to),
-            None => {
-                for row in 0..answer.rows {
-                    separate(&mut out, row);
-                    event_time(&mut out, answer, column.read, row);
+        match column.from {
+            // As in Feast: what is computed has no time of its own.
+            ColumnFrom::Step { .. } => repeat(&mut out, EPOCH, answer.rows),
+            ColumnFrom::Read { read, .. } => match times[read] {
+                Some((from, to)) => out.extend_from_within(from..to),
+                None => {
+                    for row in 0..answer.rows {
+                        separate(&mut out, row);
+                        event_time(&mut out, answer, read, row);
+                    }
+                    times[read] = Some((start, out.len()));
                 }
-                times[column.read] = Some((start, out.len()));
-            }
+            },
         }
         out.extend_from_slice(b"]}");
     }
@@ -128,6 +132,7 @@ fn status_name(status: Status) -> &'static [u8] {
         Status::Present => br#""PRESENT""#,
         Status::NotFound => br#""NOT_FOUND""#,
         Status::OutsideMaxAge => br#""OUTSIDE_MAX_AGE""#,
+        Status::Invalid => br#""INVALID""#,
     }
 }
 

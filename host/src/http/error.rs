@@ -86,6 +86,14 @@ impl From<RequestError> for HttpError {
             RequestError::BadReference(_) => Self::plain(bad, "bad_reference", message),
             RequestError::Versioned(_) => Self::plain(bad, "versioned_reference", message),
             RequestError::Ragged => Self::plain(bad, "ragged", message),
+            RequestError::MissingRequestData { .. } => {
+                let class = "RequestDataNotFoundInEntityRowsException";
+                Self::feast(StatusCode::NOT_FOUND, "missing_request_data", class, &message)
+            }
+            RequestError::BadRequestData { .. } => Self::plain(bad, "bad_request_data", message),
+            // The log has it already: the plugin room tells of every failure, under a rate.
+            RequestError::Plugin { .. } => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "plugin", message),
+            RequestError::NoPlugin { .. } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "no_plugin", message),
             RequestError::NullKey => Self::plain(bad, "null_key", message),
             RequestError::BadKey(_) => Self::plain(bad, "bad_key", message),
             RequestError::TooLarge { .. } => {

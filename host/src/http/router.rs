@@ -20,10 +20,10 @@ use hyper::{
     header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AdminEvent, Control, HttpError, HttpLimits, Scope, SyncCommand, Tokens,
+    AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens,
     catalog::describe_catalog,
     decode::decode_request,
     encode::encode_answer,
@@ -65,11 +65,20 @@ pub(super) enum AnswerBody {
     Lines(mpsc::Receiver<Bytes>),
 }
 
+/// The features of a request, or who brings them.
+enum Features {
+    Answer(Vec<u8>),
+    Elsewhere(oneshot::Receiver<Result<Vec<u8>, HttpError>>),
+}
+
 type Answered = Response<AnswerBody>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+const PLUGINS: &str = "/v1/plugins";
+const PLUGINS_BELOW: &str = "/v1/plugins/";
 
 /// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -113,8 +122,8 @@ impl Router {
         match (&self.door, method, request.uri().path()) {
             (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
                 let scope = self.admit(&request)?;
-                let body = self.read_body(request).await?;
-                self.online_features(&body, scope.as_deref())
+                let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                self.online_features(body, scope).await
             }
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
@@ -126,8 +135,11 @@ impl Router {
             }
             (Door::Admin(control), &Method::POST, "/v1/sync") => {
                 let control = Arc::clone(control);
-                let body = self.read_body(request).await?;
+                let body = self.read_body(request, self.limits.body_bytes_max).await?;
                 sync(control, &body)
+            }
+            (Door::Admin(control), _, path) if path == PLUGINS || path.starts_with(PLUGINS_BELOW) => {
+                self.plugins(Arc::clone(control), request).await
             }
             (Door::Admin(control), &Method::POST, "/v1/reload") => reload(Arc::clone(control)).await,
             (Door::Metrics(metrics), &Method::GET, "/metrics") => {
@@ -145,14 +157,39 @@ impl Router {
         }
     }
 
-    fn online_features(&self, body: &[u8], scope: Option<&Scope>) -> Result<Answered, HttpError> {
+    async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>) -> Result<Answered, HttpError> {
+        let body = match self.features_here(&body, scope.as_deref())? {
+            Features::Answer(body) => body,
+            // The thread that waits for these answers others meanwhile.
+            Features::Elsewhere(answer) => {
+                let lost = || HttpError::internal("the work on a request ended in a bug of Larder".to_owned());
+                answer.await.map_err(|_| lost())??
+            }
+        };
+        Ok(whole(StatusCode::OK, Some(JSON), body.into()))
+    }
+
+    /// Answers a request on this thread, unless that would take too long.
+    fn features_here(&self, body: &Bytes, scope: Option<&Scope>) -> Result<Features, HttpError> {
         let request = decode_request(body)?;
         if let Some(scope) = scope {
             scope.check(&request.selection)?;
         }
         let snapshot = self.current.load();
-        let answer = snapshot.answer(&request)?;
-        Ok(whole(StatusCode::OK, Some(JSON), encode_answer(&answer).into()))
+        let begun = snapshot.begin(&request)?;
+        let Some(compute) = snapshot.elsewhere(&begun) else {
+            return Ok(Features::Answer(encode_answer(&snapshot.finish(begun, &request)?)));
+        };
+        let (snapshot, body) = (Arc::clone(&snapshot), body.clone());
+        let work = compute.try_run(move || {
+            // Read again there: a request borrows from its body, and is cheap beside what is to come.
+            let request = decode_request(&body)?;
+            Ok(encode_answer(&snapshot.answer(&request)?))
+        });
+        work.map(Features::Elsewhere).map_err(|_full| {
+            let message = "too many requests wait for plugins";
+            HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "plugins_busy", message)
+        })
     }
 
     /// Ready means loaded, and stays so while the sources are away: staleness is shown elsewhere.
@@ -173,8 +210,7 @@ impl Router {
     }
 
     /// Reads a body within its bounds.
-    async fn read_body(&self, request: Request<Incoming>) -> Result<Bytes, HttpError> {
-        let max = self.limits.body_bytes_max;
+    async fn read_body(&self, request: Request<Incoming>, max: usize) -> Result<Bytes, HttpError> {
         let too_large = || {
             let message = format!("the body has more than {max} bytes");
             HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -213,6 +249,25 @@ impl Router {
         })
     }
 
+    /// What the admin door does with plugins.
+    async fn plugins(&self, control: Arc<dyn Control>, request: Request<Incoming>) -> Result<Answered, HttpError> {
+        let method = request.method().clone();
+        let rest = request.uri().path().strip_prefix(PLUGINS_BELOW).map(str::to_owned);
+        let rollback = rest.as_deref().and_then(|rest| rest.strip_suffix("/rollback")).map(str::to_owned);
+        match (method, rest, rollback) {
+            (Method::GET | Method::HEAD, None, _) => {
+                let plugins = control.plugins();
+                Ok(json_response(StatusCode::OK, &json!({ "plugins": plugins })))
+            }
+            (Method::POST, None, _) => {
+                let file = self.read_body(request, control.plugin_bytes_max()).await?;
+                deployed(move || control.deploy(&file)).await
+            }
+            (Method::POST, Some(_), Some(plugin)) => deployed(move || control.roll_back(&plugin)).await,
+            _ => self.elsewhere(&request),
+        }
+    }
+
     /// The answer to what no route takes: another method, another spelling, or nothing.
     fn elsewhere(&self, request: &Request<Incoming>) -> Result<Answered, HttpError> {
         let (method, path) = (request.method(), request.uri().path());
@@ -242,6 +297,8 @@ impl Router {
             (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET, HEAD"),
             (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
             (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
+            (Door::Admin(_), PLUGINS) => Some("GET, HEAD, POST"),
+            (Door::Admin(_), path) if path.starts_with(PLUGINS_BELOW) && path.ends_with("/rollback") => Some("POST"),
             (Door::Metrics(_), "/metrics") => Some("GET, HEAD"),
             _ => None,
         }
@@ -270,6 +327,15 @@ async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     match reloaded.map_err(|error| HttpError::internal(format!("reload ended in a bug of Larder: {error}")))? {
         Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
         Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
+    }
+}
+
+/// Runs what puts a version into service, which compiles and tries it, off this thread.
+async fn deployed(work: impl FnOnce() -> Result<DeployReport, String> + Send + 'static) -> Result<Answered, HttpError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    match done.map_err(|error| HttpError::internal(format!("a deployment ended in a bug of Larder: {error}")))? {
+        Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
+        Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
     }
 }
 

@@ -109,6 +109,9 @@ pub enum ColumnFault {
 // === impl ColumnType ===
 
 impl ColumnType {
+    /// Text, one per slot.
+    pub const TEXT: Self = Self { scalar: ColumnScalar::Utf8, is_list: false };
+
     /// The type of columns that hold a feature's values; none for nested types, which no plugin can read or compute.
     #[must_use]
     pub fn of(value_type: ValueType) -> Option<Self> {
@@ -178,6 +181,20 @@ impl Column {
         }
     }
 
+    /// Some of its slots, as a column.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>) -> Self {
+        let mut part = ColumnBuilder::new(self.column_type(), rows.len());
+        for row in rows {
+            match &self.0.values {
+                _ if !self.is_present(row) => part.push(ValueRef::Null),
+                Values::Scalars(scalars) => part.push(at(scalars, row)),
+                Values::Lists(lists) => part.push_list(slot(&lists.ends, row).map(|item| at(&lists.items, item))),
+            }
+        }
+        part.finish()
+    }
+
     /// Whether a slot holds a value.
     #[must_use]
     pub fn is_present(&self, row: usize) -> bool {
@@ -209,14 +226,29 @@ impl ColumnBuilder {
                     lists.ends.push(lists.ends.last().copied().unwrap_or(0));
                     return self.note(false);
                 };
-                for item in list.iter() {
-                    push(&mut lists.items, item);
-                }
-                lists.ends.push(end(len(&lists.items)));
-                true
+                return self.push_list(list.iter());
             }
         };
         self.note(present);
+    }
+
+    /// Adds a row of a list column, item by item; in another column, a null.
+    pub fn push_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
+        let Values::Lists(lists) = &mut self.values else { return self.push(ValueRef::Null) };
+        for item in items {
+            push(&mut lists.items, item);
+        }
+        lists.ends.push(end(len(&lists.items)));
+        self.note(true);
+    }
+
+    /// Adds a row of zero, false or nothing, which is no null.
+    pub fn push_default(&mut self) {
+        match &mut self.values {
+            Values::Scalars(scalars) => _ = push(scalars, ValueRef::Null),
+            Values::Lists(lists) => lists.ends.push(lists.ends.last().copied().unwrap_or(0)),
+        }
+        self.note(true);
     }
 
     /// The column.
@@ -282,11 +314,16 @@ impl Output {
                 return Err(ColumnFault::Null);
             }
         }
+        Ok(Self::trusted(column))
+    }
+
+    /// A column that is well formed, because we made it.
+    pub(super) fn trusted(column: Column) -> Self {
         let lists = match &column.0.values {
             Values::Lists(lists) => Some(OutputLists::of(lists)),
             Values::Scalars(_) => None,
         };
-        Ok(Self { column, lists })
+        Self { column, lists }
     }
 
     /// The value in a row, null where there is none.

@@ -8,11 +8,12 @@ use larder_model::{
 };
 
 use super::{
-    FeatureColumn, Plan, TtlPolicy,
+    ColumnFrom, FeatureColumn, Plan, TtlPolicy,
+    derive::Derived,
     keys::EchoedValue as Echoed,
     plan::{RowPlan, ViewRead},
 };
-use crate::store::Row;
+use crate::{plugin::Output, store::Row};
 
 pub use super::keys::EchoedValue;
 
@@ -27,6 +28,8 @@ pub struct Answer<'r> {
     pub(super) entities: Vec<Vec<Echoed<'r>>>,
     /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
     pub(super) found: Vec<Found>,
+    /// What the plan's steps came to, in their order.
+    pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
 }
 
@@ -52,6 +55,8 @@ pub enum Status {
     NotFound,
     /// There is a row, and it is older than the view's ttl allows.
     OutsideMaxAge,
+    /// The plugin that computes the value failed, and the value is what its view says for that case.
+    Invalid,
 }
 
 /// One cell of the answer.
@@ -75,20 +80,7 @@ impl Answer<'_> {
     /// The cell of a feature column in a row.
     #[must_use]
     pub fn cell(&self, column: &FeatureColumn, row: usize) -> Cell<'_> {
-        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
-        let read = &self.plan.reads[column.read];
-        let Found::Row { row, schema, expired, .. } = &self.found[column.read * self.rows + row] else {
-            return nothing;
-        };
-        let plan = &read.schemas[*schema];
-        let Some(field) = plan.fields[column.feature] else { return nothing };
-        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
-        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
-        match (*expired, self.ttl) {
-            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
-            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
-            _ => Cell { value, status: Status::Present },
-        }
+        self.value(column.from, row)
     }
 
     /// The event time of the row that a read found, if it found one.
@@ -97,6 +89,43 @@ impl Answer<'_> {
         match &self.found[read * self.rows + row] {
             Found::Nothing => None,
             Found::Row { event_time, .. } => Some(*event_time),
+        }
+    }
+
+    /// The value of a feature in a row.
+    pub(super) fn value(&self, from: ColumnFrom, row: usize) -> Cell<'_> {
+        match from {
+            ColumnFrom::Read { read, feature } => self.stored(read, feature, row),
+            ColumnFrom::Step { step, feature } => match self.output(from) {
+                Some(output) => Cell { value: output.get(row), status: Status::Present },
+                None => Cell { value: self.plan.steps[step].fallback(feature), status: Status::Invalid },
+            },
+        }
+    }
+
+    /// The column of a derived feature, if it was computed.
+    pub(super) fn output(&self, from: ColumnFrom) -> Option<&Output> {
+        let ColumnFrom::Step { step, feature } = from else { return None };
+        let transform = self.plan.steps[step].transform.as_ref()?;
+        match self.derived.get(step)? {
+            Derived::Outputs(outputs) => outputs.get(transform.outputs()[feature]),
+            Derived::Failed => None,
+        }
+    }
+
+    fn stored(&self, read: usize, feature: usize, row: usize) -> Cell<'_> {
+        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
+        let Found::Row { row, schema, expired, .. } = &self.found[read * self.rows + row] else {
+            return nothing;
+        };
+        let plan = &self.plan.reads[read].schemas[*schema];
+        let Some(field) = plan.fields[feature] else { return nothing };
+        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
+        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
+        match (*expired, self.ttl) {
+            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
+            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
+            _ => Cell { value, status: Status::Present },
         }
     }
 }

@@ -72,6 +72,41 @@ pub enum RequestError {
         /// Columns that there are.
         provided: Vec<String>,
     },
+    /// Columns that derived views want of the caller, and that are not there.
+    #[error(
+        "Required request data source features {} not found in the entity rows, but required by feature views",
+        list(names)
+    )]
+    MissingRequestData {
+        /// The columns.
+        names: Vec<String>,
+    },
+    /// A value for a derived view that is not of its type.
+    #[error("request data '{name}', row {row}: {found} is not {declared}")]
+    BadRequestData {
+        /// The column.
+        name: String,
+        /// The row, from 0.
+        row: usize,
+        /// The type that it should have.
+        declared: String,
+        /// What was sent.
+        found: String,
+    },
+    /// A derived view whose features may not be made up, and that has no plugin.
+    #[error("derived view {view} has no plugin")]
+    NoPlugin {
+        /// The view.
+        view: String,
+    },
+    /// A derived view whose features may not be made up, and whose plugin failed.
+    #[error("derived view {view} could not be computed: {why}")]
+    Plugin {
+        /// The view.
+        view: String,
+        /// What may be said of it.
+        why: String,
+    },
     /// A key that is null.
     #[error("attribute name must be string, not 'NoneType'")]
     NullKey,

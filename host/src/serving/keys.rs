@@ -6,7 +6,10 @@
 
 use std::borrow::Cow;
 
-use larder_model::{codec::KeyValue, model::ScalarType};
+use larder_model::{
+    codec::KeyValue,
+    model::{ScalarType, ValueRef},
+};
 
 use super::{EntityValue, RequestError};
 
@@ -46,6 +49,18 @@ pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) ->
     }
 }
 
+/// The value of a key, for a plugin that reads it.
+pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> ValueRef<'a> {
+    match key_value(value, key_type) {
+        KeyValue::Int32(value) => ValueRef::Int32(value),
+        KeyValue::Int64(value) => ValueRef::Int64(value),
+        // Keys are whole seconds, as Feast has them.
+        KeyValue::UnixTimestamp(value) => ValueRef::Int64(value.saturating_mul(1_000_000)),
+        KeyValue::String(value) => ValueRef::Bytes(value.as_bytes()),
+        KeyValue::Bytes(value) => ValueRef::Bytes(value),
+    }
+}
+
 /// Python's type of the first value, as Feast infers it.
 fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
     match values.iter().find(|value| **value != EntityValue::Null) {
@@ -59,7 +74,7 @@ fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
 fn coerce_one<'a>(value: &'a EntityValue<'a>, wanted: ScalarType) -> Result<EchoedValue<'a>, RequestError> {
     match value {
         EntityValue::Null => return Err(RequestError::NullKey),
-        EntityValue::Nested => {
+        EntityValue::List(_) | EntityValue::Nested => {
             return Err(RequestError::BadKey(
                 "an entity's key has to be one value, not a list or a mapping".to_owned(),
             ));
@@ -107,7 +122,7 @@ fn int(value: &EntityValue<'_>) -> Result<i64, RequestError> {
             let plain = trimmed.replace('_', "");
             plain.parse().map_err(|_| out_of_range(plain.trim_start_matches('+')))
         }
-        EntityValue::Null | EntityValue::Nested => Err(RequestError::NullKey),
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => Err(RequestError::NullKey),
     }
 }
 
@@ -120,7 +135,7 @@ fn text<'a>(value: &'a EntityValue<'a>) -> Cow<'a, str> {
         EntityValue::Float(v) => format!("{v:?}").into(),
         EntityValue::Bool(true) => "True".into(),
         EntityValue::Bool(false) => "False".into(),
-        EntityValue::Null | EntityValue::Nested => "".into(),
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => "".into(),
     }
 }
 
@@ -135,7 +150,7 @@ fn float(value: &EntityValue<'_>) -> Result<f64, RequestError> {
             .trim()
             .parse()
             .map_err(|_| RequestError::BadKey(format!("could not convert string to float: '{text}'"))),
-        EntityValue::Null | EntityValue::Nested => Err(RequestError::NullKey),
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => Err(RequestError::NullKey),
     }
 }
 
@@ -146,7 +161,7 @@ fn truth(value: &EntityValue<'_>) -> bool {
         EntityValue::Large(_) => true,
         EntityValue::Float(v) => *v != 0.0,
         EntityValue::Text(text) => !text.is_empty(),
-        EntityValue::Null | EntityValue::Nested => false,
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => false,
     }
 }
 

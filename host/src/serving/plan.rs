@@ -14,8 +14,13 @@ use larder_model::{
     registry::Catalog,
 };
 
-use super::{OnlineRequest, RequestError, Selection, metrics::ViewCounters};
+use self::derived::{WantedStep, request_inputs};
+use super::{OnlineRequest, RequestError, Selection, Transforms, metrics::ViewCounters};
 use crate::store::{OnlineStore, ViewId};
+
+mod derived;
+
+pub use self::derived::{RequestInput, Step, StepInput};
 
 /// How requests of one shape are answered.
 #[derive(Debug)]
@@ -28,6 +33,10 @@ pub struct Plan {
     pub reads: Vec<ViewRead>,
     /// The keys that the reads go by; views with the same keys share one.
     pub keys: Vec<KeyPlan>,
+    /// The derived views to compute, each behind those that it reads.
+    pub steps: Vec<Step>,
+    /// What the steps want of the caller.
+    pub request_inputs: Vec<RequestInput>,
     /// The names of the views that take part, if the request wants to know.
     pub view_metadata: Option<Vec<String>>,
     /// What an encoder made of the plan once, to be copied into every answer. Serving does not look into it.
@@ -50,12 +59,29 @@ pub struct EntityColumn {
 pub struct FeatureColumn {
     /// Its name in the answer.
     pub name: String,
-    /// The read that it comes from, as a place in [`Plan::reads`].
-    pub read: usize,
-    /// Its place among the read's features.
-    pub feature: usize,
+    /// Where its values come from.
+    pub from: ColumnFrom,
     /// The feature's type.
     pub value_type: ValueType,
+}
+
+/// Where a feature's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnFrom {
+    /// A stored view.
+    Read {
+        /// The read, as a place in [`Plan::reads`].
+        read: usize,
+        /// Its place among the read's features.
+        feature: usize,
+    },
+    /// A derived view.
+    Step {
+        /// The step, as a place in [`Plan::steps`].
+        step: usize,
+        /// Its place among the view's features.
+        feature: usize,
+    },
 }
 
 /// A view that is read.
@@ -109,16 +135,27 @@ pub enum KeyPart {
 }
 
 /// What a request wants: the views to read, and the answer's columns in order.
+#[derive(Default)]
 struct Wanted<'c> {
+    /// Those that are asked for, and behind them those that only derived views read.
     views: Vec<WantedView<'c>>,
-    /// A view's place in `views` and a feature's place in that view's selection.
-    columns: Vec<(usize, usize)>,
+    steps: Vec<WantedStep<'c>>,
+    columns: Vec<WantedColumn>,
+    /// The first feature that its view does not have.
+    unknown: Option<RequestError>,
+}
+
+struct WantedColumn {
+    /// What stands before `__` in its full name.
+    prefix: Arc<str>,
+    feature: Arc<str>,
+    /// Features of reads are places in the view's selection.
+    from: ColumnFrom,
+    value_type: ValueType,
 }
 
 struct WantedView<'c> {
     view: &'c Arc<FeatureView>,
-    /// What stands before `__` in full names.
-    prefix: Arc<str>,
     /// Join key to request column, where they differ.
     join_key_map: BTreeMap<Arc<str>, Arc<str>>,
     features: Vec<Arc<str>>,
@@ -130,51 +167,55 @@ pub(super) struct Resolver<'c> {
     pub(super) store: &'c OnlineStore,
     /// The store's ids of the catalog's views, in the catalog's order.
     pub(super) ids: &'c [ViewId],
+    /// What computes the catalog's derived views.
+    pub(super) transforms: &'c Transforms,
     /// The most features of a request.
     pub(super) features_max: usize,
 }
 
 // === impl Resolver ===
 
-impl Resolver<'_> {
+impl<'c> Resolver<'c> {
     /// Resolves a request's shape. The checks come in Feast's order, so that a request with several mistakes hears of
     /// the same one.
     pub(super) fn resolve(&self, request: &OnlineRequest<'_>) -> Result<Plan, RequestError> {
-        let wanted = match &request.selection {
+        let mut wanted = match &request.selection {
             Selection::Service(name) => self.want_service(name)?,
             Selection::Features(references) => self.want_references(references)?,
         };
+        let view_metadata = request.view_metadata.then(|| wanted.prefixes());
         let count = wanted.columns.len();
         if count > self.features_max {
             return Err(RequestError::TooLarge { what: "features", found: count, limit: self.features_max });
         }
         check_collisions(&wanted, request.full_feature_names)?;
-        for view in &wanted.views {
-            view.check_features()?;
+        if let Some(unknown) = wanted.unknown.take() {
+            return Err(unknown);
         }
+        self.want_inputs(&mut wanted)?;
 
         let entityless = wanted.views.iter().all(|wanted| wanted.view.is_entityless());
-        if request.entities.is_empty() && !entityless {
+        if request.entities.is_empty() && !(entityless && wanted.steps.iter().all(WantedStep::asks_nothing)) {
             return Err(RequestError::NoEntities);
         }
+        let request_inputs = request_inputs(request, &wanted)?;
         let entity_columns = self.entity_columns(request, &wanted);
         let keys = self.keys(&wanted, &entity_columns)?;
         let reads = wanted.views.iter().map(|view| self.read(view)).collect::<Result<Vec<_>, _>>()?;
-        let feature_columns = wanted.columns.iter().map(|&(read, feature)| {
-            let view = &wanted.views[read];
-            let name = &view.features[feature];
-            let value_type = view.view.feature_index(name).map(|index| view.view.features[index].value_type);
-            let name = if request.full_feature_names { format!("{}__{name}", view.prefix) } else { name.to_string() };
-            // `check_features` has found every feature.
-            let value_type = value_type.unwrap_or(ValueType::Scalar(ScalarType::String));
-            FeatureColumn { name, read, feature, value_type }
+        let steps = self.steps(&mut wanted, &entity_columns, &request_inputs);
+        let feature_columns = wanted.columns.into_iter().map(|column| FeatureColumn {
+            name: column.name(request.full_feature_names),
+            from: column.from,
+            value_type: column.value_type,
         });
         Ok(Plan {
             feature_columns: feature_columns.collect(),
             entity_columns,
             reads,
             keys,
-            view_metadata: request.view_metadata.then(|| wanted.prefixes()),
+            steps,
+            request_inputs,
+            view_metadata,
             encoded: OnceLock::new(),
         })
     }
@@ -189,41 +230,48 @@ impl Resolver<'_> {
         }
     }
 
-    fn want_service(&self, name: &str) -> Result<Wanted<'_>, RequestError> {
+    fn want_service(&self, name: &str) -> Result<Wanted<'c>, RequestError> {
         let project = || self.catalog.project().to_owned();
         let unknown = || RequestError::UnknownService { service: name.to_owned(), project: project() };
         let service = self.catalog.service(name).ok_or_else(unknown)?;
-        let mut wanted = Wanted { views: Vec::new(), columns: Vec::new() };
+        let mut wanted = Wanted::default();
         for projection in &service.projections {
+            let (prefix, features) = (projection.prefix(), projection.features.iter());
+            if let Some(derived) = self.catalog.derived_view(&projection.view) {
+                let step = wanted.step(derived);
+                features.for_each(|feature| wanted.derived_column(step, prefix, feature));
+                continue;
+            }
+            // Each projection is a read of its own: it may go by other columns of the request.
             let read = wanted.views.len();
-            wanted.columns.extend((0..projection.features.len()).map(|feature| (read, feature)));
-            wanted.views.push(WantedView {
-                view: self.catalog.view(&projection.view).ok_or_else(|| self.unknown_view(&projection.view))?,
-                prefix: Arc::clone(projection.prefix()),
-                join_key_map: projection.join_key_map.clone(),
-                features: projection.features.clone(),
-            });
+            let view = self.catalog.view(&projection.view).ok_or_else(|| self.unknown_view(&projection.view))?;
+            let join_key_map = projection.join_key_map.clone();
+            wanted.views.push(WantedView { view, join_key_map, features: Vec::new() });
+            features.for_each(|feature| wanted.stored_column(read, prefix, feature));
         }
         Ok(wanted)
     }
 
-    fn want_references(&self, references: &[impl AsRef<str>]) -> Result<Wanted<'_>, RequestError> {
+    fn want_references(&self, references: &[impl AsRef<str>]) -> Result<Wanted<'c>, RequestError> {
         if references.is_empty() {
             return Err(RequestError::NoFeatures);
         }
-        let mut wanted = Wanted { views: Vec::new(), columns: Vec::with_capacity(references.len()) };
+        let mut wanted = Wanted::default();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for reference in references {
             let (name, feature) = split_reference(reference.as_ref())?;
-            let view = self.catalog.view(name).ok_or_else(|| self.unknown_view(name))?;
-            let read = *places.entry(&view.name).or_insert_with(|| {
-                let (prefix, join_key_map) = (Arc::clone(&view.name), BTreeMap::new());
-                wanted.views.push(WantedView { view, prefix, join_key_map, features: Vec::new() });
-                wanted.views.len() - 1
-            });
-            let features = &mut wanted.views[read].features;
-            wanted.columns.push((read, features.len()));
-            features.push(feature.into());
+            let feature: Arc<str> = feature.into();
+            if let Some(derived) = self.catalog.derived_view(name) {
+                let step = wanted.step(derived);
+                wanted.derived_column(step, &derived.name, &feature);
+            } else {
+                let view = self.catalog.view(name).ok_or_else(|| self.unknown_view(name))?;
+                let read = *places.entry(&view.name).or_insert_with(|| {
+                    wanted.views.push(WantedView { view, join_key_map: BTreeMap::new(), features: Vec::new() });
+                    wanted.views.len() - 1
+                });
+                wanted.stored_column(read, &view.name, &feature);
+            }
         }
         Ok(wanted)
     }
@@ -243,7 +291,12 @@ impl Resolver<'_> {
             let key_type = wanted.views.iter().find_map(|view| {
                 view.view.join_keys.iter().find(|key| view.request_column(&key.name) == name).map(|key| key.value_type)
             });
-            columns.push(EntityColumn { name: Arc::clone(name), request_place, key_type });
+            // A plugin may read a key that no view goes by.
+            let read = || {
+                let reads = wanted.steps.iter().any(|step| step.reads_key(name));
+                if reads { self.catalog.join_keys().get(name).copied() } else { None }
+            };
+            columns.push(EntityColumn { name: Arc::clone(name), request_place, key_type: key_type.or_else(read) });
         }
         columns
     }
@@ -311,11 +364,42 @@ impl Resolver<'_> {
 
 // === impl Wanted ===
 
-impl Wanted<'_> {
+impl<'c> Wanted<'c> {
     /// The views that take part, each once.
     fn prefixes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
-        self.views.iter().filter(|view| seen.insert(&view.prefix)).map(|view| view.prefix.to_string()).collect()
+        self.columns
+            .iter()
+            .filter(|column| seen.insert(&column.prefix))
+            .map(|column| column.prefix.to_string())
+            .collect()
+    }
+
+    /// Adds a column of a stored view.
+    fn stored_column(&mut self, read: usize, prefix: &Arc<str>, feature: &Arc<str>) {
+        let wanted = &mut self.views[read];
+        let value_type = wanted.view.feature_index(feature).map(|place| wanted.view.features[place].value_type);
+        let from = ColumnFrom::Read { read, feature: wanted.features.len() };
+        wanted.features.push(Arc::clone(feature));
+        self.column(prefix, feature, from, value_type);
+    }
+
+    /// Adds a column of a derived view.
+    fn derived_column(&mut self, step: usize, prefix: &Arc<str>, feature: &Arc<str>) {
+        let view = self.steps[step].view;
+        let place = view.feature_index(feature);
+        let from = ColumnFrom::Step { step, feature: place.unwrap_or_default() };
+        self.column(prefix, feature, from, place.map(|place| view.features[place].value_type));
+    }
+
+    /// Adds a column, whose view may not have it: that is told when all names were looked at.
+    fn column(&mut self, prefix: &Arc<str>, feature: &Arc<str>, from: ColumnFrom, value_type: Option<ValueType>) {
+        let (prefix, feature) = (Arc::clone(prefix), Arc::clone(feature));
+        if value_type.is_none() && self.unknown.is_none() {
+            self.unknown = Some(unknown_feature(&feature, &prefix));
+        }
+        let value_type = value_type.unwrap_or(ValueType::Scalar(ScalarType::String));
+        self.columns.push(WantedColumn { prefix, feature, from, value_type });
     }
 }
 
@@ -325,13 +409,18 @@ impl WantedView<'_> {
     fn request_column<'w>(&'w self, join_key: &'w Arc<str>) -> &'w Arc<str> {
         self.join_key_map.get(join_key).unwrap_or(join_key)
     }
+}
 
-    fn check_features(&self) -> Result<(), RequestError> {
-        let unknown = self.features.iter().find(|name| self.view.feature_index(name).is_none());
-        unknown.map_or(Ok(()), |name| {
-            Err(RequestError::UnknownFeature { feature: name.to_string(), view: self.prefix.to_string() })
-        })
+// === impl WantedColumn ===
+
+impl WantedColumn {
+    fn name(&self, full_names: bool) -> String {
+        if full_names { format!("{}__{}", self.prefix, self.feature) } else { self.feature.to_string() }
     }
+}
+
+fn unknown_feature(feature: &str, view: &str) -> RequestError {
+    RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned() }
 }
 
 /// `view:feature`, or `view@latest:feature`.
@@ -353,12 +442,9 @@ fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
 fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
     let mut seen = HashSet::new();
     let mut names: Vec<String> = Vec::new();
-    for &(read, feature) in &wanted.columns {
-        let view = &wanted.views[read];
-        let prefix = if full_names { Some(&view.prefix) } else { None };
-        let name = &view.features[feature];
-        let shown = prefix.map_or_else(|| name.to_string(), |prefix| format!("{prefix}__{name}"));
-        if !seen.insert((prefix, name)) && !names.contains(&shown) {
+    for column in &wanted.columns {
+        let shown = column.name(full_names);
+        if !seen.insert(shown.clone()) && !names.contains(&shown) {
             names.push(shown);
         }
     }

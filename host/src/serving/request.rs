@@ -42,7 +42,9 @@ pub enum EntityValue<'a> {
     Float(f64),
     /// Text.
     Text(Cow<'a, str>),
-    /// A list or a mapping, which no key can be.
+    /// A list, which no key can be, and a plugin's input can.
+    List(Vec<EntityValue<'a>>),
+    /// A mapping, which nothing can be.
     Nested,
 }
 
@@ -58,6 +60,29 @@ pub(super) struct OwnedShape {
     columns: Vec<String>,
     full_feature_names: bool,
     view_metadata: bool,
+}
+
+// === impl EntityValue ===
+
+impl EntityValue<'_> {
+    /// What it is, in a few words, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Large(value) => value.to_string(),
+            Self::Float(value) => format!("{value:?}"),
+            Self::Text(text) => {
+                let start: String = text.chars().take(40).collect();
+                let more = if start.len() < text.len() { "…" } else { "" };
+                format!("'{start}{more}'")
+            }
+            Self::List(_) => "a list".to_owned(),
+            Self::Nested => "a mapping".to_owned(),
+        }
+    }
 }
 
 // === impl Shape ===

@@ -4,11 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use larder_model::{codec::KeyEncoder, codec::KeyValue, model::EntityId, registry::Catalog};
+use larder_model::{
+    codec::{KeyEncoder, KeyValue},
+    model::{EntityId, Micros},
+    registry::Catalog,
+};
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, TtlPolicy,
+    Answer, OnlineRequest, Plan, RequestError, Transforms, TtlPolicy,
     answer::Found,
+    derive::derive,
     keys::{self, EchoedValue},
     metrics::ServingMetrics,
     plan::{KeyPart, KeyPlan, Resolver},
@@ -16,6 +21,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
+    plugin::Compute,
     store::{OnlineStore, ViewId},
 };
 
@@ -36,6 +42,7 @@ pub struct Snapshot {
     catalog: Arc<Catalog>,
     store: Arc<OnlineStore>,
     ids: Vec<ViewId>,
+    transforms: Transforms,
     clock: SharedClock,
     ttl: TtlPolicy,
     limits: ServingLimits,
@@ -43,6 +50,13 @@ pub struct Snapshot {
     metrics: ServingMetrics,
     /// Whether the snapshot before this one was ready.
     ready_before: bool,
+}
+
+/// A request of which is known what it takes.
+#[derive(Debug)]
+pub struct Begun {
+    plan: Arc<Plan>,
+    rows: usize,
 }
 
 /// Plans by the hash of their shape. Readers never wait; a new plan copies the map.
@@ -65,7 +79,7 @@ const PLANS_MAX: usize = 1_024;
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Puts a catalog into service: makes its views known to the store.
+    /// Puts a catalog into service: makes its views known to the store. No derived view has a plugin yet.
     ///
     /// # Errors
     /// Those of the store.
@@ -77,11 +91,12 @@ impl Snapshot {
         limits: ServingLimits,
     ) -> Result<Self, crate::store::StoreError> {
         let ids = store.declare(catalog.views(), catalog.key_version())?;
-        let plans = PlanCache { hasher: RandomState::default(), plans: ArcSwap::default() };
+        let plans = PlanCache::new();
         Ok(Self {
             catalog,
             store,
             ids,
+            transforms: Transforms::default(),
             clock,
             ttl,
             limits,
@@ -89,6 +104,23 @@ impl Snapshot {
             metrics: ServingMetrics::bind(),
             ready_before: false,
         })
+    }
+
+    /// The same with other plugins, to be swapped in.
+    #[must_use]
+    pub fn with_transforms(&self, transforms: Transforms) -> Self {
+        Self {
+            catalog: Arc::clone(&self.catalog),
+            store: Arc::clone(&self.store),
+            ids: self.ids.clone(),
+            transforms,
+            clock: Arc::clone(&self.clock),
+            ttl: self.ttl,
+            limits: self.limits,
+            plans: PlanCache::new(),
+            metrics: self.metrics.clone(),
+            ready_before: self.is_ready(),
+        }
     }
 
     /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
@@ -144,10 +176,26 @@ impl Snapshot {
     /// # Errors
     /// What is wrong with the request, or the store.
     pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
+        self.finish(self.begin(request)?, request)
+    }
+
+    /// Finds out what a request takes.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub fn begin(&self, request: &OnlineRequest<'_>) -> Result<Begun, RequestError> {
         let rows = rows(request, self.limits.rows_max)?;
         let plan = self.plan(request)?;
-        // Without any column a plan is made only for views without entities, which have one row.
-        let rows = rows.unwrap_or(1);
+        // Without any column a plan is made only for what has one row for everything.
+        Ok(Begun { plan, rows: rows.unwrap_or(1) })
+    }
+
+    /// Answers a request that this snapshot began.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn finish<'r>(&self, begun: Begun, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
+        let Begun { plan, rows } = begun;
         let values = rows.saturating_mul(plan.entity_columns.len() + plan.feature_columns.len());
         if values > self.limits.values_max {
             return Err(RequestError::TooLarge { what: "values", found: values, limit: self.limits.values_max });
@@ -163,9 +211,28 @@ impl Snapshot {
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
             .collect::<Result<Vec<_>, _>>()?;
-        let found = self.look_up(&plan, &entities, rows)?;
+        let now = self.clock.now();
+        let found = self.look_up(&plan, &entities, rows, now)?;
         self.count(&plan, &found, rows);
-        Ok(Answer { plan, rows, entities, found, ttl: self.ttl })
+        let mut answer = Answer { plan, rows, entities, found, derived: Vec::new(), ttl: self.ttl };
+        if !answer.plan.steps.is_empty() && rows > 0 {
+            derive(&mut answer, request, now)?;
+        }
+        Ok(answer)
+    }
+
+    /// Where to answer a request whose plugins are expected to take long; none if a serving thread can.
+    #[must_use]
+    pub fn elsewhere(&self, begun: &Begun) -> Option<&Compute> {
+        let transforms = begun.plan.steps.iter().filter_map(|step| step.transform.as_ref());
+        let long = transforms.into_iter().any(|transform| transform.is_long(begun.rows));
+        if long { self.transforms.runtime().map(|runtime| runtime.compute()) } else { None }
+    }
+
+    /// What computes the derived views, in the catalog's order.
+    #[must_use]
+    pub fn transforms(&self) -> &Transforms {
+        &self.transforms
     }
 
     fn plan(&self, request: &OnlineRequest<'_>) -> Result<Arc<Plan>, RequestError> {
@@ -188,12 +255,18 @@ impl Snapshot {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        Resolver { catalog: &self.catalog, store: &self.store, ids: &self.ids, features_max: self.limits.features_max }
+        let (catalog, store, ids, transforms) = (&self.catalog, &self.store, &self.ids, &self.transforms);
+        Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
     }
 
     /// Looks up every row of every read, all in one committed state of the store.
-    fn look_up(&self, plan: &Plan, entities: &[Vec<EchoedValue<'_>>], rows: usize) -> Result<Vec<Found>, RequestError> {
-        let now = self.clock.now();
+    fn look_up(
+        &self,
+        plan: &Plan,
+        entities: &[Vec<EchoedValue<'_>>],
+        rows: usize,
+        now: Micros,
+    ) -> Result<Vec<Found>, RequestError> {
         let reader = self.store.reader();
         let mut found: Vec<Found> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
@@ -232,6 +305,14 @@ impl Snapshot {
             add(&read.counters.not_found, not_found);
             add(&read.counters.outside_max_age, expired);
         }
+    }
+}
+
+// === impl PlanCache ===
+
+impl PlanCache {
+    fn new() -> Self {
+        Self { hasher: RandomState::default(), plans: ArcSwap::default() }
     }
 }
 

@@ -210,9 +210,17 @@ fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
         mapped_stats | customer_id | 2 | 1 | AGE ago | AGE ago | 30d | data/mapped_stats.parquet
         pair_stats | customer_id,driver_id | 1 | 2 | AGE ago | AGE ago | 30d | data/pair_stats.parquet
 
+        DERIVED VIEW | PLUGIN | VERSION | FEATURES | READS | TAGS
+        odfv_pandas | odfv_pandas | NOT THERE | 2 | customer_stats:avg_amount, request amount, request hour
+        odfv_probe | odfv_probe | NOT THERE | 1 | driver_stats:conv_rate, driver_stats:avg_daily_trips
+        odfv_probe_py | odfv_probe_py | NOT THERE | 1 | key driver_id, request amount, request hour, driver_stats:avg_daily_trips, driver_stats:conv_rate
+        odfv_python | odfv_python | NOT THERE | 2 | driver_stats:conv_rate, request amount, request hour
+        odfv_singleton | odfv_singleton | NOT THERE | 1 | driver_stats:avg_daily_trips
+
         FEATURE SERVICE | FEATURES | TAGS | DESCRIPTION
         fs_alias | 2
         fs_basic | 5
+        fs_odfv | 3
         fs_precompute | 2
 
         FEATURE | TYPE | TAGS | DESCRIPTION
@@ -239,7 +247,14 @@ fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
         global_stats:global_mean | Float64
         mapped_stats:mapped_value | Int64
         mapped_stats:segment | String
-        pair_stats:rides | Int64"#]]
+        pair_stats:rides | Int64
+        odfv_pandas:amount_over_avg | Float64
+        odfv_pandas:is_night | Bool
+        odfv_probe:seen_columns | String
+        odfv_probe_py:seen_keys | String
+        odfv_python:conv_x_amount | Float64
+        odfv_python:label | String
+        odfv_singleton:trips_plus_one | Int64"#]]
     .assert_eq(&cells(&listed.out));
 
     let json: Value = serde_json::from_str(&home.run(["list", "--json"]).assert_code(0).out).unwrap();

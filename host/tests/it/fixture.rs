@@ -17,7 +17,10 @@ use larder::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::wire::{self, Answer};
+use crate::{
+    guests,
+    wire::{self, Answer},
+};
 
 /// 2026-11-23T09:13:10Z: when the answers under `golden/` were recorded.
 pub(crate) const RECORDED_AT: i64 = 1_795_425_190_000_000;
@@ -66,6 +69,12 @@ impl Setup {
 
     pub(crate) fn limits(mut self, change: impl FnOnce(&mut HttpLimits)) -> Self {
         change(&mut self.limits);
+        self
+    }
+
+    /// Puts plugins into the directory where they are looked for.
+    pub(crate) fn plugins(self, projects: &[&str]) -> Self {
+        guests::place(projects, &self.path("plugins"));
         self
     }
 

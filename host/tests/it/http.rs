@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     fixture::{Fixture, Setup},
     golden::{Case, compare, selected},
+    guests::TWINS,
     wire,
 };
 
@@ -16,7 +17,7 @@ fn send(fixture: &Fixture, case: &Case) -> wire::Answer {
 
 #[test]
 fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
-    let fixture = Setup::golden().start();
+    let fixture = Setup::golden().plugins(&TWINS).start();
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| selected(case.number)) {
@@ -29,7 +30,7 @@ fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 41);
+    assert_eq!(seen, 52);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -97,7 +98,7 @@ fn the_ttl_policy_can_withhold_values_or_ignore_age() {
 
 #[test]
 fn answers_are_the_same_without_the_hot_cache() {
-    let fixture = Setup::golden().hot_bytes(0).start();
+    let fixture = Setup::golden().plugins(&TWINS).hot_bytes(0).start();
     for case in Case::load_all().into_iter().filter(|case| selected(case.number)) {
         let answer = send(&fixture, &case);
         assert_eq!(compare(&case, answer.status, &answer.body), Ok(()), "{}", case.name);

@@ -13,6 +13,7 @@ mod cli;
 mod fixture;
 mod generations;
 mod golden;
+mod guests;
 mod http;
 mod kill;
 mod lifecycle;

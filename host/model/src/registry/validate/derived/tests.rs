@@ -108,7 +108,9 @@ feature_services:
   - name: churn_online
     features: [{view: bad_word, features: [a, b], join_key_map: {customer_id: other}}]
 ";
-    check(&[STORED, wrong], expect![[r#"
+    check(
+        &[STORED, wrong],
+        expect![[r#"
         1.yaml:3:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:5:11)
         1.yaml:6:13: error: 'bad-name' is not a valid plugin name (a letter or '_', then letters, digits and '_')
         1.yaml:8:9: error: input 'customer_stats' names no feature (a feature of it, as in 'customer_stats:some_feature')
@@ -129,7 +131,8 @@ feature_services:
         1.yaml:28:15: error: derived view: 'on_error' is none of what it can be ('null', 'fail' or 'default: {feature: value}')
         1.yaml:29:11: error: feature view 'no_features' has no features
         1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
-        1.yaml:33:79: error: derived view 'bad_word' reads others, under their own join keys"#]]);
+        1.yaml:33:79: error: derived view 'bad_word' reads others, under their own join keys"#]],
+    );
 }
 
 #[test]

@@ -1,0 +1,366 @@
+//! Which plugins are in service, and how another version takes a plugin's place.
+//!
+//! A version goes into service whole: its file is checked and compiled, every derived view that names it is fitted and
+//! tried, and only then requests see it, all at once. Whatever fails on the way leaves what was there. The version
+//! before stays compiled and configured, so that rolling back is a swap.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use larder_model::{model::DerivedView, registry::Catalog};
+use metrics::{counter, describe_counter};
+
+use crate::{
+    config::PluginConfig,
+    http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus},
+    plugin::{
+        BindError, Component, Copy, Digest, LoadError, PluginError, PluginRuntime, Shelf, ShelfError, Stamp, Transform,
+    },
+    serving::Transforms,
+};
+
+/// The plugins of a host.
+#[derive(Debug)]
+pub(super) struct Plugins {
+    runtime: Arc<PluginRuntime>,
+    shelf: Shelf,
+    /// The most bytes that a plugin's file can have.
+    file_bytes_max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<String, Entry>,
+    /// The files of the directory as they were last looked at.
+    seen: HashMap<String, Stamp>,
+}
+
+/// One plugin.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    live: Option<Version>,
+    previous: Option<Version>,
+    /// Why the file in the directory is not in service, if it is not.
+    refused: Option<String>,
+}
+
+/// A version, fitted to the derived views that name it.
+#[derive(Clone, Debug)]
+struct Version {
+    component: Arc<Component>,
+    transforms: BTreeMap<Arc<str>, Arc<Transform>>,
+    /// The views as they were when it was fitted to them.
+    views: BTreeMap<Arc<str>, Arc<DerivedView>>,
+}
+
+/// The plugins fitted to another catalog, to be taken when that is.
+#[derive(Debug)]
+pub(super) struct Refitted(BTreeMap<String, Entry>);
+
+/// Why a version does not go into service.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeployError {
+    /// The file is none, or no good.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It does not fit the derived views that name it.
+    #[error("{}", lines(.0))]
+    Bind(Vec<BindError>),
+    /// Its file has another's name.
+    #[error("the file is named '{file}', and the plugin in it '{plugin}': rename the file to {plugin}.wasm")]
+    Name { file: String, plugin: String },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// No such plugin.
+    #[error("there is no plugin '{0}'")]
+    Unknown(String),
+    /// No version before.
+    #[error("plugin '{0}' has no version before this one")]
+    NothingBefore(String),
+}
+
+// === impl Plugins ===
+
+impl Plugins {
+    /// The plugins of a host, none of them loaded yet. None where the configuration turns them off.
+    pub(super) fn open(config: &PluginConfig) -> Result<Option<Self>, PluginError> {
+        describe_counter!("larder_plugin_deploys_total", "Versions that came, by whether they went into service.");
+        let Some(dir) = &config.dir else { return Ok(None) };
+        let shelf = Shelf::open(dir, &config.own_dir)?;
+        let runtime = PluginRuntime::new(config.settings.clone())?;
+        let file_bytes_max = config.settings.component_bytes_max();
+        Ok(Some(Self { runtime, shelf, file_bytes_max, state: Mutex::default() }))
+    }
+
+    /// The most bytes that a plugin's file can have.
+    pub(super) fn file_bytes_max(&self) -> u64 {
+        self.file_bytes_max
+    }
+
+    /// Puts the versions that were in service last in place of those whose files are no good, and brings back the way
+    /// back.
+    pub(super) fn recall(&self, catalog: &Catalog) {
+        for (name, entry) in &mut self.state().entries {
+            if entry.live.is_none() {
+                entry.live = self.kept(Copy::Live, name, catalog);
+                if let Some(version) = &entry.live {
+                    let version = &version.component.signature().version;
+                    tracing::warn!(plugin = name, version, "the version that was in service last goes on");
+                }
+            }
+            if entry.previous.is_none() {
+                entry.previous = self.kept(Copy::Previous, name, catalog);
+            }
+        }
+    }
+
+    /// What computes the derived views of a catalog now.
+    pub(super) fn transforms(&self, catalog: &Catalog) -> Transforms {
+        transforms(&self.state().entries, catalog, &self.runtime)
+    }
+
+    /// Checks and compiles a file.
+    pub(super) fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, DeployError> {
+        Ok(self.runtime.load(bytes)?)
+    }
+
+    /// The files in the directory that are new since this was asked last, and are not in service, each with what is in
+    /// it.
+    pub(super) fn arrivals(&self) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
+        let files = self.shelf.files().unwrap_or_else(|error| {
+            tracing::error!(%error, "the directory of plugins cannot be read");
+            Vec::new()
+        });
+        let mut state = self.state();
+        let State { entries, seen } = &mut *state;
+        let mut arrivals = Vec::new();
+        for (name, stamp) in files {
+            if seen.insert(name.clone(), stamp) == Some(stamp) {
+                continue;
+            }
+            let bytes = self.shelf.read(&name, self.file_bytes_max).map_err(DeployError::from);
+            let live = entries.get(&name).and_then(|entry| entry.live.as_ref()).map(|live| live.component.digest());
+            // What is deployed or rolled back to is put there by us.
+            if let (Ok(bytes), Some(live)) = (&bytes, live)
+                && Digest::of(bytes) == *live
+            {
+                continue;
+            }
+            arrivals.push((name, bytes));
+        }
+        arrivals
+    }
+
+    /// Takes a loaded file into service: one that was sent, which is put into the directory then, or one that was found
+    /// there under a name.
+    pub(super) fn take(
+        &self,
+        component: &Arc<Component>,
+        bytes: &[u8],
+        found_as: Option<&str>,
+        catalog: &Catalog,
+    ) -> Result<DeployReport, DeployError> {
+        let started = Instant::now();
+        let name = component.signature().name.clone();
+        if let Some(file) = found_as.filter(|file| **file != name) {
+            return Err(DeployError::Name { file: file.to_owned(), plugin: name });
+        }
+        let version = self.fit(&name, component, catalog, None).map_err(DeployError::Bind)?;
+        if found_as.is_none() {
+            self.shelf.place(&name, bytes)?;
+        }
+        let mut state = self.state();
+        let entry = state.entries.entry(name.clone()).or_default();
+        let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
+        let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
+        let replaced = entry.live.replace(version);
+        if !again {
+            // The same file again is no version to roll back to.
+            entry.previous = replaced;
+        }
+        entry.refused = None;
+        drop(state);
+        if !again {
+            self.shelf.keep(&name, bytes)?;
+        }
+        Ok(report)
+    }
+
+    /// Notes how a version's arrival ended.
+    pub(super) fn note(&self, found_as: Option<&str>, taken: &Result<DeployReport, DeployError>) {
+        let (result, plugin) = match taken {
+            Ok(report) => {
+                let DeployReport { plugin, version, digest, replaced, seconds, .. } = report;
+                tracing::info!(plugin, version, digest, replaced, seconds, "a plugin went into service");
+                ("taken", plugin.as_str())
+            }
+            Err(error) => {
+                let plugin = found_as.unwrap_or("sent");
+                tracing::error!(plugin, "a plugin was refused, what was in service goes on: {error}");
+                ("refused", plugin)
+            }
+        };
+        counter!("larder_plugin_deploys_total", "result" => result).increment(1);
+        if let (Err(error), Some(_)) = (taken, found_as) {
+            self.state().entries.entry(plugin.to_owned()).or_default().refused = Some(error.to_string());
+        }
+    }
+
+    /// Puts the version before back into service, here and in the directory.
+    pub(super) fn roll_back(&self, name: &str) -> Result<DeployReport, DeployError> {
+        let started = Instant::now();
+        let mut state = self.state();
+        let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
+        let Some(back) = entry.previous.take() else { return Err(DeployError::NothingBefore(name.to_owned())) };
+        let replaced = entry.live.replace(back.clone());
+        let report = back.report(replaced.as_ref(), started.elapsed());
+        entry.previous = replaced;
+        entry.refused = None;
+        drop(state);
+        tracing::warn!(plugin = name, version = report.version, "rolled back");
+        // Files last: a disk that is full must not keep a bad version in service.
+        let bytes = self.shelf.copy(Copy::Previous, name, self.file_bytes_max)?.unwrap_or_default();
+        self.shelf.keep(name, &bytes)?;
+        self.shelf.place(name, &bytes)?;
+        Ok(report)
+    }
+
+    /// Fits what is in service to another catalog.
+    pub(super) fn refit(&self, catalog: &Catalog) -> Result<Refitted, DeployError> {
+        let mut entries = self.state().entries.clone();
+        let mut errors = Vec::new();
+        for (name, entry) in &mut entries {
+            if let Some(live) = &entry.live {
+                match self.fit(name, &live.component, catalog, Some(live)) {
+                    Ok(version) => entry.live = Some(version),
+                    Err(wrong) => errors.extend(wrong),
+                }
+            }
+            // One that does not fit any more is no way back.
+            entry.previous = entry
+                .previous
+                .take()
+                .and_then(|version| self.fit(name, &version.component, catalog, Some(&version)).ok());
+        }
+        if errors.is_empty() { Ok(Refitted(entries)) } else { Err(DeployError::Bind(errors)) }
+    }
+
+    /// Takes what was fitted to another catalog.
+    pub(super) fn accept(&self, refitted: Refitted) {
+        self.state().entries = refitted.0;
+    }
+
+    /// What there is.
+    pub(super) fn list(&self) -> Vec<PluginStatus> {
+        let state = self.state();
+        let status = |(name, entry): (&String, &Entry)| PluginStatus {
+            plugin: name.clone(),
+            live: entry.live.as_ref().map(Version::describe),
+            previous: entry.previous.as_ref().map(Version::describe),
+            views: entry.live.iter().flat_map(Version::view_statuses).collect(),
+            refused: entry.refused.clone(),
+        };
+        state.entries.iter().map(status).collect()
+    }
+
+    /// Fits a component to all derived views that name it; to those that are as they were, it is fitted already.
+    fn fit(
+        &self,
+        name: &str,
+        component: &Arc<Component>,
+        catalog: &Catalog,
+        before: Option<&Version>,
+    ) -> Result<Version, Vec<BindError>> {
+        let mut version =
+            Version { component: Arc::clone(component), transforms: BTreeMap::new(), views: BTreeMap::new() };
+        let mut errors = Vec::new();
+        for view in catalog.derived_views().iter().filter(|view| *view.plugin == *name) {
+            let same = before.filter(|before| before.views.get(&view.name) == Some(view));
+            let fitted = match same.and_then(|before| before.transforms.get(&view.name)) {
+                Some(transform) => Ok(Arc::clone(transform)),
+                None => Transform::bind(&self.runtime, component, view),
+            };
+            match fitted {
+                Ok(transform) => {
+                    version.transforms.insert(Arc::clone(&view.name), transform);
+                    version.views.insert(Arc::clone(&view.name), Arc::clone(view));
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(version) } else { Err(errors) }
+    }
+
+    /// One of the host's copies, if it is there and good.
+    fn kept(&self, which: Copy, name: &str, catalog: &Catalog) -> Option<Version> {
+        let bytes = self.shelf.copy(which, name, self.file_bytes_max).ok()??;
+        let component = self.runtime.load(&bytes).ok()?;
+        self.fit(name, &component, catalog, None).ok()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is in there is whole at every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn describe(&self) -> PluginVersion {
+        let signature = self.component.signature();
+        PluginVersion {
+            version: signature.version.clone(),
+            digest: self.component.digest().to_string(),
+            language: self.component.language().to_string(),
+            bytes: self.component.bytes(),
+            doc: signature.doc.clone(),
+        }
+    }
+
+    fn report(&self, replaced: Option<&Self>, took: Duration) -> DeployReport {
+        let signature = self.component.signature();
+        DeployReport {
+            plugin: signature.name.clone(),
+            version: signature.version.clone(),
+            digest: self.component.digest().to_string(),
+            replaced: replaced.map(|version| version.component.signature().version.clone()),
+            views: self.transforms.keys().map(ToString::to_string).collect(),
+            compiled: self.component.was_compiled(),
+            seconds: took.as_secs_f64(),
+        }
+    }
+
+    fn view_statuses(&self) -> impl Iterator<Item = PluginViewStatus> {
+        self.transforms.iter().map(|(view, transform)| PluginViewStatus {
+            view: view.to_string(),
+            breaker: transform.breaker().to_string(),
+        })
+    }
+}
+
+// === impl Refitted ===
+
+impl Refitted {
+    /// What computes the derived views of the catalog that it was fitted to.
+    pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
+        transforms(&self.0, catalog, &plugins.runtime)
+    }
+}
+
+fn transforms(entries: &BTreeMap<String, Entry>, catalog: &Catalog, runtime: &Arc<PluginRuntime>) -> Transforms {
+    let of = |view: &Arc<DerivedView>| {
+        let version = entries.get(&*view.plugin)?.live.as_ref()?;
+        version.transforms.get(&view.name).cloned()
+    };
+    Transforms::new(catalog.derived_views().iter().map(of).collect(), Arc::clone(runtime))
+}
+
+fn lines(errors: &[BindError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

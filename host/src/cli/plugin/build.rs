@@ -1,0 +1,181 @@
+//! `larder plugin build`: a project to a component.
+
+mod rust;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::{
+    embedded::{File, RUST_SDK, WIT},
+    local_runtime,
+};
+use crate::{
+    cli::{CliError, output},
+    plugin::{BuildInfo, Component, Digest},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BuildArgs {
+    /// The project
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Where to write the component; NAME.wasm in the project when absent
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Build also when nothing has changed
+    #[arg(long)]
+    force: bool,
+}
+
+/// What a project is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Rust,
+}
+
+/// The version of the kits, which are part of this program.
+const SDK_VERSION: &str = "0.1.0";
+/// The section's version.
+const FORMAT: u32 = 1;
+
+pub(super) fn run(args: &BuildArgs) -> Result<()> {
+    let started = Instant::now();
+    let language = language(&args.dir)?;
+    let info = BuildInfo {
+        format: FORMAT,
+        language: language.name().to_owned(),
+        sources: digest_of_sources(&args.dir, language)?,
+        sdk: SDK_VERSION.to_owned(),
+        tool: format!("larder {}", env!("CARGO_PKG_VERSION")),
+    };
+    if !args.force
+        && let Some(path) = up_to_date(args, &info)?
+    {
+        output::say(&format!("{} is up to date", path.display()));
+        return Ok(());
+    }
+    let mut component = match language {
+        Language::Rust => rust::build(&args.dir)?,
+    };
+    info.append(&mut component);
+    // What no host would take is no success.
+    let loaded = local_runtime()?.load(&component).context("the plugin was built, and no host would take it")?;
+    let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
+    write_whole(&path, &component)?;
+    tell(&path, &loaded, started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn tell(path: &Path, component: &Component, seconds: f64) {
+    let signature = component.signature();
+    output::say(&format!(
+        "built {} {} in {seconds:.1} s: {}, {}, sha256 {}",
+        signature.name,
+        signature.version,
+        path.display(),
+        output::bytes(component.bytes()),
+        component.digest()
+    ));
+    let (program, path) = (output::program(), output::shell_word(&path.to_string_lossy()));
+    output::say(&format!("next: {program} plugin run {path} --input rows.json, then {program} plugin deploy {path}"));
+}
+
+/// The file that is there already and was built of the same sources, by the same program.
+fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
+    let candidates = match &args.out {
+        Some(path) => vec![path.clone()],
+        None => fs::read_dir(&args.dir)
+            .with_context(|| format!("{} cannot be read", args.dir.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+            .collect(),
+    };
+    let built_of = |path: &PathBuf| BuildInfo::read(&fs::read(path).unwrap_or_default());
+    Ok(candidates.into_iter().find(|path| built_of(path).as_ref() == Some(info)))
+}
+
+fn language(dir: &Path) -> Result<Language> {
+    if dir.join("Cargo.toml").is_file() {
+        return Ok(Language::Rust);
+    }
+    let program = output::program();
+    bail!(CliError::Usage(format!(
+        "{} is no plugin's project: there is no Cargo.toml in it; `{program} plugin new NAME` begins one",
+        dir.display()
+    )))
+}
+
+/// A digest of all files that a component is made of: the project's own, and the development kit with the contract.
+fn digest_of_sources(dir: &Path, language: Language) -> Result<String> {
+    let mut files = Vec::new();
+    sources(dir, dir, &mut files).with_context(|| format!("{} cannot be read", dir.display()))?;
+    files.sort();
+    let mut text = Vec::new();
+    let mut add = |path: &str, content: &[u8]| {
+        // Lengths, so that no two sets of files look alike.
+        text.extend_from_slice(format!("{path}\0{}\0", content.len()).as_bytes());
+        text.extend_from_slice(content);
+    };
+    for (path, content) in &files {
+        add(path, content);
+    }
+    for (path, content) in language.kit().iter().chain(WIT) {
+        add(path, content.as_bytes());
+    }
+    Ok(format!("sha256:{}", Digest::of(&text)))
+}
+
+fn sources(dir: &Path, root: &Path, files: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
+    const NOT_SOURCES: [&str; 3] = ["target", "__pycache__", "venv"];
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with('.') || NOT_SOURCES.contains(&name.as_str()) || name.ends_with(".wasm") {
+            continue;
+        }
+        if path.is_dir() {
+            sources(&path, root, files)?;
+        } else {
+            let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            files.push((relative, fs::read(&path)?));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file beside and renames it, so that nobody sees half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(dir).with_context(failed)?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = dir.join(format!(".{name}.{}", std::process::id()));
+    let mut file = fs::File::create(&beside).with_context(failed)?;
+    file.write_all(bytes).and_then(|()| fs::rename(&beside, path)).with_context(failed)
+}
+
+// === impl Language ===
+
+impl Language {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+        }
+    }
+
+    fn kit(self) -> &'static [File] {
+        match self {
+            Self::Rust => RUST_SDK,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Rust to a component: cargo with a target for WebAssembly, found or told how to get.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::cli::{CliError, output};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+/// Where a distribution has its Rust; Debian's is there whatever stands first in the path.
+const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
+/// Bytes of a plugin's stack in its own memory. The default of a megabyte would be a sixteenth of all that it has.
+const STACK_BYTES: usize = 128 << 10;
+
+/// How a Rust project is compiled.
+#[derive(Debug)]
+enum Toolchain {
+    /// rustup has the target's libraries.
+    Ready,
+    /// A distribution's Rust, with the sources of its libraries, which are compiled along.
+    Sources { rustc: PathBuf, linker: PathBuf },
+}
+
+/// Compiles the project and makes a component of it.
+pub(super) fn build(dir: &Path) -> Result<Vec<u8>> {
+    let toolchain = find()?;
+    let module = std::fs::read(compile(dir, &toolchain)?).context("the compiled module cannot be read")?;
+    let mut encoder = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .context("the compiled module is no plugin's: does the library use #[larder_plugin::plugin]?")?;
+    encoder.encode().context("no component can be made of the compiled module")
+}
+
+fn find() -> Result<Toolchain> {
+    let Some(sysroot) = sysroot("rustc") else {
+        bail!(CliError::Failed(format!(
+            "there is no Rust: install it from https://rustup.rs, then: {}",
+            rustup_line()
+        )));
+    };
+    let has_target = |sysroot: &Path| sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir();
+    if has_target(&sysroot) {
+        return Ok(Toolchain::Ready);
+    }
+    if let Some(toolchain) = with_sources(&sysroot) {
+        return Ok(toolchain);
+    }
+    output::remark(&format!("this Rust has no {TARGET} yet: {}", rustup_line()));
+    let added = Command::new("rustup").args(["target", "add", TARGET]).stderr(Stdio::null()).status();
+    if added.is_ok_and(|status| status.success()) && has_target(&sysroot) {
+        return Ok(Toolchain::Ready);
+    }
+    bail!(CliError::Failed(format!(
+        "Rust cannot compile for {TARGET} here. Install what is missing, either\n  {}\nor, where that cannot be \
+         fetched, a distribution's Rust with its sources (Debian and Ubuntu):\n  apt-get install rustc-web rust-web-src",
+        rustup_line()
+    )))
+}
+
+fn rustup_line() -> String {
+    format!("rustup target add {TARGET}")
+}
+
+/// A distribution's Rust whose libraries' sources are there, and a linker.
+fn with_sources(rustup: &Path) -> Option<Toolchain> {
+    let rustc = Path::new(SYSTEM_RUSTC);
+    let system = sysroot(rustc)?;
+    system.join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file().then_some(())?;
+    let linkers = [&system, rustup].into_iter().flat_map(|sysroot| {
+        let hosts = std::fs::read_dir(sysroot.join("lib/rustlib")).into_iter().flatten();
+        hosts.filter_map(|host| Some(host.ok()?.path().join("bin/rust-lld")))
+    });
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).flat_map(|dir| ["rust-lld", "wasm-ld"].map(|name| dir.join(name)));
+    let linker = linkers.chain(in_path).find(|linker| linker.is_file())?;
+    Some(Toolchain::Sources { rustc: rustc.to_path_buf(), linker })
+}
+
+fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
+    let found = Command::new(rustc).args(["--print", "sysroot"]).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(found.stdout).ok()?;
+    found.status.success().then(|| PathBuf::from(text.trim()))
+}
+
+/// Runs cargo, whose words go to the terminal. Returns the module that it wrote.
+fn compile(dir: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+    let manifest = dir.join("Cargo.toml");
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--lib", "--target", TARGET, "--message-format=json-render-diagnostics"]);
+    cargo.arg("--manifest-path").arg(&manifest);
+    if let Some(target_dir) = env::var_os("LARDER_PLUGIN_TARGET") {
+        cargo.arg("--target-dir").arg(target_dir);
+    }
+    // Paths of this machine have no place in a component: with them, two machines build two of the same sources.
+    let home = env::var("CARGO_HOME").ok().or_else(|| Some(format!("{}/.cargo", env::var("HOME").ok()?)));
+    let here = std::path::absolute(dir).context("the project's directory has no path")?;
+    let mut flags = vec![
+        format!("-Clink-arg=-zstack-size={STACK_BYTES}"),
+        format!("--remap-path-prefix={}=/plugin", here.display()),
+    ];
+    flags.extend(home.map(|home| format!("--remap-path-prefix={home}=/cargo")));
+    if let Toolchain::Sources { rustc, linker } = toolchain {
+        cargo.arg("-Zbuild-std=std,panic_abort");
+        // The compiler of a distribution is a stable one, and compiles its own libraries with what is unstable.
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", rustc);
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+        // A rustup proxy in the way would put its own compiler first.
+        cargo.env_remove("RUSTUP_TOOLCHAIN");
+    }
+    cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    let mut running = cargo.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
+    let lines = running.stdout.take().map(BufReader::new).into_iter().flat_map(|lines| lines.lines());
+    let mut module = None;
+    for line in lines {
+        let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
+        let own = message["manifest_path"].as_str().is_some_and(|path| same_file(Path::new(path), &manifest));
+        if message["reason"] == "compiler-artifact" && own {
+            let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            module = files.map(PathBuf::from).find(|path| path.extension().is_some_and(|it| it == "wasm")).or(module);
+        }
+    }
+    if !running.wait()?.success() {
+        bail!(CliError::Failed("the plugin does not compile".to_owned()));
+    }
+    module.ok_or_else(|| {
+        let why = "cargo wrote no WebAssembly: Cargo.toml needs `crate-type = [\"cdylib\"]` under `[lib]`";
+        CliError::Failed(why.to_owned()).into()
+    })
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(a).is_some() && real(a) == real(b)
+}

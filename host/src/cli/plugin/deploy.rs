@@ -1,0 +1,131 @@
+//! `larder plugin deploy`, `list` and `rollback`: which version is in service.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use hyper::Method;
+use serde_json::Value;
+
+use crate::{
+    cli::{
+        ConfigArg, output,
+        target::{Target, plugin_order},
+    },
+    http::{Control, DeployReport, PluginStatus},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DeployArgs {
+    /// The plugin: a component, as `larder plugin build` makes it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RollbackArgs {
+    /// The plugin, by name
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
+    let file = fs::read(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
+    let report: DeployReport = match Target::find_with_plugins(&args.config.config)? {
+        Target::Running(client) => plugin_order(&client, Method::POST, "/v1/plugins", file)?,
+        Target::Local(app) => {
+            let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
+            output::remark("no host runs: the plugin goes into service at the next start");
+            report
+        }
+    };
+    tell(&report);
+    Ok(())
+}
+
+pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
+    let report: DeployReport = match Target::find_with_plugins(&args.config.config)? {
+        Target::Running(client) => {
+            // Names are letters, digits and underscores; what is something else is no plugin, and stays a path.
+            let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
+            plugin_order(&client, Method::POST, &path, Vec::new())?
+        }
+        Target::Local(app) => app.roll_back(&args.plugin).map_err(crate::cli::CliError::Failed)?,
+    };
+    tell(&report);
+    Ok(())
+}
+
+pub(super) fn list(args: &ListArgs) -> Result<()> {
+    let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config.config)? {
+        Target::Running(client) => {
+            let mut answer: Value = plugin_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
+            serde_json::from_value(answer["plugins"].take())
+                .context("the host's answer is none that this Larder knows")?
+        }
+        Target::Local(app) => app.plugins(),
+    };
+    if args.json {
+        output::say(&serde_json::to_string(&plugins)?);
+        return Ok(());
+    }
+    if plugins.is_empty() {
+        output::say("no plugins; `larder plugin new` begins one");
+        return Ok(());
+    }
+    let rows: Vec<_> = plugins.iter().map(row).collect();
+    output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "BEFORE", "DERIVED VIEWS"], &rows);
+    for plugin in &plugins {
+        if let Some(why) = &plugin.refused {
+            output::remark(&format!("{}.wasm is not in service: {why}", plugin.plugin));
+        }
+    }
+    Ok(())
+}
+
+fn tell(report: &DeployReport) {
+    let instead = match &report.replaced {
+        Some(before) if *before == report.version => ", again".to_owned(),
+        Some(before) => format!(", after {before}"),
+        None => String::new(),
+    };
+    let how = if report.compiled { "compiled" } else { "from the cache" };
+    let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
+    output::say(&format!("{plugin} {version} is in service{instead} ({how}, {seconds:.3} s)"));
+    if report.views.is_empty() {
+        output::remark(&format!("no derived view names the plugin {plugin}: nothing computes with it yet"));
+    } else {
+        output::say(&format!("it computes {}", report.views.join(", ")));
+    }
+}
+
+fn row(plugin: &PluginStatus) -> Vec<String> {
+    let live = plugin.live.as_ref();
+    let of = |part: fn(&crate::http::PluginVersion) -> String| live.map_or_else(|| "-".to_owned(), part);
+    let view = |view: &crate::http::PluginViewStatus| match view.breaker.as_str() {
+        "closed" => view.view.clone(),
+        breaker => format!("{} (breaker {breaker})", view.view),
+    };
+    vec![
+        plugin.plugin.clone(),
+        of(|version| version.version.clone()),
+        of(|version| version.digest.chars().take(12).collect()),
+        of(|version| version.language.clone()),
+        of(|version| output::bytes(version.bytes)),
+        plugin.previous.as_ref().map_or_else(|| "-".to_owned(), |version| version.version.clone()),
+        plugin.views.iter().map(view).collect::<Vec<_>>().join(", "),
+    ]
+}

@@ -1,0 +1,58 @@
+//! The development kits and templates, which are part of the program: a plugin's project stands alone.
+
+/// A file: its path from its directory, and what is in it.
+pub(super) type File = (&'static str, &'static str);
+
+macro_rules! files {
+    ($from:literal: $($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../../", $from, "/", $path)))),*]
+    };
+}
+
+/// The contract.
+pub(super) const WIT: &[File] = files!("wit/0.1.0": "transform.wit");
+
+/// The Rust crate, without the contract.
+pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
+    "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
+    "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs", "src/run.rs", "src/testing.rs",
+);
+
+/// What a Rust project begins with. `gitignore` gets its dot there: here it would be obeyed.
+pub(super) const RUST_TEMPLATE: &[File] =
+    files!("plugins/templates/rust": "Cargo.toml", "README.md", "gitignore", "rows.json", "src/lib.rs");
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use super::*;
+
+    fn walk(dir: &Path, root: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            // Links lead to the contract, which is a list of its own.
+            if path.is_symlink() || ["target", "__pycache__", "Cargo.lock"].contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else {
+                found.insert(path.strip_prefix(root).unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn no_file_of_a_kit_or_a_template_is_forgotten() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let lists = [("wit/0.1.0", WIT), ("plugins/sdk/rust", RUST_SDK), ("plugins/templates/rust", RUST_TEMPLATE)];
+        for (dir, files) in lists {
+            let mut found = BTreeSet::new();
+            walk(&tree.join(dir), &tree.join(dir), &mut found);
+            let listed: BTreeSet<String> = files.iter().map(|(path, _)| (*path).to_owned()).collect();
+            assert_eq!(listed, found, "{dir}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `plugins:`, what derived features may take.
+
+use std::{path::Path, time::Duration};
+
+use super::{
+    read::{KIB, MIB, is_off, memory},
+    section::Section,
+    types::PluginConfig,
+};
+use crate::{
+    http::HttpConfig,
+    plugin::{PluginLimits, PluginSettings},
+    store::StoreConfig,
+};
+
+/// Where plugins are looked for, from the configuration's directory.
+const DIR: &str = "plugins";
+/// The host's own copies and compiled code, in the store's directory.
+const OWN_DIR: &str = "plugins";
+
+pub(super) fn plugins(
+    mut section: Section<'_>,
+    base_dir: &Path,
+    store: &StoreConfig,
+    http: &HttpConfig,
+) -> PluginConfig {
+    let off = is_off(&mut section, "dir");
+    let dir = if off { None } else { section.path("dir", base_dir).map(|path| path.value) };
+    let dir = if off { None } else { dir.or_else(|| Some(base_dir.join(DIR))) };
+    let own_dir = store.data_dir.join(OWN_DIR);
+    let default = PluginSettings::default();
+    let settings = PluginSettings {
+        cache_dir: Some(own_dir.join("compiled")),
+        native: limits(section.section("plugins.limits"), default.native),
+        python: limits(section.section("plugins.python"), default.python),
+        compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
+        // Data, socket and admin listeners have so many threads each, and commands call from one more.
+        threads: 2 * http.workers + 2,
+        ..default
+    };
+    section.finish();
+    PluginConfig { dir, own_dir, settings }
+}
+
+fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
+    let limits = PluginLimits {
+        memory_bytes: memory(section.bytes("memory", MIB..=1_024 * MIB, default.memory_bytes as u64)),
+        // The clock that ends calls ticks each millisecond.
+        time: section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), default.time),
+        output_bytes: memory(section.bytes("output", KIB..=1_024 * MIB, default.output_bytes as u64)),
+        component_bytes: section.bytes("component", KIB..=256 * MIB, default.component_bytes),
+        rows_per_call: section.count("rows", 1..=1_000_000, default.rows_per_call),
+        log_line_bytes: memory(section.bytes("log_line", 64..=MIB, default.log_line_bytes as u64)),
+        log_lines_per_second: section.count("log_lines", 1..=100_000, default.log_lines_per_second),
+    };
+    section.finish();
+    limits
+}

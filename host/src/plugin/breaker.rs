@@ -1,0 +1,232 @@
+//! A breaker: what keeps failing is not called for a while.
+//!
+//! ```text
+//! closed ── half of 20 calls or more within 5 s failed ──► open for 1 s, twice as long each time, to 60 s
+//!   ▲                                                        │ that time is over
+//!   └───────── the one call succeeds ◄── half-open ◄─────────┘
+//!                                            └── it fails ──► open, for longer
+//! ```
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// What a breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Every call.
+    Closed,
+    /// One call, which decides.
+    HalfOpen,
+    /// None.
+    Open,
+}
+
+/// A breaker. Time is given to it, so that tests need not wait.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// A copy of what `inner` has, to be read without a lock.
+    state: AtomicU8,
+    /// Calls that ended well while closed; failures are counted under the lock, and are rare.
+    successes: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: BreakerState,
+    failures: u64,
+    /// Since when calls are counted.
+    window: Instant,
+    /// Until when it is open.
+    until: Instant,
+    /// How long it is open the next time.
+    next: Duration,
+}
+
+const WINDOW: Duration = Duration::from_secs(5);
+const CALLS_MIN: u64 = 20;
+const OPEN_MIN: Duration = Duration::from_secs(1);
+const OPEN_MAX: Duration = Duration::from_mins(1);
+
+// === impl Breaker ===
+
+impl Breaker {
+    pub(super) fn new(now: Instant) -> Self {
+        let inner = Inner { state: BreakerState::Closed, failures: 0, window: now, until: now, next: OPEN_MIN };
+        Self {
+            state: AtomicU8::new(BreakerState::Closed.code()),
+            successes: AtomicU64::new(0),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// Whether a call may be made now.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        if self.state.load(Ordering::Relaxed) == BreakerState::Closed.code() {
+            return true;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.state {
+            BreakerState::Closed => true,
+            // One is under way; when it never comes back, another may try.
+            BreakerState::HalfOpen | BreakerState::Open if now < inner.until => false,
+            BreakerState::HalfOpen | BreakerState::Open => {
+                inner.until = now + inner.next;
+                self.set(&mut inner, BreakerState::HalfOpen);
+                true
+            }
+        }
+    }
+
+    /// Notes a call that ended well. Whether that changed the state.
+    pub(super) fn succeeded(&self) -> bool {
+        if self.state.load(Ordering::Relaxed) == BreakerState::Closed.code() {
+            self.successes.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.state != BreakerState::HalfOpen {
+            // It began before the breaker opened.
+            return false;
+        }
+        (inner.failures, inner.next) = (0, OPEN_MIN);
+        self.successes.store(0, Ordering::Relaxed);
+        self.set(&mut inner, BreakerState::Closed);
+        true
+    }
+
+    /// Notes a call that failed. Whether that changed the state.
+    pub(super) fn failed(&self, now: Instant) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.state {
+            BreakerState::Open => return false,
+            BreakerState::HalfOpen => {}
+            BreakerState::Closed => {
+                if now.saturating_duration_since(inner.window) > WINDOW {
+                    (inner.window, inner.failures) = (now, 0);
+                    self.successes.store(0, Ordering::Relaxed);
+                }
+                inner.failures += 1;
+                let calls = inner.failures + self.successes.load(Ordering::Relaxed);
+                if calls < CALLS_MIN || inner.failures * 2 < calls {
+                    return false;
+                }
+            }
+        }
+        inner.until = now + inner.next;
+        inner.next = (inner.next * 2).min(OPEN_MAX);
+        self.set(&mut inner, BreakerState::Open);
+        true
+    }
+
+    pub(super) fn state(&self) -> BreakerState {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).state
+    }
+
+    fn set(&self, inner: &mut Inner, state: BreakerState) {
+        inner.state = state;
+        self.state.store(state.code(), Ordering::Relaxed);
+    }
+}
+
+// === impl BreakerState ===
+
+impl BreakerState {
+    /// As the metric has it: 0 closed, 1 half-open, 2 open.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+}
+
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(breaker: &Breaker, times: u64, now: Instant) {
+        (0..times).for_each(|_| _ = breaker.failed(now));
+    }
+
+    fn succeed(breaker: &Breaker, times: u64) {
+        (0..times).for_each(|_| _ = breaker.succeeded());
+    }
+
+    #[test]
+    fn fewer_failures_than_half_leave_it_closed_and_half_open_it() {
+        let now = Instant::now();
+        let breaker = Breaker::new(now);
+        succeed(&breaker, 11);
+        fail(&breaker, 10, now);
+        assert!(breaker.admits(now));
+        fail(&breaker, 1, now);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert!(!breaker.admits(now));
+    }
+
+    #[test]
+    fn too_few_calls_say_nothing() {
+        let now = Instant::now();
+        let breaker = Breaker::new(now);
+        fail(&breaker, CALLS_MIN - 1, now);
+        assert!(breaker.admits(now));
+        fail(&breaker, 1, now);
+        assert!(!breaker.admits(now));
+    }
+
+    #[test]
+    fn failures_that_are_far_between_are_forgotten() {
+        let now = Instant::now();
+        let breaker = Breaker::new(now);
+        for i in 0..100 {
+            fail(&breaker, 1, now + WINDOW * 2 * i);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn after_a_while_one_call_decides() {
+        let now = Instant::now();
+        let breaker = Breaker::new(now);
+        fail(&breaker, CALLS_MIN, now);
+        let later = now + OPEN_MIN;
+        assert!(breaker.admits(later), "the one");
+        assert!(!breaker.admits(later), "and no other");
+        assert!(breaker.succeeded());
+        assert!(breaker.admits(later) && breaker.admits(later));
+        // And it takes as many failures as ever to open it again.
+        fail(&breaker, CALLS_MIN - 1, later + WINDOW * 2);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn each_failure_in_between_doubles_the_time_up_to_a_minute() {
+        let mut now = Instant::now();
+        let breaker = Breaker::new(now);
+        fail(&breaker, CALLS_MIN, now);
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(!breaker.admits(now + Duration::from_secs(seconds) - Duration::from_millis(1)), "{seconds}");
+            now += Duration::from_secs(seconds);
+            assert!(breaker.admits(now), "{seconds}");
+            fail(&breaker, 1, now);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Where a component came from: a custom section that `larder plugin build` writes.
+//!
+//! The section is named `larder:build` and holds JSON. Nobody's safety rests on it: a component that calls itself Python
+//! gets the limits of Python, which the operator chose.
+
+use serde::{Deserialize, Serialize};
+
+/// What stands in the section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildInfo {
+    /// The section's own version, 1.
+    pub format: u32,
+    /// What the plugin was written in: `rust` or `python`.
+    pub language: String,
+    /// Digest of the sources, `sha256:` and hexadecimal.
+    pub sources: String,
+    /// The version of the development kit.
+    pub sdk: String,
+    /// What built it.
+    pub tool: String,
+}
+
+/// The section's name.
+const SECTION: &str = "larder:build";
+/// Of a custom section, in modules and components alike.
+const CUSTOM: u8 = 0;
+/// Bytes before the first section: magic and version.
+const PREAMBLE: usize = 8;
+/// More is no build information.
+const BYTES_MAX: usize = 16 << 10;
+
+// === impl BuildInfo ===
+
+impl BuildInfo {
+    /// Finds the section in a component; none where there is none that reads. Any bytes will do.
+    #[must_use]
+    pub fn read(component: &[u8]) -> Option<Self> {
+        let mut rest = component.get(PREAMBLE..)?;
+        let mut found = None;
+        while let Some((&id, after)) = rest.split_first() {
+            let (len, after) = leb128(after)?;
+            let (body, after) = after.split_at_checked(len)?;
+            if id == CUSTOM
+                && let Some((name_len, body)) = leb128(body)
+                && let Some((name, data)) = body.split_at_checked(name_len)
+                && name == SECTION.as_bytes()
+                && data.len() <= BYTES_MAX
+            {
+                // The last one counts: it was added last.
+                found = serde_json::from_slice(data).ok();
+            }
+            rest = after;
+        }
+        found
+    }
+
+    /// Adds the section to a component.
+    pub fn append(&self, component: &mut Vec<u8>) {
+        let data = serde_json::to_vec(self).unwrap_or_default();
+        let mut body = Vec::with_capacity(data.len() + SECTION.len() + 2);
+        put_leb128(SECTION.len(), &mut body);
+        body.extend_from_slice(SECTION.as_bytes());
+        body.extend_from_slice(&data);
+        component.push(CUSTOM);
+        put_leb128(body.len(), component);
+        component.extend_from_slice(&body);
+    }
+}
+
+/// An unsigned number of at most 32 bits, and what comes behind it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number: u32 = 0;
+    for (place, byte) in bytes.iter().take(5).enumerate() {
+        let shift = u32::try_from(place * 7).ok()?;
+        number |= u32::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(number).ok()?, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+fn put_leb128(mut number: usize, bytes: &mut Vec<u8>) {
+    loop {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn info() -> BuildInfo {
+        BuildInfo {
+            format: 1,
+            language: "python".to_owned(),
+            sources: format!("sha256:{}", "ab".repeat(32)),
+            sdk: "0.1.0".to_owned(),
+            tool: "larder 0.1.0".to_owned(),
+        }
+    }
+
+    /// A component with nothing in it but a custom section of somebody else's.
+    fn component() -> Vec<u8> {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        bytes.extend([CUSTOM, 5, 4, b'n', b'a', b'm', b'e']);
+        bytes
+    }
+
+    #[test]
+    fn what_is_appended_is_read_and_the_last_one_counts() {
+        let mut bytes = component();
+        assert_eq!(BuildInfo::read(&bytes), None);
+        info().append(&mut bytes);
+        assert_eq!(BuildInfo::read(&bytes), Some(info()));
+        let newer = BuildInfo { sdk: "0.2.0".to_owned(), ..info() };
+        newer.append(&mut bytes);
+        assert_eq!(BuildInfo::read(&bytes), Some(newer));
+    }
+
+    #[test]
+    fn a_section_that_is_cut_off_or_too_long_is_none() {
+        let mut bytes = component();
+        info().append(&mut bytes);
+        bytes.pop();
+        assert_eq!(BuildInfo::read(&bytes), None);
+        let mut bytes = component();
+        BuildInfo { tool: "x".repeat(BYTES_MAX), ..info() }.append(&mut bytes);
+        assert_eq!(BuildInfo::read(&bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = BuildInfo::read(&bytes);
+            let _ = BuildInfo::read(&[b"\0asm\x0d\0\x01\0".to_vec(), bytes].concat());
+        }
+    }
+}

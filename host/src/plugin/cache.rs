@@ -1,0 +1,144 @@
+//! Compiled code on disk, so that a start needs no compiler.
+//!
+//! Such a file is machine code: whoever writes one runs what he likes in the host. So it is the host's own and nobody
+//! else's: the directory has mode 0700, and each file carries a code that only this host's key makes, which is looked at
+//! before anything in the file is. That also finds files that are torn or rotten. A file is a copy of what the compiler
+//! makes again: whatever is wrong with it, it is dropped.
+//!
+//! ```text
+//! compiled/key             32 random bytes, mode 0600
+//! compiled/<name>.cwasm    HMAC-SHA256 (32 bytes) of name and code, then the code
+//! ```
+//!
+//! The name is made of the digest of the component, and of the compiler and its settings.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use aws_lc_rs::{hmac, rand};
+use wasmtime::{Engine, component::Component};
+
+use super::{Digest, PluginError};
+
+/// The directory of compiled code.
+#[derive(Debug)]
+pub(super) struct Cache {
+    dir: PathBuf,
+    key: hmac::Key,
+}
+
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 32;
+/// Files that are kept; the oldest go. A Python plugin's has some 35 MB.
+const FILES_MAX: usize = 64;
+
+// === impl Cache ===
+
+impl Cache {
+    /// Opens a directory, which is made if it is not there.
+    pub(super) fn open(dir: &Path) -> Result<Self, PluginError> {
+        let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let key = key(&dir.join("key")).map_err(failed)?;
+        Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+    }
+
+    /// The code of a component, if it was compiled before by the same compiler with the same settings.
+    pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
+        let name = name(engine, digest);
+        let file = fs::read(self.path(&name)).ok()?;
+        let (tag, code) = file.split_at_checked(TAG_BYTES)?;
+        if hmac::verify(&self.key, &self.signed(&name, code), tag).is_err() {
+            tracing::warn!(file = %self.path(&name).display(), "compiled code that is not this host's, or damaged, is dropped");
+            return None;
+        }
+        load(engine, code)
+            .inspect_err(|error| tracing::warn!(%error, "compiled code cannot be loaded, and is compiled again"))
+            .ok()
+    }
+
+    /// Keeps the code of a component. A cache that cannot be written costs time at the next start, and is told.
+    pub(super) fn put(&self, engine: &Engine, digest: &Digest, component: &Component) {
+        let name = name(engine, digest);
+        let written = component.serialize().map_err(io::Error::other).and_then(|code| {
+            let tag = hmac::sign(&self.key, &self.signed(&name, &code));
+            let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
+            let mut file = File::create(&beside)?;
+            file.write_all(tag.as_ref())?;
+            file.write_all(&code)?;
+            fs::rename(&beside, self.path(&name))
+        });
+        if let Err(error) = written {
+            tracing::warn!(dir = %self.dir.display(), %error, "compiled code cannot be kept");
+        }
+        self.tidy();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.cwasm"))
+    }
+
+    /// What the code is made of: a file under another's name is a forgery, too.
+    fn signed(&self, name: &str, code: &[u8]) -> Vec<u8> {
+        [name.as_bytes(), &[0], code].concat()
+    }
+
+    /// Drops the oldest files beyond the bound.
+    fn tidy(&self) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let mut files: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let is_code = path.extension().is_some_and(|extension| extension == "cwasm");
+                is_code.then_some((fs::metadata(&path).ok()?.modified().ok()?, path))
+            })
+            .collect();
+        files.sort();
+        let beyond = files.len().saturating_sub(FILES_MAX);
+        for (_, path) in files.into_iter().take(beyond) {
+            // Next time, then.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Loads code that this host compiled.
+#[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
+fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
+    // SAFETY: `deserialize` wants bytes that `Component::serialize` of this version of wasmtime made, for it runs them.
+    // `Cache::get` has found them to carry a code of authentication that takes this host's key, which is in a file that
+    // only its user can read, over these very bytes, in memory, so that nobody changes them in between; and `put` signs
+    // nothing but what `serialize` returned. That it was this version and these settings, `deserialize` checks itself.
+    unsafe { Component::deserialize(engine, code) }
+}
+
+/// A file's name: of the component, and of what compiled it.
+fn name(engine: &Engine, digest: &Digest) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{digest}-{:016x}", hasher.finish())
+}
+
+/// The host's key, made the first time.
+fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    match File::open(path) {
+        Ok(mut file) => {
+            file.read_exact(&mut key)?;
+            return Ok(key);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    rand::fill(&mut key).map_err(|_| io::Error::other("no randomness to be had"))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    Ok(key)
+}

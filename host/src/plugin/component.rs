@@ -1,0 +1,242 @@
+//! A file to a component that can be called: size, shape, imports, exports, code, signature.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use wasmtime::{Engine, component};
+
+use super::{
+    BuildInfo, Halt, LoadError, PluginLimits, PluginSettings, Signature,
+    bindings::{DerivedFeaturesPre, larder::transform::types},
+    cache::Cache,
+    engine::Engines,
+    guest::{self, Bounds, Guest, GuestState, instantiation_halt},
+    logs::PluginLog,
+};
+
+/// A component that was checked and compiled, with what it says of itself.
+pub struct Component {
+    pub(super) pre: DerivedFeaturesPre<GuestState>,
+    pub(super) limits: PluginLimits,
+    signature: Signature,
+    digest: Digest,
+    build: Option<BuildInfo>,
+    bytes: u64,
+    compiled: bool,
+    load_time: Duration,
+}
+
+/// SHA-256 of a component's file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+/// What components may import: the log, and the types that its signature and the world's share.
+const IMPORTS: [&str; 2] = ["larder:transform/host@0.1.", "larder:transform/types@0.1."];
+const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
+/// What `describe` may take of the host's memory.
+const SIGNATURE_BYTES_MAX: usize = 1 << 20;
+/// What begins a component, and what begins a core module.
+const COMPONENT_PREAMBLE: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+const MODULE_PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
+
+// === impl Component ===
+
+impl Component {
+    pub(super) fn load(
+        engines: &Engines,
+        settings: &PluginSettings,
+        cache: Option<&Cache>,
+        bytes: &[u8],
+    ) -> Result<Self, LoadError> {
+        let started = Instant::now();
+        let build = BuildInfo::read(bytes);
+        let is_python = build.as_ref().is_some_and(|build| build.language == "python");
+        let (limits, language) = if is_python { (settings.python, "Python") } else { (settings.native, "compiled") };
+        if bytes.len() as u64 > limits.component_bytes {
+            let (limit, marked) = (limits.component_bytes, build.is_some());
+            return Err(LoadError::TooLarge { limit, language, marked });
+        }
+        match bytes.first_chunk() {
+            Some(&COMPONENT_PREAMBLE) => {}
+            Some(&MODULE_PREAMBLE) => return Err(LoadError::CoreModule),
+            _ => return Err(LoadError::NotWasm),
+        }
+        let digest = Digest::of(bytes);
+        let engine = engines.of(is_python);
+        let cached = cache.and_then(|cache| cache.get(engine, &digest));
+        let compiled = cached.is_none();
+        let component = match cached {
+            Some(component) => component,
+            None => {
+                let component = compile(engine, bytes)?;
+                check_imports(engine, &component)?;
+                if let Some(cache) = cache {
+                    cache.put(engine, &digest, &component);
+                }
+                component
+            }
+        };
+        check_imports(engine, &component)?;
+        let pre = link(engine, &component)?;
+        let signature = describe(engines, &pre, &limits)?;
+        let (bytes, load_time) = (bytes.len() as u64, started.elapsed());
+        Ok(Self { pre, limits, signature, digest, build, bytes, compiled, load_time })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What `larder plugin build` wrote into it; none for one that was built otherwise.
+    #[must_use]
+    pub fn build(&self) -> Option<&BuildInfo> {
+        self.build.as_ref()
+    }
+
+    /// What it was written in, as far as its file says.
+    #[must_use]
+    pub fn language(&self) -> &str {
+        self.build.as_ref().map_or("unknown", |build| &build.language)
+    }
+
+    /// Whether it brings an interpreter along.
+    #[must_use]
+    pub fn is_python(&self) -> bool {
+        self.language() == "python"
+    }
+
+    /// What it may take.
+    #[must_use]
+    pub fn limits(&self) -> &PluginLimits {
+        &self.limits
+    }
+
+    /// Bytes of its file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether its code had to be compiled; it came from the cache otherwise.
+    #[must_use]
+    pub fn was_compiled(&self) -> bool {
+        self.compiled
+    }
+
+    /// How long it took to load.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Signature { name, version, .. } = &self.signature;
+        f.debug_struct("Component").field("name", name).field("version", version).finish_non_exhaustive()
+    }
+}
+
+// === impl Digest ===
+
+impl Digest {
+    /// That of a file's bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut own = [0; 32];
+        own.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+        Self(own)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// Compiles on a thread of its own, which gives way to those that serve.
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<component::Component, LoadError> {
+    let broken = |error: wasmtime::Error| LoadError::Broken(format!("{error:#}"));
+    std::thread::scope(|scope| {
+        let compiling = std::thread::Builder::new().name("plugin-compile".to_owned()).spawn_scoped(scope, || {
+            super::compute::give_way(19);
+            component::Component::from_binary(engine, bytes)
+        });
+        let compiling = compiling.map_err(|error| LoadError::Broken(format!("no thread to compile on: {error}")))?;
+        match compiling.join() {
+            Ok(component) => component.map_err(broken),
+            Err(panic) => Err(LoadError::Broken(crate::telemetry::panic_words(&*panic).to_owned())),
+        }
+    })
+}
+
+fn check_imports(engine: &Engine, component: &component::Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    let foreign: Vec<String> = component_type
+        .imports(engine)
+        .map(|(name, _)| name)
+        .filter(|name| !IMPORTS.iter().any(|allowed| name.starts_with(allowed)))
+        .map(str::to_owned)
+        .collect();
+    if !foreign.is_empty() {
+        return Err(LoadError::Imports(foreign));
+    }
+    let missing: Vec<String> = EXPORTS
+        .iter()
+        .filter(|name| component_type.get_export(engine, name).is_none())
+        .map(|name| (*name).to_owned())
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::Exports(missing)) }
+}
+
+/// Resolves the imports, and checks the types of the exports, once for all instances.
+fn link(engine: &Engine, component: &component::Component) -> Result<DerivedFeaturesPre<GuestState>, LoadError> {
+    let world = |error: wasmtime::Error| LoadError::World(format!("{error:#}"));
+    let linker = guest::linker(engine).map_err(world)?;
+    let pre = linker.instantiate_pre(component).map_err(world)?;
+    DerivedFeaturesPre::new(pre).map_err(world)
+}
+
+/// What two instances say of the plugin, if they say the same.
+fn describe(
+    engines: &Engines,
+    pre: &DerivedFeaturesPre<GuestState>,
+    limits: &PluginLimits,
+) -> Result<Signature, LoadError> {
+    let log = Arc::new(PluginLog::new("?", "?", "?", limits));
+    let ask = || -> Result<types::Signature, LoadError> {
+        let mut guest =
+            Guest::new(engines, pre, limits, &log).map_err(|error| match error.downcast_ref::<wasmtime::Trap>() {
+                Some(_) => LoadError::Describe(instantiation_halt(&error, limits)),
+                None => LoadError::Instantiate(format!("{error:#}")),
+            })?;
+        let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
+        let said: Result<types::Signature, Halt> =
+            guest.call(engines, bounds, |world, store| world.call_describe(store));
+        said.map_err(LoadError::Describe)
+    };
+    let signature = ask()?;
+    if ask()? != signature {
+        return Err(LoadError::Unsteady);
+    }
+    Signature::check(signature).map_err(LoadError::Signature)
+}

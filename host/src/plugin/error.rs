@@ -1,0 +1,261 @@
+//! Why a plugin is refused, and why a call of it has no result.
+
+use std::{fmt, time::Duration};
+
+use super::{ColumnFault, ColumnType, ShelfError};
+
+/// Why no plugin at all can be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    /// The WebAssembly engine cannot be set up.
+    #[error("the WebAssembly engine cannot be set up: {0}")]
+    Engine(String),
+    /// A thread cannot be started.
+    #[error("a thread for plugins cannot be started: {0}")]
+    Thread(std::io::Error),
+    /// The directory of the host's copies cannot be made.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// The cache of compiled code cannot be opened.
+    #[error("the cache of compiled plugins in {path}: {source}")]
+    Cache {
+        /// Its directory.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Why a file is no plugin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// More bytes than a plugin can have.
+    #[error("the file has more than {limit} bytes, which is the limit for {language} plugins{}", oversized(*marked))]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+        /// The language that its limits are for.
+        language: &'static str,
+        /// Whether the file says what it was written in.
+        marked: bool,
+    },
+    /// A core module, which is what compilers write.
+    #[error("the file is a core WebAssembly module and not a component; `larder plugin build` makes one")]
+    CoreModule,
+    /// No WebAssembly at all.
+    #[error("the file is no WebAssembly component")]
+    NotWasm,
+    /// WebAssembly that does not validate or compile.
+    #[error("the component is broken: {0}")]
+    Broken(String),
+    /// An import that plugins do not have.
+    #[error(
+        "the component imports {}, and a plugin may import larder:transform/host@0.1.0 only: no clock, files, network or randomness",
+        .0.join(", ")
+    )]
+    Imports(Vec<String>),
+    /// Exports of another world.
+    #[error(
+        "the component does not export {}: it is not of the world larder:transform/derived-features@0.1.0",
+        .0.join(", ")
+    )]
+    Exports(Vec<String>),
+    /// Exports of the right names and other types.
+    #[error("the component is not of the world larder:transform/derived-features@0.1.0: {0}")]
+    World(String),
+    /// It needs more memory, tables or instances than a plugin gets.
+    #[error("the component cannot be instantiated within its limits: {0}")]
+    Instantiate(String),
+    /// `describe` trapped, or took too long.
+    #[error("describe failed: {0}")]
+    Describe(Halt),
+    /// Two instances said different things of themselves.
+    #[error("describe says something else each time: a signature has to be the same on every call")]
+    Unsteady,
+    /// What it says of itself makes no sense.
+    #[error("the signature is wrong: {0}")]
+    Signature(String),
+}
+
+/// Why a plugin does not fit a derived view that names it.
+#[derive(Debug, thiserror::Error)]
+#[error("derived view '{view}' and plugin '{plugin}' {version} do not fit: {why}")]
+pub struct BindError {
+    /// The view.
+    pub view: String,
+    /// The plugin.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// What does not fit.
+    pub why: Box<Misfit>,
+}
+
+/// What does not fit between a plugin and a derived view.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misfit {
+    /// The plugin reads something that the view does not give it.
+    #[error("the plugin reads '{name}', which the view has no input for{}", perhaps(suggestion.as_ref()))]
+    NoInput {
+        /// The plugin's input.
+        name: String,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// An input of another type.
+    #[error("input '{name}' is {view} in the view, and {plugin} in the plugin")]
+    InputType {
+        /// The input.
+        name: String,
+        /// The view's type.
+        view: String,
+        /// The plugin's type.
+        plugin: ColumnType,
+    },
+    /// The view promises something that the plugin does not compute.
+    #[error("the view has a feature '{name}', which the plugin does not compute{}", perhaps(suggestion.as_ref()))]
+    NoOutput {
+        /// The view's feature.
+        name: String,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A feature of another type.
+    #[error("feature '{name}' is {view} in the view, and {plugin} in the plugin")]
+    OutputType {
+        /// The feature.
+        name: String,
+        /// The view's type.
+        view: String,
+        /// The plugin's type.
+        plugin: ColumnType,
+    },
+    /// `configure` refused the view's configuration.
+    #[error("the plugin refuses the view's config {config}: {fault}")]
+    Config {
+        /// The configuration, cut.
+        config: String,
+        /// What the plugin says.
+        fault: String,
+    },
+    /// `configure` failed.
+    #[error("configure failed: {0}")]
+    Configure(Halt),
+    /// The trial failed.
+    #[error("a trial with {rows} failed: {error}")]
+    Trial {
+        /// What the rows were.
+        rows: &'static str,
+        /// How it failed.
+        error: CallError,
+    },
+}
+
+/// How the guest ended where it should have returned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Halt {
+    /// It took too long.
+    #[error("it took longer than {0:?}")]
+    Timeout(Duration),
+    /// It wanted more memory or tables than it may have.
+    #[error("it wanted more than {limit} bytes of memory")]
+    Memory {
+        /// The limit.
+        limit: usize,
+    },
+    /// It returned more than it may.
+    #[error("it returned more than {limit} bytes")]
+    Output {
+        /// The limit.
+        limit: usize,
+    },
+    /// It called itself too deeply.
+    #[error("it ran out of stack")]
+    Stack,
+    /// It trapped; what it had to say is in the log.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// What it returned is not of the contract's types.
+    #[error("it returned what is none of the contract's values: {0}")]
+    Value(String),
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The plugin says that it cannot.
+    #[error("fault: {0}")]
+    Fault(String),
+    /// The guest did not return.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// Other columns than the signature promises.
+    #[error("it returned {found} columns, and declares {declared}")]
+    Columns {
+        /// Columns that came.
+        found: usize,
+        /// Columns that were promised.
+        declared: usize,
+    },
+    /// A column that is not what the signature promises.
+    #[error("output '{name}' {fault}")]
+    Column {
+        /// The output.
+        name: String,
+        /// What is wrong with it.
+        fault: ColumnFault,
+    },
+    /// It failed too often lately and is not called for a while.
+    #[error("it failed too often and is not called for now")]
+    BreakerOpen,
+    /// No instance could be made.
+    #[error("no instance could be made: {0}")]
+    Busy(String),
+}
+
+// === impl CallError ===
+
+impl CallError {
+    /// The kind of error, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Fault(_) => "fault",
+            Self::Halt(Halt::Timeout(_)) => "timeout",
+            Self::Halt(Halt::Memory { .. }) => "memory",
+            Self::Halt(Halt::Output { .. }) => "output_bytes",
+            Self::Halt(Halt::Stack) => "stack",
+            Self::Halt(Halt::Trap(_)) => "trap",
+            Self::Halt(Halt::Value(_)) | Self::Columns { .. } | Self::Column { .. } => "bad_output",
+            Self::BreakerOpen => "breaker_open",
+            Self::Busy(_) => "busy",
+        }
+    }
+
+    /// All kinds, for the metrics that are bound beforehand.
+    pub(super) const KINDS: [&'static str; 9] =
+        ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "breaker_open", "busy"];
+
+    /// What a caller may read of it: a fault is the author's word to callers, everything else is nobody's business.
+    #[must_use]
+    pub fn for_client(&self) -> String {
+        match self {
+            Self::Fault(message) => message.clone(),
+            Self::BreakerOpen | Self::Busy(_) => "its plugin is not available".to_owned(),
+            _ => "its plugin failed".to_owned(),
+        }
+    }
+}
+
+fn oversized(marked: bool) -> impl fmt::Display {
+    if marked { "" } else { " (a Python plugin says so in its file: `larder plugin build` writes that)" }
+}
+
+fn perhaps(nearest: Option<&String>) -> String {
+    nearest.map(|nearest| format!(" ({nearest})")).unwrap_or_default()
+}

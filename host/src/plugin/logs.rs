@@ -1,0 +1,155 @@
+//! What plugins write to the host's log: marked as theirs, cut, and not too much of it.
+
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use metrics::{Counter, counter};
+
+use super::{PluginLimits, bindings::larder::transform::host::Level};
+
+/// The log of a plugin, or of a plugin in the service of a derived view.
+#[derive(Debug)]
+pub(super) struct PluginLog {
+    /// Who writes, for the log's readers.
+    plugin: String,
+    version: String,
+    view: String,
+    line_bytes_max: usize,
+    lines: Mutex<Bucket>,
+    dropped: Counter,
+}
+
+/// Lines that may be written now. As many come back in a second as `rate` says.
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    rate: f64,
+    looked: Instant,
+    /// Lines that were dropped since one was written.
+    dropped: u64,
+}
+
+/// How many seconds' lines may come at once.
+const BURST: f64 = 10.0;
+
+// === impl PluginLog ===
+
+impl PluginLog {
+    pub(super) fn new(plugin: &str, version: &str, view: &str, limits: &PluginLimits) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "lines per second, far below 2^53")]
+        let rate = limits.log_lines_per_second as f64;
+        let dropped = counter!(
+            "larder_plugin_log_lines_dropped_total", "plugin" => plugin.to_owned(), "view" => view.to_owned()
+        );
+        Self {
+            plugin: plugin.to_owned(),
+            version: version.to_owned(),
+            view: view.to_owned(),
+            line_bytes_max: limits.log_line_bytes,
+            lines: Mutex::new(Bucket { left: rate * BURST, rate, looked: Instant::now(), dropped: 0 }),
+            dropped,
+        }
+    }
+
+    /// Writes a line of the plugin's.
+    pub(super) fn write(&self, level: Level, message: &str) {
+        let Some(dropped) = self.may_write() else { return };
+        let message = printable(message, self.line_bytes_max);
+        let Self { plugin, version, view, .. } = self;
+        match level {
+            Level::Debug => tracing::debug!(target: "plugin", plugin, version, view, dropped, "{message}"),
+            Level::Info => tracing::info!(target: "plugin", plugin, version, view, dropped, "{message}"),
+            Level::Warn => tracing::warn!(target: "plugin", plugin, version, view, dropped, "{message}"),
+            Level::Error => tracing::error!(target: "plugin", plugin, version, view, dropped, "{message}"),
+        }
+    }
+
+    /// Writes that a call failed, among the plugin's own lines.
+    pub(super) fn failed(&self, kind: &'static str, error: &dyn std::fmt::Display) {
+        let Some(dropped) = self.may_write() else { return };
+        let message = printable(&error.to_string(), self.line_bytes_max).into_owned();
+        let Self { plugin, version, view, .. } = self;
+        tracing::warn!(plugin, version, view, kind, dropped, "a call of a plugin failed: {message}");
+    }
+
+    /// Whether one line more may be written, and how many were dropped before it; none where there were none.
+    fn may_write(&self) -> Option<Option<u64>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.take(Instant::now()) {
+            let dropped = std::mem::take(&mut lines.dropped);
+            return Some((dropped > 0).then_some(dropped));
+        }
+        lines.dropped += 1;
+        self.dropped.increment(1);
+        None
+    }
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.looked).as_secs_f64();
+        self.looked = now;
+        self.left = (self.left + passed * self.rate).min(self.rate * BURST);
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+/// A text without what would forge other lines, and not longer than allowed.
+fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let cut = end < text.len();
+    let text = &text[..end];
+    if !cut && !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    if cut {
+        clean.push_str("… (cut)");
+    }
+    Cow::Owned(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_line_within_the_limit_is_whole_and_a_longer_one_is_cut_at_a_character() {
+        assert_eq!(printable("grün", 5), "grün");
+        assert_eq!(printable("grün", 4), "grü… (cut)");
+        assert_eq!(printable("grün", 3), "gr… (cut)");
+    }
+
+    #[test]
+    fn a_line_cannot_forge_another_one() {
+        assert_eq!(printable("a\n2026 ERROR b\u{1b}[31m", 99), "a\\n2026 ERROR b\\u{1b}[31m");
+    }
+
+    #[test]
+    fn a_burst_is_written_and_after_it_as_many_as_the_rate_allows() {
+        let start = Instant::now();
+        let mut bucket = Bucket { left: 2.0 * BURST, rate: 2.0, looked: start, dropped: 0 };
+        assert_eq!((0..30).filter(|_| bucket.take(start)).count(), 20);
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..30).filter(|_| bucket.take(later)).count(), 2);
+        let much_later = start + Duration::from_hours(1);
+        assert_eq!((0..30).filter(|_| bucket.take(much_later)).count(), 20, "no more than a burst");
+    }
+}

@@ -1,0 +1,93 @@
+//! The metrics of a plugin in the service of a derived view, bound once.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use super::{BreakerState, CallError};
+
+pub(super) struct TransformMetrics {
+    calls: Counter,
+    rows: Counter,
+    duration: Histogram,
+    errors: [(&'static str, Counter); CallError::KINDS.len()],
+    memory: Gauge,
+    /// What `memory` says.
+    high_water: AtomicUsize,
+    instances: Counter,
+    breaker: Gauge,
+    info: Gauge,
+}
+
+// === impl TransformMetrics ===
+
+impl TransformMetrics {
+    pub(super) fn bind(plugin: &str, version: &str, view: &str) -> Self {
+        describe_counter!("larder_plugin_calls_total", "Calls of a plugin.");
+        describe_counter!("larder_plugin_rows_total", "Rows of calls of a plugin.");
+        describe_counter!("larder_plugin_errors_total", "Calls without a result, by kind.");
+        describe_histogram!("larder_plugin_duration_seconds", "How long calls of a plugin took.");
+        describe_gauge!("larder_plugin_memory_high_water_bytes", "The most memory that an instance had.");
+        describe_counter!("larder_plugin_instances_total", "Instances that were made.");
+        describe_gauge!("larder_plugin_breaker_state", "0 closed, 1 half-open, 2 open: not called.");
+        describe_gauge!("larder_plugin_info", "1 for each version that is loaded.");
+        describe_counter!("larder_plugin_log_lines_dropped_total", "Lines beyond a plugin's rate.");
+        let labels = || [("plugin", plugin.to_owned()), ("version", version.to_owned()), ("view", view.to_owned())];
+        let error = |kind: &'static str| {
+            let [plugin, version, view] = labels();
+            let kind_label = ("kind", kind.to_owned());
+            (kind, counter!("larder_plugin_errors_total", &[plugin, version, view, kind_label]))
+        };
+        let bound = Self {
+            calls: counter!("larder_plugin_calls_total", &labels()),
+            rows: counter!("larder_plugin_rows_total", &labels()),
+            duration: histogram!("larder_plugin_duration_seconds", &labels()),
+            errors: CallError::KINDS.map(error),
+            memory: gauge!("larder_plugin_memory_high_water_bytes", &labels()),
+            high_water: AtomicUsize::new(0),
+            instances: counter!("larder_plugin_instances_total", &labels()),
+            breaker: gauge!("larder_plugin_breaker_state", &labels()),
+            info: gauge!("larder_plugin_info", &labels()),
+        };
+        bound.info.set(1.0);
+        bound.breaker.set(0.0);
+        bound
+    }
+
+    pub(super) fn call(&self, rows: usize, took: Duration) {
+        self.calls.increment(1);
+        self.rows.increment(rows as u64);
+        self.duration.record(took.as_secs_f64());
+    }
+
+    pub(super) fn error(&self, kind: &'static str) {
+        if let Some((_, counter)) = self.errors.iter().find(|(known, _)| *known == kind) {
+            counter.increment(1);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bytes, far below 2^53")]
+    pub(super) fn memory(&self, bytes: usize) {
+        if self.high_water.fetch_max(bytes, Ordering::Relaxed) < bytes {
+            self.memory.set(bytes as f64);
+        }
+    }
+
+    pub(super) fn instance(&self) {
+        self.instances.increment(1);
+    }
+
+    pub(super) fn breaker(&self, state: BreakerState) {
+        self.breaker.set(f64::from(state.code()));
+    }
+
+    /// The version is not in service any more, nor on the way back.
+    pub(super) fn gone(&self) {
+        self.info.set(0.0);
+    }
+}

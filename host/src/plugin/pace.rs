@@ -1,0 +1,87 @@
+//! How long a call is expected to take, from how long calls took.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// An average for each power of two of rows, in which late calls count more. It is read and written without a lock: a
+/// value that is lost now and then does not matter.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Nanoseconds for up to 2^i rows; 0 while there was none.
+    nanos: [AtomicU64; BUCKETS],
+}
+
+/// Up to 2^20 rows.
+const BUCKETS: usize = 21;
+/// The weight of a new call is one in so many.
+const WEIGHT: u64 = 8;
+
+// === impl Pace ===
+
+impl Pace {
+    /// Notes how long a call took.
+    pub(super) fn note(&self, rows: usize, took: Duration) {
+        let bucket = &self.nanos[bucket(rows)];
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let before = bucket.load(Ordering::Relaxed);
+        let now = if before == 0 { took } else { before - before / WEIGHT + took / WEIGHT };
+        bucket.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a call is expected to take: as those of as many rows did; else as those of fewer did, in proportion, or
+    /// those of more.
+    pub(super) fn expect(&self, rows: usize) -> Duration {
+        let wanted = bucket(rows);
+        let known = |bucket: usize| match self.nanos[bucket].load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(nanos),
+        };
+        let fewer = || (0..wanted).rev().find_map(|bucket| Some(known(bucket)?.saturating_mul(1 << (wanted - bucket))));
+        let more = || (wanted..BUCKETS).find_map(known);
+        let nanos = known(wanted).or_else(fewer).or_else(more).unwrap_or(0);
+        Duration::from_nanos(nanos)
+    }
+}
+
+fn bucket(rows: usize) -> usize {
+    let bits = usize::BITS - rows.max(1).saturating_sub(1).leading_zeros();
+    usize::try_from(bits).unwrap_or(BUCKETS).min(BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn rows_fall_into_powers_of_two() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 1_024, 1_025].map(bucket), [0, 0, 1, 2, 2, 3, 10, 11]);
+        assert_eq!(bucket(usize::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn what_was_never_seen_is_guessed_from_what_was() {
+        let pace = Pace::default();
+        assert_eq!(pace.expect(1), Duration::ZERO);
+        pace.note(1, 2 * US);
+        assert_eq!(pace.expect(64), 128 * US, "in proportion, to be on the safe side");
+        pace.note(64, 4 * US);
+        assert_eq!(pace.expect(64), 4 * US);
+        let other = Pace::default();
+        other.note(64, 4 * US);
+        assert_eq!(other.expect(1), 4 * US, "no more than for more");
+    }
+
+    #[test]
+    fn one_slow_call_is_remembered_and_many_quick_ones_make_up_for_it() {
+        let pace = Pace::default();
+        pace.note(1, US);
+        pace.note(1, Duration::from_millis(10));
+        assert!(pace.expect(1) > Duration::from_millis(1));
+        (0..100).for_each(|_| pace.note(1, US));
+        assert!(pace.expect(1) < 10 * US);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a plugin says of itself, checked.
+
+use std::collections::BTreeSet;
+
+use super::{
+    ColumnScalar, ColumnType,
+    bindings::larder::transform::types::{self, ScalarType},
+};
+
+/// A plugin's name, its inputs and its outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The name by which derived views mention it.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// What it computes, for people.
+    pub doc: String,
+    /// What it reads, in the order of a call.
+    pub inputs: Vec<Field>,
+    /// What it computes, in the order of a call's result.
+    pub outputs: Vec<Field>,
+}
+
+/// An input or an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// What its column holds.
+    pub column_type: ColumnType,
+    /// Of an input: whether a row without it is computed. Of an output: whether there are nulls.
+    pub nullable: bool,
+    /// What it is, for people.
+    pub doc: String,
+}
+
+/// The most inputs, and the most outputs.
+pub const COLUMNS_MAX: usize = 256;
+const NAME_BYTES_MAX: usize = 64;
+const VERSION_BYTES_MAX: usize = 64;
+const DOC_BYTES_MAX: usize = 4_096;
+
+// === impl Signature ===
+
+impl Signature {
+    /// Takes a signature that makes sense; the error is what does not.
+    pub(super) fn check(raw: types::Signature) -> Result<Self, String> {
+        check_name("plugin", &raw.name)?;
+        check_version(&raw.version)?;
+        check_doc(&raw.name, &raw.doc)?;
+        if raw.outputs.is_empty() {
+            return Err("there is no output".to_owned());
+        }
+        let (inputs, outputs) = (fields("input", raw.inputs)?, fields("output", raw.outputs)?);
+        Ok(Self { name: raw.name, version: raw.version, doc: raw.doc, inputs, outputs })
+    }
+}
+
+fn fields(what: &str, raw: Vec<types::Field>) -> Result<Vec<Field>, String> {
+    if raw.len() > COLUMNS_MAX {
+        return Err(format!("{} {what}s, at most {COLUMNS_MAX} are allowed", raw.len()));
+    }
+    let mut names = BTreeSet::new();
+    let mut fields = Vec::with_capacity(raw.len());
+    for field in raw {
+        check_name(what, &field.name)?;
+        check_doc(&field.name, &field.doc)?;
+        if !names.insert(field.name.clone()) {
+            return Err(format!("{what} '{}' is there twice", field.name));
+        }
+        let scalar = match field.data_type.scalar {
+            ScalarType::Bool => ColumnScalar::Bool,
+            ScalarType::Int32 => ColumnScalar::Int32,
+            ScalarType::Int64 => ColumnScalar::Int64,
+            ScalarType::Float32 => ColumnScalar::Float32,
+            ScalarType::Float64 => ColumnScalar::Float64,
+            ScalarType::Utf8 => ColumnScalar::Utf8,
+            ScalarType::Binary => ColumnScalar::Binary,
+            ScalarType::Timestamp => ColumnScalar::Timestamp,
+        };
+        let column_type = ColumnType { scalar, is_list: field.data_type.is_list };
+        fields.push(Field { name: field.name, column_type, nullable: field.nullable, doc: field.doc });
+    }
+    Ok(fields)
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if starts && letters && name.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(NAME_BYTES_MAX).flat_map(char::escape_default).collect();
+    Err(format!(
+        "'{shown}' is not a valid {what} name: a letter or '_', then letters, digits and '_', at most {NAME_BYTES_MAX}"
+    ))
+}
+
+fn check_version(version: &str) -> Result<(), String> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = core.split('.').collect();
+    let letters = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
+    if parts.len() == 3 && parts.iter().all(|part| is_number(part)) && letters && version.len() <= VERSION_BYTES_MAX {
+        return Ok(());
+    }
+    let shown: String = version.chars().take(VERSION_BYTES_MAX).flat_map(char::escape_default).collect();
+    Err(format!("version '{shown}' is not MAJOR.MINOR.PATCH"))
+}
+
+fn check_doc(of: &str, doc: &str) -> Result<(), String> {
+    if doc.len() <= DOC_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!("the doc of '{of}' has {} bytes, at most {DOC_BYTES_MAX} are allowed", doc.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &str) -> types::Field {
+        let data_type = types::DataType { scalar: ScalarType::Float64, is_list: false };
+        types::Field { name: name.to_owned(), data_type, nullable: true, doc: String::new() }
+    }
+
+    fn good() -> types::Signature {
+        types::Signature {
+            name: "ratio".to_owned(),
+            version: "1.0.0-rc.1".to_owned(),
+            doc: "d".repeat(DOC_BYTES_MAX),
+            inputs: (0..COLUMNS_MAX).map(|i| field(&format!("in_{i}"))).collect(),
+            outputs: vec![field(&"o".repeat(NAME_BYTES_MAX))],
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut types::Signature)) -> String {
+        let mut signature = good();
+        change(&mut signature);
+        Signature::check(signature).unwrap_err()
+    }
+
+    #[test]
+    fn a_signature_within_every_limit_is_taken() {
+        let signature = Signature::check(good()).unwrap();
+        assert_eq!(signature.inputs.len(), COLUMNS_MAX);
+        assert_eq!(signature.outputs[0].column_type.to_string(), "Float64");
+    }
+
+    #[test]
+    fn what_is_beyond_a_limit_is_told() {
+        assert_eq!(refused(|it| it.outputs.clear()), "there is no output");
+        assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, at most 256 are allowed");
+        assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is there twice"));
+        assert!(refused(|it| it.outputs[0].name.push('o')).contains("is not a valid output name"));
+        assert!(refused(|it| it.name = "../../etc".to_owned()).contains("'../../etc' is not a valid plugin name"));
+        assert!(refused(|it| it.name = String::new()).contains("'' is not a valid plugin name"));
+        assert!(refused(|it| it.inputs[0].name = "a\nb".to_owned()).contains("'a\\nb' is not"));
+        assert_eq!(refused(|it| it.version = "1.0".to_owned()), "version '1.0' is not MAJOR.MINOR.PATCH");
+        assert!(refused(|it| it.doc.push('d')).contains("has 4097 bytes"));
+        assert!(refused(|it| it.inputs[3].doc = "d".repeat(9_999)).contains("the doc of 'in_3'"));
+    }
+}

@@ -1,0 +1,327 @@
+//! A plugin in the service of a derived view: what serving calls.
+
+use std::{fmt, ops::Range, sync::Arc, time::Instant};
+
+use larder_model::{
+    model::{DerivedView, Micros, ValueRef},
+    yaml::nearest,
+};
+
+use super::{
+    BindError, BreakerState, CallError, Column, ColumnBuilder, ColumnType, Component, Field, Misfit, Output,
+    PluginRuntime,
+    bindings::larder::transform::types,
+    breaker::Breaker,
+    guest::{Bounds, Guest},
+    logs::PluginLog,
+    metrics::TransformMetrics,
+    pace::Pace,
+    pool::Pool,
+};
+
+/// A component, configured for a derived view. Calls may be made from any thread.
+pub struct Transform {
+    runtime: Arc<PluginRuntime>,
+    component: Arc<Component>,
+    config: Arc<str>,
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+    pool: Pool,
+    breaker: Breaker,
+    pace: Pace,
+    log: Arc<PluginLog>,
+    metrics: TransformMetrics,
+}
+
+/// Calls after which an instance is replaced: what it may have kept from call to call ends there.
+const CALLS_MAX: u32 = 10_000;
+const CONFIG_CHARS_SHOWN: usize = 200;
+
+// === impl Transform ===
+
+impl Transform {
+    /// Fits a component to a view, configures an instance, and tries it on a row of nulls and on a row of zeros.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn bind(
+        runtime: &Arc<PluginRuntime>,
+        component: &Arc<Component>,
+        view: &DerivedView,
+    ) -> Result<Arc<Self>, BindError> {
+        let signature = component.signature();
+        let (plugin, version) = (signature.name.clone(), signature.version.clone());
+        let misfit = |why| BindError {
+            view: view.name.to_string(),
+            plugin: plugin.clone(),
+            version: version.clone(),
+            why: Box::new(why),
+        };
+        let inputs = signature.inputs.iter().map(|input| fit_input(input, view)).collect::<Result<_, _>>();
+        let outputs = fit_outputs(&signature.outputs, view);
+        let transform = Self {
+            runtime: Arc::clone(runtime),
+            component: Arc::clone(component),
+            config: Arc::clone(&view.config),
+            inputs: inputs.map_err(misfit)?,
+            outputs: outputs.map_err(misfit)?,
+            pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
+            breaker: Breaker::new(Instant::now()),
+            pace: Pace::default(),
+            log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
+            metrics: TransformMetrics::bind(&plugin, &version, &view.name),
+        };
+        let guest = transform.configured().map_err(|why| {
+            misfit(match why {
+                CallError::Fault(fault) => {
+                    Misfit::Config { config: view.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
+                }
+                CallError::Halt(halt) => Misfit::Configure(halt),
+                error => Misfit::Trial { rows: "no rows", error },
+            })
+        })?;
+        transform.pool.put(guest);
+        for (rows, value) in [("a row of nulls", None), ("a row of zeros", Some(()))] {
+            match transform.try_on(value.is_some()) {
+                // It says no, in good order.
+                Ok(()) | Err(CallError::Fault(_)) => {}
+                Err(error) => return Err(misfit(Misfit::Trial { rows, error })),
+            }
+        }
+        Ok(Arc::new(transform))
+    }
+
+    /// The component.
+    #[must_use]
+    pub fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
+
+    /// For each input of the plugin, its place among the view's inputs.
+    #[must_use]
+    pub fn inputs(&self) -> &[usize] {
+        &self.inputs
+    }
+
+    /// For each feature of the view, its place among what a call returns.
+    #[must_use]
+    pub fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    /// Whether a call with so many rows is expected to take longer than a serving thread has for it. With an
+    /// interpreter every call is: it may stop to tidy up at any time.
+    #[must_use]
+    pub fn is_long(&self, rows: usize) -> bool {
+        self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
+    }
+
+    /// What the breaker lets through.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    /// Computes a batch. The columns are in the order of [`Transform::inputs`] and have `rows` slots each; what comes
+    /// back is in the order of the plugin's outputs. A batch with more rows than a call may have is split.
+    ///
+    /// # Errors
+    /// Why there is no result; it is counted and logged.
+    pub fn call(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {
+        let started = Instant::now();
+        if !self.breaker.admits(started) {
+            self.metrics.error(CallError::BreakerOpen.kind());
+            return Err(CallError::BreakerOpen);
+        }
+        let rows_max = self.component.limits().rows_per_call;
+        let result = if rows <= rows_max {
+            self.call_once(as_of, rows, inputs)
+        } else {
+            let starts = (0..rows).step_by(rows_max);
+            let parts = starts.map(|start| {
+                let part = start..rows.min(start + rows_max);
+                let inputs = inputs.iter().map(|column| column.slice(part.clone())).collect();
+                Ok((part.clone(), self.call_once(as_of, part.len(), inputs)?))
+            });
+            parts.collect::<Result<Vec<_>, _>>().map(|parts| self.join(&parts, rows))
+        };
+        let took = started.elapsed();
+        self.pace.note(rows, took);
+        self.metrics.call(rows, took);
+        match &result {
+            Ok(_) => {
+                if self.breaker.succeeded() {
+                    self.note_breaker();
+                }
+            }
+            Err(error) => {
+                self.metrics.error(error.kind());
+                self.log.failed(error.kind(), error);
+                if self.breaker.failed(Instant::now()) {
+                    self.note_breaker();
+                }
+            }
+        }
+        result
+    }
+
+    fn note_breaker(&self) {
+        let state = self.breaker.state();
+        self.metrics.breaker(state);
+        let signature = self.component.signature();
+        tracing::warn!(plugin = signature.name, version = signature.version, "the plugin's breaker is {state} now");
+    }
+
+    fn call_once(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {
+        let mut guest = match self.pool.take() {
+            Some(guest) => guest,
+            None => match self.configured() {
+                // No room for one more: others may have one that they do not use.
+                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why))?,
+                other => other?,
+            },
+        };
+        let context = types::Context { as_of };
+        let inputs: Vec<types::Column> = inputs.into_iter().map(|column| column.0).collect();
+        let count = u32::try_from(rows).unwrap_or(u32::MAX);
+        let result = guest.call(&self.runtime.engines, self.bounds(), |world, store| {
+            world.call_transform(store, context, count, &inputs)
+        });
+        self.metrics.memory(guest.high_water());
+        let columns = match result? {
+            Ok(columns) => columns,
+            Err(fault) => {
+                self.put_back(guest);
+                return Err(CallError::Fault(fault_text(fault)));
+            }
+        };
+        let outputs = self.check(columns, rows)?;
+        self.put_back(guest);
+        Ok(outputs)
+    }
+
+    /// Looks at what came back, before anybody reads it.
+    fn check(&self, columns: Vec<types::Column>, rows: usize) -> Result<Vec<Output>, CallError> {
+        let declared = &self.component.signature().outputs;
+        if columns.len() != declared.len() {
+            return Err(CallError::Columns { found: columns.len(), declared: declared.len() });
+        }
+        let check = |(column, field): (types::Column, &Field)| {
+            Output::check(Column(column), field.column_type, field.nullable, rows)
+                .map_err(|fault| CallError::Column { name: field.name.clone(), fault })
+        };
+        columns.into_iter().zip(declared).map(check).collect()
+    }
+
+    /// An instance that was told the view's configuration.
+    fn configured(&self) -> Result<Guest, CallError> {
+        let (engines, limits) = (&self.runtime.engines, self.component.limits());
+        let mut guest = Guest::new(engines, &self.component.pre, limits, &self.log).map_err(|error| {
+            match error.downcast_ref::<wasmtime::Trap>() {
+                Some(_) => CallError::Halt(super::guest::instantiation_halt(&error, limits)),
+                None => CallError::Busy(format!("{error:#}")),
+            }
+        })?;
+        self.metrics.instance();
+        let configured =
+            guest.call(engines, self.bounds(), |world, store| world.call_configure(store, &self.config))?;
+        configured.map_err(|fault| CallError::Fault(fault_text(fault)))?;
+        Ok(guest)
+    }
+
+    fn put_back(&self, guest: Guest) {
+        if guest.calls < CALLS_MAX {
+            self.pool.put(guest);
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let limits = self.component.limits();
+        Bounds { time: limits.time, output_bytes: limits.output_bytes }
+    }
+
+    /// One row, and how long it takes.
+    fn try_on(&self, zeros: bool) -> Result<(), CallError> {
+        let inputs = || {
+            let column = |input: &Field| {
+                let mut column = ColumnBuilder::new(input.column_type, 1);
+                if zeros {
+                    column.push_default()
+                } else {
+                    column.push(ValueRef::Null)
+                }
+                column.finish()
+            };
+            self.component.signature().inputs.iter().map(column).collect()
+        };
+        // Twice: the first call of an instance is slower than those that count.
+        self.call_once(0, 1, inputs())?;
+        let started = Instant::now();
+        self.call_once(0, 1, inputs())?;
+        self.pace.note(1, started.elapsed());
+        Ok(())
+    }
+
+    /// The parts of a split batch as one.
+    fn join(&self, parts: &[(Range<usize>, Vec<Output>)], rows: usize) -> Vec<Output> {
+        let outputs = self.component.signature().outputs.iter().enumerate();
+        let join = |(place, field): (usize, &Field)| {
+            let mut column = ColumnBuilder::new(field.column_type, rows);
+            for (part, outputs) in parts {
+                (0..part.len()).for_each(|row| column.push(outputs[place].get(row)));
+            }
+            Output::trusted(column.finish())
+        };
+        outputs.map(join).collect()
+    }
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transform")
+            .field("component", &self.component)
+            .field("warm", &self.pool.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Transform {
+    fn drop(&mut self) {
+        self.metrics.gone();
+    }
+}
+
+fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Misfit> {
+    let Some(place) = view.input_index(&input.name) else {
+        let suggestion = nearest(&input.name, view.inputs.iter().map(|input| &*input.name));
+        return Err(Misfit::NoInput { name: input.name.clone(), suggestion });
+    };
+    let found = view.inputs[place].value_type;
+    if ColumnType::of(found) != Some(input.column_type) {
+        let (name, plugin) = (input.name.clone(), input.column_type);
+        return Err(Misfit::InputType { name, view: found.to_string(), plugin });
+    }
+    Ok(place)
+}
+
+fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Misfit> {
+    let fit = |feature: &larder_model::model::Feature| {
+        let Some(place) = outputs.iter().position(|output| *output.name == *feature.name) else {
+            let suggestion = nearest(&feature.name, outputs.iter().map(|output| output.name.as_str()));
+            return Err(Misfit::NoOutput { name: feature.name.to_string(), suggestion });
+        };
+        let plugin = outputs[place].column_type;
+        if ColumnType::of(feature.value_type) != Some(plugin) {
+            let (name, view) = (feature.name.to_string(), feature.value_type.to_string());
+            return Err(Misfit::OutputType { name, view, plugin });
+        }
+        Ok(place)
+    };
+    view.features.iter().map(fit).collect()
+}
+
+fn fault_text(fault: types::Fault) -> String {
+    match fault {
+        types::Fault::BadConfig(text) | types::Fault::BadInput(text) | types::Fault::Internal(text) => text,
+    }
+}

@@ -1,0 +1,34 @@
+//! What was released of the contract does not change: plugins compiled against it are in service.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use larder::plugin::Digest;
+
+/// The files under `wit/` with their digests, save those for people.
+fn files(dir: &Path, root: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, root, found);
+        } else if path.extension().is_some_and(|extension| extension == "wit") {
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            found.insert(name, Digest::of(&fs::read(&path).unwrap()).to_string());
+        }
+    }
+}
+
+#[test]
+fn a_released_file_is_as_it_was_and_every_file_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let mut found = BTreeMap::new();
+    files(&root, &root, &mut found);
+    let released = fs::read_to_string(root.join("released.sha256")).unwrap();
+    let line = |line: &str| {
+        let (digest, name) = line.split_once("  ").unwrap();
+        (name.to_owned(), digest.to_owned())
+    };
+    let released: BTreeMap<String, String> = released.lines().map(line).collect();
+    assert_eq!(found, released, "a change of the contract is a new directory, with a line in released.sha256");
+}
