@@ -18,6 +18,7 @@ mod transforms;
 pub use self::{
     answer::{Answer, Cell, EchoedValue, Status},
     config::TtlPolicy,
+    derive::typed_column,
     error::RequestError,
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
     request::{EntityValue, OnlineRequest, Selection},

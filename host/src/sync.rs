@@ -10,6 +10,7 @@ mod metrics;
 mod nested;
 mod run;
 mod sample;
+mod table;
 mod turns;
 
 pub use self::{
@@ -17,5 +18,6 @@ pub use self::{
     error::SyncError,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
+    table::decode_rows,
     turns::Turns,
 };

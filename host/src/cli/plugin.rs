@@ -1,9 +1,14 @@
 //! `larder plugin`: derived features, from a first draft to what is in service.
 
+mod bench;
 mod build;
+mod check;
 mod deploy;
+mod desk;
 mod embedded;
+mod inspect;
 mod new;
+mod run;
 
 use std::sync::Arc;
 
@@ -19,6 +24,14 @@ pub(super) enum PluginCommand {
     New(new::NewArgs),
     /// Make a component of a project
     Build(build::BuildArgs),
+    /// Find out whether a host would take a plugin, and whether it keeps its promises
+    Check(check::CheckArgs),
+    /// Send rows through a plugin and print what it computes
+    Run(run::RunArgs),
+    /// Measure how long calls of a plugin take
+    Bench(bench::BenchArgs),
+    /// Print what a plugin says of itself
+    Inspect(inspect::InspectArgs),
     /// Put a plugin's file into service, on the running host or for the next start
     Deploy(deploy::DeployArgs),
     /// List the plugins in service, with the version that a rollback brings back
@@ -31,6 +44,10 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
     match command {
         PluginCommand::New(args) => new::run(args),
         PluginCommand::Build(args) => build::run(args),
+        PluginCommand::Check(args) => check::run(args),
+        PluginCommand::Run(args) => run::run(args),
+        PluginCommand::Bench(args) => bench::run(args),
+        PluginCommand::Inspect(args) => inspect::run(args),
         PluginCommand::Deploy(args) => deploy::deploy(args),
         PluginCommand::List(args) => deploy::list(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),

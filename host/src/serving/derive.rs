@@ -5,7 +5,7 @@ use larder_model::model::{Micros, ScalarType, ValueRef};
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
     keys::{self, EchoedValue},
-    plan::{RequestInput, Step, StepInput},
+    plan::{Step, StepInput},
 };
 use crate::plugin::{CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Output};
 
@@ -21,7 +21,10 @@ pub(super) enum Derived {
 /// Computes the derived views of an answer whose stored features are found. `as_of` is the time of the request.
 pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of: Micros) -> Result<(), RequestError> {
     let plan = std::sync::Arc::clone(&answer.plan);
-    let asked = plan.request_inputs.iter().map(|input| request_column(request, input));
+    let asked = plan.request_inputs.iter().map(|input| {
+        let (_, values) = &request.entities[input.request_place];
+        typed_column(&input.name, input.column_type, values)
+    });
     let asked = asked.collect::<Result<Vec<_>, _>>()?;
     for step in &plan.steps {
         let derived = compute(answer, step, &asked, as_of)?;
@@ -76,25 +79,26 @@ fn key_column(values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: us
 
 /// What the caller sent for an input, brought to its type. A number is taken where it is exactly that number in the
 /// type, or the nearest double or single; nothing else is guessed at.
-fn request_column(request: &OnlineRequest<'_>, input: &RequestInput) -> Result<Column, RequestError> {
-    let (_, values) = &request.entities[input.request_place];
-    let scalar = ColumnType { is_list: false, ..input.column_type };
-    let mut column = ColumnBuilder::new(input.column_type, values.len());
+///
+/// # Errors
+/// [`RequestError::BadRequestData`] for the first value that is not of the type.
+pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'_>]) -> Result<Column, RequestError> {
+    let mut column = ColumnBuilder::new(column_type, values.len());
     for (row, value) in values.iter().enumerate() {
         let wrong = |found: &EntityValue<'_>| RequestError::BadRequestData {
-            name: input.name.to_string(),
+            name: name.to_owned(),
             row,
-            declared: input.column_type.to_string(),
+            declared: column_type.to_string(),
             found: found.describe(),
         };
         match value {
             EntityValue::Null => column.push(ValueRef::Null),
-            EntityValue::List(items) if input.column_type.is_list => {
-                let items = items.iter().map(|item| sent(item, scalar.scalar).ok_or_else(|| wrong(item)));
+            EntityValue::List(items) if column_type.is_list => {
+                let items = items.iter().map(|item| sent(item, column_type.scalar).ok_or_else(|| wrong(item)));
                 column.push_list(items.collect::<Result<Vec<_>, _>>()?.into_iter());
             }
-            value if !input.column_type.is_list => {
-                column.push(sent(value, scalar.scalar).ok_or_else(|| wrong(value))?);
+            value if !column_type.is_list => {
+                column.push(sent(value, column_type.scalar).ok_or_else(|| wrong(value))?);
             }
             value => return Err(wrong(value)),
         }

@@ -1,0 +1,82 @@
+//! `larder plugin bench`: how long calls take.
+
+use std::{
+    hint::black_box,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::desk::{Desk, Dice};
+use crate::{
+    cli::{CliError, output},
+    plugin::Transform,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BenchArgs {
+    /// The plugin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The derived view's configuration, JSON
+    #[arg(long, value_name = "JSON", default_value = "null")]
+    config: String,
+}
+
+/// 0 rows is what every call costs, whatever it computes.
+const ROWS: [usize; 5] = [0, 1, 32, 100, 1_000];
+const SEED: u64 = 20_260_101;
+/// How long each number of rows is measured.
+const EACH: Duration = Duration::from_millis(300);
+/// Calls before anything is measured.
+const WARM: usize = 50;
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let desk = Desk::open(&args.file)?;
+    let transform = desk.transform(&args.config)?;
+    let signature = desk.signature();
+    output::say(&format!(
+        "{} {}: {} inputs, {} outputs; loaded in {:.1} ms",
+        signature.name,
+        signature.version,
+        signature.inputs.len(),
+        signature.outputs.len(),
+        desk.component.load_time().as_secs_f64() * 1e3
+    ));
+    let mut lines = Vec::new();
+    for rows in ROWS {
+        let times = measure(&desk, &transform, rows)?;
+        let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+        let micros = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e6);
+        #[expect(clippy::cast_precision_loss, reason = "rows, far below 2^53")]
+        let per_row =
+            if rows == 0 { "-".to_owned() } else { format!("{:.1}", median.as_secs_f64() * 1e9 / rows as f64) };
+        let what = if rows == 0 { "0 (a call by itself)".to_owned() } else { output::thousands(rows as u64) };
+        lines.push(vec![what, micros(median), micros(p99), per_row, output::thousands(times.len() as u64)]);
+    }
+    output::table(&["ROWS", "US A CALL, MEDIAN", "P99", "NS A ROW", "CALLS"], &lines);
+    Ok(())
+}
+
+/// The times of calls with so many rows, sorted. Making the columns is not part of them.
+fn measure(desk: &Desk, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
+    let columns = Dice::new(SEED).columns(desk.signature(), rows);
+    let mut times = Vec::new();
+    let mut calls = 0;
+    let started = Instant::now();
+    while started.elapsed() < EACH || times.is_empty() {
+        let inputs = columns.clone();
+        let call = Instant::now();
+        let result = transform.call(0, rows, inputs);
+        let took = call.elapsed();
+        black_box(result.map_err(|error| CliError::Failed(format!("with {rows} made-up rows: {error}")))?);
+        calls += 1;
+        if calls > WARM {
+            times.push(took);
+        }
+    }
+    times.sort();
+    Ok(times)
+}

@@ -1,0 +1,111 @@
+//! `larder plugin check`: would a host take it, and does it keep its promises?
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::{
+    desk::{Desk, Dice, cell},
+    inspect::print_signature,
+};
+use crate::{
+    cli::{CliError, output},
+    plugin::{CallError, Column, Output, Signature, Transform},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// The plugin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The derived view's configuration, JSON
+    #[arg(long, value_name = "JSON", default_value = "null")]
+    config: String,
+}
+
+/// Rows that are made up for it.
+const ROWS: usize = 256;
+const SEED: u64 = 20_260_101;
+
+pub(super) fn run(args: &CheckArgs) -> Result<()> {
+    let desk = Desk::open(&args.file)?;
+    let (component, signature) = (&desk.component, desk.signature());
+    let done = |what: &str| output::say(&format!("ok  {what}"));
+    let limit = component.limits().component_bytes;
+    done(&format!("size: {} of at most {}", output::bytes(component.bytes()), output::bytes(limit)));
+    done("imports: nothing but the log");
+    done("exports: describe, configure, transform, of the right types");
+    done(&format!("signature: {} inputs, {} outputs", signature.inputs.len(), signature.outputs.len()));
+    let transform = desk.transform(&args.config)?;
+    done("limits: configure, a row of nulls and a row of zeros stay within them");
+
+    let columns = || Dice::new(SEED).columns(signature, ROWS);
+    let fresh = desk.transform(&args.config)?;
+    // An instance that has seen other rows before, and one that has not.
+    let _ = transform.call(0, ROWS, Dice::new(!SEED).columns(signature, ROWS));
+    let (first, second) = (transform.call(0, ROWS, columns()), fresh.call(0, ROWS, columns()));
+    compare(signature, ROWS, &first, &second, "in another instance")?;
+    let again = transform.call(0, ROWS, columns());
+    compare(signature, ROWS, &first, &again, "when it is called again")?;
+    done(&format!("determinism: {ROWS} made-up rows give the same each time, in a fresh instance and a used one"));
+    if let Ok(whole) = &first {
+        check_split(signature, &transform, &columns(), whole)?;
+        done("rows: each is computed from itself, so that a batch may be split");
+    } else if let Err(error) = &first {
+        output::remark(&format!("the made-up rows end in a {}: {error}", error.kind()));
+    }
+    output::say("");
+    print_signature(component);
+    Ok(())
+}
+
+type Called = std::result::Result<Vec<Output>, CallError>;
+
+fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, when: &str) -> Result<()> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => {
+            for (place, field) in signature.outputs.iter().enumerate() {
+                for row in 0..rows {
+                    let of = field.column_type;
+                    let (a, b) = (cell(&first[place], of, row), cell(&second[place], of, row));
+                    if a != b {
+                        bail!(CliError::Failed(format!(
+                            "not deterministic: output '{}' of row {row} is {a}, and {b} {when}. Training data would \
+                             differ from what is served",
+                            field.name
+                        )));
+                    }
+                }
+            }
+        }
+        (Err(first), Err(second)) if first == second => {}
+        (first, second) => {
+            let say = |called: &Called| called.as_ref().map_or_else(ToString::to_string, |_| "a result".to_owned());
+            bail!(CliError::Failed(format!("not deterministic: {}, and {} {when}", say(first), say(second))));
+        }
+    }
+    Ok(())
+}
+
+/// Each row by itself has to give what it gave among the others.
+fn check_split(signature: &Signature, transform: &Transform, columns: &[Column], whole: &[Output]) -> Result<()> {
+    for row in 0..ROWS {
+        let inputs = columns.iter().map(|column| column.slice(row..row + 1)).collect();
+        let single = transform.call(0, 1, inputs).map_err(|error| {
+            CliError::Failed(format!("row {row} alone fails, and among others it does not: {error}"))
+        })?;
+        for (place, field) in signature.outputs.iter().enumerate() {
+            let of = field.column_type;
+            let (among, alone) = (cell(&whole[place], of, row), cell(&single[place], of, 0));
+            if among != alone {
+                bail!(CliError::Failed(format!(
+                    "output '{}' of row {row} is {among} among others and {alone} alone: hosts split large batches, so \
+                     a row may depend on itself only",
+                    field.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! `larder plugin inspect`: what a plugin's file says of itself.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use crate::{
+    cli::output,
+    plugin::{Component, Field},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// The plugin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &InspectArgs) -> Result<()> {
+    let desk = Desk::open(&args.file)?;
+    if args.json {
+        output::say(&as_json(&desk.component).to_string());
+        return Ok(());
+    }
+    let (component, signature) = (&desk.component, desk.signature());
+    output::say(&format!("{} {}", signature.name, signature.version));
+    output::say(&signature.doc);
+    output::say("");
+    for (what, value) in facts(component) {
+        output::say(&format!("{what:<9} {value}"));
+    }
+    output::say("");
+    print_signature(component);
+    Ok(())
+}
+
+/// The inputs and outputs as a table.
+pub(super) fn print_signature(component: &Component) {
+    let signature = component.signature();
+    let row = |kind: &str, field: &Field| {
+        let null = match (kind, field.nullable) {
+            ("input", false) => "required",
+            (_, true) => "may be null",
+            (_, false) => "never null",
+        };
+        vec![kind.to_owned(), field.name.clone(), field.column_type.to_string(), null.to_owned(), field.doc.clone()]
+    };
+    let inputs = signature.inputs.iter().map(|field| row("input", field));
+    let rows: Vec<_> = inputs.chain(signature.outputs.iter().map(|field| row("output", field))).collect();
+    output::table(&["", "NAME", "TYPE", "NULLS", "DOC"], &rows);
+}
+
+fn facts(component: &Component) -> Vec<(&'static str, String)> {
+    let build = component.build();
+    let of = |part: fn(&crate::plugin::BuildInfo) -> &String| {
+        build.map_or_else(|| "unknown".to_owned(), |it| part(it).clone())
+    };
+    vec![
+        ("language", component.language().to_owned()),
+        ("size", output::bytes(component.bytes())),
+        ("sha256", component.digest().to_string()),
+        ("sources", of(|build| &build.sources)),
+        ("kit", of(|build| &build.sdk)),
+        ("built by", of(|build| &build.tool)),
+    ]
+}
+
+fn as_json(component: &Component) -> Value {
+    let signature = component.signature();
+    let field = |field: &Field| {
+        json!({
+            "name": field.name, "type": field.column_type.to_string(), "nullable": field.nullable, "doc": field.doc,
+        })
+    };
+    json!({
+        "name": signature.name, "version": signature.version, "doc": signature.doc,
+        "inputs": signature.inputs.iter().map(field).collect::<Vec<_>>(),
+        "outputs": signature.outputs.iter().map(field).collect::<Vec<_>>(),
+        "language": component.language(), "bytes": component.bytes(), "sha256": component.digest().to_string(),
+        "build": component.build(),
+    })
+}

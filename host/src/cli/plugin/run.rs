@@ -1,0 +1,117 @@
+//! `larder plugin run`: rows through a plugin, without a host.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use larder_model::{
+    codec::RowView,
+    model::{Micros, ValueRef},
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Map, Value, json};
+
+use super::desk::{Desk, cell, value_type};
+use crate::{
+    cli::{CliError, output},
+    http::decode_request,
+    plugin::{Column, ColumnBuilder, Signature},
+    serving::typed_column,
+    sync::decode_rows,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunArgs {
+    /// The plugin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Rows: a JSON list of objects by input name, or a Parquet file with a column for each input
+    #[arg(long, short, value_name = "FILE")]
+    input: PathBuf,
+    /// The derived view's configuration, JSON
+    #[arg(long, value_name = "JSON", default_value = "null")]
+    config: String,
+    /// The time of the request, in microseconds since 1970
+    #[arg(long, value_name = "MICROS", default_value_t = 0)]
+    as_of: Micros,
+    /// Print a JSON list of objects by output name
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<()> {
+    let desk = Desk::open(&args.file)?;
+    let signature = desk.signature();
+    let is_parquet = args.input.extension().is_some_and(|extension| extension == "parquet");
+    let failed = |why: String| CliError::Failed(format!("{}: {why}", args.input.display()));
+    let (rows, columns) = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
+        .map_err(|error| failed(format!("{error:#}")))?;
+    let transform = desk.transform(&args.config)?;
+    let outputs = transform
+        .call(args.as_of, rows, columns)
+        .map_err(|error| CliError::Failed(format!("plugin '{}': {error}", signature.name)))?;
+    let value = |place: usize, row: usize| cell(&outputs[place], signature.outputs[place].column_type, row);
+    if args.json {
+        let object = |row: usize| -> Value {
+            let outputs = signature.outputs.iter().enumerate();
+            outputs.map(|(place, field)| (field.name.clone(), value(place, row))).collect::<Map<_, _>>().into()
+        };
+        output::say(&(0..rows).map(object).collect::<Value>().to_string());
+        return Ok(());
+    }
+    let headings: Vec<&str> = signature.outputs.iter().map(|field| field.name.as_str()).collect();
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let lines: Vec<Vec<String>> =
+        (0..rows).map(|row| (0..headings.len()).map(|place| text(value(place, row))).collect()).collect();
+    output::table(&headings, &lines);
+    Ok(())
+}
+
+/// Rows by name, typed by the same rules as what callers send.
+fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
+    let text = fs::read(path)?;
+    let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("no JSON list of objects")?;
+    let mut columns = Map::new();
+    for (i, row) in rows.iter().enumerate() {
+        if let Some(name) = row.keys().find(|name| signature.inputs.iter().all(|input| input.name != **name)) {
+            let inputs: Vec<&str> = signature.inputs.iter().map(|input| input.name.as_str()).collect();
+            bail!("row {i}: the plugin has no input '{name}'; it has {}", inputs.join(", "));
+        }
+    }
+    for input in &signature.inputs {
+        let values: Vec<Value> = rows.iter().map(|row| row.get(&input.name).cloned().unwrap_or(Value::Null)).collect();
+        columns.insert(input.name.clone(), values.into());
+    }
+    let body = json!({ "entities": columns }).to_string();
+    let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
+    let column = |input: &crate::plugin::Field| {
+        let values = request.entities.iter().find(|(name, _)| *name == input.name);
+        let values = values.map(|(_, values)| values.as_slice()).unwrap_or_default();
+        Ok(typed_column(&input.name, input.column_type, values)?)
+    };
+    Ok((rows.len(), signature.inputs.iter().map(column).collect::<Result<_>>()?))
+}
+
+/// Columns by name, typed by the same rules as materialization.
+fn parquet(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
+    let fields: Vec<(Arc<str>, _)> =
+        signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();
+    let mut columns: Vec<ColumnBuilder> =
+        signature.inputs.iter().map(|input| ColumnBuilder::new(input.column_type, 0)).collect();
+    let mut count = 0;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+        let (schema, rows) = decode_rows(&batch?, &fields).map_err(anyhow::Error::msg)?;
+        count += rows.len();
+        for row in &rows {
+            let row = RowView::new(&schema, row)?;
+            for (place, column) in columns.iter_mut().enumerate() {
+                column.push(row.get(place).unwrap_or(ValueRef::Null));
+            }
+        }
+    }
+    Ok((count, columns.into_iter().map(ColumnBuilder::finish).collect()))
+}
