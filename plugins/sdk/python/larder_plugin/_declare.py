@@ -1,0 +1,163 @@
+"""The decorator that makes a plugin of a function, and what it tells of a declaration that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from ._errors import nearest
+from ._rows import CONFIG, CONTEXT, Batch, batch
+from ._types import Field, Type
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+_CONSTANTS = {"context": CONTEXT, "config": CONFIG}
+
+
+class DeclarationError(TypeError):
+    """A plugin was declared in a way that cannot work; tells all that is wrong with it."""
+
+
+class Plugin:
+    """A declared plugin. Called, it is the function that it was made of."""
+
+    name: str
+    version: str
+    doc: str
+    inputs: dict[str, Field]
+    outputs: dict[str, Field]
+    config: type | None
+    """The dataclass of its configuration, if it has one."""
+    takes_config: bool
+    takes_context: bool
+    batch: Batch
+    """The function over whole columns."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<plugin {self.name} {self.version}>"
+
+    @property
+    def nullable_outputs(self) -> bool:
+        """Whether every output can be null, because rows may lack a required input."""
+        return any(field.required for field in self.inputs.values())
+
+
+def plugin(
+    *,
+    name: str,
+    version: str,
+    inputs: Mapping[str, Field],
+    outputs: Mapping[str, Field],
+    by: Literal["row", "columns"] = "row",
+    config: type | None = None,
+) -> Callable[[Callable[..., Any]], Plugin]:
+    """Makes a plugin of a function. Its docstring, or that of its module, becomes the plugin's doc.
+
+    The function has a parameter per input, of the same name, in any order, and may have two more:
+
+    * ``context``, with the time of the request, :attr:`Context.as_of`;
+    * ``config``, what the derived view's ``config`` block says. Where the decorator is given a dataclass as
+      ``config``, it is an instance of that, with names and types checked; else it is the parsed JSON.
+
+    ``by="row"`` calls it for each row. It returns a dict by output, a tuple in the order of the outputs, or, of a
+    single output, the value. ``by="columns"`` calls it once for all rows, with lists; it returns a dict or tuple of
+    lists of the same length.
+
+    An exception in the function fails the whole call, and stands in the host's log with its traceback. The same
+    inputs have to give the same result, whatever was computed before.
+    """
+
+    def declare(function: Callable[..., Any]) -> Plugin:
+        if not callable(function):
+            raise DeclarationError(f"@plugin makes a plugin of a function; got {function!r}")
+        mistakes: list[str] = []
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            mistakes.append(f"name {name!r}: a letter or _, then letters, digits and _")
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            mistakes.append(f"version {version!r}: three numbers, as in '1.0.0'")
+        if by not in ("row", "columns"):
+            mistakes.append(f"by={by!r}: 'row' or 'columns'")
+        if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+            mistakes.append(f"config={config!r}: a dataclass is wanted")
+        _check_fields("input", inputs, mistakes)
+        _check_fields("output", outputs, mistakes)
+        if isinstance(outputs, Mapping) and not outputs:
+            mistakes.append("there are no outputs")
+        places: list[int] = []
+        if isinstance(inputs, Mapping):
+            places = _places(function, list(inputs), mistakes)
+        if by == "columns" and not any(place >= 0 for place in places) and not mistakes:
+            mistakes.append("by='columns' wants an input: without one the function cannot know the number of rows")
+        if config is not None and CONFIG not in places:
+            mistakes.append(f"a config is declared, and {_called(function)} has no parameter 'config'")
+        if mistakes:
+            told = "\n".join(f"  {mistake}" for mistake in mistakes)
+            raise DeclarationError(f"plugin {name!r} cannot work as it is declared:\n{told}")
+
+        made = Plugin(function)
+        made.name, made.version = name, version
+        module = sys.modules.get(function.__module__)
+        made.doc = inspect.cleandoc(function.__doc__ or getattr(module, "__doc__", None) or "")
+        made.inputs, made.outputs = dict(inputs), dict(outputs)
+        made.config, made.takes_config, made.takes_context = config, CONFIG in places, CONTEXT in places
+        required = [place for place, field in enumerate(inputs.values()) if field.required]
+        made.batch = batch(function, places, list(outputs), by=by, required=required)
+        return made
+
+    return declare
+
+
+def _check_fields(noun: str, fields: object, mistakes: list[str]) -> None:
+    if not isinstance(fields, Mapping):
+        mistakes.append(f"{noun}s: a dict by name is wanted, got {fields!r}")
+        return
+    for name, field in fields.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            mistakes.append(f"{noun} {name!r}: a name is a letter or _, then letters, digits and _")
+        if isinstance(field, Type):
+            mistakes.append(f'{noun} {name!r}: say what it is, as in {field}("...")')
+        elif not isinstance(field, Field):
+            mistakes.append(f'{noun} {name!r}: a type with a doc is wanted, as in Float64("..."); got {field!r}')
+        elif noun == "input" and field.nullable is not None:
+            mistakes.append(f"input {name!r}: nullable is said of outputs; of an input, required=True")
+        elif noun == "output" and field.required is not None:
+            mistakes.append(f"output {name!r}: required is said of inputs; of an output, nullable=False")
+
+
+def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
+    """Where each parameter of the function comes from."""
+    places = []
+    parameters = inspect.signature(function).parameters
+    called = _called(function)
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            mistakes.append(f"{called} takes {parameter}; name each input as a parameter instead")
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            mistakes.append(f"parameter {name!r} of {called} is keyword-only; it is passed by position")
+        elif name in inputs:
+            places.append(inputs.index(name))
+        elif name in _CONSTANTS:
+            places.append(_CONSTANTS[name])
+        else:
+            free = [known for known in [*inputs, *_CONSTANTS] if known not in parameters]
+            mistakes.append(f"parameter {name!r} of {called} is no input{nearest(name, free)}")
+    for name in inputs:
+        if name not in parameters:
+            mistakes.append(f"input {name!r} is no parameter of {called}")
+    return places
+
+
+def _called(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__name__', 'the function')}()"

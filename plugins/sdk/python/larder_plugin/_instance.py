@@ -1,0 +1,153 @@
+"""A plugin at work: configured once, then called with columns. The same in a component and in a unit test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from . import log
+from ._columns import Wire, reader, writer
+from ._declare import Plugin
+from ._errors import BadConfig, Fault, Internal, nearest, shown
+from ._trace import place, trace
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Context:
+    """What a plugin may know beside its inputs. The host chooses it, and replays it when training data is made."""
+
+    __slots__ = ("as_of",)
+
+    as_of: int
+    """"Now" of the request, or the event time of training rows: microseconds since 1970 UTC."""
+
+    def __init__(self, as_of: int) -> None:
+        self.as_of = as_of
+
+    def __repr__(self) -> str:
+        return f"Context(as_of={self.as_of})"
+
+    @property
+    def time(self) -> datetime:
+        """``as_of`` as a datetime, in UTC."""
+        return _EPOCH + timedelta(microseconds=self.as_of)
+
+
+class Instance:
+    """One plugin with one configuration."""
+
+    def __init__(self, plugin: Plugin, wire: Wire) -> None:
+        nullable = plugin.nullable_outputs
+        self._plugin = plugin
+        self._readers = [reader(name, field.type, wire) for name, field in plugin.inputs.items()]
+        self._writers = [
+            writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
+            for name, field in plugin.outputs.items()
+        ]
+        # A row without a required input is null everywhere; any other None is a mistake where it was declared to be.
+        self._never = [
+            (place, name)
+            for place, (name, field) in enumerate(plugin.outputs.items())
+            if nullable and field.nullable is False
+        ]
+        self._required = [place for place, field in enumerate(plugin.inputs.values()) if field.required]
+        self._batch = plugin.batch
+        self._takes_context = plugin.takes_context
+        self._config: Any = None
+        if plugin.config is None or not _lacks_default(plugin.config):
+            self.configure("null")
+
+    def configure(self, text: str) -> None:
+        """Takes the ``config`` block of the derived view, as JSON."""
+        try:
+            parsed = json.loads(text)
+        except ValueError as error:
+            raise BadConfig(f"the config is no JSON: {error}") from error
+        plugin = self._plugin
+        if not plugin.takes_config:
+            if parsed not in (None, {}):
+                raise BadConfig(f"plugin '{plugin.name}' takes no config, got {shown(parsed)}")
+        elif plugin.config is None:
+            self._config = parsed
+        else:
+            self._config = _settled(plugin.config, parsed)
+
+    def transform(self, as_of: int, rows: int, inputs: list[Any]) -> list[Any]:
+        """Columns of the contract in, columns of the contract out; else a `Fault`."""
+        if len(inputs) != len(self._readers):
+            raise Internal(f"the host sent {len(inputs)} columns for {len(self._readers)} inputs")
+        columns = [read(column, rows) for read, column in zip(self._readers, inputs)]
+        try:
+            context = Context(as_of) if self._takes_context else None
+            results = self._batch(columns, rows, context, self._config)
+        except Fault:
+            raise
+        except BaseException as error:
+            raise _crash(error) from error
+        if self._never:
+            self._check_never(columns, results)
+        return [write(values, rows) for write, values in zip(self._writers, results)]
+
+    def _check_never(self, columns: list[list[Any]], results: list[list[Any]]) -> None:
+        required = [columns[place] for place in self._required]
+        for place_, name in self._never:
+            for row, value in enumerate(results[place_]):
+                if value is None and all(column[row] is not None for column in required):
+                    raise Internal(f"output '{name}', row {row}: None, in an output with nullable=False")
+
+
+def _crash(error: BaseException) -> Internal:
+    """The fault of an exception, whose traceback goes to the log."""
+    log.error(trace(error))
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    row = getattr(error, "row", None)
+    where = ", ".join(part for part in (place(error), "" if row is None else f"row {row}") if part)
+    return Internal(f"{told} ({where})" if where else told)
+
+
+# === Configuration ===
+
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
+
+
+def _lacks_default(config: type) -> bool:
+    return any(_needed(field) for field in dataclasses.fields(config))
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.init and field.default is missing and field.default_factory is missing
+
+
+def _settled(config: type, parsed: object) -> object:
+    """The configuration as the dataclass that was declared for it."""
+    if parsed is None:
+        parsed = {}
+    if not isinstance(parsed, dict):
+        raise BadConfig(f"the config is {shown(parsed)}; an object is wanted")
+    fields = {field.name: field for field in dataclasses.fields(config) if field.init}
+    for name in parsed:
+        if name not in fields:
+            raise BadConfig(f"the config has no '{name}'{nearest(name, fields)}")
+    for name, field in fields.items():
+        if name not in parsed and _needed(field):
+            raise BadConfig(f"the config wants '{name}'")
+    hints = typing.get_type_hints(config)
+    values = {name: _fitted(name, value, hints.get(name)) for name, value in parsed.items()}
+    try:
+        return config(**values)
+    except (TypeError, ValueError) as error:
+        raise BadConfig(f"config: {error}") from error
+
+
+def _fitted(name: str, value: object, hint: object) -> object:
+    """A value of the type that its field is annotated with, for the annotations that JSON has a word for."""
+    if hint not in _WORDS or type(value) is hint:
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    raise BadConfig(f"config '{name}' is {shown(value)}; {_WORDS[hint]} is wanted")

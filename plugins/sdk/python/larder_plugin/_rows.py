@@ -1,0 +1,178 @@
+"""A plugin's function as a function of whole columns.
+
+Whether it takes rows or columns, what its parameters are, which inputs are required and how many outputs there are is
+known when the plugin is declared; :func:`batch` settles it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+from ._errors import Internal, nearest, shown
+
+Columns = list[list[Any]]
+"""A list per input or output, with a value or ``None`` per row."""
+Batch = Callable[[Columns, int, object, object], Columns]
+"""Columns of the inputs, rows, context and configuration to columns of the outputs."""
+
+CONTEXT, CONFIG = -1, -2
+"""Stand among the places of inputs for the parameters that are none."""
+
+
+def batch(
+    function: Callable[..., Any],
+    parameters: Sequence[int],
+    outputs: Sequence[str],
+    *,
+    by: str,
+    required: Sequence[int],
+) -> Batch:
+    """``function`` over columns: ``parameters`` are the places of its arguments among the inputs."""
+    compute = _by_row(function, parameters, outputs) if by == "row" else _by_columns(function, parameters, outputs)
+    return _where_present(compute, required, len(outputs)) if required else compute
+
+
+def _by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+    gather = _single(outputs[0]) if len(outputs) == 1 else _several(outputs)
+    plain = all(place >= 0 for place in parameters)
+
+    def compute(columns: Columns, rows: int, context: object, config: object) -> Columns:
+        results: list[Any] = []
+        if plain:
+            arguments: list[Any] = [columns[place] for place in parameters]
+        else:
+            constant = {CONTEXT: context, CONFIG: config}
+            arguments = [columns[place] if place >= 0 else repeat(constant[place], rows) for place in parameters]
+        try:
+            # `extend` keeps the results of the rows before one that fails, so their number is its place.
+            results.extend(map(function, *arguments) if arguments else (function() for _ in range(rows)))
+        except Exception as error:
+            error.row = len(results)  # type: ignore[attr-defined]
+            raise
+        return gather(results)
+
+    return compute
+
+
+def _by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+    names = list(outputs)
+
+    def compute(columns: Columns, rows: int, context: object, config: object) -> Columns:
+        constant = {CONTEXT: context, CONFIG: config}
+        result = function(*[columns[place] if place >= 0 else constant[place] for place in parameters])
+        if isinstance(result, dict):
+            _check_names(result, names, "the function returned")
+            lists = [result[name] for name in names]
+        elif len(names) == 1:
+            lists = [result]
+        elif isinstance(result, (tuple, list)) and len(result) == len(names):
+            lists = list(result)
+        else:
+            raise Internal(f"the function returned {_returned(result)}; a dict or tuple of {_listed(names)} is wanted")
+        for name, values in zip(names, lists):
+            if not isinstance(values, (list, tuple)):
+                raise Internal(f"output '{name}': a list with a value per row is wanted, got {shown(values)}")
+        return lists
+
+    return compute
+
+
+def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Batch:
+    """Leaves out the rows that lack a required input; their outputs are ``None``."""
+
+    def present(columns: Columns, rows: int, context: object, config: object) -> Columns:
+        lacking = [columns[place] for place in required if None in columns[place]]
+        if not lacking:
+            return compute(columns, rows, context, config)
+        kept = [row for row, values in enumerate(zip(*lacking)) if None not in values]
+        if not kept:
+            return [[None] * rows for _ in range(outputs)]
+        try:
+            results = compute([[column[row] for row in kept] for column in columns], len(kept), context, config)
+        except Exception as error:
+            if hasattr(error, "row"):
+                error.row = kept[error.row]
+            raise
+        full: Columns = []
+        for values in results:
+            if len(values) != len(kept):
+                # The writer tells it, with the name of the output.
+                return results
+            column: list[Any] = [None] * rows
+            for row, value in zip(kept, values):
+                column[row] = value
+            full.append(column)
+        return full
+
+    return present
+
+
+# === What a function of one row returned ===
+
+
+def _single(name: str) -> Callable[[list[Any]], Columns]:
+    """Of one output: the value itself, or a dict with it."""
+
+    def gather(results: list[Any]) -> Columns:
+        if dict in {*map(type, results)}:
+            for row, result in enumerate(results):
+                if isinstance(result, dict):
+                    _check_names(result, [name], f"row {row}: the function returned")
+            results = [result[name] if isinstance(result, dict) else result for result in results]
+        return [results]
+
+    return gather
+
+
+def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
+    """Of several outputs: a dict, or a tuple in their order."""
+    names = list(outputs)
+    count = len(names)
+
+    def gather(results: list[Any]) -> Columns:
+        kinds = {*map(type, results)}
+        if kinds == {dict}:
+            try:
+                columns = [[result[name] for result in results] for name in names]
+            except KeyError:
+                columns = []
+            if columns and {*map(len, results)} == {count}:
+                return columns
+        elif kinds == {tuple} and {*map(len, results)} == {count}:
+            return [list(values) for values in zip(*results)]
+        rows = [ordered(row, result) for row, result in enumerate(results)]
+        return [list(values) for values in zip(*rows)] if rows else [[] for _ in names]
+
+    def ordered(row: int, result: Any) -> Sequence[Any]:
+        if isinstance(result, dict):
+            _check_names(result, names, f"row {row}: the function returned")
+            return [result[name] for name in names]
+        if isinstance(result, (tuple, list)) and len(result) == count:
+            return result
+        raise Internal(
+            f"row {row}: the function returned {_returned(result)}; a dict or tuple of {_listed(names)} is wanted"
+        )
+
+    return gather
+
+
+def _check_names(result: dict[Any, Any], names: Sequence[str], who: str) -> None:
+    unknown = [name for name in result if name not in names]
+    if unknown:
+        raise Internal(f"{who} '{unknown[0]}', which is no output{nearest(str(unknown[0]), names)}")
+    missing = [name for name in names if name not in result]
+    if missing:
+        raise Internal(f"{who} no '{missing[0]}', which is an output")
+
+
+def _returned(result: object) -> str:
+    if isinstance(result, (tuple, list)):
+        return f"a {type(result).__name__} of {len(result)}"
+    return "None (is a return missing?)" if result is None else shown(result)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown_names = ", ".join(names[:6])
+    return shown_names if len(names) <= 6 else f"{shown_names}, ... ({len(names)} outputs)"

@@ -1,0 +1,77 @@
+"""Tracebacks, told without touching a file: a component has none, and asking for one ends it.
+
+So that they have source lines all the same, :func:`remember` reads those of the plugin while it is built.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from types import TracebackType
+
+_OWN = os.path.dirname(__file__)
+_FRAMES_MAX = 20
+"""Enough to see where it came from; a recursion has a thousand frames."""
+_CAUSES_MAX = 4
+
+_root = ""
+
+
+def remember(directory: str) -> None:
+    """Keeps the source lines of the modules imported from a directory, and tells their paths from there."""
+    global _root  # noqa: PLW0603 - there is one plugin per process
+    _root = os.path.join(directory, "")
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and path.startswith(_root) and not path.startswith(_OWN):
+            linecache.getlines(path)
+
+
+def trace(error: BaseException) -> str:
+    """As Python prints it, without the frames of this package."""
+    return "\n".join(_lines(error, _CAUSES_MAX))
+
+
+def place(error: BaseException) -> str:
+    """``file, line``, where in the plugin's own code it came from; empty where it is unknown."""
+    frames = _frames(error.__traceback__)
+    return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
+
+
+def _lines(error: BaseException, causes: int) -> list[str]:
+    lines = []
+    if error.__cause__ is not None and causes:
+        lines += _lines(error.__cause__, causes - 1)
+        lines += ["", "The above exception was the direct cause of the following exception:", ""]
+    elif error.__context__ is not None and not error.__suppress_context__ and causes:
+        lines += _lines(error.__context__, causes - 1)
+        lines += ["", "During handling of the above exception, another exception occurred:", ""]
+    frames = _frames(error.__traceback__)
+    if frames:
+        lines.append("Traceback (most recent call last):")
+    if len(frames) > _FRAMES_MAX:
+        lines.append(f"  ... {len(frames) - _FRAMES_MAX} more frames ...")
+    for name, line, function, source in frames[-_FRAMES_MAX:]:
+        lines.append(f'  File "{name}", line {line}, in {function}')
+        if source:
+            lines.append(f"    {source}")
+    text = str(error)
+    lines.append(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    lines += [str(note) for note in getattr(error, "__notes__", ())]
+    return lines
+
+
+def _frames(traceback: TracebackType | None) -> list[tuple[str, int, str, str]]:
+    """File, line, function and source line of each frame that is not of this package."""
+    frames = []
+    while traceback is not None:
+        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
+        if not code.co_filename.startswith(_OWN):
+            cached = linecache.cache.get(code.co_filename)
+            source = ""
+            if cached is not None and len(cached) == 4 and 0 < line <= len(cached[2]):
+                source = cached[2][line - 1].strip()
+            frames.append((code.co_filename.removeprefix(_root), line, code.co_name, source))
+        traceback = traceback.tb_next
+    return frames
