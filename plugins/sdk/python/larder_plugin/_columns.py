@@ -1,19 +1,20 @@
 """Columns of the contract to Python lists with ``None``, and back.
 
-What can be known of a column is worked out once, when the plugin is declared: :func:`reader` and :func:`writer` return
-a function for one input or output. These functions run on every call, so they look at all values of a column at once
-(``set(map(type, values))``), and at one value at a time only to say what is wrong with it.
+What can be known of columns is worked out once, when the plugin is declared: :func:`reader` and :func:`writer` return
+functions. These run on every call, so they look at all values of a column, or at all columns, at once
+(``{*map(type, values)}``), and at one value at a time only to say what is wrong with it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 from ._errors import BadInput, Fault, Internal, shown
-from ._types import Type
+from ._types import Bool, Float32, Float64, Type
 
 Values = list[Any]
 """A value or ``None`` per row."""
@@ -199,34 +200,63 @@ _SCALARS = {
 
 # === Reading ===
 
+_value = attrgetter("value")
 
-def reader(name: str, kind: Type, wire: Wire) -> Callable[[Any, int], Values]:
-    """The function that makes a list of an input's column; `BadInput` where the column is of another type."""
-    scalar = _SCALARS[kind.scalar]
-    expected = getattr(wire, scalar.case)
-    decode = scalar.decode
-    is_list = kind.is_list
 
-    def read(column: Any, rows: int) -> Values:
-        values = column.values.value
-        scalars = values.items if is_list and type(values) is wire.Lists else values
-        if type(scalars) is not expected or is_list == (scalars is values):
-            raise BadInput(f"input '{name}': {kind} is declared, the host sent {_sent(values, wire)}")
-        slots = scalars.value if decode is None else decode(scalars.value)
-        if is_list:
-            start, lists = 0, []
-            for end in values.ends:
-                lists.append(slots[start:end])
-                start = end
-            slots = lists
-        if len(slots) != rows:
-            raise BadInput(f"input '{name}': the host sent {len(slots)} values for {rows} rows")
-        if column.validity is None:
-            return slots
-        present = unpack(column.validity, rows)
-        return [slot if bit == "1" else None for slot, bit in zip(slots, present)]
+def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int], list[Values]]:
+    """The function that makes lists of all columns; `BadInput` where one is not of its type."""
+    kinds = [wire.Lists if kind.is_list else getattr(wire, _SCALARS[kind.scalar].case) for kind in fields.values()]
+    decoders = [_decoder(name, kind, wire) for name, kind in fields.items()]
+    plain = all(decode is _value for decode in decoders)
+    no_nulls = [None] * len(kinds)
+
+    def read(inputs: list[Any], rows: int) -> list[Values]:
+        values = [column.values.value for column in inputs]
+        if [*map(type, values)] != kinds:
+            _refuse(values, kinds, fields, wire)
+        columns = [*map(_value, values)] if plain else [decode(value) for decode, value in zip(decoders, values)]
+        validities = [column.validity for column in inputs]
+        if validities != no_nulls:
+            full = ((1 << rows) - 1).to_bytes((rows + 7) // 8, "little")
+            for place, validity in enumerate(validities):
+                if validity is not None and validity != full:
+                    present = unpack(validity, rows)
+                    columns[place] = [
+                        value if bit == "1" else None for value, bit in zip(columns[place], present, strict=True)
+                    ]
+        return columns
 
     return read
+
+
+def _decoder(name: str, kind: Type, wire: Wire) -> Callable[[Any], Values]:
+    """The contract's values of one column to a list."""
+    scalar = _SCALARS[kind.scalar]
+    decode = scalar.decode
+    if not kind.is_list:
+        return _value if decode is None else lambda values: decode(values.value)
+    expected = getattr(wire, scalar.case)
+
+    def lists(values: Any) -> Values:
+        if type(values.items) is not expected:
+            raise BadInput(f"input '{name}': {kind} is declared, the host sent {_sent(values, wire)}")
+        items = values.items.value if decode is None else decode(values.items.value)
+        start, slots = 0, []
+        for end in values.ends:
+            slots.append(items[start:end])
+            start = end
+        return slots
+
+    return lists
+
+
+def _refuse(values: list[Any], kinds: list[type], fields: Mapping[str, Type], wire: Wire) -> NoReturn:
+    if len(values) != len(kinds):
+        raise BadInput(f"the host sent {len(values)} columns for {len(kinds)} inputs")
+    for (name, kind), value, wanted in zip(fields.items(), values, kinds):
+        if type(value) is not wanted:
+            raise BadInput(f"input '{name}': {kind} is declared, the host sent {_sent(value, wire)}")
+    raise AssertionError("the kinds differ")
 
 
 def _sent(values: Any, wire: Wire) -> str:
@@ -240,6 +270,7 @@ def _sent(values: Any, wire: Wire) -> str:
 
 _NONE = type(None)
 _LISTS = {list, tuple}
+_UNBOUND = {Bool, Float32, Float64}
 
 
 def writer(
@@ -249,14 +280,20 @@ def writer(
     scalar = _SCALARS[kind.scalar]
     encode = scalar.encoder(wire)
     admit = scalar.admit
+    # Of the types without a range, values of the right type need no second look.
+    exact = scalar.exact if kind in _UNBOUND else None
     zero: Any = () if kind.is_list else scalar.zero
     article = "an" if noun[0] in "aeiou" else "a"
+
+    make_column, make_scalars = wire.Column, wire.Values_Scalars
 
     def write(values: Values, rows: int) -> Any:
         if len(values) != rows:
             raise error(f"{noun} '{name}': {len(values)} values for {rows} rows")
-        validity = None
         kinds = {*map(type, values)}
+        if kinds == exact:
+            return make_column(make_scalars(encode(values)), None)
+        validity = None
         if _NONE in kinds:
             kinds.discard(_NONE)
             if not nullable:
@@ -266,8 +303,8 @@ def writer(
             values = [zero if value is None else value for value in values]
         try:
             if kind.is_list:
-                return wire.Column(wire.Values_Lists(lists(values)), validity)
-            return wire.Column(wire.Values_Scalars(encode(admit(values, kinds))), validity)
+                return make_column(wire.Values_Lists(lists(values)), validity)
+            return make_column(make_scalars(encode(admit(values, kinds))), validity)
         except _Misfit as misfit:
             raise error(f"{noun} '{name}' ({kind}), row {misfit.place}: {misfit.problem}") from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ from . import log
 from ._declare import DeclarationError, Plugin
 from ._errors import Fault
 from ._instance import Instance
+from ._sandbox import close, close_clocks
 from ._trace import remember
 
 _FAULTS = {
@@ -29,12 +31,11 @@ _FAULTS = {
 _LEVELS = {level.name.lower(): level for level in host.Level}
 
 
-def world(module: ModuleType) -> type:
-    """The class that the component is made of, for the one plugin of a module."""
+def world(name: str) -> type:
+    """Imports a module, and returns the class that the component of its one plugin is made of."""
+    close_clocks()
+    module = import_module(name)
     plugin = _only_plugin(module)
-    log.sink = _to_host
-    sys.stdout = _Lines("info")  # type: ignore[assignment]
-    sys.stderr = _Lines("warn")  # type: ignore[assignment]
     remember(os.path.dirname(str(module.__file__)))
     signature = _signature(plugin)
     instance = Instance(plugin, wire)
@@ -46,6 +47,7 @@ def world(module: ModuleType) -> type:
             return signature
 
         def configure(self, config: str) -> None:
+            _start()
             try:
                 instance.configure(config)
             except Fault as fault:
@@ -58,6 +60,14 @@ def world(module: ModuleType) -> type:
                 raise Err(_FAULTS[fault.kind](str(fault))) from None
 
     return WitWorld
+
+
+def _start() -> None:
+    """The first thing in service. While the component is built there is no host yet, and imports go on."""
+    log.sink = _to_host
+    sys.stdout = _Lines("info")  # type: ignore[assignment]
+    sys.stderr = _Lines("warn")  # type: ignore[assignment]
+    close()
 
 
 def _only_plugin(module: ModuleType) -> Plugin:

@@ -43,7 +43,7 @@ class Instance:
     def __init__(self, plugin: Plugin, wire: Wire) -> None:
         nullable = plugin.nullable_outputs
         self._plugin = plugin
-        self._readers = [reader(name, field.type, wire) for name, field in plugin.inputs.items()]
+        self._read = reader({name: field.type for name, field in plugin.inputs.items()}, wire)
         self._writers = [
             writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
             for name, field in plugin.outputs.items()
@@ -78,9 +78,7 @@ class Instance:
 
     def transform(self, as_of: int, rows: int, inputs: list[Any]) -> list[Any]:
         """Columns of the contract in, columns of the contract out; else a `Fault`."""
-        if len(inputs) != len(self._readers):
-            raise Internal(f"the host sent {len(inputs)} columns for {len(self._readers)} inputs")
-        columns = [read(column, rows) for read, column in zip(self._readers, inputs)]
+        columns = self._read(inputs, rows)
         try:
             context = Context(as_of) if self._takes_context else None
             results = self._batch(columns, rows, context, self._config)

@@ -37,11 +37,12 @@ def batch(
 def _by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
     gather = _single(outputs[0]) if len(outputs) == 1 else _several(outputs)
     plain = all(place >= 0 for place in parameters)
+    in_order = list(parameters) == list(range(len(parameters)))
 
     def compute(columns: Columns, rows: int, context: object, config: object) -> Columns:
         results: list[Any] = []
         if plain:
-            arguments: list[Any] = [columns[place] for place in parameters]
+            arguments: list[Any] = columns if in_order else [columns[place] for place in parameters]
         else:
             constant = {CONTEXT: context, CONFIG: config}
             arguments = [columns[place] if place >= 0 else repeat(constant[place], rows) for place in parameters]
@@ -141,7 +142,7 @@ def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
             if columns and {*map(len, results)} == {count}:
                 return columns
         elif kinds == {tuple} and {*map(len, results)} == {count}:
-            return [list(values) for values in zip(*results)]
+            return [*map(list, zip(*results))]
         rows = [ordered(row, result) for row, result in enumerate(results)]
         return [list(values) for values in zip(*rows)] if rows else [[] for _ in names]
 

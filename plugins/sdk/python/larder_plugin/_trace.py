@@ -11,7 +11,7 @@ import sys
 from types import TracebackType
 
 _OWN = os.path.dirname(__file__)
-_FRAMES_MAX = 20
+_FRAMES_MAX = 10
 """Enough to see where it came from; a recursion has a thousand frames."""
 _CAUSES_MAX = 4
 

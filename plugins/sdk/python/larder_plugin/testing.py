@@ -56,10 +56,7 @@ def run(
     if isinstance(as_of, datetime):
         as_of = (as_of - _EPOCH) // timedelta(microseconds=1)
     results = instance.transform(as_of, len(listed), columns)
-    lists = [
-        reader(name, field.type, _wire)(column, len(listed))
-        for (name, field), column in zip(plugin.outputs.items(), results)
-    ]
+    lists = reader({name: field.type for name, field in plugin.outputs.items()}, _wire)(results, len(listed))
     return [dict(zip(plugin.outputs, values)) for values in zip(*lists)]
 
 

@@ -1,0 +1,48 @@
+"""What a component does not have says so.
+
+A component has no clock, no files and no modules beside those that were imported while it was built. Asking for them
+ends the instance by a trap that names no line of the plugin. An exception does.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+
+def close_clocks() -> None:
+    """Before the plugin is imported, so that it cannot keep a clock under another name."""
+    for name in ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"):
+        _replace(time, name, "a plugin has no clock; context.as_of is the time of the request")
+
+
+def close() -> None:
+    """When the component is in service: while it is built, a plugin may read its own files."""
+    _replace(builtins, "open", "a plugin has no files in service; read them at the head of a module, while it is built")
+    _replace(os, "urandom", "a plugin has no randomness: the same inputs have to give the same result")
+    sys.meta_path[:] = [_NoMore()]
+
+
+def _replace(module: ModuleType, name: str, why: str) -> None:
+    called = name if module is builtins else f"{module.__name__}.{name}"
+
+    def refuse(*_args: object, **_kwargs: object) -> NoReturn:
+        raise RuntimeError(f"{called}(): {why}")
+
+    setattr(module, name, refuse)
+
+
+class _NoMore:
+    """Finds no module, and says why."""
+
+    @staticmethod
+    def find_spec(name: str, _path: Sequence[str] | None = None, _target: Any = None) -> NoReturn:
+        raise ModuleNotFoundError(
+            f"module '{name}' was not imported while the plugin was built; put 'import {name}' at the head of the file",
+            name=name,
+        )
