@@ -2,11 +2,13 @@
 
 mod bench;
 mod build;
+mod cache;
 mod check;
 mod deploy;
 mod desk;
 mod embedded;
 mod inspect;
+mod name;
 mod new;
 mod run;
 
@@ -54,7 +56,9 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
     }
 }
 
-/// What a host would run a plugin with, if its configuration says nothing.
+/// What a host would run a plugin with, if its configuration says nothing. What it compiles is kept for the next
+/// command: Python's interpreter takes ten seconds.
 fn local_runtime() -> Result<Arc<PluginRuntime>> {
-    Ok(PluginRuntime::new(PluginSettings::default())?)
+    let cache_dir = Some(cache::dir()?.join("compiled"));
+    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..PluginSettings::default() })?)
 }

@@ -1,6 +1,8 @@
 //! `larder plugin build`: a project to a component.
 
+mod python;
 mod rust;
+mod traceback;
 
 use std::{
     fs,
@@ -13,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::{
-    embedded::{File, RUST_SDK, WIT},
+    embedded::{File, PYTHON_SDK, RUST_SDK, WIT},
     local_runtime,
 };
 use crate::{
@@ -38,6 +40,7 @@ pub(in crate::cli) struct BuildArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Rust,
+    Python,
 }
 
 /// The version of the kits, which are part of this program.
@@ -48,10 +51,11 @@ const FORMAT: u32 = 1;
 pub(super) fn run(args: &BuildArgs) -> Result<()> {
     let started = Instant::now();
     let language = language(&args.dir)?;
+    let files = sources(&args.dir)?;
     let info = BuildInfo {
         format: FORMAT,
         language: language.name().to_owned(),
-        sources: digest_of_sources(&args.dir, language)?,
+        sources: digest_of_sources(&files, language),
         sdk: SDK_VERSION.to_owned(),
         tool: format!("larder {}", env!("CARGO_PKG_VERSION")),
     };
@@ -63,6 +67,10 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     }
     let mut component = match language {
         Language::Rust => rust::build(&args.dir)?,
+        Language::Python => {
+            output::remark("a component from Python takes some twenty seconds");
+            python::build(&args.dir, &files)?
+        }
     };
     info.append(&mut component);
     // What no host would take is no success.
@@ -102,50 +110,77 @@ fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
 }
 
 fn language(dir: &Path) -> Result<Language> {
-    if dir.join("Cargo.toml").is_file() {
-        return Ok(Language::Rust);
+    match (dir.join("Cargo.toml").is_file(), dir.join("plugin.py").is_file()) {
+        (true, false) => Ok(Language::Rust),
+        (false, true) => Ok(Language::Python),
+        (true, true) => bail!(CliError::Usage(format!(
+            "{} has a Cargo.toml and a plugin.py: which of them is the plugin?",
+            dir.display()
+        ))),
+        (false, false) => bail!(CliError::Usage(format!(
+            "{} is no plugin's project: there is no Cargo.toml and no plugin.py in it; `{} plugin new NAME` begins one",
+            dir.display(),
+            output::program()
+        ))),
     }
-    let program = output::program();
-    bail!(CliError::Usage(format!(
-        "{} is no plugin's project: there is no Cargo.toml in it; `{program} plugin new NAME` begins one",
-        dir.display()
-    )))
 }
 
 /// A digest of all files that a component is made of: the project's own, and the development kit with the contract.
-fn digest_of_sources(dir: &Path, language: Language) -> Result<String> {
-    let mut files = Vec::new();
-    sources(dir, dir, &mut files).with_context(|| format!("{} cannot be read", dir.display()))?;
-    files.sort();
+fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language) -> String {
     let mut text = Vec::new();
     let mut add = |path: &str, content: &[u8]| {
         // Lengths, so that no two sets of files look alike.
         text.extend_from_slice(format!("{path}\0{}\0", content.len()).as_bytes());
         text.extend_from_slice(content);
     };
-    for (path, content) in &files {
+    for (path, content) in files {
         add(path, content);
     }
     for (path, content) in language.kit().iter().chain(WIT) {
         add(path, content.as_bytes());
     }
-    Ok(format!("sha256:{}", Digest::of(&text)))
+    format!("sha256:{}", Digest::of(&text))
 }
 
-fn sources(dir: &Path, root: &Path, files: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
-    const NOT_SOURCES: [&str; 3] = ["target", "__pycache__", "venv"];
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+/// The project's own files, in the order of their paths. What a build leaves behind is none of them.
+fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    walk(dir, "", 0, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    const LEFT_BEHIND: [&str; 3] = ["target", "__pycache__", "venv"];
+    /// Deeper is a directory with a link back to itself.
+    const DEPTH_MAX: usize = 32;
+    if depth > DEPTH_MAX {
+        bail!(CliError::Failed(format!("{} is nested too deep: does a link lead back?", dir.display())));
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
+        let path = entry.with_context(|| format!("{} cannot be read", dir.display()))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') || NOT_SOURCES.contains(&name.as_str()) || name.ends_with(".wasm") {
+        let left = LEFT_BEHIND.contains(&name.as_str()) || name.ends_with(".wasm") || name.ends_with(".pyc");
+        if name.starts_with('.') || left {
             continue;
         }
         if path.is_dir() {
-            sources(&path, root, files)?;
+            walk(&path, &format!("{below}{name}/"), depth + 1, files)?;
         } else {
-            let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            files.push((relative, fs::read(&path)?));
+            let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            files.push((format!("{below}{name}"), bytes));
         }
+    }
+    Ok(())
+}
+
+/// Writes files below a directory.
+fn write_files<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<()> {
+    for (path, bytes) in files {
+        let path = dir.join(path);
+        let failed = || format!("cannot write {}", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(dir)).with_context(failed)?;
+        fs::write(&path, bytes).with_context(failed)?;
     }
     Ok(())
 }
@@ -170,12 +205,14 @@ impl Language {
     fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
+            Self::Python => "python",
         }
     }
 
     fn kit(self) -> &'static [File] {
         match self {
             Self::Rust => RUST_SDK,
+            Self::Python => PYTHON_SDK,
         }
     }
 }

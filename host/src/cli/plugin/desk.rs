@@ -123,7 +123,7 @@ impl Dice {
     fn column(&mut self, of: ColumnType, rows: usize) -> Column {
         let mut column = ColumnBuilder::new(of, rows);
         for _ in 0..rows {
-            if self.throw() % 8 == 0 {
+            if self.throw().is_multiple_of(8) {
                 column.push(ValueRef::Null);
             } else if of.is_list {
                 let texts: Vec<String> = (0..self.throw() % 5).map(|_| self.text()).collect();
@@ -142,7 +142,7 @@ impl Dice {
     fn value<'t>(&mut self, of: ColumnScalar, text: &'t str) -> ValueRef<'t> {
         let bits = self.throw();
         match of {
-            ColumnScalar::Bool => ValueRef::Bool(bits % 2 == 0),
+            ColumnScalar::Bool => ValueRef::Bool(bits.is_multiple_of(2)),
             ColumnScalar::Int32 => ValueRef::Int32(self.whole() as i32),
             ColumnScalar::Int64 => ValueRef::Int64(self.whole()),
             ColumnScalar::Timestamp => ValueRef::Int64(bits as i64 % 4_102_444_800_000_000),

@@ -22,6 +22,16 @@ pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
 pub(super) const RUST_TEMPLATE: &[File] =
     files!("plugins/templates/rust": "Cargo.toml", "README.md", "gitignore", "rows.json", "src/lib.rs");
 
+/// The Python package.
+pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin":
+    "__init__.py", "_columns.py", "_declare.py", "_errors.py", "_guest.py", "_instance.py", "_rows.py", "_sandbox.py",
+    "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
+);
+
+/// What a Python project begins with.
+pub(super) const PYTHON_TEMPLATE: &[File] =
+    files!("plugins/templates/python": "README.md", "gitignore", "plugin.py", "rows.json", "test_plugin.py");
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, path::Path};
@@ -47,7 +57,13 @@ mod tests {
     #[test]
     fn no_file_of_a_kit_or_a_template_is_forgotten() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let lists = [("wit/0.1.0", WIT), ("plugins/sdk/rust", RUST_SDK), ("plugins/templates/rust", RUST_TEMPLATE)];
+        let lists = [
+            ("wit/0.1.0", WIT),
+            ("plugins/sdk/rust", RUST_SDK),
+            ("plugins/templates/rust", RUST_TEMPLATE),
+            ("plugins/sdk/python/larder_plugin", PYTHON_SDK),
+            ("plugins/templates/python", PYTHON_TEMPLATE),
+        ];
         for (dir, files) in lists {
             let mut found = BTreeSet::new();
             walk(&tree.join(dir), &tree.join(dir), &mut found);

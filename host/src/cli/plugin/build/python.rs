@@ -1,0 +1,182 @@
+//! Python to a component: componentize-py, in a virtual environment of ours.
+//!
+//! componentize-py runs the project's imports in an interpreter for WebAssembly, and keeps a picture of its memory. So
+//! the component starts where the imports ended. Its hash seed and addresses are in that picture: two builds of the
+//! same sources behave alike, and are not the same bytes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{traceback, write_files};
+use crate::cli::{
+    CliError, output,
+    plugin::{
+        cache,
+        embedded::{PYTHON_SDK, WIT},
+    },
+};
+
+const TOOL: &str = "componentize-py";
+/// Another version is another interpreter.
+const TOOL_VERSION: &str = "0.25.1";
+/// The oldest Python that reads the SDK. The one inside of a component is componentize-py's own.
+const PYTHON_MIN: (u32, u32) = (3, 11);
+/// The names that a new enough Python may go by, tried in this order.
+const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
+
+/// The project's copy of the SDK, by whose name the plugin imports it.
+const SDK_DIR: &str = "larder_plugin";
+/// What componentize-py wants to import; the author never sees it.
+const GLUE_MODULE: &str = "larder_component";
+const GLUE: &str = "from larder_plugin._guest import world\n\nWitWorld = world(\"plugin\")\n";
+
+/// Written last into the virtual environment: one without it was not finished.
+const READY: &str = "ready";
+
+/// A directory of ours that goes with the value.
+#[derive(Debug)]
+struct Staging(PathBuf);
+
+/// Makes a component of a project, whose files are given.
+pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let cache = cache::dir()?;
+    let tool = environment(&cache)?;
+    let staging = Staging::new(&cache)?;
+    // A copy, because the interpreter leaves byte code beside what it imports.
+    let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));
+    write_files(&app, files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())))?;
+    if !dir.join(SDK_DIR).is_dir() {
+        write_files(&app.join(SDK_DIR), PYTHON_SDK.iter().map(|(path, text)| (*path, text.as_bytes())))?;
+    }
+    write_files(&app, [(format!("{GLUE_MODULE}.py").as_str(), GLUE.as_bytes())])?;
+    write_files(&wit, WIT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
+
+    let component = staging.0.join("component.wasm");
+    let mut command = Command::new(&tool);
+    command.arg("--wit-path").arg(&wit).args(["--world", "derived-features", "componentize", GLUE_MODULE]);
+    command.args(["--stub-wasi", "--python-path", ".", "--output"]).arg(&component).current_dir(&app);
+    // Packages of other environments would be in components that were built here, and in no others.
+    for name in ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"] {
+        command.env_remove(name);
+    }
+    command.env("PATH", tool.parent().unwrap_or(Path::new(""))).env("RUST_BACKTRACE", "0");
+    let ended = run(&mut command)?;
+    if !ended.status.success() {
+        output::remark(&traceback::told(&String::from_utf8_lossy(&ended.stderr)));
+        bail!(CliError::Failed("the plugin does not build".to_owned()));
+    }
+    fs::read(&component).with_context(|| format!("cannot read {}", component.display()))
+}
+
+// === The virtual environment ===
+
+/// componentize-py; installed, where it is not yet.
+fn environment(cache: &Path) -> Result<PathBuf> {
+    let home = cache.join(format!("{TOOL}-{TOOL_VERSION}"));
+    let tool = home.join("bin").join(TOOL);
+    // Two builds at once would install into each other's directory.
+    let lock_path = cache.join("lock");
+    let lock = fs::File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    if home.join(READY).is_file() && works(&tool) {
+        return Ok(tool);
+    }
+    if home.try_exists().with_context(|| format!("cannot look at {}", home.display()))? {
+        // Half of one, or one whose Python is gone.
+        fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
+    }
+    let python = python()?;
+    output::remark(&format!("installing {TOOL} {TOOL_VERSION} into {}, once", home.display()));
+    let made = run(Command::new(python).args(["-m", "venv"]).arg(&home))?;
+    if !made.status.success() {
+        bail!(CliError::Failed(format!(
+            "{} cannot make a virtual environment:\n{}\nIts modules venv and pip are needed; on Debian and Ubuntu:\n  \
+             apt-get install python3-venv",
+            python,
+            last_words(&made)
+        )));
+    }
+    let own = home.join("bin").join("python");
+    let package = format!("{TOOL}=={TOOL_VERSION}");
+    let mut pip = Command::new(&own);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--only-binary=:all:"]);
+    let installed = run(pip.arg(&package))?;
+    if !installed.status.success() || !works(&tool) {
+        bail!(CliError::Failed(format!(
+            "pip cannot install {package}, which is needed once, from the network or from an index that pip is set up \
+             for:\n{}\nTo try by hand:\n  {} -m pip install {package}",
+            last_words(&installed),
+            output::shell_word(&own.to_string_lossy())
+        )));
+    }
+    fs::write(home.join(READY), TOOL_VERSION).with_context(|| format!("cannot write into {}", home.display()))?;
+    Ok(tool)
+}
+
+/// Whether it is there, and runs.
+fn works(tool: &Path) -> bool {
+    let told = run(Command::new(tool).arg("--version"));
+    told.is_ok_and(|told| told.status.success() && String::from_utf8_lossy(&told.stdout).contains(TOOL_VERSION))
+}
+
+/// A Python that is new enough.
+fn python() -> Result<&'static str> {
+    let mut older = None;
+    for name in PYTHONS {
+        let mut command = Command::new(name);
+        command.args(["-c", "import sys; print(sys.version_info[0], sys.version_info[1])"]);
+        let Ok(told) = run(&mut command) else { continue };
+        let version = String::from_utf8_lossy(&told.stdout).into_owned();
+        let mut numbers = version.split_whitespace().filter_map(|number| number.parse().ok());
+        let Some(version) = numbers.next().zip(numbers.next()) else { continue };
+        if version >= PYTHON_MIN {
+            return Ok(name);
+        }
+        older.get_or_insert(format!("{name} is {}.{}", version.0, version.1));
+    }
+    let found = older.unwrap_or_else(|| "there is none in the path".to_owned());
+    bail!(CliError::Failed(format!(
+        "Python {}.{} or later is needed to build a plugin in Python, and {found}. On Debian and Ubuntu:\n  \
+         apt-get install python3 python3-venv",
+        PYTHON_MIN.0, PYTHON_MIN.1
+    )))
+}
+
+/// Runs a command to its end, and keeps what it says.
+fn run(command: &mut Command) -> Result<Output> {
+    let output = command.stdin(Stdio::null()).output();
+    output.with_context(|| format!("cannot run {}", Path::new(command.get_program()).display()))
+}
+
+/// The end of what a failed program said.
+fn last_words(output: &Output) -> String {
+    const LINES_MAX: usize = 6;
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let said = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES_MAX)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+// === impl Staging ===
+
+impl Staging {
+    fn new(cache: &Path) -> Result<Self> {
+        let path = cache.join(format!("build-{}", std::process::id()));
+        // Of a process that had this number before, and was killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the cache, and harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,94 @@
+//! What Python says of a plugin that cannot be built, without the frames of those who asked.
+//!
+//! componentize-py imports the plugin in an interpreter of its own, under `/0/`, and tells what that printed inside of a
+//! traceback of its own, with the last line said again.
+
+/// Where componentize-py mounts the first of its paths, which is the project.
+const PROJECT: &str = "/0/";
+/// Frames of these are the tool's: the glue, and the SDK.
+const OURS: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
+
+/// The plugin's own part of it; all of it where there is none.
+pub(super) fn told(stderr: &str) -> String {
+    let inner = stderr.split_once("AssertionError: ").map_or(stderr, |(_, inner)| inner);
+    let inner = inner.split_once("\n\nCaused by:").map_or(inner, |(inner, _)| inner);
+    let mut lines = Vec::new();
+    let mut shown = true;
+    for line in inner.trim().lines() {
+        if let Some(path) = line.strip_prefix("  File \"") {
+            shown = path.starts_with(PROJECT) && !OURS.iter().any(|ours| path.starts_with(ours));
+        } else if !line.starts_with("    ") {
+            shown = true;
+        }
+        if shown {
+            lines.push(line.replace(&format!("File \"{PROJECT}"), "File \""));
+        }
+    }
+    let has_frames = lines.iter().any(|line| line.starts_with("  File \""));
+    lines.retain(|line| has_frames || line != "Traceback (most recent call last):");
+    lines.join("\n").replace("larder_plugin._declare.DeclarationError: ", "DeclarationError: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::told;
+
+    /// What componentize-py 0.25.1 prints before and after.
+    fn check(inner: &str, expected: Expect) {
+        let stderr = format!(
+            "Traceback (most recent call last):\n  File \"/home/u/.cache/bin/componentize-py\", line 8, in <module>\n    \
+             sys.exit(script())\n             ^^^^^^^^\nAssertionError: Traceback (most recent call last):\n  File \
+             \"/0/larder_component.py\", line 2, in <module>\n    WitWorld = world(\"plugin\")\n  File \
+             \"/0/larder_plugin/_guest.py\", line 37, in world\n    module = import_module(name)\n  File \
+             \"/python/importlib/__init__.py\", line 88, in import_module\n    return _bootstrap._gcd_import()\n           \
+             ~~~~~~~~~~~~~~~~~~~~~~^^\n{inner}\n\n\nCaused by:\n    Error: again\n"
+        );
+        expected.assert_eq(&told(&stderr));
+    }
+
+    #[test]
+    fn a_syntax_error_is_that_of_the_plugin() {
+        check(
+            "  File \"/0/plugin.py\", line 5\n    def f(:\n          ^\nSyntaxError: invalid syntax",
+            expect![[r#"
+                Traceback (most recent call last):
+                  File "plugin.py", line 5
+                    def f(:
+                          ^
+                SyntaxError: invalid syntax"#]],
+        );
+    }
+
+    #[test]
+    fn a_declaration_shows_its_decorator_and_all_mistakes() {
+        check(
+            "  File \"/0/plugin.py\", line 2, in <module>\n    @plugin(name=\"eight\")\n     ~~~~~~^^^\n  File \
+             \"/0/larder_plugin/_declare.py\", line 107, in declare\n    raise DeclarationError(told)\n\
+             larder_plugin._declare.DeclarationError: plugin 'eight' cannot work as it is declared:\n  there are no \
+             outputs",
+            expect![[r#"
+                Traceback (most recent call last):
+                  File "plugin.py", line 2, in <module>
+                    @plugin(name="eight")
+                     ~~~~~~^^^
+                DeclarationError: plugin 'eight' cannot work as it is declared:
+                  there are no outputs"#]],
+        );
+    }
+
+    #[test]
+    fn without_a_frame_of_the_plugin_there_is_no_traceback() {
+        check(
+            "  File \"/0/larder_plugin/_guest.py\", line 78, in _only_plugin\n    raise DeclarationError(told)\n\
+             larder_plugin._declare.DeclarationError: plugin.py declares no plugin",
+            expect!["DeclarationError: plugin.py declares no plugin"],
+        );
+    }
+
+    #[test]
+    fn what_is_no_traceback_is_told_as_it_is() {
+        assert_eq!(told("error: unexpected argument '--x'\n"), "error: unexpected argument '--x'");
+    }
+}

@@ -1,0 +1,129 @@
+//! Names of plugins, as `larder plugin new` takes them.
+
+/// Longer ones are no names.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a Rust package cannot be named: its words, and the libraries that every one has.
+const RESERVED: [&str; 57] = [
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "larder_plugin",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "proc_macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "unsafe",
+    "unsized",
+    "use",
+    "virtual",
+    "where",
+    "while",
+    "yield",
+];
+
+/// What is wrong with a name, if anything is.
+pub(super) fn mistake(name: &str) -> Option<String> {
+    let snake = !name.is_empty()
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !snake {
+        let meant = to_snake(name);
+        let hint = if meant.is_empty() { String::new() } else { format!("; perhaps {meant}") };
+        return Some(format!("'{name}' is no name: a small letter, then small letters, digits and _{hint}"));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Some(format!("the name has {} letters, more than {NAME_BYTES_MAX}", name.len()));
+    }
+    RESERVED
+        .contains(&name)
+        .then(|| format!("'{name}' is a word of the language that plugins are written in; perhaps {name}_feature"))
+}
+
+/// The name that was probably meant; empty where there is none.
+fn to_snake(name: &str) -> String {
+    let mut snake = String::new();
+    let mut after_small = false;
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() {
+            if c.is_ascii_uppercase() && after_small {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+        } else if !snake.is_empty() && !snake.ends_with('_') {
+            snake.push('_');
+        }
+        after_small = c.is_ascii_lowercase() || c.is_ascii_digit();
+    }
+    snake.trim_end_matches('_').trim_start_matches(|c: char| c.is_ascii_digit() || c == '_').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_snake_case() {
+        for good in ["ratio", "r", "customer_derived_features", "v2_ratio"] {
+            assert_eq!(mistake(good), None);
+        }
+        for (bad, words) in [
+            ("", "'' is no name"),
+            ("Ratio", "perhaps ratio"),
+            ("myRatio", "perhaps my_ratio"),
+            ("my-ratio", "perhaps my_ratio"),
+            ("2ratio", "perhaps ratio"),
+            ("../ratio", "perhaps ratio"),
+            ("größe", "perhaps gr_e"),
+            ("fn", "perhaps fn_feature"),
+            ("yield", "perhaps yield_feature"),
+        ] {
+            let told = mistake(bad).unwrap();
+            assert!(told.contains(words), "{told}");
+        }
+        assert_eq!(mistake(&"a".repeat(64)), None);
+        assert!(mistake(&"a".repeat(65)).unwrap().contains("65 letters"));
+    }
+}

@@ -1,0 +1,21 @@
+"""The ratio of two numbers."""
+
+from larder_plugin import Float64, plugin
+
+
+@plugin(
+    name="{{name}}",
+    version="0.1.0",
+    inputs={
+        "numerator": Float64("What is divided."),
+        "denominator": Float64("What it is divided by."),
+    },
+    outputs={
+        "ratio": Float64("Numerator by denominator; null where either is null, or the denominator is 0."),
+    },
+)
+def derive(numerator, denominator):
+    # An input that is not there is None, and so is an output that there is no value for.
+    if numerator is None or denominator is None or denominator == 0.0:
+        return None
+    return numerator / denominator
