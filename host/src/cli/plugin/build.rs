@@ -67,10 +67,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     }
     let mut component = match language {
         Language::Rust => rust::build(&args.dir)?,
-        Language::Python => {
-            output::remark("a component from Python takes some twenty seconds");
-            python::build(&args.dir, &files)?
-        }
+        Language::Python => python::build(&args.dir, &files)?,
     };
     info.append(&mut component);
     // What no host would take is no success.

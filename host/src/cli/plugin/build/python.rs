@@ -46,6 +46,7 @@ struct Staging(PathBuf);
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
     let tool = environment(&cache)?;
+    output::remark("a component from Python takes some twenty seconds");
     let staging = Staging::new(&cache)?;
     // A copy, because the interpreter leaves byte code beside what it imports.
     let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));

@@ -1,0 +1,50 @@
+"""What the plugin promises, as the tests of its twin in Rust do."""
+
+import unittest
+
+from larder_plugin import BadConfig
+from larder_plugin.testing import run
+from plugin import Thresholds, derive, risk
+
+CUSTOMER = {
+    "tenure_months": 12,
+    "monthly_charges": 80.0,
+    "total_charges": 600.0,
+    "support_tickets_30d": 3,
+    "contract_type": "One year",
+    "discount_percent": 10.0,
+}
+NOTHING = dict.fromkeys(derive.outputs)
+
+
+class Derive(unittest.TestCase):
+    def test_a_customer_is_computed(self):
+        expected = {
+            "charges_per_tenure_month": 50.0,
+            "tickets_per_month": 0.25,
+            "is_high_value": True,
+            "contract_risk": 0.2 + 0.8 * 0.5 * 0.5 + 3.0 * 0.05 - 10.0 * 0.01,
+        }
+        self.assertEqual(derive(Thresholds(), **CUSTOMER), expected)
+
+    def test_what_is_not_known_is_null_and_nothing_more(self):
+        [derived] = run(derive, [{**CUSTOMER, "tenure_months": None}])
+        self.assertEqual(derived, {**NOTHING, "is_high_value": True})
+        self.assertEqual(run(derive, [{}]), [NOTHING])
+
+    def test_the_risk_stays_within_0_and_1(self):
+        self.assertEqual(risk("Month-to-month", 1.0, 99.0, 0.0), 1.0)
+        self.assertEqual(risk("Two year", 99.0, 0.0, 99.0), 0.0)
+
+    def test_the_threshold_is_configured(self):
+        rows = [CUSTOMER, {"monthly_charges": 90.0}]
+        derived = run(derive, rows, config={"high_value_monthly": 85})
+        self.assertEqual([row["is_high_value"] for row in derived], [False, True])
+
+    def test_a_mistyped_configuration_is_a_fault_that_names_it(self):
+        with self.assertRaisesRegex(BadConfig, "no 'high_value'.*did you mean 'high_value_monthly'"):
+            run(derive, [], config={"high_value": 85})
+
+
+if __name__ == "__main__":
+    unittest.main()

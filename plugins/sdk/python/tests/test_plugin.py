@@ -1,0 +1,311 @@
+"""Declaring plugins, and calling them as the host would."""
+
+import unittest
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from larder_plugin import (
+    Array,
+    BadConfig,
+    BadInput,
+    DeclarationError,
+    Float32,
+    Float64,
+    Int64,
+    Internal,
+    String,
+    log,
+    plugin,
+)
+from larder_plugin.testing import logged, run
+
+X = {"x": Float64("x")}
+XY = {"x": Float64("x"), "y": Float64("y")}
+
+
+def declared(function, *, inputs=None, outputs=None, **more):
+    return plugin(name="p", version="1.0.0", inputs=X if inputs is None else inputs, outputs=outputs or X, **more)(function)
+
+
+class Rows(unittest.TestCase):
+    def test_a_row_returns_a_value_a_tuple_or_a_dict(self):
+        rows = [{"x": 1.0}, {}]
+        one = [{"x": 1.0}, {"x": None}]
+        self.assertEqual(run(declared(lambda x: x), rows), one)
+        self.assertEqual(run(declared(lambda x: {"x": x}), rows), one)
+        two = [{"x": 1.0, "y": 2.0}, {"x": None, "y": 2.0}]
+        for function in (
+            lambda x: (x, 2.0),
+            lambda x: [x, 2.0],
+            lambda x: {"y": 2.0, "x": x},
+            lambda x: (x, 2.0) if x else {"x": x, "y": 2.0},
+        ):
+            self.assertEqual(run(declared(function, outputs=XY), rows), two)
+
+    def test_a_list_is_the_value_of_a_single_output(self):
+        double = declared(lambda x: [x, x], outputs={"y": Array(Float32)("y")})
+        self.assertEqual(run(double, [{"x": 0.5}]), [{"y": [0.5, 0.5]}])
+
+    def test_parameters_may_be_in_any_order(self):
+        swapped = declared(lambda y, x: x - y, inputs=XY)
+        self.assertEqual(run(swapped, [{"x": 3.0, "y": 1.0}]), [{"x": 2.0}])
+
+    def test_without_inputs_and_without_rows(self):
+        self.assertEqual(run(declared(lambda: 1.0, inputs={}), []), [])
+        self.assertEqual(run(declared(lambda x: (x, x), outputs=XY), []), [])
+
+    def test_a_result_of_another_shape_is_told(self):
+        for function, words in (
+            (lambda x: None, "row 0: the function returned None (is a return missing?); a dict or tuple of x, y is wanted"),
+            (lambda x: (x,), "row 0: the function returned a tuple of 1; a dict or tuple of x, y is wanted"),
+            (lambda x: {"x": x}, "row 0: the function returned no 'y', which is an output"),
+            (lambda x: {"x": x, "y": x, "z": x}, "row 0: the function returned 'z', which is no output"),
+            (lambda x: 1.0, "row 0: the function returned float 1.0; a dict or tuple of x, y is wanted"),
+        ):
+            with self.assertRaises(Internal) as raised:
+                run(declared(function, outputs=XY), [{"x": 1.0}])
+            self.assertEqual(str(raised.exception), words)
+        with self.assertRaisesRegex(Internal, r"'ratio_', which is no output \(did you mean 'ratio'\?\)"):
+            run(declared(lambda x: {"ratio_": x}, outputs={"ratio": Float64("r")}), [{}])
+
+
+class Columns(unittest.TestCase):
+    def test_all_rows_at_once(self):
+        rows = [{"x": 1.0}, {}, {"x": 3.0}]
+        seen = []
+
+        def doubled(x):
+            seen.append(x)
+            return [None if value is None else value * 2 for value in x]
+
+        self.assertEqual(run(declared(doubled, by="columns"), rows), [{"x": 2.0}, {"x": None}, {"x": 6.0}])
+        self.assertEqual(seen, [[1.0, None, 3.0]])
+        both = declared(lambda x: {"y": x, "x": [1.0] * len(x)}, outputs=XY, by="columns")
+        self.assertEqual(run(both, rows[:1]), [{"x": 1.0, "y": 1.0}])
+
+    def test_lists_of_another_length_are_told(self):
+        with self.assertRaisesRegex(Internal, "output 'x': 1 values for 2 rows"):
+            run(declared(lambda x: x[:1], by="columns"), [{}, {}])
+        with self.assertRaisesRegex(Internal, "output 'x': a list with a value per row is wanted, got float 1.0"):
+            run(declared(lambda x: 1.0, by="columns"), [{}])
+
+
+class Required(unittest.TestCase):
+    def test_rows_without_it_are_not_computed(self):
+        inputs = {"x": Float64("x", required=True), "y": Float64("y")}
+        rows = [{"x": 1.0}, {"y": 2.0}, {"x": 3.0, "y": 4.0}]
+        expected = [{"x": 1.0}, {"x": None}, {"x": 7.0}]
+        by_row = declared(lambda x, y: x + (y or 0.0), inputs=inputs)
+        self.assertEqual(run(by_row, rows), expected)
+        self.assertEqual(run(by_row, rows[1:2]), [{"x": None}])
+        self.assertEqual(run(by_row, rows[:1]), [{"x": 1.0}])
+        by_columns = declared(lambda x, y: [a + (b or 0.0) for a, b in zip(x, y)], inputs=inputs, by="columns")
+        self.assertEqual(run(by_columns, rows), expected)
+        with self.assertRaisesRegex(Internal, "output 'x': 1 values for 3 rows"):
+            run(declared(lambda x, y: [1.0], inputs=inputs, by="columns"), rows)
+
+    def test_a_computed_row_has_the_outputs_that_are_never_null(self):
+        inputs = {"x": Float64("x", required=True)}
+        never = declared(lambda x: x if x > 0 else None, inputs=inputs, outputs={"x": Float64("x", nullable=False)})
+        self.assertEqual(run(never, [{}, {"x": 1.0}]), [{"x": None}, {"x": 1.0}])
+        with self.assertRaisesRegex(Internal, "output 'x', row 1: None, in an output with nullable=False"):
+            run(never, [{}, {"x": -1.0}])
+
+    def test_a_failure_names_the_row_of_the_request(self):
+        failing = declared(lambda x: 1 / x, inputs={"x": Float64("x", required=True)})
+        with logged(), self.assertRaisesRegex(Internal, r"^ZeroDivisionError: .* \(.*test_plugin.py, line \d+, row 2\)$"):
+            run(failing, [{}, {"x": 1.0}, {"x": 0.0}])
+
+
+class Failures(unittest.TestCase):
+    def test_an_exception_is_a_fault_and_its_traceback_a_line_in_the_log(self):
+        def inner(x):
+            raise ValueError(f"no {x}")
+
+        with logged() as lines, self.assertRaisesRegex(Internal, r"^ValueError: no 1.0 \(") as raised:
+            run(declared(lambda x: inner(x)), [{"x": 1.0}])
+        self.assertIsInstance(raised.exception.__cause__, ValueError)
+        [(level, text)] = lines
+        self.assertEqual(level, "error")
+        self.assertRegex(text, r"^Traceback \(most recent call last\):\n  File ")
+        self.assertRegex(text, r", in inner\n(    .*\n)?ValueError: no 1.0$")
+        self.assertNotIn("_rows.py", text)
+
+    def test_causes_are_told_and_recursions_are_short(self):
+        def caused(x):
+            try:
+                {}["key"]
+            except KeyError as error:
+                raise ValueError("outer") from error
+
+        with logged() as lines, self.assertRaises(Internal):
+            run(declared(caused), [{}])
+        self.assertRegex(lines[0][1], r"(?s)KeyError: 'key'.*direct cause.*ValueError: outer$")
+
+        def endless(x):
+            return endless(x)
+
+        with logged() as lines, self.assertRaisesRegex(Internal, "^RecursionError"):
+            run(declared(endless), [{}])
+        self.assertLess(len(lines[0][1]), 4096)
+        self.assertIn("more frames", lines[0][1])
+
+    def test_leaving_the_program_is_a_failure_too(self):
+        with logged(), self.assertRaisesRegex(Internal, "SystemExit: 3"):
+            run(declared(lambda x: exit_with(3)), [{}])
+
+    def test_a_fault_of_the_plugin_passes_as_it_is(self):
+        def refuse(x):
+            raise BadInput("x is no use")
+
+        with logged() as lines, self.assertRaisesRegex(BadInput, "^x is no use$"):
+            run(declared(refuse), [{}])
+        self.assertEqual(lines, [])
+
+    def test_what_a_test_gives_is_checked_as_well(self):
+        with self.assertRaisesRegex(BadInput, r"row 1: 'amonut' is no input \(did you mean 'amount'\?\)"):
+            run(declared(lambda amount: amount, inputs={"amount": Float64("a")}), [{}, {"amonut": 1.0}])
+        with self.assertRaisesRegex(BadInput, r"input 'x' \(Float64\), row 0: a float is wanted, got str 'a'"):
+            run(declared(lambda x: x), [{"x": "a"}])
+
+
+def exit_with(code):
+    raise SystemExit(code)
+
+
+class Constants(unittest.TestCase):
+    def test_the_context_has_the_time_of_the_request(self):
+        told = declared(lambda context, x: context.as_of, outputs={"x": Int64("x")})
+        self.assertEqual(run(told, [{}, {}], as_of=7), [{"x": 7}, {"x": 7}])
+        noon = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+        year = declared(lambda x, context: context.time.isoformat(), outputs={"x": String("x")})
+        self.assertEqual(run(year, [{}], as_of=noon), [{"x": "2026-11-23T12:00:00+00:00"}])
+
+    def test_the_config_is_the_parsed_json(self):
+        scaled = declared(lambda x, config: x * config["scale"])
+        self.assertEqual(run(scaled, [{"x": 2.0}], config={"scale": 3}), [{"x": 6.0}])
+
+    def test_a_dataclass_checks_it(self):
+        @dataclass
+        class Limits:
+            high: float
+            name: str = "n"
+            count: int = 1
+
+            def __post_init__(self):
+                if self.high < 0:
+                    raise ValueError("high is below 0")
+
+        limited = declared(lambda x, config: config.high, config=Limits)
+        self.assertEqual(run(limited, [{}], config={"high": 3}), [{"x": 3.0}])
+        for config, words in (
+            (None, "the config wants 'high'"),
+            ([], r"the config is list \[\]; an object is wanted"),
+            ({"hihg": 1}, r"the config has no 'hihg' \(did you mean 'high'\?\)"),
+            ({"high": "1"}, "config 'high' is str '1'; a number is wanted"),
+            ({"high": True}, "config 'high' is bool True; a number is wanted"),
+            ({"high": 1, "count": 1.5}, "config 'count' is float 1.5; a whole number is wanted"),
+            ({"high": -1}, "config: high is below 0"),
+        ):
+            with self.assertRaisesRegex(BadConfig, f"^{words}$"):
+                run(limited, [{}], config=config)
+
+    def test_a_config_that_nobody_reads_is_refused(self):
+        run(declared(lambda x: x), [], config={})
+        with self.assertRaisesRegex(BadConfig, "plugin 'p' takes no config, got dict {'a': 1}"):
+            run(declared(lambda x: x), [], config={"a": 1})
+
+    def test_lines_of_the_log(self):
+        def talk(x):
+            log.debug("a")
+            log.info("b")
+            log.warn(1)
+            log.error("d")
+
+        with logged() as lines:
+            run(declared(talk), [{}])
+        self.assertEqual(lines, [("debug", "a"), ("info", "b"), ("warn", "1"), ("error", "d")])
+
+
+class Declarations(unittest.TestCase):
+    def check(self, function, mistakes, **how):
+        with self.assertRaises(DeclarationError) as raised:
+            declared(function, **how)
+        head, *told = str(raised.exception).split("\n  ")
+        self.assertEqual(head, "plugin 'p' cannot work as it is declared:")
+        self.assertEqual(told, mistakes)
+
+    def test_parameters_are_the_inputs(self):
+        def derive(monthly_charge, contxt, *rest, flag):
+            pass
+
+        self.check(
+            derive,
+            [
+                "parameter 'monthly_charge' of derive() is no input (did you mean 'monthly_charges'?)",
+                "parameter 'contxt' of derive() is no input (did you mean 'context'?)",
+                "derive() takes *rest; name each input as a parameter instead",
+                "parameter 'flag' of derive() is keyword-only; it is passed by position",
+                "input 'monthly_charges' is no parameter of derive()",
+            ],
+            inputs={"monthly_charges": Float64("m")},
+        )
+
+    def test_fields_have_types_and_docs(self):
+        self.check(
+            lambda x: x,
+            [
+                "input 'x': say what it is, as in Float64(\"...\")",
+                "output 'y': a type with a doc is wanted, as in Float64(\"...\"); got 'Float64'",
+                "output '2nd': a name is a letter or _, then letters, digits and _",
+            ],
+            inputs={"x": Float64},
+            outputs={"y": "Float64", "2nd": Float64("z")},
+        )
+        self.check(
+            lambda x: x,
+            [
+                "input 'x': nullable is said of outputs; of an input, required=True",
+                "output 'x': required is said of inputs; of an output, nullable=False",
+            ],
+            inputs={"x": Float64("x", nullable=False)},
+            outputs={"x": Float64("x", required=True)},
+        )
+
+    def test_the_rest(self):
+        self.check(lambda x: x, ["by='rows': 'row' or 'columns'"], by="rows")
+        self.check(
+            lambda: [], ["by='columns' wants an input: without one the function cannot know the number of rows"],
+            inputs={}, by="columns",
+        )
+        self.check(lambda x: x, ["config=<class 'dict'>: a dataclass is wanted",
+                                 "a config is declared, and <lambda>() has no parameter 'config'"], config=dict)
+        for name, version, words in (("a-b", "1.0.0", "name 'a-b'"), ("p", "1.0", "version '1.0': three numbers")):
+            with self.assertRaisesRegex(DeclarationError, words):
+                plugin(name=name, version=version, inputs={}, outputs=X)(lambda: 1.0)
+        with self.assertRaisesRegex(DeclarationError, "there are no outputs"):
+            plugin(name="p", version="1.0.0", inputs={}, outputs={})(lambda: 1.0)
+        with self.assertRaisesRegex(TypeError, "Array takes the type of its items"):
+            Array(Array(Float64))
+        with self.assertRaisesRegex(TypeError, "Float64 takes a line that says what it is"):
+            Float64(1.0)
+
+    def test_a_plugin_is_still_its_function_and_has_its_doc(self):
+        @plugin(name="p", version="1.0.0", inputs=X, outputs=X)
+        def derive(x):
+            """Says
+            what it does."""
+            return x * 2
+
+        self.assertEqual(derive(2.0), 4.0)
+        self.assertEqual((derive.doc, derive.__name__), ("Says\nwhat it does.", "derive"))
+        self.assertEqual(declared(exit_with_module_doc).doc, __doc__)
+        self.assertEqual(Float64("two\n  lines").doc, "two lines")
+
+
+def exit_with_module_doc(x):
+    return x
+
+
+if __name__ == "__main__":
+    unittest.main()
