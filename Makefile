@@ -20,10 +20,13 @@ export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make demo         build, make up CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566)
-demo: check-tools
+## make demo         build, make up CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566), with the
+##                   churn plugin
+demo: check-tools check-guest-tools
 	cargo build --release --locked -p larder
-	target/release/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS)
+	target/release/larder plugin build plugins/examples/churn --out target/guests/churn.wasm
+	target/release/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS) \
+		--plugin target/guests/churn.wasm
 
 ## make test         the whole check: format, lints, tests; what CI runs
 test: check-tools check-guest-tools

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     dataset::{DatasetSpec, generate},
-    init::{CHURN_YAML, LARDER_YAML},
+    init::{CHURN_DERIVED_YAML, CHURN_YAML, LARDER_YAML},
     output,
     serve::{install_telemetry, load, run_to_the_end, runtime},
     sync::run_on,
@@ -40,9 +40,15 @@ pub(super) struct DemoArgs {
     /// How many customers to make up
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     customers: u64,
+    /// The plugin of plugins/examples/churn: its derived features are served, too
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
 }
 
 const SERVICE: &str = "churn_prediction_online";
+/// The same with what the plugin computes, and what it wants of the caller.
+const DERIVED_SERVICE: &str = "churn_prediction_derived";
+const DISCOUNT: &str = "discount_percent";
 /// Always the same customers, so that the numbers of one run can be found again in the next.
 const SEED: u64 = 20_260_101;
 /// The customer of the printed examples, if there are that many.
@@ -102,6 +108,12 @@ fn prepare(args: &DemoArgs) -> Result<()> {
     let (dir, data) = (&args.dir, args.dir.join("data"));
     write_new(&dir.join("larder.yaml"), LARDER_YAML)?;
     write_new(&dir.join("features/churn.yaml"), CHURN_YAML)?;
+    if let Some(file) = &args.plugin {
+        write_new(&dir.join("features/churn_derived.yaml"), CHURN_DERIVED_YAML)?;
+        let place = dir.join("plugins/customer_derived_features.wasm");
+        let failed = || format!("cannot copy {} to {}", file.display(), place.display());
+        fs::create_dir_all(dir.join("plugins")).and_then(|()| fs::copy(file, &place)).with_context(failed)?;
+    }
     let marker = data.join(".customers");
     let customers = args.customers.to_string();
     if fs::read_to_string(&marker).is_ok_and(|made| made == customers) {
@@ -136,12 +148,24 @@ fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> 
         let rows = output::thousands(view["rows"].as_u64().unwrap_or(0));
         output::say(&format!("  view     {:<34} {features} features, {rows} rows", text(&view["name"])));
     }
+    for view in list("derived_views") {
+        let features = view["features"].as_array().map_or(0, Vec::len);
+        let plugin =
+            view["plugin_version"].as_str().map_or("no plugin".to_owned(), |version| format!("plugin {version}"));
+        output::say(&format!("  derived  {:<34} {features} features, {plugin}", text(&view["name"])));
+    }
     for service in list("feature_services") {
         let features = service["features"].as_array().map_or(0, Vec::len);
         output::say(&format!("  service  {:<34} {features} features", text(&service["name"])));
     }
     output::say(&format!("\nServing on {url}. Ask for a customer:\n"));
     output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
+    if args.plugin.is_some() {
+        let mut entities = request["entities"].clone();
+        entities[DISCOUNT] = json!([10.0]);
+        let request = json!({ "feature_service": DERIVED_SERVICE, "entities": entities });
+        output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
+    }
     let (program, config) = (output::program(), args.dir.join("larder.yaml"));
     let (config, customer) = (output::shell_word(&config.to_string_lossy()), &request["entities"]["customer_id"][0]);
     output::say(&format!("  {program} get --config {config} --service {SERVICE} customer_id={}", text(customer)));

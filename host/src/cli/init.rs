@@ -17,6 +17,7 @@ pub(super) struct InitArgs {
 /// The files, as they stand under `configs/` in the source tree.
 pub(super) const LARDER_YAML: &str = include_str!("../../../configs/larder.yaml");
 pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/churn.yaml");
+pub(super) const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 
 pub(super) fn run(args: &InitArgs) -> Result<()> {
     let files = [(args.dir.join("larder.yaml"), LARDER_YAML), (args.dir.join("features/churn.yaml"), CHURN_YAML)];

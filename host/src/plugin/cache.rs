@@ -125,20 +125,122 @@ fn name(engine: &Engine, digest: &Digest) -> String {
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// The host's key, made the first time.
+/// The host's key, made the first time. Two processes that begin at once end with the same one.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    match File::open(path) {
-        Ok(mut file) => {
-            file.read_exact(&mut key)?;
-            return Ok(key);
-        }
+    let read = || -> io::Result<[u8; KEY_BYTES]> {
+        let mut key = [0; KEY_BYTES];
+        File::open(path)?.read_exact(&mut key)?;
+        Ok(key)
+    };
+    match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        other => return other,
     }
+    let mut key = [0; KEY_BYTES];
     rand::fill(&mut key).map_err(|_| io::Error::other("no randomness to be had"))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let beside = path.with_extension(std::process::id().to_string());
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&key)?;
     file.sync_all()?;
-    Ok(key)
+    // A link is made whole, and by one of them only.
+    let linked = fs::hard_link(&beside, path);
+    fs::remove_file(&beside)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use wasmtime::Config;
+
+    use super::*;
+
+    /// The smallest component there is.
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn engine(nan: bool) -> Engine {
+        Engine::new(Config::new().wasm_component_model(true).cranelift_nan_canonicalization(nan)).unwrap()
+    }
+
+    /// A cache with the component's code in it, and the path of that.
+    fn filled(dir: &Path) -> (Cache, Engine, Digest, PathBuf) {
+        let (cache, engine, digest) = (Cache::open(dir).unwrap(), engine(true), Digest::of(COMPONENT));
+        cache.put(&engine, &digest, &Component::from_binary(&engine, COMPONENT).unwrap());
+        let path = cache.path(&name(&engine, &digest));
+        (cache, engine, digest, path)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, digest, _) = filled(dir.path());
+        assert!(cache.get(&engine, &digest).is_some());
+        assert!(Cache::open(dir.path()).unwrap().get(&engine, &digest).is_some());
+        assert!(cache.get(&engine, &Digest::of(b"other")).is_none());
+    }
+
+    #[test]
+    fn code_that_was_changed_torn_or_renamed_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, digest, path) = filled(dir.path());
+        let good = fs::read(&path).unwrap();
+        for change in [TAG_BYTES - 1, TAG_BYTES, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[change] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert!(cache.get(&engine, &digest).is_none(), "byte {change}");
+        }
+        fs::write(&path, &good[..good.len() / 2]).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        fs::write(&path, b"").unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        let other = Digest::of(b"other");
+        fs::write(cache.path(&name(&engine, &other)), &good).unwrap();
+        assert!(cache.get(&engine, &other).is_none(), "code of another component");
+    }
+
+    #[test]
+    fn code_of_another_host_is_none() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (cache, engine, digest, path) = filled(ours.path());
+        let (_, _, _, foreign) = filled(theirs.path());
+        fs::copy(foreign, path).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+    }
+
+    #[test]
+    fn code_of_other_settings_has_another_name() {
+        let digest = Digest::of(COMPONENT);
+        assert_ne!(name(&engine(true), &digest), name(&engine(false), &digest));
+    }
+
+    #[test]
+    fn directory_and_key_are_the_hosts_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("compiled");
+        Cache::open(&own).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&own), mode(&own.join("key"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "nothing is left beside the key");
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, ..) = filled(dir.path());
+        let old = dir.path().join("old.cwasm");
+        File::create(&old).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        for i in 0..FILES_MAX - 2 {
+            File::create(dir.path().join(format!("{i}.cwasm"))).unwrap();
+        }
+        cache.tidy();
+        assert!(old.exists(), "as many as there may be");
+        File::create(dir.path().join("one-more.cwasm")).unwrap();
+        cache.tidy();
+        assert!(!old.exists());
+    }
 }

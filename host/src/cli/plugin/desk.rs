@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::CliError,
     plugin::{
-        Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, PluginSettings,
-        Signature, Transform,
+        Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
     },
 };
 
@@ -30,7 +29,7 @@ pub(super) struct Dice(u64);
 impl Desk {
     pub(super) fn open(file: &Path) -> Result<Self> {
         let bytes = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-        let runtime = PluginRuntime::new(PluginSettings::default())?;
+        let runtime = super::local_runtime()?;
         let component = runtime
             .load(&bytes)
             .map_err(|error| CliError::Failed(format!("{} is no plugin: {error}", file.display())))?;

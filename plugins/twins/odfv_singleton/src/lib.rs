@@ -1,5 +1,6 @@
 //! The twin of `odfv_singleton`, an on-demand view of the Feast repository whose answers are recorded. Where that one
-//! raises an exception, this one is a fault.
+//! raises an exception, this one is a fault. With the feature `second` it is a version that counts two trips more, for
+//! tests of what happens when one version takes the place of another.
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
 
@@ -17,8 +18,9 @@ pub struct Derived {
 }
 
 /// One trip more.
-#[plugin(name = "odfv_singleton", version = "1.0.0")]
+#[cfg_attr(not(feature = "second"), plugin(name = "odfv_singleton", version = "1.0.0"))]
+#[cfg_attr(feature = "second", plugin(name = "odfv_singleton", version = "2.0.0"))]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
     let trips = row.avg_daily_trips.ok_or_else(|| Fault::bad_input("a row without trips"))?;
-    Ok(Derived { trips_plus_one: trips + 1 })
+    Ok(Derived { trips_plus_one: trips + if cfg!(feature = "second") { 2 } else { 1 } })
 }

@@ -28,9 +28,9 @@ enum Toolchain {
 }
 
 /// Compiles the project and makes a component of it.
-pub(super) fn build(dir: &Path) -> Result<Vec<u8>> {
+pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
     let toolchain = find()?;
-    let module = std::fs::read(compile(dir, &toolchain)?).context("the compiled module cannot be read")?;
+    let module = std::fs::read(compile(dir, features, &toolchain)?).context("the compiled module cannot be read")?;
     let mut encoder = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
@@ -90,11 +90,11 @@ fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
 }
 
 /// Runs cargo, whose words go to the terminal. Returns the module that it wrote.
-fn compile(dir: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--lib", "--target", TARGET, "--message-format=json-render-diagnostics"]);
-    cargo.arg("--manifest-path").arg(&manifest);
+    cargo.arg("--manifest-path").arg(&manifest).args(["--features", features]);
     if let Some(target_dir) = env::var_os("LARDER_PLUGIN_TARGET") {
         cargo.arg("--target-dir").arg(target_dir);
     }
