@@ -1,0 +1,37 @@
+//! What `wit-bindgen` makes of the contract, or of the world that is built in its place.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unused_imports,
+    reason = "generated; the exports are in `raw.rs`"
+)]
+
+#[cfg(not(any(feature = "foreign-import", feature = "wrong-world")))]
+wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "derived-features" });
+
+#[cfg(feature = "foreign-import")]
+wit_bindgen::generate!({
+    path: ["../../wit/0.1.0", "wit/foreign"],
+    world: "larder-hostile:foreign/foreign-import",
+    generate_all,
+});
+
+#[cfg(feature = "wrong-world")]
+mod wrong {
+    wit_bindgen::generate!({ path: "wit/wrong", world: "wrong-world" });
+
+    struct Wrong;
+
+    impl Guest for Wrong {
+        fn describe() -> String {
+            "a plugin, believe me".to_owned()
+        }
+
+        fn transform(x: f64) -> f64 {
+            2.0 * x
+        }
+    }
+
+    export!(Wrong);
+}

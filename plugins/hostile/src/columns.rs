@@ -1,0 +1,82 @@
+//! The answer of a well-behaved plugin, for the others to spoil.
+
+use crate::bindings::{
+    Column,
+    larder::transform::types::{DataType, Field, Lists, ScalarType, Scalars, Signature, Values, VarBytes},
+};
+
+/// Where the outputs are among the columns.
+pub(crate) const Y: usize = 0;
+pub(crate) const FLAG: usize = 1;
+pub(crate) const TEXT: usize = 2;
+pub(crate) const ITEMS: usize = 3;
+pub(crate) const WORDS: usize = 4;
+
+/// What `text` is in every row.
+const SAID: &str = "all is well";
+/// What `words` are in every row.
+const WORDS_SAID: [&str; 2] = ["all", "well"];
+
+pub(crate) fn signature() -> Signature {
+    let field = |name: &str, scalar, is_list, nullable, doc: &str| Field {
+        name: name.to_owned(),
+        data_type: DataType { scalar, is_list },
+        nullable,
+        doc: doc.to_owned(),
+    };
+    Signature {
+        name: "hostile".to_owned(),
+        version: "1.0.0".to_owned(),
+        doc: "Tries everything that a host has to survive.".to_owned(),
+        inputs: vec![field("x", ScalarType::Float64, false, true, "Any number.")],
+        outputs: vec![
+            field("y", ScalarType::Float64, false, false, "Twice the number."),
+            field("flag", ScalarType::Bool, false, true, "Whether it is above 0."),
+            field("text", ScalarType::Utf8, false, true, "A text."),
+            field("items", ScalarType::Float64, true, true, "A list with the number."),
+            field("words", ScalarType::Utf8, true, true, "A list of two texts."),
+        ],
+    }
+}
+
+/// The values of `x`; 0 is what stands for a null.
+pub(crate) fn numbers(inputs: &[Column]) -> &[f64] {
+    match inputs.first().map(|column| &column.values) {
+        Some(Values::Scalars(Scalars::Float64s(values))) => values,
+        _ => &[],
+    }
+}
+
+pub(crate) fn good(rows: usize, x: &[f64]) -> Vec<Column> {
+    let x: Vec<f64> = (0..rows).map(|row| x.get(row).copied().unwrap_or(0.0)).collect();
+    let ends = |each: usize| (1..=rows).map(|row| end(row * each)).collect::<Vec<u32>>();
+    let words = texts(rows * WORDS_SAID.len(), |i| WORDS_SAID[i % WORDS_SAID.len()]);
+    vec![
+        scalars(Scalars::Float64s(x.iter().map(|x| 2.0 * x).collect())),
+        scalars(Scalars::Bools(x.iter().map(|x| u8::from(*x > 0.0)).collect())),
+        scalars(Scalars::Strings(texts(rows, |_| SAID))),
+        lists(ends(1), Scalars::Float64s(x)),
+        lists(ends(WORDS_SAID.len()), Scalars::Strings(words)),
+    ]
+}
+
+pub(crate) fn texts<'a>(count: usize, text: impl Fn(usize) -> &'a str) -> VarBytes {
+    let mut var = VarBytes { ends: Vec::with_capacity(count), data: Vec::new() };
+    for i in 0..count {
+        var.data.extend_from_slice(text(i).as_bytes());
+        var.ends.push(end(var.data.len()));
+    }
+    var
+}
+
+pub(crate) fn scalars(values: Scalars) -> Column {
+    Column { values: Values::Scalars(values), validity: None }
+}
+
+pub(crate) fn lists(ends: Vec<u32>, items: Scalars) -> Column {
+    Column { values: Values::Lists(Lists { ends, items }), validity: None }
+}
+
+fn end(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,142 @@
+//! The exports by hand: a result is memory that the host reads, and here is written what no generated code would.
+//!
+//! ```text
+//!  result<list<column>, fault>: 0 tag (0 = ok) | 4 where the columns are | 8 how many
+//!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 where the items are | 12 how many | .. | 32 tag of validity
+//! ```
+
+use std::{alloc::Layout, cell::Cell};
+
+use crate::{
+    bindings,
+    modes::{Hostile, Mode, amount, begin, mode, next_mode, spin},
+};
+
+/// Words of a column, and where they stand in it.
+const COLUMN_WORDS: usize = 11;
+const SCALARS_TAG: usize = 1;
+const ITEMS_AT: usize = 2;
+const ITEMS_LEN: usize = 3;
+/// The tag of `float64s` among the scalars.
+const FLOAT64S: u32 = 4;
+const MIB: u32 = 1 << 20;
+
+thread_local! {
+    /// Whether the result of this call was written here, and is not to be taken back by generated code.
+    static BY_HAND: Cell<bool> = const { Cell::new(false) };
+    /// Whether a configuration has come: before, memory is given as it should be.
+    static CONFIGURED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[unsafe(export_name = "describe")]
+unsafe extern "C" fn describe() -> *mut u8 {
+    // SAFETY: the host calls this export as the contract says.
+    unsafe { bindings::_export_describe_cabi::<Hostile>() }
+}
+
+#[unsafe(export_name = "cabi_post_describe")]
+unsafe extern "C" fn post_describe(result: *mut u8) {
+    // SAFETY: as above, with what `describe` returned.
+    unsafe { bindings::__post_return_describe::<Hostile>(result) }
+}
+
+#[unsafe(export_name = "configure")]
+unsafe extern "C" fn configure(text: *mut u8, len: usize) -> *mut u8 {
+    // SAFETY: as above; the text was written to memory that `cabi_realloc` gave.
+    let result = unsafe { bindings::_export_configure_cabi::<Hostile>(text, len) };
+    CONFIGURED.set(true);
+    result
+}
+
+#[unsafe(export_name = "cabi_post_configure")]
+unsafe extern "C" fn post_configure(result: *mut u8) {
+    // SAFETY: as above, with what `configure` returned.
+    unsafe { bindings::__post_return_configure::<Hostile>(result) }
+}
+
+#[unsafe(export_name = "transform")]
+unsafe extern "C" fn transform(as_of: i64, rows: i32, inputs: *mut u8, len: usize) -> *mut u8 {
+    begin();
+    BY_HAND.set(true);
+    match mode() {
+        Mode::Alias => alias(amount().unwrap_or(100_000)),
+        Mode::HugeList => result(inputs as u32, u32::MAX),
+        Mode::BadPointer => std::ptr::without_provenance_mut(0xffff_fff0),
+        Mode::BadListPointer => columns([FLOAT64S, 0xffff_ff00, 1], 5),
+        Mode::Unaligned => columns([FLOAT64S, 1025, 1], 5),
+        Mode::BadTag => columns([99, 1024, 1], 5),
+        _ => {
+            BY_HAND.set(false);
+            // SAFETY: as above; the columns were written to memory that `cabi_realloc` gave.
+            unsafe { bindings::_export_transform_cabi::<Hostile>(as_of, rows, inputs, len) }
+        }
+    }
+}
+
+#[unsafe(export_name = "cabi_post_transform")]
+unsafe extern "C" fn post_transform(result: *mut u8) {
+    if mode() == Mode::SpinPost {
+        spin();
+    }
+    if !BY_HAND.get() {
+        // SAFETY: as above, with what generated code returned.
+        unsafe { bindings::__post_return_transform::<Hostile>(result) }
+    }
+}
+
+/// The host asks for memory by this, before every call with arguments. It stands in the place of wit-bindgen's own.
+#[unsafe(export_name = "cabi_realloc")]
+unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
+    if CONFIGURED.get() {
+        match next_mode() {
+            Mode::SpinRealloc => spin(),
+            Mode::BadRealloc => return std::ptr::without_provenance_mut(0xffff_0000),
+            _ => {}
+        }
+    }
+    if len == 0 {
+        return std::ptr::without_provenance_mut(align);
+    }
+    // SAFETY: alignments of the contract are powers of two, and sizes that the host asks for are below the memory's.
+    // Old memory is what this function gave with the same alignment.
+    let new = unsafe {
+        if old_len == 0 {
+            std::alloc::alloc(Layout::from_size_align_unchecked(len, align))
+        } else {
+            std::alloc::realloc(old, Layout::from_size_align_unchecked(old_len, align), len)
+        }
+    };
+    if new.is_null() {
+        std::alloc::handle_alloc_error(Layout::new::<u64>());
+    }
+    new
+}
+
+#[cfg(feature = "spin-start")]
+#[unsafe(export_name = "_initialize")]
+extern "C" fn initialize() {
+    spin();
+}
+
+/// Columns that all have the same mebibyte of doubles.
+fn alias(count: usize) -> *mut u8 {
+    let shared = vec![1.0_f64; MIB as usize / 8].leak();
+    columns([FLOAT64S, shared.as_ptr() as u32, MIB / 8], count)
+}
+
+/// So many columns, all with these scalars.
+fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
+    let mut words = vec![0_u32; count * COLUMN_WORDS];
+    for column in words.chunks_exact_mut(COLUMN_WORDS) {
+        column[SCALARS_TAG] = tag;
+        column[ITEMS_AT] = at;
+        column[ITEMS_LEN] = len;
+    }
+    let words = words.leak();
+    result(words.as_ptr() as u32, u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// An `ok` with a list.
+fn result(at: u32, len: u32) -> *mut u8 {
+    vec![0, at, len].leak().as_mut_ptr().cast()
+}
