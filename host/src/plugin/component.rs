@@ -216,26 +216,27 @@ fn link(engine: &Engine, component: &component::Component) -> Result<DerivedFeat
     DerivedFeaturesPre::new(pre).map_err(world)
 }
 
-/// What two instances say of the plugin, if they say the same.
+/// What two instances say of the plugin, one of them twice, if they say the same.
 fn describe(
     engines: &Engines,
     pre: &DerivedFeaturesPre<GuestState>,
     limits: &PluginLimits,
 ) -> Result<Signature, LoadError> {
     let log = Arc::new(PluginLog::new("?", "?", "?", limits));
-    let ask = || -> Result<types::Signature, LoadError> {
-        let mut guest =
-            Guest::new(engines, pre, limits, &log).map_err(|error| match error.downcast_ref::<wasmtime::Trap>() {
-                Some(_) => LoadError::Describe(instantiation_halt(&error, limits)),
-                None => LoadError::Instantiate(format!("{error:#}")),
-            })?;
-        let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
-        let said: Result<types::Signature, Halt> =
-            guest.call(engines, bounds, |world, store| world.call_describe(store));
+    let instance = || {
+        Guest::new(engines, pre, limits, &log).map_err(|error| match error.downcast_ref::<wasmtime::Trap>() {
+            Some(_) => LoadError::Describe(instantiation_halt(&error, limits)),
+            None => LoadError::Instantiate(format!("{error:#}")),
+        })
+    };
+    let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
+    let ask = |guest: &mut Guest| -> Result<types::Signature, LoadError> {
+        let said: Result<_, Halt> = guest.call(engines, bounds, |world, store| world.call_describe(store));
         said.map_err(LoadError::Describe)
     };
-    let signature = ask()?;
-    if ask()? != signature {
+    let mut first = instance()?;
+    let signature = ask(&mut first)?;
+    if ask(&mut first)? != signature || ask(&mut instance()?)? != signature {
         return Err(LoadError::Unsteady);
     }
     Signature::check(signature).map_err(LoadError::Signature)

@@ -13,10 +13,19 @@ pub(crate) const TWINS: [&str; 5] =
 /// Builds a plugin, unless it is built already, and returns its file. The first one takes a minute: the libraries of
 /// Rust are compiled for WebAssembly where no one has them ready.
 pub(crate) fn guest(project: &str) -> PathBuf {
+    build(project, "")
+}
+
+/// The same, with features of the project turned on.
+pub(crate) fn guest_with(project: &str, features: &str) -> PathBuf {
+    build(project, features)
+}
+
+fn build(project: &str, features: &str) -> PathBuf {
     // Beside what `make` builds, so that the libraries are compiled once.
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     fs::create_dir_all(&dir).unwrap();
-    let file = dir.join(format!("{}.wasm", project.replace('/', "-")));
+    let file = dir.join(format!("{}{features}.wasm", project.replace('/', "-")));
     // Tests run in processes of their own, and cargo would wait for itself with less to say.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
@@ -25,6 +34,9 @@ pub(crate) fn guest(project: &str) -> PathBuf {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(project))
         .arg("--out")
         .arg(&file)
+        .args(["--features", features])
+        // Some of them are what no host would take.
+        .arg("--unchecked")
         .env("LARDER_PLUGIN_TARGET", &dir)
         .output()
         .unwrap();

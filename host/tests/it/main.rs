@@ -18,6 +18,7 @@ mod http;
 mod kill;
 mod lifecycle;
 mod parquet;
+mod plugin_limits;
 mod process;
 mod security;
 mod wire;

@@ -1,0 +1,323 @@
+//! Every limit on a plugin, obeyed and violated by a guest that tries everything.
+//!
+//! The hostile guest is switched by its configuration (`plugins/hostile/src/lib.rs` has the table). A violation costs
+//! the call and the instance: the next call has a result again.
+
+use std::{
+    fs,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use larder::plugin::{
+    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Halt, LoadError, Misfit,
+    Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
+};
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
+
+use crate::guests::{guest, guest_with};
+
+const MIB: usize = 1 << 20;
+
+/// Limits that leave a debug build on a busy machine time enough.
+fn settings() -> PluginSettings {
+    let default = PluginSettings::default();
+    let native = PluginLimits { time: Duration::from_millis(300), ..default.native };
+    PluginSettings { native, ..default }
+}
+
+fn runtime() -> &'static Arc<PluginRuntime> {
+    static RUNTIME: OnceLock<Arc<PluginRuntime>> = OnceLock::new();
+    RUNTIME.get_or_init(|| PluginRuntime::new(settings()).unwrap())
+}
+
+fn hostile() -> Arc<Component> {
+    runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap()
+}
+
+fn view(config: &str) -> DerivedView {
+    let types = [
+        ("y", "Float64"),
+        ("flag", "Bool"),
+        ("text", "String"),
+        ("items", "Array(Float64)"),
+        ("words", "Array(String)"),
+    ];
+    let feature = |(name, value_type): (&str, &str)| Feature {
+        name: name.into(),
+        value_type: value_type.parse().unwrap(),
+        description: String::new(),
+        tags: Default::default(),
+    };
+    DerivedView {
+        name: "hostile_view".into(),
+        plugin: "hostile".into(),
+        inputs: vec![input("x", "Float64")],
+        features: types.map(feature).into(),
+        config: config.into(),
+        on_error: OnError::Null,
+        description: String::new(),
+        tags: Default::default(),
+    }
+}
+
+fn input(name: &str, value_type: &str) -> DerivedInput {
+    DerivedInput { name: name.into(), value_type: value_type.parse::<ValueType>().unwrap(), from: InputSource::Request }
+}
+
+/// The guest in a mode. The four calls of the trial are answered as they should be, in every instance.
+fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
+    let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
+    let config = format!(r#"{{"mode": "{mode}", "after": 4{amount}}}"#);
+    Transform::bind(runtime(), &hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
+}
+
+fn column(rows: usize) -> Column {
+    let mut column = ColumnBuilder::new(ColumnType { scalar: ColumnScalar::Float64, is_list: false }, rows);
+    #[expect(clippy::cast_precision_loss, reason = "few rows")]
+    (0..rows).for_each(|row| column.push(ValueRef::Float64(row as f64)));
+    column.finish()
+}
+
+fn call(transform: &Transform, rows: usize) -> Result<Vec<Output>, CallError> {
+    transform.call(0, rows, vec![column(rows)])
+}
+
+/// What comes of the first call after the trial, and that the next one, in another instance, is answered.
+fn violation(mode: &str, amount: Option<u64>) -> CallError {
+    let transform = in_mode(mode, amount);
+    let error = call(&transform, 3).expect_err(mode);
+    let outputs = call(&transform, 3).unwrap_or_else(|error| panic!("{mode}, after the failure: {error}"));
+    assert_eq!(outputs[0].get(2), ValueRef::Float64(4.0), "{mode}");
+    error
+}
+
+fn obeyed(mode: &str, amount: u64) {
+    let transform = in_mode(mode, Some(amount));
+    for _ in 0..3 {
+        let outputs = call(&transform, 3).unwrap_or_else(|error| panic!("{mode} {amount}: {error}"));
+        assert_eq!(outputs[0].get(2), ValueRef::Float64(4.0), "{mode}");
+    }
+}
+
+#[test]
+fn a_good_call_has_every_output() {
+    let outputs = call(&in_mode("good", None), 3).unwrap();
+    assert_eq!(outputs.len(), 5);
+    assert_eq!(outputs[1].get(0), ValueRef::Bool(false));
+    assert_eq!(outputs[1].get(2), ValueRef::Bool(true));
+    assert!(matches!(outputs[3].get(1), ValueRef::List(_)));
+}
+
+#[test]
+fn time_is_limited() {
+    obeyed("slow", 1);
+    let started = Instant::now();
+    assert!(matches!(violation("spin", None), CallError::Halt(Halt::Timeout(_))));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    for mode in ["spin_realloc", "spin_post"] {
+        assert!(matches!(violation(mode, None), CallError::Halt(Halt::Timeout(_))), "{mode}");
+    }
+    assert!(matches!(violation("slow", Some(100_000_000)), CallError::Halt(Halt::Timeout(_))));
+}
+
+#[test]
+fn memory_is_limited() {
+    obeyed("memory", 2);
+    assert_eq!(violation("memory", Some(32)), CallError::Halt(Halt::Memory { limit: 16 * MIB }));
+    // One that asks and takes no for an answer is no violation.
+    let polite = in_mode("memory_politely", None);
+    assert!(call(&polite, 3).is_ok());
+}
+
+#[test]
+fn the_stack_is_limited() {
+    obeyed("recurse", 100);
+    let error = violation("recurse", None);
+    assert!(matches!(error, CallError::Halt(Halt::Stack | Halt::Trap(_))), "{error:?}");
+}
+
+#[test]
+fn the_size_of_a_result_is_limited() {
+    obeyed("gigantic", 1_000_000);
+    assert_eq!(violation("gigantic", Some(2_000_000)), CallError::Halt(Halt::Output { limit: 4 * MIB }));
+    for mode in ["alias", "huge_list", "gigantic_fault"] {
+        let error = violation(mode, None);
+        assert!(matches!(error, CallError::Halt(Halt::Output { .. } | Halt::Value(_))), "{mode}: {error:?}");
+    }
+}
+
+#[test]
+fn every_malformed_result_is_told() {
+    let told = [
+        ("wrong_column_count", "it returned 4 columns, and declares 5"),
+        ("extra_column", "it returned 6 columns, and declares 5"),
+        ("no_columns", "it returned 0 columns, and declares 5"),
+        ("wrong_type", "output 'y' is Int64, and was declared Float64"),
+        ("list_for_scalar", "output 'y' is Array(Float64), and was declared Float64"),
+        ("short_column", "output 'y' has 2 slots for 3 rows"),
+        ("long_column", "output 'y' has 4 slots for 3 rows"),
+        ("short_ends", "output 'text' has 2 slots for 3 rows"),
+        ("long_ends", "output 'text' has 4 slots for 3 rows"),
+        ("bad_ends", "output 'text' has ends that run backwards or beyond its data"),
+        ("ends_beyond", "output 'text' has ends that run backwards or beyond its data"),
+        ("ends_short", "output 'text' has ends that run backwards or beyond its data"),
+        ("bad_list_ends", "output 'items' has ends that run backwards or beyond its data"),
+        ("bad_item_ends", "output 'words' has ends that run backwards or beyond its data"),
+        ("bad_utf8", "output 'text' has text that is not UTF-8"),
+        ("bad_item_utf8", "output 'words' has text that is not UTF-8"),
+        ("split_character", "output 'text' has text that is not UTF-8"),
+        ("bad_bool", "output 'flag' has a bool that is neither 0 nor 1"),
+        ("bad_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
+        ("stray_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
+        ("null_in_non_nullable", "output 'y' has a null, and was declared not to"),
+    ];
+    for (mode, expected) in told {
+        let error = violation(mode, None);
+        assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
+    }
+    for mode in ["bad_pointer", "bad_list_pointer", "unaligned", "bad_tag", "bad_realloc"] {
+        assert!(matches!(violation(mode, None), CallError::Halt(_)), "{mode}");
+    }
+}
+
+#[test]
+fn traps_panics_and_faults_have_their_kinds() {
+    assert_eq!(violation("trap", None).kind(), "trap");
+    assert_eq!(violation("panic", None).kind(), "trap");
+    let faulty = in_mode("fault", None);
+    let error = call(&faulty, 3).unwrap_err();
+    assert_eq!(error.kind(), "fault");
+    // It said no in good order: the instance stays, and says no again.
+    assert_eq!(call(&faulty, 3).unwrap_err(), error);
+}
+
+#[test]
+fn configure_is_under_the_same_limits() {
+    let refused = |mode: &str| {
+        let config = format!(r#"{{"mode": "{mode}"}}"#);
+        *Transform::bind(runtime(), &hostile(), &view(&config)).expect_err(mode).why
+    };
+    assert!(matches!(refused("spin_configure"), Misfit::Configure(Halt::Timeout(_))));
+    assert!(matches!(refused("trap_configure"), Misfit::Configure(Halt::Trap(_))));
+    assert!(matches!(refused("fault_configure"), Misfit::Config { .. }));
+    assert!(matches!(refused("no such mode"), Misfit::Config { .. }));
+    // What fails on the trial's rows is not taken either.
+    assert!(matches!(refused("spin"), Misfit::Trial { .. }));
+    assert!(matches!(refused("bad_utf8"), Misfit::Trial { .. }));
+}
+
+#[test]
+fn the_log_is_limited_and_a_flood_costs_nothing_else() {
+    for (mode, amount) in [("log_flood", 100_000), ("long_log_line", 1 << 20), ("log_control", 1)] {
+        obeyed(mode, amount);
+    }
+}
+
+#[test]
+fn describe_and_initialisation_are_under_limits_too() {
+    let refused = |features: &str| runtime().load(&fs::read(guest_with("hostile", features)).unwrap()).unwrap_err();
+    assert!(matches!(refused("spin-describe"), LoadError::Describe(Halt::Timeout(_))));
+    assert!(matches!(refused("spin-start"), LoadError::Describe(Halt::Timeout(_))));
+    assert!(matches!(refused("changing-describe"), LoadError::Unsteady));
+    assert!(matches!(refused("huge-describe"), LoadError::Describe(Halt::Output { .. })));
+    let foreign = refused("foreign-import").to_string();
+    assert!(foreign.contains("imports larder-hostile:foreign/clock@0.1.0"), "{foreign}");
+    let wrong = refused("wrong-world");
+    assert!(matches!(&wrong, LoadError::Exports(missing) if missing == &["configure"]), "{wrong}");
+}
+
+#[test]
+fn the_size_of_a_file_is_limited_and_what_is_no_component_is_told() {
+    let good = fs::read(guest("hostile")).unwrap();
+    let limited = |bytes: u64| {
+        let native = PluginLimits { component_bytes: bytes, ..settings().native };
+        PluginRuntime::new(PluginSettings { native, ..settings() }).unwrap()
+    };
+    let bytes = good.len() as u64;
+    assert!(limited(bytes).load(&good).is_ok());
+    let error = limited(bytes - 1).load(&good).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("the file has more than {} bytes, which is the limit for compiled plugins", bytes - 1)
+    );
+
+    let refused = |bytes: &[u8]| runtime().load(bytes).unwrap_err();
+    assert!(matches!(refused(b""), LoadError::NotWasm));
+    assert!(matches!(refused(b"name: churn"), LoadError::NotWasm));
+    assert!(matches!(refused(b"\0asm\x01\0\0\0"), LoadError::CoreModule));
+    assert!(matches!(refused(&good[..good.len() / 2]), LoadError::Broken(_)));
+    assert!(matches!(refused(b"\0asm\x0d\0\x01\0"), LoadError::Exports(_)));
+}
+
+#[test]
+fn a_batch_beyond_the_rows_of_a_call_is_split_and_looks_the_same() {
+    let native = PluginLimits { rows_per_call: 100, ..settings().native };
+    let small = PluginRuntime::new(PluginSettings { native, ..settings() }).unwrap();
+    let component = small.load(&fs::read(guest("hostile")).unwrap()).unwrap();
+    let split = Transform::bind(&small, &component, &view(r#"{"mode": "good"}"#)).unwrap();
+    let whole = in_mode("good", None);
+    for rows in [0, 1, 100, 101, 1_000] {
+        let (split, whole) = (call(&split, rows).unwrap(), call(&whole, rows).unwrap());
+        for (split, whole) in split.iter().zip(&whole) {
+            assert_eq!(split.column(), whole.column(), "{rows} rows");
+        }
+    }
+}
+
+#[test]
+fn a_plugin_that_keeps_failing_is_not_called_any_more() {
+    let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
+    // An instance fails its first call after the trial's; new ones are good for four. So fail often by a fault.
+    let faulty = in_mode("fault", None);
+    assert!(call(&transform, 1).is_err());
+    assert_eq!(transform.breaker(), BreakerState::Closed);
+    for _ in 0..20 {
+        assert_eq!(call(&faulty, 1).unwrap_err().kind(), "fault");
+    }
+    assert_eq!(faulty.breaker(), BreakerState::Open);
+    assert_eq!(call(&faulty, 1).unwrap_err(), CallError::BreakerOpen);
+}
+
+#[test]
+fn what_takes_long_is_known_to() {
+    let (quick, slow) = (in_mode("good", None), in_mode("slow", Some(20_000)));
+    let _ = call(&slow, 1);
+    let _ = call(&quick, 1);
+    assert!(slow.is_long(1), "some milliseconds");
+    let _ = call(&in_mode("spin", None), 1);
+}
+
+#[test]
+fn a_plugin_and_a_view_that_do_not_fit_are_told_by_name_and_type() {
+    let misfit = |change: &dyn Fn(&mut DerivedView)| {
+        let mut view = view(r#"{"mode": "good"}"#);
+        change(&mut view);
+        Transform::bind(runtime(), &hostile(), &view).unwrap_err().to_string()
+    };
+    let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 do not fit: ";
+    let told = [
+        (misfit(&|view| view.inputs.clear()), "the plugin reads 'x', which the view has no input for"),
+        (
+            misfit(&|view| view.inputs[0] = input("x", "Int64")),
+            "input 'x' is Int64 in the view, and Float64 in the plugin",
+        ),
+        (
+            misfit(&|view| view.features[2].name = "texts".into()),
+            "the view has a feature 'texts', which the plugin does not compute (did you mean 'text'?)",
+        ),
+        (
+            misfit(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),
+            "feature 'text' is Array(String) in the view, and String in the plugin",
+        ),
+    ];
+    for (found, expected) in told {
+        assert_eq!(found, format!("{start}{expected}"));
+    }
+    // More than the plugin reads, and less than it computes, fits.
+    let mut more = view(r#"{"mode": "good"}"#);
+    more.inputs.insert(0, input("unused", "String"));
+    more.features.truncate(1);
+    let transform = Transform::bind(runtime(), &hostile(), &more).unwrap();
+    assert_eq!((transform.inputs(), transform.outputs()), (&[1][..], &[0][..]));
+}
