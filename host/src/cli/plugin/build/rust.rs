@@ -98,13 +98,11 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
     if let Some(target_dir) = env::var_os("LARDER_PLUGIN_TARGET") {
         cargo.arg("--target-dir").arg(target_dir);
     }
-    // Paths of this machine have no place in a component: with them, two machines build two of the same sources.
+    // Paths of this machine have no place in a component: with them, two machines build two of the same sources. Those
+    // in the project cargo makes relative. Naming its directory here would make other flags of it, and the libraries
+    // would be compiled anew for each project.
     let home = env::var("CARGO_HOME").ok().or_else(|| Some(format!("{}/.cargo", env::var("HOME").ok()?)));
-    let here = std::path::absolute(dir).context("the project's directory has no path")?;
-    let mut flags = vec![
-        format!("-Clink-arg=-zstack-size={STACK_BYTES}"),
-        format!("--remap-path-prefix={}=/plugin", here.display()),
-    ];
+    let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     flags.extend(home.map(|home| format!("--remap-path-prefix={home}=/cargo")));
     if let Toolchain::Sources { rustc, linker } = toolchain {
         cargo.arg("-Zbuild-std=std,panic_abort");
