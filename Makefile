@@ -15,7 +15,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools bench bench-smoke soak fuzz deny help
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -29,7 +29,7 @@ demo: check-tools check-guest-tools
 		--plugin target/guests/churn.wasm
 
 ## make test         the whole check: format, lints, tests; what CI runs
-test: check-tools check-guest-tools
+test: check-tools check-guest-tools check-python
 	cargo fmt --all --check
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -76,6 +76,12 @@ check-guest-tools:
 		|| { echo "this Rust cannot fetch wasm32-unknown-unknown; installing Debian's, with its sources"; \
 			apt-get update -q && apt-get install -qy --no-install-recommends rustc-web rust-web-src; } \
 		|| { echo "Rust for WebAssembly is needed: rustup target add wasm32-unknown-unknown"; exit 1; }
+
+# Plugins in Python are built in a virtual environment, which the tests make themselves.
+check-python:
+	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer with venv is needed; installing Debian's"; \
+		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
 
 # A C compiler and linker are all that is needed beside Rust (zstd and aws-lc are C).
 check-tools:

@@ -185,7 +185,9 @@ impl Plugins {
         }
         entry.refused = None;
         drop(state);
-        if !again {
+        // At a start nothing is in service yet, and the file is most often the one that was.
+        let kept = self.shelf.copy(Copy::Live, &name, self.file_bytes_max)?;
+        if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
             self.shelf.keep(&name, bytes)?;
         }
         Ok(report)

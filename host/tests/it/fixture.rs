@@ -119,6 +119,9 @@ impl Setup {
         config.store.data_dir = self.path("store");
         config.admin_socket = self.path("admin.sock");
         config.sync.reload_every = Duration::from_millis(50);
+        // Debug code on a machine that has other things to do.
+        config.plugins.settings.native.time = Duration::from_secs(2);
+        config.plugins.settings.python.time = Duration::from_secs(20);
         if let Some(bytes) = self.hot_bytes {
             config.store.hot.bytes_max = bytes;
         }

@@ -1,0 +1,217 @@
+//! A plugin's way into service: by the admin door, by a file in the directory, and back out again.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use larder::http::Control;
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, Setup},
+    guests::{guest, guest_with},
+    wire,
+};
+
+const SINGLETON: &str = "twins/odfv_singleton";
+
+fn first() -> Vec<u8> {
+    fs::read(guest(SINGLETON)).unwrap()
+}
+
+fn second() -> Vec<u8> {
+    fs::read(guest_with(SINGLETON, "second")).unwrap()
+}
+
+/// What the host makes of 1001 trips: one more by the first version, two more by the second.
+fn trips(fixture: &Fixture) -> Value {
+    let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }));
+    if answer.status == 200 { answer.column("trips_plus_one")["values"][0].clone() } else { answer.json() }
+}
+
+/// As `mv` in one file system brings a file.
+fn bring(bytes: &[u8], path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let beside = path.with_extension("tmp");
+    fs::write(&beside, bytes).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+#[test]
+fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
+    let fixture = Setup::golden().start();
+    assert_eq!(trips(&fixture), json!("derived view odfv_singleton has no plugin"));
+    let report = fixture.app.deploy(&first()).unwrap();
+    assert_eq!((report.plugin.as_str(), report.version.as_str(), report.replaced), ("odfv_singleton", "1.0.0", None));
+    assert_eq!(report.views, ["odfv_singleton"]);
+    assert_eq!(trips(&fixture), json!(1002));
+    let report = fixture.app.deploy(&second()).unwrap();
+    assert_eq!((report.version.as_str(), report.replaced.as_deref()), ("2.0.0", Some("1.0.0")));
+    assert_eq!(trips(&fixture), json!(1003));
+    assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), second(), "for the next start");
+
+    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    assert_eq!(trips(&fixture), json!(1002));
+    assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), first());
+    // Back and forth: what was rolled back from is what there was before.
+    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "2.0.0");
+    assert_eq!(trips(&fixture), json!(1003));
+    let told = fixture.app.roll_back("odfv_python").unwrap_err();
+    assert_eq!(told, "there is no plugin 'odfv_python'");
+}
+
+#[test]
+fn versions_and_the_way_back_outlive_a_restart() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    assert_eq!(
+        fixture.app.roll_back("odfv_singleton").unwrap_err(),
+        "plugin 'odfv_singleton' has no version before this one"
+    );
+    fixture.app.deploy(&second()).unwrap();
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!(trips(&fixture), json!(1003));
+    assert!(!fixture.app.deploy(&second()).unwrap().compiled, "its code was kept");
+    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!(trips(&fixture), json!(1002));
+}
+
+#[test]
+fn a_file_that_comes_by_rename_goes_into_service() {
+    let fixture = Setup::golden().start();
+    let file = fixture.path("plugins/odfv_singleton.wasm");
+    bring(&first(), &file);
+    fixture.eventually("the first version answers", || trips(&fixture) == json!(1002));
+    bring(&second(), &file);
+    fixture.eventually("the second version answers", || trips(&fixture) == json!(1003));
+}
+
+#[test]
+fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    let good = first();
+    let oversized = [good.clone(), vec![0; 41 << 20]].concat();
+    let foreign = fs::read(guest_with("hostile", "foreign-import")).unwrap();
+    for (bytes, told) in [
+        (&b"no plugin"[..], "the file is no WebAssembly component"),
+        (&b"\0asm\x01\0\0\0"[..], "the file is a core WebAssembly module"),
+        (&good[..good.len() / 2], "the component is broken"),
+        (&oversized[..], "the file has more than"),
+        (&foreign[..], "the component imports larder-hostile:foreign/clock@0.1.0"),
+    ] {
+        let why = fixture.app.deploy(bytes).unwrap_err();
+        assert!(why.contains(told), "{why}");
+        assert_eq!(trips(&fixture), json!(1002));
+    }
+    let fixture = misfit(fixture);
+    // The same by the directory: the file stays, and is listed as refused.
+    bring(b"no plugin", &fixture.path("plugins/odfv_singleton.wasm"));
+    fixture
+        .eventually("it is listed as refused", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
+    let plugins = fixture.app.plugins();
+    let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
+    assert_eq!(plugin.refused.as_deref(), Some("the file is no WebAssembly component"));
+    assert_eq!(plugin.live.as_ref().unwrap().version, "1.0.0");
+    assert_eq!(trips(&fixture), json!(1002));
+    // Also after a restart: the host has a copy of what was good.
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!(trips(&fixture), json!(1002));
+    // A name that is not the plugin's leads nobody to it.
+    bring(&good, &fixture.path("plugins/other.wasm"));
+    fixture.eventually("the name is told", || {
+        fixture.app.plugins().iter().any(|plugin| {
+            plugin.refused.as_deref()
+                == Some("the file is named 'other', and the plugin in it 'odfv_singleton': rename the file to odfv_singleton.wasm")
+        })
+    });
+}
+
+/// A plugin that computes something else than its view promises is refused, too.
+fn misfit(fixture: Fixture) -> Fixture {
+    let definitions = "derived_views:
+  - name: wants_text
+    plugin: odfv_python
+    inputs: ['driver_stats:conv_rate', {name: amount, request: Float64}, {name: hour, request: Int64}]
+    features: [{name: label, type: Int64}]
+";
+    fs::write(fixture.path("features/more.yaml"), definitions).unwrap();
+    fixture.app.reload_definitions().unwrap();
+    let why = fixture.app.deploy(&fs::read(guest("twins/odfv_python")).unwrap()).unwrap_err();
+    let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 do not fit: feature 'label' is Int64 in the view, \
+                and String in the plugin";
+    assert_eq!(why, told);
+    fixture
+}
+
+#[test]
+fn definitions_that_the_plugin_in_service_does_not_fit_are_refused() {
+    let fixture = Setup::golden().plugins(&[SINGLETON]).start();
+    let file = fixture.path("features/derived.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    let bad = good.replace("{ name: trips_plus_one, type: Int64 }", "{ name: trips_plus_one, type: String }");
+    assert_ne!(good, bad);
+    fs::write(&file, bad).unwrap();
+    let why = fixture.app.reload_definitions().unwrap_err().to_string();
+    assert!(why.contains("feature 'trips_plus_one' is String in the view, and Int64 in the plugin"), "{why}");
+    assert_eq!(trips(&fixture), json!(1002));
+    fs::write(&file, good.replace("on_error: fail", "on_error: null")).unwrap();
+    fixture.app.reload_definitions().unwrap();
+    let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [9999] }));
+    assert_eq!(
+        answer.column("trips_plus_one")["statuses"],
+        json!(["INVALID"]),
+        "the plugin was fitted to the new view"
+    );
+}
+
+#[test]
+fn a_host_without_plugins_says_so() {
+    let fixture = Setup::golden().plugins(&[SINGLETON]).config("plugins: {dir: off}\n").start();
+    assert!(trips(&fixture).as_str().unwrap().contains("has no plugin"));
+    assert!(fixture.app.deploy(&first()).unwrap_err().contains("runs no plugins"));
+    assert_eq!(fixture.app.plugins(), []);
+}
+
+#[test]
+fn a_hundred_swaps_under_load_fail_no_request() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&second()).unwrap();
+    let body =
+        json!({ "features": ["odfv_singleton:trips_plus_one"], "entities": { "driver_id": [1001] } }).to_string();
+    let (over, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let headers = [("content-type", "application/json")];
+                    let answer =
+                        wire::send(fixture.address(), "POST", "/get-online-features", &headers, body.as_bytes());
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    let value = &answer.column("trips_plus_one")["values"][0];
+                    assert!(*value == json!(1002) || *value == json!(1003), "{value}");
+                    requests.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for swap in 0..100 {
+            // Deployed from its kept code, or rolled back to.
+            if swap % 2 == 0 {
+                fixture.app.deploy(&first()).unwrap();
+                fixture.app.deploy(&second()).unwrap();
+            } else {
+                fixture.app.roll_back("odfv_singleton").unwrap();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(requests.into_inner() > 100);
+}

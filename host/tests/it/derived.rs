@@ -1,0 +1,241 @@
+//! Derived features in answers: what they are computed from, and what they are when they cannot be.
+
+use std::fs;
+
+use larder::{
+    http::decode_request,
+    serving::{Answer, OnlineRequest},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, Setup},
+    guests::TWINS,
+};
+
+/// Adds a file of definitions to the golden ones.
+fn with(definitions: &str) -> Setup {
+    let setup = Setup::golden();
+    fs::write(setup.path("features/more.yaml"), definitions).unwrap();
+    setup
+}
+
+fn amounts() -> Value {
+    json!({ "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] })
+}
+
+fn cells(fixture: &Fixture, features: &[&str], entities: Value, column: &str) -> (Value, Value) {
+    let column = fixture.features(features, entities).column(column);
+    (column["values"].clone(), column["statuses"].clone())
+}
+
+#[test]
+fn without_its_plugin_a_derived_feature_is_null_and_says_so_and_the_rest_is_as_ever() {
+    let fixture = Setup::golden().start();
+    let features = ["odfv_python:label", "driver_stats:conv_rate"];
+    assert_eq!(cells(&fixture, &features, amounts(), "label"), (json!([null, null]), json!(["INVALID", "INVALID"])));
+    let stored = cells(&fixture, &features, amounts(), "conv_rate");
+    assert_eq!(stored, (json!([0.6001, null]), json!(["PRESENT", "NOT_FOUND"])));
+    // A view that may not be made up fails the request, and not as the caller's mistake.
+    let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }));
+    assert_eq!((answer.status, answer.json()), (503, json!("derived view odfv_singleton has no plugin")));
+}
+
+#[test]
+fn a_default_takes_the_place_of_what_cannot_be_computed() {
+    let fixture = with(
+        "derived_views:
+  - name: trips_default
+    plugin: odfv_singleton
+    inputs: ['driver_stats:avg_daily_trips']
+    features: [{name: trips_plus_one, type: Int64}]
+    on_error: {default: {trips_plus_one: 7}}
+  - name: lists_default
+    plugin: not_there
+    inputs: []
+    features: [{name: words, type: Array(String)}, {name: numbers, type: Array(Float32)}, {name: none, type: Int64}]
+    on_error: {default: {words: [a, ''], numbers: [1, 2.5]}}
+",
+    )
+    .plugins(&TWINS)
+    .start();
+    let ask = |driver: i64| {
+        cells(&fixture, &["trips_default:trips_plus_one"], json!({ "driver_id": [driver] }), "trips_plus_one")
+    };
+    assert_eq!(ask(1001), (json!([1002]), json!(["PRESENT"])));
+    assert_eq!(ask(9999), (json!([7]), json!(["INVALID"])), "its plugin faults where there are no trips");
+    let answer = fixture.features(&["lists_default:words", "lists_default:numbers", "lists_default:none"], json!({}));
+    assert_eq!(answer.column("words")["values"], json!([["a", ""]]));
+    assert_eq!(answer.column("numbers")["values"], json!([[1.0, 2.5]]));
+    assert_eq!(answer.column("none")["values"], json!([null]));
+}
+
+#[test]
+fn what_the_caller_sends_is_held_to_its_type() {
+    let fixture = Setup::golden().plugins(&TWINS).start();
+    let ask = |amount: Value, hour: Value| {
+        let entities = json!({ "driver_id": [1001], "amount": [amount], "hour": [hour] });
+        fixture.features(&["odfv_python:conv_x_amount", "odfv_python:label"], entities)
+    };
+    // A whole number is a double, and a double that is whole a whole number.
+    let answer = ask(json!(2), json!(3.0));
+    assert_eq!(answer.column("conv_x_amount")["values"], json!([1.2002]));
+    assert_eq!(answer.column("label")["values"], json!(["h3"]));
+    let answer = ask(json!(null), json!(null));
+    assert_eq!(answer.column("conv_x_amount")["values"], json!([null]));
+    for (amount, hour, told) in [
+        (json!("2.0"), json!(3), "request data 'amount', row 0: '2.0' is not Float64"),
+        (json!(2.0), json!(3.5), "request data 'hour', row 0: 3.5 is not Int64"),
+        (json!(true), json!(3), "request data 'amount', row 0: true is not Float64"),
+        (json!([2.0]), json!(3), "request data 'amount', row 0: a list is not Float64"),
+        (json!(2.0), json!({"h": 3}), "request data 'hour', row 0: a mapping is not Int64"),
+        (
+            json!(2.0),
+            json!(9_223_372_036_854_775_808_u64),
+            "request data 'hour', row 0: 9223372036854775808 is not Int64",
+        ),
+    ] {
+        let answer = ask(amount, hour);
+        assert_eq!((answer.status, answer.json()), (400, json!(told)));
+    }
+}
+
+#[test]
+fn a_list_may_be_sent_too() {
+    let fixture = with(
+        "derived_views:
+  - name: embedding_similarity
+    inputs:
+      - {name: query, request: Array(Float32)}
+      - {name: embeddings, request: Array(Float32)}
+      - {name: labels, request: Array(String)}
+    features:
+      - {name: nearest, type: String}
+      - {name: ranking, type: Array(String)}
+      - {name: similarities, type: Array(Float64)}
+",
+    )
+    .plugins(&["examples/similarity"])
+    .start();
+    let features =
+        ["embedding_similarity:nearest", "embedding_similarity:ranking", "embedding_similarity:similarities"];
+    let answer = fixture.features(
+        &features,
+        json!({
+            "query": [[1, 0], null, []],
+            "embeddings": [[0.0, 2.0, 3.0, 0.0], [1.0], []],
+            "labels": [["up", "right"], ["alone"], []],
+        }),
+    );
+    assert_eq!(answer.column("nearest")["values"], json!(["right", null, null]));
+    assert_eq!(answer.column("ranking")["values"], json!([["right", "up"], null, null]));
+    assert_eq!(answer.column("similarities")["values"], json!([[1.0, 0.0], null, null]));
+    let answer = fixture.features(&features, json!({ "query": [["x"]], "embeddings": [[]], "labels": [[]] }));
+    assert_eq!(answer.json(), json!("request data 'query', row 0: 'x' is not Array(Float32)"));
+}
+
+#[test]
+fn derived_views_read_each_other_in_any_order() {
+    let fixture = with(
+        "derived_views:
+  - name: a_third_trip
+    plugin: odfv_singleton
+    inputs: [{name: avg_daily_trips, from: 'b_second_trip:trips_plus_one'}]
+    features: [{name: trips_plus_one, type: Int64}]
+  - name: b_second_trip
+    plugin: odfv_singleton
+    inputs: [{name: avg_daily_trips, from: 'odfv_singleton:trips_plus_one'}]
+    features: [{name: trips_plus_one, type: Int64}]
+feature_services:
+  - name: all_trips
+    features: ['driver_stats:avg_daily_trips', a_third_trip, odfv_singleton, {view: b_second_trip, alias: other}]
+",
+    )
+    .plugins(&TWINS)
+    .start();
+    let third = cells(&fixture, &["a_third_trip:trips_plus_one"], json!({ "driver_id": [1001] }), "trips_plus_one");
+    assert_eq!(third, (json!([1004]), json!(["PRESENT"])));
+    let body = json!({
+        "feature_service": "all_trips", "full_feature_names": true, "entities": { "driver_id": [1001, 1002] },
+    });
+    let answer = fixture.post("/get-online-features", body.to_string().as_bytes());
+    let names = json!([
+        "driver_id",
+        "driver_stats__avg_daily_trips",
+        "a_third_trip__trips_plus_one",
+        "odfv_singleton__trips_plus_one",
+        "other__trips_plus_one",
+    ]);
+    assert_eq!(answer.json()["metadata"]["feature_names"], names, "in the order that was asked for");
+    assert_eq!(answer.column("other__trips_plus_one")["values"], json!([1003, 1004]));
+    // One that fails takes along those that read it.
+    let answer = fixture.features(&["a_third_trip:trips_plus_one"], json!({ "driver_id": [9999] }));
+    assert_eq!(answer.status, 500);
+}
+
+#[test]
+fn only_what_a_plugin_reads_is_looked_up() {
+    let fixture = with(
+        "derived_views:
+  - name: reads_little
+    plugin: odfv_singleton
+    inputs:
+      - customer_stats:balance
+      - pair_stats:rides
+      - driver_stats:avg_daily_trips
+      - driver_stats:conv_rate
+      - {name: unused, request: Int64}
+    features: [{name: trips_plus_one, type: Int64}]
+",
+    )
+    .plugins(&TWINS)
+    .start();
+    let body = json!({
+        "features": ["reads_little:trips_plus_one"], "entities": { "driver_id": [1001], "unused": [1] },
+    })
+    .to_string();
+    let request: OnlineRequest<'_> = decode_request(body.as_bytes()).unwrap();
+    let snapshot = fixture.app.current();
+    let answer: Answer<'_> = snapshot.answer(&request).unwrap();
+    let reads: Vec<(&str, usize)> =
+        answer.plan.reads.iter().map(|read| (&*read.name, read.schemas[0].fields.len())).collect();
+    assert_eq!(reads, [("driver_stats", 1)]);
+    // What the view asks of the caller has to be there all the same: that is the caller's contract, not the plugin's.
+    let answer = fixture.features(&["reads_little:trips_plus_one"], json!({ "driver_id": [1001] }));
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("['unused']"), "{}", answer.text());
+}
+
+#[test]
+fn many_rows_are_the_same_as_each_by_itself() {
+    let fixture = Setup::golden().plugins(&TWINS).start();
+    let rows = 9_000;
+    let entities = json!({
+        "driver_id": vec![1001; rows], "amount": (0..rows).collect::<Vec<_>>(), "hour": vec![1; rows],
+    });
+    let values = fixture.features(&["odfv_python:conv_x_amount"], entities).column("conv_x_amount")["values"].clone();
+    let values = values.as_array().unwrap();
+    assert_eq!(values.len(), rows);
+    for row in [0, 1, 4_095, 4_096, 8_191, 8_192, rows - 1] {
+        let entities = json!({ "driver_id": [1001], "amount": [row], "hour": [1] });
+        let (single, _) = cells(&fixture, &["odfv_python:conv_x_amount"], entities, "conv_x_amount");
+        assert_eq!(values[row], single[0], "row {row}");
+    }
+}
+
+#[test]
+fn the_catalog_tells_what_computes_a_derived_view_of_what() {
+    let fixture = Setup::golden().plugins(&["twins/odfv_python"]).start();
+    let catalog = fixture.get("/v1/catalog").json();
+    let view = |name: &str| {
+        catalog["derived_views"].as_array().unwrap().iter().find(|view| view["name"] == name).unwrap().clone()
+    };
+    let python = view("odfv_python");
+    assert_eq!(python["plugin_version"], "1.0.0");
+    assert_eq!(
+        python["inputs"][0],
+        json!({ "name": "conv_rate", "type": "Float64", "from": "driver_stats:conv_rate" })
+    );
+    assert_eq!(python["inputs"][1], json!({ "name": "amount", "type": "Float64", "from": "request" }));
+    assert_eq!(view("odfv_pandas")["plugin_version"], Value::Null);
+}

@@ -1,0 +1,351 @@
+//! `larder plugin new` and `build` as an author uses them: projects that build as they stand, and what is said of those
+//! that do not.
+//!
+//! What is slow to get (componentize-py, Rust's libraries for WebAssembly) is kept below the workspace's target
+//! directory, so only the first run waits for it.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use larder::plugin::{Column, ColumnBuilder, ColumnScalar, PluginRuntime, PluginSettings, Transform};
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
+
+use crate::binary::{Ended, Home};
+
+/// What is kept from run to run, beside what `make` builds.
+fn kept(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn in_tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
+}
+
+/// The program with the caches of all these tests.
+fn tool<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = home.larder(args);
+    command.env("LARDER_CACHE", kept("cache")).env("LARDER_PLUGIN_TARGET", kept(""));
+    command
+}
+
+fn end(command: &mut Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn run<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Ended {
+    end(&mut tool(home, args))
+}
+
+/// Runs the tests of a Python project.
+#[track_caller]
+fn assert_unittests_pass(dir: &Path) {
+    let mut python = Command::new("python3");
+    let ended = end(python.args(["-B", "-m", "unittest"]).current_dir(dir));
+    ended.assert_code(0);
+    assert!(ended.err.contains("\nOK"), "{}", ended.err);
+    assert!(!ended.err.contains("Ran 0 tests"), "{}", ended.err);
+}
+
+/// A directory with programs that are shell scripts, to be all that is in the path.
+fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
+    let dir = home.path("programs");
+    // There may be those of another case. The error is that there are none.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    for (name, script) in scripts {
+        home.write(&format!("programs/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    dir
+}
+
+// === A project as it stands ===
+
+#[test]
+fn a_project_in_python_passes_its_test_builds_and_tells_mistakes() {
+    let home = Home::empty();
+    let made = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
+    made.assert_code(0);
+    for line in ["cd ratio", "python3 -m unittest", "plugin build"] {
+        assert!(made.out.contains(line), "{}", made.out);
+    }
+    assert!(home.path("ratio/.gitignore").is_file());
+    assert_unittests_pass(&home.path("ratio"));
+
+    let built = run(&home, ["plugin", "build", "ratio"]);
+    built.assert_code(0);
+    assert!(built.out.contains("built ratio 0.1.0 in "), "{}", built.out);
+    let component = fs::read(home.path("ratio/ratio.wasm")).unwrap();
+    let runtime = runtime();
+    let loaded = runtime.load(&component).unwrap();
+    assert!(loaded.is_python());
+    assert_eq!(loaded.build().unwrap().sdk, "0.1.0");
+    assert_eq!(loaded.signature().doc, "The ratio of two numbers.");
+    // The interpreter's byte code stays out of the project.
+    assert!(!home.path("ratio/__pycache__").is_dir());
+
+    // Nothing has changed; something has; it does not build, and what was built stays; it is as it was.
+    let again = run(&home, ["plugin", "build", "ratio"]);
+    assert!(again.assert_code(0).out.contains("ratio.wasm is up to date"), "{}", again.out);
+    let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();
+    home.write("ratio/plugin.py", &source.replace("def derive(numerator, ", "def derive(numerater, "));
+    let failed = run(&home, ["plugin", "build", "ratio"]);
+    failed.assert_code(1).assert_complains(&[
+        "File \"plugin.py\", line ",
+        "parameter 'numerater' of derive() is no input (did you mean 'numerator'?)",
+        "larder: the plugin does not build",
+    ]);
+    for tools in ["componentize", "_declare.py", "larder_component", "Caused by", "site-packages"] {
+        assert!(!failed.err.contains(tools), "{}", failed.err);
+    }
+    assert_eq!(fs::read(home.path("ratio/ratio.wasm")).unwrap(), component);
+    home.write("ratio/plugin.py", &source);
+    assert!(run(&home, ["plugin", "build", "ratio"]).assert_code(0).out.contains("up to date"));
+}
+
+#[test]
+fn a_project_in_rust_passes_its_test_and_builds_the_same_bytes_anywhere() {
+    let home = Home::empty();
+    run(&home, ["plugin", "new", "share", "--lang", "rust"]).assert_code(0);
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet", "--target-dir"]).arg(kept("native")).current_dir(home.path("share"));
+    end(&mut cargo).assert_code(0);
+
+    let built = run(&home, ["plugin", "build", "share"]);
+    built.assert_code(0);
+    assert!(built.out.contains("built share 0.1.0 in "), "{}", built.out);
+    let component = fs::read(home.path("share/share.wasm")).unwrap();
+    let loaded = runtime().load(&component).unwrap();
+    assert_eq!((loaded.language(), loaded.signature().outputs.len()), ("rust", 1));
+    assert!(run(&home, ["plugin", "build", "share"]).assert_code(0).out.contains("up to date"));
+
+    run(&home, ["plugin", "new", "share", "--lang", "rust", "--dir", "some where/else"]).assert_code(0);
+    fs::copy(home.path("share/Cargo.lock"), home.path("some where/else/Cargo.lock")).unwrap();
+    run(&home, ["plugin", "build", "some where/else", "--out", "other.wasm"]).assert_code(0);
+    assert_eq!(fs::read(home.path("other.wasm")).unwrap(), component, "the place is in the component");
+
+    let source = fs::read_to_string(home.path("share/src/lib.rs")).unwrap();
+    home.write("share/src/lib.rs", &source.replace("pub numerator: Option<f64>", "pub numerator: Option<u8>"));
+    let failed = run(&home, ["plugin", "build", "share"]);
+    failed.assert_code(1).assert_complains(&["--> src/lib.rs:", "larder: the plugin does not compile"]);
+    assert_eq!(fs::read(home.path("share/share.wasm")).unwrap(), component);
+}
+
+// === What cannot work ===
+
+#[test]
+fn a_project_is_not_begun_under_a_bad_name_or_over_another() {
+    let home = Home::empty();
+    let bad = run(&home, ["plugin", "new", "My-Ratio", "--lang", "python"]);
+    bad.assert_code(2).assert_complains(&["'My-Ratio' is no name", "perhaps my_ratio"]);
+    run(&home, ["plugin", "new", "../up", "--lang", "rust"]).assert_code(2);
+    run(&home, ["plugin", "new", "ratio", "--lang", "perl"]).assert_code(2).assert_complains(&["rust, python"]);
+    assert_eq!(fs::read_dir(home.path(".")).unwrap().count(), 0, "nothing was written");
+
+    home.write("ratio/mine.txt", "mine");
+    let taken = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
+    taken.assert_code(1).assert_complains(&["ratio is there already; nothing was written"]);
+    assert_eq!(fs::read_dir(home.path("ratio")).unwrap().count(), 1);
+    // An empty directory is as good as none.
+    fs::create_dir(home.path("empty")).unwrap();
+    run(&home, ["plugin", "new", "ratio", "--lang", "python", "--dir", "empty"]).assert_code(0);
+}
+
+#[test]
+fn a_directory_that_is_no_project_is_told() {
+    let home = Home::empty();
+    fs::create_dir(home.path("none")).unwrap();
+    let none = run(&home, ["plugin", "build", "none"]);
+    none.assert_code(2).assert_complains(&["none is no plugin's project", "plugin new NAME"]);
+    run(&home, ["plugin", "build", "absent"]).assert_code(2).assert_complains(&["absent is no plugin's project"]);
+    home.write("both/Cargo.toml", "");
+    home.write("both/plugin.py", "");
+    run(&home, ["plugin", "build", "both"]).assert_code(2).assert_complains(&["both has a Cargo.toml and a plugin.py"]);
+    home.write("circle/plugin.py", "");
+    symlink(home.path("circle"), home.path("circle/again")).unwrap();
+    run(&home, ["plugin", "build", "circle"]).assert_code(1).assert_complains(&["does a link lead back?"]);
+}
+
+#[test]
+fn what_is_missing_for_python_is_named_with_the_line_that_installs_it() {
+    let home = Home::empty();
+    home.write("p/plugin.py", "");
+    let check = |script: Option<&str>, words: &[&str]| {
+        let path = programs(&home, script.map(|script| ("python3", script)).as_slice());
+        let mut command = tool(&home, ["plugin", "build", "p"]);
+        end(command.env("PATH", path).env("LARDER_CACHE", home.path("cache"))).assert_code(1).assert_complains(words);
+    };
+    check(
+        None,
+        &["Python 3.11 or later is needed", "there is none in the path", "apt-get install python3 python3-venv"],
+    );
+    check(Some("echo 3 9"), &["Python 3.11 or later is needed", "python3 is 3.9"]);
+    check(
+        Some("case $1 in -c) echo 3 12;; *) echo ensurepip is not available; exit 1;; esac"),
+        &["python3 cannot make a virtual environment", "ensurepip is not available", "apt-get install python3-venv"],
+    );
+    // A virtual environment whose pip reaches nothing. `$3` is where it is to be made.
+    let pip = "#!/bin/sh\\necho ERROR: no route to the index >&2\\nexit 1\\n";
+    let script = format!(
+        "case $1 in -c) echo 3 12;; *) /bin/mkdir -p \"$3/bin\"; printf '{pip}' > \"$3/bin/python\"; \
+         /bin/chmod 755 \"$3/bin/python\";; esac"
+    );
+    check(Some(&script), &["pip cannot install componentize-py==0.25.1", "ERROR: no route to the index"]);
+    // Half an installation is none: the next build tries again.
+    check(None, &["there is none in the path"]);
+}
+
+#[test]
+fn what_is_missing_for_rust_is_named_with_the_lines_that_install_it() {
+    let home = Home::empty();
+    home.write("p/Cargo.toml", "[package]\nname = \"p\"\n");
+    let mut command = tool(&home, ["plugin", "build", "p"]);
+    let none = end(command.env("PATH", programs(&home, &[])));
+    none.assert_code(1).assert_complains(&[
+        "there is no Rust",
+        "https://rustup.rs",
+        "rustup target add wasm32-unknown",
+    ]);
+}
+
+// === The development kit, and the twins ===
+
+#[test]
+fn the_python_kit_and_the_example_pass_their_tests() {
+    assert_unittests_pass(&in_tree("plugins/sdk/python"));
+    assert_unittests_pass(&in_tree("plugins/examples/churn-python"));
+}
+
+#[test]
+fn churn_in_rust_and_in_python_give_the_same_bits_for_10_000_rows() {
+    let home = Home::empty();
+    let runtime = runtime();
+    let view = churn_view();
+    let [rust, python] = ["churn", "churn-python"].map(|project| {
+        let file = home.path(&format!("{project}.wasm"));
+        let dir = in_tree("plugins/examples").join(project);
+        let built = end(tool(&home, ["plugin", "build", "--out"]).arg(&file).arg(&dir));
+        built.assert_code(0);
+        runtime.load(&fs::read(&file).unwrap()).unwrap()
+    });
+    assert_eq!((rust.language(), python.language()), ("rust", "python"));
+    assert_eq!(rust.signature(), python.signature());
+    let [rust, python] = [rust, python].map(|component| Transform::bind(&runtime, &component, &view).unwrap());
+
+    const ROWS: usize = 500;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut present = 0;
+    for batch in 0..20 {
+        let columns: Vec<Column> = view.inputs.iter().map(|input| churn_column(input, ROWS, &mut random)).collect();
+        let answers = [&rust, &python].map(|plugin| {
+            let inputs: Vec<Column> = plugin.inputs().iter().map(|place| columns[*place].clone()).collect();
+            let outputs = plugin.call(0, ROWS, inputs).unwrap();
+            let outputs = plugin.outputs().iter().map(|place| &outputs[*place]);
+            outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
+        });
+        assert_eq!(answers[0], answers[1], "batch {batch}");
+        present += answers[0].iter().flatten().flatten().count();
+    }
+    assert!((10_000..40_000).contains(&present), "{present} of 40,000 values are there: neither all nor none");
+}
+
+fn runtime() -> Arc<PluginRuntime> {
+    let cache_dir = Some(kept("cache").join("compiled"));
+    // Debug builds and busy machines are slow; these tests are about what is computed.
+    let mut settings = PluginSettings { cache_dir, ..PluginSettings::default() };
+    settings.python.time = crate::binary::PATIENCE;
+    settings.native.time = crate::binary::PATIENCE;
+    PluginRuntime::new(settings).unwrap()
+}
+
+/// The derived view of `customer_derived_features`, with all of its inputs from the caller.
+fn churn_view() -> DerivedView {
+    let input = |name: &str, value_type: &str| DerivedInput {
+        name: name.into(),
+        value_type: value_type.parse().unwrap(),
+        from: InputSource::Request,
+    };
+    let feature = |name: &str, value_type: &str| Feature {
+        name: name.into(),
+        value_type: value_type.parse().unwrap(),
+        description: String::new(),
+        tags: Tags::default(),
+    };
+    DerivedView {
+        name: "customer_derived".into(),
+        plugin: "customer_derived_features".into(),
+        inputs: vec![
+            input("tenure_months", "Int64"),
+            input("monthly_charges", "Float64"),
+            input("total_charges", "Float64"),
+            input("support_tickets_30d", "Int64"),
+            input("contract_type", "String"),
+            input("discount_percent", "Float64"),
+        ],
+        features: vec![
+            feature("charges_per_tenure_month", "Float64"),
+            feature("tickets_per_month", "Float64"),
+            feature("is_high_value", "Bool"),
+            feature("contract_risk", "Float64"),
+        ],
+        config: r#"{"high_value_monthly": 64.5}"#.into(),
+        on_error: OnError::Fail,
+        description: String::new(),
+        tags: Tags::default(),
+    }
+}
+
+/// Values that a customer may have, some that none has, and nulls.
+fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Column {
+    const CONTRACTS: [&str; 5] = ["Month-to-month", "One year", "Two year", "", "Zwölf Monate"];
+    const ODD: [f64; 6] = [0.0, -0.0, 1e308, -1e308, f64::INFINITY, f64::NAN];
+    let column_type = larder::plugin::ColumnType::of(input.value_type).unwrap();
+    let mut column = ColumnBuilder::new(column_type, rows);
+    for _ in 0..rows {
+        let odd = random.below(10) == 0;
+        match (random.below(5), column_type.scalar) {
+            (0, _) => column.push(ValueRef::Null),
+            (_, ColumnScalar::Int64) if odd => column.push(ValueRef::Int64(random.next() as i64)),
+            (_, ColumnScalar::Int64) => column.push(ValueRef::Int64(random.below(80) as i64 - 5)),
+            (_, ColumnScalar::Float64) if odd => column.push(ValueRef::Float64(ODD[random.below(6) as usize])),
+            (_, ColumnScalar::Float64) => column.push(ValueRef::Float64(random.below(1 << 40) as f64 / 7e9)),
+            (_, _) => column.push(ValueRef::Bytes(CONTRACTS[random.below(5) as usize].as_bytes())),
+        }
+    }
+    column.finish()
+}
+
+/// A value as it is compared: NaN is equal to itself, and 0 not to -0.
+fn bits(value: ValueRef<'_>) -> Option<u64> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Float64(value) => Some(value.to_bits()),
+        ValueRef::Bool(value) => Some(u64::from(value)),
+        other => panic!("not an output of churn: {other:?}"),
+    }
+}
+
+/// Numbers that are the same in every run: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
