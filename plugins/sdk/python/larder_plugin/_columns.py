@@ -290,7 +290,7 @@ def writer(
     def write(values: Values, rows: int) -> Any:
         if len(values) != rows:
             raise error(f"{noun} '{name}': {len(values)} values for {rows} rows")
-        kinds = {*map(type, values)}
+        kinds = {type(values[0])} if rows == 1 else {*map(type, values)}
         if kinds == exact:
             return make_column(make_scalars(encode(values)), None)
         validity = None

@@ -31,8 +31,9 @@ class Rows(unittest.TestCase):
     def test_a_row_returns_a_value_a_tuple_or_a_dict(self):
         rows = [{"x": 1.0}, {}]
         one = [{"x": 1.0}, {"x": None}]
-        self.assertEqual(run(declared(lambda x: x), rows), one)
-        self.assertEqual(run(declared(lambda x: {"x": x}), rows), one)
+        for function in (lambda x: x, lambda x: {"x": x}):
+            self.assertEqual(run(declared(function), rows), one)
+            self.assertEqual(run(declared(function), rows[:1]), one[:1])
         two = [{"x": 1.0, "y": 2.0}, {"x": None, "y": 2.0}]
         for function in (
             lambda x: (x, 2.0),
@@ -41,6 +42,8 @@ class Rows(unittest.TestCase):
             lambda x: (x, 2.0) if x else {"x": x, "y": 2.0},
         ):
             self.assertEqual(run(declared(function, outputs=XY), rows), two)
+            self.assertEqual(run(declared(function, outputs=XY), rows[:1]), two[:1])
+            self.assertEqual(run(declared(function, outputs=XY), rows[1:]), two[1:])
 
     def test_a_list_is_the_value_of_a_single_output(self):
         double = declared(lambda x: [x, x], outputs={"y": Array(Float32)("y")})
@@ -62,9 +65,10 @@ class Rows(unittest.TestCase):
             (lambda x: {"x": x, "y": x, "z": x}, "row 0: the function returned 'z', which is no output"),
             (lambda x: 1.0, "row 0: the function returned float 1.0; a dict or tuple of x, y is wanted"),
         ):
-            with self.assertRaises(Internal) as raised:
-                run(declared(function, outputs=XY), [{"x": 1.0}])
-            self.assertEqual(str(raised.exception), words)
+            for rows in ([{"x": 1.0}], [{"x": 1.0}, {"x": 1.0}]):
+                with self.assertRaises(Internal) as raised:
+                    run(declared(function, outputs=XY), rows)
+                self.assertEqual(str(raised.exception), words)
         with self.assertRaisesRegex(Internal, r"'ratio_', which is no output \(did you mean 'ratio'\?\)"):
             run(declared(lambda x: {"ratio_": x}, outputs={"ratio": Float64("r")}), [{}])
 
@@ -115,6 +119,10 @@ class Required(unittest.TestCase):
         failing = declared(lambda x: 1 / x, inputs={"x": Float64("x", required=True)})
         with logged(), self.assertRaisesRegex(Internal, r"^ZeroDivisionError: .* \(.*test_plugin.py, line \d+, row 2\)$"):
             run(failing, [{}, {"x": 1.0}, {"x": 0.0}])
+        shapeless = declared(lambda x: None, inputs={"x": Float64("x", required=True)}, outputs=XY)
+        for rows in ([{}, {}, {"x": 1.0}], [{}, {}, {"x": 1.0}, {"x": 1.0}]):
+            with self.assertRaisesRegex(Internal, "^row 2: the function returned None "):
+                run(shapeless, rows)
 
 
 class Failures(unittest.TestCase):
