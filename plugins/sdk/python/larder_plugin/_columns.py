@@ -156,7 +156,7 @@ class _Scalar:
 
     def encoder(self, wire: Wire) -> Callable[[Values], Any]:
         """Admitted values to the contract's scalars."""
-        make = getattr(wire, self.case)
+        make: Callable[[Any], Any] = getattr(wire, self.case)
         if self.case == "Scalars_Bools":
             return lambda values: make(bytes(values))
         if self.case == "Scalars_Binaries":

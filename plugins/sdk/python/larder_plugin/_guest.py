@@ -11,9 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import wit_world
-from componentize_py_types import Err
-from wit_world.imports import host
+import wit_world  # type: ignore[import-not-found]
+from componentize_py_types import Err  # type: ignore[import-not-found]
+from wit_world.imports import host  # type: ignore[import-not-found]
 from wit_world.imports import types as wire
 
 from . import log
@@ -40,7 +40,7 @@ def world(name: str) -> type:
     signature = _signature(plugin)
     instance = Instance(plugin, wire)
 
-    class WitWorld(wit_world.WitWorld):
+    class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         """The contract's three functions."""
 
         def describe(self) -> Any:
@@ -65,8 +65,8 @@ def world(name: str) -> type:
 def _start() -> None:
     """The first thing in service. While the component is built there is no host yet, and imports go on."""
     log.sink = _to_host
-    sys.stdout = _Lines("info")  # type: ignore[assignment]
-    sys.stderr = _Lines("warn")  # type: ignore[assignment]
+    sys.stdout = _Lines("info")
+    sys.stderr = _Lines("warn")
     close()
 
 
