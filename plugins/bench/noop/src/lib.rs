@@ -1,20 +1,20 @@
-//! Reads nothing and computes a null: what a call costs by itself.
+//! The least that a plugin can do: what a call costs, whatever is computed.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
 /// Nothing.
 #[derive(Debug, Inputs)]
-pub struct Nothing {}
+pub struct Nothing;
 
-/// A null.
+/// What there has to be.
 #[derive(Debug, Outputs)]
-pub struct Null {
-    /// Always null.
-    nothing: Option<i64>,
+pub struct Zero {
+    /// False.
+    nothing: bool,
 }
 
-/// Nothing at all.
+/// Nothing.
 #[plugin(name = "bench_noop", version = "1.0.0")]
-pub fn derive(_nothing: Nothing) -> Null {
-    Null { nothing: None }
+pub fn noop(_nothing: Nothing) -> Zero {
+    Zero { nothing: false }
 }

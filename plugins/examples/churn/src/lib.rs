@@ -89,19 +89,13 @@ fn risk(contract: &str, months: f64, tickets: f64, discount: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use larder_plugin::{
-        Context, Fault,
-        testing::{Batch, rows, run},
+        rows,
+        testing::{Host, Row, Value, run},
     };
 
     use super::*;
 
-    #[derive(Debug, PartialEq, Inputs)]
-    struct Computed {
-        charges_per_tenure_month: Option<f64>,
-        tickets_per_month: Option<f64>,
-        is_high_value: Option<bool>,
-        contract_risk: Option<f64>,
-    }
+    const OUTPUTS: [&str; 4] = ["charges_per_tenure_month", "tickets_per_month", "is_high_value", "contract_risk"];
 
     fn customer() -> Customer<'static> {
         Customer {
@@ -112,6 +106,17 @@ mod tests {
             contract_type: Some("One year"),
             discount_percent: Some(10.0),
         }
+    }
+
+    fn customers() -> Vec<Row> {
+        rows![
+            {
+                tenure_months: 12, monthly_charges: 80.0, total_charges: 600.0, support_tickets_30d: 3,
+                contract_type: "One year", discount_percent: 10.0,
+            },
+            { monthly_charges: 90.0 },
+            {},
+        ]
     }
 
     #[test]
@@ -130,40 +135,43 @@ mod tests {
         let derived = derive(&Thresholds::default(), Customer { tenure_months: None, ..customer() });
         assert_eq!((derived.charges_per_tenure_month, derived.contract_risk), (None, None));
         assert_eq!(derived.is_high_value, Some(true));
-        let nothing = Derived {
-            charges_per_tenure_month: None,
-            tickets_per_month: None,
-            is_high_value: None,
-            contract_risk: None,
-        };
-        assert_eq!(derive(&Thresholds::default(), Customer::default()), nothing);
+        let without_tickets = derive(&Thresholds::default(), Customer { support_tickets_30d: None, ..customer() });
+        assert_eq!(without_tickets.contract_risk, Some(0.2 + 0.8 * 0.5 * 0.5 - 10.0 * 0.01));
+    }
+
+    #[test]
+    fn the_first_month_counts_as_one() {
+        let derived = derive(&Thresholds::default(), Customer { tenure_months: Some(0), ..customer() });
+        assert_eq!((derived.charges_per_tenure_month, derived.tickets_per_month), (Some(600.0), Some(3.0)));
     }
 
     #[test]
     fn the_risk_stays_within_0_and_1() {
         assert_eq!(risk("Month-to-month", 1.0, 99.0, 0.0), 1.0);
         assert_eq!(risk("Two year", 99.0, 0.0, 99.0), 0.0);
+        assert_eq!(risk("Two year", 99.0, 0.0, f64::NAN), 0.0);
     }
 
     #[test]
     fn a_batch_goes_through_as_the_host_sends_it() {
-        let batch = Batch::new(2)
-            .column([Some(12_i64), None])
-            .column([Some(80.0), Some(90.0)])
-            .column([Some(600.0), None])
-            .column([Some(3_i64), None])
-            .column([Some("One year"), None])
-            .column([None::<f64>, None]);
-        let columns = run::<Plugin>(r#"{"high_value_monthly": 85}"#, &Context::default(), &batch).unwrap();
-        let rows: Vec<Option<Computed>> = rows(&columns, 2);
-        assert_eq!(rows[0].as_ref().unwrap().is_high_value, Some(false));
-        assert_eq!(rows[1].as_ref().unwrap().is_high_value, Some(true));
-        assert_eq!(rows[1].as_ref().unwrap().contract_risk, None);
+        let table = run::<super::derive>(customers());
+        let row = |row: usize| OUTPUTS.map(|output| table[output][row].clone());
+        let risk = 0.2 + 0.8 * 0.5 * 0.5 + 3.0 * 0.05 - 10.0 * 0.01;
+        assert_eq!(row(0), [Value::from(50.0), Value::from(0.25), Value::from(true), Value::from(risk)]);
+        assert_eq!(row(1), [Value::Null, Value::Null, Value::from(true), Value::Null]);
+        assert_eq!(row(2), [Value::Null, Value::Null, Value::Null, Value::Null]);
+    }
+
+    #[test]
+    fn the_configuration_moves_the_threshold() {
+        let host = Host::<super::derive>::new().config(r#"{"high_value_monthly": 85}"#);
+        let table = host.run(customers()).unwrap();
+        assert_eq!((&table["is_high_value"][0], &table["is_high_value"][1]), (&false.into(), &true.into()));
     }
 
     #[test]
     fn a_mistyped_configuration_is_a_fault_that_names_it() {
-        let fault: Fault = run::<Plugin>(r#"{"high_value": 85}"#, &Context::default(), &Batch::new(0)).unwrap_err();
+        let fault = Host::<super::derive>::new().config(r#"{"high_value": 85}"#).run(Vec::new()).unwrap_err();
         assert!(fault.message().contains("unknown field `high_value`"), "{fault}");
     }
 }

@@ -9,9 +9,9 @@ use larder_plugin::{Inputs, List, Outputs, plugin};
 #[derive(Debug, Inputs)]
 pub struct Candidates<'a> {
     /// The embedding that the caller sends.
-    pub query: Option<List<'a, f32>>,
+    pub query: Option<&'a [f32]>,
     /// The embeddings of the row, one after the other, each as long as the query.
-    pub embeddings: Option<List<'a, f32>>,
+    pub embeddings: Option<&'a [f32]>,
     /// A label for each of them.
     pub labels: Option<List<'a, &'a str>>,
 }
@@ -35,7 +35,6 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     let (Some(query), Some(embeddings), Some(labels)) = (row.query, row.embeddings, row.labels) else {
         return Found::default();
     };
-    let (Some(query), Some(embeddings)) = (query.as_slice(), embeddings.as_slice()) else { return Found::default() };
     if query.is_empty() || embeddings.len() != query.len() * labels.len() {
         return Found::default();
     }
@@ -66,34 +65,34 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use larder_plugin::{
-        Context,
-        testing::{Batch, rows, run},
-    };
+    use larder_plugin::{rows, testing::run};
 
     use super::*;
 
-    #[derive(Debug, Inputs)]
-    struct Computed<'a> {
-        nearest: Option<&'a str>,
-        similarity: Option<f64>,
-        ranking: Option<List<'a, &'a str>>,
-        similarities: Option<List<'a, f64>>,
+    #[test]
+    fn the_nearest_comes_first_and_what_does_not_fit_is_null() {
+        let table = run::<super::rank>(rows![
+            { query: [1.0, 0.0], embeddings: [0.0, 2.0, 3.0, 0.0], labels: ["up", "right"] },
+            { query: [1.0], embeddings: [1.0, 2.0], labels: ["alone"] },
+            { embeddings: [1.0], labels: ["without a query"] },
+            { query: [0.0], embeddings: [1.0, 2.0], labels: ["first", "second"] },
+        ]);
+        assert_eq!((&table["nearest"][0], &table["similarity"][0]), (&"right".into(), &1.0.into()));
+        assert_eq!(table["ranking"][0], ["right", "up"]);
+        assert_eq!(table["similarities"][0], [1.0, 0.0]);
+        assert!(table["nearest"][1].is_null(), "two numbers for one label of length one");
+        assert!(table["ranking"][2].is_null());
+        assert_eq!(
+            table["ranking"][3],
+            ["first", "second"],
+            "no direction is nearest to nothing, in the order they came"
+        );
     }
 
     #[test]
-    fn the_nearest_comes_first_and_what_does_not_fit_is_null() {
-        let batch = Batch::new(3)
-            .column([Some(vec![1.0_f32, 0.0]), Some(vec![1.0]), None])
-            .column([Some(vec![0.0_f32, 2.0, 3.0, 0.0]), Some(vec![1.0, 2.0]), None])
-            .column([Some(vec!["up", "right"]), Some(vec!["alone"]), None]);
-        let columns = run::<Plugin>("null", &Context::default(), &batch).unwrap();
-        let rows: Vec<Option<Computed<'_>>> = rows(&columns, 3);
-        let first = rows[0].as_ref().unwrap();
-        assert_eq!((first.nearest, first.similarity), (Some("right"), Some(1.0)));
-        assert_eq!(first.ranking.unwrap().iter().collect::<Vec<_>>(), ["right", "up"]);
-        assert_eq!(first.similarities.unwrap().as_slice(), Some(&[1.0, 0.0][..]));
-        assert_eq!(rows[1].as_ref().unwrap().nearest, None, "two numbers for one label of length one");
-        assert!(rows[2].as_ref().unwrap().ranking.is_none());
+    fn similarity_is_of_directions_and_not_of_lengths() {
+        assert_eq!(cosine(&[1.0, 2.0], &[10.0, 20.0]), 1.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[-3.0, 0.0]), -1.0);
+        assert_eq!(cosine(&[0.0], &[1.0]), 0.0);
     }
 }

@@ -1,24 +1,31 @@
 //! Columns to rows: how a struct of inputs is read.
-
-use std::marker::PhantomData;
+//!
+//! A column is checked when a batch begins: its type, its length, its ends, its text. Reading a row then only indexes.
 
 use crate::{
-    __private::types::{Column, DataType, ScalarType, Scalars, Values, VarBytes},
+    __private::types::{Column, DataType, ScalarType, Scalars, Values},
     Fault, List, Timestamp,
-    list::{Item, slot},
+    list::{Item, Number, bounds, check_ends},
     run::FieldSpec,
 };
 
 /// A struct of inputs. `#[derive(Inputs)]` writes this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no struct of inputs",
+    label = "no struct of inputs",
+    note = "it wants #[derive(Inputs)], or #[derive(InputColumns)] and `by = \"columns\"`"
+)]
 pub trait Inputs<'a>: Sized {
+    /// What is read, in order.
+    const FIELDS: &'static [FieldSpec];
     /// Something for each input that reads its column.
     type Readers;
 
-    /// What is read, in order.
-    const FIELDS: &'static [FieldSpec];
-
-    /// Looks at the columns of a batch.
-    fn open(columns: &'a [Column]) -> Result<Self::Readers, Fault>;
+    /// Checks the columns of a batch.
+    ///
+    /// # Errors
+    /// A fault that names the column which is not what was declared.
+    fn open(batch: Batch<'a>) -> Result<Self::Readers, Fault>;
 
     /// Reads a row; none where a required input is null.
     fn read(readers: &Self::Readers, row: usize) -> Option<Self>;
@@ -28,7 +35,8 @@ pub trait Inputs<'a>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no type of an input",
     label = "no type of an input",
-    note = "inputs are bool, i32, i64, f32, f64, &str, &[u8], Timestamp and List<_> of these, each also in an Option"
+    note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
+            and Vec<_> of any of these; each also in an Option, where it may be null"
 )]
 pub trait Input<'a>: Sized {
     /// What the column holds.
@@ -39,144 +47,232 @@ pub trait Input<'a>: Sized {
     type Reader;
 
     /// What reads this column, if it is of the type.
-    fn open(column: &'a Column) -> Option<Self::Reader>;
+    #[doc(hidden)]
+    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit>;
 
     /// The value in a row; none where a required one is null.
     fn get(reader: &Self::Reader, row: usize) -> Option<Self>;
 }
 
+/// A type of values, each of which is there.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of an input",
+    label = "no type of an input",
+    note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
+            and Vec<_> of any of these; each also in an Option, where it may be null"
+)]
+pub trait Read<'a>: Sized {
+    /// What the column holds.
+    const TYPE: DataType;
+    /// The values of a column.
+    #[doc(hidden)]
+    type Values: Copy;
+
+    #[doc(hidden)]
+    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit>;
+
+    #[doc(hidden)]
+    fn at(values: Self::Values, row: usize) -> Self;
+}
+
+/// What the host sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// One for each input.
+    pub columns: &'a [Column],
+    /// Slots of every column.
+    pub rows: usize,
+}
+
 /// Values with their nulls.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reader<'a, V> {
-    values: V,
+    pub(crate) values: V,
+    /// Bitmap as the contract has it, of all rows.
     validity: Option<&'a [u8]>,
 }
 
-/// A column's reader, or a fault that says what is wrong with the column.
+/// Why a column is not what an input declares.
 #[doc(hidden)]
-pub fn open<'a, T: Input<'a>>(columns: &'a [Column], place: usize, name: &str) -> Result<T::Reader, Fault> {
-    let Some(column) = columns.get(place) else {
-        return Err(Fault::bad_input(format!("input '{name}' did not come: {} columns did", columns.len())));
-    };
-    T::open(column).ok_or_else(|| {
-        let (found, declared) = (type_name(type_of(column)), type_name(T::TYPE));
-        Fault::bad_input(format!("input '{name}' is {found}, and the plugin declares {declared}"))
-    })
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// Values of another type.
+    Type,
+    /// So many slots, and not as many as there are rows.
+    Slots(usize),
+    /// Ends that fall, or that do not end where the data does.
+    Ends,
+    /// Text that is none.
+    Utf8,
+    /// A bitmap that is too short.
+    Validity,
 }
 
-impl<V> Reader<'_, V> {
-    fn is_present(&self, row: usize) -> bool {
-        self.validity.is_none_or(|bitmap| bitmap.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1))
+/// A column's reader, or a fault that says what is wrong with the column.
+///
+/// # Errors
+/// If there are not as many columns as inputs, or this one is not what was declared.
+#[doc(hidden)]
+pub fn open<'a, T: Input<'a>>(batch: Batch<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
+    let (Some(column), Some(field)) = (batch.columns.get(place), fields.get(place)) else {
+        return Err(count_fault(batch, fields));
+    };
+    if batch.columns.len() > fields.len() {
+        return Err(count_fault(batch, fields));
+    }
+    T::open(column, batch.rows).map_err(|misfit| misfit.fault(column, field, batch.rows))
+}
+
+#[cold]
+fn count_fault(batch: Batch<'_>, fields: &[FieldSpec]) -> Fault {
+    Fault::bad_input(format!("{} columns came for the {} inputs of this plugin", batch.columns.len(), fields.len()))
+}
+
+// === impl Reader ===
+
+impl<'a, V> Reader<'a, V> {
+    pub(crate) fn new(values: V, column: &'a Column, rows: usize) -> Result<Self, Misfit> {
+        let validity = column.validity.as_deref();
+        if validity.is_some_and(|bitmap| bitmap.len() != rows.div_ceil(8)) {
+            return Err(Misfit::Validity);
+        }
+        Ok(Self { values, validity })
+    }
+
+    #[inline]
+    pub(crate) fn is_present(&self, row: usize) -> bool {
+        match self.validity {
+            Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
+            None => true,
+        }
     }
 }
 
-/// A type that is read from a column of single values, or of lists.
-#[doc(hidden)]
-pub trait Read<'a>: Sized {
-    const TYPE: DataType;
-    type Values;
-    fn values(values: &'a Values) -> Option<Self::Values>;
-    fn at(values: &Self::Values, row: usize) -> Option<Self>;
+// === impl Misfit ===
+
+impl Misfit {
+    #[cold]
+    fn fault(self, column: &Column, field: &FieldSpec, rows: usize) -> Fault {
+        let name = field.name;
+        Fault::bad_input(match self {
+            Self::Type => {
+                let (found, declared) = (type_name(type_of(column)), type_name(field.data_type));
+                format!("input '{name}' is {found}, and the plugin declares {declared}")
+            }
+            Self::Slots(found) => format!("input '{name}' has {found} slots for {rows} rows"),
+            Self::Ends => format!("input '{name}' has ends that run backwards or beyond its data"),
+            Self::Utf8 => format!("input '{name}' has text that is not UTF-8"),
+            Self::Validity => format!("input '{name}' has a validity bitmap that does not fit {rows} rows"),
+        })
+    }
 }
+
+// === impl Input ===
 
 impl<'a, T: Read<'a>> Input<'a> for Option<T> {
     const TYPE: DataType = T::TYPE;
     const REQUIRED: bool = false;
     type Reader = Reader<'a, T::Values>;
 
-    fn open(column: &'a Column) -> Option<Self::Reader> {
-        Some(Reader { values: T::values(&column.values)?, validity: column.validity.as_deref() })
+    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit> {
+        Reader::new(T::values(&column.values, rows)?, column, rows)
     }
 
+    #[inline]
     fn get(reader: &Self::Reader, row: usize) -> Option<Self> {
-        Some(if reader.is_present(row) { T::at(&reader.values, row) } else { None })
+        Some(reader.is_present(row).then(|| T::at(reader.values, row)))
     }
 }
 
-macro_rules! required {
-    ($($type:ty),*) => {$(
-        impl<'a> Input<'a> for $type {
-            const TYPE: DataType = <Self as Read<'a>>::TYPE;
-            const REQUIRED: bool = true;
-            type Reader = <Option<Self> as Input<'a>>::Reader;
-
-            fn open(column: &'a Column) -> Option<Self::Reader> {
-                <Option<Self> as Input<'a>>::open(column)
-            }
-
-            fn get(reader: &Self::Reader, row: usize) -> Option<Self> {
-                <Option<Self> as Input<'a>>::get(reader, row).flatten()
-            }
-        }
-    )*};
-}
-
-required!(bool, i32, i64, f32, f64, Timestamp, &'a str, &'a [u8]);
-
-impl<'a, T: Item<'a>> Input<'a> for List<'a, T>
-where
-    Self: Read<'a>,
-{
-    const TYPE: DataType = <Self as Read<'a>>::TYPE;
+impl<'a, T: Read<'a>> Input<'a> for T {
+    const TYPE: DataType = T::TYPE;
     const REQUIRED: bool = true;
-    type Reader = <Option<Self> as Input<'a>>::Reader;
+    type Reader = Reader<'a, T::Values>;
 
-    fn open(column: &'a Column) -> Option<Self::Reader> {
-        <Option<Self> as Input<'a>>::open(column)
+    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit> {
+        Reader::new(T::values(&column.values, rows)?, column, rows)
     }
 
+    #[inline]
     fn get(reader: &Self::Reader, row: usize) -> Option<Self> {
-        <Option<Self> as Input<'a>>::get(reader, row).flatten()
+        reader.is_present(row).then(|| T::at(reader.values, row))
     }
 }
+
+// === impl Read ===
 
 macro_rules! scalars {
-    ($($type:ty: $case:ident, $scalar:ident, $values:ty, $read:expr;)*) => {$(
+    ($($type:ty),*) => {$(
         impl<'a> Read<'a> for $type {
-            const TYPE: DataType = DataType { scalar: ScalarType::$scalar, is_list: false };
-            type Values = &'a $values;
+            const TYPE: DataType = DataType { scalar: <Self as Item<'a>>::SCALAR, is_list: false };
+            type Values = <Self as Item<'a>>::Values;
 
-            fn values(values: &'a Values) -> Option<Self::Values> {
-                if let Values::Scalars(Scalars::$case(values)) = values { Some(values) } else { None }
-            }
-
-            fn at(values: &Self::Values, row: usize) -> Option<Self> {
-                let read: fn(&'a $values, usize) -> Option<Self> = $read;
-                read(values, row)
-            }
-        }
-
-        impl<'a> Read<'a> for List<'a, $type> {
-            const TYPE: DataType = DataType { scalar: ScalarType::$scalar, is_list: true };
-            type Values = (&'a [u32], &'a Scalars);
-
-            fn values(values: &'a Values) -> Option<Self::Values> {
-                match values {
-                    Values::Lists(lists) if matches!(lists.items, Scalars::$case(_)) => {
-                        Some((&lists.ends, &lists.items))
-                    }
-                    _ => None,
+            fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
+                let Values::Scalars(scalars) = values else { return Err(Misfit::Type) };
+                let values = <Self as Item<'a>>::values(scalars)?;
+                match <Self as Item<'a>>::count(values) {
+                    count if count == rows => Ok(values),
+                    count => Err(Misfit::Slots(count)),
                 }
             }
 
-            fn at((ends, items): &Self::Values, row: usize) -> Option<Self> {
-                let start = if row == 0 { 0 } else { *ends.get(row - 1)? as usize };
-                let end = *ends.get(row)? as usize;
-                (start <= end).then_some(List { items: *items, start, end, of: PhantomData })
+            #[inline]
+            fn at(values: Self::Values, row: usize) -> Self {
+                <Self as Item<'a>>::at(values, row)
             }
         }
     )*};
 }
 
-scalars! {
-    bool: Bools, Bool, Vec<u8>, |values, row| values.get(row).map(|value| *value != 0);
-    i32: Int32s, Int32, Vec<i32>, |values, row| values.get(row).copied();
-    i64: Int64s, Int64, Vec<i64>, |values, row| values.get(row).copied();
-    f32: Float32s, Float32, Vec<f32>, |values, row| values.get(row).copied();
-    f64: Float64s, Float64, Vec<f64>, |values, row| values.get(row).copied();
-    Timestamp: Timestamps, Timestamp, Vec<i64>, |values, row| values.get(row).copied().map(Timestamp);
-    &'a str: Strings, Utf8, VarBytes, |var, row| std::str::from_utf8(slot(&var.ends, &var.data, row)?).ok();
-    &'a [u8]: Binaries, Binary, VarBytes, |var, row| slot(&var.ends, &var.data, row);
+scalars!(bool, i32, i64, f32, f64, Timestamp, &'a str, String, &'a [u8], Vec<u8>);
+
+impl<'a, T: Item<'a>> Read<'a> for List<'a, T> {
+    const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
+    type Values = (&'a [u32], T::Values);
+
+    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
+        let Values::Lists(lists) = values else { return Err(Misfit::Type) };
+        let items = T::values(&lists.items)?;
+        if lists.ends.len() != rows {
+            return Err(Misfit::Slots(lists.ends.len()));
+        }
+        check_ends(&lists.ends, T::count(items))?;
+        Ok((&lists.ends, items))
+    }
+
+    #[inline]
+    fn at((ends, items): Self::Values, row: usize) -> Self {
+        let (start, end) = bounds(ends, row);
+        Self::new(items, start, end)
+    }
+}
+
+impl<'a, T: Number> Read<'a> for &'a [T] {
+    const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
+    type Values = <List<'a, T> as Read<'a>>::Values;
+
+    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
+        <List<'a, T> as Read<'a>>::values(values, rows)
+    }
+
+    #[inline]
+    fn at(values: Self::Values, row: usize) -> Self {
+        <List<'a, T> as Read<'a>>::at(values, row).as_slice()
+    }
+}
+
+impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
+    const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
+    type Values = <List<'a, T> as Read<'a>>::Values;
+
+    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
+        <List<'a, T> as Read<'a>>::values(values, rows)
+    }
+
+    #[inline]
+    fn at(values: Self::Values, row: usize) -> Self {
+        <List<'a, T> as Read<'a>>::at(values, row).into_iter().collect()
+    }
 }
 
 pub(crate) fn type_of(column: &Column) -> DataType {

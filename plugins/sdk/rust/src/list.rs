@@ -1,36 +1,74 @@
-//! Lists, borrowed from the column that they came in.
+//! Lists, and the items of a column: borrowed from the memory that the host wrote them to.
 
-use crate::{__private::types::Scalars, Timestamp};
+use crate::{
+    __private::types::{ScalarType, Scalars, VarBytes},
+    Timestamp,
+    input::Misfit,
+};
 
 /// A list of values. Items are never null.
-#[derive(Clone, Copy, Debug)]
-pub struct List<'a, T> {
-    pub(crate) items: &'a Scalars,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) of: std::marker::PhantomData<T>,
+pub struct List<'a, T: Item<'a>> {
+    items: T::Values,
+    start: usize,
+    end: usize,
 }
 
-/// The items of a [`List`].
-#[derive(Clone, Debug)]
-pub struct Items<'a, T> {
+/// The items of a [`List`], in order.
+pub struct Items<'a, T: Item<'a>> {
     list: List<'a, T>,
 }
 
-/// A type that lists hold.
-pub trait Item<'a>: Sized + Copy {
-    /// Item `i` of a column of this type.
+/// A type that a column has in its rows, and a list in its items.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of a list's items",
+    label = "no type of a list's items",
+    note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp"
+)]
+pub trait Item<'a>: Sized + 'a {
+    /// As the contract calls it.
     #[doc(hidden)]
-    fn at(items: &'a Scalars, i: usize) -> Option<Self>;
+    const SCALAR: ScalarType;
+    /// All items of a column.
+    #[doc(hidden)]
+    type Values: Copy;
 
-    /// Items as they lie in memory, where they do.
+    /// The items of a column of this type, which are checked here and not looked after again.
     #[doc(hidden)]
-    fn slice(_items: &'a Scalars) -> Option<&'a [Self]> {
-        None
-    }
+    fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit>;
+
+    /// How many there are.
+    #[doc(hidden)]
+    fn count(values: Self::Values) -> usize;
+
+    /// Item `i`, of those that there are.
+    #[doc(hidden)]
+    fn at(values: Self::Values, i: usize) -> Self;
 }
 
+/// A type whose items lie in memory as Rust has them.
+#[diagnostic::on_unimplemented(
+    message = "a list of `{Self}` is no slice",
+    label = "no number",
+    note = "slices are of i32, i64, f32 or f64; `List<_>` and `Vec<_>` are for items of any type"
+)]
+pub trait Number: for<'a> Item<'a, Values = &'a [Self]> + Copy {}
+
+/// Where the texts of a column are.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a, D> {
+    ends: &'a [u32],
+    data: D,
+}
+
+// === impl List ===
+
 impl<'a, T: Item<'a>> List<'a, T> {
+    /// The items from `start` to `end`, of those that there are.
+    pub(crate) fn new(items: T::Values, start: usize, end: usize) -> Self {
+        Self { items, start, end }
+    }
+
     /// How many items there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -46,7 +84,7 @@ impl<'a, T: Item<'a>> List<'a, T> {
     /// Item `i`, if there are so many.
     #[must_use]
     pub fn get(&self, i: usize) -> Option<T> {
-        if i < self.len() { T::at(self.items, self.start + i) } else { None }
+        (i < self.len()).then(|| T::at(self.items, self.start + i))
     }
 
     /// The items in order.
@@ -54,11 +92,27 @@ impl<'a, T: Item<'a>> List<'a, T> {
     pub fn iter(&self) -> Items<'a, T> {
         Items { list: *self }
     }
+}
 
-    /// The items as a slice: numbers have one, booleans and texts have none.
+impl<'a, T: Number> List<'a, T> {
+    /// The items as they lie in memory.
     #[must_use]
-    pub fn as_slice(&self) -> Option<&'a [T]> {
-        T::slice(self.items)?.get(self.start..self.end)
+    pub fn as_slice(&self) -> &'a [T] {
+        self.items.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+impl<'a, T: Item<'a>> Clone for List<'a, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<'a, T: Item<'a>> Copy for List<'a, T> {}
+
+impl<'a, T: Item<'a> + std::fmt::Debug> std::fmt::Debug for List<'a, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -70,6 +124,8 @@ impl<'a, T: Item<'a>> IntoIterator for List<'a, T> {
         self.iter()
     }
 }
+
+// === impl Items ===
 
 impl<'a, T: Item<'a>> Iterator for Items<'a, T> {
     type Item = T;
@@ -87,55 +143,108 @@ impl<'a, T: Item<'a>> Iterator for Items<'a, T> {
 
 impl<'a, T: Item<'a>> ExactSizeIterator for Items<'a, T> {}
 
-macro_rules! numbers {
-    ($($type:ty: $case:ident;)*) => {$(
+impl<'a, T: Item<'a> + std::fmt::Debug> std::fmt::Debug for Items<'a, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.list.fmt(f)
+    }
+}
+
+// === impl Item ===
+
+macro_rules! fixed {
+    ($($type:ty: $case:ident, $scalar:ident, $raw:ty, $read:expr;)*) => {$(
         impl<'a> Item<'a> for $type {
-            fn at(items: &'a Scalars, i: usize) -> Option<Self> {
-                if let Scalars::$case(values) = items { values.get(i).copied() } else { None }
+            const SCALAR: ScalarType = ScalarType::$scalar;
+            type Values = &'a [$raw];
+
+            fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit> {
+                if let Scalars::$case(values) = scalars { Ok(values) } else { Err(Misfit::Type) }
             }
 
-            fn slice(items: &'a Scalars) -> Option<&'a [Self]> {
-                if let Scalars::$case(values) = items { Some(values) } else { None }
+            #[inline]
+            fn count(values: Self::Values) -> usize {
+                values.len()
+            }
+
+            #[inline]
+            fn at(values: Self::Values, i: usize) -> Self {
+                let read: fn($raw) -> Self = $read;
+                read(values[i])
             }
         }
     )*};
 }
 
-numbers! {
-    i32: Int32s;
-    i64: Int64s;
-    f32: Float32s;
-    f64: Float64s;
+fixed! {
+    bool: Bools, Bool, u8, |value| value != 0;
+    i32: Int32s, Int32, i32, |value| value;
+    i64: Int64s, Int64, i64, |value| value;
+    f32: Float32s, Float32, f32, |value| value;
+    f64: Float64s, Float64, f64, |value| value;
+    Timestamp: Timestamps, Timestamp, i64, Timestamp;
 }
 
-impl<'a> Item<'a> for bool {
-    fn at(items: &'a Scalars, i: usize) -> Option<Self> {
-        if let Scalars::Bools(values) = items { values.get(i).map(|value| *value != 0) } else { None }
+impl Number for i32 {}
+impl Number for i64 {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+macro_rules! variable {
+    ($($type:ty: $case:ident, $scalar:ident, $data:ty, $open:expr, $read:expr;)*) => {$(
+        impl<'a> Item<'a> for $type {
+            const SCALAR: ScalarType = ScalarType::$scalar;
+            type Values = Slots<'a, &'a $data>;
+
+            fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit> {
+                if let Scalars::$case(var) = scalars { $open(var) } else { Err(Misfit::Type) }
+            }
+
+            #[inline]
+            fn count(values: Self::Values) -> usize {
+                values.ends.len()
+            }
+
+            #[inline]
+            fn at(values: Self::Values, i: usize) -> Self {
+                let (start, end) = bounds(values.ends, i);
+                let read: fn(&'a $data) -> Self = $read;
+                read(values.data.get(start..end).unwrap_or_default())
+            }
+        }
+    )*};
+}
+
+variable! {
+    &'a str: Strings, Utf8, str, texts, |text| text;
+    String: Strings, Utf8, str, texts, str::to_owned;
+    &'a [u8]: Binaries, Binary, [u8], bytes, |bytes| bytes;
+    Vec<u8>: Binaries, Binary, [u8], bytes, <[u8]>::to_vec;
+}
+
+/// Texts, all of which are UTF-8 and end where a character does.
+fn texts(var: &VarBytes) -> Result<Slots<'_, &str>, Misfit> {
+    let data = std::str::from_utf8(&var.data).map_err(|_| Misfit::Utf8)?;
+    check_ends(&var.ends, data.len())?;
+    if !var.ends.iter().all(|end| data.is_char_boundary(*end as usize)) {
+        return Err(Misfit::Utf8);
     }
+    Ok(Slots { ends: &var.ends, data })
 }
 
-impl<'a> Item<'a> for Timestamp {
-    fn at(items: &'a Scalars, i: usize) -> Option<Self> {
-        if let Scalars::Timestamps(values) = items { values.get(i).copied().map(Self) } else { None }
-    }
+fn bytes(var: &VarBytes) -> Result<Slots<'_, &[u8]>, Misfit> {
+    check_ends(&var.ends, var.data.len())?;
+    Ok(Slots { ends: &var.ends, data: &var.data })
 }
 
-impl<'a> Item<'a> for &'a str {
-    fn at(items: &'a Scalars, i: usize) -> Option<Self> {
-        let Scalars::Strings(var) = items else { return None };
-        std::str::from_utf8(slot(&var.ends, &var.data, i)?).ok()
-    }
+/// Whether ends never fall, and the last one is the end of all.
+pub(crate) fn check_ends(ends: &[u32], len: usize) -> Result<(), Misfit> {
+    let last = ends.last().map_or(0, |end| *end as usize);
+    if ends.is_sorted() && last == len { Ok(()) } else { Err(Misfit::Ends) }
 }
 
-impl<'a> Item<'a> for &'a [u8] {
-    fn at(items: &'a Scalars, i: usize) -> Option<Self> {
-        let Scalars::Binaries(var) = items else { return None };
-        slot(&var.ends, &var.data, i)
-    }
-}
-
-/// Slot `i` of values of any width.
-pub(crate) fn slot<'a>(ends: &[u32], data: &'a [u8], i: usize) -> Option<&'a [u8]> {
-    let start = if i == 0 { 0 } else { *ends.get(i - 1)? };
-    data.get(start as usize..*ends.get(i)? as usize)
+/// Where slot `i` begins and ends.
+#[inline]
+pub(crate) fn bounds(ends: &[u32], i: usize) -> (usize, usize) {
+    let start = if i == 0 { 0 } else { ends[i - 1] };
+    (start as usize, ends[i] as usize)
 }

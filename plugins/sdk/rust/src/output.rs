@@ -1,209 +1,414 @@
 //! Rows to columns: how a struct of outputs is written.
+//!
+//! Buffers have their size from the start: the component model hands vectors over by pointer and length, and one with
+//! room to spare would be copied. Only texts, bytes and items of lists, whose lengths nobody knows before, grow.
+
+use std::borrow::Cow;
 
 use crate::{
     __private::types::{Column, DataType, Lists, ScalarType, Scalars, Values, VarBytes},
-    Timestamp,
+    List, Timestamp,
+    list::Item,
     run::FieldSpec,
 };
 
 /// A struct of outputs. `#[derive(Outputs)]` writes this.
-pub trait Outputs {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no struct of outputs",
+    label = "no struct of outputs",
+    note = "it wants #[derive(Outputs)]"
+)]
+pub trait Outputs: Sized {
     /// What is computed, in order.
     const FIELDS: &'static [FieldSpec];
+    /// Something for each output that writes its column.
+    type Writers;
 
-    /// Adds this row to the columns, which are in the same order.
-    fn push(self, columns: &mut [Builder]);
+    /// Empty columns, for so many rows.
+    fn writers(rows: usize) -> Self::Writers;
+    /// Adds this row.
+    fn push(self, writers: &mut Self::Writers);
+    /// Adds a row of nulls.
+    fn push_nulls(writers: &mut Self::Writers);
+    /// The columns.
+    fn finish(writers: Self::Writers) -> Vec<Column>;
 }
 
 /// A type that an output can have.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no type of an output",
     label = "no type of an output",
-    note = "outputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp and Vec<_> of these, each also in an Option"
+    note = "outputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, and Vec<_>, slices and arrays \
+            of these; each also in an Option, where it may be null"
 )]
-pub trait Output {
+pub trait Output: Sized {
     /// What the column holds.
     const TYPE: DataType;
     /// Whether it can be null.
     const NULLABLE: bool;
+    /// What collects the values.
+    #[doc(hidden)]
+    type Sink: Sink;
 
     /// Adds the value to its column.
-    fn push(self, column: &mut Builder);
+    #[doc(hidden)]
+    fn write(self, writer: &mut Writer<Self::Sink>);
+}
+
+/// A type of values, each of which is there.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of an output",
+    label = "no type of an output",
+    note = "outputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, and Vec<_>, slices and arrays \
+            of these; each also in an Option, where it may be null"
+)]
+pub trait Put {
+    /// What the column holds.
+    const TYPE: DataType;
+    /// What collects the values.
+    #[doc(hidden)]
+    type Sink: Sink;
+
+    #[doc(hidden)]
+    fn put(&self, sink: &mut Self::Sink);
+}
+
+/// A type that lists hold.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of a list's items",
+    label = "no type of a list's items",
+    note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp"
+)]
+pub trait PutItem {
+    /// As the contract calls it.
+    #[doc(hidden)]
+    const SCALAR: ScalarType;
+    /// What collects the items.
+    #[doc(hidden)]
+    type Items: Collect;
+
+    #[doc(hidden)]
+    fn put_item(&self, items: &mut Self::Items);
 }
 
 /// A column that is being written.
 #[derive(Debug)]
-pub struct Builder {
-    values: Values,
-    validity: Option<Vec<u8>>,
+pub struct Writer<S> {
+    sink: S,
+    /// Rows so far.
     rows: usize,
     rows_max: usize,
+    /// Bitmap as the contract has it; none as long as nothing is null.
+    validity: Option<Vec<u8>>,
 }
 
-impl Builder {
-    /// A column of so many rows. Its buffers have that size from the start: the component model hands vectors over by
-    /// pointer and length, and one with room to spare would be copied.
+/// The values of a column that is being written.
+#[doc(hidden)]
+pub trait Sink {
+    fn with_rows(rows: usize) -> Self;
+    fn push_nothing(&mut self);
+    fn into_values(self) -> Values;
+}
+
+/// Items that are being written.
+#[doc(hidden)]
+pub trait Collect {
+    fn with_capacity(items: usize) -> Self;
+    fn push_nothing(&mut self);
+    fn count(&self) -> usize;
+    fn into_scalars(self) -> Scalars;
+}
+
+/// The items of single values: the column's slots.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Single<C>(C);
+
+/// The items of lists.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Many<C> {
+    ends: Vec<u32>,
+    items: C,
+}
+
+// === impl Writer ===
+
+impl<S: Sink> Writer<S> {
+    /// An empty column, for so many rows.
     #[must_use]
-    pub fn new(of: DataType, rows_max: usize) -> Self {
-        let items = empty(of.scalar, if of.is_list { 0 } else { rows_max });
-        let values = if of.is_list {
-            Values::Lists(Lists { ends: Vec::with_capacity(rows_max), items })
-        } else {
-            Values::Scalars(items)
-        };
-        Self { values, validity: None, rows: 0, rows_max }
+    pub fn new(rows: usize) -> Self {
+        Self { sink: S::with_rows(rows), rows: 0, rows_max: rows, validity: None }
+    }
+
+    /// Adds a null.
+    #[inline]
+    pub fn push_null(&mut self) {
+        let row = self.rows;
+        self.sink.push_nothing();
+        self.rows += 1;
+        let bitmap = self.validity.get_or_insert_with(|| all_present(self.rows_max));
+        bitmap[row / 8] &= !(1 << (row % 8));
     }
 
     /// The column.
     #[must_use]
     pub fn finish(self) -> Column {
-        Column { values: self.values, validity: self.validity }
+        Column { values: self.sink.into_values(), validity: self.validity }
     }
 
-    /// Adds a null.
-    pub fn push_null(&mut self) {
-        match &mut self.values {
-            Values::Scalars(scalars) => put_nothing(scalars),
-            Values::Lists(lists) => lists.ends.push(lists.ends.last().copied().unwrap_or(0)),
-        }
-        let (rows, rows_max) = (self.rows, self.rows_max);
-        let validity = self.validity.get_or_insert_with(|| {
-            // Rows before the first null are all there.
-            let mut bitmap = vec![0; rows_max.div_ceil(8)];
-            (0..rows).for_each(|row| bitmap[row / 8] |= 1 << (row % 8));
-            bitmap
-        });
-        // A function that returns more rows than it was given ends as a fault, not here.
-        if rows / 8 >= validity.len() {
-            validity.push(0);
-        }
-        self.rows += 1;
-    }
-
-    fn push_with(&mut self, put: impl FnOnce(&mut Values)) {
-        put(&mut self.values);
-        if let Some(bitmap) = &mut self.validity {
-            if self.rows / 8 >= bitmap.len() {
-                bitmap.push(0);
-            }
-            bitmap[self.rows / 8] |= 1 << (self.rows % 8);
-        }
+    #[inline]
+    fn push(&mut self, value: &impl Put<Sink = S>) {
+        value.put(&mut self.sink);
         self.rows += 1;
     }
 }
 
-/// A value that goes into a column of single values, and into lists.
-#[doc(hidden)]
-pub trait Put: Sized {
-    fn put(self, scalars: &mut Scalars);
+/// A bitmap without a null. Bits beyond the rows are 0.
+#[cold]
+fn all_present(rows: usize) -> Vec<u8> {
+    let mut bitmap = vec![0xff; rows.div_ceil(8)];
+    if let Some(last) = bitmap.last_mut()
+        && !rows.is_multiple_of(8)
+    {
+        *last = (1 << (rows % 8)) - 1;
+    }
+    bitmap
 }
 
-macro_rules! put {
-    ($($type:ty: $case:ident, $scalar:ident, $put:expr;)*) => {$(
+// === impl Output ===
+
+impl<T: Put> Output for T {
+    const TYPE: DataType = T::TYPE;
+    const NULLABLE: bool = false;
+    type Sink = T::Sink;
+
+    #[inline]
+    fn write(self, writer: &mut Writer<Self::Sink>) {
+        writer.push(&self);
+    }
+}
+
+impl<T: Put> Output for Option<T> {
+    const TYPE: DataType = T::TYPE;
+    const NULLABLE: bool = true;
+    type Sink = T::Sink;
+
+    #[inline]
+    fn write(self, writer: &mut Writer<Self::Sink>) {
+        match self {
+            Some(value) => writer.push(&value),
+            None => writer.push_null(),
+        }
+    }
+}
+
+// === impl Sink ===
+
+impl<C: Collect> Sink for Single<C> {
+    fn with_rows(rows: usize) -> Self {
+        Self(C::with_capacity(rows))
+    }
+
+    #[inline]
+    fn push_nothing(&mut self) {
+        self.0.push_nothing();
+    }
+
+    fn into_values(self) -> Values {
+        Values::Scalars(self.0.into_scalars())
+    }
+}
+
+impl<C: Collect> Many<C> {
+    #[inline]
+    fn end_list(&mut self) {
+        self.ends.push(end(self.items.count()));
+    }
+
+    #[inline]
+    fn put_list<T: PutItem<Items = C>>(&mut self, items: &[T]) {
+        items.iter().for_each(|item| item.put_item(&mut self.items));
+        self.end_list();
+    }
+}
+
+impl<C: Collect> Sink for Many<C> {
+    fn with_rows(rows: usize) -> Self {
+        Self { ends: Vec::with_capacity(rows), items: C::with_capacity(0) }
+    }
+
+    #[inline]
+    fn push_nothing(&mut self) {
+        self.end_list();
+    }
+
+    fn into_values(self) -> Values {
+        Values::Lists(Lists { ends: self.ends, items: self.items.into_scalars() })
+    }
+}
+
+// === impl Put ===
+
+macro_rules! scalars {
+    ($($type:ty),*) => {$(
         impl Put for $type {
-            fn put(self, scalars: &mut Scalars) {
-                if let Scalars::$case(values) = scalars {
-                    $put(values, self);
-                }
-            }
-        }
+            const TYPE: DataType = DataType { scalar: <Self as PutItem>::SCALAR, is_list: false };
+            type Sink = Single<<Self as PutItem>::Items>;
 
-        impl Output for $type {
-            const TYPE: DataType = DataType { scalar: ScalarType::$scalar, is_list: false };
-            const NULLABLE: bool = false;
-
-            fn push(self, column: &mut Builder) {
-                column.push_with(|values| {
-                    if let Values::Scalars(scalars) = values {
-                        self.put(scalars);
-                    }
-                });
-            }
-        }
-
-        impl Output for Vec<$type> {
-            const TYPE: DataType = DataType { scalar: ScalarType::$scalar, is_list: true };
-            const NULLABLE: bool = false;
-
-            fn push(self, column: &mut Builder) {
-                column.push_with(|values| {
-                    if let Values::Lists(lists) = values {
-                        let end = lists.ends.last().copied().unwrap_or(0) + end(self.len());
-                        self.into_iter().for_each(|item| item.put(&mut lists.items));
-                        lists.ends.push(end);
-                    }
-                });
+            #[inline]
+            fn put(&self, sink: &mut Self::Sink) {
+                self.put_item(&mut sink.0);
             }
         }
     )*};
 }
 
-put! {
-    bool: Bools, Bool, |values: &mut Vec<u8>, value| values.push(u8::from(value));
-    i32: Int32s, Int32, Vec::push;
-    i64: Int64s, Int64, Vec::push;
-    f32: Float32s, Float32, Vec::push;
-    f64: Float64s, Float64, Vec::push;
-    Timestamp: Timestamps, Timestamp, |values: &mut Vec<i64>, value: Timestamp| values.push(value.0);
-    String: Strings, Utf8, |var, value: String| put_bytes(var, value.as_bytes());
-    &str: Strings, Utf8, |var, value: &str| put_bytes(var, value.as_bytes());
-    Bytes: Binaries, Binary, |var, value: Bytes| put_bytes(var, &value.0);
-    &[u8]: Binaries, Binary, put_bytes;
-}
+scalars!(bool, i32, i64, f32, f64, Timestamp, &str, String, Cow<'_, str>, &[u8], Vec<u8>);
 
-/// Bytes that a plugin owns, in lists: a `Vec<u8>` alone is one value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bytes(pub Vec<u8>);
+impl<T: PutItem> Put for Vec<T> {
+    const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
+    type Sink = Many<T::Items>;
 
-impl Output for Vec<u8> {
-    const TYPE: DataType = DataType { scalar: ScalarType::Binary, is_list: false };
-    const NULLABLE: bool = false;
-
-    fn push(self, column: &mut Builder) {
-        self.as_slice().push(column);
+    #[inline]
+    fn put(&self, sink: &mut Self::Sink) {
+        sink.put_list(self);
     }
 }
 
-impl<T: Output> Output for Option<T> {
-    const TYPE: DataType = T::TYPE;
-    const NULLABLE: bool = true;
+impl<T: PutItem> Put for &[T] {
+    const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
+    type Sink = Many<T::Items>;
 
-    fn push(self, column: &mut Builder) {
-        match self {
-            Some(value) => value.push(column),
-            None => column.push_null(),
+    #[inline]
+    fn put(&self, sink: &mut Self::Sink) {
+        sink.put_list(self);
+    }
+}
+
+impl<T: PutItem, const N: usize> Put for [T; N] {
+    const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
+    type Sink = Many<T::Items>;
+
+    #[inline]
+    fn put(&self, sink: &mut Self::Sink) {
+        sink.put_list(self);
+    }
+}
+
+impl<'a, T: Item<'a> + PutItem> Put for List<'a, T> {
+    const TYPE: DataType = DataType { scalar: <T as PutItem>::SCALAR, is_list: true };
+    type Sink = Many<T::Items>;
+
+    #[inline]
+    fn put(&self, sink: &mut Self::Sink) {
+        self.iter().for_each(|item| item.put_item(&mut sink.items));
+        sink.end_list();
+    }
+}
+
+// === impl Collect ===
+
+macro_rules! fixed {
+    ($($type:ty: $items:ident, $case:ident, $raw:ty, $read:expr;)*) => {$(
+        #[doc(hidden)]
+        #[derive(Debug)]
+        pub struct $items(Vec<$raw>);
+
+        impl Collect for $items {
+            fn with_capacity(items: usize) -> Self {
+                Self(Vec::with_capacity(items))
+            }
+
+            #[inline]
+            fn push_nothing(&mut self) {
+                self.0.push(<$raw>::default());
+            }
+
+            #[inline]
+            fn count(&self) -> usize {
+                self.0.len()
+            }
+
+            fn into_scalars(self) -> Scalars {
+                Scalars::$case(self.0)
+            }
         }
-    }
+
+        impl PutItem for $type {
+            const SCALAR: ScalarType = <Self as Item<'static>>::SCALAR;
+            type Items = $items;
+
+            #[inline]
+            fn put_item(&self, items: &mut Self::Items) {
+                let read: fn($type) -> $raw = $read;
+                items.0.push(read(*self));
+            }
+        }
+    )*};
 }
 
-fn empty(scalar: ScalarType, rows: usize) -> Scalars {
-    let var = || VarBytes { ends: Vec::with_capacity(rows), data: Vec::new() };
-    match scalar {
-        ScalarType::Bool => Scalars::Bools(Vec::with_capacity(rows)),
-        ScalarType::Int32 => Scalars::Int32s(Vec::with_capacity(rows)),
-        ScalarType::Int64 => Scalars::Int64s(Vec::with_capacity(rows)),
-        ScalarType::Float32 => Scalars::Float32s(Vec::with_capacity(rows)),
-        ScalarType::Float64 => Scalars::Float64s(Vec::with_capacity(rows)),
-        ScalarType::Utf8 => Scalars::Strings(var()),
-        ScalarType::Binary => Scalars::Binaries(var()),
-        ScalarType::Timestamp => Scalars::Timestamps(Vec::with_capacity(rows)),
-    }
+fixed! {
+    bool: Bools, Bools, u8, u8::from;
+    i32: Int32s, Int32s, i32, |value| value;
+    i64: Int64s, Int64s, i64, |value| value;
+    f32: Float32s, Float32s, f32, |value| value;
+    f64: Float64s, Float64s, f64, |value| value;
+    Timestamp: Timestamps, Timestamps, i64, |value| value.0;
 }
 
-fn put_nothing(scalars: &mut Scalars) {
-    match scalars {
-        Scalars::Bools(values) => values.push(0),
-        Scalars::Int32s(values) => values.push(0),
-        Scalars::Int64s(values) | Scalars::Timestamps(values) => values.push(0),
-        Scalars::Float32s(values) => values.push(0.0),
-        Scalars::Float64s(values) => values.push(0.0),
-        Scalars::Strings(var) | Scalars::Binaries(var) => put_bytes(var, b""),
-    }
+macro_rules! variable {
+    ($($items:ident: $case:ident, $scalar:ident; $($type:ty),*;)*) => {$(
+        #[doc(hidden)]
+        #[derive(Debug)]
+        pub struct $items(VarBytes);
+
+        impl Collect for $items {
+            fn with_capacity(items: usize) -> Self {
+                Self(VarBytes { ends: Vec::with_capacity(items), data: Vec::new() })
+            }
+
+            #[inline]
+            fn push_nothing(&mut self) {
+                self.0.ends.push(end(self.0.data.len()));
+            }
+
+            #[inline]
+            fn count(&self) -> usize {
+                self.0.ends.len()
+            }
+
+            fn into_scalars(self) -> Scalars {
+                Scalars::$case(self.0)
+            }
+        }
+
+        $(impl PutItem for $type {
+            const SCALAR: ScalarType = ScalarType::$scalar;
+            type Items = $items;
+
+            #[inline]
+            fn put_item(&self, items: &mut Self::Items) {
+                items.0.data.extend_from_slice(self.as_ref());
+                items.push_nothing();
+            }
+        })*
+    )*};
 }
 
-fn put_bytes(var: &mut VarBytes, bytes: &[u8]) {
-    var.data.extend_from_slice(bytes);
-    var.ends.push(end(var.data.len()));
+variable! {
+    Texts: Strings, Utf8; &str, String;
+    Blobs: Binaries, Binary; &[u8], Vec<u8>;
+}
+
+impl PutItem for Cow<'_, str> {
+    const SCALAR: ScalarType = ScalarType::Utf8;
+    type Items = Texts;
+
+    #[inline]
+    fn put_item(&self, items: &mut Self::Items) {
+        (&**self).put_item(items);
+    }
 }
 
 /// A component's memory ends long before 2^32 bytes.

@@ -1,69 +1,194 @@
 //! For a plugin's own tests: rows through the plugin as the host would send them.
+//!
+//! ```
+//! use larder_plugin::{Inputs, Outputs, plugin, rows, testing};
+//!
+//! #[derive(Inputs)]
+//! struct Numbers {
+//!     left: f64,
+//!     right: Option<f64>,
+//! }
+//!
+//! #[derive(Outputs)]
+//! struct Sum {
+//!     sum: f64,
+//! }
+//!
+//! /// The sum of two numbers.
+//! #[plugin(name = "sum", version = "1.0.0")]
+//! fn sum(numbers: Numbers) -> Sum {
+//!     Sum { sum: numbers.left + numbers.right.unwrap_or(0.0) }
+//! }
+//!
+//! # fn main() {
+//! let table = testing::run::<sum>(rows![{ left: 1.0, right: 2.0 }, { left: 1.0 }, { right: 2.0 }]);
+//! assert_eq!(table["sum"][0], 3.0);
+//! assert_eq!(table["sum"][1], 1.0);
+//! assert!(table["sum"][2].is_null(), "what is required was not there");
+//! # }
+//! ```
+//!
+//! An input that a row leaves out is null. [`Host`] has the configuration and the time of the request.
 
+mod columns;
+mod value;
+
+use std::{marker::PhantomData, ops::Index};
+
+pub use self::value::Value;
 use crate::{
-    __private::types::Column,
-    Context, Fault,
-    input::Inputs,
-    output::{Builder, Outputs},
-    run::{self, Plugin},
+    __private::types::{self, Column},
+    Context, Fault, Timestamp,
+    run::{FieldSpec, Fields, Instance, Plugin, describe},
 };
 
-/// A batch that is put together by hand.
-#[derive(Debug, Default)]
-pub struct Batch {
-    columns: Vec<Column>,
-    rows: usize,
+/// A row of inputs, by name. [`rows!`](crate::rows) makes them.
+pub type Row = Vec<(&'static str, Value)>;
+
+/// What calls a plugin in a test.
+#[derive(Clone, Debug)]
+pub struct Host<P> {
+    config: String,
+    context: Context,
+    plugin: PhantomData<fn() -> P>,
 }
 
-impl Batch {
-    /// A batch of so many rows, with no column yet.
-    #[must_use]
-    pub fn new(rows: usize) -> Self {
-        Self { columns: Vec::new(), rows }
-    }
-
-    /// Adds the next input's column, of values as an output has them.
-    ///
-    /// # Panics
-    /// If there are not as many values as rows.
-    #[must_use]
-    pub fn column<T: crate::output::Output>(mut self, values: impl IntoIterator<Item = T>) -> Self {
-        let mut column = Builder::new(T::TYPE, self.rows);
-        let mut count = 0;
-        for value in values {
-            value.push(&mut column);
-            count += 1;
-        }
-        assert_eq!(count, self.rows, "a column has as many values as the batch has rows");
-        self.columns.push(column.finish());
-        self
-    }
+/// What a plugin computed: a column of values for each output, by its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    columns: Vec<(&'static str, Vec<Value>)>,
 }
 
-/// Runs a plugin over a batch, and reads the outputs as inputs of the type `O`, a struct of [`crate::Inputs`] with the
-/// outputs' names and types. Rows that were not computed are none.
-///
-/// # Errors
-/// The plugin's fault.
-pub fn run<P: Plugin>(config: &str, context: &Context, batch: &Batch) -> Result<Vec<Column>, Fault> {
-    let config = run::configure::<P>(config)?;
-    run::transform::<P>(&config, context, batch.rows, &batch.columns)
+/// Rows of inputs: `rows![{ name: value, other: value }, { name: value }]`. Values are what becomes a [`Value`](crate::testing::Value).
+#[macro_export]
+macro_rules! rows {
+    ($({ $($name:ident: $value:expr),* $(,)? }),* $(,)?) => {
+        ::std::vec![$({
+            let row: $crate::testing::Row =
+                ::std::vec![$((::core::stringify!($name), $crate::testing::Value::from($value))),*];
+            row
+        }),*]
+    };
 }
 
-/// Reads columns that a plugin returned as rows.
+/// Runs a plugin without configuration over rows.
 ///
 /// # Panics
-/// If the columns are of other types.
-pub fn rows<'a, O: Inputs<'a>>(columns: &'a [Column], rows: usize) -> Vec<Option<O>> {
-    let readers = O::open(columns).unwrap_or_else(|fault| panic!("{fault}"));
-    (0..rows).map(|row| O::read(&readers, row)).collect()
+/// If the rows are none of this plugin, or it returns a fault.
+#[track_caller]
+#[must_use]
+pub fn run<P: Plugin>(rows: Vec<Row>) -> Table {
+    Host::<P>::new().run(rows).unwrap_or_else(|fault| panic!("the plugin returned a fault: {fault}"))
 }
 
-/// Writes rows as the columns of a batch, for a plugin that reads what another one computes.
-#[must_use]
-pub fn columns<T: Outputs>(rows: Vec<T>) -> Batch {
-    let mut builders: Vec<Builder> = T::FIELDS.iter().map(|field| Builder::new(field.data_type, rows.len())).collect();
-    let count = rows.len();
-    rows.into_iter().for_each(|row| row.push(&mut builders));
-    Batch { columns: builders.into_iter().map(Builder::finish).collect(), rows: count }
+// === impl Host ===
+
+impl<P: Plugin> Host<P> {
+    /// A host whose derived view has no `config`, at the beginning of 1970.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { config: "null".to_owned(), context: Context::default(), plugin: PhantomData }
+    }
+
+    /// Sets the derived view's `config`, as JSON.
+    #[must_use]
+    pub fn config(mut self, json: &str) -> Self {
+        json.clone_into(&mut self.config);
+        self
+    }
+
+    /// Sets the time of the request.
+    #[must_use]
+    pub fn as_of(mut self, time: Timestamp) -> Self {
+        self.context.as_of = time;
+        self
+    }
+
+    /// Runs the plugin over rows. It does so three times, twice in one instance and once in another, for the same inputs
+    /// have to give the same outputs.
+    ///
+    /// # Errors
+    /// The plugin's fault.
+    ///
+    /// # Panics
+    /// If the rows are none of this plugin: an unknown name, another type. If the plugin breaks a rule.
+    #[track_caller]
+    pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
+        let Fields { inputs, outputs, .. } = P::fields();
+        check_names(&rows, inputs);
+        let columns: Vec<Column> = inputs.iter().map(|field| columns::write(field, &rows)).collect();
+        let (first, second) = (Instance::new(), Instance::new());
+        first.configure::<P>(&self.config)?;
+        second.configure::<P>(&self.config)?;
+        let call = |instance: &Instance<P::Config>| -> Result<Vec<Column>, Fault> {
+            let context = types::Context { as_of: self.context.as_of.0 };
+            let rows = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            Ok(instance.transform::<P>(context, rows, &columns)?)
+        };
+        let computed = call(&first)?;
+        for (instance, whose) in [(&first, "the same"), (&second, "another")] {
+            let again = call(instance)?;
+            let same = format!("{again:?}") == format!("{computed:?}");
+            assert!(same, "the same inputs gave something else the second time, in {whose} instance");
+        }
+        let signature = describe::<P>();
+        let table = outputs.iter().zip(&signature.outputs).zip(computed).map(|((output, field), column)| {
+            let values = columns::read(&column, rows.len());
+            let has_null = values.iter().any(Value::is_null);
+            assert!(field.nullable || !has_null, "output '{}' has a null, and was declared not to", output.name);
+            (output.name, values)
+        });
+        Ok(Table { columns: table.collect() })
+    }
 }
+
+impl<P: Plugin> Default for Host<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[track_caller]
+fn check_names(rows: &[Row], inputs: &[FieldSpec]) {
+    for (name, _) in rows.iter().flatten() {
+        if !inputs.iter().any(|input| input.name == *name) {
+            let known: Vec<&str> = inputs.iter().map(|input| input.name).collect();
+            panic!("a row has '{name}', and the plugin's inputs are {}", known.join(", "));
+        }
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// An output's values, if there is one of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[Value]> {
+        self.columns.iter().find(|(column, _)| *column == name).map(|(_, values)| values.as_slice())
+    }
+}
+
+impl Index<&str> for Table {
+    type Output = [Value];
+
+    #[track_caller]
+    fn index(&self, name: &str) -> &[Value] {
+        let known = || self.columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ");
+        self.get(name).unwrap_or_else(|| panic!("there is no output '{name}': they are {}", known()))
+    }
+}
+
+// === impl Fault ===
+
+impl From<types::Fault> for Fault {
+    fn from(fault: types::Fault) -> Self {
+        match fault {
+            types::Fault::BadConfig(message) => Self::bad_config(message),
+            types::Fault::BadInput(message) => Self::bad_input(message),
+            types::Fault::Internal(message) => Self::internal(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

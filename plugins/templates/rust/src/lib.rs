@@ -28,17 +28,19 @@ pub fn derive(row: Row) -> Derived {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn ratio(numerator: Option<f64>, denominator: Option<f64>) -> Option<f64> {
-        derive(Row { numerator, denominator }).ratio
-    }
+    use larder_plugin::{rows, testing};
 
     #[test]
     fn a_ratio_is_computed_where_there_is_one() {
-        assert_eq!(ratio(Some(3.0), Some(2.0)), Some(1.5));
-        assert_eq!(ratio(Some(3.0), Some(0.0)), None);
-        assert_eq!(ratio(None, Some(2.0)), None);
-        assert_eq!(ratio(Some(3.0), None), None);
+        // Rows as the host sends them; what a row leaves out is null.
+        let table = testing::run::<super::derive>(rows![
+            { numerator: 3.0, denominator: 2.0 },
+            { numerator: 3.0, denominator: 0.0 },
+            { numerator: 3.0 },
+            { denominator: 2.0 },
+        ]);
+        assert_eq!(table["ratio"][0], 1.5);
+        assert!(table["ratio"][1].is_null(), "there is no ratio to 0");
+        assert!(table["ratio"][2].is_null() && table["ratio"][3].is_null());
     }
 }

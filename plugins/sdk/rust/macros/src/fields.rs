@@ -1,61 +1,63 @@
-//! `#[derive(Inputs)]` and `#[derive(Outputs)]`.
+//! The derives: a struct's fields are a plugin's inputs or outputs.
 
-use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::{
-    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Field, Fields, Ident, Lifetime, Lit, Meta, Result,
+    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Fields, Ident, Index, Lifetime, Lit, Meta, Result, Type,
     spanned::Spanned,
-    visit_mut::{VisitMut, visit_type_mut},
 };
 
+/// A field of the struct.
+struct Field {
+    ident: Ident,
+    /// The feature's name.
+    name: String,
+    doc: String,
+    of: Type,
+    place: Index,
+}
+
 pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
-    let (name, fields) = (&item.ident, fields(item)?);
-    let given = lifetime(item)?;
-    let generics = given.as_ref().map(|lifetime| quote!(<#lifetime>));
-    // A struct that borrows nothing is read from columns of any lifetime.
-    let lifetime = given.clone().unwrap_or_else(|| Lifetime::new("'larder", name.span()));
-    let names: Vec<&Ident> = fields.iter().filter_map(|field| field.ident.as_ref()).collect();
-    let texts: Vec<String> = names.iter().map(|name| plain(name)).collect();
-    let docs: Vec<String> = fields.iter().map(|field| doc(&field.attrs)).collect();
-    let types: Vec<_> = fields.iter().map(|field| &field.ty).collect();
-    let statics: Vec<_> = fields
-        .iter()
-        .map(|field| {
-            let mut of = field.ty.clone();
-            Relive("'static").visit_type_mut(&mut of);
-            of
-        })
-        .collect();
-    let places = 0..names.len();
-    let readers: Vec<Ident> = names.iter().map(|name| format_ident!("read_{}", plain(name))).collect();
-    let specs = statics.iter().zip(&fields).zip(&texts).zip(&docs).map(|(((of, field), text), doc)| {
-        quote_spanned! {field.ty.span()=>
+    let (fields, lifetime) = (fields(item)?, lifetime(item)?);
+    let (name, (before, after)) = (&item.ident, generics(item, &lifetime));
+    let specs = fields.iter().map(|Field { name, doc, of, .. }| {
+        quote_spanned! {of.span()=>
             ::larder_plugin::__private::FieldSpec {
-                name: #text,
-                data_type: <#of as ::larder_plugin::__private::Input<'static>>::TYPE,
-                nullable: !<#of as ::larder_plugin::__private::Input<'static>>::REQUIRED,
+                name: #name,
+                data_type: <#of as ::larder_plugin::__private::Input<#lifetime>>::TYPE,
+                nullable: !<#of as ::larder_plugin::__private::Input<#lifetime>>::REQUIRED,
                 doc: #doc,
             }
         }
     });
+    let readers = fields.iter().map(
+        |Field { of, .. }| quote_spanned!(of.span()=> <#of as ::larder_plugin::__private::Input<#lifetime>>::Reader),
+    );
+    let opened = fields.iter().map(|Field { of, place, .. }| {
+        quote_spanned!(of.span()=> ::larder_plugin::__private::open::<#of>(batch, #place, Self::FIELDS)?)
+    });
+    let read = fields.iter().map(|Field { ident, of, place, .. }| {
+        quote_spanned! {of.span()=>
+            #ident: <#of as ::larder_plugin::__private::Input<#lifetime>>::get(&readers.#place, row)?
+        }
+    });
     Ok(quote! {
-        impl<#lifetime> ::larder_plugin::__private::Inputs<#lifetime> for #name #generics {
-            type Readers = (#(<#types as ::larder_plugin::__private::Input<#lifetime>>::Reader,)*);
-
+        #[automatically_derived]
+        impl #before ::larder_plugin::__private::Inputs<#lifetime> for #name #after {
             const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
+            type Readers = (#(#readers,)*);
 
+            #[allow(unused_variables, clippy::unused_unit, reason = "a struct may have no field")]
             fn open(
-                columns: &#lifetime [::larder_plugin::__private::types::Column],
+                batch: ::larder_plugin::__private::Batch<#lifetime>,
             ) -> ::core::result::Result<Self::Readers, ::larder_plugin::Fault> {
-                Ok((#(::larder_plugin::__private::open::<#types>(columns, #places, #texts)?,)*))
+                ::core::result::Result::Ok((#(#opened,)*))
             }
 
             #[inline]
+            #[allow(unused_variables, reason = "a struct may have no field")]
             fn read(readers: &Self::Readers, row: usize) -> ::core::option::Option<Self> {
-                let (#(#readers,)*) = readers;
-                ::core::option::Option::Some(Self {
-                    #(#names: <#types as ::larder_plugin::__private::Input<#lifetime>>::get(#readers, row)?,)*
-                })
+                ::core::option::Option::Some(Self { #(#read,)* })
             }
         }
     })
@@ -63,82 +65,169 @@ pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
 
 pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
     let (name, fields) = (&item.ident, fields(item)?);
-    if fields.is_empty() {
-        return Err(Error::new(name.span(), "a plugin computes something: there has to be an output"));
-    }
+    some(&fields, name)?;
     let (before, after, condition) = item.generics.split_for_impl();
-    let names: Vec<&Ident> = fields.iter().filter_map(|field| field.ident.as_ref()).collect();
-    let places = 0..names.len();
-    let specs = fields.iter().zip(&names).map(|(field, name)| {
-        let (text, doc) = (plain(name), doc(&field.attrs));
-        let mut of = field.ty.clone();
-        Relive("'static").visit_type_mut(&mut of);
-        quote_spanned! {field.ty.span()=>
-            ::larder_plugin::__private::FieldSpec {
-                name: #text,
-                data_type: <#of as ::larder_plugin::__private::Output>::TYPE,
-                nullable: <#of as ::larder_plugin::__private::Output>::NULLABLE,
-                doc: #doc,
-            }
+    let specs = fields.iter().map(|field| output_spec(field, "Output"));
+    let writers = fields.iter().map(|Field { of, .. }| {
+        quote_spanned! {of.span()=>
+            ::larder_plugin::__private::Writer<<#of as ::larder_plugin::__private::Output>::Sink>
         }
     });
+    let made = fields.iter().map(|_| quote!(::larder_plugin::__private::Writer::new(rows)));
+    let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
+    let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
     Ok(quote! {
+        #[automatically_derived]
         impl #before ::larder_plugin::__private::Outputs for #name #after #condition {
             const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
+            type Writers = (#(#writers,)*);
+
+            fn writers(rows: usize) -> Self::Writers {
+                (#(#made,)*)
+            }
 
             #[inline]
-            fn push(self, columns: &mut [::larder_plugin::__private::Builder]) {
-                #(::larder_plugin::__private::Output::push(self.#names, &mut columns[#places]);)*
+            fn push(self, writers: &mut Self::Writers) {
+                #(::larder_plugin::__private::Output::write(self.#idents, &mut writers.#places);)*
+            }
+
+            fn push_nulls(writers: &mut Self::Writers) {
+                #(writers.#places.push_null();)*
+            }
+
+            fn finish(writers: Self::Writers) -> ::std::vec::Vec<::larder_plugin::__private::types::Column> {
+                ::std::vec![#(writers.#places.finish()),*]
             }
         }
     })
 }
 
-/// The fields of a struct that has names for them.
-fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
-    let Data::Struct(data) = &item.data else {
-        return Err(Error::new(item.ident.span(), "inputs and outputs are a struct"));
-    };
-    match &data.fields {
-        Fields::Named(fields) => Ok(fields.named.iter().cloned().collect()),
-        Fields::Unit => Ok(Vec::new()),
-        Fields::Unnamed(_) => Err(Error::new(item.ident.span(), "each field needs a name: it is the feature's")),
+pub(crate) fn input_columns(item: &DeriveInput) -> Result<TokenStream> {
+    let (fields, lifetime) = (fields(item)?, lifetime(item)?);
+    let (name, (before, after)) = (&item.ident, generics(item, &lifetime));
+    let specs = fields.iter().map(|Field { name, doc, of, .. }| {
+        quote_spanned! {of.span()=>
+            ::larder_plugin::__private::FieldSpec {
+                name: #name,
+                data_type: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::TYPE,
+                nullable: true,
+                doc: #doc,
+            }
+        }
+    });
+    let opened = fields.iter().map(|Field { ident, of, place, .. }| {
+        quote_spanned! {of.span()=>
+            #ident: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::open(batch, #place, Self::FIELDS)?
+        }
+    });
+    Ok(quote! {
+        #[automatically_derived]
+        impl #before ::larder_plugin::__private::InputColumns<#lifetime> for #name #after {
+            const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
+
+            #[allow(unused_variables, reason = "a struct may have no field")]
+            fn open(
+                batch: ::larder_plugin::__private::Batch<#lifetime>,
+            ) -> ::core::result::Result<Self, ::larder_plugin::Fault> {
+                ::core::result::Result::Ok(Self { #(#opened,)* })
+            }
+        }
+    })
+}
+
+pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
+    let (name, fields) = (&item.ident, fields(item)?);
+    some(&fields, name)?;
+    let (before, after, condition) = item.generics.split_for_impl();
+    let specs = fields.iter().map(|field| output_spec(field, "OutputColumn"));
+    let finished = fields.iter().map(|Field { ident, name, of, .. }| {
+        quote_spanned! {of.span()=>
+            <#of as ::larder_plugin::__private::OutputColumn>::finish(self.#ident, rows, #name)?
+        }
+    });
+    Ok(quote! {
+        #[automatically_derived]
+        impl #before ::larder_plugin::__private::OutputColumns for #name #after #condition {
+            const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
+
+            fn finish(
+                self,
+                rows: usize,
+            ) -> ::core::result::Result<
+                ::std::vec::Vec<::larder_plugin::__private::types::Column>,
+                ::larder_plugin::Fault,
+            > {
+                ::core::result::Result::Ok(::std::vec![#(#finished),*])
+            }
+        }
+    })
+}
+
+/// An output, of a type that implements `of_trait`.
+fn output_spec(Field { name, doc, of, .. }: &Field, of_trait: &str) -> TokenStream {
+    let of_trait = Ident::new(of_trait, of.span());
+    quote_spanned! {of.span()=>
+        ::larder_plugin::__private::FieldSpec {
+            name: #name,
+            data_type: <#of as ::larder_plugin::__private::#of_trait>::TYPE,
+            nullable: <#of as ::larder_plugin::__private::#of_trait>::NULLABLE,
+            doc: #doc,
+        }
     }
 }
 
-fn lifetime(item: &DeriveInput) -> Result<Option<Lifetime>> {
+/// The fields of a struct that has names for them.
+fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
+    let Data::Struct(data) = &item.data else {
+        return Err(Error::new(item.ident.span(), "inputs and outputs are a struct, with a field for each"));
+    };
+    let named = match &data.fields {
+        Fields::Named(fields) => &fields.named,
+        Fields::Unit => return Ok(Vec::new()),
+        Fields::Unnamed(_) => {
+            return Err(Error::new(item.ident.span(), "each field needs a name: it is the feature's"));
+        }
+    };
+    let mut fields = Vec::new();
+    for field in named {
+        let Some(ident) = field.ident.clone() else { continue };
+        let name = ident.to_string().trim_start_matches("r#").to_owned();
+        if !name.is_ascii() {
+            return Err(Error::new(
+                ident.span(),
+                "a feature's name is a letter or '_', then letters, digits and '_' of ASCII",
+            ));
+        }
+        let place = Index { index: u32::try_from(fields.len()).unwrap_or(u32::MAX), span: Span::call_site() };
+        fields.push(Field { ident, name, doc: doc(&field.attrs), of: field.ty.clone(), place });
+    }
+    Ok(fields)
+}
+
+fn some(fields: &[Field], name: &Ident) -> Result<()> {
+    if fields.is_empty() {
+        return Err(Error::new(name.span(), "a plugin computes something: there has to be an output"));
+    }
+    Ok(())
+}
+
+/// The lifetime of what the struct borrows; one of ours, where it borrows nothing.
+fn lifetime(item: &DeriveInput) -> Result<Lifetime> {
     if let Some(parameter) = item.generics.type_params().next() {
         return Err(Error::new(parameter.span(), "the types of features are known: no type parameter"));
     }
     let mut lifetimes = item.generics.lifetimes().map(|parameter| parameter.lifetime.clone());
     let (first, second) = (lifetimes.next(), lifetimes.next());
-    match second {
-        Some(second) => {
-            Err(Error::new(second.span(), "all that is borrowed is of the same batch: one lifetime is enough"))
-        }
-        None => Ok(first),
+    if let Some(second) = second {
+        return Err(Error::new(second.span(), "all that is borrowed is of the same batch: one lifetime is enough"));
     }
+    Ok(first.unwrap_or_else(|| Lifetime::new("'larder", item.ident.span())))
 }
 
-/// Puts one lifetime in the place of all others.
-pub(crate) struct Relive(pub(crate) &'static str);
-
-impl VisitMut for Relive {
-    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
-        *lifetime = Lifetime::new(self.0, lifetime.span());
-    }
-
-    fn visit_type_mut(&mut self, of: &mut syn::Type) {
-        if let syn::Type::Reference(reference) = of {
-            reference.lifetime = Some(Lifetime::new(self.0, reference.span()));
-        }
-        visit_type_mut(self, of);
-    }
-}
-
-/// A name without the mark of a raw identifier.
-fn plain(name: &Ident) -> String {
-    name.to_string().trim_start_matches("r#").to_owned()
+/// What stands after `impl`, and after the struct's name.
+fn generics(item: &DeriveInput, lifetime: &Lifetime) -> (TokenStream, TokenStream) {
+    let after = if item.generics.lifetimes().next().is_some() { quote!(<#lifetime>) } else { quote!() };
+    (quote!(<#lifetime>), after)
 }
 
 /// The first paragraph of a doc comment, in one line.
@@ -147,13 +236,102 @@ pub(crate) fn doc(attributes: &[Attribute]) -> String {
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {
         let Meta::NameValue(meta) = &attribute.meta else { continue };
         let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else { continue };
-        let line = text.value().trim().to_owned();
-        if line.is_empty() && !words.is_empty() {
-            break;
-        }
-        if !line.is_empty() {
-            words.push(line);
+        // A block comment is one attribute of many lines.
+        for line in text.value().split('\n') {
+            let line = line.trim().trim_start_matches("* ").trim();
+            if line.is_empty() && !words.is_empty() {
+                return words.join(" ");
+            }
+            if !line.is_empty() {
+                words.push(line.to_owned());
+            }
         }
     }
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn error(made: Result<TokenStream>) -> String {
+        made.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_struct_of_features_is_told_why() {
+        assert!(
+            error(inputs(&parse_quote!(
+                enum Row {
+                    A,
+                }
+            )))
+            .contains("are a struct")
+        );
+        assert!(
+            error(inputs(&parse_quote!(
+                struct Row(f64);
+            )))
+            .contains("needs a name")
+        );
+        assert!(
+            error(inputs(&parse_quote!(
+                struct Row<T> {
+                    x: T,
+                }
+            )))
+            .contains("no type parameter")
+        );
+        assert!(
+            error(inputs(&parse_quote!(
+                struct Row<'a, 'b> {
+                    x: &'a str,
+                    y: &'b str,
+                }
+            )))
+            .contains("one lifetime")
+        );
+        assert!(
+            error(inputs(&parse_quote!(
+                struct Row {
+                    größe: f64,
+                }
+            )))
+            .contains("ASCII")
+        );
+        assert!(
+            error(outputs(&parse_quote!(
+                struct Out {}
+            )))
+            .contains("there has to be an output")
+        );
+    }
+
+    #[test]
+    fn docs_are_their_first_paragraph_in_one_line() {
+        let item: DeriveInput = parse_quote! {
+            /// Charges of the last
+            ///   full month.
+            ///
+            /// Not those of the current one.
+            struct Row;
+        };
+        assert_eq!(doc(&item.attrs), "Charges of the last full month.");
+        let item: DeriveInput = parse_quote!(
+            struct Row;
+        );
+        assert_eq!(doc(&item.attrs), "");
+    }
+
+    #[test]
+    fn raw_names_lose_their_mark() {
+        let item: DeriveInput = parse_quote!(
+            struct Row {
+                r#type: f64,
+            }
+        );
+        assert_eq!(fields(&item).unwrap()[0].name, "type");
+    }
 }

@@ -1,176 +1,127 @@
 //! `#[plugin]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::{
-    Error, FnArg, ItemFn, LitStr, Meta, Result, ReturnType, Token, Type, parse::Parser, punctuated::Punctuated,
-    spanned::Spanned, visit_mut::VisitMut,
+    Error, Expr, ExprLit, FnArg, GenericParam, ItemFn, Lit, LitStr, Meta, Result, ReturnType, Token, Type,
+    parse::Parser, punctuated::Punctuated, spanned::Spanned,
 };
 
-use crate::fields::{Relive, doc};
+use crate::fields::doc;
 
 /// What stands in the attribute.
 struct Words {
     name: String,
     version: String,
-    by_batch: bool,
+    by_columns: bool,
 }
 
-/// What a function takes and returns.
+/// What a function takes.
 struct Shape {
     /// In the function's order.
     arguments: Vec<Argument>,
-    row: Type,
     config: Option<Type>,
-    output: Type,
-    fallible: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Argument {
     Context,
     Config,
-    Rows,
+    Inputs,
 }
 
+/// What the function's name is followed by; the function itself is kept as it is.
 pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenStream> {
-    let words = Words::read(attribute)?;
-    let shape = Shape::of(function, words.by_batch)?;
-    let Words { name, version, by_batch } = words;
-    let Shape { arguments, row, config, output, fallible } = shape;
-    let (call, doc) = (&function.sig.ident, doc(&function.attrs));
+    let Words { name, version, by_columns } = Words::read(attribute)?;
+    let Shape { arguments, config } = Shape::of(function)?;
+    let (call, visible, doc) = (&function.sig.ident, &function.vis, doc(&function.attrs));
     let arguments = arguments.iter().map(|argument| match argument {
         Argument::Context => quote!(context),
         Argument::Config => quote!(config),
-        Argument::Rows => quote!(rows),
+        Argument::Inputs => quote!(inputs),
     });
-    let (config_type, read_config) = match &config {
-        None => (
-            quote!(()),
-            quote!({
-                let _ = json;
-                ::core::result::Result::Ok(())
-            }),
-        ),
+    let (config_type, read_config, needs) = match &config {
+        None => (quote!(()), quote!(::larder_plugin::__private::no_config(json)), quote!()),
         Some(config) => (
             quote!(#config),
-            // A view that says nothing has the same configuration as one that says nothing of any field.
-            quote!(
-                ::larder_plugin::__private::serde_json::from_str(if json == "null" { "{}" } else { json })
-                    .map_err(|error| ::larder_plugin::Fault::bad_config(::std::string::ToString::to_string(&error)))
-            ),
+            quote_spanned!(config.span()=> ::larder_plugin::__private::read_config::<#config>(json)),
+            quote!(::larder_plugin::__needs_config!();),
         ),
     };
-    let raise = if fallible { quote!(?) } else { quote!() };
-    let compute = if by_batch {
-        quote! {
-            let mut present = ::std::vec::Vec::with_capacity(count);
-            let mut rows = ::std::vec::Vec::with_capacity(count);
-            for row in 0..count {
-                let read = <#row as ::larder_plugin::__private::Inputs<'_>>::read(&readers, row);
-                present.push(read.is_some());
-                rows.extend(read);
-            }
-            let wanted = rows.len();
-            let computed: ::std::vec::Vec<#output> = #call(#(#arguments),*) #raise;
-            if computed.len() != wanted {
-                return ::core::result::Result::Err(::larder_plugin::Fault::internal(
-                    ::std::format!("the function returned {} rows for {wanted}", computed.len()),
-                ));
-            }
-            let mut computed = computed.into_iter();
-            for present in present {
-                match if present { computed.next() } else { ::core::option::Option::None } {
-                    ::core::option::Option::Some(row) => ::larder_plugin::__private::Outputs::push(row, outputs),
-                    ::core::option::Option::None => outputs.iter_mut().for_each(|column| column.push_null()),
-                }
-            }
-        }
+    let (fields, run) = if by_columns {
+        (quote!(fields_by_columns), quote!(run_by_columns))
     } else {
-        quote! {
-            for row in 0..count {
-                match <#row as ::larder_plugin::__private::Inputs<'_>>::read(&readers, row) {
-                    ::core::option::Option::Some(rows) => {
-                        let computed: #output = #call(#(#arguments),*) #raise;
-                        ::larder_plugin::__private::Outputs::push(computed, outputs);
-                    }
-                    ::core::option::Option::None => outputs.iter_mut().for_each(|column| column.push_null()),
-                }
-            }
-        }
+        (quote!(fields_by_row), quote!(run_by_row))
     };
-    let (mut static_row, mut static_output) = (row.clone(), output.clone());
-    Relive("'static").visit_type_mut(&mut static_row);
-    Relive("'static").visit_type_mut(&mut static_output);
+    // The types of the function's inputs and outputs are what the compiler finds them to be, whatever they are called.
+    let function = quote_spanned!(function.sig.span()=> |context, config, inputs| #call(#(#arguments),*));
     Ok(quote! {
-        #function
+        #needs
 
-        /// The plugin as the host, and [`larder_plugin::testing`], see it.
-        #[derive(Debug)]
-        pub struct Plugin;
+        /// The plugin as the host sees it; `larder_plugin::testing` takes it.
+        #[allow(non_camel_case_types, reason = "it goes by the function's name")]
+        #[derive(Clone, Copy, Debug)]
+        #visible enum #call {}
 
-        impl ::larder_plugin::__private::Plugin for Plugin {
-            type Config = #config_type;
-            const NAME: &'static str = #name;
-            const VERSION: &'static str = #version;
-            const DOC: &'static str = #doc;
-            const INPUTS: &'static [::larder_plugin::__private::FieldSpec] =
-                <#static_row as ::larder_plugin::__private::Inputs<'static>>::FIELDS;
-            const OUTPUTS: &'static [::larder_plugin::__private::FieldSpec] =
-                <#static_output as ::larder_plugin::__private::Outputs>::FIELDS;
-
-            fn configure(json: &str) -> ::core::result::Result<Self::Config, ::larder_plugin::Fault> {
-                #read_config
-            }
-
-            #[allow(unused_variables, reason = "a function need not want everything")]
-            fn transform(
-                config: &Self::Config,
-                context: &::larder_plugin::Context,
-                count: usize,
-                inputs: &[::larder_plugin::__private::types::Column],
-                outputs: &mut [::larder_plugin::__private::Builder],
-            ) -> ::core::result::Result<(), ::larder_plugin::Fault> {
-                let readers = <#row as ::larder_plugin::__private::Inputs<'_>>::open(inputs)?;
-                #compute
-                ::core::result::Result::Ok(())
-            }
-        }
-
-        #[cfg(target_arch = "wasm32")]
+        #[allow(unused_variables, reason = "a function need not want everything")]
         const _: () = {
-            use ::larder_plugin::__private::{OnceLock, bindings, types};
+            impl ::larder_plugin::__private::Plugin for #call {
+                type Config = #config_type;
+                const NAME: &'static str = #name;
+                const VERSION: &'static str = #version;
+                const DOC: &'static str = #doc;
 
-            static CONFIG: OnceLock<<Plugin as ::larder_plugin::__private::Plugin>::Config> = OnceLock::new();
-
-            struct Guest;
-
-            impl bindings::Guest for Guest {
-                fn describe() -> types::Signature {
-                    ::larder_plugin::__private::describe::<Plugin>()
+                fn fields() -> ::larder_plugin::__private::Fields {
+                    ::larder_plugin::__private::#fields::<Self::Config, _, _>(#function)
                 }
 
-                fn configure(config: ::std::string::String) -> ::core::result::Result<(), types::Fault> {
-                    let config = ::larder_plugin::__private::configure::<Plugin>(&config)?;
-                    // The host configures an instance once.
-                    let _ = CONFIG.set(config);
-                    ::core::result::Result::Ok(())
+                fn configure(json: &str) -> ::core::result::Result<Self::Config, ::larder_plugin::Fault> {
+                    #read_config
                 }
 
                 fn transform(
-                    context: types::Context,
-                    rows: u32,
-                    inputs: ::std::vec::Vec<types::Column>,
-                ) -> ::core::result::Result<::std::vec::Vec<types::Column>, types::Fault> {
-                    let context = ::larder_plugin::Context { as_of: ::larder_plugin::Timestamp(context.as_of) };
-                    let config = CONFIG.get().ok_or_else(|| {
-                        types::Fault::Internal(::std::string::String::from("transform was called before configure"))
-                    })?;
-                    let outputs = ::larder_plugin::__private::transform::<Plugin>(config, &context, rows as usize, &inputs)?;
-                    ::core::result::Result::Ok(outputs)
+                    config: &Self::Config,
+                    context: &::larder_plugin::Context,
+                    batch: ::larder_plugin::__private::Batch<'_>,
+                ) -> ::core::result::Result<
+                    ::std::vec::Vec<::larder_plugin::__private::types::Column>,
+                    ::larder_plugin::Fault,
+                > {
+                    ::larder_plugin::__private::#run::<Self::Config, _, _>(context, config, batch, #function)
                 }
             }
 
-            bindings::export_component!(Guest with_types_in ::larder_plugin::__private::bindings);
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                use ::larder_plugin::__private::{Instance, bindings, types};
+
+                ::std::thread_local! {
+                    static INSTANCE: Instance<<#call as ::larder_plugin::__private::Plugin>::Config> =
+                        const { Instance::new() };
+                }
+
+                struct Guest;
+
+                impl bindings::Guest for Guest {
+                    fn describe() -> types::Signature {
+                        ::larder_plugin::__private::describe::<#call>()
+                    }
+
+                    fn configure(config: ::std::string::String) -> ::core::result::Result<(), types::Fault> {
+                        INSTANCE.with(|instance| instance.configure::<#call>(&config))
+                    }
+
+                    fn transform(
+                        context: types::Context,
+                        rows: u32,
+                        inputs: ::std::vec::Vec<types::Column>,
+                    ) -> ::core::result::Result<::std::vec::Vec<types::Column>, types::Fault> {
+                        INSTANCE.with(|instance| instance.transform::<#call>(context, rows, &inputs))
+                    }
+                }
+
+                bindings::export_component!(Guest with_types_in ::larder_plugin::__private::bindings);
+            };
         };
     })
 }
@@ -179,26 +130,25 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
 
 impl Words {
     fn read(attribute: TokenStream) -> Result<Self> {
-        let metas = Punctuated::<Meta, Token![,]>::parse_terminated.parse2(attribute)?;
-        let (mut name, mut version, mut by_batch) = (None, None, false);
-        for meta in metas {
+        let (mut name, mut version, mut by_columns) = (None, None, false);
+        for meta in Punctuated::<Meta, Token![,]>::parse_terminated.parse2(attribute)? {
             let Meta::NameValue(meta) = &meta else {
                 return Err(Error::new(meta.span(), "expected name = \"…\", version = \"…\" or by = \"…\""));
             };
-            let value = &meta.value;
-            let text: LitStr =
-                syn::parse2(quote!(#value)).map_err(|_| Error::new(value.span(), "expected a text in quotes"))?;
+            let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else {
+                return Err(Error::new(meta.value.span(), "expected a text in quotes"));
+            };
             if meta.path.is_ident("name") {
-                check_name(&text)?;
+                check_name(text)?;
                 name = Some(text.value());
             } else if meta.path.is_ident("version") {
-                check_version(&text)?;
+                check_version(text)?;
                 version = Some(text.value());
             } else if meta.path.is_ident("by") {
-                by_batch = match text.value().as_str() {
+                by_columns = match text.value().as_str() {
                     "row" => false,
-                    "batch" => true,
-                    _ => return Err(Error::new(text.span(), "expected \"row\" or \"batch\"")),
+                    "columns" => true,
+                    _ => return Err(Error::new(text.span(), "expected \"row\" or \"columns\"")),
                 };
             } else {
                 return Err(Error::new(meta.path.span(), "expected name, version or by"));
@@ -208,7 +158,7 @@ impl Words {
         Ok(Self {
             name: name.ok_or_else(|| missing("name"))?,
             version: version.ok_or_else(|| missing("version"))?,
-            by_batch,
+            by_columns,
         })
     }
 }
@@ -237,48 +187,46 @@ fn check_version(text: &LitStr) -> Result<()> {
 // === impl Shape ===
 
 impl Shape {
-    fn of(function: &ItemFn, by_batch: bool) -> Result<Self> {
-        let (mut arguments, mut rows, mut config) = (Vec::new(), None, None);
-        for input in &function.sig.inputs {
+    fn of(function: &ItemFn) -> Result<Self> {
+        let signature = &function.sig;
+        if let Some(asynchronous) = &signature.asyncness {
+            return Err(Error::new(asynchronous.span(), "a plugin has nothing to wait for: no async"));
+        }
+        if let Some(parameter) =
+            signature.generics.params.iter().find(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
+        {
+            return Err(Error::new(
+                parameter.span(),
+                "the host has no types to choose: lifetimes are all the parameters",
+            ));
+        }
+        if matches!(signature.output, ReturnType::Default) {
+            let missing = "a plugin returns its outputs: a struct with #[derive(Outputs)]";
+            return Err(Error::new(signature.ident.span(), missing));
+        }
+        let (mut arguments, mut config) = (Vec::new(), None);
+        for input in &signature.inputs {
             let FnArg::Typed(input) = input else {
                 return Err(Error::new(input.span(), "a plugin is a function without self"));
             };
-            match &*input.ty {
-                Type::Reference(reference) if is_named(&reference.elem, "Context") => arguments.push(Argument::Context),
+            let argument = match &*input.ty {
+                Type::Reference(reference) if is_named(&reference.elem, "Context") => Argument::Context,
                 Type::Reference(reference) => {
-                    if config.replace((*reference.elem).clone()).is_some() {
-                        return Err(Error::new(input.span(), "there is one configuration"));
-                    }
-                    arguments.push(Argument::Config);
+                    config = Some((*reference.elem).clone());
+                    Argument::Config
                 }
-                of => {
-                    if rows.replace(of.clone()).is_some() {
-                        return Err(Error::new(input.span(), "the inputs are one struct"));
-                    }
-                    arguments.push(Argument::Rows);
-                }
+                _ => Argument::Inputs,
+            };
+            if arguments.contains(&argument) {
+                return Err(Error::new(input.span(), argument.twice()));
             }
+            arguments.push(argument);
         }
-        let missing = "a plugin takes its inputs: a struct with #[derive(Inputs)], by value";
-        let rows = rows.ok_or_else(|| Error::new(function.sig.span(), missing))?;
-        let missing = "a plugin returns its outputs: a struct with #[derive(Outputs)]";
-        let ReturnType::Type(_, returned) = &function.sig.output else {
-            return Err(Error::new(function.sig.span(), missing));
-        };
-        let inner = argument(returned, "Result");
-        let (fallible, output) = (inner.is_some(), inner.unwrap_or_else(|| (**returned).clone()));
-        let unwrapped = |of: &Type, what: &str| {
-            let error = || Error::new(of.span(), format!("by = \"batch\": {what} a Vec of rows"));
-            argument(of, "Vec").ok_or_else(error)
-        };
-        let (mut row, mut output) = if by_batch {
-            (unwrapped(&rows, "the inputs are")?, unwrapped(&output, "the result is")?)
-        } else {
-            (rows, output)
-        };
-        Relive("'_").visit_type_mut(&mut row);
-        Relive("'_").visit_type_mut(&mut output);
-        Ok(Self { arguments, row, config, output, fallible })
+        if !arguments.contains(&Argument::Inputs) {
+            let missing = "a plugin takes its inputs: a struct with #[derive(Inputs)], by value";
+            return Err(Error::new(signature.ident.span(), missing));
+        }
+        Ok(Self { arguments, config })
     }
 }
 
@@ -287,13 +235,100 @@ fn is_named(of: &Type, name: &str) -> bool {
     path.path.segments.last().is_some_and(|segment| segment.ident == name)
 }
 
-/// The first type argument of a type of this name.
-fn argument(of: &Type, name: &str) -> Option<Type> {
-    let Type::Path(path) = of else { return None };
-    let segment = path.path.segments.last().filter(|segment| segment.ident == name)?;
-    let syn::PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };
-    arguments.args.iter().find_map(|argument| match argument {
-        syn::GenericArgument::Type(of) => Some(of.clone()),
-        _ => None,
-    })
+// === impl Argument ===
+
+impl Argument {
+    /// What is wrong with two of them.
+    fn twice(self) -> &'static str {
+        match self {
+            Self::Context => "there is one context",
+            Self::Config => "there is one configuration; the inputs are taken by value",
+            Self::Inputs => "the inputs are one struct; context and configuration are taken by reference",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn error(attribute: TokenStream, function: ItemFn) -> String {
+        plugin(attribute, &function).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_attribute_is_told_why() {
+        let function: ItemFn = parse_quote!(
+            fn f(row: Row) -> Out {}
+        );
+        let of = |attribute| error(attribute, function.clone());
+        assert!(of(quote!(version = "1.0.0")).contains("name = \"…\" is missing"));
+        assert!(of(quote!(name = "f")).contains("version = \"…\" is missing"));
+        assert!(of(quote!(name = "a-b", version = "1.0.0")).contains("letters, digits"));
+        assert!(of(quote!(name = "f", version = "1")).contains("MAJOR.MINOR.PATCH"));
+        assert!(of(quote!(name = "f", version = "1.0.x")).contains("MAJOR.MINOR.PATCH"));
+        assert!(of(quote!(name = "f", version = "1.0.0", by = "batch")).contains("\"row\" or \"columns\""));
+        assert!(of(quote!(name = "f", version = 1)).contains("in quotes"));
+        assert!(of(quote!(nome = "f")).contains("name, version or by"));
+        assert!(plugin(quote!(name = "f", version = "1.0.0-rc.1"), &function).is_ok());
+    }
+
+    #[test]
+    fn a_function_that_is_no_plugin_is_told_why() {
+        let of = |function| error(quote!(name = "f", version = "1.0.0"), function);
+        assert!(
+            of(parse_quote!(
+                fn f() -> Out {}
+            ))
+            .contains("takes its inputs")
+        );
+        assert!(
+            of(parse_quote!(
+                fn f(row: Row) {}
+            ))
+            .contains("returns its outputs")
+        );
+        assert!(
+            of(parse_quote!(
+                fn f(row: Row, other: Row) -> Out {}
+            ))
+            .contains("one struct")
+        );
+        assert!(
+            of(parse_quote!(
+                fn f(a: &A, b: &B, row: Row) -> Out {}
+            ))
+            .contains("one configuration")
+        );
+        assert!(
+            of(parse_quote!(
+                fn f(a: &Context, b: &Context, row: Row) -> Out {}
+            ))
+            .contains("one context")
+        );
+        assert!(
+            of(parse_quote!(
+                async fn f(row: Row) -> Out {}
+            ))
+            .contains("no async")
+        );
+        assert!(
+            of(parse_quote!(
+                fn f<T>(row: T) -> Out {}
+            ))
+            .contains("lifetimes")
+        );
+    }
+
+    #[test]
+    fn arguments_come_in_any_order() {
+        let function: ItemFn = parse_quote!(
+            fn f(row: Row<'_>, config: &Limits, context: &larder_plugin::Context) -> Out {}
+        );
+        let shape = Shape::of(&function).unwrap();
+        assert_eq!(shape.arguments, [Argument::Inputs, Argument::Config, Argument::Context]);
+        assert!(shape.config.is_some());
+    }
 }

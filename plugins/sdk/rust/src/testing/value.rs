@@ -1,0 +1,86 @@
+//! A value of any type, for tests.
+
+use crate::Timestamp;
+
+/// A value of an input or an output. Integers and doubles of both widths are one here: `2` is a value of an Int32 input as
+/// of an Int64, and of doubles.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// None at all.
+    #[default]
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// Of Int32 and Int64.
+    Int(i64),
+    /// Of Float32 and Float64.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// Any bytes.
+    Bytes(Vec<u8>),
+    /// An instant.
+    Time(Timestamp),
+    /// A list.
+    List(Vec<Self>),
+}
+
+impl Value {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
+
+macro_rules! from {
+    ($($type:ty: $value:ident => $to:expr;)*) => {$(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $to
+            }
+        }
+
+        impl PartialEq<$type> for Value {
+            fn eq(&self, other: &$type) -> bool {
+                *self == Self::from(other.clone())
+            }
+        }
+    )*};
+}
+
+from! {
+    bool: value => Self::Bool(value);
+    i32: value => Self::Int(i64::from(value));
+    i64: value => Self::Int(value);
+    f32: value => Self::Float(f64::from(value));
+    f64: value => Self::Float(value);
+    &str: value => Self::Text(value.to_owned());
+    String: value => Self::Text(value);
+    &[u8]: value => Self::Bytes(value.to_vec());
+    Timestamp: value => Self::Time(value);
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl<T: Into<Self>> From<Vec<T>> for Value {
+    fn from(items: Vec<T>) -> Self {
+        Self::List(items.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Self>, const N: usize> From<[T; N]> for Value {
+    fn from(items: [T; N]) -> Self {
+        Self::List(items.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Self> + Clone, const N: usize> PartialEq<[T; N]> for Value {
+    fn eq(&self, other: &[T; N]) -> bool {
+        *self == Self::from(other.clone())
+    }
+}
