@@ -28,3 +28,18 @@ pub fn derive(row: Row) -> Derived {
     let amount_over_avg = row.amount.zip(row.avg_amount).map(|(amount, average)| amount / f64::from(average));
     Derived { amount_over_avg, is_night: row.hour.map(|hour| hour < 6) }
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_plugin::{rows, testing};
+
+    #[test]
+    fn the_recorded_answers() {
+        let table = testing::run::<super::derive>(rows![
+            { avg_amount: 0.1_f32, amount: 10.0, hour: 3 },
+            { avg_amount: 3.0, amount: 20.0, hour: 15 },
+        ]);
+        assert_eq!(table["amount_over_avg"], [99.999_998_509_883_91, 6.666_666_666_666_667].map(testing::Value::from));
+        assert_eq!(table["is_night"], [true, false].map(testing::Value::from));
+    }
+}

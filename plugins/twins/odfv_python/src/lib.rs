@@ -29,3 +29,19 @@ pub fn derive(row: Row) -> Derived {
         label: row.hour.map(|hour| format!("h{hour}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_plugin::{rows, testing};
+
+    #[test]
+    fn the_recorded_answers() {
+        let table = testing::run::<super::derive>(rows![
+            { conv_rate: 0.6001, amount: 2.0, hour: 1 },
+            { amount: 3.0, hour: 2 },
+        ]);
+        assert_eq!(table["conv_x_amount"][0], 1.2002);
+        assert!(table["conv_x_amount"][1].is_null());
+        assert_eq!(table["label"], ["h1", "h2"].map(testing::Value::from));
+    }
+}

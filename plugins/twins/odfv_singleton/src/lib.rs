@@ -24,3 +24,17 @@ pub fn derive(row: Row) -> Result<Derived, Fault> {
     let trips = row.avg_daily_trips.ok_or_else(|| Fault::bad_input("a row without trips"))?;
     Ok(Derived { trips_plus_one: trips + if cfg!(feature = "second") { 2 } else { 1 } })
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_plugin::{rows, testing::Host};
+
+    #[test]
+    fn the_recorded_answers() {
+        let host = Host::<super::derive>::new();
+        let table = host.run(rows![{ avg_daily_trips: 1001 }]).unwrap();
+        assert_eq!(table["trips_plus_one"][0], if cfg!(feature = "second") { 1003 } else { 1002 });
+        let fault = host.run(rows![{ avg_daily_trips: 1001 }, {}]).unwrap_err();
+        assert_eq!(fault.message(), "a row without trips");
+    }
+}

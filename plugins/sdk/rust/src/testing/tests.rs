@@ -231,11 +231,10 @@ fn ends_and_texts_that_are_none_are_named() {
 /// None, or a fault, by the input.
 #[plugin(name = "picky", version = "1.0.0")]
 fn picky(context: &Context, numbers: Numbers) -> Result<Option<Sum>, Fault> {
-    match numbers.left {
-        left if left < 0.0 => Err(Fault::bad_input("a negative number")),
-        left if left == 0.0 => Ok(None),
-        left => Ok(Some(Sum { sum: left + context.as_of.0 as f64 })),
+    if numbers.left < 0.0 {
+        return Err(Fault::bad_input("a negative number"));
     }
+    Ok((numbers.left > 0.0).then_some(Sum { sum: numbers.left + context.as_of.0 as f64 }))
 }
 
 #[test]

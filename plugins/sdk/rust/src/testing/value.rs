@@ -43,7 +43,8 @@ macro_rules! from {
 
         impl PartialEq<$type> for Value {
             fn eq(&self, other: &$type) -> bool {
-                *self == Self::from(other.clone())
+                let other = Self::from(other.clone());
+                self == &other
             }
         }
     )*};
@@ -81,6 +82,7 @@ impl<T: Into<Self>, const N: usize> From<[T; N]> for Value {
 
 impl<T: Into<Self> + Clone, const N: usize> PartialEq<[T; N]> for Value {
     fn eq(&self, other: &[T; N]) -> bool {
-        *self == Self::from(other.clone())
+        let other = Self::from(other.clone());
+        self == &other
     }
 }
