@@ -15,7 +15,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke soak fuzz deny help
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke bench-plugin soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -48,7 +48,20 @@ bench-smoke: check-tools
 
 ## make bench        criterion benchmarks of codec, store and encoder
 bench: check-tools
-	cargo bench --locked -p larder
+	cargo bench --locked -p larder --bench hot_path
+
+## make bench-plugin what plugins cost: calls in Rust and Python beside the host's own arithmetic, and a request with one
+bench-plugin: check-tools check-guest-tools check-python
+	cargo build --release --locked -p larder
+	for project in bench/noop bench/floats bench/floats-python examples/churn; do \
+		target/release/larder plugin build plugins/$$project --out target/guests/bench/$$(basename $$project).wasm \
+			|| exit 1; \
+	done
+	LARDER_BENCH_NOOP=$(CURDIR)/target/guests/bench/noop.wasm \
+	LARDER_BENCH_FLOATS=$(CURDIR)/target/guests/bench/floats.wasm \
+	LARDER_BENCH_FLOATS_PYTHON=$(CURDIR)/target/guests/bench/floats-python.wasm \
+	LARDER_BENCH_CHURN=$(CURDIR)/target/guests/bench/churn.wasm \
+		cargo bench --locked -p larder --bench plugin
 
 ## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each
 soak: check-tools

@@ -15,7 +15,8 @@ pub(super) const WIT: &[File] = files!("wit/0.1.0": "transform.wit");
 /// The Rust crate, without the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
-    "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs", "src/run.rs", "src/testing.rs",
+    "src/column.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs", "src/run.rs",
+    "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
 );
 
 /// What a Rust project begins with. `gitignore` gets its dot there: here it would be obeyed.

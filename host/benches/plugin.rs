@@ -1,0 +1,298 @@
+//! What plugins cost: `make bench-plugin`. Every figure is of one run on one machine, as medians; those that are
+//! compared are taken in turns.
+//!
+//! The plugins are built by `make` and named in the environment: `LARDER_BENCH_NOOP`, `_FLOATS`, `_FLOATS_PYTHON` and
+//! `_CHURN`.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
+
+use std::{
+    env, fs,
+    hint::black_box,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder::plugin::{
+    Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, PluginLimits, PluginRuntime, PluginSettings,
+    Transform,
+};
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ScalarType, ValueRef, ValueType};
+
+const ROWS: [usize; 4] = [1, 32, 100, 1_000];
+const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list: false };
+/// How long each figure is measured.
+const EACH: Duration = Duration::from_millis(1_000);
+
+fn main() {
+    // `cargo test` runs benchmarks with this, to see that they start.
+    if env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let (noop, floats, python) = (plugin("NOOP"), plugin("FLOATS"), plugin("FLOATS_PYTHON"));
+    let cache = tempfile::tempdir().unwrap();
+    let runtime = runtime(Some(cache.path().into()));
+    let [noop, rust, script] = [&noop, &floats, &python].map(|file| runtime.load(file).unwrap());
+
+    println!("microseconds a call, median (p99); 8 float64 columns in, 8 out\n");
+    println!("{:<34} {:>16}", "no-op, 1 row", calls(&bind(&runtime, &noop), 1));
+    let (rust_transform, python_transform) = (bind(&runtime, &rust), bind(&runtime, &script));
+    for rows in ROWS {
+        println!("{:<34} {:>16}", format!("Rust, {rows} rows"), calls(&rust_transform, rows));
+        println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), native(rows));
+    }
+    for rows in ROWS {
+        println!("{:<34} {:>16}", format!("Python, {rows} rows"), calls(&python_transform, rows));
+    }
+
+    println!("\nonce per version, milliseconds, median");
+    for (name, file, component) in [("Rust", &floats, &rust), ("Python", &python, &script)] {
+        let fresh = self::runtime(None);
+        let compile = Instant::now();
+        fresh.load(file).unwrap();
+        println!("{:<34} {:>16.2}", format!("{name}: check, compile, describe"), millis(compile.elapsed()));
+        let cached = median(&mut times(20, || runtime.load(file).unwrap()));
+        println!("{:<34} {:>16.2}", format!("{name}: the same from kept code"), millis(cached));
+        let bound = median(&mut times(20, || bind(&runtime, component)));
+        println!("{:<34} {:>16.3}", format!("{name}: instantiate, configure, try"), millis(bound));
+    }
+    request();
+}
+
+/// One customer by HTTP: the stored features, and the same with the four of the churn plugin.
+fn request() {
+    let dir = tempfile::tempdir().unwrap();
+    let churn = PathBuf::from(env::var("LARDER_BENCH_CHURN").unwrap());
+    let mut demo = Demo::start(dir.path(), &churn);
+    let stored: Vec<String> = [
+        "behavior_features:tenure_months",
+        "behavior_features:monthly_charges",
+        "behavior_features:total_charges",
+        "behavior_features:support_tickets_30d",
+        "behavior_features:data_usage_gb",
+        "demographics_features:age",
+        "demographics_features:senior_citizen",
+        "contract_features:contract_type",
+    ]
+    .map(|name| format!("\"customer_{name}\""))
+    .into();
+    let derived = ["charges_per_tenure_month", "tickets_per_month", "is_high_value", "contract_risk"]
+        .map(|name| format!("\"customer_derived_features:{name}\""));
+    let body = |features: &[String], more: &str| {
+        format!(r#"{{"features":[{}],"entities":{{"customer_id":["CUST_000123"]{more}}}}}"#, features.join(","))
+    };
+    let without = body(&stored, "");
+    let with = body(&[stored.as_slice(), derived.as_slice()].concat(), r#","discount_percent":[10.0]"#);
+    println!("\nHTTP, one connection, one customer, microseconds, p50 of 20,000 each, in turns");
+    let mut ratios = Vec::new();
+    for round in 1..=5 {
+        let (mut plain, mut more) = (Vec::new(), Vec::new());
+        for _ in 0..20_000 {
+            plain.push(demo.ask(&without));
+            more.push(demo.ask(&with));
+        }
+        let (plain, more) = (median(&mut plain), median(&mut more));
+        ratios.push(micros(more) - micros(plain));
+        println!("round {round}: 8 stored {:.1}, with 4 derived {:.1}", micros(plain), micros(more));
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "{:<34} {:>16}",
+        "the churn plugin adds",
+        format!("{:.1} ({:.1}..{:.1})", ratios[2], ratios[0], ratios[4])
+    );
+}
+
+fn plugin(name: &str) -> Vec<u8> {
+    let variable = format!("LARDER_BENCH_{name}");
+    fs::read(env::var(&variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make bench-plugin`"))).unwrap()
+}
+
+fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
+    let default = PluginSettings::default();
+    // 1,000 rows in Python take milliseconds, and the machine may have other things to do.
+    let python = PluginLimits { time: Duration::from_secs(5), ..default.python };
+    let native = PluginLimits { time: Duration::from_secs(1), ..default.native };
+    PluginRuntime::new(PluginSettings { cache_dir, native, python, ..default }).unwrap()
+}
+
+fn bind(runtime: &Arc<PluginRuntime>, component: &Arc<Component>) -> Arc<Transform> {
+    let signature = component.signature();
+    let value_type = |field: &Field| ValueType::Scalar(ScalarType::from(field.column_type.scalar));
+    let view = DerivedView {
+        name: "bench".into(),
+        plugin: signature.name.as_str().into(),
+        inputs: signature
+            .inputs
+            .iter()
+            .map(|field| DerivedInput {
+                name: field.name.as_str().into(),
+                value_type: value_type(field),
+                from: InputSource::Request,
+            })
+            .collect(),
+        features: signature
+            .outputs
+            .iter()
+            .map(|field| Feature {
+                name: field.name.as_str().into(),
+                value_type: value_type(field),
+                description: String::new(),
+                tags: Default::default(),
+            })
+            .collect(),
+        config: "null".into(),
+        on_error: OnError::Fail,
+        description: String::new(),
+        tags: Default::default(),
+    };
+    Transform::bind(runtime, component, &view).unwrap()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn number(row: usize, column: usize) -> f64 {
+    (row * 8 + column) as f64 * 0.37 + 1.0
+}
+
+/// Calls with this many rows. Filling the columns is part of what a host does, and of the figure.
+fn calls(transform: &Transform, rows: usize) -> String {
+    let inputs = transform.inputs().len();
+    let call = || {
+        let column = |place: usize| {
+            let mut column = ColumnBuilder::new(FLOAT64, rows);
+            (0..rows).for_each(|row| column.push(ValueRef::Float64(number(row, place))));
+            column.finish()
+        };
+        let columns: Vec<Column> = (0..inputs).map(column).collect();
+        transform.call(0, rows, columns).unwrap()
+    };
+    show(&mut for_a_while(call))
+}
+
+/// The arithmetic of `plugins/bench/floats`, over columns in the host's own memory.
+fn native(rows: usize) -> String {
+    let columns: Vec<Vec<f64>> = (0..8).map(|place| (0..rows).map(|row| number(row, place)).collect()).collect();
+    let call = || {
+        let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|place| black_box(&columns[place]));
+        let mut out: [Vec<Option<f64>>; 8] = std::array::from_fn(|_| Vec::with_capacity(rows));
+        for i in 0..rows {
+            out[0].push(Some(a[i] + b[i]));
+            out[1].push(Some(c[i] - d[i]));
+            out[2].push(Some(e[i] * f[i]));
+            out[3].push(if h[i] == 0.0 { None } else { Some(g[i] / h[i]) });
+            out[4].push(Some(if a[i] > h[i] { a[i] } else { h[i] }));
+            out[5].push(if b[i] < 0.0 { None } else { Some(b[i].sqrt()) });
+            out[6].push(Some(c[i] * 0.01 + 1.0));
+            out[7].push(Some((d[i] + e[i]) / 2.0));
+        }
+        out
+    };
+    show(&mut for_a_while(call))
+}
+
+fn for_a_while<T>(mut call: impl FnMut() -> T) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < EACH || times.len() < 20 {
+        let call_started = Instant::now();
+        black_box(call());
+        times.push(call_started.elapsed());
+    }
+    // The first ones warm everything up.
+    let warm = times.len() / 10;
+    times.split_off(warm)
+}
+
+fn times<T>(count: usize, mut call: impl FnMut() -> T) -> Vec<Duration> {
+    let one = |_| {
+        let started = Instant::now();
+        let done = call();
+        let took = started.elapsed();
+        drop(done);
+        took
+    };
+    (0..count).map(one).collect()
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn show(times: &mut [Duration]) -> String {
+    let middle = median(times);
+    format!("{:.2} ({:.2})", micros(middle), micros(times[times.len() * 99 / 100]))
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A demo with the churn plugin, and a connection to it.
+struct Demo {
+    program: Child,
+    connection: BufReader<TcpStream>,
+}
+
+impl Demo {
+    fn start(dir: &std::path::Path, churn: &std::path::Path) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_larder"))
+            .args(["demo", "--customers", "1000", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(dir)
+            .arg("--plugin")
+            .arg(churn)
+            .env("LARDER_METRICS_LISTEN", "off")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        let address: SocketAddr = lines
+            .find_map(|line| Some(line.ok()?.strip_prefix("Serving on http://")?.split(". ").next()?.parse().unwrap()))
+            .unwrap();
+        // It goes on talking.
+        std::thread::spawn(move || lines.for_each(drop));
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { program, connection: BufReader::new(stream) }
+    }
+
+    fn ask(&mut self, body: &str) -> Duration {
+        let request = format!(
+            "POST /get-online-features HTTP/1.1\r\nhost: larder\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let started = Instant::now();
+        self.connection.get_mut().write_all(request.as_bytes()).unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        self.connection.read_line(&mut line).unwrap();
+        assert!(line.contains("200"), "{line}");
+        while line != "\r\n" {
+            line.clear();
+            self.connection.read_line(&mut line).unwrap();
+            if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = bytes.trim().parse().unwrap();
+            }
+        }
+        let mut answer = vec![0; length];
+        self.connection.read_exact(&mut answer).unwrap();
+        let took = started.elapsed();
+        assert!(!answer.windows(7).any(|part| part == b"INVALID"), "{}", String::from_utf8_lossy(&answer));
+        took
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+}
