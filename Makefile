@@ -64,8 +64,9 @@ bench-plugin: check-tools check-guest-tools check-python
 		cargo bench --locked -p larder --bench plugin
 
 ## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each
-soak: check-tools
+soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --lib --test it -- kill:: --nocapture
+	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 
 ## make fuzz         arbitrary bytes as rows, and arbitrary text as definitions, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
 fuzz: check-tools

@@ -1,6 +1,10 @@
 //! Derived features in answers: what they are computed from, and what they are when they cannot be.
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use larder::{
     http::decode_request,
@@ -221,6 +225,44 @@ fn many_rows_are_the_same_as_each_by_itself() {
         let (single, _) = cells(&fixture, &["odfv_python:conv_x_amount"], entities, "conv_x_amount");
         assert_eq!(values[row], single[0], "row {row}");
     }
+}
+
+#[test]
+fn lookups_of_other_features_go_on_under_every_violation() {
+    let modes = ["spin", "memory", "recurse", "gigantic", "alias", "bad_utf8", "trap", "log_flood", "slow"];
+    let views = modes.map(|mode| {
+        format!(
+            "  - name: hostile_{mode}
+    plugin: hostile
+    inputs: [{{name: x, request: Float64}}]
+    features: [{{name: y, type: Float64}}]
+    config: {{mode: {mode}, after: 4}}
+"
+        )
+    });
+    let fixture = with(&format!("derived_views:\n{}", views.concat())).plugins(&["hostile"]).start();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let lookups = scope.spawn(|| {
+            let mut answers = 0;
+            while !over.load(Ordering::Relaxed) {
+                let answer = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
+                assert_eq!(answer.column("conv_rate")["values"], json!([0.6001]));
+                answers += 1;
+            }
+            answers
+        });
+        for mode in modes {
+            for _ in 0..8 {
+                let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0] }));
+                assert_eq!(answer.status, 200, "{mode}: {}", answer.text());
+                let status = answer.column("y")["statuses"][0].clone();
+                assert!(status == "PRESENT" || status == "INVALID", "{mode}: {status}");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(lookups.join().unwrap() > 10);
+    });
 }
 
 #[test]

@@ -279,6 +279,32 @@ fn a_plugin_that_keeps_failing_is_not_called_any_more() {
     assert_eq!(call(&faulty, 1).unwrap_err(), CallError::BreakerOpen);
 }
 
+/// Pages of memory that this process has.
+fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
+#[test]
+fn traps_leave_nothing_behind() {
+    // `make soak` does it a hundred thousand times.
+    let traps: usize = std::env::var("LARDER_TRAPS").ok().map_or(5_000, |traps| traps.parse().unwrap());
+    // Each instance answers four calls and traps in the fifth: too seldom for the breaker.
+    let transform = in_mode("trap", None);
+    let mut met = 0;
+    let mut run = |until: usize| {
+        while met < until {
+            met += usize::from(call(&transform, 1).is_err());
+        }
+    };
+    run(traps / 10);
+    let before = resident_bytes();
+    run(traps);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 8 * MIB, "{grown} bytes more after {traps} traps");
+    assert_eq!(transform.breaker(), BreakerState::Closed);
+}
+
 #[test]
 fn what_takes_long_is_known_to() {
     let (quick, slow) = (in_mode("good", None), in_mode("slow", Some(20_000)));
