@@ -121,9 +121,18 @@ impl App {
     /// without. Blocks while new ones are compiled.
     ///
     /// # Errors
-    /// [`AppError::Plugin`], when no plugin at all can be run.
+    /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
     pub fn load_plugins(&self) -> Result<(), AppError> {
-        let Some(plugins) = Plugins::open(&self.config.plugins)? else { return Ok(()) };
+        let plugins = match Plugins::open(&self.config.plugins) {
+            Ok(Some(plugins)) => plugins,
+            Ok(None) => return Ok(()),
+            // The engines want address space, which not every container has. Who has no use for them needs none.
+            Err(error) if self.current.load().catalog().derived_views().is_empty() => {
+                tracing::warn!(%error, "this host runs no plugins");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         // A host loads its plugins once.
         let plugins = self.plugins.get_or_init(|| plugins);
         self.look_at_plugins();
@@ -320,7 +329,8 @@ impl Control for App {
 }
 
 /// What an order about plugins is told by a host that has none.
-const NO_PLUGINS: &str = "this host runs no plugins: its configuration has 'plugins: dir' off";
+const NO_PLUGINS: &str =
+    "this host runs no plugins: its configuration has 'plugins: dir' off, or its log says why it cannot";
 
 /// A snapshot of definitions, and the engine that keeps it in step.
 fn build(

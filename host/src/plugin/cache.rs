@@ -35,8 +35,8 @@ pub(super) struct Cache {
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// Files that are kept; the oldest go. A Python plugin's has some 35 MB.
-const FILES_MAX: usize = 64;
+/// Bytes of code that are kept; the oldest goes. A Python plugin's has some 35 MB.
+const BYTES_MAX: u64 = 1 << 30;
 
 // === impl Cache ===
 
@@ -77,7 +77,7 @@ impl Cache {
         if let Err(error) = written {
             tracing::warn!(dir = %self.dir.display(), %error, "compiled code cannot be kept");
         }
-        self.tidy();
+        self.tidy(BYTES_MAX);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -90,19 +90,24 @@ impl Cache {
     }
 
     /// Drops the oldest files beyond the bound.
-    fn tidy(&self) {
+    fn tidy(&self, bytes_max: u64) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        let mut files: Vec<(SystemTime, PathBuf)> = entries
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
             .filter_map(|entry| {
                 let path = entry.ok()?.path();
                 let is_code = path.extension().is_some_and(|extension| extension == "cwasm");
-                is_code.then_some((fs::metadata(&path).ok()?.modified().ok()?, path))
+                let meta = fs::metadata(&path).ok().filter(|_| is_code)?;
+                Some((meta.modified().ok()?, meta.len(), path))
             })
             .collect();
         files.sort();
-        let beyond = files.len().saturating_sub(FILES_MAX);
-        for (_, path) in files.into_iter().take(beyond) {
-            // Next time, then.
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, of_file, path) in files {
+            if bytes <= bytes_max {
+                return;
+            }
+            bytes -= of_file;
+            // If it cannot be dropped now, then next time.
             let _ = fs::remove_file(path);
         }
     }
@@ -231,16 +236,19 @@ mod tests {
     #[test]
     fn beyond_the_bound_the_oldest_go() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, ..) = filled(dir.path());
-        let old = dir.path().join("old.cwasm");
-        File::create(&old).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        for i in 0..FILES_MAX - 2 {
-            File::create(dir.path().join(format!("{i}.cwasm"))).unwrap();
-        }
-        cache.tidy();
-        assert!(old.try_exists().unwrap(), "as many as there may be");
-        File::create(dir.path().join("one-more.cwasm")).unwrap();
-        cache.tidy();
-        assert!(!old.try_exists().unwrap());
+        let cache = Cache::open(dir.path()).unwrap();
+        let file = |name: &str, age: u64| {
+            let path = dir.path().join(name);
+            fs::write(&path, [0; 100]).unwrap();
+            let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000 - age);
+            File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+            path
+        };
+        let (old, new) = (file("old.cwasm", 9), file("new.cwasm", 1));
+        cache.tidy(200);
+        assert!(old.try_exists().unwrap(), "as many bytes as there may be");
+        cache.tidy(199);
+        assert!(!old.try_exists().unwrap() && new.try_exists().unwrap());
+        assert!(dir.path().join("key").try_exists().unwrap());
     }
 }

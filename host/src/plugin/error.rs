@@ -9,7 +9,7 @@ use super::{ColumnFault, ColumnType, ShelfError};
 #[non_exhaustive]
 pub enum PluginError {
     /// The WebAssembly engine cannot be set up.
-    #[error("the WebAssembly engine cannot be set up: {0}")]
+    #[error("the WebAssembly engine cannot be set up, for which it needs 3 TiB of address space (ulimit -v): {0}")]
     Engine(String),
     /// A thread cannot be started.
     #[error("a thread for plugins cannot be started: {0}")]

@@ -13,6 +13,7 @@ use crate::{
     plugin::{
         Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
     },
+    telemetry::{self, LogFormat},
 };
 
 /// A plugin's file, loaded as a host would load it, with the limits that hosts have by default.
@@ -28,6 +29,8 @@ pub(super) struct Dice(u64);
 
 impl Desk {
     pub(super) fn open(file: &Path) -> Result<Self> {
+        // What the plugin logs, and the words of its panics.
+        telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
         let bytes = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         let runtime = super::local_runtime()?;
         let component = runtime
