@@ -220,7 +220,8 @@ impl Plugins {
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
         let Some(back) = entry.previous.take() else { return Err(DeployError::NothingBefore(name.to_owned())) };
         let replaced = entry.live.replace(back.clone());
-        let report = back.report(replaced.as_ref(), started.elapsed());
+        // It was kept as it was, instances and all.
+        let report = DeployReport { compiled: false, ..back.report(replaced.as_ref(), started.elapsed()) };
         entry.previous = replaced;
         entry.refused = None;
         drop(state);

@@ -21,7 +21,7 @@ use std::{
     time::SystemTime,
 };
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use wasmtime::{Engine, component::Component};
 
 use super::{Digest, PluginError};
@@ -54,7 +54,7 @@ impl Cache {
         let name = name(engine, digest);
         let file = fs::read(self.path(&name)).ok()?;
         let (tag, code) = file.split_at_checked(TAG_BYTES)?;
-        if hmac::verify(&self.key, &self.signed(&name, code), tag).is_err() {
+        if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
             tracing::warn!(file = %self.path(&name).display(), "compiled code that is not this host's, or damaged, is dropped");
             return None;
         }
@@ -67,7 +67,7 @@ impl Cache {
     pub(super) fn put(&self, engine: &Engine, digest: &Digest, component: &Component) {
         let name = name(engine, digest);
         let written = component.serialize().map_err(io::Error::other).and_then(|code| {
-            let tag = hmac::sign(&self.key, &self.signed(&name, &code));
+            let tag = self.tag(&name, &code);
             let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
             let mut file = File::create(&beside)?;
             file.write_all(tag.as_ref())?;
@@ -84,9 +84,13 @@ impl Cache {
         self.dir.join(format!("{name}.cwasm"))
     }
 
-    /// What the code is made of: a file under another's name is a forgery, too.
-    fn signed(&self, name: &str, code: &[u8]) -> Vec<u8> {
-        [name.as_bytes(), &[0], code].concat()
+    /// The code of authentication, of the name too: a file under another's name is a forgery.
+    fn tag(&self, name: &str, code: &[u8]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(name.as_bytes());
+        context.update(&[0]);
+        context.update(code);
+        context.sign()
     }
 
     /// Drops the oldest files beyond the bound.

@@ -497,3 +497,6 @@ fn put_list(items: &Scalars, range: Range<usize>, bytes: &mut Vec<u8>) {
 fn slot_start(ends: &[u32], row: usize) -> usize {
     if row == 0 { 0 } else { ends[row - 1] as usize }
 }
+
+#[cfg(test)]
+mod tests;

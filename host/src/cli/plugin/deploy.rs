@@ -102,7 +102,7 @@ fn tell(report: &DeployReport) {
         Some(before) => format!(", after {before}"),
         None => String::new(),
     };
-    let how = if report.compiled { "compiled" } else { "from the cache" };
+    let how = if report.compiled { "compiled" } else { "compiled before" };
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
     output::say(&format!("{plugin} {version} is in service{instead} ({how}, {seconds:.3} s)"));
     if report.views.is_empty() {
