@@ -50,10 +50,11 @@ bench-smoke: check-tools
 bench: check-tools
 	cargo bench --locked -p larder --bench hot_path
 
-## make bench-plugin what plugins cost: calls in Rust and Python beside the host's own arithmetic, and a request with one
+## make bench-plugin what plugins cost: calls in Rust and Python beside the host's own arithmetic, a request with one, and
+##                   lookups beside hostile ones
 bench-plugin: check-tools check-guest-tools check-python
 	cargo build --release --locked -p larder
-	for project in bench/noop bench/floats bench/floats-python examples/churn; do \
+	for project in bench/noop bench/floats bench/floats-python examples/churn hostile; do \
 		target/release/larder plugin build plugins/$$project --out target/guests/bench/$$(basename $$project).wasm \
 			|| exit 1; \
 	done
@@ -61,6 +62,7 @@ bench-plugin: check-tools check-guest-tools check-python
 	LARDER_BENCH_FLOATS=$(CURDIR)/target/guests/bench/floats.wasm \
 	LARDER_BENCH_FLOATS_PYTHON=$(CURDIR)/target/guests/bench/floats-python.wasm \
 	LARDER_BENCH_CHURN=$(CURDIR)/target/guests/bench/churn.wasm \
+	LARDER_BENCH_HOSTILE=$(CURDIR)/target/guests/bench/hostile.wasm \
 		cargo bench --locked -p larder --bench plugin
 
 ## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each

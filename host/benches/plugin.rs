@@ -1,8 +1,8 @@
 //! What plugins cost: `make bench-plugin`. Every figure is of one run on one machine, as medians; those that are
 //! compared are taken in turns.
 //!
-//! The plugins are built by `make` and named in the environment: `LARDER_BENCH_NOOP`, `_FLOATS`, `_FLOATS_PYTHON` and
-//! `_CHURN`.
+//! The plugins are built by `make` and named in the environment: `LARDER_BENCH_NOOP`, `_FLOATS`, `_FLOATS_PYTHON`,
+//! `_CHURN` and `_HOSTILE`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -13,7 +13,11 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,6 +29,9 @@ use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnErr
 
 const ROWS: [usize; 4] = [1, 32, 100, 1_000];
 const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list: false };
+/// Of `plugins/hostile`. The first one behaves.
+const HOSTILE_MODES: [&str; 9] =
+    ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
 /// How long each figure is measured.
 const EACH: Duration = Duration::from_millis(1_000);
 
@@ -61,13 +68,14 @@ fn main() {
         println!("{:<34} {:>16.3}", format!("{name}: instantiate, configure, try"), millis(bound));
     }
     request();
+    beside_hostile();
 }
 
 /// One customer by HTTP: the stored features, and the same with the four of the churn plugin.
 fn request() {
     let dir = tempfile::tempdir().unwrap();
-    let churn = PathBuf::from(env::var("LARDER_BENCH_CHURN").unwrap());
-    let mut demo = Demo::start(dir.path(), &churn);
+    let demo = Demo::start(dir.path(), &file("CHURN"));
+    let mut client = demo.connect();
     let stored: Vec<String> = [
         "behavior_features:tenure_months",
         "behavior_features:monthly_charges",
@@ -92,8 +100,8 @@ fn request() {
     for round in 1..=5 {
         let (mut plain, mut more) = (Vec::new(), Vec::new());
         for _ in 0..20_000 {
-            plain.push(demo.ask(&without));
-            more.push(demo.ask(&with));
+            plain.push(client.ask(&without));
+            more.push(client.ask(&with));
         }
         let (plain, more) = (median(&mut plain), median(&mut more));
         ratios.push(micros(more) - micros(plain));
@@ -107,9 +115,69 @@ fn request() {
     );
 }
 
-fn plugin(name: &str) -> Vec<u8> {
+/// Stored lookups on one connection, while another one asks for what a hostile plugin computes, without a pause. Beside
+/// a plugin that behaves, the second connection costs the same: that is the run to compare with.
+fn beside_hostile() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["features", "plugins"] {
+        fs::create_dir(dir.path().join(part)).unwrap();
+    }
+    fs::copy(file("HOSTILE"), dir.path().join("plugins/hostile.wasm")).unwrap();
+    let views: String = HOSTILE_MODES.iter().map(|mode| hostile_view(mode)).collect();
+    fs::write(dir.path().join("features/hostile.yaml"), format!("derived_views:\n{views}")).unwrap();
+    let demo = Demo::start(dir.path(), &file("CHURN"));
+    let stored =
+        r#"{"features":["customer_behavior_features:monthly_charges"],"entities":{"customer_id":["CUST_000123"]}}"#;
+
+    println!("\nHTTP, one connection, one stored feature, microseconds, p50 (p99) of 60 x 500, while another asks for");
+    let mut beside = HOSTILE_MODES.map(|_| Vec::new());
+    // New connections each time: two may meet on one thread of the host, which costs more than any plugin does.
+    for _ in 0..60 {
+        for (mode, times) in HOSTILE_MODES.iter().zip(&mut beside) {
+            let stop = AtomicBool::new(false);
+            let (mut client, mut other) = (demo.connect(), demo.connect());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let body = format!(r#"{{"features":["hostile_{mode}:y"],"entities":{{"x":[1.0,2.0,3.0]}}}}"#);
+                    while !stop.load(Ordering::Relaxed) {
+                        other.post(&body);
+                    }
+                });
+                times.extend((0..500).map(|_| client.ask(stored)));
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
+    }
+    for (mode, times) in HOSTILE_MODES.iter().zip(&mut beside) {
+        let name = if *mode == "good" { "a plugin that behaves" } else { mode };
+        println!("{name:<34} {:>16}", show(times));
+    }
+}
+
+fn hostile_view(mode: &str) -> String {
+    format!(
+        r#"
+  - name: hostile_{mode}
+    plugin: hostile
+    config: {{mode: {mode}, after: 4}}
+    inputs: [{{name: x, request: Float64}}]
+    features:
+      - {{name: y, type: Float64}}
+      - {{name: flag, type: Bool}}
+      - {{name: text, type: String}}
+      - {{name: items, type: Array(Float64)}}
+      - {{name: words, type: Array(String)}}
+"#
+    )
+}
+
+fn file(name: &str) -> PathBuf {
     let variable = format!("LARDER_BENCH_{name}");
-    fs::read(env::var(&variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make bench-plugin`"))).unwrap()
+    env::var(&variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make bench-plugin`")).into()
+}
+
+fn plugin(name: &str) -> Vec<u8> {
+    fs::read(file(name)).unwrap()
 }
 
 fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
@@ -236,11 +304,14 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A demo with the churn plugin, and a connection to it.
+/// A demo with the churn plugin.
 struct Demo {
     program: Child,
-    connection: BufReader<TcpStream>,
+    address: SocketAddr,
 }
+
+/// A connection to it.
+struct Client(BufReader<TcpStream>);
 
 impl Demo {
     fn start(dir: &std::path::Path, churn: &std::path::Path) -> Self {
@@ -259,34 +330,46 @@ impl Demo {
             .find_map(|line| Some(line.ok()?.strip_prefix("Serving on http://")?.split(". ").next()?.parse().unwrap()))
             .unwrap();
         // It goes on talking.
-        std::thread::spawn(move || lines.for_each(drop));
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { program, connection: BufReader::new(stream) }
+        thread::spawn(move || lines.for_each(drop));
+        Self { program, address }
     }
 
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client(BufReader::new(stream))
+    }
+}
+
+impl Client {
+    /// How long an answer takes in which everything is there.
     fn ask(&mut self, body: &str) -> Duration {
+        let started = Instant::now();
+        let answer = self.post(body);
+        let took = started.elapsed();
+        assert!(!answer.windows(7).any(|part| part == b"INVALID"), "{}", String::from_utf8_lossy(&answer));
+        took
+    }
+
+    fn post(&mut self, body: &str) -> Vec<u8> {
         let request = format!(
             "POST /get-online-features HTTP/1.1\r\nhost: larder\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        let started = Instant::now();
-        self.connection.get_mut().write_all(request.as_bytes()).unwrap();
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
         let (mut line, mut length) = (String::new(), 0);
-        self.connection.read_line(&mut line).unwrap();
+        self.0.read_line(&mut line).unwrap();
         assert!(line.contains("200"), "{line}");
         while line != "\r\n" {
             line.clear();
-            self.connection.read_line(&mut line).unwrap();
+            self.0.read_line(&mut line).unwrap();
             if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = bytes.trim().parse().unwrap();
             }
         }
         let mut answer = vec![0; length];
-        self.connection.read_exact(&mut answer).unwrap();
-        let took = started.elapsed();
-        assert!(!answer.windows(7).any(|part| part == b"INVALID"), "{}", String::from_utf8_lossy(&answer));
-        took
+        self.0.read_exact(&mut answer).unwrap();
+        answer
     }
 }
 

@@ -35,7 +35,7 @@ pub use self::{
     error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
-    shelf::{Copy, Shelf, ShelfError, Stamp},
+    shelf::{Copy, Shelf, ShelfError, Stamp, read_file},
     signature::{COLUMNS_MAX, Field, Signature},
     transform::Transform,
 };

@@ -145,7 +145,7 @@ fn only_its_own_room_knows_a_library() {
         ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),
         ("arrow::", &["source", "sync", "cli"]),
-        ("serde_json::", &["http", "cli", "store", "source", "plugin"]),
+        ("serde_json::", &["http", "cli", "store", "source", "sync", "plugin"]),
         ("hyper::", &["http", "cli"]),
         ("rustls::", &["http"]),
         ("tokio_rustls::", &["http"]),

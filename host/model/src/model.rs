@@ -9,8 +9,8 @@ mod value_type;
 
 pub use self::{
     definition::{
-        Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection, Tags,
-        WriteMode,
+        Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection,
+        Source, SourceKind, Tags, WriteMode,
     },
     derived::{DerivedInput, DerivedView, InputSource, OnError},
     feast_value::{

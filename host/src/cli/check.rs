@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{ConfigArg, output};
+use super::{ConfigArg, output, plugin};
 use crate::config::{Config, ConfigError, load_access, load_definitions, process_environment};
 
 pub(super) fn run(args: &ConfigArg) -> Result<()> {
@@ -17,6 +17,7 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     };
     loaded.warnings.iter().chain(&access.warnings).for_each(|warning| output::say(&warning.to_string()));
     let catalog = &loaded.catalog;
+    plugin::fit(&config.plugins, catalog)?.iter().for_each(|missing| output::say(missing));
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     output::say(&format!(

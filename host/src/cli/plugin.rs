@@ -7,6 +7,7 @@ mod check;
 mod deploy;
 mod desk;
 mod embedded;
+mod fit;
 mod inspect;
 mod name;
 mod new;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Subcommand;
 
+pub(super) use self::fit::fit;
 use crate::plugin::{PluginRuntime, PluginSettings};
 
 /// What to do with plugins.

@@ -1,6 +1,8 @@
 //! `/v1/catalog`: what is served, for people and tools.
 
-use larder_model::model::{Feature, InputSource, Micros, Rfc3339, Tags};
+use larder_model::model::{Feature, InputSource, Micros, Rfc3339, SourceKind, Tags};
+use std::{collections::BTreeMap, sync::Arc};
+
 use serde_json::{Map, Value, json};
 
 use super::Scope;
@@ -28,7 +30,10 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "entities": view.entities.iter().map(|name| &**name).collect::<Vec<_>>(),
             "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
             "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
-            "source": view.source.as_ref().map(|source| source.path.as_str()),
+            "source": view.source.as_ref().map(|source| match &source.from {
+                SourceKind::Files(files) => &files.path,
+                SourceKind::FeastSqlite { path, .. } => path,
+            }),
             "features": features(&view.features),
             "rows": status.as_ref().map_or(0, |status| status.rows),
             "loaded": freshness.last_success.is_some(),
@@ -71,7 +76,14 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "features": features,
         })
     });
+    let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>| -> Map<String, Value> {
+        left_out.iter().map(|(name, why)| (name.to_string(), Value::from(&**why))).collect()
+    };
     json!({
+        "unservable": {
+            "feature_views": unservable(catalog.unservable_views()),
+            "feature_services": unservable(catalog.unservable_services()),
+        },
         "project": catalog.project(),
         "entities": entities.collect::<Vec<_>>(),
         "feature_views": views.collect::<Vec<_>>(),

@@ -94,6 +94,7 @@ impl From<RequestError> for HttpError {
             // The log has it already: the plugin room tells of every failure, under a rate.
             RequestError::Plugin { .. } => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "plugin", message),
             RequestError::NoPlugin { .. } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "no_plugin", message),
+            RequestError::Unservable { .. } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "unservable", message),
             RequestError::NullKey => Self::plain(bad, "null_key", message),
             RequestError::BadKey(_) => Self::plain(bad, "bad_key", message),
             RequestError::TooLarge { .. } => {

@@ -109,12 +109,18 @@ impl Shelf {
         Ok(files)
     }
 
+    /// Where a directory has a plugin.
+    #[must_use]
+    pub fn file_in(dir: &Path, name: &str) -> PathBuf {
+        dir.join(file_name(name))
+    }
+
     /// Reads a plugin's file in the directory, `bytes_max` and one at most: a longer one is refused by whoever looks.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
-        read(&self.dir.join(file_name(name)), bytes_max)
+        read_file(&Self::file_in(&self.dir, name), bytes_max)
     }
 
     /// Puts a plugin into the directory, which is made if it is not there, in one step.
@@ -131,7 +137,7 @@ impl Shelf {
     /// # Errors
     /// When it is there and cannot be read.
     pub fn copy(&self, which: Copy, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ShelfError> {
-        match read(&self.path(which, name), bytes_max) {
+        match read_file(&self.path(which, name), bytes_max) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -163,7 +169,11 @@ fn file_name(name: &str) -> String {
     format!("{name}.{EXTENSION}")
 }
 
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
+/// Reads a plugin's file, `bytes_max` and one byte at most: a longer one is refused by whoever looks.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
     let failed = |source| ShelfError { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

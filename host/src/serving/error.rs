@@ -35,6 +35,16 @@ pub enum RequestError {
         /// The project.
         project: String,
     },
+    /// Something that a registry of Feast's defines, and that cannot be served here.
+    #[error("Feature {what} {name} cannot be served by Larder: {why}")]
+    Unservable {
+        /// Whether it is a view or a service.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// The view has no such feature.
     #[error("Feature {feature} not found in projection {view}")]
     UnknownFeature {

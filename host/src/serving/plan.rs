@@ -233,6 +233,9 @@ impl<'c> Resolver<'c> {
     fn want_service(&self, name: &str) -> Result<Wanted<'c>, RequestError> {
         let project = || self.catalog.project().to_owned();
         let unknown = || RequestError::UnknownService { service: name.to_owned(), project: project() };
+        if let Some(why) = self.catalog.unservable_services().get(name) {
+            return Err(RequestError::Unservable { what: "service", name: name.to_owned(), why: why.to_string() });
+        }
         let service = self.catalog.service(name).ok_or_else(unknown)?;
         let mut wanted = Wanted::default();
         for projection in &service.projections {
@@ -358,6 +361,9 @@ impl<'c> Resolver<'c> {
     }
 
     fn unknown_view(&self, view: &str) -> RequestError {
+        if let Some(why) = self.catalog.unservable_views().get(view) {
+            return RequestError::Unservable { what: "view", name: view.to_owned(), why: why.to_string() };
+        }
         RequestError::UnknownView { view: view.to_owned(), project: self.catalog.project().to_owned() }
     }
 }

@@ -7,7 +7,12 @@ use std::{
     time::Instant,
 };
 
-use larder_model::{codec::KeyVersion, model::FeatureView, registry::Catalog, yaml::nearest};
+use larder_model::{
+    codec::KeyVersion,
+    model::{FeatureView, SourceKind},
+    registry::Catalog,
+    yaml::nearest,
+};
 
 use super::{
     Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns,
@@ -159,10 +164,13 @@ pub(super) fn source_of(
     base_dir: &Path,
     choose: impl FnOnce(Wanted) -> Wanted,
 ) -> Option<Box<dyn Source>> {
-    let source = view.source.as_ref()?;
-    let wanted = choose(Wanted::of(view, source));
-    let files = ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default());
-    Some(Box::new(files))
+    match &view.source.as_ref()?.from {
+        SourceKind::Files(source) => {
+            let wanted = choose(Wanted::of(view, source));
+            Some(Box::new(ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default())))
+        }
+        SourceKind::FeastSqlite { .. } => None,
+    }
 }
 
 fn log(report: &SyncReport) {

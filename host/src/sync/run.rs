@@ -303,7 +303,7 @@ struct Columns {
 impl Columns {
     /// The columns come in the order of [`crate::source::Wanted::columns`].
     fn new(view: &FeatureView, batch: &SourceBatch) -> Result<Self, SourceError> {
-        let source = view.source.as_ref();
+        let source = view.files();
         let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
         let mut columns = batch.columns.columns().iter().enumerate();
         let mut next = |make: &dyn Fn(&arrow::array::ArrayRef) -> Result<Column, String>| {

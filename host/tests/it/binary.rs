@@ -65,10 +65,14 @@ impl Home {
         home
     }
 
-    /// A copy of the golden repository.
+    /// A copy of the golden repository. Its rows do not age with the machine's clock, but for those of the view with a
+    /// ttl of an hour.
     pub(crate) fn golden() -> Self {
         let home = Self::empty();
         copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), home.dir.path());
+        let definitions = fs::read_to_string(home.path("features/feast_repo.yaml")).unwrap();
+        let ageless = definitions.replace("ttl: 30d", "ttl: 36500d").replace("ttl: 1d", "ttl: 36500d");
+        home.write("features/feast_repo.yaml", &ageless);
         home.write("larder.yaml", LARDER_YAML);
         home
     }

@@ -310,7 +310,7 @@ fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
     // Without words it is about every view.
     home.run(["sync"]).assert_code(0);
     let all = home.run(["verify"]);
-    all.assert_code(1).assert_complains(&["is missing or expired"]);
+    all.assert_code(1).assert_complains(&["missing or expired"]);
     assert!(
         all.out.contains("expired_stats customer_id=CUST_000123: stale_value is older than its ttl"),
         "{}",

@@ -15,7 +15,10 @@ use std::{
 use larder::plugin::{Column, ColumnBuilder, ColumnScalar, PluginRuntime, PluginSettings, Transform};
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
 
-use crate::binary::{Ended, Home};
+use crate::{
+    binary::{Ended, Home},
+    guests::guest,
+};
 
 /// What is kept from run to run, beside what `make` builds.
 fn kept(name: &str) -> PathBuf {
@@ -348,4 +351,33 @@ impl Random {
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+}
+
+#[test]
+fn check_of_a_configuration_fits_the_plugins_in_its_directory() {
+    let home = Home::with(
+        "
+derived_views:
+  - name: driver_trips
+    plugin: odfv_singleton
+    inputs: [{name: avg_daily_trips, request: Int64}]
+    features: [{name: trips_plus_one, type: Int64}]
+  - {name: driver_words, plugin: not_there, inputs: [], features: [{name: word, type: String}]}
+",
+    );
+    fs::create_dir(home.path("plugins")).unwrap();
+    fs::copy(guest("twins/odfv_singleton"), home.path("plugins/odfv_singleton.wasm")).unwrap();
+    let good = end(&mut tool(&home, ["check"]));
+    good.assert_code(0);
+    let first = good.out.lines().next().unwrap();
+    assert_eq!(first, "warning: no plugin ./plugins/not_there.wasm: nothing computes driver_words");
+
+    let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
+    home.write("features/all.yaml", &definitions.replace("request: Int64", "request: String"));
+    fs::write(home.path("plugins/not_there.wasm"), "no component").unwrap();
+    let unfit = end(&mut tool(&home, ["check"]));
+    unfit.assert_code(1);
+    let told = &unfit.err;
+    assert!(told.contains("plugins/not_there.wasm: the file is no WebAssembly component"), "{told}");
+    assert!(told.contains("input 'avg_daily_trips' is String in the view, and Int64 in the plugin"), "{told}");
 }

@@ -66,14 +66,41 @@ pub struct FeatureView {
     pub features: Vec<Feature>,
     /// How long a row is fresh after its event time; `None` is for ever.
     pub ttl: Option<Duration>,
-    /// Where its rows come from.
-    pub source: Option<FileSource>,
+    /// Where its rows come from, by themselves; others write them here otherwise.
+    pub source: Option<Source>,
+    /// The files that are materialized on demand, where they are not the source already.
+    pub batch_source: Option<FileSource>,
+    /// The name under which rows are pushed.
+    pub push_source: Option<Arc<str>>,
     /// What becomes of rows that are absent from a newer load.
     pub mode: WriteMode,
     /// What it is, for people.
     pub description: String,
     /// Free words.
     pub tags: Tags,
+}
+
+/// Where a view's rows come from, and how often they are fetched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// What is read.
+    pub from: SourceKind,
+    /// How often it is read again while the host runs; `None`: on start and on demand.
+    pub every: Option<Duration>,
+}
+
+/// What a view's rows are read from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    /// Parquet files.
+    Files(FileSource),
+    /// A table of the SQLite file that Feast's local provider keeps its online store in.
+    FeastSqlite {
+        /// The file, as written in the definition.
+        path: String,
+        /// The table's name.
+        table: String,
+    },
 }
 
 /// Parquet files that hold a view's rows.
@@ -87,8 +114,6 @@ pub struct FileSource {
     pub created_timestamp_column: Option<String>,
     /// Column in the file to the name that definitions use.
     pub field_mapping: BTreeMap<String, String>,
-    /// How often the source is read again while the host runs; `None`: on start and on demand.
-    pub every: Option<Duration>,
 }
 
 /// What becomes of stored rows that a new load does not have.
@@ -148,6 +173,15 @@ impl FeatureView {
     #[must_use]
     pub fn feature_index(&self, name: &str) -> Option<usize> {
         self.features.iter().position(|feature| &*feature.name == name)
+    }
+
+    /// The Parquet files that the view's rows are materialized from, if there are any.
+    #[must_use]
+    pub fn files(&self) -> Option<&FileSource> {
+        match self.source.as_ref().map(|source| &source.from) {
+            Some(SourceKind::Files(files)) => Some(files),
+            _ => self.batch_source.as_ref(),
+        }
     }
 
     /// Whether this view has one row for everything.

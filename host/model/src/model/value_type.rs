@@ -143,6 +143,55 @@ const NESTED: [(NestedType, &str, &str); 8] = [
     (NestedType::ZonedTimestamp, "ZonedTimestamp", "ZONED_TIMESTAMP"),
 ];
 
+/// `feast.types.ValueType.Enum`, and the two numbers that only Feast's Python has (30 and 31).
+const NUMBERS: [(i32, &str); 45] = [
+    (1, "BYTES"),
+    (2, "STRING"),
+    (3, "INT32"),
+    (4, "INT64"),
+    (5, "DOUBLE"),
+    (6, "FLOAT"),
+    (7, "BOOL"),
+    (8, "UNIX_TIMESTAMP"),
+    (11, "BYTES_LIST"),
+    (12, "STRING_LIST"),
+    (13, "INT32_LIST"),
+    (14, "INT64_LIST"),
+    (15, "DOUBLE_LIST"),
+    (16, "FLOAT_LIST"),
+    (17, "BOOL_LIST"),
+    (18, "UNIX_TIMESTAMP_LIST"),
+    (20, "MAP"),
+    (21, "MAP_LIST"),
+    (22, "BYTES_SET"),
+    (23, "STRING_SET"),
+    (24, "INT32_SET"),
+    (25, "INT64_SET"),
+    (26, "DOUBLE_SET"),
+    (27, "FLOAT_SET"),
+    (28, "BOOL_SET"),
+    (29, "UNIX_TIMESTAMP_SET"),
+    (30, "PDF_BYTES"),
+    (31, "IMAGE_BYTES"),
+    (32, "JSON"),
+    (33, "JSON_LIST"),
+    (34, "STRUCT"),
+    (35, "STRUCT_LIST"),
+    (36, "UUID"),
+    (37, "TIME_UUID"),
+    (38, "UUID_LIST"),
+    (39, "TIME_UUID_LIST"),
+    (40, "UUID_SET"),
+    (41, "TIME_UUID_SET"),
+    (42, "VALUE_LIST"),
+    (43, "VALUE_SET"),
+    (44, "DECIMAL"),
+    (45, "DECIMAL_LIST"),
+    (46, "DECIMAL_SET"),
+    (47, "SCALAR_MAP"),
+    (48, "ZONED_TIMESTAMP"),
+];
+
 // === impl ValueType ===
 
 impl ValueType {
@@ -176,6 +225,13 @@ impl ValueType {
                     | ScalarType::UnixTimestamp
             )
         )
+    }
+
+    /// The type with this number in `feast.types.ValueType.Enum`, which registries write; none for `INVALID` (0), and
+    /// for numbers that are not known.
+    #[must_use]
+    pub fn from_feast_number(number: i32) -> Option<Self> {
+        NUMBERS.iter().find(|(known, _)| *known == number).and_then(|(_, name)| name.parse().ok())
     }
 
     /// The names that parse, in the SDK's spelling, for messages that suggest one.
@@ -321,6 +377,16 @@ mod tests {
             ("MAP_LIST", "Array(Map)"),
         ] {
             assert_eq!(registry.parse::<ValueType>().unwrap().to_string(), sdk);
+        }
+    }
+
+    #[test]
+    fn numbers_of_the_registry_name_types_and_those_of_nothing_do_not() {
+        for (number, name) in NUMBERS {
+            assert!(ValueType::from_feast_number(number).is_some(), "{number} {name}");
+        }
+        for number in [-1, 0, 9, 10, 19, 49, i32::MAX] {
+            assert_eq!(ValueType::from_feast_number(number), None, "{number}");
         }
     }
 

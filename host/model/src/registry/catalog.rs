@@ -19,6 +19,8 @@ pub struct Catalog {
     pub(super) services: Vec<Arc<FeatureService>>,
     pub(super) view_places: HashMap<Arc<str>, usize>,
     pub(super) join_keys: BTreeMap<Arc<str>, ScalarType>,
+    pub(super) unservable_views: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) unservable_services: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 // === impl Catalog ===
@@ -96,6 +98,18 @@ impl Catalog {
     pub fn entity(&self, name: &str) -> Option<&Entity> {
         let place = self.entities.binary_search_by(|entity| (*entity.name).cmp(name)).ok()?;
         self.entities.get(place)
+    }
+
+    /// The views that others define and that cannot be served here, by name, with the reason.
+    #[must_use]
+    pub fn unservable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
+        &self.unservable_views
+    }
+
+    /// The services that others define and that cannot be served here, by name, with the reason.
+    #[must_use]
+    pub fn unservable_services(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
+        &self.unservable_services
     }
 
     /// Every join key of every entity with its type, by name.

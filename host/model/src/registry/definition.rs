@@ -25,6 +25,12 @@ pub struct Definitions {
     pub derived: Vec<DerivedDefinition>,
     /// Under `feature_services:`.
     pub services: Vec<ServiceDefinition>,
+    /// Views that are there and cannot be served.
+    pub unservable_views: Vec<Unservable>,
+    /// Services that are there and cannot be served.
+    pub unservable_services: Vec<Unservable>,
+    /// Whether others chose the names: nobody is told of better ones then.
+    pub imported: bool,
     /// Entities that are there and do not read.
     pub unread_entities: Unread,
     /// Feature views, stored or derived, that are there and do not read.
@@ -37,6 +43,15 @@ pub struct Unread {
     names: BTreeSet<String>,
     /// Something without a name, which any name may mean.
     nameless: bool,
+}
+
+/// Something that another system serves, and Larder does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unservable {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub why: String,
 }
 
 /// One of `entities:`.
@@ -61,6 +76,8 @@ pub struct ViewDefinition {
     pub name: Located<String>,
     /// `entities:`, by name.
     pub entities: Vec<Located<String>>,
+    /// `key_types:`, of join keys that have another type in this view than the entity says.
+    pub key_types: BTreeMap<String, Located<ValueType>>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,
     /// Of these, those that do not read.
@@ -69,6 +86,10 @@ pub struct ViewDefinition {
     pub ttl: Option<Duration>,
     /// `source:`.
     pub source: Option<SourceDefinition>,
+    /// `batch_source:`.
+    pub batch_source: Option<FilesDefinition>,
+    /// `push_source:`.
+    pub push_source: Option<Located<String>>,
     /// `mode:`.
     pub mode: WriteMode,
     /// `description:`.
@@ -93,6 +114,29 @@ pub struct FeatureDefinition {
 /// A view's `source:`.
 #[derive(Clone, Debug)]
 pub struct SourceDefinition {
+    /// What is read.
+    pub from: SourceFrom,
+    /// `every:`.
+    pub every: Option<Duration>,
+}
+
+/// What a view's rows are read from.
+#[derive(Clone, Debug)]
+pub enum SourceFrom {
+    /// Parquet files.
+    Files(FilesDefinition),
+    /// Feast's SQLite online store.
+    FeastSqlite {
+        /// `feast_sqlite:`.
+        path: Located<String>,
+        /// `table:`; `<project>_<view>` when absent.
+        table: Option<String>,
+    },
+}
+
+/// Parquet files, in a view's `source:` or `batch_source:`.
+#[derive(Clone, Debug)]
+pub struct FilesDefinition {
     /// `path:`.
     pub path: Located<String>,
     /// `timestamp_field:`.
@@ -101,8 +145,6 @@ pub struct SourceDefinition {
     pub created_timestamp_column: Option<String>,
     /// `field_mapping:`, column in the source to name in the definitions.
     pub field_mapping: BTreeMap<String, Located<String>>,
-    /// `every:`.
-    pub every: Option<Duration>,
 }
 
 /// One of `feature_services:`.
@@ -249,9 +291,17 @@ fn entity(mut table: Table<'_>, problems: &Problems) -> Option<EntityDefinition>
 fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let name = table.required_text("name");
     let entities = table.texts("entities");
+    let key_types = key_types(&mut table, problems);
     let ttl = table.duration("ttl").map(|ttl| ttl.value).filter(|ttl| !ttl.is_zero());
     let mode = table.word("mode", &[("upsert", WriteMode::Upsert), ("replace", WriteMode::Replace)]);
-    let source = table.get("source").and_then(|node| source(Table::new("source", node, problems)?));
+    let source = table.get("source").and_then(|node| source(Table::new("source", node, problems)?, problems));
+    let batch_source = table.get("batch_source").and_then(|node| {
+        let mut table = Table::new("batch source", node, problems)?;
+        let files = files(&mut table);
+        table.finish();
+        files
+    });
+    let push_source = table.text("push_source");
     let mut unread_features = Unread::default();
     let features = items(&mut table, "features", &mut unread_features, |node| {
         feature(Table::new("feature", node, problems)?, problems)
@@ -266,10 +316,13 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     Some(ViewDefinition {
         name: name?,
         entities,
+        key_types,
         features,
         unread_features,
         ttl,
         source,
+        batch_source,
+        push_source,
         mode: mode.unwrap_or_default(),
         description,
         tags,
@@ -284,15 +337,37 @@ fn feature(mut table: Table<'_>, problems: &Problems) -> Option<FeatureDefinitio
     Some(FeatureDefinition { name: name?, value_type: value_type?.value, description, tags })
 }
 
-fn source(mut table: Table<'_>) -> Option<SourceDefinition> {
+/// `key_types: {join key: type}`.
+fn key_types(table: &mut Table<'_>, problems: &Problems) -> BTreeMap<String, Located<ValueType>> {
+    let written = table.text_map("key_types");
+    let read = written.into_iter().filter_map(|(key, text)| Some((key, parse_type(text, problems)?)));
+    read.collect()
+}
+
+fn source(mut table: Table<'_>, problems: &Problems) -> Option<SourceDefinition> {
+    let every = table.duration("every").map(|every| every.value).filter(|every| !every.is_zero());
+    let from = match (table.text("feast_sqlite"), table.get("path")) {
+        (Some(path), None) => {
+            let table_name = table.text("table").map(|name| name.value);
+            Some(SourceFrom::FeastSqlite { path, table: table_name })
+        }
+        (Some(path), Some(_)) => {
+            problems.error(&path.at, "source: 'feast_sqlite' and 'path' are two sources: a view has one".to_owned());
+            None
+        }
+        (None, _) => files(&mut table).map(SourceFrom::Files),
+    };
+    table.finish();
+    Some(SourceDefinition { from: from?, every })
+}
+
+fn files(table: &mut Table<'_>) -> Option<FilesDefinition> {
     let path = table.required_text("path");
     let timestamp_field = table.text("timestamp_field").map(|text| text.value);
     let created_timestamp_column = table.text("created_timestamp_column").map(|text| text.value);
     let field_mapping = table.text_map("field_mapping");
-    let every = table.duration("every").map(|every| every.value).filter(|every| !every.is_zero());
-    table.finish();
     let timestamp_field = timestamp_field.unwrap_or_else(|| TIMESTAMP_FIELD.to_owned());
-    Some(SourceDefinition { path: path?, timestamp_field, created_timestamp_column, field_mapping, every })
+    Some(FilesDefinition { path: path?, timestamp_field, created_timestamp_column, field_mapping })
 }
 
 fn service(mut table: Table<'_>, problems: &Problems) -> Option<ServiceDefinition> {
@@ -333,7 +408,10 @@ fn short_reference(text: &str, at: &Place) -> (Located<String>, Option<Located<S
 }
 
 fn value_type(table: &mut Table<'_>, key: &'static str, problems: &Problems) -> Option<Located<ValueType>> {
-    let text = table.required_text(key)?;
+    parse_type(table.required_text(key)?, problems)
+}
+
+fn parse_type(text: Located<String>, problems: &Problems) -> Option<Located<ValueType>> {
     match text.value.parse() {
         Ok(value) => Some(Located { value, at: text.at }),
         Err(error) => {

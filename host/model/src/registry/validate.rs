@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    Catalog, Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition,
-    SourceDefinition, Unread, ViewDefinition,
+    Catalog, Definitions, EntityDefinition, FeatureDefinition, FilesDefinition, ProjectionDefinition,
+    ServiceDefinition, SourceDefinition, SourceFrom, Unread, Unservable, ViewDefinition,
 };
 use crate::{
     codec::KeyVersion,
     model::{
         DerivedView, Entity, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection,
-        ScalarType, ValueType,
+        ScalarType, Source, SourceKind, ValueType,
     },
     yaml::{Located, Problems, nearest},
 };
@@ -26,6 +26,8 @@ pub const FEATURES_MAX: usize = 4_096;
 /// The longest name of anything.
 pub const NAME_CHARS_MAX: usize = 200;
 
+const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
+
 /// Checks definitions against each other. `None` when there is an error; warnings alone do not hinder.
 #[must_use]
 pub fn validate(
@@ -35,11 +37,12 @@ pub fn validate(
     problems: &Problems,
 ) -> Option<Catalog> {
     let before = problems.error_count();
+    let rules = Rules { project, imported: definitions.imported };
     let entities = entities(definitions.entities, definitions.unread_entities, problems);
     let mut names = Names::new("feature view", problems);
-    let (stored, unsure) = views(definitions.views, definitions.unread_views, &entities, &mut names, problems);
-    let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, problems);
-    let services = services(definitions.services, &views, problems);
+    let (stored, unsure) = views(definitions.views, definitions.unread_views, &entities, &mut names, &rules, problems);
+    let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, &rules, problems);
+    let services = services(definitions.services, &views, &rules, problems);
     if problems.error_count() > before {
         return None;
     }
@@ -64,10 +67,23 @@ pub fn validate(
         services: services.into_values().collect(),
         view_places,
         join_keys,
+        unservable_views: by_name(definitions.unservable_views),
+        unservable_services: by_name(definitions.unservable_services),
     })
 }
 
+fn by_name(unservable: Vec<Unservable>) -> ByName<Arc<str>> {
+    unservable.into_iter().map(|one| (one.name.into(), one.why.into())).collect()
+}
+
 type ByName<T> = BTreeMap<Arc<str>, T>;
+
+/// What the checks hang on.
+struct Rules<'r> {
+    project: &'r str,
+    /// Others chose the names, and made sure that they work: habits are not for them.
+    imported: bool,
+}
 
 /// What names of one kind mean.
 struct Known<T> {
@@ -112,8 +128,7 @@ fn entities(definitions: Vec<EntityDefinition>, unread: Unread, problems: &Probl
             (definition.value_type.value, definition.value_type.value.can_be_join_key())
         else {
             let message = format!("entity '{name}': {} cannot be a key", definition.value_type.value);
-            let help = "keys are String, Int64, Int32, Bytes or UnixTimestamp".to_owned();
-            problems.error_with_help(&definition.value_type.at, message, Some(help));
+            problems.error_with_help(&definition.value_type.at, message, KEY_TYPES.to_owned());
             known.unread.note(Some(&name));
             continue;
         };
@@ -139,12 +154,13 @@ fn views(
     unread: Unread,
     entities: &Known<Entity>,
     names: &mut Names<'_>,
+    rules: &Rules<'_>,
     problems: &Problems,
 ) -> (Known<View>, ByName<Unsure>) {
     let mut known = Known::new("feature view", unread);
     let mut all_unsure = BTreeMap::new();
     for definition in definitions {
-        let Some(name) = view_name(&definition.name, names, problems) else {
+        let Some(name) = view_name(&definition.name, names, rules, problems) else {
             known.unread.note(Some(&definition.name.value));
             continue;
         };
@@ -163,14 +179,18 @@ fn views(
                 continue;
             }
             entity_names.push(Arc::clone(&found.name));
-            join_keys.push(JoinKey { name: Arc::clone(&found.join_key), value_type: found.value_type });
+            let value_type = key_type(&definition, found, problems);
+            join_keys.push(JoinKey { name: Arc::clone(&found.join_key), value_type });
+        }
+        if !unsure.join_keys {
+            check_key_types(&definition, &join_keys, problems);
         }
         if definition.entities.is_empty() {
             join_keys.push(JoinKey { name: JOIN_KEY_DUMMY.into(), value_type: ScalarType::String });
         }
         join_keys.sort_by(|a, b| a.name.cmp(&b.name));
 
-        let features = features(&definition.name, &definition.features, &definition.unread_features, problems);
+        let features = features(&definition.name, &definition.features, &definition.unread_features, rules, problems);
         for (feature, written) in features.iter().zip(&definition.features) {
             if join_keys.iter().any(|key| key.name == feature.name) {
                 let message = format!("feature '{}' has the name of the view's join key", feature.name);
@@ -180,7 +200,8 @@ fn views(
         if features.is_empty() {
             unsure.features.note(None);
         }
-        let source = definition.source.map(|source| file_source(&definition.name, source, problems));
+        let source = definition.source.map(|source| self::source(&definition.name, source, rules, problems));
+        let batch_source = definition.batch_source.map(|files| file_source(&definition.name, files, problems));
         let view = FeatureView {
             name: Arc::clone(&name),
             entities: entity_names,
@@ -188,6 +209,8 @@ fn views(
             features,
             ttl: definition.ttl,
             source,
+            batch_source,
+            push_source: definition.push_source.map(|name| name.value.into()),
             mode: definition.mode,
             description: definition.description,
             tags: definition.tags,
@@ -199,8 +222,16 @@ fn views(
 }
 
 /// Takes the name of a view that is well formed and new.
-fn view_name(name: &Located<String>, names: &mut Names<'_>, problems: &Problems) -> Option<Arc<str>> {
+fn view_name(
+    name: &Located<String>,
+    names: &mut Names<'_>,
+    rules: &Rules<'_>,
+    problems: &Problems,
+) -> Option<Arc<str>> {
     let unique = names.add(name)?;
+    if rules.imported {
+        return Some(unique);
+    }
     habit("feature view", name, problems);
     if unique.contains("__") {
         let message =
@@ -214,6 +245,7 @@ fn features(
     view: &Located<String>,
     definitions: &[FeatureDefinition],
     unread: &Unread,
+    rules: &Rules<'_>,
     problems: &Problems,
 ) -> Vec<Feature> {
     let name = &view.value;
@@ -229,7 +261,7 @@ fn features(
     let mut features = Vec::with_capacity(definitions.len());
     for feature in definitions {
         let Some(unique) = names.add(&feature.name) else { continue };
-        if !is_snake_case(&unique) {
+        if !rules.imported && !is_snake_case(&unique) {
             problems.warning(&feature.name.at, format!("feature '{unique}' is not in snake_case"), None);
         }
         features.push(Feature {
@@ -242,7 +274,41 @@ fn features(
     features
 }
 
-fn file_source(view: &Located<String>, source: SourceDefinition, problems: &Problems) -> FileSource {
+/// The type of a view's key: its own, or the entity's.
+fn key_type(definition: &ViewDefinition, entity: &Entity, problems: &Problems) -> ScalarType {
+    let Some(written) = definition.key_types.get(&*entity.join_key) else { return entity.value_type };
+    match written.value {
+        ValueType::Scalar(scalar) if written.value.can_be_join_key() => scalar,
+        other => {
+            let message = format!("feature view '{}': {other} cannot be a key", definition.name.value);
+            problems.error_with_help(&written.at, message, KEY_TYPES.to_owned());
+            entity.value_type
+        }
+    }
+}
+
+fn check_key_types(definition: &ViewDefinition, join_keys: &[JoinKey], problems: &Problems) {
+    for (key, written) in &definition.key_types {
+        if !join_keys.iter().any(|known| *known.name == **key) {
+            let message = format!("feature view '{}' has no join key '{key}'", definition.name.value);
+            let help = nearest(key, join_keys.iter().map(|key| &*key.name));
+            problems.error_with_help(&written.at, message, help);
+        }
+    }
+}
+
+fn source(view: &Located<String>, source: SourceDefinition, rules: &Rules<'_>, problems: &Problems) -> Source {
+    let from = match source.from {
+        SourceFrom::Files(files) => SourceKind::Files(file_source(view, files, problems)),
+        SourceFrom::FeastSqlite { path, table } => {
+            let table = table.unwrap_or_else(|| format!("{}_{}", rules.project, view.value));
+            SourceKind::FeastSqlite { path: path.value, table }
+        }
+    };
+    Source { from, every: source.every }
+}
+
+fn file_source(view: &Located<String>, source: FilesDefinition, problems: &Problems) -> FileSource {
     let mut targets = BTreeSet::new();
     for target in source.field_mapping.values() {
         if !targets.insert(&target.value) {
@@ -255,16 +321,22 @@ fn file_source(view: &Located<String>, source: SourceDefinition, problems: &Prob
         timestamp_field: source.timestamp_field,
         created_timestamp_column: source.created_timestamp_column,
         field_mapping: source.field_mapping.into_iter().map(|(column, name)| (column, name.value)).collect(),
-        every: source.every,
     }
 }
 
-fn services(definitions: Vec<ServiceDefinition>, views: &Views, problems: &Problems) -> ByName<Arc<FeatureService>> {
+fn services(
+    definitions: Vec<ServiceDefinition>,
+    views: &Views,
+    rules: &Rules<'_>,
+    problems: &Problems,
+) -> ByName<Arc<FeatureService>> {
     let mut names = Names::new("feature service", problems);
     let mut services = BTreeMap::new();
     for definition in definitions {
         let Some(name) = names.add(&definition.name) else { continue };
-        habit("feature service", &definition.name, problems);
+        if !rules.imported {
+            habit("feature service", &definition.name, problems);
+        }
         if definition.projections.is_empty() && definition.unread_projections.is_empty() {
             problems.error(&definition.name.at, format!("feature service '{name}' selects nothing"));
         }
@@ -274,7 +346,9 @@ fn services(definitions: Vec<ServiceDefinition>, views: &Views, problems: &Probl
             let at = definition.view.at.clone();
             let Some(projection) = projection(definition, views, problems) else { continue };
             for feature in &projection.features {
-                if !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature))) {
+                // Feast tells callers of it, and serves the other services.
+                let again = !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature)));
+                if again && !rules.imported {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
                     problems.error_with_help(&at, message, Some("give one of them an alias".to_owned()));
                 }
@@ -408,16 +482,27 @@ impl<'p> Names<'p> {
 
 /// Names stand in references (`view:feature`), in metrics and in store tables: letters, digits, `_`, `-` and `.`.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
-    let text = &name.value;
+    if is_name(&name.value) {
+        return true;
+    }
+    problems.error_with_help(&name.at, format!("'{}' is not a valid {what} name", name.value), name_rule());
+    false
+}
+
+pub(super) fn is_name(text: &str) -> bool {
     let letters = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
     let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    if !(letters && starts && text.len() <= NAME_CHARS_MAX) {
-        let message = format!("'{text}' is not a valid {what} name");
-        let help = format!("letters, digits, '_', '-' and '.', at most {NAME_CHARS_MAX}, not starting with '-' or '.'");
-        problems.error_with_help(&name.at, message, Some(help));
-        return false;
-    }
-    true
+    letters && starts && text.len() <= NAME_CHARS_MAX
+}
+
+pub(super) fn name_rule() -> String {
+    format!("letters, digits, '_', '-' and '.', at most {NAME_CHARS_MAX}, not starting with '-' or '.'")
+}
+
+/// The contract's rule for what plugins see, under which every guest language can have it.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Views and services are found more easily when they are named `<domain>_<feature>`.

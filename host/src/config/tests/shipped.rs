@@ -104,7 +104,7 @@ fn the_churn_example_defines_what_the_guide_says() {
         assert_eq!(view.tags.get("version").map(String::as_str), Some("v1"));
         assert!(view.tags.contains_key("owner") && !view.description.is_empty(), "{}", view.name);
         assert!(view.features.iter().all(|feature| !feature.description.is_empty()), "{}", view.name);
-        let source = view.source.as_ref().unwrap();
+        let source = view.files().unwrap();
         assert_eq!(
             (&*source.timestamp_field, source.created_timestamp_column.as_deref()),
             ("event_timestamp", Some("created"))

@@ -81,6 +81,8 @@ pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
         features: features.iter().map(feature).collect(),
         ttl: None,
         source: None,
+        batch_source: None,
+        push_source: None,
         mode: WriteMode::Upsert,
         description: String::new(),
         tags: Tags::new(),

@@ -11,7 +11,7 @@ use super::*;
 fn wanted(fixture: &Fixture) -> Wanted {
     let snapshot = fixture.app.current();
     let view = snapshot.catalog().view("stats").unwrap();
-    Wanted::of(view, view.source.as_ref().unwrap())
+    Wanted::of(view, view.files().unwrap())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Known, Names, Unsure, View, Views, check_name, features, view_name};
+use super::{Known, Names, Rules, Unsure, View, Views, check_name, features, is_identifier, view_name};
 use crate::{
     model::{DerivedInput, DerivedView, Entity, Feature, InputSource, OnError, ScalarType, Value, ValueType},
     registry::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
@@ -19,17 +19,18 @@ pub(super) fn derived_views(
     unsure: BTreeMap<Arc<str>, Unsure>,
     entities: &Known<Entity>,
     names: &mut Names<'_>,
+    rules: &Rules<'_>,
     problems: &Problems,
 ) -> Views {
     let mut views = Views { known: stored, unsure };
     // First what they compute, so that they can read each other in any order; then what they read.
     let mut begun = Vec::new();
     for mut definition in definitions {
-        let Some(name) = view_name(&definition.name, names, problems) else {
+        let Some(name) = view_name(&definition.name, names, rules, problems) else {
             views.known.unread.note(Some(&definition.name.value));
             continue;
         };
-        let features = features(&definition.name, &definition.features, &definition.unread_features, problems);
+        let features = features(&definition.name, &definition.features, &definition.unread_features, rules, problems);
         for (feature, written) in features.iter().zip(&definition.features) {
             check_type("feature", &feature.name, feature.value_type, &written.name.at, problems);
         }
@@ -133,12 +134,6 @@ fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problem
         let message = format!("{what} '{name}' is {value_type}, which plugins neither read nor compute");
         problems.error_with_help(at, message, "they know scalars, and lists and sets of them".to_owned());
     }
-}
-
-/// The contract's rule for names, under which every guest language can have them.
-fn is_identifier(name: &str) -> bool {
-    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Problems) -> OnError {

@@ -1,0 +1,187 @@
+//! The messages of a Feast registry, as far as a reader of features needs them.
+//!
+//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are skipped
+//! when a registry is read, and so are fields that a newer Feast adds. Enumerations are plain numbers: a number that is
+//! not known is a value like any other.
+
+use std::collections::HashMap;
+
+use prost::{Message, Oneof};
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = ($($prost:tt)*));* $(;)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Message)]
+        pub(super) struct $name {
+            $(#[prost($($prost)*)] pub(super) $field: $type,)*
+        }
+    )*};
+}
+
+messages! {
+    /// `feast.core.Registry`: the whole file.
+    Registry {
+        entities: Vec<Entity> = (message, repeated, tag = "1");
+        registry_schema_version: String = (string, tag = "3");
+        feature_views: Vec<FeatureView> = (message, repeated, tag = "6");
+        feature_services: Vec<FeatureService> = (message, repeated, tag = "7");
+        on_demand_feature_views: Vec<OnDemandFeatureView> = (message, repeated, tag = "8");
+        stream_feature_views: Vec<StreamFeatureView> = (message, repeated, tag = "14");
+    }
+
+    /// `feast.core.Entity`.
+    Entity { spec: Option<EntitySpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.EntitySpecV2`.
+    EntitySpec {
+        name: String = (string, tag = "1");
+        value_type: i32 = (int32, tag = "2");
+        description: String = (string, tag = "3");
+        join_key: String = (string, tag = "4");
+        tags: HashMap<String, String> = (map = "string, string", tag = "8");
+        project: String = (string, tag = "9");
+    }
+
+    /// `feast.core.FeatureSpecV2`.
+    FeatureSpec {
+        name: String = (string, tag = "1");
+        value_type: i32 = (int32, tag = "2");
+        tags: HashMap<String, String> = (map = "string, string", tag = "3");
+        description: String = (string, tag = "4");
+    }
+
+    /// `feast.core.FeatureView`.
+    FeatureView { spec: Option<FeatureViewSpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.FeatureViewSpec`.
+    FeatureViewSpec {
+        name: String = (string, tag = "1");
+        project: String = (string, tag = "2");
+        entities: Vec<String> = (string, repeated, tag = "3");
+        features: Vec<FeatureSpec> = (message, repeated, tag = "4");
+        tags: HashMap<String, String> = (map = "string, string", tag = "5");
+        ttl: Option<Span> = (message, optional, tag = "6");
+        batch_source: Option<DataSource> = (message, optional, tag = "7");
+        stream_source: Option<DataSource> = (message, optional, tag = "9");
+        description: String = (string, tag = "10");
+        entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "12");
+        disabled: bool = (bool, tag = "20");
+    }
+
+    /// `feast.core.StreamFeatureView`.
+    StreamFeatureView { spec: Option<StreamFeatureViewSpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.StreamFeatureViewSpec`: the same as a feature view's, under other numbers.
+    StreamFeatureViewSpec {
+        name: String = (string, tag = "1");
+        project: String = (string, tag = "2");
+        entities: Vec<String> = (string, repeated, tag = "3");
+        features: Vec<FeatureSpec> = (message, repeated, tag = "4");
+        entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "5");
+        description: String = (string, tag = "6");
+        tags: HashMap<String, String> = (map = "string, string", tag = "7");
+        ttl: Option<Span> = (message, optional, tag = "9");
+        batch_source: Option<DataSource> = (message, optional, tag = "10");
+        stream_source: Option<DataSource> = (message, optional, tag = "11");
+        disabled: bool = (bool, tag = "23");
+    }
+
+    /// `feast.core.FeatureService`.
+    FeatureService { spec: Option<FeatureServiceSpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.FeatureServiceSpec`.
+    FeatureServiceSpec {
+        name: String = (string, tag = "1");
+        project: String = (string, tag = "2");
+        features: Vec<Projection> = (message, repeated, tag = "3");
+        tags: HashMap<String, String> = (map = "string, string", tag = "4");
+        description: String = (string, tag = "5");
+    }
+
+    /// `feast.core.FeatureViewProjection`.
+    Projection {
+        feature_view_name: String = (string, tag = "1");
+        feature_columns: Vec<FeatureSpec> = (message, repeated, tag = "2");
+        feature_view_name_alias: String = (string, tag = "3");
+        join_key_map: HashMap<String, String> = (map = "string, string", tag = "4");
+    }
+
+    /// `feast.core.OnDemandFeatureView`.
+    OnDemandFeatureView { spec: Option<OnDemandFeatureViewSpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.OnDemandFeatureViewSpec`.
+    OnDemandFeatureViewSpec {
+        name: String = (string, tag = "1");
+        project: String = (string, tag = "2");
+        features: Vec<FeatureSpec> = (message, repeated, tag = "3");
+        sources: HashMap<String, OnDemandSource> = (map = "string, message", tag = "4");
+        user_defined_function: Option<UserDefinedFunction> = (message, optional, tag = "5");
+        description: String = (string, tag = "6");
+        tags: HashMap<String, String> = (map = "string, string", tag = "7");
+        feature_transformation: Option<Transformation> = (message, optional, tag = "10");
+        mode: String = (string, tag = "11");
+        write_to_online_store: bool = (bool, tag = "12");
+        entities: Vec<String> = (string, repeated, tag = "13");
+        entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "14");
+        disabled: bool = (bool, tag = "19");
+    }
+
+    /// `feast.core.FeatureTransformationV2`, of which only Python is looked at.
+    Transformation { user_defined_function: Option<UserDefinedFunction> = (message, optional, tag = "1") }
+
+    /// `feast.core.UserDefinedFunctionV2`. The body is a pickle, which nothing here opens.
+    UserDefinedFunction {
+        name: String = (string, tag = "1");
+        body_text: String = (string, tag = "3");
+    }
+
+    /// `feast.core.DataSource`.
+    DataSource {
+        kind: i32 = (int32, tag = "1");
+        field_mapping: HashMap<String, String> = (map = "string, string", tag = "2");
+        timestamp_field: String = (string, tag = "3");
+        created_timestamp_column: String = (string, tag = "5");
+        file_options: Option<FileOptions> = (message, optional, tag = "11");
+        data_source_class_type: String = (string, tag = "17");
+        request_data_options: Option<RequestDataOptions> = (message, optional, tag = "18");
+        name: String = (string, tag = "20");
+    }
+
+    /// `feast.core.DataSource.FileOptions`.
+    FileOptions { uri: String = (string, tag = "2") }
+
+    /// `feast.core.DataSource.RequestDataOptions`.
+    RequestDataOptions { schema: Vec<FeatureSpec> = (message, repeated, tag = "3") }
+
+    /// `google.protobuf.Duration`.
+    Span {
+        seconds: i64 = (int64, tag = "1");
+        nanos: i32 = (int32, tag = "2");
+    }
+}
+
+/// `feast.core.OnDemandSource`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct OnDemandSource {
+    #[prost(oneof = "SourceOf", tags = "1, 2, 3")]
+    pub(super) source: Option<SourceOf>,
+}
+
+/// What an on-demand view reads.
+#[derive(Clone, PartialEq, Oneof)]
+pub(super) enum SourceOf {
+    /// A whole view; what older versions of Feast write.
+    #[prost(message, tag = "1")]
+    View(Box<FeatureView>),
+    /// The caller.
+    #[prost(message, tag = "2")]
+    Request(DataSource),
+    /// Some features of a view.
+    #[prost(message, tag = "3")]
+    Projection(Projection),
+}
+
+/// `feast.core.DataSource.SourceType`, of those that are told apart.
+pub(super) const BATCH_FILE: i32 = 1;
+/// See [`BATCH_FILE`].
+pub(super) const PUSH_SOURCE: i32 = 9;
