@@ -206,10 +206,10 @@ impl App {
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
         // A host that was built in memory has no file to look at again.
-        if !config.file.is_file() {
+        if !config.origin.is_there() {
             return Ok(config);
         }
-        let newer = Config::load(&config.file, &process_environment)?;
+        let newer = Config::load_from(&config.origin, &process_environment)?;
         let http = HttpConfig { tls: newer.http.tls, auth: newer.http.auth, ..config.http };
         Ok(Config { store: config.store, http, ..newer })
     }

@@ -17,11 +17,19 @@ mod sync;
 mod target;
 mod verify;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{self, Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{app::AppError, config::ConfigError, store::StoreError};
+use crate::{
+    app::AppError,
+    config::{Config, ConfigError, FEAST_FROM, Origin, process_environment},
+    store::StoreError,
+};
 
 /// The feature store's edge: features beside the model, Feast-compatible, in tens of microseconds.
 #[derive(Debug, Parser)]
@@ -30,6 +38,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The configuration file where none is named.
+const DEFAULT_FILE: &str = "larder.yaml";
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; \
                           4 the store is in use, from a newer Larder or not to be opened";
@@ -61,9 +72,18 @@ enum Command {
 /// Which configuration.
 #[derive(Clone, Debug, Args)]
 struct ConfigArg {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE", default_value = "larder.yaml", env = "LARDER_CONFIG")]
-    config: PathBuf,
+    /// The configuration file [default: larder.yaml; with --feast-repo the one in there, if there is one]
+    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Serve what this Feast repository (the directory of feature_store.yaml) defines
+    #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
+    feast_repo: Option<PathBuf>,
+    /// Where a Feast repository's values come from [default: auto, the SQLite online store if there is one]
+    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word))]
+    feast_from: Option<String>,
+    /// The directory of plugins, in place of the configuration's
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
 }
 
 /// Why a command failed, where it is not the failure of a room below.
@@ -75,6 +95,37 @@ enum CliError {
     /// The words of the command make no sense together.
     #[error("{0}")]
     Usage(String),
+}
+
+// === impl ConfigArg ===
+
+impl ConfigArg {
+    /// The file, and what the words say over it. Paths among the words start at the current directory.
+    fn origin(&self) -> anyhow::Result<Origin> {
+        let from_here = |path: &Path| Ok::<_, anyhow::Error>(path::absolute(path)?.to_string_lossy().into_owned());
+        let mut flags = Vec::new();
+        let (file, is_optional) = match (&self.config, &self.feast_repo) {
+            (Some(file), repo) => {
+                let repo = repo.as_deref().map(from_here).transpose()?;
+                flags.extend(repo.map(|repo| ("LARDER_FEAST_REPO", repo)));
+                (file.clone(), false)
+            }
+            (None, Some(repo)) => {
+                // The file may lie there, and then the repository is where the file is.
+                flags.push(("LARDER_FEAST_REPO", ".".to_owned()));
+                (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
+            }
+            (None, None) => (DEFAULT_FILE.into(), false),
+        };
+        flags.extend(self.feast_from.iter().map(|from| ("LARDER_FEAST_FROM", from.clone())));
+        let plugins = self.plugins.as_deref().map(from_here).transpose()?;
+        flags.extend(plugins.map(|plugins| ("LARDER_PLUGINS_DIR", plugins)));
+        Ok(Origin { file, is_optional, flags })
+    }
+
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load_from(&self.origin()?, &process_environment)?)
+    }
 }
 
 /// Runs a command line, program name first.

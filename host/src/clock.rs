@@ -1,4 +1,4 @@
-//! Time, injected: what is fresh and what is stale is decided by a clock that tests can turn.
+//! Time, injected: what is fresh and what is stale is decided by a clock that tests can turn. And time as text.
 
 use std::{
     fmt::Debug,
@@ -9,6 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use jiff::{Timestamp, civil, tz::TimeZone};
 use larder_model::model::Micros;
 
 /// Something that knows what time it is.
@@ -28,6 +29,18 @@ pub struct SystemClock;
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
+}
+
+/// A date, or an instant, as people and other systems write them; both UTC unless an offset is given.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Micros> {
+    let text = text.trim();
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Some(instant.as_microsecond());
+    }
+    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
+    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(TimeZone::UTC));
+    zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
 }
 
 // === impl SystemClock ===
@@ -60,5 +73,20 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Micros {
         self.now.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_or_instants_in_utc() {
+        assert_eq!(parse_time("1970-01-02"), Some(86_400_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:01"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01 00:00:01.25"), Some(1_250_000));
+        assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Some(1_500_000));
+        assert_eq!(parse_time("yesterday"), None);
     }
 }

@@ -1,13 +1,15 @@
 //! Configuration: `larder.yaml`, the environment over it, and the definition files that it names.
 //!
 //! [`Config::load`] reads the one file, [`load_definitions`] the others, [`load_access`] those with keys and tokens.
-//! All tell every mistake at once, with its place; what they return is valid. This room parses and nests: each other room owns its bounds and their defaults,
-//! and `configs/larder.yaml` explains every key.
+//! All tell every mistake at once, with its place; what they return is valid. This room parses and nests: each other
+//! room owns its bounds and their defaults, and `configs/larder.yaml` explains every key. A Feast repository stands in
+//! for definition files: [`FeastRepo`].
 
 mod access;
 mod definitions;
 mod environment;
 mod error;
+mod feast;
 mod foreign;
 mod patterns;
 mod plugins;
@@ -20,7 +22,8 @@ pub use self::{
     definitions::{LoadedDefinitions, load_definitions, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,
-    types::{Config, LogConfig, PluginConfig, SyncConfig},
+    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo},
+    types::{Config, LogConfig, Origin, PluginConfig, SyncConfig},
 };
 
 #[cfg(test)]

@@ -5,16 +5,18 @@
 //! not know what becomes of the rows.
 
 mod error;
+mod feast_sqlite;
 mod parquet_files;
 mod wanted;
 
 use std::fmt::Debug;
 
 use arrow::array::RecordBatch;
-use larder_model::model::Micros;
+use larder_model::model::{EntityId, Micros};
 
 pub use self::{
     error::SourceError,
+    feast_sqlite::FeastSqlite,
     parquet_files::{ParquetFiles, ParquetLimits},
     wanted::{Wanted, WantedColumn},
 };
@@ -32,6 +34,11 @@ pub trait Source: Send + Sync + Debug {
     /// # Errors
     /// When the source cannot be opened, or has not one row.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
+
+    /// Whether a reading is the whole of what there is, and takes the place of all that was read before.
+    fn is_whole(&self) -> bool {
+        false
+    }
 }
 
 /// A reading under way.
@@ -49,15 +56,38 @@ pub trait Batches {
     fn position(&self) -> String;
 }
 
-/// Some rows of a source, as columns under the names that definitions use.
+/// Some rows of a source.
 #[derive(Debug)]
 pub struct SourceBatch {
-    /// Exactly the columns that were [`Wanted`], in that order, of the types that the file has.
-    pub columns: RecordBatch,
+    /// The rows.
+    pub rows: SourceRows,
     /// The file, for messages.
     pub origin: std::sync::Arc<str>,
     /// The place of the batch's first row in the file, from 0, for messages.
     pub first_row: u64,
+}
+
+/// Rows, in the form that the source has them in.
+#[derive(Debug)]
+pub enum SourceRows {
+    /// Columns under the names that definitions use: exactly those that were [`Wanted`], in that order, of the types
+    /// that the file has.
+    Columns(RecordBatch),
+    /// Rows of one of Feast's online stores.
+    Items(Vec<Item>),
+}
+
+/// A row of one of Feast's online stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The hash of the key, which such stores hold, or that of the key that they hold.
+    pub id: EntityId,
+    /// When its values were true.
+    pub event_time: Option<Micros>,
+    /// When it was made, if the store says.
+    pub created: Option<Micros>,
+    /// Of each feature of the view, in its order, the bytes of a `feast.types.Value`; none where there is none.
+    pub values: Vec<Option<Vec<u8>>>,
 }
 
 /// A span of event times, both ends included; an open end is `None`.
@@ -67,6 +97,25 @@ pub struct Window {
     pub from: Option<Micros>,
     /// The latest event time that counts.
     pub to: Option<Micros>,
+}
+
+// === impl SourceRows ===
+
+impl SourceRows {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Columns(columns) => columns.num_rows(),
+            Self::Items(items) => items.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 // === impl Window ===

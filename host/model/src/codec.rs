@@ -1,12 +1,14 @@
-//! Bytes: entity keys and ids as Feast writes them, and the row format of the online store.
+//! Bytes: entity keys and ids as Feast writes them, the row format of the online store, and Feast's values to and from it.
 
 mod entity_key;
+mod feast;
 mod murmur3;
 mod row;
 mod schema;
 
 pub use self::{
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
+    feast::{FeastMisfit, push_feast_value, to_feast_value},
     murmur3::murmur3_x64_128,
     row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowView},
     schema::{FIELDS_MAX, Fingerprint, RowSchema},

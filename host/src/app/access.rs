@@ -60,7 +60,7 @@ impl Access {
 
     /// A lock that was put on or taken off in the file, and not on the door, has to be told.
     fn warn_of_locks(&self, newer: &Config, problems: &Problems) {
-        let at = Place::file(&newer.file.display().to_string());
+        let at = Place::file(&newer.origin.file.display().to_string());
         for (key, is, will_be) in [
             ("tls", self.tls.is_some(), newer.http.tls.is_some()),
             ("auth", self.tokens.is_some(), newer.http.auth.is_some()),

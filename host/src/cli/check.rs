@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use super::{ConfigArg, output, plugin};
-use crate::config::{Config, ConfigError, load_access, load_definitions, process_environment};
+use crate::config::{ConfigError, load_access, load_definitions};
 
 pub(super) fn run(args: &ConfigArg) -> Result<()> {
-    let config = Config::load(&args.config, &process_environment)?;
+    let config = args.load()?;
     let (loaded, access) = match (load_definitions(&config), load_access(&config.http)) {
         (Err(ConfigError::Invalid(mut problems)), Err(ConfigError::Invalid(others))) => {
             problems.extend(others);
@@ -22,7 +22,7 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     output::say(&format!(
         "{}: project {}, {}, {} with {}, {}: all right",
-        args.config.display(),
+        config.origin.file.display(),
         catalog.project(),
         counted(catalog.entities().len(), "entity", "entities"),
         counted(catalog.views().len(), "feature view", "feature views"),

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     app::{App, Serving, Signals},
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, Origin},
     http::SyncCommand,
 };
 
@@ -58,7 +58,7 @@ const LOOKUPS: usize = 2_000;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
-    let mut config = load(&args.dir.join("larder.yaml"), args.listen)?;
+    let mut config = load(Origin::file(args.dir.join("larder.yaml")), args.listen)?;
     config.metrics_listen = config.metrics_listen.map(free);
     // The demo speaks for itself; only trouble is logged.
     config.log.level = "warn".to_owned();

@@ -40,7 +40,7 @@ pub(super) struct WhatArgs {
 
 pub(super) fn run(args: &GetArgs) -> Result<()> {
     let mut request = request(&args.what)?;
-    let target = Target::find_with_plugins(&args.config.config)?;
+    let target = Target::find_with_plugins(&args.config)?;
     type_request_data(&mut request, &target.catalog()?);
     let (status, answer) = target.online_features(&request)?;
     if status != 200 {

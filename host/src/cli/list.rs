@@ -19,7 +19,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<()> {
-    let catalog = Target::find_with_plugins(&args.config.config)?.catalog()?;
+    let catalog = Target::find_with_plugins(&args.config)?.catalog()?;
     if args.json {
         output::say(&catalog.to_string());
         return Ok(());

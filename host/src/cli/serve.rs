@@ -1,6 +1,6 @@
 //! `larder serve`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -9,7 +9,7 @@ use super::{ConfigArg, output};
 use crate::{
     app::{App, Serving, ShutdownReason, Signals},
     clock::SystemClock,
-    config::{Config, process_environment},
+    config::{Config, FEAST_FROM, Origin, process_environment},
     telemetry,
 };
 
@@ -20,10 +20,15 @@ pub(super) struct ServeArgs {
     /// The address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// The same as --feast-from
+    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word), conflicts_with = "feast_from")]
+    from: Option<String>,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
-    let config = load(&args.config.config, args.listen)?;
+    let mut words = args.config.clone();
+    words.feast_from = words.feast_from.or_else(|| args.from.clone());
+    let config = load(words.origin()?, args.listen)?;
     install_telemetry(&config)?;
     let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -38,12 +43,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
 
 /// Reads a configuration, with an address in place of its own. An address on the command line is held to the same
 /// rule: other machines are let in only when the configuration says so.
-pub(super) fn load(path: &Path, listen: Option<SocketAddr>) -> Result<Config> {
-    let environment = |name: &str| match (name, listen) {
-        ("LARDER_SERVER_LISTEN", Some(address)) => Some(address.to_string()),
-        _ => process_environment(name),
-    };
-    Ok(Config::load(path, &environment)?)
+pub(super) fn load(mut origin: Origin, listen: Option<SocketAddr>) -> Result<Config> {
+    origin.flags.extend(listen.map(|address| ("LARDER_SERVER_LISTEN", address.to_string())));
+    Ok(Config::load_from(&origin, &process_environment)?)
 }
 
 pub(super) fn install_telemetry(config: &Config) -> Result<()> {

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use jiff::{Timestamp, civil};
 
 use super::{CliError, ConfigArg, output, target::Target};
 use crate::{
+    clock,
     http::{AdminEvent, SyncCommand},
     sync::{Outcome, SyncReport},
 };
@@ -37,7 +37,7 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     {
         bail!(CliError::Usage("--from is later than --to".to_owned()));
     }
-    let target = Target::find(&args.config.config)?;
+    let target = Target::find(&args.config)?;
     let command = SyncCommand { views: args.views.clone(), full: args.full, from: args.from, to: args.to };
     let failed = run_on(&target, &command)?;
     if failed > 0 {
@@ -112,28 +112,8 @@ fn describe(report: &SyncReport) -> String {
     line
 }
 
-/// A date, or an instant; both UTC unless an offset is given. In microseconds since the epoch.
+/// A time in microseconds since the epoch.
 fn parse_time(text: &str) -> Result<i64, String> {
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        return Ok(instant.as_microsecond());
-    }
-    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
-    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(jiff::tz::TimeZone::UTC));
-    zoned
-        .map(|zoned| zoned.timestamp().as_microsecond())
-        .map_err(|_| format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates_or_instants_in_utc() {
-        assert_eq!(parse_time("1970-01-02"), Ok(86_400_000_000));
-        assert_eq!(parse_time("1970-01-01T00:00:01"), Ok(1_000_000));
-        assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Ok(1_000_000));
-        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Ok(1_500_000));
-        assert!(parse_time("yesterday").unwrap_err().contains("'yesterday' is no time"));
-    }
+    let no_time = || format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z");
+    clock::parse_time(text).ok_or_else(no_time)
 }

@@ -1,16 +1,15 @@
 //! What a command works on: the host that is running, or else the store itself.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use hyper::Method;
 use serde_json::Value;
 
-use super::{CliError, client::Client, output};
+use super::{CliError, ConfigArg, client::Client, output};
 use crate::{
     app::App,
     clock::SystemClock,
-    config::{Config, process_environment},
     http::{AdminEvent, Control, Scope, SyncCommand, decode_request, describe_catalog, encode_answer},
     telemetry::{self, LogFormat},
 };
@@ -28,7 +27,7 @@ pub(super) enum Target {
 
 impl Target {
     /// The same, with the plugins: for commands that compute features, or put plugins into service.
-    pub(super) fn find_with_plugins(config: &Path) -> Result<Self> {
+    pub(super) fn find_with_plugins(config: &ConfigArg) -> Result<Self> {
         let target = Self::find(config)?;
         if let Self::Local(app) = &target {
             app.load_plugins()?;
@@ -37,9 +36,9 @@ impl Target {
     }
 
     /// Finds the host of a configuration, or opens its store.
-    pub(super) fn find(config: &Path) -> Result<Self> {
+    pub(super) fn find(config: &ConfigArg) -> Result<Self> {
         telemetry::install_logs("warn", LogFormat::Text);
-        let config = Config::load(config, &process_environment)?;
+        let config = config.load()?;
         if let Some(client) = Client::connect(&config.admin_socket)? {
             return Ok(Self::Running(client));
         }

@@ -16,10 +16,7 @@ use super::{
     output,
     target::{Target, error_message},
 };
-use crate::{
-    config::{Config, load_definitions, process_environment},
-    sync::sample_keys,
-};
+use crate::{config::load_definitions, sync::sample_keys};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -56,7 +53,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     } else {
         vec![Question { request: request(&args.what)?, about: String::new() }]
     };
-    let target = Target::find_with_plugins(&args.config.config)?;
+    let target = Target::find_with_plugins(&args.config)?;
     let mut judgement = Judgement::default();
     for question in &questions {
         let (status, answer) = target.online_features(&question.request)?;
@@ -78,7 +75,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 
 /// A question for each view that was meant, about entities that its source has.
 fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
-    let config = Config::load(&args.config.config, &process_environment)?;
+    let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
     let mut questions = Vec::new();
     for (view, features) in meant(&args.what, &catalog)? {
@@ -86,7 +83,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
             let hint = hint(&view, catalog.views().iter().map(|view| &*view.name));
             bail!(CliError::Failed(format!("there is no feature view '{view}'{hint}")));
         };
-        if view.source.is_none() {
+        if view.files().is_none() {
             output::remark(&format!("{}: it has no source to take entities from; name some to verify it", view.name));
             continue;
         }

@@ -1,16 +1,21 @@
-//! The definition files that a configuration names, to a catalog.
+//! The definition files that a configuration names, and its Feast repository, to a catalog.
 
 use std::{fs, io, path::PathBuf};
 
 use larder_model::{
-    registry::{Catalog, Definitions, validate},
+    registry::{Catalog, validate},
     yaml::{Located, Place, Problem, Problems},
 };
 
 use super::{
-    Config, ConfigError, access,
+    Config, ConfigError, FeastRepo, access,
+    environment::process_environment,
+    feast,
     patterns::{Pattern, resolve},
 };
+
+/// The project of definitions that nobody gave a name.
+const PROJECT: &str = "default";
 
 /// What the definition files say.
 #[derive(Clone, Debug)]
@@ -23,15 +28,21 @@ pub struct LoadedDefinitions {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads every definition file of a configuration.
+/// Reads every definition file of a configuration, and its Feast repository.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
 /// nothing among them, and scopes of tokens that no definition fits.
 pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
     let problems = Problems::default();
-    let mut definitions = Definitions::default();
     let mut files = Vec::new();
+    let repo = config.feast.as_ref().map(|feast| FeastRepo::open(feast, &process_environment, &problems));
+    let repo = repo.flatten();
+    let project = config.project.clone().or_else(|| repo.as_ref().map(|repo| repo.project.clone()));
+    let project = project.unwrap_or_else(|| PROJECT.to_owned());
+    let key_version = config.key_version.or_else(|| repo.as_ref().map(|repo| repo.key_version)).unwrap_or_default();
+    let mut definitions = repo.as_ref().map(|repo| repo.definitions(&project, &problems)).unwrap_or_default();
+    files.extend(repo.map(|repo| repo.registry_file));
     let paths = definition_files(config, &problems);
     if problems.has_errors() {
         definitions.miss_file();
@@ -48,7 +59,7 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
         }
         files.push(path);
     }
-    let catalog = validate(&config.project, config.key_version, definitions, &problems);
+    let catalog = validate(&project, key_version, definitions, &problems);
     if let Some(catalog) = &catalog {
         access::check_scopes(config, catalog, &problems);
     }
@@ -64,7 +75,8 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
 /// directories in which others may appear.
 #[must_use]
 pub fn watched_files(config: &Config) -> Vec<PathBuf> {
-    let mut watched = vec![config.file.clone()];
+    let mut watched = vec![config.origin.file.clone()];
+    watched.extend(config.feast.iter().flat_map(|feast| feast::files(feast, &process_environment)));
     // Who loads the definitions hears what is wrong here.
     watched.extend(definition_files(config, &Problems::default()).into_iter().map(|(path, _)| path));
     for pattern in config.features.iter().filter_map(|written| Pattern::new(&config.base_dir, &written.value).ok()) {
@@ -77,7 +89,7 @@ pub fn watched_files(config: &Config) -> Vec<PathBuf> {
 
 /// The files that the patterns mean, each once, in the order of the patterns, with the place that names it.
 fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf, &'c Place)> {
-    let config_file = config.file.file_name().map(|name| resolve(&config.base_dir, &name.to_string_lossy()));
+    let config_file = config.origin.file.file_name().map(|name| resolve(&config.base_dir, &name.to_string_lossy()));
     let mut files: Vec<(PathBuf, &Place)> = Vec::new();
     for Located { value: written, at } in &config.features {
         let pattern = match Pattern::new(&config.base_dir, written) {

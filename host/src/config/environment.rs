@@ -29,6 +29,8 @@ enum Kind {
 /// What differs between the copies of one image, and what a person changes for one run.
 pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["project"], kind: Kind::Text },
+    Override { path: &["feast", "repo"], kind: Kind::Text },
+    Override { path: &["feast", "from"], kind: Kind::Text },
     Override { path: &["server", "listen"], kind: Kind::Text },
     Override { path: &["server", "unix_socket"], kind: Kind::Text },
     Override { path: &["server", "insecure"], kind: Kind::Plain },

@@ -9,10 +9,7 @@ use super::environment::Entries;
 /// A key at the top of the file, and what to write in its place.
 const FOREIGN: &[(&str, &str)] = &[
     // Feast's feature_store.yaml.
-    (
-        "registry",
-        "Larder reads definitions from the YAML files under 'features'; a Feast registry is imported separately",
-    ),
+    ("registry", "to serve a Feast repository, name its directory: 'feast: {repo: .}'"),
     ("provider", "Larder has no providers: leave it out"),
     ("online_store", "Larder's store is its own: see 'store'"),
     ("offline_store", "each feature view names its Parquet files under 'source'"),
@@ -40,7 +37,7 @@ const FOREIGN: &[(&str, &str)] = &[
 pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
     if has("registry") && has("provider") {
-        let help = "Larder has a file of its own, larder.yaml; importing a Feast repository comes separately";
+        let help = "to serve the repository, start 'larder serve --feast-repo' with its directory";
         let message = "configuration: this is Feast's feature_store.yaml";
         problems.error_with_help(&Place::file(file), message, help.to_owned());
     }

@@ -14,7 +14,7 @@ use larder_model::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Environment, LogConfig, SyncConfig, access, environment, foreign,
+    Config, Environment, LogConfig, Origin, SyncConfig, access, environment, feast, foreign,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -30,7 +30,6 @@ use crate::{
 /// Feast's feature server listens there.
 const PORT: u16 = 6566;
 const METRICS_PORT: u16 = 9566;
-const PROJECT: &str = "default";
 const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
 const ADMIN_SOCKET: &str = "admin.sock";
@@ -71,7 +70,8 @@ pub(super) fn read(
     let mut top = Section::top(&root, problems);
     let project = project(&mut top);
     let key_version = key_version(&mut top);
-    let features = features(&mut top, base_dir);
+    let feast = feast::feast(top.section("feast"), base_dir);
+    let features = features(&mut top, base_dir, feast.is_some());
     let http = server(top.section("server"), base_dir);
     let metrics_listen = metrics(top.section("metrics"), &http);
     let store = store(top.section("store"), base_dir);
@@ -84,10 +84,11 @@ pub(super) fn read(
     top.finish();
 
     let config = Config {
-        file: PathBuf::from(file_name),
+        origin: Origin::file(file_name),
         base_dir: base_dir.to_path_buf(),
         project,
         key_version,
+        feast,
         features,
         http,
         metrics_listen,
@@ -102,29 +103,32 @@ pub(super) fn read(
 }
 
 /// The name stands in metrics and in the names of Feast's tables.
-fn project(top: &mut Section<'_>) -> String {
-    let Some(name) = top.text("project") else { return PROJECT.to_owned() };
+fn project(top: &mut Section<'_>) -> Option<String> {
+    let name = top.text("project")?;
     let letters = name.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     let starts = name.value.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !(letters && starts && name.value.len() <= PROJECT_CHARS_MAX) {
         let help = format!("letters, digits, '_' and '-', at most {PROJECT_CHARS_MAX}, a letter or digit first");
         top.error(&name.at, format!("'project' is '{}', which is not a valid name", name.value), help);
     }
-    name.value
+    Some(name.value)
 }
 
-fn key_version(top: &mut Section<'_>) -> KeyVersion {
-    let Some(number) = top.int("entity_key_version", i64::MIN..=i64::MAX) else { return KeyVersion::default() };
-    KeyVersion::from_number(number.value).unwrap_or_else(|| {
+fn key_version(top: &mut Section<'_>) -> Option<KeyVersion> {
+    let number = top.int("entity_key_version", i64::MIN..=i64::MAX)?;
+    let version = KeyVersion::from_number(number.value);
+    if version.is_none() {
         let help = "as 'entity_key_serialization_version' in Feast's feature_store.yaml".to_owned();
         top.error(&number.at, format!("'entity_key_version' is {}, and has to be 3 or 2", number.value), help);
-        KeyVersion::default()
-    })
+    }
+    version
 }
 
-fn features(top: &mut Section<'_>, base_dir: &Path) -> Vec<Located<String>> {
+fn features(top: &mut Section<'_>, base_dir: &Path, is_feast: bool) -> Vec<Located<String>> {
     let Some(node) = top.get("features") else {
-        return vec![Located { value: FEATURES.to_owned(), at: top.at().clone() }];
+        // Who serves a Feast repository may have definition files besides, and has none as a rule.
+        let default = (!is_feast).then(|| Located { value: FEATURES.to_owned(), at: top.at().clone() });
+        return default.into_iter().collect();
     };
     if node.tree == Tree::List(Vec::new()) {
         top.error(&node.at, "'features' names no file", format!("for example [{FEATURES}]"));

@@ -15,6 +15,7 @@ mod text;
 use std::path::Path;
 
 use expect_test::Expect;
+use larder_model::codec::KeyVersion;
 use larder_model::yaml::{Problem, Problems};
 
 use super::Config;
@@ -63,8 +64,11 @@ fn sockets(config: &Config) -> (String, String) {
     (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
 }
 
-/// A configuration without the places in it.
+/// A configuration without the places in it, and with those defaults that a Feast repository would change.
 fn comparable(config: Config) -> String {
+    let project = config.project.clone().or_else(|| Some("default".to_owned()));
+    let key_version = config.key_version.or_else(|| Some(KeyVersion::default()));
+    let config = Config { project, key_version, ..config };
     let features: Vec<String> = config.features.iter().map(|written| written.value.clone()).collect();
     format!("{features:?} {:?}", Config { features: Vec::new(), ..config })
 }

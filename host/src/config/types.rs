@@ -1,7 +1,7 @@
 //! The configuration as the rest of the host sees it: complete, and valid.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,7 +12,7 @@ use larder_model::{
     yaml::{Located, Problems},
 };
 
-use super::{ConfigError, Environment, read::read};
+use super::{ConfigError, Environment, FeastConfig, read::read};
 use crate::{
     http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig, sync::SyncLimits,
     telemetry::LogFormat,
@@ -21,14 +21,18 @@ use crate::{
 /// Everything that an operator can set. Its paths start at the configuration file's directory already.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The configuration file.
-    pub file: PathBuf,
+    /// The configuration file, and what the command line says over it.
+    pub origin: Origin,
     /// Its directory: the start of the relative paths in definitions.
     pub base_dir: PathBuf,
-    /// `project:`, the name under which Feast knows these definitions.
-    pub project: String,
-    /// `entity_key_version:`, the serialization that makes the entity ids.
-    pub key_version: KeyVersion,
+    /// `project:`, the name under which Feast knows these definitions; that of the Feast repository, or `default`,
+    /// where there is none.
+    pub project: Option<String>,
+    /// `entity_key_version:`, the serialization that makes the entity ids; that of the Feast repository, or Feast's
+    /// own, where there is none.
+    pub key_version: Option<KeyVersion>,
+    /// `feast:`, the Feast repository whose registry has the definitions, if there is one.
+    pub feast: Option<FeastConfig>,
     /// `features:`, files and patterns as they were written; [`super::load_definitions`] reads them.
     pub features: Vec<Located<String>>,
     /// `server:`.
@@ -47,6 +51,17 @@ pub struct Config {
     pub sync: SyncConfig,
     /// `log:`.
     pub log: LogConfig,
+}
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub file: PathBuf,
+    /// Whether it may be absent: everything that the command line does not say has its default then.
+    pub is_optional: bool,
+    /// What the command line says, as variables of the environment that take the place of the environment's own.
+    pub flags: Vec<(&'static str, String)>,
 }
 
 /// When sources and definitions are looked at.
@@ -93,6 +108,22 @@ impl Default for LogConfig {
     }
 }
 
+// === impl Origin ===
+
+impl Origin {
+    /// A file that has to be there.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { file: path.into(), ..Self::default() }
+    }
+
+    /// Whether there is something to read a configuration from.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.is_optional || self.file.is_file()
+    }
+}
+
 // === impl Config ===
 
 impl Config {
@@ -101,7 +132,24 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Io`] when the file cannot be read, [`ConfigError::Invalid`] with every mistake in it.
     pub fn load(path: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
+        Self::load_from(&Origin::file(path), env)
+    }
+
+    /// Reads a configuration; variables of the environment win over its file, and the command line over them.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_from(origin: &Origin, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let path = &*origin.file;
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if origin.is_optional && error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Io { path: path.to_path_buf(), source }),
+        };
+        let env: Environment<'_> = &|name: &str| {
+            let flag = origin.flags.iter().find(|(flag, _)| *flag == name);
+            flag.map(|(_, value)| value.clone()).or_else(|| env(name))
+        };
         let base_dir = match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             // A bare file name has an empty parent, which no system call takes for a directory.
@@ -109,7 +157,7 @@ impl Config {
         };
         let problems = Problems::default();
         match Self::parse(&path.display().to_string(), base_dir, &text, env, &problems) {
-            Some(config) => Ok(Self { file: path.to_path_buf(), ..config }),
+            Some(config) => Ok(Self { origin: origin.clone(), ..config }),
             None => Err(ConfigError::Invalid(problems.into_sorted())),
         }
     }

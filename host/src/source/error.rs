@@ -62,6 +62,28 @@ pub enum SourceError {
         /// How much there may be.
         limit: u64,
     },
+    /// Another process writes to the file, and does not come to an end.
+    #[error("{path} is locked by another process; the next sync tries again")]
+    Busy {
+        /// The file.
+        path: String,
+    },
+    /// The bytes are no SQLite database, or a damaged one.
+    #[error("{path} is not a readable SQLite file: {why}")]
+    NotSqlite {
+        /// The file.
+        path: String,
+        /// SQLite's reason.
+        why: String,
+    },
+    /// The view has no table there.
+    #[error("{path} has no table '{table}': 'feast apply' makes it")]
+    MissingTable {
+        /// The file.
+        path: String,
+        /// The table.
+        table: String,
+    },
     /// The file was replaced while it was read.
     #[error("{path} changed while it was read; the next sync reads it again")]
     Changed {
@@ -83,6 +105,9 @@ impl SourceError {
             Self::MissingColumn { .. } => "missing_column",
             Self::Column { .. } => "column",
             Self::Limit { .. } => "limit",
+            Self::Busy { .. } => "busy",
+            Self::NotSqlite { .. } => "not_sqlite",
+            Self::MissingTable { .. } => "missing_table",
             Self::Changed { .. } => "changed",
         }
     }

@@ -26,7 +26,7 @@ use parquet::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Batches, Source, SourceBatch, SourceError, Wanted, WantedColumn};
+use super::{Batches, Source, SourceBatch, SourceError, SourceRows, Wanted, WantedColumn};
 use crate::telemetry::panic_words;
 
 /// The Parquet files of one view.
@@ -286,7 +286,11 @@ impl Batches for Reading<'_> {
                 self.current = None;
                 continue;
             };
-            return Ok(Some(SourceBatch { columns, origin: Arc::clone(&current.origin), first_row }));
+            return Ok(Some(SourceBatch {
+                rows: SourceRows::Columns(columns),
+                origin: Arc::clone(&current.origin),
+                first_row,
+            }));
         }
     }
 

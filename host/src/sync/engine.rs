@@ -20,7 +20,7 @@ use super::{
     run::{SyncRun, sync_view},
 };
 use crate::{
-    source::{ParquetFiles, ParquetLimits, Source, Wanted},
+    source::{FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted},
     store::{OnlineStore, ViewId},
     telemetry::panic_words,
 };
@@ -59,7 +59,7 @@ impl SyncEngine {
         turns: Arc<Turns>,
     ) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
-            let source = source_of(view, base_dir, |wanted| wanted);
+            let source = source_of(view, base_dir);
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
@@ -158,19 +158,23 @@ impl SyncEngine {
     }
 }
 
-/// A view's source, if it has one; `choose` may leave out columns.
-pub(super) fn source_of(
+/// A view's source, if it has one.
+fn source_of(view: &FeatureView, base_dir: &Path) -> Option<Box<dyn Source>> {
+    match &view.source.as_ref()?.from {
+        SourceKind::Files(_) => Some(Box::new(files_of(view, base_dir, |wanted| wanted)?)),
+        SourceKind::FeastSqlite { path, table } => Some(Box::new(FeastSqlite::new(base_dir.join(path), table, view))),
+    }
+}
+
+/// A view's files, if it has some; `choose` may leave out columns.
+pub(super) fn files_of(
     view: &FeatureView,
     base_dir: &Path,
     choose: impl FnOnce(Wanted) -> Wanted,
-) -> Option<Box<dyn Source>> {
-    match &view.source.as_ref()?.from {
-        SourceKind::Files(source) => {
-            let wanted = choose(Wanted::of(view, source));
-            Some(Box::new(ParquetFiles::new(base_dir.join(&source.path), wanted, ParquetLimits::default())))
-        }
-        SourceKind::FeastSqlite { .. } => None,
-    }
+) -> Option<ParquetFiles> {
+    let files = view.files()?;
+    let wanted = choose(Wanted::of(view, files));
+    Some(ParquetFiles::new(base_dir.join(&files.path), wanted, ParquetLimits::default()))
 }
 
 fn log(report: &SyncReport) {

@@ -5,15 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow::array::RecordBatch;
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
-    model::{EntityId, FeatureView, WriteMode},
+    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema, push_feast_value},
+    model::{EntityId, FeastValue, FeatureView, WriteMode},
 };
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::{SyncError, decode::Column};
 use crate::{
-    source::{Source, SourceBatch, SourceError, Window},
+    source::{Item, Source, SourceBatch, SourceError, SourceRows, Window},
     store::{Applied, LoadMode, OnlineStore, RowBatch, ViewId},
 };
 
@@ -81,6 +83,9 @@ pub struct Skipped {
     pub null_event_time: u64,
     /// Rows that are too large.
     pub too_large: u64,
+    /// Rows with values that are not of their features' types.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Rows outside of the requested event times; nothing is wrong with them.
     pub outside_window: u64,
     /// Where the first bad one stands, and what is wrong with it.
@@ -109,7 +114,7 @@ impl Skipped {
     /// Rows with something wrong.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.null_key + self.null_event_time + self.too_large
+        self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
     fn note(&mut self, example: impl FnOnce() -> String) {
@@ -125,6 +130,7 @@ impl fmt::Display for Skipped {
             (self.null_key, "with a null key"),
             (self.null_event_time, "without an event time"),
             (self.too_large, "too large"),
+            (self.unreadable, "with values of other types"),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -181,7 +187,7 @@ pub fn sync_view(
     }
 
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
-    let replace = view.mode == WriteMode::Replace && request.window.is_open();
+    let replace = (view.mode == WriteMode::Replace || source.is_whole()) && request.window.is_open();
     let (mode, position) = if replace { (LoadMode::Replace, None) } else { (LoadMode::Upsert, position) };
 
     let mut batches = source.read(position.as_deref()).map_err(in_source)?;
@@ -193,7 +199,7 @@ pub fn sync_view(
         let batch = batches.next_batch().map_err(in_source)?;
         let ended = batch.is_none();
         if let Some(batch) = batch {
-            rows += batch.columns.num_rows() as u64;
+            rows += batch.rows.len() as u64;
             encoder.encode(&batch).map_err(in_source)?;
         }
         let full = encoder.rows.len() >= limits.commit_rows || encoder.rows.bytes() >= limits.commit_bytes;
@@ -247,11 +253,21 @@ impl<'v> RowEncoder<'v> {
 
     /// Adds a batch's rows.
     fn encode(&mut self, batch: &SourceBatch) -> Result<(), SourceError> {
-        let columns = Columns::new(self.view, batch)?;
+        match &batch.rows {
+            SourceRows::Columns(columns) => self.encode_columns(columns, batch),
+            SourceRows::Items(items) => {
+                self.encode_items(items, batch);
+                Ok(())
+            }
+        }
+    }
+
+    fn encode_columns(&mut self, rows: &RecordBatch, batch: &SourceBatch) -> Result<(), SourceError> {
+        let columns = Columns::new(self.view, rows, &batch.origin)?;
         let mut builder = RowBuilder::new(&self.schema);
         let mut key = Vec::new();
-        for row in 0..batch.columns.num_rows() {
-            let place = || format!("{}, row {}", batch.origin, batch.first_row + row as u64);
+        for row in 0..rows.num_rows() {
+            let place = || place_of(batch, row);
             let Some(event_time) = columns.event_time.micros(row) else {
                 self.skipped.null_event_time += 1;
                 self.skipped.note(|| format!("{}: no event time", place()));
@@ -280,6 +296,38 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
+    /// Rows of an online store. One that does not read is left out and told: the others are served.
+    fn encode_items(&mut self, items: &[Item], batch: &SourceBatch) {
+        let mut builder = RowBuilder::new(&self.schema);
+        for (row, item) in items.iter().enumerate() {
+            let place = || format!("{} (entity id {:?})", place_of(batch, row), item.id);
+            let Some(event_time) = item.event_time else {
+                self.skipped.null_event_time += 1;
+                self.skipped.note(|| format!("{}: no event time", place()));
+                continue;
+            };
+            if !self.window.contains(event_time) {
+                self.skipped.outside_window += 1;
+                continue;
+            }
+            builder.begin(event_time, item.created);
+            let features = self.view.features.iter().zip(&item.values);
+            let pushed = features.into_iter().try_for_each(|(feature, bytes)| {
+                let value = FeastValue::decode(bytes.as_deref().unwrap_or_default());
+                let value = value.map_err(|error| format!("feature '{}': {error}", feature.name))?;
+                let pushed = push_feast_value(&mut builder, feature.value_type, &value);
+                pushed.map_err(|error| format!("feature '{}': {error}", feature.name))
+            });
+            match pushed.and_then(|()| builder.finish().map_err(|error| error.to_string())) {
+                Ok(bytes) => self.rows.push(item.id, bytes),
+                Err(error) => {
+                    self.skipped.unreadable += 1;
+                    self.skipped.note(|| format!("{}: {error}", place()));
+                }
+            }
+        }
+    }
+
     fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
         self.keys.begin(key);
         if columns.keys.is_empty() {
@@ -288,6 +336,10 @@ impl<'v> RowEncoder<'v> {
         }
         columns.keys.iter().all(|column| column.push_key(row, key)).then(|| KeyEncoder::id(key))
     }
+}
+
+fn place_of(batch: &SourceBatch, row: usize) -> String {
+    format!("{}, row {}", batch.origin, batch.first_row + row as u64)
 }
 
 /// A batch's columns, readable.
@@ -302,20 +354,20 @@ struct Columns {
 
 impl Columns {
     /// The columns come in the order of [`crate::source::Wanted::columns`].
-    fn new(view: &FeatureView, batch: &SourceBatch) -> Result<Self, SourceError> {
+    fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
         let source = view.files();
         let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
-        let mut columns = batch.columns.columns().iter().enumerate();
+        let mut columns = rows.columns().iter().enumerate();
         let mut next = |make: &dyn Fn(&arrow::array::ArrayRef) -> Result<Column, String>| {
             let missing = || SourceError::Column {
-                path: batch.origin.to_string(),
+                path: origin.to_owned(),
                 column: String::new(),
                 why: "the batch has too few columns".to_owned(),
             };
             let (place, array) = columns.next().ok_or_else(missing)?;
             make(array).map_err(|why| SourceError::Column {
-                path: batch.origin.to_string(),
-                column: batch.columns.schema().field(place).name().clone(),
+                path: origin.to_owned(),
+                column: rows.schema().field(place).name().clone(),
                 why,
             })
         };

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use arrow::array::RecordBatch;
 use larder_model::{
     codec::{KeyEncoder, KeyVersion},
     model::{EntityId, FeatureView, ValueType},
 };
 
-use super::{SyncError, decode::Column, engine::source_of};
-use crate::source::{SourceBatch, SourceError, Wanted};
+use super::{SyncError, decode::Column, engine::files_of};
+use crate::source::{Source, SourceError, SourceRows, Wanted};
 
-/// Keys of at most `count` entities from all over a view's source: per entity a text for each join key. The same
+/// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same
 /// source gives the same keys; rows without a key or an event time are left out, as by a sync.
 ///
 /// Reads the key columns of the whole source.
@@ -21,15 +22,16 @@ pub fn sample_keys(view: &FeatureView, base_dir: &Path, count: usize) -> Result<
     let name = || view.name.to_string();
     let in_source = |source| SyncError::Source { view: name(), source };
     let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
-    let source = source_of(view, base_dir, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let source = files_of(view, base_dir, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
     let mut batches = source.read(None).map_err(in_source)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
     // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.
     let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
     let mut buffer = Vec::new();
     while let Some(batch) = batches.next_batch().map_err(in_source)? {
-        let (times, columns) = columns(view, &batch).map_err(in_source)?;
-        for row in 0..batch.columns.num_rows() {
+        let SourceRows::Columns(rows) = &batch.rows else { continue };
+        let (times, columns) = columns(view, rows, &batch.origin).map_err(in_source)?;
+        for row in 0..rows.num_rows() {
             encoder.begin(&mut buffer);
             if times.micros(row).is_none() || !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
                 continue;
@@ -51,12 +53,12 @@ pub fn sample_keys(view: &FeatureView, base_dir: &Path, count: usize) -> Result<
 }
 
 /// Event times and keys; the columns come in the order of [`Wanted::columns`].
-fn columns(view: &FeatureView, batch: &SourceBatch) -> Result<(Column, Vec<Column>), SourceError> {
+fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Column, Vec<Column>), SourceError> {
     let misfit = |place: usize| {
-        let column = batch.columns.schema().field(place).name().clone();
-        move |why| SourceError::Column { path: batch.origin.to_string(), column, why }
+        let column = rows.schema().field(place).name().clone();
+        move |why| SourceError::Column { path: origin.to_owned(), column, why }
     };
-    let arrays = batch.columns.columns();
+    let arrays = rows.columns();
     let times = Column::instants(&arrays[0]).map_err(misfit(0))?;
     let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
     let keys =

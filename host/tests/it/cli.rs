@@ -203,12 +203,12 @@ fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
         project churn_prediction
 
         FEATURE VIEW | KEYS | FEATURES | ROWS | SYNCED | NEWEST EVENT | TTL | SOURCE | TAGS
-        customer_stats | customer_id | 17 | 3 | AGE ago | AGE ago | 24h | data/customer_stats.parquet
+        customer_stats | customer_id | 17 | 3 | AGE ago | AGE ago | 36500d | data/customer_stats.parquet
         driver_stats | driver_id | 2 | 3 | AGE ago | AGE ago | - | data/driver_stats.parquet
         expired_stats | customer_id | 1 | 1 | AGE ago | AGE ago | 60m | data/expired_stats.parquet
-        global_stats | - | 1 | 1 | AGE ago | AGE ago | 30d | data/global_stats.parquet
-        mapped_stats | customer_id | 2 | 1 | AGE ago | AGE ago | 30d | data/mapped_stats.parquet
-        pair_stats | customer_id,driver_id | 1 | 2 | AGE ago | AGE ago | 30d | data/pair_stats.parquet
+        global_stats | - | 1 | 1 | AGE ago | AGE ago | 36500d | data/global_stats.parquet
+        mapped_stats | customer_id | 2 | 1 | AGE ago | AGE ago | 36500d | data/mapped_stats.parquet
+        pair_stats | customer_id,driver_id | 1 | 2 | AGE ago | AGE ago | 36500d | data/pair_stats.parquet
 
         DERIVED VIEW | PLUGIN | VERSION | FEATURES | READS | TAGS
         odfv_pandas | odfv_pandas | NOT THERE | 2 | customer_stats:avg_amount, request amount, request hour

@@ -44,7 +44,7 @@ pub(in crate::cli) struct RollbackArgs {
 
 pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     let file = fs::read(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
-    let report: DeployReport = match Target::find_with_plugins(&args.config.config)? {
+    let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => plugin_order(&client, Method::POST, "/v1/plugins", file)?,
         Target::Local(app) => {
             let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
@@ -57,7 +57,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
 }
 
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
-    let report: DeployReport = match Target::find_with_plugins(&args.config.config)? {
+    let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
             // Names are letters, digits and underscores; what is something else is no plugin, and stays a path.
             let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
@@ -70,7 +70,7 @@ pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<()> {
-    let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config.config)? {
+    let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
             let mut answer: Value = plugin_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
             serde_json::from_value(answer["plugins"].take())

@@ -30,7 +30,7 @@ fn variables_win_over_the_file() {
         ["project: x\nserver: {listen: nonsense, workers: 7}\nlog: {format: text}\n", "server: {workers: auto}\n", ""]
     {
         let config = parse_with(text, &env).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
-        assert_eq!(config.project, "2024");
+        assert_eq!(config.project.as_deref(), Some("2024"));
         assert_eq!(sockets(&config), ("[::1]:1".into(), "off".into()));
         assert_eq!(config.http.unix_socket, Some(PathBuf::from("/etc/larder/s.sock")));
         assert_eq!((config.http.insecure, config.http.workers), (true, 5));
@@ -45,7 +45,7 @@ fn variables_win_over_the_file() {
 #[test]
 fn an_empty_variable_counts_as_not_set() {
     let config = parse_with("project: churn\n", &[("LARDER_PROJECT", ""), ("LARDER_LOG_LEVEL", " ")]).unwrap();
-    assert_eq!((&*config.project, &*config.log.level), ("churn", "info"));
+    assert_eq!((config.project.as_deref(), &*config.log.level), (Some("churn"), "info"));
 }
 
 #[test]

@@ -21,10 +21,9 @@ use crate::{
 #[test]
 fn an_empty_file_gives_the_defaults() {
     let config = parse("# nothing\n");
-    assert_eq!(config.file, Path::new("larder.yaml"));
+    assert_eq!(config.origin.file, Path::new("larder.yaml"));
     assert_eq!(config.base_dir, Path::new(BASE));
-    assert_eq!(config.project, "default");
-    assert_eq!(config.key_version, KeyVersion::V3);
+    assert_eq!((&config.project, config.key_version, &config.feast), (&None, None, &None));
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["features/*.yaml"]);
     assert_eq!(sockets(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
     assert_eq!((config.http.unix_socket.as_deref(), config.http.insecure), (None, false));
@@ -61,7 +60,7 @@ fn every_key_takes_effect() {
          sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s}\nreload: {every: 0}\n\
          log: {level: 'warn,larder::sync=debug', format: json}\n",
     );
-    assert_eq!((&*config.project, config.key_version), ("churn", KeyVersion::V2));
+    assert_eq!((config.project.as_deref(), config.key_version), (Some("churn"), Some(KeyVersion::V2)));
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["a.yaml", "f/*.yaml"]);
     assert_eq!(sockets(&config), ("[::1]:1".into(), "127.0.0.1:2".into()));
     assert_eq!(config.http.unix_socket, Some(PathBuf::from("/etc/larder/run/larder.sock")));
@@ -292,8 +291,8 @@ fn a_feast_file_given_by_mistake_is_recognised() {
         "project: churn\nregistry: data/registry.db\nprovider: local\nonline_store:\n  type: sqlite\n  path: data/online.db\n\
          offline_store:\n  type: file\nentity_key_serialization_version: 3\n",
         expect![[r#"
-            larder.yaml: error: configuration: this is Feast's feature_store.yaml (Larder has a file of its own, larder.yaml; importing a Feast repository comes separately)
-            larder.yaml:2:1: error: configuration: 'registry' is no key of Larder's (Larder reads definitions from the YAML files under 'features'; a Feast registry is imported separately)
+            larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the repository, start 'larder serve --feast-repo' with its directory)
+            larder.yaml:2:1: error: configuration: 'registry' is no key of Larder's (to serve a Feast repository, name its directory: 'feast: {repo: .}')
             larder.yaml:3:1: error: configuration: 'provider' is no key of Larder's (Larder has no providers: leave it out)
             larder.yaml:4:1: error: configuration: 'online_store' is no key of Larder's (Larder's store is its own: see 'store')
             larder.yaml:7:1: error: configuration: 'offline_store' is no key of Larder's (each feature view names its Parquet files under 'source')

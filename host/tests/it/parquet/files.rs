@@ -166,7 +166,7 @@ fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
     let fixture = good().start();
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default());
     let mut batches = files.read(None).unwrap();
-    assert_eq!(batches.next_batch().unwrap().unwrap().columns.num_rows(), 2);
+    assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     // Written over, not replaced by rename.
     let bytes = fs::read(fixture.path(FILE)).unwrap();
     fs::write(fixture.path(FILE), [&bytes[..], b"more"].concat()).unwrap();
@@ -179,7 +179,7 @@ fn a_file_that_is_replaced_by_rename_while_it_is_read_is_read_as_it_was() {
     let fixture = good().start();
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default());
     let mut batches = files.read(None).unwrap();
-    assert_eq!(batches.next_batch().unwrap().unwrap().columns.num_rows(), 2);
+    assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     write(&fixture.path(FILE), &stats(&[(1, 1, 0.9)]));
     assert!(batches.next_batch().unwrap().is_none());
     assert!(files.has_news(&batches.position()).unwrap(), "its successor is news");

@@ -1,0 +1,324 @@
+//! The SQLite file that Feast's local provider keeps its online store in.
+//!
+//! A table per feature view, `<project>_<view>`, with a line for each feature of each entity (Feast 0.67,
+//! `infra/online_stores/sqlite.py`):
+//!
+//! ```text
+//! entity_key BLOB      the serialized key, not hashed
+//! feature_name TEXT
+//! value BLOB           a serialized `feast.types.Value`
+//! event_ts timestamp   whole seconds since the epoch; text in tables that older versions wrote
+//! created_ts timestamp the same, or null
+//! PRIMARY KEY (entity_key, feature_name)
+//! ```
+//!
+//! Feast puts, overwrites and deletes lines, and compares nothing with what is there. So the table as it stands is
+//! what Feast serves, and each reading stands for the whole of it. Looks are cheap: the file's stamp tells whether
+//! anything was written to it, and a digest whether that touched this table.
+//!
+//! Nothing is written here. The file is opened so that SQLite may roll back what a writer left half done when it was
+//! killed, as every reader of the file would.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use larder_model::{
+    codec::{KeyEncoder, murmur3_x64_128},
+    model::{FeatureView, Micros},
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
+
+use super::{Batches, Item, Source, SourceBatch, SourceError, SourceRows};
+use crate::clock::parse_time;
+
+/// One view's table.
+#[derive(Debug)]
+pub struct FeastSqlite {
+    path: PathBuf,
+    table: String,
+    /// In the order of the view.
+    features: Vec<Arc<str>>,
+    /// The digest of the table when the file was last looked through, and the file's stamp then.
+    seen: Mutex<Option<(Stamp, String)>>,
+}
+
+/// What tells that a file was not written to: sizes and times of the file and of its log, and SQLite's own count of
+/// changes, which its header has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, Option<SystemTime>),
+    log: Option<(u64, Option<SystemTime>)>,
+    changes: [u8; 4],
+}
+
+/// A reading under way: one transaction, which sees one state of the table.
+struct Reading<'s> {
+    source: &'s FeastSqlite,
+    connection: Connection,
+    origin: Arc<str>,
+    /// The last line that was read.
+    last: Option<(Vec<u8>, String)>,
+    /// The entity whose lines are being read.
+    entity: Option<Entity>,
+    digest: Digest,
+    entities: u64,
+    expected: u64,
+    ended: bool,
+}
+
+/// One entity's lines so far.
+struct Entity {
+    key: Vec<u8>,
+    event_time: Option<Micros>,
+    created: Option<Micros>,
+    values: Vec<Option<Vec<u8>>>,
+}
+
+/// A running digest of lines.
+#[derive(Clone, Default)]
+struct Digest([u8; 16]);
+
+/// One line of the table.
+struct Line {
+    key: Vec<u8>,
+    feature: String,
+    value: Option<Vec<u8>>,
+    event_time: Option<Micros>,
+    created: Option<Micros>,
+}
+
+/// How long a reading waits for a writer to end.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
+/// Lines per query, that is per batch: 8,192 entities of 8 features.
+const LINES_PER_BATCH: u32 = 65_536;
+/// Where SQLite's header has the count of changes (`fileformat2.html`, "file change counter").
+const CHANGES_AT: usize = 24;
+
+// === impl FeastSqlite ===
+
+impl FeastSqlite {
+    /// The table of a view, whose features the lines name.
+    #[must_use]
+    pub fn new(path: PathBuf, table: &str, view: &FeatureView) -> Self {
+        let features = view.features.iter().map(|feature| Arc::clone(&feature.name)).collect();
+        Self { path, table: table.to_owned(), features, seen: Mutex::new(None) }
+    }
+
+    fn begin(&self) -> Result<Reading<'_>, SourceError> {
+        // SQLite would make an empty file, or say no more than that it cannot open it.
+        fs::metadata(&self.path).map_err(|error| self.io(error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(&error))?;
+        let begun = connection.busy_timeout(BUSY_TIMEOUT).and_then(|()| {
+            connection.execute_batch("PRAGMA query_only = ON; BEGIN")?;
+            let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
+            connection.query_row(known, [&self.table], |row| row.get::<_, i64>(0))
+        });
+        if begun.map_err(|error| self.failed(&error))? == 0 {
+            return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
+        }
+        let count = format!("SELECT count(DISTINCT entity_key) FROM {}", self.quoted());
+        let expected = connection.query_row(&count, [], |row| row.get::<_, i64>(0));
+        let expected = expected.map_err(|error| self.failed(&error))?;
+        Ok(Reading {
+            source: self,
+            connection,
+            origin: self.shown().into(),
+            last: None,
+            entity: None,
+            digest: Digest::default(),
+            entities: 0,
+            expected: u64::try_from(expected).unwrap_or(0),
+            ended: false,
+        })
+    }
+
+    /// The table's name as SQL has it.
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.table.replace('"', "\"\""))
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn io(&self, source: io::Error) -> SourceError {
+        SourceError::Io { path: self.shown(), source }
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> SourceError {
+        let path = self.shown();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Busy { path },
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None => {
+                SourceError::NotSqlite { path, why: error.to_string() }
+            }
+            Some(_) => SourceError::Io { path, source: io::Error::other(error.to_string()) },
+        }
+    }
+
+    fn remember(&self, stamp: Stamp, digest: String) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, digest));
+    }
+}
+
+impl Source for FeastSqlite {
+    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+        // Taken before the lines are read: what is written meanwhile is looked at next time.
+        let stamp = Stamp::of(&self.path).map_err(|error| self.io(error))?;
+        if let Some((known, digest)) = &*self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+            && *known == stamp
+        {
+            return Ok(digest != position);
+        }
+        let mut reading = self.begin()?;
+        while reading.next_batch()?.is_some() {}
+        let digest = reading.position();
+        let has_news = digest != position;
+        self.remember(stamp, digest);
+        Ok(has_news)
+    }
+
+    fn read(&self, _position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
+        Ok(Box::new(self.begin()?))
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    /// The next lines, in the order of the primary key.
+    fn lines(&mut self) -> Result<Vec<Line>, rusqlite::Error> {
+        let behind = if self.last.is_some() { "WHERE (entity_key, feature_name) > (?1, ?2)" } else { "" };
+        let sql = format!(
+            "SELECT entity_key, feature_name, value, event_ts, created_ts FROM {} {behind} \
+             ORDER BY entity_key, feature_name LIMIT {LINES_PER_BATCH}",
+            self.source.quoted()
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = match &self.last {
+            Some((key, feature)) => statement.query(params![key, feature])?,
+            None => statement.query([])?,
+        };
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (event_time, created) = (row.get_ref(3)?, row.get_ref(4)?);
+            let (key, feature): (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
+            let value: Option<Vec<u8>> = row.get(2)?;
+            self.digest.add(&[&key, feature.as_bytes(), value.as_deref().unwrap_or_default()], [event_time, created]);
+            let (event_time, created) = (instant(event_time), instant(created));
+            lines.push(Line { key, feature, value, event_time, created });
+        }
+        Ok(lines)
+    }
+
+    /// Adds a line to its entity; the entity before is complete when another one's begin.
+    fn add(&mut self, line: Line, items: &mut Vec<Item>) {
+        if self.entity.as_ref().is_none_or(|entity| entity.key != line.key) {
+            items.extend(self.entity.take().map(Entity::finish));
+            let values = vec![None; self.source.features.len()];
+            self.entity = Some(Entity { key: line.key, event_time: None, created: None, values });
+        }
+        let Some(entity) = &mut self.entity else { return };
+        // Feast writes all features of a row at once, and takes the time of any of them.
+        entity.event_time = entity.event_time.max(line.event_time);
+        entity.created = entity.created.max(line.created);
+        if let Some(place) = self.source.features.iter().position(|feature| **feature == *line.feature) {
+            entity.values[place] = Some(line.value.unwrap_or_default());
+        }
+    }
+}
+
+impl Batches for Reading<'_> {
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        let first_row = self.entities;
+        let mut items = Vec::new();
+        while items.is_empty() && !self.ended {
+            let lines = self.lines().map_err(|error| self.source.failed(&error))?;
+            match lines.last() {
+                Some(line) => self.last = Some((line.key.clone(), line.feature.clone())),
+                None => self.ended = true,
+            }
+            for line in lines {
+                self.add(line, &mut items);
+            }
+            if self.ended {
+                items.extend(self.entity.take().map(Entity::finish));
+            }
+        }
+        self.entities += items.len() as u64;
+        let batch = SourceBatch { rows: SourceRows::Items(items), origin: Arc::clone(&self.origin), first_row };
+        Ok(if batch.rows.is_empty() { None } else { Some(batch) })
+    }
+
+    fn rows_expected(&self) -> u64 {
+        self.expected
+    }
+
+    fn position(&self) -> String {
+        self.digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+// === impl Entity ===
+
+impl Entity {
+    fn finish(self) -> Item {
+        let Self { key, event_time, created, values } = self;
+        Item { id: KeyEncoder::id(&key), event_time, created, values }
+    }
+}
+
+// === impl Digest ===
+
+impl Digest {
+    fn add(&mut self, parts: &[&[u8]], times: [ValueRef<'_>; 2]) {
+        let mut bytes = self.0.to_vec();
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        times.iter().for_each(|time| bytes.extend_from_slice(format!("{time:?};").as_bytes()));
+        self.0 = murmur3_x64_128(&bytes);
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let of = |meta: fs::Metadata| (meta.len(), meta.modified().ok());
+        let file = of(fs::metadata(path)?);
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = fs::metadata(log).ok().map(of);
+        let mut head = Vec::new();
+        fs::File::open(path)?.take(CHANGES_AT as u64 + 4).read_to_end(&mut head)?;
+        let changes = head.get(CHANGES_AT..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
+        Ok(Self { file, log, changes })
+    }
+}
+
+/// A time as any version of Feast wrote it: seconds, or text without a zone, which is UTC.
+fn instant(value: ValueRef<'_>) -> Option<Micros> {
+    const MICROS: i64 = 1_000_000;
+    match value {
+        ValueRef::Integer(seconds) => seconds.checked_mul(MICROS),
+        #[expect(clippy::cast_possible_truncation, reason = "times of this millennium are far within")]
+        ValueRef::Real(seconds) => Some((seconds * 1e6).round() as i64),
+        ValueRef::Text(text) => parse_time(std::str::from_utf8(text).ok()?),
+        ValueRef::Null | ValueRef::Blob(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Files as Feast writes them, and as it leaves them behind when it is killed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::fs;
+
+use larder_model::{
+    codec::{KeyValue, KeyVersion},
+    registry::{Definitions, validate},
+    yaml::Problems,
+};
+use tempfile::TempDir;
+
+use super::*;
+
+const TABLE: &str = "shop_customer_stats";
+const DEFINITIONS: &str = "
+entities: [{name: customer, join_key: customer_id, type: String}]
+feature_views:
+  - name: customer_stats
+    entities: [customer]
+    features: [{name: orders, type: Int64}, {name: spent, type: Float64}]
+";
+
+struct Shop {
+    dir: TempDir,
+    feast: Connection,
+}
+
+impl Shop {
+    /// A file with the table that `feast apply` makes.
+    fn open() -> Self {
+        let dir = TempDir::new().unwrap();
+        let feast = Connection::open(dir.path().join("online.db")).unwrap();
+        let shop = Self { dir, feast };
+        shop.make_table(TABLE);
+        shop
+    }
+
+    fn make_table(&self, table: &str) {
+        let columns = "entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts \
+                       timestamp, created_ts timestamp, PRIMARY KEY(entity_key, feature_name)";
+        self.feast.execute_batch(&format!("CREATE TABLE {table} ({columns})")).unwrap();
+    }
+
+    fn put(&self, table: &str, customer: &str, feature: &str, value: &[u8], event: &dyn rusqlite::ToSql) {
+        let sql = format!(
+            "INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES (?1, ?2, ?3, ?4)"
+        );
+        self.feast.execute(&sql, params![key(customer), feature, value, event]).unwrap();
+    }
+
+    fn source(&self) -> FeastSqlite {
+        self.source_at("online.db")
+    }
+
+    fn source_at(&self, file: &str) -> FeastSqlite {
+        let problems = Problems::default();
+        let mut definitions = Definitions::default();
+        definitions.read("test", DEFINITIONS, &problems);
+        let catalog = validate("shop", KeyVersion::V3, definitions, &problems).unwrap();
+        FeastSqlite::new(self.dir.path().join(file), TABLE, &catalog.views()[0])
+    }
+}
+
+fn key(customer: &str) -> Vec<u8> {
+    let encoder = KeyEncoder::new(KeyVersion::V3, ["customer_id"]);
+    let mut bytes = Vec::new();
+    encoder.begin(&mut bytes);
+    KeyEncoder::push(&mut bytes, KeyValue::String(customer));
+    bytes
+}
+
+/// Every item, and the position after them.
+fn read(source: &FeastSqlite) -> Result<(Vec<Item>, String), SourceError> {
+    let mut reading = source.read(None)?;
+    let mut items = Vec::new();
+    while let Some(batch) = reading.next_batch()? {
+        match batch.rows {
+            SourceRows::Items(batch) => items.extend(batch),
+            SourceRows::Columns(_) => panic!("an online store has items"),
+        }
+    }
+    Ok((items, reading.position()))
+}
+
+#[test]
+fn lines_become_items_under_the_ids_of_their_keys() {
+    let shop = Shop::open();
+    shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
+    shop.put(TABLE, "A", "spent", &[], &100);
+    // Of a version of the view that had another feature, and not yet this one.
+    shop.put(TABLE, "B", "gone", &[1], &200);
+    shop.put(TABLE, "B", "orders", &[0x20, 8], &"2026-01-31 12:00:00.25");
+    let (mut items, _) = read(&shop.source()).unwrap();
+    items.sort_by_key(|item| item.values.clone());
+    let item = |customer: &str, event_time, values: [Option<&[u8]>; 2]| Item {
+        id: KeyEncoder::id(&key(customer)),
+        event_time: Some(event_time),
+        created: None,
+        values: values.map(|value| value.map(<[u8]>::to_vec)).to_vec(),
+    };
+    let expected = [
+        item("A", 100_000_000, [Some(&[0x20, 7]), Some(&[])]),
+        item("B", 1_769_860_800_250_000, [Some(&[0x20, 8]), None]),
+    ];
+    assert_eq!(items, expected);
+}
+
+#[test]
+fn an_entity_whose_lines_straddle_two_queries_is_one_item() {
+    let shop = Shop::open();
+    shop.feast.execute_batch("BEGIN").unwrap();
+    // An odd line at the front, then pairs: the last line of the first query is the first of a pair.
+    shop.put(TABLE, "", "spent", &[1], &1);
+    let entities = LINES_PER_BATCH / 2 + 10;
+    for i in 0..entities {
+        let customer = format!("{i:08}");
+        shop.put(TABLE, &customer, "orders", &[0x20, 1], &1);
+        shop.put(TABLE, &customer, "spent", &[2], &1);
+    }
+    shop.feast.execute_batch("COMMIT").unwrap();
+    let (items, _) = read(&shop.source()).unwrap();
+    assert_eq!(items.len(), entities as usize + 1);
+    assert_eq!(items.iter().filter(|item| item.values.iter().all(Option::is_some)).count(), entities as usize);
+}
+
+#[test]
+fn news_are_what_changed_in_this_table() {
+    let shop = Shop::open();
+    shop.make_table("shop_other");
+    shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
+    let source = shop.source();
+    let (_, position) = read(&source).unwrap();
+    assert!(!source.has_news(&position).unwrap());
+    shop.put("shop_other", "A", "orders", &[0x20, 7], &100);
+    assert!(!source.has_news(&position).unwrap(), "another table");
+    shop.put(TABLE, "A", "orders", &[0x20, 9], &100);
+    assert!(source.has_news(&position).unwrap(), "a value");
+    // Asked again before anybody read it.
+    assert!(source.has_news(&position).unwrap());
+    let (_, position) = read(&source).unwrap();
+    assert!(!source.has_news(&position).unwrap());
+    // A host that starts anew has seen nothing, and knows the position from its store.
+    assert!(!shop.source().has_news(&position).unwrap());
+    shop.feast.execute(&format!("DELETE FROM {TABLE}"), []).unwrap();
+    assert!(source.has_news(&position).unwrap(), "a deleted line");
+    assert_eq!(read(&source).unwrap().0, []);
+}
+
+#[test]
+fn a_locked_file_is_busy_and_not_damaged() {
+    let shop = Shop::open();
+    shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
+    shop.feast.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = read(&shop.source()).unwrap_err();
+    assert!(matches!(error, SourceError::Busy { .. }), "{error}");
+    assert!(error.to_string().contains("online.db is locked by another process"), "{error}");
+    shop.feast.execute_batch("COMMIT").unwrap();
+    assert_eq!(read(&shop.source()).unwrap().0.len(), 1);
+}
+
+#[test]
+fn what_a_killed_writer_left_half_done_is_not_read() {
+    let shop = Shop::open();
+    for i in 0..200 {
+        shop.put(TABLE, &format!("{i}"), "orders", &[0x20, 1], &1);
+    }
+    // A cache of a few pages makes SQLite write into the file before the transaction ends.
+    shop.feast.execute_batch("PRAGMA cache_size = 2; BEGIN").unwrap();
+    for i in 0..2_000 {
+        shop.put(TABLE, &format!("{i}"), "orders", &[0x20, 2], &2);
+    }
+    let file = |name: &str| shop.dir.path().join(name);
+    assert!(file("online.db-journal").exists());
+    fs::copy(file("online.db"), file("killed.db")).unwrap();
+    fs::copy(file("online.db-journal"), file("killed.db-journal")).unwrap();
+    assert_ne!(fs::metadata(file("killed.db")).unwrap().len(), 0);
+    let (items, _) = read(&shop.source_at("killed.db")).unwrap();
+    assert_eq!(items.len(), 200);
+    assert!(items.iter().all(|item| item.values[0] == Some(vec![0x20, 1])));
+}
+
+#[test]
+fn what_is_no_feast_store_is_named() {
+    let shop = Shop::open();
+    let error = |file: &str| read(&shop.source_at(file)).unwrap_err().to_string();
+    assert!(error("none.db").contains("none.db"), "{}", error("none.db"));
+    assert!(!shop.dir.path().join("none.db").exists(), "nothing is made by looking");
+    fs::write(shop.dir.path().join("text.db"), "not a database, and long enough to be looked at: ".repeat(50)).unwrap();
+    assert!(error("text.db").contains("is not a readable SQLite file"), "{}", error("text.db"));
+    fs::write(shop.dir.path().join("empty.db"), "").unwrap();
+    assert!(error("empty.db").contains("has no table 'shop_customer_stats'"), "{}", error("empty.db"));
+    let whole = fs::read(shop.dir.path().join("online.db")).unwrap();
+    for i in 0..500 {
+        shop.put(TABLE, &format!("{i}"), "orders", &[0x20, 1], &1);
+    }
+    let grown = fs::read(shop.dir.path().join("online.db")).unwrap();
+    assert!(grown.len() > whole.len());
+    fs::write(shop.dir.path().join("cut.db"), &grown[..grown.len() / 2]).unwrap();
+    assert!(error("cut.db").contains("is not a readable SQLite file"), "{}", error("cut.db"));
+}
