@@ -1,15 +1,17 @@
 //! Rows that callers write: as with Feast, durable, and beside what sources bring.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use larder::http::SyncCommand;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
+    binary::Home,
     fixture::{Fixture, Setup},
     golden::{Case, compare, writes},
     http::send,
-    wire::Answer,
+    wire::{self, Answer},
 };
 
 /// A view that only callers write, one over files that are replaced, and a push source that feeds both.
@@ -315,4 +317,38 @@ fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_r
     reload(&fixture);
     reload(&fixture);
     assert_eq!(seen(&fixture), expected);
+}
+
+#[test]
+fn a_write_that_was_answered_outlasts_a_kill_at_any_moment() {
+    let home = Home::with(SHOP);
+    let mut answered = 0;
+    let mut waits = [3, 11, 27, 58].into_iter();
+    for round in 0..5 {
+        let (host, address) = home.serve();
+        let ask = json!({ "features": ["cart:items"], "entities": { "customer_id": ["A"] } }).to_string();
+        let found = wire::send(address, "POST", "/get-online-features", &[], ask.as_bytes()).json();
+        let found = found["results"][1]["values"][0].as_i64().unwrap_or(0);
+        // The one under way when the host was killed may be there too.
+        assert!((answered..=answered + 1).contains(&found), "round {round}: {found} after {answered} were answered");
+        let Some(wait) = waits.next() else { break };
+        let killer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(wait));
+            host.signal(Signal::KILL);
+            host
+        });
+        answered = found;
+        let mut stream = wire::connect(address);
+        for next in found + 1.. {
+            let at = format!("2026-11-23T00:00:00.{next:06}Z");
+            let body = cart(&["A"], &at, &[next]).to_string();
+            let Some(answer) = wire::ask(&mut stream, "POST", "/write-to-online-store", &[], body.as_bytes()) else {
+                break;
+            };
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answered = next;
+        }
+        assert_eq!(killer.join().unwrap().end().0, None, "a signal ended it");
+    }
+    assert!(answered > 0, "some writes came before a kill");
 }
