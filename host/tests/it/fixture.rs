@@ -89,6 +89,12 @@ impl Setup {
         self
     }
 
+    /// Writes nothing but these lines into `larder.yaml`.
+    pub(crate) fn only_config(mut self, lines: &str) -> Self {
+        self.config = lines.to_owned();
+        self
+    }
+
     /// Does not wait until all views are loaded.
     pub(crate) fn unready(mut self) -> Self {
         self.wait = false;

@@ -1,0 +1,242 @@
+//! A Feast repository in the place of definition files: the recorded answers from its registry, Feast's SQLite store as
+//! it changes, and everything that can be wrong with either.
+
+use std::fs;
+
+use rusqlite::{Connection, params};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    binary::Home,
+    fixture::{Setup, copy_dir},
+    golden::{Case, compare},
+    guests::TWINS,
+    http::send,
+    wire,
+};
+
+const FEATURE_STORE: &str = "\
+project: churn_prediction
+registry: {path: data/registry.db, cache_ttl_seconds: 600}
+provider: local
+online_store: {type: sqlite, path: data/online_store.db}
+offline_store: {type: file}
+entity_key_serialization_version: 3
+";
+
+const LARDER_YAML: &str = "\
+feast: {repo: .}
+server: {listen: 127.0.0.1:0, workers: 2}
+metrics: {listen: off}
+reload: {every: 50ms}
+";
+
+/// The golden repository, as Feast has it.
+fn home() -> Home {
+    let home = Home::empty();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo/data");
+    copy_dir(&golden, &home.path("data"));
+    home.write("feature_store.yaml", FEATURE_STORE);
+    home.write("larder.yaml", LARDER_YAML);
+    home
+}
+
+fn registry(home: &Home) -> Vec<u8> {
+    fs::read(home.path("data/registry.db")).unwrap()
+}
+
+/// Puts other bytes of the same length into the registry, wherever these are.
+fn patch(home: &Home, from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = registry(home);
+    let places: Vec<usize> =
+        bytes.windows(from.len()).enumerate().filter(|(_, part)| *part == from.as_bytes()).map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    // As Feast does: whole, at once.
+    fs::write(home.path("data/registry.new"), bytes).unwrap();
+    fs::rename(home.path("data/registry.new"), home.path("data/registry.db")).unwrap();
+}
+
+fn ask(address: std::net::SocketAddr, features: &[&str], entities: Value) -> wire::Answer {
+    let body = json!({ "features": features, "entities": entities }).to_string();
+    wire::send(address, "POST", "/get-online-features", &[], body.as_bytes())
+}
+
+#[test]
+fn every_recorded_answer_is_given_from_the_registry_alone() {
+    let setup = Setup::golden().plugins(&TWINS).only_config("feast: {repo: .}\n");
+    fs::remove_dir_all(setup.path("features")).unwrap();
+    fs::write(setup.path("feature_store.yaml"), FEATURE_STORE).unwrap();
+    let fixture = setup.start();
+    let cases = Case::load_all();
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let answer = send(&fixture, case);
+            compare(case, answer.status, &answer.body).err()
+        })
+        .collect();
+    assert_eq!((cases.len(), wrong), (61, Vec::new()));
+}
+
+#[test]
+fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
+    let home = home();
+    let whole = registry(&home);
+    let half = &whole[..whole.len() / 2];
+    let cases: [(&[u8], &str); 4] = [
+        (b"", "registry.db: error: the file is empty: `feast apply` fills it"),
+        (half, "registry.db: error: this is no Feast registry, or a part of one"),
+        (b"[registry]\nnot = 'protobuf'\n", "registry.db: error: this is no Feast registry"),
+        (&[0xff; 64], "registry.db: error: this is no Feast registry"),
+    ];
+    for (bytes, words) in cases {
+        fs::write(home.path("data/registry.db"), bytes).unwrap();
+        home.run(["check"]).assert_code(3).assert_complains(&[words]);
+        home.run(["serve"]).assert_code(3).assert_complains(&[words]);
+    }
+    fs::remove_file(home.path("data/registry.db")).unwrap();
+    home.run(["serve"]).assert_code(3).assert_complains(&["registry.db cannot be read", "'feast apply' writes it"]);
+    home.write("feature_store.yaml", &FEATURE_STORE.replace("path: data/registry.db", "path: s3://bucket/registry.db"));
+    home.run(["serve"]).assert_code(3).assert_complains(&["not from s3://"]);
+    fs::remove_file(home.path("feature_store.yaml")).unwrap();
+    home.run(["serve"]).assert_code(3).assert_complains(&["feature_store.yaml", "a Feast repository is a directory"]);
+}
+
+#[test]
+fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
+    let home = home();
+    let (mut host, address) = home.serve();
+    host.until("sync ended view=\"driver_stats\"");
+    let whole = registry(&home);
+    fs::write(home.path("data/registry.db"), &whole[..100]).unwrap();
+    host.until("no Feast registry");
+    let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+    assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
+    // And when it is whole again, it is taken: here with another name for a service.
+    fs::write(home.path("data/registry.db"), &whole).unwrap();
+    patch(&home, "fs_basic", "fs_other");
+    host.until("definitions were loaded again");
+    let by_service = |service: &str| {
+        let entities = json!({ "customer_id": ["CUST_000123"], "driver_id": [1001] });
+        let body = json!({ "feature_service": service, "entities": entities }).to_string();
+        wire::send(address, "POST", "/get-online-features", &[], body.as_bytes()).status
+    };
+    crate::fixture::eventually("the other name", || by_service("fs_other") == 200);
+    assert_eq!(by_service("fs_basic"), 404);
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
+    let home = home();
+    patch(&home, "data/global_stats.parquet", "s3://bucket/g_stats.parqu");
+    let check = home.run(["check"]);
+    check.assert_code(0);
+    let why = "feature view 'global_stats' is not served: its batch source is s3://bucket/g_stats.parqu";
+    assert!(check.out.contains(why), "{}", check.out);
+    assert!(check.out.contains("5 feature views"), "{}", check.out);
+    let (mut host, address) = home.serve();
+    host.until("sync ended view=\"driver_stats\"");
+    let answer = ask(address, &["global_stats:global_mean"], json!({ "driver_id": [1] }));
+    // Not a 503: Feast's client would ask again and again, and lose the message.
+    assert_eq!(answer.status, 501);
+    assert!(
+        answer.text().contains("global_stats cannot be served by Larder: its batch source is s3:"),
+        "{}",
+        answer.text()
+    );
+    let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+    assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn files_that_are_missing_are_told_and_the_other_views_are_served() {
+    let home = home();
+    fs::remove_file(home.path("data/pair_stats.parquet")).unwrap();
+    let (mut host, address) = home.serve();
+    host.until("pair_stats.parquet");
+    let driver = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+    crate::fixture::eventually("the others", || driver().column("avg_daily_trips")["values"] == json!([1001]));
+    host.stop(Signal::TERM);
+}
+
+/// Feast's online store, with a driver in it.
+fn online_store(home: &Home) -> Connection {
+    let store = Connection::open(home.path("data/online_store.db")).unwrap();
+    for view in ["customer_stats", "driver_stats", "pair_stats", "expired_stats", "mapped_stats", "global_stats"] {
+        let columns = "entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts \
+                       timestamp, created_ts timestamp, PRIMARY KEY(entity_key, feature_name)";
+        store.execute_batch(&format!("CREATE TABLE churn_prediction_{view} ({columns})")).unwrap();
+    }
+    put_driver(&store, 1001, 7, 1_764_000_000);
+    store
+}
+
+/// One line, as Feast writes it: the serialized key (version 3), and a `feast.types.Value` of an int64.
+fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
+    let mut key = b"\x01\0\0\0\x02\0\0\0\x09\0\0\0driver_id\x04\0\0\0\x08\0\0\0".to_vec();
+    key.extend_from_slice(&driver.to_le_bytes());
+    let sql = "INSERT OR REPLACE INTO churn_prediction_driver_stats (entity_key, feature_name, value, event_ts) \
+               VALUES (?1, 'avg_daily_trips', ?2, ?3)";
+    store.execute(sql, params![key, [0x20, trips], at]).unwrap();
+}
+
+#[test]
+fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
+    let home = home();
+    let store = online_store(&home);
+    let (host, address) = home.serve();
+    let trips = |driver: i64| {
+        let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [driver] }));
+        answer.column("avg_daily_trips")["values"][0].clone()
+    };
+    crate::fixture::eventually("loaded", || trips(1001) == 7);
+    // The file has a row of 1002; the online store has none, and it is the one that counts.
+    assert_eq!(trips(1002), Value::Null);
+    put_driver(&store, 1002, 9, 1_764_000_001);
+    crate::fixture::eventually("a new row", || trips(1002) == 9);
+    // An older event that Feast wrote later: the last write wins there, and so it does here.
+    put_driver(&store, 1001, 8, 1_763_000_000);
+    crate::fixture::eventually("the last write", || trips(1001) == 8);
+    store.execute("DELETE FROM churn_prediction_driver_stats WHERE event_ts = 1764000001", []).unwrap();
+    crate::fixture::eventually("a deleted row", || trips(1002) == Value::Null);
+
+    // What a caller writes here stays, whatever Feast writes beside it.
+    let df =
+        json!({ "driver_id": [77], "event_timestamp": ["2026-01-01"], "conv_rate": [0.5], "avg_daily_trips": [5] });
+    let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
+    assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
+    put_driver(&store, 1003, 3, 1_764_000_002);
+    crate::fixture::eventually("another new row", || trips(1003) == 3);
+    assert_eq!(trips(77), 5);
+    // And what is materialized here, of files that the view has besides.
+    let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
+    assert_eq!(wire::send(address, "POST", "/materialize", &[], body.as_bytes()).status, 200);
+    assert_eq!((trips(1002), trips(77)), (json!(1002), json!(5)));
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn an_online_store_that_is_locked_or_damaged_costs_nothing_that_was_served() {
+    let home = home();
+    let store = online_store(&home);
+    let (mut host, address) = home.serve();
+    let trips = || {
+        let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+        answer.column("avg_daily_trips")["values"][0].clone()
+    };
+    crate::fixture::eventually("loaded", || trips() == 7);
+    put_driver(&store, 1001, 8, 1_764_000_005);
+    crate::fixture::eventually("in step", || trips() == 8);
+    drop(store);
+    fs::write(home.path("data/online_store.db"), "no database any more, only a long enough text".repeat(100)).unwrap();
+    host.until("is not a readable SQLite file");
+    assert_eq!(trips(), 8);
+    host.stop(Signal::TERM);
+}
