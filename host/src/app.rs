@@ -45,7 +45,7 @@ pub struct App {
     clock: SharedClock,
     store: Arc<OnlineStore>,
     current: Arc<ArcSwap<Snapshot>>,
-    engine: ArcSwap<SyncEngine>,
+    engine: Arc<ArcSwap<SyncEngine>>,
     turns: Arc<Turns>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
@@ -110,7 +110,7 @@ impl App {
         let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
-        let engine = ArcSwap::from_pointee(engine);
+        let engine = Arc::new(ArcSwap::from_pointee(engine));
         let (resync, access) = (Notify::new(), OnceLock::new());
         let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
         let app = Self { config, loaded_by, clock, store, current, engine, turns, resync, access, plugins, changing };

@@ -11,6 +11,7 @@ mod config;
 mod decode;
 mod encode;
 mod error;
+mod invalid;
 mod keyfile;
 mod metrics;
 mod router;
@@ -18,6 +19,7 @@ mod server;
 mod timed;
 mod timer;
 mod tls;
+mod writes;
 
 pub use self::{
     admin::{AdminEvent, Control, DeployReport, PluginStatus, PluginVersion, PluginViewStatus, SyncCommand},
@@ -31,4 +33,5 @@ pub use self::{
     router::{Door, Router},
     server::{Listener, Server, ServerError},
     tls::{Tls, TlsConfig, TlsError, TlsFile, TlsKeys},
+    writes::Writes,
 };

@@ -1,12 +1,14 @@
 //! The online store: the committed rows of every feature view, on disk, with a hot copy in memory.
 //!
-//! [`OnlineStore`] is the door. Reading goes through a [`Reader`], which sees one committed state; writing goes
-//! through a [`Load`], which commits rows and the source's position together.
+//! [`OnlineStore`] is the door. Reading goes through a [`Reader`], which sees one committed state; what a source has
+//! comes through a [`Load`], which commits rows and the source's position together, and what callers write through
+//! [`OnlineStore::put`].
 //!
 //! Invariants:
 //! * a batch of rows and the source position that it came from are committed in one transaction;
 //! * of two rows of one key the one with the later event time stays, then the one with the later created time; on a
 //!   full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice changes nothing;
+//! * what a caller wrote stays until a source has a row that is at least as new;
 //! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
 //! * a damaged store is set aside and never served as an empty one, and a damaged row is never served;
 //! * after a failed write the file is opened again: what was committed is served, and writing goes on.
@@ -16,6 +18,7 @@ mod hot;
 mod metrics;
 mod online;
 mod open;
+mod put;
 mod record;
 mod state;
 mod write;

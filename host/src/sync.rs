@@ -1,8 +1,10 @@
 //! Synchronisation: rows from a source into the store, and what came of it.
 //!
 //! [`sync_view`] is one run for one view: pull a batch, decode its columns, encode rows, commit them with the source's
-//! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time.
+//! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time. What callers
+//! write comes as a [`Frame`], and goes the same way without a source.
 
+mod cell;
 mod decode;
 mod engine;
 mod error;
@@ -12,12 +14,15 @@ mod run;
 mod sample;
 mod table;
 mod turns;
+mod write;
 
 pub use self::{
+    cell::Cell,
     engine::SyncEngine,
     error::SyncError,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,
     turns::Turns,
+    write::{Frame, WriteError},
 };

@@ -20,7 +20,7 @@ use tokio::{
 use super::{App, AppError, Reloaded, access::Access};
 use crate::{
     config::watched_files,
-    http::{Control, Door, Listener, Router, Server, SyncCommand},
+    http::{Control, Door, Listener, Router, Server, SyncCommand, Writes},
     telemetry,
 };
 
@@ -92,7 +92,8 @@ impl App {
         let _ = self.access.set(access);
 
         let of = |key| move |source| AppError::Server { key, source };
-        let door = |encrypted| Door::Data { tokens: tokens.clone(), encrypted };
+        let writes = http.writes.then(|| Arc::new(Writes::new(Arc::clone(&self.engine))));
+        let door = |encrypted| Door::Data { tokens: tokens.clone(), encrypted, writes: writes.clone() };
         let encrypted = router(door(tls.is_some()));
         let listener = Listener::tcp(http.listen, tls).await;
         let data = listener.and_then(|listener| Server::start(listener, encrypted, http.workers));

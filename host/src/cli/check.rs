@@ -18,11 +18,15 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     loaded.warnings.iter().chain(&access.warnings).for_each(|warning| output::say(&warning.to_string()));
     let catalog = &loaded.catalog;
     plugin::fit(&config.plugins, catalog)?.iter().for_each(|missing| output::say(missing));
+    let what = match &config.feast {
+        Some(feast) if !config.origin.file.is_file() => &feast.dir,
+        _ => &config.origin.file,
+    };
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     output::say(&format!(
         "{}: project {}, {}, {} with {}, {}: all right",
-        config.origin.file.display(),
+        what.display(),
         catalog.project(),
         counted(catalog.entities().len(), "entity", "entities"),
         counted(catalog.views().len(), "feature view", "feature views"),

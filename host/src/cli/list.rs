@@ -86,9 +86,25 @@ fn derived_view(view: &Value) -> Vec<String> {
         text(&view["plugin"]),
         view["plugin_version"].as_str().unwrap_or("NOT THERE").to_owned(),
         items(&view["features"]).len().to_string(),
-        items(&view["inputs"]).iter().map(read).collect::<Vec<_>>().join(", "),
+        reads(items(&view["inputs"]).iter().map(read)),
         tags(view),
     ]
+}
+
+/// What a derived view reads, each once, and no more of it than a line holds: that of a Feast repository may read all
+/// that its sources have.
+fn reads(inputs: impl Iterator<Item = String>) -> String {
+    const SHOWN_MAX: usize = 8;
+    let mut shown: Vec<String> = Vec::new();
+    for input in inputs {
+        if !shown.contains(&input) {
+            shown.push(input);
+        }
+    }
+    let more = shown.len().saturating_sub(SHOWN_MAX);
+    shown.truncate(SHOWN_MAX);
+    let shown = shown.join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 fn features(view: &Value) -> Vec<Vec<String>> {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use larder_model::model::{FeatureView, SourceKind};
 
 use super::{ConfigArg, output};
 use crate::{
@@ -74,4 +75,12 @@ fn announce(app: &App, serving: &Serving) {
     let (tls, tokens) = (http.tls.is_some(), http.auth.as_ref().map_or(0, |auth| auth.tokens.len()));
     let metrics = serving.metrics_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
     tracing::info!(listen, tls, tokens, metrics, project = catalog.project(), views, services, "serving");
+    if let Some(feast) = &app.config().feast {
+        let is_online = |view: &&Arc<FeatureView>| {
+            matches!(view.source.as_ref().map(|source| &source.from), Some(SourceKind::FeastSqlite { .. }))
+        };
+        let from_online_store = catalog.views().iter().filter(is_online).count();
+        let (repo, from_files) = (feast.dir.display(), views - from_online_store);
+        tracing::info!(%repo, from_online_store, from_files, "the definitions are those of a Feast repository");
+    }
 }

@@ -145,6 +145,7 @@ fn features(top: &mut Section<'_>, base_dir: &Path, is_feast: bool) -> Vec<Locat
 fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let listen = section.address("listen", loopback(PORT));
     let insecure = section.bool("insecure", false);
+    let writes = section.bool("writes", true);
     let tls = access::tls(&mut section, base_dir);
     let auth = access::auth(&mut section, base_dir);
     // Who made a mistake in `tls` meant to have it.
@@ -160,7 +161,7 @@ fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let limits = limits(section.section("server.limits"));
     section.finish();
     let unix_socket = unix_socket.map(|socket| socket.value);
-    HttpConfig { listen: listen.value, unix_socket, insecure, tls, auth, workers, limits }
+    HttpConfig { listen: listen.value, unix_socket, insecure, tls, auth, writes, workers, limits }
 }
 
 fn workers(section: &mut Section<'_>) -> usize {

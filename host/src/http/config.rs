@@ -17,6 +17,8 @@ pub struct HttpConfig {
     pub tls: Option<TlsConfig>,
     /// Who may ask, at `listen` and at `unix_socket`; everybody where there is none.
     pub auth: Option<AuthConfig>,
+    /// Whether callers may write, as with Feast's feature server.
+    pub writes: bool,
     /// Threads that answer requests.
     pub workers: usize,
     /// Bounds.

@@ -4,11 +4,13 @@
 
 use std::{borrow::Cow, fmt};
 
-use hyper::StatusCode;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::HttpError;
+use super::{
+    HttpError,
+    invalid::{flag, problem, read_object, unprocessable},
+};
 use crate::serving::{EntityValue, OnlineRequest, Selection};
 
 /// Reads the body of `POST /get-online-features`.
@@ -201,44 +203,13 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-fn flag(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match number.as_f64()? {
-            0.0 => Some(false),
-            1.0 => Some(true),
-            _ => None,
-        },
-        Value::String(word) => match word.to_ascii_lowercase().as_str() {
-            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
-            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// Says what is wrong with a body, as FastAPI and pydantic do.
 fn diagnose(body: &[u8]) -> HttpError {
-    let unprocessable =
-        |kind, details| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(details));
-    if body.is_empty() {
-        return unprocessable("bad_body", vec![problem("missing", &json!(["body"]), "Field required", &Value::Null)]);
-    }
-    let value: Value = match serde_json::from_slice(body) {
+    let value = match read_object(body) {
         Ok(value) => value,
-        Err(error) => {
-            let detail = json!({
-                "type": "json_invalid", "loc": ["body", offset(body, &error)], "msg": "JSON decode error",
-                "input": {}, "ctx": { "error": python_words(&error) },
-            });
-            return unprocessable("bad_json", vec![detail]);
-        }
+        Err(error) => return error,
     };
-    let Value::Object(fields) = &value else {
-        let message = "Input should be a valid dictionary or object to extract fields from";
-        return unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, &value)]);
-    };
+    let Value::Object(fields) = &value else { return unprocessable("bad_body", Vec::new()) };
 
     let mut details = Vec::new();
     let mut note = |kind, loc: Value, message, input: &Value| details.push(problem(kind, &loc, message, input));
@@ -270,36 +241,4 @@ fn diagnose(body: &[u8]) -> HttpError {
         }
     }
     unprocessable("bad_body", details)
-}
-
-fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
-    json!({ "type": kind, "loc": loc, "msg": message, "input": input })
-}
-
-/// Where in the body the reader stopped, as Python counts: from 0.
-fn offset(body: &[u8], error: &serde_json::Error) -> usize {
-    let lines = body.split_inclusive(|byte| *byte == b'\n');
-    let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
-    (before + error.column()).saturating_sub(1)
-}
-
-/// The reader's complaint in the words of Python's `json`, which Feast's clients know. The reader has no codes, only
-/// words; what is not listed is passed on.
-fn python_words(error: &serde_json::Error) -> String {
-    const WORDS: [(&str, &str); 8] = [
-        ("key must be a string", "Expecting property name enclosed in double quotes"),
-        ("EOF while parsing an object", "Expecting property name enclosed in double quotes"),
-        ("trailing comma", "Illegal trailing comma before end of object"),
-        ("expected `:`", "Expecting ':' delimiter"),
-        ("expected `,`", "Expecting ',' delimiter"),
-        ("EOF while parsing a string", "Unterminated string starting at"),
-        ("trailing characters", "Extra data"),
-        ("expected value", "Expecting value"),
-    ];
-    let message = error.to_string();
-    let known = WORDS.iter().find(|(words, _)| message.starts_with(words));
-    known.map_or_else(
-        || message.split(" at line ").next().unwrap_or(&message).to_owned(),
-        |(_, python)| (*python).to_owned(),
-    )
 }

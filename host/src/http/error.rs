@@ -36,13 +36,13 @@ impl HttpError {
     }
 
     /// An error of one of Feast's classes.
-    fn feast(status: StatusCode, kind: &'static str, class: &str, message: &str) -> Self {
+    pub(super) fn feast(status: StatusCode, kind: &'static str, class: &str, message: &str) -> Self {
         let inner = format!(r#"{{"module": "feast.errors", "class": "{class}", "message": {}}}"#, Value::from(message));
         Self { status, body: Value::String(inner), log: None, kind, header: None }
     }
 
     /// An error that is a plain text at Feast's.
-    fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
+    pub(super) fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
         Self { status, body: Value::String(message), log: None, kind, header: None }
     }
 

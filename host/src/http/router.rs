@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens,
+    AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens, Writes,
     catalog::describe_catalog,
     decode::decode_request,
     encode::encode_answer,
@@ -52,6 +52,8 @@ pub enum Door {
         tokens: Option<Arc<Tokens>>,
         /// Whether it is reached over TLS.
         encrypted: bool,
+        /// Takes writes, where they are taken.
+        writes: Option<Arc<Writes>>,
     },
     /// Features and orders.
     Admin(Arc<dyn Control>),
@@ -124,6 +126,16 @@ impl Router {
                 let scope = self.admit(&request)?;
                 let body = self.read_body(request, self.limits.body_bytes_max).await?;
                 self.online_features(body, scope).await
+            }
+            (Door::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
+                let scope = self.admit(&request)?;
+                let Some(writes) = writes else {
+                    return Err(HttpError::forbidden("This server takes no writes ('server: writes' is off)."));
+                };
+                let uri = request.uri().clone();
+                let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                let (status, body) = writes.answer(uri.path(), uri.query(), body, scope.as_deref()).await?;
+                Ok(body.map_or_else(|| whole(status, None, Bytes::new()), |body| json_response(status, &body)))
             }
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
@@ -296,6 +308,7 @@ impl Router {
         match (&self.door, path) {
             (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET, HEAD"),
             (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
+            (Door::Data { .. }, path) if Writes::PATHS.contains(&path) => Some("POST"),
             (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
             (Door::Admin(_), PLUGINS) => Some("GET, HEAD, POST"),
             (Door::Admin(_), path) if path.starts_with(PLUGINS_BELOW) && path.ends_with("/rollback") => Some("POST"),

@@ -175,3 +175,43 @@ impl ResourceLimiter for MemoryLimit {
         Ok(fits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module};
+
+    use super::*;
+    use crate::plugin::PluginSettings;
+
+    /// What no compiler of Rust writes: a table, and an exported `grow` that adds so many empty slots to it, and returns
+    /// how many there were, or -1.
+    const GROWING: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x06\x01\x60\x01\x7f\x01\x7f\
+        \x03\x02\x01\0\
+        \x04\x04\x01\x70\0\x01\
+        \x07\x08\x01\x04grow\0\0\
+        \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
+
+    #[test]
+    fn a_table_grows_up_to_its_limit_and_no_further() {
+        let engines = Engines::new(&PluginSettings::default()).unwrap();
+        for is_python in [false, true] {
+            let engine = engines.of(is_python);
+            let memory =
+                MemoryLimit { bytes_max: 0, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, refused: false };
+            let log = Arc::new(PluginLog::new("?", "?", "?", &PluginSettings::default().native));
+            let mut store = Store::new(engine, GuestState { memory, log });
+            store.limiter(|state| &mut state.memory);
+            store.set_epoch_deadline(1_000_000);
+            let module = Module::new(engine, GROWING).unwrap();
+            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+            let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
+            let mut grow_by = |count: i32| grow.call(&mut store, count).unwrap();
+            assert_eq!(grow_by(10_000), 1);
+            assert_eq!(grow_by(1_000_000_000), -1);
+            assert_eq!(grow_by(i32::try_from(TABLE_ELEMENTS_MAX).unwrap()), -1);
+            assert_eq!(grow_by(1), 10_001, "what was refused has changed nothing");
+            assert!(store.data().memory.refused);
+        }
+    }
+}

@@ -202,6 +202,7 @@ impl OnlineStore {
                     if let Some(known) = known.filter(|known| known.key != record.key) {
                         useless.extend(known.building.map(|building| known.table_name(building)));
                         useless.push(known.table_name(known.generation));
+                        useless.push(known.written_name());
                     }
                 }
             }

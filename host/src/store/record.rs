@@ -4,6 +4,7 @@
 //! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
 //! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
+//! table "written/<id>"         [u8;16] → &[u8]  the same of rows that callers wrote, see `put.rs`
 //! ```
 //!
 //! The seal is the CRC-32 of entity id and row, four bytes, least significant first. The database has checksums of its
@@ -12,10 +13,10 @@
 //! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
 //! writes into the next one, which the last commit makes the served one.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use larder_model::{
-    codec::{KeyVersion, RowSchema},
+    codec::{Fingerprint, KeyVersion, RowSchema},
     model::{EntityId, FeatureView, Micros},
 };
 use redb::TableDefinition;
@@ -74,6 +75,9 @@ pub(super) struct ViewRecord {
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
     pub(super) rows: u64,
+    /// Whether there are rows that callers wrote, kept apart from those of the source.
+    #[serde(default)]
+    pub(super) written: bool,
     /// Where the source was at the last commit; the source's own words.
     pub(super) position: Option<String>,
     /// The newest event time of any row.
@@ -115,6 +119,7 @@ impl ViewRecord {
             building: None,
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
+            written: false,
             position: None,
             newest_event: None,
             last_success: None,
@@ -145,6 +150,23 @@ impl ViewRecord {
     /// The name of the table of one generation's rows.
     pub(super) fn table_name(&self, generation: u32) -> String {
         format!("rows/{}/{generation}", self.id)
+    }
+
+    /// The name of the table of the rows that callers wrote.
+    pub(super) fn written_name(&self) -> String {
+        format!("written/{}", self.id)
+    }
+
+    /// Forgets the schemas that no row has any more: all but the current one and those named.
+    pub(super) fn retain_schemas(&mut self, name: &str, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
+        let schemas = self.row_schemas(name)?;
+        let current = schemas.last().map(|schema| schema.fingerprint());
+        let mut fingerprints = schemas.iter().map(|schema| schema.fingerprint());
+        self.schemas.retain(|_| {
+            let fingerprint = fingerprints.next();
+            fingerprint == current || fingerprint.is_some_and(|fingerprint| used.contains(&fingerprint))
+        });
+        Ok(())
     }
 
     /// The schemas of stored rows, the current one last.

@@ -3,6 +3,7 @@
 //! * [`model`]: the fixture, and the naive twin that everything is compared with;
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build beside what is served;
+//! * [`put`]: rows that callers write;
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
 //! * [`faults`]: damage, second owners, full disks;
@@ -13,5 +14,6 @@ mod faults;
 mod kill;
 mod merge;
 mod model;
+mod put;
 mod race;
 mod replace;

@@ -9,6 +9,7 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use super::{
     OnlineStore, StoreError, ViewId,
     online::Written,
+    put::overlay,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
 };
 
@@ -92,6 +93,22 @@ impl RowBatch {
         self.bytes.clear();
     }
 
+    /// Hands on the row that stays of each id, with its seal, in the order in which to write; those that lose against
+    /// their own batch are counted.
+    pub(super) fn each_winner(
+        &self,
+        applied: &mut Applied,
+        row_error: impl Fn(RowError) -> StoreError,
+        mut take: impl FnMut(EntityId, &[u8], &RowHeader) -> Result<Applied, StoreError>,
+    ) -> Result<(), StoreError> {
+        let order = self.order();
+        for arrivals in order.chunk_by(|&a, &b| self.ids[a] == self.ids[b]) {
+            let Some((i, header)) = self.winner(arrivals, applied).map_err(&row_error)? else { continue };
+            applied.add(take(self.ids[i], self.sealed(i), &header)?);
+        }
+        Ok(())
+    }
+
     /// A row and its seal.
     fn sealed(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
@@ -139,7 +156,8 @@ impl Applied {
         self.inserted + self.updated
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds what another batch did.
+    pub fn add(&mut self, other: Self) {
         self.inserted += other.inserted;
         self.updated += other.updated;
         self.unchanged += other.unchanged;
@@ -195,18 +213,15 @@ impl Load<'_> {
             let mut newest = self.newest_event;
             let mut applied = Applied::default();
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
-            let order = batch.order();
-            for arrivals in order.chunk_by(|&a, &b| batch.ids[a] == batch.ids[b]) {
-                let winner = batch.winner(arrivals, &mut applied).map_err(|source| self.row_error(source))?;
-                let Some((i, header)) = winner else { continue };
-                let id = batch.ids[i];
+            let row_error = |source| self.row_error(source);
+            batch.each_winner(&mut applied, row_error, |id, sealed, header| {
                 newest = newest.max(Some(header.event_time));
-                let outcome = merge(&mut table, &id, batch.sealed(i), &header)?;
-                applied.add(outcome);
+                let outcome = merge(&mut table, &id, sealed, header)?;
                 if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
                     changed.push(id);
                 }
-            }
+                Ok(outcome)
+            })?;
             if self.mode == LoadMode::Upsert {
                 record.rows = table.len()?;
                 record.position = position.map(str::to_owned).or(record.position);
@@ -230,12 +245,13 @@ impl Load<'_> {
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
             if self.mode == LoadMode::Replace {
+                let written = overlay(txn, &self.name, &record, self.generation)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;
-                let current = record.schemas.split_off(record.schemas.len().saturating_sub(1));
-                record.schemas = current;
-                record.newest_event = self.newest_event;
+                record.retain_schemas(&self.name, &written.schemas)?;
+                record.newest_event = self.newest_event.max(written.newest_event);
+                record.written = !written.schemas.is_empty();
                 record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
                 txn.delete_table(RowTable::new(&old_table))?;
             }
@@ -270,7 +286,7 @@ impl Load<'_> {
 }
 
 /// Puts one row where it belongs, unless a newer one is there.
-fn merge(
+pub(super) fn merge(
     table: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
     sealed: &[u8],
@@ -299,14 +315,14 @@ fn merge(
     Ok(outcome)
 }
 
-fn read_record(txn: &WriteTransaction, name: &str) -> Result<ViewRecord, StoreError> {
+pub(super) fn read_record(txn: &WriteTransaction, name: &str) -> Result<ViewRecord, StoreError> {
     match txn.open_table(VIEWS)?.get(name)? {
         Some(bytes) => ViewRecord::decode(name, bytes.value()),
         None => Err(StoreError::Damaged(format!("no record of view '{name}'"))),
     }
 }
 
-fn put_record(txn: &WriteTransaction, name: &str, record: &ViewRecord) -> Result<(), StoreError> {
+pub(super) fn put_record(txn: &WriteTransaction, name: &str, record: &ViewRecord) -> Result<(), StoreError> {
     txn.open_table(VIEWS)?.insert(name, record.encode().as_slice())?;
     Ok(())
 }

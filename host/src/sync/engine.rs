@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Instant,
 };
@@ -15,13 +15,13 @@ use larder_model::{
 };
 
 use super::{
-    Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns,
+    Frame, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
     metrics::ViewMetrics,
-    run::{SyncRun, sync_view},
+    run::{SyncRun, materialize_view, sync_view},
 };
 use crate::{
-    source::{FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted},
-    store::{OnlineStore, ViewId},
+    source::{FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted, Window},
+    store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId},
     telemetry::panic_words,
 };
 
@@ -32,6 +32,7 @@ pub struct SyncEngine {
     limits: SyncLimits,
     key_version: KeyVersion,
     jobs: Vec<Job>,
+    base_dir: PathBuf,
     turns: Arc<Turns>,
 }
 
@@ -63,7 +64,8 @@ impl SyncEngine {
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
-        let engine = Self { store, limits, key_version: catalog.key_version(), jobs, turns };
+        let engine =
+            Self { store, limits, key_version: catalog.key_version(), jobs, base_dir: base_dir.to_path_buf(), turns };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
@@ -92,11 +94,7 @@ impl SyncEngine {
         request: SyncRequest,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
-        let Some(job) = self.jobs.iter().find(|job| &*job.view.name == view) else {
-            let names = self.jobs.iter().map(|job| &*job.view.name);
-            let hint = nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
-            return Err(SyncError::UnknownView { view: view.to_owned(), hint });
-        };
+        let job = self.job(view)?;
         let turn = self.turns.of(job.id);
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.run(job, request, progress);
@@ -114,6 +112,85 @@ impl SyncEngine {
             }
         }
         turn.ended(result.is_ok(), Instant::now());
+        self.note_status(job);
+        result
+    }
+
+    /// Writes rows that a caller sends to one view: durable, and served, when this returns. Blocks for a commit.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing was written then.
+    pub fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError> {
+        let job = self.jobs.iter().find(|job| &*job.view.name == view);
+        let job = job.ok_or_else(|| WriteError::UnknownView { view: view.to_owned() })?;
+        let batch = frame.encode(&job.view, self.key_version)?;
+        self.put(job, &batch)
+    }
+
+    /// Writes rows that a caller sends to every view that a push source feeds. All fit, or none is written; the views
+    /// are committed one after the other.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError> {
+        let is_fed = |job: &&Job| job.view.push_source.as_deref() == Some(source);
+        let batches = self.jobs.iter().filter(is_fed).map(|job| Ok((job, frame.encode(&job.view, self.key_version)?)));
+        let batches = batches.collect::<Result<Vec<_>, WriteError>>()?;
+        if batches.is_empty() {
+            return Err(WriteError::UnknownPushSource { source_name: source.to_owned() });
+        }
+        let mut applied = Applied::default();
+        for (job, batch) in &batches {
+            applied.add(self.put(job, batch)?);
+        }
+        Ok(applied)
+    }
+
+    fn put(&self, job: &Job, batch: &RowBatch) -> Result<Applied, WriteError> {
+        if batch.is_empty() {
+            return Ok(Applied::default());
+        }
+        let key = KeySignature::of(&job.view, self.key_version);
+        let put = self.store.put(job.id, &key, batch, job.source.is_some());
+        let applied = put.map_err(|source| WriteError::store(&job.view, source))?;
+        job.metrics.wrote(applied);
+        self.note_status(job);
+        Ok(applied)
+    }
+
+    /// Every view that has files to materialize.
+    pub fn materializable(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().filter(|job| job.view.files().is_some()).map(|job| &*job.view.name)
+    }
+
+    /// Reads the rows of a span of event times from a view's files. Newer rows that are there stay: unlike Feast's, a
+    /// span that is materialized late takes nothing back. Blocks while it runs.
+    ///
+    /// # Errors
+    /// As [`SyncEngine::sync`].
+    pub fn materialize(&self, view: &str, window: Window) -> Result<SyncReport, SyncError> {
+        let job = self.job(view)?;
+        let from = job.view.source.as_ref().map(|source| &source.from);
+        if matches!(from, Some(SourceKind::Files(_))) {
+            return self.sync(view, SyncRequest { full: true, window }, &mut |_| ());
+        }
+        let name = || job.view.name.to_string();
+        let files = files_of(&job.view, &self.base_dir, |wanted| wanted);
+        let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
+        let run =
+            AssertUnwindSafe(|| materialize_view(self.run_of(job, &files), window, &mut |_| !self.turns.is_stopping()));
+        let result = catch_unwind(run)
+            .unwrap_or_else(|panic| Err(SyncError::Panicked { view: name(), what: panic_words(&*panic).to_owned() }));
+        match &result {
+            Ok(report) => {
+                job.metrics.wrote(report.applied);
+                log(report);
+            }
+            Err(error) => {
+                job.metrics.failed(error);
+                tracing::error!(view, %error, "materialization failed; what it committed stays");
+            }
+        }
         self.note_status(job);
         result
     }
@@ -138,17 +215,23 @@ impl SyncEngine {
             progress(now);
             !self.turns.is_stopping()
         };
-        let run = SyncRun {
-            store: &self.store,
-            view: &job.view,
-            id: job.id,
-            key_version: self.key_version,
-            source: &**source,
-            limits: self.limits,
-        };
+        let run = self.run_of(job, &**source);
         let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
         catch_unwind(run)
             .unwrap_or_else(|panic| Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }))
+    }
+
+    fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
+        let (store, limits, key_version) = (&*self.store, self.limits, self.key_version);
+        SyncRun { store, view: &job.view, id: job.id, key_version, source, limits }
+    }
+
+    fn job(&self, view: &str) -> Result<&Job, SyncError> {
+        self.jobs.iter().find(|job| &*job.view.name == view).ok_or_else(|| {
+            let names = self.jobs.iter().map(|job| &*job.view.name);
+            let hint = nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
+            SyncError::UnknownView { view: view.to_owned(), hint }
+        })
     }
 
     fn note_status(&self, job: &Job) {

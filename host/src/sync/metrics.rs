@@ -5,7 +5,7 @@ use metrics::{
 };
 
 use super::{SyncError, SyncReport};
-use crate::store::ViewStatus;
+use crate::store::{Applied, ViewStatus};
 
 /// One view's handles.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ pub(super) struct ViewMetrics {
     unchanged: Counter,
     stale: Counter,
     skipped: Counter,
+    written: Counter,
+    refused: Counter,
     duration: Histogram,
     last_success: Gauge,
     newest_event: Gauge,
@@ -27,6 +29,7 @@ pub(super) struct ViewMetrics {
 impl ViewMetrics {
     pub(super) fn bind(view: &str) -> Self {
         describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
+        describe_counter!("larder_rows_written_total", "Rows that callers wrote, and whether a newer one was there.");
         describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
@@ -41,6 +44,8 @@ impl ViewMetrics {
             unchanged: rows("unchanged"),
             stale: rows("stale"),
             skipped: rows("skipped"),
+            written: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "newest"),
+            refused: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "stale"),
             duration: histogram!("larder_sync_duration_seconds", "view" => view.to_owned()),
             last_success: gauge!("larder_view_last_success_timestamp_seconds", "view" => view.to_owned()),
             newest_event: gauge!("larder_view_newest_event_timestamp_seconds", "view" => view.to_owned()),
@@ -55,6 +60,11 @@ impl ViewMetrics {
         self.stale.increment(report.applied.stale);
         self.skipped.increment(report.skipped.rows());
         self.duration.record(report.elapsed.as_secs_f64());
+    }
+
+    pub(super) fn wrote(&self, applied: Applied) {
+        self.refused.increment(applied.stale);
+        self.written.increment(applied.rows() - applied.stale);
     }
 
     pub(super) fn failed(&self, error: &SyncError) {

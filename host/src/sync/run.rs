@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{SyncError, decode::Column};
 use crate::{
     source::{Item, Source, SourceBatch, SourceError, SourceRows, Window},
-    store::{Applied, LoadMode, OnlineStore, RowBatch, ViewId},
+    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, ViewId},
 };
 
 /// What to bring over.
@@ -202,8 +202,7 @@ pub fn sync_view(
             rows += batch.rows.len() as u64;
             encoder.encode(&batch).map_err(in_source)?;
         }
-        let full = encoder.rows.len() >= limits.commit_rows || encoder.rows.bytes() >= limits.commit_bytes;
-        if full || (ended && !encoder.rows.is_empty()) {
+        if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
             let position = keeps_position.then(|| batches.position());
             load.apply(&encoder.rows, position.as_deref()).map_err(in_store)?;
             encoder.rows.clear();
@@ -217,6 +216,51 @@ pub fn sync_view(
     }
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     let applied = if keeps_position { load.finish(Some(&batches.position())).map_err(in_store)? } else { load.total() };
+    Ok(SyncReport {
+        view: view.name.to_string(),
+        outcome: Outcome::Loaded,
+        applied,
+        skipped: encoder.skipped,
+        elapsed: started.elapsed(),
+    })
+}
+
+/// Writes a view's files, or a span of them, beside what the view's own source brings: as callers' rows, which that
+/// source does not take away. `run.source` is the files.
+///
+/// # Errors
+/// As [`sync_view`]. What was committed stays, and the same again does it no harm.
+pub(super) fn materialize_view(
+    run: SyncRun<'_>,
+    window: Window,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<SyncReport, SyncError> {
+    let SyncRun { store, view, id, key_version, source, limits } = run;
+    let started = Instant::now();
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let key = KeySignature::of(view, key_version);
+    let mut batches = source.read(None).map_err(in_source)?;
+    let mut encoder = RowEncoder::new(view, key_version, window);
+    let (mut applied, mut rows) = (Applied::default(), 0);
+    loop {
+        let batch = batches.next_batch().map_err(in_source)?;
+        let ended = batch.is_none();
+        if let Some(batch) = batch {
+            rows += batch.rows.len() as u64;
+            encoder.encode(&batch).map_err(in_source)?;
+        }
+        if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
+            applied.add(store.put(id, &key, &encoder.rows, true).map_err(in_store)?);
+            encoder.rows.clear();
+            if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
+                return Err(SyncError::Stopped { view: view.name.to_string() });
+            }
+        }
+        if ended {
+            break;
+        }
+    }
     Ok(SyncReport {
         view: view.name.to_string(),
         outcome: Outcome::Loaded,
@@ -249,6 +293,11 @@ impl<'v> RowEncoder<'v> {
             rows: RowBatch::default(),
             skipped: Skipped::default(),
         }
+    }
+
+    /// Whether it holds as much as one transaction takes.
+    fn is_full(&self, limits: SyncLimits) -> bool {
+        self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
 
     /// Adds a batch's rows.

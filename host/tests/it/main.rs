@@ -25,3 +25,4 @@ mod plugin_tools;
 mod process;
 mod security;
 mod wire;
+mod writes;

@@ -1,0 +1,357 @@
+//! Feast's endpoints that write: `/push`, `/write-to-online-store`, `/materialize` and `/materialize-incremental`.
+//!
+//! Their bodies and answers are those of Feast's feature server, which its SDK sends and expects. What is answered with
+//! 200 is on disk.
+
+use std::{borrow::Cow, sync::Arc};
+
+use arc_swap::ArcSwap;
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{Semaphore, TryAcquireError},
+    task::spawn_blocking,
+};
+
+use super::{
+    HttpError, Scope,
+    invalid::{flag, problem, read_object, unprocessable},
+};
+use crate::{
+    clock::parse_time,
+    source::Window,
+    sync::{Cell, Frame, SyncEngine, SyncError, WriteError},
+};
+
+/// Takes writes, with the engine that is current when they begin.
+#[derive(Debug)]
+pub struct Writes {
+    engine: Arc<ArcSwap<SyncEngine>>,
+    /// Each holds its table in memory, and waits for the one writer of the store.
+    at_once: Arc<Semaphore>,
+    /// Each holds a transaction's worth of rows in memory.
+    materializing: Arc<Semaphore>,
+}
+
+/// What a write is answered with: the status, and JSON if there is a body.
+pub(super) type Written = (StatusCode, Option<Value>);
+
+/// Writes at once; beyond: 503.
+const WRITES_AT_ONCE_MAX: usize = 32;
+/// Materializations at once; others wait.
+const MATERIALIZATIONS_AT_ONCE_MAX: usize = 1;
+
+/// Where a push may go, in Feast's words.
+const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
+
+// === impl Writes ===
+
+impl Writes {
+    /// The endpoints.
+    pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
+
+    /// Writes to what an engine keeps.
+    #[must_use]
+    pub fn new(engine: Arc<ArcSwap<SyncEngine>>) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let (at_once, materializing) = (semaphore(WRITES_AT_ONCE_MAX), semaphore(MATERIALIZATIONS_AT_ONCE_MAX));
+        Self { engine, at_once, materializing }
+    }
+
+    /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for
+    /// materializations.
+    ///
+    /// # Errors
+    /// Feast's bodies, with a 4xx for what the caller did wrong. Nothing was written then, save by a materialization,
+    /// which commits as it goes.
+    pub(super) async fn answer(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        body: bytes::Bytes,
+        scope: Option<&Scope>,
+    ) -> Result<Written, HttpError> {
+        if matches!(scope, Some(Scope::Services(_))) {
+            return Err(HttpError::forbidden("This token's scope has feature services only: it may not write."));
+        }
+        match path {
+            "/push" => self.write(body, push).await,
+            "/write-to-online-store" => self.write(body, write_to_online_store).await,
+            "/materialize" => self.materialize(whole_span(&read(&body)?)?, query).await,
+            _ => self.materialize(span_until(&read(&body)?)?, query).await,
+        }
+    }
+
+    async fn write(
+        &self,
+        body: bytes::Bytes,
+        work: fn(&SyncEngine, Value) -> Result<Written, HttpError>,
+    ) -> Result<Written, HttpError> {
+        let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::NoPermits | TryAcquireError::Closed => {
+                let message = "too many writes are under way; try again";
+                HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "writes_busy", message)
+            }
+        })?;
+        let engine = self.engine.load_full();
+        let done = spawn_blocking(move || {
+            let _permit = permit;
+            work(&engine, read(&body)?)
+        });
+        done.await.map_err(|error| HttpError::internal(format!("a write ended in a bug of Larder: {error}")))?
+    }
+
+    async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
+        let engine = self.engine.load_full();
+        let views = match order.views {
+            None => engine.materializable().map(str::to_owned).collect(),
+            Some(views) => {
+                let known: Vec<&str> = engine.materializable().collect();
+                if let Some(unknown) = views.iter().find(|view| !known.contains(&view.as_str())) {
+                    return Err(no_files(unknown));
+                }
+                views
+            }
+        };
+        let accepted = json!({ "status": "accepted", "feature_views": views });
+        let turn = Arc::clone(&self.materializing);
+        let work = async move {
+            let _turn = turn.acquire_owned().await;
+            let done = spawn_blocking(move || {
+                views.iter().try_for_each(|view| engine.materialize(view, order.window).map(|_report| ()))
+            });
+            match done.await {
+                Ok(done) => done.map_err(|error| failed(&error)),
+                Err(error) => Err(HttpError::internal(format!("materialization ended in a bug of Larder: {error}"))),
+            }
+        };
+        if is_set(query, "async") {
+            // Who does not wait for the end finds it in the log and the metrics.
+            tokio::spawn(work);
+            return Ok((StatusCode::ACCEPTED, Some(accepted)));
+        }
+        work.await?;
+        Ok((StatusCode::OK, Some(Value::Null)))
+    }
+}
+
+/// What is to be materialized.
+#[derive(Debug, PartialEq, Eq)]
+struct Materialization {
+    /// All that have files when there is none.
+    views: Option<Vec<String>>,
+    window: Window,
+}
+
+fn push(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {
+    let source = required_text(&body, "push_source_name")?;
+    match body.get("to").map_or(Some("online"), Value::as_str) {
+        Some("online") => {}
+        Some(place) if PLACES.contains(&place) => {
+            let message = format!("cannot push to '{place}': Larder has no offline store, so push to 'online'");
+            return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
+        }
+        place => {
+            let place = place.map_or_else(|| "null".to_owned(), str::to_owned);
+            let places = PLACES.map(|place| format!("'{place}'")).join(", ");
+            let message = format!("{place} is not a supported push format. Please specify one of these [{places}].");
+            return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
+        }
+    }
+    engine.push(&source, &frame(&mut body)?)?;
+    Ok((StatusCode::OK, None))
+}
+
+fn write_to_online_store(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {
+    let view = required_text(&body, "feature_view_name")?;
+    engine.write(&view, &frame(&mut body)?)?;
+    Ok((StatusCode::OK, Some(Value::Null)))
+}
+
+/// The body of `/materialize`.
+fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
+    let views = views(body)?;
+    if body.get("disable_event_timestamp").and_then(flag) == Some(true) {
+        return Ok(Materialization { views, window: Window::default() });
+    }
+    let (Some(start), Some(end)) = (text(body, "start_ts"), text(body, "end_ts")) else {
+        let message = "start_ts and end_ts are required when disable_event_timestamp is False";
+        return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message.to_owned()));
+    };
+    let window = Window { from: Some(instant(start)?), to: Some(instant(end)?) };
+    if window.from >= window.to {
+        let message = format!("start_ts ({start}) must be before end_ts ({end})");
+        return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message));
+    }
+    Ok(Materialization { views, window })
+}
+
+/// The body of `/materialize-incremental`. Everything up to the end is looked at, also what came late: rows that are
+/// there already change nothing.
+fn span_until(body: &Value) -> Result<Materialization, HttpError> {
+    let end = required_text(body, "end_ts")?;
+    Ok(Materialization { views: views(body)?, window: Window { from: None, to: Some(instant(&end)?) } })
+}
+
+fn views(body: &Value) -> Result<Option<Vec<String>>, HttpError> {
+    let loc = json!(["body", "feature_views"]);
+    match body.get("feature_views") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(names)) => {
+            let names = names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            let message = "Input should be a valid string";
+            names.map(Some).ok_or_else(|| unprocessable("bad_body", vec![problem("string_type", &loc, message, body)]))
+        }
+        Some(other) => {
+            let message = "Input should be a valid list";
+            Err(unprocessable("bad_body", vec![problem("list_type", &loc, message, other)]))
+        }
+    }
+}
+
+fn instant(text: &str) -> Result<i64, HttpError> {
+    let message = || format!("Invalid timestamp format: Unknown string format: {text}");
+    parse_time(text).ok_or_else(|| HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message()))
+}
+
+fn text<'v>(body: &'v Value, name: &str) -> Option<&'v str> {
+    body.get(name).and_then(Value::as_str)
+}
+
+fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
+    let loc = json!(["body", name]);
+    match body.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        None => Err(unprocessable("bad_body", vec![problem("missing", &loc, "Field required", body)])),
+        Some(other) => {
+            let message = "Input should be a valid string";
+            Err(unprocessable("bad_body", vec![problem("string_type", &loc, message, other)]))
+        }
+    }
+}
+
+/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`.
+fn frame(body: &mut Value) -> Result<Frame, HttpError> {
+    let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
+    let columns: Map<String, Value> = match body.get_mut("df").map(Value::take) {
+        Some(Value::Object(columns)) => columns,
+        None => return Err(unprocessable("bad_body", vec![problem("missing", &loc(&[]), "Field required", body)])),
+        Some(other) => {
+            let message = "Input should be a valid dictionary";
+            return Err(unprocessable("bad_body", vec![problem("dict_type", &loc(&[]), message, &other)]));
+        }
+    };
+    let column = |(name, values): (String, Value)| match values {
+        Value::Array(values) => Ok((name, values.into_iter().map(Cell::from).collect())),
+        other => {
+            let problem = problem("list_type", &loc(&[&name]), "Input should be a valid list", &other);
+            Err(unprocessable("bad_body", vec![problem]))
+        }
+    };
+    Ok(Frame { columns: columns.into_iter().map(column).collect::<Result<_, _>>()? })
+}
+
+/// Reads a body, also with the numbers that Python writes and JSON does not have.
+fn read(body: &[u8]) -> Result<Value, HttpError> {
+    match read_object(body) {
+        Err(error) if error.kind == "bad_json" => match pythons_numbers(body) {
+            Cow::Owned(body) => read_object(&body),
+            Cow::Borrowed(_) => Err(error),
+        },
+        read => read,
+    }
+}
+
+/// Puts JSON in the place of Python's `NaN`, which stands for no value in a table of pandas, and of its infinities,
+/// which are values, as text.
+fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
+    const WORDS: [(&[u8], &[u8]); 3] =
+        [(b"NaN", b"null"), (b"-Infinity", br#""-Infinity""#), (b"Infinity", br#""Infinity""#)];
+    let mut mended = Vec::with_capacity(body.len());
+    let (mut at, mut in_text, mut found) = (0, false, false);
+    while let Some(&byte) = body.get(at) {
+        let word = WORDS.iter().find(|(word, _)| !in_text && body[at..].starts_with(word));
+        if let Some((word, json)) = word {
+            mended.extend_from_slice(json);
+            at += word.len();
+            found = true;
+            continue;
+        }
+        if in_text && byte == b'\\' {
+            mended.push(byte);
+            at += 1;
+        } else if byte == b'"' {
+            in_text = !in_text;
+        }
+        mended.extend(body.get(at));
+        at += 1;
+    }
+    if found { Cow::Owned(mended) } else { Cow::Borrowed(body) }
+}
+
+/// Whether a query has a flag: `?async=true`.
+fn is_set(query: Option<&str>, name: &str) -> bool {
+    let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| Value::from(value))
+    });
+    value.as_ref().and_then(flag) == Some(true)
+}
+
+fn no_files(view: &str) -> HttpError {
+    let message = format!("Feature view {view} does not exist, or has no files to materialize");
+    HttpError::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
+}
+
+/// The log has what was wrong, from where it happened.
+fn failed(error: &SyncError) -> HttpError {
+    let view = match error {
+        SyncError::Source { view, .. }
+        | SyncError::Store { view, .. }
+        | SyncError::NoSource { view }
+        | SyncError::UnknownView { view, .. }
+        | SyncError::Stopped { view }
+        | SyncError::Panicked { view, .. } => view,
+    };
+    let message = format!("Feature view {view} could not be materialized; the server's log says why");
+    HttpError::plain(StatusCode::INTERNAL_SERVER_ERROR, "materialization", message)
+}
+
+impl From<WriteError> for HttpError {
+    fn from(error: WriteError) -> Self {
+        let (kind, message) = (error.kind(), error.to_string());
+        match error {
+            WriteError::UnknownView { .. } => {
+                Self::feast(StatusCode::NOT_FOUND, kind, "FeastObjectNotFoundException", &message)
+            }
+            WriteError::UnknownPushSource { .. } => {
+                Self::feast(StatusCode::UNPROCESSABLE_ENTITY, kind, "PushSourceNotFoundException", &message)
+            }
+            WriteError::Superseded { .. } => Self::feast(StatusCode::CONFLICT, kind, "FeastError", &message),
+            WriteError::Store { .. } => Self::internal(format!("write failed: {message}")),
+            _ => Self::feast(StatusCode::BAD_REQUEST, kind, "FeastError", &message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_numbers_become_json_outside_of_texts_only() {
+        let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
+        let read: Value = serde_json::from_slice(&pythons_numbers(body)).unwrap();
+        let expected = json!({"a": [null, 1, "-Infinity", "Infinity"], "NaN": "a \"NaN\" \\", "b": null});
+        assert_eq!(read, expected);
+        assert!(matches!(pythons_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_flag_of_a_query_is_read_as_pydantic_reads_it() {
+        assert!(is_set(Some("force=false&async=True"), "async"));
+        assert!(!is_set(Some("async=false"), "async"));
+        assert!(!is_set(Some("asynchronous=true"), "async"));
+        assert!(!is_set(None, "async"));
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows that callers write, beside those that loads bring.
+//!
+//! A replacing load brings the whole of a source, which knows nothing of what was written here: at its end those rows
+//! would be gone. So they are kept a second time, in a table of their own, and laid over each new generation before it
+//! is served. One that the source has caught up with, by a row at least as new, is forgotten then.
+
+use std::collections::HashSet;
+
+use larder_model::{
+    codec::{Fingerprint, RowHeader},
+    model::{EntityId, Micros},
+};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+
+use super::{
+    Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    online::Written,
+    record::{RowTable, ViewRecord, unseal},
+    write::{merge, put_record, read_record},
+};
+
+/// What was laid over a generation.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    /// The newest event time of any of it.
+    pub(super) newest_event: Option<Micros>,
+    /// The schemas of its rows; none when nothing is left that would have to be laid over the next one.
+    pub(super) schemas: HashSet<Fingerprint>,
+}
+
+impl OnlineStore {
+    /// Writes rows that came from a caller: durable, and served, when this returns. Newer rows that are there stay.
+    ///
+    /// `key` is that of the ids in the batch. With `keep` the rows outlast replacing loads, which is for views that have
+    /// a source; for others the write is what makes them fresh.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when the view was declared anew with other keys or features, [`StoreError::Row`], and
+    /// those of a failed transaction: nothing of the batch is there then.
+    pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            let superseded = || StoreError::Superseded { view: name.clone() };
+            let schemas = record.row_schemas(&name)?;
+            let current = schemas.last().map(|schema| schema.fingerprint());
+            if record.key != *key {
+                return Err(superseded());
+            }
+            let mut applied = Applied::default();
+            let mut changed = Vec::new();
+            let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+            let written_name = record.written_name();
+            let mut written = if keep { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
+            let mut newest = record.newest_event;
+            let row_error = |source| StoreError::Row { view: name.clone(), source };
+            batch.each_winner(&mut applied, row_error, |id, sealed, header| {
+                if Some(header.fingerprint) != current {
+                    return Err(superseded());
+                }
+                let outcome = merge(&mut rows, &id, sealed, header)?;
+                if let Some(written) = &mut written
+                    && outcome.stale == 0
+                {
+                    merge(written, &id, sealed, header)?;
+                }
+                if outcome.changed() > 0 {
+                    changed.push(id);
+                }
+                newest = newest.max(Some(header.event_time));
+                Ok(outcome)
+            })?;
+            record.newest_event = newest;
+            record.rows = rows.len()?;
+            drop((rows, written));
+            record.written |= keep;
+            if !keep {
+                record.last_success = Some(self.clock.now());
+            }
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: applied, changed })
+        })
+    }
+}
+
+/// Lays what callers wrote over a generation that a load has built, and forgets what the load has as new.
+pub(super) fn overlay(
+    txn: &WriteTransaction,
+    name: &str,
+    record: &ViewRecord,
+    generation: u32,
+) -> Result<Overlay, StoreError> {
+    let mut overlay = Overlay::default();
+    if !record.written {
+        return Ok(overlay);
+    }
+    let known: HashSet<Fingerprint> = record.row_schemas(name)?.iter().map(|schema| schema.fingerprint()).collect();
+    let mut written = txn.open_table(RowTable::new(&record.written_name()))?;
+    let mut rows = txn.open_table(RowTable::new(&record.table_name(generation)))?;
+    let mut caught_up: Vec<EntityId> = Vec::new();
+    for entry in written.iter()? {
+        let (key, sealed) = entry?;
+        let (id, sealed) = (EntityId(*key.value()), sealed.value());
+        let header = unseal(&id, sealed).and_then(|row| RowHeader::read(row).ok());
+        // One that does not read was served by nobody: the row of the source is better than none.
+        let Some(header) = header.filter(|header| known.contains(&header.fingerprint)) else {
+            tracing::warn!(view = name, "a row that was written here does not read any more; it is dropped");
+            caught_up.push(id);
+            continue;
+        };
+        let is_newer = match rows.get(&id.0)? {
+            None => true,
+            Some(stored) => unseal(&id, stored.value())
+                .and_then(|row| RowHeader::read(row).ok())
+                .is_none_or(|stored| header.precedence() > stored.precedence()),
+        };
+        if is_newer {
+            rows.insert(&id.0, sealed)?;
+            overlay.newest_event = overlay.newest_event.max(Some(header.event_time));
+            overlay.schemas.insert(header.fingerprint);
+        } else {
+            caught_up.push(id);
+        }
+    }
+    for id in caught_up {
+        written.remove(&id.0)?;
+    }
+    if written.is_empty()? {
+        drop(written);
+        txn.delete_table(RowTable::new(&record.written_name()))?;
+    }
+    Ok(overlay)
+}

@@ -1,0 +1,246 @@
+//! Rows that callers write: a table of loosely typed cells to the rows of a view.
+//!
+//! Columns are found by the names that definitions use, and by those of the view's files: a caller may send what it
+//! would write into the files. All of a table is written, or nothing of it.
+
+use std::fmt;
+
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
+    model::{FeatureView, FileSource},
+};
+
+use super::cell::Cell;
+use crate::{
+    source::Wanted,
+    store::{RowBatch, StoreError},
+};
+
+/// Columns of one length, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame {
+    /// Each column's name and cells.
+    pub columns: Vec<(String, Vec<Cell>)>,
+}
+
+/// Why a table cannot be written. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// There is no such view. The words are Feast's.
+    #[error("Can't recognize feast object with a name {view}")]
+    UnknownView {
+        /// The name.
+        view: String,
+    },
+    /// No view has such a push source. The words are Feast's.
+    #[error("Unable to find push source '{source_name}'.")]
+    UnknownPushSource {
+        /// The name.
+        source_name: String,
+    },
+    /// Columns of different lengths.
+    #[error("column '{column}' has {found} values, and '{first}' has {expected}")]
+    Ragged {
+        /// The column.
+        column: String,
+        /// Its length.
+        found: usize,
+        /// The first column.
+        first: String,
+        /// Its length.
+        expected: usize,
+    },
+    /// The view needs columns that are not there.
+    #[error("feature view '{view}' needs {}, which the data does not have", Columns(missing))]
+    MissingColumns {
+        /// The view.
+        view: String,
+        /// The columns.
+        missing: Vec<String>,
+    },
+    /// A value that does not fit.
+    #[error("feature view '{view}', column '{column}', row {row}: {why}")]
+    Value {
+        /// The view.
+        view: String,
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// A row that does not fit, as a whole.
+    #[error("feature view '{view}', row {row}: {why}")]
+    Row {
+        /// The view.
+        view: String,
+        /// The row, from 0.
+        row: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// The definitions changed at this moment; the same again will do.
+    #[error("feature view '{view}' was declared anew while this was written; try again")]
+    Superseded {
+        /// The view.
+        view: String,
+    },
+    /// The store failed: not the caller's doing.
+    #[error("view '{view}': {source}")]
+    Store {
+        /// The view.
+        view: String,
+        /// What is wrong with the store.
+        source: StoreError,
+    },
+}
+
+struct Columns<'c>(&'c [String]);
+
+/// Where a row's parts stand in a frame.
+struct Places<'f> {
+    event_time: (&'f str, &'f [Cell]),
+    created: Option<(&'f str, &'f [Cell])>,
+    keys: Vec<(&'f str, &'f [Cell])>,
+    features: Vec<(&'f str, &'f [Cell])>,
+}
+
+/// What Feast's client calls the time columns, whatever the view's files call them.
+const EVENT_TIME: &str = "event_timestamp";
+const CREATED: &str = "created";
+
+// === impl Frame ===
+
+impl Frame {
+    /// How many rows it has.
+    ///
+    /// # Errors
+    /// [`WriteError::Ragged`].
+    pub fn rows(&self) -> Result<usize, WriteError> {
+        let Some((first, cells)) = self.columns.first() else { return Ok(0) };
+        let expected = cells.len();
+        match self.columns.iter().find(|(_, cells)| cells.len() != expected) {
+            None => Ok(expected),
+            Some((column, cells)) => {
+                Err(WriteError::Ragged { column: column.clone(), found: cells.len(), first: first.clone(), expected })
+            }
+        }
+    }
+
+    /// The rows of a view, under their ids.
+    pub(super) fn encode(&self, view: &FeatureView, version: KeyVersion) -> Result<RowBatch, WriteError> {
+        let rows = self.rows()?;
+        let mut batch = RowBatch::default();
+        if rows == 0 {
+            return Ok(batch);
+        }
+        let places = self.places(view)?;
+        let of = || view.name.to_string();
+        let misfit = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
+        let schema = RowSchema::of(&view.features);
+        let mut builder = RowBuilder::new(&schema);
+        let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
+        let mut key = Vec::new();
+        for row in 0..rows {
+            let time = |(column, cells): (&str, &[Cell])| cells[row].instant().map_err(|why| misfit(column, row, why));
+            let event_time = time(places.event_time)?
+                .ok_or_else(|| misfit(places.event_time.0, row, "the event time is null".to_owned()))?;
+            let created = places.created.map(time).transpose()?.flatten();
+            keys.begin(&mut key);
+            if view.is_entityless() {
+                // One row for everybody, under the empty dummy key.
+                KeyEncoder::push(&mut key, KeyValue::String(""));
+            }
+            for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
+                cells[row].push_key(part.value_type, &mut key).map_err(|why| misfit(column, row, why))?;
+            }
+            builder.begin(event_time, created);
+            for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
+                cells[row].push(feature.value_type, &mut builder).map_err(|why| misfit(column, row, why))?;
+            }
+            let bytes = builder.finish();
+            let bytes = bytes.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
+            batch.push(KeyEncoder::id(&key), bytes);
+        }
+        Ok(batch)
+    }
+
+    fn places(&self, view: &FeatureView) -> Result<Places<'_>, WriteError> {
+        let files = view.files().cloned().unwrap_or_else(plain);
+        let wanted = Wanted::of(view, &files);
+        let column = |names: &[&str]| names.iter().find_map(|name| self.column(name));
+        let mut missing = Vec::new();
+        let mut needed = |names: &[&str]| {
+            column(names).unwrap_or_else(|| {
+                missing.push(names[0].to_owned());
+                ("", &[])
+            })
+        };
+        let event_time = needed(&[&wanted.event_time.name, &wanted.event_time.column, EVENT_TIME]);
+        let keys = wanted.keys.iter().map(|key| needed(&[&key.name, &key.column])).collect();
+        let features = wanted.features.iter().map(|feature| needed(&[&feature.name, &feature.column])).collect();
+        let created = wanted.created.as_ref();
+        let created = created.and_then(|created| column(&[&created.name, &created.column]));
+        // Unless it is a feature that has this name.
+        let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| self.column(CREATED)).flatten());
+        if missing.is_empty() {
+            Ok(Places { event_time, created, keys, features })
+        } else {
+            Err(WriteError::MissingColumns { view: view.name.to_string(), missing })
+        }
+    }
+
+    fn column(&self, name: &str) -> Option<(&str, &[Cell])> {
+        let found = self.columns.iter().find(|(column, _)| column == name);
+        found.map(|(column, cells)| (column.as_str(), cells.as_slice()))
+    }
+}
+
+// === impl WriteError ===
+
+impl WriteError {
+    /// The kind of failure, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownView { .. } => "unknown_view",
+            Self::UnknownPushSource { .. } => "unknown_push_source",
+            Self::Ragged { .. } => "ragged",
+            Self::MissingColumns { .. } => "missing_columns",
+            Self::Value { .. } => "bad_value",
+            Self::Row { .. } => "bad_row",
+            Self::Superseded { .. } => "superseded",
+            Self::Store { .. } => "store",
+        }
+    }
+
+    pub(super) fn store(view: &FeatureView, source: StoreError) -> Self {
+        let view = view.name.to_string();
+        match source {
+            StoreError::Superseded { .. } => Self::Superseded { view },
+            source => Self::Store { view, source },
+        }
+    }
+}
+
+impl fmt::Display for Columns<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(|name| format!("'{name}'")).collect();
+        write!(f, "{} {}", if names.len() == 1 { "column" } else { "columns" }, names.join(", "))
+    }
+}
+
+/// The columns of a view that has no files.
+fn plain() -> FileSource {
+    FileSource {
+        path: String::new(),
+        timestamp_field: EVENT_TIME.to_owned(),
+        created_timestamp_column: None,
+        field_mapping: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

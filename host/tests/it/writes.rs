@@ -1,0 +1,354 @@
+//! Rows that callers write: as with Feast, durable, and beside what sources bring.
+
+use std::{fs, thread, time::Duration};
+
+use larder::http::SyncCommand;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    binary::Home,
+    fixture::{Fixture, Setup},
+    golden::{Case, compare, writes},
+    http::send,
+    wire::{self, Answer},
+};
+
+/// A view that only callers write, one over files that are replaced, and a push source that feeds both.
+const SHOP: &str = "
+entities: [{name: customer, join_key: customer_id, type: String}]
+feature_views:
+  - name: cart
+    entities: [customer]
+    push_source: clicks
+    features: [{name: items, type: Int64}, {name: total, type: Float64}, {name: tags, type: Array(String)}]
+  - name: visits
+    entities: [customer]
+    push_source: clicks
+    features: [{name: items, type: Int64}]
+";
+
+fn cart(customers: &[&str], at: &str, items: &[i64]) -> Value {
+    json!({
+        "feature_view_name": "cart",
+        "df": {
+            "customer_id": customers,
+            "event_timestamp": vec![at; customers.len()],
+            "items": items,
+            "total": vec![1.5; customers.len()],
+            "tags": vec![json!(["a", null]); customers.len()],
+        },
+    })
+}
+
+fn write(fixture: &Fixture, body: &Value) -> Answer {
+    fixture.post("/write-to-online-store", body.to_string().as_bytes())
+}
+
+fn value(fixture: &Fixture, feature: &str, keys: Value) -> Value {
+    fixture.features(&[feature], keys).json()["results"][1]["values"][0].clone()
+}
+
+fn items(fixture: &Fixture, customer: &str) -> Value {
+    value(fixture, "cart:items", json!({ "customer_id": [customer] }))
+}
+
+#[test]
+fn feasts_recorded_writes_are_answered_alike_and_read_back() {
+    let fixture = Setup::golden().start();
+    let mut wrong = Vec::new();
+    let cases: Vec<Case> = Case::load_all().into_iter().filter(|case| writes(case.number)).collect();
+    assert_eq!(cases.len(), 9);
+    for case in cases {
+        let answer = send(&fixture, &case);
+        if let Err(why) = compare(&case, answer.status, &answer.body) {
+            wrong.push(format!("{:02} {}: {why}", case.number, case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_write_outlasts_a_restart() {
+    let fixture = Setup::with(SHOP).start();
+    assert_eq!(write(&fixture, &cart(&["A"], "2026-11-23T00:00:00", &[3])).status, 200);
+    assert_eq!(items(&fixture, "A"), 3);
+    let fixture = fixture.restart();
+    assert_eq!(items(&fixture, "A"), 3);
+    let answer = fixture.features(&["cart:total", "cart:tags"], json!({ "customer_id": ["A"] })).json();
+    assert_eq!(answer["results"][1]["values"], json!([1.5]));
+    assert_eq!(answer["results"][2]["values"], json!([["a", ""]]), "a null in a list becomes its type's default");
+}
+
+#[test]
+fn of_two_writes_the_newer_event_wins_whichever_comes_later() {
+    let fixture = Setup::with(SHOP).start();
+    write(&fixture, &cart(&["A"], "2026-11-23T10:00:00Z", &[1]));
+    write(&fixture, &cart(&["A"], "2026-11-23T09:00:00Z", &[2]));
+    assert_eq!(items(&fixture, "A"), 1);
+    write(&fixture, &cart(&["A"], "2026-11-23 13:00:00+02:00", &[3]));
+    assert_eq!(items(&fixture, "A"), 3);
+    // In one table as well.
+    write(&fixture, &cart(&["B", "B"], "2026-11-23T10:00:00Z", &[1, 2]));
+    assert_eq!(items(&fixture, "B"), 2);
+}
+
+#[test]
+fn a_push_feeds_every_view_of_its_source_or_none() {
+    let fixture = Setup::with(SHOP).start();
+    let push =
+        |df: Value| fixture.post("/push", json!({ "push_source_name": "clicks", "df": df }).to_string().as_bytes());
+    let mut df = cart(&["A"], "2026-11-23T00:00:00", &[3])["df"].clone();
+    let answer = push(df.clone());
+    assert_eq!((answer.status, answer.body.len()), (200, 0), "{}", answer.text());
+    assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3);
+    assert_eq!(items(&fixture, "A"), 3);
+
+    // The one view could take it, the other lacks columns.
+    df["items"] = json!([4]);
+    df["event_timestamp"] = json!(["2026-11-24T00:00:00"]);
+    df.as_object_mut().unwrap().remove("total");
+    let answer = push(df);
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("feature view 'cart' needs column 'total'"), "{}", answer.text());
+    assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3, "nothing of it was written");
+}
+
+#[test]
+fn a_bad_write_names_what_is_wrong_and_writes_nothing() {
+    let fixture = Setup::with(SHOP).start();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut body = cart(&["A", "B"], "2026-11-23T00:00:00", &[1, 2]);
+        change(&mut body);
+        body
+    };
+    let refused = |body: Value, status: u16, words: &str| {
+        let answer = write(&fixture, &body);
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert!(answer.text().contains(words), "{body}: {}", answer.text());
+        assert_eq!(items(&fixture, "A"), Value::Null, "{body}");
+    };
+    let missing = |column: &'static str| {
+        move |body: &mut Value| {
+            body["df"].as_object_mut().unwrap().remove(column);
+        }
+    };
+    refused(
+        with(&|body| body["feature_view_name"] = json!("nope")),
+        404,
+        "Can't recognize feast object with a name nope",
+    );
+    refused(with(&|body| body["feature_view_name"] = json!(7)), 422, "string_type");
+    refused(json!({}), 422, "feature_view_name");
+    refused(json!({ "feature_view_name": "cart" }), 422, "df");
+    refused(json!({ "feature_view_name": "cart", "df": [] }), 422, "dict_type");
+    refused(with(&|body| body["df"]["items"] = json!(1)), 422, "list_type");
+    refused(with(&missing("items")), 400, "needs column 'items'");
+    refused(with(&missing("customer_id")), 400, "needs column 'customer_id'");
+    refused(with(&missing("event_timestamp")), 400, "needs column 'event_timestamp'");
+    refused(with(&|body| body["df"]["items"] = json!([1])), 400, "has 1 values");
+    refused(with(&|body| body["df"]["items"] = json!([1, "many"])), 400, "column 'items', row 1: 'many' is not Int64");
+    refused(with(&|body| body["df"]["items"] = json!([1, 1.5])), 400, "column 'items', row 1: 1.5 is not Int64");
+    refused(
+        with(&|body| body["df"]["tags"] = json!([["a"], "b"])),
+        400,
+        "column 'tags', row 1: 'b' is not Array(String)",
+    );
+    refused(with(&|body| body["df"]["customer_id"] = json!(["A", null])), 400, "row 1: the key is null");
+    refused(
+        with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", null])),
+        400,
+        "row 1: the event time is null",
+    );
+    refused(
+        with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", "soon"])),
+        400,
+        "row 1: 'soon' is no time",
+    );
+    refused(with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", 5])), 400, "row 1: 5 is no time");
+    for (body, words) in [(&b"{"[..], "json_invalid"), (b"", "Field required"), (b"[]", "model_attributes_type")] {
+        let answer = fixture.post("/write-to-online-store", body);
+        assert_eq!(answer.status, 422);
+        assert!(answer.text().contains(words), "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_push_goes_to_the_online_store_and_nowhere_else() {
+    let fixture = Setup::with(SHOP).start();
+    for (to, words) in
+        [("offline", "has no offline store"), ("online_and_offline", "has no offline store"), ("x", "x is not")]
+    {
+        let body = json!({ "push_source_name": "clicks", "df": cart(&["A"], "2026-11-23", &[3])["df"], "to": to });
+        let answer = fixture.post("/push", body.to_string().as_bytes());
+        assert_eq!(answer.status, 400, "{to}");
+        assert!(answer.text().contains(words), "{}", answer.text());
+    }
+    assert_eq!(items(&fixture, "A"), Value::Null);
+}
+
+#[test]
+fn an_empty_table_writes_nothing_and_pythons_nan_is_no_value() {
+    let fixture = Setup::with(SHOP).start();
+    assert_eq!(write(&fixture, &json!({ "feature_view_name": "cart", "df": {} })).status, 200);
+    let empty = json!({ "feature_view_name": "cart", "df": { "customer_id": [], "items": [] } });
+    assert_eq!(write(&fixture, &empty).status, 200);
+    let body = br#"{"feature_view_name": "cart", "df": {"customer_id": ["A"], "event_timestamp": ["2026-11-23"],
+        "items": [NaN], "total": [Infinity], "tags": [[]]}}"#;
+    assert_eq!(fixture.post("/write-to-online-store", body).status, 200);
+    let answer = fixture.features(&["cart:items", "cart:total"], json!({ "customer_id": ["A"] })).json();
+    assert_eq!(answer["results"][1]["values"], json!([null]));
+    assert_eq!(answer["results"][2]["values"], json!(["Infinity"]));
+}
+
+#[test]
+fn a_host_that_takes_no_writes_says_so() {
+    let fixture = Setup::with(SHOP).config("server: {writes: false}\n").start();
+    for path in ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"] {
+        let answer = fixture.post(path, b"{}");
+        assert_eq!(answer.status, 403, "{path}");
+        assert!(answer.text().contains("takes no writes"), "{}", answer.text());
+        assert_eq!(fixture.get(path).headers["allow"], "POST", "{path}");
+    }
+}
+
+/// A golden repository whose views are filled by writes and by `/materialize` only.
+fn unloaded() -> Fixture {
+    Setup::golden().config("sync: {on_start: false}\n").unready().start()
+}
+
+#[test]
+fn materialize_reads_a_span_and_incremental_all_up_to_its_end() {
+    let fixture = unloaded();
+    let stale = || value(&fixture, "expired_stats:stale_value", json!({ "customer_id": ["CUST_000123"] }));
+    let trips = || value(&fixture, "driver_stats:avg_daily_trips", json!({ "driver_id": [1001] }));
+    assert_eq!(stale(), Value::Null);
+    let post = |path: &str, body: Value| fixture.post(path, body.to_string().as_bytes());
+
+    let before = json!({ "start_ts": "2020-01-01", "end_ts": "2020-01-02" });
+    let answer = post("/materialize", before);
+    assert_eq!((answer.status, answer.text().as_ref()), (200, "null"));
+    assert_eq!((stale(), trips()), (Value::Null, Value::Null));
+
+    let some =
+        json!({ "start_ts": "2026-11-01", "end_ts": "2026-12-01T00:00:00Z", "feature_views": ["expired_stats"] });
+    assert_eq!(post("/materialize", some).status, 200);
+    assert_eq!((stale(), trips()), (json!(11), Value::Null));
+
+    assert_eq!(post("/materialize-incremental", json!({ "end_ts": "2026-12-01" })).status, 200);
+    assert_eq!(trips(), json!(1001));
+
+    let unknown = post("/materialize-incremental", json!({ "end_ts": "2026-12-01", "feature_views": ["nope"] }));
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.text().contains("Feature view nope does not exist"), "{}", unknown.text());
+    let backwards = post("/materialize", json!({ "start_ts": "2026-12-01", "end_ts": "2026-11-01" }));
+    assert_eq!(backwards.status, 400);
+    assert!(backwards.text().contains("must be before"), "{}", backwards.text());
+    assert_eq!(post("/materialize-incremental", json!({})).status, 422);
+}
+
+#[test]
+fn materialize_goes_on_behind_an_answer_where_that_is_asked_for() {
+    let fixture = unloaded();
+    let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
+    let answer = fixture.post("/materialize?async=true", body.as_bytes());
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.json(), json!({ "status": "accepted", "feature_views": ["driver_stats"] }));
+    let trips = || value(&fixture, "driver_stats:avg_daily_trips", json!({ "driver_id": [1001] }));
+    fixture.eventually("materialized", || trips() == 1001);
+}
+
+#[test]
+fn materialize_of_files_that_are_away_fails_and_the_others_do_not() {
+    let fixture = unloaded();
+    fs::remove_file(fixture.path("data/driver_stats.parquet")).unwrap();
+    let of = |view: &str| {
+        let body = json!({ "disable_event_timestamp": true, "feature_views": [view] }).to_string();
+        fixture.post("/materialize", body.as_bytes())
+    };
+    let answer = of("driver_stats");
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("driver_stats could not be materialized"), "{}", answer.text());
+    assert!(!answer.text().contains("parquet"), "where files lie is no caller's business: {}", answer.text());
+    assert_eq!(of("expired_stats").status, 200);
+}
+
+/// The golden repository with a view that is replaced whole by each load.
+fn replaced() -> Fixture {
+    let setup = Setup::golden();
+    let path = setup.path("features/feast_repo.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let replaced = text.replace("  - name: driver_stats\n", "  - name: driver_stats\n    mode: replace\n");
+    assert_ne!(text, replaced);
+    fs::write(&path, replaced).unwrap();
+    setup.start()
+}
+
+fn driver(fixture: &Fixture, driver: i64, at: &str, trips: i64) {
+    let df = json!({ "driver_id": [driver], "event_timestamp": [at], "conv_rate": [0.5], "avg_daily_trips": [trips] });
+    let answer = write(fixture, &json!({ "feature_view_name": "driver_stats", "df": df }));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn trips(fixture: &Fixture, driver: i64) -> Value {
+    value(fixture, "driver_stats:avg_daily_trips", json!({ "driver_id": [driver] }))
+}
+
+fn reload(fixture: &Fixture) {
+    let command = SyncCommand { views: vec!["driver_stats".to_owned()], full: true, ..SyncCommand::default() };
+    fixture.sync(&command).unwrap();
+}
+
+#[test]
+fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_row() {
+    let fixture = replaced();
+    // One that the files do not have, one that is newer than theirs, one that is older.
+    driver(&fixture, 2001, "2026-11-23T00:00:00Z", 7);
+    driver(&fixture, 1001, "2027-01-01T00:00:00Z", 8);
+    driver(&fixture, 1002, "2020-01-01T00:00:00Z", 9);
+    let seen = |fixture: &Fixture| [2001, 1001, 1002].map(|driver| trips(fixture, driver));
+    let of_files = trips(&fixture, 1002);
+    assert_ne!(of_files, 9);
+    let expected = [json!(7), json!(8), of_files];
+    assert_eq!(seen(&fixture), expected);
+    reload(&fixture);
+    assert_eq!(seen(&fixture), expected);
+    let fixture = fixture.restart();
+    reload(&fixture);
+    reload(&fixture);
+    assert_eq!(seen(&fixture), expected);
+}
+
+#[test]
+fn a_write_that_was_answered_outlasts_a_kill_at_any_moment() {
+    let home = Home::with(SHOP);
+    let mut answered = 0;
+    let mut waits = [3, 11, 27, 58].into_iter();
+    for round in 0..5 {
+        let (host, address) = home.serve();
+        let ask = json!({ "features": ["cart:items"], "entities": { "customer_id": ["A"] } }).to_string();
+        let found = wire::send(address, "POST", "/get-online-features", &[], ask.as_bytes()).json();
+        let found = found["results"][1]["values"][0].as_i64().unwrap_or(0);
+        // The one under way when the host was killed may be there too.
+        assert!((answered..=answered + 1).contains(&found), "round {round}: {found} after {answered} were answered");
+        let Some(wait) = waits.next() else { break };
+        let killer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(wait));
+            host.signal(Signal::KILL);
+            host
+        });
+        answered = found;
+        let mut stream = wire::connect(address);
+        for next in found + 1.. {
+            let at = format!("2026-11-23T00:00:00.{next:06}Z");
+            let body = cart(&["A"], &at, &[next]).to_string();
+            let Some(answer) = wire::ask(&mut stream, "POST", "/write-to-online-store", &[], body.as_bytes()) else {
+                break;
+            };
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answered = next;
+        }
+        assert_eq!(killer.join().unwrap().end().0, None, "a signal ended it");
+    }
+    assert!(answered > 0, "some writes came before a kill");
+}
