@@ -142,6 +142,8 @@ impl hyper::body::Body for Leaving {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+
     use super::*;
 
     #[test]
@@ -150,7 +152,7 @@ mod tests {
         assert!(book.is_idle(Duration::ZERO) && !book.has_calls());
         let call = book.enter(false);
         assert!(!book.is_idle(Duration::ZERO) && book.has_calls() && !book.is_unread(Duration::ZERO));
-        let answer = call.leave(Body::default());
+        let answer = call.leave(Body::new(Full::new(Bytes::from_static(b"answer"))));
         std::thread::sleep(Duration::from_millis(2));
         assert!(book.is_unread(Duration::from_millis(1)) && !book.is_unread(Duration::from_secs(60)));
         let stream = book.enter(true);

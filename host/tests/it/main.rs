@@ -15,6 +15,7 @@ mod derived;
 mod fixture;
 mod generations;
 mod golden;
+mod grpc;
 mod guests;
 mod http;
 mod kill;
