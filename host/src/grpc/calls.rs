@@ -40,7 +40,7 @@ pub struct Calls {
     reporter: HealthReporter,
     reflection: Reflection,
     limits: GrpcLimits,
-    /// Each holds its message, and then its answer, in memory.
+    /// Each holds its message in memory, and makes its answer.
     at_once: Arc<Semaphore>,
     pub(super) metrics: GrpcMetrics,
 }
@@ -68,11 +68,10 @@ const REFLECTION_V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 // === impl Calls ===
 
 impl Calls {
-    /// The services over these features. None if the descriptors of the `.proto` files cannot be read, which a test
-    /// would have seen.
+    /// The services over these features.
     ///
     /// # Errors
-    /// What is wrong with the descriptors.
+    /// When the descriptors of the `.proto` files cannot be read, which a test would have seen.
     pub fn new(features: Features, limits: GrpcLimits) -> Result<Self, tonic_reflection::server::Error> {
         let features = Arc::new(features);
         let reporter = HealthReporter::new();

@@ -19,7 +19,8 @@ pub struct GrpcLimits {
     pub idle_timeout: Duration,
     /// From the headers of a call to the end of its message.
     pub message_timeout: Duration,
-    /// From an answer's beginning to its end: how long a client may take to read it.
+    /// From an answer's beginning to its end: how long a client may take to read it. As often a client is asked whether
+    /// it is there, and as long it may take to say so.
     pub answer_timeout: Duration,
     /// Bytes of a call's message.
     pub message_bytes_max: usize,

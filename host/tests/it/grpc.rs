@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Write},
-    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
     thread,
@@ -23,16 +22,13 @@ use larder_model::model::{DoubleList, FeastMap, FeastValue, Kind, RepeatedValue}
 use prost::Message;
 use rustix::process::Signal;
 use serde_json::json;
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::sync::mpsc;
 use tonic::{
     Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{
         http::uri::PathAndQuery,
         tokio_stream::{self, StreamExt, wrappers::ReceiverStream},
     },
-    transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 use tonic_prost::ProstCodec;
@@ -43,126 +39,22 @@ use tonic_reflection::pb::v1::{
 
 use crate::{
     binary::Home,
-    fixture::{Fixture, Setup, eventually},
+    fixture::{Setup, eventually},
+    grpc_client::{CHECK, Client, LOOKUPS},
     wire,
 };
 
 const GRPC: &str = "grpc: {listen: 127.0.0.1:0}\n";
 
-/// Both services' names for a lookup.
-const LOOKUPS: [&str; 2] = ["/GrpcFeatureServer/GetOnlineFeatures", "/feast.serving.ServingService/GetOnlineFeatures"];
 const PUSH: &str = "/GrpcFeatureServer/Push";
 const WRITE: &str = "/GrpcFeatureServer/WriteToOnlineStore";
-const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const TOKEN: &str = "ops-token-0123456789abcdef";
 const NARROW: &str = "narrow-token-0123456789abcdef";
-
-/// A client with one connection.
-struct Client {
-    runtime: Runtime,
-    channel: Grpc<Channel>,
-    token: Option<&'static str>,
-}
-
-/// Sends bytes as they are, and takes any.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-// === impl Client ===
-
-impl Client {
-    fn to(address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(Duration::from_secs(60));
-        let channel = Grpc::new(runtime.block_on(endpoint.connect()).unwrap());
-        Self { runtime, channel: channel.max_decoding_message_size(64 << 20), token: None }
-    }
-
-    fn of(fixture: &Fixture) -> Self {
-        Self::to(fixture.grpc_address())
-    }
-
-    fn with(mut self, token: &'static str) -> Self {
-        self.token = Some(token);
-        self
-    }
-
-    fn request<M>(&self, message: M) -> Request<M> {
-        let mut request = Request::new(message);
-        if let Some(token) = self.token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        request
-    }
-
-    fn call<M, A>(&mut self, path: &'static str, message: M) -> Result<A, Status>
-    where
-        M: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        let request = self.request(message);
-        self.runtime.block_on(async {
-            self.channel.ready().await.unwrap();
-            let codec = ProstCodec::<M, A>::default();
-            Ok(self.channel.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
-        })
-    }
-
-    fn raw(&mut self, path: &'static str, bytes: &[u8]) -> Result<Vec<u8>, Status> {
-        let request = self.request(bytes.to_vec());
-        self.runtime.block_on(async {
-            self.channel.ready().await.unwrap();
-            Ok(self.channel.unary(request, PathAndQuery::from_static(path), Raw).await?.into_inner())
-        })
-    }
-
-    fn look_up(&mut self, message: &GetOnlineFeaturesRequest) -> Result<GetOnlineFeaturesResponse, Status> {
-        self.call(LOOKUPS[0], message.clone())
-    }
-
-    fn health(&mut self, service: &str) -> Result<ServingStatus, Status> {
-        let answer: HealthCheckResponse = self.call(CHECK, HealthCheckRequest { service: service.to_owned() })?;
-        Ok(answer.status())
-    }
-}
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes::BufMut::put_slice(buffer, &item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        let mut bytes = vec![0; bytes::Buf::remaining(buffer)];
-        bytes::Buf::copy_to_slice(buffer, &mut bytes);
-        Ok(Some(bytes))
-    }
-}
 
 fn text(text: &str) -> FeastValue {
     FeastValue { kind: Some(Kind::String(text.to_owned())) }
@@ -284,13 +176,14 @@ fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
     let fixture = Setup::golden().config(GRPC).plugins(&["twins/odfv_python"]).start();
     let mut client = Client::of(&fixture);
     let features = ["odfv_python:conv_x_amount"];
-    let (drivers, amounts) = ([int(1001), int(9999)], [double(2.0), double(3.0)]);
-    let among = asks(&features, &[("driver_id", &drivers), ("amount", &amounts)]);
+    let (drivers, amounts, hours) = ([int(1001), int(9999)], [double(2.0), double(3.0)], [int(1), int(2)]);
+    let among = asks(&features, &[("driver_id", &drivers), ("amount", &amounts), ("hour", &hours)]);
     let beside = GetOnlineFeaturesRequest {
-        request_context: columns(&[("amount", &amounts)]),
+        request_context: columns(&[("amount", &amounts), ("hour", &hours)]),
         ..asks(&features, &[("driver_id", &drivers)])
     };
-    let http = fixture.features(&features, json!({ "driver_id": [1001, 9999], "amount": [2.0, 3.0] }));
+    let http = json!({ "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] });
+    let http = fixture.features(&features, http);
     let http = http.column("conv_x_amount");
     for request in [&among, &beside] {
         let column = by_name(&client.look_up(request).unwrap()).remove("conv_x_amount").unwrap();
@@ -310,7 +203,7 @@ fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
     assert_refused(client.look_up(&twice), Code::InvalidArgument, "'amount'");
     let without = asks(&features, &[("driver_id", &drivers)]);
     assert_refused(client.look_up(&without), Code::InvalidArgument, "request data");
-    let text = asks(&features, &[("driver_id", &drivers), ("amount", &[text("1"), text("2")])]);
+    let text = asks(&features, &[("driver_id", &drivers), ("amount", &[text("1"), text("2")]), ("hour", &hours)]);
     assert_refused(client.look_up(&text), Code::InvalidArgument, "Float64");
 
     let fixture = Setup::golden().config(GRPC).start();
@@ -319,6 +212,26 @@ fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
     assert_eq!(column.statuses, vec![i32::from(FieldStatus::Invalid); 2], "it has no plugin");
     let singleton = asks(&["odfv_singleton:trips_plus_one"], &[("driver_id", &[int(1001)])]);
     assert_refused(client.look_up(&singleton), Code::FailedPrecondition, "has no plugin");
+}
+
+#[test]
+fn what_takes_long_is_answered_alike_by_other_threads() {
+    let setup = Setup::golden().config(GRPC).plugins(&["hostile"]);
+    let view = "
+derived_views:
+  - name: slow
+    plugin: hostile
+    inputs: [{name: x, request: Float64}]
+    features: [{name: y, type: Float64}]
+    config: {mode: slow, after: 4, amount: 20000}
+";
+    fs::write(setup.path("features/more.yaml"), view).unwrap();
+    let fixture = setup.start();
+    let mut client = Client::of(&fixture);
+    // From the second call on it is known to be long.
+    let answers = [0; 4].map(|_| client.look_up(&asks(&["slow:y"], &[("x", &[double(1.0)])])).unwrap());
+    assert_eq!(by_name(&answers[0])["y"].statuses, [i32::from(FieldStatus::Present)]);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
 #[test]
@@ -426,13 +339,12 @@ fn messages_that_are_too_long_or_no_messages_are_refused_and_the_host_lives() {
     }
     assert!(client.look_up(&conv_rate(deep)).is_err());
 
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let frames: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
         &[0xff; 4_096],
-        &[preface, &[0xff; 4_096][..]].concat(),
-        &[&preface[..], b"\0\0\0\x04\0\0\0\0\0", b"\xff\xff\xff\x01\x05\0\0\0\x01"].concat(),
-        &[&preface[..], b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x04\x01\x05\0\0\0\x01\xff\xff\xff\xff"].concat(),
+        &[PREFACE, &[0xff; 4_096][..]].concat(),
+        &[PREFACE, b"\0\0\0\x04\0\0\0\0\0", b"\xff\xff\xff\x01\x05\0\0\0\x01"].concat(),
+        &[PREFACE, b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x04\x01\x05\0\0\0\x01\xff\xff\xff\xff"].concat(),
     ];
     for bytes in frames {
         let mut stream = wire::connect(fixture.grpc_address());
@@ -470,6 +382,43 @@ fn waits_have_bounds() {
     let started = Instant::now();
     wire::connect(fixture.grpc_address()).read_to_end(&mut Vec::new()).unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
+    let fixture =
+        Setup::golden().config(GRPC).limits(|limits| limits.write_timeout = Duration::from_millis(400)).start();
+    let mut stream = wire::connect(fixture.grpc_address());
+    // It takes not one byte of an answer: SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    // Names by their numbers in HPACK's table, values as they are.
+    let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    let head = [vec![0x83, 0x86], literal(&[0x04], LOOKUPS[0]), literal(&[0x0f, 0x10], "application/grpc")].concat();
+    let message = conv_rate(int(1001)).encode_to_vec();
+    let message = [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], &*message].concat();
+    let call = [PREFACE, &settings, &frame(1, 4, 1, &head), &frame(0, 1, 1, &message)].concat();
+    stream.write_all(&call).unwrap();
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let [_, a, b, kind, flags, ..] = head;
+        let mut payload = vec![0; usize::from(a) << 8 | usize::from(b)];
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
+        kinds.push(kind);
+        // It answers pings.
+        if (kind, flags) == (6, 0) {
+            let _ = stream.write_all(&frame(6, 1, 0, &payload));
+        }
+    }
+    assert!(kinds.contains(&1) && !kinds.contains(&0), "an answer began, and did not end: {kinds:?}");
 }
 
 /// Begins a lookup whose message comes when it is sent, and waits for its answer.
@@ -662,6 +611,6 @@ fn the_command_line_opens_the_port_and_names_it() {
     assert_eq!(value(&client.look_up(&conv_rate(int(1001))).unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
     host.stop(Signal::TERM);
     home.run(["serve", "--grpc", "0.0.0.0:0"])
-        .assert_code(2)
+        .assert_code(3)
         .assert_complains(&["LARDER_GRPC_LISTEN", "insecure: true"]);
 }

@@ -16,6 +16,7 @@ mod fixture;
 mod generations;
 mod golden;
 mod grpc;
+mod grpc_client;
 mod guests;
 mod http;
 mod kill;
