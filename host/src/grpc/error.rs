@@ -1,4 +1,7 @@
 //! Errors to gRPC's status: the words are the same as over HTTP, and the log has what a caller is not told.
+//!
+//! Bytes that are no message never come here: tonic answers them with `INTERNAL` and says what it could not parse, as
+//! gRPC's own list of codes has it.
 
 use tonic::Status;
 
