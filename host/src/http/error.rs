@@ -93,8 +93,13 @@ impl From<RequestError> for HttpError {
             RequestError::BadRequestData { .. } => Self::plain(bad, "bad_request_data", message),
             // The log has it already: the plugin room tells of every failure, under a rate.
             RequestError::Plugin { .. } => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "plugin", message),
-            RequestError::NoPlugin { .. } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "no_plugin", message),
-            RequestError::Unservable { .. } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, "unservable", message),
+            // Feast's client tries a 503 again, three times, and then loses the message.
+            RequestError::NoPlugin { .. } => {
+                Self::feast(StatusCode::NOT_IMPLEMENTED, "no_plugin", "FeastError", &message)
+            }
+            RequestError::Unservable { .. } => {
+                Self::feast(StatusCode::NOT_IMPLEMENTED, "unservable", "FeastError", &message)
+            }
             RequestError::NullKey => Self::plain(bad, "null_key", message),
             RequestError::BadKey(_) => Self::plain(bad, "bad_key", message),
             RequestError::TooLarge { .. } => {

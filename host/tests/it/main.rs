@@ -12,6 +12,7 @@ mod certificates;
 mod cli;
 mod deploy;
 mod derived;
+mod feast_sdk;
 mod fixture;
 mod generations;
 mod golden;

@@ -1,0 +1,163 @@
+"""What both checks need: a repository that Feast itself made, and the two servers over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Callable
+
+PATIENCE = 60.0
+
+STORE = """\
+project: shop
+provider: local
+registry: {registry}
+online_store: {online}
+offline_store: {{type: file}}
+entity_key_serialization_version: 3
+"""
+
+
+class Checks:
+    """What was found to differ; each line names the check."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.wrong: list[str] = []
+
+    def equal(self, what: str, ours: Any, theirs: Any) -> None:
+        self.made += 1
+        if ours != theirs:
+            self.wrong.append(f"{what}:\n  Larder {ours!r}\n  Feast  {theirs!r}")
+
+    def true(self, what: str, holds: bool, found: Any = "") -> None:
+        self.made += 1
+        if not holds:
+            self.wrong.append(f"{what}: {found!r}")
+
+    def end(self) -> None:
+        print(f"{self.made} checks, {len(self.wrong)} of them failed", flush=True)
+        for wrong in self.wrong:
+            print(wrong)
+        sys.exit(1 if self.wrong else 0)
+
+
+class Server:
+    """A server process on a free port of this machine."""
+
+    def __init__(self, name: str, command: list[str], cwd: Path, port: int, env: dict[str, str]) -> None:
+        self.name, self.port = name, port
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = cwd / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, env=env, start_new_session=True)
+
+    def until_healthy(self, path: str = "/health") -> "Server":
+        def answers() -> bool:
+            if self.process.poll() is not None:
+                raise SystemExit(f"{self.name} ended:\n{self.log.read_text()}")
+            try:
+                return self.get(path) == 200
+            except OSError:
+                return False
+
+        eventually(f"{self.name} answers {path}", answers)
+        return self
+
+    def get(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status, and the answer as JSON; an error that is a text which holds JSON is read again, as Feast's client does."""
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                status, text = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        parsed = json.loads(text) if text else None
+        try:
+            return status, json.loads(parsed) if isinstance(parsed, str) else parsed
+        except ValueError:
+            return status, parsed
+
+    def columns(self, body: Any) -> tuple[int, Any]:
+        """An answer by column, for the order of columns is Feast's secret; or the error."""
+        status, answer = self.post("/get-online-features", body)
+        if status != 200:
+            return status, answer
+        return status, dict(zip(answer["metadata"]["feature_names"], answer["results"]))
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def eventually(what: str, holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > until:
+            raise SystemExit(f"never: {what}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment() -> dict[str, str]:
+    # Feast writes times of its SQLite store by the local clock, and right only where that is UTC.
+    quiet = {"TZ": "UTC", "FEAST_USAGE": "False", "LARDER_METRICS_LISTEN": "off", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet}
+
+
+def feast(repo: Path, *args: str) -> None:
+    """The command line of Feast, in a repository."""
+    command = [str(Path(sys.executable).with_name("feast")), *args]
+    done = subprocess.run(command, cwd=repo, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"feast {' '.join(args)}:\n{done.stdout}\n{done.stderr}")
+
+
+def make_repo(repo: Path, definitions: str) -> None:
+    (repo / "data").mkdir(parents=True, exist_ok=True)
+    text = STORE.format(registry="data/registry.db", online="{type: sqlite, path: data/online_store.db}")
+    (repo / "feature_store.yaml").write_text(text)
+    (repo / "definitions.py").write_text(definitions)
+
+
+def make_client(repo: Path, client: Path, url: str) -> None:
+    """What a model pod has: the registry, and where to ask."""
+    client.mkdir(parents=True, exist_ok=True)
+    registry = (repo / "data/registry.db").resolve()
+    text = STORE.format(registry=registry, online=f'{{type: remote, path: "{url}"}}')
+    (client / "feature_store.yaml").write_text(text)
+
+
+def feast_server(repo: Path) -> Server:
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("feast")), "serve", "--port", str(port), "--no-access-log"]
+    return Server("feast", [*command, "--max-requests", "0"], repo, port, environment())
+
+
+def larder_server(larder: str, repo: Path, plugins: str | None, *more: str) -> Server:
+    port = free_port()
+    command = [larder, "serve", "--feast-repo", ".", "--listen", f"127.0.0.1:{port}", *more]
+    if plugins:
+        command += ["--plugins", plugins]
+    return Server("larder", command, repo, port, environment())
