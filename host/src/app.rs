@@ -91,6 +91,9 @@ pub enum AppError {
         /// Why not.
         source: crate::http::ServerError,
     },
+    /// The gRPC listener cannot be started.
+    #[error("grpc: listen: {0}")]
+    Grpc(#[from] crate::grpc::GrpcServerError),
     /// Metrics or signals cannot be set up.
     #[error("{0}")]
     Setup(String),

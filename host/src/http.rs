@@ -23,7 +23,7 @@ mod writes;
 
 pub use self::{
     admin::{AdminEvent, Control, DeployReport, PluginStatus, PluginVersion, PluginViewStatus, SyncCommand},
-    auth::{AuthConfig, Scope, Token, TokenConfig, TokenError, Tokens},
+    auth::{AuthConfig, Denied, Scope, Token, TokenConfig, TokenError, Tokens},
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},
     decode::decode_request,

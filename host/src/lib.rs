@@ -11,6 +11,7 @@ pub mod telemetry;
 
 pub mod serving;
 
+pub mod grpc;
 pub mod http;
 
 pub mod config;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("clock", 1),
     ("telemetry", 1),
     ("store", 2),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 12] = [
     ("sync", 3),
     ("plugin", 3),
     ("serving", 4),
+    ("grpc", 5),
     ("http", 5),
     ("config", 6),
     ("app", 7),
@@ -139,14 +140,18 @@ fn rooms_use_only_rooms_on_lower_floors() {
 
 #[test]
 fn only_its_own_room_knows_a_library() {
-    let rules: [(&str, &[&str]); 10] = [
+    let rules: [(&str, &[&str]); 14] = [
         ("redb::", &["store"]),
         ("moka::", &["store"]),
         ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),
         ("arrow::", &["source", "sync", "cli"]),
         ("serde_json::", &["http", "cli", "store", "source", "sync", "plugin"]),
-        ("hyper::", &["http", "cli"]),
+        ("hyper::", &["http", "grpc", "cli"]),
+        ("tonic::", &["grpc"]),
+        ("tonic_health::", &["grpc"]),
+        ("tonic_reflection::", &["grpc"]),
+        ("prost_types::", &["grpc"]),
         ("rustls::", &["http"]),
         ("tokio_rustls::", &["http"]),
         ("aws_lc_rs::", &["http", "plugin"]),

@@ -7,7 +7,8 @@ use larder_model::yaml::{Place, Problem, Problems};
 
 use crate::{
     config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens},
-    http::{HttpConfig, Tls, Tokens},
+    grpc::{self, Gate, Headers, Wish},
+    http::{Denied, HttpConfig, Tls, Tokens},
 };
 
 /// Keys and tokens, as the listeners have them. Whether there are any is settled at the start.
@@ -17,6 +18,31 @@ pub(super) struct Access {
     pub(super) tokens: Option<Arc<Tokens>>,
     /// What names the files, since the last reload.
     named_by: ArcSwap<HttpConfig>,
+}
+
+/// The tokens, as gRPC asks for them.
+#[derive(Debug)]
+pub(super) struct TokenGate(pub(super) Arc<Tokens>);
+
+// === impl TokenGate ===
+
+impl Gate for TokenGate {
+    fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), grpc::Denied> {
+        let scope = self.0.admit(headers).map_err(denied)?;
+        match wish {
+            Wish::Entry => Ok(()),
+            Wish::Lookup(selection) => scope.check(selection).map_err(denied),
+            Wish::Write => scope.check_write().map_err(denied),
+        }
+    }
+}
+
+fn denied(denied: Denied) -> grpc::Denied {
+    let text = denied.to_string();
+    match denied {
+        Denied::NoToken | Denied::WrongToken => grpc::Denied::Unknown(text),
+        Denied::BeyondScope(_) => grpc::Denied::Forbidden(text),
+    }
 }
 
 // === impl Access ===

@@ -17,10 +17,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{App, AppError, Reloaded, access::Access};
+use super::{
+    App, AppError, Reloaded,
+    access::{Access, TokenGate},
+};
 use crate::{
     config::watched_files,
-    http::{Control, Door, Listener, Router, Server, SyncCommand, Writes},
+    grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
+    http::{Control, Door, Listener, Router, Server, SyncCommand, Tokens, Writes},
     telemetry,
 };
 
@@ -29,6 +33,7 @@ use crate::{
 pub struct Serving {
     app: Arc<App>,
     data: Server,
+    grpc: Option<GrpcServer>,
     metrics_address: Option<SocketAddr>,
     others: Vec<Server>,
     background: Vec<JoinHandle<()>>,
@@ -104,6 +109,7 @@ impl App {
             let server = listener.and_then(|listener| Server::start(listener, router(door(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
+        let grpc = self.serve_grpc(tokens.clone()).await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
             let door = Door::Metrics(metrics.clone());
@@ -133,7 +139,30 @@ impl App {
         if self.config.sync.on_start {
             self.resync.notify_one();
         }
-        Ok(Serving { app: Arc::clone(self), data, metrics_address, others, background })
+        Ok(Serving { app: Arc::clone(self), data, grpc, metrics_address, others, background })
+    }
+}
+
+// === impl App ===
+
+impl App {
+    /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
+    async fn serve_grpc(&self, tokens: Option<Arc<Tokens>>) -> Result<Option<GrpcServer>, AppError> {
+        let Some(config) = self.config.grpc else { return Ok(None) };
+        let http = &self.config.http;
+        let limits = GrpcLimits {
+            connections_max: http.limits.connections_max,
+            idle_timeout: http.limits.header_timeout,
+            message_timeout: http.limits.body_timeout,
+            answer_timeout: http.limits.write_timeout,
+            message_bytes_max: http.limits.body_bytes_max,
+            drain_timeout: http.limits.drain_timeout,
+        };
+        let gate = tokens.map(|tokens| Arc::new(TokenGate(tokens)) as Arc<dyn Gate>);
+        let writes = http.writes.then(|| Arc::clone(&self.engine));
+        let calls = Calls::new(Features::new(Arc::clone(&self.current), writes, gate), limits);
+        let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
+        Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))
     }
 }
 
@@ -144,6 +173,12 @@ impl Serving {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.data.address()
+    }
+
+    /// The address of the gRPC listener, if there is one.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(GrpcServer::address)
     }
 
     /// The address of the metrics listener, if there is one.
@@ -169,12 +204,21 @@ impl Serving {
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
         self.data.announce_stop();
+        self.grpc.iter().for_each(GrpcServer::announce_stop);
         self.others.iter().for_each(Server::announce_stop);
         sleep(self.app.config.http.limits.drain_delay).await;
         for task in self.background {
             task.abort();
         }
-        let mut drained = self.data.stop().await;
+        // Both at once: the bound is one.
+        let grpc = async {
+            match self.grpc {
+                Some(grpc) => grpc.stop().await,
+                None => true,
+            }
+        };
+        let (data, grpc) = tokio::join!(self.data.stop(), grpc);
+        let mut drained = data && grpc;
         for server in self.others {
             drained &= server.stop().await;
         }

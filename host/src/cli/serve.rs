@@ -21,6 +21,9 @@ pub(super) struct ServeArgs {
     /// The address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// The address to answer gRPC on, in place of the configuration's
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<SocketAddr>,
     /// The same as --feast-from
     #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word), conflicts_with = "feast_from")]
     from: Option<String>,
@@ -29,7 +32,9 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let mut words = args.config.clone();
     words.feast_from = words.feast_from.or_else(|| args.from.clone());
-    let config = load(words.origin()?, args.listen)?;
+    let mut origin = words.origin()?;
+    origin.flags.extend(args.grpc.map(|address| ("LARDER_GRPC_LISTEN", address.to_string())));
+    let config = load(origin, args.listen)?;
     install_telemetry(&config)?;
     let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -73,8 +78,9 @@ fn announce(app: &App, serving: &Serving) {
     let listen = serving.address().map(|address| address.to_string()).unwrap_or_default();
     let http = &app.config().http;
     let (tls, tokens) = (http.tls.is_some(), http.auth.as_ref().map_or(0, |auth| auth.tokens.len()));
-    let metrics = serving.metrics_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
-    tracing::info!(listen, tls, tokens, metrics, project = catalog.project(), views, services, "serving");
+    let or_off = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let (grpc, metrics) = (or_off(serving.grpc_address()), or_off(serving.metrics_address()));
+    tracing::info!(listen, tls, tokens, grpc, metrics, project = catalog.project(), views, services, "serving");
     if let Some(feast) = &app.config().feast {
         let is_online = |view: &&Arc<FeatureView>| {
             matches!(view.source.as_ref().map(|source| &source.from), Some(SourceKind::FeastSqlite { .. }))

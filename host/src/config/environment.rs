@@ -35,6 +35,8 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["server", "unix_socket"], kind: Kind::Text },
     Override { path: &["server", "insecure"], kind: Kind::Plain },
     Override { path: &["server", "workers"], kind: Kind::Plain },
+    Override { path: &["grpc", "listen"], kind: Kind::Text },
+    Override { path: &["grpc", "insecure"], kind: Kind::Plain },
     Override { path: &["metrics", "listen"], kind: Kind::Text },
     Override { path: &["metrics", "insecure"], kind: Kind::Plain },
     Override { path: &["admin", "socket"], kind: Kind::Text },

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::telemetry::LogFormat;
 use crate::{
+    grpc::GrpcConfig,
     http::{HttpConfig, HttpLimits},
     serving::TtlPolicy,
     store::{HotCacheConfig, StoreConfig},
@@ -29,6 +30,8 @@ use crate::{
 
 /// Feast's feature server listens there.
 const PORT: u16 = 6566;
+/// Beside Feast's.
+const GRPC_PORT: u16 = 6567;
 const METRICS_PORT: u16 = 9566;
 const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
@@ -73,7 +76,8 @@ pub(super) fn read(
     let feast = feast::feast(top.section("feast"), base_dir);
     let features = features(&mut top, base_dir, feast.is_some());
     let http = server(top.section("server"), base_dir);
-    let metrics_listen = metrics(top.section("metrics"), &http);
+    let grpc = grpc(top.section("grpc"), &http);
+    let metrics_listen = metrics(top.section("metrics"), &http, grpc.as_ref());
     let store = store(top.section("store"), base_dir);
     let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
     let ttl = serving(top.section("serving"), text);
@@ -91,6 +95,7 @@ pub(super) fn read(
         feast,
         features,
         http,
+        grpc,
         metrics_listen,
         admin_socket,
         store,
@@ -198,23 +203,41 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
     limits
 }
 
-fn metrics(mut section: Section<'_>, http: &HttpConfig) -> Option<SocketAddr> {
+/// It is off where nothing is said, so that nobody opens a port unawares.
+fn grpc(mut section: Section<'_>, http: &HttpConfig) -> Option<GrpcConfig> {
+    let off = is_off(&mut section, "listen") || section.get("listen").is_none();
+    let listen = if off { None } else { Some(section.address("listen", loopback(GRPC_PORT))) };
+    let insecure = section.bool("insecure", false);
+    if let Some(listen) = &listen {
+        section.check_reach("listen", listen, insecure, None);
+        check_port(&section, listen, "server", http.listen);
+    }
+    section.finish();
+    listen.map(|listen| GrpcConfig { listen: listen.value })
+}
+
+fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<&GrpcConfig>) -> Option<SocketAddr> {
     let off = is_off(&mut section, "listen");
     let listen = if off { None } else { Some(section.address("listen", loopback(METRICS_PORT))) };
     let insecure = section.bool("insecure", false);
     if let Some(listen) = &listen {
         section.check_reach("listen", listen, insecure, None);
-        // Port 0 is a free port, another one each time.
-        if listen.value == http.listen && listen.value.port() != 0 {
-            section.error(
-                &listen.at,
-                format!("'listen' is {}, as in 'server'", listen.value),
-                "take another port".to_owned(),
-            );
+        check_port(&section, listen, "server", http.listen);
+        if let Some(grpc) = grpc {
+            check_port(&section, listen, "grpc", grpc.listen);
         }
     }
     section.finish();
     listen.map(|listen| listen.value)
+}
+
+/// Refuses an address that another section has.
+fn check_port(section: &Section<'_>, listen: &Located<SocketAddr>, other: &str, taken: SocketAddr) {
+    // Port 0 is a free port, another one each time.
+    if listen.value == taken && taken.port() != 0 {
+        let message = format!("'listen' is {taken}, as in '{other}'");
+        section.error(&listen.at, message, "take another port".to_owned());
+    }
 }
 
 fn store(mut section: Section<'_>, base_dir: &Path) -> StoreConfig {

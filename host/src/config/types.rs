@@ -14,8 +14,8 @@ use larder_model::{
 
 use super::{ConfigError, Environment, FeastConfig, read::read};
 use crate::{
-    http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig, sync::SyncLimits,
-    telemetry::LogFormat,
+    grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
+    sync::SyncLimits, telemetry::LogFormat,
 };
 
 /// Everything that an operator can set. Its paths start at the configuration file's directory already.
@@ -37,6 +37,8 @@ pub struct Config {
     pub features: Vec<Located<String>>,
     /// `server:`.
     pub http: HttpConfig,
+    /// `grpc:`; none when turned off.
+    pub grpc: Option<GrpcConfig>,
     /// `metrics: listen`; none when turned off.
     pub metrics_listen: Option<SocketAddr>,
     /// `admin: socket`.

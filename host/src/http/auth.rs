@@ -83,6 +83,20 @@ pub enum TokenError {
     },
 }
 
+/// Why a caller is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no token.
+    #[error("A bearer token is needed.")]
+    NoToken,
+    /// There is one, and nobody has it.
+    #[error("The bearer token is not valid.")]
+    WrongToken,
+    /// What is asked for is beyond the token's scope.
+    #[error("{0}")]
+    BeyondScope(String),
+}
+
 /// A shorter token can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
@@ -150,11 +164,9 @@ impl Tokens {
     /// What the sender of these headers may ask for.
     ///
     /// # Errors
-    /// Status 401 without a valid token.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Arc<Scope>, HttpError> {
-        let Some(presented) = bearer(headers) else {
-            return Err(unauthorized("no_token", "A bearer token is needed."));
-        };
+    /// [`Denied`] without a valid token.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Arc<Scope>, Denied> {
+        let presented = bearer(headers).ok_or(Denied::NoToken)?;
         let presented = digest_of(presented);
         let mut admitted = None;
         // All are compared, always: how long it takes does not tell which one it was.
@@ -163,7 +175,7 @@ impl Tokens {
                 admitted = Some(Arc::clone(&token.scope));
             }
         }
-        admitted.ok_or_else(|| unauthorized("wrong_token", "The bearer token is not valid."))
+        admitted.ok_or(Denied::WrongToken)
     }
 }
 
@@ -182,18 +194,32 @@ impl Scope {
     /// Refuses what is beyond it. A list of features is: a scope names services, and says nothing of what is in them.
     ///
     /// # Errors
-    /// Status 403, which names what is missing. Whether the service exists is not told.
-    pub(super) fn check(&self, selection: &Selection<'_>) -> Result<(), HttpError> {
+    /// [`Denied::BeyondScope`], which names what is missing. Whether the service exists is not told.
+    pub fn check(&self, selection: &Selection<'_>) -> Result<(), Denied> {
         let Self::Services(names) = self else { return Ok(()) };
         match selection {
             Selection::Service(service) if self.has(service) => Ok(()),
             Selection::Service(service) => {
-                Err(HttpError::forbidden(&format!("This token's scope does not have feature service '{service}'.")))
+                Err(Denied::BeyondScope(format!("This token's scope does not have feature service '{service}'.")))
             }
             Selection::Features(_) => {
                 let names = names.join(", ");
                 let message = format!("This token's scope has feature services only, asked for by name: {names}.");
-                Err(HttpError::forbidden(&message))
+                Err(Denied::BeyondScope(message))
+            }
+        }
+    }
+
+    /// Refuses to write, unless everything may be asked for.
+    ///
+    /// # Errors
+    /// [`Denied::BeyondScope`].
+    pub fn check_write(&self) -> Result<(), Denied> {
+        match self {
+            Self::All => Ok(()),
+            Self::Services(_) => {
+                let message = "This token's scope has feature services only: it may not write.";
+                Err(Denied::BeyondScope(message.to_owned()))
             }
         }
     }
@@ -213,10 +239,17 @@ fn digest_of(token: &[u8]) -> [u8; digest::SHA256_OUTPUT_LEN] {
     bytes
 }
 
-fn unauthorized(kind: &'static str, message: &str) -> HttpError {
-    let mut error = HttpError::detail(StatusCode::UNAUTHORIZED, kind, message);
-    error.header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))));
-    error
+impl From<Denied> for HttpError {
+    fn from(denied: Denied) -> Self {
+        let kind = match &denied {
+            Denied::BeyondScope(message) => return Self::forbidden(message),
+            Denied::NoToken => "no_token",
+            Denied::WrongToken => "wrong_token",
+        };
+        let mut error = Self::detail(StatusCode::UNAUTHORIZED, kind, denied.to_string());
+        error.header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))));
+        error
+    }
 }
 
 #[cfg(test)]
@@ -286,7 +319,7 @@ mod tests {
             &["Bearer\t0123456789abcdef"],
             &["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"],
         ] {
-            let refused = tokens.admit(&headers(wrong)).unwrap_err();
+            let refused = HttpError::from(tokens.admit(&headers(wrong)).unwrap_err());
             assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{wrong:?}");
             assert_eq!(refused.header.unwrap().1, "Bearer");
         }
@@ -300,13 +333,14 @@ mod tests {
         let scope = Scope::Services(["churn".into(), "fraud_v2".into()].into());
         assert!(scope.check(&Selection::Service("churn".into())).is_ok());
         for service in ["churn_", "chur", "Churn", "", "fraud"] {
-            let refused = scope.check(&Selection::Service(service.into())).unwrap_err();
+            let refused = HttpError::from(scope.check(&Selection::Service(service.into())).unwrap_err());
             assert_eq!(refused.status, StatusCode::FORBIDDEN);
             assert!(refused.body.to_string().contains(&format!("'{service}'")), "{}", refused.body);
         }
-        let refused = scope.check(&Selection::Features(vec!["a:b".into()])).unwrap_err();
+        let refused = HttpError::from(scope.check(&Selection::Features(vec!["a:b".into()])).unwrap_err());
         assert!(refused.body.to_string().contains("churn, fraud_v2"), "{}", refused.body);
         assert!(Scope::All.check(&Selection::Features(Vec::new())).is_ok());
+        assert!(scope.check_write().is_err() && Scope::All.check_write().is_ok());
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Router {
     /// Who knocks, by what they may ask for; none where everybody may ask for everything.
     fn admit(&self, request: &Request<Incoming>) -> Result<Option<Arc<Scope>>, HttpError> {
         match &self.door {
-            Door::Data { tokens: Some(tokens), .. } => tokens.admit(request.headers()).map(Some),
+            Door::Data { tokens: Some(tokens), .. } => Ok(Some(tokens.admit(request.headers())?)),
             _ => Ok(None),
         }
     }

@@ -71,9 +71,7 @@ impl Writes {
         body: bytes::Bytes,
         scope: Option<&Scope>,
     ) -> Result<Written, HttpError> {
-        if matches!(scope, Some(Scope::Services(_))) {
-            return Err(HttpError::forbidden("This token's scope has feature services only: it may not write."));
-        }
+        scope.map_or(Ok(()), Scope::check_write)?;
         match path {
             "/push" => self.write(body, push).await,
             "/write-to-online-store" => self.write(body, write_to_online_store).await,

@@ -147,6 +147,10 @@ impl Fixture {
         self.serving.as_ref().and_then(Serving::address).unwrap()
     }
 
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        self.serving.as_ref().and_then(Serving::grpc_address).unwrap()
+    }
+
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }

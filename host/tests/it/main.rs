@@ -17,6 +17,8 @@ mod feast_sdk;
 mod fixture;
 mod generations;
 mod golden;
+mod grpc;
+mod grpc_client;
 mod guests;
 mod http;
 mod kill;

@@ -27,6 +27,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["features/*.yaml"]);
     assert_eq!(sockets(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
     assert_eq!((config.http.unix_socket.as_deref(), config.http.insecure), (None, false));
+    assert_eq!(config.grpc, None);
     assert!((1..=256).contains(&config.http.workers));
     assert_eq!(config.http.limits, HttpLimits::default());
     assert_eq!(config.admin_socket, Path::new("/etc/larder/data/store/admin.sock"));
@@ -189,7 +190,7 @@ fn addresses_are_numbers_with_a_port_and_the_message_says_what_to_write() {
 #[test]
 fn an_address_that_others_reach_needs_to_be_meant() {
     for address in ["0.0.0.0:1", "10.0.0.1:1", "'[::]:1'", "'[::ffff:10.0.0.1]:1'"] {
-        for section in ["server", "metrics"] {
+        for section in ["server", "grpc", "metrics"] {
             let problems = parse_with(&format!("{section}: {{listen: {address}}}\n"), &[]).unwrap_err();
             assert!(problems[0].message.contains("where other machines reach it"), "{}", problems[0]);
             let meant = format!("{section}: {{listen: {address}, insecure: true}}\n");
@@ -199,6 +200,12 @@ fn an_address_that_others_reach_needs_to_be_meant() {
     for address in ["127.0.0.1:1", "127.1.2.3:1", "'[::1]:1'", "'[::ffff:127.0.0.1]:1'"] {
         assert!(parse_with(&format!("server: {{listen: {address}}}\n"), &[]).is_ok(), "{address}");
     }
+    // What is encrypted is the data listener, and no other.
+    let tls = "server: {listen: 0.0.0.0:1, tls: {cert: a, key: b}}\n";
+    assert!(parse_with(tls, &[]).is_ok());
+    assert!(parse_with(&format!("{tls}grpc: {{listen: 0.0.0.0:2}}\n"), &[]).is_err());
+    assert_eq!(parse("grpc: {listen: off}").grpc, None);
+    assert_eq!(parse("grpc: {insecure: true}").grpc, None, "it is off unless an address is given");
     // Leave for one listener is none for the other.
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
@@ -216,7 +223,14 @@ fn two_listeners_need_two_places() {
             larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, as in 'server' (take another port)
             larder.yaml:3:17: error: admin: 'socket' is the server's 'unix_socket' (take another path)"#]],
     );
-    parse("server: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n");
+    check(
+        "grpc: {listen: 127.0.0.1:6566}\nmetrics: {listen: 127.0.0.1:6566}\n",
+        expect![[r#"
+            larder.yaml:1:16: error: grpc: 'listen' is 127.0.0.1:6566, as in 'server' (take another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'server' (take another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'grpc' (take another port)"#]],
+    );
+    parse("server: {listen: 127.0.0.1:0}\ngrpc: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n");
 }
 
 #[test]

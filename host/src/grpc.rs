@@ -1,0 +1,25 @@
+//! gRPC: Feast's services on a port of their own, beside health and reflection.
+//!
+//! [`GrpcServer`] owns connections and bounds them; [`Calls`] routes a call to its service and reads its message within
+//! its bounds. What a lookup means is serving's: the messages are translated to its request and back. Who is let in is
+//! asked of a [`Gate`], so that this room knows no tokens.
+
+mod answer;
+mod book;
+mod calls;
+mod config;
+mod error;
+mod gate;
+mod metrics;
+pub mod proto;
+mod request;
+mod server;
+mod services;
+
+pub use self::{
+    calls::Calls,
+    config::{GrpcConfig, GrpcLimits},
+    gate::{Denied, Gate, Headers, Wish},
+    server::{GrpcServer, GrpcServerError},
+    services::Features,
+};

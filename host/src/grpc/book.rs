@@ -1,0 +1,165 @@
+//! What is under way on one connection, and since when.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tonic::body::Body;
+
+/// The calls of a connection.
+#[derive(Debug)]
+pub(super) struct Book {
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug)]
+struct Pages {
+    /// Calls that have one answer.
+    calls: usize,
+    /// Calls whose answers come one by one, for as long as the client likes.
+    streams: usize,
+    /// When the last of all these ended; of interest while there is none.
+    idle_since: Instant,
+    next: u64,
+    /// Answers that are on their way, oldest first: when each began.
+    leaving: BTreeMap<u64, Instant>,
+}
+
+/// Keeps a call in the book for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Entry {
+    book: Arc<Book>,
+    is_stream: bool,
+    answer: Option<u64>,
+}
+
+/// An answer, which keeps its call in the book until it was sent.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    body: Body,
+    _entry: Entry,
+}
+
+// === impl Book ===
+
+impl Book {
+    pub(super) fn new() -> Arc<Self> {
+        let pages = Pages { calls: 0, streams: 0, idle_since: Instant::now(), next: 0, leaving: BTreeMap::default() };
+        Arc::new(Self { pages: Mutex::new(pages) })
+    }
+
+    /// Notes a call that begins.
+    pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> Entry {
+        *self.pages().count(is_stream) += 1;
+        Entry { book: Arc::clone(self), is_stream, answer: None }
+    }
+
+    /// Whether nothing was asked for as long.
+    pub(super) fn is_idle(&self, bound: Duration) -> bool {
+        let pages = self.pages();
+        pages.calls + pages.streams == 0 && pages.idle_since.elapsed() > bound
+    }
+
+    /// Whether an answer is on its way for longer.
+    pub(super) fn is_unread(&self, bound: Duration) -> bool {
+        self.pages().leaving.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
+    }
+
+    /// Whether a call waits for its one answer, or for that to be sent.
+    pub(super) fn has_calls(&self) -> bool {
+        self.pages().calls > 0
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        // Each change is whole.
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Pages ===
+
+impl Pages {
+    fn count(&mut self, is_stream: bool) -> &mut usize {
+        if is_stream { &mut self.streams } else { &mut self.calls }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The call's answer begins to leave.
+    pub(super) fn leave(mut self, body: Body) -> Body {
+        if !self.is_stream {
+            let mut pages = self.book.pages();
+            let number = pages.next;
+            pages.next += 1;
+            pages.leaving.insert(number, Instant::now());
+            drop(pages);
+            self.answer = Some(number);
+        }
+        Body::new(Leaving { body, _entry: self })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut pages = self.book.pages();
+        *pages.count(self.is_stream) -= 1;
+        if let Some(number) = self.answer {
+            pages.leaving.remove(&number);
+        }
+        pages.idle_since = Instant::now();
+    }
+}
+
+// === impl Leaving ===
+
+impl hyper::body::Body for Leaving {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_in_the_book_until_its_answer_is_gone() {
+        let book = Book::new();
+        assert!(book.is_idle(Duration::ZERO) && !book.has_calls());
+        let call = book.enter(false);
+        assert!(!book.is_idle(Duration::ZERO) && book.has_calls() && !book.is_unread(Duration::ZERO));
+        let answer = call.leave(Body::new(Full::new(Bytes::from_static(b"answer"))));
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(book.is_unread(Duration::from_millis(1)) && !book.is_unread(Duration::from_secs(60)));
+        let stream = book.enter(true);
+        drop(answer);
+        assert!(!book.is_unread(Duration::ZERO) && !book.has_calls() && !book.is_idle(Duration::ZERO));
+        drop(stream.leave(Body::default()));
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(book.is_idle(Duration::from_millis(1)) && !book.is_idle(Duration::from_secs(60)));
+    }
+}

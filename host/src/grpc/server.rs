@@ -1,0 +1,269 @@
+//! Listening, and the life of a connection.
+//!
+//! Threads of their own answer: a lookup blocks while it reads the store's file, and must hold up neither schedules nor
+//! HTTP. Every wait has a bound: a message's in [`Calls`], all others are looked at here, a few times in each bound's
+//! time. A peer that is gone without a word is found by HTTP/2's pings.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{Calls, book::Book};
+
+/// A gRPC server that listens. [`GrpcServer::stop`] drains it.
+#[derive(Debug)]
+pub struct GrpcServer {
+    address: SocketAddr,
+    calls: Arc<Calls>,
+    phase: watch::Sender<Phase>,
+    open: Arc<AtomicUsize>,
+    /// There until the server is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// Why a gRPC server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum GrpcServerError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The threads could not be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// How a server's life goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// As before, save that it says that it is not healthy.
+    Leaving,
+    /// Connections end once they have answered what is under way.
+    Draining,
+}
+
+/// Counts an open connection for as long as it lives.
+struct OpenGuard {
+    open: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
+}
+
+/// How long accepting rests after an error such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Calls under way on one connection; a client that has more waits with them. The least that HTTP/2 recommends is 100.
+const STREAMS_MAX: u32 = 128;
+
+/// Bytes of a call's headers. A token has its place in them, and little else.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Bytes of answers that a connection holds for a client that reads slower than it asks; each call's.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// How often a connection is looked at, at least: when the server stops, as long passes before it notices that a client
+/// listens only.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(250);
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// How often it is asked whether callers may be sent here.
+const HEALTH_EVERY: Duration = Duration::from_millis(100);
+
+// === impl GrpcServer ===
+
+impl GrpcServer {
+    /// Starts to answer on an address with `workers` threads. It has no TLS.
+    ///
+    /// # Errors
+    /// [`GrpcServerError`].
+    pub async fn start(address: SocketAddr, calls: Calls, workers: usize) -> Result<Self, GrpcServerError> {
+        let bind = |source| GrpcServerError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let listener = listener.into_std().map_err(bind)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers.max(1))
+            .thread_name("grpc")
+            .enable_all()
+            .build()
+            .map_err(GrpcServerError::Threads)?;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let (calls, open) = (Arc::new(calls), Arc::new(AtomicUsize::new(0)));
+        let listener = {
+            // The listener is polled by the threads that answer.
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).map_err(bind)?
+        };
+        calls.report(false).await;
+        runtime.spawn(report(Arc::clone(&calls), phases.clone()));
+        runtime.spawn(accept(listener, Arc::clone(&calls), Arc::clone(&open), phases));
+        Ok(Self { address, calls, phase, open, runtime: Some(runtime) })
+    }
+
+    /// The address that is listened on; with port 0 in the configuration, the port that was found.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From here on health says that the server stops; all else goes on.
+    pub fn announce_stop(&self) {
+        self.phase.send_replace(Phase::Leaving);
+    }
+
+    /// Stops accepting, lets calls under way end within the drain's bound, and closes. True if all ended.
+    pub async fn stop(self) -> bool {
+        self.phase.send_replace(Phase::Draining);
+        let drained = async {
+            while self.open.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(self.calls.limits().drain_timeout, drained).await.is_ok()
+    }
+}
+
+impl Drop for GrpcServer {
+    fn drop(&mut self) {
+        // What is left is dropped. To wait for it here could block a thread that others need.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Keeps what health says in step with what is so, until the server stops.
+async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
+    let mut ticks = interval(HEALTH_EVERY);
+    let mut told = false;
+    while *phases.borrow_and_update() == Phase::Serving {
+        let is_ready = calls.is_ready();
+        // Who watches is told of changes only.
+        if is_ready != told {
+            told = is_ready;
+            calls.report(is_ready).await;
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = phases.changed() => {}
+        }
+    }
+    calls.report(false).await;
+}
+
+async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>, mut phases: watch::Receiver<Phase>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phases.wait_for(|phase| *phase == Phase::Draining) => return,
+        };
+        match accepted {
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a gRPC connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Ok(_) if open.load(Ordering::Acquire) >= calls.limits().connections_max => {
+                calls.metrics.connections_refused.increment(1);
+            }
+            Ok((stream, _)) => {
+                let guard = OpenGuard::new(&open, &calls);
+                tokio::spawn(serve(stream, guard, phases.clone()));
+            }
+        }
+    }
+}
+
+/// A connection's life.
+async fn serve(stream: TcpStream, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
+    // Answers are written at once; waiting to fill a packet only delays them. Where it cannot be had, it goes without.
+    let _ = stream.set_nodelay(true);
+    let limits = *guard.calls.limits();
+    let book = Book::new();
+    let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&book));
+    let service = service_fn(move |request| {
+        let (calls, book) = (Arc::clone(&calls), Arc::clone(&own));
+        async move { Ok::<_, Infallible>(calls.answer(request, &book).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(limits.answer_timeout)
+        .keep_alive_timeout(limits.answer_timeout);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let shortest = limits.idle_timeout.min(limits.answer_timeout);
+    let mut looks = interval((shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Whether it was told to end, and since when nothing keeps it from ending.
+    let (mut is_told, mut is_done) = (false, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                // Clients that go away, are slow or speak no HTTP/2: their business, and theirs to see.
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "gRPC connection ended");
+                }
+                return;
+            }
+            _ = phases.wait_for(|phase| *phase == Phase::Draining), if !is_told => {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = looks.tick() => {
+                if book.is_unread(limits.answer_timeout) {
+                    tracing::debug!("gRPC connection closed: its client does not read");
+                    return;
+                }
+                if is_told {
+                    // Two looks in a row, so that a last answer is out. Who only watches something would stay for ever.
+                    if std::mem::replace(&mut is_done, !book.has_calls()) && is_done {
+                        return;
+                    }
+                } else if book.is_idle(limits.idle_timeout) {
+                    is_told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+// === impl OpenGuard ===
+
+impl OpenGuard {
+    fn new(open: &Arc<AtomicUsize>, calls: &Arc<Calls>) -> Self {
+        open.fetch_add(1, Ordering::AcqRel);
+        calls.metrics.connections.increment(1.0);
+        Self { open: Arc::clone(open), calls: Arc::clone(calls) }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.calls.metrics.connections.decrement(1.0);
+    }
+}

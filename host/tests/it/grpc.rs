@@ -1,0 +1,616 @@
+//! gRPC: Feast's recorded answers over both services, writes, and clients that misspeak.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder::grpc::proto::{
+    PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse,
+    feast::serving::{
+        FeatureList, FieldStatus, GetFeastServingInfoRequest, GetFeastServingInfoResponse, GetOnlineFeaturesRequest,
+        GetOnlineFeaturesResponse, get_online_features_request::Kind as Asked,
+        get_online_features_response::FeatureVector,
+    },
+};
+use larder_model::model::{DoubleList, FeastMap, FeastValue, Kind, RepeatedValue};
+use prost::Message;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tonic::{
+    Code, Request, Status,
+    codegen::{
+        http::uri::PathAndQuery,
+        tokio_stream::{self, StreamExt, wrappers::ReceiverStream},
+    },
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
+    server_reflection_response::MessageResponse,
+};
+
+use crate::{
+    binary::Home,
+    fixture::{Setup, eventually},
+    grpc_client::{CHECK, Client, LOOKUPS},
+    wire,
+};
+
+const GRPC: &str = "grpc: {listen: 127.0.0.1:0}\n";
+
+const PUSH: &str = "/GrpcFeatureServer/Push";
+const WRITE: &str = "/GrpcFeatureServer/WriteToOnlineStore";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const TOKEN: &str = "ops-token-0123456789abcdef";
+const NARROW: &str = "narrow-token-0123456789abcdef";
+
+fn text(text: &str) -> FeastValue {
+    FeastValue { kind: Some(Kind::String(text.to_owned())) }
+}
+
+fn int(value: i64) -> FeastValue {
+    FeastValue { kind: Some(Kind::Int64(value)) }
+}
+
+fn double(value: f64) -> FeastValue {
+    FeastValue { kind: Some(Kind::Double(value)) }
+}
+
+fn columns(columns: &[(&str, &[FeastValue])]) -> BTreeMap<String, RepeatedValue> {
+    columns.iter().map(|(name, values)| ((*name).to_owned(), RepeatedValue { val: values.to_vec() })).collect()
+}
+
+fn asks(features: &[&str], entities: &[(&str, &[FeastValue])]) -> GetOnlineFeaturesRequest {
+    let val = features.iter().map(|feature| (*feature).to_owned()).collect();
+    GetOnlineFeaturesRequest {
+        kind: Some(Asked::Features(FeatureList { val })),
+        entities: columns(entities),
+        ..Default::default()
+    }
+}
+
+fn conv_rate(driver: FeastValue) -> GetOnlineFeaturesRequest {
+    asks(&["driver_stats:conv_rate"], &[("driver_id", &[driver])])
+}
+
+/// The columns of an answer by name.
+fn by_name(answer: &GetOnlineFeaturesResponse) -> BTreeMap<String, FeatureVector> {
+    let names = answer.metadata.as_ref().unwrap().feature_names.as_ref().unwrap().val.clone();
+    assert_eq!(names.len(), answer.results.len());
+    names.into_iter().zip(answer.results.clone()).collect()
+}
+
+/// The first value of a column.
+fn value(answer: &GetOnlineFeaturesResponse, column: &str) -> Option<Kind> {
+    by_name(answer)[column].values[0].kind.clone()
+}
+
+#[track_caller]
+fn assert_refused<A: std::fmt::Debug>(answer: Result<A, Status>, code: Code, words: &str) {
+    let status = answer.expect_err("a refusal");
+    assert!(status.code() == code && status.message().contains(words), "{status:?}");
+}
+
+/// Feast's answer, with what Larder answers otherwise on purpose (`golden.rs` says why).
+fn expected(name: &str, mut feast: BTreeMap<String, FeatureVector>) -> BTreeMap<String, FeatureVector> {
+    // Feast's column went through float64; the file has ...993.
+    for value in feast.get_mut("txn_count").into_iter().flat_map(|column| &mut column.values) {
+        if value.kind == Some(Kind::Int64(9_007_199_254_740_992)) {
+            value.kind = Some(Kind::Int64(9_007_199_254_740_993));
+        }
+    }
+    if name.starts_with("14_") {
+        feast.get_mut("stale_value").unwrap().statuses = vec![FieldStatus::OutsideMaxAge.into()];
+    }
+    feast
+}
+
+#[test]
+fn feasts_recorded_answers_are_given_by_both_services() {
+    let fixture = Setup::golden().config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/grpc");
+    let mut cases = 0;
+    for entry in fs::read_dir(&dir).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = file.strip_suffix(".request.bin") else { continue };
+        cases += 1;
+        let request = GetOnlineFeaturesRequest::decode(&*fs::read(dir.join(&file)).unwrap()).unwrap();
+        let response = fs::read(dir.join(format!("{name}.response.bin"))).unwrap();
+        let feast = GetOnlineFeaturesResponse::decode(&*response).unwrap();
+        let expected = expected(name, by_name(&feast));
+        for path in LOOKUPS {
+            let answer: GetOnlineFeaturesResponse = client.call(path, request.clone()).unwrap();
+            assert_eq!(answer.status, feast.status);
+            let found = by_name(&answer);
+            assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
+            for (column, expected) in &expected {
+                assert_eq!(&found[column], expected, "{name}: {column}");
+            }
+        }
+    }
+    assert_eq!(cases, 5);
+    let info: GetFeastServingInfoResponse =
+        client.call("/feast.serving.ServingService/GetFeastServingInfo", GetFeastServingInfoRequest {}).unwrap();
+    assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn names_and_views_are_told_as_they_are_asked_for_and_calls_are_counted() {
+    let fixture = Setup::golden().config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    let request = GetOnlineFeaturesRequest {
+        full_feature_names: true,
+        include_feature_view_version_metadata: true,
+        ..conv_rate(int(1001))
+    };
+    let answer = client.look_up(&request).unwrap();
+    assert_eq!(value(&answer, "driver_stats__conv_rate"), Some(Kind::Double(0.6001)));
+    let views = answer.metadata.unwrap().feature_view_metadata;
+    assert_eq!(views.iter().map(|view| &*view.name).collect::<Vec<_>>(), ["driver_stats"]);
+
+    let metrics = larder::telemetry::install_metrics().unwrap().render();
+    for series in [
+        r#"larder_grpc_requests_total{method="GetOnlineFeatures",status="success"}"#,
+        r#"larder_grpc_request_duration_seconds_count{method="GetOnlineFeatures"}"#,
+        "larder_grpc_connections ",
+    ] {
+        assert!(metrics.contains(series), "{series}");
+    }
+}
+
+#[test]
+fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
+    let fixture = Setup::golden().config(GRPC).plugins(&["twins/odfv_python"]).start();
+    let mut client = Client::of(&fixture);
+    let features = ["odfv_python:conv_x_amount"];
+    let (drivers, amounts, hours) = ([int(1001), int(9999)], [double(2.0), double(3.0)], [int(1), int(2)]);
+    let among = asks(&features, &[("driver_id", &drivers), ("amount", &amounts), ("hour", &hours)]);
+    let beside = GetOnlineFeaturesRequest {
+        request_context: columns(&[("amount", &amounts), ("hour", &hours)]),
+        ..asks(&features, &[("driver_id", &drivers)])
+    };
+    let http = json!({ "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] });
+    let http = fixture.features(&features, http);
+    let http = http.column("conv_x_amount");
+    for request in [&among, &beside] {
+        let column = by_name(&client.look_up(request).unwrap()).remove("conv_x_amount").unwrap();
+        let values: Vec<_> = column
+            .values
+            .iter()
+            .map(|value| match value.kind {
+                Some(Kind::Double(value)) => json!(value),
+                None => json!(null),
+                ref other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(json!(values), http["values"]);
+        assert_eq!(column.event_timestamps, vec![prost_types::Timestamp::default(); 2]);
+    }
+    let twice = GetOnlineFeaturesRequest { request_context: columns(&[("amount", &amounts)]), ..among };
+    assert_refused(client.look_up(&twice), Code::InvalidArgument, "'amount'");
+    let without = asks(&features, &[("driver_id", &drivers)]);
+    assert_refused(client.look_up(&without), Code::InvalidArgument, "request data");
+    let text = asks(&features, &[("driver_id", &drivers), ("amount", &[text("1"), text("2")]), ("hour", &hours)]);
+    assert_refused(client.look_up(&text), Code::InvalidArgument, "Float64");
+
+    let fixture = Setup::golden().config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    let column = by_name(&client.look_up(&beside).unwrap()).remove("conv_x_amount").unwrap();
+    assert_eq!(column.statuses, vec![i32::from(FieldStatus::Invalid); 2], "it has no plugin");
+    let singleton = asks(&["odfv_singleton:trips_plus_one"], &[("driver_id", &[int(1001)])]);
+    assert_refused(client.look_up(&singleton), Code::FailedPrecondition, "has no plugin");
+}
+
+#[test]
+fn what_takes_long_is_answered_alike_by_other_threads() {
+    let setup = Setup::golden().config(GRPC).plugins(&["hostile"]);
+    let view = "
+derived_views:
+  - name: slow
+    plugin: hostile
+    inputs: [{name: x, request: Float64}]
+    features: [{name: y, type: Float64}]
+    config: {mode: slow, after: 4, amount: 20000}
+";
+    fs::write(setup.path("features/more.yaml"), view).unwrap();
+    let fixture = setup.start();
+    let mut client = Client::of(&fixture);
+    // From the second call on it is known to be long.
+    let answers = [0; 4].map(|_| client.look_up(&asks(&["slow:y"], &[("x", &[double(1.0)])])).unwrap());
+    assert_eq!(by_name(&answers[0])["y"].statuses, [i32::from(FieldStatus::Present)]);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[test]
+fn mistakes_of_a_caller_are_told_by_code_and_in_the_words_of_http() {
+    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.rows_max = 3).start();
+    let mut client = Client::of(&fixture);
+    let driver: (&str, &[FeastValue]) = ("driver_id", &[int(1001)]);
+    let refused = |client: &mut Client, request: GetOnlineFeaturesRequest, code, words| {
+        assert_refused(client.look_up(&request), code, words);
+    };
+    use Code::{InvalidArgument, NotFound, ResourceExhausted};
+    refused(&mut client, asks(&["nope:x"], &[driver]), NotFound, "Feature view nope does not exist");
+    refused(&mut client, asks(&["driver_stats:nope"], &[driver]), NotFound, "Feature nope not found");
+    let service =
+        GetOnlineFeaturesRequest { kind: Some(Asked::FeatureService("nope".to_owned())), ..conv_rate(int(1)) };
+    refused(&mut client, service, NotFound, "Feature service nope does not exist");
+    refused(&mut client, GetOnlineFeaturesRequest::default(), InvalidArgument, "No features specified");
+    refused(&mut client, asks(&["conv_rate"], &[driver]), InvalidArgument, "Invalid feature reference 'conv_rate'");
+    refused(&mut client, asks(&["driver_stats:conv_rate"], &[]), InvalidArgument, "");
+    refused(&mut client, conv_rate(FeastValue { kind: None }), InvalidArgument, "NoneType");
+    refused(&mut client, conv_rate(text("abc")), InvalidArgument, "invalid literal for int()");
+    let list = FeastValue { kind: Some(Kind::DoubleList(DoubleList { val: vec![1.0] })) };
+    refused(&mut client, conv_rate(list), InvalidArgument, "not a list or a mapping");
+    refused(&mut client, conv_rate(FeastValue { kind: Some(Kind::Map(FeastMap::default())) }), InvalidArgument, "");
+    let bytes = FeastValue { kind: Some(Kind::Bytes(vec![0xff])) };
+    refused(&mut client, conv_rate(bytes), InvalidArgument, "not UTF-8");
+    let ragged = asks(&["pair_stats:affinity"], &[("driver_id", &[int(1)]), ("customer_id", &[text("a"), text("b")])]);
+    refused(&mut client, ragged, InvalidArgument, "");
+    let rows: Vec<FeastValue> = (0..4).map(int).collect();
+    refused(&mut client, asks(&["driver_stats:conv_rate"], &[("driver_id", &rows)]), ResourceExhausted, "entity rows");
+    refused(&mut client, conv_rate(text(&"中".repeat(50_000))), InvalidArgument, "中中中");
+    // What loses nothing is taken, as over HTTP.
+    for driver in [FeastValue { kind: Some(Kind::Int32(1001)) }, double(1001.0), text("1001")] {
+        let answer = client.look_up(&conv_rate(driver)).unwrap();
+        assert_eq!(value(&answer, "driver_id"), Some(Kind::Int64(1001)));
+        assert_eq!(value(&answer, "conv_rate"), Some(Kind::Double(0.6001)));
+    }
+    let other: Result<GetOnlineFeaturesResponse, _> = client.call("/feast.serving.Other/Get", conv_rate(int(1)));
+    assert_refused(other, Code::Unimplemented, "");
+    let other: Result<GetOnlineFeaturesResponse, _> = client.call("/GrpcFeatureServer/Other", conv_rate(int(1)));
+    assert_refused(other, Code::Unimplemented, "");
+}
+
+#[test]
+fn health_says_ready_when_the_host_is_and_reflection_knows_the_services() {
+    let fixture = Setup::golden().config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    for service in ["", "GrpcFeatureServer", "feast.serving.ServingService"] {
+        eventually("healthy", || client.health(service).unwrap() == ServingStatus::Serving);
+    }
+    assert_refused(client.health("nope"), Code::NotFound, "");
+
+    let names = client.runtime.block_on(async {
+        client.channel.ready().await.unwrap();
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        let ask = ServerReflectionRequest { host: String::new(), message_request };
+        let symbol = Some(MessageRequest::FileContainingSymbol("GrpcFeatureServer".to_owned()));
+        let file = ServerReflectionRequest { host: String::new(), message_request: symbol };
+        let codec = ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default();
+        let path = PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+        let asked = Request::new(tokio_stream::iter([ask, file]));
+        let mut answers = client.channel.streaming(asked, path, codec).await.unwrap().into_inner();
+        let names = match answers.next().await.unwrap().unwrap().message_response {
+            Some(MessageResponse::ListServicesResponse(list)) => list.service,
+            other => panic!("{other:?}"),
+        };
+        let file = answers.next().await.unwrap().unwrap().message_response;
+        assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))), "{file:?}");
+        names.into_iter().map(|service| service.name).collect::<Vec<_>>()
+    });
+    for service in ["GrpcFeatureServer", "feast.serving.ServingService", "grpc.health.v1.Health"] {
+        assert!(names.contains(&service.to_owned()), "{names:?}");
+    }
+}
+
+#[test]
+fn a_host_that_has_not_loaded_says_that_it_is_not_healthy() {
+    let setup = Setup::golden().config(GRPC).unready();
+    fs::remove_file(setup.path("data/driver_stats.parquet")).unwrap();
+    let fixture = setup.start();
+    let mut client = Client::of(&fixture);
+    assert_eq!(client.health("").unwrap(), ServingStatus::NotServing);
+}
+
+#[test]
+fn messages_that_are_too_long_or_no_messages_are_refused_and_the_host_lives() {
+    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.body_bytes_max = 2_048).start();
+    let mut client = Client::of(&fixture);
+    for bytes in [2_049, 100_000, 3_000_000] {
+        for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE] {
+            assert_refused(client.raw(path, &vec![0; bytes]), Code::ResourceExhausted, "more than 2048 bytes");
+        }
+    }
+    let garbage: [&[u8]; 5] =
+        [b"\xff\xff\xff\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x1a\x02\x0a", &[0x0a; 500], &[0; 3]];
+    for bytes in garbage {
+        for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE, CHECK] {
+            assert_refused(client.raw(path, bytes), Code::Internal, "Protobuf");
+        }
+    }
+    // A value within a value, far deeper than anybody means.
+    let mut deep = FeastValue::default();
+    for _ in 0..90 {
+        deep = FeastValue { kind: Some(Kind::List(RepeatedValue { val: vec![deep] })) };
+    }
+    assert!(client.look_up(&conv_rate(deep)).is_err());
+
+    let frames: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        &[0xff; 4_096],
+        &[PREFACE, &[0xff; 4_096][..]].concat(),
+        &[PREFACE, b"\0\0\0\x04\0\0\0\0\0", b"\xff\xff\xff\x01\x05\0\0\0\x01"].concat(),
+        &[PREFACE, b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x04\x01\x05\0\0\0\x01\xff\xff\xff\xff"].concat(),
+    ];
+    for bytes in frames {
+        let mut stream = wire::connect(fixture.grpc_address());
+        let _ = stream.write_all(bytes);
+        // It says goodbye in HTTP/2, and closes.
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert!(!said.starts_with(b"HTTP/1"), "{said:?}");
+    }
+    assert!(client.look_up(&conv_rate(int(1001))).is_ok());
+}
+
+#[test]
+fn waits_have_bounds() {
+    let fixture = Setup::golden()
+        .config(GRPC)
+        .limits(|limits| {
+            limits.header_timeout = Duration::from_millis(300);
+            limits.body_timeout = Duration::from_millis(300);
+            limits.connections_max = 3;
+        })
+        .start();
+    // Nothing is said, or not enough to be a call.
+    for bytes in [&b""[..], b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = wire::connect(fixture.grpc_address());
+        stream.write_all(bytes).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    // A message that does not come. The sender is kept: the stream stays open.
+    let mut client = Client::of(&fixture);
+    let (_sender, messages) = mpsc::channel(1);
+    assert_refused(begin(&mut client, messages), Code::DeadlineExceeded, "too long to arrive");
+    // One connection too many is closed at once.
+    let _held = [wire::connect(fixture.grpc_address()), wire::connect(fixture.grpc_address())];
+    let started = Instant::now();
+    wire::connect(fixture.grpc_address()).read_to_end(&mut Vec::new()).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
+    let fixture =
+        Setup::golden().config(GRPC).limits(|limits| limits.write_timeout = Duration::from_millis(400)).start();
+    let mut stream = wire::connect(fixture.grpc_address());
+    // It takes not one byte of an answer: SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    // Names by their numbers in HPACK's table, values as they are.
+    let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    let head = [vec![0x83, 0x86], literal(&[0x04], LOOKUPS[0]), literal(&[0x0f, 0x10], "application/grpc")].concat();
+    let message = conv_rate(int(1001)).encode_to_vec();
+    let message = [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], &*message].concat();
+    let call = [PREFACE, &settings, &frame(1, 4, 1, &head), &frame(0, 1, 1, &message)].concat();
+    stream.write_all(&call).unwrap();
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let [_, a, b, kind, flags, ..] = head;
+        let mut payload = vec![0; usize::from(a) << 8 | usize::from(b)];
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
+        kinds.push(kind);
+        // It answers pings.
+        if (kind, flags) == (6, 0) {
+            let _ = stream.write_all(&frame(6, 1, 0, &payload));
+        }
+    }
+    assert!(kinds.contains(&1) && !kinds.contains(&0), "an answer began, and did not end: {kinds:?}");
+}
+
+/// Begins a lookup whose message comes when it is sent, and waits for its answer.
+fn begin(
+    client: &mut Client,
+    messages: mpsc::Receiver<GetOnlineFeaturesRequest>,
+) -> Result<GetOnlineFeaturesResponse, Status> {
+    client.runtime.block_on(async {
+        client.channel.ready().await.unwrap();
+        let codec = ProstCodec::<GetOnlineFeaturesRequest, GetOnlineFeaturesResponse>::default();
+        let path = PathAndQuery::from_static(LOOKUPS[1]);
+        let request = Request::new(ReceiverStream::new(messages));
+        Ok(client.channel.client_streaming(request, path, codec).await?.into_inner())
+    })
+}
+
+#[test]
+fn a_host_that_stops_answers_what_is_under_way_and_who_only_watches_does_not_hold_it_up() {
+    let mut fixture = Setup::golden().config(GRPC).start();
+    let address = fixture.grpc_address();
+    let mut watcher = Client::to(address);
+    let mut watched = watcher.runtime.block_on(async {
+        watcher.channel.ready().await.unwrap();
+        let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let request = Request::new(HealthCheckRequest::default());
+        let path = PathAndQuery::from_static(WATCH);
+        watcher.channel.server_streaming(request, path, codec).await.unwrap().into_inner()
+    });
+    let (sender, messages) = mpsc::channel(1);
+    let underway = thread::spawn(move || begin(&mut Client::to(address), messages));
+    // Long enough that the call is there, on any machine that is not stuck; if not, the test passes for less.
+    thread::sleep(Duration::from_millis(300));
+    let started = Instant::now();
+    let stopping = thread::spawn(move || fixture.stop());
+    thread::sleep(Duration::from_millis(300));
+    assert!(!stopping.is_finished(), "a call is under way");
+    sender.blocking_send(conv_rate(int(1001))).unwrap();
+    drop(sender);
+    assert_eq!(value(&underway.join().unwrap().unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
+    stopping.join().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(15), "far less than the drain may take");
+    let last = watcher.runtime.block_on(async {
+        let mut last = None;
+        while let Some(Ok(answer)) = watched.next().await {
+            last = Some(answer.status());
+        }
+        last
+    });
+    assert_eq!(last, Some(ServingStatus::NotServing));
+}
+
+#[test]
+fn tokens_are_asked_for_here_too_save_by_health() {
+    let auth = "server: {auth: {tokens: [{name: ops, file: ops.token}, {name: narrow, file: narrow.token, services: \
+                [fs_basic]}]}}\n";
+    let setup = Setup::golden().config(&format!("{auth}{GRPC}"));
+    for (file, token) in [("ops.token", TOKEN), ("narrow.token", NARROW)] {
+        fs::write(setup.path(file), token).unwrap();
+        fs::set_permissions(setup.path(file), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let fixture = setup.start();
+    let features = conv_rate(int(1001));
+    let service = |name: &str| GetOnlineFeaturesRequest {
+        kind: Some(Asked::FeatureService(name.to_owned())),
+        entities: columns(&[("driver_id", &[int(1001)]), ("customer_id", &[text("CUST_000123")])]),
+        ..Default::default()
+    };
+    let row = || PushRequest {
+        stream_feature_view: "customer_push".to_owned(),
+        to: "online".to_owned(),
+        features: [("customer_id".to_owned(), "A".to_owned())].into(),
+        ..Default::default()
+    };
+
+    let mut nobody = Client::of(&fixture);
+    eventually("healthy", || nobody.health("").unwrap() == ServingStatus::Serving);
+    for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE] {
+        assert_refused(nobody.raw(path, &[0xff; 100]), Code::Unauthenticated, "A bearer token is needed.");
+    }
+    let mut wrong = Client::of(&fixture).with("wrong-token-0123456789abcdef");
+    assert_refused(wrong.look_up(&features), Code::Unauthenticated, "not valid");
+
+    let mut ops = Client::of(&fixture).with(TOKEN);
+    assert!(ops.look_up(&features).is_ok() && ops.look_up(&service("fs_basic")).is_ok());
+    let pushed: Result<PushResponse, _> = ops.call(PUSH, row());
+    assert_refused(pushed, Code::InvalidArgument, "column");
+
+    let mut narrow = Client::of(&fixture).with(NARROW);
+    assert!(narrow.look_up(&service("fs_basic")).is_ok());
+    assert_refused(narrow.look_up(&service("fs_other")), Code::PermissionDenied, "'fs_other'");
+    assert_refused(narrow.look_up(&features), Code::PermissionDenied, "fs_basic");
+    let pushed: Result<PushResponse, _> = narrow.call(PUSH, row());
+    assert_refused(pushed, Code::PermissionDenied, "may not write");
+}
+
+/// A view that only callers write, and a push source that feeds it and another.
+const SHOP: &str = "
+entities: [{name: customer, join_key: customer_id, type: String}]
+feature_views:
+  - name: cart
+    entities: [customer]
+    push_source: clicks
+    features: [{name: items, type: Int64}, {name: total, type: Float64}]
+  - name: visits
+    entities: [customer]
+    push_source: clicks
+    features: [{name: items, type: Int64}]
+";
+
+fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+#[test]
+fn writes_are_served_when_they_are_answered() {
+    let fixture = Setup::with(SHOP).config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    let push = |features, typed_features| PushRequest {
+        features,
+        typed_features,
+        stream_feature_view: "clicks".to_owned(),
+        to: "online".to_owned(),
+        allow_registry_cache: true,
+    };
+    let row = |at: &str, items: &str| {
+        texts(&[("customer_id", "A"), ("event_timestamp", at), ("items", items), ("total", "1.5")])
+    };
+    let pushed: PushResponse = client.call(PUSH, push(row("2026-11-23T00:00:00Z", "3"), BTreeMap::new())).unwrap();
+    assert!(pushed.status);
+    let ask = asks(&["cart:items", "cart:total"], &[("customer_id", &[text("A")])]);
+    let answer = client.look_up(&ask).unwrap();
+    assert_eq!((value(&answer, "items"), value(&answer, "total")), (Some(Kind::Int64(3)), Some(Kind::Double(1.5))));
+    let visits = asks(&["visits:items"], &[("customer_id", &[text("A")])]);
+    assert_eq!(value(&client.look_up(&visits).unwrap(), "items"), Some(Kind::Int64(3)));
+
+    let seconds = FeastValue { kind: Some(Kind::UnixTimestamp(1_795_425_000)) };
+    let typed: BTreeMap<String, FeastValue> =
+        [("customer_id", text("A")), ("event_timestamp", seconds), ("items", int(4)), ("total", double(2.5))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+    let write = |features, typed_features, view: &str| WriteToOnlineStoreRequest {
+        features,
+        typed_features,
+        feature_view_name: view.to_owned(),
+        allow_registry_cache: false,
+    };
+    let written: WriteToOnlineStoreResponse =
+        client.call(WRITE, write(BTreeMap::new(), typed.clone(), "cart")).unwrap();
+    assert!(written.status);
+    let answer = client.look_up(&ask).unwrap();
+    assert_eq!((value(&answer, "items"), value(&answer, "total")), (Some(Kind::Int64(4)), Some(Kind::Double(2.5))));
+    assert_eq!(by_name(&answer)["items"].event_timestamps[0].seconds, 1_795_425_000);
+    assert_eq!(value(&client.look_up(&visits).unwrap(), "items"), Some(Kind::Int64(3)), "it was not pushed");
+
+    let text_row = || row("2026-11-23T00:00:00Z", "3");
+    let mut push_refused = |request: PushRequest, code, words| {
+        assert_refused(client.call::<_, PushResponse>(PUSH, request), code, words);
+    };
+    for to in ["offline", "online_and_offline", "", "nowhere"] {
+        let request = PushRequest { to: to.to_owned(), ..push(text_row(), BTreeMap::new()) };
+        push_refused(request, Code::InvalidArgument, "push to 'online'");
+    }
+    let nobody = PushRequest { stream_feature_view: "nobody".to_owned(), ..push(text_row(), BTreeMap::new()) };
+    push_refused(nobody, Code::NotFound, "nobody");
+    push_refused(push(BTreeMap::new(), BTreeMap::new()), Code::InvalidArgument, "missing");
+    push_refused(push(text_row(), typed), Code::InvalidArgument, "only one");
+    push_refused(push(texts(&[("customer_id", "A")]), BTreeMap::new()), Code::InvalidArgument, "event_timestamp");
+    push_refused(push(row("yesterday", "3"), BTreeMap::new()), Code::InvalidArgument, "yesterday");
+    push_refused(push(row("2026-11-23T00:00:00Z", "3.5"), BTreeMap::new()), Code::InvalidArgument, "items");
+    let unknown: Result<WriteToOnlineStoreResponse, _> = client.call(WRITE, write(text_row(), BTreeMap::new(), "nope"));
+    assert_refused(unknown, Code::NotFound, "nope");
+}
+
+#[test]
+fn a_host_that_takes_no_writes_takes_none_here() {
+    let fixture = Setup::with(SHOP).config(&format!("server: {{writes: false}}\n{GRPC}")).start();
+    let features = texts(&[("customer_id", "A"), ("event_timestamp", "2026-11-23"), ("items", "3")]);
+    let request = WriteToOnlineStoreRequest { features, feature_view_name: "visits".to_owned(), ..Default::default() };
+    let written: Result<WriteToOnlineStoreResponse, _> = Client::of(&fixture).call(WRITE, request);
+    assert_refused(written, Code::PermissionDenied, "server: writes");
+}
+
+#[test]
+fn the_command_line_opens_the_port_and_names_it() {
+    let home = Home::golden_loaded();
+    let mut host = home.start(["serve", "--grpc", "127.0.0.1:0"]);
+    let line = host.until("serving listen=");
+    let address = line.split("grpc=").nth(1).unwrap().split(' ').next().unwrap();
+    let mut client = Client::to(address.trim_matches('"').parse().unwrap());
+    assert_eq!(value(&client.look_up(&conv_rate(int(1001))).unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
+    host.stop(Signal::TERM);
+    home.run(["serve", "--grpc", "0.0.0.0:0"])
+        .assert_code(3)
+        .assert_complains(&["LARDER_GRPC_LISTEN", "insecure: true"]);
+}
