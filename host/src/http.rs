@@ -4,7 +4,9 @@
 //! request stays on one core. [`Router`] answers: Feast's endpoints, and Larder's own under `/v1`. [`Tls`] and
 //! [`Tokens`] stand before the features, where that is wanted.
 
+mod accept;
 mod admin;
+mod arrow;
 mod auth;
 mod catalog;
 mod config;

@@ -145,7 +145,7 @@ fn only_its_own_room_knows_a_library() {
         ("moka::", &["store"]),
         ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),
-        ("arrow::", &["source", "sync", "cli"]),
+        ("arrow::", &["source", "sync", "http", "cli"]),
         ("serde_json::", &["http", "cli", "store", "source", "sync", "plugin"]),
         ("hyper::", &["http", "grpc", "cli"]),
         ("tonic::", &["grpc"]),

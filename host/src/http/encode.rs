@@ -183,6 +183,13 @@ fn nested(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// The JSON of a tree, where the answer has any in its place: none for null.
+pub(super) fn nested_json(bytes: &[u8]) -> Option<String> {
+    let mut out = Vec::new();
+    nested(&mut out, bytes);
+    String::from_utf8(out).ok().filter(|json| json != "null")
+}
+
 /// A value inside a tree.
 fn feast_value(out: &mut Vec<u8>, value: &FeastValue) {
     let Some(kind) = &value.kind else { return out.extend_from_slice(b"null") };

@@ -24,9 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens, Writes,
+    accept::{Form, JSON},
     catalog::describe_catalog,
     decode::decode_request,
-    encode::encode_answer,
     metrics::{EndpointMetrics, HttpMetrics},
 };
 use crate::{clock::SharedClock, serving::Snapshot, telemetry::Metrics};
@@ -75,7 +75,6 @@ enum Features {
 
 type Answered = Response<AnswerBody>;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
@@ -124,8 +123,9 @@ impl Router {
         match (&self.door, method, request.uri().path()) {
             (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
                 let scope = self.admit(&request)?;
+                let form = Form::wanted(request.headers());
                 let body = self.read_body(request, self.limits.body_bytes_max).await?;
-                self.online_features(body, scope).await
+                self.online_features(body, scope, form).await
             }
             (Door::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
                 let scope = self.admit(&request)?;
@@ -169,8 +169,8 @@ impl Router {
         }
     }
 
-    async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>) -> Result<Answered, HttpError> {
-        let body = match self.features_here(&body, scope.as_deref())? {
+    async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>, form: Form) -> Result<Answered, HttpError> {
+        let body = match self.features_here(&body, scope.as_deref(), form)? {
             Features::Answer(body) => body,
             // The thread that waits for these answers others meanwhile.
             Features::Elsewhere(answer) => {
@@ -178,11 +178,11 @@ impl Router {
                 answer.await.map_err(|_| lost())??
             }
         };
-        Ok(whole(StatusCode::OK, Some(JSON), body.into()))
+        Ok(whole(StatusCode::OK, Some(form.content_type()), body.into()))
     }
 
     /// Answers a request on this thread, unless that would take too long.
-    fn features_here(&self, body: &Bytes, scope: Option<&Scope>) -> Result<Features, HttpError> {
+    fn features_here(&self, body: &Bytes, scope: Option<&Scope>, form: Form) -> Result<Features, HttpError> {
         let request = decode_request(body)?;
         if let Some(scope) = scope {
             scope.check(&request.selection)?;
@@ -190,13 +190,13 @@ impl Router {
         let snapshot = self.current.load();
         let begun = snapshot.begin(&request)?;
         let Some(compute) = snapshot.elsewhere(&begun) else {
-            return Ok(Features::Answer(encode_answer(&snapshot.finish(begun, &request)?)));
+            return form.encode(&snapshot.finish(begun, &request)?).map(Features::Answer);
         };
         let (snapshot, body) = (Arc::clone(&snapshot), body.clone());
         let work = compute.try_run(move || {
             // Read again there: a request borrows from its body, and is cheap beside what is to come.
             let request = decode_request(&body)?;
-            Ok(encode_answer(&snapshot.answer(&request)?))
+            form.encode(&snapshot.answer(&request)?)
         });
         work.map(Features::Elsewhere).map_err(|_full| {
             let message = "too many requests wait for plugins";

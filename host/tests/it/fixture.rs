@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     dir: TempDir,
     limits: HttpLimits,
     hot_bytes: Option<u64>,
+    /// How long a plugin may take on a serving thread; none for what is the rule.
+    inline_max: Option<Duration>,
     config: String,
     wait: bool,
 }
@@ -64,7 +66,14 @@ impl Setup {
 
     fn empty() -> Self {
         let config = "project: churn_prediction\nfeatures: [features/*.yaml]\n".to_owned();
-        Self { dir: TempDir::new().unwrap(), limits: HttpLimits::default(), hot_bytes: None, config, wait: true }
+        Self {
+            dir: TempDir::new().unwrap(),
+            limits: HttpLimits::default(),
+            hot_bytes: None,
+            inline_max: None,
+            config,
+            wait: true,
+        }
     }
 
     pub(crate) fn limits(mut self, change: impl FnOnce(&mut HttpLimits)) -> Self {
@@ -80,6 +89,12 @@ impl Setup {
 
     pub(crate) fn hot_bytes(mut self, bytes: u64) -> Self {
         self.hot_bytes = Some(bytes);
+        self
+    }
+
+    /// Runs every plugin on the compute threads.
+    pub(crate) fn plugins_elsewhere(mut self) -> Self {
+        self.inline_max = Some(Duration::ZERO);
         self
     }
 
@@ -128,6 +143,9 @@ impl Setup {
         // Debug code on a machine that has other things to do.
         config.plugins.settings.native.time = Duration::from_secs(2);
         config.plugins.settings.python.time = Duration::from_secs(20);
+        if let Some(longest) = self.inline_max {
+            config.plugins.settings.inline_max = longest;
+        }
         if let Some(bytes) = self.hot_bytes {
             config.store.hot.bytes_max = bytes;
         }
@@ -195,7 +213,7 @@ impl Fixture {
         let dir = std::mem::replace(&mut self.dir, empty);
         let config = fs::read_to_string(dir.path().join("larder.yaml")).unwrap();
         drop(self);
-        Setup { dir, limits: HttpLimits::default(), hot_bytes: None, config, wait: true }.open()
+        Setup { dir, limits: HttpLimits::default(), hot_bytes: None, inline_max: None, config, wait: true }.open()
     }
 
     pub(crate) fn stop(&mut self) {

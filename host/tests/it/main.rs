@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod arrow;
 mod bad_input;
 mod binary;
 mod certificates;

@@ -38,7 +38,7 @@ feature_views:
 const FILE: &str = "data/stats/part-0.parquet";
 const SECOND: i64 = 1_000_000;
 
-type Columns = Vec<(&'static str, ArrayRef)>;
+pub(crate) type Columns = Vec<(&'static str, ArrayRef)>;
 
 /// Rows of `stats`: driver, age of the event in seconds, rate.
 fn stats(rows: &[(i64, i64, f64)]) -> Columns {
@@ -52,7 +52,7 @@ fn stats(rows: &[(i64, i64, f64)]) -> Columns {
 }
 
 /// Naive instants, so many seconds before the answers were recorded.
-fn times(ages: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+pub(crate) fn times(ages: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(ages.map(|age| age.map(|age| RECORDED_AT - age * SECOND)).collect::<TimestampMicrosecondArray>())
 }
 
@@ -69,7 +69,7 @@ fn batch(columns: &Columns) -> RecordBatch {
         .unwrap()
 }
 
-fn write(path: &Path, columns: &Columns) {
+pub(crate) fn write(path: &Path, columns: &Columns) {
     write_with(path, columns, WriterProperties::default());
 }
 

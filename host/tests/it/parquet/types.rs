@@ -30,6 +30,7 @@ fn served(value_type: &str, array: ArrayRef) -> Value {
     write(&setup.path("data/stats.parquet"), &columns);
     let fixture = setup.start();
     let column = fixture.features(&["stats:f"], json!({ "driver_id": drivers })).column("f");
+    crate::arrow::assert_same(&fixture, &json!({ "features": ["stats:f"], "entities": { "driver_id": drivers } }));
     // A null in a row that is there is a value like any other.
     assert_eq!(column["statuses"], json!(vec!["PRESENT"; drivers.len()]), "{value_type}");
     column["values"].clone()
