@@ -8,6 +8,7 @@ mod client;
 mod dataset;
 mod demo;
 mod get;
+mod import;
 mod init;
 mod list;
 mod output;
@@ -65,6 +66,8 @@ enum Command {
     /// Make, check, run and deploy plugins, which compute derived features
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Write the definitions of a Feast repository as YAML, and what is missing of its plugins
+    Import(import::ImportArgs),
     /// Write a configuration and definitions to start from
     Init(init::InitArgs),
 }
@@ -151,6 +154,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Plugin(command) => plugin::run(&command),
+        Command::Import(args) => import::run(&args),
         Command::Init(args) => init::run(&args),
     };
     match result {

@@ -8,6 +8,7 @@ mod catalog;
 mod definition;
 mod feast;
 mod validate;
+mod write;
 
 pub use self::{
     catalog::Catalog,
@@ -18,4 +19,5 @@ pub use self::{
     },
     feast::{FeastRegistry, FeastValues, NoRegistry},
     validate::{FEATURES_MAX, NAME_CHARS_MAX, validate},
+    write::to_yaml,
 };

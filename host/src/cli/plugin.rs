@@ -18,7 +18,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Subcommand;
 
-pub(super) use self::fit::fit;
+pub(super) use self::{fit::fit, new::python_project};
 use crate::plugin::{PluginRuntime, PluginSettings};
 
 /// What to do with plugins.

@@ -36,7 +36,10 @@ pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of
 fn compute(answer: &Answer<'_>, step: &Step, asked: &[Column], as_of: Micros) -> Result<Derived, RequestError> {
     let failed = |why: RequestError| if step.is_fatal() { Err(why) } else { Ok(Derived::Failed) };
     let Some(transform) = &step.transform else {
-        return failed(RequestError::NoPlugin { view: step.view.name.to_string() });
+        return failed(RequestError::NoPlugin {
+            view: step.view.name.to_string(),
+            plugin: step.view.plugin.to_string(),
+        });
     };
     let mut inputs: Vec<Column> = Vec::with_capacity(step.inputs.len());
     for input in &step.inputs {

@@ -104,10 +104,12 @@ pub enum RequestError {
         found: String,
     },
     /// A derived view whose features may not be made up, and that has no plugin.
-    #[error("derived view {view} has no plugin")]
+    #[error("derived view {view} has no plugin: nothing computes it until {plugin}.wasm is deployed")]
     NoPlugin {
         /// The view.
         view: String,
+        /// The plugin that is to compute it.
+        plugin: String,
     },
     /// A derived view whose features may not be made up, and whose plugin failed.
     #[error("derived view {view} could not be computed: {why}")]

@@ -43,7 +43,7 @@ fn bring(bytes: &[u8], path: &Path) {
 #[test]
 fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
     let fixture = Setup::golden().start();
-    assert_eq!(trips(&fixture), json!("derived view odfv_singleton has no plugin"));
+    assert!(trips(&fixture).as_str().unwrap().contains("derived view odfv_singleton has no plugin"));
     let report = fixture.app.deploy(&first()).unwrap();
     assert_eq!((report.plugin.as_str(), report.version.as_str(), report.replaced), ("odfv_singleton", "1.0.0", None));
     assert_eq!(report.views, ["odfv_singleton"]);

@@ -16,7 +16,7 @@ use crate::{
     wire,
 };
 
-const FEATURE_STORE: &str = "\
+pub(crate) const FEATURE_STORE: &str = "\
 project: churn_prediction
 registry: {path: data/registry.db, cache_ttl_seconds: 600}
 provider: local
@@ -33,7 +33,7 @@ reload: {every: 50ms}
 ";
 
 /// The golden repository, as Feast has it.
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     let home = Home::empty();
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo/data");
     copy_dir(&golden, &home.path("data"));
@@ -47,7 +47,7 @@ fn registry(home: &Home) -> Vec<u8> {
 }
 
 /// Puts other bytes of the same length into the registry, wherever these are.
-fn patch(home: &Home, from: &str, to: &str) {
+pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let mut bytes = registry(home);
     let places: Vec<usize> =

@@ -22,6 +22,7 @@ mod grpc;
 mod grpc_client;
 mod guests;
 mod http;
+mod import;
 mod kill;
 mod lifecycle;
 mod parquet;

@@ -1,6 +1,9 @@
 //! `larder plugin new`: a project that builds as it stands.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -32,6 +35,18 @@ enum Lang {
     Python,
 }
 
+/// The files of a project in Python, with their paths in it.
+pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
+    let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
+    let kit = PYTHON_SDK.iter().map(|(path, text)| (path_of("larder_plugin", path), (*text).to_owned()));
+    template.chain(kit).collect()
+}
+
+/// The path in a project of a file that is embedded.
+fn path_of(below: &str, path: &str) -> PathBuf {
+    Path::new(below).join(path.replace("gitignore", ".gitignore"))
+}
+
 pub(super) fn run(args: &NewArgs) -> Result<()> {
     let name = &args.name;
     if let Some(mistake) = name::mistake(name) {
@@ -43,7 +58,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
     }
     let write = |below: &str, files: &[File]| -> Result<()> {
         for (path, text) in files {
-            let path = dir.join(below).join(path.replace("gitignore", ".gitignore"));
+            let path = dir.join(path_of(below, path));
             let failed = || format!("cannot write {}", path.display());
             fs::create_dir_all(path.parent().unwrap_or(&dir)).with_context(failed)?;
             // Only in templates: in a kit's code, double braces may be braces.

@@ -1,0 +1,301 @@
+//! Definitions as the YAML that they could have been read from.
+//!
+//! What is written reads into the same catalog. Texts are quoted where YAML would take them for something else.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    time::Duration,
+};
+
+use super::definition::{
+    Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition, InputFrom,
+    OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, ViewDefinition,
+};
+use crate::{
+    model::{ValueType, WriteMode},
+    yaml::Located,
+};
+
+/// Definitions as a file of definitions. What cannot be served stands in comments, with the reason.
+#[must_use]
+pub fn to_yaml(definitions: &Definitions) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_all(&mut text, definitions);
+    text
+}
+
+/// A text as YAML: as it is where that is the text, else in double quotes, as in JSON.
+struct Scalar<'t>(&'t str);
+
+/// A mapping in one line, of its entries in order.
+#[derive(Default)]
+struct Flow(Vec<String>);
+
+/// Words that YAML, of one version or another, takes for something else than themselves.
+const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+
+fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
+    section(out, "entities", &definitions.entities, entity)?;
+    // A key's type is said once, at its entity; at a view only where it is another.
+    let types = definitions.entities.iter().map(|entity| {
+        let join_key = entity.join_key.as_ref().unwrap_or(&entity.name);
+        (join_key.value.as_str(), entity.value_type.value)
+    });
+    let types: BTreeMap<&str, ValueType> = types.collect();
+    section(out, "feature_views", &definitions.views, |out, definition| view(out, definition, &types))?;
+    for left_out in &definitions.unservable_views {
+        comment(out, &format!("feature view {} is not served: {}", left_out.name, left_out.why))?;
+    }
+    section(out, "derived_views", &definitions.derived, derived)?;
+    section(out, "feature_services", &definitions.services, service)?;
+    for left_out in &definitions.unservable_services {
+        comment(out, &format!("feature service {} is not served: {}", left_out.name, left_out.why))?;
+    }
+    Ok(())
+}
+
+fn section<T>(
+    out: &mut String,
+    name: &str,
+    items: &[T],
+    write: impl Fn(&mut String, &T) -> fmt::Result,
+) -> fmt::Result {
+    if items.is_empty() {
+        return Ok(());
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    writeln!(out, "{name}:")?;
+    items.iter().try_for_each(|item| write(out, item))
+}
+
+fn comment(out: &mut String, text: &str) -> fmt::Result {
+    let line: Vec<&str> = text.split_whitespace().collect();
+    writeln!(out, "  # {}", line.join(" "))
+}
+
+fn entity(out: &mut String, entity: &EntityDefinition) -> fmt::Result {
+    let mut flow = Flow::default();
+    flow.text("name", &entity.name.value);
+    if let Some(join_key) = entity.join_key.as_ref().filter(|key| key.value != entity.name.value) {
+        flow.text("join_key", &join_key.value);
+    }
+    flow.raw("type", &entity.value_type.value);
+    flow.words(&entity.description, &entity.tags);
+    writeln!(out, "  - {flow}")
+}
+
+fn view(out: &mut String, view: &ViewDefinition, types: &BTreeMap<&str, ValueType>) -> fmt::Result {
+    writeln!(out, "  - name: {}", Scalar(&view.name.value))?;
+    if !view.entities.is_empty() {
+        writeln!(out, "    entities: {}", list(&view.entities))?;
+    }
+    let mut key_types = Flow::default();
+    let others = view.key_types.iter().filter(|(key, value_type)| types.get(key.as_str()) != Some(&value_type.value));
+    others.for_each(|(key, value_type)| key_types.raw(&Scalar(key).to_string(), &value_type.value));
+    if !key_types.0.is_empty() {
+        writeln!(out, "    key_types: {key_types}")?;
+    }
+    if let Some(ttl) = view.ttl {
+        writeln!(out, "    ttl: {}", duration(ttl))?;
+    }
+    if view.mode == WriteMode::Replace {
+        writeln!(out, "    mode: replace")?;
+    }
+    if let Some(source) = &view.source {
+        writeln!(out, "    source: {}", source_flow(source))?;
+    }
+    if let Some(files) = &view.batch_source {
+        let mut flow = Flow::default();
+        flow.files(files);
+        writeln!(out, "    batch_source: {flow}")?;
+    }
+    if let Some(push_source) = &view.push_source {
+        writeln!(out, "    push_source: {}", Scalar(&push_source.value))?;
+    }
+    words(out, &view.description, &view.tags)?;
+    features(out, &view.features)
+}
+
+fn source_flow(source: &SourceDefinition) -> Flow {
+    let mut flow = Flow::default();
+    match &source.from {
+        SourceFrom::Files(files) => flow.files(files),
+        SourceFrom::FeastSqlite { path, table } => {
+            flow.text("feast_sqlite", &path.value);
+            table.iter().for_each(|table| flow.text("table", table));
+        }
+    }
+    source.every.iter().for_each(|every| flow.raw("every", &duration(*every)));
+    flow
+}
+
+fn derived(out: &mut String, view: &DerivedDefinition) -> fmt::Result {
+    writeln!(out, "  - name: {}", Scalar(&view.name.value))?;
+    if let Some(plugin) = &view.plugin {
+        writeln!(out, "    plugin: {}", Scalar(&plugin.value))?;
+    }
+    words(out, &view.description, &view.tags)?;
+    match &view.on_error {
+        OnErrorDefinition::Null => {}
+        OnErrorDefinition::Fail => writeln!(out, "    on_error: fail")?,
+        OnErrorDefinition::Default(values) => {
+            let mut flow = Flow::default();
+            values.iter().for_each(|(name, value)| flow.raw(&Scalar(&name.value).to_string(), &value.to_json()));
+            writeln!(out, "    on_error: {{default: {flow}}}")?;
+        }
+    }
+    if view.config != "null" {
+        // JSON is YAML.
+        writeln!(out, "    config: {}", view.config)?;
+    }
+    if !view.inputs.is_empty() {
+        writeln!(out, "    inputs:")?;
+        view.inputs.iter().try_for_each(|input| writeln!(out, "      - {}", input_flow(input)))?;
+    }
+    features(out, &view.features)
+}
+
+fn input_flow(input: &InputDefinition) -> Flow {
+    let mut flow = Flow::default();
+    flow.text("name", &input.name.value);
+    match &input.from {
+        InputFrom::Feature(view, feature) => flow.text("from", &format!("{}:{}", view.value, feature.value)),
+        InputFrom::Request(value_type) => flow.raw("request", &value_type.value),
+        InputFrom::Key(key) => flow.text("key", &key.value),
+    }
+    flow
+}
+
+fn features(out: &mut String, features: &[FeatureDefinition]) -> fmt::Result {
+    writeln!(out, "    features:")?;
+    features.iter().try_for_each(|feature| {
+        let mut flow = Flow::default();
+        flow.text("name", &feature.name.value);
+        flow.raw("type", &feature.value_type);
+        flow.words(&feature.description, &feature.tags);
+        writeln!(out, "      - {flow}")
+    })
+}
+
+fn service(out: &mut String, service: &ServiceDefinition) -> fmt::Result {
+    writeln!(out, "  - name: {}", Scalar(&service.name.value))?;
+    words(out, &service.description, &service.tags)?;
+    writeln!(out, "    features:")?;
+    service.projections.iter().try_for_each(|projection| writeln!(out, "      - {}", projection_flow(projection)))
+}
+
+fn projection_flow(projection: &ProjectionDefinition) -> Flow {
+    let mut flow = Flow::default();
+    flow.text("view", &projection.view.value);
+    projection.features.iter().for_each(|features| flow.raw("features", &list(features)));
+    projection.alias.iter().for_each(|alias| flow.text("alias", &alias.value));
+    if !projection.join_key_map.is_empty() {
+        let mut map = Flow::default();
+        projection.join_key_map.iter().for_each(|(key, column)| map.text(key, &column.value));
+        flow.raw("join_key_map", &map);
+    }
+    flow
+}
+
+fn words(out: &mut String, description: &str, tags: &BTreeMap<String, String>) -> fmt::Result {
+    if !description.is_empty() {
+        writeln!(out, "    description: {}", Scalar(description))?;
+    }
+    if !tags.is_empty() {
+        writeln!(out, "    tags: {}", Flow::of(tags))?;
+    }
+    Ok(())
+}
+
+fn list(texts: &[Located<String>]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| Scalar(&text.value).to_string()).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+/// In the largest unit that says it exactly; what is below a millisecond is lost.
+fn duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let millis = duration.as_millis().max(1);
+    let unit = UNITS.iter().find(|(unit, _)| millis.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{millis}ms"), |(unit, name)| format!("{}{name}", millis / unit))
+}
+
+// === impl Flow ===
+
+impl Flow {
+    fn of(texts: &BTreeMap<String, String>) -> Self {
+        let mut flow = Self::default();
+        texts.iter().for_each(|(key, text)| flow.text(key, text));
+        flow
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.0.push(format!("{}: {}", Scalar(key), Scalar(text)));
+    }
+
+    /// What is YAML already.
+    fn raw(&mut self, key: &str, value: &impl fmt::Display) {
+        self.0.push(format!("{key}: {value}"));
+    }
+
+    fn files(&mut self, files: &FilesDefinition) {
+        self.text("path", &files.path.value);
+        self.text("timestamp_field", &files.timestamp_field);
+        files.created_timestamp_column.iter().for_each(|column| self.text("created_timestamp_column", column));
+        if !files.field_mapping.is_empty() {
+            let mut map = Self::default();
+            files.field_mapping.iter().for_each(|(column, name)| map.text(column, &name.value));
+            self.raw("field_mapping", &map);
+        }
+    }
+
+    fn words(&mut self, description: &str, tags: &BTreeMap<String, String>) {
+        if !description.is_empty() {
+            self.text("description", description);
+        }
+        if !tags.is_empty() {
+            self.raw("tags", &Self::of(tags));
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.0.join(", "))
+    }
+}
+
+impl fmt::Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text) = self;
+        let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let is_plain = (text.starts_with(starts) || ["/", "./", "../"].iter().any(|path| text.starts_with(path)))
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+            && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text));
+        if is_plain {
+            return f.write_str(text);
+        }
+        f.write_char('"')?;
+        for c in text.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                '\t' => f.write_str("\\t")?,
+                // Also those that YAML takes for ends of lines, and for marks of its own.
+                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                    write!(f, "\\u{:04x}", u32::from(c))?;
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What is written is read again, into the same catalog.
+
+use super::*;
+use crate::{
+    codec::KeyVersion,
+    registry::{Catalog, FeastRegistry, FeastValues, validate},
+    yaml::Problems,
+};
+
+const REGISTRY: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
+
+fn catalog(definitions: Definitions) -> Catalog {
+    let problems = Problems::default();
+    let catalog = validate("churn_prediction", KeyVersion::V3, definitions, &problems);
+    catalog.unwrap_or_else(|| panic!("{:?}", problems.into_sorted()))
+}
+
+fn read(text: &str) -> Definitions {
+    let problems = Problems::default();
+    let mut definitions = Definitions::default();
+    definitions.read("written.yaml", text, &problems);
+    assert!(!problems.has_errors(), "{:?}\n{text}", problems.into_sorted());
+    definitions
+}
+
+#[track_caller]
+fn assert_the_same(one: &Catalog, other: &Catalog) {
+    assert_eq!(format!("{:#?}", one.entities()), format!("{:#?}", other.entities()));
+    assert_eq!(one.views(), other.views());
+    assert_eq!(format!("{:#?}", one.derived_views()), format!("{:#?}", other.derived_views()));
+    assert_eq!(one.services(), other.services());
+}
+
+#[test]
+fn a_registry_is_written_as_what_it_is() {
+    let registry = FeastRegistry::parse(REGISTRY).unwrap();
+    for values in [FeastValues::BatchSources, FeastValues::OnlineStore("data/on line.db".to_owned())] {
+        let definitions = registry.definitions("registry.db", "churn_prediction", &values);
+        let text = to_yaml(&definitions);
+        let direct = catalog(definitions);
+        assert_eq!((direct.views().len(), direct.derived_views().len(), direct.services().len()), (6, 5, 4));
+        assert_the_same(&catalog(read(&text)), &direct);
+    }
+}
+
+const ALL: &str = r#"
+entities:
+  - {name: customer, join_key: customer_id, type: String, description: "yes", tags: {owner: "team: a"}}
+  - {name: driver, type: Int64}
+feature_views:
+  - name: stats
+    entities: [customer, driver]
+    key_types: {driver: Int32}
+    ttl: 90s
+    mode: replace
+    source: {path: "data/a b.parquet", timestamp_field: ts, created_timestamp_column: made, field_mapping: {"a:b": c}, every: 1500ms}
+    push_source: clicks
+    description: "- it's a \"text\": # not a comment\n\twith\\lines"
+    tags: {version: "1", on: "off", "": "~"}
+    features:
+      - {name: c, type: Array(Float32), description: "é中 \u2028 {[*&!|>%@`"}
+      - {name: d, type: Map}
+  - name: mirrored
+    source: {feast_sqlite: data/online.db, table: x_y}
+    batch_source: {path: data/b.parquet}
+    features: [{name: e, type: Int64}]
+derived_views:
+  - name: ratios
+    plugin: ratio
+    on_error: {default: {f: 1.5}}
+    config: {"limit": [1, null]}
+    inputs:
+      - {name: top, from: "mirrored:e"}
+      - {name: bottom, request: Float64}
+      - {name: who, key: customer_id}
+    features: [{name: f, type: Float64}]
+feature_services:
+  - name: both
+    description: two of them
+    features:
+      - {view: stats, features: [c], alias: other, join_key_map: {customer_id: buyer_id}}
+      - {view: ratios}
+"#;
+
+#[test]
+fn every_key_is_written() {
+    let definitions = read(ALL);
+    let text = to_yaml(&definitions);
+    assert_the_same(&catalog(read(&text)), &catalog(definitions));
+    // And again the same: nothing changes from one writing to the next.
+    assert_eq!(to_yaml(&read(&text)), text);
+}
+
+#[test]
+fn texts_are_quoted_where_they_have_to_be_and_only_there() {
+    let shown = |text: &str| Scalar(text).to_string();
+    for plain in ["customer_id", "data/a.parquet", "v1", "a-b", "_x", "../data/b", "/srv/x"] {
+        assert_eq!(shown(plain), plain);
+    }
+    for quoted in ["", "1", "1.5", "no", "NULL", "On", "~", "-", "- a", "a: b", "a #b", "[a]", "{a}", "a b", ".5", "é"]
+    {
+        assert_eq!(shown(quoted), format!("\"{quoted}\""));
+    }
+    assert_eq!(shown("a\"\\\n\u{7f}\u{2028}"), "\"a\\\"\\\\\\n\\u007f\\u2028\"");
+}
+
+#[test]
+fn durations_are_written_in_the_largest_unit_that_says_them() {
+    let shown = |millis| duration(Duration::from_millis(millis));
+    assert_eq!([shown(86_400_000), shown(90_000), shown(5_400_000), shown(1)], ["1d", "90s", "90m", "1ms"]);
+}
+
+#[test]
+fn what_cannot_be_served_is_a_comment_with_its_reason() {
+    use crate::registry::Unservable;
+    let mut definitions = read(ALL);
+    definitions.unservable_views.push(Unservable { name: "far".into(), why: "its source is\nfar away".into() });
+    let text = to_yaml(&definitions);
+    assert!(text.contains("\n  # feature view far is not served: its source is far away\n"), "{text}");
+    assert_the_same(&catalog(read(&text)), &catalog(read(ALL)));
+}

@@ -1,0 +1,178 @@
+//! `larder import`: a Feast repository as Larder's own files, for those who move over.
+
+mod stub;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use larder_model::{
+    codec::KeyVersion,
+    registry::{to_yaml, validate},
+    yaml::Problems,
+};
+
+use super::{CliError, output};
+use crate::{
+    config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, process_environment},
+    plugin::Shelf,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The Feast repository: the directory of feature_store.yaml
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    feast_repo: PathBuf,
+    /// The directory to write to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where the values come from [default: auto, the SQLite online store if there is one]
+    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word))]
+    from: Option<String>,
+    /// A directory of plugins that are there already; what it has needs no project
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+}
+
+/// Where the projects of plugins go, below the directory.
+const PROJECTS: &str = "plugin-projects";
+const PLUGINS: &str = "plugins";
+
+pub(super) fn run(args: &ImportArgs) -> Result<()> {
+    let problems = Problems::default();
+    let from = args.from.as_deref().and_then(|word| FEAST_FROM.iter().find(|(name, _)| *name == word));
+    let config = FeastConfig {
+        // The paths of the definitions start where these are written.
+        written: way(&args.out, &args.feast_repo)?,
+        dir: args.feast_repo.clone(),
+        from: from.map(|(_, from)| *from).unwrap_or_default(),
+    };
+    let repo = FeastRepo::open(&config, &process_environment, &problems);
+    let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
+    // Checked before anything is written, and the copy is what is written.
+    let checked = read.map(|(definitions, repo)| {
+        let catalog = validate(&repo.project, repo.key_version, definitions.clone(), &problems);
+        (repo, definitions, catalog)
+    });
+    let failed = problems.has_errors();
+    let problems = problems.into_sorted();
+    let Some((repo, definitions, Some(catalog))) = checked.filter(|_| !failed) else {
+        return Err(ConfigError::Invalid(problems).into());
+    };
+    problems.iter().for_each(|warning| output::remark(&warning.to_string()));
+
+    let python = repo.registry.python(&repo.project);
+    let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
+    let places = [Some(args.out.join(PLUGINS)), args.plugins.clone()];
+    let is_there = |plugin: &str| places.iter().flatten().any(|dir| Shelf::file_in(dir, plugin).is_file());
+    let missing: Vec<_> = catalog.derived_views().iter().filter(|view| !is_there(&view.plugin)).collect();
+
+    let definitions_file = args.out.join("features").join(format!("{}.yaml", repo.project));
+    let mut files = vec![
+        (args.out.join("larder.yaml"), larder_yaml(&repo)),
+        (definitions_file, format!("{}{}", definitions_head(&args.feast_repo), to_yaml(&definitions))),
+    ];
+    for view in &missing {
+        let dir = args.out.join(PROJECTS).join(&*view.plugin);
+        files.extend(
+            stub::project(view, python.get(&*view.name)).into_iter().map(|(path, text)| (dir.join(path), text)),
+        );
+    }
+    if let Some((file, _)) = files.iter().find(|(file, _)| fs::symlink_metadata(file).is_ok()) {
+        bail!(CliError::Failed(format!("{} is there already; nothing was written", file.display())));
+    }
+    for (file, text) in &files {
+        let failed = || format!("cannot write {}", file.display());
+        fs::create_dir_all(file.parent().unwrap_or(&args.out)).with_context(failed)?;
+        fs::write(file, text).with_context(failed)?;
+    }
+    // It may be empty, and then it says where plugins go.
+    fs::create_dir_all(args.out.join(PLUGINS))?;
+
+    for (file, _) in files.iter().take(2) {
+        output::say(&format!("wrote {}", file.display()));
+    }
+    let (program, out) = (output::program(), output::shell_word(&args.out.to_string_lossy()));
+    let counted = |count: usize, one, many| output::counted(count as u64, one, many);
+    if !missing.is_empty() {
+        output::say(&format!(
+            "wrote {} in {out}/{PROJECTS}, of {} that on-demand views want: each has the Python function that it stands \
+             in for as a comment",
+            counted(missing.len(), "plugin project", "plugin projects"),
+            counted(plugins.len(), "plugin", "plugins"),
+        ));
+        output::say("next, for each of them, once its function is written:\n");
+        for view in &missing {
+            let plugin = &view.plugin;
+            output::say(&format!(
+                "  {program} plugin build {out}/{PROJECTS}/{plugin} --out {out}/{PLUGINS}/{plugin}.wasm"
+            ));
+        }
+        output::say("");
+    }
+    output::say(&format!("next: {program} serve --config {out}/larder.yaml"));
+    Ok(())
+}
+
+fn larder_yaml(repo: &FeastRepo) -> String {
+    let key_version = match repo.key_version {
+        KeyVersion::V3 => String::new(),
+        KeyVersion::V2 => "# The entity ids are those of the Feast repository.\nentity_key_version: 2\n".to_owned(),
+    };
+    format!(
+        "# Written by 'larder import'. What is not here has its default: 'larder init' writes a file with every key.\n\
+         project: {}\n{key_version}features: [features/*.yaml]\nplugins: {{dir: {PLUGINS}}}\n",
+        repo.project
+    )
+}
+
+fn definitions_head(repo: &Path) -> String {
+    let repo = repo.display().to_string();
+    format!(
+        "# Written by 'larder import' of a Feast repository ({}). From here on this file is what counts.\n",
+        repo.split_whitespace().collect::<Vec<_>>().join(" ")
+    )
+}
+
+/// The way from one directory to another, which is there; the first need not be.
+fn way(from: &Path, to: &Path) -> Result<PathBuf> {
+    let to = fs::canonicalize(to).with_context(|| format!("{} cannot be read", to.display()))?;
+    let from = canonical(from)?;
+    let common = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
+    if common <= 1 {
+        return Ok(to);
+    }
+    let up = from.components().skip(common).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(to.components().skip(common)).collect();
+    Ok(if way.as_os_str().is_empty() { PathBuf::from(".") } else { way })
+}
+
+/// A path without links, whose last parts may not be there yet.
+fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok()).unwrap_or(&path);
+    let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+    Ok(fs::canonicalize(there)?.join(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_between_directories_is_relative_where_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(base.join("repo/inner")).unwrap();
+        let way = |from: &str, to: &str| way(&base.join(from), &base.join(to)).unwrap();
+        assert_eq!(way("configs", "repo"), Path::new("../repo"));
+        assert_eq!(way("repo/configs/new", "repo"), Path::new("../.."));
+        assert_eq!(way("repo", "repo"), Path::new("."));
+        assert_eq!(way("repo", "repo/inner"), Path::new("inner"));
+        assert!(super::way(&base, &base.join("none")).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The project of a plugin that stands in for one of Feast's on-demand views: all but its function.
+//!
+//! It is what `larder plugin new --lang python` writes, with the signature that the view needs. The function computes
+//! nulls until somebody writes it; what Feast ran stands above it as a comment.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use larder_model::model::{DerivedInput, DerivedView, InputSource};
+use serde_json::Value;
+
+use crate::{cli::plugin::python_project, plugin::ColumnType};
+
+/// What no parameter of a Python function can be called.
+const KEYWORDS: [&str; 35] = [
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
+    "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
+    "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+];
+
+/// The files of a project for a view, with their paths in it.
+pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathBuf, String)> {
+    let mut files = python_project(&view.plugin);
+    let inputs = inputs(view, python.map(String::as_str));
+    for (path, text) in &mut files {
+        match path.to_str() {
+            Some("plugin.py") => *text = plugin(view, &inputs, python.map(String::as_str)),
+            Some("rows.json") => *text = rows(&inputs),
+            Some("test_plugin.py") => *text = test(view),
+            Some("README.md") => *text = readme(view),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// What the plugin reads: of all that the view offers, what the function in Python names; all of it, under short names,
+/// where that cannot be told. A plugin is called sooner when it reads less.
+fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInput> {
+    let words: BTreeSet<&str> =
+        python.unwrap_or_default().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+    let usable = |input: &&DerivedInput| !KEYWORDS.contains(&&*input.name);
+    let named: Vec<_> = view.inputs.iter().filter(usable).filter(|input| words.contains(&*input.name)).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let mut seen = BTreeSet::new();
+    let first = |input: &&DerivedInput| match &input.from {
+        InputSource::Feature { view, feature } => seen.insert((view.to_string(), feature.to_string())),
+        InputSource::Request | InputSource::JoinKey(_) => true,
+    };
+    view.inputs.iter().filter(usable).filter(first).collect()
+}
+
+fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) -> String {
+    let types =
+        inputs.iter().map(|input| input.value_type).chain(view.features.iter().map(|feature| feature.value_type));
+    let types: BTreeSet<String> = types.filter_map(ColumnType::of).map(|column| column.to_string()).collect();
+    let mut imports: BTreeSet<&str> = types
+        .iter()
+        .flat_map(|name| match name.strip_prefix("Array(").and_then(|item| item.strip_suffix(')')) {
+            Some(item) => vec!["Array", item],
+            None => vec![name.as_str()],
+        })
+        .collect();
+    imports.insert("plugin");
+    let imports: Vec<&str> = imports.into_iter().collect();
+
+    let field = |name: &str, value_type, doc: &str| {
+        let column = ColumnType::of(value_type).map(|column| column.to_string()).unwrap_or_default();
+        format!("        {}: {column}({}),\n", quoted(name), quoted(doc))
+    };
+    let input_fields: String =
+        inputs.iter().map(|input| field(&input.name, input.value_type, &where_from(input))).collect();
+    let output_fields: String = view
+        .features
+        .iter()
+        .map(|feature| {
+            let doc = if feature.description.is_empty() { "Not described." } else { &feature.description };
+            field(&feature.name, feature.value_type, doc)
+        })
+        .collect();
+    let parameters: Vec<&str> = inputs.iter().map(|input| &*input.name).collect();
+    let nothing = match view.features.len() {
+        1 => "None".to_owned(),
+        count => vec!["None"; count].join(", "),
+    };
+    let was = python.map_or_else(
+        || "    # The registry has no source text of what Feast runs for this view.\n".to_owned(),
+        |python| {
+            let head = "    # What Feast runs for this view. There, a name stands for a column of values; here, for one value.\n    #\n";
+            let lines = python.trim_end().lines().map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
+            head.to_owned() + &lines.collect::<String>()
+        },
+    );
+    let doc = if view.description.is_empty() { &*view.name } else { &*view.description };
+    let doc: String = doc.split_whitespace().collect::<Vec<_>>().join(" ").replace(['\\', '"'], "'");
+    let (name, imports, parameters) = (quoted(&view.plugin), imports.join(", "), parameters.join(", "));
+    format!(
+        "\"\"\"{doc}\"\"\"\n\nfrom larder_plugin import {imports}\n\n\n@plugin(\n    name={name},\n    version=\"0.1.0\",\n    \
+         inputs={{\n{input_fields}    }},\n    outputs={{\n{output_fields}    }},\n)\ndef derive({parameters}):\n{was}    \
+         #\n    # Not written yet: until then its features are null. An input that is not there is None.\n    \
+         return {nothing}\n"
+    )
+}
+
+fn where_from(input: &DerivedInput) -> String {
+    match &input.from {
+        InputSource::Feature { view, feature } => format!("{view}:{feature}"),
+        InputSource::Request => "Of the request.".to_owned(),
+        InputSource::JoinKey(key) => format!("The join key {key}."),
+    }
+}
+
+/// A text of Python's. JSON's form is one, as long as it has no escapes beyond the common ones.
+fn quoted(text: &str) -> String {
+    Value::from(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
+}
+
+/// One row of nulls, to be filled in.
+fn rows(inputs: &[&DerivedInput]) -> String {
+    let fields: Vec<String> = inputs.iter().map(|input| format!("{}: null", quoted(&input.name))).collect();
+    format!("[\n  {{{}}}\n]\n", fields.join(", "))
+}
+
+fn test(view: &DerivedView) -> String {
+    let nothing: Vec<String> = view.features.iter().map(|feature| format!("{}: None", quoted(&feature.name))).collect();
+    format!(
+        "\"\"\"What the plugin promises: python3 -m unittest\"\"\"\n\nimport json\nimport unittest\nfrom pathlib import \
+         Path\n\nfrom larder_plugin.testing import run\nfrom plugin import derive\n\n\nclass Derive(unittest.TestCase):\n    \
+         def test_a_row_of_nulls_goes_through_as_the_host_sends_it(self):\n        # Fill in rows.json, and here what \
+         Feast computes of them.\n        rows = json.loads(Path(__file__).with_name(\"rows.json\").read_text())\n        \
+         self.assertEqual(run(derive, rows), [{{{}}}])\n\n\nif __name__ == \"__main__\":\n    unittest.main()\n",
+        nothing.join(", ")
+    )
+}
+
+fn readme(view: &DerivedView) -> String {
+    let (name, plugin) = (&view.name, &view.plugin);
+    format!(
+        "# {plugin}\n\nThe plugin that stands in for Feast's on-demand view `{name}`. Its signature is there; the function \
+         in `plugin.py`\nwants to be written, after the one in Python that stands there as a comment.\n\n```\npython3 -m \
+         unittest                                 # the function by itself; Python 3.11 or later\nlarder plugin build\n\
+         larder plugin run {plugin}.wasm --input rows.json\nlarder plugin deploy {plugin}.wasm --config \
+         ../../larder.yaml\n```\n\n`larder_plugin/` is the development kit; `help(larder_plugin)` and \
+         `help(larder_plugin.plugin)` are its documentation.\n"
+    )
+}
