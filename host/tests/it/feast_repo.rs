@@ -117,6 +117,13 @@ fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
     host.until("no Feast registry");
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
+    // Neither does one that is not there, or has nothing in it: Feast writes it over, and not aside.
+    let trips = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] })).status;
+    fs::write(home.path("data/registry.db"), b"").unwrap();
+    host.until("the file is empty");
+    fs::remove_file(home.path("data/registry.db")).unwrap();
+    host.until("registry.db cannot be read");
+    assert_eq!(trips(), 200);
     // And when it is whole again, it is taken: here with another name for a service.
     fs::write(home.path("data/registry.db"), &whole).unwrap();
     patch(&home, "fs_basic", "fs_other");
@@ -238,5 +245,39 @@ fn an_online_store_that_is_locked_or_damaged_costs_nothing_that_was_served() {
     fs::write(home.path("data/online_store.db"), "no database any more, only a long enough text".repeat(100)).unwrap();
     host.until("is not a readable SQLite file");
     assert_eq!(trips(), 8);
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn an_online_store_that_is_locked_at_the_start_is_loaded_when_it_is_free() {
+    let home = home();
+    let store = online_store(&home);
+    store.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let (mut host, address) = home.serve();
+    // It waits a while before it says so.
+    host.until("online_store.db is locked by another process");
+    let ask = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+    assert_eq!(wire::send(address, "GET", "/ready", &[], b"").status, 503);
+    store.execute_batch("COMMIT").unwrap();
+    crate::fixture::eventually("loaded", || ask().status == 200 && ask().column("avg_daily_trips")["values"] == json!([7]));
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn what_a_killed_feast_left_half_written_is_not_served() {
+    let home = home();
+    let store = online_store(&home);
+    (0..200).for_each(|driver| put_driver(&store, driver, 1, 1_764_000_000));
+    // A cache of a few pages makes SQLite write into the file before the transaction ends.
+    store.execute_batch("PRAGMA cache_size = 2; BEGIN").unwrap();
+    (0..2_000).for_each(|driver| put_driver(&store, driver, 2, 1_764_000_001));
+    let copy = |from: &str, to: &str| fs::copy(home.path(from), home.path(to)).unwrap();
+    copy("data/online_store.db", "data/killed.db");
+    copy("data/online_store.db-journal", "data/killed.db-journal");
+    home.write("feature_store.yaml", &FEATURE_STORE.replace("online_store.db", "killed.db"));
+    let (host, address) = home.serve();
+    crate::fixture::eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [0, 199, 200, 1999] }));
+    assert_eq!(answer.column("avg_daily_trips")["values"], json!([1, 1, null, null]));
     host.stop(Signal::TERM);
 }
