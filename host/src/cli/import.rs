@@ -16,6 +16,8 @@ use larder_model::{
     yaml::Problems,
 };
 
+use serde_json::Value;
+
 use super::{CliError, output};
 use crate::{
     config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, process_environment},
@@ -67,13 +69,16 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
 
     let python = repo.registry.python(&repo.project);
     let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
-    let places = [Some(args.out.join(PLUGINS)), args.plugins.clone()];
-    let is_there = |plugin: &str| places.iter().flatten().any(|dir| Shelf::file_in(dir, plugin).is_file());
+    // Those that the repository is served with, or else a directory beside the definitions.
+    let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));
+    let plugins_dir = of_repo.clone().unwrap_or_else(|| args.out.join(PLUGINS));
+    let plugins_way = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| way(&args.out, &dir))?;
+    let is_there = |plugin: &str| Shelf::file_in(&plugins_dir, plugin).is_file();
     let missing: Vec<_> = catalog.derived_views().iter().filter(|view| !is_there(&view.plugin)).collect();
 
     let definitions_file = args.out.join("features").join(format!("{}.yaml", repo.project));
     let mut files = vec![
-        (args.out.join("larder.yaml"), larder_yaml(&repo)),
+        (args.out.join("larder.yaml"), larder_yaml(&repo, &plugins_way)),
         (definitions_file, format!("{}{}", definitions_head(&args.feast_repo), to_yaml(&definitions))),
     ];
     for view in &missing {
@@ -91,7 +96,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         fs::write(file, text).with_context(failed)?;
     }
     // It may be empty, and then it says where plugins go.
-    fs::create_dir_all(args.out.join(PLUGINS))?;
+    fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot make {}", plugins_dir.display()))?;
 
     for (file, _) in files.iter().take(2) {
         output::say(&format!("wrote {}", file.display()));
@@ -108,9 +113,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         output::say("next, for each of them, once its function is written:\n");
         for view in &missing {
             let plugin = &view.plugin;
-            output::say(&format!(
-                "  {program} plugin build {out}/{PROJECTS}/{plugin} --out {out}/{PLUGINS}/{plugin}.wasm"
-            ));
+            let file = output::shell_word(&Shelf::file_in(&plugins_dir, plugin).to_string_lossy());
+            output::say(&format!("  {program} plugin build {out}/{PROJECTS}/{plugin} --out {file}"));
         }
         output::say("");
     }
@@ -118,15 +122,18 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     Ok(())
 }
 
-fn larder_yaml(repo: &FeastRepo) -> String {
+fn larder_yaml(repo: &FeastRepo, plugins: &Path) -> String {
     let key_version = match repo.key_version {
         KeyVersion::V3 => String::new(),
         KeyVersion::V2 => "# The entity ids are those of the Feast repository.\nentity_key_version: 2\n".to_owned(),
     };
     format!(
         "# Written by 'larder import'. What is not here has its default: 'larder init' writes a file with every key.\n\
-         project: {}\n{key_version}features: [features/*.yaml]\nplugins: {{dir: {PLUGINS}}}\n",
-        repo.project
+         project: {}\n{key_version}features: [{}]\nplugins: {{dir: {}}}\n",
+        // JSON is YAML, and a project may be called 2024.
+        Value::from(&*repo.project),
+        Value::from(format!("features/{}.yaml", repo.project)),
+        Value::from(plugins.to_string_lossy()),
     )
 }
 

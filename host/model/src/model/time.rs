@@ -111,7 +111,7 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
     (year, u8::try_from(month).unwrap_or(1), u8::try_from(day).unwrap_or(1))
 }
 
-/// Reads a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, or a sum of them: `1d12h`.
+/// Reads a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, `1us`, or a sum of them: `1d12h`.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the text.
@@ -130,17 +130,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let count: u64 = rest[..digits].parse().map_err(|_| complaint())?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let millis: u64 = match &rest[..letters] {
-            "ms" => 1,
-            "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
-            "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
-            "h" | "hour" | "hours" => 3_600_000,
-            "d" | "day" | "days" => 86_400_000,
-            "w" | "week" | "weeks" => 604_800_000,
+        let micros: u64 = match &rest[..letters] {
+            "us" => 1,
+            "ms" => 1_000,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60_000_000,
+            "h" | "hour" | "hours" => 3_600_000_000,
+            "d" | "day" | "days" => 86_400_000_000,
+            "w" | "week" | "weeks" => 604_800_000_000,
             _ => return Err(complaint()),
         };
         rest = rest[letters..].trim_start();
-        let part = count.checked_mul(millis).map(Duration::from_millis);
+        let part = count.checked_mul(micros).map(Duration::from_micros);
         total = part.and_then(|part| total.checked_add(part)).ok_or_else(complaint)?;
     }
     // A duration has to fit beside an instant in microseconds.
@@ -148,6 +149,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Ok(total),
         Err(_) => Err(format!("'{text}' is too long a duration")),
     }
+}
+
+/// A duration as [`parse_duration`] reads it, in the largest units that say it whole: `1d12h`. What is less than a
+/// microsecond is not said.
+#[must_use]
+pub fn duration_text(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 6] =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
+    let mut rest = duration.as_micros();
+    let mut text = String::new();
+    for (micros, unit) in UNITS {
+        if rest >= micros {
+            text.push_str(&format!("{}{unit}", rest / micros));
+            rest %= micros;
+        }
+    }
+    if text.is_empty() { "0".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -188,6 +206,22 @@ mod tests {
             ("1 day 2 hours", 93_600),
         ] {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        for (micros, text) in [
+            (0, "0"),
+            (1, "1us"),
+            (1_500_000, "1s500ms"),
+            (90_000_000, "1m30s"),
+            (129_600_000_000, "1d12h"),
+            (i64::MAX.unsigned_abs(), "106751991d4h54s775ms807us"),
+        ] {
+            let duration = Duration::from_micros(micros);
+            assert_eq!(duration_text(duration), text);
+            assert_eq!(parse_duration(text).unwrap(), duration);
         }
     }
 

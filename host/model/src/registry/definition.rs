@@ -29,7 +29,7 @@ pub struct Definitions {
     pub unservable_views: Vec<Unservable>,
     /// Services that are there and cannot be served.
     pub unservable_services: Vec<Unservable>,
-    /// Whether others chose the names: nobody is told of better ones then.
+    /// `imported:`. Whether others chose the names: nobody is told of better ones then.
     pub imported: bool,
     /// Entities that are there and do not read.
     pub unread_entities: Unread,
@@ -176,7 +176,7 @@ pub struct ProjectionDefinition {
 }
 
 /// Feast's customary name, and the default.
-const TIMESTAMP_FIELD: &str = "event_timestamp";
+pub(super) const TIMESTAMP_FIELD: &str = "event_timestamp";
 
 // === impl Definitions ===
 
@@ -211,6 +211,7 @@ impl Definitions {
             service(Table::new("feature service", node, problems)?, problems)
         }));
         let before = problems.error_count();
+        self.imported |= table.bool("imported").unwrap_or(false);
         table.finish();
         if problems.error_count() > before {
             // A section under a mistyped name, perhaps.

@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
-    time::Duration,
 };
 
 use super::definition::{
@@ -13,7 +12,7 @@ use super::definition::{
     OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, ViewDefinition,
 };
 use crate::{
-    model::{ValueType, WriteMode},
+    model::{ValueType, WriteMode, duration_text},
     yaml::Located,
 };
 
@@ -37,6 +36,9 @@ struct Flow(Vec<String>);
 const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
 fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
+    if definitions.imported {
+        writeln!(out, "# Others chose the names: nobody is told of better ones.\nimported: true")?;
+    }
     section(out, "entities", &definitions.entities, entity)?;
     // A key's type is said once, at its entity; at a view only where it is another.
     let types = definitions.entities.iter().map(|entity| {
@@ -46,12 +48,12 @@ fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
     let types: BTreeMap<&str, ValueType> = types.collect();
     section(out, "feature_views", &definitions.views, |out, definition| view(out, definition, &types))?;
     for left_out in &definitions.unservable_views {
-        comment(out, &format!("feature view {} is not served: {}", left_out.name, left_out.why))?;
+        comment(out, &format!("Not served: feature view {}: {}", left_out.name, left_out.why))?;
     }
     section(out, "derived_views", &definitions.derived, derived)?;
     section(out, "feature_services", &definitions.services, service)?;
     for left_out in &definitions.unservable_services {
-        comment(out, &format!("feature service {} is not served: {}", left_out.name, left_out.why))?;
+        comment(out, &format!("Not served: feature service {}: {}", left_out.name, left_out.why))?;
     }
     Ok(())
 }
@@ -100,7 +102,7 @@ fn view(out: &mut String, view: &ViewDefinition, types: &BTreeMap<&str, ValueTyp
         writeln!(out, "    key_types: {key_types}")?;
     }
     if let Some(ttl) = view.ttl {
-        writeln!(out, "    ttl: {}", duration(ttl))?;
+        writeln!(out, "    ttl: {}", duration_text(ttl))?;
     }
     if view.mode == WriteMode::Replace {
         writeln!(out, "    mode: replace")?;
@@ -129,7 +131,7 @@ fn source_flow(source: &SourceDefinition) -> Flow {
             table.iter().for_each(|table| flow.text("table", table));
         }
     }
-    source.every.iter().for_each(|every| flow.raw("every", &duration(*every)));
+    source.every.iter().for_each(|every| flow.raw("every", &duration_text(*every)));
     flow
 }
 
@@ -214,14 +216,6 @@ fn words(out: &mut String, description: &str, tags: &BTreeMap<String, String>) -
 fn list(texts: &[Located<String>]) -> String {
     let texts: Vec<String> = texts.iter().map(|text| Scalar(&text.value).to_string()).collect();
     format!("[{}]", texts.join(", "))
-}
-
-/// In the largest unit that says it exactly; what is below a millisecond is lost.
-fn duration(duration: Duration) -> String {
-    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let millis = duration.as_millis().max(1);
-    let unit = UNITS.iter().find(|(unit, _)| millis.is_multiple_of(*unit));
-    unit.map_or_else(|| format!("{millis}ms"), |(unit, name)| format!("{}{name}", millis / unit))
 }
 
 // === impl Flow ===

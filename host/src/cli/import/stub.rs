@@ -1,7 +1,7 @@
 //! The project of a plugin that stands in for one of Feast's on-demand views: all but its function.
 //!
-//! It is what `larder plugin new --lang python` writes, with the signature that the view needs. The function computes
-//! nulls until somebody writes it; what Feast ran stands above it as a comment.
+//! It is what `larder plugin new --lang python` writes, with the signature that the view needs. The function says
+//! that it is not written yet, and so do its features; what Feast ran stands in it as a comment.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -25,7 +25,7 @@ pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathB
         match path.to_str() {
             Some("plugin.py") => *text = plugin(view, &inputs, python.map(String::as_str)),
             Some("rows.json") => *text = rows(&inputs),
-            Some("test_plugin.py") => *text = test(view),
+            Some("test_plugin.py") => *text = test(),
             Some("README.md") => *text = readme(view),
             _ => {}
         }
@@ -62,7 +62,7 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
             None => vec![name.as_str()],
         })
         .collect();
-    imports.insert("plugin");
+    imports.extend(["Fault", "plugin"]);
     let imports: Vec<&str> = imports.into_iter().collect();
 
     let field = |name: &str, value_type, doc: &str| {
@@ -80,26 +80,27 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
         })
         .collect();
     let parameters: Vec<&str> = inputs.iter().map(|input| &*input.name).collect();
-    let nothing = match view.features.len() {
-        1 => "None".to_owned(),
-        count => vec!["None"; count].join(", "),
-    };
     let was = python.map_or_else(
         || "    # The registry has no source text of what Feast runs for this view.\n".to_owned(),
         |python| {
             let head = "    # What Feast runs for this view. There, a name stands for a column of values; here, for one value.\n    #\n";
-            let lines = python.trim_end().lines().map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
+            // Python ends lines, and so comments, at more than one character.
+            let shown = |c: char| if c.is_control() && c != '\t' { ' ' } else { c };
+            let lines = python.trim_end().lines().map(|line| line.chars().map(shown).collect::<String>());
+            let lines = lines.map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
             head.to_owned() + &lines.collect::<String>()
         },
     );
     let doc = if view.description.is_empty() { &*view.name } else { &*view.description };
-    let doc: String = doc.split_whitespace().collect::<Vec<_>>().join(" ").replace(['\\', '"'], "'");
+    let doc: String =
+        doc.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ").replace(['\\', '"'], "'");
+    let fault = quoted(&format!("{} is not written yet", view.plugin));
     let (name, imports, parameters) = (quoted(&view.plugin), imports.join(", "), parameters.join(", "));
     format!(
         "\"\"\"{doc}\"\"\"\n\nfrom larder_plugin import {imports}\n\n\n@plugin(\n    name={name},\n    version=\"0.1.0\",\n    \
          inputs={{\n{input_fields}    }},\n    outputs={{\n{output_fields}    }},\n)\ndef derive({parameters}):\n{was}    \
-         #\n    # Not written yet: until then its features are null. An input that is not there is None.\n    \
-         return {nothing}\n"
+         #\n    # An input that is not there is None. What is returned is a dict, or a tuple in the order of the outputs.\n    \
+         raise Fault({fault})\n"
     )
 }
 
@@ -122,16 +123,14 @@ fn rows(inputs: &[&DerivedInput]) -> String {
     format!("[\n  {{{}}}\n]\n", fields.join(", "))
 }
 
-fn test(view: &DerivedView) -> String {
-    let nothing: Vec<String> = view.features.iter().map(|feature| format!("{}: None", quoted(&feature.name))).collect();
-    format!(
-        "\"\"\"What the plugin promises: python3 -m unittest\"\"\"\n\nimport json\nimport unittest\nfrom pathlib import \
-         Path\n\nfrom larder_plugin.testing import run\nfrom plugin import derive\n\n\nclass Derive(unittest.TestCase):\n    \
-         def test_a_row_of_nulls_goes_through_as_the_host_sends_it(self):\n        # Fill in rows.json, and here what \
-         Feast computes of them.\n        rows = json.loads(Path(__file__).with_name(\"rows.json\").read_text())\n        \
-         self.assertEqual(run(derive, rows), [{{{}}}])\n\n\nif __name__ == \"__main__\":\n    unittest.main()\n",
-        nothing.join(", ")
-    )
+fn test() -> String {
+    "\"\"\"What the plugin promises: python3 -m unittest\"\"\"\n\nimport json\nimport unittest\nfrom pathlib import \
+     Path\n\nfrom larder_plugin import Fault\nfrom larder_plugin.testing import run\nfrom plugin import derive\n\n\nclass \
+     Derive(unittest.TestCase):\n    def test_it_says_that_it_is_not_written_yet(self):\n        # Once it is written, \
+     fill in rows.json, and compare run(derive, rows) with what Feast computes of them.\n        rows = \
+     json.loads(Path(__file__).with_name(\"rows.json\").read_text())\n        with self.assertRaisesRegex(Fault, \"is \
+     not written yet\"):\n            run(derive, rows)\n\n\nif __name__ == \"__main__\":\n    unittest.main()\n"
+        .to_owned()
 }
 
 fn readme(view: &DerivedView) -> String {
@@ -144,4 +143,55 @@ fn readme(view: &DerivedView) -> String {
          ../../larder.yaml\n```\n\n`larder_plugin/` is the development kit; `help(larder_plugin)` and \
          `help(larder_plugin.plugin)` are its documentation.\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_model::model::{Feature, OnError, ScalarType, Tags, ValueType};
+
+    use super::*;
+
+    /// A view whose words were chosen to break out of the file.
+    fn nasty() -> DerivedView {
+        let text = ValueType::Scalar(ScalarType::String);
+        let feature = |name: &str, description: &str| Feature {
+            name: name.into(),
+            value_type: text,
+            description: description.into(),
+            tags: Tags::new(),
+        };
+        DerivedView {
+            name: "view".into(),
+            plugin: "view".into(),
+            inputs: ["class", "a", "b"]
+                .map(|name| DerivedInput { name: name.into(), value_type: text, from: InputSource::Request })
+                .to_vec(),
+            features: vec![feature("f", "\"\"\" \\ \r\n boom() é"), feature("g", "")],
+            config: "null".into(),
+            on_error: OnError::Fail,
+            description: "\"\"\"\nboom()\n\\".into(),
+            tags: Tags::new(),
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_registry_gets_out_of_comments_and_texts() {
+        let python = "def view(a):\r    boom()\n\u{c}boom()\n    return {\"f\": a[\"a\"], \"class\": 1}".to_owned();
+        let files = project(&nasty(), Some(&python));
+        let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
+        let loose: Vec<&str> =
+            plugin.split(['\n', '\r', '\u{c}']).filter(|line| line.trim_start().starts_with("boom")).collect();
+        assert_eq!(loose, [""; 0], "{plugin}");
+        assert!(plugin.starts_with("\"\"\"''' boom() '\"\"\"\n"), "{plugin}");
+        assert!(plugin.contains("def derive(a):\n"), "a word of Python is no parameter, and b is not read: {plugin}");
+        assert!(plugin.contains(r#""f": String("\"\"\" \\ boom() é"),"#), "{plugin}");
+        assert!(plugin.ends_with("    raise Fault(\"view is not written yet\")\n"), "{plugin}");
+    }
+
+    #[test]
+    fn without_a_source_text_a_plugin_reads_all_that_its_view_offers() {
+        let files = project(&nasty(), None);
+        let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
+        assert!(plugin.contains("def derive(a, b):\n"), "{plugin}");
+    }
 }

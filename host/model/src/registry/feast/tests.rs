@@ -4,7 +4,7 @@ use super::{proto::*, *};
 use crate::{
     codec::KeyVersion,
     model::{InputSource, OnError, SourceKind},
-    registry::{Catalog, validate},
+    registry::{Catalog, to_yaml, validate},
     yaml::Problems,
 };
 
@@ -12,12 +12,29 @@ use crate::{
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
 const PROJECT: &str = "churn_prediction";
 
+/// What a registry defines; and that it is the same when it was written as YAML and read again.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
-    let problems = Problems::default();
     let definitions = registry.definitions("registry.db", PROJECT, values);
+    let yaml = to_yaml(&definitions);
+    let catalog = valid(definitions, "");
+    let problems = Problems::default();
+    let mut written = Definitions::default();
+    written.read("written.yaml", &yaml, &problems);
+    assert!(!problems.has_errors(), "{:?}\n{yaml}", problems.into_sorted());
+    let expected =
+        Catalog { unservable_views: BTreeMap::new(), unservable_services: BTreeMap::new(), ..catalog.clone() };
+    assert_eq!(valid(written, &yaml), expected, "{yaml}");
+    for (name, why) in catalog.unservable_views.iter().chain(&catalog.unservable_services) {
+        assert!(yaml.contains(&format!("{name}: {why}\n")), "{yaml}");
+    }
+    catalog
+}
+
+fn valid(definitions: Definitions, yaml: &str) -> Catalog {
+    let problems = Problems::default();
     let catalog = validate(PROJECT, KeyVersion::V3, definitions, &problems);
     let problems: Vec<String> = problems.into_sorted().iter().map(ToString::to_string).collect();
-    assert_eq!(problems, [""; 0]);
+    assert_eq!(problems, [""; 0], "{yaml}");
     catalog.unwrap()
 }
 
@@ -205,6 +222,66 @@ fn a_key_has_the_type_that_its_view_says() {
     use crate::model::ScalarType::{Int32, Int64};
     assert_eq!((key("narrow"), key("wide"), key("open")), (Int32, Int64, Int64));
     assert_eq!(catalog.join_keys()["open_id"], Int64);
+}
+
+/// A registry with an on-demand view of the name, which reads `numbers` and these fields of the request.
+fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistry {
+    registry(|registry| {
+        put(registry, view("numbers", &[("a", 4)]));
+        let request_data_options =
+            Some(RequestDataOptions { schema: request.iter().map(|(name, number)| field(name, *number)).collect() });
+        let request = DataSource { request_data_options, ..DataSource::default() };
+        let read = FeatureView { spec: Some(view("numbers", &[("a", 4)])) };
+        let source = |source| OnDemandSource { source: Some(source) };
+        let spec = OnDemandFeatureViewSpec {
+            name: name.into(),
+            project: PROJECT.into(),
+            features: vec![field(feature, 4)],
+            sources: [
+                ("numbers".into(), source(SourceOf::View(Box::new(read)))),
+                ("r".into(), source(SourceOf::Request(request))),
+            ]
+            .into(),
+            ..OnDemandFeatureViewSpec::default()
+        };
+        registry.on_demand_feature_views.push(OnDemandFeatureView { spec: Some(spec) });
+    })
+}
+
+#[test]
+fn an_on_demand_view_that_no_plugin_can_be_is_left_out_and_the_rest_is_served() {
+    for (feature, request, told) in [
+        ("a-b", ("x", 4), "its feature 'a-b' has a name that no plugin can give"),
+        ("c", ("x-y", 4), "its request field 'x-y' has a name that no plugin can read"),
+        ("c", ("x", 20), "its request field 'x' is Map, which no plugin reads"),
+    ] {
+        let catalog = catalog(&on_demand("computed", feature, &[request]), &FeastValues::BatchSources);
+        assert_eq!(why(&catalog, "computed"), told);
+        assert!(catalog.view("numbers").is_some());
+    }
+}
+
+#[test]
+fn the_name_of_a_plugin_is_one_and_a_key_that_is_asked_for_is_a_key() {
+    let registry = on_demand("2nd-look", "c", &[("x", 4), ("x", 4), ("user_id", 4)]);
+    let catalog = catalog(&registry, &FeastValues::BatchSources);
+    let view = catalog.derived_view("2nd-look").unwrap();
+    assert_eq!(&*view.plugin, "_2nd_look");
+    let inputs: Vec<&str> = view.inputs.iter().map(|input| &*input.name).collect();
+    assert_eq!(inputs, ["x", "user_id", "a", "numbers__a"]);
+    assert_eq!(view.inputs[1].from, InputSource::JoinKey("user_id".into()));
+}
+
+#[test]
+fn a_ttl_that_is_longer_than_time_is_for_ever_and_parts_of_a_microsecond_are_none() {
+    let registry = registry(|registry| {
+        let ttl = |seconds, nanos| Some(Span { seconds, nanos });
+        put(registry, FeatureViewSpec { ttl: ttl(i64::MAX, 0), ..view("long", &[("a", 4)]) });
+        put(registry, FeatureViewSpec { ttl: ttl(90_061, 2_003_004), ..view("odd", &[("a", 4)]) });
+    });
+    let catalog = catalog(&registry, &FeastValues::BatchSources);
+    assert_eq!(catalog.view("long").unwrap().ttl, None);
+    assert_eq!(catalog.view("odd").unwrap().ttl, Some(std::time::Duration::from_micros(90_061_002_003)));
 }
 
 #[test]

@@ -244,6 +244,9 @@ impl<'i> Importer<'i> {
                 nested.name.value, nested.value_type
             ));
         }
+        if let Some(feature) = features.iter().find(|feature| !is_identifier(&feature.name.value)) {
+            return Err(format!("its feature '{}' has a name that no plugin can give", feature.name.value));
+        }
         let mut inputs: Vec<InputDefinition> = Vec::new();
         let mut read: Vec<(String, String)> = Vec::new();
         let mut keys = BTreeSet::new();
@@ -252,9 +255,10 @@ impl<'i> Importer<'i> {
             let (view, features) = match &source.source {
                 Some(SourceOf::Request(source)) => {
                     for field in source.request_data_options.iter().flat_map(|options| &options.schema) {
-                        let value_type = known_type("the type of its request field", field)?;
-                        let from = InputFrom::Request(self.located(value_type));
-                        inputs.push(InputDefinition { name: self.located(field.name.clone()), from });
+                        let input = self.request(field)?;
+                        if !inputs.iter().any(|known| known.name.value == input.name.value) {
+                            inputs.push(input);
+                        }
                     }
                     continue;
                 }
@@ -299,7 +303,10 @@ impl<'i> Importer<'i> {
                 }
             }
         }
-        let plugin: String = spec.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let mut plugin: String = spec.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        if plugin.starts_with(|c: char| c.is_ascii_digit()) {
+            plugin.insert(0, '_');
+        }
         self.into.derived.push(DerivedDefinition {
             name: self.located(spec.name.clone()),
             plugin: (plugin != spec.name).then(|| self.located(plugin)),
@@ -316,6 +323,23 @@ impl<'i> Importer<'i> {
         let types = types.map(|feature| (feature.name.value.clone(), feature.value_type)).collect();
         self.features.insert(spec.name.clone(), types);
         Ok(())
+    }
+
+    /// What an on-demand view wants of the caller. A join key is read as such: a request has one column of a name.
+    fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
+        let value_type = known_type("the type of its request field", field)?;
+        if matches!(value_type, ValueType::Nested(_)) {
+            return Err(format!("its request field '{}' is {value_type}, which no plugin reads", field.name));
+        }
+        if !is_identifier(&field.name) {
+            return Err(format!("its request field '{}' has a name that no plugin can read", field.name));
+        }
+        if self.join_keys.values().any(|key| *key == field.name) {
+            let key = self.located(field.name.clone());
+            return Ok(InputDefinition { name: key.clone(), from: InputFrom::Key(key) });
+        }
+        let from = InputFrom::Request(self.located(value_type));
+        Ok(InputDefinition { name: self.located(field.name.clone()), from })
     }
 
     fn service(&self, spec: &proto::FeatureServiceSpec) -> Result<ServiceDefinition, Why> {
@@ -407,9 +431,11 @@ impl<'p> From<&'p proto::OnDemandFeatureViewSpec> for Stored<'p> {
     }
 }
 
+/// In whole microseconds, as in Feast; what is too long to stand beside an instant is for ever.
 fn duration(span: &proto::Span) -> Option<Duration> {
     let (seconds, nanos) = (u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
-    Some(Duration::new(seconds, nanos)).filter(|duration| !duration.is_zero())
+    let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;
+    Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
 }
 
 fn sorted(tags: &HashMap<String, String>) -> BTreeMap<String, String> {

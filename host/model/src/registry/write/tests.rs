@@ -105,17 +105,11 @@ fn texts_are_quoted_where_they_have_to_be_and_only_there() {
 }
 
 #[test]
-fn durations_are_written_in_the_largest_unit_that_says_them() {
-    let shown = |millis| duration(Duration::from_millis(millis));
-    assert_eq!([shown(86_400_000), shown(90_000), shown(5_400_000), shown(1)], ["1d", "90s", "90m", "1ms"]);
-}
-
-#[test]
 fn what_cannot_be_served_is_a_comment_with_its_reason() {
     use crate::registry::Unservable;
     let mut definitions = read(ALL);
     definitions.unservable_views.push(Unservable { name: "far".into(), why: "its source is\nfar away".into() });
     let text = to_yaml(&definitions);
-    assert!(text.contains("\n  # feature view far is not served: its source is far away\n"), "{text}");
+    assert!(text.contains("\n  # Not served: feature view far: its source is far away\n"), "{text}");
     assert_the_same(&catalog(read(&text)), &catalog(read(ALL)));
 }
