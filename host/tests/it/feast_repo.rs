@@ -259,7 +259,9 @@ fn an_online_store_that_is_locked_at_the_start_is_loaded_when_it_is_free() {
     let ask = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(wire::send(address, "GET", "/ready", &[], b"").status, 503);
     store.execute_batch("COMMIT").unwrap();
-    crate::fixture::eventually("loaded", || ask().status == 200 && ask().column("avg_daily_trips")["values"] == json!([7]));
+    crate::fixture::eventually("loaded", || {
+        ask().status == 200 && ask().column("avg_daily_trips")["values"] == json!([7])
+    });
     host.stop(Signal::TERM);
 }
 
