@@ -61,15 +61,19 @@ class Server:
             self.process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, env=environment(), start_new_session=True)
 
     def until_healthy(self, path: str = "/health") -> "Server":
+        last: Any = None
+
         def answers() -> bool:
+            nonlocal last
             if self.process.poll() is not None:
                 raise SystemExit(f"{self.name} ended:\n{self.log.read_text()}")
             try:
-                return self.get(path) == 200
-            except OSError:
-                return False
+                last = self.get(path)
+            except OSError as error:
+                last = error
+            return last == 200
 
-        eventually(f"{self.name} answers {path}", answers)
+        eventually(f"{self.name} answers {path}", answers, lambda: f"{last}\n{self.log.read_text()}")
         return self
 
     def get(self, path: str) -> int:
@@ -106,11 +110,11 @@ class Server:
         self.process.wait()
 
 
-def eventually(what: str, holds: Callable[[], bool]) -> None:
+def eventually(what: str, holds: Callable[[], bool], why: Callable[[], str] = lambda: "") -> None:
     until = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > until:
-            raise SystemExit(f"never: {what}")
+            raise SystemExit(f"never: {what}: {why()}")
         time.sleep(0.05)
 
 
