@@ -121,7 +121,8 @@ impl ConfigArg {
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
             (None, None) => {
-                if !Path::new(DEFAULT_FILE).exists() && Path::new(FEAST_FILE).is_file() {
+                let is_absent = matches!(Path::new(DEFAULT_FILE).try_exists(), Ok(false));
+                if is_absent && Path::new(FEAST_FILE).is_file() {
                     let message = "there is no larder.yaml here, but a Feast repository: '--feast-repo .' takes it";
                     anyhow::bail!(CliError::Usage(message.to_owned()));
                 }

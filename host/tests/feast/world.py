@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -58,7 +59,15 @@ class Server:
         self.url = f"{scheme}://{'localhost' if scheme == 'https' else '127.0.0.1'}:{port}"
         self.log = cwd / f"{name}.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, env=environment(), start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
 
     def until_healthy(self, path: str = "/health") -> "Server":
         last: Any = None
@@ -108,6 +117,12 @@ class Server:
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def die_with_parent() -> None:
+    """Whoever ends the tests in the middle leaves no servers behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def eventually(what: str, holds: Callable[[], bool], why: Callable[[], str] = lambda: "") -> None:

@@ -24,7 +24,10 @@ fn python() -> PathBuf {
     // Tests run in processes of their own.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
-    let wanted = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
+    let mut wanted = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
+    // An environment is of no use to another Python.
+    let version = Command::new("python3").arg("--version").output().unwrap().stdout;
+    wanted.push_str(&String::from_utf8_lossy(&version));
     let (venv, installed) = (dir.join("venv"), dir.join("installed.txt"));
     let python = venv.join("bin/python");
     if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
