@@ -42,6 +42,8 @@ struct Cli {
 
 /// The configuration file where none is named.
 const DEFAULT_FILE: &str = "larder.yaml";
+/// What makes a directory a Feast repository.
+const FEAST_FILE: &str = "feature_store.yaml";
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; \
                           4 the store is in use, from a newer Larder or not to be opened";
@@ -118,7 +120,14 @@ impl ConfigArg {
                 flags.push(("LARDER_FEAST_REPO", ".".to_owned()));
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
-            (None, None) => (DEFAULT_FILE.into(), false),
+            (None, None) => {
+                let is_absent = matches!(Path::new(DEFAULT_FILE).try_exists(), Ok(false));
+                if is_absent && Path::new(FEAST_FILE).is_file() {
+                    let message = "there is no larder.yaml here, but a Feast repository: '--feast-repo .' takes it";
+                    anyhow::bail!(CliError::Usage(message.to_owned()));
+                }
+                (DEFAULT_FILE.into(), false)
+            }
         };
         flags.extend(self.feast_from.iter().map(|from| ("LARDER_FEAST_FROM", from.clone())));
         let plugins = self.plugins.as_deref().map(from_here).transpose()?;

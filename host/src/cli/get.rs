@@ -85,7 +85,9 @@ fn type_request_data(request: &mut Value, catalog: &Value) {
         let name = input["name"].as_str().unwrap_or_default();
         let kind = input["type"].as_str().unwrap_or_default();
         let Some(Value::Array(words)) = request["entities"].get_mut(name) else { continue };
-        let texts = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+        // Two views may want the same of the caller, and then it has its type already.
+        let Some(texts) = words.iter().map(Value::as_str).collect::<Option<Vec<_>>>() else { continue };
+        let texts = texts.join(",");
         let is_text = |kind: &str| matches!(kind, "String" | "Bytes" | "Json" | "Uuid" | "TimeUuid" | "Decimal");
         // What does not read as values goes as it is, and the host says what is wrong with it.
         if !is_text(kind)

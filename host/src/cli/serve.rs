@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use larder_model::model::{FeatureView, SourceKind};
+use larder_model::model::SourceKind;
 
 use super::{ConfigArg, output};
 use crate::{
@@ -82,11 +82,17 @@ fn announce(app: &App, serving: &Serving) {
     let (grpc, metrics) = (or_off(serving.grpc_address()), or_off(serving.metrics_address()));
     tracing::info!(listen, tls, tokens, grpc, metrics, project = catalog.project(), views, services, "serving");
     if let Some(feast) = &app.config().feast {
-        let is_online = |view: &&Arc<FeatureView>| {
-            matches!(view.source.as_ref().map(|source| &source.from), Some(SourceKind::FeastSqlite { .. }))
-        };
-        let from_online_store = catalog.views().iter().filter(is_online).count();
-        let (repo, from_files) = (feast.dir.display(), views - from_online_store);
+        let sources = catalog.views().iter().filter_map(|view| view.source.as_ref());
+        let (from_online_store, from_files): (Vec<_>, Vec<_>) =
+            sources.partition(|source| matches!(source.from, SourceKind::FeastSqlite { .. }));
+        let (from_online_store, from_files) = (from_online_store.len(), from_files.len());
+        let repo = feast.dir.display();
         tracing::info!(%repo, from_online_store, from_files, "the definitions are those of a Feast repository");
+    }
+    for (place, view) in catalog.derived_views().iter().enumerate() {
+        if snapshot.transforms().get(place).is_none() {
+            let (view, plugin) = (&*view.name, &*view.plugin);
+            tracing::warn!(view, plugin, "a derived view has no plugin: nothing computes it until that is deployed");
+        }
     }
 }

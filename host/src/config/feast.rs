@@ -211,7 +211,13 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
             // What cannot be looked at cannot be read either, and who reads it says why.
             Ok(true) | Err(_) => Some(FeastValues::OnlineStore(path.clone())),
         },
-        (FeastFrom::Auto, Err(_)) => Some(FeastValues::BatchSources),
+        (FeastFrom::Auto, Err(kind)) => {
+            // Whoever pushes into that store would look for the values in vain.
+            let message =
+                format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
+            problems.warning(at, message, "say '--from batch' if that is what you want".to_owned());
+            Some(FeastValues::BatchSources)
+        }
     }
 }
 
@@ -224,6 +230,7 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     let project = table.required_text("project");
     let registry = registry(&mut table, problems);
     let online_store = online_store(&mut table, problems);
+    auth(&mut table, problems);
     let key_version = match table.int("entity_key_serialization_version", i64::MIN, i64::MAX) {
         None => KeyVersion::default(),
         Some(number) => KeyVersion::from_number(number.value).unwrap_or_else(|| {
@@ -280,6 +287,17 @@ fn online_store(table: &mut Table<'_>, problems: &Problems) -> Result<String, St
                 _ => Ok(store.text("path").map_or_else(sqlite, |path| path.value)),
             }
         }
+    }
+}
+
+/// Who is let in is Larder's own setting, and nobody is to think that this one counts.
+fn auth(table: &mut Table<'_>, problems: &Problems) {
+    let Some(node) = table.get("auth").filter(|node| matches!(node.tree, Tree::Map(_))) else { return };
+    let kind = Table::new("auth", node, problems).and_then(|mut auth| auth.text("type")).map(|kind| kind.value);
+    if let Some(kind) = kind.filter(|kind| kind != "no_auth") {
+        let message = format!("auth: Larder does not ask for tokens of type '{kind}': it lets everybody in");
+        let help = "to ask for tokens of its own, set 'server: {auth: {tokens: [...]}}' in larder.yaml".to_owned();
+        problems.warning(&node.at, message, help);
     }
 }
 

@@ -21,7 +21,12 @@ pub(super) enum Pattern {
 
 /// Where a path of the configuration lies. In the current directory it stays as it was written.
 pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
-    if base_dir == Path::new(".") { PathBuf::from(path) } else { base_dir.join(path) }
+    match path {
+        // Nobody wants to read `dir/./file`.
+        "." => base_dir.to_path_buf(),
+        path if base_dir == Path::new(".") => PathBuf::from(path),
+        path => base_dir.join(path),
+    }
 }
 
 /// Whether a name matches a pattern in which `*` stands for any characters, or none.

@@ -3,11 +3,13 @@
 //! * [`text`]: what a file can say, and every mistake in it;
 //! * [`access`]: keys and tokens, in the text and in their files;
 //! * [`environment`]: variables over the file;
+//! * [`feast`]: what is read of a Feast repository's `feature_store.yaml`;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`shipped`]: the files in `configs/`.
 
 mod access;
 mod environment;
+mod feast;
 mod files;
 mod shipped;
 mod text;

@@ -4,12 +4,13 @@ from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, RequestSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Json, Map, String, UnixTimestamp, Uuid
 
 FOR_YEARS = timedelta(days=3650)
 
 shopper = Entity(name="shopper", join_keys=["shopper_id"], value_type=ValueType.STRING)
 driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
+zone = Entity(name="zone", join_keys=["zone_id"], value_type=ValueType.INT32)
 
 shoppers = FileSource(
     name="shoppers", path="data/shoppers.parquet", timestamp_field="event_timestamp", created_timestamp_column="created"
@@ -18,6 +19,7 @@ drivers = FileSource(
     name="drivers", path="data/drivers.parquet", timestamp_field="event_timestamp", created_timestamp_column="created"
 )
 trips = FileSource(name="trips", path="data/trips.parquet", timestamp_field="event_timestamp")
+zones = FileSource(name="zones", path="data/zones.parquet", timestamp_field="event_timestamp")
 town = FileSource(name="town", path="data/town.parquet", timestamp_field="event_timestamp")
 legacy = FileSource(
     name="legacy",
@@ -44,6 +46,14 @@ shopper_stats = FeatureView(
         Field(name="tags", dtype=Array(String)),
         Field(name="recent", dtype=Array(Int64)),
         Field(name="taste", dtype=Array(Float32)),
+        Field(name="scores", dtype=Array(Float64)),
+        Field(name="sizes", dtype=Array(Int32)),
+        Field(name="flags", dtype=Array(Bool)),
+        Field(name="pictures", dtype=Array(Bytes)),
+        Field(name="visits", dtype=Array(UnixTimestamp)),
+        Field(name="profile", dtype=Json),
+        Field(name="device", dtype=Uuid),
+        Field(name="settings", dtype=Map),
     ],
     tags={"owner": "shop"},
 )
@@ -68,6 +78,13 @@ trip_stats = FeatureView(
         Field(name="driver_id", dtype=Int64),
         Field(name="rides", dtype=Int64),
     ],
+)
+zone_stats = FeatureView(
+    name="zone_stats",
+    entities=[zone],
+    ttl=timedelta(hours=1),
+    source=zones,
+    schema=[Field(name="zone_id", dtype=Int32), Field(name="traffic", dtype=Float32)],
 )
 town_stats = FeatureView(
     name="town_stats", entities=[], ttl=FOR_YEARS, source=town, schema=[Field(name="rain", dtype=Float64)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any, Callable
 PATIENCE = 60.0
 
 STORE = """\
-project: shop
+project: {project}
 provider: local
 registry: {registry}
 online_store: {online}
@@ -53,23 +54,35 @@ class Checks:
 class Server:
     """A server process on a free port of this machine."""
 
-    def __init__(self, name: str, command: list[str], cwd: Path, port: int, env: dict[str, str]) -> None:
+    def __init__(self, name: str, command: list[str], cwd: Path, port: int, scheme: str = "http") -> None:
         self.name, self.port = name, port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{scheme}://{'localhost' if scheme == 'https' else '127.0.0.1'}:{port}"
         self.log = cwd / f"{name}.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, env=env, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
 
     def until_healthy(self, path: str = "/health") -> "Server":
+        last: Any = None
+
         def answers() -> bool:
+            nonlocal last
             if self.process.poll() is not None:
                 raise SystemExit(f"{self.name} ended:\n{self.log.read_text()}")
             try:
-                return self.get(path) == 200
-            except OSError:
-                return False
+                last = self.get(path)
+            except OSError as error:
+                last = error
+            return last == 200
 
-        eventually(f"{self.name} answers {path}", answers)
+        eventually(f"{self.name} answers {path}", answers, lambda: f"{last}\n{self.log.read_text()}")
         return self
 
     def get(self, path: str) -> int:
@@ -106,11 +119,17 @@ class Server:
         self.process.wait()
 
 
-def eventually(what: str, holds: Callable[[], bool]) -> None:
+def die_with_parent() -> None:
+    """Whoever ends the tests in the middle leaves no servers behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def eventually(what: str, holds: Callable[[], bool], why: Callable[[], str] = lambda: "") -> None:
     until = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > until:
-            raise SystemExit(f"never: {what}")
+            raise SystemExit(f"never: {what}: {why()}")
         time.sleep(0.05)
 
 
@@ -134,30 +153,41 @@ def feast(repo: Path, *args: str) -> None:
         raise SystemExit(f"feast {' '.join(args)}:\n{done.stdout}\n{done.stderr}")
 
 
+def error_of(call: Callable[[], Any]) -> tuple[str, str]:
+    """The class of a call's error, and its words."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001: whatever it is, it is compared
+        return type(error).__name__, str(error)
+    return "nothing", ""
+
+
 def make_repo(repo: Path, definitions: str) -> None:
     (repo / "data").mkdir(parents=True, exist_ok=True)
-    text = STORE.format(registry="data/registry.db", online="{type: sqlite, path: data/online_store.db}")
+    online = "{type: sqlite, path: data/online_store.db}"
+    text = STORE.format(project="shop", registry="data/registry.db", online=online)
     (repo / "feature_store.yaml").write_text(text)
     (repo / "definitions.py").write_text(definitions)
 
 
-def make_client(repo: Path, client: Path, url: str) -> None:
+def make_client(repo: Path, client: Path, url: str, project: str = "shop", cert: Path | None = None) -> None:
     """What a model pod has: the registry, and where to ask."""
     client.mkdir(parents=True, exist_ok=True)
     registry = (repo / "data/registry.db").resolve()
-    text = STORE.format(registry=registry, online=f'{{type: remote, path: "{url}"}}')
-    (client / "feature_store.yaml").write_text(text)
+    trusted = f', cert: "{cert}"' if cert else ""
+    online = f'{{type: remote, path: "{url}"{trusted}}}'
+    (client / "feature_store.yaml").write_text(STORE.format(project=project, registry=registry, online=online))
 
 
 def feast_server(repo: Path) -> Server:
     port = free_port()
     command = [str(Path(sys.executable).with_name("feast")), "serve", "--port", str(port), "--no-access-log"]
-    return Server("feast", [*command, "--max-requests", "0"], repo, port, environment())
+    return Server("feast", [*command, "--max-requests", "0"], repo, port)
 
 
-def larder_server(larder: str, repo: Path, plugins: str | None, *more: str) -> Server:
+def larder_server(larder: str, repo: Path, plugins: str | None, *more: str, scheme: str = "http") -> Server:
     port = free_port()
     command = [larder, "serve", "--feast-repo", ".", "--listen", f"127.0.0.1:{port}", *more]
     if plugins:
         command += ["--plugins", plugins]
-    return Server("larder", command, repo, port, environment())
+    return Server("larder", command, repo, port, scheme)

@@ -11,7 +11,7 @@ use crate::{
     binary::Home,
     fixture::{Setup, copy_dir},
     golden::{Case, compare},
-    guests::TWINS,
+    guests::{TWINS, place},
     http::send,
     wire,
 };
@@ -282,4 +282,29 @@ fn what_a_killed_feast_left_half_written_is_not_served() {
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [0, 199, 200, 1999] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1, 1, null, null]));
     host.stop(Signal::TERM);
+}
+
+#[test]
+fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
+    let home = home();
+    fs::remove_file(home.path("larder.yaml")).unwrap();
+    let words = "there is no larder.yaml here, but a Feast repository: '--feast-repo .' takes it";
+    home.run(["serve"]).assert_code(2).assert_complains(&[words]);
+    home.run(["list"]).assert_code(2).assert_complains(&[words]);
+    place(&["twins/odfv_python"], &home.path("plugins"));
+    home.write("larder.yaml", LARDER_YAML);
+    let (mut host, _) = home.serve();
+    let line = host.until("a derived view has no plugin");
+    assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn what_several_on_demand_views_want_of_the_caller_is_typed_once() {
+    let home = home();
+    place(&["twins/odfv_python"], &home.path("plugins"));
+    home.run(["sync"]).assert_code(0);
+    let got = home.run(["get", "--feature", "odfv_python:label", "driver_id=1001,1002", "amount=2.0,1", "hour=1,23"]);
+    got.assert_code(0);
+    assert!(got.out.contains("h1 ") && got.out.contains("h23 "), "{}", got.out);
 }

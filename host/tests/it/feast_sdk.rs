@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::guests;
+use crate::{certificates::Authority, guests};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feast")
@@ -24,7 +24,10 @@ fn python() -> PathBuf {
     // Tests run in processes of their own.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
-    let wanted = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
+    let mut wanted = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
+    // An environment is of no use to another Python.
+    let version = Command::new("python3").arg("--version").output().unwrap().stdout;
+    wanted.push_str(&String::from_utf8_lossy(&version));
     let (venv, installed) = (dir.join("venv"), dir.join("installed.txt"));
     let python = venv.join("bin/python");
     if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
@@ -45,6 +48,10 @@ fn python() -> PathBuf {
 /// Runs a script; it says what differed, and fails.
 fn run(script: &str, plugins: &[&str]) {
     let dir = TempDir::new().unwrap();
+    run_in(&dir, script, plugins);
+}
+
+fn run_in(dir: &TempDir, script: &str, plugins: &[&str]) {
     let plugins_dir = dir.path().join("plugins");
     guests::place(plugins, &plugins_dir);
     let done = Command::new(python())
@@ -69,4 +76,13 @@ fn feasts_server_and_sdk_agree_with_larder_on_a_small_shop() {
 #[test]
 fn feasts_server_agrees_with_larder_on_services_of_200_features() {
     run("benchmark_shape.py", &[]);
+}
+
+#[test]
+fn feasts_sdk_is_at_home_with_a_first_repository_over_tls() {
+    let dir = TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue().write(dir.path());
+    fs::write(dir.path().join("ca.crt"), authority.pem()).unwrap();
+    run_in(&dir, "first_repo.py", &[]);
 }

@@ -27,6 +27,7 @@ messages! {
         feature_services: Vec<FeatureService> = (message, repeated, tag = "7");
         on_demand_feature_views: Vec<OnDemandFeatureView> = (message, repeated, tag = "8");
         stream_feature_views: Vec<StreamFeatureView> = (message, repeated, tag = "14");
+        label_views: Vec<LabelView> = (message, repeated, tag = "19");
     }
 
     /// `feast.core.Entity`.
@@ -84,6 +85,22 @@ messages! {
         batch_source: Option<DataSource> = (message, optional, tag = "10");
         stream_source: Option<DataSource> = (message, optional, tag = "11");
         disabled: bool = (bool, tag = "23");
+    }
+
+    /// `feast.core.LabelView`: what people or tools said of an entity.
+    LabelView { spec: Option<LabelViewSpec> = (message, optional, tag = "1") }
+
+    /// `feast.core.LabelViewSpec`. Online, the last label wins, as with any other view.
+    LabelViewSpec {
+        name: String = (string, tag = "1");
+        project: String = (string, tag = "2");
+        entities: Vec<String> = (string, repeated, tag = "3");
+        features: Vec<FeatureSpec> = (message, repeated, tag = "4");
+        tags: HashMap<String, String> = (map = "string, string", tag = "5");
+        ttl: Option<Span> = (message, optional, tag = "6");
+        source: Option<DataSource> = (message, optional, tag = "7");
+        description: String = (string, tag = "9");
+        entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "11");
     }
 
     /// `feast.core.FeatureService`.

@@ -209,6 +209,27 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
 }
 
 #[test]
+fn labels_are_pushed_and_never_loaded_from_files() {
+    let registry = registry(|registry| {
+        let spec = LabelViewSpec {
+            name: "labels".into(),
+            project: PROJECT.into(),
+            entities: vec!["user".into()],
+            features: vec![field("is_good", 4)],
+            entity_columns: vec![field("user_id", 4)],
+            source: Some(DataSource { kind: PUSH_SOURCE, name: "labels_push".into(), ..DataSource::default() }),
+            ..LabelViewSpec::default()
+        };
+        registry.label_views.push(LabelView { spec: Some(spec) });
+    });
+    let online = catalog(&registry, &FeastValues::OnlineStore("x.db".into()));
+    let (online, files) = (online.view("labels").unwrap(), catalog(&registry, &FeastValues::BatchSources));
+    assert!(online.source.is_some() && online.files().is_none(), "{online:?}");
+    let view = files.view("labels").unwrap();
+    assert_eq!((view.source.as_ref(), view.push_source.as_deref()), (None, Some("labels_push")));
+}
+
+#[test]
 fn a_key_has_the_type_that_its_view_says() {
     let registry = registry(|registry| {
         registry.entities.push(entity("untyped", "open_id", 0));

@@ -47,6 +47,8 @@ struct Stored<'p> {
     batch_source: Option<&'p proto::DataSource>,
     stream_source: Option<&'p proto::DataSource>,
     disabled: bool,
+    /// Whether rows come by pushes only: there are no files to load them from.
+    is_only_pushed: bool,
     description: &'p str,
     tags: &'p HashMap<String, String>,
 }
@@ -67,12 +69,14 @@ impl<'i> Importer<'i> {
         let project = self.project;
         let feature_views = registry.feature_views.iter().filter_map(|view| view.spec.as_ref());
         let stream_views = registry.stream_feature_views.iter().filter_map(|view| view.spec.as_ref());
+        let label_views = registry.label_views.iter().filter_map(|view| view.spec.as_ref());
         let on_demand = registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
         let on_demand: Vec<_> = on_demand.filter(|spec| spec.project == project).collect();
         let views: Vec<Stored<'_>> = feature_views
             .filter(|spec| spec.project == project)
             .map(Stored::from)
             .chain(stream_views.filter(|spec| spec.project == project).map(Stored::from))
+            .chain(label_views.filter(|spec| spec.project == project).map(Stored::from))
             // What is computed on writing is stored like any other view.
             .chain(on_demand.iter().copied().filter(|spec| spec.write_to_online_store).map(Stored::from))
             .collect();
@@ -166,6 +170,7 @@ impl<'i> Importer<'i> {
         let files =
             view.batch_source.map_or_else(|| Err("it has no batch source".to_owned()), |source| self.files(source));
         let (source, batch_source) = match self.values {
+            FeastValues::BatchSources if view.is_only_pushed => (None, None),
             FeastValues::BatchSources => {
                 (Some(SourceDefinition { from: SourceFrom::Files(files?), every: None }), None)
             }
@@ -404,6 +409,7 @@ macro_rules! from_view_spec {
                     batch_source: spec.batch_source.as_ref(),
                     stream_source: spec.stream_source.as_ref(),
                     disabled: spec.disabled,
+                    is_only_pushed: false,
                     description: &spec.description,
                     tags: &spec.tags,
                 }
@@ -413,6 +419,25 @@ macro_rules! from_view_spec {
 }
 
 from_view_spec!(proto::FeatureViewSpec, proto::StreamFeatureViewSpec);
+
+impl<'p> From<&'p proto::LabelViewSpec> for Stored<'p> {
+    fn from(spec: &'p proto::LabelViewSpec) -> Self {
+        Self {
+            name: &spec.name,
+            entities: &spec.entities,
+            entity_columns: &spec.entity_columns,
+            features: &spec.features,
+            ttl: spec.ttl.as_ref(),
+            // There is one, for training; Feast brings nothing of it online.
+            batch_source: None,
+            stream_source: spec.source.as_ref(),
+            disabled: false,
+            is_only_pushed: true,
+            description: &spec.description,
+            tags: &spec.tags,
+        }
+    }
+}
 
 impl<'p> From<&'p proto::OnDemandFeatureViewSpec> for Stored<'p> {
     fn from(spec: &'p proto::OnDemandFeatureViewSpec) -> Self {
@@ -425,6 +450,7 @@ impl<'p> From<&'p proto::OnDemandFeatureViewSpec> for Stored<'p> {
             batch_source: None,
             stream_source: None,
             disabled: spec.disabled,
+            is_only_pushed: false,
             description: &spec.description,
             tags: &spec.tags,
         }

@@ -1,0 +1,90 @@
+//! What is read of a Feast repository's `feature_store.yaml`, and what is said of the rest.
+
+use std::fs;
+
+use expect_test::{Expect, expect};
+use larder_model::{registry::FeastValues, yaml::Problems};
+use tempfile::TempDir;
+
+use crate::config::{FeastConfig, FeastFrom, FeastRepo};
+
+const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
+
+/// A repository with these lines below its project and its registry.
+fn open(lines: &str, from: FeastFrom) -> (Option<FeastRepo>, String) {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("registry.db"), REGISTRY).unwrap();
+    let registry = if lines.contains("registry:") { "" } else { "registry: registry.db\n" };
+    let text = format!("project: churn_prediction\n{registry}provider: local\n{lines}");
+    fs::write(dir.path().join("feature_store.yaml"), text).unwrap();
+    let config = FeastConfig { written: ".".into(), dir: dir.path().to_path_buf(), from };
+    let problems = Problems::default();
+    let env = |name: &str| (name == "REGISTRY").then(|| "registry.db".to_owned());
+    let repo = FeastRepo::open(&config, &env, &problems);
+    let said = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    (repo, said.replace(&format!("{}/", dir.path().display()), ""))
+}
+
+#[track_caller]
+fn check(lines: &str, from: FeastFrom, values: Option<FeastValues>, expected: Expect) {
+    let (repo, said) = open(lines, from);
+    expected.assert_eq(&said);
+    assert_eq!(repo.map(|repo| repo.values().clone()), values, "{lines}");
+}
+
+#[test]
+fn values_come_from_where_they_can_be_read() {
+    let batch = Some(FeastValues::BatchSources);
+    let online = |path: &str| Some(FeastValues::OnlineStore(path.to_owned()));
+    let redis = "online_store: {type: redis, connection_string: 'localhost:6379'}\n";
+    check("", FeastFrom::Auto, batch.clone(), expect![]);
+    check("", FeastFrom::Online, online("data/online.db"), expect![]);
+    check("online_store: sqlite\n", FeastFrom::Online, online("data/online.db"), expect![]);
+    check("online_store: {path: a.db}\n", FeastFrom::Online, online("a.db"), expect![]);
+    check(redis, FeastFrom::Batch, batch.clone(), expect![]);
+    check(
+        redis,
+        FeastFrom::Auto,
+        batch,
+        expect![
+            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (say '--from batch' if that is what you want)"
+        ],
+    );
+    check(
+        redis,
+        FeastFrom::Online,
+        None,
+        expect![
+            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite (take the views' batch sources: '--from batch', or 'feast: {from: batch}')"
+        ],
+    );
+}
+
+#[test]
+fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
+    let batch = Some(FeastValues::BatchSources);
+    check("registry: {path: $REGISTRY, cache_ttl_seconds: 60}\n", FeastFrom::Batch, batch.clone(), expect![]);
+    check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastFrom::Batch, batch, expect![]);
+    for (lines, words) in [
+        ("registry: {registry_type: sql, path: 'postgresql://u@h/db'}\n", "a registry of type 'sql', only files"),
+        ("registry: s3://bucket/registry.db\n", "and not from s3://"),
+        ("registry: $NOBODY\n", "$NOBODY cannot be read"),
+    ] {
+        let (repo, said) = open(lines, FeastFrom::Batch);
+        assert!(repo.is_none() && said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
+    let batch = Some(FeastValues::BatchSources);
+    check("auth: {type: no_auth}\n", FeastFrom::Batch, batch.clone(), expect![]);
+    check(
+        "auth: {type: oidc, client_id: x}\n",
+        FeastFrom::Batch,
+        batch,
+        expect![
+            "feature_store.yaml:4:7: warning: auth: Larder does not ask for tokens of type 'oidc': it lets everybody in (to ask for tokens of its own, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
+        ],
+    );
+}
