@@ -173,7 +173,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 // Each line begins with its place, as editors read it.
                 output::remark(&describe(&error));
             } else {
-                output::complain(&describe(&error));
+                output::complain(&(describe(&error) + help(&error)));
             }
             ExitCode::from(exit_code(&error))
         }
@@ -191,6 +191,16 @@ fn describe(error: &anyhow::Error) -> String {
         }
     }
     message
+}
+
+/// What to do, where the message does not say it. A repository that is mounted to be read is no place for a store.
+fn help(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<AppError>() {
+        Some(AppError::Store(StoreError::Io { .. })) => {
+            " ('store: data_dir', or LARDER_STORE_DATA_DIR, says where the store lies)"
+        }
+        _ => "",
+    }
 }
 
 fn is_list_of_mistakes(error: &anyhow::Error) -> bool {

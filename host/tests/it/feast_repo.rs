@@ -297,6 +297,9 @@ fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
     let line = host.until("a derived view has no plugin");
     assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
     host.stop(Signal::TERM);
+    // A place that cannot be written to, as where the repository is mounted to be read.
+    home.configure("store: {data_dir: feature_store.yaml/store}\n");
+    home.run(["serve"]).assert_code(4).assert_complains(&["cannot create feature_store.yaml/store", "data_dir"]);
 }
 
 #[test]
