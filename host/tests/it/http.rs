@@ -15,6 +15,18 @@ pub(crate) fn send(fixture: &Fixture, case: &Case) -> wire::Answer {
     wire::send(fixture.address(), &case.method, &case.path, &headers, &case.body)
 }
 
+/// Asks everything that was recorded, writes too, in order.
+#[track_caller]
+pub(crate) fn assert_all_recorded(fixture: &Fixture) {
+    let cases = Case::load_all();
+    let held = cases.iter().map(|case| {
+        let answer = send(fixture, case);
+        compare(case, answer.status, &answer.body)
+    });
+    let wrong: Vec<String> = held.filter_map(Result::err).collect();
+    assert_eq!((cases.len(), wrong), (61, Vec::new()));
+}
+
 #[test]
 fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
     let fixture = Setup::golden().plugins(&TWINS).start();

@@ -8,9 +8,8 @@ use serde_json::json;
 use crate::{
     feast_repo::{FEATURE_STORE, home, patch},
     fixture::Setup,
-    golden::{Case, compare},
     guests::TWINS,
-    http::send,
+    http::assert_all_recorded,
     wire,
 };
 
@@ -106,15 +105,7 @@ fn what_was_imported_answers_as_the_repository_does() {
     assert!(text.contains("path: ../data/customer_stats.parquet"), "{text}");
     fs::write(&definitions, text.replace("../data/", "data/")).unwrap();
     let fixture = setup.start();
-    let cases = Case::load_all();
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter_map(|case| {
-            let answer = send(&fixture, case);
-            compare(case, answer.status, &answer.body).err()
-        })
-        .collect();
-    assert_eq!((cases.len(), wrong), (61, Vec::new()));
+    assert_all_recorded(&fixture);
 }
 
 #[test]
