@@ -39,6 +39,8 @@ fn python() -> PathBuf {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{} {}: {said}", program.display(), args.join(" "));
     };
+    // What is cut off in the middle is begun anew, also by who wants what was there before.
+    let _ = fs::remove_file(&installed);
     run(Path::new("python3"), &["-m", "venv", "--clear", venv.to_str().unwrap()]);
     run(&python, &["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]);
     fs::write(&installed, wanted).unwrap();
