@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{SyncError, decode::Column};
 use crate::{
-    source::{Item, Source, SourceBatch, SourceError, SourceRows, Window},
-    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, ViewId},
+    source::{Batches, Item, Source, SourceBatch, SourceError, SourceRows, Window},
+    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, StoreError, ViewId},
 };
 
 /// What to bring over.
@@ -168,7 +168,7 @@ pub fn sync_view(
     request: SyncRequest,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
-    let SyncRun { store, view, id, key_version, source, limits } = run;
+    let SyncRun { store, view, id, source, .. } = run;
     let started = Instant::now();
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
@@ -192,35 +192,19 @@ pub fn sync_view(
 
     let mut batches = source.read(position.as_deref()).map_err(in_source)?;
     let mut load = store.begin_load(id, mode).map_err(in_store)?;
-    let mut encoder = RowEncoder::new(view, key_version, request.window);
     let keeps_position = request.window.is_open();
-    let mut rows = 0;
-    loop {
-        let batch = batches.next_batch().map_err(in_source)?;
-        let ended = batch.is_none();
-        if let Some(batch) = batch {
-            rows += batch.rows.len() as u64;
-            encoder.encode(&batch).map_err(in_source)?;
-        }
-        if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
-            let position = keeps_position.then(|| batches.position());
-            load.apply(&encoder.rows, position.as_deref()).map_err(in_store)?;
-            encoder.rows.clear();
-            if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
-                return Err(SyncError::Stopped { view: view.name.to_string() });
-            }
-        }
-        if ended {
-            break;
-        }
-    }
+    let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
+        let position = keeps_position.then(|| batches.position());
+        load.apply(rows, position.as_deref()).map(|_applied| ())
+    };
+    let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     let applied = if keeps_position { load.finish(Some(&batches.position())).map_err(in_store)? } else { load.total() };
     Ok(SyncReport {
         view: view.name.to_string(),
         outcome: Outcome::Loaded,
         applied,
-        skipped: encoder.skipped,
+        skipped,
         elapsed: started.elapsed(),
     })
 }
@@ -235,14 +219,33 @@ pub(super) fn materialize_view(
     window: Window,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
-    let SyncRun { store, view, id, key_version, source, limits } = run;
+    let SyncRun { store, view, id, key_version, source, .. } = run;
     let started = Instant::now();
-    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let batches = source.read(None);
+    let mut batches = batches.map_err(|source| SyncError::Source { view: view.name.to_string(), source })?;
     let key = KeySignature::of(view, key_version);
-    let mut batches = source.read(None).map_err(in_source)?;
+    let mut applied = Applied::default();
+    let commit = &mut |rows: &RowBatch, _: &dyn Batches| {
+        applied.add(store.put(id, &key, rows, true)?);
+        Ok(())
+    };
+    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let (outcome, elapsed) = (Outcome::Loaded, started.elapsed());
+    Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed })
+}
+
+/// Takes a reading to its end: batches become rows, which `commit` takes by the transaction. Tells what was left out.
+fn pump(
+    run: SyncRun<'_>,
+    batches: &mut dyn Batches,
+    window: Window,
+    commit: &mut dyn FnMut(&RowBatch, &dyn Batches) -> Result<(), StoreError>,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Skipped, SyncError> {
+    let SyncRun { view, key_version, limits, .. } = run;
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     let mut encoder = RowEncoder::new(view, key_version, window);
-    let (mut applied, mut rows) = (Applied::default(), 0);
+    let mut rows = 0;
     loop {
         let batch = batches.next_batch().map_err(in_source)?;
         let ended = batch.is_none();
@@ -251,23 +254,17 @@ pub(super) fn materialize_view(
             encoder.encode(&batch).map_err(in_source)?;
         }
         if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
-            applied.add(store.put(id, &key, &encoder.rows, true).map_err(in_store)?);
+            let committed = commit(&encoder.rows, batches);
+            committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
             encoder.rows.clear();
             if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
                 return Err(SyncError::Stopped { view: view.name.to_string() });
             }
         }
         if ended {
-            break;
+            return Ok(encoder.skipped);
         }
     }
-    Ok(SyncReport {
-        view: view.name.to_string(),
-        outcome: Outcome::Loaded,
-        applied,
-        skipped: encoder.skipped,
-        elapsed: started.elapsed(),
-    })
 }
 
 /// Turns batches of columns into rows with ids.
