@@ -8,7 +8,7 @@ mod plugins;
 mod serve;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -18,13 +18,14 @@ use larder_model::yaml::Problem;
 use tokio::sync::Notify;
 
 use crate::{
+    aws::Aws,
     clock::SharedClock,
     config::{Config, ConfigError, LoadedDefinitions, load_definitions, process_environment},
     http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
     plugin::PluginError,
     serving::{ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
-    sync::{SyncEngine, Turns},
+    sync::{SyncEngine, SyncSetting, Turns},
     telemetry,
 };
 
@@ -47,6 +48,8 @@ pub struct App {
     current: Arc<ArcSwap<Snapshot>>,
     engine: Arc<ArcSwap<SyncEngine>>,
     turns: Arc<Turns>,
+    /// The way to sources in AWS.
+    aws: Arc<Aws>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
     /// What guards the data listener; there is none before it listens.
@@ -110,13 +113,15 @@ impl App {
         let definitions = load_definitions(&config)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let turns = Turns::new();
-        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns)?;
+        let aws = Aws::new(config.aws.clone());
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns, &aws)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let (resync, access) = (Notify::new(), OnceLock::new());
         let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
-        let app = Self { config, loaded_by, clock, store, current, engine, turns, resync, access, plugins, changing };
+        let app =
+            Self { config, loaded_by, clock, store, current, engine, turns, aws, resync, access, plugins, changing };
         Ok((Arc::new(app), definitions.warnings))
     }
 
@@ -223,7 +228,7 @@ impl App {
         let catalog = &definitions.catalog;
         let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
         let refitted = self.plugins.get().map(refit).transpose()?;
-        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
+        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns, &self.aws)?;
         if let (Some(plugins), Some(refitted)) = (self.plugins.get(), refitted) {
             snapshot = snapshot.with_transforms(refitted.transforms(plugins, catalog));
             plugins.accept(refitted);
@@ -342,6 +347,7 @@ fn build(
     store: &Arc<OnlineStore>,
     clock: &SharedClock,
     turns: &Arc<Turns>,
+    aws: &Arc<Aws>,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
     let limits = ServingLimits {
         rows_max: config.http.limits.rows_max,
@@ -350,8 +356,13 @@ fn build(
     };
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
-    let base_dir: &Path = &config.base_dir;
-    let (store, turns) = (Arc::clone(store), Arc::clone(turns));
-    let engine = SyncEngine::new(store, &catalog, snapshot.view_ids(), base_dir, config.sync.limits, turns);
+    let setting = SyncSetting {
+        base_dir: config.base_dir.clone(),
+        aws: Arc::clone(aws),
+        clock: Arc::clone(clock),
+        limits: config.sync.limits,
+        turns: Arc::clone(turns),
+    };
+    let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
     Ok((snapshot, engine))
 }

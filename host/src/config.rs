@@ -6,6 +6,7 @@
 //! for definition files: [`FeastRepo`].
 
 mod access;
+mod aws;
 mod definitions;
 mod environment;
 mod error;

@@ -2,6 +2,7 @@
 //!
 //! The rooms, from the ground up; each uses only those on floors below it (`host/ARCHITECTURE.md`).
 
+pub mod aws;
 pub mod clock;
 pub mod plugin;
 pub mod source;

@@ -9,7 +9,7 @@ mod feast_sqlite;
 mod parquet_files;
 mod wanted;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use arrow::array::RecordBatch;
 use larder_model::model::{EntityId, Micros};
@@ -35,9 +35,28 @@ pub trait Source: Send + Sync + Debug {
     /// When the source cannot be opened, or has not one row.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
 
-    /// Whether a reading is the whole of what there is, and takes the place of all that was read before.
-    fn is_whole(&self) -> bool {
+    /// What it is, for messages.
+    fn name(&self) -> String;
+
+    /// Whether it puts one row in the place of another whatever their times: its rows are told in the order in which
+    /// that happened, and the last one stays.
+    fn last_put_wins(&self) -> bool {
         false
+    }
+
+    /// Whether a reading of the whole that was cut off can go on from its position.
+    fn resumes(&self) -> bool {
+        false
+    }
+
+    /// Whether rows of a span of event times can be read apart from the others.
+    fn has_windows(&self) -> bool {
+        true
+    }
+
+    /// How often it has to be looked at to be followed, where it says so itself.
+    fn pace(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -54,6 +73,17 @@ pub trait Batches {
 
     /// How far the source was read with all batches so far.
     fn position(&self) -> String;
+
+    /// Whether this is the whole of what there is, and takes the place of all that was read before.
+    fn is_whole(&self) -> bool {
+        false
+    }
+
+    /// How old the newest change is that was read, while there are others behind it; zero when there are none, `None`
+    /// where changes are not told one by one.
+    fn lag(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Some rows of a source.
@@ -73,11 +103,22 @@ pub enum SourceRows {
     /// Columns under the names that definitions use: exactly those that were [`Wanted`], in that order, of the types
     /// that the file has.
     Columns(RecordBatch),
-    /// Rows of one of Feast's online stores.
+    /// Rows of an online store.
     Items(Vec<Item>),
+    /// What became of rows of an online store, in the order in which it happened.
+    Changes(Vec<Change>),
 }
 
-/// A row of one of Feast's online stores.
+/// What became of a row of an online store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is this now.
+    Put(Item),
+    /// It is gone.
+    Remove(EntityId),
+}
+
+/// A row of an online store, in the form in which Feast's have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The hash of the key, which such stores hold, or that of the key that they hold.
@@ -86,6 +127,8 @@ pub struct Item {
     pub event_time: Option<Micros>,
     /// When it was made, if the store says.
     pub created: Option<Micros>,
+    /// When it expires, if it does so by itself.
+    pub expires: Option<Micros>,
     /// Of each feature of the view, in its order, the bytes of a `feast.types.Value`; none where there is none.
     pub values: Vec<Option<Vec<u8>>>,
 }
@@ -108,6 +151,7 @@ impl SourceRows {
         match self {
             Self::Columns(columns) => columns.num_rows(),
             Self::Items(items) => items.len(),
+            Self::Changes(changes) => changes.len(),
         }
     }
 

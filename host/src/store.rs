@@ -30,7 +30,7 @@ pub use self::{
     open::SetAside,
     record::KeySignature,
     state::Reader,
-    write::{Applied, Load, LoadMode, RowBatch},
+    write::{Applied, Load, LoadMode, RowBatch, Rule},
 };
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod cell;
 mod decode;
+mod encode;
 mod engine;
 mod error;
 mod metrics;
@@ -18,7 +19,7 @@ mod write;
 
 pub use self::{
     cell::Cell,
-    engine::SyncEngine,
+    engine::{SyncEngine, SyncSetting},
     error::SyncError,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,

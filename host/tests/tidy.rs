@@ -9,7 +9,8 @@ use std::{
 };
 
 /// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
+    ("aws", 1),
     ("clock", 1),
     ("telemetry", 1),
     ("store", 2),
@@ -140,8 +141,12 @@ fn rooms_use_only_rooms_on_lower_floors() {
 
 #[test]
 fn only_its_own_room_knows_a_library() {
-    let rules: [(&str, &[&str]); 14] = [
+    let rules: [(&str, &[&str]); 18] = [
         ("redb::", &["store"]),
+        ("aws_config::", &["aws"]),
+        ("aws_sdk_s3::", &["aws", "source"]),
+        ("aws_sdk_dynamodb::", &["aws", "source"]),
+        ("aws_sdk_dynamodbstreams::", &["aws", "source"]),
         ("moka::", &["store"]),
         ("wasmtime::", &["plugin"]),
         ("parquet::", &["source", "cli"]),

@@ -9,8 +9,8 @@ mod value_type;
 
 pub use self::{
     definition::{
-        Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection,
-        Source, SourceKind, Tags, WriteMode,
+        AwsPlace, Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, Gate, JOIN_KEY_DUMMY, JoinKey,
+        OnMiss, Projection, ReadThrough, Source, SourceKind, TableLayout, TableSource, Tags, WriteMode,
     },
     derived::{DerivedInput, DerivedView, InputSource, OnError},
     feast_value::{

@@ -93,6 +93,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.updated, "changed"),
         (applied.unchanged, "as before"),
         (applied.stale, "older than what is there"),
+        (applied.removed, "gone"),
         (report.skipped.outside_window, "outside of the given times"),
     ];
     let parts: Vec<String> = parts

@@ -3,7 +3,7 @@
 //! Without entities it takes some from the views' own sources, so that a script needs to know none: what is in the
 //! source has to be in the answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -16,7 +16,12 @@ use super::{
     output,
     target::{Target, error_message},
 };
-use crate::{config::load_definitions, sync::sample_keys};
+use crate::{
+    aws::Aws,
+    clock::SystemClock,
+    config::load_definitions,
+    sync::{SyncSetting, Turns, sample_keys},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -77,6 +82,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
+    let setting = SyncSetting {
+        base_dir: config.base_dir.clone(),
+        aws: Aws::new(config.aws.clone()),
+        clock: Arc::new(SystemClock),
+        limits: config.sync.limits,
+        turns: Turns::new(),
+    };
     let mut questions = Vec::new();
     for (view, features) in meant(&args.what, &catalog)? {
         let Some(view) = catalog.view(&view) else {
@@ -87,7 +99,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
             output::remark(&format!("{}: it has no source to take entities from; name some to verify it", view.name));
             continue;
         }
-        let keys = sample_keys(view, &config.base_dir, args.sample.into())?;
+        let keys = sample_keys(view, &setting, args.sample.into())?;
         let features: Vec<String> = features.iter().map(|feature| format!("{}:{feature}", view.name)).collect();
         let request = json!({ "features": features, "entities": columns(view, &keys) });
         let entities = output::counted(keys.len() as u64, "entity", "entities");

@@ -169,13 +169,17 @@ impl FeastRepo {
             }
         }
         let mut definitions = self.registry.definitions(&file, project, &self.values);
-        let place = |path: &mut String| *path = resolve(&self.written, path).to_string_lossy().into_owned();
+        let place = |path: &mut String| {
+            if !path.contains("://") {
+                *path = resolve(&self.written, path).to_string_lossy().into_owned();
+            }
+        };
         let place_files = |files: &mut FilesDefinition| place(&mut files.path.value);
         for view in &mut definitions.views {
             match view.source.as_mut().map(|source| &mut source.from) {
                 Some(SourceFrom::Files(files)) => place_files(files),
                 Some(SourceFrom::FeastSqlite { path, .. }) => place(&mut path.value),
-                None => {}
+                Some(SourceFrom::DynamoDb { .. }) | None => {}
             }
             view.batch_source.iter_mut().for_each(place_files);
         }

@@ -14,7 +14,7 @@ use larder_model::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Environment, LogConfig, Origin, SyncConfig, access, environment, feast, foreign,
+    Config, Environment, LogConfig, Origin, SyncConfig, access, aws, environment, feast, foreign,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -48,8 +48,8 @@ pub(super) const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 /// Timeouts that are shorter cut off healthy clients, and longer ones are none.
-const TIMEOUT_MIN: Duration = Duration::from_millis(100);
-const HOUR: Duration = Duration::from_hours(1);
+pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads a configuration; none when an error was noted.
 pub(super) fn read(
@@ -78,6 +78,7 @@ pub(super) fn read(
     let http = server(top.section("server"), base_dir);
     let grpc = grpc(top.section("grpc"), &http);
     let metrics_listen = metrics(top.section("metrics"), &http, grpc.as_ref());
+    let aws = aws::aws(top.section("aws"));
     let store = store(top.section("store"), base_dir);
     let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
     let ttl = serving(top.section("serving"), text);
@@ -98,6 +99,7 @@ pub(super) fn read(
         grpc,
         metrics_listen,
         admin_socket,
+        aws,
         store,
         plugins,
         ttl,

@@ -14,7 +14,7 @@ use larder_model::{
 
 use super::{ConfigError, Environment, FeastConfig, read::read};
 use crate::{
-    grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
+    aws::AwsConfig, grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
     sync::SyncLimits, telemetry::LogFormat,
 };
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// `admin: socket`.
     pub admin_socket: PathBuf,
+    /// `aws:`.
+    pub aws: AwsConfig,
     /// `store:`.
     pub store: StoreConfig,
     /// `plugins:`.

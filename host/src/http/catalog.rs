@@ -32,6 +32,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
             "source": view.source.as_ref().map(|source| match &source.from {
                 SourceKind::Files(files) => &files.path,
+                SourceKind::DynamoDb(table) => &table.table,
                 SourceKind::FeastSqlite { path, .. } => path,
             }),
             "features": features(&view.features),

@@ -139,6 +139,13 @@ impl Found {
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
         let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
         let Some(schema) = read.schemas.iter().position(is) else { return Self::Nothing };
+        if let Some(field) = read.schemas[schema].expiry {
+            let expiry = RowView::new(&read.schemas[schema].schema, &row).and_then(|view| view.get(field));
+            // DynamoDB deletes what has expired in its own time, days later perhaps.
+            if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
+                return Self::Nothing;
+            }
+        }
         let expired = read.ttl.is_some_and(|ttl| now.saturating_sub(header.event_time) > ttl);
         Self::Row { row, schema, event_time: header.event_time, expired }
     }

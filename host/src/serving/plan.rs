@@ -108,6 +108,8 @@ pub struct RowPlan {
     pub schema: Arc<RowSchema>,
     /// For each feature of the read its field in the schema; none where rows of this schema do not have it.
     pub fields: Vec<Option<usize>>,
+    /// The field that says when a row expires by itself, if rows say so.
+    pub expiry: Option<usize>,
 }
 
 /// How entity ids are made, and what is read under them.
@@ -344,6 +346,7 @@ impl<'c> Resolver<'c> {
             fingerprint: schema.fingerprint(),
             schema: Arc::clone(schema),
             fields: wanted.features.iter().map(|name| field(schema, name)).collect(),
+            expiry: schema.expiry(),
         };
         Ok(ViewRead {
             view: id,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::aws::AwsError;
+
 /// Why a source cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,6 +86,31 @@ pub enum SourceError {
         /// The table.
         table: String,
     },
+    /// AWS did not answer, or with a refusal.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// A table that cannot be read as the definition says.
+    #[error("DynamoDB table '{table}': {why}")]
+    Table {
+        /// The table.
+        table: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// The position that a reading should go on from says nothing any more: everything is to be read anew.
+    #[error("{path}: {why}")]
+    Lost {
+        /// What was read.
+        path: String,
+        /// Why there is no going on.
+        why: String,
+    },
+    /// A span of event times was asked for, of something that has no order of times.
+    #[error("{path}: a part of a table by event times cannot be read: it is followed as a whole")]
+    NoWindow {
+        /// The table.
+        path: String,
+    },
     /// The file was replaced while it was read.
     #[error("{path} changed while it was read; the next sync reads it again")]
     Changed {
@@ -109,6 +136,10 @@ impl SourceError {
             Self::NotSqlite { .. } => "not_sqlite",
             Self::MissingTable { .. } => "missing_table",
             Self::Changed { .. } => "changed",
+            Self::Aws(error) => error.trouble.kind(),
+            Self::Table { .. } => "table",
+            Self::Lost { .. } => "lost",
+            Self::NoWindow { .. } => "no_window",
         }
     }
 }

@@ -188,8 +188,8 @@ impl Source for FeastSqlite {
         Ok(Box::new(self.begin()?))
     }
 
-    fn is_whole(&self) -> bool {
-        true
+    fn name(&self) -> String {
+        self.shown()
     }
 }
 
@@ -267,6 +267,10 @@ impl Batches for Reading<'_> {
     fn position(&self) -> String {
         self.digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
 }
 
 // === impl Entity ===
@@ -274,7 +278,7 @@ impl Batches for Reading<'_> {
 impl Entity {
     fn finish(self) -> Item {
         let Self { key, event_time, created, values } = self;
-        Item { id: KeyEncoder::id(&key), event_time, created, values }
+        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values }
     }
 }
 

@@ -265,6 +265,10 @@ impl Source for ParquetFiles {
         pending.reverse();
         Ok(Box::new(Reading { source: self, pending, current: None, position, rows_expected }))
     }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
 }
 
 // === impl Reading ===

@@ -237,6 +237,12 @@ impl OnlineStore {
         Ok(state.view(view)?.map_or_else(|| Arc::from([]), |view| Arc::clone(&view.schemas)))
     }
 
+    /// How long ago a time was, by the store's clock; zero for one that has not come yet.
+    #[must_use]
+    pub fn age(&self, time: Micros) -> Duration {
+        Duration::from_micros(u64::try_from(self.clock.now().saturating_sub(time)).unwrap_or(0))
+    }
+
     /// Why callers should not be sent here, if so: the store could not be opened again after a failure, or damage was
     /// met in it. The next start checks the whole file then, and sets it aside if it has to.
     #[must_use]
@@ -423,7 +429,7 @@ impl OnlineStore {
 /// A view's record after a declaration.
 fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
     let key = KeySignature::of(view, version);
-    let schema = RowSchema::of(&view.features);
+    let schema = RowSchema::of_view(view);
     let Some(known) = known else {
         *next_id += 1;
         return ViewRecord::new(*next_id - 1, key, &schema);
@@ -437,6 +443,8 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
         record.schemas.retain(|schema| *schema != current);
         record.schemas.push(current);
         record.position = None;
+        // Its rows have the schema of before.
+        record.building_position = None;
     }
     record
 }

@@ -16,7 +16,7 @@ use super::{
     Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
     online::Written,
     record::{RowTable, ViewRecord, unseal},
-    write::{merge, put_record, read_record},
+    write::{Arrival, Rule, merge, put_record, read_record},
 };
 
 /// What was laid over a generation.
@@ -54,15 +54,17 @@ impl OnlineStore {
             let mut written = if keep { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
             let mut newest = record.newest_event;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
-            batch.each_winner(&mut applied, row_error, |id, sealed, header| {
+            batch.each_winner(&mut applied, row_error, |id, arrival| {
+                // Callers remove nothing.
+                let Arrival::Row(sealed, header) = arrival else { return Ok(Applied::default()) };
                 if Some(header.fingerprint) != current {
                     return Err(superseded());
                 }
-                let outcome = merge(&mut rows, &id, sealed, header)?;
+                let outcome = merge(&mut rows, &id, sealed, &header, Rule::Newest)?;
                 if let Some(written) = &mut written
                     && outcome.stale == 0
                 {
-                    merge(written, &id, sealed, header)?;
+                    merge(written, &id, sealed, &header, Rule::Newest)?;
                 }
                 if outcome.changed() > 0 {
                     changed.push(id);

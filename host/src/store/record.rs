@@ -71,6 +71,9 @@ pub(super) struct ViewRecord {
     pub(super) generation: u32,
     /// The generation that a replacing load is writing, if one is under way or was cut off.
     pub(super) building: Option<u32>,
+    /// How far the source was read into it; the source's own words.
+    #[serde(default)]
+    pub(super) building_position: Option<String>,
     /// Every schema that rows of the served generation were written with, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
@@ -117,6 +120,7 @@ impl ViewRecord {
             key,
             generation: 0,
             building: None,
+            building_position: None,
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
             written: false,

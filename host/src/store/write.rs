@@ -22,13 +22,32 @@ pub enum LoadMode {
     Replace,
 }
 
+/// Which of two rows of one entity stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// That with the newer event time, then that with the newer created time, then the one that arrives later.
+    #[default]
+    Newest,
+    /// The one that arrives later: what its source serves, too.
+    Latest,
+}
+
 /// Encoded rows with their ids, in one piece of memory, as they will be stored.
 #[derive(Debug, Default)]
 pub struct RowBatch {
+    rule: Rule,
     ids: Vec<EntityId>,
-    /// Where each row ends in `bytes`.
+    /// Where each row ends in `bytes`. One without a byte, for a row has a seal at least, stands for a removal.
     ends: Vec<usize>,
     bytes: Vec<u8>,
+}
+
+/// What arrives for one entity.
+pub(super) enum Arrival<'b> {
+    /// A row with its seal, and its header.
+    Row(&'b [u8], RowHeader),
+    /// The entity has no row any more.
+    Removal,
 }
 
 /// What a batch, or a load, did to the store.
@@ -42,6 +61,8 @@ pub struct Applied {
     pub unchanged: u64,
     /// Rows that lost against a newer one, in the store or in the same batch.
     pub stale: u64,
+    /// Rows that were there and are not any more.
+    pub removed: u64,
 }
 
 /// A load under way. Dropping it keeps what was committed: the next load goes on or starts over.
@@ -61,6 +82,18 @@ pub struct Load<'s> {
 // === impl RowBatch ===
 
 impl RowBatch {
+    /// An empty batch under a rule.
+    #[must_use]
+    pub fn new(rule: Rule) -> Self {
+        Self { rule, ..Self::default() }
+    }
+
+    /// Adds the removal of a row. It counts under [`Rule::Latest`], where what arrives has an order.
+    pub fn remove(&mut self, id: EntityId) {
+        self.ids.push(id);
+        self.ends.push(self.bytes.len());
+    }
+
     /// Adds a row.
     pub fn push(&mut self, id: EntityId, row: &[u8]) {
         self.ids.push(id);
@@ -99,12 +132,12 @@ impl RowBatch {
         &self,
         applied: &mut Applied,
         row_error: impl Fn(RowError) -> StoreError,
-        mut take: impl FnMut(EntityId, &[u8], &RowHeader) -> Result<Applied, StoreError>,
+        mut take: impl FnMut(EntityId, Arrival<'_>) -> Result<Applied, StoreError>,
     ) -> Result<(), StoreError> {
         let order = self.order();
         for arrivals in order.chunk_by(|&a, &b| self.ids[a] == self.ids[b]) {
-            let Some((i, header)) = self.winner(arrivals, applied).map_err(&row_error)? else { continue };
-            applied.add(take(self.ids[i], self.sealed(i), &header)?);
+            let Some((i, arrival)) = self.winner(arrivals, applied).map_err(&row_error)? else { continue };
+            applied.add(take(self.ids[i], arrival)?);
         }
         Ok(())
     }
@@ -124,7 +157,15 @@ impl RowBatch {
 
     /// Which of the rows of one id stays, if the others arrive with it; those are counted. Were they merged one
     /// after another, rows that tie would take turns whenever the batch is applied again.
-    fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, RowHeader)>, RowError> {
+    fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, Arrival<'_>)>, RowError> {
+        if self.rule == Rule::Latest {
+            let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
+            lost.stale += before.len() as u64;
+            let sealed = self.sealed(last);
+            let arrival =
+                if sealed.is_empty() { Arrival::Removal } else { Arrival::Row(sealed, RowHeader::read(sealed)?) };
+            return Ok(Some((last, arrival)));
+        }
         let mut winner: Option<(usize, RowHeader)> = None;
         for &i in arrivals {
             let header = RowHeader::read(self.sealed(i))?;
@@ -137,7 +178,7 @@ impl RowBatch {
                 winner = Some((i, header));
             }
         }
-        Ok(winner)
+        Ok(winner.map(|(i, header)| (i, Arrival::Row(self.sealed(i), header))))
     }
 }
 
@@ -147,13 +188,13 @@ impl Applied {
     /// All rows that arrived.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.inserted + self.updated + self.unchanged + self.stale
+        self.inserted + self.updated + self.unchanged + self.stale + self.removed
     }
 
     /// Rows that made a difference.
     #[must_use]
     pub fn changed(&self) -> u64 {
-        self.inserted + self.updated
+        self.inserted + self.updated + self.removed
     }
 
     /// Adds what another batch did.
@@ -162,6 +203,7 @@ impl Applied {
         self.updated += other.updated;
         self.unchanged += other.unchanged;
         self.stale += other.stale;
+        self.removed += other.removed;
     }
 }
 
@@ -180,6 +222,7 @@ impl OnlineStore {
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
                 let mut last = record.generation;
+                record.building_position = None;
                 if let Some(cut_off) = record.building.take() {
                     txn.delete_table(RowTable::new(&record.table_name(cut_off)))?;
                     last = cut_off;
@@ -194,6 +237,28 @@ impl OnlineStore {
             (known, generation)
         };
         Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), newest_event: None })
+    }
+}
+
+impl OnlineStore {
+    /// How far the source was read by a replacing load that was cut off, if there was one.
+    #[must_use]
+    pub fn cut_off(&self, view: ViewId) -> Option<String> {
+        let (_, record) = self.record(view).ok()?;
+        record.building.and(record.building_position)
+    }
+
+    /// Goes on with the replacing load that was cut off, from where [`OnlineStore::cut_off`] says. One load of a view at
+    /// a time, as for all.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when there is none.
+    pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
+        let (name, began) = self.record(view)?;
+        let Some(generation) = began.building else { return Err(StoreError::Superseded { view: name }) };
+        let (mode, total) = (LoadMode::Replace, Applied::default());
+        // Its newest event may be older than that of what was committed before; the sources tell the time again.
+        Ok(Load { store: self, name, mode, newest_event: began.newest_event, began, generation, total })
     }
 }
 
@@ -214,9 +279,25 @@ impl Load<'_> {
             let mut applied = Applied::default();
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let row_error = |source| self.row_error(source);
-            batch.each_winner(&mut applied, row_error, |id, sealed, header| {
-                newest = newest.max(Some(header.event_time));
-                let outcome = merge(&mut table, &id, sealed, header)?;
+            let written_name = record.written_name();
+            // What callers wrote stands beside what a source brings, and is compared with it by its times.
+            let overlaid = batch.rule == Rule::Latest && self.mode == LoadMode::Upsert && record.written;
+            let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
+            batch.each_winner(&mut applied, row_error, |id, arrival| {
+                if let Some(written) = &mut written
+                    && outlasts(written, &id, &arrival)?
+                {
+                    return Ok(Applied { stale: 1, ..Applied::default() });
+                }
+                let outcome = match arrival {
+                    Arrival::Row(sealed, header) => {
+                        newest = newest.max(Some(header.event_time));
+                        merge(&mut table, &id, sealed, &header, batch.rule)?
+                    }
+                    Arrival::Removal => {
+                        Applied { removed: u64::from(table.remove(&id.0)?.is_some()), ..Applied::default() }
+                    }
+                };
                 if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
                     changed.push(id);
                 }
@@ -227,7 +308,10 @@ impl Load<'_> {
                 record.position = position.map(str::to_owned).or(record.position);
                 record.newest_event = record.newest_event.max(newest);
             }
-            drop(table);
+            if self.mode == LoadMode::Replace {
+                record.building_position = position.map(str::to_owned).or(record.building_position);
+            }
+            drop((table, written));
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: (applied, newest), changed })
         })?;
@@ -249,6 +333,7 @@ impl Load<'_> {
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;
+                record.building_position = None;
                 record.retain_schemas(&self.name, &written.schemas)?;
                 record.newest_event = self.newest_event.max(written.newest_event);
                 record.written = !written.schemas.is_empty();
@@ -291,6 +376,7 @@ pub(super) fn merge(
     id: &EntityId,
     sealed: &[u8],
     header: &RowHeader,
+    rule: Rule,
 ) -> Result<Applied, StoreError> {
     let mut outcome = Applied::default();
     let rival = match table.get(&id.0)? {
@@ -308,11 +394,33 @@ pub(super) fn merge(
             unseal(id, stored.value()).and_then(|row| RowHeader::read(row).ok())
         }
     };
-    if rival.is_some_and(|stored| stored.precedence() > header.precedence()) {
+    if rule == Rule::Newest && rival.is_some_and(|stored| stored.precedence() > header.precedence()) {
         return Ok(Applied { stale: 1, ..Applied::default() });
     }
     table.insert(&id.0, sealed)?;
     Ok(outcome)
+}
+
+/// Whether a row that a caller wrote stays, whatever arrives from the source. One that the source has caught up with is
+/// forgotten.
+fn outlasts(
+    written: &mut Table<'_, RowKey, &'static [u8]>,
+    id: &EntityId,
+    arrival: &Arrival<'_>,
+) -> Result<bool, StoreError> {
+    let Some(header) =
+        written.get(&id.0)?.map(|stored| unseal(id, stored.value()).and_then(|row| RowHeader::read(row).ok()))
+    else {
+        return Ok(false);
+    };
+    let outlasts = match arrival {
+        Arrival::Removal => true,
+        Arrival::Row(_, arriving) => header.is_some_and(|header| header.precedence() > arriving.precedence()),
+    };
+    if !outlasts {
+        written.remove(&id.0)?;
+    }
+    Ok(outlasts)
 }
 
 pub(super) fn read_record(txn: &WriteTransaction, name: &str) -> Result<ViewRecord, StoreError> {

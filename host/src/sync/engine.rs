@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, PoisonError},
     time::Instant,
 };
@@ -20,6 +20,8 @@ use super::{
     run::{SyncRun, materialize_view, sync_view},
 };
 use crate::{
+    aws::Aws,
+    clock::SharedClock,
     source::{FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted, Window},
     store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId},
     telemetry::panic_words,
@@ -29,11 +31,24 @@ use crate::{
 #[derive(Debug)]
 pub struct SyncEngine {
     store: Arc<OnlineStore>,
-    limits: SyncLimits,
     key_version: KeyVersion,
     jobs: Vec<Job>,
-    base_dir: PathBuf,
-    turns: Arc<Turns>,
+    setting: SyncSetting,
+}
+
+/// What sources are reached by, and what all views' syncs have in common.
+#[derive(Clone, Debug)]
+pub struct SyncSetting {
+    /// Where relative paths of sources start.
+    pub base_dir: PathBuf,
+    /// The way to sources in AWS.
+    pub aws: Arc<Aws>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Bounds of a run.
+    pub limits: SyncLimits,
+    /// Whose turn it is.
+    pub turns: Arc<Turns>,
 }
 
 /// One view's part.
@@ -48,24 +63,15 @@ struct Job {
 // === impl SyncEngine ===
 
 impl SyncEngine {
-    /// An engine for a catalog. `ids` are the store's ids of the catalog's views, in the catalog's order; relative
-    /// paths of sources start at `base_dir`.
+    /// An engine for a catalog. `ids` are the store's ids of the catalog's views, in the catalog's order.
     #[must_use]
-    pub fn new(
-        store: Arc<OnlineStore>,
-        catalog: &Catalog,
-        ids: &[ViewId],
-        base_dir: &Path,
-        limits: SyncLimits,
-        turns: Arc<Turns>,
-    ) -> Self {
+    pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
-            let source = source_of(view, base_dir);
+            let source = setting.source_of(view, catalog.key_version());
             Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
-        let engine =
-            Self { store, limits, key_version: catalog.key_version(), jobs, base_dir: base_dir.to_path_buf(), turns };
+        let engine = Self { store, key_version: catalog.key_version(), jobs, setting };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
@@ -78,8 +84,9 @@ impl SyncEngine {
     /// The views whose next sync is due: by their source's `every`, or because the last one failed.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
-            let every = job.view.source.as_ref().and_then(|source| source.every);
-            job.source.is_some() && self.turns.is_due(job.id, every, self.limits.retry, now)
+            let Some(source) = &job.source else { return false };
+            let every = source.pace().or_else(|| job.view.source.as_ref().and_then(|source| source.every));
+            self.setting.turns.is_due(job.id, every, self.setting.limits.retry, now)
         };
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
@@ -95,7 +102,7 @@ impl SyncEngine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
         let job = self.job(view)?;
-        let turn = self.turns.of(job.id);
+        let turn = self.setting.turns.of(job.id);
         let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.run(job, request, progress);
         match &result {
@@ -175,10 +182,10 @@ impl SyncEngine {
             return self.sync(view, SyncRequest { full: true, window }, &mut |_| ());
         }
         let name = || job.view.name.to_string();
-        let files = files_of(&job.view, &self.base_dir, |wanted| wanted);
+        let files = self.setting.files_of(&job.view, |wanted| wanted);
         let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
-        let run =
-            AssertUnwindSafe(|| materialize_view(self.run_of(job, &files), window, &mut |_| !self.turns.is_stopping()));
+        let go_on = &mut |_| !self.setting.turns.is_stopping();
+        let run = AssertUnwindSafe(|| materialize_view(self.run_of(job, &*files), window, go_on));
         let result = catch_unwind(run)
             .unwrap_or_else(|panic| Err(SyncError::Panicked { view: name(), what: panic_words(&*panic).to_owned() }));
         match &result {
@@ -197,7 +204,7 @@ impl SyncEngine {
 
     /// Ends the runs of all engines at their next commit, and lets none begin.
     pub fn stop(&self) {
-        self.turns.stop();
+        self.setting.turns.stop();
     }
 
     fn run(
@@ -208,12 +215,12 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let view = || job.view.name.to_string();
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
-        if self.turns.is_stopping() {
+        if self.setting.turns.is_stopping() {
             return Err(SyncError::Stopped { view: view() });
         }
         let mut go_on = |now: Progress| {
             progress(now);
-            !self.turns.is_stopping()
+            !self.setting.turns.is_stopping()
         };
         let run = self.run_of(job, &**source);
         let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
@@ -222,7 +229,7 @@ impl SyncEngine {
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
-        let (store, limits, key_version) = (&*self.store, self.limits, self.key_version);
+        let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
         SyncRun { store, view: &job.view, id: job.id, key_version, source, limits }
     }
 
@@ -241,23 +248,31 @@ impl SyncEngine {
     }
 }
 
-/// A view's source, if it has one.
-fn source_of(view: &FeatureView, base_dir: &Path) -> Option<Box<dyn Source>> {
-    match &view.source.as_ref()?.from {
-        SourceKind::Files(_) => Some(Box::new(files_of(view, base_dir, |wanted| wanted)?)),
-        SourceKind::FeastSqlite { path, table } => Some(Box::new(FeastSqlite::new(base_dir.join(path), table, view))),
-    }
-}
+// === impl SyncSetting ===
 
-/// A view's files, if it has some; `choose` may leave out columns.
-pub(super) fn files_of(
-    view: &FeatureView,
-    base_dir: &Path,
-    choose: impl FnOnce(Wanted) -> Wanted,
-) -> Option<ParquetFiles> {
-    let files = view.files()?;
-    let wanted = choose(Wanted::of(view, files));
-    Some(ParquetFiles::new(base_dir.join(&files.path), wanted, ParquetLimits::default()))
+impl SyncSetting {
+    /// A view's source, if it has one.
+    fn source_of(&self, view: &FeatureView, key_version: KeyVersion) -> Option<Box<dyn Source>> {
+        let _ = key_version;
+        match &view.source.as_ref()?.from {
+            SourceKind::Files(_) => self.files_of(view, |wanted| wanted),
+            SourceKind::DynamoDb(_) => None,
+            SourceKind::FeastSqlite { path, table } => {
+                Some(Box::new(FeastSqlite::new(self.base_dir.join(path), table, view)))
+            }
+        }
+    }
+
+    /// A view's files, if it has some; `choose` may leave out columns.
+    pub(super) fn files_of(
+        &self,
+        view: &FeatureView,
+        choose: impl FnOnce(Wanted) -> Wanted,
+    ) -> Option<Box<dyn Source>> {
+        let files = view.files()?;
+        let wanted = choose(Wanted::of(view, files));
+        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, ParquetLimits::default())))
+    }
 }
 
 fn log(report: &SyncReport) {
@@ -266,10 +281,15 @@ fn log(report: &SyncReport) {
         tracing::debug!(view, "sync found nothing new");
         return;
     }
+    if report.lag.is_some() {
+        // Changes of a table that is followed come all the time.
+        tracing::debug!(view, applied = ?report.applied, "changes were applied");
+        return;
+    }
     let applied = report.applied;
     let (inserted, updated, unchanged, stale) = (applied.inserted, applied.updated, applied.unchanged, applied.stale);
-    let seconds = report.elapsed.as_secs_f64();
-    tracing::info!(view, inserted, updated, unchanged, stale, seconds, "sync ended");
+    let (removed, seconds) = (applied.removed, report.elapsed.as_secs_f64());
+    tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
     if report.skipped.rows() > 0 {
         tracing::warn!(view, skipped = %report.skipped, "rows of the source could not be taken");
     }

@@ -15,6 +15,7 @@ pub(super) struct ViewMetrics {
     updated: Counter,
     unchanged: Counter,
     stale: Counter,
+    removed: Counter,
     skipped: Counter,
     written: Counter,
     refused: Counter,
@@ -34,6 +35,10 @@ impl ViewMetrics {
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
+        describe_gauge!(
+            "larder_view_lag_seconds",
+            "How far a view is behind the stream of its table; 0 when nothing waits there."
+        );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
         let rows =
             |result: &'static str| counter!("larder_sync_rows_total", "view" => view.to_owned(), "result" => result);
@@ -43,6 +48,7 @@ impl ViewMetrics {
             updated: rows("updated"),
             unchanged: rows("unchanged"),
             stale: rows("stale"),
+            removed: rows("removed"),
             skipped: rows("skipped"),
             written: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "newest"),
             refused: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "stale"),
@@ -58,6 +64,10 @@ impl ViewMetrics {
         self.updated.increment(report.applied.updated);
         self.unchanged.increment(report.applied.unchanged);
         self.stale.increment(report.applied.stale);
+        self.removed.increment(report.applied.removed);
+        if let Some(lag) = report.lag {
+            gauge!("larder_view_lag_seconds", "view" => self.view.clone()).set(lag.as_secs_f64());
+        }
         self.skipped.increment(report.skipped.rows());
         self.duration.record(report.elapsed.as_secs_f64());
     }

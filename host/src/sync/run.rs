@@ -5,18 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::array::RecordBatch;
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema, push_feast_value},
-    model::{EntityId, FeastValue, FeatureView, WriteMode},
+    codec::KeyVersion,
+    model::{FeatureView, WriteMode},
 };
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::{SyncError, decode::Column};
+use super::{SyncError, encode::RowEncoder};
 use crate::{
-    source::{Batches, Item, Source, SourceBatch, SourceError, SourceRows, Window},
-    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, StoreError, ViewId},
+    source::{Batches, Source, SourceError, Window},
+    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, Rule, StoreError, ViewId},
 };
 
 /// What to bring over.
@@ -62,6 +60,9 @@ pub struct SyncReport {
     pub skipped: Skipped,
     /// How long it took.
     pub elapsed: Duration,
+    /// How far the view is behind its source, where that is known.
+    #[serde(default)]
+    pub lag: Option<Duration>,
 }
 
 /// Whether there was anything to read.
@@ -99,7 +100,12 @@ struct AppliedFields {
     updated: u64,
     unchanged: u64,
     stale: u64,
+    #[serde(default)]
+    removed: u64,
 }
+
+/// After so long a source that is followed is noted as looked at, even if it had nothing new.
+const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
 impl Default for SyncLimits {
     fn default() -> Self {
@@ -117,7 +123,7 @@ impl Skipped {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
-    fn note(&mut self, example: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, example: impl FnOnce() -> String) {
         if self.example.is_none() {
             self.example = Some(example());
         }
@@ -168,45 +174,101 @@ pub fn sync_view(
     request: SyncRequest,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
-    let SyncRun { store, view, id, source, .. } = run;
     let started = Instant::now();
+    let mut begin = if request.full { Begin::Anew } else { Begin::WhereItWas };
+    loop {
+        let ended = read_from(run, request, begin, started, progress);
+        let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { return ended };
+        let Some(next) = begin.next() else { return ended };
+        tracing::warn!(view = %run.view.name, source = path, why, "the place in the source is lost; it is read anew");
+        begin = next;
+    }
+}
+
+/// Where a run begins. When a place is lost, the next one is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// Where the run before ended.
+    WhereItWas,
+    /// Where a reading of the whole was cut off.
+    CutOff,
+    /// At the beginning.
+    Anew,
+}
+
+fn read_from(
+    run: SyncRun<'_>,
+    request: SyncRequest,
+    begin: Begin,
+    started: Instant,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<SyncReport, SyncError> {
+    let SyncRun { store, view, id, source, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let report = |outcome, applied, skipped, lag| {
+        let (view, elapsed) = (view.name.to_string(), started.elapsed());
+        Ok(SyncReport { view, outcome, applied, skipped, elapsed, lag })
+    };
 
-    let position = store.status(id).and_then(|status| status.position);
-    let position = position.filter(|_| !request.full && request.window.is_open());
+    let is_all = request.window.is_open();
+    if !is_all && !source.has_windows() {
+        return Err(in_source(SourceError::NoWindow { path: source.name() }));
+    }
+    let status = store.status(id);
+    let (position, last_success) =
+        status.map_or((None, None), |status| (status.position, status.freshness.last_success));
+    let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
     if let Some(position) = &position
         && !source.has_news(position).map_err(in_source)?
     {
         // Looked at and found complete: that is a success too.
         let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;
         load.finish(Some(position)).map_err(in_store)?;
-        let (outcome, elapsed) = (Outcome::UpToDate, started.elapsed());
-        let (applied, skipped) = (Applied::default(), Skipped::default());
-        return Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed });
+        return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
     }
 
+    // A replacing load of files begins with the first of them each time.
+    let position = position.filter(|_| view.mode != WriteMode::Replace);
+    let may_go_on = position.is_none() && begin != Begin::Anew && source.resumes();
+    let cut_off = if may_go_on { store.cut_off(id) } else { None };
+    let mut batches = source.read(position.as_deref().or(cut_off.as_deref())).map_err(in_source)?;
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
-    let replace = (view.mode == WriteMode::Replace || source.is_whole()) && request.window.is_open();
-    let (mode, position) = if replace { (LoadMode::Replace, None) } else { (LoadMode::Upsert, position) };
-
-    let mut batches = source.read(position.as_deref()).map_err(in_source)?;
-    let mut load = store.begin_load(id, mode).map_err(in_store)?;
-    let keeps_position = request.window.is_open();
+    let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
+    let load = match (replaces, cut_off.is_some()) {
+        (true, true) => store.resume_load(id),
+        (true, false) => store.begin_load(id, LoadMode::Replace),
+        (false, _) => store.begin_load(id, LoadMode::Upsert),
+    };
+    let mut load = load.map_err(in_store)?;
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
-        let position = keeps_position.then(|| batches.position());
+        let position = is_all.then(|| batches.position());
         load.apply(rows, position.as_deref()).map(|_applied| ())
     };
     let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
+    let (applied, lag) = (load.total(), batches.lag());
+    // Who is asked every second must not make the disk turn each time: nothing new, and it was said a moment ago.
+    let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() == 0;
+    if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
+        return report(Outcome::UpToDate, applied, skipped, lag);
+    }
     // A window is a part of the source: it makes the view neither loaded nor fresh.
-    let applied = if keeps_position { load.finish(Some(&batches.position())).map_err(in_store)? } else { load.total() };
-    Ok(SyncReport {
-        view: view.name.to_string(),
-        outcome: Outcome::Loaded,
-        applied,
-        skipped,
-        elapsed: started.elapsed(),
-    })
+    if is_all {
+        load.finish(Some(&batches.position())).map_err(in_store)?;
+    }
+    report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
+}
+
+// === impl Begin ===
+
+impl Begin {
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::WhereItWas => Some(Self::CutOff),
+            Self::CutOff => Some(Self::Anew),
+            Self::Anew => None,
+        }
+    }
 }
 
 /// Writes a view's files, or a span of them, beside what the view's own source brings: as callers' rows, which that
@@ -231,7 +293,7 @@ pub(super) fn materialize_view(
     };
     let skipped = pump(run, &mut *batches, window, commit, progress)?;
     let (outcome, elapsed) = (Outcome::Loaded, started.elapsed());
-    Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed })
+    Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
 
 /// Takes a reading to its end: batches become rows, which `commit` takes by the transaction. Tells what was left out.
@@ -244,7 +306,8 @@ fn pump(
 ) -> Result<Skipped, SyncError> {
     let SyncRun { view, key_version, limits, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    let mut encoder = RowEncoder::new(view, key_version, window);
+    let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
+    let mut encoder = RowEncoder::new(view, key_version, window, rule);
     let mut rows = 0;
     loop {
         let batch = batches.next_batch().map_err(in_source)?;
@@ -264,171 +327,5 @@ fn pump(
         if ended {
             return Ok(encoder.skipped);
         }
-    }
-}
-
-/// Turns batches of columns into rows with ids.
-struct RowEncoder<'v> {
-    view: &'v FeatureView,
-    schema: RowSchema,
-    keys: KeyEncoder,
-    window: Window,
-    rows: RowBatch,
-    skipped: Skipped,
-}
-
-// === impl RowEncoder ===
-
-impl<'v> RowEncoder<'v> {
-    fn new(view: &'v FeatureView, key_version: KeyVersion, window: Window) -> Self {
-        let names = view.join_keys.iter().map(|key| &*key.name);
-        Self {
-            view,
-            schema: RowSchema::of(&view.features),
-            keys: KeyEncoder::new(key_version, names),
-            window,
-            rows: RowBatch::default(),
-            skipped: Skipped::default(),
-        }
-    }
-
-    /// Whether it holds as much as one transaction takes.
-    fn is_full(&self, limits: SyncLimits) -> bool {
-        self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
-    }
-
-    /// Adds a batch's rows.
-    fn encode(&mut self, batch: &SourceBatch) -> Result<(), SourceError> {
-        match &batch.rows {
-            SourceRows::Columns(columns) => self.encode_columns(columns, batch),
-            SourceRows::Items(items) => {
-                self.encode_items(items, batch);
-                Ok(())
-            }
-        }
-    }
-
-    fn encode_columns(&mut self, rows: &RecordBatch, batch: &SourceBatch) -> Result<(), SourceError> {
-        let columns = Columns::new(self.view, rows, &batch.origin)?;
-        let mut builder = RowBuilder::new(&self.schema);
-        let mut key = Vec::new();
-        for row in 0..rows.num_rows() {
-            let place = || place_of(batch, row);
-            let Some(event_time) = columns.event_time.micros(row) else {
-                self.skipped.null_event_time += 1;
-                self.skipped.note(|| format!("{}: no event time", place()));
-                continue;
-            };
-            if !self.window.contains(event_time) {
-                self.skipped.outside_window += 1;
-                continue;
-            }
-            let Some(id) = self.id(&columns, row, &mut key) else {
-                self.skipped.null_key += 1;
-                self.skipped.note(|| format!("{}: the key is null", place()));
-                continue;
-            };
-            let created = columns.created.as_ref().and_then(|created| created.micros(row));
-            builder.begin(event_time, created);
-            let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
-            match pushed.and_then(|()| builder.finish()) {
-                Ok(bytes) => self.rows.push(id, bytes),
-                Err(error) => {
-                    self.skipped.too_large += 1;
-                    self.skipped.note(|| format!("{}: {error}", place()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Rows of an online store. One that does not read is left out and told: the others are served.
-    fn encode_items(&mut self, items: &[Item], batch: &SourceBatch) {
-        let mut builder = RowBuilder::new(&self.schema);
-        for (row, item) in items.iter().enumerate() {
-            let place = || format!("{} (entity id {:?})", place_of(batch, row), item.id);
-            let Some(event_time) = item.event_time else {
-                self.skipped.null_event_time += 1;
-                self.skipped.note(|| format!("{}: no event time", place()));
-                continue;
-            };
-            if !self.window.contains(event_time) {
-                self.skipped.outside_window += 1;
-                continue;
-            }
-            builder.begin(event_time, item.created);
-            let features = self.view.features.iter().zip(&item.values);
-            let pushed = features.into_iter().try_for_each(|(feature, bytes)| {
-                let value = FeastValue::decode(bytes.as_deref().unwrap_or_default());
-                let value = value.map_err(|error| format!("feature '{}': {error}", feature.name))?;
-                let pushed = push_feast_value(&mut builder, feature.value_type, &value);
-                pushed.map_err(|error| format!("feature '{}': {error}", feature.name))
-            });
-            match pushed.and_then(|()| builder.finish().map_err(|error| error.to_string())) {
-                Ok(bytes) => self.rows.push(item.id, bytes),
-                Err(error) => {
-                    self.skipped.unreadable += 1;
-                    self.skipped.note(|| format!("{}: {error}", place()));
-                }
-            }
-        }
-    }
-
-    fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
-        self.keys.begin(key);
-        if columns.keys.is_empty() {
-            // A view without entities has one row, under the empty dummy key.
-            KeyEncoder::push(key, KeyValue::String(""));
-        }
-        columns.keys.iter().all(|column| column.push_key(row, key)).then(|| KeyEncoder::id(key))
-    }
-}
-
-fn place_of(batch: &SourceBatch, row: usize) -> String {
-    format!("{}, row {}", batch.origin, batch.first_row + row as u64)
-}
-
-/// A batch's columns, readable.
-struct Columns {
-    event_time: Column,
-    created: Option<Column>,
-    keys: Vec<Column>,
-    features: Vec<Column>,
-}
-
-// === impl Columns ===
-
-impl Columns {
-    /// The columns come in the order of [`crate::source::Wanted::columns`].
-    fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
-        let source = view.files();
-        let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
-        let mut columns = rows.columns().iter().enumerate();
-        let mut next = |make: &dyn Fn(&arrow::array::ArrayRef) -> Result<Column, String>| {
-            let missing = || SourceError::Column {
-                path: origin.to_owned(),
-                column: String::new(),
-                why: "the batch has too few columns".to_owned(),
-            };
-            let (place, array) = columns.next().ok_or_else(missing)?;
-            make(array).map_err(|why| SourceError::Column {
-                path: origin.to_owned(),
-                column: rows.schema().field(place).name().clone(),
-                why,
-            })
-        };
-        let event_time = next(&|array| Column::instants(array))?;
-        let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());
-        let created = has_created.then(|| next(&|array| Column::instants(array))).transpose()?;
-        let keys = key_types
-            .into_iter()
-            .map(|key| next(&|array| Column::new(array, larder_model::model::ValueType::Scalar(key.value_type))))
-            .collect::<Result<_, _>>()?;
-        let features = view
-            .features
-            .iter()
-            .map(|feature| next(&|array| Column::new(array, feature.value_type)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { event_time, created, keys, features })
     }
 }

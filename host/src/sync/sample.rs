@@ -1,6 +1,6 @@
 //! A few keys of a source, to ask for what should be there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use larder_model::{
@@ -8,8 +8,8 @@ use larder_model::{
     model::{EntityId, FeatureView, ValueType},
 };
 
-use super::{SyncError, decode::Column, engine::files_of};
-use crate::source::{Source, SourceError, SourceRows, Wanted};
+use super::{SyncError, SyncSetting, decode::Column};
+use crate::source::{SourceError, SourceRows, Wanted};
 
 /// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same
 /// source gives the same keys; rows without a key or an event time are left out, as by a sync.
@@ -18,11 +18,11 @@ use crate::source::{Source, SourceError, SourceRows, Wanted};
 ///
 /// # Errors
 /// [`SyncError::NoSource`] and [`SyncError::Source`].
-pub fn sample_keys(view: &FeatureView, base_dir: &Path, count: usize) -> Result<Vec<Vec<String>>, SyncError> {
+pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> Result<Vec<Vec<String>>, SyncError> {
     let name = || view.name.to_string();
     let in_source = |source| SyncError::Source { view: name(), source };
     let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
-    let source = files_of(view, base_dir, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let source = setting.files_of(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
     let mut batches = source.read(None).map_err(in_source)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
     // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
-    model::{FeatureView, FileSource},
+    model::{AwsPlace, FeatureView, FileSource, Gate, ValueRef},
 };
 
 use super::cell::Cell;
@@ -139,7 +139,7 @@ impl Frame {
         let places = self.places(view)?;
         let of = || view.name.to_string();
         let misfit = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
-        let schema = RowSchema::of(&view.features);
+        let schema = RowSchema::of_view(view);
         let mut builder = RowBuilder::new(&schema);
         let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
         let mut key = Vec::new();
@@ -159,6 +159,11 @@ impl Frame {
             builder.begin(event_time, created);
             for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
                 cells[row].push(feature.value_type, &mut builder).map_err(|why| misfit(column, row, why))?;
+            }
+            if view.has_expiry() {
+                // Callers know of no such thing.
+                let pushed = builder.push(ValueRef::Null);
+                pushed.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
             }
             let bytes = builder.finish();
             let bytes = bytes.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
@@ -236,6 +241,8 @@ impl fmt::Display for Columns<'_> {
 fn plain() -> FileSource {
     FileSource {
         path: String::new(),
+        place: AwsPlace::default(),
+        gate: Gate::Open,
         timestamp_field: EVENT_TIME.to_owned(),
         created_timestamp_column: None,
         field_mapping: Default::default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{murmur3_x64_128, row::HEADER_BYTES};
-use crate::model::{Feature, Physical, ValueType};
+use crate::model::{Feature, FeatureView, Physical, ScalarType, ValueType};
 
 /// Tells rows of one schema from rows of another: 32 bits of a hash over the fields' names and types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +32,10 @@ pub(super) struct Field {
     pub(super) previous_var_at: Option<usize>,
 }
 
+/// The field that says when a row expires by itself, in views whose source tells that of each row. No feature can have
+/// such a name.
+const EXPIRY_FIELD: &str = "(expires)";
+
 /// The most fields that a row can have: they are counted in 16 bits.
 pub const FIELDS_MAX: usize = u16::MAX as usize;
 
@@ -42,6 +46,21 @@ impl RowSchema {
     #[must_use]
     pub fn of(features: &[Feature]) -> Self {
         Self::new(features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)))
+    }
+
+    /// The schema of a view's rows: its features, and behind them the row's expiry if it has one.
+    #[must_use]
+    pub fn of_view(view: &FeatureView) -> Self {
+        let features = view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type));
+        let expiry = view.has_expiry().then(|| (EXPIRY_FIELD.into(), ValueType::Scalar(ScalarType::UnixTimestamp)));
+        Self::new(features.chain(expiry))
+    }
+
+    /// Where rows of this schema say when they expire, if they do.
+    #[must_use]
+    pub fn expiry(&self) -> Option<usize> {
+        let last = self.fields.len().checked_sub(1)?;
+        (&*self.fields[last].name == EXPIRY_FIELD).then_some(last)
     }
 
     /// The schema of rows with these fields, in this order. Fields past [`FIELDS_MAX`] cannot be encoded; a catalog

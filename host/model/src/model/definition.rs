@@ -85,8 +85,10 @@ pub struct FeatureView {
 pub struct Source {
     /// What is read.
     pub from: SourceKind,
-    /// How often it is read again while the host runs; `None`: on start and on demand.
+    /// How often it is read again while the host runs; `None`: on start, on demand, and as `cron` says.
     pub every: Option<Duration>,
+    /// When it is read again, as a line of cron in UTC.
+    pub cron: Option<String>,
 }
 
 /// What a view's rows are read from.
@@ -94,6 +96,8 @@ pub struct Source {
 pub enum SourceKind {
     /// Parquet files.
     Files(FileSource),
+    /// A table in DynamoDB.
+    DynamoDb(TableSource),
     /// A table of the SQLite file that Feast's local provider keeps its online store in.
     FeastSqlite {
         /// The file, as written in the definition.
@@ -106,14 +110,114 @@ pub enum SourceKind {
 /// Parquet files that hold a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSource {
-    /// A file, or a directory of `*.parquet` files, as written in the definition.
+    /// A file, or a directory of `*.parquet` files, as written in the definition; or an object in S3, or a prefix of
+    /// them: `s3://bucket/key`.
     pub path: String,
+    /// Of a path in S3: where to ask.
+    pub place: AwsPlace,
+    /// Of a path in S3: what tells that a set of objects is whole.
+    pub gate: Gate,
     /// The column of event times, by its mapped name.
     pub timestamp_field: String,
     /// The column of creation times, by its mapped name: it breaks ties between equal event times.
     pub created_timestamp_column: Option<String>,
     /// Column in the file to the name that definitions use.
     pub field_mapping: BTreeMap<String, String>,
+}
+
+/// Where AWS is asked: what is not said here is as in the host's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AwsPlace {
+    /// The region.
+    pub region: Option<String>,
+    /// The address of the service.
+    pub endpoint: Option<String>,
+}
+
+/// What tells that a set of objects under one prefix is whole: a set is written object by object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing: whatever is there is read.
+    #[default]
+    Open,
+    /// An object of this name under the prefix, written last: nothing is read before it is there, and nothing again
+    /// before it is written anew.
+    Marker(String),
+    /// An object of this name under the prefix that lists the objects of the set; the others are not read.
+    Manifest(String),
+}
+
+/// A table in DynamoDB that holds a view's rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSource {
+    /// Its name.
+    pub table: String,
+    /// Where to ask.
+    pub place: AwsPlace,
+    /// What its items look like.
+    pub layout: TableLayout,
+    /// How often the table's stream is asked for changes; `None`: the stream is not followed.
+    pub poll: Option<Duration>,
+    /// How many segments are scanned at once.
+    pub segments: u16,
+    /// How many units of read capacity a scan takes in a second; `None`: as many as it gets.
+    pub read_units: Option<u32>,
+    /// The attribute in which DynamoDB itself finds the time, in seconds since 1970, after which it deletes an item: it
+    /// takes its time for that, so such items are left out here.
+    pub ttl_attribute: Option<String>,
+    /// What becomes of an entity that has no row here.
+    pub on_miss: OnMiss,
+}
+
+/// What a table's items look like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableLayout {
+    /// Feast's: `entity_id`, the id in hexadecimal digits; `event_ts`, text; `values`, a map of serialized values.
+    Feast,
+    /// An item for each entity, an attribute for each part of the key and each feature.
+    Wide {
+        /// Attribute to the name that definitions use.
+        field_mapping: BTreeMap<String, String>,
+        /// The attribute of event times; `None`: a row is as old as the reading that brought it.
+        timestamp: Option<String>,
+    },
+    /// An item for each feature of each entity.
+    ItemPerFeature {
+        /// The attribute of the entity's key: the partition key.
+        key: String,
+        /// The attribute of the feature's name: the sort key.
+        feature: String,
+        /// The attribute of its value.
+        value: String,
+        /// A feature's name in the table to the name that definitions use.
+        field_mapping: BTreeMap<String, String>,
+        /// The attribute of event times; `None`: a row is as old as the reading that brought it.
+        timestamp: Option<String>,
+    },
+}
+
+/// What becomes of an entity that has no row in the store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OnMiss {
+    /// It has none: the store has the whole table.
+    NotFound,
+    /// The table is asked: the store has a part of it, those entities that were asked for lately.
+    Fetch(ReadThrough),
+}
+
+/// How single rows are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadThrough {
+    /// The most bytes of rows that are kept on disk; beyond, some go.
+    pub keep: u64,
+    /// How long a request waits for them.
+    pub timeout: Duration,
+    /// How long an entity that the table does not have is not asked for again.
+    pub missing_for: Duration,
+    /// How long a row is served before the table is asked again, where no stream tells of changes.
+    pub fresh_for: Duration,
+    /// How many requests to DynamoDB are under way at once.
+    pub at_once: u16,
 }
 
 /// What becomes of stored rows that a new load does not have.
@@ -152,6 +256,18 @@ pub struct Projection {
     pub join_key_map: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+impl Default for ReadThrough {
+    fn default() -> Self {
+        Self {
+            keep: 1 << 30,
+            timeout: Duration::from_millis(50),
+            missing_for: Duration::from_secs(10),
+            fresh_for: Duration::from_secs(60),
+            at_once: 16,
+        }
+    }
+}
+
 // === impl EntityId ===
 
 impl fmt::Display for EntityId {
@@ -163,6 +279,32 @@ impl fmt::Display for EntityId {
 impl fmt::Debug for EntityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EntityId({self})")
+    }
+}
+
+// === impl TableSource ===
+
+impl TableSource {
+    /// How often a stream is asked where nothing is said. DynamoDB lets a shard be asked five times a second, by all who
+    /// read it together.
+    pub const POLL: Duration = Duration::from_secs(1);
+
+    /// How many segments are scanned at once where nothing is said.
+    pub const SEGMENTS: u16 = 4;
+
+    /// A table as Feast makes it.
+    #[must_use]
+    pub fn feast(table: String, place: AwsPlace) -> Self {
+        Self {
+            table,
+            place,
+            layout: TableLayout::Feast,
+            poll: Some(Self::POLL),
+            segments: Self::SEGMENTS,
+            read_units: None,
+            ttl_attribute: None,
+            on_miss: OnMiss::NotFound,
+        }
     }
 }
 
@@ -182,6 +324,30 @@ impl FeatureView {
             Some(SourceKind::Files(files)) => Some(files),
             _ => self.batch_source.as_ref(),
         }
+    }
+
+    /// The table in DynamoDB that the view's rows come from, if it is one.
+    #[must_use]
+    pub fn table(&self) -> Option<&TableSource> {
+        match &self.source.as_ref()?.from {
+            SourceKind::DynamoDb(table) => Some(table),
+            SourceKind::Files(_) | SourceKind::FeastSqlite { .. } => None,
+        }
+    }
+
+    /// How rows that are not here are fetched, if they are.
+    #[must_use]
+    pub fn read_through(&self) -> Option<&ReadThrough> {
+        match &self.table()?.on_miss {
+            OnMiss::Fetch(how) => Some(how),
+            OnMiss::NotFound => None,
+        }
+    }
+
+    /// Whether each row says when it expires by itself, beside the view's ttl.
+    #[must_use]
+    pub fn has_expiry(&self) -> bool {
+        self.table().is_some_and(|table| table.ttl_attribute.is_some())
     }
 
     /// Whether this view has one row for everything.

@@ -11,8 +11,13 @@ use crate::{
 };
 
 mod derived;
+mod source;
 
-pub use self::derived::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition};
+use self::source::{files, source};
+pub use self::{
+    derived::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
+    source::{FilesDefinition, SourceDefinition, SourceFrom},
+};
 
 /// Everything that a set of definition files says.
 #[derive(Clone, Debug, Default)]
@@ -111,42 +116,6 @@ pub struct FeatureDefinition {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A view's `source:`.
-#[derive(Clone, Debug)]
-pub struct SourceDefinition {
-    /// What is read.
-    pub from: SourceFrom,
-    /// `every:`.
-    pub every: Option<Duration>,
-}
-
-/// What a view's rows are read from.
-#[derive(Clone, Debug)]
-pub enum SourceFrom {
-    /// Parquet files.
-    Files(FilesDefinition),
-    /// Feast's SQLite online store.
-    FeastSqlite {
-        /// `feast_sqlite:`.
-        path: Located<String>,
-        /// `table:`; `<project>_<view>` when absent.
-        table: Option<String>,
-    },
-}
-
-/// Parquet files, in a view's `source:` or `batch_source:`.
-#[derive(Clone, Debug)]
-pub struct FilesDefinition {
-    /// `path:`.
-    pub path: Located<String>,
-    /// `timestamp_field:`.
-    pub timestamp_field: String,
-    /// `created_timestamp_column:`.
-    pub created_timestamp_column: Option<String>,
-    /// `field_mapping:`, column in the source to name in the definitions.
-    pub field_mapping: BTreeMap<String, Located<String>>,
-}
-
 /// One of `feature_services:`.
 #[derive(Clone, Debug)]
 pub struct ServiceDefinition {
@@ -174,9 +143,6 @@ pub struct ProjectionDefinition {
     /// `join_key_map:`, the view's join key to the request's column.
     pub join_key_map: BTreeMap<String, Located<String>>,
 }
-
-/// Feast's customary name, and the default.
-pub(super) const TIMESTAMP_FIELD: &str = "event_timestamp";
 
 // === impl Definitions ===
 
@@ -298,7 +264,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let source = table.get("source").and_then(|node| source(Table::new("source", node, problems)?, problems));
     let batch_source = table.get("batch_source").and_then(|node| {
         let mut table = Table::new("batch source", node, problems)?;
-        let files = files(&mut table);
+        let files = files(&mut table, problems);
         table.finish();
         files
     });
@@ -343,32 +309,6 @@ fn key_types(table: &mut Table<'_>, problems: &Problems) -> BTreeMap<String, Loc
     let written = table.text_map("key_types");
     let read = written.into_iter().filter_map(|(key, text)| Some((key, parse_type(text, problems)?)));
     read.collect()
-}
-
-fn source(mut table: Table<'_>, problems: &Problems) -> Option<SourceDefinition> {
-    let every = table.duration("every").map(|every| every.value).filter(|every| !every.is_zero());
-    let from = match (table.text("feast_sqlite"), table.get("path")) {
-        (Some(path), None) => {
-            let table_name = table.text("table").map(|name| name.value);
-            Some(SourceFrom::FeastSqlite { path, table: table_name })
-        }
-        (Some(path), Some(_)) => {
-            problems.error(&path.at, "source: 'feast_sqlite' and 'path' are two sources: a view has one".to_owned());
-            None
-        }
-        (None, _) => files(&mut table).map(SourceFrom::Files),
-    };
-    table.finish();
-    Some(SourceDefinition { from: from?, every })
-}
-
-fn files(table: &mut Table<'_>) -> Option<FilesDefinition> {
-    let path = table.required_text("path");
-    let timestamp_field = table.text("timestamp_field").map(|text| text.value);
-    let created_timestamp_column = table.text("created_timestamp_column").map(|text| text.value);
-    let field_mapping = table.text_map("field_mapping");
-    let timestamp_field = timestamp_field.unwrap_or_else(|| TIMESTAMP_FIELD.to_owned());
-    Some(FilesDefinition { path: path?, timestamp_field, created_timestamp_column, field_mapping })
 }
 
 fn service(mut table: Table<'_>, problems: &Problems) -> Option<ServiceDefinition> {

@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use self::views::Importer;
 use super::Definitions;
+use crate::model::AwsPlace;
 
 /// A Feast registry that was read.
 #[derive(Clone, Debug)]
@@ -25,6 +26,13 @@ pub enum FeastValues {
     BatchSources,
     /// From the SQLite file that Feast's local provider keeps, as definitions write its path.
     OnlineStore(String),
+    /// From tables in DynamoDB, each named by this template: `{project}` and `{table_name}` stand for what they say.
+    DynamoDb {
+        /// `table_name_template:` of `feature_store.yaml`.
+        template: String,
+        /// Where they are.
+        place: AwsPlace,
+    },
 }
 
 /// Why bytes are no registry.

@@ -6,19 +6,20 @@ use std::{
 };
 
 use super::{
-    Catalog, Definitions, EntityDefinition, FeatureDefinition, FilesDefinition, ProjectionDefinition,
-    ServiceDefinition, SourceDefinition, SourceFrom, Unread, Unservable, ViewDefinition,
+    Catalog, Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition, Unread,
+    Unservable, ViewDefinition,
 };
 use crate::{
     codec::KeyVersion,
     model::{
-        DerivedView, Entity, Feature, FeatureService, FeatureView, FileSource, JOIN_KEY_DUMMY, JoinKey, Projection,
-        ScalarType, Source, SourceKind, ValueType,
+        DerivedView, Entity, Feature, FeatureService, FeatureView, JOIN_KEY_DUMMY, JoinKey, Projection, ScalarType,
+        ValueType,
     },
     yaml::{Located, Problems, nearest},
 };
 
 mod derived;
+mod source;
 
 /// The most features of one view.
 pub const FEATURES_MAX: usize = 4_096;
@@ -200,8 +201,8 @@ fn views(
         if features.is_empty() {
             unsure.features.note(None);
         }
-        let source = definition.source.map(|source| self::source(&definition.name, source, rules, problems));
-        let batch_source = definition.batch_source.map(|files| file_source(&definition.name, files, problems));
+        let source = definition.source.map(|source| source::source(&definition.name, source, rules, problems));
+        let batch_source = definition.batch_source.map(|files| source::files(&definition.name, files, problems));
         let view = FeatureView {
             name: Arc::clone(&name),
             entities: entity_names,
@@ -215,6 +216,7 @@ fn views(
             description: definition.description,
             tags: definition.tags,
         };
+        source::check(&view, &definition.name, problems);
         all_unsure.insert(Arc::clone(&name), unsure);
         known.items.insert(name, View::Stored(Arc::new(view)));
     }
@@ -294,33 +296,6 @@ fn check_key_types(definition: &ViewDefinition, join_keys: &[JoinKey], problems:
             let help = nearest(key, join_keys.iter().map(|key| &*key.name));
             problems.error_with_help(&written.at, message, help);
         }
-    }
-}
-
-fn source(view: &Located<String>, source: SourceDefinition, rules: &Rules<'_>, problems: &Problems) -> Source {
-    let from = match source.from {
-        SourceFrom::Files(files) => SourceKind::Files(file_source(view, files, problems)),
-        SourceFrom::FeastSqlite { path, table } => {
-            let table = table.unwrap_or_else(|| format!("{}_{}", rules.project, view.value));
-            SourceKind::FeastSqlite { path: path.value, table }
-        }
-    };
-    Source { from, every: source.every }
-}
-
-fn file_source(view: &Located<String>, source: FilesDefinition, problems: &Problems) -> FileSource {
-    let mut targets = BTreeSet::new();
-    for target in source.field_mapping.values() {
-        if !targets.insert(&target.value) {
-            let message = format!("feature view '{}': two columns are mapped to '{}'", view.value, target.value);
-            problems.error(&target.at, message);
-        }
-    }
-    FileSource {
-        path: source.path.value,
-        timestamp_field: source.timestamp_field,
-        created_timestamp_column: source.created_timestamp_column,
-        field_mapping: source.field_mapping.into_iter().map(|(column, name)| (column, name.value)).collect(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::definition::{
     OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, ViewDefinition,
 };
 use crate::{
-    model::{ValueType, WriteMode, duration_text},
+    model::{AwsPlace, Gate, OnMiss, TableLayout, TableSource, ValueType, WriteMode, duration_text},
     yaml::Located,
 };
 
@@ -126,12 +126,14 @@ fn source_flow(source: &SourceDefinition) -> Flow {
     let mut flow = Flow::default();
     match &source.from {
         SourceFrom::Files(files) => flow.files(files),
+        SourceFrom::DynamoDb { table, .. } => flow.table(table),
         SourceFrom::FeastSqlite { path, table } => {
             flow.text("feast_sqlite", &path.value);
             table.iter().for_each(|table| flow.text("table", table));
         }
     }
     source.every.iter().for_each(|every| flow.raw("every", &duration_text(*every)));
+    source.cron.iter().for_each(|cron| flow.text("cron", &cron.value));
     flow
 }
 
@@ -236,8 +238,60 @@ impl Flow {
         self.0.push(format!("{key}: {value}"));
     }
 
+    fn place(&mut self, place: &AwsPlace) {
+        place.region.iter().for_each(|region| self.text("region", region));
+        place.endpoint.iter().for_each(|endpoint| self.text("endpoint", endpoint));
+    }
+
+    fn table(&mut self, table: &TableSource) {
+        self.text("dynamodb", &table.table);
+        self.place(&table.place);
+        let (mapping, timestamp) = match &table.layout {
+            TableLayout::Feast => (None, None),
+            TableLayout::Wide { field_mapping, timestamp } => {
+                self.text("layout", "wide");
+                (Some(field_mapping), timestamp.as_ref())
+            }
+            TableLayout::ItemPerFeature { key, feature, value, field_mapping, timestamp } => {
+                self.text("layout", "item-per-feature");
+                self.text("key_attribute", key);
+                self.text("feature_attribute", feature);
+                self.text("value_attribute", value);
+                (Some(field_mapping), timestamp.as_ref())
+            }
+        };
+        if let Some(mapping) = mapping.filter(|mapping| !mapping.is_empty()) {
+            self.raw("field_mapping", &Self::of(mapping));
+        }
+        timestamp.iter().for_each(|name| self.text("timestamp_field", name));
+        match table.poll {
+            None => self.text("stream", "off"),
+            Some(TableSource::POLL) => {}
+            Some(poll) => self.raw("poll", &duration_text(poll)),
+        }
+        if table.segments != TableSource::SEGMENTS {
+            self.raw("segments", &table.segments);
+        }
+        table.read_units.iter().for_each(|units| self.raw("read_units", units));
+        table.ttl_attribute.iter().for_each(|name| self.text("ttl_attribute", name));
+        if let OnMiss::Fetch(how) = &table.on_miss {
+            self.text("on_miss", "fetch");
+            self.raw("keep", &how.keep);
+            self.raw("fetch_timeout", &duration_text(how.timeout));
+            self.raw("missing_for", &duration_text(how.missing_for));
+            self.raw("fresh_for", &duration_text(how.fresh_for));
+            self.raw("fetches_at_once", &how.at_once);
+        }
+    }
+
     fn files(&mut self, files: &FilesDefinition) {
         self.text("path", &files.path.value);
+        self.place(&files.place);
+        match &files.gate {
+            Gate::Open => {}
+            Gate::Marker(name) => self.text("marker", name),
+            Gate::Manifest(name) => self.text("manifest", name),
+        }
         self.text("timestamp_field", &files.timestamp_field);
         files.created_timestamp_column.iter().for_each(|column| self.text("created_timestamp_column", column));
         if !files.field_mapping.is_empty() {

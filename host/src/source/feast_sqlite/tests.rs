@@ -76,7 +76,7 @@ fn read(source: &FeastSqlite) -> Result<(Vec<Item>, String), SourceError> {
     while let Some(batch) = reading.next_batch()? {
         match batch.rows {
             SourceRows::Items(batch) => items.extend(batch),
-            SourceRows::Columns(_) => panic!("an online store has items"),
+            SourceRows::Columns(_) | SourceRows::Changes(_) => panic!("an online store has items"),
         }
     }
     Ok((items, reading.position()))
@@ -96,6 +96,7 @@ fn lines_become_items_under_the_ids_of_their_keys() {
         id: KeyEncoder::id(&key(customer)),
         event_time: Some(event_time),
         created: None,
+        expires: None,
         values: values.map(|value| value.map(<[u8]>::to_vec)).to_vec(),
     };
     let expected = [

@@ -165,7 +165,10 @@ messages! {
     }
 
     /// `feast.core.DataSource.FileOptions`.
-    FileOptions { uri: String = (string, tag = "2") }
+    FileOptions {
+        uri: String = (string, tag = "2");
+        s3_endpoint_override: String = (string, tag = "3");
+    }
 
     /// `feast.core.DataSource.RequestDataOptions`.
     RequestDataOptions { schema: Vec<FeatureSpec> = (message, repeated, tag = "3") }

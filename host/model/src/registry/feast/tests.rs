@@ -60,7 +60,7 @@ fn field(name: &str, value_type: i32) -> FeatureSpec {
 }
 
 fn file(uri: &str) -> DataSource {
-    let file_options = Some(FileOptions { uri: uri.into() });
+    let file_options = Some(FileOptions { uri: uri.into(), ..FileOptions::default() });
     DataSource { kind: BATCH_FILE, timestamp_field: "ts".into(), file_options, ..DataSource::default() }
 }
 
@@ -196,7 +196,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
     assert_eq!(why(&catalog, "bare"), "it has no features");
     assert_eq!(why(&catalog, "lost"), "its entity 'nobody' is not in the registry");
     assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, and Larder reads Parquet files");
-    assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, and Larder reads no gs:// yet");
+    assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, and Larder reads no gs://");
     assert!(why(&catalog, "bad name").starts_with("its name is not of letters"));
     assert!(catalog.service("fine").is_some());
     let services = catalog.unservable_services();

@@ -10,7 +10,7 @@ use super::{
     proto::{self, BATCH_FILE, PUSH_SOURCE, SourceOf},
 };
 use crate::{
-    model::{JOIN_KEY_DUMMY, ScalarType, ValueType, WriteMode},
+    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, ScalarType, TableSource, ValueType, WriteMode},
     registry::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
@@ -172,13 +172,19 @@ impl<'i> Importer<'i> {
         let (source, batch_source) = match self.values {
             FeastValues::BatchSources if view.is_only_pushed => (None, None),
             FeastValues::BatchSources => {
-                (Some(SourceDefinition { from: SourceFrom::Files(files?), every: None }), None)
+                (Some(SourceDefinition { from: SourceFrom::Files(files?), every: None, cron: None }), None)
+            }
+            FeastValues::DynamoDb { template, place } => {
+                let table = template.replace("{project}", self.project).replace("{table_name}", view.name);
+                let table = TableSource::feast(table, place.clone());
+                let from = SourceFrom::DynamoDb { at: self.at.clone(), table };
+                (Some(SourceDefinition { from, every: None, cron: None }), files.ok())
             }
             FeastValues::OnlineStore(path) => {
                 let table = Some(format!("{}_{}", self.project, view.name));
                 let from = SourceFrom::FeastSqlite { path: self.located(path.clone()), table };
                 // Without files nothing can be materialized; what Feast materialized is served all the same.
-                (Some(SourceDefinition { from, every: Some(ONLINE_STORE_EVERY) }), files.ok())
+                (Some(SourceDefinition { from, every: Some(ONLINE_STORE_EVERY), cron: None }), files.ok())
             }
         };
         let push = view.stream_source.filter(|source| source.kind == PUSH_SOURCE);
@@ -220,8 +226,10 @@ impl<'i> Importer<'i> {
             return Err(format!("its batch source is {kind}, and Larder reads Parquet files"));
         }
         let path = uri.strip_prefix("file://").unwrap_or(uri);
-        if let Some((scheme, _)) = path.split_once("://") {
-            return Err(format!("its batch source is {uri}, and Larder reads no {scheme}:// yet"));
+        if let Some((scheme, _)) = path.split_once("://")
+            && scheme != "s3"
+        {
+            return Err(format!("its batch source is {uri}, and Larder reads no {scheme}://"));
         }
         if source.timestamp_field.is_empty() {
             return Err("its batch source has no timestamp field".to_owned());
@@ -229,6 +237,15 @@ impl<'i> Importer<'i> {
         let mapping = source.field_mapping.iter().map(|(column, name)| (column.clone(), self.located(name.clone())));
         Ok(FilesDefinition {
             path: self.located(path.to_owned()),
+            place: AwsPlace {
+                region: None,
+                endpoint: source
+                    .file_options
+                    .as_ref()
+                    .map(|options| options.s3_endpoint_override.clone())
+                    .filter(|endpoint| !endpoint.is_empty()),
+            },
+            gate: Gate::Open,
             timestamp_field: source.timestamp_field.clone(),
             created_timestamp_column: Some(source.created_timestamp_column.clone()).filter(|name| !name.is_empty()),
             field_mapping: mapping.collect(),

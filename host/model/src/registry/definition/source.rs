@@ -1,0 +1,206 @@
+//! A view's `source:` and `batch_source:` as they are written.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    model::{AwsPlace, Gate, OnMiss, ReadThrough, TableLayout, TableSource},
+    yaml::{Located, Place, Problems, Table},
+};
+
+/// A view's `source:`.
+#[derive(Clone, Debug)]
+pub struct SourceDefinition {
+    /// What is read.
+    pub from: SourceFrom,
+    /// `every:`.
+    pub every: Option<Duration>,
+    /// `cron:`.
+    pub cron: Option<Located<String>>,
+}
+
+/// What a view's rows are read from.
+#[derive(Clone, Debug)]
+pub enum SourceFrom {
+    /// Parquet files.
+    Files(FilesDefinition),
+    /// A table in DynamoDB.
+    DynamoDb {
+        /// Where it is written.
+        at: Place,
+        /// What is written.
+        table: TableSource,
+    },
+    /// Feast's SQLite online store.
+    FeastSqlite {
+        /// `feast_sqlite:`.
+        path: Located<String>,
+        /// `table:`; `<project>_<view>` when absent.
+        table: Option<String>,
+    },
+}
+
+/// Parquet files, in a view's `source:` or `batch_source:`.
+#[derive(Clone, Debug)]
+pub struct FilesDefinition {
+    /// `path:`.
+    pub path: Located<String>,
+    /// `region:` and `endpoint:`.
+    pub place: AwsPlace,
+    /// `marker:` or `manifest:`.
+    pub gate: Gate,
+    /// `timestamp_field:`.
+    pub timestamp_field: String,
+    /// `created_timestamp_column:`.
+    pub created_timestamp_column: Option<String>,
+    /// `field_mapping:`, column in the source to name in the definitions.
+    pub field_mapping: BTreeMap<String, Located<String>>,
+}
+
+/// Feast's customary name, and the default.
+const TIMESTAMP_FIELD: &str = "event_timestamp";
+
+/// DynamoDB lets a shard be asked five times a second.
+const POLL_MIN: Duration = Duration::from_millis(200);
+const HOUR: Duration = Duration::from_hours(1);
+
+#[derive(Clone, Copy)]
+enum Layout {
+    Feast,
+    Wide,
+    ItemPerFeature,
+}
+
+pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<SourceDefinition> {
+    let every = table.duration("every").map(|every| every.value).filter(|every| !every.is_zero());
+    let cron = table.text("cron");
+    let (sqlite, dynamo, path) = (table.text("feast_sqlite"), table.text("dynamodb"), table.get("path"));
+    let named = [
+        ("feast_sqlite", sqlite.as_ref().map(|path| &path.at)),
+        ("dynamodb", dynamo.as_ref().map(|name| &name.at)),
+        ("path", path.map(|node| &node.at)),
+    ];
+    let named: Vec<_> = named.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
+    if let [(first, at), (second, _), ..] = named.as_slice() {
+        problems.error(at, format!("source: '{first}' and '{second}' are two sources: a view has one"));
+        // Whatever else stands there belongs to one of them.
+        return None;
+    }
+    drop(named);
+    let from = match (sqlite, dynamo) {
+        (Some(path), _) => {
+            let table = table.text("table").map(|name| name.value);
+            Some(SourceFrom::FeastSqlite { path, table })
+        }
+        (None, Some(name)) => Some(dynamodb(&mut table, name, problems)),
+        (None, None) => files(&mut table, problems).map(SourceFrom::Files),
+    };
+    table.finish();
+    Some(SourceDefinition { from: from?, every, cron })
+}
+
+pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesDefinition> {
+    let path = table.required_text("path");
+    let timestamp_field = table.text("timestamp_field").map(|text| text.value);
+    let created_timestamp_column = table.text("created_timestamp_column").map(|text| text.value);
+    let field_mapping = table.text_map("field_mapping");
+    let timestamp_field = timestamp_field.unwrap_or_else(|| TIMESTAMP_FIELD.to_owned());
+    let place = place(table);
+    let (marker, manifest) = (table.text("marker"), table.text("manifest"));
+    let is_remote = path.as_ref().is_some_and(|path| path.value.starts_with("s3://"));
+    if !is_remote && let Some(gate) = marker.as_ref().or(manifest.as_ref()) {
+        let message = "'marker' and 'manifest' are for paths in S3: a directory on disk is renamed when it is whole";
+        problems.error(&gate.at, message.to_owned());
+    }
+    let gate = match (marker, manifest) {
+        (None, None) => Gate::Open,
+        (Some(name), None) => Gate::Marker(name.value),
+        (None, Some(name)) => Gate::Manifest(name.value),
+        (Some(_), Some(name)) => {
+            problems.error(&name.at, "'marker' and 'manifest' say the same in two ways: one is enough".to_owned());
+            Gate::Open
+        }
+    };
+    Some(FilesDefinition { path: path?, place, gate, timestamp_field, created_timestamp_column, field_mapping })
+}
+
+fn dynamodb(table: &mut Table<'_>, name: Located<String>, problems: &Problems) -> SourceFrom {
+    const LAYOUTS: [(&str, Layout); 3] =
+        [("feast", Layout::Feast), ("wide", Layout::Wide), ("item-per-feature", Layout::ItemPerFeature)];
+    let layout = table.word("layout", &LAYOUTS).unwrap_or(Layout::Feast);
+    let mapping = |table: &mut Table<'_>| {
+        let written = table.text_map("field_mapping");
+        written.into_iter().map(|(attribute, name)| (attribute, name.value)).collect()
+    };
+    let timestamp = |table: &mut Table<'_>| table.text("timestamp_field").map(|text| text.value);
+    let or = |text: Option<Located<String>>, default: &str| text.map_or_else(|| default.to_owned(), |text| text.value);
+    let layout = match layout {
+        Layout::Feast => TableLayout::Feast,
+        Layout::Wide => TableLayout::Wide { field_mapping: mapping(table), timestamp: timestamp(table) },
+        Layout::ItemPerFeature => TableLayout::ItemPerFeature {
+            key: or(table.text("key_attribute"), "entity_id"),
+            feature: or(table.text("feature_attribute"), "feature_name"),
+            value: or(table.text("value_attribute"), "value"),
+            field_mapping: mapping(table),
+            timestamp: timestamp(table),
+        },
+    };
+    let follows = table.word("stream", &[("auto", true), ("off", false)]).unwrap_or(true);
+    let poll = duration(table, "poll", POLL_MIN..=HOUR, TableSource::POLL, problems);
+    let segments = table.int("segments", 1, 64).and_then(|count| u16::try_from(count.value).ok());
+    let read_units = table.int("read_units", 1, i64::from(u32::MAX)).and_then(|count| u32::try_from(count.value).ok());
+    let ttl_attribute = table.text("ttl_attribute").map(|text| text.value);
+    let fetches = table.word("on_miss", &[("not_found", false), ("fetch", true)]).unwrap_or(false);
+    let on_miss = if fetches { OnMiss::Fetch(read_through(table, problems)) } else { OnMiss::NotFound };
+    let source = TableSource {
+        table: name.value,
+        place: place(table),
+        layout,
+        poll: follows.then_some(poll),
+        segments: segments.unwrap_or(TableSource::SEGMENTS),
+        read_units,
+        ttl_attribute,
+        on_miss,
+    };
+    SourceFrom::DynamoDb { at: name.at, table: source }
+}
+
+fn read_through(table: &mut Table<'_>, problems: &Problems) -> ReadThrough {
+    const MILLI: Duration = Duration::from_millis(1);
+    let default = ReadThrough::default();
+    ReadThrough {
+        keep: table.bytes("keep").map_or(default.keep, |keep| keep.value),
+        timeout: duration(table, "fetch_timeout", MILLI..=Duration::from_secs(60), default.timeout, problems),
+        missing_for: duration(table, "missing_for", Duration::ZERO..=HOUR * 24, default.missing_for, problems),
+        fresh_for: duration(table, "fresh_for", Duration::ZERO..=HOUR * 24 * 30, default.fresh_for, problems),
+        at_once: table
+            .int("fetches_at_once", 1, 1_024)
+            .and_then(|count| u16::try_from(count.value).ok())
+            .unwrap_or(default.at_once),
+    }
+}
+
+fn place(table: &mut Table<'_>) -> AwsPlace {
+    let mut text = |key| table.text(key).map(|text| text.value);
+    AwsPlace { region: text("region"), endpoint: text("endpoint") }
+}
+
+/// A duration within bounds.
+fn duration(
+    table: &mut Table<'_>,
+    key: &'static str,
+    within: std::ops::RangeInclusive<Duration>,
+    default: Duration,
+    problems: &Problems,
+) -> Duration {
+    let Some(written) = table.duration(key) else { return default };
+    if !within.contains(&written.value) {
+        let message = format!(
+            "source: '{key}' is {:?}, and has to lie within {:?} and {:?}",
+            written.value,
+            within.start(),
+            within.end()
+        );
+        problems.error(&written.at, message);
+    }
+    written.value
+}

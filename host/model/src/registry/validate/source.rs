@@ -1,0 +1,119 @@
+//! Where a view's rows come from: whether what is written can be read, and fits the view.
+
+use std::{collections::BTreeSet, str::FromStr};
+
+use croner::Cron;
+
+use super::Rules;
+use crate::{
+    model::{FeatureView, FileSource, OnMiss, Source, SourceKind, TableLayout, TableSource, WriteMode},
+    registry::{FilesDefinition, SourceDefinition, SourceFrom},
+    yaml::{Located, Place, Problems, nearest},
+};
+
+pub(super) fn source(
+    view: &Located<String>,
+    source: SourceDefinition,
+    rules: &Rules<'_>,
+    problems: &Problems,
+) -> Source {
+    let from = match source.from {
+        SourceFrom::Files(definition) => SourceKind::Files(files(view, definition, problems)),
+        SourceFrom::DynamoDb { at, table } => {
+            check_table(view, &at, &table, problems);
+            SourceKind::DynamoDb(table)
+        }
+        SourceFrom::FeastSqlite { path, table } => {
+            let table = table.unwrap_or_else(|| format!("{}_{}", rules.project, view.value));
+            SourceKind::FeastSqlite { path: path.value, table }
+        }
+    };
+    if let Some(cron) = &source.cron {
+        let name = &view.value;
+        if let Err(why) = Cron::from_str(&cron.value) {
+            let help = "minute, hour, day of month, month, day of week: '15 */6 * * *' is every six hours".to_owned();
+            let message = format!("feature view '{name}': 'cron' is '{}': {why}", cron.value);
+            problems.error_with_help(&cron.at, message, help);
+        }
+        if source.every.is_some() {
+            let message = format!("feature view '{name}': 'every' and 'cron' are two schedules: one is enough");
+            problems.error(&cron.at, message);
+        }
+    }
+    Source { from, every: source.every, cron: source.cron.map(|cron| cron.value) }
+}
+
+pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &Problems) -> FileSource {
+    let mut targets = BTreeSet::new();
+    for target in source.field_mapping.values() {
+        if !targets.insert(&target.value) {
+            let message = format!("feature view '{}': two columns are mapped to '{}'", view.value, target.value);
+            problems.error(&target.at, message);
+        }
+    }
+    let path = source.path.value;
+    if let Some((scheme, rest)) = path.split_once("://") {
+        let bucket = rest.split('/').next().unwrap_or_default();
+        if scheme != "s3" {
+            let message = format!("feature view '{}': Larder reads no {scheme}://", view.value);
+            problems.error_with_help(&source.path.at, message, "a path on disk, or s3://bucket/key".to_owned());
+        } else if bucket.is_empty() {
+            let message = format!("feature view '{}': '{path}' names no bucket", view.value);
+            problems.error_with_help(&source.path.at, message, "write it as s3://bucket/key".to_owned());
+        }
+    }
+    FileSource {
+        path,
+        place: source.place,
+        gate: source.gate,
+        timestamp_field: source.timestamp_field,
+        created_timestamp_column: source.created_timestamp_column,
+        field_mapping: source.field_mapping.into_iter().map(|(column, name)| (column, name.value)).collect(),
+    }
+}
+
+/// The rules for names of tables are DynamoDB's (`Naming rules` of its developer guide).
+fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems: &Problems) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if !(3..=255).contains(&table.table.len()) || !table.table.chars().all(is_name) {
+        let message = format!("feature view '{}': '{}' cannot be the name of a table", view.value, table.table);
+        problems.error_with_help(at, message, "3 to 255 letters, digits, '_', '-' and '.'".to_owned());
+    }
+    if let OnMiss::Fetch(how) = &table.on_miss
+        && how.keep == 0
+    {
+        let message = format!("feature view '{}': 'keep' is 0: nothing could be kept of what is fetched", view.value);
+        problems.error(at, message);
+    }
+}
+
+/// What can be said only of the whole view.
+pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Problems) {
+    let Some(table) = view.table() else { return };
+    let (view_name, at) = (&name.value, &name.at);
+    if view.mode == WriteMode::Replace {
+        let message = format!("feature view '{view_name}': 'mode: replace' is for files: a table is followed as it is");
+        problems.error(at, message);
+    }
+    let names =
+        || view.features.iter().map(|feature| &*feature.name).chain(view.join_keys.iter().map(|key| &*key.name));
+    let (TableLayout::Wide { field_mapping, .. } | TableLayout::ItemPerFeature { field_mapping, .. }) = &table.layout
+    else {
+        return;
+    };
+    if view.is_entityless() {
+        let message = format!("feature view '{view_name}': a table that is not Feast's needs a key to find rows by");
+        problems.error(at, message);
+    }
+    for target in field_mapping.values().filter(|target| !names().any(|name| name == *target)) {
+        let message = format!("feature view '{view_name}': 'field_mapping' names '{target}', which the view has not");
+        problems.error_with_help(at, message, nearest(target, names()));
+    }
+    if matches!(table.layout, TableLayout::ItemPerFeature { .. }) && view.join_keys.len() > 1 {
+        let message = format!(
+            "feature view '{view_name}': with 'layout: item-per-feature' a view has one key, and this one has {}",
+            view.join_keys.len()
+        );
+        problems.error(at, message);
+    }
+}

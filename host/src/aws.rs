@@ -1,0 +1,206 @@
+//! AWS: clients of its services, and the thread that their connections live on.
+//!
+//! Nothing here knows what is asked for. [`Aws`] makes clients by need, with timeouts that the SDK leaves unset, and runs
+//! their work on a runtime of its own: callers are threads that may wait, or tasks of other runtimes that are handed the
+//! result. A host that asks for nothing at AWS has neither runtime nor clients.
+
+mod error;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use larder_model::model::AwsPlace;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::OnceCell,
+};
+
+pub use self::error::{AwsError, Trouble};
+
+/// How AWS is reached. What is not said here is found as by every AWS tool: variables of the environment, the shared
+/// files, the roles of a pod or machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsConfig {
+    /// The region; the environment's if none.
+    pub region: Option<String>,
+    /// A profile of the shared files.
+    pub profile: Option<String>,
+    /// Where S3 answers, in place of AWS's own address.
+    pub s3_endpoint: Option<String>,
+    /// Where DynamoDB and its streams answer.
+    pub dynamodb_endpoint: Option<String>,
+    /// Whether a bucket's name stands in the path, as most servers other than AWS's want it, and not in the host.
+    pub s3_path_style: bool,
+    /// The longest a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// The longest one attempt may take.
+    pub attempt_timeout: Duration,
+    /// The longest all attempts at one operation may take.
+    pub operation_timeout: Duration,
+    /// How often an operation is attempted, before the sync that wants it fails and is itself tried again.
+    pub attempts_max: u32,
+}
+
+/// The way to AWS, which all rooms share.
+#[derive(Debug)]
+pub struct Aws {
+    config: AwsConfig,
+    runtime: OnceLock<Runtime>,
+    /// What the default chain found, found once.
+    found: OnceCell<SdkConfig>,
+    s3: Mutex<HashMap<AwsPlace, aws_sdk_s3::Client>>,
+    dynamodb: Mutex<HashMap<AwsPlace, Dynamo>>,
+}
+
+/// DynamoDB, and the service of its streams.
+#[derive(Clone, Debug)]
+pub struct Dynamo {
+    /// Tables.
+    pub tables: aws_sdk_dynamodb::Client,
+    /// Streams of changes.
+    pub streams: aws_sdk_dynamodbstreams::Client,
+}
+
+/// Connections are few and their work is small: what costs is done by those who wait for it.
+const THREADS: usize = 2;
+
+impl Default for AwsConfig {
+    fn default() -> Self {
+        Self {
+            region: None,
+            profile: None,
+            s3_endpoint: None,
+            dynamodb_endpoint: None,
+            s3_path_style: false,
+            connect_timeout: Duration::from_secs(3),
+            attempt_timeout: Duration::from_secs(10),
+            operation_timeout: Duration::from_secs(30),
+            attempts_max: 3,
+        }
+    }
+}
+
+// === impl Aws ===
+
+impl Aws {
+    /// A way to AWS. Nothing is asked before it is needed.
+    #[must_use]
+    pub fn new(config: AwsConfig) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            runtime: OnceLock::new(),
+            found: OnceCell::new(),
+            s3: Mutex::default(),
+            dynamodb: Mutex::default(),
+        })
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn config(&self) -> &AwsConfig {
+        &self.config
+    }
+
+    /// Waits for work to be done. For threads that may wait; on one that drives tasks it panics.
+    ///
+    /// # Errors
+    /// [`AwsError`], when no thread can be had, or what the work says.
+    pub fn wait_for<T>(&self, work: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
+        self.handle()?.block_on(work)
+    }
+
+    /// Where its tasks run.
+    ///
+    /// # Errors
+    /// [`Trouble::Setup`], when no thread can be had.
+    pub fn handle(&self) -> Result<&Handle, AwsError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.handle());
+        }
+        let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("larder-aws").enable_all().build();
+        let made = made.map_err(|error: io::Error| AwsError {
+            what: "AWS".to_owned(),
+            trouble: Trouble::Setup,
+            why: format!("no thread for its connections: {error}"),
+        })?;
+        Ok(self.runtime.get_or_init(|| made).handle())
+    }
+
+    /// A client of S3.
+    pub async fn s3(&self, place: &AwsPlace) -> aws_sdk_s3::Client {
+        let found = self.found().await;
+        let mut clients = self.s3.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(place.clone()).or_insert_with(|| {
+            let mut config = aws_sdk_s3::config::Builder::from(found).force_path_style(self.config.s3_path_style);
+            if let Some(endpoint) = place.endpoint.as_ref().or(self.config.s3_endpoint.as_ref()) {
+                config = config.endpoint_url(endpoint);
+            }
+            if let Some(region) = &place.region {
+                config = config.region(Region::new(region.clone()));
+            }
+            aws_sdk_s3::Client::from_conf(config.build())
+        });
+        client.clone()
+    }
+
+    /// Clients of DynamoDB and its streams.
+    pub async fn dynamodb(&self, place: &AwsPlace) -> Dynamo {
+        let found = self.found().await;
+        let mut clients = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(place.clone()).or_insert_with(|| {
+            let mut tables = aws_sdk_dynamodb::config::Builder::from(found);
+            let mut streams = aws_sdk_dynamodbstreams::config::Builder::from(found);
+            if let Some(endpoint) = place.endpoint.as_ref().or(self.config.dynamodb_endpoint.as_ref()) {
+                tables = tables.endpoint_url(endpoint);
+                streams = streams.endpoint_url(endpoint);
+            }
+            if let Some(region) = &place.region {
+                tables = tables.region(Region::new(region.clone()));
+                streams = streams.region(Region::new(region.clone()));
+            }
+            Dynamo {
+                tables: aws_sdk_dynamodb::Client::from_conf(tables.build()),
+                streams: aws_sdk_dynamodbstreams::Client::from_conf(streams.build()),
+            }
+        });
+        client.clone()
+    }
+
+    async fn found(&self) -> &SdkConfig {
+        let find = || async {
+            let AwsConfig { connect_timeout, attempt_timeout, operation_timeout, attempts_max, .. } = self.config;
+            let timeouts = TimeoutConfig::builder()
+                .connect_timeout(connect_timeout)
+                .read_timeout(attempt_timeout)
+                .operation_attempt_timeout(attempt_timeout)
+                .operation_timeout(operation_timeout)
+                .build();
+            let mut chain = aws_config::defaults(BehaviorVersion::latest())
+                .timeout_config(timeouts)
+                .retry_config(RetryConfig::standard().with_max_attempts(attempts_max));
+            if let Some(region) = &self.config.region {
+                chain = chain.region(Region::new(region.clone()));
+            }
+            if let Some(profile) = &self.config.profile {
+                chain = chain.profile_name(profile);
+            }
+            chain.load().await
+        };
+        self.found.get_or_init(find).await
+    }
+}
+
+impl Drop for Aws {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Whoever drops it may be a task, which must not wait; nobody is left who wants an answer.
+            runtime.shutdown_background();
+        }
+    }
+}

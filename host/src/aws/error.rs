@@ -1,0 +1,198 @@
+//! What can go wrong at AWS, in few kinds: what a caller does about it depends on the kind, what a person does on the
+//! words.
+
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+
+/// Why AWS did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct AwsError {
+    /// What was asked, of what: `s3://bucket/key: GetObject`.
+    pub what: String,
+    /// Its kind.
+    pub trouble: Trouble,
+    /// In AWS's words, or those of the network.
+    pub why: String,
+}
+
+/// Kinds of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Too many requests; later it may be well.
+    Throttled,
+    /// AWS failed within.
+    Server,
+    /// No answer, or none in time.
+    Unreachable,
+    /// An answer that is none: cut off, of a wrong checksum, or of another shape.
+    Garbled,
+    /// Who asks may not, or nobody knows who asks.
+    Denied,
+    /// What was asked for is not there.
+    Missing,
+    /// What was asked for is not what it was: a precondition failed.
+    Changed,
+    /// AWS answers somewhere else; nobody is followed there.
+    Redirected,
+    /// A place in a stream that does not exist any more.
+    Trimmed,
+    /// An iterator of a stream that was not used for too long.
+    Expired,
+    /// The request was refused for what it says.
+    Refused,
+    /// This host has not what it takes to ask.
+    Setup,
+}
+
+const THROTTLING: [&str; 8] = [
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "LimitExceededException",
+    "SlowDown",
+    "TooManyRequestsException",
+    "ThrottledException",
+];
+const DENIED: [&str; 13] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "RequestTimeTooSkewed",
+    "RequestExpired",
+];
+const MISSING: [&str; 5] =
+    ["ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "NotFound", "TableNotFoundException"];
+
+// === impl AwsError ===
+
+impl AwsError {
+    /// What the SDK says of an operation that failed. `what` names the operation and what it was about.
+    #[must_use]
+    pub fn of<E>(what: impl Into<String>, error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let what = what.into();
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let metadata = error.as_service_error().map(ProvideErrorMetadata::meta);
+        let code = metadata.and_then(|metadata| metadata.code()).unwrap_or_default().to_owned();
+        let trouble = match &error {
+            SdkError::ConstructionFailure(_) => Trouble::Setup,
+            SdkError::TimeoutError(_) => Trouble::Unreachable,
+            SdkError::DispatchFailure(failure) if failure.is_other() => Trouble::Setup,
+            SdkError::DispatchFailure(_) => Trouble::Unreachable,
+            SdkError::ResponseError(_) => Trouble::Garbled,
+            _ => Trouble::of_code(&code, status),
+        };
+        let why = match metadata.map(|metadata| (metadata.code(), metadata.message())) {
+            Some((Some(code), Some(message))) => format!("{code}: {message}"),
+            Some((Some(code), None)) => code.to_owned(),
+            // The whole chain: the outermost error says no more than that something failed.
+            _ => match status {
+                Some(status) => format!("status {status}: {}", DisplayErrorContext(&error)),
+                None => DisplayErrorContext(&error).to_string(),
+            },
+        };
+        Self { what, trouble, why }
+    }
+
+    /// Something that took longer than it may.
+    #[must_use]
+    pub fn timed_out(what: impl Into<String>, after: std::time::Duration) -> Self {
+        Self { what: what.into(), trouble: Trouble::Unreachable, why: format!("no end after {after:?}") }
+    }
+
+    /// An answer that lacks what it has to have.
+    #[must_use]
+    pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), trouble: Trouble::Garbled, why: why.into() }
+    }
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// The kind, as a metric label.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Server => "aws_server",
+            Self::Unreachable => "unreachable",
+            Self::Garbled => "garbled",
+            Self::Denied => "denied",
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Redirected => "redirected",
+            Self::Trimmed => "trimmed",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Setup => "setup",
+        }
+    }
+
+    /// Whether the same request may do better soon.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Throttled | Self::Server | Self::Unreachable | Self::Garbled)
+    }
+
+    fn of_code(code: &str, status: Option<u16>) -> Self {
+        match code {
+            code if THROTTLING.contains(&code) => Self::Throttled,
+            code if DENIED.contains(&code) => Self::Denied,
+            code if MISSING.contains(&code) => Self::Missing,
+            "TrimmedDataAccessException" => Self::Trimmed,
+            "ExpiredIteratorException" => Self::Expired,
+            "PreconditionFailed" => Self::Changed,
+            "PermanentRedirect" | "TemporaryRedirect" | "Redirect" => Self::Redirected,
+            "SerializationException" => Self::Garbled,
+            "InternalServerError" | "InternalError" | "InternalFailure" | "ServiceUnavailable" => Self::Server,
+            _ => match status {
+                Some(301 | 302 | 307 | 308) => Self::Redirected,
+                Some(401 | 403) => Self::Denied,
+                Some(404) => Self::Missing,
+                Some(412) => Self::Changed,
+                Some(429) => Self::Throttled,
+                Some(500..=599) => Self::Server,
+                Some(200..=299) => Self::Garbled,
+                _ => Self::Refused,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_says_what_to_do_and_else_the_status_does() {
+        let cases = [
+            ("ProvisionedThroughputExceededException", Some(400), Trouble::Throttled),
+            ("SlowDown", Some(503), Trouble::Throttled),
+            ("RequestTimeTooSkewed", Some(403), Trouble::Denied),
+            ("ResourceNotFoundException", Some(400), Trouble::Missing),
+            ("TrimmedDataAccessException", Some(400), Trouble::Trimmed),
+            ("ExpiredIteratorException", Some(400), Trouble::Expired),
+            ("", Some(412), Trouble::Changed),
+            ("", Some(307), Trouble::Redirected),
+            ("", Some(500), Trouble::Server),
+            ("", Some(200), Trouble::Garbled),
+            ("ValidationException", Some(400), Trouble::Refused),
+        ];
+        for (code, status, expected) in cases {
+            assert_eq!(Trouble::of_code(code, status), expected, "{code} {status:?}");
+        }
+    }
+}

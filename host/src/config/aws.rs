@@ -1,0 +1,46 @@
+//! `aws:`, how AWS is reached.
+
+use super::{
+    read::{HOUR, TIMEOUT_MIN, is_off},
+    section::Section,
+};
+use crate::aws::AwsConfig;
+
+pub(super) fn aws(mut section: Section<'_>) -> AwsConfig {
+    let default = AwsConfig::default();
+    let text = |section: &mut Section<'_>, key| {
+        if is_off(section, key) { None } else { section.text(key).map(|text| text.value) }
+    };
+    let within = TIMEOUT_MIN..=HOUR;
+    let config = AwsConfig {
+        region: text(&mut section, "region"),
+        profile: text(&mut section, "profile"),
+        s3_endpoint: endpoint(&mut section, "s3_endpoint"),
+        s3_path_style: section.bool("s3_path_style", default.s3_path_style),
+        dynamodb_endpoint: endpoint(&mut section, "dynamodb_endpoint"),
+        connect_timeout: section.duration("connect_timeout", within.clone(), default.connect_timeout),
+        attempt_timeout: section.duration("attempt_timeout", within.clone(), default.attempt_timeout),
+        operation_timeout: section.duration("operation_timeout", within, default.operation_timeout),
+        attempts_max: u32::try_from(section.count("attempts_max", 1..=20, 3)).unwrap_or(default.attempts_max),
+    };
+    if config.operation_timeout < config.attempt_timeout {
+        let (all, one) = (config.operation_timeout, config.attempt_timeout);
+        let message = format!("'operation_timeout' is {all:?}, less than 'attempt_timeout', which is {one:?}");
+        section.error(section.at(), message, "an operation is one attempt or more".to_owned());
+    }
+    section.finish();
+    config
+}
+
+/// Where a service answers, as a URL.
+fn endpoint(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let written = if is_off(section, key) { None } else { section.text(key) }?;
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|scheme| written.value.len() > scheme.len() && written.value.starts_with(scheme));
+    if !is_url {
+        let message = format!("'{key}' is '{}', which is no URL", written.value);
+        section.error(&written.at, message, "for example http://127.0.0.1:5000".to_owned());
+    }
+    Some(written.value)
+}

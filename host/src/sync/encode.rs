@@ -1,0 +1,202 @@
+//! Batches of a source to rows with ids: what cannot be one is left out, and told.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema, push_feast_value},
+    model::{EntityId, FeastValue, FeatureView, ValueRef},
+};
+use prost::Message as _;
+
+use super::{Skipped, SyncLimits, decode::Column};
+use crate::{
+    source::{Change, Item, SourceBatch, SourceError, SourceRows, Window},
+    store::{RowBatch, Rule},
+};
+
+/// Turns batches of columns into rows with ids.
+pub(super) struct RowEncoder<'v> {
+    view: &'v FeatureView,
+    schema: Arc<RowSchema>,
+    keys: KeyEncoder,
+    window: Window,
+    pub(super) rows: RowBatch,
+    pub(super) skipped: Skipped,
+}
+
+// === impl RowEncoder ===
+
+impl<'v> RowEncoder<'v> {
+    pub(super) fn new(view: &'v FeatureView, key_version: KeyVersion, window: Window, rule: Rule) -> Self {
+        let names = view.join_keys.iter().map(|key| &*key.name);
+        Self {
+            view,
+            schema: Arc::new(RowSchema::of_view(view)),
+            keys: KeyEncoder::new(key_version, names),
+            window,
+            rows: RowBatch::new(rule),
+            skipped: Skipped::default(),
+        }
+    }
+
+    /// Whether it holds as much as one transaction takes.
+    pub(super) fn is_full(&self, limits: SyncLimits) -> bool {
+        self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
+    }
+
+    /// Adds a batch's rows.
+    pub(super) fn encode(&mut self, batch: &SourceBatch) -> Result<(), SourceError> {
+        match &batch.rows {
+            SourceRows::Columns(columns) => self.encode_columns(columns, batch),
+            SourceRows::Items(items) => {
+                for (row, item) in items.iter().enumerate() {
+                    self.encode_item(item, || place_of(batch, row));
+                }
+                Ok(())
+            }
+            SourceRows::Changes(changes) => {
+                for (row, change) in changes.iter().enumerate() {
+                    match change {
+                        Change::Remove(id) => self.rows.remove(*id),
+                        Change::Put(item) => self.encode_item(item, || place_of(batch, row)),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn encode_columns(&mut self, rows: &RecordBatch, batch: &SourceBatch) -> Result<(), SourceError> {
+        let columns = Columns::new(self.view, rows, &batch.origin)?;
+        let schema = Arc::clone(&self.schema);
+        let mut builder = RowBuilder::new(&schema);
+        let mut key = Vec::new();
+        for row in 0..rows.num_rows() {
+            let place = || place_of(batch, row);
+            let Some(event_time) = columns.event_time.micros(row) else {
+                self.skipped.null_event_time += 1;
+                self.skipped.note(|| format!("{}: no event time", place()));
+                continue;
+            };
+            if !self.window.contains(event_time) {
+                self.skipped.outside_window += 1;
+                continue;
+            }
+            let Some(id) = self.id(&columns, row, &mut key) else {
+                self.skipped.null_key += 1;
+                self.skipped.note(|| format!("{}: the key is null", place()));
+                continue;
+            };
+            let created = columns.created.as_ref().and_then(|created| created.micros(row));
+            builder.begin(event_time, created);
+            let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
+            let pushed = pushed.and_then(|()| match self.schema.expiry() {
+                // Files say nothing of that.
+                Some(_) => builder.push(ValueRef::Null),
+                None => Ok(()),
+            });
+            match pushed.and_then(|()| builder.finish()) {
+                Ok(bytes) => self.rows.push(id, bytes),
+                Err(error) => {
+                    self.skipped.too_large += 1;
+                    self.skipped.note(|| format!("{}: {error}", place()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row of an online store. One that does not read is left out and told: the others are served.
+    fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
+        let place = || format!("{} (entity id {:?})", place(), item.id);
+        let Some(event_time) = item.event_time else {
+            self.skipped.null_event_time += 1;
+            self.skipped.note(|| format!("{}: no event time", place()));
+            return;
+        };
+        if !self.window.contains(event_time) {
+            self.skipped.outside_window += 1;
+            return;
+        }
+        let schema = Arc::clone(&self.schema);
+        let mut builder = RowBuilder::new(&schema);
+        builder.begin(event_time, item.created);
+        let features = self.view.features.iter().zip(&item.values);
+        let pushed = features.into_iter().try_for_each(|(feature, bytes)| {
+            let value = FeastValue::decode(bytes.as_deref().unwrap_or_default());
+            let value = value.map_err(|error| format!("feature '{}': {error}", feature.name))?;
+            let pushed = push_feast_value(&mut builder, feature.value_type, &value);
+            pushed.map_err(|error| format!("feature '{}': {error}", feature.name))
+        });
+        let pushed = pushed.and_then(|()| match schema.expiry() {
+            Some(_) => builder.push(item.expires.map_or(ValueRef::Null, ValueRef::Int64)).map_err(|e| e.to_string()),
+            None => Ok(()),
+        });
+        match pushed.and_then(|()| builder.finish().map_err(|error| error.to_string())) {
+            Ok(bytes) => self.rows.push(item.id, bytes),
+            Err(error) => {
+                self.skipped.unreadable += 1;
+                self.skipped.note(|| format!("{}: {error}", place()));
+            }
+        }
+    }
+
+    fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
+        self.keys.begin(key);
+        if columns.keys.is_empty() {
+            // A view without entities has one row, under the empty dummy key.
+            KeyEncoder::push(key, KeyValue::String(""));
+        }
+        columns.keys.iter().all(|column| column.push_key(row, key)).then(|| KeyEncoder::id(key))
+    }
+}
+
+fn place_of(batch: &SourceBatch, row: usize) -> String {
+    format!("{}, row {}", batch.origin, batch.first_row + row as u64)
+}
+
+/// A batch's columns, readable.
+struct Columns {
+    event_time: Column,
+    created: Option<Column>,
+    keys: Vec<Column>,
+    features: Vec<Column>,
+}
+
+// === impl Columns ===
+
+impl Columns {
+    /// The columns come in the order of [`crate::source::Wanted::columns`].
+    fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
+        let source = view.files();
+        let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
+        let mut columns = rows.columns().iter().enumerate();
+        let mut next = |make: &dyn Fn(&arrow::array::ArrayRef) -> Result<Column, String>| {
+            let missing = || SourceError::Column {
+                path: origin.to_owned(),
+                column: String::new(),
+                why: "the batch has too few columns".to_owned(),
+            };
+            let (place, array) = columns.next().ok_or_else(missing)?;
+            make(array).map_err(|why| SourceError::Column {
+                path: origin.to_owned(),
+                column: rows.schema().field(place).name().clone(),
+                why,
+            })
+        };
+        let event_time = next(&|array| Column::instants(array))?;
+        let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());
+        let created = has_created.then(|| next(&|array| Column::instants(array))).transpose()?;
+        let keys = key_types
+            .into_iter()
+            .map(|key| next(&|array| Column::new(array, larder_model::model::ValueType::Scalar(key.value_type))))
+            .collect::<Result<_, _>>()?;
+        let features = view
+            .features
+            .iter()
+            .map(|feature| next(&|array| Column::new(array, feature.value_type)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { event_time, created, keys, features })
+    }
+}
