@@ -43,6 +43,15 @@ pub fn parse_time(text: &str) -> Option<Micros> {
     zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
 }
 
+/// The next time, after one, at which a line of cron says that it is time, in UTC; none for a line that does not read or
+/// has no next time.
+#[must_use]
+pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
+    let cron: croner::Cron = line.parse().ok()?;
+    let after = Timestamp::from_microsecond(after).ok()?.to_zoned(TimeZone::UTC);
+    cron.find_next_occurrence(&after, false).ok().map(|next| next.timestamp().as_microsecond())
+}
+
 // === impl SystemClock ===
 
 impl Clock for SystemClock {
@@ -87,6 +96,17 @@ mod tests {
         assert_eq!(parse_time("1970-01-01 00:00:01.25"), Some(1_250_000));
         assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Some(1_500_000));
+        // Python's `str`, which Feast writes into DynamoDB.
+        assert_eq!(parse_time("1970-01-01 00:00:01+00:00"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01 02:00:01.500000+02:00"), Some(1_500_000));
         assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn a_line_of_cron_names_the_next_time() {
+        let hour = 3_600_000_000;
+        assert_eq!(next_by_cron("15 */6 * * *", 0), Some(hour / 4));
+        assert_eq!(next_by_cron("15 */6 * * *", hour / 4), Some(6 * hour + hour / 4), "and not the same again");
+        assert_eq!(next_by_cron("at noon", 0), None);
     }
 }

@@ -4,6 +4,7 @@
 //! store beside the rows and given back to it on the next reading. A source knows files and their formats; it does
 //! not know what becomes of the rows.
 
+mod dynamodb;
 mod error;
 mod feast_sqlite;
 mod parquet_files;
@@ -15,6 +16,7 @@ use arrow::array::RecordBatch;
 use larder_model::model::{EntityId, Micros};
 
 pub use self::{
+    dynamodb::{DynamoDb, EntityKey, KeyPart},
     error::SourceError,
     feast_sqlite::FeastSqlite,
     parquet_files::{ParquetFiles, ParquetLimits},
@@ -131,6 +133,8 @@ pub struct Item {
     pub expires: Option<Micros>,
     /// Of each feature of the view, in its order, the bytes of a `feast.types.Value`; none where there is none.
     pub values: Vec<Option<Vec<u8>>>,
+    /// Why it cannot be a row, if so: it is left out, and told.
+    pub problem: Option<String>,
 }
 
 /// A span of event times, both ends included; an open end is `None`.
@@ -140,6 +144,16 @@ pub struct Window {
     pub from: Option<Micros>,
     /// The latest event time that counts.
     pub to: Option<Micros>,
+}
+
+// === impl Item ===
+
+impl Item {
+    /// One that cannot be a row.
+    #[must_use]
+    pub fn unreadable(id: EntityId, why: String) -> Self {
+        Self { id, event_time: None, created: None, expires: None, values: Vec::new(), problem: Some(why) }
+    }
 }
 
 // === impl SourceRows ===

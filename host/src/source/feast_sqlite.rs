@@ -278,7 +278,7 @@ impl Batches for Reading<'_> {
 impl Entity {
     fn finish(self) -> Item {
         let Self { key, event_time, created, values } = self;
-        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values }
+        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values, problem: None }
     }
 }
 

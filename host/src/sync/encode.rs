@@ -110,6 +110,11 @@ impl<'v> RowEncoder<'v> {
     /// A row of an online store. One that does not read is left out and told: the others are served.
     fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
         let place = || format!("{} (entity id {:?})", place(), item.id);
+        if let Some(problem) = &item.problem {
+            self.skipped.unreadable += 1;
+            self.skipped.note(|| format!("{}: {problem}", place()));
+            return;
+        }
         let Some(event_time) = item.event_time else {
             self.skipped.null_event_time += 1;
             self.skipped.note(|| format!("{}: no event time", place()));

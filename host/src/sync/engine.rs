@@ -4,12 +4,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use larder_model::{
     codec::KeyVersion,
-    model::{FeatureView, SourceKind},
+    model::{FeatureView, Micros, SourceKind},
     registry::Catalog,
     yaml::nearest,
 };
@@ -18,11 +18,12 @@ use super::{
     Frame, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
     metrics::ViewMetrics,
     run::{SyncRun, materialize_view, sync_view},
+    turns::Schedule,
 };
 use crate::{
     aws::Aws,
-    clock::SharedClock,
-    source::{FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted, Window},
+    clock::{SharedClock, next_by_cron},
+    source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted, Window},
     store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId},
     telemetry::panic_words,
 };
@@ -84,11 +85,32 @@ impl SyncEngine {
     /// The views whose next sync is due: by their source's `every`, or because the last one failed.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
-            let Some(source) = &job.source else { return false };
-            let every = source.pace().or_else(|| job.view.source.as_ref().and_then(|source| source.every));
-            self.setting.turns.is_due(job.id, every, self.setting.limits.retry, now)
+            let schedule = self.schedule(job, now);
+            job.source.is_some() && self.setting.turns.is_due(job.id, schedule, self.setting.limits.retry, now)
         };
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
+    }
+
+    /// When a view is synced next, by itself.
+    fn schedule(&self, job: &Job, now: Instant) -> Schedule {
+        let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
+        if let Some(pace) = source.pace() {
+            return Schedule::Every(pace);
+        }
+        if let Some(line) = &declared.cron {
+            // Counted from the last end on: a time that passed while the view was synced is not caught up with.
+            let ago = now.saturating_duration_since(self.setting.turns.last(job.id));
+            let wall = self.setting.clock.now();
+            let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
+            let next = next_by_cron(line, after).and_then(|next| {
+                let until = next.saturating_sub(wall);
+                let step = Duration::from_micros(until.unsigned_abs());
+                if until >= 0 { now.checked_add(step) } else { now.checked_sub(step) }
+            });
+            return next.map_or(Schedule::Never, Schedule::At);
+        }
+        let rescan = matches!(declared.from, SourceKind::DynamoDb(_)).then_some(DynamoDb::RESCAN_EVERY);
+        declared.every.or(rescan).map_or(Schedule::Never, Schedule::Every)
     }
 
     /// Syncs one view, by name. Blocks while it runs, and while another run of the same view does.
@@ -253,10 +275,13 @@ impl SyncEngine {
 impl SyncSetting {
     /// A view's source, if it has one.
     fn source_of(&self, view: &FeatureView, key_version: KeyVersion) -> Option<Box<dyn Source>> {
-        let _ = key_version;
-        match &view.source.as_ref()?.from {
+        let source = view.source.as_ref()?;
+        match &source.from {
             SourceKind::Files(_) => self.files_of(view, |wanted| wanted),
-            SourceKind::DynamoDb(_) => None,
+            SourceKind::DynamoDb(table) => {
+                let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
+                Some(Box::new(DynamoDb::new(aws, clock, view, table, key_version, source.every)))
+            }
             SourceKind::FeastSqlite { path, table } => {
                 Some(Box::new(FeastSqlite::new(self.base_dir.join(path), table, view)))
             }

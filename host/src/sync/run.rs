@@ -312,6 +312,7 @@ fn pump(
     loop {
         let batch = batches.next_batch().map_err(in_source)?;
         let ended = batch.is_none();
+        let waits = batch.as_ref().is_some_and(|batch| batch.rows.is_empty());
         if let Some(batch) = batch {
             rows += batch.rows.len() as u64;
             encoder.encode(&batch).map_err(in_source)?;
@@ -323,6 +324,10 @@ fn pump(
             if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
                 return Err(SyncError::Stopped { view: view.name.to_string() });
             }
+        }
+        // A source that has nothing at the moment: the host may want to stop.
+        if waits && !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
+            return Err(SyncError::Stopped { view: view.name.to_string() });
         }
         if ended {
             return Ok(encoder.skipped);

@@ -98,6 +98,7 @@ fn lines_become_items_under_the_ids_of_their_keys() {
         created: None,
         expires: None,
         values: values.map(|value| value.map(<[u8]>::to_vec)).to_vec(),
+        problem: None,
     };
     let expected = [
         item("A", 100_000_000, [Some(&[0x20, 7]), Some(&[])]),

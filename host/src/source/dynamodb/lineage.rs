@@ -1,0 +1,134 @@
+//! The shards of a stream, and which of them may be read.
+//!
+//! A shard is closed after some hours, or when its share of the table is split; what changes then goes on in its
+//! children. A key's changes are in order along a shard and its descendants, so a child is read when its parent was read
+//! to its end, and not before. A shard is forgotten some time after it was closed: a child whose parent is gone waits for
+//! nobody. A shard that is gone before it was read took changes with it, and the table has to be read anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::position::ShardPosition;
+
+/// A shard, as its stream lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shard {
+    pub(super) id: String,
+    pub(super) parent: Option<String>,
+    pub(super) is_closed: bool,
+}
+
+/// Where to begin with each shard, for changes from now on. Closed shards are behind us, save the parents of open ones:
+/// a scan may miss what was written in the moment before it.
+pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
+    let parents: BTreeSet<&str> =
+        listed.iter().filter(|shard| !shard.is_closed).filter_map(|shard| shard.parent.as_deref()).collect();
+    let position = |shard: &Shard| {
+        let is_behind = shard.is_closed && !parents.contains(&*shard.id);
+        (shard.id.clone(), if is_behind { ShardPosition::Done } else { ShardPosition::Start })
+    };
+    listed.iter().map(position).collect()
+}
+
+/// Takes in what a stream lists now: new shards are added, and those that are done and gone are forgotten. An error names
+/// a shard that is gone before it was read to its end.
+pub(super) fn take_in(positions: &mut BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Result<(), String> {
+    let known: BTreeSet<&str> = listed.iter().map(|shard| &*shard.id).collect();
+    let lost =
+        positions.iter().find(|(id, position)| **position != ShardPosition::Done && !known.contains(id.as_str()));
+    if let Some((id, _)) = lost {
+        return Err(id.clone());
+    }
+    positions.retain(|id, _| known.contains(id.as_str()));
+    for shard in listed {
+        positions.entry(shard.id.clone()).or_insert(ShardPosition::Start);
+    }
+    Ok(())
+}
+
+/// The shards that may be read: those not done whose parent is done, or gone.
+pub(super) fn readable(positions: &BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Vec<String> {
+    let is_open = |shard: &&Shard| positions.get(&shard.id).is_some_and(|position| *position != ShardPosition::Done);
+    let is_free = |shard: &&Shard| {
+        let parent = shard.parent.as_ref().and_then(|parent| positions.get(parent));
+        parent.is_none_or(|position| *position == ShardPosition::Done)
+    };
+    listed.iter().filter(is_open).filter(is_free).map(|shard| shard.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ShardPosition::*, *};
+
+    fn shard(id: &str, parent: Option<&str>, is_closed: bool) -> Shard {
+        Shard { id: id.into(), parent: parent.map(Into::into), is_closed }
+    }
+
+    #[test]
+    fn a_child_is_read_after_its_parent_was_read_to_its_end() {
+        let listed = [shard("a", None, true), shard("b", Some("a"), false), shard("c", Some("a"), false)];
+        let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
+        take_in(&mut positions, &listed).unwrap();
+        assert_eq!(readable(&positions, &listed), ["a"]);
+        positions.insert("a".into(), Done);
+        assert_eq!(readable(&positions, &listed), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_child_whose_parent_is_gone_waits_for_nobody() {
+        let listed = [shard("b", Some("a"), false)];
+        let mut positions = BTreeMap::from([("a".to_owned(), Done)]);
+        take_in(&mut positions, &listed).unwrap();
+        assert_eq!(readable(&positions, &listed), ["b"]);
+        assert!(!positions.contains_key("a"), "and is forgotten");
+    }
+
+    #[test]
+    fn a_shard_that_is_gone_unread_is_a_loss() {
+        let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
+        assert_eq!(take_in(&mut positions, &[shard("b", Some("a"), false)]), Err("a".to_owned()));
+    }
+
+    #[test]
+    fn a_reading_begins_with_open_shards_and_their_parents() {
+        let listed = [
+            shard("a", None, true),
+            shard("b", Some("a"), true),
+            shard("c", Some("b"), false),
+            shard("d", None, false),
+        ];
+        let positions = begin(&listed);
+        assert_eq!(positions["a"], Done);
+        assert_eq!([&positions["b"], &positions["c"], &positions["d"]], [&Start; 3]);
+        assert_eq!(readable(&positions, &listed), ["b", "d"]);
+    }
+
+    #[test]
+    fn however_shards_split_every_one_is_read_once_and_after_its_parent() {
+        use proptest::prelude::*;
+        proptest!(|(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..40), gone in 0usize..10)| {
+            let id = |n: usize| format!("shard-{n:04}");
+            let all: Vec<Shard> = parents.iter().enumerate().map(|(n, index)| {
+                let parent = (n > 0).then(|| id(index.index(n)));
+                shard(&id(n), parent.as_deref(), true)
+            }).collect();
+            // The oldest are gone already.
+            let listed = &all[gone.min(all.len() - 1)..];
+            let mut positions = BTreeMap::new();
+            take_in(&mut positions, listed).unwrap();
+            let mut order: Vec<String> = Vec::new();
+            loop {
+                let next = readable(&positions, listed);
+                if next.is_empty() { break; }
+                for id in next {
+                    let parent = listed.iter().find(|shard| shard.id == id).and_then(|shard| shard.parent.clone());
+                    let is_listed = parent.as_ref().is_some_and(|parent| listed.iter().any(|s| s.id == *parent));
+                    prop_assert!(!is_listed || order.contains(&parent.unwrap()), "{id} came before its parent");
+                    prop_assert!(!order.contains(&id));
+                    positions.insert(id.clone(), Done);
+                    order.push(id);
+                }
+            }
+            prop_assert_eq!(order.len(), listed.len());
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! How far a table was read: which table it was, which segments of a scan are done, and where in its stream each shard is.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use larder_model::model::Micros;
+use serde::{Deserialize, Serialize};
+
+use super::item::Attributes;
+
+/// How far a table was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    pub(super) table: TableIdentity,
+    /// None: the table is not followed.
+    pub(super) stream: Option<StreamPosition>,
+    /// The scan under way; none when it is behind us.
+    pub(super) scan: Option<ScanPosition>,
+    /// When everything that there was had been read.
+    pub(super) as_of: Micros,
+}
+
+/// Which table it is: another one of the same name has another history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableIdentity {
+    pub(super) arn: String,
+    /// DynamoDB's own id, or the time of creation where there is none.
+    pub(super) id: String,
+}
+
+/// Where in a stream we are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StreamPosition {
+    /// Another one after the stream was turned off and on.
+    pub(super) arn: String,
+    pub(super) shards: BTreeMap<String, ShardPosition>,
+}
+
+/// Where in a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ShardPosition {
+    /// Nothing was read of it.
+    Start,
+    /// Everything up to this sequence number.
+    After(String),
+    /// It is closed, and was read to its end.
+    Done,
+}
+
+/// How far a scan is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScanPosition {
+    pub(super) segments: Vec<SegmentPosition>,
+    /// When its last page came: changes up to here are to be read before what was scanned counts.
+    pub(super) ended: Option<Micros>,
+}
+
+/// How far a segment is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SegmentPosition {
+    Start,
+    After(BTreeMap<String, KeyAttribute>),
+    Done,
+}
+
+/// An attribute of a primary key, as DynamoDB's JSON has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum KeyAttribute {
+    S(String),
+    N(String),
+    B(String),
+}
+
+// === impl Position ===
+
+impl Position {
+    /// None where the text is from another kind of source.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    pub(super) fn print(&self) -> String {
+        // String keys, numbers and texts always serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+// === impl ScanPosition ===
+
+impl ScanPosition {
+    pub(super) fn new(segments: usize) -> Self {
+        Self { segments: vec![SegmentPosition::Start; segments], ended: None }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.segments.iter().all(|segment| *segment == SegmentPosition::Done)
+    }
+}
+
+// === impl SegmentPosition ===
+
+impl SegmentPosition {
+    /// Behind a page that ended with this key, or with none.
+    pub(super) fn after(key: Option<&Attributes>) -> Self {
+        let Some(key) = key.filter(|key| !key.is_empty()) else { return Self::Done };
+        let attributes = key.iter().filter_map(|(name, value)| {
+            let value = match value {
+                AttributeValue::S(text) => KeyAttribute::S(text.clone()),
+                AttributeValue::N(number) => KeyAttribute::N(number.clone()),
+                AttributeValue::B(bytes) => KeyAttribute::B(BASE64_STANDARD.encode(bytes)),
+                // No other type can be a key.
+                _ => return None,
+            };
+            Some((name.clone(), value))
+        });
+        Self::After(attributes.collect())
+    }
+
+    /// Where the next page begins.
+    pub(super) fn start_key(&self) -> Option<Attributes> {
+        let Self::After(key) = self else { return None };
+        let attributes = key.iter().filter_map(|(name, value)| {
+            let value = match value {
+                KeyAttribute::S(text) => AttributeValue::S(text.clone()),
+                KeyAttribute::N(number) => AttributeValue::N(number.clone()),
+                KeyAttribute::B(text) => AttributeValue::B(BASE64_STANDARD.decode(text).ok()?.into()),
+            };
+            Some((name.clone(), value))
+        });
+        Some(attributes.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_any_type_is_the_same_after_a_restart() {
+        let key = Attributes::from([
+            ("a".to_owned(), AttributeValue::S("x\"y".into())),
+            ("b".to_owned(), AttributeValue::N("-1.5".into())),
+            ("c".to_owned(), AttributeValue::B(vec![0, 255].into())),
+        ]);
+        let position = Position {
+            table: TableIdentity { arn: "arn".into(), id: "1".into() },
+            stream: None,
+            scan: Some(ScanPosition { segments: vec![SegmentPosition::after(Some(&key))], ended: None }),
+            as_of: 5,
+        };
+        let read = Position::parse(&position.print()).unwrap();
+        assert_eq!(read, position);
+        assert_eq!(read.scan.unwrap().segments[0].start_key(), Some(key));
+        assert_eq!(SegmentPosition::after(None), SegmentPosition::Done);
+        assert_eq!(Position::parse("{\"files\":{}}"), None, "a position in files is none in a table");
+    }
+}

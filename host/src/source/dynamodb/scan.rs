@@ -1,0 +1,125 @@
+//! A scan: the segments of a table side by side, at a pace that spares its read capacity.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
+
+use super::{
+    calls::{Calls, Page},
+    item::Attributes,
+    position::SegmentPosition,
+};
+use crate::aws::{Aws, AwsError};
+
+/// A scan under way. Its pages come in the order in which they arrive; dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pages: mpsc::Receiver<(usize, Result<Page, AwsError>)>,
+    _tasks: JoinSet<()>,
+}
+
+/// Read units that may be used in a second.
+#[derive(Debug)]
+struct Budget {
+    per_second: Option<f64>,
+    /// When what was used so far will have been paid.
+    free_at: Mutex<Instant>,
+}
+
+/// Attempts at a page, beyond the SDK's own, before the sync fails: it would go on here, but a host that is told
+/// nothing knows nothing.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+// === impl Scan ===
+
+impl Scan {
+    pub(super) fn start(
+        aws: &Aws,
+        calls: &Calls,
+        segments: &[SegmentPosition],
+        read_units: Option<u32>,
+    ) -> Result<Self, AwsError> {
+        let handle = aws.handle()?;
+        let budget = Arc::new(Budget { per_second: read_units.map(f64::from), free_at: Mutex::new(Instant::now()) });
+        // One page waits while another one is written: memory is bounded by pages of 1 MB.
+        let (sender, pages) = mpsc::channel(segments.len().max(1));
+        let mut tasks = JoinSet::new();
+        let total = segments.len();
+        for (segment, position) in segments.iter().enumerate().filter(|(_, at)| **at != SegmentPosition::Done) {
+            let (calls, budget, sender) = (calls.clone(), Arc::clone(&budget), sender.clone());
+            let start = position.start_key();
+            tasks.spawn_on(scan_segment(calls, budget, sender, segment, total, start), handle);
+        }
+        Ok(Self { pages, _tasks: tasks })
+    }
+
+    /// The next page, and which segment it is of; `None` when all are done.
+    pub(super) fn next(&mut self) -> Option<(usize, Result<Page, AwsError>)> {
+        self.pages.blocking_recv()
+    }
+}
+
+async fn scan_segment(
+    calls: Calls,
+    budget: Arc<Budget>,
+    pages: mpsc::Sender<(usize, Result<Page, AwsError>)>,
+    segment: usize,
+    segments: usize,
+    mut start: Option<Attributes>,
+) {
+    loop {
+        let page = page(&calls, &budget, segment, segments, start).await;
+        let next = page.as_ref().ok().and_then(|page| page.last_key.clone()).filter(|key| !key.is_empty());
+        let goes_on = page.is_ok() && next.is_some();
+        if pages.send((segment, page)).await.is_err() || !goes_on {
+            return;
+        }
+        start = next;
+    }
+}
+
+async fn page(
+    calls: &Calls,
+    budget: &Budget,
+    segment: usize,
+    segments: usize,
+    start: Option<Attributes>,
+) -> Result<Page, AwsError> {
+    let mut attempt = 0;
+    loop {
+        sleep_until(budget.free_at().into()).await;
+        match calls.scan(segment, segments, start.clone()).await {
+            Ok(page) => {
+                budget.used(page.read_units);
+                return Ok(page);
+            }
+            Err(error) if error.trouble.may_pass() && attempt < ATTEMPTS => {
+                sleep(PAUSE * 2_u32.pow(attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    fn free_at(&self) -> Instant {
+        *self.free_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self, units: f64) {
+        let Some(per_second) = self.per_second else { return };
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *free_at = (*free_at).max(Instant::now()) + Duration::from_secs_f64(units / per_second);
+    }
+}
