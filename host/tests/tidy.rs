@@ -30,8 +30,9 @@ const FLOORS: [(&str, u8); 14] = [
 const MODEL_FLOORS: [(&str, u8); 4] = [("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)];
 
 /// Where our sources are.
-const DIRS: [&str; 11] = [
+const DIRS: [&str; 12] = [
     "host/src",
+    "host/fakeaws/src",
     "host/benches",
     "host/model/src",
     "host/tests",

@@ -65,7 +65,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 
 /// How often it is asked which views are to be synced.
-const SCHEDULE_EVERY: Duration = Duration::from_secs(1);
+const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
 /// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
 /// other reads its source.

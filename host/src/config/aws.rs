@@ -22,6 +22,7 @@ pub(super) fn aws(mut section: Section<'_>) -> AwsConfig {
         attempt_timeout: section.duration("attempt_timeout", within.clone(), default.attempt_timeout),
         operation_timeout: section.duration("operation_timeout", within, default.operation_timeout),
         attempts_max: u32::try_from(section.count("attempts_max", 1..=20, 3)).unwrap_or(default.attempts_max),
+        keys: None,
     };
     if config.operation_timeout < config.attempt_timeout {
         let (all, one) = (config.operation_timeout, config.attempt_timeout);

@@ -76,6 +76,7 @@ struct Loading<'s> {
     scan: Option<Scan>,
     /// Items of an entity that may have more on the next page, by segment.
     held: HashMap<usize, Vec<Attributes>>,
+    scan_ended: Option<Instant>,
     expected: u64,
     rows: u64,
     has_ended: bool,
@@ -190,6 +191,7 @@ impl DynamoDb {
             origin: self.name().into(),
             scan,
             held: HashMap::new(),
+            scan_ended: None,
             expected: described.items,
             rows: 0,
             has_ended: false,
@@ -370,7 +372,7 @@ impl DynamoDb {
     fn round(&self, calls: &Calls, position: &mut StreamPosition) -> Result<stream::Round, SourceError> {
         let mut known = self.known();
         let known = &mut *known;
-        let asked = async { Ok(known.shards.round(calls, position, self.clock.now()).await) };
+        let asked = async { Ok(known.shards.round(calls, position).await) };
         let round = self.aws.wait_for(asked)?;
         known.left_at = Some(position.clone());
         if let Err(SourceError::Lost { .. }) = &round {
@@ -450,12 +452,13 @@ impl Loading<'_> {
         keys.into_iter().filter_map(|name| Some((name.clone(), item.get(&name)?.clone()))).collect()
     }
 
-    /// When the scan's last page came.
-    fn scan_ended(&mut self) -> Micros {
+    /// When the scan's last page came. A reading that goes on behind a scan was not there; it begins to count now.
+    fn scan_ended(&mut self) -> (Micros, Instant) {
+        let moment = *self.scan_ended.get_or_insert_with(Instant::now);
         let now = self.source.clock.now();
         match &mut self.position.scan {
-            Some(scan) => *scan.ended.get_or_insert(now),
-            None => now,
+            Some(scan) => (*scan.ended.get_or_insert(now), moment),
+            None => (now, moment),
         }
     }
 }
@@ -468,7 +471,7 @@ impl Batches for Loading<'_> {
         if let Some(rows) = self.page()? {
             return Ok(Some(self.batch(rows)));
         }
-        let ended = self.scan_ended();
+        let (time, moment) = self.scan_ended();
         let Some(stream) = &mut self.position.stream else {
             self.has_ended = true;
             return Ok(None);
@@ -476,7 +479,7 @@ impl Batches for Loading<'_> {
         let round = self.source.round(&self.calls, stream)?;
         let changes = self.source.changes(&self.calls, round.records)?;
         if changes.is_empty() {
-            if self.source.known().shards.have_passed(ended) {
+            if self.source.known().shards.have_passed(time, moment) {
                 self.has_ended = true;
                 return Ok(None);
             }
@@ -507,26 +510,22 @@ impl Batches for Loading<'_> {
 
 impl Batches for Tail<'_> {
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        loop {
-            if self.has_ended {
-                return Ok(None);
-            }
-            let Some(stream) = &mut self.position.stream else { return Ok(None) };
-            let round = self.source.round(&self.calls, stream)?;
-            let has_closed = round.has_closed;
-            let changes = self.source.changes(&self.calls, round.records)?;
-            let now = self.source.clock.now();
-            self.lag = self.source.known().shards.lag(now);
-            // More may wait; but what was read is to be seen.
-            self.has_ended = (changes.is_empty() && !has_closed) || Instant::now() >= self.until;
-            if changes.is_empty() {
-                continue;
-            }
-            let first_row = self.rows;
-            self.rows += changes.len() as u64;
-            let rows = SourceRows::Changes(changes);
-            return Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }));
+        if self.has_ended {
+            return Ok(None);
         }
+        let Some(stream) = &mut self.position.stream else { return Ok(None) };
+        let round = self.source.round(&self.calls, stream)?;
+        let has_closed = round.has_closed;
+        let changes = self.source.changes(&self.calls, round.records)?;
+        let now = self.source.clock.now();
+        self.lag = self.source.known().shards.lag(now);
+        let first_row = self.rows;
+        self.rows += changes.len() as u64;
+        // More may wait; but what was read is to be seen.
+        let is_late = self.rows > 0 && Instant::now() >= self.until;
+        self.has_ended = (changes.is_empty() && !has_closed) || is_late;
+        let rows = SourceRows::Changes(changes);
+        Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }))
     }
 
     fn rows_expected(&self) -> u64 {

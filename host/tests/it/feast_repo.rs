@@ -92,8 +92,8 @@ fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
     }
     fs::remove_file(home.path("data/registry.db")).unwrap();
     home.run(["serve"]).assert_code(3).assert_complains(&["registry.db cannot be read", "'feast apply' writes it"]);
-    home.write("feature_store.yaml", &FEATURE_STORE.replace("path: data/registry.db", "path: s3://bucket/registry.db"));
-    home.run(["serve"]).assert_code(3).assert_complains(&["not from s3://"]);
+    home.write("feature_store.yaml", &FEATURE_STORE.replace("path: data/registry.db", "path: gs://bucket/registry.db"));
+    home.run(["serve"]).assert_code(3).assert_complains(&["not from gs://"]);
     fs::remove_file(home.path("feature_store.yaml")).unwrap();
     home.run(["serve"]).assert_code(3).assert_complains(&["feature_store.yaml", "a Feast repository is a directory"]);
 }
@@ -132,10 +132,10 @@ fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
 #[test]
 fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
     let home = home();
-    patch(&home, "data/global_stats.parquet", "s3://bucket/g_stats.parqu");
+    patch(&home, "data/global_stats.parquet", "gs://bucket/g_stats.parqu");
     let check = home.run(["check"]);
     check.assert_code(0);
-    let why = "feature view 'global_stats' is not served: its batch source is s3://bucket/g_stats.parqu";
+    let why = "feature view 'global_stats' is not served: its batch source is gs://bucket/g_stats.parqu";
     assert!(check.out.contains(why), "{}", check.out);
     assert!(check.out.contains("5 feature views"), "{}", check.out);
     let (mut host, address) = home.serve();
@@ -144,7 +144,7 @@ fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
     // Not a 503: Feast's client would ask again and again, and lose the message.
     assert_eq!(answer.status, 501);
     assert!(
-        answer.text().contains("global_stats cannot be served by Larder: its batch source is s3:"),
+        answer.text().contains("global_stats cannot be served by Larder: its batch source is gs:"),
         "{}",
         answer.text()
     );

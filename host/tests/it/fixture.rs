@@ -10,6 +10,7 @@ use std::{
 
 use larder::{
     app::{App, Serving},
+    aws::StandInKeys,
     clock::{Clock, ManualClock},
     config::Config,
     http::{AdminEvent, Control, HttpLimits, SyncCommand},
@@ -137,6 +138,8 @@ impl Setup {
         config.http.workers = 2;
         config.http.limits = self.limits;
         config.metrics_listen = None;
+        config.aws.keys = Some(StandInKeys);
+        config.aws.region.get_or_insert_with(|| "eu-west-1".to_owned());
         config.store.data_dir = self.path("store");
         config.admin_socket = self.path("admin.sock");
         config.sync.reload_every = Duration::from_millis(50);

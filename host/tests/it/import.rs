@@ -78,11 +78,11 @@ fn what_is_no_repository_is_named() {
 #[test]
 fn what_cannot_be_served_is_told_and_stands_in_the_file_as_a_comment() {
     let home = home();
-    patch(&home, "data/global_stats.parquet", "s3://bucket/g_stats.parqu");
+    patch(&home, "data/global_stats.parquet", "gs://bucket/g_stats.parqu");
     let ended = home.run(["import", "--out", "configs"]);
-    ended.assert_code(0).assert_complains(&["feature view 'global_stats' is not served: its batch source is s3:"]);
+    ended.assert_code(0).assert_complains(&["feature view 'global_stats' is not served: its batch source is gs:"]);
     let written = fs::read_to_string(home.path("configs/features/churn_prediction.yaml")).unwrap();
-    assert!(written.contains("  # Not served: feature view global_stats: its batch source is s3:"), "{written}");
+    assert!(written.contains("  # Not served: feature view global_stats: its batch source is gs:"), "{written}");
 }
 
 #[test]

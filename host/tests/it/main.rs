@@ -13,6 +13,7 @@ mod certificates;
 mod cli;
 mod deploy;
 mod derived;
+mod dynamo;
 mod feast_repo;
 mod feast_sdk;
 mod fixture;

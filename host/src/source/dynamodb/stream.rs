@@ -35,7 +35,7 @@ struct Cursor {
     /// Answers in a row that had no records. One alone may come from the middle of a shard.
     empties: u32,
     /// When the first of those was asked for.
-    empty_since: Option<Micros>,
+    empty_since: Option<Instant>,
     /// When the last record that was read happened.
     last_at: Option<Micros>,
 }
@@ -72,12 +72,7 @@ impl Shards {
     }
 
     /// Asks every shard that may be read once. `position` moves behind what is returned.
-    pub(super) async fn round(
-        &mut self,
-        calls: &Calls,
-        position: &mut StreamPosition,
-        now: Micros,
-    ) -> Result<Round, SourceError> {
+    pub(super) async fn round(&mut self, calls: &Calls, position: &mut StreamPosition) -> Result<Round, SourceError> {
         if self.listed_at.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             self.list(calls, &position.arn).await.map_err(|error| lost_or(error, "its stream is gone"))?;
             self.take_in(position, &calls.table)?;
@@ -90,7 +85,7 @@ impl Shards {
         let at: &StreamPosition = position;
         let asked = self.cursors.iter_mut().filter_map(|(id, cursor)| {
             let shard = at.shards.get(id)?;
-            Some(async move { (id.clone(), cursor.ask(calls, &at.arn, id, shard, now).await) })
+            Some(async move { (id.clone(), cursor.ask(calls, &at.arn, id, shard).await) })
         });
         let answers: BTreeMap<String, Result<Told, AwsError>> = join_all(asked).await.into_iter().collect();
 
@@ -147,12 +142,13 @@ impl Shards {
         })
     }
 
-    /// Whether every shard that is read told of something after a time, or had nothing to tell for a while since.
-    pub(super) fn have_passed(&self, time: Micros) -> bool {
+    /// Whether every shard that is read told of something after a time, or had nothing to tell for a while since. The
+    /// moment is the same time by the clock that nobody turns.
+    pub(super) fn have_passed(&self, time: Micros, moment: Instant) -> bool {
         self.listed_at.is_some()
             && self.cursors.values().all(|cursor| {
                 cursor.last_at.is_some_and(|at| at > time + MARGIN)
-                    || (cursor.empties >= EMPTIES && cursor.empty_since.is_some_and(|since| since > time))
+                    || (cursor.empties >= EMPTIES && cursor.empty_since.is_some_and(|since| since > moment))
             })
     }
 
@@ -170,14 +166,7 @@ const MARGIN: Micros = 1_000_000;
 // === impl Cursor ===
 
 impl Cursor {
-    async fn ask(
-        &mut self,
-        calls: &Calls,
-        stream: &str,
-        id: &str,
-        position: &ShardPosition,
-        now: Micros,
-    ) -> Result<Told, AwsError> {
+    async fn ask(&mut self, calls: &Calls, stream: &str, id: &str, position: &ShardPosition) -> Result<Told, AwsError> {
         if let Some(wait) = self.asked_at.and_then(|at| ASK_EVERY.checked_sub(at.elapsed())) {
             tokio::time::sleep(wait).await;
         }
@@ -198,7 +187,7 @@ impl Cursor {
         self.iterator.clone_from(&told.next);
         if told.records.is_empty() {
             self.empties += 1;
-            self.empty_since.get_or_insert(now);
+            self.empty_since.get_or_insert_with(Instant::now);
         } else {
             (self.empties, self.empty_since) = (0, None);
         }

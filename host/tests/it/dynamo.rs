@@ -1,0 +1,216 @@
+//! A view whose rows are in DynamoDB: scanned, then followed through everything that its stream can do.
+//!
+//! Tests are named after the rows of the reliability table and after bugs that other readers of streams had.
+
+use std::time::Duration;
+
+use larder::http::SyncCommand;
+use larder_fakeaws::{FakeDynamo, FaultProxy, When};
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, RECORDED_AT, Setup, eventually},
+    wire::Answer,
+};
+
+mod faults;
+mod layouts;
+mod shards;
+
+const TABLE: &str = "shop.driver_stats";
+
+/// One view, whose table is named; `more` goes on with its source.
+fn definitions(more: &str) -> String {
+    format!(
+        "
+entities:
+  - {{name: driver, join_key: driver_id, type: Int64}}
+feature_views:
+  - name: driver_stats
+    entities: [driver]
+    source: {{dynamodb: {TABLE}, layout: wide, timestamp_field: ts, poll: 200ms, segments: 3{more}}}
+    features:
+      - {{name: trips, type: Int64}}
+      - {{name: rate, type: Float64}}
+"
+    )
+}
+
+fn config(url: &str) -> String {
+    format!(
+        "aws: {{dynamodb_endpoint: \"{url}\", connect_timeout: 500ms, attempt_timeout: 1s, operation_timeout: 2s, \
+         attempts_max: 2}}\nsync: {{retry: 200ms}}\n"
+    )
+}
+
+fn setup(url: &str, more: &str) -> Setup {
+    Setup::with(&definitions(more)).config(&config(url))
+}
+
+fn key(driver: i64) -> Value {
+    json!({ "driver_id": { "N": driver.to_string() } })
+}
+
+fn item(driver: i64, trips: i64) -> Value {
+    json!({
+        "driver_id": { "N": driver.to_string() },
+        "trips": { "N": trips.to_string() },
+        "rate": { "N": "0.5" },
+        "ts": { "N": (RECORDED_AT / 1_000_000).to_string() },
+    })
+}
+
+/// A table with a stream, and drivers 1 to `drivers`, whose trips are their number.
+fn table(drivers: i64) -> FakeDynamo {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_AND_OLD_IMAGES"));
+    (1..=drivers).for_each(|driver| dynamo.put(TABLE, item(driver, driver)));
+    dynamo
+}
+
+fn ask(host: &Fixture, drivers: &[i64]) -> Answer {
+    host.features(&["driver_stats:trips"], json!({ "driver_id": drivers }))
+}
+
+fn trips(host: &Fixture, driver: i64) -> Value {
+    ask(host, &[driver]).column("trips")["values"][0].clone()
+}
+
+/// Waits until a driver has so many trips.
+fn until(host: &Fixture, driver: i64, expected: impl Into<Value>) {
+    let expected = expected.into();
+    eventually(&format!("driver {driver} has {expected} trips"), || trips(host, driver) == expected);
+}
+
+/// Waits until the store has what the table has, and nothing else.
+fn until_equal(host: &Fixture, dynamo: &FakeDynamo, drivers: i64) {
+    let items = dynamo.items(TABLE);
+    let of = |driver: i64| {
+        let item = items.iter().find(|item| item["driver_id"]["N"] == driver.to_string());
+        item.map_or(Value::Null, |item| json!(item["trips"]["N"].as_str().unwrap().parse::<i64>().unwrap()))
+    };
+    let expected: Vec<Value> = (1..=drivers).map(of).collect();
+    let all: Vec<i64> = (1..=drivers).collect();
+    eventually("the store is as the table", || ask(host, &all).column("trips")["values"] == json!(expected));
+}
+
+fn sync(host: &Fixture) -> Result<(), String> {
+    host.sync(&SyncCommand::default()).map(|_| ())
+}
+
+#[test]
+fn a_table_is_scanned_and_then_followed() {
+    let dynamo = table(500);
+    dynamo.page_items(7);
+    let host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 500);
+    dynamo.put(TABLE, item(7, 700));
+    dynamo.put(TABLE, item(501, 1));
+    dynamo.delete(TABLE, &key(8));
+    until(&host, 7, 700);
+    until(&host, 501, 1);
+    until(&host, 8, Value::Null);
+    assert_eq!(ask(&host, &[8]).column("trips")["statuses"], json!(["NOT_FOUND"]));
+    until_equal(&host, &dynamo, 501);
+}
+
+#[test]
+fn a_host_that_is_not_caught_up_is_not_ready() {
+    let dynamo = table(20);
+    dynamo.hold(TABLE);
+    let proxy = FaultProxy::start(dynamo.address());
+    proxy.refuse("GetRecords", When::Always, 500, "InternalServerError");
+    let host = setup(&proxy.url(), "").unready().start();
+    eventually("the scan is over", || dynamo.calls().get("Scan").is_some_and(|scans| *scans >= 3));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(host.get("/ready").status, 503, "what was scanned is not served before the stream has passed it");
+    assert_eq!(trips(&host, 1), Value::Null);
+    proxy.heal();
+    host.until_ready();
+    until_equal(&host, &dynamo, 20);
+}
+
+#[test]
+fn no_value_goes_back_in_time_while_a_table_is_scanned_and_written() {
+    let dynamo = table(50);
+    let writing = dynamo.clone();
+    let writer = std::thread::spawn(move || {
+        for trips in 1_000..1_200 {
+            writing.put(TABLE, item(1, trips));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let host = setup(&dynamo.url(), "").start();
+    let mut last = 0;
+    while !writer.is_finished() || last < 1_199 {
+        let now = trips(&host, 1).as_i64().unwrap();
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_restart_goes_on_where_the_stream_was_and_does_not_scan_again() {
+    let dynamo = table(10);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.put(TABLE, item(1, 100));
+    until(&host, 1, 100);
+    // It is noted where the stream stands with the row.
+    let scans = dynamo.calls()["Scan"];
+    let mut host = host;
+    host.stop();
+    dynamo.put(TABLE, item(1, 101));
+    dynamo.delete(TABLE, &key(2));
+    let host = host.restart();
+    host.until_ready();
+    until(&host, 1, 101);
+    until(&host, 2, Value::Null);
+    assert_eq!(dynamo.calls()["Scan"], scans, "the table was scanned again");
+}
+
+#[test]
+fn a_table_without_a_stream_is_scanned_again_and_what_is_gone_goes() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], None);
+    (1..=5).for_each(|driver| dynamo.put(TABLE, item(driver, driver)));
+    let host = setup(&dynamo.url(), ", every: 1s").start();
+    until_equal(&host, &dynamo, 5);
+    dynamo.put(TABLE, item(1, 10));
+    dynamo.delete(TABLE, &key(2));
+    host.clock.set(RECORDED_AT + 10_000_000);
+    until_equal(&host, &dynamo, 5);
+}
+
+#[test]
+fn ttl_an_item_that_has_expired_is_not_served_before_dynamodb_deletes_it() {
+    let dynamo = table(1);
+    let mut expiring = item(2, 2);
+    expiring["gone_at"] = json!({ "N": (RECORDED_AT / 1_000_000 + 60).to_string() });
+    dynamo.put(TABLE, expiring);
+    let host = setup(&dynamo.url(), ", ttl_attribute: gone_at").start();
+    until(&host, 2, 2);
+    host.clock.set(RECORDED_AT + 61_000_000);
+    assert_eq!(ask(&host, &[2]).column("trips")["statuses"], json!(["NOT_FOUND"]));
+    assert_eq!(trips(&host, 1), json!(1));
+}
+
+#[test]
+fn what_callers_write_stays_until_the_table_has_something_newer() {
+    let dynamo = table(3);
+    let host = setup(&dynamo.url(), "").start();
+    let body = json!({ "feature_view_name": "driver_stats", "df": {
+        "driver_id": [1], "trips": [77], "rate": [0.1], "event_timestamp": ["2026-11-23T09:13:20Z"],
+    }});
+    let written = host.post("/write-to-online-store", body.to_string().as_bytes());
+    assert_eq!(written.status, 200, "{written:?}");
+    until(&host, 1, 77);
+    dynamo.put(TABLE, item(1, 5));
+    dynamo.put(TABLE, item(2, 5));
+    until(&host, 2, 5);
+    assert_eq!(trips(&host, 1), json!(77), "the item is older");
+    let mut newer = item(1, 6);
+    newer["ts"] = json!({ "N": (RECORDED_AT / 1_000_000 + 60).to_string() });
+    dynamo.put(TABLE, newer);
+    until(&host, 1, 6);
+}

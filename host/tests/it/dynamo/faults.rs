@@ -1,0 +1,179 @@
+//! What DynamoDB and the network do on bad days.
+
+use larder_fakeaws::Fault;
+
+use super::*;
+
+/// A host behind a proxy, ready.
+fn behind_proxy(drivers: i64) -> (FakeDynamo, FaultProxy, Fixture) {
+    let dynamo = table(drivers);
+    let proxy = FaultProxy::start(dynamo.address());
+    let host = setup(&proxy.url(), "").start();
+    until_equal(&host, &dynamo, drivers);
+    (dynamo, proxy, host)
+}
+
+/// Changes arrive after the trouble, and lookups are answered during it.
+fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
+    dynamo.put(TABLE, item(1, 100));
+    let until = std::time::Instant::now() + Duration::from_secs(2);
+    while std::time::Instant::now() < until {
+        let answer = ask(host, &[1, 2]);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.column("trips")["values"][1], json!(2));
+        assert_eq!(host.get("/ready").status, 200, "a host stays ready while its source is away");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    proxy.heal();
+    proxy.plug();
+    self::until(host, 1, 100);
+    assert_eq!(dynamo.calls()["Scan"], 3, "it goes on where it was");
+}
+
+#[test]
+fn row_14_throttling_of_every_operation_is_sat_out() {
+    let (dynamo, proxy, host) = behind_proxy(5);
+    proxy.refuse("GetRecords", When::Always, 400, "ProvisionedThroughputExceededException");
+    passes(&dynamo, &proxy, &host);
+}
+
+#[test]
+fn row_14_every_third_request_fails_and_nothing_is_lost() {
+    let dynamo = table(200);
+    dynamo.page_items(10);
+    let proxy = FaultProxy::start(dynamo.address());
+    proxy.refuse("Scan", When::Every(3), 400, "ThrottlingException");
+    proxy.refuse("GetRecords", When::Every(3), 500, "InternalServerError");
+    proxy.refuse("DescribeStream", When::Every(2), 400, "LimitExceededException");
+    proxy.refuse("GetShardIterator", When::Every(2), 500, "InternalServerError");
+    let host = setup(&proxy.url(), "").start();
+    until_equal(&host, &dynamo, 200);
+    dynamo.rotate(TABLE);
+    (1..=200).for_each(|driver| dynamo.put(TABLE, item(driver, 1_000 + driver)));
+    until_equal(&host, &dynamo, 200);
+    assert!(proxy.counts().1 > 10, "{:?}", proxy.counts());
+}
+
+#[test]
+fn row_15_silence_is_ended_by_a_timeout() {
+    let (dynamo, proxy, host) = behind_proxy(5);
+    proxy.rule(".getrecords", When::First(3), Fault::Silence);
+    passes(&dynamo, &proxy, &host);
+}
+
+#[test]
+fn row_15_resets_and_a_pulled_plug_are_sat_out() {
+    let (dynamo, proxy, host) = behind_proxy(5);
+    proxy.rule(".getrecords", When::Always, Fault::Reset);
+    passes(&dynamo, &proxy, &host);
+    proxy.unplug();
+    dynamo.put(TABLE, item(3, 300));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(trips(&host, 3), json!(3));
+    proxy.plug();
+    until(&host, 3, 300);
+}
+
+#[test]
+fn row_16_bodies_that_are_cut_off_or_of_another_shape_or_checksum_are_not_applied() {
+    let (dynamo, proxy, host) = behind_proxy(5);
+    let shape = (200, vec![], "[1, 2".to_owned());
+    let faults = [
+        Fault::Truncate(400),
+        Fault::WrongChecksum,
+        Fault::Answer(shape.0, shape.1, shape.2),
+        Fault::Answer(200, vec![], "{\"Records\":[{\"dynamodb\":{}}]}".to_owned()),
+    ];
+    for (round, fault) in faults.into_iter().enumerate() {
+        let trips = 100 + i64::try_from(round).unwrap();
+        proxy.rule(".getrecords", When::Always, fault);
+        dynamo.put(TABLE, item(1, trips));
+        std::thread::sleep(Duration::from_millis(600));
+        assert_eq!(host.get("/ready").status, 200);
+        proxy.heal();
+        until(&host, 1, trips);
+    }
+    assert_eq!(dynamo.calls()["Scan"], 3);
+}
+
+#[test]
+fn row_18_empty_pages_of_a_scan_and_a_full_last_one_are_not_its_end() {
+    let dynamo = table(30);
+    dynamo.page_items(5);
+    dynamo.empty_scan_pages(4);
+    let host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 30);
+}
+
+#[test]
+fn row_18_credentials_that_expire_in_the_middle_of_a_scan_are_told_and_the_scan_goes_on_later() {
+    let dynamo = table(60);
+    dynamo.page_items(5);
+    let proxy = FaultProxy::start(dynamo.address());
+    proxy.rule(".scan", When::First(4), Fault::Delay(Duration::from_millis(1)));
+    proxy.refuse("Scan", When::First(3), 400, "ExpiredTokenException");
+    let host = setup(&proxy.url(), "").unready().start();
+    host.until_ready();
+    until_equal(&host, &dynamo, 60);
+}
+
+#[test]
+fn row_19_a_scan_that_was_cut_off_goes_on_in_every_segment() {
+    let dynamo = table(300);
+    dynamo.page_items(5);
+    let proxy = FaultProxy::start(dynamo.address());
+    // A commit for each page, and the end of it after some.
+    proxy.rule(".scan", When::First(40), Fault::Delay(Duration::from_millis(1)));
+    proxy.refuse("Scan", When::Always, 400, "AccessDeniedException");
+    let config = config(&proxy.url()).replace("sync: {", "sync: {commit_rows: 5, ");
+    let mut host = Setup::with(&definitions("")).config(&config).unready().start();
+    eventually("the scan is cut off", || proxy.counts().1 > 45);
+    host.stop();
+    let before = dynamo.calls()["Scan"];
+    assert!((35..=41).contains(&before), "{before}");
+    proxy.heal();
+    let host = host.restart();
+    host.until_ready();
+    until_equal(&host, &dynamo, 300);
+    let scans = dynamo.calls()["Scan"];
+    assert!(scans < before + 40, "300 items are some 63 pages of five; {before} before, {scans} in all");
+}
+
+#[test]
+fn row_27_too_many_readers_of_a_shard_are_throttled_and_not_broken() {
+    let dynamo = table(3);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.throttle("GetRecords", 6);
+    dynamo.put(TABLE, item(1, 5));
+    until(&host, 1, 5);
+}
+
+#[test]
+fn row_28_a_backlog_is_read_in_pieces_and_its_age_is_shown() {
+    let dynamo = table(1);
+    let mut host = setup(&dynamo.url(), "").start();
+    host.stop();
+    (0..20_000).for_each(|n| dynamo.put(TABLE, item(n % 100 + 1, n)));
+    let host = host.restart();
+    until_equal(&host, &dynamo, 100);
+}
+
+#[test]
+fn a_table_that_is_not_there_is_named_and_waited_for() {
+    let dynamo = FakeDynamo::start();
+    let host = setup(&dynamo.url(), "").unready().start();
+    let error = sync(&host).unwrap_err();
+    assert!(error.contains("DynamoDB table 'shop.driver_stats': DescribeTable: ResourceNotFoundException"), "{error}");
+    dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_IMAGE"));
+    dynamo.put(TABLE, item(1, 1));
+    host.until_ready();
+    until(&host, 1, 1);
+}
+
+#[test]
+fn a_part_of_a_table_by_event_times_is_refused_by_name() {
+    let dynamo = table(1);
+    let host = setup(&dynamo.url(), "").start();
+    let error = host.sync(&SyncCommand { from: Some(0), ..SyncCommand::default() }).unwrap_err();
+    assert!(error.contains("DynamoDB table 'shop.driver_stats': a part of a table by event times"), "{error}");
+}

@@ -1,0 +1,132 @@
+//! What items look like: Feast's, an item for each feature, and items that do not fit.
+
+use std::fs;
+
+use super::*;
+
+/// The table of Feast's that was recorded with the golden repository's data.
+fn recorded() -> Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dynamodb/tables.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn feast_s_own_items_give_the_answers_that_feast_gives() {
+    let dynamo = FakeDynamo::start();
+    for (name, table) in recorded().as_object().unwrap() {
+        dynamo.create_table(name, &[("entity_id", "S")], Some("NEW_IMAGE"));
+        table["Items"].as_array().unwrap().iter().for_each(|item| dynamo.put(name, item.clone()));
+    }
+    let golden = Setup::golden().config(&config(&dynamo.url()));
+    // The same definitions, each view's rows from its table.
+    let path = golden.path("features/feast_repo.yaml");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let mut from_tables = 0;
+    for name in recorded().as_object().unwrap().keys() {
+        let view = name.split_once('.').unwrap().1;
+        let Some(at) = text.find(&format!("    source:\n      path: data/{view}.parquet\n")) else { continue };
+        let end = at + text[at..].find("    features:").unwrap();
+        text.replace_range(at..end, &format!("    source: {{dynamodb: {name}}}\n"));
+        from_tables += 1;
+    }
+    assert!(from_tables >= 3, "{from_tables} views read their tables");
+    fs::write(&path, text).unwrap();
+    let host = golden.start();
+    let reference = Setup::golden().start();
+    for (name, _) in recorded().as_object().unwrap() {
+        let view = name.split_once('.').unwrap().1;
+        let catalog: Value = serde_json::from_slice(&reference.get("/v1/catalog").body).unwrap();
+        let views = catalog["feature_views"].as_array().unwrap();
+        let Some(described) = views.iter().find(|described| described["name"] == view) else { continue };
+        let keys: Vec<&str> =
+            described["join_keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        let features: Vec<String> = described["features"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|feature| format!("{view}:{}", feature["name"].as_str().unwrap()))
+            .collect();
+        let features: Vec<&str> = features.iter().map(String::as_str).collect();
+        let entities = match keys.as_slice() {
+            ["customer_id"] => json!({ "customer_id": ["CUST_000123", "CUST_000124", "CUST_000125", "CUST_MISSING"] }),
+            ["driver_id"] => json!({ "driver_id": [1001, 1002, 9999] }),
+            _ => continue,
+        };
+        let (ours, theirs) = (host.features(&features, entities.clone()), reference.features(&features, entities));
+        assert_eq!(ours.status, 200, "{view}");
+        // The table was written in another run than the files: its times are some minutes later, and the writer's data
+        // frame had made a double of one whole number.
+        let known = |answer: &Answer| {
+            let mut answer = answer.json()["results"].clone();
+            for column in answer.as_array_mut().unwrap() {
+                column.as_object_mut().unwrap().remove("event_timestamps");
+                for value in column["values"].as_array_mut().unwrap() {
+                    if *value == json!(9_007_199_254_740_993_i64) {
+                        *value = json!(9_007_199_254_740_992_i64);
+                    }
+                }
+            }
+            answer
+        };
+        assert_eq!(known(&ours), known(&theirs), "{view}");
+    }
+}
+
+fn feature(driver: i64, name: &str, value: Value) -> Value {
+    json!({
+        "entity_id": { "N": driver.to_string() }, "feature_name": { "S": name }, "value": value,
+        "updated": { "S": "2026-11-23T09:00:00Z" },
+    })
+}
+
+#[test]
+fn an_item_for_each_feature_makes_one_row_and_each_is_followed() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("entity_id", "N"), ("feature_name", "S")], Some("NEW_IMAGE"));
+    dynamo.page_items(3);
+    for driver in 1..=50 {
+        dynamo.put(TABLE, feature(driver, "trips", json!({ "N": driver.to_string() })));
+        dynamo.put(TABLE, feature(driver, "rate", json!({ "N": "0.25" })));
+        dynamo.put(TABLE, feature(driver, "of_another_view", json!({ "S": "x" })));
+    }
+    let more = ", layout: item-per-feature, timestamp_field: updated";
+    let definitions = definitions("").replace(", layout: wide, timestamp_field: ts", more);
+    let host = Setup::with(&definitions).config(&config(&dynamo.url())).start();
+    let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [1, 50] }));
+    assert_eq!(answer.column("trips")["values"], json!([1, 50]));
+    assert_eq!(answer.column("rate")["values"], json!([0.25, 0.25]));
+    dynamo.put(TABLE, feature(1, "rate", json!({ "N": "0.75" })));
+    eventually("the change", || {
+        let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [1] }));
+        answer.column("rate")["values"] == json!([0.75]) && answer.column("trips")["values"] == json!([1])
+    });
+    for name in ["trips", "rate", "of_another_view"] {
+        dynamo.delete(TABLE, &json!({ "entity_id": { "N": "2" }, "feature_name": { "S": name } }));
+    }
+    until(&host, 2, Value::Null);
+}
+
+#[test]
+fn an_item_that_does_not_fit_is_left_out_and_told_and_the_others_are_served() {
+    let dynamo = table(3);
+    let mut wrong = item(9, 9);
+    wrong["trips"] = json!({ "S": "many" });
+    dynamo.put(TABLE, wrong);
+    let host = setup(&dynamo.url(), "").start();
+    assert_eq!(trips(&host, 3), json!(3));
+    assert_eq!(trips(&host, 9), Value::Null);
+    let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
+    assert!(reports[0].skipped.unreadable >= 1, "by the scan, and by the stream once more");
+    let example = reports[0].skipped.example.clone().unwrap();
+    assert!(example.contains("feature 'trips': it is a string ('many'), the definition says Int64"), "{example}");
+}
+
+#[test]
+fn a_table_of_other_keys_is_refused_with_both() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
+    let host = setup(&dynamo.url(), "").unready().start();
+    let error = sync(&host).unwrap_err();
+    let expected = "its key is 'driver_id' and 'day', and the view's rows are under 'driver_id'";
+    assert!(error.contains(expected), "{error}");
+}

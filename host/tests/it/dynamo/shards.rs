@@ -1,0 +1,249 @@
+//! Streams: shards that split, end and are gone, and readings that lose their place.
+
+use super::*;
+
+fn open_shard(dynamo: &FakeDynamo) -> String {
+    dynamo.shards(TABLE).into_iter().find(|shard| !shard.is_closed).unwrap().id
+}
+
+#[test]
+fn row_20_an_iterator_that_expired_is_asked_for_again_before_and_after_the_first_record() {
+    let dynamo = table(3);
+    let host = setup(&dynamo.url(), "").start();
+    // Nothing was read since the scan's own records: wait for a reading to hold an iterator.
+    dynamo.expire_iterators();
+    dynamo.put(TABLE, item(1, 10));
+    until(&host, 1, 10);
+    dynamo.expire_iterators();
+    dynamo.put(TABLE, item(1, 11));
+    until(&host, 1, 11);
+    assert_eq!(dynamo.calls()["Scan"], 3, "nothing was lost, so nothing is read anew");
+}
+
+#[test]
+fn row_20_an_iterator_that_expired_before_any_record_begins_at_the_beginning() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_IMAGE"));
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.expire_iterators();
+    dynamo.put(TABLE, item(1, 1));
+    until(&host, 1, 1);
+}
+
+#[test]
+fn row_21_trimmed_records_have_the_table_read_anew_while_the_old_rows_are_served() {
+    let dynamo = table(5);
+    let mut host = setup(&dynamo.url(), "").start();
+    dynamo.put(TABLE, item(1, 10));
+    until(&host, 1, 10);
+    host.stop();
+    dynamo.put(TABLE, item(1, 20));
+    dynamo.put(TABLE, item(2, 20));
+    dynamo.delete(TABLE, &key(3));
+    dynamo.trim_records(TABLE);
+    dynamo.hold(TABLE);
+    let host = host.restart();
+    assert_eq!(trips(&host, 1), json!(10), "the old rows are there at once");
+    until_equal(&host, &dynamo, 5);
+    dynamo.release(TABLE);
+    dynamo.put(TABLE, item(4, 40));
+    until(&host, 4, 40);
+}
+
+#[test]
+fn row_21_a_host_that_was_away_for_a_day_reads_the_table_anew() {
+    let dynamo = table(5);
+    let mut host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 5);
+    let scans = dynamo.calls()["Scan"];
+    host.stop();
+    let host = host.restart();
+    host.clock.set(RECORDED_AT + 25 * 3_600 * 1_000_000);
+    eventually("the table is scanned again", || dynamo.calls()["Scan"] > scans);
+    until_equal(&host, &dynamo, 5);
+}
+
+#[test]
+fn row_22_shards_that_split_and_end_lose_nothing() {
+    let dynamo = table(40);
+    dynamo.page_shards(2);
+    let host = setup(&dynamo.url(), "").start();
+    for round in 1..=6 {
+        for driver in 1..=40 {
+            dynamo.put(TABLE, item(driver, round * 100 + driver));
+        }
+        match round % 3 {
+            0 => dynamo.rotate(TABLE),
+            _ => dynamo.split(TABLE, &open_shard(&dynamo)),
+        }
+        for driver in 1..=20 {
+            dynamo.put(TABLE, item(driver, round * 1_000 + driver));
+        }
+    }
+    until_equal(&host, &dynamo, 40);
+    assert_eq!(dynamo.calls()["Scan"], 3);
+}
+
+#[test]
+fn row_22_more_than_a_hundred_shards() {
+    let dynamo = table(60);
+    let host = setup(&dynamo.url(), "").start();
+    for _ in 0..120 {
+        dynamo.rotate(TABLE);
+    }
+    (1..=60).for_each(|driver| dynamo.put(TABLE, item(driver, 1_000 + driver)));
+    until_equal(&host, &dynamo, 60);
+}
+
+#[test]
+fn row_22_a_child_whose_parent_is_gone_is_read() {
+    let dynamo = table(10);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.rotate(TABLE);
+    dynamo.put(TABLE, item(1, 100));
+    until(&host, 1, 100);
+    dynamo.rotate(TABLE);
+    dynamo.put(TABLE, item(1, 101));
+    until(&host, 1, 101);
+    // All that was read to its end is forgotten by DynamoDB.
+    dynamo.trim_closed(TABLE);
+    dynamo.put(TABLE, item(1, 102));
+    until(&host, 1, 102);
+}
+
+#[test]
+fn row_22_a_shard_that_is_gone_before_it_was_read_has_the_table_read_anew() {
+    let dynamo = table(10);
+    let mut host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 10);
+    host.stop();
+    dynamo.put(TABLE, item(1, 100));
+    dynamo.rotate(TABLE);
+    dynamo.put(TABLE, item(2, 100));
+    dynamo.trim_closed(TABLE);
+    let host = host.restart();
+    until_equal(&host, &dynamo, 10);
+}
+
+#[test]
+fn row_23_a_stream_that_was_turned_off_and_on_is_another_one() {
+    let dynamo = table(5);
+    let mut host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 5);
+    host.stop();
+    dynamo.disable_stream(TABLE);
+    dynamo.put(TABLE, item(1, 10));
+    dynamo.enable_stream(TABLE, "NEW_IMAGE");
+    let host = host.restart();
+    until(&host, 1, 10);
+    dynamo.put(TABLE, item(1, 11));
+    until(&host, 1, 11);
+}
+
+#[test]
+fn row_23_a_stream_that_is_turned_off_under_a_running_host_is_noticed() {
+    let dynamo = table(5);
+    let host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 5);
+    dynamo.disable_stream(TABLE);
+    dynamo.put(TABLE, item(1, 10));
+    dynamo.enable_stream(TABLE, "KEYS_ONLY");
+    until(&host, 1, 10);
+    dynamo.put(TABLE, item(1, 11));
+    until(&host, 1, 11);
+}
+
+#[test]
+fn row_23_a_table_that_was_made_anew_is_another_one() {
+    let dynamo = table(5);
+    let mut host = setup(&dynamo.url(), "").start();
+    until_equal(&host, &dynamo, 5);
+    host.stop();
+    dynamo.recreate(TABLE);
+    dynamo.put(TABLE, item(9, 9));
+    let host = host.restart();
+    until(&host, 9, 9);
+    assert_eq!(trips(&host, 1), Value::Null, "what the old one had is gone");
+}
+
+#[test]
+fn row_24_records_that_are_told_twice_do_not_bring_back_what_was() {
+    let dynamo = table(1);
+    let host = setup(&dynamo.url(), "").start();
+    (2..=6).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
+    until(&host, 1, 6);
+    for last in 7..20 {
+        dynamo.redeliver(4);
+        dynamo.put(TABLE, item(1, last));
+        let mut seen = last - 1;
+        eventually("the change", || {
+            let now = trips(&host, 1).as_i64().unwrap();
+            assert!(now >= seen, "{now} after {seen}");
+            seen = now;
+            now == last
+        });
+    }
+}
+
+#[test]
+fn row_25_a_removal_of_what_is_unknown_and_an_insert_of_a_key_alone_are_harmless() {
+    let dynamo = table(2);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.phantom_insert(TABLE, &key(1));
+    dynamo.put(TABLE, item(3, 3));
+    dynamo.delete(TABLE, &key(3));
+    dynamo.put(TABLE, item(2, 22));
+    until(&host, 2, 22);
+    assert_eq!(trips(&host, 3), Value::Null);
+}
+
+#[test]
+fn bug_camel_new_shards_are_found_on_every_page_of_the_description() {
+    let dynamo = table(5);
+    dynamo.page_shards(1);
+    let host = setup(&dynamo.url(), "").start();
+    for round in 10..14 {
+        dynamo.rotate(TABLE);
+        dynamo.put(TABLE, item(1, round));
+        until(&host, 1, round);
+    }
+}
+
+#[test]
+fn bug_teleport_what_came_between_a_shard_s_birth_and_its_first_reading_is_read() {
+    let dynamo = table(5);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.rotate(TABLE);
+    // Before anybody knows of the child.
+    (1..=5).for_each(|driver| dynamo.put(TABLE, item(driver, 50 + driver)));
+    until_equal(&host, &dynamo, 5);
+}
+
+#[test]
+fn bug_artie_parent_and_child_are_not_read_side_by_side() {
+    let dynamo = table(1);
+    let mut host = setup(&dynamo.url(), "").start();
+    until(&host, 1, 1);
+    host.stop();
+    (2..=1_500).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
+    dynamo.rotate(TABLE);
+    (1_501..=1_510).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
+    let host = host.restart();
+    let mut last = 1;
+    eventually("all of it", || {
+        let now = trips(&host, 1).as_i64().unwrap();
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+        now == 1_510
+    });
+}
+
+#[test]
+fn empty_answers_of_a_shard_are_not_its_end() {
+    let dynamo = table(3);
+    dynamo.empty_pages(4);
+    let host = setup(&dynamo.url(), "").start();
+    dynamo.empty_pages(3);
+    dynamo.put(TABLE, item(1, 9));
+    until(&host, 1, 9);
+}
