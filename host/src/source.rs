@@ -8,6 +8,8 @@ mod dynamodb;
 mod error;
 mod feast_sqlite;
 mod parquet_files;
+mod parquet_shape;
+mod s3_parquet;
 mod wanted;
 
 use std::{fmt::Debug, time::Duration};
@@ -19,7 +21,9 @@ pub use self::{
     dynamodb::{DynamoDb, EntityKey, KeyPart},
     error::SourceError,
     feast_sqlite::FeastSqlite,
-    parquet_files::{ParquetFiles, ParquetLimits},
+    parquet_files::ParquetFiles,
+    parquet_shape::ParquetLimits,
+    s3_parquet::S3Parquet,
     wanted::{Wanted, WantedColumn},
 };
 

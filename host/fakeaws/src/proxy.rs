@@ -31,6 +31,7 @@ struct Control {
     rules: Mutex<Vec<Rule>>,
     is_plugged: watch::Sender<bool>,
     passed: AtomicU64,
+    bytes: AtomicU64,
     faulted: AtomicU64,
 }
 
@@ -81,6 +82,7 @@ impl FaultProxy {
             rules: Mutex::default(),
             is_plugged: watch::Sender::new(true),
             passed: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&control);
@@ -130,6 +132,12 @@ impl FaultProxy {
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.control.passed.load(Ordering::Relaxed), self.control.faulted.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of answers that passed.
+    #[must_use]
+    pub fn bytes_passed(&self) -> u64 {
+        self.control.bytes.load(Ordering::Relaxed)
     }
 
     fn rules(&self) -> MutexGuard<'_, Vec<Rule>> {
@@ -220,6 +228,7 @@ async fn pass(client: &mut TcpStream, control: &Control) -> bool {
             Some(Fault::WrongChecksum) => answer = with_wrong_checksum(&answer),
             _ => {}
         }
+        control.bytes.fetch_add(answer.len() as u64, Ordering::Relaxed);
         if client.write_all(&answer).await.is_err() {
             return false;
         }

@@ -105,6 +105,14 @@ pub enum SourceError {
         /// Why there is no going on.
         why: String,
     },
+    /// A manifest that does not read, or names what is not there.
+    #[error("{path}: {why}")]
+    Manifest {
+        /// The manifest.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A span of event times was asked for, of something that has no order of times.
     #[error("{path}: a part of a table by event times cannot be read: it is followed as a whole")]
     NoWindow {
@@ -140,6 +148,7 @@ impl SourceError {
             Self::Table { .. } => "table",
             Self::Lost { .. } => "lost",
             Self::NoWindow { .. } => "no_window",
+            Self::Manifest { .. } => "manifest",
         }
     }
 }

@@ -8,26 +8,22 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     time::UNIX_EPOCH,
 };
 
-use arrow::{array::RecordBatch, datatypes::Schema};
-use larder_model::yaml::nearest;
-use parquet::{
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
-    },
-    errors::ParquetError,
-    file::metadata::ParquetMetaData,
+use arrow::array::RecordBatch;
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Batches, Source, SourceBatch, SourceError, SourceRows, Wanted, WantedColumn};
-use crate::telemetry::panic_words;
+use super::{
+    Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    parquet_shape::{ParquetLimits, Shape, guarded},
+};
 
 /// The Parquet files of one view.
 #[derive(Debug)]
@@ -35,17 +31,6 @@ pub struct ParquetFiles {
     path: PathBuf,
     wanted: Wanted,
     limits: ParquetLimits,
-}
-
-/// Bounds on what a file may make the reader do.
-#[derive(Clone, Copy, Debug)]
-pub struct ParquetLimits {
-    /// Rows decoded at a time.
-    pub batch_rows: usize,
-    /// The most columns of a file, nested ones counted each.
-    pub columns_max: usize,
-    /// The most bytes, decoded, of the wanted columns in one row group: a column's part of it is in memory at once.
-    pub row_group_bytes_max: u64,
 }
 
 /// What is remembered of the files that were read.
@@ -93,14 +78,7 @@ struct Current {
     stamp: Stamp,
     rows_read: u64,
     reader: ParquetRecordBatchReader,
-    /// For each wanted column its place in the reader's batches.
-    places: Vec<usize>,
-}
-
-impl Default for ParquetLimits {
-    fn default() -> Self {
-        Self { batch_rows: 16_384, columns_max: 20_000, row_group_bytes_max: 4 << 30 }
-    }
+    shape: Shape,
 }
 
 // === impl ParquetFiles ===
@@ -157,42 +135,15 @@ impl ParquetFiles {
         let stamp = Stamp::of(&file.metadata().map_err(|source| self.io(path, source))?);
         let opened = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file));
         let builder = opened.map_err(|why| SourceError::Unreadable { path: path.display().to_string(), why })?;
-        self.check_limits(path, builder.metadata())?;
-        self.roots(path, builder.schema())?;
+        self.shape(path, &builder)?;
         Ok((stamp, builder))
     }
 
-    /// For each wanted column its place among the file's columns.
-    fn roots(&self, path: &Path, schema: &Schema) -> Result<Vec<usize>, SourceError> {
-        let root = |wanted: &WantedColumn| {
-            schema.fields().iter().position(|field| field.name() == &*wanted.column).ok_or_else(|| {
-                let names = schema.fields().iter().map(|field| field.name().as_str());
-                let hint = nearest(&wanted.column, names).map_or_else(String::new, |help| format!(" ({help})"));
-                let column = wanted.column.to_string();
-                SourceError::MissingColumn { path: path.display().to_string(), column, hint }
-            })
-        };
-        self.wanted.columns().map(root).collect()
-    }
-
-    fn check_limits(&self, path: &Path, metadata: &ParquetMetaData) -> Result<(), SourceError> {
-        let limit = |what, found: u64, limit: u64| {
-            if found <= limit {
-                return Ok(());
-            }
-            Err(SourceError::Limit { path: path.display().to_string(), what, found, limit })
-        };
-        let columns = metadata.file_metadata().schema_descr().num_columns();
-        limit("the number of columns", columns as u64, self.limits.columns_max as u64)?;
-        let wanted: Vec<&str> = self.wanted.columns().map(|wanted| &*wanted.column).collect();
-        for group in metadata.row_groups() {
-            let columns = group.columns().iter().filter(|column| {
-                column.column_path().parts().first().is_some_and(|root| wanted.contains(&root.as_str()))
-            });
-            let bytes: i64 = columns.map(|column| column.uncompressed_size().max(0)).sum();
-            limit("a row group's size in bytes", bytes.unsigned_abs(), self.limits.row_group_bytes_max)?;
-        }
-        Ok(())
+    fn shape(&self, path: &Path, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<Shape, SourceError> {
+        let shown = path.display().to_string();
+        let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
+        let (metadata, schema) = (builder.metadata(), builder.schema());
+        Shape::of(&self.wanted, self.limits, &shown, &relative, metadata, schema)
     }
 
     fn start(&self, next: Pending) -> Result<Current, SourceError> {
@@ -201,14 +152,8 @@ impl ParquetFiles {
         if stamp != next.stamp && next.rows_skipped > 0 {
             return Err(SourceError::Changed { path });
         }
-        let roots = self.roots(&next.path, builder.schema())?;
-        // The reader yields its columns in the file's order, each once.
-        let mut order = roots.clone();
-        order.sort_unstable();
-        order.dedup();
-        let places = roots.iter().filter_map(|root| order.binary_search(root).ok()).collect();
-
-        let mask = ProjectionMask::roots(builder.parquet_schema(), order);
+        let shape = self.shape(&next.path, &builder)?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), shape.roots().iter().copied());
         let skip = usize::try_from(next.rows_skipped).unwrap_or(usize::MAX);
         let reader = builder.with_projection(mask).with_batch_size(self.limits.batch_rows).with_offset(skip);
         let reader = guarded(|| reader.build()).map_err(|why| SourceError::Unreadable { path: path.clone(), why })?;
@@ -219,7 +164,7 @@ impl ParquetFiles {
             stamp,
             rows_read: next.rows_skipped,
             reader,
-            places,
+            shape,
         })
     }
 
@@ -315,15 +260,7 @@ impl Current {
         let reader = &mut self.reader;
         let Some(batch) = guarded(|| reader.next().transpose()).map_err(unreadable)? else { return Ok(None) };
         self.rows_read += batch.num_rows() as u64;
-        let columns: Vec<_> = wanted
-            .columns()
-            .zip(&self.places)
-            .map(|(wanted, &place)| (wanted.name.to_string(), Arc::clone(batch.column(place)), true))
-            .collect();
-        // Two wanted columns can be one in the file, under two names; there is no other way to fail here.
-        RecordBatch::try_from_iter_with_nullable(columns)
-            .map(Some)
-            .map_err(|error| SourceError::Unreadable { path: self.origin.to_string(), why: error.to_string() })
+        self.shape.project(wanted, &self.origin, &batch).map(Some)
     }
 
     /// Fails if the file was rewritten in place while it was read: what was read may be half of each. A file that
@@ -360,35 +297,5 @@ impl Stamp {
         let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified_nanos = modified.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
         Self { bytes: meta.len(), modified_nanos, inode: meta.ino() }
-    }
-}
-
-/// Runs the Parquet reader. Files are input: one that makes the reader panic is an unreadable file and nothing worse.
-fn guarded<T, E: Into<ReadFailure>>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.into().0),
-        Err(panic) => Err(format!("the reader gave up: {}", panic_words(&*panic))),
-    }
-}
-
-/// What the reader says of a file, without its own error names in front.
-struct ReadFailure(String);
-
-impl From<ParquetError> for ReadFailure {
-    fn from(error: ParquetError) -> Self {
-        Self(match error {
-            ParquetError::General(why) | ParquetError::EOF(why) | ParquetError::ArrowError(why) => why,
-            other => other.to_string(),
-        })
-    }
-}
-
-impl From<arrow::error::ArrowError> for ReadFailure {
-    fn from(error: arrow::error::ArrowError) -> Self {
-        Self(match error {
-            arrow::error::ArrowError::ParquetError(why) => why,
-            other => other.to_string(),
-        })
     }
 }

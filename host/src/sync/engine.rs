@@ -23,7 +23,7 @@ use super::{
 use crate::{
     aws::Aws,
     clock::{SharedClock, next_by_cron},
-    source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, Source, Wanted, Window},
+    source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, Wanted, Window},
     store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId},
     telemetry::panic_words,
 };
@@ -296,6 +296,9 @@ impl SyncSetting {
     ) -> Option<Box<dyn Source>> {
         let files = view.files()?;
         let wanted = choose(Wanted::of(view, files));
+        if files.path.starts_with("s3://") {
+            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, ParquetLimits::default())));
+        }
         Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, ParquetLimits::default())))
     }
 }

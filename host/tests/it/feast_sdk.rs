@@ -4,47 +4,22 @@
 //! Feast that `requirements.txt` names. Where that cannot be installed, these tests fail.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use tempfile::TempDir;
 
-use crate::{certificates::Authority, guests};
+use crate::{certificates::Authority, guests, venv};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feast")
 }
 
-/// The Python that has Feast; made once, and again when other versions are asked for.
+/// The Python that has Feast.
 fn python() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("feast-venv");
-    fs::create_dir_all(&dir).unwrap();
-    // Tests run in processes of their own.
-    let lock = File::create(dir.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let mut wanted = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
-    // An environment is of no use to another Python.
-    let version = Command::new("python3").arg("--version").output().unwrap().stdout;
-    wanted.push_str(&String::from_utf8_lossy(&version));
-    let (venv, installed) = (dir.join("venv"), dir.join("installed.txt"));
-    let python = venv.join("bin/python");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return python;
-    }
-    let run = |program: &Path, args: &[&str]| {
-        let done = Command::new(program).args(args).current_dir(scripts()).output();
-        let done = done.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{} {}: {said}", program.display(), args.join(" "));
-    };
-    // What is cut off in the middle is begun anew, also by who wants what was there before.
-    let _ = fs::remove_file(&installed);
-    run(Path::new("python3"), &["-m", "venv", "--clear", venv.to_str().unwrap()]);
-    run(&python, &["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]);
-    fs::write(&installed, wanted).unwrap();
-    python
+    venv::python("feast-venv", &scripts())
 }
 
 /// Runs a script; it says what differed, and fails.

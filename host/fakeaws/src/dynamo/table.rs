@@ -63,6 +63,7 @@ pub(super) fn hash(value: &Value) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+#[expect(clippy::disallowed_methods, reason = "records have the time of the machine, as those of AWS have AWS's")]
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -201,7 +201,7 @@ impl ItemReader {
     fn wide_row(&self, id: EntityId, item: &Attributes, timestamp: Option<&str>, now: Micros) -> Result<Item, String> {
         let event_time = match timestamp {
             None => Some(now),
-            Some(name) => item.get(name).map(|value| attribute::instant(value)).transpose()?,
+            Some(name) => item.get(name).map(attribute::instant).transpose()?,
         };
         let value = |feature: &FeatureAt| match item.get(&feature.attribute) {
             None => Ok(None),

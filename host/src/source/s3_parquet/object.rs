@@ -1,0 +1,292 @@
+//! One object: ranges of it, always of the same version, and the rows that they hold.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use arrow::array::RecordBatch;
+use aws_sdk_s3::Client;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parquet::{
+    DecodeResult,
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder},
+    },
+    file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder},
+};
+
+use super::super::parquet_shape::{ParquetLimits, Shape, guarded};
+use crate::{
+    aws::{Aws, AwsError, Trouble},
+    source::{SourceError, Wanted},
+};
+
+/// One version of an object.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) bucket: String,
+    pub(super) key: String,
+    pub(super) etag: String,
+    pub(super) bytes: u64,
+    /// How long a range may take to come: the SDK's own bounds end at its head.
+    pub(super) patience: Duration,
+}
+
+/// An object that is being read.
+pub(super) struct Opened {
+    object: Object,
+    origin: Arc<str>,
+    /// All of it, if it is small.
+    whole: Option<Bytes>,
+    decoder: ParquetPushDecoder,
+    shape: Shape,
+    rows: u64,
+    rows_read: u64,
+}
+
+/// An object up to this size comes with one request.
+pub(super) const SMALL: u64 = 1 << 20;
+/// The end of an object that is asked for first: most footers are shorter.
+const TAIL: u64 = 64 << 10;
+/// The longest footer that is read; the metadata of 20,000 columns in 100 row groups are some 60 MB.
+const FOOTER_MAX: u64 = 256 << 20;
+/// The most bytes of one request.
+const PART: u64 = 8 << 20;
+/// Requests in flight for one object.
+const AT_ONCE: usize = 8;
+/// Ranges that lie so close are asked for as one.
+const GAP: u64 = 256 << 10;
+
+// === impl Object ===
+
+impl Object {
+    pub(super) fn url(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
+        let what = format!("{}: GetObject", self.url());
+        let length = range.end - range.start;
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag).range(format!(
+            "bytes={}-{}",
+            range.start,
+            range.end - 1
+        ));
+        let fetch = async {
+            let output = request.send().await.map_err(|error| AwsError::of(&what, error))?;
+            let body = output.body.collect().await.map_err(|error| {
+                let why = format!("the body broke off: {error}");
+                AwsError { what: what.clone(), trouble: Trouble::Unreachable, why }
+            })?;
+            Ok(body.into_bytes())
+        };
+        let bytes = tokio::time::timeout(self.patience, fetch).await;
+        let bytes = bytes.map_err(|_| AwsError::timed_out(&what, self.patience))??;
+        if bytes.len() as u64 == length {
+            Ok(bytes)
+        } else {
+            Err(AwsError::garbled(&what, format!("{} bytes came, {length} were asked for", bytes.len())))
+        }
+    }
+
+    /// Ranges, several at once; neighbours come with one request, and what is large in parts.
+    async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
+        let spans = coalesced(ranges);
+        let parts: Vec<Range<u64>> = spans.iter().flat_map(|span| split(span.clone())).collect();
+        let fetched: Vec<Bytes> = stream::iter(parts.iter().cloned())
+            .map(|part| self.fetch(client, part))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let piece = |range: &Range<u64>| {
+            let mut bytes = BytesMut::new();
+            for (part, data) in parts.iter().zip(&fetched) {
+                let (from, to) = (range.start.max(part.start), range.end.min(part.end));
+                if from < to {
+                    let at = |place: u64| usize::try_from(place - part.start).unwrap_or(usize::MAX);
+                    if from == range.start && to == range.end {
+                        return data.slice(at(from)..at(to));
+                    }
+                    bytes.extend_from_slice(&data[at(from)..at(to)]);
+                }
+            }
+            bytes.freeze()
+        };
+        Ok(ranges.iter().map(piece).collect())
+    }
+}
+
+/// All of an object.
+pub(super) async fn fetch_whole(client: &Client, object: Object) -> Result<Bytes, AwsError> {
+    object.fetch(client, 0..object.bytes).await
+}
+
+/// Ranges that lie close together, as one; in order.
+fn coalesced(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_by_key(|range| range.start);
+    let mut spans: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match spans.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP) => last.end = last.end.max(range.end),
+            _ => spans.push(range),
+        }
+    }
+    spans
+}
+
+fn split(span: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let end = span.end;
+    (span.start..end).step_by(usize::try_from(PART).unwrap_or(usize::MAX)).map(move |from| from..end.min(from + PART))
+}
+
+/// An object that is not what it was.
+pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
+    match error.trouble {
+        Trouble::Changed | Trouble::Missing => SourceError::Changed { path: url.to_owned() },
+        _ => SourceError::Aws(error),
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    #[expect(clippy::too_many_arguments, reason = "what an object is read by, each once")]
+    pub(super) fn open(
+        aws: &Aws,
+        client: &Client,
+        object: Object,
+        whole: Option<Bytes>,
+        wanted: &Wanted,
+        limits: ParquetLimits,
+        relative: &str,
+        rows_skipped: u64,
+    ) -> Result<Self, SourceError> {
+        let url = object.url();
+        let unreadable = |why: String| SourceError::Unreadable { path: url.clone(), why };
+        let metadata = Arc::new(metadata(aws, client, &object, whole.as_ref())?);
+        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        let arrow = guarded(|| ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()));
+        let arrow = arrow.map_err(unreadable)?;
+        let shape = Shape::of(wanted, limits, &url, relative, &metadata, arrow.schema())?;
+        let skip = usize::try_from(rows_skipped).unwrap_or(usize::MAX);
+        let decoder = guarded(|| {
+            let builder = ParquetPushDecoderBuilder::new_with_metadata(arrow);
+            let mask = ProjectionMask::roots(builder.parquet_schema(), shape.roots().iter().copied());
+            builder.with_projection(mask).with_batch_size(limits.batch_rows).with_offset(skip).build()
+        });
+        let decoder = decoder.map_err(unreadable)?;
+        let origin = url.as_str().into();
+        Ok(Self { object, origin, whole, decoder, shape, rows, rows_read: rows_skipped })
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.object.key
+    }
+
+    pub(super) fn origin(&self) -> Arc<str> {
+        Arc::clone(&self.origin)
+    }
+
+    /// Rows of the object.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that were read.
+    pub(super) fn rows_read(&self) -> u64 {
+        self.rows_read
+    }
+
+    /// The next rows; none at the end.
+    pub(super) fn next(
+        &mut self,
+        aws: &Aws,
+        client: &Client,
+        wanted: &Wanted,
+    ) -> Result<Option<RecordBatch>, SourceError> {
+        let unreadable = |why: String| SourceError::Unreadable { path: self.origin.to_string(), why };
+        loop {
+            let decoder = &mut self.decoder;
+            match guarded(|| decoder.try_decode()).map_err(unreadable)? {
+                DecodeResult::Finished => return Ok(None),
+                DecodeResult::Data(batch) => {
+                    self.rows_read += batch.num_rows() as u64;
+                    return self.shape.project(wanted, &self.origin, &batch).map(Some);
+                }
+                DecodeResult::NeedsData(ranges) => {
+                    let data = ranges_of(aws, client, &self.object, self.whole.as_ref(), &ranges)?;
+                    let decoder = &mut self.decoder;
+                    guarded(|| decoder.push_ranges(ranges, data)).map_err(unreadable)?;
+                }
+            }
+        }
+    }
+}
+
+/// The footer of an object.
+fn metadata(
+    aws: &Aws,
+    client: &Client,
+    object: &Object,
+    whole: Option<&Bytes>,
+) -> Result<ParquetMetaData, SourceError> {
+    let unreadable = |why: String| SourceError::Unreadable { path: object.url(), why };
+    let mut decoder = guarded(|| ParquetMetaDataPushDecoder::try_new(object.bytes)).map_err(unreadable)?;
+    // Most footers are in the tail; then there is no second request.
+    let tail = object.bytes.saturating_sub(TAIL)..object.bytes;
+    let mut ranges = vec![tail];
+    loop {
+        let data = ranges_of(aws, client, object, whole, &ranges)?;
+        guarded(|| decoder.push_ranges(ranges, data)).map_err(unreadable)?;
+        match guarded(|| decoder.try_decode()).map_err(unreadable)? {
+            DecodeResult::Data(metadata) => return Ok(metadata),
+            DecodeResult::NeedsData(more) => {
+                let bytes: u64 = more.iter().map(|range| range.end - range.start).sum();
+                if bytes > FOOTER_MAX {
+                    let what = "the footer's size in bytes";
+                    return Err(SourceError::Limit { path: object.url(), what, found: bytes, limit: FOOTER_MAX });
+                }
+                ranges = more;
+            }
+            DecodeResult::Finished => return Err(unreadable("it has no footer".to_owned())),
+        }
+    }
+}
+
+fn ranges_of(
+    aws: &Aws,
+    client: &Client,
+    object: &Object,
+    whole: Option<&Bytes>,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Bytes>, SourceError> {
+    // A footer can point anywhere.
+    if let Some(beyond) = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end) {
+        let why = format!("it points to bytes {} to {}, and has {}", beyond.start, beyond.end, object.bytes);
+        return Err(SourceError::Unreadable { path: object.url(), why });
+    }
+    if let Some(whole) = whole {
+        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+        return Ok(ranges.iter().map(|range| whole.slice(at(range.start)..at(range.end))).collect());
+    }
+    let fetched = aws.wait_for(object.fetch_all(client, ranges));
+    fetched.map_err(|error| changed(&object.url(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_request_and_what_is_large_is_several() {
+        assert_eq!(coalesced(&[0..10, 10..20, 15..30, 900_000..900_001]), [0..30, 900_000..900_001]);
+        assert_eq!(coalesced(&[900_000..900_010, 0..10]), [0..10, 900_000..900_010]);
+        let parts: Vec<_> = split(5..5 + 2 * PART + 1).collect();
+        assert_eq!(parts, [5..5 + PART, 5 + PART..5 + 2 * PART, 5 + 2 * PART..6 + 2 * PART]);
+    }
+}

@@ -1,0 +1,266 @@
+//! Views whose rows are Parquet in S3.
+//!
+//! Tests are named after the rows of the reliability table. One server each: it starts within a second.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use arrow::array::{ArrayRef, Int64Array};
+use larder::{
+    http::SyncCommand,
+    sync::{Outcome, SyncReport},
+};
+use larder_fakeaws::{Fault, FaultProxy, When};
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, Setup, eventually},
+    moto::Moto,
+    parquet,
+};
+
+const BUCKET: &str = "features";
+
+fn definitions(source: &str) -> String {
+    format!(
+        "
+entities: [{{name: driver, join_key: driver_id, type: Int64}}]
+feature_views:
+  - name: stats
+    entities: [driver]
+    source: {{{source}, timestamp_field: event_timestamp}}
+    features: [{{name: trips, type: Int64}}]
+"
+    )
+}
+
+fn setup(url: &str, source: &str) -> Setup {
+    let config = format!(
+        "aws: {{s3_endpoint: \"{url}\", s3_path_style: true, connect_timeout: 500ms, attempt_timeout: 2s, \
+         operation_timeout: 4s, attempts_max: 2}}\nsync: {{retry: 200ms}}\n"
+    );
+    Setup::with(&definitions(source)).config(&config)
+}
+
+/// A file of these drivers, each with so many trips.
+fn file(drivers: std::ops::RangeInclusive<i64>, trips: i64) -> Vec<u8> {
+    let count = drivers.clone().count();
+    let wide: ArrayRef = Arc::new(Int64Array::from_iter_values(
+        (0..count as i64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64)),
+    ));
+    let columns = vec![
+        ("driver_id", Arc::new(Int64Array::from_iter_values(drivers)) as ArrayRef),
+        ("event_timestamp", parquet::times((0..count).map(|_| Some(60)))),
+        ("trips", Arc::new(Int64Array::from(vec![trips; count])) as ArrayRef),
+        ("not_wanted", wide),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.parquet");
+    parquet::write(&path, &columns);
+    fs::read(path).unwrap()
+}
+
+fn server() -> Moto {
+    let moto = Moto::start();
+    moto.bucket(BUCKET);
+    moto
+}
+
+fn trips(host: &Fixture, drivers: &[i64]) -> Value {
+    host.features(&["stats:trips"], json!({ "driver_id": drivers })).column("trips")["values"].clone()
+}
+
+fn sync(host: &Fixture) -> Result<SyncReport, String> {
+    host.sync(&SyncCommand::default()).map(|mut reports| reports.remove(0))
+}
+
+#[test]
+fn objects_under_a_prefix_are_read_once_and_again_when_they_change() {
+    let moto = server();
+    moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
+    moto.put(BUCKET, "stats/deep/b.parquet", &file(4..=6, 2));
+    moto.put(BUCKET, "stats/_temporary/c.parquet", &file(7..=9, 3));
+    moto.put(BUCKET, "stats/readme.txt", b"no");
+    moto.put(BUCKET, "stats2/d.parquet", &file(1..=9, 4));
+    let host = setup(&moto.url(), "path: \"s3://features/stats\"").start();
+    assert_eq!(trips(&host, &[1, 4, 7]), json!([1, 2, null]));
+    assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
+    moto.put(BUCKET, "stats/a.parquet", &file(1..=4, 9));
+    let report = sync(&host).unwrap();
+    assert_eq!((report.applied.rows(), trips(&host, &[1, 4, 5])), (4, json!([9, 9, 2])), "only what changed is read");
+    moto.delete(BUCKET, "stats/deep/b.parquet");
+    assert_eq!(sync(&host).unwrap().applied.rows(), 0, "an upsert takes nothing back");
+}
+
+#[test]
+fn one_object_is_a_source_and_only_its_wanted_columns_are_fetched() {
+    let moto = server();
+    let bytes = file(1..=400_000, 5);
+    assert!(bytes.len() > 4 << 20, "{}", bytes.len());
+    moto.put(BUCKET, "one.parquet", &bytes);
+    let proxy = FaultProxy::start(moto.address);
+    let host = setup(&proxy.url(), "path: \"s3://features/one.parquet\"").start();
+    assert_eq!(trips(&host, &[1, 400_000, 400_001]), json!([5, 5, null]));
+    let fetched = proxy.bytes_passed();
+    assert!(fetched < bytes.len() as u64 * 7 / 10, "{fetched} of {} bytes were fetched", bytes.len());
+}
+
+#[test]
+fn partitions_of_hive_are_columns() {
+    let moto = server();
+    for (day, trips) in [("2026-11-01", 1), ("2026-11-02", 2)] {
+        let columns = vec![
+            ("driver_id", Arc::new(Int64Array::from(vec![trips])) as ArrayRef),
+            ("event_timestamp", parquet::times([Some(60)].into_iter())),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        parquet::write(&path, &columns);
+        moto.put(BUCKET, &format!("hive/day={day}/trips={trips}/x.parquet"), &fs::read(path).unwrap());
+    }
+    let host = setup(&moto.url(), "path: \"s3://features/hive/\"").start();
+    assert_eq!(trips(&host, &[1, 2]), json!([1, 2]));
+}
+
+#[test]
+fn row_29_torn_objects_are_refused_by_name_and_what_was_served_is_served_on() {
+    let moto = server();
+    let whole = file(1..=3, 1);
+    moto.put(BUCKET, "stats/a.parquet", &whole);
+    let host = setup(&moto.url(), "path: \"s3://features/stats/\"").start();
+    for len in [0, 1, 8, 12, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+        moto.put(BUCKET, "stats/b.parquet", &whole[..len]);
+        let error = sync(&host).unwrap_err();
+        assert!(error.contains("s3://features/stats/b.parquet is not a readable Parquet file"), "{len}: {error}");
+        assert_eq!(trips(&host, &[1]), json!([1]));
+    }
+    moto.put(BUCKET, "stats/b.parquet", b"PAR1\xff\xff\xff\xff\xff\xff\xff\x7fPAR1");
+    assert!(sync(&host).unwrap_err().contains("b.parquet"));
+    moto.put(BUCKET, "stats/b.parquet", &file(4..=4, 4));
+    sync(&host).unwrap();
+    assert_eq!(trips(&host, &[1, 4]), json!([1, 4]));
+}
+
+#[test]
+fn row_30_an_object_that_is_replaced_between_two_ranges_is_never_read_half_and_half() {
+    let moto = server();
+    moto.put(BUCKET, "one.parquet", &file(1..=400_000, 1));
+    let proxy = FaultProxy::start(moto.address);
+    let host = setup(&proxy.url(), "path: \"s3://features/one.parquet\"").start();
+    moto.put(BUCKET, "one.parquet", &file(1..=400_000, 2));
+    // The footer passes; the rows come when there is another object.
+    proxy.rule("get /features/one.parquet", When::Every(2), Fault::Delay(Duration::from_millis(700)));
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| sync(&host));
+        eventually("the rows are asked for", || proxy.counts().1 > 0);
+        moto.put(BUCKET, "one.parquet", &file(1..=400_000, 3));
+        let error = syncing.join().unwrap().unwrap_err();
+        assert!(error.contains("s3://features/one.parquet changed while it was read"), "{error}");
+    });
+    proxy.heal();
+    eventually("the next sync reads the newest", || trips(&host, &[1, 400_000]) == json!([3, 3]));
+}
+
+#[test]
+fn row_31_a_set_with_a_marker_is_read_when_it_is_whole() {
+    let moto = server();
+    let host = setup(&moto.url(), "path: \"s3://features/set/\", marker: _SUCCESS").unready().start();
+    moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
+    let error = sync(&host).unwrap_err();
+    assert!(error.contains("No data found in source s3://features/set/: what tells that the set is whole"), "{error}");
+    moto.put(BUCKET, "set/b.parquet", &file(2..=2, 1));
+    moto.put(BUCKET, "set/_SUCCESS", b"");
+    host.until_ready();
+    assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
+    // The next set is being written.
+    moto.delete(BUCKET, "set/_SUCCESS");
+    moto.put(BUCKET, "set/a.parquet", &file(1..=1, 2));
+    assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
+    assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
+    std::thread::sleep(Duration::from_millis(1_100));
+    moto.put(BUCKET, "set/_SUCCESS", b"");
+    sync(&host).unwrap();
+    assert_eq!(trips(&host, &[1, 2]), json!([2, 1]));
+}
+
+#[test]
+fn row_31_a_manifest_names_the_objects_of_a_set() {
+    let moto = server();
+    moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
+    moto.put(BUCKET, "set/b.parquet", &file(2..=2, 1));
+    moto.put(BUCKET, "set/manifest.json", b"{\"files\": [\"a.parquet\"]}");
+    let host = setup(&moto.url(), "path: \"s3://features/set/\", manifest: manifest.json").start();
+    assert_eq!(trips(&host, &[1, 2]), json!([1, null]));
+    moto.put(BUCKET, "set/manifest.json", b"{\"files\": [\"a.parquet\", \"gone.parquet\"]}");
+    let error = sync(&host).unwrap_err();
+    let expected = "s3://features/set/manifest.json: s3://features/set/gone.parquet is not there";
+    assert!(error.contains(expected), "{error}");
+    moto.put(BUCKET, "set/manifest.json", b"[\"a.parquet\", \"s3://features/set/b.parquet\"]");
+    sync(&host).unwrap();
+    assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
+}
+
+#[test]
+fn row_37_two_thousand_objects_are_listed_page_by_page_and_read_within_seconds() {
+    let moto = server();
+    let one = file(1..=1, 1);
+    for n in 0..2_000 {
+        moto.put(BUCKET, &format!("many/{n:04}.parquet"), if n == 1_500 { b"" } else { &one });
+    }
+    moto.put(BUCKET, "many/1500.parquet", &file(2..=2, 2));
+    let host = setup(&moto.url(), "path: \"s3://features/many/\"").unready().start();
+    eventually("all are read", || trips(&host, &[1, 2]) == json!([1, 2]));
+    eventually("and that was noted", || host.get("/ready").status == 200);
+    assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
+}
+
+#[test]
+fn row_37_slow_down_is_sat_out_and_redirects_are_not_followed() {
+    let moto = server();
+    moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
+    let proxy = FaultProxy::start(moto.address);
+    let error =
+        |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by order</Message></Error>");
+    proxy.rule("get /features", When::First(3), Fault::Answer(503, vec![], error("SlowDown")));
+    let host = setup(&proxy.url(), "path: \"s3://features/stats/\"").start();
+    assert_eq!(trips(&host, &[1]), json!([1]));
+    let elsewhere = FaultProxy::start(moto.address);
+    let location = vec![("location".to_owned(), format!("{}/features/", elsewhere.url()))];
+    proxy.heal();
+    proxy.rule("get /features", When::Always, Fault::Answer(307, location, error("TemporaryRedirect")));
+    let error = sync(&host).unwrap_err();
+    assert!(error.contains("s3://features/stats/: ListObjectsV2: TemporaryRedirect"), "{error}");
+    assert_eq!(elsewhere.counts(), (0, 0), "nobody was followed");
+    assert_eq!(trips(&host, &[1]), json!([1]));
+}
+
+#[test]
+fn row_38_a_clock_that_is_wrong_is_told() {
+    let moto = server();
+    moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
+    let proxy = FaultProxy::start(moto.address);
+    let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>";
+    proxy.rule("get /features", When::Always, Fault::Answer(403, vec![], body.to_owned()));
+    let host = setup(&proxy.url(), "path: \"s3://features/stats/\"").unready().start();
+    let error = sync(&host).unwrap_err();
+    assert!(error.contains("RequestTimeTooSkewed: The difference is too large."), "{error}");
+    proxy.heal();
+    host.until_ready();
+}
+
+#[test]
+fn bodies_that_break_off_and_silence_end_in_time_and_nothing_of_them_is_taken() {
+    let moto = server();
+    moto.put(BUCKET, "one.parquet", &file(1..=400_000, 1));
+    let proxy = FaultProxy::start(moto.address);
+    let host = setup(&proxy.url(), "path: \"s3://features/one.parquet\"").start();
+    moto.put(BUCKET, "one.parquet", &file(1..=400_000, 2));
+    for fault in [Fault::Truncate(5_000), Fault::Reset, Fault::Silence] {
+        proxy.rule("get /features/one.parquet", When::Always, fault.clone());
+        let started = std::time::Instant::now();
+        sync(&host).unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(15), "{fault:?}: {:?}", started.elapsed());
+        assert_eq!(trips(&host, &[1, 400_000]), json!([1, 1]), "{fault:?}");
+        proxy.heal();
+    }
+    eventually("it heals by itself", || trips(&host, &[1, 400_000]) == json!([2, 2]));
+}
