@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use larder_model::yaml::Problem;
 use tokio::sync::Notify;
 
 use crate::{
-    aws::Aws,
+    aws::{Aws, ObjectAt},
     clock::SharedClock,
     config::{Config, ConfigError, LoadedDefinitions, load_definitions, process_environment},
     http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
@@ -50,6 +50,8 @@ pub struct App {
     turns: Arc<Turns>,
     /// The way to sources in AWS.
     aws: Arc<Aws>,
+    /// The registry in S3 that the definitions were last loaded from, if there is one.
+    registry: ArcSwapOption<ObjectAt>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
     /// What guards the data listener; there is none before it listens.
@@ -113,15 +115,29 @@ impl App {
         let definitions = load_definitions(&config)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let turns = Turns::new();
-        let aws = Aws::new(config.aws.clone());
+        let aws = Arc::clone(&config.aws);
         let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns, &aws)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let (resync, access) = (Notify::new(), OnceLock::new());
+        let registry = ArcSwapOption::from_pointee(definitions.registry.clone());
         let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
-        let app =
-            Self { config, loaded_by, clock, store, current, engine, turns, aws, resync, access, plugins, changing };
+        let app = Self {
+            config,
+            loaded_by,
+            clock,
+            store,
+            current,
+            engine,
+            turns,
+            aws,
+            registry,
+            resync,
+            access,
+            plugins,
+            changing,
+        };
         Ok((Arc::new(app), definitions.warnings))
     }
 
@@ -219,7 +235,7 @@ impl App {
         }
         let newer = Config::load_from(&config.origin, &process_environment)?;
         let http = HttpConfig { tls: newer.http.tls, auth: newer.http.auth, ..config.http };
-        Ok(Config { store: config.store, http, ..newer })
+        Ok(Config { store: config.store, aws: config.aws, http, ..newer })
     }
 
     fn take_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
@@ -237,6 +253,7 @@ impl App {
         self.current.store(Arc::new(snapshot));
         self.engine.store(Arc::new(engine));
         self.loaded_by.store(Arc::new(config));
+        self.registry.store(definitions.registry.map(Arc::new));
         Ok(definitions.warnings)
     }
 

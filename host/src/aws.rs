@@ -5,6 +5,7 @@
 //! result. A host that asks for nothing at AWS has neither runtime nor clients.
 
 mod error;
+mod object;
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,10 @@ use tokio::{
     sync::OnceCell,
 };
 
-pub use self::error::{AwsError, Trouble};
+pub use self::{
+    error::{AwsError, Trouble},
+    object::ObjectAt,
+};
 
 /// How AWS is reached. What is not said here is found as by every AWS tool: variables of the environment, the shared
 /// files, the roles of a pod or machine.

@@ -23,7 +23,7 @@ pub use self::{
     definitions::{LoadedDefinitions, load_definitions, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,
-    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo},
+    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt},
     types::{Config, LogConfig, Origin, PluginConfig, SyncConfig},
 };
 

@@ -134,6 +134,7 @@ impl App {
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch(Arc::clone(self))),
             tokio::spawn(watch_plugins(Arc::clone(self))),
+            tokio::spawn(watch_registry(Arc::clone(self))),
         ];
         telemetry::note_reload(true);
         if self.config.sync.on_start {
@@ -343,6 +344,36 @@ async fn watch_plugins(app: Arc<App>) {
         let looking = Arc::clone(&app);
         // A panic in there is in the log already.
         let _ = tokio::task::spawn_blocking(move || looking.look_at_plugins()).await;
+    }
+}
+
+/// Looks at a registry in S3: it is asked for its version, and read when that is another one.
+async fn watch_registry(app: Arc<App>) {
+    if app.reload_every().is_zero() {
+        return;
+    }
+    let mut ticks = interval(app.config.sync.registry_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known: Option<(String, String)> = None;
+    loop {
+        ticks.tick().await;
+        let Some(object) = app.registry.load_full() else { continue };
+        let url = object.url();
+        let aws = Arc::clone(&app.aws);
+        // Waiting for S3 is not for this thread.
+        let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
+            Ok(Ok(version)) => version,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the registry cannot be looked at; what it said is served on");
+                continue;
+            }
+            Err(_) => continue,
+        };
+        let now = (url, version);
+        // What was read at the start may be from before this version: the first look reads it once more.
+        if known.replace(now.clone()).is_none_or(|known| known != now) {
+            reload(&app, "the registry changed").await;
+        }
     }
 }
 

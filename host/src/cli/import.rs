@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::{CliError, output};
 use crate::{
+    aws::{Aws, AwsConfig},
     config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, process_environment},
     plugin::Shelf,
 };
@@ -52,8 +53,11 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         written: way(&args.out, &args.feast_repo)?,
         dir: args.feast_repo.clone(),
         from: from.map(|(_, from)| *from).unwrap_or_default(),
+        every: None,
     };
-    let repo = FeastRepo::open(&config, &process_environment, &problems);
+    // A repository's registry may be in S3; how to get there is as the environment says.
+    let aws = Aws::new(AwsConfig::default());
+    let repo = FeastRepo::open(&config, &aws, None, &process_environment, &problems);
     let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
     // Checked before anything is written, and the copy is what is written.
     let checked = read.map(|(definitions, repo)| {
@@ -67,7 +71,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     };
     problems.iter().for_each(|warning| output::remark(&warning.to_string()));
 
-    let python = repo.registry.python(&repo.project);
+    let python = repo.definitions.python(&repo.project);
     let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
     // Those that the repository is served with, or else a directory beside the definitions.
     let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));

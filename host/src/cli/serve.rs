@@ -84,7 +84,7 @@ fn announce(app: &App, serving: &Serving) {
     if let Some(feast) = &app.config().feast {
         let sources = catalog.views().iter().filter_map(|view| view.source.as_ref());
         let (from_online_store, from_files): (Vec<_>, Vec<_>) =
-            sources.partition(|source| matches!(source.from, SourceKind::FeastSqlite { .. }));
+            sources.partition(|source| !matches!(source.from, SourceKind::Files(_)));
         let (from_online_store, from_files) = (from_online_store.len(), from_files.len());
         let repo = feast.dir.display();
         tracing::info!(%repo, from_online_store, from_files, "the definitions are those of a Feast repository");

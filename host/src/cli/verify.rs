@@ -17,7 +17,6 @@ use super::{
     target::{Target, error_message},
 };
 use crate::{
-    aws::Aws,
     clock::SystemClock,
     config::load_definitions,
     sync::{SyncSetting, Turns, sample_keys},
@@ -84,7 +83,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
     let catalog = load_definitions(&config)?.catalog;
     let setting = SyncSetting {
         base_dir: config.base_dir.clone(),
-        aws: Aws::new(config.aws.clone()),
+        aws: Arc::clone(&config.aws),
         clock: Arc::new(SystemClock),
         limits: config.sync.limits,
         turns: Turns::new(),

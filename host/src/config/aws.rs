@@ -4,9 +4,11 @@ use super::{
     read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
 };
-use crate::aws::AwsConfig;
+use std::sync::Arc;
 
-pub(super) fn aws(mut section: Section<'_>) -> AwsConfig {
+use crate::aws::{Aws, AwsConfig};
+
+pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
     let default = AwsConfig::default();
     let text = |section: &mut Section<'_>, key| {
         if is_off(section, key) { None } else { section.text(key).map(|text| text.value) }
@@ -30,7 +32,7 @@ pub(super) fn aws(mut section: Section<'_>) -> AwsConfig {
         section.error(section.at(), message, "an operation is one attempt or more".to_owned());
     }
     section.finish();
-    config
+    Aws::new(config)
 }
 
 /// Where a service answers, as a URL.

@@ -8,11 +8,13 @@ use larder_model::{
 };
 
 use super::{
-    Config, ConfigError, FeastRepo, access,
+    Config, ConfigError, FeastRepo, RegistryAt, access,
     environment::process_environment,
     feast,
     patterns::{Pattern, resolve},
 };
+
+use crate::aws::ObjectAt;
 
 /// The project of definitions that nobody gave a name.
 const PROJECT: &str = "default";
@@ -24,6 +26,8 @@ pub struct LoadedDefinitions {
     pub catalog: Catalog,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// The registry in S3 that was read, if one was.
+    pub registry: Option<ObjectAt>,
     /// What is probably not meant as it is written.
     pub warnings: Vec<Problem>,
 }
@@ -36,13 +40,22 @@ pub struct LoadedDefinitions {
 pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
     let problems = Problems::default();
     let mut files = Vec::new();
-    let repo = config.feast.as_ref().map(|feast| FeastRepo::open(feast, &process_environment, &problems));
+    let repo = config.feast.as_ref().map(|feast| {
+        FeastRepo::open(feast, &config.aws, Some(&config.store.data_dir), &process_environment, &problems)
+    });
     let repo = repo.flatten();
     let project = config.project.clone().or_else(|| repo.as_ref().map(|repo| repo.project.clone()));
     let project = project.unwrap_or_else(|| PROJECT.to_owned());
     let key_version = config.key_version.or_else(|| repo.as_ref().map(|repo| repo.key_version)).unwrap_or_default();
     let mut definitions = repo.as_ref().map(|repo| repo.definitions(&project, &problems)).unwrap_or_default();
-    files.extend(repo.map(|repo| repo.registry_file));
+    let registry = match repo.map(|repo| repo.registry) {
+        Some(RegistryAt::File(file)) => {
+            files.push(file);
+            None
+        }
+        Some(RegistryAt::Object(object)) => Some(object),
+        None => None,
+    };
     let paths = definition_files(config, &problems);
     if problems.has_errors() {
         definitions.miss_file();
@@ -66,7 +79,7 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
     let failed = problems.has_errors();
     let problems = problems.into_sorted();
     match catalog {
-        Some(catalog) if !failed => Ok(LoadedDefinitions { catalog, files, warnings: problems }),
+        Some(catalog) if !failed => Ok(LoadedDefinitions { catalog, files, registry, warnings: problems }),
         _ => Err(ConfigError::Invalid(problems)),
     }
 }

@@ -5,17 +5,28 @@
 //! not looked at.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use larder_model::{
     codec::KeyVersion,
+    model::AwsPlace,
     registry::{Definitions, FeastRegistry, FeastValues, FilesDefinition, SourceFrom},
-    yaml::{Node, Place, Problems, Table, Tree, parse},
+    yaml::{Located, Node, Place, Problems, Table, Tree, parse},
 };
 
-use super::{Environment, patterns::resolve, read::is_off, section::Section};
+use super::{
+    Environment,
+    patterns::resolve,
+    read::{HOUR, TIMEOUT_MIN, is_off},
+    section::Section,
+};
+use crate::{
+    aws::{Aws, ObjectAt, Trouble},
+    source::DynamoDb,
+};
 
 /// A Feast repository, as `larder.yaml` or the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +37,8 @@ pub struct FeastConfig {
     pub dir: PathBuf,
     /// `from:`, where the values come from.
     pub from: FeastFrom,
+    /// `every:`, how often tables in DynamoDB that have no stream are read anew.
+    pub every: Option<Duration>,
 }
 
 /// Where the values of a Feast repository's views come from.
@@ -51,13 +64,22 @@ pub struct FeastRepo {
     pub project: String,
     /// `entity_key_serialization_version:`.
     pub key_version: KeyVersion,
-    /// The registry.
-    pub registry: FeastRegistry,
-    /// The registry's file.
-    pub registry_file: PathBuf,
+    /// What the registry says.
+    pub definitions: FeastRegistry,
+    /// Where the registry is.
+    pub registry: RegistryAt,
     values: FeastValues,
     /// From the configuration's directory.
     written: PathBuf,
+}
+
+/// Where a registry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryAt {
+    /// In a file.
+    File(PathBuf),
+    /// In S3.
+    Object(ObjectAt),
 }
 
 /// What of `feature_store.yaml` matters.
@@ -65,18 +87,36 @@ pub struct FeastRepo {
 struct FeatureStore {
     project: String,
     key_version: KeyVersion,
-    registry: String,
-    /// The SQLite file, or which other online store there is.
-    online_store: Result<String, String>,
+    /// A path from the repository, or an object.
+    registry: RegistryAt,
+    online_store: OnlineStore,
+}
+
+/// The online store that a repository has.
+#[derive(Debug, PartialEq, Eq)]
+enum OnlineStore {
+    /// A SQLite file, by its path from the repository.
+    Sqlite(String),
+    /// Tables in DynamoDB.
+    DynamoDb { template: String, place: AwsPlace },
+    /// One that is not read here, by its type.
+    Other(String),
 }
 
 const FILE: &str = "feature_store.yaml";
 /// Feast's default (`SqliteOnlineStoreConfig.path`).
 const SQLITE_PATH: &str = "data/online.db";
+/// Feast's default (`DynamoDBOnlineStoreConfig.table_name_template`).
+const TABLE_TEMPLATE: &str = "{project}.{table_name}";
+/// The largest registry that is read from S3.
+const REGISTRY_BYTES_MAX: i64 = 256 << 20;
+/// The copy of a registry in S3, in the store's directory.
+const REGISTRY_COPY: &str = "registry-of-s3.db";
 
 /// Reads the section `feast:`.
 pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastConfig> {
     let from = section.word("from", &FEAST_FROM);
+    let every = section.duration("every", TIMEOUT_MIN..=HOUR * 24 * 30, DynamoDb::RESCAN_EVERY);
     let repo = if is_off(&mut section, "repo") { None } else { section.path("repo", Path::new(".")) };
     if repo.is_none() && from.is_some_and(|from| from != FeastFrom::default()) {
         section.error(
@@ -88,7 +128,7 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
     section.finish();
     let written = repo?.value;
     let dir = resolve(base_dir, &written.to_string_lossy());
-    Some(FeastConfig { written, dir, from: from.unwrap_or_default() })
+    Some(FeastConfig { written, dir, from: from.unwrap_or_default(), every: Some(every) })
 }
 
 /// The files that a repository is made of, to be watched: its two, and the online store's while it is not there yet.
@@ -99,8 +139,8 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
     else {
         return files;
     };
-    files.push(config.dir.join(&store.registry));
-    if let Ok(path) = &store.online_store
+    files.extend(store.registry.file().map(|file| config.dir.join(file)));
+    if let OnlineStore::Sqlite(path) = &store.online_store
         && config.from != FeastFrom::Batch
     {
         let file = config.dir.join(path);
@@ -115,8 +155,15 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
 // === impl FeastRepo ===
 
 impl FeastRepo {
-    /// Reads a repository; none when an error was noted.
-    pub fn open(config: &FeastConfig, env: Environment<'_>, problems: &Problems) -> Option<Self> {
+    /// Reads a repository; none when an error was noted. Of a registry in S3 a copy is kept in `copies`, which stands in
+    /// for it while S3 is away.
+    pub fn open(
+        config: &FeastConfig,
+        aws: &Aws,
+        copies: Option<&Path>,
+        env: Environment<'_>,
+        problems: &Problems,
+    ) -> Option<Self> {
         let file = config.dir.join(FILE);
         let name = file.display().to_string();
         let at = Place::file(&name);
@@ -131,33 +178,28 @@ impl FeastRepo {
         };
         let store = read(&name, &text, env, problems)?;
         let values = values(config, &store, &at, problems)?;
-        let registry_file = config.dir.join(&store.registry);
-        let shown = registry_file.display();
-        let bytes = match fs::read(&registry_file) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let help = (error.kind() == io::ErrorKind::NotFound).then(|| "'feast apply' writes it".to_owned());
-                problems.error_with_help(&at, format!("the registry {shown} cannot be read: {error}"), help);
-                return None;
-            }
+        let FeatureStore { project, key_version, registry, .. } = store;
+        let registry = match registry {
+            RegistryAt::File(path) => RegistryAt::File(config.dir.join(path)),
+            object @ RegistryAt::Object(_) => object,
         };
-        let registry = match FeastRegistry::parse(&bytes) {
-            Ok(registry) => registry,
+        let bytes = registry.read(aws, copies, &at, problems)?;
+        let definitions = match FeastRegistry::parse(&bytes) {
+            Ok(definitions) => definitions,
             Err(why) => {
-                problems.error(&Place::file(&shown.to_string()), why.to_string());
+                problems.error(&Place::file(&registry.to_string()), why.to_string());
                 return None;
             }
         };
-        let FeatureStore { project, key_version, .. } = store;
-        Some(Self { project, key_version, registry, registry_file, values, written: config.written.clone() })
+        Some(Self { project, key_version, definitions, registry, values, written: config.written.clone() })
     }
 
     /// The definitions of a project, its paths from the configuration's directory.
     #[must_use]
     pub fn definitions(&self, project: &str, problems: &Problems) -> Definitions {
-        let file = self.registry_file.display().to_string();
+        let file = self.registry.to_string();
         let at = Place::file(&file);
-        let projects = self.registry.projects();
+        let projects = self.definitions.projects();
         if !projects.contains(project) {
             let known = projects.into_iter().collect::<Vec<_>>().join(", ");
             if known.is_empty() {
@@ -168,7 +210,7 @@ impl FeastRepo {
                 problems.error_with_help(&at, format!("the registry has nothing of project '{project}'"), help);
             }
         }
-        let mut definitions = self.registry.definitions(&file, project, &self.values);
+        let mut definitions = self.definitions.definitions(&file, project, &self.values);
         let place = |path: &mut String| {
             if !path.contains("://") {
                 *path = resolve(&self.written, path).to_string_lossy().into_owned();
@@ -199,23 +241,104 @@ impl FeastRepo {
     }
 }
 
+// === impl RegistryAt ===
+
+impl RegistryAt {
+    /// Its file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Object(_) => None,
+        }
+    }
+
+    /// Its bytes; none when an error was noted.
+    fn read(&self, aws: &Aws, copies: Option<&Path>, at: &Place, problems: &Problems) -> Option<Vec<u8>> {
+        let object = match self {
+            Self::File(path) => {
+                let shown = path.display();
+                let read = fs::read(path).inspect_err(|error| {
+                    let help = (error.kind() == io::ErrorKind::NotFound).then(|| "'feast apply' writes it".to_owned());
+                    problems.error_with_help(at, format!("the registry {shown} cannot be read: {error}"), help);
+                });
+                return read.ok();
+            }
+            Self::Object(object) => object,
+        };
+        let copy = copies.map(|dir| dir.join(REGISTRY_COPY));
+        match object.read(aws, REGISTRY_BYTES_MAX) {
+            Ok(bytes) => {
+                // Nothing depends on it but a start without S3.
+                if let Some(copy) = copy
+                    && let Err(error) = keep(&copy, &self.to_string(), &bytes)
+                {
+                    tracing::warn!(copy = %copy.display(), %error, "no copy of the registry can be kept");
+                }
+                Some(bytes)
+            }
+            Err(error) => {
+                // What was served goes on being served, whatever became of the way to S3.
+                if let Some(bytes) = copy.and_then(|copy| kept(&copy, &self.to_string())) {
+                    let message = format!("the registry cannot be read: {error}");
+                    problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
+                    return Some(bytes);
+                }
+                let help = (error.trouble == Trouble::Missing).then(|| "'feast apply' writes it".to_owned());
+                problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for RegistryAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Object(object) => f.write_str(&object.url()),
+        }
+    }
+}
+
+/// Writes a copy, with where it is from in its first line.
+fn keep(copy: &Path, from: &str, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = copy.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let unfinished = copy.with_extension("unfinished");
+    fs::write(&unfinished, [from.as_bytes(), b"\n", bytes].concat())?;
+    fs::rename(unfinished, copy)
+}
+
+/// The copy of what is there.
+fn kept(copy: &Path, from: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(copy).ok()?;
+    bytes.strip_prefix(from.as_bytes())?.strip_prefix(b"\n").map(<[u8]>::to_vec)
+}
+
 /// Where the values come from; none when an error was noted.
 fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Problems) -> Option<FeastValues> {
     match (config.from, &store.online_store) {
         (FeastFrom::Batch, _) => Some(FeastValues::BatchSources),
-        (FeastFrom::Online, Ok(path)) => Some(FeastValues::OnlineStore(path.clone())),
-        (FeastFrom::Online, Err(kind)) => {
-            let message = format!("online_store: Larder cannot read an online store of type '{kind}', only sqlite");
+        (_, OnlineStore::DynamoDb { template, place }) => {
+            let every = config.every;
+            Some(FeastValues::DynamoDb { template: template.clone(), place: place.clone(), every })
+        }
+        (FeastFrom::Online, OnlineStore::Sqlite(path)) => Some(FeastValues::OnlineStore(path.clone())),
+        (FeastFrom::Online, OnlineStore::Other(kind)) => {
+            let message =
+                format!("online_store: Larder cannot read an online store of type '{kind}', only sqlite and dynamodb");
             let help = "take the views' batch sources: '--from batch', or 'feast: {from: batch}'".to_owned();
             problems.error_with_help(at, message, help);
             None
         }
-        (FeastFrom::Auto, Ok(path)) => match config.dir.join(path).try_exists() {
+        (FeastFrom::Auto, OnlineStore::Sqlite(path)) => match config.dir.join(path).try_exists() {
             Ok(false) => Some(FeastValues::BatchSources),
             // What cannot be looked at cannot be read either, and who reads it says why.
             Ok(true) | Err(_) => Some(FeastValues::OnlineStore(path.clone())),
         },
-        (FeastFrom::Auto, Err(kind)) => {
+        (FeastFrom::Auto, OnlineStore::Other(kind)) => {
             // Whoever pushes into that store would look for the values in vain.
             let message =
                 format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
@@ -232,7 +355,7 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     let root = parse(file, &text, problems)?;
     let mut table = Table::new("feature_store.yaml", &root, problems)?;
     let project = table.required_text("project");
-    let registry = registry(&mut table, problems);
+    let registry = registry(&mut table, env, problems);
     let online_store = online_store(&mut table, problems);
     auth(&mut table, problems);
     let key_version = match table.int("entity_key_serialization_version", i64::MIN, i64::MAX) {
@@ -247,8 +370,8 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     (problems.error_count() == before).then_some(store)
 }
 
-/// The path of the registry's file, from the repository.
-fn registry(table: &mut Table<'_>, problems: &Problems) -> Option<String> {
+/// Where the registry is: a path from the repository, or an object.
+fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) -> Option<RegistryAt> {
     const TO_FILE: &str = "Feast writes it to a file: FeatureStore('.').registry.proto().SerializeToString()";
     let Some(node) = table.get("registry") else {
         table.missing("registry");
@@ -260,35 +383,58 @@ fn registry(table: &mut Table<'_>, problems: &Problems) -> Option<String> {
         let mut registry = Table::new("registry", node, problems)?;
         let kind = registry.text("registry_type").map(|kind| kind.value);
         if let Some(kind) = kind.filter(|kind| kind != "file") {
-            let message = format!("registry: Larder cannot read a registry of type '{kind}', only files");
+            let message =
+                format!("registry: Larder cannot read a registry of type '{kind}', only files and objects in S3");
             problems.error_with_help(&node.at, message, TO_FILE.to_owned());
             return None;
         }
+        if registry.bool("enable_online_feature_view_versioning") == Some(true) {
+            let message = "registry: with 'enable_online_feature_view_versioning' the tables of views that were changed \
+                           have other names, which Larder does not follow";
+            problems.warning(&node.at, message.to_owned(), "name their tables in definition files".to_owned());
+        }
         registry.required_text("path")?.value
     };
+    // The variable is Feast's own.
+    let place = AwsPlace { region: None, endpoint: env("FEAST_S3_ENDPOINT_URL") };
+    if let Some(object) = ObjectAt::parse(&path, place) {
+        return Some(RegistryAt::Object(object));
+    }
     let path = path.strip_prefix("file://").unwrap_or(&path);
     if let Some((scheme, _)) = path.split_once("://") {
-        let message = format!("registry: Larder reads registries from files, and not from {scheme}://");
+        let message = format!("registry: Larder reads registries from files and from S3, and not from {scheme}://");
         problems.error_with_help(&node.at, message, TO_FILE.to_owned());
         return None;
     }
-    Some(path.to_owned())
+    Some(RegistryAt::File(path.into()))
 }
 
-/// The path of the SQLite file, from the repository, or the type of another online store.
-fn online_store(table: &mut Table<'_>, problems: &Problems) -> Result<String, String> {
-    let sqlite = || SQLITE_PATH.to_owned();
+fn online_store(table: &mut Table<'_>, problems: &Problems) -> OnlineStore {
+    let sqlite = || OnlineStore::Sqlite(SQLITE_PATH.to_owned());
+    let dynamodb = || OnlineStore::DynamoDb { template: TABLE_TEMPLATE.to_owned(), place: AwsPlace::default() };
     match table.get_or_null("online_store") {
         // Feast's default.
-        None => Ok(sqlite()),
-        Some(Node { tree: Tree::Null, .. }) => Err("null".to_owned()),
-        Some(Node { tree: Tree::Text(kind), .. }) if kind == "sqlite" => Ok(sqlite()),
-        Some(Node { tree: Tree::Text(kind), .. }) => Err(kind.clone()),
+        None => sqlite(),
+        Some(Node { tree: Tree::Null, .. }) => OnlineStore::Other("null".to_owned()),
+        Some(Node { tree: Tree::Text(kind), .. }) => match kind.as_str() {
+            "sqlite" => sqlite(),
+            "dynamodb" => dynamodb(),
+            other => OnlineStore::Other(other.to_owned()),
+        },
         Some(node) => {
-            let Some(mut store) = Table::new("online_store", node, problems) else { return Err(String::new()) };
-            match store.text("type").map(|kind| kind.value) {
-                Some(kind) if kind != "sqlite" => Err(kind),
-                _ => Ok(store.text("path").map_or_else(sqlite, |path| path.value)),
+            let Some(mut store) = Table::new("online_store", node, problems) else {
+                return OnlineStore::Other(String::new());
+            };
+            match store.text("type").map(|kind| kind.value).as_deref() {
+                None | Some("sqlite") => store.text("path").map_or_else(sqlite, |path| OnlineStore::Sqlite(path.value)),
+                Some("dynamodb") => {
+                    let text = |text: Option<Located<String>>| text.map(|text| text.value);
+                    let template = text(store.text("table_name_template")).unwrap_or_else(|| TABLE_TEMPLATE.to_owned());
+                    let place =
+                        AwsPlace { region: text(store.text("region")), endpoint: text(store.text("endpoint_url")) };
+                    OnlineStore::DynamoDb { template, place }
+                }
+                Some(other) => OnlineStore::Other(other.to_owned()),
             }
         }
     }

@@ -84,7 +84,7 @@ pub(super) fn read(
     let ttl = serving(top.section("serving"), text);
     let plugins = plugins::plugins(top.section("plugins"), base_dir, &store, &http);
     let mut sync = sync(top.section("sync"));
-    sync.reload_every = reload(top.section("reload"), sync.reload_every);
+    reload(top.section("reload"), &mut sync);
     let log = log(top.section("log"));
     top.finish();
 
@@ -307,10 +307,10 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
     config
 }
 
-fn reload(mut section: Section<'_>, default: Duration) -> Duration {
-    let every = section.duration("every", Duration::ZERO..=HOUR, default);
+fn reload(mut section: Section<'_>, sync: &mut SyncConfig) {
+    sync.reload_every = section.duration("every", Duration::ZERO..=HOUR, sync.reload_every);
+    sync.registry_every = section.duration("registry_every", TIMEOUT_MIN..=24 * HOUR, sync.registry_every);
     section.finish();
-    every
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use larder_model::{
 
 use super::{ConfigError, Environment, FeastConfig, read::read};
 use crate::{
-    aws::AwsConfig, grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
+    aws::Aws, grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
     sync::SyncLimits, telemetry::LogFormat,
 };
 
@@ -44,7 +45,7 @@ pub struct Config {
     /// `admin: socket`.
     pub admin_socket: PathBuf,
     /// `aws:`.
-    pub aws: AwsConfig,
+    pub aws: Arc<Aws>,
     /// `store:`.
     pub store: StoreConfig,
     /// `plugins:`.
@@ -77,6 +78,8 @@ pub struct SyncConfig {
     pub limits: SyncLimits,
     /// `reload: every`, how often the configuration and definition files are looked at; zero is only at SIGHUP.
     pub reload_every: Duration,
+    /// `reload: registry_every`, how often a registry in S3 is looked at.
+    pub registry_every: Duration,
 }
 
 /// Where plugins come from, and what they may take.
@@ -102,7 +105,12 @@ pub struct LogConfig {
 impl Default for SyncConfig {
     fn default() -> Self {
         // A second is short beside a deployment, and looking at a handful of files costs microseconds.
-        Self { on_start: true, limits: SyncLimits::default(), reload_every: Duration::from_secs(1) }
+        Self {
+            on_start: true,
+            limits: SyncLimits::default(),
+            reload_every: Duration::from_secs(1),
+            registry_every: Duration::from_secs(60),
+        }
     }
 }
 

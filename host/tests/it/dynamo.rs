@@ -86,7 +86,7 @@ fn until(host: &Fixture, driver: i64, expected: impl Into<Value>) {
 fn until_equal(host: &Fixture, dynamo: &FakeDynamo, drivers: i64) {
     let items = dynamo.items(TABLE);
     let of = |driver: i64| {
-        let item = items.iter().find(|item| item["driver_id"]["N"] == driver.to_string());
+        let item = items.iter().find(|item| item["driver_id"]["N"].as_str() == Some(&driver.to_string()));
         item.map_or(Value::Null, |item| json!(item["trips"]["N"].as_str().unwrap().parse::<i64>().unwrap()))
     };
     let expected: Vec<Value> = (1..=drivers).map(of).collect();

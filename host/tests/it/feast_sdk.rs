@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{certificates::Authority, guests, venv};
+use crate::{certificates::Authority, guests, moto::Moto, venv};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feast")
@@ -29,6 +29,10 @@ fn run(script: &str, plugins: &[&str]) {
 }
 
 fn run_in(dir: &TempDir, script: &str, plugins: &[&str]) {
+    run_with(dir, script, plugins, &[]);
+}
+
+fn run_with(dir: &TempDir, script: &str, plugins: &[&str], variables: &[(&str, &str)]) {
     let plugins_dir = dir.path().join("plugins");
     guests::place(plugins, &plugins_dir);
     let done = Command::new(python())
@@ -38,6 +42,7 @@ fn run_in(dir: &TempDir, script: &str, plugins: &[&str]) {
         .current_dir(scripts())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("TZ", "UTC")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let (said, complained) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
@@ -53,6 +58,14 @@ fn feasts_server_and_sdk_agree_with_larder_on_a_small_shop() {
 #[test]
 fn feasts_server_agrees_with_larder_on_services_of_200_features() {
     run("benchmark_shape.py", &[]);
+}
+
+#[test]
+fn feasts_server_agrees_with_larder_on_a_registry_in_s3_and_tables_in_dynamodb() {
+    let moto = Moto::start();
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let configs = configs.to_string_lossy();
+    run_with(&TempDir::new().unwrap(), "on_aws.py", &[], &[("MOTO_URL", &moto.url()), ("CONFIGS", &configs)]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use larder::{
     app::{App, Serving},
-    aws::StandInKeys,
+    aws::{Aws, AwsConfig, StandInKeys},
     clock::{Clock, ManualClock},
     config::Config,
     http::{AdminEvent, Control, HttpLimits, SyncCommand},
@@ -138,8 +138,9 @@ impl Setup {
         config.http.workers = 2;
         config.http.limits = self.limits;
         config.metrics_listen = None;
-        config.aws.keys = Some(StandInKeys);
-        config.aws.region.get_or_insert_with(|| "eu-west-1".to_owned());
+        let aws = config.aws.config().clone();
+        let region = aws.region.clone().or_else(|| Some("eu-west-1".to_owned()));
+        config.aws = Aws::new(AwsConfig { keys: Some(StandInKeys), region, ..aws });
         config.store.data_dir = self.path("store");
         config.admin_socket = self.path("admin.sock");
         config.sync.reload_every = Duration::from_millis(50);

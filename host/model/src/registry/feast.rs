@@ -7,7 +7,10 @@
 mod proto;
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use prost::Message as _;
 
@@ -32,6 +35,8 @@ pub enum FeastValues {
         template: String,
         /// Where they are.
         place: AwsPlace,
+        /// How often those without a stream are read anew.
+        every: Option<Duration>,
     },
 }
 

@@ -3,10 +3,13 @@
 use std::fs;
 
 use expect_test::{Expect, expect};
-use larder_model::{registry::FeastValues, yaml::Problems};
+use larder_model::{model::AwsPlace, registry::FeastValues, yaml::Problems};
 use tempfile::TempDir;
 
-use crate::config::{FeastConfig, FeastFrom, FeastRepo};
+use crate::{
+    aws::{Aws, AwsConfig},
+    config::{FeastConfig, FeastFrom, FeastRepo},
+};
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
@@ -17,10 +20,11 @@ fn open(lines: &str, from: FeastFrom) -> (Option<FeastRepo>, String) {
     let registry = if lines.contains("registry:") { "" } else { "registry: registry.db\n" };
     let text = format!("project: churn_prediction\n{registry}provider: local\n{lines}");
     fs::write(dir.path().join("feature_store.yaml"), text).unwrap();
-    let config = FeastConfig { written: ".".into(), dir: dir.path().to_path_buf(), from };
+    let config = FeastConfig { written: ".".into(), dir: dir.path().to_path_buf(), from, every: None };
     let problems = Problems::default();
     let env = |name: &str| (name == "REGISTRY").then(|| "registry.db".to_owned());
-    let repo = FeastRepo::open(&config, &env, &problems);
+    let aws = Aws::new(AwsConfig::default());
+    let repo = FeastRepo::open(&config, &aws, None, &env, &problems);
     let said = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     (repo, said.replace(&format!("{}/", dir.path().display()), ""))
 }
@@ -42,6 +46,20 @@ fn values_come_from_where_they_can_be_read() {
     check("online_store: sqlite\n", FeastFrom::Online, online("data/online.db"), expect![]);
     check("online_store: {path: a.db}\n", FeastFrom::Online, online("a.db"), expect![]);
     check(redis, FeastFrom::Batch, batch.clone(), expect![]);
+    let tables = |template: &str, region: Option<&str>, endpoint: Option<&str>| {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let place = AwsPlace { region: own(region), endpoint: own(endpoint) };
+        Some(FeastValues::DynamoDb { template: template.to_owned(), place, every: None })
+    };
+    let plain = tables("{project}.{table_name}", None, None);
+    check("online_store: dynamodb\n", FeastFrom::Auto, plain, expect![]);
+    check(
+        "online_store: {type: dynamodb, region: eu-west-1, endpoint_url: 'http://x', table_name_template: 't-{table_name}'}\n",
+        FeastFrom::Online,
+        tables("t-{table_name}", Some("eu-west-1"), Some("http://x")),
+        expect![],
+    );
+    check("online_store: dynamodb\n", FeastFrom::Batch, batch.clone(), expect![]);
     check(
         redis,
         FeastFrom::Auto,
@@ -55,7 +73,7 @@ fn values_come_from_where_they_can_be_read() {
         FeastFrom::Online,
         None,
         expect![
-            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite (take the views' batch sources: '--from batch', or 'feast: {from: batch}')"
+            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (take the views' batch sources: '--from batch', or 'feast: {from: batch}')"
         ],
     );
 }
@@ -67,7 +85,7 @@ fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
     check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastFrom::Batch, batch, expect![]);
     for (lines, words) in [
         ("registry: {registry_type: sql, path: 'postgresql://u@h/db'}\n", "a registry of type 'sql', only files"),
-        ("registry: s3://bucket/registry.db\n", "and not from s3://"),
+        ("registry: gs://bucket/registry.db\n", "and not from gs://"),
         ("registry: $NOBODY\n", "$NOBODY cannot be read"),
     ] {
         let (repo, said) = open(lines, FeastFrom::Batch);

@@ -57,10 +57,13 @@ fn every_file_under_configs_loads_without_a_warning() {
     let files = yaml_files(&configs());
     assert!(!files.is_empty());
     for path in files {
+        // Whether the registry in S3 can be read is seen where there is one.
         let config = Config::load(&path, &no_env).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config { feast: None, ..config };
         let loaded = load_definitions(&config).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(lines(&loaded.warnings), "");
-        let mut all = yaml_files(&configs().join("features"));
+        let is_production = path.file_name().is_some_and(|name| name == "production.yaml");
+        let mut all = yaml_files(&configs().join(if is_production { "production" } else { "features" }));
         all.sort();
         assert_eq!(loaded.files, all, "a file of definitions that no configuration names");
     }

@@ -85,10 +85,10 @@ fn every_key_takes_effect() {
     assert_eq!((config.store.page_cache_bytes_max, config.store.hot.bytes_max), (3 << 20, 0));
     assert!(config.store.check_on_open);
     assert_eq!(config.ttl, TtlPolicy::Ignore);
-    let SyncConfig { on_start, limits, reload_every } = config.sync;
+    let SyncConfig { on_start, limits, reload_every, registry_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
     assert_eq!(limits.retry, seconds(12));
-    assert_eq!(reload_every, Duration::ZERO);
+    assert_eq!((reload_every, registry_every), (Duration::ZERO, seconds(60)));
     assert_eq!(config.log, LogConfig { level: "warn,larder::sync=debug".into(), format: LogFormat::Json });
 }
 

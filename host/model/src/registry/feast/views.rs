@@ -174,11 +174,11 @@ impl<'i> Importer<'i> {
             FeastValues::BatchSources => {
                 (Some(SourceDefinition { from: SourceFrom::Files(files?), every: None, cron: None }), None)
             }
-            FeastValues::DynamoDb { template, place } => {
+            FeastValues::DynamoDb { template, place, every } => {
                 let table = template.replace("{project}", self.project).replace("{table_name}", view.name);
                 let table = TableSource::feast(table, place.clone());
                 let from = SourceFrom::DynamoDb { at: self.at.clone(), table };
-                (Some(SourceDefinition { from, every: None, cron: None }), files.ok())
+                (Some(SourceDefinition { from, every: *every, cron: None }), files.ok())
             }
             FeastValues::OnlineStore(path) => {
                 let table = Some(format!("{}_{}", self.project, view.name));

@@ -1,0 +1,75 @@
+//! Single objects in S3, for those who need no more than one: a registry.
+
+use larder_model::model::AwsPlace;
+
+use super::{Aws, AwsError, Trouble};
+
+/// An object in S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectAt {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Where to ask.
+    pub place: AwsPlace,
+}
+
+// === impl ObjectAt ===
+
+impl ObjectAt {
+    /// The object of a URL, `s3://bucket/key`; none if it is no such URL.
+    #[must_use]
+    pub fn parse(url: &str, place: AwsPlace) -> Option<Self> {
+        let (bucket, key) = url.strip_prefix("s3://")?.split_once('/')?;
+        let is_whole = !bucket.is_empty() && !key.is_empty();
+        is_whole.then(|| Self { bucket: bucket.to_owned(), key: key.to_owned(), place })
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    /// Its bytes, at most so many. For threads that may wait.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub fn read(&self, aws: &Aws, bytes_max: i64) -> Result<Vec<u8>, AwsError> {
+        let what = format!("{}: GetObject", self.url());
+        aws.wait_for(async {
+            let client = aws.s3(&self.place).await;
+            let patience = aws.config().operation_timeout;
+            let fetch = async {
+                let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
+                let output = output.map_err(|error| AwsError::of(&what, error))?;
+                let bytes = output.content_length().unwrap_or(0);
+                if bytes > bytes_max {
+                    let why = format!("it has {bytes} bytes, at most {bytes_max} are read");
+                    return Err(AwsError { what: what.clone(), trouble: Trouble::Refused, why });
+                }
+                let body = output.body.collect().await;
+                let body = body.map_err(|error| AwsError::garbled(&what, format!("the body broke off: {error}")))?;
+                Ok(body.to_vec())
+            };
+            // The SDK's own bounds end at the head.
+            let fetched = tokio::time::timeout(patience, fetch).await;
+            fetched.map_err(|_| AwsError::timed_out(&what, patience))?
+        })
+    }
+
+    /// What tells this version from others. For threads that may wait.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub fn version(&self, aws: &Aws) -> Result<String, AwsError> {
+        let what = format!("{}: HeadObject", self.url());
+        aws.wait_for(async {
+            let client = aws.s3(&self.place).await;
+            let head = client.head_object().bucket(&self.bucket).key(&self.key).send().await;
+            let head = head.map_err(|error| AwsError::of(&what, error))?;
+            Ok(head.e_tag().unwrap_or_default().to_owned())
+        })
+    }
+}
