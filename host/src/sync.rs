@@ -9,6 +9,7 @@ mod decode;
 mod encode;
 mod engine;
 mod error;
+mod fetch;
 mod metrics;
 mod nested;
 mod run;
@@ -21,6 +22,7 @@ pub use self::{
     cell::Cell,
     engine::{SyncEngine, SyncSetting},
     error::SyncError,
+    fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,

@@ -22,7 +22,10 @@ mod stream;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -55,6 +58,8 @@ pub struct DynamoDb {
     items: ItemReader,
     /// How often it is scanned again where it has no stream.
     rescan_every: Duration,
+    /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
+    follows: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -123,7 +128,8 @@ impl DynamoDb {
     ) -> Self {
         let items = ItemReader::new(view, source, version);
         let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
-        Self { aws, clock, source: source.clone(), items, rescan_every, known: Mutex::default() }
+        let follows = AtomicBool::new(source.poll.is_some());
+        Self { aws, clock, source: source.clone(), items, rescan_every, follows, known: Mutex::default() }
     }
 
     async fn calls(&self) -> Calls {
@@ -145,6 +151,7 @@ impl DynamoDb {
         if let Some(why) = self.items.misfit(&described.keys) {
             return Err(SourceError::Table { table: self.source.table.clone(), why });
         }
+        self.follows.store(self.stream_of(&described).is_some(), Ordering::Relaxed);
         self.known().described = Some((Instant::now(), described.clone()));
         Ok(described)
     }
@@ -335,11 +342,7 @@ impl Source for DynamoDb {
     }
 
     fn pace(&self) -> Option<Duration> {
-        let has_stream = match &self.known().described {
-            Some((_, described)) => self.stream_of(described).is_some(),
-            None => self.source.poll.is_some(),
-        };
-        if has_stream { self.source.poll } else { None }
+        if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
     }
 }
 
