@@ -50,7 +50,7 @@ fn many_who_ask_for_one_entity_at_once_make_one_request() {
 fn row_17_keys_that_are_left_over_are_asked_for_again_and_only_those() {
     let dynamo = table(100);
     let host = host(&dynamo.url(), "");
-    dynamo.left_over(3);
+    dynamo.unprocessed_keys(3);
     let all: Vec<i64> = (1..=100).collect();
     assert_eq!(ask(&host, &all).column("trips")["values"], json!(all));
     assert_eq!(gets(&dynamo), 4);
@@ -119,7 +119,7 @@ fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_on
     let proxy = FaultProxy::start(dynamo.address());
     let host = host(&proxy.url(), "");
     assert_eq!(trips(&host, 1), json!(1));
-    proxy.unplug();
+    proxy.plug(false);
     eventually("it is known that it is away", || ask(&host, &[2]).header(HEADER) == Some("away".to_owned()));
     let started = Instant::now();
     for _ in 0..50 {
@@ -130,7 +130,7 @@ fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_on
     }
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_eq!(host.get("/ready").status, 200);
-    proxy.plug();
+    proxy.plug(true);
     until(&host, 2, 2);
     assert_eq!(ask(&host, &[2]).header(HEADER), None);
 }
