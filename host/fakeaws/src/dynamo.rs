@@ -54,6 +54,8 @@ pub(crate) struct State {
     empty_scan_pages: u64,
     /// The next batches of which a part is left over.
     left_over: u64,
+    /// The next answers of DescribeTable that say that the table is being made.
+    creating: u64,
     /// Items of one page of a scan.
     page_items: usize,
     /// Shards of one page of DescribeStream.
@@ -200,6 +202,11 @@ impl FakeDynamo {
     /// Of the next `n` batches one half is left over.
     pub fn left_over(&self, n: u64) {
         self.state().left_over = n;
+    }
+
+    /// The next `n` answers of DescribeTable say that the table is being made.
+    pub fn creating(&self, n: u64) {
+        self.state().creating = n;
     }
 
     /// How many items a page of a scan has at most.

@@ -25,7 +25,14 @@ impl State {
     pub(super) fn answer(&mut self, operation: &str, body: &Value) -> Answer {
         match operation {
             "CreateTable" => self.create(body),
-            "DescribeTable" => Ok(json!({ "Table": self.table(body)?.describe() })),
+            "DescribeTable" => {
+                let mut described = self.table(body)?.describe();
+                if self.creating > 0 {
+                    self.creating -= 1;
+                    described["TableStatus"] = json!("CREATING");
+                }
+                Ok(json!({ "Table": described }))
+            }
             "DeleteTable" => {
                 let description = self.table(body)?.describe();
                 self.tables.remove(text(body, "TableName"));
