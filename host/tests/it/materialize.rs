@@ -122,8 +122,10 @@ fn expected(drivers: u64, factor: u64) -> Vec<u64> {
 fn items_are_byte_for_byte_those_of_feast() {
     let dynamo = table();
     let home = home(&dynamo.url(), &[(1001, 0, Some(300)), (1002, 123_000, None), (1003, -1, Some(0))]);
+    let ended = materialize(&home, &[]);
+    assert_eq!(ended.err, "");
     assert_says(
-        &materialize(&home, &[]),
+        &ended,
         &["driver_stats: 3 rows to DynamoDB table 'churn_prediction.driver_stats' in ", " rows/s): 3 written\n"],
     );
     let items: Vec<String> = dynamo.items(TABLE).iter().map(Value::to_string).collect();
@@ -199,6 +201,7 @@ fn a_span_of_event_times_is_written_alone() {
     let span = ["--from", "2026-11-23T09:13:10Z", "--to", "2026-11-23T09:13:50Z"];
     assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 of the files outside of the given times"]);
     assert_eq!(trips(&dynamo), [1]);
+    materialize(&home, &["--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
     let ended = materialize(&home, &["--from", "2026-11-24", "--to", "2026-11-23"]);
     ended.assert_code(2).assert_complains(&["--from is later than --to"]);
 }
@@ -231,7 +234,7 @@ fn a_run_that_was_killed_is_gone_on_with() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     let home = home(&proxy.url(), &drivers(900, 1));
-    proxy.rule(".PutItem\r", When::Always, Fault::Delay(Duration::from_millis(5)));
+    proxy.rule(".PutItem\r", When::Always, Fault::Delay(Duration::from_millis(10)));
     let running = Running::new(command(&home, &["--concurrency", "1", "--work-dir", "work"]).spawn().unwrap());
     eventually("some are written", || dynamo.items(TABLE).len() > 150);
     // It alone writes there.
@@ -430,7 +433,7 @@ fn an_item_that_is_too_large_is_left_out_and_told() {
 }
 
 #[test]
-fn files_in_s3_are_written_too() {
+fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
     let (dynamo, moto) = (table(), Moto::start());
     moto.bucket("features");
     let home = home(&dynamo.url(), &drivers(20, 1));
@@ -441,6 +444,18 @@ fn files_in_s3_are_written_too() {
     home.write("larder.yaml", &config.replace("aws: {", &s3));
     assert_says(&materialize(&home, &[]), &["): 20 written\n"]);
     assert_eq!(trips(&dynamo), expected(20, 1));
+    // Conditions, batches and new tables by somebody else's reading of AWS's documents.
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
+    materialize(&home, &[]).assert_code(1).assert_complains(&["there is no DynamoDB table"]);
+    assert_says(&materialize(&home, &["--create-tables"]), &["): 20 written\n"]);
+    assert_says(&materialize(&home, &[]), &["): 0 written, 20 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &["--overwrite"]), &["): 20 written\n"]);
+    let mut newer: Vec<Row> = (1..=20).map(|driver| (driver, driver % 2, Some(driver))).collect();
+    newer.push((21, -5, None));
+    write(&home, &newer);
+    moto.put("features", "stats/part-0.parquet", &fs::read(home.path(FILE)).unwrap());
+    assert_says(&materialize(&home, &[]), &["): 11 written, 10 no newer than what is there\n"]);
 }
 
 #[test]
