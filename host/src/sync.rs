@@ -15,6 +15,7 @@ mod nested;
 mod run;
 mod sample;
 mod table;
+mod to_table;
 mod turns;
 mod write;
 
@@ -26,6 +27,7 @@ pub use self::{
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,
+    to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
     turns::Turns,
     write::{Frame, WriteError},
 };

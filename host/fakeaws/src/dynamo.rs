@@ -65,6 +65,8 @@ pub(crate) struct State {
     emptied: BTreeMap<String, u64>,
     /// The next pages of scans without items.
     empty_scan_pages: u64,
+    /// The next answers of DescribeTable that say that the table is being made.
+    creating: u64,
     /// The next calls of BatchGetItem of which a part is left over.
     unprocessed_keys: u64,
     /// The next calls of BatchWriteItem of which a part is left over.
@@ -108,6 +110,7 @@ impl Default for State {
             empty_pages: 0,
             emptied: BTreeMap::new(),
             empty_scan_pages: 0,
+            creating: 0,
             unprocessed_keys: 0,
             unprocessed_items: 0,
             page_items: usize::MAX,
@@ -196,7 +199,14 @@ impl State {
         }
         match (service, operation) {
             ("DynamoDB_20120810", "CreateTable") => self.create_table_from(body),
-            ("DynamoDB_20120810", "DescribeTable") => Ok(json!({ "Table": self.table(body)?.describe() })),
+            ("DynamoDB_20120810", "DescribeTable") => {
+                let mut described = self.table(body)?.describe();
+                if self.creating > 0 {
+                    self.creating -= 1;
+                    described["TableStatus"] = json!("CREATING");
+                }
+                Ok(json!({ "Table": described }))
+            }
             ("DynamoDB_20120810", "DeleteTable") => self.delete_table(body),
             ("DynamoDB_20120810", "PutItem") => self.put_item(body),
             ("DynamoDB_20120810", "DeleteItem") => self.delete_item(body),

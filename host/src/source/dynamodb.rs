@@ -19,6 +19,7 @@ mod lineage;
 mod position;
 mod scan;
 mod stream;
+mod write;
 
 use std::{
     collections::HashMap,
@@ -35,13 +36,16 @@ use larder_model::{
     model::{FeatureView, Micros, TableSource},
 };
 
-pub use self::item::{EntityKey, KeyPart};
 use self::{
     calls::{Calls, Described, Record},
     item::{Attributes, ItemReader},
     position::{Position, ScanPosition, SegmentPosition, StreamPosition},
     scan::Scan,
     stream::Shards,
+};
+pub use self::{
+    item::{EntityKey, KeyPart},
+    write::{TableError, TableRow, TableWriter, WriteOptions, Written},
 };
 use super::{Batches, Change, Item, Source, SourceBatch, SourceError, SourceRows};
 use crate::{

@@ -148,6 +148,11 @@ impl FakeDynamo {
         self.state().page_items = n.max(1);
     }
 
+    /// The next `n` answers of DescribeTable say that the table is being made.
+    pub fn creating(&self, n: u64) {
+        self.state().creating = n;
+    }
+
     /// The next `n` pages of scans have no items, and a key to go on from, which no item has.
     pub fn empty_scan_pages(&self, n: u64) {
         self.state().empty_scan_pages = n;
