@@ -5,6 +5,7 @@ DEMO_DIR ?= demo
 LISTEN ?= 127.0.0.1:6566
 FUZZ_SECONDS ?= 60
 KILLS ?= 1000
+AWS_KILLS ?= 200
 
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -15,7 +16,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke bench-plugin soak fuzz deny help
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke bench-plugin bench-sync soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -65,9 +66,16 @@ bench-plugin: check-tools check-guest-tools check-python
 	LARDER_BENCH_HOSTILE=$(CURDIR)/target/guests/bench/hostile.wasm \
 		cargo bench --locked -p larder --bench plugin
 
-## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each
+## make bench-sync   what syncs cost: rows a second from Parquet, S3 and DynamoDB beside decoding alone, memory, how soon a
+##                   change is readable, lookups beside a sync
+bench-sync: check-tools
+	cargo bench --locked -p larder --bench sync
+
+## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each; 200
+##                   more while a table and objects change and AWS misbehaves
 soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --lib --test it -- kill:: --nocapture
+	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 
 ## make fuzz         arbitrary bytes as rows, and arbitrary text as definitions, FUZZ_SECONDS (60) each (needs nightly Rust, C++)

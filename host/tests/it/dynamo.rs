@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod faults;
+mod kill;
 mod layouts;
 mod read_through;
 mod shards;

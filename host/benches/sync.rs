@@ -1,0 +1,346 @@
+//! What syncs cost: `make bench-sync`. Rows a second from each kind of source into the store, beside only decoding the
+//! same Parquet; memory against its bound; how long a change in a table takes to be readable; lookups beside a sync.
+//!
+//! AWS is stood in for on loopback, in this process: its own work is part of the figures, and its network is not.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
+
+use std::{
+    env, fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use larder::{
+    aws::{Aws, AwsConfig, StandInKeys},
+    clock::{Clock, SystemClock},
+    source::{ParquetFiles, ParquetLimits, Source, Wanted},
+    store::{OnlineStore, StoreConfig, ViewId},
+    sync::{SyncEngine, SyncLimits, SyncReport, SyncRequest, SyncSetting, Turns},
+};
+use larder_fakeaws::{FakeDynamo, FakeS3};
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion},
+    model::EntityId,
+    registry::{Catalog, Definitions, validate},
+    yaml::Problems,
+};
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
+use serde_json::json;
+use tempfile::TempDir;
+
+const ROWS: u32 = 1_000_000;
+const ITEMS: u32 = 100_000;
+const ROUNDS: usize = 3;
+const BUCKET: &str = "bench";
+const TABLE: &str = "bench.customers";
+const EVENT_TIME: i64 = 1_795_425_190_000_000;
+
+fn main() {
+    // `cargo test` runs benchmarks with this, to see that they start.
+    if env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let world = World::new();
+    let idle = resident();
+    println!("rows a second, {ROWS} rows of 5 features (items: {ITEMS}); {ROUNDS} rounds in turns, each figure\n");
+    let mut rates: Vec<(&str, Vec<f64>)> =
+        ["decode only", "local Parquet", "S3 Parquet", "DynamoDB scan"].map(|name| (name, Vec::new())).into();
+    for _ in 0..ROUNDS {
+        rates[0].1.push(world.decode());
+        rates[1].1.push(world.sync("local").0);
+        rates[2].1.push(world.sync("remote").0);
+        rates[3].1.push(world.sync("table").0);
+    }
+    let floor = median(&rates[0].1);
+    for (name, rates) in &rates {
+        let shown: Vec<String> = rates.iter().map(|rate| format!("{:>9.0}", rate)).collect();
+        println!("{name:<16} {}   {:.2} of decoding", shown.join(" "), median(rates) / floor);
+    }
+    let bound = SyncLimits::default();
+    println!(
+        "\nmemory: {:.0} MiB at most resident, {:.0} MiB before the first sync; a transaction has up to {} MiB of rows, the \
+         page cache {} MiB; the stand-ins hold {:.0} MiB of objects and items besides",
+        mib(peak()),
+        mib(idle),
+        bound.commit_bytes >> 20,
+        StoreConfig::new("").page_cache_bytes_max >> 20,
+        mib(world.object_bytes),
+    );
+    world.changes();
+    world.lookups();
+}
+
+/// Definitions over three sources of the same rows, and where they are.
+struct World {
+    dir: TempDir,
+    dynamo: FakeDynamo,
+    _s3: FakeS3,
+    aws: Arc<Aws>,
+    object_bytes: u64,
+}
+
+/// A store with one engine.
+struct Run {
+    _dir: TempDir,
+    store: Arc<OnlineStore>,
+    engine: SyncEngine,
+    ids: Vec<ViewId>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("customers.parquet");
+        write(&path);
+        let bytes = fs::read(&path).unwrap();
+        let object_bytes = bytes.len() as u64;
+        let s3 = FakeS3::start();
+        s3.create_bucket(BUCKET);
+        s3.put(BUCKET, "customers.parquet", bytes);
+        let dynamo = FakeDynamo::start();
+        dynamo.create_table(TABLE, &[("customer_id", "S")], Some("NEW_IMAGE"));
+        (0..ITEMS).for_each(|customer| dynamo.put(TABLE, item(customer, 1)));
+        // What was put is not to be read twice: the stream begins with what comes.
+        dynamo.disable_stream(TABLE);
+        dynamo.enable_stream(TABLE, "NEW_IMAGE");
+        let config = AwsConfig {
+            region: Some("eu-west-1".to_owned()),
+            s3_endpoint: Some(s3.url()),
+            s3_path_style: true,
+            dynamodb_endpoint: Some(dynamo.url()),
+            keys: Some(StandInKeys),
+            ..AwsConfig::default()
+        };
+        Self { dir, dynamo, _s3: s3, aws: Aws::new(config), object_bytes }
+    }
+
+    fn catalog(&self) -> Catalog {
+        let features = "
+    features:
+      - {name: tenure_months, type: Int64}
+      - {name: monthly_charges, type: Float64}
+      - {name: total_charges, type: Float64}
+      - {name: support_tickets, type: Int64}
+      - {name: contract_type, type: String}
+";
+        let view = |name: &str, source: &str| {
+            format!("  - name: {name}\n    entities: [customer_id]\n    source: {{{source}}}{features}")
+        };
+        let text = format!(
+            "entities: [{{name: customer_id, type: String}}]\nfeature_views:\n{}{}{}",
+            view("local", "path: customers.parquet"),
+            view("remote", &format!("path: \"s3://{BUCKET}/customers.parquet\"")),
+            view("table", &format!("dynamodb: {TABLE}, layout: wide, timestamp_field: ts, poll: 1s")),
+        );
+        let problems = Problems::default();
+        let mut definitions = Definitions::default();
+        definitions.read("bench.yaml", &text, &problems);
+        let catalog = validate("bench", KeyVersion::V3, definitions, &problems);
+        catalog.unwrap_or_else(|| panic!("{:?}", problems.into_sorted()))
+    }
+
+    fn run(&self) -> Run {
+        let catalog = self.catalog();
+        let dir = TempDir::new().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(OnlineStore::open(&StoreConfig::new(dir.path()), Arc::clone(&clock)).unwrap());
+        let ids = store.declare(catalog.views(), KeyVersion::V3).unwrap();
+        let setting = SyncSetting {
+            base_dir: self.dir.path().to_path_buf(),
+            aws: Arc::clone(&self.aws),
+            clock,
+            limits: SyncLimits::default(),
+            turns: Turns::new(),
+        };
+        let engine = SyncEngine::new(Arc::clone(&store), &catalog, &ids, setting);
+        Run { _dir: dir, store, engine, ids }
+    }
+
+    /// Only decodes the file: the floor.
+    fn decode(&self) -> f64 {
+        let catalog = self.catalog();
+        let view = catalog.views().iter().find(|view| &*view.name == "local").unwrap();
+        let wanted = Wanted::of(view, view.files().unwrap());
+        let files = ParquetFiles::new(self.dir.path().join("customers.parquet"), wanted, ParquetLimits::default());
+        let started = Instant::now();
+        let mut batches = files.read(None).unwrap();
+        let mut rows = 0;
+        while let Some(batch) = batches.next_batch().unwrap() {
+            rows += batch.rows.len();
+        }
+        assert_eq!(rows, ROWS as usize);
+        f64::from(ROWS) / started.elapsed().as_secs_f64()
+    }
+
+    fn sync(&self, view: &str) -> (f64, SyncReport) {
+        let run = self.run();
+        let started = Instant::now();
+        let report = run.engine.sync(view, SyncRequest::default(), &mut |_| ()).unwrap();
+        let rows = u32::try_from(report.applied.rows()).unwrap();
+        (f64::from(rows) / started.elapsed().as_secs_f64(), report)
+    }
+
+    /// From a change in the table to the moment when a reader sees it, asked as a host does.
+    fn changes(&self) {
+        let run = self.run();
+        run.engine.sync("table", SyncRequest::default(), &mut |_| ()).unwrap();
+        let is_over = AtomicBool::new(false);
+        let mut took = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // A host asks a stream each second, and looks ten times as often whether it is time.
+                while !is_over.load(Ordering::Relaxed) {
+                    let due: Vec<String> = run.engine.due(Instant::now()).map(str::to_owned).collect();
+                    due.iter().filter(|view| *view == "table").for_each(|view| {
+                        run.engine.sync(view, SyncRequest::default(), &mut |_| ()).unwrap();
+                    });
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+            for change in 0..60 {
+                thread::sleep(Duration::from_millis(u64::from(change * 37 % 300)));
+                let before = run.row(2, id(change));
+                let started = Instant::now();
+                self.dynamo.put(TABLE, item(change, i64::from(change) + 1_000));
+                while run.row(2, id(change)) == before {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                took.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        println!(
+            "\nchange in a table to readable, polled each second: p50 {:.0} ms, p99 {:.0} ms",
+            quantile(&mut took, 0.5),
+            quantile(&mut took, 0.99)
+        );
+    }
+
+    /// Lookups in the store on one thread, alone and beside a full sync of another view, in turns.
+    fn lookups(&self) {
+        let run = self.run();
+        run.engine.sync("local", SyncRequest::default(), &mut |_| ()).unwrap();
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            alone.push(run.p99(&AtomicBool::new(false), Duration::from_secs(3)));
+            let is_over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let full = SyncRequest { full: true, ..SyncRequest::default() };
+                    run.engine.sync("remote", full, &mut |_| ()).unwrap();
+                    is_over.store(true, Ordering::Relaxed);
+                });
+                beside.push(run.p99(&is_over, Duration::from_secs(60)));
+            });
+        }
+        let ratios: Vec<f64> = alone.iter().zip(&beside).map(|(alone, beside)| beside / alone).collect();
+        let list = |figures: &[f64]| figures.iter().map(|figure| format!("{figure:.1}")).collect::<Vec<_>>().join(" ");
+        println!("p99 of a lookup, us: alone {}; beside a full sync {}", list(&alone), list(&beside));
+        println!("beside a sync to alone: {:.2} in the middle of {} rounds", median(&ratios), ROUNDS);
+    }
+}
+
+impl Run {
+    fn row(&self, view: usize, id: EntityId) -> Option<Vec<u8>> {
+        self.store.reader().get(self.ids[view], &id).unwrap().map(|row| row.to_vec())
+    }
+
+    /// p99 of lookups at a steady pace until something is over, in microseconds.
+    fn p99(&self, is_over: &AtomicBool, at_most: Duration) -> f64 {
+        let until = Instant::now() + at_most;
+        let mut took = Vec::new();
+        let mut customer = 1_u32;
+        while !is_over.load(Ordering::Relaxed) && Instant::now() < until {
+            customer = customer.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let id = id(customer % ROWS);
+            let started = Instant::now();
+            let row = self.store.reader().get(self.ids[0], &id).unwrap();
+            took.push(started.elapsed().as_secs_f64() * 1e6);
+            assert!(row.is_some());
+            thread::sleep(Duration::from_micros(100));
+        }
+        quantile(&mut took, 0.99)
+    }
+}
+
+fn name(customer: u32) -> String {
+    format!("CUST_{customer:06}")
+}
+
+fn id(customer: u32) -> EntityId {
+    KeyEncoder::new(KeyVersion::V3, ["customer_id"]).encode([KeyValue::String(&name(customer))], &mut Vec::new())
+}
+
+fn item(customer: u32, tickets: i64) -> serde_json::Value {
+    json!({
+        "customer_id": { "S": name(customer) },
+        "tenure_months": { "N": (customer % 72).to_string() },
+        "monthly_charges": { "N": "70.35" },
+        "total_charges": { "N": "1024.5" },
+        "support_tickets": { "N": tickets.to_string() },
+        "contract_type": { "S": "Month-to-month" },
+        "ts": { "N": (EVENT_TIME / 1_000_000).to_string() },
+    })
+}
+
+fn write(path: &Path) {
+    const GROUP: u32 = 100_000;
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut writer = None;
+    for first in (0..ROWS).step_by(GROUP as usize) {
+        let rows = first..first + GROUP;
+        let count = GROUP as usize;
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("customer_id", Arc::new(StringArray::from_iter_values(rows.clone().map(name)))),
+            ("event_timestamp", Arc::new(TimestampMicrosecondArray::from(vec![EVENT_TIME; count]))),
+            ("tenure_months", Arc::new(Int64Array::from_iter_values(rows.clone().map(|n| i64::from(n % 72))))),
+            ("monthly_charges", Arc::new(Float64Array::from_iter_values(rows.clone().map(|n| f64::from(n) * 0.25)))),
+            ("total_charges", Arc::new(Float64Array::from_iter_values(rows.map(|n| f64::from(n) * 3.75)))),
+            ("support_tickets", Arc::new(Int64Array::from(vec![2; count]))),
+            ("contract_type", Arc::new(StringArray::from(vec!["Month-to-month"; count]))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let writer = writer.get_or_insert_with(|| {
+            ArrowWriter::try_new(fs::File::create(path).unwrap(), batch.schema(), Some(properties.clone())).unwrap()
+        });
+        writer.write(&batch).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.unwrap().close().unwrap();
+}
+
+fn median(figures: &[f64]) -> f64 {
+    quantile(&mut figures.to_vec(), 0.5)
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few figures")]
+fn quantile(figures: &mut [f64], part: f64) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[((figures.len() as f64 * part) as usize).min(figures.len() - 1)]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn status(line: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.trim().split(' ').next()?.parse::<u64>().ok());
+    found.unwrap_or(0) << 10
+}
+
+fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+fn peak() -> u64 {
+    status("VmHWM:")
+}
