@@ -30,9 +30,11 @@ const FLOORS: [(&str, u8); 14] = [
 const MODEL_FLOORS: [(&str, u8); 4] = [("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)];
 
 /// Where our sources are.
-const DIRS: [&str; 12] = [
+const DIRS: [&str; 14] = [
     "host/src",
     "host/fakeaws/src",
+    "host/fakeaws/tests",
+    "host/fakeaws/dynoxide/src",
     "host/benches",
     "host/model/src",
     "host/tests",

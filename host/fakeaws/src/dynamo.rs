@@ -7,6 +7,7 @@
 mod expressions;
 mod items;
 mod pages;
+mod projection;
 mod script;
 mod stream;
 mod streams;
@@ -17,6 +18,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -73,12 +75,18 @@ pub(crate) struct State {
     unprocessed_items: u64,
     /// Items of one page of a scan or a query.
     page_items: usize,
+    /// Keys that a call of BatchGetItem does at most.
+    batch_get_items: usize,
     /// A page that ends with the last item says that there may be more.
     full_page_goes_on: bool,
     /// Shards of one page of DescribeStream.
     page_shards: usize,
     /// How many records the next GetRecords tells once more.
     redeliver: usize,
+    /// How many readers a shard puts up with.
+    readers_max: usize,
+    /// By shard: who reads it, and when last.
+    readers: BTreeMap<String, BTreeMap<u64, Instant>>,
 }
 
 /// Why an operation is refused.
@@ -114,9 +122,12 @@ impl Default for State {
             unprocessed_keys: 0,
             unprocessed_items: 0,
             page_items: usize::MAX,
+            batch_get_items: usize::MAX,
             full_page_goes_on: false,
             page_shards: streams::SHARDS_MAX,
             redeliver: 0,
+            readers_max: usize::MAX,
+            readers: BTreeMap::new(),
         }
     }
 }

@@ -97,9 +97,14 @@ impl FaultProxy {
         self.running.address
     }
 
-    /// Pulls the plug, or puts it in again: without it open connections are reset, and new ones at once.
+    /// Pulls the plug, or puts it in again: without it open connections are reset, and new ones are refused.
     pub fn plug(&self, is_in: bool) {
         self.turn(|wire| wire.is_plugged = is_in);
+    }
+
+    /// Whether it listens: if not, new connections are refused, and open ones go on.
+    pub fn listen(&self, is_listening: bool) {
+        self.turn(|wire| wire.is_listening = is_listening);
     }
 
     /// What clients send comes so much later.
@@ -155,7 +160,7 @@ impl FaultProxy {
         self.control.bytes.load(Ordering::Relaxed)
     }
 
-    /// Connections so far, refused ones too.
+    /// Connections so far. Refused ones are not known to it.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.control.connections.load(Ordering::Relaxed)
@@ -163,6 +168,8 @@ impl FaultProxy {
 
     fn turn(&self, change: impl FnOnce(&mut Wire)) {
         self.control.wire.send_modify(change);
+        let wire = *self.control.wire.borrow();
+        self.running.listen(wire.is_plugged && wire.is_listening);
     }
 }
 

@@ -39,9 +39,13 @@ pub struct S3Call {
     pub status: u16,
 }
 
+type Buckets = BTreeMap<String, BTreeMap<String, Object>>;
+
 #[derive(Debug)]
 struct State {
-    buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    buckets: Buckets,
+    /// What lists tell, if it is not what there is.
+    listed: Option<Buckets>,
     /// Keys of one page of a list.
     page_size: usize,
     delay: Duration,
@@ -68,6 +72,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             buckets: BTreeMap::new(),
+            listed: None,
             page_size: 1_000,
             delay: Duration::ZERO,
             calls: Vec::new(),
@@ -155,6 +160,12 @@ impl FakeS3 {
     /// How many keys a page of a list has at most.
     pub fn page_size(&self, n: usize) {
         lock(&self.state).page_size = n.clamp(1, 1_000);
+    }
+
+    /// Whether lists go on to tell what there is now, whatever is put and deleted later. Objects are read as they are.
+    pub fn stale_list(&self, is_stale: bool) {
+        let mut state = lock(&self.state);
+        state.listed = is_stale.then(|| state.buckets.clone());
     }
 
     /// The next `n` GETs of an object see what is there; then it is replaced.

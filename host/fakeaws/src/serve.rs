@@ -2,9 +2,10 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
+    io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, mpsc as blocking},
     thread::{self, JoinHandle},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -14,9 +15,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::Builder,
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::{LocalSet, spawn_local},
 };
 
@@ -24,9 +25,16 @@ use tokio::{
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    door: mpsc::UnboundedSender<Door>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// An order to listen or not to, and who waits until it is followed.
+type Door = (bool, blocking::Sender<()>);
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// What a server does with one connection.
 pub(crate) fn run<C, F>(connection: C) -> Running
@@ -34,31 +42,70 @@ where
     C: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.set_nonblocking(true).expect("a socket can be made not to block");
-    let address = listener.local_addr().expect("a bound socket has an address");
+    // Bound as long as the server runs, so that the port stays its own while it does not listen.
+    let port = socket(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
+    let address = port.local_addr().expect("a bound socket has an address");
+    let (door, orders) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
     let thread = thread::spawn(move || {
+        let _port = port;
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
         // Tasks that are left when it stops are dropped with it, and their connections are closed.
         LocalSet::new().block_on(&runtime, async move {
-            let listener = TcpListener::from_std(listener).expect("the socket is one");
-            let accept = async {
-                loop {
-                    if let Ok((stream, _)) = listener.accept().await {
-                        // Answers are small: they are not held back to be sent with more.
-                        let _ = stream.set_nodelay(true);
-                        spawn_local(connection(stream));
-                    }
-                }
-            };
             tokio::select! {
-                () = accept => {}
+                () = accept(address, orders, connection) => {}
                 _ = stopped => {}
             }
         });
     });
-    Running { address, stop: Some(stop), thread: Some(thread) }
+    let running = Running { address, door, stop: Some(stop), thread: Some(thread) };
+    running.listen(true);
+    running
+}
+
+/// A socket at an address. Several may have it, but only one that listens hears of connections.
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Accepts connections, as long as it is told to listen.
+async fn accept<C, F>(address: SocketAddr, mut orders: mpsc::UnboundedReceiver<Door>, connection: C)
+where
+    C: Fn(TcpStream) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    let mut listener: Option<TcpListener> = None;
+    loop {
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some((is_open, done)) = orders.recv() => {
+                if !is_open {
+                    listener = None;
+                } else if listener.is_none() {
+                    let opened = socket(address).and_then(|socket| socket.listen(BACKLOG));
+                    listener = Some(opened.expect("the port is ours"));
+                }
+                let _ = done.send(());
+            }
+            accepted = accepted => {
+                if let Ok((stream, _)) = accepted {
+                    // Answers are small: they are not held back to be sent with more.
+                    let _ = stream.set_nodelay(true);
+                    spawn_local(connection(stream));
+                }
+            }
+        }
+    }
 }
 
 /// Answers requests whose bodies are collected.
@@ -101,6 +148,15 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 }
 
 // === impl Running ===
+
+impl Running {
+    /// Listens, or refuses connections; it does when this comes back.
+    pub(crate) fn listen(&self, is_open: bool) {
+        let (done, waited) = blocking::channel();
+        let _ = self.door.send((is_open, done));
+        waited.recv().expect("the server runs");
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

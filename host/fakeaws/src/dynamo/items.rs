@@ -6,6 +6,7 @@ use super::{
     Answer, Refusal, State,
     expressions::{check, holds},
     invalid,
+    projection::Projection,
     table::Table,
     text,
     value::size,
@@ -132,7 +133,8 @@ impl State {
         check(body)?;
         let table = self.table(body)?;
         let place = table.place_of_key(&body["Key"]).ok_or_else(no_key)?;
-        Ok(table.items.get(&place).map_or_else(|| json!({}), |item| json!({ "Item": item })))
+        let parts = Projection::parse(body)?;
+        Ok(table.items.get(&place).map_or_else(|| json!({}), |item| json!({ "Item": parts.of(item) })))
     }
 
     pub(super) fn batch_get(&mut self, body: &Value) -> Answer {
@@ -145,8 +147,10 @@ impl State {
             return Err(invalid("Too many items requested for the BatchGetItem call"));
         }
         let (mut responses, mut unprocessed, mut bytes) = (Map::new(), Map::new(), 0);
+        let mut room = self.batch_get_items;
         for (name, wanted) in &wanted {
             check(wanted)?;
+            let parts = Projection::parse(wanted)?;
             let table = self.table(&json!({ "TableName": name }))?;
             let keys = list(wanted, "Keys");
             let places: Vec<_> =
@@ -156,7 +160,8 @@ impl State {
             if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
                 return Err(invalid("Provided list of item keys contains duplicates"));
             }
-            let processed = if self.unprocessed_keys > 0 { half(keys.len()) } else { keys.len() };
+            let processed = if self.unprocessed_keys > 0 { half(keys.len()) } else { keys.len() }.min(room);
+            room -= processed;
             let (mut items, mut left) = (Vec::new(), keys[processed..].to_vec());
             for (place, key) in places.iter().zip(&keys).take(processed) {
                 let Some(item) = table.items.get(place) else { continue };
@@ -164,7 +169,7 @@ impl State {
                 if bytes > ANSWER_BYTES_MAX {
                     left.push(key.clone());
                 } else {
-                    items.push(item.clone());
+                    items.push(parts.of(item));
                 }
             }
             // Answers are not in the order of requests.

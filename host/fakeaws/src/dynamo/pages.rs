@@ -8,6 +8,7 @@ use super::{
     Answer, Refusal, State,
     expressions::{check, wanted},
     invalid,
+    projection::Projection,
     table::{Place, Table},
     value::{normal_value, size},
 };
@@ -88,6 +89,7 @@ impl State {
             None => usize::MAX,
         };
         let limit = limit.min(self.page_items);
+        let parts = Projection::parse(body)?;
         let from = start.map_or(Bound::Unbounded, Bound::Excluded);
         let found = table.items.range((from, Bound::Unbounded));
         let mut found = found
@@ -103,7 +105,8 @@ impl State {
             items.push(item);
         }
         let goes_on = found.peek().is_some() || (items.len() == limit && self.full_page_goes_on);
-        let mut answer = json!({ "Items": items, "Count": items.len(), "ScannedCount": items.len() });
+        let told: Vec<Value> = items.iter().map(|item| parts.of(item)).collect();
+        let mut answer = json!({ "Items": told, "Count": items.len(), "ScannedCount": items.len() });
         if let Some(last) = items.last().filter(|_| goes_on) {
             answer["LastEvaluatedKey"] = table.key_of(last);
         }

@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{FakeDynamo, ShardInfo, State, table::Table};
+use super::{
+    FakeDynamo, ShardInfo, State,
+    stream::{sequence_of, sequence_text},
+    table::Table,
+};
 
 // === impl FakeDynamo ===
 
@@ -73,9 +77,27 @@ impl FakeDynamo {
         });
     }
 
+    /// Closes a shard without a child. One is opened with the next write to a key that the shard owned.
+    pub fn close(&self, table: &str, shard: &str) {
+        self.with(table, |table, counter| table.stream_now().close(shard, counter));
+    }
+
     /// Forgets closed shards: children stay, and name parents that are gone.
     pub fn trim_closed(&self, table: &str) {
         self.with(table, |table, _| table.stream_now().trim_closed());
+    }
+
+    /// The sequence numbers of records that are not forgotten, in the order of writes; of those withheld too.
+    #[must_use]
+    pub fn sequences(&self, table: &str) -> Vec<String> {
+        let sequences = self.with(table, |table, _| table.stream_now().sequences());
+        sequences.into_iter().map(sequence_text).collect()
+    }
+
+    /// Forgets records before the one of a sequence number; that one stays.
+    pub fn trim_to(&self, table: &str, sequence: &str) {
+        let sequence = sequence_of(sequence).unwrap_or_else(|| panic!("'{sequence}' is no sequence number"));
+        self.with(table, |table, _| table.stream_now().trim_to(sequence));
     }
 
     /// Forgets all records so far, seen or withheld.
@@ -163,6 +185,11 @@ impl FakeDynamo {
         self.state().full_page_goes_on = does;
     }
 
+    /// How many keys a call of BatchGetItem does at most; the rest is left over.
+    pub fn batch_get_items(&self, n: usize) {
+        self.state().batch_get_items = n.max(1);
+    }
+
     /// The next `n` calls of BatchGetItem leave the second half of their keys over.
     pub fn unprocessed_keys(&self, n: u64) {
         self.state().unprocessed_keys = n;
@@ -176,6 +203,15 @@ impl FakeDynamo {
     /// The next `n` calls of an operation are refused for too many requests.
     pub fn throttle(&self, operation: &str, n: u64) {
         self.state().throttled.insert(operation.to_owned(), n);
+    }
+
+    /// How many readers a shard puts up with; more are refused.
+    ///
+    /// All that goes back to one GetShardIterator is one reader, and it is one until it has not asked for a second.
+    pub fn readers_max_per_shard(&self, n: usize) {
+        let mut state = self.state();
+        state.readers_max = n;
+        state.readers.clear();
     }
 
     /// How often each operation was called, refused calls too.

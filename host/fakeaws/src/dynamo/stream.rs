@@ -50,6 +50,11 @@ pub(super) fn sequence_text(sequence: u64) -> String {
     format!("1{sequence:024}")
 }
 
+/// The number that such a text says.
+pub(super) fn sequence_of(text: &str) -> Option<u64> {
+    text.strip_prefix('1').filter(|digits| digits.len() == 24)?.parse().ok()
+}
+
 // === impl Stream ===
 
 impl Stream {
@@ -106,6 +111,14 @@ impl Stream {
         }
     }
 
+    /// Closes a shard, and opens nothing: that is done when somebody writes to one of its keys.
+    pub(super) fn close(&mut self, id: &str, counter: &mut u64) {
+        let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
+        let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
+        *counter += 1;
+        shard.last = Some(*counter);
+    }
+
     /// The ids of open shards.
     pub(super) fn open_ids(&self) -> Vec<String> {
         self.shards.iter().filter(|shard| shard.last.is_none()).map(|shard| shard.id.clone()).collect()
@@ -113,6 +126,13 @@ impl Stream {
 
     /// Adds a record to the open shard that owns its key.
     pub(super) fn append(&mut self, key_hash: u64, kind: &str, mut change: Value, counter: &mut u64) {
+        let owns = |shard: &Shard| (shard.range.0..=shard.range.1).contains(&key_hash);
+        if !self.shards.iter().any(|shard| shard.last.is_none() && owns(shard)) {
+            // The owner was closed without a child. Of all that have owned the key it is the youngest.
+            let owner = self.shards.iter().rfind(|shard| owns(shard)).map(|shard| (shard.id.clone(), shard.range));
+            let (id, range) = owner.expect("all hashes have had an owner");
+            self.open(Some(&id), range, counter);
+        }
         *counter += 1;
         change["SequenceNumber"] = json!(sequence_text(*counter));
         let body = json!({
@@ -120,10 +140,7 @@ impl Stream {
             "eventSource": "aws:dynamodb", "eventVersion": "1.1", "dynamodb": change,
         });
         let is_held = self.is_held;
-        let owner = self
-            .shards
-            .iter_mut()
-            .find(|shard| shard.last.is_none() && (shard.range.0..=shard.range.1).contains(&key_hash));
+        let owner = self.shards.iter_mut().find(|shard| shard.last.is_none() && owns(shard));
         let owner = owner.expect("the open shards own all hashes");
         owner.records.push(Record { sequence: *counter, body });
         if !is_held {
@@ -141,6 +158,24 @@ impl Stream {
     /// Forgets closed shards.
     pub(super) fn trim_closed(&mut self) {
         self.shards.iter_mut().filter(|shard| shard.last.is_some()).for_each(|shard| shard.is_listed = false);
+    }
+
+    /// Forgets records before a sequence number.
+    pub(super) fn trim_to(&mut self, sequence: u64) {
+        for shard in &mut self.shards {
+            let gone = shard.records.partition_point(|record| record.sequence < sequence);
+            shard.trimmed = shard.trimmed.max(gone);
+            shard.visible = shard.visible.max(shard.trimmed);
+            shard.trim_point = shard.trim_point.max(sequence);
+        }
+    }
+
+    /// The sequence numbers of records that are not forgotten, in the order of writes.
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        let kept = self.shards.iter().flat_map(|shard| &shard.records[shard.trimmed..]);
+        let mut sequences: Vec<u64> = kept.map(|record| record.sequence).collect();
+        sequences.sort_unstable();
+        sequences
     }
 
     /// Forgets all records.

@@ -1,5 +1,7 @@
 //! Operations on streams.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::{
@@ -16,6 +18,9 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// The most shards of one description.
 pub(super) const SHARDS_MAX: usize = 100;
+
+/// Who has not read a shard for so long reads it no more.
+const READER_WITHIN: Duration = Duration::from_secs(1);
 
 fn trimmed() -> Refusal {
     Refusal(
@@ -79,7 +84,7 @@ impl State {
         Ok(json!({ "StreamDescription": description }))
     }
 
-    pub(super) fn shard_iterator(&self, body: &Value) -> Answer {
+    pub(super) fn shard_iterator(&mut self, body: &Value) -> Answer {
         let (arn, id) = (text(body, "StreamArn"), text(body, "ShardId"));
         if id.len() < 28 {
             return Err(invalid("Value at 'shardId' failed to satisfy constraint: length is at least 28"));
@@ -99,14 +104,16 @@ impl State {
             }
             other => return Err(invalid(&format!("ShardIteratorType is not '{other}'"))),
         };
-        Ok(json!({ "ShardIterator": self.iterator(arn, id, index) }))
+        self.counter += 1;
+        Ok(json!({ "ShardIterator": self.iterator(arn, id, index, self.counter) }))
     }
 
     pub(super) fn records(&mut self, body: &Value) -> Answer {
         let iterator = text(body, "ShardIterator").to_owned();
         let parts: Vec<&str> = iterator.split('|').collect();
-        let [arn, id, index, epoch] = parts.as_slice() else { return Err(invalid("Invalid ShardIterator")) };
-        let (Ok(index), Ok(epoch)) = (index.parse::<usize>(), epoch.parse::<u64>()) else {
+        let [arn, id, index, epoch, reader] = parts.as_slice() else { return Err(invalid("Invalid ShardIterator")) };
+        let (Ok(index), Ok(epoch), Ok(reader)) = (index.parse::<usize>(), epoch.parse::<u64>(), reader.parse::<u64>())
+        else {
             return Err(invalid("Invalid ShardIterator"));
         };
         let limit = match body.get("Limit").and_then(Value::as_u64) {
@@ -114,6 +121,8 @@ impl State {
             None => RECORDS_MAX,
             Some(_) => return Err(invalid("Limit is between 1 and 1000")),
         };
+        self.shard(arn, id)?;
+        self.read_by(id, reader)?;
         let shard = self.shard(arn, id)?;
         if epoch < self.epoch {
             return Err(Refusal("ExpiredIteratorException", "The provided iterator has expired.".to_owned()));
@@ -123,7 +132,7 @@ impl State {
         }
         let met = self.emptied.get(*id).copied().unwrap_or(0);
         if met < self.empty_pages {
-            let answer = json!({ "Records": [], "NextShardIterator": self.iterator(arn, id, index) });
+            let answer = json!({ "Records": [], "NextShardIterator": self.iterator(arn, id, index, reader) });
             self.emptied.insert((*id).to_owned(), met + 1);
             return Ok(answer);
         }
@@ -140,7 +149,7 @@ impl State {
         let is_over = shard.last.is_some() && next >= shard.records.len();
         let mut answer = json!({ "Records": told });
         if !is_over {
-            answer["NextShardIterator"] = json!(self.iterator(arn, id, next));
+            answer["NextShardIterator"] = json!(self.iterator(arn, id, next, reader));
         }
         if from < index {
             self.redeliver = 0;
@@ -148,7 +157,22 @@ impl State {
         Ok(answer)
     }
 
-    fn iterator(&self, arn: &str, id: &str, index: usize) -> String {
-        format!("{arn}|{id}|{index}|{}", self.epoch)
+    /// Counts who reads a shard, or refuses one more.
+    fn read_by(&mut self, id: &str, reader: u64) -> Result<(), Refusal> {
+        let now = Instant::now();
+        let readers = self.readers.entry(id.to_owned()).or_default();
+        readers.retain(|_, last| now.duration_since(*last) < READER_WITHIN);
+        if !readers.contains_key(&reader) && readers.len() >= self.readers_max {
+            return Err(Refusal(
+                "LimitExceededException",
+                "No more than two processes at most should read from one shard at the same time.".to_owned(),
+            ));
+        }
+        readers.insert(reader, now);
+        Ok(())
+    }
+
+    fn iterator(&self, arn: &str, id: &str, index: usize, reader: u64) -> String {
+        format!("{arn}|{id}|{index}|{}|{reader}", self.epoch)
     }
 }

@@ -25,6 +25,8 @@ pub enum When {
     Always,
     /// For the first so many.
     First(u64),
+    /// For one: the so many-th, counted from 1.
+    Nth(u64),
     /// For every so many-th.
     Every(u64),
     /// With a probability from 0 to 1, drawn from this seed.
@@ -152,6 +154,7 @@ impl Rule {
         let is_due = match self.when {
             When::Always => true,
             When::First(count) => self.met <= count,
+            When::Nth(place) => self.met == place,
             When::Every(count) => self.met.is_multiple_of(count),
             When::Chance(chance, seed) => draw(seed, self.met) < chance,
         };

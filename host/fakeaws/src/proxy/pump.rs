@@ -25,6 +25,8 @@ const CHUNK: usize = 16 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) is_plugged: bool,
+    /// New connections are accepted.
+    pub(super) is_listening: bool,
     pub(super) is_silent: bool,
     pub(super) is_half_closed: bool,
     pub(super) delay: Duration,
@@ -63,6 +65,7 @@ impl Default for Wire {
     fn default() -> Self {
         Self {
             is_plugged: true,
+            is_listening: true,
             is_silent: false,
             is_half_closed: false,
             delay: Duration::ZERO,

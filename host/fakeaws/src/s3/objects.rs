@@ -1,6 +1,6 @@
 //! Operations on buckets and objects.
 
-use std::{fmt::Write as _, ops::Bound};
+use std::{collections::BTreeMap, fmt::Write as _, ops::Bound};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -115,7 +115,12 @@ impl State {
         if wanted.query("list-type") != Some("2") {
             return Err(Refusal(501, "NotImplemented"));
         }
-        let objects = self.buckets.get(&wanted.bucket).ok_or(Refusal(404, "NoSuchBucket"))?;
+        let nothing = BTreeMap::new();
+        // A bucket that is younger than a stale list is empty to it.
+        let objects = match &self.listed {
+            Some(listed) => listed.get(&wanted.bucket).unwrap_or(&nothing),
+            None => self.buckets.get(&wanted.bucket).ok_or(Refusal(404, "NoSuchBucket"))?,
+        };
         let invalid = || Refusal(400, "InvalidArgument");
         let max = wanted.query("max-keys").map_or(Ok(1_000), str::parse::<usize>).map_err(|_| invalid())?;
         let prefix = wanted.query("prefix").unwrap_or_default();

@@ -285,3 +285,93 @@ async fn a_connection_serves_many_requests_until_the_last_handle_is_gone() {
     assert!(Connection::open(address).await.is_err());
     assert!(connection.send(call_request("Scan", &json!({}))).await.is_err());
 }
+
+#[tokio::test]
+async fn answers_tell_the_parts_that_are_wanted() {
+    let dynamo = numbers(1);
+    dynamo.put(
+        TABLE,
+        json!({
+            "id": { "N": "1" }, "ts": { "S": "t" },
+            "values": { "M": { "a.b": { "N": "7" }, "c": { "M": { "d": { "S": "x" }, "e": { "S": "y" } } } } },
+        }),
+    );
+    let names = json!({ "#vals": "values", "#f": "a.b" });
+    let wanted = "#vals.#f, #vals.c.d,id, #vals.none, ts.none";
+    let parts = json!({
+        "id": { "N": "1" }, "values": { "M": { "a.b": { "N": "7" }, "c": { "M": { "d": { "S": "x" } } } } },
+    });
+    let keys = json!([{ "id": { "N": "1" } }]);
+    let asked = json!({
+        "Keys": keys, "ProjectionExpression": wanted, "ExpressionAttributeNames": names, "ConsistentRead": true,
+    });
+    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: asked } })).await.unwrap();
+    assert_eq!(got["Responses"][TABLE], json!([parts]));
+    dynamo.unprocessed_keys(1);
+    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: asked } })).await.unwrap();
+    assert_eq!(got["UnprocessedKeys"][TABLE], asked, "what is left over is asked for in the same words");
+
+    let with = |expression: &str| {
+        json!({
+            "TableName": TABLE, "ProjectionExpression": expression, "ExpressionAttributeNames": names,
+        })
+    };
+    assert_eq!(call(&dynamo, "Scan", with(wanted)).await.unwrap()["Items"], json!([parts]));
+    let mut get = with(wanted);
+    get["Key"] = keys[0].clone();
+    assert_eq!(call(&dynamo, "GetItem", get).await.unwrap()["Item"], parts);
+    let mut query = with(wanted);
+    query["KeyConditionExpression"] = json!("id = :id");
+    query["ExpressionAttributeValues"] = json!({ ":id": { "N": "1" } });
+    assert_eq!(call(&dynamo, "Query", query).await.unwrap()["Items"], json!([parts]));
+
+    for bad in ["#vals, #vals.#f", "#f, #vals.#f, #f", "#vals.#f, #none", "#vals.#f,", "#vals.#f, c[0]"] {
+        assert_eq!(call(&dynamo, "Scan", with(bad)).await, refused("ValidationException"), "{bad}");
+    }
+    assert_eq!(call(&dynamo, "Scan", with("#vals")).await, refused("ValidationException"), "#f is not used");
+}
+
+#[tokio::test]
+async fn pages_of_parts_go_on_from_whole_keys() {
+    let dynamo = numbers(10);
+    let mut body = json!({ "TableName": TABLE, "ProjectionExpression": "v", "Limit": 4 });
+    let mut counts = Vec::new();
+    loop {
+        let page = call(&dynamo, "Scan", body.clone()).await.unwrap();
+        assert!(page["Items"].as_array().unwrap().iter().all(|item| *item == json!({ "v": { "S": "x" } })));
+        counts.push(page["Count"].clone());
+        let Some(key) = page.get("LastEvaluatedKey") else { break };
+        assert!(key["id"]["N"].is_string());
+        body["ExclusiveStartKey"] = key.clone();
+    }
+    assert_eq!(counts, [4, 4, 2]);
+}
+
+#[tokio::test]
+async fn a_batch_does_as_many_keys_as_it_is_told() {
+    let dynamo = numbers(50);
+    dynamo.create_table("other", &[("id", "N")], None);
+    dynamo.batch_get_items(30);
+    let keys: Vec<Value> = (1..=25).map(|n| json!({ "id": { "N": n.to_string() } })).collect();
+    let body = json!({ "RequestItems": { TABLE: { "Keys": keys }, "other": { "Keys": keys } } });
+    let got = call(&dynamo, "BatchGetItem", body).await.unwrap();
+    let left = |got: &Value| {
+        let tables = got["UnprocessedKeys"].as_object().unwrap().values();
+        tables.map(|table| table["Keys"].as_array().unwrap().len()).sum::<usize>()
+    };
+    assert_eq!(left(&got), 20, "the bound is that of a call, not of a table");
+    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": got["UnprocessedKeys"] })).await.unwrap();
+    assert_eq!(left(&got), 0);
+}
+
+#[test]
+fn a_test_that_blocks_uses_it_alike() {
+    let dynamo = numbers(2);
+    let mut socket = std::net::TcpStream::connect(dynamo.address()).unwrap();
+    let body = json!({ "TableName": TABLE }).to_string();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-amz-target: DynamoDB_20120810.Scan\r\n";
+    std::io::Write::write_all(&mut socket, format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
+        .unwrap();
+    let told = std::io::read_to_string(socket).unwrap();
+    assert!(told.starts_with("HTTP/1.1 200 OK") && told.contains("x-amzn-requestid"), "{told}");
+}

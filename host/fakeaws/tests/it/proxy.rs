@@ -74,7 +74,8 @@ async fn without_its_plug_connections_are_reset() {
     proxy.plug(false);
     let error = timeout(Duration::from_secs(5), open.read(&mut [0; 8])).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(scan(&proxy).await.is_err());
+    let refused = TcpStream::connect(proxy.address()).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     proxy.plug(true);
     assert!(is_whole(&scan(&proxy).await.unwrap()));
 }
@@ -191,6 +192,9 @@ async fn rules_are_due_so_often() {
     proxy.refuse("Scan", When::Every(3), 500, "InternalServerError");
     assert_eq!(failures(7).await, [3, 6]);
     proxy.heal();
+    proxy.refuse("Scan", When::Nth(2), 500, "InternalServerError");
+    assert_eq!(failures(4).await, [2]);
+    proxy.heal();
     proxy.refuse("Scan", When::Always, 500, "InternalServerError");
     assert_eq!(failures(2).await, [1, 2]);
     proxy.heal();
@@ -229,4 +233,46 @@ async fn requests_are_reset_kept_waiting_and_late() {
     assert!(is_whole(&scan(&proxy).await.unwrap()));
     assert!(begin.elapsed() >= Duration::from_millis(60));
     assert_eq!(proxy.counts(), (0, 3));
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_listen_keeps_what_is_open() {
+    let (_dynamo, proxy) = behind();
+    let mut open = Connection::open(proxy.address()).await.unwrap();
+    assert!(is_whole(&open.send(scan_request()).await.unwrap()));
+    for _ in 0..20 {
+        proxy.listen(false);
+        let error = TcpStream::connect(proxy.address()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(is_whole(&open.send(scan_request()).await.unwrap()));
+        proxy.listen(true);
+        assert!(is_whole(&scan(&proxy).await.unwrap()), "the port is the same");
+    }
+    // Not to listen is not forgotten when the plug is put in; when all is healed, it is.
+    proxy.listen(false);
+    proxy.plug(false);
+    proxy.plug(true);
+    assert!(TcpStream::connect(proxy.address()).await.is_err());
+    proxy.heal();
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+}
+
+#[tokio::test]
+async fn the_server_behind_gets_the_request_as_it_was_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = FaultProxy::start(listener.local_addr().unwrap());
+    let asked = request("GET", "/lake/a%20b?x=%2F", &[("authorization", "AWS4-HMAC-SHA256 x"), ("x-amz-date", "now")]);
+    let behind = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4_096];
+        let count = socket.read(&mut buffer).await.unwrap();
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let (answer, seen) = tokio::join!(send(proxy.address(), asked), behind);
+    assert_eq!(answer.unwrap().status, 204);
+    assert!(seen.starts_with("GET /lake/a%20b?x=%2F HTTP/1.1\r\n"), "{seen}");
+    for header in ["host: localhost\r\n", "authorization: AWS4-HMAC-SHA256 x\r\n", "x-amz-date: now\r\n"] {
+        assert_eq!(seen.matches(header).count(), 1, "{seen}");
+    }
 }

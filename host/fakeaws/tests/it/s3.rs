@@ -200,3 +200,20 @@ async fn the_proxy_passes_objects_on_whole_and_heads_without_bodies() {
     s3.put("lake", "large", large.clone());
     assert_eq!(connection.send(request("GET", "/lake/large", &[])).await.unwrap().text(), large);
 }
+
+#[tokio::test]
+async fn a_list_is_stale_and_objects_are_not() {
+    let s3 = ten();
+    s3.put("lake", "a/gone", "x");
+    s3.stale_list(true);
+    s3.put("lake", "a/new", "y");
+    s3.delete("lake", "a/gone");
+    s3.create_bucket("younger");
+    let list = async |path: &str| all(&ask(&s3, "GET", path, &[]).await.text(), "Key");
+    assert_eq!(list("/lake?list-type=2").await, ["a/gone", "a/ten"]);
+    assert_eq!(ask(&s3, "GET", "/lake/a/gone", &[]).await.status, 404);
+    assert_eq!(ask(&s3, "GET", "/lake/a/new", &[]).await.text(), "y");
+    assert!(list("/younger?list-type=2").await.is_empty());
+    s3.stale_list(false);
+    assert_eq!(list("/lake?list-type=2").await, ["a/new", "a/ten"]);
+}

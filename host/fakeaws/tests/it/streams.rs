@@ -277,3 +277,86 @@ async fn records_come_twice_and_out_of_nothing() {
     assert_eq!((&last["eventName"], &last["dynamodb"]["NewImage"]), (&json!("INSERT"), &key(9)));
     assert_eq!(dynamo.items(TABLE).len(), 3);
 }
+
+#[tokio::test]
+async fn an_answer_has_a_megabyte() {
+    let dynamo = table("NEW_IMAGE");
+    for id in 0..5 {
+        dynamo.put(TABLE, json!({ "id": { "N": id.to_string() }, "v": { "S": "x".repeat(300_000) } }));
+    }
+    let start = iterator(&dynamo, &only(&dynamo), "TRIM_HORIZON", None).await.unwrap();
+    let (first, next) = records(&dynamo, &start).await.unwrap();
+    let (second, _) = records(&dynamo, &next.unwrap()).await.unwrap();
+    assert_eq!((first.len(), second.len()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_shard_is_closed_and_its_child_comes_late() {
+    let dynamo = table("KEYS_ONLY");
+    let parent = only(&dynamo);
+    dynamo.put(TABLE, item(1, 1));
+    dynamo.close(TABLE, &parent);
+    let shards = dynamo.shards(TABLE);
+    assert_eq!((shards.len(), shards[0].is_closed), (1, true), "nobody owns its keys for now");
+    let start = iterator(&dynamo, &parent, "TRIM_HORIZON", None).await.unwrap();
+    let (told, next) = records(&dynamo, &start).await.unwrap();
+    assert_eq!((ids(&told), next), (vec!["1".to_owned()], None));
+
+    dynamo.put(TABLE, item(1, 2));
+    let shards = dynamo.shards(TABLE);
+    assert_eq!((shards.len(), shards[1].parent.as_ref()), (2, Some(&parent)));
+    let (old, new) = (&told[0]["dynamodb"]["SequenceNumber"], &all(&dynamo, &shards[1].id).await[0]["dynamodb"]);
+    assert!(old.as_str() < new["SequenceNumber"].as_str());
+
+    // Of a split pair one is closed: what the other owns stays its own.
+    dynamo.split(TABLE, &shards[1].id);
+    let pair = dynamo.shards(TABLE)[2..].to_vec();
+    dynamo.close(TABLE, &pair[0].id);
+    (0..20).for_each(|id| dynamo.put(TABLE, item(id, 3)));
+    let shards = dynamo.shards(TABLE);
+    assert_eq!((shards.len(), shards[4].parent.as_ref()), (5, Some(&pair[0].id)));
+    let (other, child) = (all(&dynamo, &pair[1].id).await, all(&dynamo, &shards[4].id).await);
+    assert!(all(&dynamo, &pair[0].id).await.is_empty());
+    assert!(!other.is_empty() && !child.is_empty() && other.len() + child.len() == 20);
+}
+
+#[tokio::test]
+async fn records_are_trimmed_to_a_sequence_number() {
+    let dynamo = table("KEYS_ONLY");
+    (1..=4).for_each(|id| dynamo.put(TABLE, item(id, 1)));
+    let shard = only(&dynamo);
+    let start = iterator(&dynamo, &shard, "TRIM_HORIZON", None).await.unwrap();
+    let sequences = dynamo.sequences(TABLE);
+    let told = records(&dynamo, &start).await.unwrap().0;
+    let seen = told.iter().map(|record| record["dynamodb"]["SequenceNumber"].as_str().unwrap());
+    assert!(seen.eq(&sequences), "{sequences:?}");
+    dynamo.trim_to(TABLE, &sequences[2]);
+    assert_eq!(records(&dynamo, &start).await.unwrap_err(), "TrimmedDataAccessException");
+    assert_eq!(ids(&all(&dynamo, &shard).await), ["3", "4"]);
+    let after = async |place: usize| {
+        let sequence = json!(sequences[place]);
+        iterator(&dynamo, &shard, "AFTER_SEQUENCE_NUMBER", Some(&sequence)).await
+    };
+    assert_eq!(after(1).await, refused("TrimmedDataAccessException"));
+    assert_eq!(ids(&records(&dynamo, &after(2).await.unwrap()).await.unwrap().0), ["4"]);
+    dynamo.trim_to(TABLE, &sequences[0]);
+    assert_eq!(dynamo.sequences(TABLE), sequences[2..], "what is gone does not come back");
+}
+
+#[tokio::test]
+async fn a_shard_puts_up_with_few_readers() {
+    let dynamo = table("KEYS_ONLY");
+    dynamo.put(TABLE, item(1, 1));
+    let shard = only(&dynamo);
+    dynamo.readers_max_per_shard(2);
+    let mut starts = Vec::new();
+    for _ in 0..3 {
+        starts.push(iterator(&dynamo, &shard, "TRIM_HORIZON", None).await.unwrap());
+    }
+    let (_, next) = records(&dynamo, &starts[0]).await.unwrap();
+    assert!(records(&dynamo, &starts[1]).await.is_ok());
+    assert_eq!(records(&dynamo, &starts[2]).await.unwrap_err(), "LimitExceededException");
+    assert!(records(&dynamo, &next.unwrap()).await.is_ok(), "the next iterator is the same reader's");
+    tokio::time::sleep(std::time::Duration::from_millis(1_050)).await;
+    assert!(records(&dynamo, &starts[2]).await.is_ok(), "the others read no more");
+}
