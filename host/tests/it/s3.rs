@@ -2,17 +2,18 @@
 //!
 //! Tests are named after the rows of the reliability table. One server each: it starts within a second.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, io::Read as _, sync::Arc, time::Duration};
 
 use arrow::array::{ArrayRef, Int64Array};
 use larder::{
     http::SyncCommand,
     sync::{Outcome, SyncReport},
 };
-use larder_fakeaws::{Fault, FaultProxy, When};
+use larder_fakeaws::{FakeS3, Fault, FaultProxy, When};
 use serde_json::{Value, json};
 
 use crate::{
+    binary::{Home, LARDER_YAML},
     fixture::{Fixture, Setup, eventually},
     moto::Moto,
     parquet,
@@ -263,4 +264,65 @@ fn bodies_that_break_off_and_silence_end_in_time_and_nothing_of_them_is_taken() 
         proxy.heal();
     }
     eventually("it heals by itself", || trips(&host, &[1, 400_000]) == json!([2, 2]));
+}
+
+/// An object of many row groups is read by the program in memory that does not grow with it. `LARDER_BIG_OBJECT_MB=2000`
+/// for one that would be seen.
+#[test]
+fn a_large_object_is_read_in_bounded_memory() {
+    let megabytes = std::env::var("LARDER_BIG_OBJECT_MB").map_or(60, |text| text.parse::<i64>().unwrap());
+    let moto = FakeS3::start();
+    moto.create_bucket(BUCKET);
+    moto.put(BUCKET, "big.parquet", big(megabytes));
+    let home = Home::empty();
+    let definitions =
+        definitions("path: \"s3://features/big.parquet\"").replace("name: trips", "name: not_wanted_twice");
+    home.write("features/defined.yaml", &definitions);
+    let aws = format!("aws: {{region: eu-west-1, s3_endpoint: \"{}\", s3_path_style: true}}\n", moto.url());
+    home.write("larder.yaml", &format!("{LARDER_YAML}{aws}"));
+    let mut command = home.larder(["sync"]);
+    command.env("AWS_ACCESS_KEY_ID", "stand-in").env("AWS_SECRET_ACCESS_KEY", "stand-in");
+    let mut child = command.spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+        peak = peak.max(kilobytes >> 10);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("stats: ") && said.contains("new"), "{said}");
+    println!("{megabytes} MB: {peak} MiB at most; {said}");
+    // A row group of 32 MB, a transaction of 64 MiB and its copy in the database, the page cache of 256 MiB.
+    assert!(peak < 700, "{peak} MiB resident for an object of {megabytes} MB");
+}
+
+/// An object of so many megabytes, in row groups of 2,000,000 rows of numbers that do not compress.
+fn big(megabytes: i64) -> Vec<u8> {
+    const GROUP: i64 = 2_000_000;
+    let mut writer = None;
+    let mut dice = 1_u64;
+    let mut random = |count: i64| {
+        Int64Array::from_iter_values((0..count).map(|_| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 1).cast_signed()
+        }))
+    };
+    // Two columns of eight bytes that do not compress; keys repeat, so that the store stays small.
+    for _ in 0..(megabytes * 1_000_000 / (16 * GROUP)).max(1) {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("driver_id", Arc::new(Int64Array::from_iter_values((0..GROUP).map(|n| n % 1_000)))),
+            ("event_timestamp", parquet::times((0..GROUP).map(|_| Some(60)))),
+            ("not_wanted_twice", Arc::new(random(GROUP))),
+            ("other", Arc::new(random(GROUP))),
+        ];
+        let batch = arrow::array::RecordBatch::try_from_iter(columns).unwrap();
+        let writer = writer
+            .get_or_insert_with(|| ::parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap());
+        writer.write(&batch).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.unwrap().into_inner().unwrap()
 }
