@@ -381,5 +381,6 @@ fn build(
         turns: Arc::clone(turns),
     };
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
+    let snapshot = snapshot.with_fetchers(engine.fetchers());
     Ok((snapshot, engine))
 }

@@ -11,6 +11,7 @@ mod get;
 mod import;
 mod init;
 mod list;
+mod materialize;
 mod output;
 mod plugin;
 mod serve;
@@ -59,6 +60,8 @@ enum Command {
     Check(ConfigArg),
     /// Bring views up to date with their sources now
     Sync(sync::SyncArgs),
+    /// Write the newest rows of views' Parquet files to DynamoDB, in Feast's layout
+    Materialize(materialize::MaterializeArgs),
     /// Look features up and print them
     Get(get::GetArgs),
     /// List what is served: views, services, features, rows, freshness
@@ -159,6 +162,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Sync(args) => sync::run(&args),
+        Command::Materialize(args) => materialize::run(&args),
         Command::Get(args) => get::run(&args),
         Command::List(args) => list::run(&args),
         Command::Verify(args) => verify::run(&args),

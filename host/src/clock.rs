@@ -43,6 +43,27 @@ pub fn parse_time(text: &str) -> Option<Micros> {
     zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
 }
 
+/// An instant as Python's `str` writes an aware `datetime` in UTC, which is how Feast writes one into DynamoDB:
+/// `2026-11-23 08:17:22+00:00`, with six digits of fraction where it has one. None outside of the years 1 to 9999.
+///
+/// The order of such texts is the order of the instants: `+` sorts before `.`.
+#[must_use]
+pub fn python_text(instant: Micros) -> Option<String> {
+    let at = Timestamp::from_microsecond(instant).ok()?.to_zoned(TimeZone::UTC).datetime();
+    if at.year() < 1 {
+        return None;
+    }
+    let (year, month, day, hour, minute, second) =
+        (at.year(), at.month(), at.day(), at.hour(), at.minute(), at.second());
+    let mut text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+    let fraction = instant.rem_euclid(1_000_000);
+    if fraction != 0 {
+        text.push_str(&format!(".{fraction:06}"));
+    }
+    text.push_str("+00:00");
+    Some(text)
+}
+
 /// The next time, after one, at which a line of cron says that it is time, in UTC; none for a line that does not read or
 /// has no next time.
 #[must_use]
@@ -100,6 +121,24 @@ mod tests {
         assert_eq!(parse_time("1970-01-01 00:00:01+00:00"), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01 02:00:01.500000+02:00"), Some(1_500_000));
         assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn instants_are_written_as_python_writes_them_and_sort_as_they_follow() {
+        let cases = [
+            (-62_135_596_800_000_000, "0001-01-01 00:00:00+00:00"),
+            (-1, "1969-12-31 23:59:59.999999+00:00"),
+            (1_000_000, "1970-01-01 00:00:01+00:00"),
+            (1_000_001, "1970-01-01 00:00:01.000001+00:00"),
+            (1_500_000, "1970-01-01 00:00:01.500000+00:00"),
+            (2_000_000, "1970-01-01 00:00:02+00:00"),
+        ];
+        for (instant, text) in cases {
+            assert_eq!(python_text(instant).as_deref(), Some(text));
+            assert_eq!(parse_time(text), Some(instant));
+        }
+        assert!(cases.is_sorted_by_key(|(_, text)| text));
+        assert_eq!([i64::MIN, -62_135_596_800_000_001, i64::MAX].map(python_text), [None, None, None]);
     }
 
     #[test]

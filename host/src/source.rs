@@ -18,7 +18,7 @@ use arrow::array::RecordBatch;
 use larder_model::model::{EntityId, Micros};
 
 pub use self::{
-    dynamodb::{DynamoDb, EntityKey, KeyPart},
+    dynamodb::{DynamoDb, EntityKey, KeyPart, TableError, TableRow, TableWriter, WriteOptions, Written},
     error::SourceError,
     feast_sqlite::FeastSqlite,
     parquet_files::ParquetFiles,

@@ -21,6 +21,7 @@ mod open;
 mod put;
 mod record;
 mod state;
+mod working_set;
 mod write;
 
 pub use self::{
@@ -30,6 +31,7 @@ pub use self::{
     open::SetAside,
     record::KeySignature,
     state::Reader,
+    working_set::Checked,
     write::{Applied, Load, LoadMode, RowBatch, Rule},
 };
 

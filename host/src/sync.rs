@@ -9,11 +9,13 @@ mod decode;
 mod encode;
 mod engine;
 mod error;
+mod fetch;
 mod metrics;
 mod nested;
 mod run;
 mod sample;
 mod table;
+mod to_table;
 mod turns;
 mod write;
 
@@ -21,9 +23,11 @@ pub use self::{
     cell::Cell,
     engine::{SyncEngine, SyncSetting},
     error::SyncError,
+    fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,
+    to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
     turns::Turns,
     write::{Frame, WriteError},
 };

@@ -158,6 +158,8 @@ impl Trouble {
             "PermanentRedirect" | "TemporaryRedirect" | "Redirect" => Self::Redirected,
             "SerializationException" => Self::Garbled,
             "InternalServerError" | "InternalError" | "InternalFailure" | "ServiceUnavailable" => Self::Server,
+            // Somebody else writes the same item at this moment.
+            "TransactionConflictException" | "ReplicatedWriteConflictException" => Self::Throttled,
             _ => match status {
                 Some(301 | 302 | 307 | 308) => Self::Redirected,
                 Some(401 | 403) => Self::Denied,

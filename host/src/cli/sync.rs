@@ -114,7 +114,7 @@ fn describe(report: &SyncReport) -> String {
 }
 
 /// A time in microseconds since the epoch.
-fn parse_time(text: &str) -> Result<i64, String> {
+pub(super) fn parse_time(text: &str) -> Result<i64, String> {
     let no_time = || format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z");
     clock::parse_time(text).ok_or_else(no_time)
 }

@@ -9,7 +9,7 @@ use tokio::{
     sync::{Semaphore, oneshot},
     task::spawn_blocking,
 };
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, async_trait, metadata::MetadataValue};
 
 use super::{
     Gate, Wish, answer, error,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     serving::Snapshot,
-    sync::{Cell, Frame, SyncEngine, WriteError},
+    sync::{Cell, FETCH_ROUNDS, Fetched, Frame, SyncEngine, WriteError, fetch_all},
 };
 
 /// What calls are answered from.
@@ -76,13 +76,42 @@ impl Features {
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
+        let fetched = self.fetch_first(metadata.as_ref(), &message).await?;
         let found = match self.look_up_here(metadata.as_ref(), message)? {
             Found::Answer(found) => found,
             Found::Elsewhere(found) => {
                 found.await.map_err(|_| error::internal("the work on a call ended in a bug of Larder"))??
             }
         };
-        Ok(Response::new(found))
+        let mut response = Response::new(found);
+        if let Some(word) = match fetched {
+            Fetched::All => None,
+            Fetched::Late => Some(MetadataValue::from_static("late")),
+            Fetched::Away => Some(MetadataValue::from_static("away")),
+        } {
+            response.metadata_mut().insert("x-larder-read-through", word);
+        }
+        Ok(response)
+    }
+
+    /// Brings rows here that are asked for and are not, where views are only in part.
+    async fn fetch_first(&self, headers: &HeaderMap, message: &GetOnlineFeaturesRequest) -> Result<Fetched, Status> {
+        let snapshot = self.current.load_full();
+        if !snapshot.reads_through() {
+            return Ok(Fetched::All);
+        }
+        for _ in 0..FETCH_ROUNDS {
+            let wanted = {
+                let request = request::translate(message)?;
+                self.check(headers, Wish::Lookup(&request.selection))?;
+                snapshot.to_fetch(&request).map_err(error::of_request)?
+            };
+            let fetched = fetch_all(wanted).await;
+            if fetched != Some(Fetched::All) {
+                return Ok(fetched.unwrap_or_default());
+            }
+        }
+        Ok(Fetched::Late)
     }
 
     /// Answers a call on this thread, unless that would take too long.

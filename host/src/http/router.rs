@@ -29,7 +29,12 @@ use super::{
     decode::decode_request,
     metrics::{EndpointMetrics, HttpMetrics},
 };
-use crate::{clock::SharedClock, serving::Snapshot, telemetry::Metrics};
+use crate::{
+    clock::SharedClock,
+    serving::Snapshot,
+    sync::{FETCH_ROUNDS, Fetched, fetch_all},
+    telemetry::Metrics,
+};
 
 /// Answers requests, each with the snapshot that is current when it begins.
 #[derive(Debug)]
@@ -77,6 +82,9 @@ type Answered = Response<AnswerBody>;
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// Says that rows which are not here could not be fetched: `late` or `away`.
+const READ_THROUGH: &str = "x-larder-read-through";
 
 const PLUGINS: &str = "/v1/plugins";
 const PLUGINS_BELOW: &str = "/v1/plugins/";
@@ -170,6 +178,7 @@ impl Router {
     }
 
     async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>, form: Form) -> Result<Answered, HttpError> {
+        let fetched = self.fetch_first(&body, scope.as_deref()).await?;
         let body = match self.features_here(&body, scope.as_deref(), form)? {
             Features::Answer(body) => body,
             // The thread that waits for these answers others meanwhile.
@@ -178,7 +187,40 @@ impl Router {
                 answer.await.map_err(|_| lost())??
             }
         };
-        Ok(whole(StatusCode::OK, Some(form.content_type()), body.into()))
+        let mut response = whole(StatusCode::OK, Some(form.content_type()), body.into());
+        if let Some(word) = match fetched {
+            Fetched::All => None,
+            Fetched::Late => Some(HeaderValue::from_static("late")),
+            Fetched::Away => Some(HeaderValue::from_static("away")),
+        } {
+            response.headers_mut().insert(READ_THROUGH, word);
+        }
+        Ok(response)
+    }
+
+    /// Brings rows here that are asked for and are not, where views are only in part. Its word says if they are not all
+    /// here now.
+    async fn fetch_first(&self, body: &Bytes, scope: Option<&Scope>) -> Result<Fetched, HttpError> {
+        let snapshot = self.current.load_full();
+        if !snapshot.reads_through() {
+            return Ok(Fetched::All);
+        }
+        // What came may have had to go again before it was looked up, where the share of the disk is small.
+        for _ in 0..FETCH_ROUNDS {
+            let wanted = {
+                // Read again for the answer: a request borrows from its body, and nothing is held over a wait.
+                let request = decode_request(body)?;
+                if let Some(scope) = scope {
+                    scope.check(&request.selection)?;
+                }
+                snapshot.to_fetch(&request)?
+            };
+            let fetched = fetch_all(wanted).await;
+            if fetched != Some(Fetched::All) {
+                return Ok(fetched.unwrap_or_default());
+            }
+        }
+        Ok(Fetched::Late)
     }
 
     /// Answers a request on this thread, unless that would take too long.

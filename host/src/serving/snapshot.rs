@@ -22,7 +22,9 @@ use super::{
 use crate::{
     clock::SharedClock,
     plugin::Compute,
+    source::{EntityKey, KeyPart as FetchedPart},
     store::{OnlineStore, ViewId},
+    sync::Fetcher,
 };
 
 /// Bounds on one request.
@@ -43,6 +45,8 @@ pub struct Snapshot {
     store: Arc<OnlineStore>,
     ids: Vec<ViewId>,
     transforms: Transforms,
+    /// Of each view what fetches single rows, if it is not all here; empty where no view is so.
+    fetchers: Vec<Option<Fetcher>>,
     clock: SharedClock,
     ttl: TtlPolicy,
     limits: ServingLimits,
@@ -97,6 +101,7 @@ impl Snapshot {
             store,
             ids,
             transforms: Transforms::default(),
+            fetchers: Vec::new(),
             clock,
             ttl,
             limits,
@@ -114,6 +119,7 @@ impl Snapshot {
             store: Arc::clone(&self.store),
             ids: self.ids.clone(),
             transforms,
+            fetchers: self.fetchers.clone(),
             clock: Arc::clone(&self.clock),
             ttl: self.ttl,
             limits: self.limits,
@@ -121,6 +127,53 @@ impl Snapshot {
             metrics: self.metrics.clone(),
             ready_before: self.is_ready(),
         }
+    }
+
+    /// The same with what fetches single rows of views that are not all here, in the catalog's order.
+    #[must_use]
+    pub fn with_fetchers(mut self, fetchers: Vec<Option<Fetcher>>) -> Self {
+        self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
+        self
+    }
+
+    /// Whether there are views of which only a part is here.
+    #[must_use]
+    pub fn reads_through(&self) -> bool {
+        !self.fetchers.is_empty()
+    }
+
+    /// What has to be fetched before a request is answered: of each view the entities.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn to_fetch(&self, request: &OnlineRequest<'_>) -> Result<Vec<(Fetcher, Vec<EntityKey>)>, RequestError> {
+        let Begun { plan, rows } = self.begin(request)?;
+        let columns = plan.entity_columns.iter();
+        let entities = columns
+            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .collect::<Result<Vec<_>, _>>()?;
+        let reader = self.store.reader();
+        let mut wanted: Vec<(Fetcher, Vec<EntityKey>)> = Vec::new();
+        let mut buffer = Vec::with_capacity(64);
+        for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
+            for view in &key.views {
+                let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
+                let Some(fetcher) = fetcher else { continue };
+                let mut missing: Vec<EntityKey> = Vec::new();
+                for row in 0..rows {
+                    let id = entity_id(key, &entities, row, &mut buffer);
+                    let is_here = reader.get(*view, &id)?.is_some();
+                    if fetcher.wants(&id, is_here) && !missing.iter().any(|known| known.id == id) {
+                        let parts = key.parts.iter().map(|part| fetched_part(*part, &entities, row)).collect();
+                        missing.push(EntityKey { id, parts });
+                    }
+                }
+                if !missing.is_empty() {
+                    wanted.push((fetcher.clone(), missing));
+                }
+            }
+        }
+        Ok(wanted)
     }
 
     /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
@@ -326,6 +379,14 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
         return Err(RequestError::TooLarge { what: "entity rows", found: first.len(), limit: rows_max });
     }
     Ok(Some(first.len()))
+}
+
+/// A part of a key, for who asks the table.
+fn fetched_part(part: KeyPart, entities: &[Vec<EchoedValue<'_>>], row: usize) -> FetchedPart {
+    FetchedPart::of(match part {
+        KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
+        KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+    })
 }
 
 /// The id of a row under one key. A key with a part missing has no ids: nothing can be found under it.

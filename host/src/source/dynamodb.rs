@@ -19,10 +19,14 @@ mod lineage;
 mod position;
 mod scan;
 mod stream;
+mod write;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -32,13 +36,16 @@ use larder_model::{
     model::{FeatureView, Micros, TableSource},
 };
 
-pub use self::item::{EntityKey, KeyPart};
 use self::{
     calls::{Calls, Described, Record},
     item::{Attributes, ItemReader},
     position::{Position, ScanPosition, SegmentPosition, StreamPosition},
     scan::Scan,
     stream::Shards,
+};
+pub use self::{
+    item::{EntityKey, KeyPart},
+    write::{TableError, TableRow, TableWriter, WriteOptions, Written},
 };
 use super::{Batches, Change, Item, Source, SourceBatch, SourceError, SourceRows};
 use crate::{
@@ -55,6 +62,8 @@ pub struct DynamoDb {
     items: ItemReader,
     /// How often it is scanned again where it has no stream.
     rescan_every: Duration,
+    /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
+    follows: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -123,7 +132,8 @@ impl DynamoDb {
     ) -> Self {
         let items = ItemReader::new(view, source, version);
         let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
-        Self { aws, clock, source: source.clone(), items, rescan_every, known: Mutex::default() }
+        let follows = AtomicBool::new(source.poll.is_some());
+        Self { aws, clock, source: source.clone(), items, rescan_every, follows, known: Mutex::default() }
     }
 
     async fn calls(&self) -> Calls {
@@ -145,6 +155,7 @@ impl DynamoDb {
         if let Some(why) = self.items.misfit(&described.keys) {
             return Err(SourceError::Table { table: self.source.table.clone(), why });
         }
+        self.follows.store(self.stream_of(&described).is_some(), Ordering::Relaxed);
         self.known().described = Some((Instant::now(), described.clone()));
         Ok(described)
     }
@@ -335,11 +346,7 @@ impl Source for DynamoDb {
     }
 
     fn pace(&self) -> Option<Duration> {
-        let has_stream = match &self.known().described {
-            Some((_, described)) => self.stream_of(described).is_some(),
-            None => self.source.poll.is_some(),
-        };
-        if has_stream { self.source.poll } else { None }
+        if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
     }
 }
 

@@ -167,6 +167,16 @@ impl HotCache {
     }
 
     /// The same for every entity.
+    /// Whether a commit behind this one changed an entity, or one that shares its slot.
+    pub(super) fn changed_since(&self, id: &EntityId, seen: u64) -> bool {
+        self.slot(id).load(Ordering::Acquire) > seen
+    }
+
+    /// Whether there are rows of an entity.
+    pub(super) fn holds(&self, id: &EntityId) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
+    }
+
     pub(super) fn outdate_all(&self, commit: u64) {
         for slot in &self.slots {
             slot.fetch_max(commit, Ordering::Release);

@@ -25,7 +25,7 @@ use larder_model::{
     codec::{KeyVersion, RowSchema},
     model::{EntityId, FeatureView, Micros},
 };
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
     HotCacheConfig, KeySignature, Reader, SetAside, StoreError,
@@ -273,6 +273,18 @@ impl OnlineStore {
         fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
+    pub(super) fn commit(&self) -> u64 {
+        self.state.load().commit
+    }
+
+    /// As [`OnlineStore::write`], without waiting for the disk: the next commit that does brings it there.
+    pub(super) fn write_lazily<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.write_at(Durability::None, work)
+    }
+
     /// Runs a write transaction to its end, and lets readers see what it committed.
     ///
     /// # Errors
@@ -282,13 +294,21 @@ impl OnlineStore {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
     ) -> Result<T, StoreError> {
+        self.write_at(Durability::Immediate, work)
+    }
+
+    fn write_at<T>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
             self.reopen(&mut writer)?;
         }
         let Some(db) = &*writer else { return Err(StoreError::Closed("no database".to_owned())) };
         // The database trusts its pages, and may panic on one that is damaged.
-        let written = self.guarded(|| self.write_and_publish(db, work));
+        let written = self.guarded(|| self.write_and_publish(db, durability, work));
         if let Err(error) = &written
             && error.needs_reopening()
         {
@@ -301,9 +321,13 @@ impl OnlineStore {
     fn write_and_publish<T>(
         &self,
         db: &Database,
+        durability: Durability,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
     ) -> Result<T, StoreError> {
         let mut txn = db.begin_write()?;
+        if matches!(durability, Durability::None) {
+            txn.set_durability(durability).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        }
         // Saves the allocator's state with each commit: reopening after a kill takes milliseconds, not a walk
         // through the whole file.
         txn.set_quick_repair(true);

@@ -81,6 +81,12 @@ pub(super) struct ViewRecord {
     /// Whether there are rows that callers wrote, kept apart from those of the source.
     #[serde(default)]
     pub(super) written: bool,
+    /// Of a view of which only a part is here: what its rows take.
+    #[serde(default)]
+    pub(super) bytes: u64,
+    /// Of such a view: the id from which on rows go next.
+    #[serde(default)]
+    pub(super) hand: [u8; size_of::<EntityId>()],
     /// Where the source was at the last commit; the source's own words.
     pub(super) position: Option<String>,
     /// The newest event time of any row.
@@ -124,6 +130,8 @@ impl ViewRecord {
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
             written: false,
+            bytes: 0,
+            hand: [0; size_of::<EntityId>()],
             position: None,
             newest_event: None,
             last_success: None,

@@ -11,6 +11,7 @@ use super::{
     online::Written,
     put::overlay,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
+    working_set::cost,
 };
 
 /// What becomes of the rows that are there already.
@@ -295,10 +296,14 @@ impl Load<'_> {
                         merge(&mut table, &id, sealed, &header, batch.rule)?
                     }
                     Arrival::Removal => {
-                        Applied { removed: u64::from(table.remove(&id.0)?.is_some()), ..Applied::default() }
+                        let old = table.remove(&id.0)?.map(|old| cost(old.value()));
+                        record.bytes = record.bytes.saturating_sub(old.unwrap_or_default());
+                        // Also of what is not there: a fetch may be on its way with what is old now.
+                        changed.push(id);
+                        Applied { removed: u64::from(old.is_some()), ..Applied::default() }
                     }
                 };
-                if outcome.changed() > 0 && self.mode == LoadMode::Upsert {
+                if outcome.inserted + outcome.updated > 0 && self.mode == LoadMode::Upsert {
                     changed.push(id);
                 }
                 Ok(outcome)
@@ -336,6 +341,7 @@ impl Load<'_> {
                 record.building_position = None;
                 record.retain_schemas(&self.name, &written.schemas)?;
                 record.newest_event = self.newest_event.max(written.newest_event);
+                (record.bytes, record.hand) = (0, Default::default());
                 record.written = !written.schemas.is_empty();
                 record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
                 txn.delete_table(RowTable::new(&old_table))?;

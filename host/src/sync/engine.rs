@@ -15,7 +15,7 @@ use larder_model::{
 };
 
 use super::{
-    Frame, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
+    Fetcher, Frame, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
     metrics::ViewMetrics,
     run::{SyncRun, materialize_view, sync_view},
     turns::Schedule,
@@ -57,7 +57,8 @@ pub struct SyncSetting {
 struct Job {
     view: Arc<FeatureView>,
     id: ViewId,
-    source: Option<Box<dyn Source>>,
+    source: Option<Arc<dyn Source>>,
+    fetcher: Option<Fetcher>,
     metrics: ViewMetrics,
 }
 
@@ -68,13 +69,28 @@ impl SyncEngine {
     #[must_use]
     pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
-            let source = setting.source_of(view, catalog.key_version());
-            Job { view: Arc::clone(view), id: *id, source, metrics: ViewMetrics::bind(&view.name) }
+            let version = catalog.key_version();
+            let table = setting.table_of(view, version).map(Arc::new);
+            let fetcher = table.as_ref().zip(view.read_through()).map(|(table, how)| {
+                let (aws, store) = (Arc::clone(&setting.aws), Arc::clone(&store));
+                Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store)
+            });
+            let source = match table {
+                Some(table) => Some(table as Arc<dyn Source>),
+                None => setting.source_of(view).map(Arc::from),
+            };
+            Job { view: Arc::clone(view), id: *id, source, fetcher, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
         let engine = Self { store, key_version: catalog.key_version(), jobs, setting };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
+    }
+
+    /// Of each view, in the catalog's order, what fetches single rows; none where everything is here.
+    #[must_use]
+    pub fn fetchers(&self) -> Vec<Option<Fetcher>> {
+        self.jobs.iter().map(|job| job.fetcher.clone()).collect()
     }
 
     /// Every view that has a source.
@@ -273,15 +289,18 @@ impl SyncEngine {
 // === impl SyncSetting ===
 
 impl SyncSetting {
-    /// A view's source, if it has one.
-    fn source_of(&self, view: &FeatureView, key_version: KeyVersion) -> Option<Box<dyn Source>> {
+    /// A view's table in DynamoDB, if it has one.
+    fn table_of(&self, view: &FeatureView, key_version: KeyVersion) -> Option<DynamoDb> {
+        let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
+        Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, view.source.as_ref()?.every))
+    }
+
+    /// A view's source, if it has one that is no table.
+    fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
         let source = view.source.as_ref()?;
         match &source.from {
             SourceKind::Files(_) => self.files_of(view, |wanted| wanted),
-            SourceKind::DynamoDb(table) => {
-                let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
-                Some(Box::new(DynamoDb::new(aws, clock, view, table, key_version, source.every)))
-            }
+            SourceKind::DynamoDb(_) => None,
             SourceKind::FeastSqlite { path, table } => {
                 Some(Box::new(FeastSqlite::new(self.base_dir.join(path), table, view)))
             }

@@ -296,6 +296,28 @@ pub(super) fn materialize_view(
     Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
 
+/// Reads a view's files, or a span of them, into a store that has nothing else of the view, and notes the position also
+/// for a span: who asks knows which span it was.
+///
+/// # Errors
+/// As [`sync_view`]. What was there before stays then.
+pub(super) fn stage_view(
+    run: SyncRun<'_>,
+    window: Window,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<(Skipped, String), SyncError> {
+    let SyncRun { store, view, id, source, .. } = run;
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let mut batches = source.read(None).map_err(in_source)?;
+    let mut load = store.begin_load(id, LoadMode::Replace).map_err(in_store)?;
+    let commit = &mut |rows: &RowBatch, _: &dyn Batches| load.apply(rows, None).map(|_applied| ());
+    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let position = batches.position();
+    load.finish(Some(&position)).map_err(in_store)?;
+    Ok((skipped, position))
+}
+
 /// Takes a reading to its end: batches become rows, which `commit` takes by the transaction. Tells what was left out.
 fn pump(
     run: SyncRun<'_>,

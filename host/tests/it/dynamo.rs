@@ -15,6 +15,7 @@ use crate::{
 
 mod faults;
 mod layouts;
+mod read_through;
 mod shards;
 
 const TABLE: &str = "shop.driver_stats";

@@ -27,6 +27,7 @@ mod http;
 mod import;
 mod kill;
 mod lifecycle;
+mod materialize;
 mod moto;
 mod parquet;
 mod plugin_limits;

@@ -3,20 +3,19 @@
 use serde_json::{Value, json};
 
 use super::{
-    Refusal, State,
-    table::{Shard, Stream, sequence_text},
+    Answer, Refusal, State, invalid, missing,
+    stream::{Shard, Stream},
+    text,
 };
 
 /// The most records of one answer.
 const RECORDS_MAX: usize = 1_000;
 
-fn text<'v>(body: &'v Value, name: &str) -> &'v str {
-    body.get(name).and_then(Value::as_str).unwrap_or_default()
-}
+/// The most bytes of one answer, if it has more than one record.
+const BYTES_MAX: usize = 1 << 20;
 
-fn gone(what: &str) -> Refusal {
-    Refusal("ResourceNotFoundException", format!("Requested resource not found: {what}"))
-}
+/// The most shards of one description.
+pub(super) const SHARDS_MAX: usize = 100;
 
 fn trimmed() -> Refusal {
     Refusal(
@@ -29,42 +28,48 @@ fn trimmed() -> Refusal {
 
 impl State {
     fn stream(&self, arn: &str) -> Result<&Stream, Refusal> {
-        let streams = self.tables.values().filter_map(|table| table.stream.as_ref());
-        streams.into_iter().find(|stream| stream.arn == arn).ok_or_else(|| gone("Stream"))
+        let mut streams = self.tables.values().filter_map(|table| table.stream.as_ref());
+        streams.find(|stream| stream.arn == arn).ok_or_else(|| missing(&format!("Stream: {arn}")))
     }
 
     fn shard(&self, arn: &str, id: &str) -> Result<&Shard, Refusal> {
-        let shards = &self.stream(arn)?.shards;
-        shards.iter().find(|shard| shard.id == id && shard.is_listed).ok_or_else(|| gone("Shard"))
+        let mut shards = self.stream(arn)?.shards.iter();
+        shards.find(|shard| shard.id == id && shard.is_listed).ok_or_else(|| missing(&format!("Shard: {id}")))
     }
 
-    pub(super) fn describe_stream(&mut self, body: &Value) -> Result<Value, Refusal> {
-        let page = self.page_shards;
+    pub(super) fn list_streams(&self, body: &Value) -> Answer {
+        let wanted = text(body, "TableName");
+        let streams = self.tables.values().filter_map(|table| table.stream.as_ref());
+        let streams = streams.filter(|stream| wanted.is_empty() || stream.table == wanted);
+        let streams = streams
+            .map(|stream| json!({ "StreamArn": stream.arn, "TableName": stream.table, "StreamLabel": stream.label }));
+        Ok(json!({ "Streams": streams.collect::<Vec<_>>() }))
+    }
+
+    pub(super) fn describe_stream(&self, body: &Value) -> Answer {
         let stream = self.stream(text(body, "StreamArn"))?;
+        let keys = self.tables.get(&stream.table).map(|table| table.describe()["KeySchema"].clone());
         let listed: Vec<&Shard> = stream.shards.iter().filter(|shard| shard.is_listed).collect();
         let start = match text(body, "ExclusiveStartShardId") {
             "" => 0,
-            id => listed.iter().position(|shard| shard.id == id).map_or(listed.len(), |place| place + 1),
+            // A start that is gone meanwhile is still a start: ids grow with time.
+            id => listed.partition_point(|shard| shard.id.as_str() <= id),
         };
-        let here: Vec<&Shard> = listed.iter().skip(start).take(page).copied().collect();
-        let shards: Vec<Value> = here
-            .iter()
-            .map(|shard| {
-                let mut range = json!({ "StartingSequenceNumber": sequence_text(shard.first) });
-                if shard.is_closed {
-                    let last = shard.records.last().map_or(shard.first, |record| record.sequence);
-                    range["EndingSequenceNumber"] = json!(sequence_text(last));
-                }
-                let mut described = json!({ "ShardId": shard.id, "SequenceNumberRange": range });
-                if let Some(parent) = &shard.parent {
-                    described["ParentShardId"] = json!(parent);
-                }
-                described
-            })
-            .collect();
+        let limit = match body.get("Limit").and_then(Value::as_u64) {
+            Some(limit @ 1..=100) => usize::try_from(limit).unwrap_or(SHARDS_MAX),
+            None => SHARDS_MAX,
+            Some(_) => return Err(invalid("Limit is between 1 and 100")),
+        };
+        let here: Vec<&Shard> = listed.iter().skip(start).take(limit.min(self.page_shards)).copied().collect();
         let mut description = json!({
-            "StreamArn": stream.arn, "StreamLabel": stream.label, "StreamStatus": "ENABLED",
-            "StreamViewType": stream.view, "Shards": shards,
+            "StreamArn": stream.arn,
+            "StreamLabel": stream.label,
+            "StreamStatus": "ENABLED",
+            "StreamViewType": stream.view,
+            "CreationRequestDateTime": stream.created,
+            "TableName": stream.table,
+            "KeySchema": keys,
+            "Shards": here.iter().map(|shard| shard.describe()).collect::<Vec<_>>(),
         });
         if start + here.len() < listed.len()
             && let Some(last) = here.last()
@@ -74,62 +79,76 @@ impl State {
         Ok(json!({ "StreamDescription": description }))
     }
 
-    pub(super) fn shard_iterator(&mut self, body: &Value) -> Result<Value, Refusal> {
+    pub(super) fn shard_iterator(&self, body: &Value) -> Answer {
         let (arn, id) = (text(body, "StreamArn"), text(body, "ShardId"));
+        if id.len() < 28 {
+            return Err(invalid("Value at 'shardId' failed to satisfy constraint: length is at least 28"));
+        }
         let shard = self.shard(arn, id)?;
-        let sequence = text(body, "SequenceNumber");
-        let place = |sequence: &str| {
-            let place = shard.records.iter().position(|record| sequence_text(record.sequence) == sequence);
-            place.ok_or_else(|| Refusal("ValidationException", "Invalid SequenceNumber".to_owned()))
-        };
+        let sequence = || shard.sequence(text(body, "SequenceNumber")).ok_or_else(|| invalid("Invalid SequenceNumber"));
+        let before = |sequence: u64| shard.records.partition_point(|record| record.sequence < sequence);
         let index = match text(body, "ShardIteratorType") {
             "TRIM_HORIZON" => shard.trimmed,
             "LATEST" => shard.visible,
-            "AT_SEQUENCE_NUMBER" => place(sequence)?,
-            "AFTER_SEQUENCE_NUMBER" => {
-                let place = place(sequence)?;
-                if place < shard.trimmed {
+            kind @ ("AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER") => {
+                let sequence = sequence()?;
+                if sequence < shard.trim_point {
                     return Err(trimmed());
                 }
-                place + 1
+                before(if kind.starts_with("AT") { sequence } else { sequence + 1 })
             }
-            other => return Err(Refusal("ValidationException", format!("ShardIteratorType {other}"))),
+            other => return Err(invalid(&format!("ShardIteratorType is not '{other}'"))),
         };
-        if index < shard.trimmed {
-            return Err(trimmed());
-        }
-        Ok(json!({ "ShardIterator": self.token(arn, id, index) }))
+        Ok(json!({ "ShardIterator": self.iterator(arn, id, index) }))
     }
 
-    pub(super) fn records(&mut self, body: &Value) -> Result<Value, Refusal> {
-        let token = text(body, "ShardIterator").to_owned();
-        let parts: Vec<&str> = token.split('|').collect();
-        let [arn, id, index, epoch] = parts.as_slice() else {
-            return Err(Refusal("ValidationException", "Invalid ShardIterator".to_owned()));
+    pub(super) fn records(&mut self, body: &Value) -> Answer {
+        let iterator = text(body, "ShardIterator").to_owned();
+        let parts: Vec<&str> = iterator.split('|').collect();
+        let [arn, id, index, epoch] = parts.as_slice() else { return Err(invalid("Invalid ShardIterator")) };
+        let (Ok(index), Ok(epoch)) = (index.parse::<usize>(), epoch.parse::<u64>()) else {
+            return Err(invalid("Invalid ShardIterator"));
         };
-        if epoch.parse() != Ok(self.epoch) {
-            return Err(Refusal("ExpiredIteratorException", "The shard iterator has expired".to_owned()));
-        }
-        let index: usize = index.parse().unwrap_or(0);
-        let (is_empty, again) = (self.empty_pages > 0, std::mem::take(&mut self.redeliver));
-        self.empty_pages = self.empty_pages.saturating_sub(1);
+        let limit = match body.get("Limit").and_then(Value::as_u64) {
+            Some(limit @ 1..=1_000) => usize::try_from(limit).unwrap_or(RECORDS_MAX),
+            None => RECORDS_MAX,
+            Some(_) => return Err(invalid("Limit is between 1 and 1000")),
+        };
         let shard = self.shard(arn, id)?;
+        if epoch < self.epoch {
+            return Err(Refusal("ExpiredIteratorException", "The provided iterator has expired.".to_owned()));
+        }
         if index < shard.trimmed {
             return Err(trimmed());
         }
-        let from = index.saturating_sub(again).max(shard.trimmed);
-        let to = if is_empty { index } else { (index + RECORDS_MAX).min(shard.visible.max(index)) };
-        let told: Vec<&Value> =
-            shard.records[if is_empty { index } else { from }..to].iter().map(|record| &record.body).collect();
-        let is_over = shard.is_closed && to >= shard.records.len() && !is_empty;
+        let met = self.emptied.get(*id).copied().unwrap_or(0);
+        if met < self.empty_pages {
+            let answer = json!({ "Records": [], "NextShardIterator": self.iterator(arn, id, index) });
+            self.emptied.insert((*id).to_owned(), met + 1);
+            return Ok(answer);
+        }
+        let from = index.saturating_sub(self.redeliver).max(shard.trimmed);
+        let mut bytes = 0;
+        let told = shard.records[from..shard.visible.max(index)].iter().take(limit).take_while(|record| {
+            let is_first = bytes == 0;
+            bytes += usize::try_from(record.body["dynamodb"]["SizeBytes"].as_u64().unwrap_or(0)).unwrap_or(0).max(1);
+            is_first || bytes <= BYTES_MAX
+        });
+        let told: Vec<Value> = told.map(|record| record.body.clone()).collect();
+        // What is told once more does not take the place back.
+        let next = (from + told.len()).max(index);
+        let is_over = shard.last.is_some() && next >= shard.records.len();
         let mut answer = json!({ "Records": told });
         if !is_over {
-            answer["NextShardIterator"] = json!(self.token(arn, id, to));
+            answer["NextShardIterator"] = json!(self.iterator(arn, id, next));
+        }
+        if from < index {
+            self.redeliver = 0;
         }
         Ok(answer)
     }
 
-    fn token(&self, arn: &str, id: &str, index: usize) -> String {
+    fn iterator(&self, arn: &str, id: &str, index: usize) -> String {
         format!("{arn}|{id}|{index}|{}", self.epoch)
     }
 }

@@ -1,91 +1,63 @@
-//! A table, its stream, and what happens to both.
+//! A table: its items in the order of a scan, and what writes to it tell its stream.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ACCOUNT,
+    stream::Stream,
+    value::{normal_item, ordered, size},
 };
+use crate::serve::{hash, now};
 
-use serde_json::{Map, Value};
-
-use super::ShardInfo;
+/// Where an item lies: by its partition key's hash, and for one partition key by its sort key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) hash: u64,
+    partition: Vec<u8>,
+    sort: Vec<u8>,
+}
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) id: u64,
+    created: f64,
     /// Names and types, the partition key first.
     pub(super) keys: Vec<(String, String)>,
-    /// By the partition key's hash, and the whole key.
-    pub(super) items: BTreeMap<(u64, String), Value>,
+    pub(super) items: BTreeMap<Place, Value>,
     pub(super) stream: Option<Stream>,
-}
-
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) arn: String,
-    pub(super) label: String,
-    pub(super) view: String,
-    pub(super) shards: Vec<Shard>,
-    is_held: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Shard {
-    pub(super) id: String,
-    pub(super) parent: Option<String>,
-    /// The hashes of partition keys whose records it has, both included.
-    range: (u64, u64),
-    pub(super) first: u64,
-    pub(super) is_closed: bool,
-    /// Whether DescribeStream knows it.
-    pub(super) is_listed: bool,
-    pub(super) records: Vec<Record>,
-    /// How many records at the beginning are gone.
-    pub(super) trimmed: usize,
-    /// How many can be seen.
-    pub(super) visible: usize,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) sequence: u64,
-    pub(super) body: Value,
-}
-
-/// A sequence number as AWS writes it: many digits.
-pub(super) fn sequence_text(sequence: u64) -> String {
-    format!("1{sequence:024}")
-}
-
-/// FNV-1a: any hash will do.
-pub(super) fn hash(value: &Value) -> u64 {
-    let text = value.to_string();
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-#[expect(clippy::disallowed_methods, reason = "records have the time of the machine, as those of AWS have AWS's")]
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    /// The newest stream's ARN and label: a table tells them after its stream is turned off too.
+    latest: Option<(String, String)>,
+    /// The attribute that says when an item ends.
+    pub(super) ttl: Option<String>,
+    /// Keys that were made up as the end of a page without items, and the place that each stands behind.
+    made_up: BTreeMap<String, Option<Place>>,
 }
 
 // === impl Table ===
 
 impl Table {
     pub(super) fn new(name: &str, keys: Vec<(String, String)>, id: u64) -> Self {
-        Self { name: name.to_owned(), id, keys, items: BTreeMap::new(), stream: None }
+        let items = BTreeMap::new();
+        let made_up = BTreeMap::new();
+        Self { name: name.to_owned(), id, created: now(), keys, items, stream: None, latest: None, ttl: None, made_up }
     }
 
     pub(super) fn enable_stream(&mut self, view: &str, counter: &mut u64) {
-        *counter += 1;
-        let label = format!("2026-01-01T00:00:00.{counter:03}");
-        let arn = format!("arn:aws:dynamodb:eu-west-1:123456789012:table/{}/stream/{label}", self.name);
-        let mut stream = Stream { arn, label, view: view.to_owned(), shards: Vec::new(), is_held: false };
-        stream.open(None, (0, u64::MAX), counter);
+        let stream = Stream::new(&self.name, view, counter);
+        self.latest = Some((stream.arn.clone(), stream.label.clone()));
         self.stream = Some(stream);
     }
 
     pub(super) fn stream_now(&mut self) -> &mut Stream {
-        self.stream.as_mut().expect("the table has a stream")
+        self.stream.as_mut().unwrap_or_else(|| panic!("table '{}' has no stream", self.name))
+    }
+
+    /// The partition key's name.
+    pub(super) fn partition(&self) -> &str {
+        self.keys.first().map_or("", |(name, _)| name)
     }
 
     /// The key of an item, or of a key with more beside it.
@@ -95,107 +67,116 @@ impl Table {
     }
 
     /// Where an item lies; none if its key is not whole.
-    pub(super) fn place(&self, item: &Value) -> Option<(u64, String)> {
-        let parts = self.keys.iter().map(|(name, kind)| item.get(name)?.get(kind));
-        let parts: Vec<String> = parts.map(|part| part.map(ToString::to_string)).collect::<Option<_>>()?;
-        Some((hash(item.get(&self.keys[0].0)?), parts.join("\0")))
+    pub(super) fn place(&self, item: &Value) -> Option<Place> {
+        let part = |name: &str, kind: &str| {
+            let value = item.get(name)?;
+            value.get(kind).and_then(|_| ordered(value))
+        };
+        let mut parts = self.keys.iter().map(|(name, kind)| part(name, kind)).collect::<Option<Vec<_>>>()?.into_iter();
+        let partition = parts.next()?;
+        Some(Place { hash: hash(&partition), partition, sort: parts.next().unwrap_or_default() })
     }
 
-    pub(super) fn put(&mut self, item: Value, counter: &mut u64) {
-        let place = self.place(&item).expect("the item has its key");
+    /// Where the item of a key lies: of a key alone, without anything beside it.
+    pub(super) fn place_of_key(&self, key: &Value) -> Option<Place> {
+        let is_alone = key.as_object().is_some_and(|key| key.len() == self.keys.len());
+        self.place(key).filter(|_| is_alone)
+    }
+
+    /// Makes up a key that stands behind a place, and before what follows it.
+    pub(super) fn make_up(&mut self, place: Option<Place>, number: u64) -> Value {
+        let value = |kind: &str| match kind {
+            "N" => json!({ "N": (9_000_000_000_000_000_000 + number).to_string() }),
+            "B" => json!({ "B": format!("{:016}", number) }),
+            _ => json!({ "S": format!("made-up-{number}") }),
+        };
+        let key: Map<_, _> = self.keys.iter().map(|(name, kind)| (name.clone(), value(kind))).collect();
+        let key = Value::Object(key);
+        self.made_up.insert(key.to_string(), place);
+        key
+    }
+
+    /// The place that a scan goes on behind; the outer none for a key that is none.
+    pub(super) fn start(&self, key: &Value) -> Option<Option<Place>> {
+        match self.made_up.get(&key.to_string()) {
+            Some(place) => Some(place.clone()),
+            None => self.place_of_key(key).map(Some),
+        }
+    }
+
+    /// Puts an item, and gives the one that was there; or says why not.
+    pub(super) fn put(&mut self, item: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
+        let item = normal_item(item)?;
+        let place = self.place(&item).ok_or("One of the required keys was not given a value")?;
         let before = self.items.insert(place, item.clone());
         // A write that changes nothing makes no record.
         if before.as_ref() != Some(&item) {
             let kind = if before.is_some() { "MODIFY" } else { "INSERT" };
             let key = self.key_of(&item);
-            self.record(kind, key, Some(item), before, counter);
+            self.record(kind, key, Some(item), before.clone(), counter);
         }
+        Ok(before)
     }
 
-    pub(super) fn delete(&mut self, key: &Value, counter: &mut u64) {
-        let place = self.place(key).expect("the key is whole");
-        if let Some(before) = self.items.remove(&place) {
-            let key = self.key_of(key);
-            self.record("REMOVE", key, None, Some(before), counter);
+    /// Deletes the item of a key, and gives it; or says why not.
+    pub(super) fn delete(&mut self, key: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
+        let place = self.place_of_key(key).ok_or("The provided key element does not match the schema")?;
+        let before = self.items.remove(&place);
+        if let Some(before) = &before {
+            let key = self.key_of(before);
+            self.record("REMOVE", key, None, Some(before.clone()), counter);
         }
+        Ok(before)
     }
 
+    /// Tells the stream of a change, if there is one.
     pub(super) fn record(&mut self, kind: &str, key: Value, new: Option<Value>, old: Option<Value>, counter: &mut u64) {
-        let partition = hash(key.get(&self.keys[0].0).expect("the key has its partition key"));
+        let Some(place) = self.place(&key) else { return };
         let Some(stream) = &mut self.stream else { return };
-        *counter += 1;
-        let mut change = serde_json::json!({
-            "ApproximateCreationDateTime": now(),
-            "Keys": key,
-            "SequenceNumber": sequence_text(*counter),
-            "SizeBytes": 100,
-            "StreamViewType": stream.view,
-        });
-        if let (Some(new), "NEW_IMAGE" | "NEW_AND_OLD_IMAGES") = (new, stream.view.as_str()) {
-            change["NewImage"] = new;
-        }
-        if let (Some(old), "OLD_IMAGE" | "NEW_AND_OLD_IMAGES") = (old, stream.view.as_str()) {
-            change["OldImage"] = old;
-        }
-        let body = serde_json::json!({
-            "awsRegion": "eu-west-1", "eventID": format!("{counter:032x}"), "eventName": kind,
-            "eventSource": "aws:dynamodb", "eventVersion": "1.1", "dynamodb": change,
-        });
-        let is_held = stream.is_held;
-        let owns = |shard: &&mut Shard| !shard.is_closed && (shard.range.0..=shard.range.1).contains(&partition);
-        let shard = stream.shards.iter_mut().find(owns).expect("an open shard owns every key");
-        shard.records.push(Record { sequence: *counter, body });
-        if !is_held {
-            shard.visible = shard.records.len();
-        }
-    }
-}
-
-// === impl Stream ===
-
-impl Stream {
-    fn open(&mut self, parent: Option<&str>, range: (u64, u64), counter: &mut u64) {
-        *counter += 1;
-        self.shards.push(Shard {
-            id: format!("shardId-{:020}-{counter:08x}", 1_700_000_000_000 + *counter),
-            parent: parent.map(str::to_owned),
-            range,
-            first: *counter,
-            is_closed: false,
-            is_listed: true,
-            records: Vec::new(),
-            trimmed: 0,
-            visible: 0,
-        });
-    }
-
-    /// Closes a shard, and opens `children` in its place.
-    pub(super) fn replace(&mut self, id: &str, children: u64, counter: &mut u64) {
-        let shard = self.shards.iter_mut().find(|shard| shard.id == id).expect("there is such a shard");
-        shard.is_closed = true;
-        let (low, high) = shard.range;
-        let middle = low + (high - low) / 2;
-        match children {
-            2 => {
-                self.open(Some(id), (low, middle), counter);
-                self.open(Some(id), (middle + 1, high), counter);
+        let mut change = json!({ "Keys": key, "ApproximateCreationDateTime": now().floor() });
+        let mut bytes = size(&key);
+        let (has_new, has_old) = match stream.view.as_str() {
+            "NEW_IMAGE" => (true, false),
+            "OLD_IMAGE" => (false, true),
+            "NEW_AND_OLD_IMAGES" => (true, true),
+            _ => (false, false),
+        };
+        for (name, image) in [("NewImage", new.filter(|_| has_new)), ("OldImage", old.filter(|_| has_old))] {
+            if let Some(image) = image {
+                bytes += size(&image);
+                change[name] = image;
             }
-            _ => self.open(Some(id), (low, high), counter),
         }
+        change["SizeBytes"] = json!(bytes);
+        change["StreamViewType"] = json!(stream.view);
+        stream.append(place.hash, kind, change, counter);
     }
 
-    pub(super) fn hold(&mut self, is_held: bool) {
-        self.is_held = is_held;
-        if !is_held {
-            self.shards.iter_mut().for_each(|shard| shard.visible = shard.records.len());
+    pub(super) fn describe(&self) -> Value {
+        let keys = self.keys.iter().enumerate().map(
+            |(place, (name, _))| json!({ "AttributeName": name, "KeyType": if place == 0 { "HASH" } else { "RANGE" } }),
+        );
+        let kinds = self.keys.iter().map(|(name, kind)| json!({ "AttributeName": name, "AttributeType": kind }));
+        let mut described = json!({
+            "TableName": self.name,
+            "TableStatus": "ACTIVE",
+            "TableId": format!("00000000-0000-4000-8000-{:012x}", self.id),
+            "TableArn": format!("{ACCOUNT}:table/{}", self.name),
+            // Tables that are made in the same moment are told apart too.
+            "CreationDateTime": ((self.created * 1_000.0).floor() + f64::from(u32::try_from(self.id % 1_000).unwrap_or(0))) / 1_000.0,
+            "ItemCount": self.items.len(),
+            "TableSizeBytes": self.items.values().map(size).sum::<usize>(),
+            "KeySchema": keys.collect::<Vec<_>>(),
+            "AttributeDefinitions": kinds.collect::<Vec<_>>(),
+            "BillingModeSummary": { "BillingMode": "PAY_PER_REQUEST" },
+        });
+        if let Some(stream) = &self.stream {
+            described["StreamSpecification"] = json!({ "StreamEnabled": true, "StreamViewType": stream.view });
         }
-    }
-}
-
-// === impl Shard ===
-
-impl Shard {
-    pub(super) fn info(&self) -> ShardInfo {
-        ShardInfo { id: self.id.clone(), parent: self.parent.clone(), is_closed: self.is_closed }
+        if let Some((arn, label)) = &self.latest {
+            described["LatestStreamArn"] = json!(arn);
+            described["LatestStreamLabel"] = json!(label);
+        }
+        described
     }
 }

@@ -78,9 +78,9 @@ pub enum KeyPart {
 }
 
 /// Feast's names.
-const ENTITY_ID: &str = "entity_id";
-const EVENT_TS: &str = "event_ts";
-const VALUES: &str = "values";
+pub(super) const ENTITY_ID: &str = "entity_id";
+pub(super) const EVENT_TS: &str = "event_ts";
+pub(super) const VALUES: &str = "values";
 
 // === impl ItemReader ===
 

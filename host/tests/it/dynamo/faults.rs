@@ -25,7 +25,7 @@ fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
         std::thread::sleep(Duration::from_millis(20));
     }
     proxy.heal();
-    proxy.plug();
+    proxy.plug(true);
     self::until(host, 1, 100);
     assert_eq!(dynamo.calls()["Scan"], 3, "it goes on where it was");
 }
@@ -66,11 +66,11 @@ fn row_15_resets_and_a_pulled_plug_are_sat_out() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.rule(".getrecords", When::Always, Fault::Reset);
     passes(&dynamo, &proxy, &host);
-    proxy.unplug();
+    proxy.plug(false);
     dynamo.put(TABLE, item(3, 300));
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(trips(&host, 3), json!(3));
-    proxy.plug();
+    proxy.plug(true);
     until(&host, 3, 300);
 }
 

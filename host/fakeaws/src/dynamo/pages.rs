@@ -1,0 +1,127 @@
+//! Operations whose answers have pages: scans and queries.
+
+use std::ops::Bound;
+
+use serde_json::{Value, json};
+
+use super::{
+    Answer, Refusal, State,
+    expressions::{check, wanted},
+    invalid,
+    table::{Place, Table},
+    value::{normal_value, size},
+};
+
+/// Bytes of one page.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// The part of a table that a request is about: hashes from, and to, both included.
+type Part = (u64, u64);
+
+/// The hashes of a segment: segments are ranges, as large as each other.
+fn segment_part(body: &Value) -> Result<Part, Refusal> {
+    let number = |name: &str| body.get(name).and_then(Value::as_u64);
+    let (segment, total) = match (number("Segment"), number("TotalSegments")) {
+        (None, None) => return Ok((0, u64::MAX)),
+        (Some(segment), Some(total @ 1..=1_000_000)) if segment < total => (u128::from(segment), u128::from(total)),
+        _ => return Err(invalid("The Segment parameter is zero-based and must be less than parameter TotalSegments")),
+    };
+    let all = u128::from(u64::MAX) + 1;
+    let start = |segment: u128| (all * segment).div_ceil(total);
+    let bound = |hash: u128| u64::try_from(hash).unwrap_or(u64::MAX);
+    Ok((bound(start(segment)), bound(start(segment + 1) - 1)))
+}
+
+fn start(body: &Value, table: &Table) -> Result<Option<Place>, Refusal> {
+    match body.get("ExclusiveStartKey") {
+        None | Some(Value::Null) => Ok(None),
+        Some(key) => table.start(key).ok_or_else(|| invalid("The provided starting key is invalid")),
+    }
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn scan(&mut self, body: &Value) -> Answer {
+        check(body)?;
+        let part = segment_part(body)?;
+        let table = self.table(body)?;
+        let start = start(body, table)?;
+        if self.empty_scan_pages > 0 {
+            self.empty_scan_pages -= 1;
+            self.counter += 1;
+            let number = self.counter;
+            let (table, _) = self.table_to_write(super::text(body, "TableName"))?;
+            let mut answer = json!({ "Items": [], "Count": 0, "ScannedCount": 0 });
+            answer["LastEvaluatedKey"] = table.make_up(start, number);
+            count_capacity(&mut answer, body, 0);
+            return Ok(answer);
+        }
+        self.page(body, table, start, part, &|_| true)
+    }
+
+    pub(super) fn query(&mut self, body: &Value) -> Answer {
+        check(body)?;
+        let table = self.table(body)?;
+        let name = table.partition();
+        let value = normal_value(wanted(body, name)?).map_err(|why| invalid(&why))?;
+        // The least place of the partition key has no sort key.
+        let first = table.keys.first().and_then(|(_, kind)| value.get(kind));
+        if first.is_none() {
+            return Err(invalid("Condition parameter type does not match schema type"));
+        }
+        let hash = super::value::ordered(&value).map(|bytes| crate::serve::hash(&bytes)).unwrap_or_default();
+        self.page(body, table, start(body, table)?, (hash, hash), &|item| item.get(name) == Some(&value))
+    }
+
+    fn page(
+        &self,
+        body: &Value,
+        table: &Table,
+        start: Option<Place>,
+        part: Part,
+        is_wanted: &dyn Fn(&Value) -> bool,
+    ) -> Answer {
+        let limit = match body.get("Limit").and_then(Value::as_u64) {
+            Some(0) => return Err(invalid("Limit is at least 1")),
+            Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
+        let limit = limit.min(self.page_items);
+        let from = start.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = table.items.range((from, Bound::Unbounded));
+        let mut found = found
+            .skip_while(|(place, _)| place.hash < part.0)
+            .take_while(|(place, _)| place.hash <= part.1)
+            .filter(|(_, item)| is_wanted(item))
+            .map(|(_, item)| item)
+            .peekable();
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while items.len() < limit && bytes < PAGE_BYTES {
+            let Some(item) = found.next_if(|item| items.is_empty() || bytes + size(item) <= PAGE_BYTES) else { break };
+            bytes += size(item);
+            items.push(item);
+        }
+        let goes_on = found.peek().is_some() || (items.len() == limit && self.full_page_goes_on);
+        let mut answer = json!({ "Items": items, "Count": items.len(), "ScannedCount": items.len() });
+        if let Some(last) = items.last().filter(|_| goes_on) {
+            answer["LastEvaluatedKey"] = table.key_of(last);
+        }
+        count_capacity(&mut answer, body, bytes);
+        if let Some(capacity) = answer.get_mut("ConsumedCapacity") {
+            capacity["TableName"] = json!(table.name);
+        }
+        Ok(answer)
+    }
+}
+
+/// Half a unit for every 4 KiB that are read, and at least one half; consistent reads are twice that.
+fn count_capacity(answer: &mut Value, body: &Value, bytes: usize) {
+    if !matches!(super::text(body, "ReturnConsumedCapacity"), "TOTAL" | "INDEXES") {
+        return;
+    }
+    let blocks = u32::try_from(bytes.div_ceil(4 << 10).max(1)).unwrap_or(u32::MAX);
+    let unit = if body["ConsistentRead"] == true { 1.0 } else { 0.5 };
+    answer["ConsumedCapacity"] =
+        json!({ "TableName": super::text(body, "TableName"), "CapacityUnits": f64::from(blocks) * unit });
+}

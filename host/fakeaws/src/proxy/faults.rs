@@ -1,0 +1,169 @@
+//! Rules: which requests, when, and what is done to them.
+
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// Which requests a rule is about.
+///
+/// A text is one: `GET /bucket/` is a method and the beginning of a path, anything else an operation's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// All.
+    Any,
+    /// Calls whose `X-Amz-Target` ends so, in whatever case.
+    Operation(String),
+    /// A method, and how the path with its query begins.
+    Path(String, String),
+}
+
+/// When a rule is due, of the requests that it is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// For the first so many.
+    First(u64),
+    /// For every so many-th.
+    Every(u64),
+    /// With a probability from 0 to 1, drawn from this seed.
+    Chance(f64, u64),
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request is passed on so much later.
+    Delay(Duration),
+    /// The connection is reset; the server behind hears nothing.
+    Reset,
+    /// There is no answer, and no end; the server behind hears nothing.
+    Silence,
+    /// Of the answer only so many bytes come, the head's among them, and then the end.
+    Truncate(usize),
+    /// Of the answer's body only so many bytes come, and then the end: fewer than its head says.
+    ShortBody(usize),
+    /// An answer in the place of the server's: a status, headers, a body.
+    Answer(u16, Vec<(String, String)>, String),
+    /// The server's answer with another `x-amz-crc32`.
+    WrongChecksum,
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    what: Match,
+    when: When,
+    fault: Fault,
+    met: u64,
+}
+
+// === impl Match ===
+
+impl From<&str> for Match {
+    fn from(text: &str) -> Self {
+        match text.trim().split_once(' ') {
+            Some((method, path)) => Self::Path(method.to_owned(), path.trim().to_owned()),
+            None => Self::Operation(text.trim().trim_start_matches('.').to_owned()),
+        }
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// An error of DynamoDB.
+    #[must_use]
+    pub fn error(status: u16, kind: &str) -> Self {
+        let body =
+            json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"), "message": "by order of a test" });
+        Self::Answer(status, vec![json_type()], body.to_string())
+    }
+
+    /// An answer with this JSON, with the right checksum, whatever its shape.
+    #[must_use]
+    pub fn json(body: &Value) -> Self {
+        let body = body.to_string();
+        let checksum = ("x-amz-crc32".to_owned(), crc32fast::hash(body.as_bytes()).to_string());
+        Self::Answer(200, vec![json_type(), checksum], body)
+    }
+
+    /// An error of S3.
+    #[must_use]
+    pub fn s3_error(status: u16, code: &str) -> Self {
+        let kind = ("content-type".to_owned(), "application/xml".to_owned());
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>by order of a test</Message>\
+             <RequestId>FAKE</RequestId></Error>"
+        );
+        Self::Answer(status, vec![kind], body)
+    }
+
+    /// S3 wants fewer requests.
+    #[must_use]
+    pub fn slow_down() -> Self {
+        Self::s3_error(503, "SlowDown")
+    }
+
+    /// S3 finds that our clock is wrong.
+    #[must_use]
+    pub fn skewed() -> Self {
+        Self::s3_error(403, "RequestTimeTooSkewed")
+    }
+
+    /// S3 sends us elsewhere.
+    #[must_use]
+    pub fn redirect(location: &str) -> Self {
+        let mut fault = Self::s3_error(307, "TemporaryRedirect");
+        if let Self::Answer(_, headers, _) = &mut fault {
+            headers.push(("location".to_owned(), location.to_owned()));
+        }
+        fault
+    }
+}
+
+fn json_type() -> (String, String) {
+    ("content-type".to_owned(), "application/x-amz-json-1.0".to_owned())
+}
+
+// === impl Rule ===
+
+impl Rule {
+    pub(super) fn new(what: Match, when: When, fault: Fault) -> Self {
+        Self { what, when, fault, met: 0 }
+    }
+
+    pub(super) fn matches(&self, method: &Method, path: &str, target: &str) -> bool {
+        match &self.what {
+            Match::Any => true,
+            Match::Operation(name) => {
+                let operation = target.rsplit('.').next().unwrap_or_default();
+                !operation.is_empty() && operation.eq_ignore_ascii_case(name.rsplit('.').next().unwrap_or_default())
+            }
+            Match::Path(wanted, prefix) => {
+                method.as_str().eq_ignore_ascii_case(wanted) && path.starts_with(prefix.as_str())
+            }
+        }
+    }
+
+    /// What is to be done to a request that it is about, if anything.
+    pub(super) fn due(&mut self) -> Option<Fault> {
+        self.met += 1;
+        let is_due = match self.when {
+            When::Always => true,
+            When::First(count) => self.met <= count,
+            When::Every(count) => self.met.is_multiple_of(count),
+            When::Chance(chance, seed) => draw(seed, self.met) < chance,
+        };
+        is_due.then(|| self.fault.clone())
+    }
+}
+
+/// The `n`-th number of a seed, from 0 to 1 (SplitMix64).
+fn draw(seed: u64, n: u64) -> f64 {
+    let mixed = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let upper = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0);
+    f64::from(upper) / f64::from(u32::MAX)
+}

@@ -1,0 +1,242 @@
+//! S3 in memory, path style, for a reader of objects.
+//!
+//! Not modelled, and refused: multipart uploads, copies, delimiters, versions, signatures.
+
+mod http;
+mod objects;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::serve::{Running, hash, now, serve};
+
+/// An S3; it ends with its last handle.
+#[derive(Clone, Debug)]
+pub struct FakeS3 {
+    state: Arc<Mutex<State>>,
+    running: Arc<Running>,
+}
+
+/// A request that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Call {
+    /// The operation, as AWS names it.
+    pub operation: &'static str,
+    /// The bucket.
+    pub bucket: String,
+    /// The key; of a list the prefix.
+    pub key: String,
+    /// The bytes that are wanted, as the header says it.
+    pub range: Option<String>,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+#[derive(Debug)]
+struct State {
+    buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    /// Keys of one page of a list.
+    page_size: usize,
+    delay: Duration,
+    calls: Vec<S3Call>,
+    in_flight: usize,
+    in_flight_max: usize,
+    /// By bucket and key: how many more GETs see the object that is there, and what is there then.
+    swaps: HashMap<(String, String), (u64, Bytes)>,
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Bytes,
+    /// With its quotes.
+    etag: String,
+    /// Seconds since 1970.
+    modified: u64,
+}
+
+/// Counts a request as long as it is there.
+struct InFlight<'s>(&'s Mutex<State>);
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            buckets: BTreeMap::new(),
+            page_size: 1_000,
+            delay: Duration::ZERO,
+            calls: Vec::new(),
+            in_flight: 0,
+            in_flight_max: 0,
+            swaps: HashMap::new(),
+        }
+    }
+}
+
+impl Default for FakeS3 {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl FakeS3 ===
+
+impl FakeS3 {
+    /// Starts one, on a free port of loopback.
+    #[must_use]
+    pub fn start() -> Self {
+        let state = Arc::<Mutex<State>>::default();
+        let answering = Arc::clone(&state);
+        let running = serve(move |request| {
+            let state = Arc::clone(&answering);
+            async move {
+                let _here = InFlight::new(&state);
+                let delay = lock(&state).delay;
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                http::respond(&mut lock(&state), &request)
+            }
+        });
+        Self { state, running: Arc::new(running) }
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.address)
+    }
+
+    /// The same as an address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.running.address
+    }
+
+    /// Makes a bucket, if there is none.
+    pub fn create_bucket(&self, bucket: &str) {
+        lock(&self.state).buckets.entry(bucket.to_owned()).or_default();
+    }
+
+    /// Puts an object, makes its bucket if there is none, and gives the ETag.
+    pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) -> String {
+        let object = Object::new(bytes.into());
+        let etag = object.etag.clone();
+        lock(&self.state).buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+        etag
+    }
+
+    /// Deletes an object, if there is one.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        lock(&self.state).buckets.get_mut(bucket).and_then(|objects| objects.remove(key));
+    }
+
+    /// An object's bytes.
+    #[must_use]
+    pub fn get(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        lock(&self.state).buckets.get(bucket)?.get(key).map(|object| object.bytes.clone())
+    }
+
+    /// The keys of a bucket.
+    #[must_use]
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        lock(&self.state).buckets.get(bucket).into_iter().flat_map(|objects| objects.keys().cloned()).collect()
+    }
+
+    /// How many keys a page of a list has at most.
+    pub fn page_size(&self, n: usize) {
+        lock(&self.state).page_size = n.clamp(1, 1_000);
+    }
+
+    /// The next `n` GETs of an object see what is there; then it is replaced.
+    pub fn swap_after(&self, bucket: &str, key: &str, n: u64, bytes: impl Into<Bytes>) {
+        let mut state = lock(&self.state);
+        state.swaps.insert((bucket.to_owned(), key.to_owned()), (n, bytes.into()));
+        state.swap(bucket, key);
+    }
+
+    /// Every answer takes so long.
+    pub fn delay(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<S3Call> {
+        lock(&self.state).calls.clone()
+    }
+
+    /// Forgets the requests so far, and how many there were at once.
+    pub fn forget_calls(&self) {
+        let mut state = lock(&self.state);
+        state.calls.clear();
+        state.in_flight_max = state.in_flight;
+    }
+
+    /// How many requests there were at once at most.
+    #[must_use]
+    pub fn concurrent_max(&self) -> usize {
+        lock(&self.state).in_flight_max
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Replaces an object whose time has come.
+    fn swap(&mut self, bucket: &str, key: &str) {
+        let name = (bucket.to_owned(), key.to_owned());
+        if self.swaps.get(&name).is_some_and(|(left, _)| *left == 0)
+            && let Some((_, bytes)) = self.swaps.remove(&name)
+        {
+            self.buckets.entry(name.0).or_default().insert(name.1, Object::new(bytes));
+        }
+    }
+
+    /// Counts a GET that an object has answered.
+    fn count_get(&mut self, bucket: &str, key: &str) {
+        if let Some((left, _)) = self.swaps.get_mut(&(bucket.to_owned(), key.to_owned())) {
+            *left = left.saturating_sub(1);
+            self.swap(bucket, key);
+        }
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    fn new(bytes: Bytes) -> Self {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let etag = format!("\"{:016x}{:016x}\"", hash(&bytes), hash(&[&bytes[..], &length.to_le_bytes()].concat()));
+        // S3 tells whole seconds.
+        let modified = Duration::try_from_secs_f64(now()).map_or(0, |since| since.as_secs());
+        Self { bytes, etag, modified }
+    }
+}
+
+// === impl InFlight ===
+
+impl<'s> InFlight<'s> {
+    fn new(state: &'s Mutex<State>) -> Self {
+        let mut now = lock(state);
+        now.in_flight += 1;
+        now.in_flight_max = now.in_flight_max.max(now.in_flight);
+        drop(now);
+        Self(state)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        lock(self.0).in_flight -= 1;
+    }
+}

@@ -1,0 +1,287 @@
+//! Tables, items, scans.
+
+use larder_fakeaws::FakeDynamo;
+use serde_json::{Value, json};
+
+use crate::client::{Connection, call, call_request};
+
+const TABLE: &str = "shop.stats";
+
+fn refused(kind: &str) -> Result<Value, String> {
+    Err(kind.to_owned())
+}
+
+/// A table of 1 to `count`, whose key is a number.
+fn numbers(count: u32) -> FakeDynamo {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("id", "N")], None);
+    (1..=count).for_each(|n| dynamo.put(TABLE, json!({ "id": { "N": n.to_string() }, "v": { "S": "x" } })));
+    dynamo
+}
+
+/// Keys of all pages of a scan, and how many pages there were.
+async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
+    body["TableName"] = json!(TABLE);
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = call(dynamo, "Scan", body.clone()).await.unwrap();
+        pages += 1;
+        ids.extend(page["Items"].as_array().unwrap().iter().map(|item| item["id"]["N"].as_str().unwrap().to_owned()));
+        match page.get("LastEvaluatedKey") {
+            Some(key) => {
+                assert_ne!(body.get("ExclusiveStartKey"), Some(key), "a page goes on");
+                body["ExclusiveStartKey"] = key.clone();
+            }
+            None => return (ids, pages),
+        }
+    }
+}
+
+#[tokio::test]
+async fn tables_are_made_and_described() {
+    let dynamo = FakeDynamo::start();
+    let wanted = json!({
+        "TableName": TABLE,
+        "KeySchema": [{ "AttributeName": "s", "KeyType": "RANGE" }, { "AttributeName": "p", "KeyType": "HASH" }],
+        "AttributeDefinitions": [
+            { "AttributeName": "p", "AttributeType": "S" }, { "AttributeName": "s", "AttributeType": "N" },
+        ],
+        "StreamSpecification": { "StreamEnabled": true, "StreamViewType": "NEW_IMAGE" },
+    });
+    call(&dynamo, "CreateTable", wanted.clone()).await.unwrap();
+    assert_eq!(call(&dynamo, "CreateTable", wanted).await, refused("ResourceInUseException"));
+    let table = call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await.unwrap()["Table"].clone();
+    assert_eq!(table["TableStatus"], "ACTIVE");
+    assert_eq!(table["KeySchema"][0], json!({ "AttributeName": "p", "KeyType": "HASH" }));
+    assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_IMAGE");
+    assert!(table["LatestStreamArn"].as_str().unwrap().ends_with(table["LatestStreamLabel"].as_str().unwrap()));
+    assert!(table["TableArn"].as_str().unwrap().ends_with(TABLE));
+    assert!(table["CreationDateTime"].as_f64().unwrap() > 1e9);
+    assert_eq!(table["ItemCount"], 0);
+
+    dynamo.recreate(TABLE);
+    let again = call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await.unwrap()["Table"].clone();
+    assert_ne!(again["TableId"], table["TableId"]);
+    assert_ne!(again["LatestStreamArn"], table["LatestStreamArn"]);
+    assert_eq!(again["KeySchema"], table["KeySchema"]);
+
+    call(&dynamo, "DeleteTable", json!({ "TableName": TABLE })).await.unwrap();
+    assert_eq!(
+        call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await,
+        refused("ResourceNotFoundException")
+    );
+    assert_eq!(call(&dynamo, "MakeTea", json!({})).await, refused("UnknownOperationException"));
+    assert_eq!(dynamo.calls()["DescribeTable"], 3);
+}
+
+#[tokio::test]
+async fn items_are_put_got_and_deleted() {
+    let dynamo = numbers(1);
+    let key = json!({ "id": { "N": "1.0" } });
+    let item = json!({ "id": { "N": "7" }, "v": { "N": "1.50" } });
+    call(&dynamo, "PutItem", json!({ "TableName": TABLE, "Item": item })).await.unwrap();
+    let got = call(&dynamo, "GetItem", json!({ "TableName": TABLE, "Key": { "id": { "N": "7.00" } } })).await.unwrap();
+    assert_eq!(got["Item"]["v"], json!({ "N": "1.5" }), "numbers have one form");
+    let delete = json!({ "TableName": TABLE, "Key": key, "ReturnValues": "ALL_OLD" });
+    let old = call(&dynamo, "DeleteItem", delete.clone()).await.unwrap();
+    assert_eq!(old["Attributes"]["v"], json!({ "S": "x" }));
+    assert_eq!(call(&dynamo, "DeleteItem", delete).await, Ok(json!({})));
+    assert_eq!(call(&dynamo, "GetItem", json!({ "TableName": TABLE, "Key": key })).await, Ok(json!({})));
+    assert_eq!(dynamo.items(TABLE).len(), 1);
+
+    for item in [json!({ "v": { "S": "x" } }), json!({ "id": { "S": "1" } }), json!({ "id": { "N": "NaN" } })] {
+        let put = call(&dynamo, "PutItem", json!({ "TableName": TABLE, "Item": item })).await;
+        assert_eq!(put, refused("ValidationException"), "{item}");
+    }
+    let filtered = json!({ "TableName": TABLE, "FilterExpression": "v = :v" });
+    assert_eq!(call(&dynamo, "Scan", filtered).await, refused("ValidationException"), "it is not modelled");
+}
+
+#[tokio::test]
+async fn conditions_are_kept() {
+    let dynamo = numbers(0);
+    let put = async |ts: &str, condition: &str| {
+        let mut body = json!({
+            "TableName": TABLE, "ConditionExpression": condition,
+            "Item": { "id": { "N": "1" }, "ts": { "N": ts } },
+        });
+        if condition.contains('#') {
+            body["ExpressionAttributeNames"] = json!({ "#id": "id" });
+        }
+        if condition.contains("#ts") {
+            body["ExpressionAttributeNames"]["#ts"] = json!("ts");
+        }
+        if condition.contains(":ts") {
+            body["ExpressionAttributeValues"] = json!({ ":ts": { "N": ts } });
+        }
+        call(&dynamo, "PutItem", body).await
+    };
+    let failed = refused("ConditionalCheckFailedException");
+    let newer = "attribute_not_exists(#id) OR #ts < :ts";
+    assert_eq!(put("5", newer).await, Ok(json!({})));
+    assert_eq!(put("5", newer).await, failed);
+    assert_eq!(put("10", newer).await, Ok(json!({})), "as numbers, not as texts");
+    assert_eq!(put("10", "attribute_not_exists(#id) OR #ts <= :ts").await, Ok(json!({})));
+    assert_eq!(put("9", "attribute_not_exists(id) OR ts <= :ts").await, failed);
+    assert_eq!(put("99", "attribute_not_exists(#id)").await, failed);
+    assert_eq!(put("99", "size(#id) > :ts").await, refused("ValidationException"));
+    let unused =
+        json!({ "TableName": TABLE, "Item": { "id": { "N": "1" } }, "ExpressionAttributeNames": { "#x": "x" } });
+    assert_eq!(call(&dynamo, "PutItem", unused).await, refused("ValidationException"));
+}
+
+#[tokio::test]
+async fn batches_have_bounds_and_leave_over() {
+    let dynamo = numbers(50);
+    let keys =
+        |from: u32, to: u32| -> Vec<Value> { (from..=to).map(|n| json!({ "id": { "N": n.to_string() } })).collect() };
+    let get = async |keys: Vec<Value>| {
+        call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: { "Keys": keys } } })).await
+    };
+    let got = get(keys(41, 60)).await.unwrap();
+    assert_eq!(got["Responses"][TABLE].as_array().unwrap().len(), 10);
+    assert_eq!(got["UnprocessedKeys"], json!({}));
+    assert_eq!(get(keys(1, 101)).await, refused("ValidationException"));
+    assert_eq!(get([keys(1, 2), keys(2, 2)].concat()).await, refused("ValidationException"));
+
+    dynamo.unprocessed_keys(2);
+    let mut left = keys(1, 5);
+    let mut found = 0;
+    for expected in [2, 1, 0] {
+        let got = get(left.clone()).await.unwrap();
+        found += got["Responses"][TABLE].as_array().unwrap().len();
+        left = got["UnprocessedKeys"][TABLE]["Keys"].as_array().cloned().unwrap_or_default();
+        assert_eq!(left.len(), expected);
+    }
+    assert_eq!(found, 5);
+
+    let write =
+        async |writes: &[Value]| call(&dynamo, "BatchWriteItem", json!({ "RequestItems": { TABLE: writes } })).await;
+    let mut writes: Vec<Value> = keys(101, 124).iter().map(|item| json!({ "PutRequest": { "Item": item } })).collect();
+    writes.push(json!({ "DeleteRequest": { "Key": { "id": { "N": "1" } } } }));
+    dynamo.unprocessed_items(1);
+    let left = write(&writes).await.unwrap()["UnprocessedItems"][TABLE].as_array().cloned().unwrap();
+    assert_eq!(left, writes[13..]);
+    assert_eq!(write(&left).await, Ok(json!({ "UnprocessedItems": {} })));
+    assert_eq!(dynamo.items(TABLE).len(), 50 + 24 - 1);
+    writes.push(writes[0].clone());
+    assert_eq!(write(&writes).await, refused("ValidationException"), "26 are too many");
+    assert_eq!(write(&[writes[0].clone(), writes[0].clone()]).await, refused("ValidationException"));
+}
+
+#[tokio::test]
+async fn scans_have_pages_and_segments() {
+    let dynamo = numbers(100);
+    let (all, pages) = scan(&dynamo, json!({})).await;
+    assert_eq!((all.len(), pages), (100, 1));
+    assert!(!all.is_sorted_by_key(|id| id.parse::<u32>().unwrap()), "the order is that of hashes");
+    assert_eq!(scan(&dynamo, json!({ "Limit": 7 })).await, (all.clone(), 15));
+    dynamo.page_items(10);
+    assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 10));
+    dynamo.full_page_goes_on(true);
+    assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 11), "the last page is empty");
+    dynamo.full_page_goes_on(false);
+    dynamo.empty_scan_pages(3);
+    assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 13));
+
+    let mut together = Vec::new();
+    for segment in 0..3 {
+        let (ids, _) = scan(&dynamo, json!({ "Segment": segment, "TotalSegments": 3 })).await;
+        assert!((15..=55).contains(&ids.len()), "{}", ids.len());
+        together.extend(ids);
+    }
+    assert_eq!(together, all);
+    for (segment, total) in [(3, 3), (0, 0)] {
+        let bad = json!({ "TableName": TABLE, "Segment": segment, "TotalSegments": total });
+        assert_eq!(call(&dynamo, "Scan", bad).await, refused("ValidationException"));
+    }
+
+    // A key that no item has is a place too.
+    let start = json!({ "id": { "N": "4711" } });
+    let (rest, _) = scan(&dynamo, json!({ "ExclusiveStartKey": start })).await;
+    assert_eq!(rest, all[all.len() - rest.len()..]);
+    let bad = json!({ "TableName": TABLE, "ExclusiveStartKey": { "x": { "N": "1" } } });
+    assert_eq!(call(&dynamo, "Scan", bad).await, refused("ValidationException"));
+
+    let counted = json!({ "TableName": TABLE, "ReturnConsumedCapacity": "TOTAL" });
+    let page = call(&dynamo, "Scan", counted).await.unwrap();
+    assert_eq!(page["ConsumedCapacity"], json!({ "TableName": TABLE, "CapacityUnits": 0.5 }));
+}
+
+#[tokio::test]
+async fn a_page_has_a_megabyte() {
+    let dynamo = numbers(0);
+    for n in 0..30 {
+        dynamo.put(TABLE, json!({ "id": { "N": n.to_string() }, "v": { "S": "x".repeat(100_000) } }));
+    }
+    let (ids, pages) = scan(&dynamo, json!({})).await;
+    assert_eq!((ids.len(), pages), (30, 3));
+}
+
+#[tokio::test]
+async fn items_of_one_partition_key_lie_together_in_the_order_of_their_sort_key() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("p", "S"), ("id", "N")], None);
+    let ids = ["-2", "-1.5", "0", "3", "10", "200"];
+    for p in ["a", "b", "c"] {
+        ids.iter().rev().for_each(|id| dynamo.put(TABLE, json!({ "p": { "S": p }, "id": { "N": id } })));
+    }
+    let (all, pages) = scan(&dynamo, json!({ "Limit": 4 })).await;
+    assert_eq!((all, pages), ([ids, ids, ids].concat().iter().map(ToString::to_string).collect(), 5));
+
+    dynamo.page_items(4);
+    let mut body = json!({
+        "TableName": TABLE, "KeyConditionExpression": "#key = :key",
+        "ExpressionAttributeNames": { "#key": "p" }, "ExpressionAttributeValues": { ":key": { "S": "b" } },
+    });
+    let first = call(&dynamo, "Query", body.clone()).await.unwrap();
+    assert_eq!(first["Count"], 4);
+    body["ExclusiveStartKey"] = first["LastEvaluatedKey"].clone();
+    let second = call(&dynamo, "Query", body.clone()).await.unwrap();
+    assert_eq!(
+        (second["Items"][1].clone(), second.get("LastEvaluatedKey")),
+        (json!({ "p": { "S": "b" }, "id": { "N": "200" } }), None)
+    );
+    body["ExpressionAttributeNames"]["#key"] = json!("id");
+    assert_eq!(call(&dynamo, "Query", body).await, refused("ValidationException"));
+}
+
+#[tokio::test]
+async fn ttl_is_told() {
+    let dynamo = numbers(0);
+    let describe = async || call(&dynamo, "DescribeTimeToLive", json!({ "TableName": TABLE })).await.unwrap();
+    assert_eq!(describe().await, json!({ "TimeToLiveDescription": { "TimeToLiveStatus": "DISABLED" } }));
+    let on = json!({ "TableName": TABLE, "TimeToLiveSpecification": { "AttributeName": "ends", "Enabled": true } });
+    call(&dynamo, "UpdateTimeToLive", on.clone()).await.unwrap();
+    assert_eq!(describe().await["TimeToLiveDescription"]["AttributeName"], "ends");
+    assert_eq!(call(&dynamo, "UpdateTimeToLive", on).await, refused("ValidationException"));
+}
+
+#[tokio::test]
+async fn throttling_ends() {
+    let dynamo = numbers(1);
+    dynamo.throttle("Scan", 2);
+    let scan = async || call(&dynamo, "Scan", json!({ "TableName": TABLE })).await;
+    assert_eq!(scan().await, refused("ProvisionedThroughputExceededException"));
+    assert_eq!(scan().await, refused("ProvisionedThroughputExceededException"));
+    assert_eq!(scan().await.unwrap()["Count"], 1);
+    assert_eq!(dynamo.calls()["Scan"], 3);
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_until_the_last_handle_is_gone() {
+    let dynamo = numbers(1);
+    let other = dynamo.clone();
+    let address = dynamo.address();
+    assert_eq!(dynamo.url(), format!("http://{address}"));
+    let mut connection = Connection::open(address).await.unwrap();
+    for _ in 0..3 {
+        let request = call_request("Scan", &json!({ "TableName": TABLE }));
+        assert_eq!(connection.send(request).await.unwrap().status, 200);
+    }
+    drop(dynamo);
+    assert_eq!(connection.send(call_request("Scan", &json!({ "TableName": TABLE }))).await.unwrap().status, 200);
+    drop(other);
+    assert!(Connection::open(address).await.is_err());
+    assert!(connection.send(call_request("Scan", &json!({}))).await.is_err());
+}

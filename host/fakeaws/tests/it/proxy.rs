@@ -1,0 +1,232 @@
+//! The proxy, before a DynamoDB.
+
+use std::time::{Duration, Instant};
+
+use larder_fakeaws::{FakeDynamo, Fault, FaultProxy, Match, When};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::client::{Answer, Connection, call_request, request, send};
+
+const TABLE: &str = "shop.stats";
+
+/// Time in which nothing comes that does not come at all.
+const SHORT: Duration = Duration::from_millis(150);
+
+fn behind() -> (FakeDynamo, FaultProxy) {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("id", "N")], None);
+    dynamo.put(TABLE, json!({ "id": { "N": "1" }, "v": { "S": "x".repeat(1_000) } }));
+    let proxy = FaultProxy::start(dynamo.address());
+    (dynamo, proxy)
+}
+
+fn scan_request() -> hyper::Request<http_body_util::Full<bytes::Bytes>> {
+    call_request("Scan", &json!({ "TableName": TABLE }))
+}
+
+async fn scan(proxy: &FaultProxy) -> Result<Answer, String> {
+    send(proxy.address(), scan_request()).await
+}
+
+fn is_whole(answer: &Answer) -> bool {
+    answer.header("x-amz-crc32") == crc32fast::hash(&answer.body).to_string() && answer.json()["Count"] == 1
+}
+
+/// What a socket tells after a request, byte by byte, and how it ends.
+async fn raw(proxy: &FaultProxy) -> (Vec<u8>, std::io::Result<usize>) {
+    let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
+    let body = json!({ "TableName": TABLE }).to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nx-amz-target: DynamoDB_20120810.Scan\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = socket.write_all((head + &body).as_bytes()).await;
+    let mut told = Vec::new();
+    let end = socket.read_to_end(&mut told).await;
+    (told, end)
+}
+
+#[tokio::test]
+async fn all_passes_if_nothing_is_ordered() {
+    let (dynamo, proxy) = behind();
+    let mut connection = Connection::open(proxy.address()).await.unwrap();
+    for _ in 0..3 {
+        assert!(is_whole(&connection.send(scan_request()).await.unwrap()));
+    }
+    assert_eq!((proxy.counts(), proxy.connections()), ((3, 0), 1));
+    assert_eq!(dynamo.calls()["Scan"], 3);
+    assert_eq!(proxy.url(), format!("http://{}", proxy.address()));
+    let address = dynamo.address();
+    drop(dynamo);
+    assert!(scan(&proxy).await.is_err(), "nobody listens at {address}");
+}
+
+#[tokio::test]
+async fn without_its_plug_connections_are_reset() {
+    let (_dynamo, proxy) = behind();
+    let mut open = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(scan(&proxy).await.is_ok());
+    proxy.plug(false);
+    let error = timeout(Duration::from_secs(5), open.read(&mut [0; 8])).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(scan(&proxy).await.is_err());
+    proxy.plug(true);
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_wire_is_slow() {
+    let (_dynamo, proxy) = behind();
+    let begin = Instant::now();
+    proxy.delay(Duration::from_millis(80));
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+    assert!(begin.elapsed() >= Duration::from_millis(80));
+    proxy.heal();
+    let begin = Instant::now();
+    proxy.bandwidth(Some(5_000));
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+    assert!(begin.elapsed() >= Duration::from_millis(200), "1,300 bytes: {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_wire_is_silent_and_half_closed() {
+    let (dynamo, proxy) = behind();
+    proxy.silence(true);
+    assert!(timeout(SHORT, scan(&proxy)).await.is_err());
+    assert_eq!(dynamo.calls().get("Scan"), None);
+    proxy.silence(false);
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+
+    let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
+    proxy.half_close(true);
+    let end = timeout(Duration::from_secs(2), socket.read(&mut [0; 8])).await;
+    assert_eq!(end.expect("first read").unwrap(), 0, "there is an end");
+    for _ in 0..3 {
+        socket.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(timeout(Duration::from_secs(2), scan(&proxy)).await.expect("second scan").is_err());
+    proxy.heal();
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+}
+
+#[tokio::test]
+async fn answers_are_cut_off() {
+    let (_dynamo, proxy) = behind();
+    let (whole, head) = {
+        let answer = scan(&proxy).await.unwrap();
+        proxy.rule(Match::Any, When::First(1), Fault::ShortBody(0));
+        let (head, _) = raw(&proxy).await;
+        (head.len() + answer.body.len(), head.len())
+    };
+    proxy.truncate(Some(300));
+    let (told, end) = raw(&proxy).await;
+    assert_eq!((told.len(), end.unwrap()), (300, 300));
+    assert_eq!(proxy.bytes_passed(), u64::try_from(whole + head + 300).unwrap());
+    assert!(scan(&proxy).await.is_err());
+    // Each answer is counted for itself.
+    proxy.truncate(Some(whole + 100));
+    let mut connection = Connection::open(proxy.address()).await.unwrap();
+    for _ in 0..3 {
+        assert!(is_whole(&connection.send(scan_request()).await.unwrap()));
+    }
+    proxy.heal();
+    proxy.rule("Scan", When::First(1), Fault::Truncate(17));
+    proxy.rule("Scan", When::First(1), Fault::ShortBody(10));
+    proxy.rule("Scan", When::First(1), Fault::ShortBody(1 << 20));
+    assert_eq!(raw(&proxy).await.0.len(), 17);
+    let (told, _) = raw(&proxy).await;
+    assert_eq!(told.len(), head + 10);
+    assert!(String::from_utf8(told).unwrap().to_lowercase().contains("content-length: 1"));
+    assert!(is_whole(&connection.send(scan_request()).await.unwrap()), "there was less to cut");
+    assert!(is_whole(&connection.send(scan_request()).await.unwrap()));
+}
+
+#[tokio::test]
+async fn calls_are_matched_by_operation_and_requests_by_path() {
+    let (dynamo, proxy) = behind();
+    proxy.refuse("Scan", When::First(2), 400, "ThrottlingException");
+    proxy.refuse(".scan", When::First(1), 500, "InternalServerError");
+    let describe = || send(proxy.address(), call_request("DescribeTable", &json!({ "TableName": TABLE })));
+    assert_eq!(describe().await.unwrap().status, 200, "another operation");
+    for (status, kind) in [(400, "ThrottlingException"), (400, "ThrottlingException"), (500, "InternalServerError")] {
+        let answer = scan(&proxy).await.unwrap();
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.json()["__type"], format!("com.amazonaws.dynamodb.v20120810#{kind}"));
+    }
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+    assert_eq!((proxy.counts(), dynamo.calls()["Scan"]), ((2, 3), 1));
+
+    proxy.rule("GET /bucket/a", When::First(1), Fault::slow_down());
+    proxy.rule("GET /bucket/a", When::First(1), Fault::redirect("http://elsewhere/"));
+    proxy.rule("GET /bucket/a", When::First(1), Fault::skewed());
+    let get = async |method: &str, path: &str| send(proxy.address(), request(method, path, &[])).await.unwrap();
+    assert_eq!(get("GET", "/bucket/b").await.status, 400, "what the server says");
+    assert_eq!(get("PUT", "/bucket/a").await.status, 400);
+    let slow = get("GET", "/bucket/a/1?x=y").await;
+    assert_eq!((slow.status, slow.text().contains("<Code>SlowDown</Code>")), (503, true));
+    let moved = get("GET", "/bucket/a").await;
+    assert_eq!((moved.status, moved.header("location")), (307, "http://elsewhere/"));
+    let skewed = get("GET", "/bucket/a").await;
+    assert_eq!((skewed.status, skewed.text().contains("RequestTimeTooSkewed")), (403, true));
+}
+
+#[tokio::test]
+async fn rules_are_due_so_often() {
+    let (_dynamo, proxy) = behind();
+    let failures = async |count: u32| {
+        let mut failed = Vec::new();
+        for n in 1..=count {
+            if scan(&proxy).await.unwrap().status != 200 {
+                failed.push(n);
+            }
+        }
+        failed
+    };
+    proxy.refuse("Scan", When::Every(3), 500, "InternalServerError");
+    assert_eq!(failures(7).await, [3, 6]);
+    proxy.heal();
+    proxy.refuse("Scan", When::Always, 500, "InternalServerError");
+    assert_eq!(failures(2).await, [1, 2]);
+    proxy.heal();
+    proxy.refuse("Scan", When::Chance(0.3, 7), 500, "InternalServerError");
+    let drawn = failures(60).await;
+    assert!((8..=30).contains(&drawn.len()), "{drawn:?}");
+    proxy.heal();
+    proxy.refuse("Scan", When::Chance(0.3, 7), 500, "InternalServerError");
+    assert_eq!(failures(60).await, drawn, "the seed is the same");
+}
+
+#[tokio::test]
+async fn answers_lie() {
+    let (_dynamo, proxy) = behind();
+    proxy.rule("Scan", When::First(1), Fault::WrongChecksum);
+    proxy.rule("Scan", When::First(1), Fault::json(&json!({ "Items": "none" })));
+    let wrong = scan(&proxy).await.unwrap();
+    assert_ne!(wrong.header("x-amz-crc32"), crc32fast::hash(&wrong.body).to_string());
+    assert_eq!(wrong.json()["Count"], 1);
+    let shape = scan(&proxy).await.unwrap();
+    assert_eq!((shape.status, shape.json()), (200, json!({ "Items": "none" })));
+    assert_eq!(shape.header("x-amz-crc32"), crc32fast::hash(&shape.body).to_string());
+    assert_ne!(shape.json(), Value::Null);
+}
+
+#[tokio::test]
+async fn requests_are_reset_kept_waiting_and_late() {
+    let (dynamo, proxy) = behind();
+    proxy.rule("Scan", When::First(1), Fault::Reset);
+    proxy.rule("Scan", When::First(1), Fault::Silence);
+    proxy.rule("Scan", When::First(1), Fault::Delay(Duration::from_millis(60)));
+    assert_eq!(raw(&proxy).await.1.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(timeout(SHORT, scan(&proxy)).await.is_err());
+    assert_eq!(dynamo.calls().get("Scan"), None);
+    let begin = Instant::now();
+    assert!(is_whole(&scan(&proxy).await.unwrap()));
+    assert!(begin.elapsed() >= Duration::from_millis(60));
+    assert_eq!(proxy.counts(), (0, 3));
+}

@@ -1,0 +1,263 @@
+//! `larder materialize`: views' Parquet files to DynamoDB, for a job that needs no Python.
+//!
+//! It needs neither a running host nor its store: rows go by a scratch store, below a directory of their own.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{self, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::ProgressBar;
+use larder_model::{
+    model::{AwsPlace, FeatureView, TableLayout, parse_duration},
+    registry::Catalog,
+    yaml::nearest,
+};
+
+use super::{CliError, ConfigArg, output, sync::parse_time};
+use crate::{
+    clock::SystemClock,
+    config::{Config, load_definitions},
+    source::{TableError, TableWriter, Window, WriteOptions},
+    sync::{SyncSetting, TableReport, TableRun, TableStep, ToTableError, Turns, materialize_to_table},
+    telemetry::{self, LogFormat},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct MaterializeArgs {
+    /// The feature views to write; all that have files when none is named
+    #[arg(value_name = "VIEW")]
+    views: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Only rows with event times from here on: 2026-01-31 or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<i64>,
+    /// Only rows with event times up to here, included
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<i64>,
+    /// The table of a view whose source is no table in Feast's layout already
+    #[arg(long, value_name = "NAME", default_value = "{project}.{view}")]
+    table_template: String,
+    /// Put rows in the place of what is there, also of newer rows; by batches, which is faster
+    #[arg(long)]
+    overwrite: bool,
+    /// Make tables that are not there, as Feast does
+    #[arg(long)]
+    create_tables: bool,
+    /// Where the scratch stores are made, and kept until a run has ended well [default: beside the store's directory]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// How many requests are in flight at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    concurrency: u16,
+    /// How long to go on trying while nothing comes through
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    patience: Duration,
+}
+
+/// A view, and the table that it goes to.
+struct Target<'c> {
+    view: &'c Arc<FeatureView>,
+    table: String,
+    place: AwsPlace,
+}
+
+pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        bail!(CliError::Usage("--from is later than --to".to_owned()));
+    }
+    telemetry::install_logs("warn", LogFormat::Text);
+    let config = args.config.load()?;
+    let definitions = load_definitions(&config)?;
+    definitions.warnings.iter().for_each(|warning| output::remark(&warning.to_string()));
+    let catalog = &definitions.catalog;
+    let mut failed = 0;
+    let targets = targets(args, catalog, &mut failed)?;
+    let work_dir = work_dir(args, &config)?;
+    let setting = SyncSetting {
+        base_dir: config.base_dir.clone(),
+        aws: Arc::clone(&config.aws),
+        clock: Arc::new(SystemClock),
+        limits: config.sync.limits,
+        turns: Turns::new(),
+    };
+    let options =
+        WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), patience: args.patience };
+    for Target { view, table, place } in targets {
+        let dir = work_dir.join(&*view.name);
+        keep_off(&dir, &config.store.data_dir)?;
+        let features = view.features.iter().map(|feature| Arc::clone(&feature.name));
+        let writer = TableWriter::new(Arc::clone(&setting.aws), place, &table, features, options);
+        let run = TableRun {
+            view,
+            key_version: catalog.key_version(),
+            setting: &setting,
+            window: Window { from: args.from, to: args.to },
+            writer: &writer,
+            create: args.create_tables,
+            dir: &dir,
+        };
+        let mut bar = None;
+        let written = materialize_to_table(run, &mut |step| draw(&mut bar, &view.name, step));
+        match written {
+            Ok(report) => {
+                bar.iter().for_each(|(_, bar)| bar.finish_and_clear());
+                output::say(&describe(&view.name, &table, &report));
+            }
+            Err(error) => {
+                bar.iter().for_each(|(_, bar)| bar.abandon());
+                output::complain(&complaint(&view.name, &error));
+                failed += 1;
+            }
+        }
+    }
+    if args.work_dir.is_none() {
+        // It stays if something is left for the next run.
+        let _ = std::fs::remove_dir(&work_dir);
+    }
+    if failed > 0 {
+        bail!(CliError::Failed(format!("{failed} of the feature views could not be materialized")));
+    }
+    Ok(())
+}
+
+/// The views that were meant, each with its table. Names that mean nothing are told and counted.
+fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize) -> Result<Vec<Target<'c>>> {
+    let mut targets = Vec::new();
+    let mut complain = |message: String| {
+        output::complain(&message);
+        *failed += 1;
+    };
+    let all = args.views.is_empty();
+    let named = args.views.iter().map(String::as_str);
+    let names: Vec<&str> = if all { catalog.views().iter().map(|view| &*view.name).collect() } else { named.collect() };
+    for name in names {
+        let Some(view) = catalog.views().iter().find(|view| &*view.name == name) else {
+            let hint = nearest(name, catalog.views().iter().map(|view| &*view.name));
+            let hint = hint.map_or_else(String::new, |help| format!(" ({help})"));
+            complain(format!("there is no feature view '{name}'{hint}"));
+            continue;
+        };
+        if view.files().is_none() {
+            if !all {
+                complain(format!("view '{name}' has no files to materialize: neither its source nor a batch_source"));
+            }
+            continue;
+        }
+        let own = view.table().filter(|table| table.layout == TableLayout::Feast);
+        let (table, place) = match own {
+            Some(own) => (own.table.clone(), own.place.clone()),
+            None => (table_name(&args.table_template, catalog.project(), name)?, AwsPlace::default()),
+        };
+        targets.push(Target { view, table, place });
+    }
+    if all && targets.is_empty() {
+        bail!(CliError::Failed("no feature view has files to materialize".to_owned()));
+    }
+    // An entity has one item in a table: two views would take turns in it.
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for target in &targets {
+        if let Some(other) = taken.insert(&target.table, &target.view.name) {
+            let (view, table) = (&target.view.name, &target.table);
+            bail!(CliError::Usage(format!(
+                "the views '{other}' and '{view}' would both be written to table '{table}'"
+            )));
+        }
+    }
+    Ok(targets)
+}
+
+fn table_name(template: &str, project: &str, view: &str) -> Result<String> {
+    let name = template.replace("{project}", project).replace("{view}", view);
+    if name.contains(['{', '}']) {
+        let message = format!("--table-template '{template}': only {{project}} and {{view}} stand for something");
+        bail!(CliError::Usage(message));
+    }
+    Ok(name)
+}
+
+/// `<data_dir>-materialize`, if nothing else was said.
+fn work_dir(args: &MaterializeArgs, config: &Config) -> Result<PathBuf> {
+    if let Some(dir) = &args.work_dir {
+        return Ok(path::absolute(dir)?);
+    }
+    let data_dir = path::absolute(&config.store.data_dir)?;
+    let mut name = data_dir.file_name().map_or_else(|| OsString::from("store"), ToOwned::to_owned);
+    name.push("-materialize");
+    Ok(data_dir.with_file_name(name))
+}
+
+/// What is made for a run is removed at its end: the store that is served must not lie there.
+fn keep_off(dir: &Path, data_dir: &Path) -> Result<()> {
+    let data_dir = path::absolute(data_dir)?;
+    if data_dir.starts_with(dir) {
+        let dir = dir.display();
+        bail!(CliError::Usage(format!("the store that is served lies in {dir}; --work-dir has to be another place")));
+    }
+    Ok(())
+}
+
+/// One bar for the files, then one for the table.
+fn draw(bar: &mut Option<(&'static str, ProgressBar)>, view: &str, step: TableStep) {
+    let (what, at) = match step {
+        TableStep::Reading(at) => ("reading", at),
+        TableStep::Writing(at) => ("writing", at),
+    };
+    if bar.as_ref().is_none_or(|(before, _)| *before != what) {
+        bar.iter().for_each(|(_, bar)| bar.finish_and_clear());
+        *bar = Some((what, output::progress(&format!("{view}: {what}"), at.expected)));
+    }
+    if let Some((_, bar)) = bar {
+        bar.set_length(at.expected);
+        bar.set_position(at.rows);
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people"
+)]
+fn describe(view: &str, table: &str, report: &TableReport) -> String {
+    let rows = report.written.written + report.written.older;
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = output::thousands((rows as f64 / seconds.max(1e-6)) as u64);
+    let written = output::thousands(report.written.written);
+    let mut line = format!(
+        "{view}: {} to DynamoDB table '{table}' in {seconds:.2} s ({rate} rows/s): {written} written",
+        output::counted(rows, "row", "rows")
+    );
+    if report.written.older > 0 {
+        line.push_str(&format!(", {} no newer than what is there", output::thousands(report.written.older)));
+    }
+    if report.done_before > 0 {
+        line.push_str(&format!("; a run before had done {}", output::thousands(report.done_before)));
+    }
+    if report.skipped.outside_window > 0 {
+        let outside = output::thousands(report.skipped.outside_window);
+        line.push_str(&format!("; {outside} of the files outside of the given times"));
+    }
+    if report.skipped.rows() > 0 {
+        line.push_str(&format!("; NOT taken: {}", report.skipped));
+    }
+    line
+}
+
+fn complaint(view: &str, error: &ToTableError) -> String {
+    match error {
+        ToTableError::Sync(error) => error.to_string(),
+        ToTableError::Table(TableError::Missing { .. }) => {
+            format!("view '{view}': {error}; --create-tables makes it, as 'feast apply' does")
+        }
+        error => format!("view '{view}': {error}"),
+    }
+}

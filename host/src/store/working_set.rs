@@ -1,0 +1,181 @@
+//! Views of which only a part is here: rows that were asked for, within a bound.
+//!
+//! What is fetched is as new as its fetch, so it takes the place of whatever is there; unless the row was removed since the
+//! fetch began, which says that it is old. The commits that the hot cache counts tell that. Such rows can be had again, so
+//! their commits do not wait for the disk: a crash costs fetches.
+//!
+//! Beyond the bound rows go. Their ids are hashes, so a walk through them in order is a fair choice; those that were asked
+//! for lately are in the hot cache, and are passed over.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use larder_model::model::EntityId;
+use moka::sync::Cache;
+use redb::ReadableTable;
+
+use super::{
+    KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    online::Written,
+    record::{RowKey, RowTable, ViewRecord},
+    write::{Arrival, put_record, read_record},
+};
+
+/// Entities of which is known, for a time, what their table has: the row that is here, or none.
+#[derive(Clone, Debug)]
+pub struct Checked(Cache<EntityId, (bool, Instant)>);
+
+/// The most entities that are remembered; some 100 bytes each.
+const CHECKED_MAX: u64 = 1_000_000;
+
+/// Beyond its bound a working set is brought down to this part of it, so that not each fetch has to.
+const KEPT: (u64, u64) = (9, 10);
+/// So many rows are passed over for one that goes; then recent ones go too.
+const PASSED_OVER_MAX: usize = 20_000;
+
+// === impl Checked ===
+
+impl Checked {
+    /// Remembers for this long at the most.
+    #[must_use]
+    pub fn new(longest: Duration) -> Self {
+        Self(Cache::builder().max_capacity(CHECKED_MAX).time_to_live(longest.max(Duration::from_millis(1))).build())
+    }
+
+    /// Notes what the table has of an entity, and how long that holds.
+    pub fn note(&self, id: EntityId, is_there: bool, holds: Duration) {
+        self.0.insert(id, (is_there, Instant::now() + holds));
+    }
+
+    /// Whether that an entity has a row, or has none, is what its table says, too. A row may be gone from here that the
+    /// table has.
+    #[must_use]
+    pub fn holds(&self, id: &EntityId, is_here: bool) -> bool {
+        self.0.get(id).is_some_and(|(is_there, until)| is_there == is_here && until > Instant::now())
+    }
+}
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// The commit that readers see now; to be taken before a fetch begins.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.commit()
+    }
+
+    /// Keeps rows that were fetched, and lets others go where there are more than `bytes_max`. `seen` is the commit that
+    /// was readable when the fetch began: rows that may have changed since stay as they are, and are named: what was
+    /// fetched of them may be old.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when the view was declared anew with other keys, and those of a failed transaction.
+    pub fn keep(
+        &self,
+        view: ViewId,
+        key: &KeySignature,
+        batch: &RowBatch,
+        gone: &[EntityId],
+        seen: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<EntityId>, StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write_lazily(|txn| {
+            let mut record = read_record(txn, &name)?;
+            if record.key != *key {
+                return Err(StoreError::Superseded { view: name.clone() });
+            }
+            let (mut changed, mut doubtful) = (Vec::new(), Vec::new());
+            let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+            let row_error = |source| StoreError::Row { view: name.clone(), source };
+            let mut bytes = record.bytes;
+            let mut ignored = super::Applied::default();
+            batch.each_winner(&mut ignored, row_error, |id, arrival| {
+                if self.hot.changed_since(&id, seen) {
+                    doubtful.push(id);
+                } else if let Arrival::Row(sealed, header) = arrival {
+                    let before = rows.insert(&id.0, sealed)?.map_or(0, |old| cost(old.value()));
+                    bytes = bytes.saturating_sub(before) + cost(sealed);
+                    record.newest_event = record.newest_event.max(Some(header.event_time));
+                    changed.push(id);
+                }
+                Ok(super::Applied::default())
+            })?;
+            for id in gone {
+                if let Some(old) = rows.remove(&id.0)? {
+                    bytes = bytes.saturating_sub(cost(old.value()));
+                    changed.push(*id);
+                }
+            }
+            record.bytes = bytes;
+            if record.bytes > bytes_max {
+                self.let_go(&mut rows, &mut record, bytes_max * KEPT.0 / KEPT.1, &mut changed)?;
+            }
+            record.rows = redb::ReadableTableMetadata::len(&rows)?;
+            drop(rows);
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: doubtful, changed })
+        })
+    }
+
+    fn let_go(
+        &self,
+        rows: &mut redb::Table<'_, RowKey, &'static [u8]>,
+        record: &mut ViewRecord,
+        bytes_max: u64,
+        changed: &mut Vec<EntityId>,
+    ) -> Result<(), StoreError> {
+        // Somebody waits for those that came just now.
+        let fresh: HashSet<EntityId> = changed.iter().copied().collect();
+        let mut passed_over = 0;
+        let mut wrapped = false;
+        let mut excess = record.bytes.saturating_sub(bytes_max);
+        let mut going = Vec::new();
+        let mut hand = record.hand;
+        while excess > 0 {
+            let mut last = None;
+            for entry in rows.range::<&[u8; size_of::<EntityId>()]>(&hand..)? {
+                let (key, value) = entry?;
+                let id = EntityId(*key.value());
+                last = Some(id);
+                if fresh.contains(&id) {
+                    continue;
+                }
+                if passed_over < PASSED_OVER_MAX && self.hot.holds(&id) {
+                    passed_over += 1;
+                    continue;
+                }
+                let cost = cost(value.value());
+                going.push((id, cost));
+                excess = excess.saturating_sub(cost);
+                if excess == 0 {
+                    break;
+                }
+            }
+            for (id, cost) in going.drain(..) {
+                rows.remove(&id.0)?;
+                record.bytes = record.bytes.saturating_sub(cost);
+                changed.push(id);
+            }
+            match last {
+                Some(id) if excess == 0 => hand = id.0,
+                // Twice around: whatever was recent is not any more.
+                _ if wrapped && last.is_none() => break,
+                _ => {
+                    (hand, wrapped) = ([0; size_of::<EntityId>()], true);
+                    passed_over = PASSED_OVER_MAX;
+                }
+            }
+        }
+        record.hand = hand;
+        Ok(())
+    }
+}
+
+/// What a row takes on disk: itself, its key, and what the tree needs for both.
+pub(super) fn cost(sealed: &[u8]) -> u64 {
+    const OVERHEAD: u64 = 16 + 16;
+    sealed.len() as u64 + OVERHEAD
+}

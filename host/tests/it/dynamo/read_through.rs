@@ -1,0 +1,183 @@
+//! Views of which only a part is here: rows come when they are asked for.
+
+use std::{thread, time::Instant};
+
+use larder_fakeaws::Fault;
+
+use super::*;
+
+const HEADER: &str = "x-larder-read-through";
+
+/// A host that keeps so much of its table.
+fn host(url: &str, more: &str) -> Fixture {
+    setup(url, &format!(", on_miss: fetch, fetch_timeout: 3s{more}")).start()
+}
+
+fn gets(dynamo: &FakeDynamo) -> u64 {
+    dynamo.calls().get("BatchGetItem").copied().unwrap_or(0)
+}
+
+#[test]
+fn what_is_asked_for_is_fetched_once_and_kept() {
+    let dynamo = table(100);
+    let host = host(&dynamo.url(), "");
+    assert!(!dynamo.calls().contains_key("Scan"), "nothing is scanned");
+    let answer = ask(&host, &[1, 2, 101, 1]);
+    assert_eq!(answer.column("trips")["values"], json!([1, 2, null, 1]));
+    assert_eq!(answer.column("trips")["statuses"], json!(["PRESENT", "PRESENT", "NOT_FOUND", "PRESENT"]));
+    assert_eq!((answer.header(HEADER), gets(&dynamo)), (None, 1), "one request for all of them");
+    assert_eq!(ask(&host, &[2, 101, 1]).column("trips")["values"], json!([2, null, 1]));
+    assert_eq!(gets(&dynamo), 1, "what is missing is known, too");
+    ask(&host, &[3, 1]);
+    assert_eq!(gets(&dynamo), 2);
+}
+
+#[test]
+fn many_who_ask_for_one_entity_at_once_make_one_request() {
+    let dynamo = table(10);
+    let proxy = FaultProxy::start(dynamo.address());
+    proxy.rule(".batchgetitem", When::Always, Fault::Delay(Duration::from_millis(300)));
+    let host = host(&proxy.url(), "");
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert_eq!(trips(&host, 5), json!(5)));
+        }
+    });
+    assert_eq!(gets(&dynamo), 1);
+}
+
+#[test]
+fn row_17_keys_that_are_left_over_are_asked_for_again_and_only_those() {
+    let dynamo = table(100);
+    let host = host(&dynamo.url(), "");
+    dynamo.unprocessed_keys(3);
+    let all: Vec<i64> = (1..=100).collect();
+    assert_eq!(ask(&host, &all).column("trips")["values"], json!(all));
+    assert_eq!(gets(&dynamo), 4);
+}
+
+#[test]
+fn more_than_a_hundred_entities_are_several_requests() {
+    let dynamo = table(350);
+    let host = host(&dynamo.url(), "");
+    let all: Vec<i64> = (1..=350).collect();
+    assert_eq!(ask(&host, &all).column("trips")["values"], json!(all));
+    // Those that share a slot of the cache with a row that came meanwhile are asked for once more.
+    assert!((4..=12).contains(&gets(&dynamo)), "{}", gets(&dynamo));
+}
+
+#[test]
+fn a_change_that_the_stream_tells_has_the_row_fetched_anew() {
+    let dynamo = table(10);
+    let host = host(&dynamo.url(), ", missing_for: 1ms");
+    assert_eq!(trips(&host, 1), json!(1));
+    dynamo.put(TABLE, item(1, 100));
+    dynamo.put(TABLE, item(77, 7));
+    until(&host, 1, 100);
+    until(&host, 77, 7);
+    dynamo.delete(TABLE, &key(1));
+    until(&host, 1, Value::Null);
+}
+
+#[test]
+fn no_value_goes_back_in_time_while_it_is_written_and_fetched() {
+    let dynamo = table(1);
+    let host = host(&dynamo.url(), "");
+    let writing = dynamo.clone();
+    let writer = thread::spawn(move || {
+        for trips in 2..=300 {
+            writing.put(TABLE, item(1, trips));
+            thread::sleep(Duration::from_millis(4));
+        }
+    });
+    let mut last = 0;
+    let patience = Instant::now() + Duration::from_secs(20);
+    while last < 300 {
+        let now = trips(&host, 1).as_i64().unwrap_or(last);
+        assert!(now >= last, "{now} after {last}");
+        assert!(Instant::now() < patience, "never: the last of it; it is {last}");
+        last = now;
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn without_a_stream_a_row_is_asked_for_again_when_it_is_old() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], None);
+    dynamo.put(TABLE, item(1, 1));
+    let host = host(&dynamo.url(), ", fresh_for: 300ms");
+    assert_eq!(trips(&host, 1), json!(1));
+    dynamo.put(TABLE, item(1, 2));
+    assert_eq!(trips(&host, 1), json!(1));
+    until(&host, 1, 2);
+}
+
+#[test]
+fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_once() {
+    let dynamo = table(10);
+    let proxy = FaultProxy::start(dynamo.address());
+    let host = host(&proxy.url(), "");
+    assert_eq!(trips(&host, 1), json!(1));
+    proxy.plug(false);
+    eventually("it is known that it is away", || ask(&host, &[2]).header(HEADER) == Some("away".to_owned()));
+    let started = Instant::now();
+    for _ in 0..50 {
+        let answer = ask(&host, &[1, 2]);
+        assert_eq!(answer.column("trips")["values"], json!([1, null]));
+        assert_eq!(answer.column("trips")["statuses"], json!(["PRESENT", "NOT_FOUND"]));
+        assert_eq!(answer.status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert_eq!(host.get("/ready").status, 200);
+    proxy.plug(true);
+    until(&host, 2, 2);
+    assert_eq!(ask(&host, &[2]).header(HEADER), None);
+}
+
+#[test]
+fn a_table_that_is_slow_costs_a_request_no_more_than_it_may() {
+    let dynamo = table(10);
+    let proxy = FaultProxy::start(dynamo.address());
+    let host = setup(&proxy.url(), ", on_miss: fetch, fetch_timeout: 100ms").start();
+    proxy.rule(".batchgetitem", When::First(1), Fault::Delay(Duration::from_millis(700)));
+    let started = Instant::now();
+    let answer = ask(&host, &[3]);
+    assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+    assert_eq!(
+        (answer.header(HEADER), answer.column("trips")["values"].clone()),
+        (Some("late".to_owned()), json!([null]))
+    );
+    until(&host, 3, 3);
+    assert_eq!(gets(&dynamo), 1, "what came late is there for the next one");
+}
+
+#[test]
+fn a_table_larger_than_its_share_of_the_disk_is_served_and_the_share_is_kept() {
+    let dynamo = table(3_000);
+    let host = host(&dynamo.url(), ", keep: 64KiB");
+    for round in 0..2 {
+        for first in (1..=3_000).step_by(100) {
+            let some: Vec<i64> = (first..first + 100).collect();
+            assert_eq!(ask(&host, &some).column("trips")["values"], json!(some), "round {round}");
+        }
+    }
+    let id = host.app.current().view_ids()[0];
+    let rows = host.app.current().store().status(id).unwrap().rows;
+    assert!((100..=800).contains(&rows), "{rows} rows of 90 bytes or more are within 64 KiB");
+}
+
+#[test]
+fn an_item_for_each_feature_is_fetched_as_a_row() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("entity_id", "N"), ("feature_name", "S")], Some("NEW_IMAGE"));
+    let feature = |name: &str, value: &str| json!({ "entity_id": { "N": "1" }, "feature_name": { "S": name }, "value": { "N": value } });
+    dynamo.put(TABLE, feature("trips", "7"));
+    dynamo.put(TABLE, feature("rate", "0.5"));
+    let definitions = definitions(", on_miss: fetch, fetch_timeout: 3s")
+        .replace(", layout: wide, timestamp_field: ts", ", layout: item-per-feature");
+    let host = Setup::with(&definitions).config(&config(&dynamo.url())).start();
+    let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [1, 2] }));
+    assert_eq!(answer.column("trips")["values"], json!([7, null]));
+    assert_eq!(answer.column("rate")["values"], json!([0.5, null]));
+}

@@ -1,0 +1,501 @@
+//! `larder materialize`: files to tables in Feast's layout, by the program itself, on good days and bad ones.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, TimestampMicrosecondArray};
+use expect_test::expect;
+use larder_fakeaws::{FakeDynamo, Fault, FaultProxy, When};
+use serde_json::{Value, json};
+
+use crate::{
+    binary::{Ended, Home, Running},
+    fixture::{RECORDED_AT, Setup, eventually},
+    moto::Moto,
+    parquet,
+};
+
+const TABLE: &str = "churn_prediction.driver_stats";
+const FILE: &str = "data/stats.parquet";
+
+const DEFINITIONS: &str = "
+entities: [{name: driver, join_key: driver_id, type: Int64}]
+feature_views:
+  - name: driver_stats
+    entities: [driver]
+    source: {path: data/stats.parquet, timestamp_field: event_timestamp}
+    features:
+      - {name: trips, type: Int64}
+      - {name: rate, type: Float64}
+      - {name: seen, type: UnixTimestamp}
+";
+
+/// Driver, microseconds after the answers were recorded, trips.
+type Row = (i64, i64, Option<i64>);
+
+fn write(home: &Home, rows: &[Row]) {
+    let columns = columns(rows);
+    parquet::write(&home.path(FILE), &columns);
+}
+
+fn columns(rows: &[Row]) -> parquet::Columns {
+    vec![
+        ("driver_id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))) as ArrayRef),
+        (
+            "event_timestamp",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| RECORDED_AT + row.1))),
+        ),
+        ("trips", Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>())),
+        ("rate", Arc::new(rows.iter().map(|row| row.2.map(|_| 0.5)).collect::<Float64Array>())),
+        (
+            "seen",
+            Arc::new(
+                rows.iter().map(|row| row.2.map(|_| 1_700_000_000_000_000)).collect::<TimestampMicrosecondArray>(),
+            ),
+        ),
+    ]
+}
+
+/// Drivers 1 to `drivers`, whose trips are their number times `factor`.
+fn drivers(drivers: i64, factor: i64) -> Vec<Row> {
+    (1..=drivers).map(|driver| (driver, 0, Some(driver * factor))).collect()
+}
+
+fn aws(url: &str) -> String {
+    format!(
+        "aws: {{dynamodb_endpoint: \"{url}\", connect_timeout: 500ms, attempt_timeout: 1s, operation_timeout: 2s, \
+         attempts_max: 2}}\n"
+    )
+}
+
+fn home(url: &str, rows: &[Row]) -> Home {
+    let home = Home::with(DEFINITIONS);
+    home.configure(&aws(url));
+    write(&home, rows);
+    home
+}
+
+fn table() -> FakeDynamo {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("entity_id", "S")], None);
+    dynamo
+}
+
+fn command(home: &Home, args: &[&str]) -> std::process::Command {
+    let mut command = home.larder(["materialize"].iter().chain(args).copied());
+    let keys = [("AWS_ACCESS_KEY_ID", "stand-in"), ("AWS_SECRET_ACCESS_KEY", "stand-in"), ("AWS_REGION", "eu-west-1")];
+    command.envs(keys);
+    command
+}
+
+fn materialize(home: &Home, args: &[&str]) -> Ended {
+    let output = command(home, args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[track_caller]
+fn assert_says(ended: &Ended, words: &[&str]) {
+    ended.assert_code(0);
+    words.iter().for_each(|words| assert!(ended.out.contains(words), "no '{words}' in: {}", ended.out));
+}
+
+/// The trips of all items, sorted.
+fn trips(dynamo: &FakeDynamo) -> Vec<u64> {
+    let trips = |item: &Value| varint(&item["values"]["M"]["trips"]["B"]);
+    let mut trips: Vec<u64> = dynamo.items(TABLE).iter().map(trips).collect();
+    trips.sort_unstable();
+    trips
+}
+
+/// The number in a `feast.types.Value` with an `int64_val`.
+fn varint(bytes: &Value) -> u64 {
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bytes.as_str().unwrap()).unwrap();
+    assert_eq!(bytes[0], 0x20, "{bytes:?}");
+    bytes[1..].iter().rev().fold(0, |number, byte| (number << 7) | u64::from(byte & 0x7f))
+}
+
+fn expected(drivers: u64, factor: u64) -> Vec<u64> {
+    (1..=drivers).map(|driver| driver * factor).collect()
+}
+
+#[test]
+fn items_are_byte_for_byte_those_of_feast() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &[(1001, 0, Some(300)), (1002, 123_000, None), (1003, -1, Some(0))]);
+    let ended = materialize(&home, &[]);
+    assert_eq!(ended.err, "");
+    assert_says(
+        &ended,
+        &["driver_stats: 3 rows to DynamoDB table 'churn_prediction.driver_stats' in ", " rows/s): 3 written\n"],
+    );
+    let items: Vec<String> = dynamo.items(TABLE).iter().map(Value::to_string).collect();
+    expect![[r#"
+        {"entity_id":{"S":"f3cfd4a822f245b63975464763babaec"},"event_ts":{"S":"2026-11-23 09:13:10+00:00"},"values":{"M":{"rate":{"B":"KQAAAAAAAOA/"},"seen":{"B":"QIDiz6oG"},"trips":{"B":"IKwC"}}}}
+        {"entity_id":{"S":"1c2e07235588d781baea24f146ff4a77"},"event_ts":{"S":"2026-11-23 09:13:10.123000+00:00"},"values":{"M":{"rate":{"B":""},"seen":{"B":"QICAgICAgICAgAE="},"trips":{"B":""}}}}
+        {"entity_id":{"S":"2bef5f27a21320edd171a70520ef420e"},"event_ts":{"S":"2026-11-23 09:13:09.999999+00:00"},"values":{"M":{"rate":{"B":"KQAAAAAAAOA/"},"seen":{"B":"QIDiz6oG"},"trips":{"B":"IAA="}}}}
+    "#]]
+    .assert_eq(&(items.join("\n") + "\n"));
+}
+
+#[test]
+fn the_golden_repository_becomes_the_tables_that_feast_made_of_it() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dynamodb/tables.json");
+    let recorded: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let dynamo = FakeDynamo::start();
+    let home = Home::golden();
+    home.configure(&aws(&dynamo.url()));
+    materialize(&home, &["--create-tables"]).assert_code(0);
+    let values = |items: &[Value]| {
+        let mut values: Vec<(String, String, String)> = Vec::new();
+        for item in items {
+            for (name, value) in item["values"]["M"].as_object().unwrap() {
+                values.push((item["entity_id"]["S"].to_string(), name.clone(), value.to_string()));
+            }
+        }
+        values.sort();
+        values
+    };
+    let mut differ = Vec::new();
+    for (name, table) in recorded.as_object().unwrap() {
+        let (ours, theirs) = (values(&dynamo.items(name)), values(table["Items"].as_array().unwrap()));
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        let pairs = ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
+        differ.extend(pairs.map(|(ours, theirs)| format!("{}: {} and {}", ours.1, ours.2, theirs.2)));
+    }
+    // The writer's data frame had made a double of one whole number, 2^53 + 1.
+    assert_eq!(differ, [r#"txn_count: {"B":"IIGAgICAgIAQ"} and {"B":"IICAgICAgIAQ"}"#]);
+}
+
+#[test]
+fn the_newest_row_is_written_and_what_is_newer_in_the_table_stays() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &[(1, 10, Some(2)), (1, 20, Some(3)), (1, 0, Some(1)), (2, 0, Some(20))]);
+    assert_says(&materialize(&home, &[]), &[": 2 rows to ", "): 2 written\n"]);
+    assert_eq!(trips(&dynamo), [3, 20]);
+    // Older, the same, newer by a microsecond; the texts have fractions of a second and none.
+    write(&home, &[(1, 19, Some(4)), (2, 0, Some(21)), (3, 0, Some(30))]);
+    assert_says(&materialize(&home, &[]), &["): 1 written, 2 no newer than what is there\n"]);
+    assert_eq!(trips(&dynamo), [3, 20, 30]);
+    write(&home, &[(1, 21, Some(5)), (2, 1, Some(22)), (3, -1, Some(31))]);
+    assert_says(&materialize(&home, &[]), &["): 2 written, 1 no newer than what is there\n"]);
+    assert_eq!(trips(&dynamo), [5, 22, 30]);
+}
+
+#[test]
+fn overwrite_puts_rows_in_the_place_of_newer_ones() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &drivers(60, 1));
+    assert_says(&materialize(&home, &["--overwrite"]), &[": 60 rows to ", "): 60 written\n"]);
+    assert_eq!(dynamo.calls()["BatchWriteItem"], 3, "25 at once");
+    let older: Vec<Row> = (1..=60).map(|driver| (driver, -1_000_000, Some(driver * 2))).collect();
+    write(&home, &older);
+    assert_says(&materialize(&home, &["--overwrite"]), &["): 60 written\n"]);
+    assert_eq!(trips(&dynamo), expected(60, 2));
+}
+
+#[test]
+fn a_span_of_event_times_is_written_alone() {
+    let dynamo = table();
+    let second = 1_000_000;
+    let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, 90 * second, Some(9)), (2, 50 * second, Some(2))]);
+    let span = ["--from", "2026-11-23T09:13:10Z", "--to", "2026-11-23T09:13:50Z"];
+    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 of the files outside of the given times"]);
+    assert_eq!(trips(&dynamo), [1]);
+    materialize(&home, &["--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
+    let ended = materialize(&home, &["--from", "2026-11-24", "--to", "2026-11-23"]);
+    ended.assert_code(2).assert_complains(&["--from is later than --to"]);
+}
+
+#[test]
+fn a_run_that_was_refused_is_gone_on_with_behind_what_was_written() {
+    let dynamo = table();
+    let proxy = FaultProxy::start(dynamo.address());
+    let home = home(&proxy.url(), &drivers(300, 1));
+    proxy.refuse("PutItem", When::Every(250), 400, "AccessDeniedException");
+    let cut_off = materialize(&home, &["--concurrency", "1"]);
+    cut_off.assert_code(1).assert_complains(&[
+        "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': PutItem: AccessDeniedException",
+        "1 of the feature views could not be materialized",
+    ]);
+    let note = home.path("data/store-materialize/driver_stats/progress.json");
+    assert!(fs::read_to_string(&note).unwrap().contains("\"done\":192"));
+    proxy.heal();
+    assert_says(
+        &materialize(&home, &["--concurrency", "1"]),
+        &[": 108 rows to ", "): 51 written, 57 no newer than what is there; a run before had done 192\n"],
+    );
+    assert_eq!(dynamo.calls()["PutItem"], 249 + 108);
+    assert_eq!(trips(&dynamo), expected(300, 1));
+    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing is left");
+}
+
+#[test]
+fn a_run_that_was_killed_is_gone_on_with() {
+    let dynamo = table();
+    let proxy = FaultProxy::start(dynamo.address());
+    let home = home(&proxy.url(), &drivers(900, 1));
+    proxy.rule(".PutItem\r", When::Always, Fault::Delay(Duration::from_millis(10)));
+    let running = Running::new(command(&home, &["--concurrency", "1", "--work-dir", "work"]).spawn().unwrap());
+    eventually("some are written", || dynamo.items(TABLE).len() > 150);
+    // It alone writes there.
+    let second = materialize(&home, &["--work-dir", "work"]);
+    second.assert_code(1).assert_complains(&["view 'driver_stats': the scratch store: ", "in use"]);
+    drop(running);
+    proxy.heal();
+    assert!(dynamo.items(TABLE).len() < 900);
+    assert_says(&materialize(&home, &["--work-dir", "work"]), &["; a run before had done "]);
+    assert_eq!(trips(&dynamo), expected(900, 1));
+    assert_eq!(fs::read_dir(home.path("work")).unwrap().count(), 0, "nothing is left in it");
+}
+
+#[test]
+fn what_changed_since_a_run_was_cut_off_is_begun_anew() {
+    let dynamo = table();
+    let proxy = FaultProxy::start(dynamo.address());
+    let home = home(&proxy.url(), &drivers(200, 1));
+    let cut_off = |args: &[&str]| {
+        proxy.refuse("PutItem", When::Every(150), 400, "AccessDeniedException");
+        materialize(&home, &[&["--concurrency", "1"], args].concat()).assert_code(1);
+        proxy.heal();
+    };
+    let anew = |args: &[&str]| {
+        let ended = materialize(&home, args);
+        ended.assert_code(0);
+        assert!(!ended.out.contains("a run before"), "{}", ended.out);
+    };
+    cut_off(&[]);
+    let newer: Vec<Row> = (1..=200).map(|driver| (driver, 1, Some(driver * 3))).collect();
+    write(&home, &newer);
+    anew(&[]);
+    assert_eq!(trips(&dynamo), expected(200, 3), "another file");
+
+    cut_off(&[]);
+    anew(&["--overwrite"]);
+    cut_off(&["--from", "2026-01-01"]);
+    anew(&["--from", "2026-01-02"]);
+
+    cut_off(&[]);
+    dynamo.recreate(TABLE);
+    anew(&[]);
+    assert_eq!(trips(&dynamo), expected(200, 3), "another table");
+
+    cut_off(&[]);
+    home.write("features/all.yaml", &DEFINITIONS.replace("      - {name: rate, type: Float64}\n", ""));
+    anew(&["--overwrite"]);
+    assert!(dynamo.items(TABLE).iter().all(|item| item["values"]["M"]["rate"].is_null()), "another view");
+}
+
+#[test]
+fn throttled_and_failed_requests_are_made_again_until_all_is_written() {
+    let dynamo = table();
+    let proxy = FaultProxy::start(dynamo.address());
+    let home = home(&proxy.url(), &drivers(200, 1));
+    dynamo.throttle("PutItem", 40);
+    proxy.refuse("PutItem", When::First(20), 500, "InternalServerError");
+    proxy.rule(".PutItem\r", When::First(10), Fault::Reset);
+    proxy.rule(".PutItem\r", When::First(2), Fault::Silence);
+    proxy.refuse("DescribeTable", When::First(3), 400, "ThrottlingException");
+    let ended = materialize(&home, &[]);
+    assert_says(&ended, &[": 200 rows to "]);
+    assert_eq!(trips(&dynamo), expected(200, 1));
+}
+
+#[test]
+fn items_that_a_batch_leaves_over_are_put_again() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &drivers(300, 1));
+    dynamo.unprocessed_items(10);
+    dynamo.throttle("BatchWriteItem", 10);
+    assert_says(&materialize(&home, &["--overwrite"]), &["): 300 written\n"]);
+    assert_eq!(trips(&dynamo), expected(300, 1));
+}
+
+#[test]
+fn a_table_that_takes_nothing_for_too_long_is_an_error_that_names_it() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &drivers(10, 1));
+    for (operation, args) in
+        [("PutItem", &["--patience", "1s"][..]), ("BatchWriteItem", &["--patience", "1s", "--overwrite"])]
+    {
+        dynamo.throttle(operation, 1_000_000);
+        materialize(&home, args).assert_code(1).assert_complains(&[
+            "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': nothing was written for 1s; the last",
+            operation,
+            "ProvisionedThroughputExceededException",
+        ]);
+    }
+}
+
+#[test]
+fn a_missing_table_is_told_and_made_on_demand() {
+    let dynamo = FakeDynamo::start();
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    materialize(&home, &[]).assert_code(1).assert_complains(&[
+        "view 'driver_stats': there is no DynamoDB table 'churn_prediction.driver_stats'; --create-tables makes it",
+    ]);
+    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing was read");
+    dynamo.creating(2);
+    assert_says(&materialize(&home, &["--create-tables"]), &["): 3 written\n"]);
+    assert_eq!(dynamo.calls()["CreateTable"], 1);
+    assert_eq!(trips(&dynamo), expected(3, 1));
+    assert_says(&materialize(&home, &["--create-tables"]), &["): 0 written, 3 no newer"]);
+    assert_eq!(dynamo.calls()["CreateTable"], 1);
+}
+
+#[test]
+fn a_table_of_other_keys_is_refused() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    materialize(&home, &["--create-tables"])
+        .assert_code(1)
+        .assert_complains(&["its key is 'driver_id' and 'day', a table of Feast's has 'entity_id' and nothing else"]);
+}
+
+#[test]
+fn who_may_write_need_not_be_allowed_to_look() {
+    let dynamo = table();
+    let proxy = FaultProxy::start(dynamo.address());
+    proxy.refuse("DescribeTable", When::Always, 400, "AccessDeniedException");
+    assert_says(&materialize(&home(&proxy.url(), &drivers(3, 1)), &[]), &["): 3 written\n"]);
+    let missing = FakeDynamo::start();
+    let proxy = FaultProxy::start(missing.address());
+    proxy.refuse("DescribeTable", When::Always, 400, "AccessDeniedException");
+    let ended = materialize(&home(&proxy.url(), &drivers(3, 1)), &[]);
+    ended.assert_code(1).assert_complains(&["there is no DynamoDB table"]);
+}
+
+#[test]
+fn views_without_files_and_names_that_mean_nothing_are_told_and_the_others_are_written() {
+    let dynamo = table();
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    let pushed = "  - {name: pushed_stats, entities: [driver], features: [{name: n, type: Int64}]}\n";
+    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + pushed));
+    let ended = materialize(&home, &["pushed_stats", "driver_stat", "driver_stats"]);
+    ended.assert_code(1).assert_complains(&[
+        "view 'pushed_stats' has no files to materialize",
+        "there is no feature view 'driver_stat' (did you mean 'driver_stats'?)",
+        "2 of the feature views could not be materialized",
+    ]);
+    assert!(ended.out.contains("driver_stats: 3 rows to "), "{}", ended.out);
+    // Without names, it is no mistake to have some.
+    assert_says(&materialize(&home, &[]), &["driver_stats: 3 rows to "]);
+    fs::remove_file(home.path(FILE)).unwrap();
+    materialize(&home, &[]).assert_code(1).assert_complains(&["view 'driver_stats'", FILE]);
+    home.write(
+        "features/all.yaml",
+        &format!("entities: [{{name: driver, join_key: driver_id, type: Int64}}]\nfeature_views:\n{pushed}"),
+    );
+    materialize(&home, &[]).assert_code(1).assert_complains(&["no feature view has files to materialize"]);
+}
+
+#[test]
+fn a_view_has_its_own_table_or_that_of_the_template() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table("shop.drivers", &[("entity_id", "S")], None);
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    assert_says(
+        &materialize(&home, &["--table-template", "dev_{view}_of_{project}", "--create-tables"]),
+        &["DynamoDB table 'dev_driver_stats_of_churn_prediction'"],
+    );
+    let own = DEFINITIONS.replace("    source: {path", "    source: {dynamodb: shop.drivers}\n    batch_source: {path");
+    home.write("features/all.yaml", &own);
+    assert_says(&materialize(&home, &[]), &["driver_stats: 3 rows to DynamoDB table 'shop.drivers'"]);
+    let twice = own
+        .replace("  - name: driver_stats", "  - name: other_stats")
+        .split_once("feature_views:\n")
+        .unwrap()
+        .1
+        .to_owned();
+    home.write("features/all.yaml", &(own + &twice));
+    materialize(&home, &[]).assert_code(2).assert_complains(&["would both be written to table 'shop.drivers'"]);
+    home.write("features/all.yaml", DEFINITIONS);
+    let ended = materialize(&home, &["--table-template", "{projekt}.{view}"]);
+    ended.assert_code(2).assert_complains(&["only {project} and {view} stand for something"]);
+    home.configure("store: {data_dir: work/driver_stats/scratch}\n");
+    let ended = materialize(&home, &["--work-dir", "work"]);
+    ended.assert_code(2).assert_complains(&["the store that is served lies in"]);
+}
+
+#[test]
+fn an_item_that_is_too_large_is_left_out_and_told() {
+    let dynamo = FakeDynamo::start();
+    let home = Home::with(&DEFINITIONS.replace("{name: rate, type: Float64}", "{name: note, type: String}"));
+    home.configure(&aws(&dynamo.url()));
+    let mut rows = columns(&drivers(2, 1));
+    rows.push(("note", Arc::new(arrow::array::StringArray::from(vec!["x".repeat(500_000), "y".to_owned()]))));
+    parquet::write(&home.path(FILE), &rows);
+    assert_says(
+        &materialize(&home, &["--create-tables"]),
+        &["): 1 written; NOT taken: 1 too large; the first: entity id ", "DynamoDB takes 409600 at most"],
+    );
+    assert_eq!(trips(&dynamo), [2]);
+}
+
+#[test]
+fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
+    let (dynamo, moto) = (table(), Moto::start());
+    moto.bucket("features");
+    let home = home(&dynamo.url(), &drivers(20, 1));
+    moto.put("features", "stats/part-0.parquet", &fs::read(home.path(FILE)).unwrap());
+    home.write("features/all.yaml", &DEFINITIONS.replace(FILE, "\"s3://features/stats/\""));
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    let s3 = format!("aws: {{s3_endpoint: \"{}\", s3_path_style: true, ", moto.url());
+    home.write("larder.yaml", &config.replace("aws: {", &s3));
+    assert_says(&materialize(&home, &[]), &["): 20 written\n"]);
+    assert_eq!(trips(&dynamo), expected(20, 1));
+    // Conditions, batches and new tables by somebody else's reading of AWS's documents.
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
+    materialize(&home, &[]).assert_code(1).assert_complains(&["there is no DynamoDB table"]);
+    assert_says(&materialize(&home, &["--create-tables"]), &["): 20 written\n"]);
+    assert_says(&materialize(&home, &[]), &["): 0 written, 20 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &["--overwrite"]), &["): 20 written\n"]);
+    let mut newer: Vec<Row> = (1..=20).map(|driver| (driver, driver % 2, Some(driver))).collect();
+    newer.push((21, -5, None));
+    write(&home, &newer);
+    moto.put("features", "stats/part-0.parquet", &fs::read(home.path(FILE)).unwrap());
+    assert_says(&materialize(&home, &[]), &["): 11 written, 10 no newer than what is there\n"]);
+}
+
+#[test]
+fn a_host_over_the_tables_answers_as_one_over_the_files() {
+    let dynamo = FakeDynamo::start();
+    let home = Home::golden();
+    home.configure(&aws(&dynamo.url()));
+    materialize(&home, &["--create-tables"]).assert_code(0);
+    let golden = Setup::golden().config(&format!("{}sync: {{retry: 200ms}}\n", aws(&dynamo.url())));
+    let path = golden.path("features/feast_repo.yaml");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let mut views = 0;
+    while let Some(at) = text.find("    source:\n      path: data/") {
+        let view = text[at..].split_once("data/").unwrap().1.split_once('.').unwrap().0.to_owned();
+        let end = at + text[at..].find("    features:").unwrap();
+        text.replace_range(at..end, &format!("    source: {{dynamodb: churn_prediction.{view}}}\n"));
+        views += 1;
+    }
+    assert_eq!(views, 6);
+    fs::write(&path, text).unwrap();
+    let (tables, files) = (golden.start(), Setup::golden().start());
+    let catalog: Value = serde_json::from_slice(&files.get("/v1/catalog").body).unwrap();
+    let customers = json!(["CUST_000123", "CUST_000124", "CUST_000125", "CUST_MISSING", "", "é中"]);
+    let pairs = json!([1001, 1002, 1001, 1003, 9999, -1]);
+    for view in catalog["feature_views"].as_array().unwrap() {
+        let name = view["name"].as_str().unwrap();
+        let features = view["features"].as_array().unwrap().iter();
+        let features: Vec<String> = features.map(|one| format!("{name}:{}", one["name"].as_str().unwrap())).collect();
+        let features: Vec<&str> = features.iter().map(String::as_str).collect();
+        let mut entities = json!({});
+        for key in view["join_keys"].as_array().unwrap() {
+            match key.as_str().unwrap() {
+                "customer_id" => entities["customer_id"] = customers.clone(),
+                "driver_id" => entities["driver_id"] = pairs.clone(),
+                _ => {}
+            }
+        }
+        let (ours, theirs) = (tables.features(&features, entities.clone()), files.features(&features, entities));
+        assert_eq!(theirs.status, 200, "{name}: {}", theirs.text());
+        assert_eq!(ours.json(), theirs.json(), "{name}");
+        assert!(theirs.text().contains("PRESENT"), "{name}");
+    }
+}
