@@ -12,6 +12,7 @@ mod binary;
 mod certificates;
 mod cli;
 mod deploy;
+mod deploy_files;
 mod derived;
 mod dynamo;
 mod feast_repo;

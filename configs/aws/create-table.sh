@@ -1,0 +1,68 @@
+#!/bin/sh
+# Makes a table of Feast's layout, as `feast apply` does, but with the stream by which Larder follows it. It is for
+# whoever administers the account: Larder's own roles can do none of this, save that of materialize.json.
+#
+#   ./create-table.sh churn.customer_usage          # PROJECT.VIEW, as Feast names it
+#   ./create-table.sh churn.customer_usage --pitr   # and point-in-time recovery, which costs by the table's size
+#
+# Region and credentials are the AWS CLI's: AWS_REGION, AWS_PROFILE. A table that is there already keeps its items and
+# gets its stream.
+set -eu
+
+usage() {
+    echo "usage: $0 TABLE [--pitr]" >&2
+    exit 2
+}
+
+[ $# -ge 1 ] || usage
+table=$1
+pitr=no
+case ${2-} in
+    "") ;;
+    --pitr) pitr=yes ;;
+    *) usage ;;
+esac
+
+# Version 1 of the AWS CLI knows the region by this name only.
+if [ -n "${AWS_REGION-}" ]; then
+    export AWS_DEFAULT_REGION="$AWS_REGION"
+fi
+
+# NEW_IMAGE: a change comes with the item as it is after it. With less, Larder has to read each changed item once more,
+# with more it is sent what it does not look at.
+stream=StreamEnabled=true,StreamViewType=NEW_IMAGE
+
+if ! found=$(aws dynamodb describe-table --table-name "$table" --query Table.StreamSpecification.StreamViewType \
+    --output text 2>&1); then
+    case $found in
+        *ResourceNotFoundException*) ;;
+        *)
+            echo "$found" >&2
+            exit 1
+            ;;
+    esac
+    # By request: a first scan, and a job that writes every few hours, are bursts, which provisioned capacity refuses.
+    aws dynamodb create-table \
+        --table-name "$table" \
+        --attribute-definitions AttributeName=entity_id,AttributeType=S \
+        --key-schema AttributeName=entity_id,KeyType=HASH \
+        --billing-mode PAY_PER_REQUEST \
+        --stream-specification "$stream" \
+        >/dev/null
+    aws dynamodb wait table-exists --table-name "$table"
+elif [ "$found" = None ]; then
+    aws dynamodb update-table --table-name "$table" --stream-specification "$stream" >/dev/null
+    aws dynamodb wait table-exists --table-name "$table"
+elif [ "$found" != NEW_IMAGE ] && [ "$found" != NEW_AND_OLD_IMAGES ]; then
+    # A stream's kind cannot be changed, and whoever else reads it would lose it.
+    echo "table $table has a stream of kind $found; turn it off first, or give Larder dynamodb:BatchGetItem" >&2
+    exit 1
+fi
+
+if [ "$pitr" = yes ]; then
+    aws dynamodb update-continuous-backups \
+        --table-name "$table" \
+        --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true \
+        >/dev/null
+fi
+echo "table $table is there, with its stream"
