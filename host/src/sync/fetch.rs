@@ -210,7 +210,7 @@ impl Inner {
         let mut keys = keys.to_vec();
         for _ in 0..ROUNDS {
             let seen = self.store.seen();
-            let fetched = match self.source.fetch(&keys, FETCH_FOR).await {
+            let fetched = match self.source.fetch(&keys, FETCH_FOR.max(self.how.timeout)).await {
                 Ok(fetched) => fetched,
                 Err(error) => return self.failed(&keys, &error),
             };

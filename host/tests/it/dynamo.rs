@@ -13,6 +13,7 @@ use crate::{
     wire::Answer,
 };
 
+mod dynoxide;
 mod faults;
 mod kill;
 mod layouts;
