@@ -150,8 +150,8 @@ impl Workload {
 
     /// The volume that a path of Larder's container lies in, and where that is mounted.
     fn volume_of(&self, path: &str) -> (&Value, &str) {
-        let mounts = list(&self.larder()["volumeMounts"]).iter();
-        let mount = mounts.filter(|mount| Path::new(path).starts_with(text(&mount["mountPath"]))).next_back();
+        let mut mounts = list(&self.larder()["volumeMounts"]).iter();
+        let mount = mounts.rfind(|mount| Path::new(path).starts_with(text(&mount["mountPath"])));
         let mount = mount.unwrap_or_else(|| panic!("{}: {path} is in no volume", self.file));
         let volumes = list(&self.pod["volumes"]).iter();
         let volume = volumes.into_iter().find(|volume| volume["name"] == mount["name"]);
