@@ -68,7 +68,7 @@ const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
 /// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
-/// other reads its source.
+/// other reads its source. Views that are followed change by change take no turn.
 const SYNCS_AT_ONCE: usize = 2;
 
 // === impl App ===
@@ -412,8 +412,9 @@ async fn schedule(app: Arc<App>) {
 }
 
 async fn sync_one(app: Arc<App>, view: String, slots: Arc<Semaphore>) {
+    let is_followed = app.engine.load().is_followed(&view);
     // Nobody closes the semaphore.
-    let _slot = slots.acquire().await;
+    let _slot = if is_followed { None } else { slots.acquire().await.ok() };
     let command = SyncCommand { views: vec![view], ..SyncCommand::default() };
     // How it ended is in the log and in the metrics.
     let _ = tokio::task::spawn_blocking(move || app.sync(&command, &mut |_| {})).await;

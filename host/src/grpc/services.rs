@@ -96,10 +96,10 @@ impl Features {
 
     /// Brings rows here that are asked for and are not, where views are only in part.
     async fn fetch_first(&self, headers: &HeaderMap, message: &GetOnlineFeaturesRequest) -> Result<Fetched, Status> {
-        let snapshot = self.current.load_full();
-        if !snapshot.reads_through() {
+        if !self.current.load().reads_through() {
             return Ok(Fetched::All);
         }
+        let snapshot = self.current.load_full();
         for _ in 0..FETCH_ROUNDS {
             let wanted = {
                 let request = request::translate(message)?;

@@ -201,10 +201,10 @@ impl Router {
     /// Brings rows here that are asked for and are not, where views are only in part. Its word says if they are not all
     /// here now.
     async fn fetch_first(&self, body: &Bytes, scope: Option<&Scope>) -> Result<Fetched, HttpError> {
-        let snapshot = self.current.load_full();
-        if !snapshot.reads_through() {
+        if !self.current.load().reads_through() {
             return Ok(Fetched::All);
         }
+        let snapshot = self.current.load_full();
         // What came may have had to go again before it was looked up, where the share of the disk is small.
         for _ in 0..FETCH_ROUNDS {
             let wanted = {

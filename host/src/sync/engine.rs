@@ -87,6 +87,17 @@ impl SyncEngine {
         engine
     }
 
+    /// Whether a view is followed change by change: a sync of it is over in a moment, and others must not hold it up.
+    #[must_use]
+    pub fn is_followed(&self, view: &str) -> bool {
+        let job = self.jobs.iter().find(|job| &*job.view.name == view);
+        let is_loaded = |job: &Job| {
+            let status = self.store.status(job.id);
+            status.is_some_and(|status| status.freshness.last_success.is_some() && status.position.is_some())
+        };
+        job.is_some_and(|job| job.source.as_ref().is_some_and(|source| source.pace().is_some()) && is_loaded(job))
+    }
+
     /// Of each view, in the catalog's order, what fetches single rows; none where everything is here.
     #[must_use]
     pub fn fetchers(&self) -> Vec<Option<Fetcher>> {
