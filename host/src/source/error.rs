@@ -105,6 +105,14 @@ pub enum SourceError {
         /// Why there is no going on.
         why: String,
     },
+    /// A set of objects of which not all were written yet.
+    #[error("{path} is not whole yet: {gate} is not there")]
+    NotWhole {
+        /// The set.
+        path: String,
+        /// What tells that it is whole.
+        gate: String,
+    },
     /// A manifest that does not read, or names what is not there.
     #[error("{path}: {why}")]
     Manifest {
@@ -148,6 +156,7 @@ impl SourceError {
             Self::Table { .. } => "table",
             Self::Lost { .. } => "lost",
             Self::NoWindow { .. } => "no_window",
+            Self::NotWhole { .. } => "not_whole",
             Self::Manifest { .. } => "manifest",
         }
     }

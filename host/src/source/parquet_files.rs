@@ -199,8 +199,9 @@ impl Source for ParquetFiles {
             let (stamp, builder) = self.open(&path)?;
             let rows_skipped = before.map_or(0, |known| known.rows_read);
             let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-            rows_all += rows;
-            rows_expected += rows.saturating_sub(rows_skipped);
+            // A file may say any number.
+            rows_all = u64::saturating_add(rows_all, rows);
+            rows_expected = u64::saturating_add(rows_expected, rows.saturating_sub(rows_skipped));
             position.files.insert(name.clone(), FilePosition { stamp, rows_read: rows_skipped, done: false });
             pending.push(Pending { name, path, stamp, rows_skipped });
         }

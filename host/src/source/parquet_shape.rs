@@ -19,7 +19,10 @@ use larder_model::{
     model::{ScalarType, ValueType},
     yaml::nearest,
 };
-use parquet::{errors::ParquetError, file::metadata::ParquetMetaData};
+use parquet::{
+    errors::ParquetError,
+    file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData},
+};
 
 use super::{SourceError, Wanted, WantedColumn};
 use crate::{clock::parse_time, telemetry::panic_words};
@@ -33,11 +36,14 @@ pub struct ParquetLimits {
     pub columns_max: usize,
     /// The most bytes, decoded, of the wanted columns in one row group: a column's part of it is in memory at once.
     pub row_group_bytes_max: u64,
+    /// The most bytes, as they are stored, of the wanted columns in one row group that has to come from elsewhere: it
+    /// comes as a whole.
+    pub row_group_fetch_max: u64,
 }
 
 impl Default for ParquetLimits {
     fn default() -> Self {
-        Self { batch_rows: 16_384, columns_max: 20_000, row_group_bytes_max: 4 << 30 }
+        Self { batch_rows: 16_384, columns_max: 20_000, row_group_bytes_max: 4 << 30, row_group_fetch_max: 1 << 30 }
     }
 }
 
@@ -130,24 +136,41 @@ fn check_limits(
     path: &str,
     metadata: &ParquetMetaData,
 ) -> Result<(), SourceError> {
-    let limit = |what, found: u64, limit: u64| {
-        if found <= limit {
-            return Ok(());
-        }
-        Err(SourceError::Limit { path: path.to_owned(), what, found, limit })
-    };
     let columns = metadata.file_metadata().schema_descr().num_columns();
-    limit("the number of columns", columns as u64, limits.columns_max as u64)?;
-    let wanted: Vec<&str> = wanted.columns().map(|wanted| &*wanted.column).collect();
-    for group in metadata.row_groups() {
-        let columns = group
-            .columns()
-            .iter()
-            .filter(|column| column.column_path().parts().first().is_some_and(|root| wanted.contains(&root.as_str())));
-        let bytes: i64 = columns.map(|column| column.uncompressed_size().max(0)).sum();
-        limit("a row group's size in bytes", bytes.unsigned_abs(), limits.row_group_bytes_max)?;
+    limit(path, "the number of columns", columns as u64, limits.columns_max as u64)?;
+    let bytes = row_group_bytes_max(wanted, metadata, ColumnChunkMetaData::uncompressed_size);
+    limit(path, "a row group's size in bytes", bytes, limits.row_group_bytes_max)
+}
+
+/// Checks what comes over the network at once, and is in memory then.
+pub(super) fn check_fetch(
+    wanted: &Wanted,
+    limits: ParquetLimits,
+    path: &str,
+    metadata: &ParquetMetaData,
+) -> Result<(), SourceError> {
+    let bytes = row_group_bytes_max(wanted, metadata, ColumnChunkMetaData::compressed_size);
+    limit(path, "a row group's compressed size in bytes", bytes, limits.row_group_fetch_max)
+}
+
+fn limit(path: &str, what: &'static str, found: u64, limit: u64) -> Result<(), SourceError> {
+    if found <= limit {
+        return Ok(());
     }
-    Ok(())
+    Err(SourceError::Limit { path: path.to_owned(), what, found, limit })
+}
+
+/// The size of the wanted columns in the row group in which they are largest. A file may say any number.
+fn row_group_bytes_max(wanted: &Wanted, metadata: &ParquetMetaData, size: fn(&ColumnChunkMetaData) -> i64) -> u64 {
+    let wanted: Vec<&str> = wanted.columns().map(|wanted| &*wanted.column).collect();
+    let is_wanted = |column: &&ColumnChunkMetaData| {
+        column.column_path().parts().first().is_some_and(|root| wanted.contains(&root.as_str()))
+    };
+    let group = |group: &RowGroupMetaData| {
+        let sizes = group.columns().iter().filter(is_wanted).map(|column| u64::try_from(size(column)).unwrap_or(0));
+        sizes.fold(0, u64::saturating_add)
+    };
+    metadata.row_groups().iter().map(group).max().unwrap_or(0)
 }
 
 /// What a path says of a column: `Some(None)` is a null.

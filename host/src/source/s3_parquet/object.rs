@@ -13,13 +13,15 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
         push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder},
     },
-    file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder},
 };
 
-use super::super::parquet_shape::{ParquetLimits, Shape, guarded};
 use crate::{
     aws::{Aws, AwsError, Trouble},
-    source::{SourceError, Wanted},
+    source::{
+        SourceError, Wanted,
+        parquet_shape::{ParquetLimits, Shape, check_fetch, guarded},
+    },
 };
 
 /// One version of an object.
@@ -31,6 +33,16 @@ pub(super) struct Object {
     pub(super) bytes: u64,
     /// How long a range may take to come: the SDK's own bounds end at its head.
     pub(super) patience: Duration,
+    /// How often a range is asked for whose body breaks off.
+    pub(super) attempts: u32,
+}
+
+/// Why a range did not come.
+enum Failure {
+    /// The answer is a refusal, or there was none, however often it was asked for.
+    Answer(AwsError),
+    /// The answer was right and did not come to its end.
+    Body(AwsError),
 }
 
 /// An object that is being read.
@@ -54,9 +66,11 @@ const FOOTER_MAX: u64 = 256 << 20;
 /// The most bytes of one request.
 const PART: u64 = 8 << 20;
 /// Requests in flight for one object.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// Ranges that lie so close are asked for as one.
 const GAP: u64 = 256 << 10;
+/// How long is waited after a body that broke off; longer with each.
+const PAUSE: Duration = Duration::from_millis(100);
 
 // === impl Object ===
 
@@ -65,56 +79,88 @@ impl Object {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
+    /// A range. The SDK tries again where there is no answer, but not where an answer breaks off: then it is asked for
+    /// anew here.
     async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
-        let what = format!("{}: GetObject", self.url());
-        let length = range.end - range.start;
-        if length == 0 {
+        if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag).range(format!(
-            "bytes={}-{}",
-            range.start,
-            range.end - 1
-        ));
-        let fetch = async {
-            let output = request.send().await.map_err(|error| AwsError::of(&what, error))?;
-            let body = output.body.collect().await.map_err(|error| {
-                let why = format!("the body broke off: {error}");
-                AwsError { what: what.clone(), trouble: Trouble::Unreachable, why }
-            })?;
-            Ok(body.into_bytes())
-        };
-        let bytes = tokio::time::timeout(self.patience, fetch).await;
-        let bytes = bytes.map_err(|_| AwsError::timed_out(&what, self.patience))??;
-        if bytes.len() as u64 == length {
-            Ok(bytes)
-        } else {
-            Err(AwsError::garbled(&what, format!("{} bytes came, {length} were asked for", bytes.len())))
+        let mut attempt = 1;
+        loop {
+            let fetch = tokio::time::timeout(self.patience, self.fetch_once(client, &range));
+            let fetched = fetch.await.map_err(|_| AwsError::timed_out(self.what(), self.patience))?;
+            match fetched {
+                Ok(bytes) => return Ok(bytes),
+                Err(Failure::Body(_)) if attempt < self.attempts => {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                }
+                Err(Failure::Answer(error) | Failure::Body(error)) => return Err(error),
+            }
         }
+    }
+
+    async fn fetch_once(&self, client: &Client, range: &Range<u64>) -> Result<Bytes, Failure> {
+        let length = range.end - range.start;
+        let garbled = |why: String| AwsError::garbled(self.what(), why);
+        let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag);
+        let output = request.range(format!("bytes={}-{}", range.start, range.end - 1)).send().await;
+        let output = output.map_err(|error| Failure::Answer(AwsError::of(self.what(), error)))?;
+        // A server that knows no `If-Match` would answer with another version.
+        let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
+        if etag != self.etag.trim_matches('"') {
+            let why = "the version that came is not the one that was asked for".to_owned();
+            return Err(Failure::Answer(AwsError { what: self.what(), trouble: Trouble::Changed, why }));
+        }
+        let mut body = output.body;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        while let Some(chunk) = body.next().await {
+            let broken = |error| Failure::Body(garbled(format!("the body broke off: {error}")));
+            bytes.extend_from_slice(&chunk.map_err(broken)?);
+            if bytes.len() as u64 > length {
+                // One that knows no ranges sends everything.
+                return Err(Failure::Answer(garbled(format!("more came than the {length} bytes that were asked for"))));
+            }
+        }
+        if bytes.len() as u64 == length {
+            Ok(bytes.freeze())
+        } else {
+            Err(Failure::Body(garbled(format!("{} bytes came, {length} were asked for", bytes.len()))))
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("{}: GetObject", self.url())
     }
 
     /// Ranges, several at once; neighbours come with one request, and what is large in parts.
     async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
         let spans = coalesced(ranges);
-        let parts: Vec<Range<u64>> = spans.iter().flat_map(|span| split(span.clone())).collect();
-        let fetched: Vec<Bytes> = stream::iter(parts.iter().cloned())
-            .map(|part| self.fetch(client, part))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let piece = |range: &Range<u64>| {
-            let mut bytes = BytesMut::new();
-            for (part, data) in parts.iter().zip(&fetched) {
-                let (from, to) = (range.start.max(part.start), range.end.min(part.end));
-                if from < to {
-                    let at = |place: u64| usize::try_from(place - part.start).unwrap_or(usize::MAX);
-                    if from == range.start && to == range.end {
-                        return data.slice(at(from)..at(to));
-                    }
-                    bytes.extend_from_slice(&data[at(from)..at(to)]);
-                }
+        let parts = spans.iter().flat_map(|span| split(span.clone()).map(move |part| (span, part)));
+        let fetched =
+            stream::iter(parts).map(|(span, part)| async move { Ok((span, self.fetch(client, part).await?)) });
+        let mut fetched = fetched.buffered(AT_ONCE);
+        // Parts come in their order, and are put together as they come: no more of them lie about than are in flight.
+        let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
+        while let Some((span, bytes)) = fetched.try_next().await? {
+            let length = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+            if bytes.len() == length {
+                whole.push(bytes);
+                continue;
             }
-            bytes.freeze()
+            growing.reserve(length - growing.len());
+            growing.extend_from_slice(&bytes);
+            if growing.len() == length {
+                whole.push(std::mem::take(&mut growing).freeze());
+            }
+        }
+        let piece = |range: &Range<u64>| {
+            if range.is_empty() {
+                return Bytes::new();
+            }
+            let place = spans.partition_point(|span| span.end < range.end);
+            let at = |offset: u64| usize::try_from(offset - spans[place].start).unwrap_or(usize::MAX);
+            whole[place].slice(at(range.start)..at(range.end))
         };
         Ok(ranges.iter().map(piece).collect())
     }
@@ -127,7 +173,7 @@ pub(super) async fn fetch_whole(client: &Client, object: Object) -> Result<Bytes
 
 /// Ranges that lie close together, as one; in order.
 fn coalesced(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut sorted = ranges.to_vec();
+    let mut sorted: Vec<Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_by_key(|range| range.start);
     let mut spans: Vec<Range<u64>> = Vec::new();
     for range in sorted {
@@ -173,6 +219,7 @@ impl Opened {
         let arrow = guarded(|| ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()));
         let arrow = arrow.map_err(unreadable)?;
         let shape = Shape::of(wanted, limits, &url, relative, &metadata, arrow.schema())?;
+        check_fetch(wanted, limits, &url, &metadata)?;
         let skip = usize::try_from(rows_skipped).unwrap_or(usize::MAX);
         let decoder = guarded(|| {
             let builder = ParquetPushDecoderBuilder::new_with_metadata(arrow);
@@ -182,10 +229,6 @@ impl Opened {
         let decoder = decoder.map_err(unreadable)?;
         let origin = url.as_str().into();
         Ok(Self { object, origin, whole, decoder, shape, rows, rows_read: rows_skipped })
-    }
-
-    pub(super) fn key(&self) -> &str {
-        &self.object.key
     }
 
     pub(super) fn origin(&self) -> Arc<str> {
@@ -236,7 +279,9 @@ fn metadata(
     whole: Option<&Bytes>,
 ) -> Result<ParquetMetaData, SourceError> {
     let unreadable = |why: String| SourceError::Unreadable { path: object.url(), why };
-    let mut decoder = guarded(|| ParquetMetaDataPushDecoder::try_new(object.bytes)).map_err(unreadable)?;
+    // All rows are read, so nobody needs to know which page has which.
+    let decoder = guarded(|| ParquetMetaDataPushDecoder::try_new(object.bytes)).map_err(unreadable)?;
+    let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
     // Most footers are in the tail; then there is no second request.
     let tail = object.bytes.saturating_sub(TAIL)..object.bytes;
     let mut ranges = vec![tail];
@@ -285,7 +330,7 @@ mod tests {
     #[test]
     fn neighbours_are_one_request_and_what_is_large_is_several() {
         assert_eq!(coalesced(&[0..10, 10..20, 15..30, 900_000..900_001]), [0..30, 900_000..900_001]);
-        assert_eq!(coalesced(&[900_000..900_010, 0..10]), [0..10, 900_000..900_010]);
+        assert_eq!(coalesced(&[900_000..900_010, 7..7, 0..10]), [0..10, 900_000..900_010]);
         let parts: Vec<_> = split(5..5 + 2 * PART + 1).collect();
         assert_eq!(parts, [5..5 + PART, 5 + PART..5 + 2 * PART, 5 + 2 * PART..6 + 2 * PART]);
     }

@@ -1,0 +1,209 @@
+//! What is remembered of objects that were read.
+//!
+//! It is written with every commit, so it is small: of an object that was read to its end only a mark stays, a hash of
+//! its key and version. That is 22 bytes of text an object, 2 MB for 100,000. Only an object in the middle of which
+//! something was committed is remembered by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use larder_model::codec::murmur3_x64_128;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// Marks of the objects that were read to their ends.
+    #[serde(serialize_with = "print_marks", deserialize_with = "parse_marks")]
+    done: BTreeSet<Mark>,
+    /// Whether one of them had rows.
+    has_rows: bool,
+    /// Objects that were read in part.
+    begun: BTreeMap<String, Begun>,
+    /// How many objects of the set were not read to their ends.
+    left: usize,
+    /// The version of what told that the set was whole.
+    pub(super) gate: Option<Version>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Begun {
+    version: Version,
+    rows: u64,
+}
+
+/// What tells an object from its successor of the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    pub(super) etag: String,
+    pub(super) bytes: u64,
+    /// Of a marker, which has no bytes to tell it by. Of others it says nothing: a copy that was written anew has another
+    /// time and the same rows.
+    pub(super) modified: Option<i64>,
+}
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) key: String,
+    pub(super) version: Version,
+}
+
+/// A key and a version of it. Two of 100,000 that are the same by accident are not to be expected within the age of the
+/// universe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Mark([u8; 16]);
+
+// === impl Position ===
+
+impl Position {
+    /// A position that does not read, from another kind of source perhaps, is the beginning.
+    pub(super) fn parse(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    pub(super) fn print(&self) -> String {
+        // String keys, numbers and text always serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The position at the beginning of a reading: of what was read before, what is there still.
+    pub(super) fn begin(&self, objects: &[Listed], gate: Option<Version>) -> Self {
+        let done: BTreeSet<Mark> = objects.iter().map(Mark::of).filter(|mark| self.done.contains(mark)).collect();
+        let begun = objects.iter().filter_map(|object| {
+            let begun = self.begun.get(&object.key).filter(|begun| begun.version.is(&object.version))?;
+            Some((object.key.clone(), begun.clone()))
+        });
+        let (has_rows, left) = (self.has_rows && !done.is_empty(), objects.len() - done.len());
+        Self { begun: begun.collect(), left, has_rows, done, gate }
+    }
+
+    /// Whether an object was read to its end.
+    pub(super) fn has(&self, object: &Listed) -> bool {
+        self.done.contains(&Mark::of(object))
+    }
+
+    /// Whether these objects were read to their ends, and no others.
+    pub(super) fn is_all_of(&self, objects: &[Listed]) -> bool {
+        self.is_whole() && self.done.len() == objects.len() && objects.iter().all(|object| self.has(object))
+    }
+
+    /// Whether a set was read to its end.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left == 0 && !self.done.is_empty()
+    }
+
+    /// Whether a row was read.
+    pub(super) fn has_rows(&self) -> bool {
+        self.has_rows || !self.begun.is_empty()
+    }
+
+    /// How many rows of an object were read.
+    pub(super) fn rows_of(&self, object: &Listed) -> u64 {
+        self.begun.get(&object.key).map_or(0, |begun| begun.rows)
+    }
+
+    /// Notes how many rows of an object were read.
+    pub(super) fn read(&mut self, object: &Listed, rows: u64) {
+        match self.begun.get_mut(&object.key) {
+            Some(begun) => begun.rows = rows,
+            None => {
+                self.begun.insert(object.key.clone(), Begun { version: object.version.clone(), rows });
+            }
+        }
+    }
+
+    /// Notes that an object was read to its end.
+    pub(super) fn end(&mut self, object: &Listed, rows: u64) {
+        self.begun.remove(&object.key);
+        self.has_rows |= rows > 0;
+        if self.done.insert(Mark::of(object)) {
+            self.left = self.left.saturating_sub(1);
+        }
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    /// Whether it has the same bytes.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.etag == other.etag && self.bytes == other.bytes
+    }
+}
+
+// === impl Mark ===
+
+impl Mark {
+    fn of(object: &Listed) -> Self {
+        let Listed { key, version: Version { etag, bytes, .. } } = object;
+        // The key comes last: it may have any sign in it.
+        Self(murmur3_x64_128(format!("{bytes} {etag} {key}").as_bytes()))
+    }
+}
+
+fn print_marks<S: Serializer>(marks: &BTreeSet<Mark>, serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.0).collect();
+    serializer.serialize_str(&STANDARD_NO_PAD.encode(bytes))
+}
+
+fn parse_marks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Mark>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes = STANDARD_NO_PAD.decode(text).map_err(serde::de::Error::custom)?;
+    let (marks, rest) = bytes.as_chunks::<16>();
+    if rest.is_empty() {
+        Ok(marks.iter().copied().map(Mark).collect())
+    } else {
+        Err(serde::de::Error::custom("a mark is cut off"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(n: usize) -> Listed {
+        let version = Version { etag: format!("\"{n:032x}\""), bytes: 1_000, modified: Some(1) };
+        Listed { key: format!("stats/dt=2026-11-25/part-{n:05}.parquet"), version }
+    }
+
+    #[test]
+    fn a_position_knows_what_was_read_and_what_was_cut_off() {
+        let mut objects: Vec<Listed> = (0..3).map(object).collect();
+        let mut position = Position::default().begin(&objects, None);
+        assert!(!position.is_all_of(&objects));
+        position.read(&objects[0], 5);
+        position.end(&objects[0], 5);
+        position.read(&objects[1], 7);
+        let mut position = Position::parse(&position.print());
+        assert!(position.has(&objects[0]) && !position.has(&objects[1]) && !position.is_whole());
+        assert_eq!(position.begin(&objects, None).rows_of(&objects[1]), 7);
+        // Another version is another object.
+        objects[1].version.etag = "another".to_owned();
+        assert_eq!(position.begin(&objects, None).rows_of(&objects[1]), 0);
+        position = position.begin(&objects, None);
+        objects.iter().for_each(|object| position.end(object, 9));
+        assert!(position.is_all_of(&objects) && position.has_rows());
+        assert!(!position.is_all_of(&objects[..2]), "one is gone");
+        // What says only when it was written says nothing.
+        objects[2].version.modified = Some(2);
+        assert!(position.is_all_of(&objects));
+    }
+
+    #[test]
+    fn what_does_not_read_is_the_beginning() {
+        for text in ["", "{}", "{\"files\": {}}", "{\"done\":\"AAA\",\"has_rows\":true,\"begun\":{},\"left\":0}"] {
+            assert_eq!(Position::parse(text), Position::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_objects_are_two_megabytes() {
+        let objects: Vec<Listed> = (0..100_000).map(object).collect();
+        let mut position = Position::default().begin(&objects, None);
+        objects.iter().for_each(|object| position.end(object, 1));
+        let text = position.print();
+        assert!(text.len() < 22 * objects.len(), "{}", text.len());
+        assert!(Position::parse(&text).is_all_of(&objects));
+    }
+}

@@ -1,0 +1,441 @@
+//! The source alone, before a server that replaces objects by order: which ranges are asked for, what a position knows,
+//! and what becomes of a reading that is cut off, torn, or lied to.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use ::parquet::{
+    arrow::ArrowWriter,
+    file::{properties::WriterProperties, reader::FileReader as _, serialized_reader::SerializedFileReader},
+};
+use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
+use larder::{
+    aws::{Aws, AwsConfig, StandInKeys, Trouble},
+    source::{ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted},
+};
+use larder_fakeaws::{FakeS3, Fault, FaultProxy, S3Call, When};
+use larder_model::{
+    codec::KeyVersion,
+    registry::{Definitions, validate},
+    yaml::Problems,
+};
+
+use super::{BUCKET, definitions, file};
+use crate::parquet;
+
+const KEY: &str = "set/a.parquet";
+
+fn aws(url: String) -> Arc<Aws> {
+    Aws::new(AwsConfig {
+        region: Some("eu-west-1".to_owned()),
+        s3_endpoint: Some(url),
+        s3_path_style: true,
+        attempt_timeout: Duration::from_secs(5),
+        attempts_max: 2,
+        keys: Some(StandInKeys),
+        ..AwsConfig::default()
+    })
+}
+
+fn source_at(url: String, source: &str, limits: ParquetLimits) -> S3Parquet {
+    let problems = Problems::default();
+    let mut read = Definitions::default();
+    read.read("test", &definitions(source), &problems);
+    let catalog = validate("shop", KeyVersion::V3, read, &problems).unwrap();
+    let view = &catalog.views()[0];
+    let files = view.files().unwrap();
+    S3Parquet::new(aws(url), files, Wanted::of(view, files), limits)
+}
+
+fn source(s3: &FakeS3, source: &str) -> S3Parquet {
+    source_at(s3.url(), source, ParquetLimits::default())
+}
+
+/// A server with these objects.
+fn server(objects: &[(&str, &[u8])]) -> FakeS3 {
+    let s3 = FakeS3::start();
+    s3.create_bucket(BUCKET);
+    objects.iter().for_each(|(key, bytes)| {
+        s3.put(BUCKET, key, bytes.to_vec());
+    });
+    s3
+}
+
+/// Driver and trips of each row.
+fn rows(batch: SourceBatch) -> Vec<(i64, i64)> {
+    let SourceRows::Columns(columns) = batch.rows else { panic!("files have columns") };
+    let column = |name| columns.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
+    let (drivers, trips) = (column("driver_id"), column("trips"));
+    (0..columns.num_rows()).map(|row| (drivers.value(row), trips.value(row))).collect()
+}
+
+/// All rows, and the position behind them.
+fn read(source: &S3Parquet, position: Option<&str>) -> Result<(Vec<(i64, i64)>, String), SourceError> {
+    let mut reading = source.read(position)?;
+    let mut all = Vec::new();
+    while let Some(batch) = reading.next_batch()? {
+        all.extend(rows(batch));
+    }
+    Ok((all, reading.position()))
+}
+
+/// The position after so many batches of a reading that is cut off there, and their rows.
+fn cut_off(source: &S3Parquet, position: Option<&str>, batches: usize) -> (Vec<(i64, i64)>, String) {
+    let mut reading = source.read(position).unwrap();
+    let all = (0..batches).flat_map(|_| rows(reading.next_batch().unwrap().unwrap())).collect();
+    (all, reading.position())
+}
+
+fn gets(s3: &FakeS3) -> Vec<S3Call> {
+    s3.calls().into_iter().filter(|call| call.operation == "GetObject").collect()
+}
+
+/// Rows in groups, of numbers that do not compress; `trips` is the same in all of them.
+fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
+    let dice = |seed: i64| {
+        let dice = move |n: i64| (n + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).rotate_left(29);
+        Arc::new(Int64Array::from_iter_values((0..count).map(dice))) as ArrayRef
+    };
+    let columns = vec![
+        ("unwanted_1", dice(1)),
+        ("driver_id", dice(2)),
+        ("unwanted_2", dice(3)),
+        ("unwanted_3", dice(4)),
+        ("event_timestamp", parquet::times((0..count).map(|_| Some(60)))),
+        ("trips", Arc::new(Int64Array::from_iter_values((0..count).map(|_| trips))) as ArrayRef),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .set_dictionary_enabled(false)
+        .set_data_page_size_limit(64 << 10)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_nothing_else() {
+    // A group's part of a column is 9.6 MB: more than one request asks for.
+    let bytes = grouped(2_400_000, 1_200_000, 7);
+    let s3 = server(&[(KEY, &bytes)]);
+    let source = source(&s3, "path: \"s3://features/set/a.parquet\"");
+    let (all, position) = read(&source, None).unwrap();
+    assert_eq!((all.len(), all[2_399_999].1), (2_400_000, 7));
+
+    let range = |call: &S3Call| -> Range<u64> {
+        let range = call.range.as_deref().unwrap().strip_prefix("bytes=").unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        from.parse().unwrap()..to.parse::<u64>().unwrap() + 1
+    };
+    let asked: Vec<Range<u64>> = gets(&s3).iter().map(range).collect();
+    let end = bytes.len() as u64;
+    assert_eq!(asked[0], end - (64 << 10)..end, "the tail comes first");
+    assert!(asked.iter().all(|range| range.end - range.start <= 8 << 20), "{asked:?}");
+
+    let file = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+    let chunks = file.metadata().row_groups().iter().flat_map(|group| group.columns().iter());
+    let wanted = ["driver_id", "event_timestamp", "trips"];
+    let chunks = chunks.filter(|chunk| wanted.contains(&chunk.column_path().string().as_str()));
+    let needed: u64 = chunks.map(|chunk| chunk.byte_range().1).sum();
+    let fetched: u64 = asked[1..].iter().map(|range| range.end - range.start).sum();
+    assert_eq!(fetched, needed, "neither more nor less than the wanted columns' parts");
+    // Of each group: the driver in two parts, times and trips side by side in one or more.
+    let sides = needed / 2 - 9_600_000;
+    assert!(asked.len() as u64 <= 1 + 2 * (3 + sides.div_ceil(8 << 20)), "{asked:?}");
+    assert!(s3.concurrent_max() <= 8, "{}", s3.concurrent_max());
+
+    s3.forget_calls();
+    assert!(!source.has_news(&position).unwrap());
+    assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a look at what is known is one list");
+}
+
+#[test]
+fn small_objects_come_with_one_request_each_and_some_ahead() {
+    let bytes = file(1..=3, 1);
+    let keys: Vec<String> = (0..100).map(|n| format!("set/dt=2026-11-25/{n:03}.parquet")).collect();
+    let objects: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &bytes[..])).collect();
+    let s3 = server(&objects);
+    s3.page_size(7);
+    s3.delay(Duration::from_millis(20));
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    let started = std::time::Instant::now();
+    let (all, position) = read(&source, None).unwrap();
+    assert_eq!((all.len(), gets(&s3).len()), (300, 100));
+    assert!(s3.concurrent_max() > 4 && s3.concurrent_max() <= 16, "{}", s3.concurrent_max());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(position.len() < 2_500, "{}: {position}", position.len());
+    assert!(!source.has_news(&position).unwrap());
+    // A new one among them is read, and no other.
+    s3.put(BUCKET, "set/dt=2026-11-24/x.parquet", file(9..=9, 9));
+    s3.forget_calls();
+    assert!(source.has_news(&position).unwrap());
+    assert_eq!(read(&source, Some(&position)).unwrap().0, [(9, 9)]);
+    assert_eq!(gets(&s3).len(), 1);
+}
+
+#[test]
+fn a_reading_that_was_cut_off_goes_on_where_it_was_in_the_same_version_only() {
+    let bytes = grouped(200_000, 30_000, 1);
+    let s3 = server(&[(KEY, &bytes), ("set/b.parquet", &file(5..=5, 5))]);
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    let (whole, end) = read(&source, None).unwrap();
+    assert_eq!(whole.len(), 200_001);
+    for batches in [1, 2, 5, 13] {
+        let (mut begun, position) = cut_off(&source, None, batches);
+        assert!(source.has_news(&position).unwrap(), "after {batches} batches");
+        // It may be cut off again.
+        let (more, position) = cut_off(&source, Some(&position), 1);
+        let (rest, last) = read(&source, Some(&position)).unwrap();
+        begun.extend(more);
+        begun.extend(rest);
+        assert!(begun == whole, "{} rows after {batches} batches, {} at once", begun.len(), whole.len());
+        assert_eq!(last, end);
+    }
+    let (_, position) = cut_off(&source, None, 2);
+    s3.put(BUCKET, KEY, file(1..=2, 2));
+    let (rest, _) = read(&source, Some(&position)).unwrap();
+    assert_eq!(rest, [(1, 2), (2, 2), (5, 5)], "another version is read from its beginning");
+    // Cut off in the second object, 14 batches behind the beginning of the first.
+    s3.put(BUCKET, KEY, bytes.clone());
+    s3.put(BUCKET, "set/b.parquet", bytes);
+    let (_, position) = cut_off(&source, None, 15);
+    assert_eq!(read(&source, Some(&position)).unwrap().0.len(), 200_000 - 16_384);
+}
+
+#[test]
+fn row_29_an_object_that_was_cut_off_anywhere_is_refused_by_name() {
+    let whole = file(1..=3, 1);
+    let s3 = server(&[]);
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    for len in 0..whole.len() {
+        s3.put(BUCKET, KEY, whole[..len].to_vec());
+        let error = read(&source, None).unwrap_err();
+        assert!(matches!(&error, SourceError::Unreadable { .. }), "{len}: {error}");
+        assert!(error.to_string().starts_with("s3://features/set/a.parquet is not a readable Parquet file"), "{error}");
+    }
+}
+
+#[test]
+fn row_30_an_object_that_is_replaced_after_any_request_is_never_read_half_and_half() {
+    let (old, new) = (grouped(200_000, 30_000, 1), grouped(200_000, 30_000, 2));
+    let s3 = server(&[(KEY, &old)]);
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    let (_, position) = read(&source, None).unwrap();
+    let requests = gets(&s3).len() as u64;
+    assert!(requests > 7, "{requests}");
+    let mut changed = 0;
+    for n in 0..=requests {
+        s3.put(BUCKET, KEY, old.clone());
+        s3.stale_list(true);
+        s3.swap_after(BUCKET, KEY, n, new.clone());
+        match read(&source, None) {
+            Ok((all, _)) => assert!(n == requests && all.iter().all(|row| row.1 == 1), "after {n}"),
+            Err(SourceError::Changed { path }) => {
+                assert_eq!(path, "s3://features/set/a.parquet");
+                changed += 1;
+            }
+            Err(error) => panic!("after {n}: {error}"),
+        }
+        s3.stale_list(false);
+    }
+    assert_eq!(changed, requests);
+    assert!(source.has_news(&position).unwrap());
+    assert!(read(&source, Some(&position)).unwrap().0.iter().all(|row| row.1 == 2));
+}
+
+#[test]
+fn row_30_a_server_that_ignores_which_version_is_asked_for_is_found_out() {
+    let s3 = server(&[(KEY, &file(1..=3, 1))]);
+    let proxy = FaultProxy::start(s3.address());
+    let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
+    let headers = vec![("etag".to_owned(), "\"another\"".to_owned())];
+    let body = "x".repeat(file(1..=3, 2).len());
+    proxy.rule("GET /features/set/", When::Always, Fault::Answer(206, headers, body));
+    let error = read(&source, None).unwrap_err();
+    assert!(matches!(error, SourceError::Changed { .. }), "{error}");
+    proxy.heal();
+    // One that knows no ranges sends more than is wanted: it is not read to its end.
+    proxy.rule("GET /features/set/", When::Always, Fault::Answer(200, vec![], "x".repeat(50 << 20)));
+    let error = read(&source, None).unwrap_err();
+    assert!(error.to_string().contains("s3://features/set/a.parquet: GetObject: more came than"), "{error}");
+    assert!(proxy.bytes_passed() < 20 << 20, "{}", proxy.bytes_passed());
+}
+
+#[test]
+fn row_31_a_set_with_a_marker_that_was_cut_off_is_news_whatever_the_marker_says() {
+    let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1)), ("set/_SUCCESS", b"")]);
+    let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
+    let (first, position) = cut_off(&source, None, 1);
+    assert_eq!(first, [(1, 1)]);
+    assert!(source.has_news(&position).unwrap(), "the marker is the same, and half of the set was not read");
+    assert_eq!(read(&source, Some(&position)).unwrap().0, [(2, 1)]);
+    // The next set is being written: nothing of it is read, and half of this one is not passed off as the whole.
+    s3.delete(BUCKET, "set/_SUCCESS");
+    assert!(source.has_news(&position).unwrap());
+    let error = read(&source, Some(&position)).unwrap_err();
+    assert!(matches!(&error, SourceError::NotWhole { gate, .. } if gate == "s3://features/set/_SUCCESS"), "{error}");
+    assert_eq!(error.kind(), "not_whole");
+}
+
+#[test]
+fn row_31_a_marker_that_goes_or_is_written_anew_while_the_set_is_read_spoils_the_reading() {
+    let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/_SUCCESS", b"1")]);
+    let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
+    let changes: [&dyn Fn(); 2] = [&|| s3.delete(BUCKET, "set/_SUCCESS"), &|| {
+        s3.put(BUCKET, "set/_SUCCESS", "3");
+    }];
+    for change in changes {
+        s3.put(BUCKET, "set/_SUCCESS", "2");
+        let mut reading = source.read(None).unwrap();
+        reading.next_batch().unwrap().unwrap();
+        change();
+        let error = reading.next_batch().unwrap_err();
+        assert!(matches!(&error, SourceError::Changed { path } if path == "s3://features/set/_SUCCESS"), "{error}");
+    }
+}
+
+#[test]
+fn row_31_a_single_object_has_its_marker_beside_it() {
+    let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1))]);
+    let source = source(&s3, "path: \"s3://features/set/a.parquet\", marker: a.done");
+    assert!(matches!(read(&source, None), Err(SourceError::NotWhole { .. })));
+    s3.put(BUCKET, "set/a.done", "");
+    let (all, position) = read(&source, None).unwrap();
+    assert_eq!(all, [(1, 1)]);
+    assert!(!source.has_news(&position).unwrap());
+}
+
+#[test]
+fn row_31_a_manifest_may_name_any_object_of_its_bucket_once() {
+    let entries = r#"{"entries": [{"url": "s3://features/set/a.parquet", "mandatory": true}, {"url": "s3://features/else where/b.parquet"},
+        {"url": "s3://features/set/a.parquet"}], "schema": {}}"#;
+    let s3 = server(&[
+        (KEY, &file(1..=1, 1)),
+        ("else where/b.parquet", &file(2..=2, 1)),
+        ("set/not_named.parquet", &file(3..=3, 1)),
+        ("set/manifest", entries.as_bytes()),
+    ]);
+    let listed = source(&s3, "path: \"s3://features/set/\", manifest: manifest");
+    let (all, position) = read(&listed, None).unwrap();
+    assert_eq!(all, [(1, 1), (2, 1)]);
+    assert!(!listed.has_news(&position).unwrap());
+    // What the list did not say the head did: they have to agree on what a version is.
+    s3.put(BUCKET, "else where/b.parquet", file(2..=2, 2));
+    assert!(listed.has_news(&position).unwrap());
+    assert_eq!(read(&listed, Some(&position)).unwrap().0, [(2, 2)]);
+
+    let refused = |text: &str| {
+        s3.put(BUCKET, "set/manifest", text.to_owned());
+        let error = read(&listed, None).unwrap_err();
+        assert!(error.to_string().contains("s3://features/set/manifest"), "{error}");
+        error.to_string()
+    };
+    assert!(refused(r#"["s3://features/gone/c.parquet"]"#).contains("s3://features/gone/c.parquet is not there"));
+    assert!(refused(r#"["c.parquet"]"#).contains("s3://features/set/c.parquet is not there"));
+    assert!(
+        refused(r#"["s3://other/set/a.parquet"]"#).contains("s3://other/set/a.parquet, which is in another bucket")
+    );
+    assert!(refused("{").contains("it is no manifest"));
+    s3.put(BUCKET, "set/manifest", "[]");
+    assert!(matches!(read(&listed, None), Err(SourceError::Empty { .. })));
+    s3.put(BUCKET, "set/manifest", vec![b' '; (32 << 20) + 1]);
+    s3.forget_calls();
+    assert!(matches!(read(&listed, None), Err(SourceError::Limit { what, .. }) if what.contains("manifest")));
+    assert_eq!(gets(&s3).len(), 0, "it is not even asked for");
+}
+
+/// Every byte of a file, one at a time: nothing hangs, nothing panics, and no number in it is believed.
+#[test]
+fn row_32_an_object_with_any_byte_damaged_is_read_or_refused() {
+    let whole = file(1..=3, 1);
+    let s3 = server(&[]);
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    for place in 0..whole.len() {
+        for flip in [0x01, 0xff] {
+            let mut damaged = whole.clone();
+            damaged[place] ^= flip;
+            s3.put(BUCKET, KEY, damaged);
+            if let Err(error) = read(&source, None) {
+                assert!(error.to_string().contains("s3://features/set"), "{place}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn row_32_what_an_object_makes_the_host_fetch_and_decode_has_bounds() {
+    let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
+    let refused = |limits: ParquetLimits| {
+        let source = source_at(s3.url(), "path: \"s3://features/set/\"", limits);
+        let Err(SourceError::Limit { path, what, .. }) = read(&source, None) else { panic!("no bound") };
+        assert_eq!(path, "s3://features/set/a.parquet");
+        what
+    };
+    let default = ParquetLimits::default();
+    assert_eq!(refused(ParquetLimits { columns_max: 5, ..default }), "the number of columns");
+    let compressed = "a row group's compressed size in bytes";
+    assert_eq!(refused(ParquetLimits { row_group_fetch_max: 800_000, ..default }), compressed);
+    assert_eq!(refused(ParquetLimits { row_group_bytes_max: 800_000, ..default }), "a row group's size in bytes");
+    assert!(gets(&s3).iter().all(|call| call.range.as_deref().unwrap() != "bytes=4-"), "only footers were read");
+}
+
+#[test]
+fn an_empty_object_that_stands_for_a_directory_is_none() {
+    let s3 =
+        server(&[("set/", b""), (KEY, &file(1..=1, 1)), ("set/deep/", b""), ("set/deep/b.parquet", &file(2..=2, 1))]);
+    for path in ["s3://features/set/", "s3://features/set", "s3://features"] {
+        let source = source(&s3, &format!("path: \"{path}\""));
+        assert_eq!(read(&source, None).unwrap().0, [(1, 1), (2, 1)], "{path}");
+    }
+    let nothing = source(&s3, "path: \"s3://features/se\"");
+    let error = read(&nothing, None).unwrap_err().to_string();
+    assert_eq!(error, "No data found in source s3://features/se: no object there is a *.parquet");
+    let error = read(&source(&s3, "path: \"s3://nowhere/set/\""), None).unwrap_err();
+    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == Trouble::Missing), "{error}");
+}
+
+#[test]
+fn a_body_that_breaks_off_is_asked_for_again() {
+    let s3 = server(&[(KEY, &grouped(200_000, 50_000, 3))]);
+    let proxy = FaultProxy::start(s3.address());
+    let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
+    // Of two requests one after the other, never both.
+    proxy.rule("GET /features/set/", When::Every(3), Fault::ShortBody(1_000));
+    let (all, _) = read(&source, None).unwrap();
+    assert_eq!((all.len(), all.iter().all(|row| row.1 == 3)), (200_000, true));
+    assert!(proxy.counts().1 >= 2, "{:?}", proxy.counts());
+    proxy.heal();
+    proxy.rule("GET /features/set/", When::Always, Fault::ShortBody(1_000));
+    let error = read(&source, None).unwrap_err();
+    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == Trouble::Garbled), "{error}");
+    assert!(error.to_string().starts_with("s3://features/set/a.parquet: GetObject: the body broke off"), "{error}");
+}
+
+#[test]
+fn kinds_of_trouble_are_told_apart() {
+    let s3 = server(&[(KEY, &file(1..=1, 1))]);
+    let proxy = FaultProxy::start(s3.address());
+    let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
+    let cases = [
+        (Fault::slow_down(), Trouble::Throttled),
+        (Fault::s3_error(500, "InternalError"), Trouble::Server),
+        (Fault::redirect("http://127.0.0.1:1/"), Trouble::Redirected),
+        (Fault::skewed(), Trouble::Denied),
+        (Fault::s3_error(403, "AccessDenied"), Trouble::Denied),
+        (Fault::Reset, Trouble::Unreachable),
+    ];
+    for (fault, trouble) in cases {
+        for what in ["GET /features/set/", "GET /features"] {
+            proxy.rule(what, When::Always, fault.clone());
+            let error = read(&source, None).unwrap_err();
+            let SourceError::Aws(found) = &error else { panic!("{fault:?}: {error}") };
+            assert_eq!(found.trouble, trouble, "{fault:?}: {error}");
+            let message = error.to_string();
+            assert!(message.starts_with("s3://features/set/"), "{message}");
+            assert!(!message.contains("stand-in") && !message.contains("AWS4-HMAC"), "{message}");
+            proxy.heal();
+        }
+    }
+}
