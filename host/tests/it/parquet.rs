@@ -1,12 +1,19 @@
 //! Parquet sources through a whole host: every fault by its name, and every type to the answer.
 //!
-//! A fault must be told with file, view and column; what was served before is served on; the other view goes on.
+//! A fault must be told with file, view and column; what was served before is served on; the other view goes on. Files on
+//! disk and objects in S3 have to do the same: tests write files, and run [`everywhere`].
 
 mod faults;
 mod files;
 mod types;
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    ops::Deref,
+    path::Path,
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray},
@@ -16,6 +23,7 @@ use larder::{
     http::{AdminEvent, Control, SyncCommand},
     sync::{Outcome, SyncReport},
 };
+use larder_fakeaws::FakeS3;
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use serde_json::{Value, json};
 
@@ -80,12 +88,12 @@ fn write_with(path: &Path, columns: &Columns, properties: WriterProperties) {
 
 /// Writes beside and renames, as a job does that replaces a file.
 fn write_batches(path: &Path, schema: Arc<Schema>, batches: &[RecordBatch], properties: WriterProperties) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     let unfinished = path.with_extension("unfinished");
     let mut writer = ArrowWriter::try_new(File::create(&unfinished).unwrap(), schema, Some(properties)).unwrap();
     batches.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.close().unwrap();
-    std::fs::rename(unfinished, path).unwrap();
+    fs::rename(unfinished, path).unwrap();
 }
 
 fn other(n: i64) -> Columns {
@@ -96,17 +104,107 @@ fn other(n: i64) -> Columns {
     ]
 }
 
-/// Both views with good files: drivers 1 and 2 of `stats`, driver 1 of `other`.
-fn good() -> Setup {
-    good_with(DEFINITIONS)
+/// Where sources are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Disk,
+    S3,
 }
 
-fn good_with(definitions: &str) -> Setup {
-    // What happens between two syncs is up to the test.
-    let setup = Setup::with(definitions).config("sync: {retry: 1h}\n");
-    write(&setup.path(FILE), &stats(&[(1, 60, 0.1), (2, 60, 0.2)]));
-    write(&setup.path("data/other.parquet"), &other(1));
-    setup
+/// A host that is not started yet, and the bucket that has what lies in its directory.
+struct Prepared {
+    setup: Setup,
+    bucket: Option<FakeS3>,
+}
+
+struct Host {
+    fixture: Fixture,
+    bucket: Option<FakeS3>,
+}
+
+const BUCKET: &str = "features";
+
+/// Runs a test with its files on disk, and with the same files as objects in S3.
+fn everywhere(test: impl Fn(Place)) {
+    [Place::Disk, Place::S3].into_iter().for_each(test);
+}
+
+// === impl Place ===
+
+impl Place {
+    fn with(self, definitions: &str, config: &str) -> Prepared {
+        match self {
+            Self::Disk => Prepared { setup: Setup::with(definitions).config(config), bucket: None },
+            Self::S3 => {
+                let bucket = FakeS3::start();
+                bucket.create_bucket(BUCKET);
+                let aws = format!("aws: {{s3_endpoint: \"{}\", s3_path_style: true}}\n{config}", bucket.url());
+                let definitions = definitions.replace("path: data/", "path: s3://features/data/");
+                Prepared { setup: Setup::with(&definitions).config(&aws), bucket: Some(bucket) }
+            }
+        }
+    }
+
+    /// Both views with good files: drivers 1 and 2 of `stats`, driver 1 of `other`.
+    fn good(self) -> Prepared {
+        self.good_with(DEFINITIONS)
+    }
+
+    fn good_with(self, definitions: &str) -> Prepared {
+        // What happens between two syncs is up to the test.
+        let prepared = self.with(definitions, "sync: {retry: 1h}\n");
+        write(&prepared.path(FILE), &stats(&[(1, 60, 0.1), (2, 60, 0.2)]));
+        write(&prepared.path("data/other.parquet"), &other(1));
+        prepared
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    fn start(self) -> Host {
+        let Self { setup, bucket } = self;
+        bucket.iter().for_each(|bucket| mirror(&setup.path(""), bucket));
+        Host { fixture: setup.start(), bucket }
+    }
+}
+
+impl Deref for Prepared {
+    type Target = Setup;
+
+    fn deref(&self) -> &Setup {
+        &self.setup
+    }
+}
+
+impl Deref for Host {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.fixture
+    }
+}
+
+/// Makes a bucket have what a directory has under `data/`.
+fn mirror(dir: &Path, bucket: &FakeS3) {
+    let mut keys = BTreeSet::new();
+    let mut dirs = vec![dir.join("data")];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let key = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+            let bytes = fs::read(&path).unwrap();
+            if bucket.get(BUCKET, &key).is_none_or(|known| known != bytes) {
+                bucket.put(BUCKET, &key, bytes);
+            }
+            keys.insert(key);
+        }
+    }
+    bucket.keys(BUCKET).iter().filter(|key| !keys.contains(*key)).for_each(|key| bucket.delete(BUCKET, key));
 }
 
 /// What came of syncing everything once.
@@ -115,9 +213,10 @@ struct Synced {
     failures: Vec<(String, String)>,
 }
 
-fn sync(fixture: &Fixture, command: &SyncCommand) -> Synced {
+fn sync(host: &Host, command: &SyncCommand) -> Synced {
+    host.bucket.iter().for_each(|bucket| mirror(&host.path(""), bucket));
     let mut synced = Synced { reports: Vec::new(), failures: Vec::new() };
-    fixture.app.sync(command, &mut |event| match event {
+    host.app.sync(command, &mut |event| match event {
         AdminEvent::Progress { .. } => {}
         AdminEvent::Synced { report } => synced.reports.push(report),
         AdminEvent::Failed { view, error } => synced.failures.push((view, error)),
@@ -125,8 +224,8 @@ fn sync(fixture: &Fixture, command: &SyncCommand) -> Synced {
     synced
 }
 
-fn sync_all(fixture: &Fixture) -> Synced {
-    sync(fixture, &SyncCommand::default())
+fn sync_all(host: &Host) -> Synced {
+    sync(host, &SyncCommand::default())
 }
 
 impl Synced {
@@ -147,18 +246,22 @@ fn rates(fixture: &Fixture, drivers: &[i64]) -> Value {
 }
 
 /// Breaks the source of `stats`: the sync says so in these words, its rows are served on, and `other` goes on.
-fn assert_refused(words: &[&str], damage: impl FnOnce(&Fixture)) {
+fn assert_refused(words: &[&str], damage: impl Fn(&Fixture)) {
     assert_refused_with(DEFINITIONS, words, damage);
 }
 
-fn assert_refused_with(definitions: &str, words: &[&str], damage: impl FnOnce(&Fixture)) {
-    let fixture = good_with(definitions).start();
+fn assert_refused_with(definitions: &str, words: &[&str], damage: impl Fn(&Fixture)) {
+    everywhere(|place| assert_refused_at(place, definitions, words, &damage));
+}
+
+fn assert_refused_at(place: Place, definitions: &str, words: &[&str], damage: impl Fn(&Fixture)) {
+    let fixture = place.good_with(definitions).start();
     assert_eq!(rates(&fixture, &[1, 2]), json!([0.1, 0.2]));
 
     damage(&fixture);
     write(&fixture.path("data/other.parquet"), &other(2));
     let synced = sync_all(&fixture);
-    let [(view, error)] = &synced.failures[..] else { panic!("it was taken: {:?}", synced.reports) };
+    let [(view, error)] = &synced.failures[..] else { panic!("{place:?}: it was taken: {:?}", synced.reports) };
     assert_eq!(view, "stats");
     for word in ["view 'stats'", "data/stats"].iter().chain(words) {
         assert!(error.contains(word), "'{word}' is not in: {error}");
@@ -169,8 +272,8 @@ fn assert_refused_with(definitions: &str, words: &[&str], damage: impl FnOnce(&F
     assert_eq!(fixture.get("/ready").status, 200);
 
     // Mended, it is taken.
-    let _ = std::fs::remove_dir_all(fixture.path("data/stats"));
-    let _ = std::fs::remove_file(fixture.path("data/stats"));
+    let _ = fs::remove_dir_all(fixture.path("data/stats"));
+    let _ = fs::remove_file(fixture.path("data/stats"));
     write(&fixture.path(FILE), &stats(&[(1, 30, 0.5), (3, 30, 0.3)]));
     assert_eq!(sync_all(&fixture).failures, []);
     assert_eq!(rates(&fixture, &[1, 3]), json!([0.5, 0.3]));

@@ -100,19 +100,28 @@ fn a_value_that_does_not_fit_its_type_is_told() {
 
 #[test]
 fn a_source_that_is_not_there_is_named() {
-    assert_refused(&["cannot read", "No such file or directory"], |setup| {
+    assert_refused_at(Place::Disk, DEFINITIONS, &["cannot read", "No such file or directory"], |setup| {
         fs::remove_dir_all(setup.path("data/stats")).unwrap();
     });
-    assert_refused(&["cannot read", "part-0.parquet", "No such file or directory"], |setup| {
+    let words = ["cannot read", "part-0.parquet", "No such file or directory"];
+    assert_refused_at(Place::Disk, DEFINITIONS, &words, |setup| {
         fs::remove_file(setup.path(FILE)).unwrap();
         symlink("nowhere", setup.path(FILE)).unwrap();
     });
+    assert_refused_at(
+        Place::S3,
+        DEFINITIONS,
+        &["No data found in source", "no object there is a *.parquet"],
+        |setup| {
+            fs::remove_dir_all(setup.path("data/stats")).unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_source_without_a_row_has_no_data() {
     assert_refused(&["No data found in source"], |setup| write(&setup.path(FILE), &stats(&[])));
-    assert_refused(&["No data found in source", "the directory has no *.parquet file"], |setup| {
+    assert_refused(&["No data found in source", "*.parquet"], |setup| {
         fs::remove_file(setup.path(FILE)).unwrap();
         fs::write(setup.path("data/stats/_SUCCESS"), "").unwrap();
         fs::write(setup.path("data/stats/.hidden.parquet"), "").unwrap();
@@ -133,37 +142,41 @@ fn a_replacing_load_that_fails_changes_nothing() {
 
 #[test]
 fn rows_without_key_or_event_time_are_left_out_counted_and_told() {
-    let fixture = good().start();
-    let rows = stats(&[(1, 10, 0.5), (2, 10, 0.5), (3, 10, 0.5), (4, 10, 0.5)]);
-    let keys = Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(4)]));
-    let times = times([Some(10), Some(10), None, Some(10)].into_iter());
-    write(&fixture.path(FILE), &replaced(replaced(rows, "driver_id", keys), "event_timestamp", times));
+    everywhere(|place| {
+        let fixture = place.good().start();
+        let rows = stats(&[(1, 10, 0.5), (2, 10, 0.5), (3, 10, 0.5), (4, 10, 0.5)]);
+        let keys = Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(4)]));
+        let times = times([Some(10), Some(10), None, Some(10)].into_iter());
+        write(&fixture.path(FILE), &replaced(replaced(rows, "driver_id", keys), "event_timestamp", times));
 
-    let synced = sync_all(&fixture);
-    let report = synced.report("stats");
-    assert_eq!((report.skipped.null_key, report.skipped.null_event_time, report.applied.changed()), (1, 1, 2));
-    let example = report.skipped.example.as_deref().unwrap();
-    assert!(example.ends_with("data/stats/part-0.parquet, row 1: the key is null"), "{example}");
-    assert_eq!(rates(&fixture, &[1, 2, 3, 4]), json!([0.5, 0.2, null, 0.5]));
+        let synced = sync_all(&fixture);
+        let report = synced.report("stats");
+        assert_eq!((report.skipped.null_key, report.skipped.null_event_time, report.applied.changed()), (1, 1, 2));
+        let example = report.skipped.example.as_deref().unwrap();
+        assert!(example.ends_with("data/stats/part-0.parquet, row 1: the key is null"), "{example}");
+        assert_eq!(rates(&fixture, &[1, 2, 3, 4]), json!([0.5, 0.2, null, 0.5]));
+    });
 }
 
 #[test]
 fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
-    let fixture = good().start();
-    let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
-    // Driver 1: the event time decides. Driver 2: the created time does. Driver 3: the later row does, on a full tie.
-    let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
-    write(&fixture.path(FILE), &replaced(rows, "created", created));
-    assert_eq!(sync_all(&fixture).failures, []);
-    assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.5, 0.6, 0.1]));
+    everywhere(|place| {
+        let fixture = place.good().start();
+        let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
+        // Driver 1: the event time decides. Driver 2: the created time does. Driver 3: the later row does, on a full tie.
+        let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
+        write(&fixture.path(FILE), &replaced(rows, "created", created));
+        assert_eq!(sync_all(&fixture).failures, []);
+        assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.5, 0.6, 0.1]));
 
-    write(&fixture.path(FILE), &stats(&[(4, 10, 0.1), (4, 10, 0.2)]));
-    assert_eq!(sync_all(&fixture).failures, []);
-    assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two that tie");
+        write(&fixture.path(FILE), &stats(&[(4, 10, 0.1), (4, 10, 0.2)]));
+        assert_eq!(sync_all(&fixture).failures, []);
+        assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two that tie");
 
-    // Rows that are older than what is there change nothing, also from another file.
-    write(&fixture.path("data/stats/part-1.parquet"), &stats(&[(1, 1_000, 0.0), (4, 1_000, 0.0)]));
-    let synced = sync_all(&fixture);
-    assert_eq!(synced.report("stats").applied.stale, 2);
-    assert_eq!(rates(&fixture, &[1, 4]), json!([0.5, 0.2]));
+        // Rows that are older than what is there change nothing, also from another file.
+        write(&fixture.path("data/stats/part-1.parquet"), &stats(&[(1, 1_000, 0.0), (4, 1_000, 0.0)]));
+        let synced = sync_all(&fixture);
+        assert_eq!(synced.report("stats").applied.stale, 2);
+        assert_eq!(rates(&fixture, &[1, 4]), json!([0.5, 0.2]));
+    });
 }

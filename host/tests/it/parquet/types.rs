@@ -14,14 +14,14 @@ use arrow::{
 use super::*;
 
 /// Serves one feature of this type from this column, for drivers 1, 2, …: the values of the answer.
-fn served(value_type: &str, array: ArrayRef) -> Value {
+fn served(place: Place, value_type: &str, array: ArrayRef) -> Value {
     let definitions = format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
          feature_views: [{{name: stats, entities: [driver], features: [{{name: f, type: {value_type}}}], \
          source: {{path: data/stats.parquet, timestamp_field: event_timestamp}}}}]\n"
     );
     let drivers: Vec<i64> = (1..=i64::try_from(array.len()).unwrap()).collect();
-    let setup = Setup::with(&definitions);
+    let setup = place.with(&definitions, "");
     let columns: Columns = vec![
         ("driver_id", Arc::new(Int64Array::from(drivers.clone()))),
         ("event_timestamp", times(drivers.iter().map(|_| Some(1)))),
@@ -37,7 +37,10 @@ fn served(value_type: &str, array: ArrayRef) -> Value {
 }
 
 fn assert_served(value_type: &str, array: impl arrow::array::Array + 'static, expected: Value) {
-    assert_eq!(served(value_type, Arc::new(array)), expected, "{value_type}");
+    let array: ArrayRef = Arc::new(array);
+    everywhere(|place| {
+        assert_eq!(served(place, value_type, Arc::clone(&array)), expected, "{place:?} {value_type}");
+    });
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn event_times_in_every_unit_and_zone_are_the_same_instant() {
         Arc::new(TimestampNanosecondArray::from(vec![second * 1_000_000_000; 2])),
     ];
     for times in columns {
-        let setup = good();
+        let setup = Place::Disk.good();
         write(&setup.path(FILE), &replaced(stats(&[(1, 0, 0.1), (2, 0, 0.2)]), "event_timestamp", times));
         let column = setup.start().features(&["stats:rate"], json!({ "driver_id": [1] })).column("rate");
         assert_eq!(column["event_timestamps"], json!(["2026-11-23T09:12:10Z"]));
