@@ -2,8 +2,8 @@
 //!
 //! Of an object the footer is read, and then, row group by row group, the parts of the wanted columns; a small one comes
 //! whole, and the next ones with it. Every request says which version of the object it means (`If-Match`): one that was
-//! replaced meanwhile fails the reading, and is never read half and half. In memory is one row group's part of the wanted
-//! columns, as it lies in the object.
+//! replaced meanwhile fails the reading, and is never read half and half. In memory are one row group's part of the wanted
+//! columns, as it lies in the object, and that of the next, which is fetched meanwhile.
 //!
 //! The position has a mark for each object that was read, and the version and rows of one that was read in part
 //! (`position.rs`, where it says what that costs). An object that is the same is not read again, and a reading that was cut

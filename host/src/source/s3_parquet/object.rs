@@ -13,8 +13,9 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
         push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder},
     },
-    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, RowGroupMetaData},
 };
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     aws::{Aws, AwsError, Trouble},
@@ -52,9 +53,18 @@ pub(super) struct Opened {
     /// All of it, if it is small.
     whole: Option<Bytes>,
     decoder: ParquetPushDecoder,
+    /// The ranges of each row group that are read.
+    groups: Vec<Vec<Range<u64>>>,
+    ahead: Option<Ahead>,
     shape: Shape,
     rows: u64,
     rows_read: u64,
+}
+
+/// Ranges on their way, before they are asked for.
+struct Ahead {
+    ranges: Vec<Range<u64>>,
+    fetched: JoinHandle<Result<Vec<Bytes>, AwsError>>,
 }
 
 /// An object up to this size comes with one request.
@@ -71,6 +81,8 @@ pub(super) const AT_ONCE: usize = 8;
 const GAP: u64 = 256 << 10;
 /// How long is waited after a body that broke off; longer with each.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A row group up to this size is fetched while the one before it is decoded.
+const AHEAD_MAX: u64 = 256 << 20;
 
 // === impl Object ===
 
@@ -136,14 +148,17 @@ impl Object {
     /// Ranges, several at once; neighbours come with one request, and what is large in parts.
     async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
         let spans = coalesced(ranges);
-        let parts = spans.iter().flat_map(|span| split(span.clone()).map(move |part| (span, part)));
-        let fetched =
-            stream::iter(parts).map(|(span, part)| async move { Ok((span, self.fetch(client, part).await?)) });
+        let mut parts = Vec::new();
+        for span in &spans {
+            parts.extend(split(span.clone()).map(|part| (span.end - span.start, part)));
+        }
+        let fetched = stream::iter(parts);
+        let fetched = fetched.map(|(length, part)| async move { Ok((length, self.fetch(client, part).await?)) });
         let mut fetched = fetched.buffered(AT_ONCE);
         // Parts come in their order, and are put together as they come: no more of them lie about than are in flight.
         let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
-        while let Some((span, bytes)) = fetched.try_next().await? {
-            let length = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+        while let Some((length, bytes)) = fetched.try_next().await? {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
             if bytes.len() == length {
                 whole.push(bytes);
                 continue;
@@ -224,11 +239,13 @@ impl Opened {
         let decoder = guarded(|| {
             let builder = ParquetPushDecoderBuilder::new_with_metadata(arrow);
             let mask = ProjectionMask::roots(builder.parquet_schema(), shape.roots().iter().copied());
-            builder.with_projection(mask).with_batch_size(limits.batch_rows).with_offset(skip).build()
+            let groups = metadata.row_groups().iter().map(|group| ranges_of_group(group, &mask)).collect();
+            let builder = builder.with_projection(mask).with_batch_size(limits.batch_rows).with_offset(skip);
+            builder.build().map(|decoder| (decoder, groups))
         });
-        let decoder = decoder.map_err(unreadable)?;
+        let (decoder, groups) = decoder.map_err(unreadable)?;
         let origin = url.as_str().into();
-        Ok(Self { object, origin, whole, decoder, shape, rows, rows_read: rows_skipped })
+        Ok(Self { object, origin, whole, decoder, groups, ahead: None, shape, rows, rows_read: rows_skipped })
     }
 
     pub(super) fn origin(&self) -> Arc<str> {
@@ -262,13 +279,52 @@ impl Opened {
                     return self.shape.project(wanted, &self.origin, &batch).map(Some);
                 }
                 DecodeResult::NeedsData(ranges) => {
-                    let data = ranges_of(aws, client, &self.object, self.whole.as_ref(), &ranges)?;
+                    let data = match self.ahead.take().filter(|ahead| ahead.ranges == ranges) {
+                        Some(mut ahead) => {
+                            let url = self.object.url();
+                            let lost = |error: JoinError| AwsError::garbled(&url, error.to_string());
+                            let fetched = async { (&mut ahead.fetched).await.map_err(lost)? };
+                            aws.wait_for(fetched).map_err(|error| changed(&url, error))?
+                        }
+                        None => ranges_of(aws, client, &self.object, self.whole.as_ref(), &ranges)?,
+                    };
+                    self.ahead = self.fetch_ahead(aws, client, &ranges)?;
                     let decoder = &mut self.decoder;
                     guarded(|| decoder.push_ranges(ranges, data)).map_err(unreadable)?;
                 }
             }
         }
     }
+
+    /// Asks for the row group behind the one of these ranges. What the decoder wants then may be something else: it is
+    /// fetched for itself then.
+    fn fetch_ahead(&self, aws: &Aws, client: &Client, now: &[Range<u64>]) -> Result<Option<Ahead>, AwsError> {
+        let place = self.groups.iter().position(|ranges| ranges == now);
+        let Some(ranges) = place.and_then(|place| self.groups.get(place + 1)) else { return Ok(None) };
+        let bytes = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)));
+        let is_within = ranges.iter().all(|range| range.start <= range.end && range.end <= self.object.bytes);
+        if self.whole.is_some() || bytes > AHEAD_MAX || !is_within {
+            return Ok(None);
+        }
+        let (object, client, wanted) = (self.object.clone(), client.clone(), ranges.clone());
+        let fetched = aws.handle()?.spawn(async move { object.fetch_all(&client, &wanted).await });
+        Ok(Some(Ahead { ranges: ranges.clone(), fetched }))
+    }
+}
+
+// === impl Ahead ===
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.fetched.abort();
+    }
+}
+
+/// Where the columns of a row group are that are read, in the order in which the decoder asks for them.
+fn ranges_of_group(group: &RowGroupMetaData, mask: &ProjectionMask) -> Vec<Range<u64>> {
+    let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+    let range = |(start, length): (u64, u64)| start..start.saturating_add(length);
+    columns.map(|(_, column)| range(column.byte_range())).collect()
 }
 
 /// The footer of an object.

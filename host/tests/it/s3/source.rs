@@ -21,7 +21,7 @@ use larder_model::{
 };
 
 use super::{BUCKET, definitions, file};
-use crate::parquet;
+use crate::{fixture::eventually, parquet};
 
 const KEY: &str = "set/a.parquet";
 
@@ -149,6 +149,23 @@ fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_n
     s3.forget_calls();
     assert!(!source.has_news(&position).unwrap());
     assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a look at what is known is one list");
+}
+
+#[test]
+fn the_next_row_group_is_fetched_while_one_is_decoded_and_no_more() {
+    let s3 = server(&[(KEY, &grouped(300_000, 50_000, 1))]);
+    let source = source(&s3, "path: \"s3://features/set/\"");
+    let (all, _) = read(&source, None).unwrap();
+    let requests = gets(&s3).len();
+    assert_eq!((all.len(), (requests - 1) % 6), (300_000, 0), "the tail, and the same for each of six groups");
+    s3.forget_calls();
+    let mut reading = source.read(None).unwrap();
+    reading.next_batch().unwrap().unwrap();
+    let two_groups = 1 + (requests - 1) / 3;
+    eventually("the second group comes", || gets(&s3).len() >= two_groups);
+    reading.next_batch().unwrap().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(gets(&s3).len(), two_groups);
 }
 
 #[test]
