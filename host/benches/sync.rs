@@ -48,7 +48,7 @@ fn main() {
         return;
     }
     let world = World::new();
-    let idle = resident();
+    let idle = peak();
     println!("rows a second, {ROWS} rows of 5 features (items: {ITEMS}); {ROUNDS} rounds in turns, each figure\n");
     let mut rates: Vec<(&str, Vec<f64>)> =
         ["decode only", "local Parquet", "S3 Parquet", "DynamoDB scan"].map(|name| (name, Vec::new())).into();
@@ -65,13 +65,12 @@ fn main() {
     }
     let bound = SyncLimits::default();
     println!(
-        "\nmemory: {:.0} MiB at most resident, {:.0} MiB before the first sync; a transaction has up to {} MiB of rows, the \
-         page cache {} MiB; the stand-ins hold {:.0} MiB of objects and items besides",
-        mib(peak()),
+        "\nmemory: the syncs added {:.0} MiB to the {:.0} MiB of the stand-ins with their items and objects; a transaction \
+         has up to {} MiB of rows, the page cache {} MiB",
+        mib(peak().saturating_sub(idle)),
         mib(idle),
         bound.commit_bytes >> 20,
         StoreConfig::new("").page_cache_bytes_max >> 20,
-        mib(world.object_bytes),
     );
     world.changes();
     world.lookups();
@@ -83,7 +82,6 @@ struct World {
     dynamo: FakeDynamo,
     _s3: FakeS3,
     aws: Arc<Aws>,
-    object_bytes: u64,
 }
 
 /// A store with one engine.
@@ -100,7 +98,6 @@ impl World {
         let path = dir.path().join("customers.parquet");
         write(&path);
         let bytes = fs::read(&path).unwrap();
-        let object_bytes = bytes.len() as u64;
         let s3 = FakeS3::start();
         s3.create_bucket(BUCKET);
         s3.put(BUCKET, "customers.parquet", bytes);
@@ -118,7 +115,7 @@ impl World {
             keys: Some(StandInKeys),
             ..AwsConfig::default()
         };
-        Self { dir, dynamo, _s3: s3, aws: Aws::new(config), object_bytes }
+        Self { dir, dynamo, _s3: s3, aws: Aws::new(config) }
     }
 
     fn catalog(&self) -> Catalog {
@@ -335,10 +332,6 @@ fn status(line: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.trim().split(' ').next()?.parse::<u64>().ok());
     found.unwrap_or(0) << 10
-}
-
-fn resident() -> u64 {
-    status("VmRSS:")
 }
 
 fn peak() -> u64 {

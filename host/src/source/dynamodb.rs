@@ -522,15 +522,15 @@ impl Batches for Tail<'_> {
         }
         let Some(stream) = &mut self.position.stream else { return Ok(None) };
         let round = self.source.round(&self.calls, stream)?;
-        let has_closed = round.has_closed;
+        let goes_on = round.has_closed || round.has_more;
         let changes = self.source.changes(&self.calls, round.records)?;
         let now = self.source.clock.now();
         self.lag = self.source.known().shards.lag(now);
         let first_row = self.rows;
         self.rows += changes.len() as u64;
-        // More may wait; but what was read is to be seen.
+        // A shard may be asked five times a second: to wait for an answer without records would keep those that came.
         let is_late = self.rows > 0 && Instant::now() >= self.until;
-        self.has_ended = (changes.is_empty() && !has_closed) || is_late;
+        self.has_ended = !goes_on || is_late;
         let rows = SourceRows::Changes(changes);
         Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }))
     }

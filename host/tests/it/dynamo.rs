@@ -46,7 +46,7 @@ fn config(url: &str) -> String {
     )
 }
 
-fn setup(url: &str, more: &str) -> Setup {
+pub(crate) fn setup(url: &str, more: &str) -> Setup {
     Setup::with(&definitions(more)).config(&config(url))
 }
 
@@ -64,7 +64,7 @@ fn item(driver: i64, trips: i64) -> Value {
 }
 
 /// A table with a stream, and drivers 1 to `drivers`, whose trips are their number.
-fn table(drivers: i64) -> FakeDynamo {
+pub(crate) fn table(drivers: i64) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_AND_OLD_IMAGES"));
     (1..=drivers).for_each(|driver| dynamo.put(TABLE, item(driver, driver)));

@@ -39,6 +39,7 @@ use tonic_reflection::pb::v1::{
 
 use crate::{
     binary::Home,
+    dynamo,
     fixture::{Setup, eventually},
     grpc_client::{CHECK, Client, LOOKUPS},
     wire,
@@ -232,6 +233,16 @@ derived_views:
     let answers = [0; 4].map(|_| client.look_up(&asks(&["slow:y"], &[("x", &[double(1.0)])])).unwrap());
     assert_eq!(by_name(&answers[0])["y"].statuses, [i32::from(FieldStatus::Present)]);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[test]
+fn rows_that_are_not_here_are_fetched_for_a_call_too() {
+    let dynamo = dynamo::table(10);
+    let fixture = dynamo::setup(&dynamo.url(), ", on_miss: fetch, fetch_timeout: 3s").config(GRPC).start();
+    let mut client = Client::of(&fixture);
+    let answer = client.look_up(&asks(&["driver_stats:trips"], &[("driver_id", &[int(7)])])).unwrap();
+    assert_eq!(value(&answer, "trips"), Some(Kind::Int64(7)));
+    assert_eq!(dynamo.calls().get("BatchGetItem"), Some(&1));
 }
 
 #[test]

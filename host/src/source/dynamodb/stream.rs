@@ -47,12 +47,16 @@ pub(super) struct Round {
     pub(super) records: Vec<Record>,
     /// Whether a shard came to its end, so that others may begin.
     pub(super) has_closed: bool,
+    /// Whether a shard told so much at once that more may wait behind it.
+    pub(super) has_more: bool,
 }
 
 /// How often new shards are looked for while none of those that are known ends.
 const LIST_EVERY: Duration = Duration::from_secs(10);
 /// DynamoDB lets a shard be asked five times a second.
 const ASK_EVERY: Duration = Duration::from_millis(200);
+/// An answer ends at 1,000 records or 1 MB. One with fewer than these is all that there was, as a rule.
+const MUCH: usize = 100;
 /// So many answers without records in a row mean that a shard has no more.
 const EMPTIES: u32 = 5;
 
@@ -117,6 +121,7 @@ impl Shards {
             ShardPosition::After(last) => is_behind(&record.sequence, last),
             ShardPosition::Start | ShardPosition::Done => true,
         };
+        round.has_more |= told.records.len() >= MUCH;
         let records: Vec<Record> = told.records.into_iter().filter(is_new).collect();
         if let Some(cursor) = self.cursors.get_mut(&id)
             && let Some(last) = records.last()
