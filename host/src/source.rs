@@ -60,6 +60,12 @@ pub trait Source: Send + Sync + Debug {
         true
     }
 
+    /// For how long after a reading that ended well it is spared, unless somebody asks: where to look is to read all of it,
+    /// and that costs.
+    fn spared_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// How often it has to be looked at to be followed, where it says so itself.
     fn pace(&self) -> Option<Duration> {
         None

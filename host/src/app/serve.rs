@@ -397,7 +397,7 @@ async fn schedule(app: Arc<App>) {
     loop {
         let views: Vec<String> = tokio::select! {
             // Also those that are being synced: that may be by definitions from before.
-            () = app.resync.notified() => app.engine.load().views().map(str::to_owned).collect(),
+            () = app.resync.notified() => app.engine.load().to_begin_with().map(str::to_owned).collect(),
             _ = ticks.tick() => {
                 running.retain(|_, sync| !sync.is_finished());
                 let engine = app.engine.load();

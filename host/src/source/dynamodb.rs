@@ -33,7 +33,7 @@ use std::{
 
 use larder_model::{
     codec::KeyVersion,
-    model::{FeatureView, Micros, TableSource},
+    model::{EntityId, FeatureView, Micros, OnMiss, TableSource},
 };
 
 use self::{
@@ -86,6 +86,8 @@ struct Loading<'s> {
     /// Items of an entity that may have more on the next page, by segment.
     held: HashMap<usize, Vec<Attributes>>,
     scan_ended: Option<Instant>,
+    /// Why the reading breaks off behind what was handed on.
+    failed: Option<SourceError>,
     expected: u64,
     rows: u64,
     has_ended: bool,
@@ -99,6 +101,9 @@ struct Tail<'s> {
     origin: Arc<str>,
     until: Instant,
     has_ended: bool,
+    /// Why the reading breaks off behind what was handed on; it is not up to date then.
+    failed: Option<SourceError>,
+    is_partial: bool,
     rows: u64,
     lag: Duration,
 }
@@ -120,7 +125,7 @@ impl DynamoDb {
     /// How often a table without a stream is scanned where nothing is said: a scan costs as much as reading all of it.
     pub const RESCAN_EVERY: Duration = Duration::from_hours(1);
 
-    /// The table of a view, whose ids have this version.
+    /// The table of a view, whose ids have this version; `position` is where its last reading ended, if there was one.
     #[must_use]
     pub fn new(
         aws: Arc<Aws>,
@@ -129,10 +134,13 @@ impl DynamoDb {
         source: &TableSource,
         version: KeyVersion,
         every: Option<Duration>,
+        position: Option<&str>,
     ) -> Self {
         let items = ItemReader::new(view, source, version);
         let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
-        let follows = AtomicBool::new(source.poll.is_some());
+        // Until somebody looks, it is as it was.
+        let had_stream = position.and_then(Position::parse).is_none_or(|position| position.stream.is_some());
+        let follows = AtomicBool::new(source.poll.is_some() && had_stream);
         Self { aws, clock, source: source.clone(), items, rescan_every, follows, known: Mutex::default() }
     }
 
@@ -203,6 +211,7 @@ impl DynamoDb {
             scan,
             held: HashMap::new(),
             scan_ended: None,
+            failed: None,
             expected: described.items,
             rows: 0,
             has_ended: false,
@@ -210,7 +219,12 @@ impl DynamoDb {
     }
 
     fn is_fetched(&self) -> bool {
-        matches!(self.source.on_miss, larder_model::model::OnMiss::Fetch(_))
+        matches!(self.source.on_miss, OnMiss::Fetch(_))
+    }
+
+    /// Whether changes since then may be gone.
+    fn is_too_old(&self, position: &Position) -> bool {
+        self.clock.now().saturating_sub(position.as_of) > KEPT_FOR
     }
 
     /// What became of rows, in the order in which it happened.
@@ -232,61 +246,32 @@ impl DynamoDb {
             Some(image) => Change::Put(self.items.row(image, now)),
             None if record.is_removal => match self.items.id(&record.keys) {
                 Ok(id) => Change::Remove(id),
-                Err(why) => Change::Put(Item::unreadable(larder_model::model::EntityId([0; 16]), why)),
+                Err(why) => Change::Put(Item::unreadable(EntityId([0; 16]), why)),
             },
             None => Change::Put(self.items.row(&record.keys, now)),
         };
         Ok(records.into_iter().map(change).collect())
     }
 
-    fn touched<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = larder_model::model::EntityId> + 'a {
+    fn touched<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = EntityId> + 'a {
         records.iter().filter_map(|record| self.items.id(&record.keys).ok())
     }
 
     /// Where the stream does not say what a row is now, the table does.
     fn look_up(&self, calls: &Calls, records: &[Record], now: Micros) -> Result<Vec<Change>, SourceError> {
-        let mut asked: HashMap<_, Attributes> = HashMap::new();
-        for record in records {
-            if let Ok(id) = self.items.id(&record.keys) {
-                asked.entry(id).or_insert_with(|| self.items.partition_of(&record.keys));
-            }
-        }
-        let mut changes = Vec::with_capacity(asked.len());
-        if self.items.is_split() {
-            for (id, partition) in asked {
-                let items = self.aws.wait_for(calls.query(&partition, true))?;
-                changes.push(match items.is_empty() {
-                    true => Change::Remove(id),
-                    false => Change::Put(self.items.entity_row(&items, now)),
-                });
-            }
-            return Ok(changes);
-        }
-        let keys = records.iter().map(|record| record.keys.clone());
-        let mut by_id: HashMap<_, Attributes> = HashMap::new();
-        keys.for_each(|key| {
-            if let Ok(id) = self.items.id(&key) {
-                by_id.insert(id, key);
-            }
+        let keys = records.iter().filter_map(|record| {
+            let key = if self.items.is_split() { self.items.partition_of(&record.keys) } else { record.keys.clone() };
+            Some((self.items.id(&record.keys).ok()?, key))
         });
-        let found = calls.get(by_id.values().cloned().collect(), true, Instant::now() + LOOK_UP_FOR);
-        let mut rows: HashMap<_, Item> = HashMap::new();
-        for item in self.aws.wait_for(found)? {
-            let row = self.items.row(&item, now);
-            rows.insert(row.id, row);
-        }
-        changes.extend(by_id.into_keys().map(|id| rows.remove(&id).map_or(Change::Remove(id), Change::Put)));
-        Ok(changes)
+        let rows = self.aws.wait_for(self.rows(calls, keys.collect(), now, Instant::now() + LOOK_UP_FOR))?;
+        Ok(rows.into_iter().map(|(id, row)| row.map_or(Change::Remove(id), Change::Put)).collect())
     }
 }
 
 impl Source for DynamoDb {
-    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
-        let Some(position) = Position::parse(position) else { return Ok(true) };
-        // Whether a stream has news is seen by reading it. A scan is not worth it every time that somebody asks.
-        let age = self.clock.now().saturating_sub(position.as_of);
-        let half = i64::try_from(self.rescan_every.as_micros() / 2).unwrap_or(i64::MAX);
-        Ok(position.stream.is_some() || self.source.poll.is_some() || age >= half)
+    fn has_news(&self, _position: &str) -> Result<bool, SourceError> {
+        // That is seen by reading it.
+        Ok(true)
     }
 
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
@@ -306,17 +291,13 @@ impl Source for DynamoDb {
             (Some(_), Some(_)) => return Err(self.lost("its stream was turned off and on")),
             (Some(_), None) => return Err(self.lost("its stream was turned off")),
             (None, Some(_)) => return Err(self.lost("it has a stream now")),
-            (None, None) if position.scan.is_none() => {
-                // Without a stream each reading is one of the whole. One that has just ended will do.
-                let half = i64::try_from(self.rescan_every.as_micros() / 2).unwrap_or(i64::MAX);
-                if self.is_fetched() || self.clock.now().saturating_sub(position.as_of) < half {
-                    return Ok(Box::new(self.nothing(calls, position)));
-                }
-                return Ok(Box::new(self.load(calls, &described, None)?));
-            }
+            // There is nothing to be read but what lookups ask for.
+            (None, None) if self.is_fetched() => return Ok(Box::new(self.nothing(calls, position))),
+            // Without a stream each reading is one of the whole.
+            (None, None) if position.scan.is_none() => return Ok(Box::new(self.load(calls, &described, None)?)),
             (None, None) => {}
         }
-        if self.clock.now().saturating_sub(position.as_of) > KEPT_FOR {
+        if position.stream.is_some() && self.is_too_old(&position) {
             return Err(self.lost("nothing was read for nearly a day, and DynamoDB keeps changes no longer"));
         }
         if let Some(scan) = &position.scan {
@@ -345,6 +326,11 @@ impl Source for DynamoDb {
         false
     }
 
+    fn spared_for(&self) -> Option<Duration> {
+        let is_scanned = !self.follows.load(Ordering::Relaxed) && !self.is_fetched();
+        is_scanned.then_some(self.rescan_every / 2)
+    }
+
     fn pace(&self) -> Option<Duration> {
         if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
     }
@@ -365,6 +351,8 @@ impl DynamoDb {
             origin: self.name().into(),
             until: Instant::now() + TAIL_FOR,
             has_ended: false,
+            failed: None,
+            is_partial: false,
             rows: 0,
             lag: Duration::ZERO,
         }
@@ -472,11 +460,20 @@ impl Loading<'_> {
 
 impl Batches for Loading<'_> {
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.has_ended {
             return Ok(None);
         }
         if let Some(rows) = self.page()? {
             return Ok(Some(self.batch(rows)));
+        }
+        if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
+            // The shards were not read since it began: what changed then may be gone, and to begin anew would end alike.
+            let why = "the scan took nearly a day, and DynamoDB keeps changes no longer: give it more 'segments' or \
+                       'read_units', or turn 'stream' off";
+            return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
         }
         let (time, moment) = self.scan_ended();
         let Some(stream) = &mut self.position.stream else {
@@ -484,6 +481,7 @@ impl Batches for Loading<'_> {
             return Ok(None);
         };
         let round = self.source.round(&self.calls, stream)?;
+        self.failed = round.failed;
         let changes = self.source.changes(&self.calls, round.records)?;
         if changes.is_empty() {
             if self.source.known().shards.have_passed(time, moment) {
@@ -500,12 +498,11 @@ impl Batches for Loading<'_> {
     }
 
     fn position(&self) -> String {
-        let mut position = self.position.clone();
-        position.as_of = self.source.clock.now();
-        if self.has_ended {
-            position.scan = None;
+        // Until the stream was read to its end, all is as of the beginning, when it was asked where its shards are.
+        if !self.has_ended {
+            return self.position.print();
         }
-        position.print()
+        Position { scan: None, as_of: self.source.clock.now(), ..self.position.clone() }.print()
     }
 
     fn is_whole(&self) -> bool {
@@ -517,12 +514,17 @@ impl Batches for Loading<'_> {
 
 impl Batches for Tail<'_> {
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.has_ended {
             return Ok(None);
         }
         let Some(stream) = &mut self.position.stream else { return Ok(None) };
         let round = self.source.round(&self.calls, stream)?;
         let goes_on = round.has_closed || round.has_more;
+        self.failed = round.failed;
+        self.is_partial |= self.failed.is_some();
         let changes = self.source.changes(&self.calls, round.records)?;
         let now = self.source.clock.now();
         self.lag = self.source.known().shards.lag(now);
@@ -540,7 +542,8 @@ impl Batches for Tail<'_> {
     }
 
     fn position(&self) -> String {
-        Position { as_of: self.source.clock.now(), ..self.position.clone() }.print()
+        let as_of = if self.is_partial { self.position.as_of } else { self.source.clock.now() };
+        Position { as_of, ..self.position.clone() }.print()
     }
 
     fn lag(&self) -> Option<Duration> {

@@ -70,7 +70,8 @@ impl SyncEngine {
     pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
             let version = catalog.key_version();
-            let table = setting.table_of(view, version).map(Arc::new);
+            let position = store.status(*id).and_then(|status| status.position);
+            let table = setting.table_of(view, version, position.as_deref()).map(Arc::new);
             let fetcher = table.as_ref().zip(view.read_through()).map(|(table, how)| {
                 let (aws, store) = (Arc::clone(&setting.aws), Arc::clone(&store));
                 Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store)
@@ -107,6 +108,18 @@ impl SyncEngine {
     /// Every view that has a source.
     pub fn views(&self) -> impl Iterator<Item = &str> {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
+    }
+
+    /// The views that a start or a reload has synced: all that have a source, save those whose source is to be spared
+    /// and was read a short time ago.
+    pub fn to_begin_with(&self) -> impl Iterator<Item = &str> {
+        let is_spared = |job: &Job, source: &dyn Source| {
+            let status = self.store.status(job.id).filter(|status| status.position.is_some());
+            let last = status.and_then(|status| status.freshness.last_success);
+            last.zip(source.spared_for()).is_some_and(|(last, spared)| self.store.age(last) < spared)
+        };
+        let is_meant = move |job: &&Job| job.source.as_deref().is_some_and(|source| !is_spared(job, source));
+        self.jobs.iter().filter(is_meant).map(|job| &*job.view.name)
     }
 
     /// The views whose next sync is due: by their source's `every`, or because the last one failed.
@@ -301,9 +314,10 @@ impl SyncEngine {
 
 impl SyncSetting {
     /// A view's table in DynamoDB, if it has one.
-    fn table_of(&self, view: &FeatureView, key_version: KeyVersion) -> Option<DynamoDb> {
+    fn table_of(&self, view: &FeatureView, key_version: KeyVersion, position: Option<&str>) -> Option<DynamoDb> {
         let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
-        Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, view.source.as_ref()?.every))
+        let every = view.source.as_ref()?.every;
+        Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, every, position))
     }
 
     /// A view's source, if it has one that is no table.

@@ -332,7 +332,17 @@ fn pump(
     let mut encoder = RowEncoder::new(view, key_version, window, rule);
     let mut rows = 0;
     loop {
-        let batch = batches.next_batch().map_err(in_source)?;
+        let batch = match batches.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => {
+                // What changes in order stands by itself: that the next change cannot be had takes nothing from it.
+                if run.source.last_put_wins() && !encoder.rows.is_empty() {
+                    let committed = commit(&encoder.rows, batches);
+                    committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
+                }
+                return Err(in_source(error));
+            }
+        };
         let ended = batch.is_none();
         let waits = batch.as_ref().is_some_and(|batch| batch.rows.is_empty());
         if let Some(batch) = batch {

@@ -19,6 +19,7 @@ mod kill;
 mod layouts;
 mod read_through;
 mod shards;
+mod source;
 
 const TABLE: &str = "shop.driver_stats";
 
@@ -183,6 +184,27 @@ fn a_table_without_a_stream_is_scanned_again_and_what_is_gone_goes() {
     dynamo.delete(TABLE, &key(2));
     host.clock.set(RECORDED_AT + 10_000_000);
     until_equal(&host, &dynamo, 5);
+}
+
+#[test]
+fn a_table_without_a_stream_is_spared_by_starts_and_reloads_and_not_by_who_asks() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], None);
+    dynamo.put(TABLE, item(1, 1));
+    let host = setup(&dynamo.url(), ", every: 1h").start();
+    assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(1), 3));
+    let host = host.restart();
+    host.app.reload_definitions().unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(dynamo.calls()["Scan"], 3, "each scan costs as much as the table is large");
+    dynamo.put(TABLE, item(1, 2));
+    sync(&host).unwrap();
+    assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(2), 6));
+    // Reloads do not put off what is due.
+    host.clock.set(RECORDED_AT + 40 * 60 * 1_000_000);
+    dynamo.put(TABLE, item(1, 3));
+    host.app.reload_definitions().unwrap();
+    until(&host, 1, 3);
 }
 
 #[test]

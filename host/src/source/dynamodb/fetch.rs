@@ -5,13 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_model::model::EntityId;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use larder_model::model::{EntityId, Micros};
 
-use super::{DynamoDb, EntityKey};
+use super::{DynamoDb, EntityKey, calls::Calls, item::Attributes};
 use crate::{
     aws::AwsError,
     source::{Item, SourceError},
 };
+
+/// Partitions that are asked for at once: of items by feature each entity has its own.
+const QUERIES_AT_ONCE: usize = 32;
 
 impl DynamoDb {
     /// The rows of these entities as the table has them at this moment; `None` for those that it does not have. It takes
@@ -33,23 +37,30 @@ impl DynamoDb {
 
     async fn fetch_all(&self, keys: &[EntityKey], until: Instant) -> Result<HashMap<EntityId, Option<Item>>, AwsError> {
         let calls = self.calls().await;
-        let now = self.clock.now();
-        let mut rows: HashMap<EntityId, Option<Item>> = keys.iter().map(|key| (key.id, None)).collect();
+        let keys = keys.iter().map(|key| (key.id, self.items.key_of(key))).collect();
+        self.rows(&calls, keys, self.clock.now(), until).await
+    }
+
+    /// The rows of these entities, each under the key of its item or of its items' partition; `None` for those that the
+    /// table does not have.
+    pub(super) async fn rows(
+        &self,
+        calls: &Calls,
+        keys: HashMap<EntityId, Attributes>,
+        now: Micros,
+        until: Instant,
+    ) -> Result<HashMap<EntityId, Option<Item>>, AwsError> {
+        let mut rows: HashMap<EntityId, Option<Item>> = keys.keys().map(|id| (*id, None)).collect();
         if self.items.is_split() {
-            let queries = keys.iter().map(|key| async {
-                let partition = self.items.key_of(key);
-                Ok::<_, AwsError>((key.id, calls.query(&partition, true).await?))
-            });
-            for fetched in futures_util::future::join_all(queries).await {
-                let (id, items) = fetched?;
-                if !items.is_empty() {
-                    rows.insert(id, Some(self.items.entity_row(&items, now)));
-                }
+            let queries = stream::iter(keys)
+                .map(|(id, partition)| async move { Ok::<_, AwsError>((id, calls.query(&partition, true).await?)) });
+            let mut queries = queries.buffer_unordered(QUERIES_AT_ONCE);
+            while let Some((id, items)) = queries.try_next().await? {
+                rows.insert(id, (!items.is_empty()).then(|| self.items.entity_row(&items, now)));
             }
             return Ok(rows);
         }
-        let wanted = keys.iter().map(|key| self.items.key_of(key)).collect();
-        for item in calls.get(wanted, true, until).await? {
+        for item in calls.get(keys.into_values().collect(), true, until).await? {
             let row = self.items.row(&item, now);
             rows.insert(row.id, Some(row));
         }

@@ -49,6 +49,8 @@ pub(super) struct Round {
     pub(super) has_closed: bool,
     /// Whether a shard told so much at once that more may wait behind it.
     pub(super) has_more: bool,
+    /// Why a shard told nothing, if one did not. What the others told is taken first.
+    pub(super) failed: Option<SourceError>,
 }
 
 /// How often new shards are looked for while none of those that are known ends.
@@ -105,12 +107,10 @@ impl Shards {
             // Children are waiting.
             self.listed_at = None;
         }
+        let failed = failed.map(|error| lost_or(error, "records were removed before they were read"));
         match failed {
-            // What others told is taken first; who failed fails again.
-            Some(error) if round.records.is_empty() => {
-                Err(lost_or(error, "records were removed before they were read"))
-            }
-            _ => Ok(round),
+            Some(error) if round.records.is_empty() => Err(error),
+            failed => Ok(Round { failed, ..round }),
         }
     }
 
