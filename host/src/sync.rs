@@ -10,6 +10,7 @@ mod encode;
 mod engine;
 mod error;
 mod fetch;
+mod guard;
 mod metrics;
 mod nested;
 mod run;
@@ -24,6 +25,7 @@ pub use self::{
     engine::{SyncEngine, SyncSetting},
     error::SyncError,
     fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
+    guard::Guard,
     run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,

@@ -10,7 +10,7 @@ mod value_type;
 pub use self::{
     definition::{
         AwsPlace, Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, Gate, JOIN_KEY_DUMMY, JoinKey,
-        OnMiss, Projection, ReadThrough, Source, SourceKind, TableLayout, TableSource, Tags, WriteMode,
+        NoEntityId, OnMiss, Projection, ReadThrough, Source, SourceKind, TableLayout, TableSource, Tags, WriteMode,
     },
     derived::{DerivedInput, DerivedView, InputSource, OnError},
     feast_value::{

@@ -24,7 +24,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, load_definitions},
     source::{TableError, TableWriter, Window, WriteOptions},
-    sync::{SyncSetting, TableReport, TableRun, TableStep, ToTableError, Turns, materialize_to_table},
+    sync::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
     telemetry::{self, LogFormat},
 };
 
@@ -82,13 +82,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     let mut failed = 0;
     let targets = targets(args, catalog, &mut failed)?;
     let work_dir = work_dir(args, &config)?;
-    let setting = SyncSetting {
-        base_dir: config.base_dir.clone(),
-        aws: Arc::clone(&config.aws),
-        clock: Arc::new(SystemClock),
-        limits: config.sync.limits,
-        turns: Turns::new(),
-    };
+    let setting = config.sync_setting(Arc::new(SystemClock));
     let options =
         WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), patience: args.patience };
     for Target { view, table, place } in targets {

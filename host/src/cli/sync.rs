@@ -23,6 +23,9 @@ pub(super) struct SyncArgs {
     /// Read everything again, also what has not changed since the last sync
     #[arg(long)]
     full: bool,
+    /// Take what the sources have, however many rows are bad, and however much smaller or larger a set has become
+    #[arg(long)]
+    force: bool,
     /// Only rows with event times from here on: 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<i64>,
@@ -38,7 +41,8 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
         bail!(CliError::Usage("--from is later than --to".to_owned()));
     }
     let target = Target::find(&args.config)?;
-    let command = SyncCommand { views: args.views.clone(), full: args.full, from: args.from, to: args.to };
+    let SyncArgs { views, full, force, from, to, .. } = args;
+    let command = SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force };
     let failed = run_on(&target, &command)?;
     if failed > 0 {
         bail!(CliError::Failed(format!("{failed} of the feature views could not be synced")));

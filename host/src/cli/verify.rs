@@ -16,11 +16,7 @@ use super::{
     output,
     target::{Target, error_message},
 };
-use crate::{
-    clock::SystemClock,
-    config::load_definitions,
-    sync::{SyncSetting, Turns, sample_keys},
-};
+use crate::{clock::SystemClock, config::load_definitions, sync::sample_keys};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -81,13 +77,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
-    let setting = SyncSetting {
-        base_dir: config.base_dir.clone(),
-        aws: Arc::clone(&config.aws),
-        clock: Arc::new(SystemClock),
-        limits: config.sync.limits,
-        turns: Turns::new(),
-    };
+    let setting = config.sync_setting(Arc::new(SystemClock));
     let mut questions = Vec::new();
     for (view, features) in meant(&args.what, &catalog)? {
         let Some(view) = catalog.view(&view) else {

@@ -25,7 +25,7 @@ use crate::{
     http::{HttpConfig, HttpLimits},
     serving::TtlPolicy,
     store::{HotCacheConfig, StoreConfig},
-    sync::SyncLimits,
+    sync::{Guard, SyncLimits},
 };
 
 /// Feast's feature server listens there.
@@ -300,11 +300,21 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
                 default.limits.commit_bytes as u64,
             )),
             retry: section.duration("retry", TIMEOUT_MIN..=HOUR, default.limits.retry),
+            guard: guard(&mut section, default.limits.guard),
         },
         ..default
     };
     section.finish();
     config
+}
+
+fn guard(section: &mut Section<'_>, default: Guard) -> Guard {
+    let mut number = |key, within, default: u64| section.count(key, within, memory(default)) as u64;
+    Guard {
+        bad_percent_max: number("bad_percent_max", 0..=100, default.bad_percent_max),
+        shrink_percent_max: number("shrink_percent_max", 0..=100, default.shrink_percent_max),
+        growth_max: number("growth_max", 1..=1_000_000, default.growth_max),
+    }
 }
 
 fn reload(mut section: Section<'_>, sync: &mut SyncConfig) {

@@ -15,8 +15,15 @@ use larder_model::{
 
 use super::{ConfigError, Environment, FeastConfig, read::read};
 use crate::{
-    aws::Aws, grpc::GrpcConfig, http::HttpConfig, plugin::PluginSettings, serving::TtlPolicy, store::StoreConfig,
-    sync::SyncLimits, telemetry::LogFormat,
+    aws::Aws,
+    clock::SharedClock,
+    grpc::GrpcConfig,
+    http::HttpConfig,
+    plugin::PluginSettings,
+    serving::TtlPolicy,
+    store::StoreConfig,
+    sync::{SyncLimits, SyncSetting, Turns},
+    telemetry::LogFormat,
 };
 
 /// Everything that an operator can set. Its paths start at the configuration file's directory already.
@@ -139,6 +146,18 @@ impl Origin {
 // === impl Config ===
 
 impl Config {
+    /// How syncs reach their sources, by this clock and with turns of their own.
+    #[must_use]
+    pub fn sync_setting(&self, clock: SharedClock) -> SyncSetting {
+        SyncSetting {
+            base_dir: self.base_dir.clone(),
+            aws: Arc::clone(&self.aws),
+            clock,
+            limits: self.sync.limits,
+            turns: Turns::new(),
+        }
+    }
+
     /// Reads a configuration file; variables of the environment win over it.
     ///
     /// # Errors

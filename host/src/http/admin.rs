@@ -46,6 +46,8 @@ pub struct SyncCommand {
     pub from: Option<i64>,
     /// Only event times up to here, in microseconds.
     pub to: Option<i64>,
+    /// Take what is there, also if it is not believed: see [`crate::sync::Guard`].
+    pub force: bool,
 }
 
 /// One line of the answer to `POST /v1/sync`.
@@ -138,6 +140,7 @@ impl SyncCommand {
     /// What each view's run is asked for.
     #[must_use]
     pub fn request(&self) -> SyncRequest {
-        SyncRequest { full: self.full, window: crate::source::Window { from: self.from, to: self.to } }
+        let window = crate::source::Window { from: self.from, to: self.to };
+        SyncRequest { full: self.full, window, force: self.force }
     }
 }

@@ -306,6 +306,7 @@ fn failed(error: &SyncError) -> HttpError {
     let view = match error {
         SyncError::Source { view, .. }
         | SyncError::Store { view, .. }
+        | SyncError::Refused { view, .. }
         | SyncError::NoSource { view }
         | SyncError::UnknownView { view, .. }
         | SyncError::Stopped { view }

@@ -166,7 +166,6 @@ impl HotCache {
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
-    /// The same for every entity.
     /// Whether a commit behind this one changed an entity, or one that shares its slot.
     pub(super) fn changed_since(&self, id: &EntityId, seen: u64) -> bool {
         self.slot(id).load(Ordering::Acquire) > seen
@@ -177,6 +176,7 @@ impl HotCache {
         self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
     }
 
+    /// [`HotCache::outdate`] for every entity.
     pub(super) fn outdate_all(&self, commit: u64) {
         for slot in &self.slots {
             slot.fetch_max(commit, Ordering::Release);

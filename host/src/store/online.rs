@@ -9,7 +9,9 @@
 //! ends the process. What can be caught is caught; [`Mark`] keeps the next start from running into the same page.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -138,7 +140,9 @@ impl OnlineStore {
     /// as it is.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
-        fs::create_dir_all(dir).map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
+        // Features may be about people: nobody else on the machine is to read them.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
         let path = dir.join(FILE_NAME);
         let (db, set_aside, mark) = open_or_replace(&path, config, &clock)?;
         let state = State::read(&db, 1)?;

@@ -1,9 +1,10 @@
 //! Opening the store's file: making it, checking it, setting a damaged one aside.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
     io,
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -107,6 +108,8 @@ fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
         Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
         _ => {}
     }
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
+    made.map_err(io("create", &unfinished))?;
     let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
     let made = db.and_then(|db| {
         initialize(&db)?;

@@ -25,7 +25,15 @@ use super::{
 
 /// Entities of which is known, for a time, what their table has: the row that is here, or none.
 #[derive(Clone, Debug)]
-pub struct Checked(Cache<EntityId, (bool, Instant)>);
+pub struct Checked(Cache<EntityId, Known>);
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    is_there: bool,
+    until: Instant,
+    /// The commit that was readable before the table was asked.
+    seen: u64,
+}
 
 /// The most entities that are remembered; some 100 bytes each.
 const CHECKED_MAX: u64 = 1_000_000;
@@ -44,16 +52,10 @@ impl Checked {
         Self(Cache::builder().max_capacity(CHECKED_MAX).time_to_live(longest.max(Duration::from_millis(1))).build())
     }
 
-    /// Notes what the table has of an entity, and how long that holds.
-    pub fn note(&self, id: EntityId, is_there: bool, holds: Duration) {
-        self.0.insert(id, (is_there, Instant::now() + holds));
-    }
-
-    /// Whether that an entity has a row, or has none, is what its table says, too. A row may be gone from here that the
-    /// table has.
-    #[must_use]
-    pub fn holds(&self, id: &EntityId, is_here: bool) -> bool {
-        self.0.get(id).is_some_and(|(is_there, until)| is_there == is_here && until > Instant::now())
+    /// Notes what the table has of an entity, and how long that holds; `seen` is [`OnlineStore::seen`] from before the
+    /// table was asked.
+    pub fn note(&self, id: EntityId, is_there: bool, holds: Duration, seen: u64) {
+        self.0.insert(id, Known { is_there, until: Instant::now() + holds, seen });
     }
 }
 
@@ -64,6 +66,17 @@ impl OnlineStore {
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.commit()
+    }
+
+    /// Whether that an entity has a row, or has none, is what its table says, too. A row may be gone from here that the
+    /// table has; and what the table did not have is doubtful once a change of it was told.
+    #[must_use]
+    pub fn is_checked(&self, checked: &Checked, id: &EntityId, is_here: bool) -> bool {
+        checked.0.get(id).is_some_and(|known| {
+            known.is_there == is_here
+                && known.until > Instant::now()
+                && (is_here || !self.hot.changed_since(id, known.seen))
+        })
     }
 
     /// Keeps rows that were fetched, and lets others go where there are more than `bytes_max`. `seen` is the commit that

@@ -15,7 +15,7 @@ use larder_model::{
 };
 
 use super::{
-    Fetcher, Frame, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
+    Fetcher, Frame, Guard, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
     metrics::ViewMetrics,
     run::{SyncRun, materialize_view, sync_view},
     turns::Schedule,
@@ -180,7 +180,11 @@ impl SyncEngine {
                 tracing::error!(view, %error, "sync failed; what was served before is served on");
             }
         }
-        turn.ended(result.is_ok(), Instant::now());
+        match result {
+            // It will be what it is until somebody writes it anew.
+            Err(SyncError::Refused { .. }) => turn.was_refused(Instant::now()),
+            _ => turn.ended(result.is_ok(), Instant::now()),
+        }
         self.note_status(job);
         result
     }
@@ -241,7 +245,7 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         if matches!(from, Some(SourceKind::Files(_))) {
-            return self.sync(view, SyncRequest { full: true, window }, &mut |_| ());
+            return self.sync(view, SyncRequest { full: true, window, force: false }, &mut |_| ());
         }
         let name = || job.view.name.to_string();
         let files = self.setting.files_of(&job.view, |wanted| wanted);
@@ -284,7 +288,10 @@ impl SyncEngine {
             progress(now);
             !self.setting.turns.is_stopping()
         };
-        let run = self.run_of(job, &**source);
+        let mut run = self.run_of(job, &**source);
+        if request.force {
+            run.limits.guard = Guard::OFF;
+        }
         let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
         catch_unwind(run)
             .unwrap_or_else(|panic| Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }))

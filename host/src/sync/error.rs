@@ -22,6 +22,16 @@ pub enum SyncError {
         /// What is wrong with the store.
         source: StoreError,
     },
+    /// What the source has is not believed: see [`super::Guard`].
+    #[error("view '{view}': {path}: {why}")]
+    Refused {
+        /// The view.
+        view: String,
+        /// The source.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// The view has rows from elsewhere only.
     #[error("view '{view}' has no source to sync from")]
     NoSource {
@@ -61,6 +71,7 @@ impl SyncError {
         match self {
             Self::Source { source, .. } => source.kind(),
             Self::Store { source, .. } => source.kind(),
+            Self::Refused { .. } => "refused",
             Self::NoSource { .. } => "no_source",
             Self::UnknownView { .. } => "unknown_view",
             Self::Stopped { .. } => "stopped",

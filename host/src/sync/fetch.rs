@@ -129,7 +129,7 @@ impl Fetcher {
     #[must_use]
     pub fn wants(&self, id: &EntityId, is_here: bool) -> bool {
         let follows = self.0.source.pace().is_some();
-        !(self.0.checked.holds(id, is_here) || (is_here && follows))
+        !(self.0.store.is_checked(&self.0.checked, id, is_here) || (is_here && follows))
     }
 
     /// Brings entities here; it waits no longer than it may.
@@ -259,10 +259,10 @@ impl Inner {
         let known = ids.iter().filter(|id| !doubtful.contains(id));
         let mut found = 0;
         for id in known {
-            self.checked.note(*id, true, self.how.fresh_for);
+            self.checked.note(*id, true, self.how.fresh_for, seen);
             found += 1;
         }
-        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.missing_for));
+        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.missing_for, seen));
         self.metrics.found.increment(found);
         self.metrics.missing.increment(gone.len() as u64);
         Ok(doubtful)

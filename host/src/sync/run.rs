@@ -11,7 +11,7 @@ use larder_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SyncError, encode::RowEncoder};
+use super::{Guard, SyncError, encode::RowEncoder};
 use crate::{
     source::{Batches, Source, SourceError, Window},
     store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, Rule, StoreError, ViewId},
@@ -24,6 +24,8 @@ pub struct SyncRequest {
     pub full: bool,
     /// Only rows of these event times. The source then counts as unread as before: the next run reads it all.
     pub window: Window,
+    /// Take what is there, whatever [`Guard`] says of it.
+    pub force: bool,
 }
 
 /// Bounds of a run.
@@ -35,6 +37,8 @@ pub struct SyncLimits {
     pub commit_bytes: usize,
     /// How long after a failed run the next one begins; doubled with every further failure, up to five minutes.
     pub retry: Duration,
+    /// What is believed of a source.
+    pub guard: Guard,
 }
 
 /// How far a run is.
@@ -110,7 +114,8 @@ const IDLE_COMMIT: Duration = Duration::from_secs(10);
 impl Default for SyncLimits {
     fn default() -> Self {
         // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
-        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry: Duration::from_secs(5) }
+        let (retry, guard) = (Duration::from_secs(5), Guard::default());
+        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard }
     }
 }
 
@@ -216,6 +221,7 @@ fn read_from(
         return Err(in_source(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id);
+    let before = status.as_ref().map_or(0, |status| status.rows);
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
     let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
@@ -252,11 +258,18 @@ fn read_from(
     if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
         return report(Outcome::UpToDate, applied, skipped, lag);
     }
+    if replaces && view.mode == WriteMode::Replace {
+        run.limits.guard.check_size(before, applied.inserted).map_err(|why| refused(run, why))?;
+    }
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     if is_all {
         load.finish(Some(&batches.position())).map_err(in_store)?;
     }
     report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
+}
+
+fn refused(run: SyncRun<'_>, why: String) -> SyncError {
+    SyncError::Refused { view: run.view.name.to_string(), path: run.source.name(), why }
 }
 
 // === impl Begin ===
@@ -348,6 +361,11 @@ fn pump(
         if let Some(batch) = batch {
             rows += batch.rows.len() as u64;
             encoder.encode(&batch).map_err(in_source)?;
+            if !run.source.last_put_wins() {
+                // Bad rows may stand together at the beginning: they count as a part of all.
+                let checked = limits.guard.check_skipped(&encoder.skipped, batches.rows_expected().max(rows));
+                checked.map_err(|why| refused(run, why))?;
+            }
         }
         if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
             let committed = commit(&encoder.rows, batches);

@@ -219,7 +219,7 @@ fn write_rows(
     let TableRun { view, writer, .. } = run;
     let schema = RowSchema::of_view(view);
     let expected = store.status(id).map_or(0, |status| status.rows);
-    let behind = file.note.last_id.as_deref().and_then(parse_id);
+    let behind: Option<EntityId> = file.note.last_id.as_deref().and_then(|id| id.parse().ok());
     let mut total = Written::default();
     let mut chunk = Chunk::default();
     let mut flush = |chunk: &mut Chunk, file: &mut NoteFile| {
@@ -271,10 +271,6 @@ fn row_of(view: &FeatureView, schema: &RowSchema, id: EntityId, bytes: &[u8]) ->
     };
     let values = view.features.iter().enumerate().map(value).collect::<Result<_, _>>().map_err(damaged)?;
     Ok(TableRow { id, event_time: row.event_time(), values })
-}
-
-fn parse_id(text: &str) -> Option<EntityId> {
-    u128::from_str_radix(text, 16).ok().map(|id| EntityId(id.to_be_bytes()))
 }
 
 fn remove_note(path: &Path) -> Result<(), ToTableError> {

@@ -118,6 +118,12 @@ impl Turn {
         self.failures = if well { 0 } else { self.failures.saturating_add(1) };
     }
 
+    /// Failed in a way that a try soon after would, too: as after many failures.
+    pub(super) fn was_refused(&mut self, now: Instant) {
+        self.ended = Some(now);
+        self.failures = u32::MAX;
+    }
+
     /// When to sync next; never, if the view has no schedule and nothing went wrong.
     fn next(&self, began: Instant, schedule: Schedule, retry: Duration) -> Option<Instant> {
         let wait = match (self.failures, schedule) {

@@ -155,7 +155,15 @@ impl Setup {
         }
         let clock = ManualClock::at(RECORDED_AT);
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let (app, _) = App::open(config, shared).unwrap_or_else(|error| panic!("{error}"));
+        // A fetch of the host before may hold the store for a moment longer, as no process could.
+        let patience = Instant::now() + Duration::from_secs(10);
+        let (app, _) = loop {
+            match App::open(config.clone(), Arc::clone(&shared)) {
+                Ok(opened) => break opened,
+                Err(error) => assert!(error.to_string().contains("in use") && Instant::now() < patience, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let serving = runtime.block_on(app.serve()).unwrap_or_else(|error| panic!("{error}"));
         Fixture { app, clock, dir: self.dir, serving: Some(serving), runtime }

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::generations::{Generations, Stored, VIEWS, is_read_whole, rows_at, rows_of};
+use crate::{
+    dice::Dice,
+    generations::{Generations, Stored, VIEWS, is_read_whole, rows_at, rows_of},
+};
 
 const SEED: u64 = 0x1a4d_e4ed;
-
-/// The same numbers on every machine, from a seed (SplitMix64).
-struct Dice(u64);
 
 /// Where kills have hit.
 #[derive(Debug, Default)]
@@ -157,17 +157,5 @@ impl Hits {
         };
         *hit += 1;
         replaced
-    }
-}
-
-// === impl Dice ===
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
     }
 }

@@ -14,6 +14,7 @@ mod cli;
 mod deploy;
 mod deploy_files;
 mod derived;
+mod dice;
 mod dynamo;
 mod feast_repo;
 mod feast_sdk;

@@ -5,6 +5,7 @@
 
 mod faults;
 mod files;
+mod guard;
 mod types;
 
 use std::{

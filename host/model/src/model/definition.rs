@@ -1,6 +1,6 @@
 //! What is served: entities, feature views and feature services, as a validated catalog holds them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use super::{ScalarType, ValueType};
 
@@ -15,6 +15,10 @@ pub type Tags = BTreeMap<String, String>;
 /// They are the MurmurHash3 of the serialized entity key: see [`crate::codec::KeyEncoder`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(pub [u8; 16]);
+
+/// A text is no entity id: that is 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoEntityId;
 
 /// Something that features describe: a customer, a driver.
 #[derive(Clone, Debug, PartialEq)]
@@ -276,6 +280,18 @@ impl fmt::Display for EntityId {
     }
 }
 
+impl FromStr for EntityId {
+    type Err = NoEntityId;
+
+    fn from_str(text: &str) -> Result<Self, NoEntityId> {
+        // `from_str_radix` would take a sign and fewer digits.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NoEntityId);
+        }
+        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| NoEntityId)
+    }
+}
+
 impl fmt::Debug for EntityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EntityId({self})")
@@ -370,5 +386,22 @@ impl Projection {
     #[must_use]
     pub fn request_column<'p>(&'p self, join_key: &'p Arc<str>) -> &'p Arc<str> {
         self.join_key_map.get(join_key).unwrap_or(join_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entity_id_is_read_as_it_is_written_and_nothing_else_is() {
+        let id = EntityId([0x0a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff]);
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        assert_eq!(text.to_uppercase().parse(), Ok(id));
+        let signed = format!("+{}", &text[1..]);
+        for wrong in ["", &text[1..], &format!("{text}0"), &signed, "0123456789abcdef0123456789abcdeg", "äöü"] {
+            assert_eq!(wrong.parse::<EntityId>(), Err(NoEntityId), "{wrong}");
+        }
     }
 }

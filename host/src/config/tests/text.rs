@@ -14,7 +14,7 @@ use crate::{
     http::HttpLimits,
     serving::TtlPolicy,
     store::StoreConfig,
-    sync::SyncLimits,
+    sync::{Guard, SyncLimits},
     telemetry::LogFormat,
 };
 
@@ -58,7 +58,7 @@ fn every_key_takes_effect() {
          body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_delay: 3s\n    drain_timeout: 9s\n\
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
          store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true}\nserving: {ttl: ignore}\n\
-         sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s}\nreload: {every: 0}\n\
+         sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s,\n  bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15}\nreload: {every: 0}\n\
          log: {level: 'warn,larder::sync=debug', format: json}\n",
     );
     assert_eq!((config.project.as_deref(), config.key_version), (Some("churn"), Some(KeyVersion::V2)));
@@ -88,6 +88,7 @@ fn every_key_takes_effect() {
     let SyncConfig { on_start, limits, reload_every, registry_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
     assert_eq!(limits.retry, seconds(12));
+    assert_eq!(limits.guard, Guard { bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15 });
     assert_eq!((reload_every, registry_every), (Duration::ZERO, seconds(60)));
     assert_eq!(config.log, LogConfig { level: "warn,larder::sync=debug".into(), format: LogFormat::Json });
 }
@@ -148,7 +149,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
             larder.yaml:16:36: error: store: 'page_cache' is 1KiB, and has to lie within 1MiB and 1TiB
             larder.yaml:17:16: error: serving: 'ttl' has to be text, got a whole number
             larder.yaml:18:18: error: sync: 'on_start' has to be true or false, got text
-            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry)
+            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry, bad_percent_max, shrink_percent_max, growth_max)
             larder.yaml:19:17: error: reload: 'every' is 2h, and has to lie within 0 and 1h
             larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
             larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],
@@ -264,6 +265,9 @@ fn every_bound_is_obeyed_and_can_be_broken() {
         (&["sync"], "retry", ["100ms", "1h"], ["0s", "3601s"]),
         (&["sync"], "commit_rows", ["1", "16777216"], ["0", "16777217"]),
         (&["sync"], "commit_bytes", ["4MiB", "4GiB"], ["4194303", "4097MiB"]),
+        (&["sync"], "bad_percent_max", ["0", "100"], ["-1", "101"]),
+        (&["sync"], "shrink_percent_max", ["0", "100"], ["-1", "101"]),
+        (&["sync"], "growth_max", ["1", "1000000"], ["0", "1000001"]),
         (&["reload"], "every", ["0", "1h"], ["-1s", "3601s"]),
         (&[], "entity_key_version", ["2", "3"], ["1", "4"]),
         (&[], "project", ["a", "A-1_"], ["_a", "a/b"]),

@@ -148,7 +148,7 @@ impl ItemReader {
     pub(super) fn id(&self, item: &Attributes) -> Result<EntityId, String> {
         if let Layout::Feast = self.layout {
             let text = text(item, ENTITY_ID)?;
-            return parse_id(text).ok_or_else(|| format!("'{ENTITY_ID}' is '{text}', which is no id of Feast's"));
+            return text.parse().map_err(|_| format!("'{ENTITY_ID}' is '{text}', which is no id of Feast's"));
         }
         let mut bytes = Vec::new();
         self.encoder.begin(&mut bytes);
@@ -343,16 +343,4 @@ fn text<'i>(item: &'i Attributes, name: &str) -> Result<&'i str, String> {
         Some(other) => Err(format!("'{name}' is {}", attribute::kind_of(other))),
         None => Err(format!("it has no '{name}'")),
     }
-}
-
-/// Feast writes an id as 32 hexadecimal digits.
-fn parse_id(text: &str) -> Option<EntityId> {
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    let mut id = [0; 16];
-    for (place, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
-    }
-    Some(EntityId(id))
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -17,7 +18,7 @@ use super::model::{run_in, test_name, upsert, walk};
 use crate::{
     clock::ManualClock,
     store::{
-        Freshness, LoadMode, OnlineStore, RowBatch, StoreError,
+        Freshness, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError,
         record::{META, META_FORMAT, RowTable, VIEWS, seal},
     },
 };
@@ -71,6 +72,15 @@ fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) {
     let store = home.open();
     assert!(store.set_aside().is_none());
     assert_eq!(walk(&store, view).len(), ROWS.len());
+}
+
+#[test]
+fn the_store_is_its_owners_alone() {
+    let home = Home::new();
+    let dir = home.path().join("a/b");
+    drop(OnlineStore::open(&StoreConfig::new(&dir), ManualClock::at(NOW)).unwrap());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&dir), mode(&dir.join("online.redb"))), (0o700, 0o600));
 }
 
 #[test]

@@ -18,14 +18,12 @@ use rustix::process::Signal;
 use super::*;
 use crate::{
     binary::{Home, LARDER_YAML, Running},
+    dice::Dice,
     parquet, wire,
 };
 
 const DRIVERS: i64 = 30;
 const BUCKET: &str = "features";
-
-/// The same numbers on every machine, from a seed (SplitMix64).
-struct Dice(u64);
 
 struct World {
     home: Home,
@@ -208,15 +206,5 @@ impl World {
             .map(|driver| newest.get(&driver).filter(|trips| **trips > 0).map_or(Value::Null, |n| json!(n)))
             .collect();
         self.values(address).0 == expected
-    }
-}
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
     }
 }

@@ -1,0 +1,110 @@
+//! What keeps a broken publication from taking the place of a good one: too many rows that cannot be taken, or far fewer
+//! or far more of them than the set that is served has.
+
+use super::Skipped;
+
+/// Bounds of what is believed of a source. A table that is followed is not judged: it is what others serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Of a hundred rows, how many may be ones that cannot be taken.
+    pub bad_percent_max: u64,
+    /// By how many of a hundred rows a replacing set may be smaller than what it replaces.
+    pub shrink_percent_max: u64,
+    /// How many times as large as what it replaces a replacing set may be.
+    pub growth_max: u64,
+}
+
+/// So few rows that cannot be taken never matter: in a small set one would be too many.
+const BAD_ROWS_FEW: u64 = 100;
+/// Smaller sets may change as they like.
+const ROWS_COMPARED: u64 = 1_000;
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { bad_percent_max: 1, shrink_percent_max: 90, growth_max: 10 }
+    }
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// Everything is believed.
+    pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
+
+    /// Why rows are not believed of which these were left out, if so; `rows` is how many there are, with those.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(super) fn check_skipped(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
+        let bad = skipped.rows();
+        if bad <= BAD_ROWS_FEW || u128::from(bad) * 100 <= u128::from(rows) * u128::from(self.bad_percent_max) {
+            return Ok(());
+        }
+        let max = self.bad_percent_max;
+        Err(format!(
+            "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and '--force' takes \
+             the others"
+        ))
+    }
+
+    /// Why a set is not believed that is to replace one of `before` rows, if so.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(super) fn check_size(self, before: u64, rows: u64) -> Result<(), String> {
+        let kept = 100_u64.saturating_sub(self.shrink_percent_max);
+        let (key, max) = if before < ROWS_COMPARED {
+            return Ok(());
+        } else if u128::from(rows) * 100 < u128::from(before) * u128::from(kept) {
+            ("shrink_percent_max", self.shrink_percent_max)
+        } else if rows > before.saturating_mul(self.growth_max) {
+            ("growth_max", self.growth_max)
+        } else {
+            return Ok(());
+        };
+        Err(format!(
+            "the set has {rows} rows, and the one that it is to replace has {before}; 'sync: {key}' is {max}, and \
+             '--force' takes it"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipped(null_key: u64) -> Skipped {
+        Skipped { null_key, ..Skipped::default() }
+    }
+
+    #[test]
+    fn up_to_the_share_rows_may_be_bad_and_a_few_always() {
+        let guard = Guard::default();
+        assert_eq!(guard.check_skipped(&skipped(100), 100), Ok(()));
+        assert_eq!(guard.check_skipped(&skipped(200), 20_000), Ok(()));
+        let refused = guard.check_skipped(&skipped(201), 20_000).unwrap_err();
+        assert!(refused.starts_with("201 of 20000 rows cannot be taken (201 with a null key)"), "{refused}");
+        assert_eq!(Guard::OFF.check_skipped(&skipped(201), 201), Ok(()));
+        let none = Guard { bad_percent_max: 0, ..guard };
+        assert!(none.check_skipped(&skipped(101), 1_000_000_000).is_err());
+    }
+
+    #[test]
+    fn a_set_may_shrink_and_grow_up_to_its_bounds_and_small_ones_as_they_like() {
+        let guard = Guard::default();
+        for (before, rows, is_believed) in [
+            (1_000, 100, true),
+            (1_000, 99, false),
+            (999, 0, true),
+            (1_000, 10_000, true),
+            (1_000, 10_001, false),
+            (999, 1_000_000, true),
+            (0, 1_000_000, true),
+        ] {
+            assert_eq!(guard.check_size(before, rows).is_ok(), is_believed, "{before} to {rows}");
+            assert_eq!(Guard::OFF.check_size(before, rows), Ok(()));
+        }
+        let refused = guard.check_size(5_000, 3).unwrap_err();
+        assert!(refused.contains("has 3 rows") && refused.contains("has 5000; 'sync: shrink_percent_max' is 90"));
+    }
+}

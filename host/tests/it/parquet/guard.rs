@@ -1,0 +1,91 @@
+//! Publications that went wrong: far fewer or far more rows than before, or too many that are none.
+
+use super::*;
+
+const REPLACING: &str = "  - name: stats\n    mode: replace\n";
+
+/// Rows of drivers from 1 on.
+fn drivers(count: i64, rate: f64) -> Columns {
+    stats(&(1..=count).map(|driver| (driver, 30, rate)).collect::<Vec<_>>())
+}
+
+/// A view that is replaced, with rows of so many drivers.
+fn served(place: Place, count: i64) -> Host {
+    let prepared = place.good_with(&DEFINITIONS.replace("  - name: stats\n", REPLACING));
+    write(&prepared.path(FILE), &drivers(count, 0.1));
+    prepared.start()
+}
+
+fn by_force() -> SyncCommand {
+    SyncCommand { force: true, ..SyncCommand::default() }
+}
+
+fn assert_judged(host: &Host, words: &str) {
+    let synced = sync_all(host);
+    let [(view, error)] = &synced.failures[..] else { panic!("it was taken: {:?}", synced.reports) };
+    assert_eq!(view, "stats");
+    assert!(error.contains("data/stats") && error.contains(words), "{error}");
+    assert_eq!(rates(host, &[1, 2]), json!([0.1, 0.1]), "what was served is served on");
+}
+
+#[test]
+fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_only() {
+    everywhere(|place| {
+        let host = served(place, 2_000);
+        write(&host.path(FILE), &drivers(199, 0.2));
+        assert_judged(&host, "the set has 199 rows, and the one that it is to replace has 2000");
+        assert_judged(&host, "'sync: shrink_percent_max' is 90, and '--force' takes it");
+        assert_eq!(sync(&host, &by_force()).failures, []);
+        assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
+        // What it is compared with is what is served now.
+        write(&host.path(FILE), &drivers(2, 0.3));
+        assert_eq!(sync_all(&host).failures, []);
+        assert_eq!(rates(&host, &[1, 3]), json!([0.3, null]));
+    });
+}
+
+#[test]
+fn row_36_a_set_that_lost_nine_tenths_of_its_rows_is_taken() {
+    let host = served(Place::Disk, 2_000);
+    write(&host.path(FILE), &drivers(200, 0.2));
+    assert_eq!(sync_all(&host).failures, []);
+    assert_eq!(rates(&host, &[200, 201]), json!([0.2, null]));
+}
+
+#[test]
+fn row_36_a_set_of_more_than_ten_times_the_rows_is_taken_by_force_only() {
+    everywhere(|place| {
+        let host = served(place, 1_000);
+        write(&host.path(FILE), &drivers(10_001, 0.2));
+        assert_judged(
+            &host,
+            "the set has 10001 rows, and the one that it is to replace has 1000; 'sync: growth_max' is 10",
+        );
+        write(&host.path(FILE), &drivers(10_000, 0.2));
+        assert_eq!(sync_all(&host).failures, []);
+        write(&host.path(FILE), &drivers(100_001, 0.3));
+        assert_eq!(sync(&host, &by_force()).failures, []);
+        assert_eq!(rates(&host, &[100_001]), json!([0.3]));
+    });
+}
+
+#[test]
+fn row_35_more_than_a_hundredth_of_bad_rows_is_taken_by_force_only() {
+    everywhere(|place| {
+        let host = place.good().start();
+        write(&host.path(FILE), &drivers(2, 0.1));
+        assert_eq!(sync_all(&host).failures, []);
+        let with_bad = |bad: i64| {
+            let keys = (1..=12_000).map(|driver| (driver > bad).then_some(driver));
+            let keys: ArrayRef = Arc::new(keys.collect::<Int64Array>());
+            write(&host.path(FILE), &replaced(drivers(12_000, 0.2), "driver_id", keys));
+        };
+        with_bad(121);
+        assert_judged(&host, "121 of 12000 rows cannot be taken (121 with a null key; the first: ");
+        let synced = sync(&host, &by_force());
+        assert_eq!((synced.report("stats").skipped.null_key, rates(&host, &[122])), (121, json!([0.2])));
+        with_bad(120);
+        let synced = sync_all(&host);
+        assert_eq!((synced.report("stats").skipped.null_key, rates(&host, &[121])), (120, json!([0.2])));
+    });
+}
