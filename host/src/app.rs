@@ -18,9 +18,9 @@ use larder_model::yaml::Problem;
 use tokio::sync::Notify;
 
 use crate::{
-    aws::{Aws, ObjectAt},
+    aws::Aws,
     clock::SharedClock,
-    config::{Config, ConfigError, LoadedDefinitions, load_definitions, process_environment},
+    config::{Config, ConfigError, LoadedDefinitions, RemoteRegistry, load_definitions, process_environment},
     http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
     plugin::PluginError,
     serving::{ServingLimits, Snapshot},
@@ -51,7 +51,7 @@ pub struct App {
     /// The way to sources in AWS.
     aws: Arc<Aws>,
     /// The registry in S3 that the definitions were last loaded from, if there is one.
-    registry: ArcSwapOption<ObjectAt>,
+    registry: ArcSwapOption<RemoteRegistry>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
     /// What guards the data listener; there is none before it listens.

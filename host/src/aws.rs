@@ -25,7 +25,7 @@ use tokio::{
 
 pub use self::{
     error::{AwsError, Trouble},
-    object::ObjectAt,
+    object::{ObjectAt, ObjectNow},
 };
 
 /// How AWS is reached. What is not said here is found as by every AWS tool: variables of the environment, the shared

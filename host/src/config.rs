@@ -20,7 +20,7 @@ mod types;
 
 pub use self::{
     access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},
-    definitions::{LoadedDefinitions, load_definitions, watched_files},
+    definitions::{LoadedDefinitions, RemoteRegistry, load_definitions, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,
     feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt},

@@ -22,6 +22,7 @@ use super::{
     access::{Access, TokenGate},
 };
 use crate::{
+    aws::ObjectAt,
     config::watched_files,
     grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
     http::{Control, Door, Listener, Router, Server, SyncCommand, Tokens, Writes},
@@ -354,11 +355,12 @@ async fn watch_registry(app: Arc<App>) {
     }
     let mut ticks = interval(app.config.sync.registry_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known: Option<(String, String)> = None;
+    // One that was refused is not read again and again.
+    let mut tried: Option<(ObjectAt, String)> = None;
     loop {
         ticks.tick().await;
-        let Some(object) = app.registry.load_full() else { continue };
-        let url = object.url();
+        let Some(registry) = app.registry.load_full() else { continue };
+        let object = registry.at.clone();
         let aws = Arc::clone(&app.aws);
         // Waiting for S3 is not for this thread.
         let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
@@ -369,10 +371,14 @@ async fn watch_registry(app: Arc<App>) {
             }
             Err(_) => continue,
         };
-        let now = (url, version);
-        // What was read at the start may be from before this version: the first look reads it once more.
-        if known.replace(now.clone()).is_none_or(|known| known != now) {
+        if registry.version.as_ref() == Some(&version) {
+            continue;
+        }
+        let now = Some((registry.at.clone(), version));
+        // A copy stands in for it, for as long as it cannot be read.
+        if registry.version.is_none() || tried != now {
             reload(&app, "the registry changed").await;
+            tried = now;
         }
     }
 }

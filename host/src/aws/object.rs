@@ -1,5 +1,7 @@
 //! Single objects in S3, for those who need no more than one: a registry.
 
+use std::time::Duration;
+
 use larder_model::model::AwsPlace;
 
 use super::{Aws, AwsError, Trouble};
@@ -13,6 +15,15 @@ pub struct ObjectAt {
     pub key: String,
     /// Where to ask.
     pub place: AwsPlace,
+}
+
+/// What an object is at one moment.
+#[derive(Clone, Debug)]
+pub struct ObjectNow {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What tells this version from others.
+    pub version: String,
 }
 
 // === impl ObjectAt ===
@@ -32,15 +43,14 @@ impl ObjectAt {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// Its bytes, at most so many. For threads that may wait.
+    /// Its bytes, at most so many, within this time. For threads that may wait.
     ///
     /// # Errors
     /// [`AwsError`].
-    pub fn read(&self, aws: &Aws, bytes_max: i64) -> Result<Vec<u8>, AwsError> {
+    pub fn read(&self, aws: &Aws, bytes_max: i64, patience: Duration) -> Result<ObjectNow, AwsError> {
         let what = format!("{}: GetObject", self.url());
         aws.wait_for(async {
             let client = aws.s3(&self.place).await;
-            let patience = aws.config().operation_timeout;
             let fetch = async {
                 let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
                 let output = output.map_err(|error| AwsError::of(&what, error))?;
@@ -49,9 +59,10 @@ impl ObjectAt {
                     let why = format!("it has {bytes} bytes, at most {bytes_max} are read");
                     return Err(AwsError { what: what.clone(), trouble: Trouble::Refused, why });
                 }
+                let version = output.e_tag().unwrap_or_default().to_owned();
                 let body = output.body.collect().await;
                 let body = body.map_err(|error| AwsError::garbled(&what, format!("the body broke off: {error}")))?;
-                Ok(body.to_vec())
+                Ok(ObjectNow { bytes: body.to_vec(), version })
             };
             // The SDK's own bounds end at the head.
             let fetched = tokio::time::timeout(patience, fetch).await;

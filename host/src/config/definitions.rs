@@ -19,6 +19,15 @@ use crate::aws::ObjectAt;
 /// The project of definitions that nobody gave a name.
 const PROJECT: &str = "default";
 
+/// A registry in S3.
+#[derive(Clone, Debug)]
+pub struct RemoteRegistry {
+    /// Where it is.
+    pub at: ObjectAt,
+    /// Which version was read; none when S3 was away, and the copy of the last time was taken.
+    pub version: Option<String>,
+}
+
 /// What the definition files say.
 #[derive(Clone, Debug)]
 pub struct LoadedDefinitions {
@@ -27,7 +36,7 @@ pub struct LoadedDefinitions {
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
     /// The registry in S3 that was read, if one was.
-    pub registry: Option<ObjectAt>,
+    pub registry: Option<RemoteRegistry>,
     /// What is probably not meant as it is written.
     pub warnings: Vec<Problem>,
 }
@@ -48,12 +57,12 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
     let project = project.unwrap_or_else(|| PROJECT.to_owned());
     let key_version = config.key_version.or_else(|| repo.as_ref().map(|repo| repo.key_version)).unwrap_or_default();
     let mut definitions = repo.as_ref().map(|repo| repo.definitions(&project, &problems)).unwrap_or_default();
-    let registry = match repo.map(|repo| repo.registry) {
-        Some(RegistryAt::File(file)) => {
+    let registry = match repo.map(|repo| (repo.registry, repo.version)) {
+        Some((RegistryAt::File(file), _)) => {
             files.push(file);
             None
         }
-        Some(RegistryAt::Object(object)) => Some(object),
+        Some((RegistryAt::Object(at), version)) => Some(RemoteRegistry { at, version }),
         None => None,
     };
     let paths = definition_files(config, &problems);

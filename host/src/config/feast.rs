@@ -24,7 +24,7 @@ use super::{
     section::Section,
 };
 use crate::{
-    aws::{Aws, ObjectAt, Trouble},
+    aws::{Aws, ObjectAt, ObjectNow, Trouble},
     source::DynamoDb,
 };
 
@@ -68,6 +68,8 @@ pub struct FeastRepo {
     pub definitions: FeastRegistry,
     /// Where the registry is.
     pub registry: RegistryAt,
+    /// Which version of it was read, if it is S3's.
+    pub version: Option<String>,
     values: FeastValues,
     /// From the configuration's directory.
     written: PathBuf,
@@ -110,6 +112,8 @@ const SQLITE_PATH: &str = "data/online.db";
 const TABLE_TEMPLATE: &str = "{project}.{table_name}";
 /// The largest registry that is read from S3.
 const REGISTRY_BYTES_MAX: i64 = 256 << 20;
+/// Where there is a copy, nobody waits longer for S3: what is there is served, and S3 is asked again soon.
+const COPY_AFTER: Duration = Duration::from_secs(3);
 /// The copy of a registry in S3, in the store's directory.
 const REGISTRY_COPY: &str = "registry-of-s3.db";
 
@@ -183,7 +187,7 @@ impl FeastRepo {
             RegistryAt::File(path) => RegistryAt::File(config.dir.join(path)),
             object @ RegistryAt::Object(_) => object,
         };
-        let bytes = registry.read(aws, copies, &at, problems)?;
+        let (bytes, version) = registry.read(aws, copies, &at, problems)?;
         let definitions = match FeastRegistry::parse(&bytes) {
             Ok(definitions) => definitions,
             Err(why) => {
@@ -191,7 +195,7 @@ impl FeastRepo {
                 return None;
             }
         };
-        Some(Self { project, key_version, definitions, registry, values, written: config.written.clone() })
+        Some(Self { project, key_version, definitions, registry, version, values, written: config.written.clone() })
     }
 
     /// The definitions of a project, its paths from the configuration's directory.
@@ -253,8 +257,14 @@ impl RegistryAt {
         }
     }
 
-    /// Its bytes; none when an error was noted.
-    fn read(&self, aws: &Aws, copies: Option<&Path>, at: &Place, problems: &Problems) -> Option<Vec<u8>> {
+    /// Its bytes, and their version if they are S3's; none when an error was noted.
+    fn read(
+        &self,
+        aws: &Aws,
+        copies: Option<&Path>,
+        at: &Place,
+        problems: &Problems,
+    ) -> Option<(Vec<u8>, Option<String>)> {
         let object = match self {
             Self::File(path) => {
                 let shown = path.display();
@@ -262,27 +272,30 @@ impl RegistryAt {
                     let help = (error.kind() == io::ErrorKind::NotFound).then(|| "'feast apply' writes it".to_owned());
                     problems.error_with_help(at, format!("the registry {shown} cannot be read: {error}"), help);
                 });
-                return read.ok();
+                return Some((read.ok()?, None));
             }
             Self::Object(object) => object,
         };
         let copy = copies.map(|dir| dir.join(REGISTRY_COPY));
-        match object.read(aws, REGISTRY_BYTES_MAX) {
-            Ok(bytes) => {
+        let copied = copy.as_deref().and_then(|copy| kept(copy, &self.to_string()));
+        let patience = aws.config().operation_timeout;
+        let patience = if copied.is_some() { patience.min(COPY_AFTER) } else { patience };
+        match object.read(aws, REGISTRY_BYTES_MAX, patience) {
+            Ok(ObjectNow { bytes, version }) => {
                 // Nothing depends on it but a start without S3.
                 if let Some(copy) = copy
                     && let Err(error) = keep(&copy, &self.to_string(), &bytes)
                 {
                     tracing::warn!(copy = %copy.display(), %error, "no copy of the registry can be kept");
                 }
-                Some(bytes)
+                Some((bytes, Some(version)))
             }
             Err(error) => {
                 // What was served goes on being served, whatever became of the way to S3.
-                if let Some(bytes) = copy.and_then(|copy| kept(&copy, &self.to_string())) {
+                if let Some(bytes) = copied {
                     let message = format!("the registry cannot be read: {error}");
                     problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
-                    return Some(bytes);
+                    return Some((bytes, None));
                 }
                 let help = (error.trouble == Trouble::Missing).then(|| "'feast apply' writes it".to_owned());
                 problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);

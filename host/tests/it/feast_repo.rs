@@ -1,15 +1,19 @@
 //! A Feast repository in the place of definition files: the recorded answers from its registry, Feast's SQLite store as
 //! it changes, and everything that can be wrong with either.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
+use larder_fakeaws::{FakeS3, FaultProxy};
 use rusqlite::{Connection, params};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
     binary::Home,
-    fixture::{Setup, copy_dir},
+    fixture::{Fixture, Setup, copy_dir},
     guests::{TWINS, place},
     http::assert_all_recorded,
     wire,
@@ -301,4 +305,44 @@ fn what_several_on_demand_views_want_of_the_caller_is_typed_once() {
     let got = home.run(["get", "--feature", "odfv_python:label", "driver_id=1001,1002", "amount=2.0,1", "hour=1,23"]);
     got.assert_code(0);
     assert!(got.out.contains("h1 ") && got.out.contains("h23 "), "{}", got.out);
+}
+
+#[test]
+fn a_registry_in_s3_that_is_silent_holds_a_start_up_for_seconds_only_and_is_read_when_it_speaks() {
+    let (home, s3) = (home(), FakeS3::start());
+    s3.create_bucket("acme");
+    s3.put("acme", "registry.db", registry(&home));
+    let proxy = FaultProxy::start(s3.address());
+    let config = format!(
+        "feast: {{repo: repo}}\nreload: {{registry_every: 500ms}}\n\
+         aws: {{s3_endpoint: \"{}\", s3_path_style: true, attempt_timeout: 15s, operation_timeout: 30s}}\n",
+        proxy.url()
+    );
+    let setup = Setup::with("").only_config(&config).unready();
+    fs::create_dir(setup.path("repo")).unwrap();
+    fs::write(
+        setup.path("repo/feature_store.yaml"),
+        FEATURE_STORE.replace("data/registry.db", "s3://acme/registry.db"),
+    )
+    .unwrap();
+    let mut host = setup.start();
+    let has = |host: &Fixture, view: &str| host.get("/v1/catalog").json()["feature_views"].to_string().contains(view);
+    assert!(has(&host, "driver_stats"));
+    let reads = || s3.calls().iter().filter(|call| call.operation == "GetObject").count();
+    assert_eq!(reads(), 1);
+
+    host.stop();
+    proxy.silence(true);
+    let began = Instant::now();
+    let host = host.restart();
+    assert!(began.elapsed() < Duration::from_secs(14), "a copy is there: {:?}", began.elapsed());
+    assert!(has(&host, "driver_stats"));
+    // What is written meanwhile is not lost, though nobody could tell which version the copy is.
+    patch(&home, "driver_stats", "driver_facts");
+    s3.put("acme", "registry.db", registry(&home));
+    proxy.heal();
+    host.eventually("the registry is read", || has(&host, "driver_facts"));
+    let now = reads();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(reads(), now, "a version that was read is not read again");
 }
