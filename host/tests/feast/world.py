@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import json
 import os
@@ -68,6 +70,8 @@ class Server:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
+        # Feast's server has workers of its own, which do not die with it.
+        atexit.register(self.kill)
 
     def until_healthy(self, path: str = "/health") -> "Server":
         last: Any = None
@@ -115,7 +119,8 @@ class Server:
         return status, dict(zip(answer["metadata"]["feature_names"], answer["results"]))
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
