@@ -16,7 +16,7 @@ mod snapshot;
 mod transforms;
 
 pub use self::{
-    answer::{Answer, Cell, EchoedValue, Status},
+    answer::{Answer, Cell, EchoedValue, ReadText, Status},
     config::TtlPolicy,
     derive::typed_column,
     error::RequestError,

@@ -1,19 +1,25 @@
 //! Logs and metrics of the process: installed once, before any room touches a handle.
 
+mod histogram;
+
 use std::{
     any::Any,
     fs,
     io::{self, IsTerminal},
+    sync::{Arc, OnceLock},
 };
 
 use metrics::{describe_gauge, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+use self::histogram::{Histograms, WithHistograms};
 
 /// The metrics of the process, to be read.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     recorder: PrometheusHandle,
+    histograms: Arc<Histograms>,
 }
 
 /// A series of ours under the name and label that Feast's dashboards know.
@@ -71,28 +77,31 @@ const COUNTS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_00
 /// Installs the recorder of all metrics, or finds that it is installed. Handles that were bound before count nothing.
 ///
 /// # Errors
-/// When another recorder is installed, or the buckets are refused: a bug.
+/// When another recorder is installed: a bug.
 pub fn install_metrics() -> Result<Metrics, String> {
-    use std::sync::OnceLock;
-    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
-    let recorder = HANDLE.get_or_init(install).clone()?;
-    Ok(Metrics { recorder })
+    static INSTALLED: OnceLock<Result<Metrics, String>> = OnceLock::new();
+    INSTALLED.get_or_init(install).clone()
 }
 
-fn install() -> Result<PrometheusHandle, String> {
-    let set = |builder: PrometheusBuilder, matcher, buckets: &[f64]| {
-        builder.set_buckets_for_metric(matcher, buckets).map_err(|error| error.to_string())
-    };
-    let builder = PrometheusBuilder::new();
-    let builder = set(builder, Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
-    let builder = set(builder, Matcher::Full("larder_sync_duration_seconds".to_owned()), &SYNC_SECONDS)?;
-    let builder = set(builder, Matcher::Prefix("larder_request_".to_owned()), &COUNTS)?;
-    let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+fn install() -> Result<Metrics, String> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let histograms = Arc::new(Histograms::new(bounds));
+    let metrics = Metrics { recorder: recorder.handle(), histograms: Arc::clone(&histograms) };
+    metrics::set_global_recorder(WithHistograms { recorder, histograms }).map_err(|error| error.to_string())?;
     describe_gauge!("larder_process_resident_memory_bytes", "Resident memory of the process.");
     describe_gauge!("larder_process_open_fds", "Open files and sockets of the process.");
     describe_gauge!("larder_build_info", "Always 1; the labels tell the version.");
     gauge!("larder_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(handle)
+    Ok(metrics)
+}
+
+/// The bounds of a histogram's buckets, by its name.
+fn bounds(name: &str) -> &'static [f64] {
+    match name {
+        "larder_sync_duration_seconds" => &SYNC_SECONDS,
+        name if name.starts_with("larder_request_") => &COUNTS,
+        _ => &SECONDS,
+    }
 }
 
 // === impl Metrics ===
@@ -102,12 +111,13 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
+        self.histograms.render(&mut text);
         let aliases = ALIASES.iter().map(|alias| alias.of(&text)).collect::<Vec<_>>().join("\n");
         text.push_str(&aliases);
         text
     }
 
-    /// Folds histograms' samples. To be called every few seconds: samples take memory until then.
+    /// Lets go of series that nobody counts any more. To be called every few seconds.
     pub fn run_upkeep(&self) {
         self.recorder.run_upkeep();
     }

@@ -2,8 +2,10 @@
 
 mod entity_key;
 mod feast;
+pub mod json;
 mod murmur3;
 mod row;
+mod row_text;
 mod schema;
 
 pub use self::{
@@ -11,5 +13,6 @@ pub use self::{
     feast::{FeastMisfit, push_feast_value, to_feast_value},
     murmur3::murmur3_x64_128,
     row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowView},
+    row_text::RowText,
     schema::{FIELDS_MAX, Fingerprint, RowSchema},
 };

@@ -23,10 +23,13 @@ use arrow::{
     ipc::writer::StreamWriter,
 };
 use hyper::StatusCode;
-use larder_model::model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType};
+use larder_model::{
+    codec::json::nested_json,
+    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
+};
 use serde_json::{Value, json};
 
-use super::{HttpError, encode::nested_json};
+use super::HttpError;
 use crate::serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, Status};
 
 /// Why an answer cannot be had as Arrow.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use larder_model::{
-    codec::{RowHeader, RowView},
+    codec::{RowHeader, RowText, RowView},
     model::{Micros, ValueRef},
 };
+use smallvec::SmallVec;
 
 use super::{
     ColumnFrom, FeatureColumn, Plan, TtlPolicy,
@@ -68,6 +69,60 @@ pub struct Cell<'a> {
     pub status: Status,
 }
 
+/// The rows of one read, where they are here as text: their values are copied then, and not printed.
+#[derive(Debug)]
+pub struct ReadText<'a> {
+    rows: SmallVec<[TextRow<'a>; 4]>,
+    /// How features lie in the rows that are text.
+    plan: Option<&'a RowPlan>,
+    /// Whether every row is here as text, and is not too old: each feature that they have is present in all then.
+    is_all_present: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TextRow<'a> {
+    Text(RowText<'a>, Status),
+    Nothing,
+    /// Not here as text, or of another schema than the first that is.
+    Other,
+}
+
+// === impl ReadText ===
+
+impl ReadText<'_> {
+    /// Whether a feature of the read is present in every row.
+    #[must_use]
+    pub fn is_all_present(&self, feature: usize) -> bool {
+        self.is_all_present && self.plan.is_some_and(|plan| plan.fields[feature].is_some())
+    }
+
+    /// Appends the value of a feature in a row as JSON, with a comma before it or without; its status, or none where it
+    /// is not here as text.
+    #[inline]
+    pub fn append(&self, feature: usize, row: usize, with_comma: bool, out: &mut Vec<u8>) -> Option<Status> {
+        match (self.rows[row], self.plan.and_then(|plan| plan.fields[feature])) {
+            (TextRow::Text(text, status), Some(field)) => {
+                text.append(field, with_comma, out);
+                Some(status)
+            }
+            (TextRow::Other, _) => None,
+            _ => {
+                let null = b",null";
+                out.extend_from_slice(if with_comma { null } else { &null[1..] });
+                Some(Status::NotFound)
+            }
+        }
+    }
+
+    /// Appends a row's event time likewise. False where it is not here as text.
+    #[must_use]
+    pub fn append_event_time(&self, row: usize, with_comma: bool, out: &mut Vec<u8>) -> bool {
+        let TextRow::Text(text, _) = self.rows[row] else { return false };
+        text.append_event_time(with_comma, out);
+        true
+    }
+}
+
 // === impl Answer ===
 
 impl Answer<'_> {
@@ -90,6 +145,28 @@ impl Answer<'_> {
             Found::Nothing => None,
             Found::Row { event_time, .. } => Some(*event_time),
         }
+    }
+
+    /// The rows of a read, where they are here as text.
+    #[must_use]
+    pub fn text(&self, read: usize) -> ReadText<'_> {
+        let mut first_schema = None;
+        let rows = self.found[read * self.rows..][..self.rows].iter().map(|found| {
+            let Found::Row { row, schema, expired, .. } = found else { return TextRow::Nothing };
+            let status = match (expired, self.ttl) {
+                (true, TtlPolicy::Null) => return TextRow::Other,
+                (true, TtlPolicy::Mark) => Status::OutsideMaxAge,
+                _ => Status::Present,
+            };
+            match row.text() {
+                Some(text) if *first_schema.get_or_insert(*schema) == *schema => TextRow::Text(text, status),
+                _ => TextRow::Other,
+            }
+        });
+        let rows: SmallVec<[_; 4]> = rows.collect();
+        let is_all_present = rows.iter().all(|row| matches!(row, TextRow::Text(_, Status::Present)));
+        let plan = first_schema.map(|schema| &self.plan.reads[read].schemas[schema]);
+        ReadText { rows, plan, is_all_present }
     }
 
     /// The value of a feature in a row.

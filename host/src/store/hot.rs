@@ -25,7 +25,7 @@ use std::{
     },
 };
 
-use larder_model::model::EntityId;
+use larder_model::{codec::RowText, model::EntityId};
 use moka::sync::Cache;
 use smallvec::SmallVec;
 
@@ -44,6 +44,8 @@ pub struct Row {
     block: Arc<[u8]>,
     start: u32,
     end: u32,
+    /// Where its text ends, which begins where its bytes end.
+    text_end: u32,
 }
 
 #[derive(Debug)]
@@ -55,11 +57,11 @@ pub(super) struct HotCache {
 /// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
 ///
 /// ```text
-/// seen u64 | copies u32 | per copy: view u32, generation u32, start u32, end u32 | the rows, one after another
+/// seen u64 | copies u32 | per copy: view, generation, start, end, text end, each u32 | the rows, each with its text
 /// ```
 ///
-/// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece;
-/// a copy that starts nowhere knows that there is no row.
+/// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece,
+/// and `end..text end` its text ([`RowText`]); a copy that starts nowhere knows that there is no row.
 #[derive(Clone, Debug)]
 pub(super) struct EntityRows(Arc<[u8]>);
 
@@ -69,10 +71,15 @@ pub(super) struct FoundRow {
     pub(super) view: ViewId,
     pub(super) generation: u32,
     pub(super) row: Option<Row>,
+    /// What [`RowText::render`] made of the row.
+    pub(super) text: Vec<u8>,
 }
 
-/// A view, a generation, and the row or the knowledge that there is none.
-type ViewCopy<'b> = (ViewId, u32, Option<&'b [u8]>);
+/// A copy: a view, a generation, and the row and its text or the knowledge that there is none.
+type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
+
+/// Where a row lies in its piece: start, end, and the end of its text.
+type Span = (u32, u32, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HotKey(EntityId);
@@ -89,7 +96,7 @@ const SLOTS: usize = 1 << 16;
 
 const SEEN_BYTES: usize = size_of::<u64>();
 const HEAD_BYTES: usize = SEEN_BYTES + size_of::<u32>();
-const COPY_BYTES: usize = 4 * size_of::<u32>();
+const COPY_BYTES: usize = 5 * size_of::<u32>();
 /// Where a row starts that is not there.
 const NOWHERE: u32 = u32::MAX;
 
@@ -108,7 +115,14 @@ impl Default for HotCacheConfig {
 impl Row {
     /// A copy of a row's bytes. They have to be fewer than 4 GiB; rows are far below.
     pub(super) fn copy_of(bytes: &[u8]) -> Self {
-        Self { block: bytes.into(), start: 0, end: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }
+        let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        Self { block: bytes.into(), start: 0, end, text_end: end }
+    }
+
+    /// The row's values as text, if they are kept as such: rows in the hot cache are.
+    #[must_use]
+    pub fn text(&self) -> Option<RowText<'_>> {
+        RowText::new(&self.block[self.end as usize..self.text_end as usize])
     }
 }
 
@@ -143,6 +157,11 @@ impl HotCache {
                 .build_with_hasher(HotHasher)
         });
         Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Whether rows are kept at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// What is known of an entity to a reader of the state of commit `seen`, if it counts.
@@ -200,15 +219,19 @@ impl EntityRows {
     /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
     fn of(before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
-            before.copies().map(|(view, generation, row)| {
-                (view, generation, row.map(|(start, end)| &before.0[start as usize..end as usize]))
+            let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
+            before.copies().map(move |(view, generation, row)| {
+                (view, generation, row.map(|(start, end, text_end)| (bytes(start, end), bytes(end, text_end))))
             })
         });
         let known = known.filter(|(view, ..)| found.iter().all(|found| found.view != *view));
-        let found = found.iter().map(|found| (found.view, found.generation, found.row.as_deref()));
+        let found = found
+            .iter()
+            .map(|found| (found.view, found.generation, found.row.as_deref().map(|row| (row, &*found.text))));
         let copies: SmallVec<[ViewCopy<'_>; 8]> = known.chain(found).collect();
 
-        let rows: usize = copies.iter().map(|(.., row)| row.map_or(0, <[u8]>::len)).sum();
+        let len = |row: Option<(&[u8], &[u8])>| row.map_or((0, 0), |(row, text)| (row.len(), row.len() + text.len()));
+        let rows: usize = copies.iter().map(|(.., row)| len(*row).1).sum();
         let mut start = HEAD_BYTES + copies.len() * COPY_BYTES;
         let mut block = Vec::with_capacity(start + rows);
         let seen = before.map_or(seen, |before| before.seen().min(seen));
@@ -217,14 +240,18 @@ impl EntityRows {
         let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
         block.extend_from_slice(&small(copies.len()));
         for (view, generation, row) in &copies {
-            let end = start + row.map_or(0, <[u8]>::len);
+            let (row_len, both_len) = len(*row);
             block.extend_from_slice(&view.0.to_le_bytes());
             block.extend_from_slice(&generation.to_le_bytes());
             block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(start)));
-            block.extend_from_slice(&small(end));
-            start = end;
+            block.extend_from_slice(&small(start + row_len));
+            block.extend_from_slice(&small(start + both_len));
+            start += both_len;
         }
-        copies.iter().filter_map(|(.., row)| *row).for_each(|row| block.extend_from_slice(row));
+        for (row, text) in copies.iter().filter_map(|(.., row)| *row) {
+            block.extend_from_slice(row);
+            block.extend_from_slice(text);
+        }
         Self(block.into())
     }
 
@@ -232,7 +259,7 @@ impl EntityRows {
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
         let (.., row) = self.copies().find(|copy| copy.0 == view && copy.1 == generation)?;
-        Some(row.map(|(start, end)| Row { block: Arc::clone(&self.0), start, end }))
+        Some(row.map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
     }
 
     fn seen(&self) -> u64 {
@@ -240,12 +267,12 @@ impl EntityRows {
     }
 
     /// View, generation and the row's place of every copy.
-    fn copies(&self) -> impl Iterator<Item = (ViewId, u32, Option<(u32, u32)>)> {
+    fn copies(&self) -> impl Iterator<Item = (ViewId, u32, Option<Span>)> {
         let count = self.number(SEEN_BYTES) as usize;
         (0..count).map(|copy| {
             let at = HEAD_BYTES + copy * COPY_BYTES;
-            let [view, generation, start, end] = [0, 4, 8, 12].map(|field| self.number(at + field));
-            (ViewId(view), generation, (start != NOWHERE).then_some((start, end)))
+            let [view, generation, start, end, text_end] = [0, 4, 8, 12, 16].map(|field| self.number(at + field));
+            (ViewId(view), generation, (start != NOWHERE).then_some((start, end, text_end)))
         })
     }
 
@@ -299,7 +326,7 @@ mod tests {
     const ID: EntityId = EntityId([1; 16]);
 
     fn found(view: u32, row: Option<&[u8]>) -> FoundRow {
-        FoundRow { view: ViewId(view), generation: 0, row: row.map(Row::copy_of) }
+        FoundRow { view: ViewId(view), generation: 0, row: row.map(Row::copy_of), text: Vec::new() }
     }
 
     /// What is known of a view's row, as text.

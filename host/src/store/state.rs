@@ -3,7 +3,10 @@
 use std::{cell::Cell, sync::Arc};
 
 use arc_swap::Guard;
-use larder_model::{codec::RowSchema, model::EntityId};
+use larder_model::{
+    codec::{RowHeader, RowSchema, RowText},
+    model::EntityId,
+};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableError};
 use smallvec::SmallVec;
 
@@ -122,6 +125,20 @@ impl State {
     }
 }
 
+// === impl ViewState ===
+
+impl ViewState {
+    /// A row's values as text; nothing where that is not to be had.
+    fn text_of(&self, row: &[u8]) -> Vec<u8> {
+        let mut text = Vec::new();
+        let Ok(header) = RowHeader::read(row) else { return text };
+        if let Some(schema) = self.schemas.iter().find(|schema| schema.fingerprint() == header.fingerprint) {
+            RowText::render(schema, row, &mut text);
+        }
+        text
+    }
+}
+
 // === impl Reader ===
 
 impl<'s> Reader<'s> {
@@ -164,7 +181,10 @@ impl<'s> Reader<'s> {
             }
             self.counts.hot_misses.update(|count| count + 1);
             let row = self.read(state, id)?;
-            fresh.push(FoundRow { view, generation, row: row.clone() });
+            if self.store.hot.is_on() {
+                let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
+                fresh.push(FoundRow { view, generation, row: row.clone(), text });
+            }
             tell(place, row);
         }
         if !fresh.is_empty() {
