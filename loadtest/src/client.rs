@@ -1,11 +1,13 @@
 //! A connection that costs little: bytes out, bytes in, and no more of HTTP/1.1 than it takes to find the end of an
-//! answer. The load has one core, and what it spends on itself it cannot put on the server.
+//! answer, or of Redis' protocol. The load has one core, and what it spends on itself it cannot put on the server.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    endpoint::{Endpoint, Stream},
+    resp::{NotResp, Replies},
 };
 
 #[cfg(test)]
@@ -20,15 +22,33 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// One keep-alive connection, with at most one request under way.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    address: SocketAddr,
-    stream: TcpStream,
+    endpoint: Endpoint,
+    stream: Stream,
     /// The last answer, or as much of the next as has come.
     buffer: Vec<u8>,
+}
+
+/// What is sent, written out before any clock runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) wire: Wire,
+}
+
+/// What the answer is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Http,
+    /// Redis' protocol; a reply to each of so many commands.
+    Resp {
+        commands: usize,
+    },
 }
 
 /// A whole answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {
+    /// Of HTTP; replies of Redis have 200 if none of them is an error, else 500.
     pub(crate) status: u16,
     head: &'a [u8],
     pub(crate) body: &'a [u8],
@@ -50,31 +70,64 @@ pub(crate) enum ClientError {
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     #[error("expected {expected} in the answer, got {got:?}")]
-    NotHttp { expected: &'static str, got: String },
+    Malformed { expected: &'static str, got: String },
 }
 
 /// A request without a body.
-pub(crate) fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+pub(crate) fn get(path: &str) -> Request {
+    let bytes = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes();
+    Request { bytes, wire: Wire::Http }
+}
+
+/// A request with a body of JSON.
+pub(crate) fn post_json(path: &str, body: &str) -> Request {
+    let bytes = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Request { bytes: bytes.into_bytes(), wire: Wire::Http }
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Bytes behind the head; none in Redis' protocol.
+    pub(crate) fn body_bytes(&self) -> usize {
+        let blank = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        blank.map_or(0, |blank| self.bytes.len() - blank - 4)
+    }
 }
 
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { address, stream: connect(address).await?, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
+    pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
+        let stream = endpoint.connect().await?;
+        Ok(Self { endpoint: endpoint.clone(), stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
     }
 
     /// Starts over after an error.
     pub(crate) async fn reopen(&mut self) -> io::Result<()> {
-        self.stream = connect(self.address).await?;
+        self.stream = self.endpoint.connect().await?;
         Ok(())
     }
 
     /// Sends a request and waits for all of its answer. After an error the connection is of no more use.
-    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, ClientError> {
+    pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>, ClientError> {
         self.buffer.clear();
-        self.stream.write_all(request).await?;
+        match request.wire {
+            Wire::Http => {
+                self.stream.write_all(&request.bytes).await?;
+                self.read_http().await
+            }
+            Wire::Resp { commands } => {
+                self.send_and_read(&request.bytes).await?;
+                self.read_replies(commands).await
+            }
+        }
+    }
+
+    async fn read_http(&mut self) -> Result<Answer<'_>, ClientError> {
         let head = loop {
             self.read_more().await?;
             if let Some(head) = parse_head(&self.buffer)? {
@@ -87,10 +140,40 @@ impl Connection {
             self.read_more().await?;
         }
         if self.buffer.len() > answer_bytes {
-            return Err(not_http("nothing after the body", &self.buffer[answer_bytes..]));
+            return Err(malformed("nothing after the body", &self.buffer[answer_bytes..]));
         }
         let (head_part, body) = self.buffer.split_at(head.head_bytes);
         Ok(Answer { status: head.status, head: head_part, body })
+    }
+
+    /// Reads while it writes: Redis answers commands before it has read all of them, and stops reading when nobody takes
+    /// its replies.
+    async fn send_and_read(&mut self, mut bytes: &[u8]) -> Result<(), ClientError> {
+        let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
+        while !bytes.is_empty() {
+            tokio::select! {
+                biased;
+                written = writing.write(bytes) => bytes = &bytes[written?..],
+                read = reading.read_buf(&mut self.buffer) => if read? == 0 {
+                    return Err(ClientError::Closed);
+                },
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_replies(&mut self, commands: usize) -> Result<Answer<'_>, ClientError> {
+        let mut replies = Replies::to(commands);
+        let end = loop {
+            if let Some(end) = replies.read(&self.buffer)? {
+                break end;
+            }
+            self.read_more().await?;
+        };
+        if self.buffer.len() > end {
+            return Err(malformed("nothing after the replies", &self.buffer[end..]));
+        }
+        Ok(Answer { status: if replies.failed { 500 } else { 200 }, head: &[], body: &self.buffer })
     }
 
     async fn read_more(&mut self) -> Result<(), ClientError> {
@@ -101,10 +184,10 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+impl From<NotResp> for ClientError {
+    fn from(NotResp(expected): NotResp) -> Self {
+        Self::Malformed { expected, got: "something that is not RESP".to_owned() }
+    }
 }
 
 // === impl Answer ===
@@ -129,14 +212,14 @@ impl Answer<'_> {
 /// Reads the head if all of it is there.
 fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
     let Some(blank) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(not_http("an end of the head", buffer)) };
+        return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(malformed("an end of the head", buffer)) };
     };
     let (head, head_bytes) = (&buffer[..blank], blank + 4);
-    let status = status(head).ok_or_else(|| not_http("a status line", head))?;
+    let status = status(head).ok_or_else(|| malformed("a status line", head))?;
     let body_bytes = header(head, "content-length")
         .and_then(decimal)
         .filter(|&bytes| bytes <= BODY_BYTES_MAX)
-        .ok_or_else(|| not_http("a content-length within bounds", head))?;
+        .ok_or_else(|| malformed("a content-length within bounds", head))?;
     Ok(Some(Head { status, head_bytes, body_bytes }))
 }
 
@@ -161,8 +244,8 @@ fn decimal(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn not_http(expected: &'static str, got: &[u8]) -> ClientError {
-    ClientError::NotHttp { expected, got: excerpt(got) }
+fn malformed(expected: &'static str, got: &[u8]) -> ClientError {
+    ClientError::Malformed { expected, got: excerpt(got) }
 }
 
 fn excerpt(bytes: &[u8]) -> String {

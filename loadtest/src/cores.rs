@@ -55,16 +55,18 @@ impl Cores {
         started
     }
 
-    /// Moves every thread of a running process to the servers' core.
-    pub(crate) fn pin_server(self, pid: u32) -> anyhow::Result<Pinned> {
+    /// Moves every thread of running processes to the servers' core.
+    pub(crate) fn pin_server(self, pids: &[u32]) -> anyhow::Result<Pinned> {
         let mut pinned = Pinned { threads: Vec::new() };
         let Self::Split { server, .. } = self else { return Ok(pinned) };
-        for thread in threads_of(pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
-            // A thread may end while we look at it.
-            let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
-            sched_setaffinity(Some(thread), &only(server))
-                .with_context(|| format!("cannot move process {pid} to core {server}"))?;
-            pinned.threads.push((thread, before));
+        for pid in pids {
+            for thread in threads_of(*pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
+                // A thread may end while we look at it.
+                let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
+                sched_setaffinity(Some(thread), &only(server))
+                    .with_context(|| format!("cannot move process {pid} to core {server}"))?;
+                pinned.threads.push((thread, before));
+            }
         }
         Ok(pinned)
     }

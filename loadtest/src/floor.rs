@@ -1,6 +1,14 @@
 //! The floor: the least that an HTTP/1.1 server can do with a request. It reads the body and sends fixed bytes.
 
-use std::{convert::Infallible, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible,
+    env, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -15,17 +23,27 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::{
+    client,
+    cores::Cores,
+    endpoint::{SocketKind, Stream, free_address},
+    server::{Server, Startup},
+};
 
 /// What the floor answers, and where.
 #[derive(Debug, Args)]
 pub(crate) struct FloorArgs {
     /// Where to listen.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: SocketAddr,
-    /// The body of every answer.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) body_file: PathBuf,
+    #[arg(long, value_name = "ADDR", conflicts_with = "unix", required_unless_present = "unix")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The Unix socket to listen on instead.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) unix: Option<PathBuf>,
+    /// The body of answers. Of several, the one that is named for bodies of requests of so many bytes, or the first.
+    #[arg(long = "answer", value_name = "BYTES:FILE", required = true, value_parser = parse_answer)]
+    pub(crate) answers: Vec<(usize, PathBuf)>,
     /// The content type of every answer.
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     pub(crate) content_type: String,
@@ -33,21 +51,60 @@ pub(crate) struct FloorArgs {
 
 /// What it answers.
 #[derive(Clone, Debug)]
-struct Answer {
+struct Answers {
     content_type: HeaderValue,
-    body: Bytes,
+    /// Bytes of a request's body, and what is answered to it; never empty.
+    bodies: Arc<[(usize, Bytes)]>,
+}
+
+/// Where it listens.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Starts this program as a floor that answers these requests with these bodies; others get the first one.
+pub(crate) async fn start(
+    answers: &[(&client::Request, &[u8])],
+    dir: &Path,
+    kind: SocketKind,
+    cores: Cores,
+) -> anyhow::Result<Server> {
+    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
+    command.arg("floor");
+    for (place, (request, body)) in answers.iter().enumerate() {
+        let path = dir.join(format!("body-{place}"));
+        fs::write(&path, body).with_context(|| format!("cannot write {}", path.display()))?;
+        command.arg("--answer").arg(format!("{}:{}", request.body_bytes(), path.display()));
+    }
+    let endpoint = match kind {
+        SocketKind::Tcp => {
+            let address = free_address().context("no free port")?;
+            command.arg("--listen").arg(address.to_string());
+            address.into()
+        }
+        SocketKind::Unix => {
+            let path = dir.join("floor.sock");
+            // The floor before has left it behind.
+            let _ = fs::remove_file(&path);
+            command.arg("--unix").arg(&path);
+            path.as_path().into()
+        }
+    };
+    Server::start(&mut command, Startup::new("floor", endpoint, dir.join("floor.log")), cores).await
 }
 
 /// Serves until it is stopped.
 pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
     // A floor is of no use to anyone after the run that started it.
     set_parent_process_death_signal(Some(Signal::TERM)).context("cannot tie the floor to its parent")?;
-    let answer = Answer::load(args)?;
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let answers = Answers::load(args)?;
+    let listener = Listener::bind(args.listen, args.unix.as_deref()).await.context("cannot listen")?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, answer.clone()));
+            Ok(stream) => {
+                tokio::spawn(serve_connection(stream, answers.clone()));
             }
             // A connection that was gone before we took it, or no file descriptors for now: the next may do better.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -55,39 +112,90 @@ pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
     }
 }
 
-// === impl Answer ===
+// === impl Answers ===
 
-impl Answer {
+impl Answers {
     fn load(args: &FloorArgs) -> anyhow::Result<Self> {
-        let body = fs::read(&args.body_file).with_context(|| format!("cannot read {}", args.body_file.display()))?;
         let content_type = HeaderValue::from_str(&args.content_type).context("not a content type")?;
-        Ok(Self { content_type, body: body.into() })
+        let load = |(bytes, path): &(usize, PathBuf)| {
+            let body = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            anyhow::Ok((*bytes, Bytes::from(body)))
+        };
+        let bodies = args.answers.iter().map(load).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Self { content_type, bodies: bodies.into() })
     }
 
-    fn to_response(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body.clone()));
+    fn to(&self, request_bytes: usize) -> Response<Full<Bytes>> {
+        let named = self.bodies.iter().find(|(bytes, _)| *bytes == request_bytes);
+        let (_, body) = named.unwrap_or(&self.bodies[0]);
+        let mut response = Response::new(Full::new(body.clone()));
         response.headers_mut().insert(CONTENT_TYPE, self.content_type.clone());
         response
     }
 }
 
-async fn serve_connection(stream: TcpStream, answer: Answer) {
-    if stream.set_nodelay(true).is_err() {
-        return;
+// === impl Listener ===
+
+impl Listener {
+    async fn bind(address: Option<SocketAddr>, path: Option<&Path>) -> io::Result<Self> {
+        match (address, path) {
+            (Some(address), _) => TcpListener::bind(address).await.map(Self::Tcp),
+            (None, Some(path)) => UnixListener::bind(path).map(Self::Unix),
+            (None, None) => Err(io::Error::new(io::ErrorKind::InvalidInput, "no address")),
+        }
     }
-    let answer = &answer;
-    let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(request, answer).await));
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+async fn serve_connection(stream: Stream, answers: Answers) {
+    let answers = &answers;
+    let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(request, answers).await));
     // The client counts a connection that breaks; there is nobody to tell here.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn respond(request: Request<Incoming>, answer: &Answer) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
     match request.into_body().collect().await {
-        Ok(_) => answer.to_response(),
+        Ok(body) => answers.to(body.to_bytes().len()),
         Err(_) => {
             let mut refusal = Response::new(Full::new(Bytes::new()));
             *refusal.status_mut() = StatusCode::BAD_REQUEST;
             refusal
         }
+    }
+}
+
+fn parse_answer(text: &str) -> Result<(usize, PathBuf), String> {
+    let (bytes, path) = text.split_once(':').ok_or("expected BYTES:FILE")?;
+    let bytes = bytes.parse().map_err(|error| format!("{bytes:?}: {error}"))?;
+    Ok((bytes, path.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_get_the_body_that_is_named_for_their_size() {
+        let answers = Answers {
+            content_type: HeaderValue::from_static("text/plain"),
+            bodies: [(3, Bytes::from_static(b"first")), (7, Bytes::from_static(b"second"))].into(),
+        };
+        for (request_bytes, expected) in [(3, "first"), (7, "second"), (0, "first")] {
+            let body = answers.to(request_bytes).into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, expected.as_bytes());
+        }
+        assert_eq!(parse_answer("12:/a:b").unwrap(), (12, "/a:b".into()));
+        assert!(parse_answer("/a").is_err() && parse_answer("x:/a").is_err());
     }
 }

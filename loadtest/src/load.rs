@@ -8,7 +8,6 @@
 //! held up, as it would to callers who do not know of each other.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,8 +20,10 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
 use crate::{
-    client::Connection,
-    workload::{Workload, XorShift},
+    client::{Connection, Request},
+    endpoint::Endpoint,
+    random::XorShift,
+    workload::Workload,
 };
 
 #[cfg(test)]
@@ -84,11 +85,11 @@ pub(crate) struct Schedule {
 
 impl Load {
     /// Opens this many connections.
-    pub(crate) async fn open(address: SocketAddr, count: usize, workload: Arc<Workload>) -> anyhow::Result<Self> {
+    pub(crate) async fn open(endpoint: &Endpoint, count: usize, workload: Arc<Workload>) -> anyhow::Result<Self> {
         let mut connections = Vec::with_capacity(count);
         for _ in 0..count {
-            let opened = Connection::open(address).await;
-            connections.push(opened.with_context(|| format!("cannot connect to {address}"))?);
+            let opened = Connection::open(endpoint).await;
+            connections.push(opened.with_context(|| format!("cannot connect to {endpoint}"))?);
         }
         Ok(Self { connections, workload })
     }
@@ -197,7 +198,7 @@ impl Load {
 }
 
 /// Sends one request and counts what comes of it. Breaks when the connection cannot be used any more.
-async fn ask(connection: &mut Connection, request: &[u8], tally: &mut Tally) -> std::ops::ControlFlow<()> {
+async fn ask(connection: &mut Connection, request: &Request, tally: &mut Tally) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
     match connection.exchange(request).await {
         Ok(answer) if answer.status == 200 => {
@@ -224,7 +225,7 @@ async fn wait_until(due: Instant) {
     }
 }
 
-fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
     // Three digits: 1,000 µs and 1,001 µs are told apart.
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("cannot make a histogram")
 }

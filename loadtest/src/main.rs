@@ -4,13 +4,22 @@
 //! server costs above it is what its work costs; everything that the machine, the kernel and HTTP cost is in both.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line")]
 
+mod bench;
 mod client;
 mod cores;
+mod dataset;
+mod definitions;
+mod endpoint;
 mod floor;
 mod load;
+mod measure;
+mod process;
+mod random;
 mod report;
+mod resp;
 mod server;
 mod smoke;
+mod stats;
 mod target;
 mod workload;
 
@@ -27,7 +36,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{floor::FloorArgs, report::Report, smoke::SmokeArgs};
+use crate::{bench::RunArgs, floor::FloorArgs, report::Report, smoke::SmokeArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "larder-loadtest", version, about)]
@@ -40,6 +49,8 @@ struct Cli {
 enum Command {
     /// Measure one-customer lookups beside the floor, in under a minute.
     Smoke(SmokeCommand),
+    /// Measure every workload beside the floor, Redis and Feast, and write a report.
+    Run(RunArgs),
     /// Send the same bytes to everyone: the server that others are measured beside.
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -68,6 +79,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Smoke(command) => smoke(&command),
+        Command::Run(args) => runtime()?.block_on(async {
+            tokio::select! {
+                done = bench::run(&args) => done,
+                // Dropping the run stops the servers that it started.
+                stopped = told_to_stop() => Err(stopped),
+            }
+        }),
         Command::Floor(args) => runtime()?.block_on(floor::serve(&args)),
     }
 }

@@ -1,11 +1,13 @@
-//! What was measured, for people and as JSON.
+//! What `smoke` measured, for people and as JSON.
 
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::{measure::Side, stats::Spread};
+
 /// From here on the report says that others were in the way; an idle machine shows well under 1 %.
-const DISTURBED_PERCENT_MIN: f64 = 3.0;
+pub(crate) const DISTURBED_PERCENT_MIN: f64 = 3.0;
 
 /// All of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -48,26 +50,6 @@ pub(crate) struct Round {
     pub(crate) p99_ratio: f64,
 }
 
-/// One server in one round.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Side {
-    /// Saturated.
-    pub(crate) requests_per_s: f64,
-    /// How much of its core the saturated server used. Well below 100, the load was the bottleneck.
-    pub(crate) busy_percent: f64,
-    pub(crate) cpu_us_per_request: f64,
-    pub(crate) wire_bytes_per_answer: f64,
-    /// Time for which the load was ready to run and another process had its core. 0 where the kernel does not tell.
-    pub(crate) load_waited_percent: f64,
-    /// The same for the server; the threads of a server on one core wait for each other too.
-    pub(crate) server_waited_percent: f64,
-    /// At 60 % of that.
-    pub(crate) paced_requests_per_s: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    pub(crate) p999_us: f64,
-}
-
 /// What the rounds say together.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
@@ -79,14 +61,6 @@ pub(crate) struct Summary {
     /// The median of each number; the numbers of a row need not be of the same round.
     pub(crate) floor: Side,
     pub(crate) target: Side,
-}
-
-/// The middle of some numbers, and their ends.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
 }
 
 // === impl Round ===
@@ -107,26 +81,6 @@ impl Round {
     }
 }
 
-// === impl Side ===
-
-impl Side {
-    fn median_of(rounds: &[Round], side: impl Fn(&Round) -> Self) -> Self {
-        let median = |number: fn(Self) -> f64| Spread::of(rounds.iter().map(|round| number(side(round)))).median;
-        Self {
-            requests_per_s: median(|side| side.requests_per_s),
-            busy_percent: median(|side| side.busy_percent),
-            cpu_us_per_request: median(|side| side.cpu_us_per_request),
-            wire_bytes_per_answer: median(|side| side.wire_bytes_per_answer),
-            load_waited_percent: median(|side| side.load_waited_percent),
-            server_waited_percent: median(|side| side.server_waited_percent),
-            paced_requests_per_s: median(|side| side.paced_requests_per_s),
-            p50_us: median(|side| side.p50_us),
-            p99_us: median(|side| side.p99_us),
-            p999_us: median(|side| side.p999_us),
-        }
-    }
-}
-
 // === impl Summary ===
 
 impl Summary {
@@ -135,24 +89,9 @@ impl Summary {
             cpu_ratio: Spread::of(rounds.iter().map(|round| round.cpu_ratio)),
             p99_ratio: Spread::of(rounds.iter().map(|round| round.p99_ratio)),
             disturbed_percent: rounds.iter().map(Round::disturbed_percent).fold(0.0, f64::max),
-            floor: Side::median_of(rounds, |round| round.floor),
-            target: Side::median_of(rounds, |round| round.target),
+            floor: Side::median(&rounds.iter().map(|round| round.floor).collect::<Vec<_>>()),
+            target: Side::median(&rounds.iter().map(|round| round.target).collect::<Vec<_>>()),
         }
-    }
-}
-
-// === impl Spread ===
-
-impl Spread {
-    fn of(numbers: impl Iterator<Item = f64>) -> Self {
-        let mut sorted: Vec<_> = numbers.collect();
-        sorted.sort_by(f64::total_cmp);
-        let [min, .., max] = sorted[..] else {
-            let only = sorted.first().copied().unwrap_or(f64::NAN);
-            return Self { median: only, min: only, max: only };
-        };
-        let (below, above) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        Self { median: f64::midpoint(below, above), min, max }
     }
 }
 
@@ -263,27 +202,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_between_the_ends() {
-        let spread = |numbers: &[f64]| Spread::of(numbers.iter().copied());
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
-        assert_eq!(spread(&[7.0]), Spread { median: 7.0, min: 7.0, max: 7.0 });
-    }
-
-    #[test]
     fn a_dearer_target_has_a_lower_cpu_ratio_and_a_higher_p99_ratio() {
-        let side = |cpu_us_per_request, p99_us| Side {
-            requests_per_s: 1.0,
-            busy_percent: 100.0,
-            cpu_us_per_request,
-            wire_bytes_per_answer: 1.0,
-            load_waited_percent: 0.0,
-            server_waited_percent: 0.0,
-            paced_requests_per_s: 1.0,
-            p50_us: 1.0,
-            p99_us,
-            p999_us: 1.0,
-        };
+        let side = |cpu_us_per_request, p99_us| Side { cpu_us_per_request, p99_us, ..Side::default() };
         let round = Round::new(side(6.0, 40.0), side(8.0, 50.0));
         assert_eq!((round.cpu_ratio, round.p99_ratio), (0.75, 1.25));
     }

@@ -1,9 +1,8 @@
 //! Servers that we start: they come up before anything is asked, and they are gone when we are.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{Read, Seek, SeekFrom},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -11,18 +10,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rustix::{
-    param::clock_ticks_per_second,
-    process::{Pid, Signal, kill_process},
-};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    client::{self, Connection},
+    client::{self, Connection, Request},
     cores::Cores,
+    endpoint::Endpoint,
 };
 
-/// A demo makes its data first, which takes seconds.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// A demo makes its data first, and Feast's server loads Python: seconds.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long one look at `/ready` may take.
 const READY_ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -39,36 +36,54 @@ const TAIL_BYTES: u64 = 4 << 10;
 /// A server that runs as long as this is held.
 #[derive(Debug)]
 pub(crate) struct Server {
-    name: &'static str,
-    address: SocketAddr,
+    startup: Startup,
     child: Child,
-    /// What it prints.
-    log: PathBuf,
+}
+
+/// How a server is started, beside its command.
+#[derive(Clone, Debug)]
+pub(crate) struct Startup {
+    pub(crate) name: &'static str,
+    /// Where it will answer.
+    pub(crate) endpoint: Endpoint,
+    /// What it answers with status 200 once it is ready.
+    pub(crate) ready: Request,
+    /// How long that may take.
+    pub(crate) limit: Duration,
+    /// The file that takes what it prints.
+    pub(crate) log: PathBuf,
+}
+
+// === impl Startup ===
+
+impl Startup {
+    /// Of a server that answers `/ready`.
+    pub(crate) fn new(name: &'static str, endpoint: Endpoint, log: PathBuf) -> Self {
+        Self { name, endpoint, ready: client::get("/ready"), limit: READY_LIMIT, log }
+    }
 }
 
 // === impl Server ===
 
 impl Server {
     /// Starts a server on the servers' core and waits until it is ready.
-    pub(crate) async fn start(
-        name: &'static str,
-        command: &mut Command,
-        address: SocketAddr,
-        log: PathBuf,
-        cores: Cores,
-    ) -> anyhow::Result<Self> {
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    pub(crate) async fn start(command: &mut Command, startup: Startup, cores: Cores) -> anyhow::Result<Self> {
+        let output = File::create(&startup.log).with_context(|| format!("cannot write {}", startup.log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = cores
             .start_on_server_core(|| command.spawn())
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let mut server = Self { name, address, child, log };
+        let mut server = Self { startup, child };
         server.until_ready().await?;
         Ok(server)
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn name(&self) -> &'static str {
+        self.startup.name
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.startup.endpoint
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -77,21 +92,29 @@ impl Server {
 
     /// The last that it printed, with a heading, or nothing.
     pub(crate) fn last_words(&self) -> String {
+        let name = self.name();
         match self.read_tail() {
-            Ok(tail) if tail.trim().is_empty() => format!("{} printed nothing", self.name),
-            Ok(tail) => format!("{} printed last:\n{}", self.name, tail.trim_end()),
-            Err(error) => format!("what {} printed cannot be read: {error}", self.name),
+            Ok(tail) if tail.trim().is_empty() => format!("{name} printed nothing"),
+            Ok(tail) => format!("{name} printed last:\n{}", tail.trim_end()),
+            Err(error) => format!("what {name} printed cannot be read: {error}"),
         }
+    }
+
+    /// Ends it and waits: in order by SIGTERM, or at once by SIGKILL.
+    pub(crate) fn stop(mut self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("cannot stop {}", self.name()))?;
+        self.child.wait().with_context(|| format!("cannot wait for {}", self.name()))?;
+        Ok(())
     }
 
     async fn until_ready(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
-        while !is_ready(self.address).await {
+        while !is_ready(&self.startup.endpoint, &self.startup.ready).await {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended before it was ready: {status}; {}", self.name, self.last_words());
+                bail!("{} ended before it was ready: {status}; {}", self.name(), self.last_words());
             }
-            if start.elapsed() > READY_LIMIT {
-                bail!("{} is not ready after {READY_LIMIT:?}; {}", self.name, self.last_words());
+            if start.elapsed() > self.startup.limit {
+                bail!("{} is not ready after {:?}; {}", self.name(), self.startup.limit, self.last_words());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -99,7 +122,7 @@ impl Server {
     }
 
     fn read_tail(&self) -> std::io::Result<String> {
-        let mut log = File::open(&self.log)?;
+        let mut log = File::open(&self.startup.log)?;
         let end = log.metadata()?.len();
         log.seek(SeekFrom::Start(end.saturating_sub(TAIL_BYTES)))?;
         let mut tail = Vec::new();
@@ -130,42 +153,10 @@ impl Drop for Server {
     }
 }
 
-/// An address of this machine that nobody listens on. Someone else may take it before our server does; then the server
-/// says so and the run ends.
-pub(crate) fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// The time that a process has spent on a core so far: all of its threads, in user space and in the kernel.
-pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}: is the server gone?"))?;
-    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot make sense of {path}: {stat:?}"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
-}
-
-/// The time that a process was ready to run and had no core: all of its threads. None where the kernel does not count it.
-pub(crate) fn time_without_core(pid: u32) -> Option<Duration> {
-    let waited_ns = fs::read_dir(format!("/proc/{pid}/task")).ok()?.map(|thread| {
-        let schedstat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        schedstat.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    waited_ns.sum::<Option<u64>>().map(Duration::from_nanos)
-}
-
-/// utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, in which anything may stand.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, from_state) = stat.rsplit_once(") ")?;
-    let mut fields = from_state.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
-async fn is_ready(address: SocketAddr) -> bool {
+async fn is_ready(endpoint: &Endpoint, ready: &Request) -> bool {
     let look = async {
-        let mut connection = Connection::open(address).await.ok()?;
-        let answer = connection.exchange(&client::get("/ready")).await.ok()?;
+        let mut connection = Connection::open(endpoint).await.ok()?;
+        let answer = connection.exchange(ready).await.ok()?;
         Some(answer.status)
     };
     matches!(tokio::time::timeout(READY_ANSWER_LIMIT, look).await, Ok(Some(200)))
@@ -174,32 +165,15 @@ async fn is_ready(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_found_behind_any_name() {
-        let stat = "4711 (a ) 1 2 (b) S 1 4711 4711 0 -1 4194304 2310 0 5 0 123 45 6 7 20 0 3 0 89 1 2 3";
-        assert_eq!(cpu_ticks(stat), Some(123 + 45));
-        assert_eq!(cpu_ticks("4711 (short) S 1 2 3"), None);
-    }
-
-    #[test]
-    fn our_own_times_can_be_read() {
-        cpu_time(std::process::id()).unwrap();
-        // A kernel that does not count it has no such file, and that is all right.
-        let counts = fs::exists("/proc/self/schedstat").unwrap();
-        assert_eq!(time_without_core(std::process::id()).is_some(), counts);
-    }
+    use crate::endpoint::free_address;
 
     #[tokio::test]
     async fn a_server_that_dies_is_quoted() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such table >&2; exit 3"]);
-        let log = dir.path().join("log");
-        let error = Server::start("sh", &mut command, free_address().unwrap(), log, Cores::Shared)
-            .await
-            .unwrap_err()
-            .to_string();
+        let startup = Startup::new("sh", free_address().unwrap().into(), dir.path().join("log"));
+        let error = Server::start(&mut command, startup, Cores::Shared).await.unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.ends_with("no such table"), "{error}");
     }
 }

@@ -1,9 +1,9 @@
 //! One workload, one target, in under a minute: the floor and the target take turns, and each round gives a ratio.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -14,15 +14,16 @@ use tempfile::TempDir;
 
 use crate::{
     cores::{Cores, Pinned},
-    load::{Load, Schedule, Tally},
-    report::{Report, Round, Setup, Side, Summary},
-    server::{self, Server},
+    endpoint::{SocketKind, free_address},
+    floor,
+    load::Tally,
+    measure::{Effort, Side, measure},
+    random::Keys,
+    report::{Report, Round, Setup, Summary},
+    server::{Server, Startup},
     target::{Captured, Target},
     workload::Workload,
 };
-
-/// Latency is read at this part of the rate that saturates a server: busy, as a server should be, but not full.
-const PACE: f64 = 0.6;
 
 /// Tails take longer to show than means.
 const PACED_EXTRA_SECONDS: u64 = 1;
@@ -58,14 +59,6 @@ struct Subject {
     larder: Option<PathBuf>,
 }
 
-/// What the processes had got from the machine at some moment.
-#[derive(Clone, Copy, Debug)]
-struct Clocks {
-    server_cpu: Duration,
-    server_waited: Duration,
-    load_waited: Duration,
-}
-
 /// The target, and what keeps it there.
 #[derive(Debug)]
 struct Stage {
@@ -91,10 +84,12 @@ pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
     // Declared before the servers, so it goes after them.
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
     let stage = Stage::set(args, &scratch, cores).await?;
-    let workload = Arc::new(Workload::one_customer(args.customers));
-    let captured = stage.target.capture(&workload).await.map_err(|error| stage.explain(error))?;
-    let floor = start_floor(&captured, &scratch, cores).await?;
-    let setup = setup(args, &stage.target, &workload, &captured, cores);
+    let workload = Arc::new(Workload::one_customer("churn_prediction_online", args.customers, Keys::Uniform));
+    let captured = stage.target.capture(workload.sample()).await.and_then(Captured::with_values);
+    let captured = captured.map_err(|error| stage.explain(error))?;
+    let answers = [(workload.sample(), &captured.body[..])];
+    let floor = floor::start(&answers, scratch.path(), SocketKind::Tcp, cores).await?;
+    let setup = setup(args, &stage.target, &captured, cores);
     let mut smoke = Smoke { args, workload, failed: Tally::default() };
     let rounds = smoke.rounds(&Target::of_server("floor", &floor), &stage.target).await;
     let rounds = rounds.map_err(|error| stage.explain(error))?;
@@ -112,7 +107,7 @@ impl Stage {
         match (&args.subject.target, &args.subject.larder) {
             (Some(url), _) => {
                 let target = Target::at(url)?;
-                let pinned = cores.pin_server(target.pid)?;
+                let pinned = cores.pin_server(&target.pids)?;
                 Ok(Self { target, server: None, _pinned: Some(pinned) })
             }
             (None, Some(program)) => {
@@ -155,64 +150,17 @@ impl Smoke<'_> {
 
     /// One server in one round. Both servers get the same keys in the same order.
     async fn measure(&mut self, target: &Target, round: u64) -> anyhow::Result<Side> {
-        let connections = usize::from(self.args.connections);
-        let mut load = Load::open(target.address, connections, Arc::clone(&self.workload)).await?;
-        self.note(target, load.warm_up().await?);
-
-        let before = Clocks::read(target)?;
-        let saturated = load.saturate(Duration::from_secs(self.args.seconds), round).await?;
-        let spent = Clocks::read(target)?.since(before);
-        let answered = saturated.tally.answered as f64;
-        self.note(target, saturated.tally.clone());
-        if answered == 0.0 {
-            let why = self.failed.first_failure.as_deref().unwrap_or("no request was sent");
-            bail!("{} answered nothing: {why}", target.name);
-        }
-
-        let requests_per_s = answered / saturated.elapsed.as_secs_f64();
-        let schedule = Schedule::new(requests_per_s * PACE, Duration::from_secs(self.args.paced_seconds()));
-        let paced = load.pace(schedule, round).await?;
-        self.note(target, paced.tally.clone());
-        let percent = |time: Duration| time.as_secs_f64() / saturated.elapsed.as_secs_f64() * 100.0;
-        let latency_us = |quantile| paced.latencies_ns.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(Side {
-            requests_per_s,
-            busy_percent: percent(spent.server_cpu),
-            cpu_us_per_request: spent.server_cpu.as_secs_f64() * 1e6 / answered,
-            wire_bytes_per_answer: saturated.tally.wire_bytes as f64 / answered,
-            load_waited_percent: percent(spent.load_waited),
-            server_waited_percent: percent(spent.server_waited),
-            paced_requests_per_s: paced.tally.answered as f64 / paced.elapsed.as_secs_f64(),
-            p50_us: latency_us(0.5),
-            p99_us: latency_us(0.99),
-            p999_us: latency_us(0.999),
-        })
-    }
-
-    fn note(&mut self, target: &Target, mut tally: Tally) {
-        tally.first_failure = tally.first_failure.map(|failure| format!("{}: {failure}", target.name));
-        self.failed = [std::mem::take(&mut self.failed), tally].into_iter().collect();
-    }
-}
-
-// === impl Clocks ===
-
-impl Clocks {
-    fn read(target: &Target) -> anyhow::Result<Self> {
-        Ok(Self {
-            server_cpu: server::cpu_time(target.pid)?,
-            server_waited: server::time_without_core(target.pid).unwrap_or_default(),
-            load_waited: server::time_without_core(process::id()).unwrap_or_default(),
-        })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            server_cpu: self.server_cpu.saturating_sub(before.server_cpu),
-            // A thread that ended takes its count along.
-            server_waited: self.server_waited.saturating_sub(before.server_waited),
-            load_waited: self.load_waited.saturating_sub(before.load_waited),
-        }
+        let paced = Duration::from_secs(self.args.paced_seconds());
+        let effort = Effort {
+            connections: self.args.connections.into(),
+            saturated: Duration::from_secs(self.args.seconds),
+            paced,
+            samples_min: 0,
+            paced_max: paced,
+        };
+        let measured = measure(target, &self.workload, &effort, round).await?;
+        self.failed = [std::mem::take(&mut self.failed), measured.tally].into_iter().collect();
+        Ok(measured.side)
     }
 }
 
@@ -227,27 +175,18 @@ impl SmokeArgs {
 async fn start_larder(program: &Path, customers: u32, scratch: &TempDir, cores: Cores) -> anyhow::Result<Server> {
     let dir = scratch.path().join("demo");
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let address = server::free_address().context("no free port")?;
+    let address = free_address().context("no free port")?;
     let mut command = Command::new(program);
     command.arg("demo").arg("--dir").arg(dir);
     command.arg("--listen").arg(address.to_string()).arg("--customers").arg(customers.to_string());
-    Server::start("larder", &mut command, address, scratch.path().join("larder.log"), cores).await
+    let startup = Startup::new("larder", address.into(), scratch.path().join("larder.log"));
+    Server::start(&mut command, startup, cores).await
 }
 
-async fn start_floor(captured: &Captured, scratch: &TempDir, cores: Cores) -> anyhow::Result<Server> {
-    let body = scratch.path().join("body");
-    fs::write(&body, &captured.body).with_context(|| format!("cannot write {}", body.display()))?;
-    let address = server::free_address().context("no free port")?;
-    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
-    command.arg("floor").arg("--listen").arg(address.to_string());
-    command.arg("--body-file").arg(body).arg("--content-type").arg(&captured.content_type);
-    Server::start("floor", &mut command, address, scratch.path().join("floor.log"), cores).await
-}
-
-fn setup(args: &SmokeArgs, target: &Target, workload: &Workload, captured: &Captured, cores: Cores) -> Setup {
+fn setup(args: &SmokeArgs, target: &Target, captured: &Captured, cores: Cores) -> Setup {
     Setup {
         target: target.name,
-        workload: workload.name.clone(),
+        workload: format!("1 entity, uniform over {} customers", args.customers),
         connections: args.connections.into(),
         saturated_seconds: args.seconds,
         paced_seconds: args.paced_seconds(),

@@ -9,27 +9,31 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{client::Connection, server::Server, workload::Workload};
+use crate::{
+    client::{Connection, Request},
+    endpoint::Endpoint,
+    process,
+    server::Server,
+};
 
 /// A server under load.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// What to call it in the report.
     pub(crate) name: &'static str,
-    pub(crate) address: SocketAddr,
-    /// The process whose time on the core is read.
-    pub(crate) pid: u32,
+    pub(crate) endpoint: Endpoint,
+    /// The processes whose time on the core is read.
+    pub(crate) pids: Vec<u32>,
 }
 
 /// An answer worth sending again.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
-    pub(crate) content_type: String,
     pub(crate) body: Vec<u8>,
     pub(crate) features: Features,
 }
 
-/// How much an answer holds.
+/// How many values an answer holds, of all its entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features {
     pub(crate) with_value: usize,
@@ -40,7 +44,7 @@ pub(crate) struct Features {
 
 impl Target {
     pub(crate) fn of_server(name: &'static str, server: &Server) -> Self {
-        Self { name, address: server.address(), pid: server.pid() }
+        Self { name, endpoint: server.endpoint().clone(), pids: process::family(server.pid()) }
     }
 
     /// A server that runs already, as `http://127.0.0.1:PORT`.
@@ -48,43 +52,60 @@ impl Target {
         let address = loopback_address(url)?;
         let pid =
             listening_process(address.port()).with_context(|| format!("cannot tell whose time to read for {url}"))?;
-        Ok(Self { name: "target", address, pid })
+        Ok(Self { name: "target", endpoint: address.into(), pids: vec![pid] })
     }
 
-    /// Asks the sample request once. An answer without values is refused: errors are cheap to serve.
-    pub(crate) async fn capture(&self, workload: &Workload) -> anyhow::Result<Captured> {
+    /// Asks once.
+    pub(crate) async fn capture(&self, sample: &Request) -> anyhow::Result<Captured> {
+        let body = self.body_of(sample).await?;
+        let features = Features::in_answer(&body)
+            .with_context(|| format!("not an answer of a feature server: {}", String::from_utf8_lossy(&body)))?;
+        Ok(Captured { body, features })
+    }
+
+    /// The body of the answer to a request; statuses other than 200 are errors.
+    pub(crate) async fn body_of(&self, request: &Request) -> anyhow::Result<Vec<u8>> {
         let mut connection =
-            Connection::open(self.address).await.with_context(|| format!("cannot connect to {}", self.address))?;
-        let answer = connection.exchange(workload.sample()).await?;
+            Connection::open(&self.endpoint).await.with_context(|| format!("cannot connect to {}", self.endpoint))?;
+        let answer = connection.exchange(request).await?;
         if answer.status != 200 {
             bail!("{} answers with status {}: {}", self.name, answer.status, answer.excerpt());
         }
-        let features = Features::in_answer(answer.body)
-            .with_context(|| format!("not an answer of a feature server: {}", answer.excerpt()))?;
-        if features.with_value == 0 {
-            bail!("{} knows no value of the sample entity: {}", self.name, answer.excerpt());
+        Ok(answer.body.to_vec())
+    }
+}
+
+// === impl Captured ===
+
+impl Captured {
+    /// An answer without values is refused: errors are cheap to serve.
+    pub(crate) fn with_values(self) -> anyhow::Result<Self> {
+        if self.features.with_value == 0 {
+            bail!("no value of the sample is known: {}", String::from_utf8_lossy(&self.body));
         }
-        let content_type = answer.header("content-type").context("the answer has no content-type")?.to_owned();
-        Ok(Captured { content_type, body: answer.body.to_vec(), features })
+        Ok(self)
     }
 }
 
 // === impl Features ===
 
 impl Features {
-    /// Counts the columns of a Feast answer, other than the join key.
+    /// Counts the values of a Feast answer, other than those of the join key.
     fn in_answer(body: &[u8]) -> Option<Self> {
         let answer: Value = serde_json::from_slice(body).ok()?;
         let names = answer["metadata"]["feature_names"].as_array()?;
         let columns = answer["results"].as_array().filter(|columns| columns.len() == names.len())?;
         let features: Vec<_> = names.iter().zip(columns).filter(|(name, _)| *name != "customer_id").collect();
-        let with_value = features.iter().filter(|(_, column)| has_value(column)).count();
-        Some(Self { with_value, total: features.len() })
+        let of = |column: &Value, part: &str| column[part].as_array().cloned().unwrap_or_default();
+        let (mut with_value, mut total) = (0, 0);
+        for (_, column) in features {
+            for (value, status) in of(column, "values").iter().zip(of(column, "statuses")) {
+                total += 1;
+                with_value += usize::from(status == "PRESENT" && !value.is_null());
+            }
+        }
+        Some(Self { with_value, total })
     }
-}
-
-fn has_value(column: &Value) -> bool {
-    column["statuses"][0] == "PRESENT" && !column["values"][0].is_null()
 }
 
 /// The load stays on this machine: anything else would measure the network, and somebody else's server.

@@ -1,111 +1,225 @@
 //! What is asked: requests written once, before the clock runs, and picked at random.
 
+use serde_json::{Map, Value, json};
+
+use crate::{
+    client::{Request, Wire, post_json},
+    random::{Keys, Picker, XorShift},
+    resp,
+};
+
+/// CUST_000123 is the customer that the documentation shows.
+pub(crate) const EXAMPLE: u32 = 123;
+
 /// Requests to put on a server.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// What it is, for the report.
-    pub(crate) name: String,
-    /// Whole HTTP/1.1 requests; never empty.
-    requests: Vec<Vec<u8>>,
-    /// The one whose answer the floor sends.
-    sample: usize,
+    /// Never empty.
+    parts: Vec<Part>,
+    /// The weights of the parts together.
+    weights: usize,
 }
 
-/// Random numbers that are cheap, good enough to pick a key, and the same in every run.
-#[derive(Clone, Debug)]
-pub(crate) struct XorShift {
-    state: u64,
+/// Requests of one kind.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// So many of all requests are of this kind.
+    weight: usize,
+    /// Never empty.
+    requests: Vec<Request>,
+    /// The one whose answer the floor sends.
+    sample: usize,
+    picker: Picker,
 }
+
+/// Which entities one kind of request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entities {
+    /// Entities of one request.
+    pub(crate) each: usize,
+    /// Customers 1 and up.
+    pub(crate) customers: u32,
+    /// Added to a customer's number: beyond those that are there, nobody is known.
+    pub(crate) offset: u32,
+    /// Requests that are made of several entities.
+    pub(crate) pool: usize,
+    pub(crate) keys: Keys,
+}
+
+/// Hashes of Redis, one for each view and entity, and the fields that are asked of each.
+pub(crate) type Hashes = [(String, Vec<String>)];
 
 // === impl Workload ===
 
 impl Workload {
-    /// One customer of the demo in each request, and everything that its model wants to know.
-    pub(crate) fn one_customer(customers: u32) -> Self {
-        let requests: Vec<_> = (1..=customers.max(1)).map(one_customer_request).collect();
-        // CUST_000123 is the customer that the documentation shows.
-        let sample = 122.min(requests.len() - 1);
-        Self { name: format!("1 entity, uniform over {customers} customers"), requests, sample }
+    /// One customer in each request.
+    pub(crate) fn one_customer(service: &str, customers: u32, keys: Keys) -> Self {
+        let entities = Entities { each: 1, customers: customers.max(1), offset: 0, pool: 0, keys };
+        Self::of(vec![Part::new(1, &entities, |ids| feature_server_request(service, ids, false))])
     }
 
-    /// The request whose answer the floor sends.
-    pub(crate) fn sample(&self) -> &[u8] {
-        &self.requests[self.sample]
+    pub(crate) fn of(parts: Vec<Part>) -> Self {
+        let weights = parts.iter().map(|part| part.weight).sum();
+        Self { parts, weights }
+    }
+
+    /// The request whose answer the floor sends: that of the first kind.
+    pub(crate) fn sample(&self) -> &Request {
+        self.parts[0].sample()
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// All of them, in order.
-    pub(crate) fn requests(&self) -> impl Iterator<Item = &[u8]> {
-        self.requests.iter().map(Vec::as_slice)
+    pub(crate) fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.parts.iter().flat_map(|part| &part.requests)
     }
 
-    /// Any one of them, each as likely as the other.
-    pub(crate) fn pick(&self, random: &mut XorShift) -> &[u8] {
-        &self.requests[random.below(self.requests.len())]
+    /// Any one of them, by the weights of the kinds and the choice of keys.
+    pub(crate) fn pick(&self, random: &mut XorShift) -> &Request {
+        let [only] = &self.parts[..] else {
+            let mut place = random.below(self.weights);
+            let chosen = self.parts.iter().find(|part| {
+                let found = place < part.weight;
+                place = place.wrapping_sub(part.weight);
+                found
+            });
+            return chosen.unwrap_or(&self.parts[0]).pick(random);
+        };
+        only.pick(random)
     }
 }
 
-fn one_customer_request(customer: u32) -> Vec<u8> {
-    let body = format!(
-        r#"{{"feature_service":"churn_prediction_online","entities":{{"customer_id":["CUST_{customer:06}"]}}}}"#
-    );
-    post_json("/get-online-features", &body)
+// === impl Part ===
+
+impl Part {
+    pub(crate) fn new(weight: usize, entities: &Entities, write: impl Fn(&[String]) -> Request) -> Self {
+        let id = |number: u32| customer_id(number + entities.offset);
+        if entities.each == 1 {
+            let requests: Vec<_> = (1..=entities.customers).map(|number| write(&[id(number)])).collect();
+            let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);
+            let picker = Picker::new(entities.keys, requests.len(), sample);
+            return Self { weight, requests, sample, picker };
+        }
+        // The choice of keys goes into the requests; of these each is as likely as the other.
+        let customers = entities.customers as usize;
+        let picker = Picker::new(entities.keys, customers, EXAMPLE as usize - 1);
+        let mut random = XorShift::new(entities.each as u64, 0);
+        let neighbours = (0..entities.each).map(|place| (100 + place) % customers).collect();
+        let drawn = (1..entities.pool.max(1))
+            .map(|_| (0..entities.each).map(|_| picker.pick(&mut random)).collect::<Vec<_>>())
+            .collect::<Vec<_>>();
+        let requests: Vec<_> = std::iter::once(neighbours)
+            .chain(drawn)
+            .map(|places: Vec<usize>| write(&places.into_iter().map(|place| id(place as u32 + 1)).collect::<Vec<_>>()))
+            .collect();
+        let picker = Picker::Uniform { end: requests.len() };
+        Self { weight, requests, sample: 0, picker }
+    }
+
+    pub(crate) fn sample(&self) -> &Request {
+        &self.requests[self.sample]
+    }
+
+    fn pick(&self, random: &mut XorShift) -> &Request {
+        &self.requests[self.picker.pick(random)]
+    }
 }
 
-fn post_json(path: &str, body: &str) -> Vec<u8> {
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+pub(crate) fn customer_id(number: u32) -> String {
+    format!("CUST_{number:06}")
 }
 
-// === impl XorShift ===
-
-impl XorShift {
-    /// The numbers of one connection: connections of the same run pick different keys.
-    pub(crate) fn new(seed: u64, connection: usize) -> Self {
-        // Spread by the golden ratio; zero would stay zero forever.
-        let state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
-            ^ (connection as u64 + 1).wrapping_mul(0xD134_2543_DE82_EF95);
-        Self { state: state | 1 }
+/// As Feast's feature server is asked. `discount` is what the churn plugin wants of the caller.
+pub(crate) fn feature_server_request(service: &str, ids: &[String], discount: bool) -> Request {
+    let mut entities = Map::from_iter([("customer_id".to_owned(), json!(ids))]);
+    if discount {
+        entities.insert("discount_percent".to_owned(), json!(vec![10.0; ids.len()]));
     }
+    let body = json!({ "feature_service": service, "entities": Value::Object(entities) });
+    post_json("/get-online-features", &body.to_string())
+}
 
-    fn next(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+/// All hashes of all entities in one pipeline.
+pub(crate) fn redis_request(hashes: &Hashes, ids: &[String]) -> Request {
+    let mut bytes = Vec::new();
+    for id in ids {
+        for (view, fields) in hashes {
+            let key = redis_key(view, id);
+            let words: Vec<_> = ["HMGET", &key].into_iter().chain(fields.iter().map(String::as_str)).collect();
+            resp::write_command(words.into_iter(), &mut bytes);
+        }
     }
+    Request { bytes, wire: Wire::Resp { commands: ids.len() * hashes.len() } }
+}
 
-    /// A number below this one.
-    fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.next()) * end as u128) >> 64) as usize
-    }
+pub(crate) fn redis_key(view: &str, id: &str) -> String {
+    format!("{view}:{id}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_are_whole() {
-        let workload = Workload::one_customer(10_000);
-        let sample = std::str::from_utf8(workload.sample()).unwrap();
-        let (head, body) = sample.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
-        assert_eq!(body, r#"{"feature_service":"churn_prediction_online","entities":{"customer_id":["CUST_000123"]}}"#);
-        assert!(workload.requests().last().unwrap().ends_with(br#"["CUST_010000"]}}"#));
+    fn body(request: &Request) -> Value {
+        let text = std::str::from_utf8(&request.bytes).unwrap();
+        serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    fn entities(each: usize, offset: u32) -> Entities {
+        Entities { each, customers: 200, offset, pool: 5, keys: Keys::Uniform }
     }
 
     #[test]
-    fn picks_are_even_and_differ_by_connection() {
-        let mut counts = [0_u32; 10];
-        let mut random = XorShift::new(0, 0);
+    fn one_customer_is_asked_for_in_each_request() {
+        let workload = Workload::one_customer("some", 10_000, Keys::Uniform);
+        let asked = json!({ "feature_service": "some", "entities": { "customer_id": ["CUST_000123"] } });
+        assert_eq!(body(workload.sample()), asked);
+        assert_eq!(body(workload.requests().last().unwrap())["entities"]["customer_id"][0], "CUST_010000");
+        assert_eq!(workload.requests().count(), 10_000);
+    }
+
+    #[test]
+    fn many_customers_are_drawn_and_the_sample_is_of_neighbours() {
+        let part = Part::new(1, &entities(50, 0), |ids| feature_server_request("wide", ids, true));
+        assert_eq!(part.requests.len(), 5);
+        let sample = body(part.sample());
+        let ids = sample["entities"]["customer_id"].as_array().unwrap();
+        assert_eq!((ids.len(), &ids[0], &ids[49]), (50, &json!("CUST_000101"), &json!("CUST_000150")));
+        assert_eq!(sample["entities"]["discount_percent"].as_array().unwrap().len(), 50);
+        assert_ne!(body(&part.requests[1]), body(&part.requests[2]));
+    }
+
+    #[test]
+    fn unknown_keys_lie_beyond_those_that_are_there() {
+        let part = Part::new(1, &entities(1, 900_000), |ids| feature_server_request("some", ids, false));
+        assert_eq!(body(part.sample())["entities"]["customer_id"][0], "CUST_900123");
+    }
+
+    #[test]
+    fn kinds_come_by_their_weights() {
+        let part = |weight, each| Part::new(weight, &entities(each, 0), |ids| feature_server_request("s", ids, false));
+        let workload = Workload::of(vec![part(90, 1), part(9, 2), part(1, 100)]);
+        let (mut random, mut counts) = (XorShift::new(3, 0), [0_u32; 3]);
         for _ in 0..10_000 {
-            counts[random.below(counts.len())] += 1;
+            let each = body(workload.pick(&mut random))["entities"]["customer_id"].as_array().unwrap().len();
+            counts[[1, 2, 100].iter().position(|&known| known == each).unwrap()] += 1;
         }
-        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
-        assert_ne!(XorShift::new(0, 0).next(), XorShift::new(0, 1).next());
-        assert_ne!(XorShift::new(0, 0).next(), XorShift::new(1, 0).next());
+        let [most, some, few] = counts;
+        assert!(
+            (8_850..9_150).contains(&most) && (800..1_000).contains(&some) && (60..140).contains(&few),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn redis_is_asked_for_every_view_of_every_entity() {
+        let hashes = [("a".to_owned(), vec!["x".to_owned()]), ("b".to_owned(), vec!["y".to_owned(), "z".to_owned()])];
+        let request = redis_request(&hashes, &["1".to_owned(), "2".to_owned()]);
+        assert_eq!(request.wire, Wire::Resp { commands: 4 });
+        let text = String::from_utf8(request.bytes).unwrap();
+        assert!(text.ends_with("*4\r\n$5\r\nHMGET\r\n$3\r\nb:2\r\n$1\r\ny\r\n$1\r\nz\r\n"), "{text}");
     }
 }

@@ -8,9 +8,9 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Content-Length: 9\r\ncontent-length:  4 \r\n\r\nbody";
 
 /// A server that sends these pieces, whatever it is asked, and closes the connection.
-async fn server_of<const N: usize>(pieces: [&'static [u8]; N]) -> SocketAddr {
+async fn server_of<const N: usize>(pieces: [&'static [u8]; N]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let endpoint = listener.local_addr().unwrap().into();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -21,11 +21,11 @@ async fn server_of<const N: usize>(pieces: [&'static [u8]; N]) -> SocketAddr {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     });
-    address
+    endpoint
 }
 
 async fn error_of<const N: usize>(pieces: [&'static [u8]; N]) -> ClientError {
-    let mut connection = Connection::open(server_of(pieces).await).await.unwrap();
+    let mut connection = Connection::open(&server_of(pieces).await).await.unwrap();
     connection.exchange(&get("/")).await.unwrap_err()
 }
 
@@ -60,14 +60,14 @@ fn what_is_not_an_answer_is_refused() {
         (&[b'x'; HEAD_BYTES_MAX], "an end of the head"),
     ] {
         let error = parse_head(head).unwrap_err();
-        assert!(matches!(error, ClientError::NotHttp { expected: got, .. } if got == expected), "{error}");
+        assert!(matches!(error, ClientError::Malformed { expected: got, .. } if got == expected), "{error}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_in_pieces_is_put_together() {
     let pieces = [&ANSWER[..10], &ANSWER[10..60], &ANSWER[60..ANSWER.len() - 2], &ANSWER[ANSWER.len() - 2..]];
-    let mut connection = Connection::open(server_of(pieces).await).await.unwrap();
+    let mut connection = Connection::open(&server_of(pieces).await).await.unwrap();
     let answer = connection.exchange(&get("/")).await.unwrap();
     assert_eq!((answer.status, answer.body, answer.wire_bytes()), (200, &b"body"[..], ANSWER.len()));
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -86,5 +86,37 @@ async fn a_connection_closed_early_is_an_error() {
 async fn more_than_the_answer_is_an_error() {
     const SURPLUS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody and more";
     let error = error_of([SURPLUS]).await;
-    assert!(matches!(error, ClientError::NotHttp { expected: "nothing after the body", .. }), "{error}");
+    assert!(matches!(error, ClientError::Malformed { expected: "nothing after the body", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn replies_in_pieces_are_put_together() {
+    let request = Request { bytes: b"*1\r\n$4\r\nPING\r\n".to_vec(), wire: Wire::Resp { commands: 2 } };
+    let mut connection = Connection::open(&server_of([b"$3\r\na", b"bc\r\n-ERR", b" no\r\n"]).await).await.unwrap();
+    let answer = connection.exchange(&request).await.unwrap();
+    assert_eq!((answer.status, answer.body), (500, &b"$3\r\nabc\r\n-ERR no\r\n"[..]));
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_as_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(ANSWER).await.unwrap();
+    });
+    let mut connection = Connection::open(&Endpoint::from(path.as_path())).await.unwrap();
+    assert_eq!(connection.exchange(&get("/")).await.unwrap().body, b"body");
+}
+
+#[test]
+fn requests_are_whole() {
+    let request = post_json("/path", "{\"ä\":1}");
+    let text = String::from_utf8(request.bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /path HTTP/1.1\r\n"), "{head}");
+    assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
 }

@@ -6,11 +6,16 @@ use tokio::{
 };
 
 use super::*;
+use crate::random::Keys;
+
+fn ten_customers() -> Workload {
+    Workload::one_customer("churn_prediction_online", 10, Keys::Uniform)
+}
 
 /// A server of one connection that stalls before its first answer and then answers at once.
-async fn stalling_server(stall: Duration, answer: &'static [u8]) -> SocketAddr {
+async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let endpoint = listener.local_addr().unwrap().into();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 1024];
@@ -23,7 +28,7 @@ async fn stalling_server(stall: Duration, answer: &'static [u8]) -> SocketAddr {
             stream.write_all(answer).await.unwrap();
         }
     });
-    address
+    endpoint
 }
 
 #[test]
@@ -62,8 +67,8 @@ fn latency_counts_from_when_a_request_was_due() {
 
 #[tokio::test]
 async fn a_stall_shows_in_every_request_that_it_held_up() {
-    let address = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    let mut load = Load::open(address, 1, Arc::new(Workload::one_customer(10))).await.unwrap();
+    let endpoint = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let mut load = Load::open(&endpoint, 1, Arc::new(ten_customers())).await.unwrap();
     // 200 requests, 1 ms apart: the stall holds up the first 100 of them, by 100 ms down to 0.
     let paced = load.pace(Schedule::new(1000.0, Duration::from_millis(200)), 0).await.unwrap();
     assert_eq!((paced.tally.answered, paced.tally.failures, paced.latencies_ns.len()), (200, 0, 200));
@@ -73,9 +78,8 @@ async fn a_stall_shows_in_every_request_that_it_held_up() {
 #[tokio::test]
 async fn refusals_are_counted_and_told() {
     let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
-    let mut load = Load::open(stalling_server(Duration::ZERO, refusal).await, 1, Arc::new(Workload::one_customer(10)))
-        .await
-        .unwrap();
+    let mut load =
+        Load::open(&stalling_server(Duration::ZERO, refusal).await, 1, Arc::new(ten_customers())).await.unwrap();
     let tally = load.warm_up().await.unwrap();
     assert_eq!((tally.answered, tally.failures), (0, 10));
     assert_eq!(tally.first_failure.as_deref(), Some("status 503: busy"));

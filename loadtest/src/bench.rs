@@ -1,0 +1,188 @@
+//! The whole benchmark: every workload on every server, in turns, and a report of it.
+
+mod agree;
+mod beside;
+mod feast;
+mod plan;
+mod redis;
+mod results;
+mod run;
+mod spec;
+mod stage;
+mod table;
+
+use std::{fs, path::PathBuf, time::Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use self::{
+    plan::{LIMIT, Plan, TargetKind},
+    results::{BenchSetup, Results},
+    run::Run,
+    spec::{CUSTOMERS, Spec},
+};
+use crate::{
+    cores::Cores,
+    endpoint::SocketKind,
+    random::{Keys, ZIPF_EXPONENT},
+};
+
+/// The name under which the sweeps stand among the workloads.
+const SWEEP: &str = "sweep";
+
+/// What to measure, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The `larder` program.
+    #[arg(long, value_name = "PATH")]
+    larder: PathBuf,
+    /// Where the report is written.
+    #[arg(long, value_name = "DIR", default_value = "loadtest/report")]
+    out: PathBuf,
+    /// Workloads, with commas between; `sweep` is one. All of them, if none is named.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    workloads: Vec<String>,
+    /// Who is measured, with commas between. The floor always is.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["larder", "redis", "feast"])]
+    targets: Vec<TargetKind>,
+    /// How often the servers take turns.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// Seconds of each saturating run.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Connections that are kept open.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// The `feast` program of a virtual environment.
+    #[arg(long, value_name = "PATH")]
+    feast: Option<PathBuf>,
+    /// The `redis-server` program.
+    #[arg(long, value_name = "PATH")]
+    redis: Option<PathBuf>,
+    /// The plugin of plugins/examples/churn, built.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The plugin of plugins/examples/churn-python, built.
+    #[arg(long, value_name = "FILE")]
+    python_plugin: Option<PathBuf>,
+    /// Which customers are asked for.
+    #[arg(long, value_name = "HOW", default_value = "uniform")]
+    keys: Keys,
+    /// Which kind of socket the load goes over.
+    #[arg(long, value_name = "KIND", default_value = "tcp")]
+    socket: SocketKind,
+    /// One short round of everything, to see that it works.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Measures, and writes the report.
+pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let specs = args.specs()?;
+    let points = args.points();
+    let targets = args.targets();
+    let plan = args.plan();
+    let cores = Cores::find().context("cannot tell which cores there are")?;
+    cores.pin_load().context("cannot move to the core of the load")?;
+    let total = plan.total(&specs, &points, &targets);
+    eprintln!("{cores}\nthis takes {total}");
+    if total.sum() > LIMIT {
+        eprintln!("that is long; fewer --rounds, --seconds or --workloads make it shorter");
+    }
+    // Declared before the servers, so it goes after them.
+    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
+    let mut run = Run::set_up(args, scratch.path(), cores, &specs, &targets).await?;
+    for (place, spec) in specs.iter().enumerate() {
+        eprintln!("{} ({} of {}): {}", spec.name, place + 1, specs.len(), spec.what);
+        run.workload(spec).await;
+    }
+    for point in &points {
+        eprintln!("sweep: {}", point.what);
+        run.point(point).await;
+    }
+    let results = Results { setup: args.setup(&run, cores), took_seconds: start.elapsed().as_secs(), ..run.results() };
+    drop(run);
+    args.write(&results)?;
+    println!("{}", table::headline(&results));
+    println!("the report is in {}", args.out.display());
+    if results.is_disturbed() {
+        println!("THE MACHINE WAS BUSY: measure again when it is quiet");
+    }
+    if results.failures > 0 {
+        let first = results.first_failure.unwrap_or_default();
+        bail!("{} requests failed: what was measured does not count; the first: {first}", results.failures);
+    }
+    Ok(())
+}
+
+// === impl RunArgs ===
+
+impl RunArgs {
+    fn plan(&self) -> Plan {
+        let (rounds, seconds) = if self.quick { (1, 1) } else { (self.rounds, self.seconds) };
+        Plan { rounds, seconds, connections: self.connections.into(), quick: self.quick }
+    }
+
+    fn specs(&self) -> anyhow::Result<Vec<Spec>> {
+        let all = spec::workloads();
+        for name in &self.workloads {
+            if name != SWEEP && all.iter().all(|spec| spec.name != *name) {
+                let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).chain([SWEEP]).collect();
+                bail!("there is no workload {name:?}, only {}", names.join(", "));
+            }
+        }
+        Ok(all.into_iter().filter(|spec| self.means(&spec.name)).collect())
+    }
+
+    fn points(&self) -> Vec<Spec> {
+        let points = if self.means(SWEEP) { spec::sweep() } else { Vec::new() };
+        points.into_iter().map(|(entities, features)| spec::point(entities, features)).collect()
+    }
+
+    fn means(&self, name: &str) -> bool {
+        self.workloads.is_empty() || self.workloads.iter().any(|wanted| wanted == name)
+    }
+
+    /// In the order in which they are measured.
+    fn targets(&self) -> Vec<TargetKind> {
+        use TargetKind::{Feast, Floor, Larder, Redis};
+        let wanted = |target: &TargetKind| matches!(target, Floor | Larder) || self.targets.contains(target);
+        [Floor, Larder, Redis, Feast].into_iter().filter(wanted).collect()
+    }
+
+    fn setup(&self, run: &Run<'_>, cores: Cores) -> BenchSetup {
+        let plan = self.plan();
+        BenchSetup {
+            machine: run::machine(),
+            cores: cores.to_string(),
+            versions: run.versions(),
+            socket: self.socket.to_string(),
+            keys: match self.keys {
+                Keys::Uniform => "uniform".to_owned(),
+                Keys::Zipf => format!("Zipf with s = {ZIPF_EXPONENT}"),
+                Keys::OneHot => "always the same".to_owned(),
+            },
+            connections: plan.connections,
+            rounds: plan.rounds,
+            saturated_seconds: plan.seconds,
+            customers: CUSTOMERS,
+            quick: plan.quick,
+            debug_build: cfg!(debug_assertions),
+        }
+    }
+
+    fn write(&self, results: &Results) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        let write = |name: &str, text: &str| {
+            let path = self.out.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let mut json = serde_json::to_string_pretty(results)?;
+        json.push('\n');
+        write("report.json", &json)?;
+        write("report.md", &table::markdown(results))
+    }
+}

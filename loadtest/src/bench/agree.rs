@@ -1,0 +1,98 @@
+//! Whether two feature servers say the same.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// How many values were compared, all of them equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Same {
+    pub(crate) values: usize,
+}
+
+/// Compares two answers of Feast's form by the names of columns: their order is each server's own. Numbers are equal if
+/// they are the same double.
+pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
+    let (ours, theirs) = (columns(ours).context("ours")?, columns(theirs).context("theirs")?);
+    let names = |columns: &BTreeMap<String, Vec<Value>>| columns.keys().cloned().collect::<Vec<_>>();
+    if names(&ours) != names(&theirs) {
+        bail!("other columns: {:?} and {:?}", names(&ours), names(&theirs));
+    }
+    let mut values = 0;
+    for (name, ours) in &ours {
+        let theirs = &theirs[name];
+        if ours.len() != theirs.len() {
+            bail!("{name}: {} values and {}", ours.len(), theirs.len());
+        }
+        for (row, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            if !equal(ours, theirs) {
+                bail!("{name} of row {row}: {ours} and {theirs}");
+            }
+            values += 1;
+        }
+    }
+    Ok(Same { values })
+}
+
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        // Integers beyond 2^53 would be equal to their neighbours as doubles.
+        (Some(x), Some(y)) => {
+            if a.is_f64() || b.is_f64() {
+                x == y
+            } else {
+                a == b
+            }
+        }
+        _ => a == b,
+    }
+}
+
+fn columns(answer: &[u8]) -> anyhow::Result<BTreeMap<String, Vec<Value>>> {
+    let answer: Value = serde_json::from_slice(answer).context("no JSON")?;
+    let names = answer["metadata"]["feature_names"].as_array().context("no names")?;
+    let results = answer["results"].as_array().context("no results")?;
+    let column = |(name, result): (&Value, &Value)| {
+        let values = result["values"].as_array().context("no values")?;
+        Ok((name.as_str().context("a name is no text")?.to_owned(), values.clone()))
+    };
+    names.iter().zip(results).map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(columns: Value) -> Vec<u8> {
+        let columns = columns.as_array().unwrap();
+        let names: Vec<_> = columns.iter().map(|column| &column[0]).collect();
+        let results: Vec<_> = columns.iter().map(|column| json!({ "values": column[1] })).collect();
+        json!({ "metadata": { "feature_names": names }, "results": results }).to_string().into_bytes()
+    }
+
+    #[test]
+    fn order_and_the_way_of_writing_do_not_matter() {
+        let ours = answer(json!([["a", [1, null]], ["b", [2.0, "x"]]]));
+        let theirs = answer(json!([["b", [2, "x"]], ["a", [1, null]]]));
+        assert_eq!(compare(&ours, &theirs).unwrap(), Same { values: 4 });
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let ours = answer(json!([["a", [1, 2.5]]]));
+        for (theirs, expected) in [
+            (json!([["a", [1, 2.500_000_1]]]), "a of row 1: 2.5 and 2.5000001"),
+            (json!([["a", [1, null]]]), "a of row 1: 2.5 and null"),
+            (json!([["a", [1]]]), "a: 2 values and 1"),
+            (json!([["b", [1, 2.5]]]), "other columns: [\"a\"] and [\"b\"]"),
+        ] {
+            assert_eq!(compare(&ours, &answer(theirs)).unwrap_err().to_string(), expected);
+        }
+        let big = |number: u64| answer(json!([["a", [number]]]));
+        assert!(compare(&big((1 << 53) + 1), &big(1 << 53)).is_err());
+        assert!(compare(&ours, b"pong").is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! What goes on beside the load: a command of Larder, again and again, on the servers' core.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::cores::Cores;
+
+/// A command that is run again and again. It ends after the run that is under way.
+#[derive(Debug)]
+pub(crate) struct Again {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Runs>>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runs {
+    pub(crate) done: u64,
+    /// The first failure; there is no further run then.
+    pub(crate) failed: Option<String>,
+}
+
+// === impl Again ===
+
+impl Again {
+    pub(crate) fn start(mut command: Command, cores: Cores) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        command.stdin(Stdio::null());
+        let thread = thread::spawn(move || {
+            let mut runs = Runs::default();
+            while !told.load(Ordering::Relaxed) {
+                match cores.start_on_server_core(|| command.output()) {
+                    Ok(output) if output.status.success() => runs.done += 1,
+                    Ok(output) => {
+                        let said = String::from_utf8_lossy(&output.stderr);
+                        runs.failed = Some(format!("{}: {}", output.status, said.trim()));
+                        break;
+                    }
+                    Err(error) => {
+                        runs.failed = Some(error.to_string());
+                        break;
+                    }
+                }
+            }
+            runs
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    pub(crate) fn end(mut self) -> Runs {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Runs {
+        self.stop.store(true, Ordering::Relaxed);
+        let panicked = || Runs { done: 0, failed: Some("its thread panicked".to_owned()) };
+        self.thread.take().map_or_else(Runs::default, |thread| thread.join().unwrap_or_else(|_| panicked()))
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", text]);
+        command
+    }
+
+    #[test]
+    fn it_is_done_again_until_it_is_told_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = dir.path().join("marks");
+        let again = Again::start(shell(&format!("echo >> {}", marks.display())), Cores::Shared);
+        while std::fs::read(&marks).map_or(0, |marks| marks.len()) < 3 {
+            thread::yield_now();
+        }
+        let runs = again.end();
+        assert!(runs.done >= 3 && runs.failed.is_none(), "{runs:?}");
+    }
+
+    #[test]
+    fn a_failure_ends_it_and_is_told() {
+        let again = Again::start(shell("echo no such view >&2; exit 1"), Cores::Shared);
+        while again.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            thread::yield_now();
+        }
+        let runs = again.end();
+        assert_eq!(runs.done, 0);
+        assert!(runs.failed.unwrap().ends_with("no such view"));
+    }
+}

@@ -1,0 +1,211 @@
+//! How long a benchmark takes, before it begins.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+use super::spec::{Beside, Spec};
+use crate::measure::Effort;
+
+/// A benchmark that takes longer than this is not run often.
+pub(crate) const LIMIT: Duration = Duration::from_secs(9 * 60);
+
+/// The most that one paced run is stretched to.
+const PACED_MAX: Duration = Duration::from_secs(20);
+/// Connections, warm-up, a floor that is started, kills of nothing.
+const AROUND: Duration = Duration::from_millis(500);
+/// Requests that Feast's server gets at a time: it has one worker.
+const FEAST_CONNECTIONS: usize = 2;
+/// Of churn-1, over all rounds: p99.99 then has a hundred samples beyond it, and some to spare.
+const CHURN_SAMPLES: u64 = 1_050_000;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TargetKind {
+    /// Bare hyper that sends what Larder answered.
+    Floor,
+    Larder,
+    /// redis-server, read by pipelined HMGET.
+    Redis,
+    /// `feast serve` over a SQLite online store.
+    Feast,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: u64,
+    /// Of a saturated run.
+    pub(crate) seconds: u64,
+    pub(crate) connections: usize,
+    /// A look at everything: no stretched runs.
+    pub(crate) quick: bool,
+}
+
+/// What it comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Total {
+    pub(crate) stage: Duration,
+    pub(crate) workloads: Duration,
+    pub(crate) sweep: Duration,
+}
+
+// === impl TargetKind ===
+
+impl TargetKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Larder => "larder",
+            Self::Redis => "redis",
+            Self::Feast => "feast",
+        }
+    }
+
+    /// Whether it is asked this at all.
+    pub(crate) fn takes(self, spec: &Spec) -> bool {
+        match self {
+            Self::Floor | Self::Larder => true,
+            Self::Redis => spec.redis,
+            Self::Feast => spec.feast,
+        }
+    }
+
+    /// Requests per second of one entity, roughly and rather too few: only the plan hangs on it.
+    fn assumed_rate(self) -> f64 {
+        match self {
+            Self::Floor => 110_000.0,
+            Self::Larder => 75_000.0,
+            Self::Redis => 40_000.0,
+            Self::Feast => 300.0,
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Feast's server has one round: what it takes is far from everyone else, and so are its numbers.
+    pub(crate) fn rounds_of(&self, target: TargetKind) -> u64 {
+        if target == TargetKind::Feast { 1 } else { self.rounds }
+    }
+
+    pub(crate) fn workload(&self, spec: &Spec, target: TargetKind) -> Effort {
+        let samples = if spec.name == "churn-1" && !self.quick { CHURN_SAMPLES } else { 0 };
+        Effort { samples_min: samples.div_ceil(self.rounds), ..self.effort(target, self.seconds) }
+    }
+
+    pub(crate) fn point(&self, target: TargetKind) -> Effort {
+        self.effort(target, 1)
+    }
+
+    fn effort(&self, target: TargetKind, seconds: u64) -> Effort {
+        let feast = target == TargetKind::Feast;
+        Effort {
+            connections: if feast { FEAST_CONNECTIONS } else { self.connections },
+            saturated: Duration::from_secs(seconds),
+            paced: Duration::from_secs(if feast { seconds } else { seconds.div_ceil(2) }),
+            samples_min: 0,
+            paced_max: if feast { Duration::ZERO } else { PACED_MAX },
+        }
+    }
+
+    /// What it comes to for these workloads and targets, and these points of sweeps.
+    pub(crate) fn total(&self, specs: &[Spec], points: &[Spec], targets: &[TargetKind]) -> Total {
+        let has = |target| targets.contains(&target);
+        let seconds = |wanted: bool, seconds| Duration::from_secs(if wanted { seconds } else { 0 });
+        let python = specs.iter().any(|spec| spec.host == super::spec::HostKind::Python);
+        let stage = seconds(true, 8)
+            + seconds(python, 12)
+            + seconds(has(TargetKind::Redis), 5)
+            + seconds(has(TargetKind::Feast), 40);
+        let all = |specs: &[Spec], effort: &dyn Fn(&Spec, TargetKind) -> (u64, Effort)| -> Duration {
+            let pairs = specs.iter().flat_map(|spec| targets.iter().map(move |&target| (spec, target)));
+            pairs
+                .filter(|(spec, target)| target.takes(spec))
+                .map(|(spec, target)| {
+                    let (rounds, effort) = effort(spec, target);
+                    let beside = if matches!(spec.beside, Some(Beside::Sync)) { AROUND } else { Duration::ZERO };
+                    let paced = effort.paced_for(target.assumed_rate() * 0.6);
+                    (AROUND + beside + effort.saturated + paced) * rounds as u32
+                })
+                .sum()
+        };
+        Total {
+            stage,
+            workloads: all(specs, &|spec, target| (self.rounds_of(target), self.workload(spec, target))),
+            sweep: all(points, &|_, target| (1, self.point(target))),
+        }
+    }
+}
+
+// === impl Total ===
+
+impl Total {
+    pub(crate) fn sum(self) -> Duration {
+        self.stage + self.workloads + self.sweep
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "about {} min {:02} s: {} s to set up, {} s of workloads, {} s of sweeps",
+            self.sum().as_secs() / 60,
+            self.sum().as_secs() % 60,
+            self.stage.as_secs(),
+            self.workloads.as_secs(),
+            self.sweep.as_secs()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::spec;
+
+    const TARGETS: [TargetKind; 4] = [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis, TargetKind::Feast];
+
+    fn points() -> Vec<Spec> {
+        spec::sweep().into_iter().map(|(entities, features)| spec::point(entities, features)).collect()
+    }
+
+    #[test]
+    fn by_default_everything_fits() {
+        let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
+        let total = plan.total(&spec::workloads(), &points(), &TARGETS);
+        assert!(total.sum() < LIMIT, "{total}");
+    }
+
+    #[test]
+    fn a_quick_run_is_much_shorter() {
+        let plan = Plan { rounds: 1, seconds: 1, connections: 32, quick: true };
+        let total = plan.total(&spec::workloads(), &points(), &TARGETS);
+        assert!(total.sum() < LIMIT / 2, "{total}");
+    }
+
+    #[test]
+    fn churn_has_its_million_samples_if_rates_are_as_assumed() {
+        let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
+        let churn = &spec::workloads()[0];
+        for target in [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis] {
+            let effort = plan.workload(churn, target);
+            let rate = target.assumed_rate() * 0.6;
+            let samples = effort.paced_for(rate).as_secs_f64() * rate * plan.rounds as f64;
+            assert!(samples >= 1_000_000.0, "{target:?}: {samples}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_asked_takes_no_time() {
+        let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
+        let cold: Vec<_> = spec::workloads().into_iter().filter(|spec| spec.name == "cold-1").collect();
+        let alone = plan.total(&cold, &[], &[TargetKind::Larder]);
+        let beside = plan.total(&cold, &[], &[TargetKind::Larder, TargetKind::Redis]);
+        assert_eq!(alone.workloads, beside.workloads);
+        assert_eq!(alone.workloads, Duration::from_millis(3 * 3500));
+    }
+}

@@ -1,0 +1,268 @@
+//! What a benchmark found, as it stands in `report.json`.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::plan::TargetKind;
+use crate::{
+    load::Tally,
+    measure::{Measured, Side},
+    report::DISTURBED_PERCENT_MIN,
+    stats::{self, Latency, Spread},
+};
+
+/// All of a benchmark.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Results {
+    pub(crate) setup: BenchSetup,
+    pub(crate) workloads: Vec<WorkloadResult>,
+    pub(crate) sweep: Vec<Point>,
+    /// What could not be measured.
+    pub(crate) absent: Vec<Absent>,
+    /// Requests without an answer of status 200, in the warm-ups too.
+    pub(crate) failures: u64,
+    /// What the first of them was.
+    pub(crate) first_failure: Option<String>,
+    /// Seconds from the start to the report.
+    pub(crate) took_seconds: u64,
+}
+
+/// How it was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct BenchSetup {
+    /// The processor's model and the kernel.
+    pub(crate) machine: String,
+    pub(crate) cores: String,
+    /// The servers' names and versions.
+    pub(crate) versions: Vec<String>,
+    pub(crate) socket: String,
+    pub(crate) keys: String,
+    pub(crate) connections: usize,
+    pub(crate) rounds: u64,
+    pub(crate) saturated_seconds: u64,
+    pub(crate) customers: u32,
+    /// Whether this was a short look at everything.
+    pub(crate) quick: bool,
+    /// Whether this program, and so the floor, was built without optimisation.
+    pub(crate) debug_build: bool,
+}
+
+/// A workload on every target.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct WorkloadResult {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    /// Of the sample, which the floor sends.
+    pub(crate) sample_body_bytes: usize,
+    pub(crate) sample_values: usize,
+    pub(crate) sample_values_present: usize,
+    /// What the other servers say to the sample.
+    pub(crate) agreement: Vec<String>,
+    /// What went on beside the load.
+    pub(crate) beside: Option<String>,
+    pub(crate) targets: Vec<TargetResult>,
+}
+
+/// A workload on one target.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TargetResult {
+    pub(crate) target: TargetKind,
+    pub(crate) rounds: Vec<Side>,
+    /// The median of each number.
+    pub(crate) median: Side,
+    /// The floor's time on the core by this one's, of each round: 1 is as cheap as bare hyper.
+    pub(crate) cpu_ratio: Option<Spread>,
+    /// This one's p99 by the floor's.
+    pub(crate) p99_ratio: Option<Spread>,
+    /// Of the paced runs of all rounds together.
+    pub(crate) latency: Latency,
+    /// Nines and microseconds: 2 is p99.
+    pub(crate) tail: Vec<(f64, f64)>,
+}
+
+/// A point of a sweep.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Point {
+    pub(crate) entities: usize,
+    pub(crate) features: usize,
+    pub(crate) result: WorkloadResult,
+}
+
+/// What is missing, why, and how to get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Absent {
+    pub(crate) what: String,
+    pub(crate) why: String,
+}
+
+/// The rounds of one target, as they come.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) target: TargetKind,
+    sides: Vec<Side>,
+    latencies_ns: Option<Histogram<u64>>,
+}
+
+// === impl Results ===
+
+impl Results {
+    pub(crate) fn note(&mut self, tally: &Tally) {
+        self.failures += tally.failures;
+        if let (None, Some(failure)) = (&self.first_failure, &tally.first_failure) {
+            self.first_failure = Some(failure.clone());
+        }
+    }
+
+    pub(crate) fn absent(&mut self, what: &str, why: impl Into<String>) {
+        self.absent.push(Absent { what: what.to_owned(), why: why.into() });
+    }
+
+    /// The most that other processes took of a core while they were not wanted there.
+    pub(crate) fn disturbed_percent(&self) -> f64 {
+        let all = self.workloads.iter().filter(|result| result.beside.is_none());
+        all.chain(self.sweep.iter().map(|point| &point.result))
+            .flat_map(|result| &result.targets)
+            .flat_map(|target| target.rounds.iter().map(|side| side.disturbed_percent(target.target)))
+            .fold(0.0, f64::max)
+    }
+
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.disturbed_percent() >= DISTURBED_PERCENT_MIN
+    }
+
+    pub(crate) fn workload(&self, name: &str) -> Option<&WorkloadResult> {
+        self.workloads.iter().find(|workload| workload.name == name)
+    }
+}
+
+// === impl WorkloadResult ===
+
+impl WorkloadResult {
+    pub(crate) fn target(&self, target: TargetKind) -> Option<&TargetResult> {
+        self.targets.iter().find(|result| result.target == target)
+    }
+
+    /// Takes what was gathered; ratios are to the floor of the same round, or to its median where rounds differ in number.
+    pub(crate) fn take(&mut self, gathered: Vec<Gathered>) {
+        let floor = gathered.iter().find(|gathered| gathered.target == TargetKind::Floor);
+        let floor = floor.map(|floor| floor.sides.clone()).unwrap_or_default();
+        self.targets = gathered.into_iter().filter_map(|gathered| gathered.close(&floor)).collect();
+    }
+}
+
+// === impl Gathered ===
+
+impl Gathered {
+    pub(crate) fn of(target: TargetKind) -> Self {
+        Self { target, sides: Vec::new(), latencies_ns: None }
+    }
+
+    pub(crate) fn add(&mut self, measured: Measured) -> anyhow::Result<()> {
+        self.sides.push(measured.side);
+        match &mut self.latencies_ns {
+            Some(sum) => sum.add(&measured.latencies_ns)?,
+            none => *none = Some(measured.latencies_ns),
+        }
+        Ok(())
+    }
+
+    /// None if there was no round.
+    fn close(self, floor: &[Side]) -> Option<TargetResult> {
+        let latencies_ns = self.latencies_ns?;
+        let ratio = |ratio: fn(&Side, &Side) -> f64| {
+            if self.target == TargetKind::Floor || floor.is_empty() {
+                None
+            } else if floor.len() == self.sides.len() {
+                Some(Spread::of(floor.iter().zip(&self.sides).map(|(floor, side)| ratio(floor, side))))
+            } else {
+                let floor = Side::median(floor);
+                Some(Spread::of(self.sides.iter().map(|side| ratio(&floor, side))))
+            }
+        };
+        Some(TargetResult {
+            target: self.target,
+            median: Side::median(&self.sides),
+            cpu_ratio: ratio(|floor, side| floor.cpu_us_per_request / side.cpu_us_per_request),
+            p99_ratio: ratio(|floor, side| side.p99_us / floor.p99_us),
+            latency: Latency::of(&latencies_ns),
+            tail: stats::tail(&latencies_ns),
+            rounds: self.sides,
+        })
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// The load and the floor have one thread each: where they waited, it was for someone else.
+    fn disturbed_percent(&self, target: TargetKind) -> f64 {
+        let server = if target == TargetKind::Floor { self.server_waited_percent } else { 0.0 };
+        server.max(self.load_waited_percent)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(crate) fn measured(cpu_us_per_request: f64, p99_us: f64, samples: u64) -> Measured {
+        let mut latencies_ns = crate::load::latency_histogram().unwrap();
+        (1..=samples).for_each(|sample| latencies_ns.record(10_000 + sample % 90_000).unwrap());
+        let side = Side {
+            cpu_us_per_request,
+            p99_us,
+            requests_per_s: 1e6 / cpu_us_per_request,
+            busy_percent: 99.0,
+            resident_bytes: Duration::from_secs(1).as_micros() as f64 * 64.0,
+            ..Side::default()
+        };
+        Measured { side, latencies_ns, tally: Tally::default() }
+    }
+
+    pub(crate) fn gathered(target: TargetKind, rounds: &[(f64, f64)], samples: u64) -> Gathered {
+        let mut gathered = Gathered::of(target);
+        rounds.iter().for_each(|&(cpu, p99)| gathered.add(measured(cpu, p99, samples)).unwrap());
+        gathered
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let mut result = WorkloadResult::default();
+        result.take(vec![
+            gathered(TargetKind::Floor, &[(6.0, 30.0), (8.0, 40.0), (7.0, 35.0)], 10),
+            gathered(TargetKind::Larder, &[(12.0, 60.0), (10.0, 40.0), (10.0, 35.0)], 10),
+            gathered(TargetKind::Feast, &[(700.0, 3500.0)], 10),
+            Gathered::of(TargetKind::Redis),
+        ]);
+        let ratio = |target| result.target(target).and_then(|result| result.cpu_ratio);
+        assert_eq!(ratio(TargetKind::Floor), None);
+        assert_eq!(ratio(TargetKind::Larder), Some(Spread { median: 0.7, min: 0.5, max: 0.8 }));
+        assert_eq!(ratio(TargetKind::Feast), Some(Spread { median: 0.01, min: 0.01, max: 0.01 }));
+        assert!(result.target(TargetKind::Redis).is_none());
+        let larder = result.target(TargetKind::Larder).unwrap();
+        assert_eq!(larder.p99_ratio, Some(Spread { median: 1.0, min: 1.0, max: 2.0 }));
+        assert_eq!(larder.latency.samples, 30);
+    }
+
+    #[test]
+    fn others_in_the_way_are_told_unless_they_were_meant_to_be() {
+        let mut results = Results::default();
+        let side = Side { load_waited_percent: 12.0, ..Side::default() };
+        let target = TargetResult { rounds: vec![side], ..WorkloadResult::with_one() };
+        let workload = WorkloadResult { targets: vec![target], beside: Some("syncs".to_owned()), ..Default::default() };
+        results.workloads.push(workload.clone());
+        assert!(!results.is_disturbed());
+        results.workloads.push(WorkloadResult { beside: None, ..workload });
+        assert!(results.is_disturbed());
+    }
+
+    impl WorkloadResult {
+        fn with_one() -> TargetResult {
+            let mut result = Self::default();
+            result.take(vec![gathered(TargetKind::Larder, &[(1.0, 1.0)], 1)]);
+            result.targets.remove(0)
+        }
+    }
+}

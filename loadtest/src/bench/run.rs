@@ -1,0 +1,375 @@
+//! A benchmark under way: its servers, and one workload after the other.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use anyhow::{Context, anyhow, bail};
+
+use super::{
+    RunArgs, agree,
+    beside::{Again, Runs},
+    feast,
+    plan::{Plan, TargetKind},
+    redis,
+    results::{Gathered, Point, Results, WorkloadResult},
+    spec::{Beside, HostKind, Spec, Tongue},
+    stage::{Host, Stage},
+};
+use crate::{
+    cores::Cores,
+    definitions::{Service, View, churn_service, churn_views, wide_services, wide_views},
+    endpoint::SocketKind,
+    floor,
+    load::Tally,
+    measure::{Effort, measure},
+    server::Server,
+    target::{Captured, Target},
+    workload::Workload,
+};
+
+/// The servers, and what was found so far.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    args: &'a RunArgs,
+    plan: Plan,
+    cores: Cores,
+    stage: Stage,
+    hosts: Vec<Host>,
+    redis: Option<Server>,
+    feast: Option<Server>,
+    services: Vec<Service>,
+    versions: Vec<String>,
+    results: Results,
+}
+
+/// One server that takes a workload.
+#[derive(Debug)]
+struct Taker {
+    target: Target,
+    workload: Arc<Workload>,
+    effort: Effort,
+    rounds: u64,
+}
+
+// === impl Run ===
+
+impl<'a> Run<'a> {
+    /// Makes the data and starts whatever these workloads and targets need. What cannot be had is noted.
+    pub(crate) async fn set_up(
+        args: &'a RunArgs,
+        dir: &Path,
+        cores: Cores,
+        specs: &[Spec],
+        targets: &[TargetKind],
+    ) -> anyhow::Result<Self> {
+        let mut results = Results::default();
+        let mut plugin = |path: &Option<PathBuf>, name: &str, project: &str| {
+            let found = path.as_ref().filter(|path| path.is_file());
+            if found.is_none() {
+                let why = format!("no built plugin was given; larder plugin build {project}, then --{name} FILE");
+                results.absent(&format!("workloads with {name}"), why);
+            }
+            found.cloned()
+        };
+        let plugins = (
+            plugin(&args.plugin, "plugin", "plugins/examples/churn"),
+            plugin(&args.python_plugin, "python-plugin", "plugins/examples/churn-python"),
+        );
+        eprintln!("making data, and starting larder");
+        let stage = Stage::set(dir, &args.larder, plugins, args.socket, cores).await?;
+        let services = [vec![churn_service()], wide_services()].concat();
+        let versions = version_of(&args.larder, &["--version"]).into_iter().collect();
+        let mut run = Self {
+            args,
+            plan: args.plan(),
+            cores,
+            stage,
+            hosts: Vec::new(),
+            redis: None,
+            feast: None,
+            services,
+            versions,
+            results,
+        };
+        for kind in [HostKind::Main, HostKind::Cold, HostKind::Python] {
+            let needed = kind == HostKind::Main || specs.iter().any(|spec| spec.host == kind);
+            if needed && (kind != HostKind::Python || run.stage.has_plugin(kind)) {
+                let host = run.stage.host(kind).await?;
+                run.hosts.push(host);
+            }
+        }
+        if targets.contains(&TargetKind::Redis) {
+            run.start_redis().await;
+        }
+        if targets.contains(&TargetKind::Feast) {
+            run.start_feast().await;
+        }
+        Ok(run)
+    }
+
+    pub(crate) fn versions(&self) -> Vec<String> {
+        self.versions.clone()
+    }
+
+    pub(crate) fn results(&self) -> Results {
+        self.results.clone()
+    }
+
+    /// Measures a workload on everyone who takes it, and notes what comes of it.
+    pub(crate) async fn workload(&mut self, spec: &Spec) {
+        if let Some(why) = self.missing(spec) {
+            eprintln!("  not measured: {why}");
+            self.results.absent(&spec.name, why);
+            return;
+        }
+        let plan = self.plan;
+        let takes = |target| (plan.rounds_of(target), plan.workload(spec, target));
+        match self.take_turns(spec, &takes).await {
+            Ok(result) => self.results.workloads.push(result),
+            Err(error) => self.failed(spec, &error),
+        }
+    }
+
+    /// Measures a point of a sweep.
+    pub(crate) async fn point(&mut self, spec: &Spec) {
+        let plan = self.plan;
+        match self.take_turns(spec, &|target| (1, plan.point(target))).await {
+            Ok(result) => {
+                let (entities, features) = spec.size();
+                self.results.sweep.push(Point { entities, features, result });
+            }
+            Err(error) => self.failed(spec, &error),
+        }
+    }
+
+    async fn start_redis(&mut self) {
+        const INSTALL: &str = "apt-get install redis-server, then --redis PATH";
+        let Some(program) = &self.args.redis else {
+            return self.results.absent("redis", format!("no redis-server was given; {INSTALL}"));
+        };
+        eprintln!("starting redis and filling it");
+        let filled = async {
+            let server = redis::start(program, self.stage.dir(), self.args.socket, self.cores).await?;
+            redis::fill(server.endpoint(), &self.stage.data(), &all_views()).await?;
+            anyhow::Ok(server)
+        };
+        match filled.await {
+            Ok(server) => {
+                self.versions.extend(version_of(program, &["--version"]));
+                self.redis = Some(server);
+            }
+            Err(error) => self.results.absent("redis", format!("{error:#}; {INSTALL}")),
+        }
+    }
+
+    async fn start_feast(&mut self) {
+        const INSTALL: &str =
+            "pip install -r host/tests/feast/requirements.txt in a virtual environment, then --feast PATH";
+        let Some(program) = &self.args.feast else {
+            return self.results.absent("feast", format!("no feast was given; {INSTALL}"));
+        };
+        eprintln!("making a Feast repository and starting feast serve");
+        let started = async {
+            let program = feast::absolute(program)?;
+            let repo = self.stage.dir().join("feast");
+            feast::make_repo(&program, &repo, &self.stage.data(), &all_views(), &self.services)?;
+            let server = feast::serve(&program, &repo, self.cores).await?;
+            anyhow::Ok((server, feast::version(&program)))
+        };
+        match started.await {
+            Ok((server, version)) => {
+                self.versions.push(format!("feast {}", version.as_deref().unwrap_or("of an unknown version")));
+                if self.args.socket == SocketKind::Unix {
+                    self.results.absent("feast over a Unix socket", "its server has none; it was asked over TCP");
+                }
+                self.feast = Some(server);
+            }
+            Err(error) => self.results.absent("feast", format!("{error:#}; {INSTALL}")),
+        }
+    }
+
+    /// Why this cannot be measured at all.
+    fn missing(&self, spec: &Spec) -> Option<String> {
+        let plugin = spec.host == HostKind::Python
+            || spec.beside == Some(Beside::Deploy)
+            || spec.asks.iter().any(|ask| ask.discount);
+        (plugin && !self.stage.has_plugin(spec.host)).then(|| "its plugin was not given".to_owned())
+    }
+
+    fn failed(&mut self, spec: &Spec, error: &anyhow::Error) {
+        eprintln!("  FAILED: {error:#}");
+        self.results.absent(&spec.name, format!("it failed: {error:#}"));
+        let first_failure = Some(format!("{}: {error:#}", spec.name));
+        self.results.note(&Tally { failures: 1, first_failure, ..Tally::default() });
+    }
+
+    async fn take_turns(
+        &mut self,
+        spec: &Spec,
+        takes: &dyn Fn(TargetKind) -> (u64, Effort),
+    ) -> anyhow::Result<WorkloadResult> {
+        let host = self.hosts.iter().find(|host| host.kind == spec.host).context("its larder does not run")?;
+        let larder = Target::of_server("larder", &host.server);
+        let http = Arc::new(spec.requests(Tongue::Http, &self.services, self.args.keys));
+        let mut bodies = Vec::new();
+        for part in http.parts() {
+            bodies.push(larder.body_of(part.sample()).await?);
+        }
+        let captured = larder.capture(http.sample()).await?;
+        check(spec, &captured).map_err(|error| anyhow!("{error:#}; {}", host.server.last_words()))?;
+        let answers: Vec<_> =
+            http.parts().iter().map(|part| part.sample()).zip(bodies.iter().map(Vec::as_slice)).collect();
+        let floor = floor::start(&answers, self.stage.dir(), self.args.socket, self.cores).await?;
+        let taker = |target: Target, kind, workload: &Arc<Workload>| {
+            let (rounds, effort) = takes(kind);
+            (kind, Taker { target, workload: Arc::clone(workload), effort, rounds })
+        };
+        let mut takers = vec![
+            taker(Target::of_server("floor", &floor), TargetKind::Floor, &http),
+            taker(larder, TargetKind::Larder, &http),
+        ];
+        let mut result = WorkloadResult {
+            name: spec.name.clone(),
+            what: spec.what.clone(),
+            sample_body_bytes: captured.body.len(),
+            sample_values: captured.features.total,
+            sample_values_present: captured.features.with_value,
+            ..WorkloadResult::default()
+        };
+        if let Some(server) = self.redis.as_ref().filter(|_| spec.redis) {
+            let workload = Arc::new(spec.requests(Tongue::Redis, &self.services, self.args.keys));
+            let target = Target::of_server("redis", server);
+            result.agreement.push(agree_with_redis(&target, &workload, &captured).await);
+            takers.push(taker(target, TargetKind::Redis, &workload));
+        }
+        if let Some(server) = self.feast.as_ref().filter(|_| spec.feast) {
+            let workload = Arc::new(spec.requests(Tongue::Feast, &self.services, self.args.keys));
+            let target = Target::of_server("feast", server);
+            result.agreement.push(agree_with_feast(&target, &http, &captured).await);
+            takers.push(taker(target, TargetKind::Feast, &workload));
+        }
+        let (gathered, tally, runs) = self.rounds(spec, host, &takers).await?;
+        result.take(gathered);
+        result.beside = spec.beside.map(|beside| runs.describe(beside)).transpose()?;
+        self.results.note(&tally);
+        Ok(result)
+    }
+
+    async fn rounds(
+        &self,
+        spec: &Spec,
+        host: &Host,
+        takers: &[(TargetKind, Taker)],
+    ) -> anyhow::Result<(Vec<Gathered>, Tally, Runs)> {
+        let mut gathered: Vec<_> = takers.iter().map(|(kind, _)| Gathered::of(*kind)).collect();
+        let (mut tallies, mut runs) = (Vec::new(), Runs::default());
+        for round in 0..takers.iter().map(|(_, taker)| taker.rounds).max().unwrap_or(0) {
+            // Taking turns at being first, so that a machine that gets slower or faster favours nobody.
+            let mut order: Vec<_> = (0..takers.len()).filter(|&place| round < takers[place].1.rounds).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for place in order {
+                let (kind, taker) = &takers[place];
+                let beside = spec.beside.filter(|_| *kind == TargetKind::Larder);
+                let again = beside.map(|beside| Again::start(self.stage.beside(host, beside), self.cores));
+                let measured = measure(&taker.target, &taker.workload, &taker.effort, round).await;
+                if let Some(again) = again {
+                    runs = runs.and(again.end());
+                }
+                let measured = measured.with_context(|| format!("{} in round {}", kind.name(), round + 1))?;
+                tallies.push(measured.tally.clone());
+                eprintln!(
+                    "  round {} {:<7}{:>9.0} req/s {:>9.2} us cpu {:>9.1} us p99",
+                    round + 1,
+                    kind.name(),
+                    measured.side.requests_per_s,
+                    measured.side.cpu_us_per_request,
+                    measured.side.p99_us
+                );
+                gathered[place].add(measured)?;
+            }
+        }
+        Ok((gathered, tallies.into_iter().collect(), runs))
+    }
+}
+
+// === impl Runs ===
+
+impl Runs {
+    fn and(self, more: Self) -> Self {
+        Self { done: self.done + more.done, failed: self.failed.or(more.failed) }
+    }
+
+    fn describe(&self, beside: Beside) -> anyhow::Result<String> {
+        let what = match beside {
+            Beside::Sync => "full syncs of its three views",
+            Beside::Deploy => "deploys of its plugin",
+        };
+        match &self.failed {
+            Some(failed) => bail!("one of the {what} failed: {failed}"),
+            None => Ok(format!("{} {what}", self.done)),
+        }
+    }
+}
+
+/// Errors and nulls are cheap to serve, so what is measured has to have its values.
+fn check(spec: &Spec, captured: &Captured) -> anyhow::Result<()> {
+    let features = captured.features;
+    let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();
+    if spec.knows_nobody() {
+        if features.with_value > 0 {
+            bail!("somebody is known who should not be: {}", excerpt());
+        }
+        return Ok(());
+    }
+    let derived = spec.asks.iter().any(|ask| ask.discount);
+    if features.with_value == 0 || (derived && features.with_value < features.total) {
+        bail!("{} of {} values are there: {}", features.with_value, features.total, excerpt());
+    }
+    Ok(())
+}
+
+async fn agree_with_feast(feast: &Target, http: &Workload, captured: &Captured) -> String {
+    let compared = async {
+        let theirs = feast.body_of(http.sample()).await?;
+        agree::compare(&captured.body, &theirs)
+    };
+    match compared.await {
+        Ok(same) => format!("Feast gives the same {} values", same.values),
+        Err(error) => format!("FEAST DIFFERS: {error:#}"),
+    }
+}
+
+async fn agree_with_redis(server: &Target, workload: &Workload, captured: &Captured) -> String {
+    let body = server.body_of(workload.sample()).await;
+    let count = body.as_ref().ok().and_then(|body| redis::count(body, workload.sample()));
+    match count {
+        Some((values, _)) if values == captured.features.with_value => format!("Redis has as many values, {values}"),
+        Some((values, _)) => format!("REDIS HAS {values} VALUES of {}", captured.features.with_value),
+        None => format!("REDIS DOES NOT ANSWER: {:?}", body.err()),
+    }
+}
+
+fn all_views() -> Vec<View> {
+    [churn_views(), wide_views()].concat()
+}
+
+/// The first line that a program prints about itself.
+fn version_of(program: &Path, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.lines().next().map(|line| line.trim().to_owned())
+}
+
+/// The processor's model and the kernel.
+pub(crate) fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{}, Linux {}", model.unwrap_or("a processor without a name"), kernel.trim())
+}

@@ -1,0 +1,226 @@
+//! What is asked in a benchmark: the workloads by name, and the points of the sweeps.
+
+use crate::{
+    client::Request,
+    definitions::{CHURN, CHURN_DERIVED, SVC50, SVC200, SWEEP, Service, WIDE_FEATURES, wide_service_name},
+    random::Keys,
+    workload::{Entities, Part, Workload, feature_server_request, redis_request},
+};
+
+/// Customers that there are.
+pub(crate) const CUSTOMERS: u32 = 10_000;
+/// Customers that Feast's server knows, and is asked for: it is hundreds of times slower.
+pub(crate) const FEAST_CUSTOMERS: u32 = 200;
+/// Where nobody is known.
+const BEYOND: u32 = 900_000;
+/// Requests of several entities that are made up, for a fast server and for a slow one.
+const POOL: usize = 500;
+const FEAST_POOL: usize = 10;
+
+/// A workload.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    /// In words.
+    pub(crate) what: String,
+    /// Which Larder answers it.
+    pub(crate) host: HostKind,
+    /// Kinds of requests; the first one's sample is what the floor is made of.
+    pub(crate) asks: Vec<Ask>,
+    /// What goes on beside the load.
+    pub(crate) beside: Option<Beside>,
+    /// Whether other stores are asked, too.
+    pub(crate) redis: bool,
+    pub(crate) feast: bool,
+}
+
+/// One kind of request.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) weight: usize,
+    pub(crate) service: String,
+    /// Entities of a request.
+    pub(crate) each: usize,
+    /// Whether nobody is known.
+    pub(crate) unknown: bool,
+    /// Whether the churn plugin's input of the caller comes along.
+    pub(crate) discount: bool,
+}
+
+/// The processes of Larder that a benchmark needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostKind {
+    /// Everything, with the Rust plugin if there is one.
+    Main,
+    /// The same churn views without a hot cache.
+    Cold,
+    /// The churn views with the Python plugin.
+    Python,
+}
+
+/// What is done again and again while the load is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    Sync,
+    Deploy,
+}
+
+/// In whose words requests are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tongue {
+    /// Larder and the floor.
+    Http,
+    /// Feast's server: the same words for few customers.
+    Feast,
+    Redis,
+}
+
+/// All workloads, in the order of the report.
+pub(crate) fn workloads() -> Vec<Spec> {
+    let churn = || vec![Ask::of(CHURN, 1)];
+    let derived = || vec![Ask { discount: true, ..Ask::of(CHURN_DERIVED, 1) }];
+    let spec = |name: &str, what: &str, asks: Vec<Ask>| Spec {
+        name: name.to_owned(),
+        what: what.to_owned(),
+        host: HostKind::Main,
+        asks,
+        beside: None,
+        redis: true,
+        feast: true,
+    };
+    let alone = |spec: Spec| Spec { redis: false, feast: false, ..spec };
+    vec![
+        spec("churn-1", "8 features of 3 views, 1 entity", churn()),
+        Spec { redis: false, ..spec("churn-derived-1", "the same and 4 derived features, Rust plugin", derived()) },
+        Spec {
+            host: HostKind::Python,
+            ..alone(spec("churn-derived-py-1", "the same with the plugin in Python", derived()))
+        },
+        spec("svc50-1", "50 features of 1 view, 1 entity", vec![Ask::of(SVC50, 1)]),
+        spec("svc50-100", "50 features of 1 view, 100 entities", vec![Ask::of(SVC50, 100)]),
+        spec("svc200-50", "200 features of 4 views, 50 entities", vec![Ask::of(SVC200, 50)]),
+        Spec { host: HostKind::Cold, ..alone(spec("cold-1", "churn-1 without the hot cache", churn())) },
+        spec("miss", "churn-1 of unknown keys", vec![Ask { unknown: true, ..Ask::of(CHURN, 1) }]),
+        spec(
+            "mixed",
+            "90 % churn-1, 9 % svc50-1, 1 % svc50-100",
+            vec![Ask { weight: 90, ..Ask::of(CHURN, 1) }, Ask { weight: 9, ..Ask::of(SVC50, 1) }, Ask::of(SVC50, 100)],
+        ),
+        Spec { beside: Some(Beside::Sync), ..alone(spec("during-sync", "churn-1 beside full syncs", churn())) },
+        Spec {
+            beside: Some(Beside::Deploy),
+            ..alone(spec("during-deploy", "churn-1 beside deploys of the plugin", churn()))
+        },
+    ]
+}
+
+/// Entities and features of each point of the sweeps: 50 features of more and more entities, and more and more features of
+/// one.
+pub(crate) fn sweep() -> Vec<(usize, usize)> {
+    let entities = [1, 10, 100].map(|entities| (entities, WIDE_FEATURES));
+    let features = SWEEP.map(|features| (1, features));
+    let mut points = [&entities[..], &features[..]].concat();
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+/// A point of a sweep.
+pub(crate) fn point(entities: usize, features: usize) -> Spec {
+    Spec {
+        name: format!("{entities}x{features}"),
+        what: format!("{features} features, {entities} entities"),
+        host: HostKind::Main,
+        asks: vec![Ask::of(&wide_service_name(features), entities)],
+        beside: None,
+        redis: true,
+        feast: true,
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    fn of(service: &str, each: usize) -> Self {
+        Self { weight: 1, service: service.to_owned(), each, unknown: false, discount: false }
+    }
+
+    fn request(&self, tongue: Tongue, services: &[Service], ids: &[String]) -> Request {
+        match tongue {
+            Tongue::Http | Tongue::Feast => feature_server_request(&self.service, ids, self.discount),
+            Tongue::Redis => {
+                let found = services.iter().find(|service| service.name == self.service);
+                redis_request(found.map_or(&[], |service| &service.parts), ids)
+            }
+        }
+    }
+}
+
+// === impl Spec ===
+
+impl Spec {
+    /// Its requests, written out.
+    pub(crate) fn requests(&self, tongue: Tongue, services: &[Service], keys: Keys) -> Workload {
+        let (customers, pool) = match tongue {
+            Tongue::Http | Tongue::Redis => (CUSTOMERS, POOL),
+            Tongue::Feast => (FEAST_CUSTOMERS, FEAST_POOL),
+        };
+        let part = |ask: &Ask| {
+            let offset = if ask.unknown { BEYOND } else { 0 };
+            let entities = Entities { each: ask.each, customers, offset, pool, keys };
+            Part::new(ask.weight, &entities, |ids| ask.request(tongue, services, ids))
+        };
+        Workload::of(self.asks.iter().map(part).collect())
+    }
+
+    /// Entities and features of a point of a sweep.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let (entities, features) = self.name.split_once('x').unwrap_or_default();
+        (entities.parse().unwrap_or(0), features.parse().unwrap_or(0))
+    }
+
+    /// Whether the sample has no values, as it should.
+    pub(crate) fn knows_nobody(&self) -> bool {
+        self.asks.iter().any(|ask| ask.unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::definitions::{churn_service, wide_services};
+
+    #[test]
+    fn names_are_unique_and_redis_has_every_service_that_it_is_asked_for() {
+        let services = [vec![churn_service()], wide_services()].concat();
+        let specs = workloads();
+        assert_eq!(specs.iter().map(|spec| &spec.name).collect::<BTreeSet<_>>().len(), specs.len());
+        let points = sweep().into_iter().map(|(entities, features)| point(entities, features));
+        for spec in specs.into_iter().chain(points).filter(|spec| spec.redis) {
+            for ask in &spec.asks {
+                assert!(services.iter().any(|service| service.name == ask.service), "{}", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn feast_is_asked_for_the_few_that_it_knows() {
+        for spec in workloads().iter().filter(|spec| spec.feast && !spec.knows_nobody()) {
+            let workload = spec.requests(Tongue::Feast, &[], Keys::Uniform);
+            for request in workload.requests() {
+                let text = std::str::from_utf8(&request.bytes).unwrap();
+                assert!(text.split("CUST_").skip(1).all(|rest| rest[..6].parse::<u32>().unwrap() <= FEAST_CUSTOMERS));
+            }
+        }
+    }
+
+    #[test]
+    fn the_sweep_has_each_point_once() {
+        let points = sweep();
+        assert_eq!(points.iter().filter(|&&point| point == (1, 50)).count(), 1);
+        assert_eq!(points.len(), 7);
+        assert!(points.iter().all(|&(entities, features)| point(entities, features).size() == (entities, features)));
+    }
+}

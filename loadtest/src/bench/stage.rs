@@ -1,0 +1,172 @@
+//! The data of a benchmark and the processes of Larder over them, in a directory that is gone afterwards.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+use rustix::process::Signal;
+
+use super::spec::{Beside, CUSTOMERS, HostKind};
+use crate::{
+    cores::Cores,
+    dataset,
+    definitions::{churn_views, larder_yaml, wide_services, wide_views},
+    endpoint::{SocketKind, free_address},
+    server::{Server, Startup},
+    workload::customer_id,
+};
+
+/// A Python plugin is compiled when it first comes.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+
+/// The name of the churn plugins in both languages.
+const PLUGIN: &str = "customer_derived_features.wasm";
+
+/// The files that everyone is served from.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    dir: PathBuf,
+    larder: PathBuf,
+    socket: SocketKind,
+    cores: Cores,
+    /// The plugins in Rust and in Python, if they are there.
+    plugin: Option<PathBuf>,
+    python_plugin: Option<PathBuf>,
+}
+
+/// A Larder of its own directory.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) kind: HostKind,
+    pub(crate) server: Server,
+    config: PathBuf,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Makes the data: the churn views by `larder demo`, the wide ones by us.
+    pub(crate) async fn set(
+        dir: &Path,
+        larder: &Path,
+        plugins: (Option<PathBuf>, Option<PathBuf>),
+        socket: SocketKind,
+        cores: Cores,
+    ) -> anyhow::Result<Self> {
+        let larder = larder.canonicalize().with_context(|| format!("there is no {}", larder.display()))?;
+        let (plugin, python_plugin) = plugins;
+        let stage = Self { dir: dir.to_owned(), larder, socket, cores, plugin, python_plugin };
+        let main = stage.dir_of(HostKind::Main);
+        fs::create_dir_all(&main)?;
+        let address = free_address().context("no free port")?;
+        let mut command = Command::new(&stage.larder);
+        command.arg("demo").arg("--dir").arg(&main).arg("--listen").arg(address.to_string());
+        command.arg("--customers").arg(CUSTOMERS.to_string());
+        if let Some(plugin) = &stage.plugin {
+            command.arg("--plugin").arg(plugin);
+        }
+        let startup = Startup::new("larder demo", address.into(), dir.join("demo.log"));
+        Server::start(&mut command, startup, cores).await?.stop(Signal::TERM)?;
+        for view in wide_views() {
+            let path = stage.data().join(&view.file);
+            dataset::write_view(&path, &view.features, CUSTOMERS.into(), |number| customer_id(number as u32))?;
+        }
+        fs::write(main.join("features/wide.yaml"), larder_yaml(&wide_views(), &wide_services()))?;
+        Ok(stage)
+    }
+
+    /// The directory of the Parquet files.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir_of(HostKind::Main).join("data")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn has_plugin(&self, kind: HostKind) -> bool {
+        match kind {
+            HostKind::Main | HostKind::Cold => self.plugin.is_some(),
+            HostKind::Python => self.python_plugin.is_some(),
+        }
+    }
+
+    /// Starts one of them and waits until all is loaded.
+    pub(crate) async fn host(&self, kind: HostKind) -> anyhow::Result<Host> {
+        let dir = self.dir_of(kind);
+        if kind != HostKind::Main {
+            self.copy_churn(&dir, kind)?;
+        }
+        let (endpoint, listens) = match self.socket {
+            SocketKind::Tcp => {
+                let address = free_address().context("no free port")?;
+                (address.into(), format!("listen: {address}"))
+            }
+            SocketKind::Unix => {
+                let path = dir.join("larder.sock");
+                (path.as_path().into(), format!("listen: 127.0.0.1:0, unix_socket: {}", path.display()))
+            }
+        };
+        let hot_cache = if kind == HostKind::Cold { "0" } else { "256MiB" };
+        let config = dir.join("larder.yaml");
+        let yaml = format!(
+            "project: bench\nserver: {{{listens}}}\nmetrics: {{listen: 127.0.0.1:0}}\n\
+             store: {{data_dir: store, hot_cache: {hot_cache}}}\nlog: {{level: warn}}\n"
+        );
+        fs::write(&config, yaml).with_context(|| format!("cannot write {}", config.display()))?;
+        let mut command = Command::new(&self.larder);
+        command.arg("serve").arg("--config").arg(&config);
+        let startup =
+            Startup { limit: READY_LIMIT, ..Startup::new("larder", endpoint, self.dir.join(format!("{kind:?}.log"))) };
+        Ok(Host { kind, server: Server::start(&mut command, startup, self.cores).await?, config })
+    }
+
+    /// What goes on beside the load of a host.
+    pub(crate) fn beside(&self, host: &Host, beside: Beside) -> Command {
+        let mut command = Command::new(&self.larder);
+        match (beside, &self.plugin) {
+            (Beside::Deploy, Some(plugin)) => {
+                command.arg("plugin").arg("deploy").arg(plugin);
+            }
+            _ => {
+                command.arg("sync").arg("--full").args(churn_views().iter().map(|view| &view.name));
+            }
+        }
+        command.arg("--config").arg(&host.config);
+        command
+    }
+
+    fn dir_of(&self, kind: HostKind) -> PathBuf {
+        self.dir.join(match kind {
+            HostKind::Main => "main",
+            HostKind::Cold => "cold",
+            HostKind::Python => "python",
+        })
+    }
+
+    /// The churn views alone, and the plugin in Python for the host that is for it.
+    fn copy_churn(&self, dir: &Path, kind: HostKind) -> anyhow::Result<()> {
+        let main = self.dir_of(HostKind::Main);
+        let mut files: Vec<_> = churn_views().into_iter().map(|view| format!("data/{}", view.file)).collect();
+        files.push("features/churn.yaml".to_owned());
+        fs::create_dir_all(dir.join("data"))?;
+        fs::create_dir_all(dir.join("features"))?;
+        for file in files {
+            fs::copy(main.join(&file), dir.join(&file)).with_context(|| format!("cannot copy {file}"))?;
+        }
+        if let (HostKind::Python, Some(plugin)) = (kind, &self.python_plugin) {
+            fs::write(dir.join("features/churn_derived.yaml"), CHURN_DERIVED_YAML)?;
+            fs::create_dir_all(dir.join("plugins"))?;
+            fs::copy(plugin, dir.join("plugins").join(PLUGIN))
+                .with_context(|| format!("cannot copy {}", plugin.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// As `larder demo` writes it where it has a plugin.
+const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");

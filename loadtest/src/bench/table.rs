@@ -1,0 +1,300 @@
+//! The report as Markdown.
+
+use std::fmt::Write;
+
+use super::{
+    plan::TargetKind,
+    results::{BenchSetup, Point, Results, TargetResult, WorkloadResult},
+};
+use crate::stats::Spread;
+
+/// All of it.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut text = String::from("# Larder under load\n\n");
+    write_warnings(&mut text, results);
+    write_setup(&mut text, results);
+    text.push_str("\n## Workloads\n\n");
+    write_workloads(&mut text, &results.workloads);
+    write_beside(&mut text, results);
+    write_values(&mut text, results);
+    write_sweep(&mut text, &results.sweep);
+    write_absent(&mut text, results);
+    write_reading(&mut text);
+    text
+}
+
+fn write_warnings(text: &mut String, results: &Results) {
+    let mut warn = |warning: String| {
+        let _ = writeln!(text, "**{warning}**\n");
+    };
+    let setup = &results.setup;
+    if setup.debug_build {
+        warn("BUILT WITHOUT OPTIMISATION: the floor is far too slow, so do not trust the ratios.".to_owned());
+    }
+    if setup.quick {
+        warn("A QUICK LOOK: one short round, to see that everything works.".to_owned());
+    }
+    if results.is_disturbed() {
+        warn(format!(
+            "THE MACHINE WAS BUSY: others held a core for up to {:.0} % of a run; measure again when it is quiet.",
+            results.disturbed_percent()
+        ));
+    }
+    if let Some(first) = &results.first_failure {
+        warn(format!("{} REQUESTS FAILED, the first with: {first}", results.failures));
+    }
+}
+
+fn write_setup(text: &mut String, results: &Results) {
+    let BenchSetup {
+        machine, cores, versions, socket, keys, connections, rounds, saturated_seconds, customers, ..
+    } = &results.setup;
+    let _ = writeln!(text, "* {machine}; {cores}");
+    let _ = writeln!(text, "* {}", versions.join("; "));
+    let _ = writeln!(
+        text,
+        "* HTTP/1.1 over {socket}, {connections} keep-alive connections; keys: {keys}, of {customers} customers"
+    );
+    let _ = writeln!(
+        text,
+        "* {rounds} rounds in which the servers take turns, {saturated_seconds} s saturated each, then at 60 % of that; \
+         {} min {:02} s in all",
+        results.took_seconds / 60,
+        results.took_seconds % 60
+    );
+}
+
+fn write_workloads(text: &mut String, workloads: &[WorkloadResult]) {
+    text.push_str(
+        "| workload | server | CPU per request | of the floor | requests/s | busy | p50 | p99 | p99.9 | p99.99 | samples \
+         | memory |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for workload in workloads {
+        for (place, target) in workload.targets.iter().enumerate() {
+            let name = if place == 0 { workload.name.as_str() } else { "" };
+            let _ = writeln!(text, "| {name} | {} | {} |", target.target.name(), row(target));
+        }
+    }
+    text.push('\n');
+    for workload in workloads {
+        let _ = writeln!(
+            text,
+            "* `{}`: {}; {} bytes in an answer",
+            workload.name,
+            workload.what,
+            thousands(workload.sample_body_bytes as u64)
+        );
+    }
+}
+
+fn row(target: &TargetResult) -> String {
+    let (median, latency) = (&target.median, &target.latency);
+    let time = |us: Option<f64>| us.map_or("–".to_owned(), microseconds);
+    [
+        microseconds(median.cpu_us_per_request),
+        target.cpu_ratio.map_or(String::new(), percent),
+        thousands(median.requests_per_s as u64),
+        format!("{:.0} %", median.busy_percent),
+        time(Some(latency.p50_us)),
+        time(latency.p99_us),
+        time(latency.p999_us),
+        time(latency.p9999_us),
+        thousands(latency.samples),
+        format!("{:.0} MiB", median.resident_bytes / f64::from(1 << 20)),
+    ]
+    .join(" | ")
+}
+
+fn write_beside(text: &mut String, results: &Results) {
+    for workload in &results.workloads {
+        if let Some(beside) = &workload.beside {
+            let _ =
+                writeln!(text, "* Beside `{}`: {beside}. Its CPU counts there as the requests' does.", workload.name);
+        }
+    }
+}
+
+fn write_values(text: &mut String, results: &Results) {
+    let points = results.sweep.iter().map(|point| &point.result);
+    let agreements: Vec<_> = results
+        .workloads
+        .iter()
+        .chain(points)
+        .flat_map(|workload| workload.agreement.iter().map(|said| format!("* `{}`: {said}\n", workload.name)))
+        .collect();
+    if !agreements.is_empty() {
+        text.push_str(
+            "\n## The same values\n\nThe sample of each workload, asked of each server before it is measured:\n\n",
+        );
+        text.push_str(&agreements.concat());
+    }
+}
+
+fn write_sweep(text: &mut String, points: &[Point]) {
+    if points.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n## Sizes\n\n| entities | features | bytes | server | CPU per request | of the floor | requests/s | p50 | p99 \
+         |\n|--:|--:|--:|---|--:|--:|--:|--:|--:|\n",
+    );
+    for point in points {
+        for (place, target) in point.result.targets.iter().enumerate() {
+            let size = format!(
+                "{} | {} | {}",
+                point.entities,
+                point.features,
+                thousands(point.result.sample_body_bytes as u64)
+            );
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                if place == 0 { &size } else { " | | " },
+                target.target.name(),
+                microseconds(target.median.cpu_us_per_request),
+                target.cpu_ratio.map_or(String::new(), |ratio| format!("{:.3}", ratio.median)),
+                thousands(target.median.requests_per_s as u64),
+                microseconds(target.latency.p50_us),
+                target.latency.p99_us.map_or("–".to_owned(), microseconds),
+            );
+        }
+    }
+}
+
+fn write_absent(text: &mut String, results: &Results) {
+    if results.absent.is_empty() {
+        return;
+    }
+    text.push_str("\n## Not measured\n\n");
+    for absent in &results.absent {
+        let _ = writeln!(text, "* {}: {}", absent.what, absent.why);
+    }
+}
+
+fn write_reading(text: &mut String) {
+    let _ = writeln!(
+        text,
+        "\n## How to read this\n\n\
+         * The floor is a bare hyper server that reads the request and sends the very bytes that Larder answered to the \
+         sample. CPU is the server's time on its core, user and system, of saturated runs; \"of the floor\" is the floor's \
+         by the server's, median and least to most of the rounds. `busy` well below 100 % means that the load was the \
+         bottleneck, and then requests/s say little.\n\
+         * Latencies are of an open loop at 60 % of a server's own saturation, each from the moment at which its request \
+         was due. A quantile beyond p99 is told where a hundred samples lie beyond it.\n\
+         * {} is asked by pipelined HMGET in its own protocol, one hash for each view and entity: no JSON, no types, no \
+         times. {} has one worker, {} connections, one round, and the first {} customers only.\n\
+         * Memory is the servers' resident set after the runs; processes that share pages count them each.",
+        "Redis",
+        "Feast",
+        2,
+        super::spec::FEAST_CUSTOMERS
+    );
+}
+
+fn percent(Spread { median, min, max }: Spread) -> String {
+    let digits = if median < 0.1 { 2 } else { 1 };
+    let percent = |ratio: f64| format!("{:.digits$}", ratio * 100.0);
+    if min.to_bits() == max.to_bits() {
+        return format!("{} %", percent(median));
+    }
+    format!("{} % ({}..{})", percent(median), percent(min), percent(max))
+}
+
+/// Three digits or so, with the unit that fits.
+pub(crate) fn microseconds(us: f64) -> String {
+    match us {
+        us if us < 10.0 => format!("{us:.2} µs"),
+        us if us < 100.0 => format!("{us:.1} µs"),
+        us if us < 1000.0 => format!("{us:.0} µs"),
+        us if us < 10_000.0 => format!("{:.2} ms", us / 1000.0),
+        us if us < 100_000.0 => format!("{:.1} ms", us / 1000.0),
+        us => format!("{:.0} ms", us / 1000.0),
+    }
+}
+
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A line for each workload, for the end of a run.
+pub(crate) fn headline(results: &Results) -> String {
+    let mut text = String::new();
+    for workload in &results.workloads {
+        let Some(larder) = workload.target(TargetKind::Larder) else { continue };
+        let _ = writeln!(
+            text,
+            "{:<20} larder {:>8} a request{}, p50 {}, p99 {}",
+            workload.name,
+            microseconds(larder.median.cpu_us_per_request),
+            larder.cpu_ratio.map_or(String::new(), |ratio| format!(", {} of the floor", percent(ratio))),
+            microseconds(larder.latency.p50_us),
+            larder.latency.p99_us.map_or("–".to_owned(), microseconds),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::{Absent, tests::gathered};
+
+    fn results() -> Results {
+        let mut workload = WorkloadResult {
+            name: "churn-1".to_owned(),
+            what: "8 features".to_owned(),
+            sample_body_bytes: 1975,
+            agreement: vec!["Feast gives the same 8 values".to_owned()],
+            ..WorkloadResult::default()
+        };
+        workload.take(vec![
+            gathered(TargetKind::Floor, &[(6.0, 30.0)], 1000),
+            gathered(TargetKind::Larder, &[(8.0, 60.0), (12.0, 60.0)], 1000),
+        ]);
+        let point = Point { entities: 1, features: 50, result: workload.clone() };
+        let absent = Absent { what: "redis".to_owned(), why: "not installed".to_owned() };
+        Results { workloads: vec![workload], sweep: vec![point], absent: vec![absent], ..Results::default() }
+    }
+
+    #[test]
+    fn every_part_is_there() {
+        let text = markdown(&results());
+        for expected in [
+            "| churn-1 | floor | 6.00 µs |  | 166,666 | 99 % |",
+            "|  | larder | 10.0 µs | 62.5 % (50.0..75.0) |",
+            "* `churn-1`: 8 features; 1,975 bytes in an answer",
+            "* `churn-1`: Feast gives the same 8 values",
+            "| 1 | 50 | 1,975 | floor | 6.00 µs |",
+            "* redis: not installed",
+        ] {
+            assert!(text.contains(expected), "{expected} in\n{text}");
+        }
+        assert!(!text.contains("FAILED") && !text.contains("BUSY"));
+    }
+
+    #[test]
+    fn what_spoils_a_run_stands_at_its_head() {
+        let mut results = results();
+        results.failures = 3;
+        results.first_failure = Some("larder: status 503".to_owned());
+        results.setup.debug_build = true;
+        let text = markdown(&results);
+        assert!(text.contains("3 REQUESTS FAILED, the first with: larder: status 503"), "{text}");
+        assert!(text.contains("BUILT WITHOUT OPTIMISATION"), "{text}");
+    }
+
+    #[test]
+    fn numbers_have_a_few_digits_and_a_unit() {
+        let times = [0.5, 12.34, 123.4, 1234.0, 98_765.0, 1_234_567.0].map(microseconds);
+        assert_eq!(times, ["0.50 µs", "12.3 µs", "123 µs", "1.23 ms", "98.8 ms", "1235 ms"]);
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

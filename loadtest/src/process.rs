@@ -1,0 +1,118 @@
+//! What the kernel tells of processes: their time on a core, their memory, their children.
+
+use std::{fs, time::Duration};
+
+use anyhow::Context;
+use rustix::param::clock_ticks_per_second;
+
+/// The time that processes have spent on a core so far: all of their threads, in user space and in the kernel.
+pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
+    pids.iter().map(|&pid| cpu_time_of(pid)).sum()
+}
+
+/// The time that processes were ready to run and had no core: all of their threads. None where the kernel does not count.
+pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
+    pids.iter().map(|&pid| time_without_core_of(pid)).sum()
+}
+
+/// Bytes of memory that processes hold. What several of them share is counted for each.
+pub(crate) fn resident_bytes(pids: &[u32]) -> Option<u64> {
+    pids.iter().map(|pid| resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).sum()
+}
+
+/// A process and all that it has started, and they in turn.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            Some((pid, parent(&stat)?))
+        })
+        .collect();
+    descend(pid, &parents)
+}
+
+fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}: is the server gone?"))?;
+    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot make sense of {path}: {stat:?}"))?;
+    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
+}
+
+fn time_without_core_of(pid: u32) -> Option<Duration> {
+    let waited_ns = fs::read_dir(format!("/proc/{pid}/task")).ok()?.map(|thread| {
+        let schedstat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        schedstat.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    waited_ns.sum::<Option<u64>>().map(Duration::from_nanos)
+}
+
+/// utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, in which anything may stand.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, from_state) = stat.rsplit_once(") ")?;
+    let mut fields = from_state.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// The 4th field.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, from_state) = stat.rsplit_once(") ")?;
+    from_state.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The line `VmRSS:   1234 kB`.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+fn descend(pid: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(parents.iter().filter(|&&(_, parent)| parent == pid).map(|&(child, _)| child));
+        next += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "4711 (a ) 1 2 (b) S 17 4711 4711 0 -1 4194304 2310 0 5 0 123 45 6 7 20 0 3 0 89 1 2 3";
+
+    #[test]
+    fn fields_are_found_behind_any_name() {
+        assert_eq!((cpu_ticks(STAT), parent(STAT)), (Some(123 + 45), Some(17)));
+        assert_eq!(cpu_ticks("4711 (short) S 1 2 3"), None);
+    }
+
+    #[test]
+    fn memory_is_in_bytes() {
+        assert_eq!(resident("Name:\tlarder\nVmHWM:\t  2000 kB\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
+        assert_eq!(resident("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn our_own_figures_can_be_read() {
+        let own = [std::process::id()];
+        cpu_time(&own).unwrap();
+        assert!(resident_bytes(&own).unwrap() > 1 << 16);
+        // A kernel that does not count it has no such file, and that is all right.
+        let counts = fs::exists("/proc/self/schedstat").unwrap();
+        assert_eq!(time_without_core(&own).is_some(), counts);
+    }
+
+    #[test]
+    fn a_family_has_grandchildren_too() {
+        assert_eq!(descend(1, &[(2, 1), (3, 2), (4, 9), (5, 1)]), [1, 2, 5, 3]);
+        assert_eq!(family(std::process::id())[0], std::process::id());
+    }
+}
