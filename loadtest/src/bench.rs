@@ -4,6 +4,7 @@ mod agree;
 mod beside;
 mod feast;
 mod plan;
+mod plots;
 mod redis;
 mod results;
 mod run;
@@ -183,6 +184,7 @@ impl RunArgs {
         let mut json = serde_json::to_string_pretty(results)?;
         json.push('\n');
         write("report.json", &json)?;
-        write("report.md", &table::markdown(results))
+        let plots = plots::draw_all(results, &self.out)?;
+        write("report.md", &table::markdown(results, &plots))
     }
 }

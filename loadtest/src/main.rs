@@ -13,6 +13,7 @@ mod endpoint;
 mod floor;
 mod load;
 mod measure;
+mod plot;
 mod process;
 mod random;
 mod report;

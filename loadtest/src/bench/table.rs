@@ -8,8 +8,8 @@ use super::{
 };
 use crate::stats::Spread;
 
-/// All of it.
-pub(crate) fn markdown(results: &Results) -> String {
+/// All of it; the plots lie beside it.
+pub(crate) fn markdown(results: &Results, plots: &[&str]) -> String {
     let mut text = String::from("# Larder under load\n\n");
     write_warnings(&mut text, results);
     write_setup(&mut text, results);
@@ -18,6 +18,10 @@ pub(crate) fn markdown(results: &Results) -> String {
     write_beside(&mut text, results);
     write_values(&mut text, results);
     write_sweep(&mut text, &results.sweep);
+    if !plots.is_empty() {
+        text.push_str("\n## Plots\n\n");
+        plots.iter().for_each(|plot| text.push_str(&format!("![{plot}]({plot})\n\n")));
+    }
     write_absent(&mut text, results);
     write_reading(&mut text);
     text
@@ -266,13 +270,14 @@ mod tests {
 
     #[test]
     fn every_part_is_there() {
-        let text = markdown(&results());
+        let text = markdown(&results(), &["latency.svg"]);
         for expected in [
             "| churn-1 | floor | 6.00 µs |  | 166,666 | 99 % |",
             "|  | larder | 10.0 µs | 62.5 % (50.0..75.0) |",
             "* `churn-1`: 8 features; 1,975 bytes in an answer",
             "* `churn-1`: Feast gives the same 8 values",
             "| 1 | 50 | 1,975 | floor | 6.00 µs |",
+            "![latency.svg](latency.svg)",
             "* redis: not installed",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
@@ -286,7 +291,7 @@ mod tests {
         results.failures = 3;
         results.first_failure = Some("larder: status 503".to_owned());
         results.setup.debug_build = true;
-        let text = markdown(&results);
+        let text = markdown(&results, &[]);
         assert!(text.contains("3 REQUESTS FAILED, the first with: larder: status 503"), "{text}");
         assert!(text.contains("BUILT WITHOUT OPTIMISATION"), "{text}");
     }
