@@ -18,6 +18,7 @@ mod process;
 mod random;
 mod report;
 mod resp;
+mod scale;
 mod server;
 mod smoke;
 mod stats;
@@ -25,6 +26,7 @@ mod target;
 mod workload;
 
 use std::{
+    fmt,
     fs::File,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -32,12 +34,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{bench::RunArgs, floor::FloorArgs, report::Report, smoke::SmokeArgs};
+use crate::{bench::RunArgs, floor::FloorArgs, scale::ScaleArgs, smoke::SmokeArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "larder-loadtest", version, about)]
@@ -52,6 +55,8 @@ enum Command {
     Smoke(SmokeCommand),
     /// Measure every workload beside the floor, Redis and Feast, and write a report.
     Run(RunArgs),
+    /// Measure loads, restarts, memory and lookups of millions of entities.
+    Scale(ScaleCommand),
     /// Send the same bytes to everyone: the server that others are measured beside.
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -61,6 +66,15 @@ enum Command {
 struct SmokeCommand {
     #[command(flatten)]
     args: SmokeArgs,
+    /// Write what was measured to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ScaleCommand {
+    #[command(flatten)]
+    args: ScaleArgs,
     /// Write what was measured to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -79,34 +93,39 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Smoke(command) => smoke(&command),
-        Command::Run(args) => runtime()?.block_on(async {
-            tokio::select! {
-                done = bench::run(&args) => done,
-                // Dropping the run stops the servers that it started.
-                stopped = told_to_stop() => Err(stopped),
-            }
-        }),
+        Command::Smoke(command) => {
+            let report = until_told_to_stop(smoke::run(&command.args))?;
+            tell(&report, command.json.as_deref(), report.failures)
+        }
+        Command::Run(args) => until_told_to_stop(bench::run(&args)),
+        Command::Scale(command) => {
+            let report = until_told_to_stop(scale::run(&command.args))?;
+            tell(&report, command.json.as_deref(), report.failures)
+        }
         Command::Floor(args) => runtime()?.block_on(floor::serve(&args)),
     }
 }
 
-fn smoke(command: &SmokeCommand) -> anyhow::Result<()> {
-    let report = runtime()?.block_on(async {
-        tokio::select! {
-            report = smoke::run(&command.args) => report,
-            // Dropping the run stops the servers that it started.
-            stopped = told_to_stop() => Err(stopped),
-        }
-    })?;
+/// Prints a report, and writes it as JSON if that is wanted.
+fn tell<R: fmt::Display + Serialize>(report: &R, json: Option<&Path>, failures: u64) -> anyhow::Result<()> {
     print!("{report}");
-    if let Some(path) = &command.json {
-        write_json(&report, path).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(path) = json {
+        write_json(report, path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if report.failures > 0 {
-        bail!("{} requests failed: what was measured does not count", report.failures);
+    if failures > 0 {
+        bail!("{failures} requests failed: what was measured does not count");
     }
     Ok(())
+}
+
+/// Measures, unless a signal comes first. Dropping what is under way stops the servers that it started.
+fn until_told_to_stop<T>(measured: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    runtime()?.block_on(async {
+        tokio::select! {
+            done = measured => done,
+            stopped = told_to_stop() => Err(stopped),
+        }
+    })
 }
 
 /// One thread does it all, for the floor and for the load: a second one would fight for the same core.
@@ -126,7 +145,7 @@ async fn told_to_stop() -> anyhow::Error {
     }
 }
 
-fn write_json(report: &Report, path: &Path) -> anyhow::Result<()> {
+fn write_json(report: &impl Serialize, path: &Path) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(File::create(path)?, report)?;
     Ok(())
 }

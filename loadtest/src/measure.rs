@@ -1,10 +1,6 @@
 //! One server under load: saturated first, then at 60 % of that.
 
-use std::{
-    process as own,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{process as own, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use hdrhistogram::Histogram;
@@ -30,6 +26,8 @@ pub(crate) struct Effort {
     /// The paced run goes on until it has so many samples, if `paced_max` allows.
     pub(crate) samples_min: u64,
     pub(crate) paced_max: Duration,
+    /// Whether everything is asked for once before.
+    pub(crate) warm_up: bool,
 }
 
 /// What was found.
@@ -80,7 +78,7 @@ pub(crate) async fn measure(
     seed: u64,
 ) -> anyhow::Result<Measured> {
     let mut load = Load::open(&target.endpoint, effort.connections, Arc::clone(workload)).await?;
-    let warm_up = load.warm_up().await?;
+    let warm_up = if effort.warm_up { load.warm_up().await? } else { Tally::default() };
 
     let before = Clocks::read(target)?;
     let saturated = load.saturate(effort.saturated, seed).await?;
@@ -112,14 +110,6 @@ pub(crate) async fn measure(
     let mut tally: Tally = [warm_up, saturated.tally, paced.tally].into_iter().collect();
     tally.first_failure = tally.first_failure.map(|failure| format!("{}: {failure}", target.name));
     Ok(Measured { side, latencies_ns: paced.latencies_ns, tally })
-}
-
-/// Puts saturating load on for a time and forgets what came of it: what is cold becomes warm.
-pub(crate) async fn warm(target: &Target, workload: &Arc<Workload>, length: Duration) -> anyhow::Result<Duration> {
-    let start = Instant::now();
-    let mut load = Load::open(&target.endpoint, 8, Arc::clone(workload)).await?;
-    load.saturate(length, u64::MAX).await?;
-    Ok(start.elapsed())
 }
 
 // === impl Effort ===
@@ -188,6 +178,7 @@ mod tests {
             paced: seconds(3),
             samples_min: 100_000,
             paced_max: seconds(20),
+            warm_up: true,
         };
         assert_eq!(effort.paced_for(100_000.0), seconds(3));
         assert_eq!(effort.paced_for(10_000.0), seconds(10));

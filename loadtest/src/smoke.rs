@@ -157,6 +157,7 @@ impl Smoke<'_> {
             paced,
             samples_min: 0,
             paced_max: paced,
+            warm_up: true,
         };
         let measured = measure(target, &self.workload, &effort, round).await?;
         self.failed = [std::mem::take(&mut self.failed), measured.tally].into_iter().collect();

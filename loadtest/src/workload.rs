@@ -98,10 +98,7 @@ impl Part {
     pub(crate) fn new(weight: usize, entities: &Entities, write: impl Fn(&[String]) -> Request) -> Self {
         let id = |number: u32| customer_id(number + entities.offset);
         if entities.each == 1 {
-            let requests: Vec<_> = (1..=entities.customers).map(|number| write(&[id(number)])).collect();
-            let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);
-            let picker = Picker::new(entities.keys, requests.len(), sample);
-            return Self { weight, requests, sample, picker };
+            return Self::numbered(weight, entities, |number| write(&[id(number)]));
         }
         // The choice of keys goes into the requests; of these each is as likely as the other.
         let customers = entities.customers as usize;
@@ -117,6 +114,14 @@ impl Part {
             .collect();
         let picker = Picker::Uniform { end: requests.len() };
         Self { weight, requests, sample: 0, picker }
+    }
+
+    /// One entity in each request, by its number from 1 up.
+    pub(crate) fn numbered(weight: usize, entities: &Entities, write: impl Fn(u32) -> Request) -> Self {
+        let requests: Vec<_> = (1..=entities.customers).map(write).collect();
+        let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);
+        let picker = Picker::new(entities.keys, requests.len(), sample);
+        Self { weight, requests, sample, picker }
     }
 
     pub(crate) fn sample(&self) -> &Request {

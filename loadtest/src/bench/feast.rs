@@ -68,7 +68,8 @@ pub(crate) async fn serve(program: &Path, repo: &Path, cores: Cores) -> anyhow::
 pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("version").env("FEAST_USAGE", "False").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().map(|word| word.trim_matches('"')).find(|word| is_version(word)).map(str::to_owned)
+    // In colours, and in quotes.
+    text.split(['"', ' ', '\n']).find(|word| is_version(word)).map(str::to_owned)
 }
 
 fn is_version(word: &str) -> bool {

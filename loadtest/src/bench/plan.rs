@@ -108,6 +108,7 @@ impl Plan {
             paced: Duration::from_secs(if feast { seconds } else { seconds.div_ceil(2) }),
             samples_min: 0,
             paced_max: if feast { Duration::ZERO } else { PACED_MAX },
+            warm_up: true,
         }
     }
 
