@@ -198,11 +198,6 @@ impl Answer<'_> {
         self.head.len() + self.body.len()
     }
 
-    /// The value of a header, if it is there and is text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        header(self.head, name).and_then(|value| std::str::from_utf8(value).ok())
-    }
-
     /// The start of the body, for a message.
     pub(crate) fn excerpt(&self) -> String {
         excerpt(self.body)

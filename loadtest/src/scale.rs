@@ -20,7 +20,7 @@ use self::report::{Load, Lookups, Memory};
 use crate::{
     cores::Cores,
     dataset,
-    definitions::{Feature, View, larder_yaml, wide_views},
+    definitions::{Feature, Service, View, larder_yaml, wide_views},
     endpoint::{SocketKind, free_address},
     floor,
     load::Tally,
@@ -172,9 +172,11 @@ impl Scale<'_> {
         let features: Vec<Feature> = wide_views()[0].features.iter().take(self.args.features.into()).cloned().collect();
         let names = features.iter().map(|feature| feature.name.clone()).collect();
         let view = View { name: "scaled".to_owned(), file: "scaled.parquet".to_owned(), features };
-        let service = crate::definitions::Service { name: SERVICE.to_owned(), parts: vec![(view.name.clone(), names)] };
-        let yaml =
-            format!("entities:\n  - {{name: customer_id, type: String}}\n{}", larder_yaml(&[view.clone()], &[service]));
+        let service = Service { name: SERVICE.to_owned(), parts: vec![(view.name.clone(), names)] };
+        let yaml = format!(
+            "entities:\n  - {{name: customer_id, type: String}}\n{}",
+            larder_yaml(std::slice::from_ref(&view), &[service])
+        );
         fs::write(dir.join("features/scaled.yaml"), yaml)?;
         eprintln!("writing {} entities of {} features as Parquet", self.args.entities, self.args.features);
         let path = dir.join("data").join(&view.file);

@@ -15,7 +15,7 @@ const PACED_MAX: Duration = Duration::from_secs(20);
 /// Connections, warm-up, a floor that is started, kills of nothing.
 const AROUND: Duration = Duration::from_millis(500);
 /// Requests that Feast's server gets at a time: it has one worker.
-const FEAST_CONNECTIONS: usize = 2;
+pub(crate) const FEAST_CONNECTIONS: usize = 2;
 /// Of churn-1, over all rounds: p99.99 then has a hundred samples beyond it, and some to spare.
 const CHURN_SAMPLES: u64 = 1_050_000;
 

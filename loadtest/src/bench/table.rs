@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{
-    plan::TargetKind,
+    plan::{FEAST_CONNECTIONS, TargetKind},
     results::{BenchSetup, Point, Results, TargetResult, WorkloadResult},
+    spec::FEAST_CUSTOMERS,
 };
 use crate::stats::Spread;
 
@@ -185,13 +186,9 @@ fn write_reading(text: &mut String) {
          bottleneck, and then requests/s say little.\n\
          * Latencies are of an open loop at 60 % of a server's own saturation, each from the moment at which its request \
          was due. A quantile beyond p99 is told where a hundred samples lie beyond it.\n\
-         * {} is asked by pipelined HMGET in its own protocol, one hash for each view and entity: no JSON, no types, no \
-         times. {} has one worker, {} connections, one round, and the first {} customers only.\n\
-         * Memory is the servers' resident set after the runs; processes that share pages count them each.",
-        "Redis",
-        "Feast",
-        2,
-        super::spec::FEAST_CUSTOMERS
+         * Redis is asked by pipelined HMGET in its own protocol, one hash for each view and entity: no JSON, no types, no \
+         times. Feast has one worker, {FEAST_CONNECTIONS} connections, one round, and the first {FEAST_CUSTOMERS} customers only.\n\
+         * Memory is the servers' resident set after the runs; processes that share pages count them each."
     );
 }
 

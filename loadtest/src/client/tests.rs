@@ -70,8 +70,6 @@ async fn an_answer_in_pieces_is_put_together() {
     let mut connection = Connection::open(&server_of(pieces).await).await.unwrap();
     let answer = connection.exchange(&get("/")).await.unwrap();
     assert_eq!((answer.status, answer.body, answer.wire_bytes()), (200, &b"body"[..], ANSWER.len()));
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("content-encoding"), None);
     assert!(matches!(connection.exchange(&get("/")).await, Err(ClientError::Closed | ClientError::Io(_))));
 }
 
