@@ -6,6 +6,9 @@ LISTEN ?= 127.0.0.1:6566
 FUZZ_SECONDS ?= 60
 KILLS ?= 1000
 AWS_KILLS ?= 200
+ENTITIES ?= 10000000
+# More words for `larder-loadtest run`, such as --quick or --workloads churn-1.
+BENCH_ARGS ?=
 
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -16,7 +19,8 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-smoke bench-plugin bench-sync soak fuzz deny help
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-scale bench-micro \
+	bench-plugin bench-sync soak fuzz deny help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -47,8 +51,30 @@ bench-smoke: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest smoke --larder target/release/larder
 
-## make bench        criterion benchmarks of codec, store and encoder
-bench: check-tools
+## make bench        every workload beside bare hyper, Redis and Feast, in nine minutes; writes loadtest/report. What cannot
+##                   be installed is left out and named
+bench: check-tools bench-peers
+	cargo build --release --locked -p larder -p larder-loadtest
+	-@$(MAKE) --no-print-directory check-guest-tools && \
+		target/release/larder plugin build plugins/examples/churn --out target/guests/bench/churn.wasm
+	-@$(MAKE) --no-print-directory check-python && \
+		target/release/larder plugin build plugins/examples/churn-python --out target/guests/bench/churn-python.wasm
+	set --; \
+	test -x target/bench-feast/bin/feast && set -- "$$@" --feast target/bench-feast/bin/feast; \
+	redis=$$(command -v redis-server) && set -- "$$@" --redis "$$redis"; \
+	test -f target/guests/bench/churn.wasm && set -- "$$@" --plugin target/guests/bench/churn.wasm; \
+	test -f target/guests/bench/churn-python.wasm && set -- "$$@" --python-plugin target/guests/bench/churn-python.wasm; \
+	target/release/larder-loadtest run --larder target/release/larder --out loadtest/report "$$@" $(BENCH_ARGS)
+
+## make bench-scale  ENTITIES (10000000) entities: load, size, restarts, memory, lookups with and without the hot cache
+bench-scale: check-tools
+	cargo build --release --locked -p larder -p larder-loadtest
+	rm -rf target/bench-scale && mkdir -p loadtest/report
+	target/release/larder-loadtest scale --larder target/release/larder --entities $(ENTITIES) --dir target/bench-scale \
+		--json loadtest/report/scale.json; status=$$?; rm -rf target/bench-scale; exit $$status
+
+## make bench-micro  criterion benchmarks of codec, store and encoder
+bench-micro: check-tools
 	cargo bench --locked -p larder --bench hot_path
 
 ## make bench-plugin what plugins cost: calls in Rust and Python beside the host's own arithmetic, a request with one, and
@@ -106,6 +132,17 @@ check-python:
 	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer with venv is needed; installing Debian's"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
+
+# Who Larder is measured beside. The benchmark goes on without those that cannot be installed, and says so.
+bench-peers:
+	-@command -v redis-server >/dev/null || { \
+		echo "redis-server is measured too; installing Debian's"; \
+		apt-get update -q && apt-get install -qy --no-install-recommends redis-server; }
+	-@test -x target/bench-feast/bin/feast || { \
+		$(MAKE) --no-print-directory check-python && echo "installing Feast in target/bench-feast" && \
+		python3 -m venv --clear target/bench-feast && \
+		target/bench-feast/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt; } \
+		|| { rm -rf target/bench-feast; false; }
 
 # A C compiler and linker are all that is needed beside Rust (zstd and aws-lc are C).
 check-tools:
