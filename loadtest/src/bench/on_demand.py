@@ -40,14 +40,14 @@ def customer_derived_features(inputs: dict) -> dict:
         inputs["discount_percent"],
     ):
         months = None if tenure is None else float(tenure) if tenure > 1 else 1.0
-        per_month = None if tickets is None or months is None else float(tickets) / months
+        opened = None if tickets is None else float(tickets)
         columns["charges_per_tenure_month"].append(None if total is None or months is None else total / months)
-        columns["tickets_per_month"].append(per_month)
+        columns["tickets_per_month"].append(None if opened is None or months is None else opened / months)
         columns["is_high_value"].append(None if monthly is None else monthly >= 80.0)
         columns["contract_risk"].append(
             None
             if contract is None or months is None
-            else risk(contract, months, 0.0 if per_month is None else per_month, 0.0 if discount is None else discount)
+            else risk(contract, months, 0.0 if opened is None else opened, 0.0 if discount is None else discount)
         )
     return columns
 

@@ -157,7 +157,7 @@ fn write_sweep(text: &mut String, points: &[Point]) {
                 if place == 0 { &size } else { " | | " },
                 target.target.name(),
                 microseconds(target.median.cpu_us_per_request),
-                target.cpu_ratio.map_or(String::new(), |ratio| format!("{:.3}", ratio.median)),
+                target.cpu_ratio.map_or(String::new(), percent),
                 thousands(target.median.requests_per_s as u64),
                 microseconds(target.latency.p50_us),
                 target.latency.p99_us.map_or("–".to_owned(), microseconds),
