@@ -11,7 +11,7 @@ pub(crate) struct Line {
     pub(crate) name: String,
     /// Lines of the same place have the same colour in every plot.
     pub(crate) colour: usize,
-    /// Whether it is thin, and in the background.
+    /// Whether it is thin and without a name, for it goes with another of its colour.
     pub(crate) minor: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -70,8 +70,15 @@ impl Panel {
         let xs = self.points().map(|(x, _)| x);
         let x_max = xs.fold(1.0, f64::max);
         let (y_min, y_max) = decades(self.points().map(|(_, y)| y));
+        // One more, in which nothing but the names of the lines stands.
+        let y_max = y_max * 10.0;
         let mut builder = ChartBuilder::on(area);
-        builder.caption(&self.title, ("sans-serif", 16)).margin(12).x_label_area_size(44).y_label_area_size(70);
+        builder
+            .caption(&self.title, ("sans-serif", 16))
+            .margin(12)
+            .margin_right(30)
+            .x_label_area_size(44)
+            .y_label_area_size(70);
         let rise = (y_min..y_max).log_scale();
         match &self.x {
             Axis::Nines => {
@@ -125,7 +132,9 @@ impl Panel {
         for line in &self.lines {
             let style = line.style();
             let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
-            drawn.label(&line.name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            if !line.minor {
+                drawn.label(&line.name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            }
             if self.x != Axis::Nines {
                 chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 3, line.style().filled())))?;
             }

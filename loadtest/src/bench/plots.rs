@@ -40,7 +40,7 @@ fn latency(results: &Results) -> Panel {
         x: Axis::Nines,
         y: "latency".to_owned(),
         y_text: time,
-        lines: targets.iter().map(|target| line(target.target, "", false, target.tail.clone())).collect(),
+        lines: targets.iter().map(|target| line(target.target, false, target.tail.clone())).collect(),
     }
 }
 
@@ -57,9 +57,9 @@ fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Op
     let latencies = TARGETS.iter().flat_map(|&target| {
         let p50 = of(target, |result| Some(result.latency.p50_us));
         let p99 = of(target, |result| result.latency.p99_us);
-        [line(target, " p50", false, p50), line(target, " p99", true, p99)]
+        [line(target, false, p50), line(target, true, p99)]
     });
-    let rates = TARGETS.map(|target| line(target, "", false, of(target, |result| Some(result.median.requests_per_s))));
+    let rates = TARGETS.map(|target| line(target, false, of(target, |result| Some(result.median.requests_per_s))));
     let panel = |title: String, y: &str, y_text, lines| Panel {
         title,
         x: Axis::Log(axis.to_owned()),
@@ -68,14 +68,19 @@ fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Op
         lines: present(lines),
     };
     vec![
-        panel(format!("Latency at 60 % of own saturation, {fixed}"), "latency", time, latencies.collect()),
+        panel(
+            format!("Latency at 60 % of own saturation, {fixed}: p50, thin p99"),
+            "latency",
+            time,
+            latencies.collect(),
+        ),
         panel(format!("Saturated, {fixed}"), "requests/s", rate, rates.into()),
     ]
 }
 
-fn line(target: TargetKind, of: &str, minor: bool, points: Vec<(f64, f64)>) -> Line {
+fn line(target: TargetKind, minor: bool, points: Vec<(f64, f64)>) -> Line {
     let colour = TARGETS.iter().position(|&candidate| candidate == target).unwrap_or(0);
-    Line { name: format!("{}{of}", target.name()), colour, minor, points }
+    Line { name: target.name().to_owned(), colour, minor, points }
 }
 
 fn time(us: &f64) -> String {
