@@ -16,6 +16,8 @@ mod error;
 mod invalid;
 mod keyfile;
 mod metrics;
+mod plain;
+mod rewound;
 mod router;
 mod server;
 mod timed;

@@ -22,29 +22,35 @@ struct Runs {
     present: Option<Range<usize>>,
     epochs: Option<Range<usize>>,
     /// By read.
-    event_times: Vec<Option<Range<usize>>>,
+    event_times: SmallVec<[Option<Range<usize>>; 8]>,
 }
 
-/// Writes an answer's body.
+/// An answer's body.
 #[must_use]
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_answer(answer, &mut out);
+    out
+}
+
+/// Appends an answer's body.
+pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
     // About what numbers with their statuses and times take; growing copies.
-    let mut out = Vec::with_capacity(256 + columns * (96 + answer.rows * 48));
-    let mut runs = Runs { event_times: vec![None; plan.reads.len()], ..Runs::default() };
-    let texts: Vec<ReadText<'_>> = (0..plan.reads.len()).map(|read| answer.text(read)).collect();
+    out.reserve(256 + columns * (96 + answer.rows * 48));
+    let mut runs = Runs { event_times: SmallVec::from_elem(None, plan.reads.len()), ..Runs::default() };
+    let texts: SmallVec<[ReadText<'_>; 4]> = (0..plan.reads.len()).map(|read| answer.text(read)).collect();
     out.extend_from_slice(br#"{"results":["#);
     for place in 0..plan.entity_columns.len() {
-        separate(&mut out, place);
-        entity_column(&mut out, answer, place, &mut runs);
+        separate(out, place);
+        entity_column(out, answer, place, &mut runs);
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
-        separate(&mut out, plan.entity_columns.len() + i);
-        feature_column(&mut out, answer, column, &texts, &mut runs);
+        separate(out, plan.entity_columns.len() + i);
+        feature_column(out, answer, column, &texts, &mut runs);
     }
     out.extend_from_slice(plan.encoded.get_or_init(|| tail(plan)));
-    out
 }
 
 fn feature_column(

@@ -19,6 +19,7 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
+use larder_model::model::Micros;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +28,9 @@ use super::{
     accept::{Form, JSON},
     catalog::describe_catalog,
     decode::decode_request,
+    encode::write_answer,
     metrics::{EndpointMetrics, HttpMetrics},
+    plain::PlainRequest,
 };
 use crate::{
     clock::SharedClock,
@@ -106,6 +109,10 @@ impl Router {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
     pub(super) fn limits(&self) -> &HttpLimits {
         &self.limits
     }
@@ -123,6 +130,42 @@ impl Router {
         };
         endpoint.duration.record(started.elapsed().as_secs_f64());
         Ok(response)
+    }
+
+    /// Appends the body of the answer to a plain request; false where anything about it is not plain, as when it goes
+    /// wrong.
+    pub(super) fn answer_plain(&self, request: &PlainRequest<'_>, out: &mut Vec<u8>) -> bool {
+        let started = Instant::now();
+        let scope = match &self.door {
+            Door::Metrics(_) => return false,
+            Door::Data { tokens: Some(tokens), .. } => match request.admit(tokens) {
+                Some(scope) => Some(scope),
+                None => return false,
+            },
+            Door::Data { tokens: None, .. } | Door::Admin(_) => None,
+        };
+        let snapshot = self.current.load();
+        if snapshot.reads_through() {
+            return false;
+        }
+        let answered = (|| -> Result<bool, HttpError> {
+            let request = decode_request(request.body)?;
+            if let Some(scope) = &scope {
+                scope.check(&request.selection)?;
+            }
+            let begun = snapshot.begin(&request)?;
+            if snapshot.elsewhere(&begun).is_some() {
+                return Ok(false);
+            }
+            write_answer(&snapshot.finish(begun, &request)?, out);
+            Ok(true)
+        })();
+        let answered = matches!(answered, Ok(true));
+        if answered {
+            self.metrics.online.success.increment(1);
+            self.metrics.online.duration.record(started.elapsed().as_secs_f64());
+        }
+        answered
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {

@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -14,8 +15,9 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -32,6 +34,8 @@ use tokio::{
 
 use super::{
     Router, Tls,
+    plain::{Next, PlainConnection},
+    rewound::Rewound,
     timed::Timed,
     timer::{self, CoarseTimer},
 };
@@ -308,7 +312,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &Tls,
     router: Arc<Router>,
     mut phases: watch::Receiver<Phase>,
-) -> Result<(), hyper::Error> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let shaken = tokio::select! {
         shaken = timeout(router.limits().header_timeout, tls.shake_hands(stream)) => shaken,
         _ = phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
@@ -324,13 +328,29 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
+/// Serves a connection: plain requests by the short way, and from the first of another kind on by hyper.
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     router: Arc<Router>,
     phases: watch::Receiver<Phase>,
-) -> Result<(), hyper::Error> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut watch = phases.clone();
+    let mut signal = pin!(watch.changed());
+    // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
+    poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
+    let is_draining = || phases.has_changed().unwrap_or(true);
+
+    let mut plain = PlainConnection::new(stream, Arc::clone(&router));
+    let first = match poll_fn(|cx| plain.poll_serve(is_draining(), cx)).await? {
+        Next::Ended => return Ok(()),
+        Next::Hyper(bytes) => bytes,
+    };
+    let stream = Rewound::new(first, plain.into_stream());
     let limits = *router.limits();
-    let service = service_fn(move |request| {
+    // hyper takes a request that is still with us for none.
+    let has_begun = AtomicBool::new(stream.is_read());
+    let service = service_fn(|request| {
+        has_begun.store(true, Ordering::Relaxed);
         let router = Arc::clone(&router);
         async move { router.answer(request).await }
     });
@@ -340,22 +360,16 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let mut watch = phases.clone();
-    let mut signal = pin!(watch.changed());
-    let (mut is_listening, mut is_told) = (false, false);
+    let mut is_told = false;
     poll_fn(|cx| {
-        // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
-        if !is_listening {
-            is_listening = true;
-            let _ = signal.as_mut().poll(cx);
-        }
-        if !is_told && phases.has_changed().unwrap_or(true) {
+        if !is_told && is_draining() && has_begun.load(Ordering::Relaxed) {
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx)
     })
-    .await
+    .await?;
+    Ok(())
 }
 
 // === impl OpenGuard ===

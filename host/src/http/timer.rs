@@ -21,7 +21,7 @@ pub(super) struct CoarseTimer;
 
 /// Ends up to a tick late.
 #[derive(Debug)]
-struct CoarseSleep {
+pub(super) struct CoarseSleep {
     deadline: Instant,
     /// The place among the waiting, once it was polled.
     place: Option<usize>,
@@ -59,13 +59,20 @@ pub(super) fn tick_for(bound: Duration) -> Duration {
 
 // === impl CoarseTimer ===
 
+impl CoarseTimer {
+    /// The time that comes so much later.
+    pub(super) fn after(duration: Duration) -> Instant {
+        Self.now() + duration
+    }
+}
+
 impl Timer for CoarseTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(CoarseSleep { deadline, place: None })
+        Box::pin(CoarseSleep::new(deadline))
     }
 
     fn now(&self) -> Instant {
@@ -75,6 +82,17 @@ impl Timer for CoarseTimer {
 }
 
 // === impl CoarseSleep ===
+
+impl CoarseSleep {
+    pub(super) fn new(deadline: Instant) -> Self {
+        Self { deadline, place: None }
+    }
+
+    /// Ends at another time. Who waits for it has to poll it again.
+    pub(super) fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+}
 
 impl Future for CoarseSleep {
     type Output = ();
@@ -109,7 +127,8 @@ impl Waiting {
             self.places.len() - 1
         });
         match &mut self.places[place] {
-            Some((_, known)) if known.will_wake(waker) => {}
+            // Woken too early it waits on: it may have been put off meanwhile.
+            Some((wakes_at, known)) if known.will_wake(waker) => *wakes_at = deadline.min(*wakes_at),
             empty => *empty = Some((deadline, waker.clone())),
         }
         place

@@ -10,9 +10,13 @@ use crate::{
 };
 
 pub(crate) fn send(fixture: &Fixture, case: &Case) -> wire::Answer {
+    send_with(fixture, case, &[])
+}
+
+fn send_with(fixture: &Fixture, case: &Case, more: &[(&str, &str)]) -> wire::Answer {
     let content_type = case.content_type.as_deref().map(|content_type| ("content-type", content_type));
     let headers: Vec<_> = content_type.into_iter().collect();
-    wire::send(fixture.address(), &case.method, &case.path, &headers, &case.body)
+    wire::send(fixture.address(), &case.method, &case.path, &[&headers[..], more].concat(), &case.body)
 }
 
 /// Asks everything that was recorded, writes too, in order.
@@ -33,9 +37,9 @@ fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
-        // Twice: from the store, then from the hot cache and the plan cache.
-        for _ in 0..2 {
-            let answer = send(&fixture, &case);
+        // From the store, then from the hot cache and the plan cache; by the short way and by hyper.
+        for headers in [&[][..], &[], &[("connection", "close")]] {
+            let answer = send_with(&fixture, &case, headers);
             if let Err(why) = compare(&case, answer.status, &answer.body) {
                 wrong.push(format!("{:02} {}: {why}", case.number, case.name));
             }

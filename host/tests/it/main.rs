@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod allocations;
 mod arrow;
 mod bad_input;
 mod binary;
@@ -31,6 +32,7 @@ mod lifecycle;
 mod materialize;
 mod moto;
 mod parquet;
+mod plain;
 mod plugin_limits;
 mod plugin_tools;
 mod process;

@@ -1,0 +1,362 @@
+//! The short way: requests for features that are plain are read and answered here, without hyper.
+//!
+//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with 200 and JSON by one
+//! look into memory. hyper can do everything that HTTP/1.1 has, and half of a lookup's time went into its being able to.
+//! So a connection begins here. What is whole, plain and goes well is answered at once; at the first request of any other
+//! kind the connection is hyper's, with all bytes from that request on, and stays so. Nothing is refused here, and no error
+//! is told: hyper's side does that, as if this did not exist.
+//!
+//! Bytes are read, parsed, answered and written in one go in a worker's own buffers, so a connection that waits holds none.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use httpdate::HttpDate;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use larder_model::model::Micros;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Router, Scope, Tokens,
+    timer::{CoarseSleep, CoarseTimer},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A connection that has asked for nothing but plain things yet.
+#[derive(Debug)]
+pub(super) struct PlainConnection<S> {
+    stream: S,
+    router: Arc<Router>,
+    /// The beginning of a request whose rest has not come.
+    partial: Vec<u8>,
+    /// What the client has not taken yet of answers.
+    unsent: Vec<u8>,
+    /// What comes when that is sent.
+    then: Then,
+    sleep: CoarseSleep,
+}
+
+/// How a connection goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is over.
+    Ended,
+    /// It is hyper's, which sees these bytes first.
+    Hyper(Vec<u8>),
+}
+
+#[derive(Debug)]
+enum Then {
+    Read,
+    Close,
+    Hyper(Vec<u8>),
+}
+
+/// What the beginning of some bytes is.
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed<'b> {
+    Plain(PlainRequest<'b>),
+    /// As far as it goes it is plain.
+    Partial,
+    Other,
+}
+
+/// `POST /get-online-features`, whole, that wants JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PlainRequest<'b> {
+    /// `Authorization`, if it is there.
+    pub(super) authorization: Option<&'b [u8]>,
+    /// The body.
+    pub(super) body: &'b [u8],
+    /// Bytes of the whole request.
+    len: usize,
+}
+
+/// A worker's buffers.
+struct Buffers {
+    input: Vec<u8>,
+    output: Output,
+}
+
+/// Answers, one behind the other.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// Where the first begins.
+    from: usize,
+}
+
+/// Requests that are longer are hyper's.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// More than clients send; a request with more is hyper's.
+const HEADERS_MAX: usize = 32;
+/// Where an answer's body begins in its buffer: heads are shorter, and are written in front of it.
+const HEAD_BYTES: usize = 192;
+/// An answer that was larger gives its memory back.
+const OUTPUT_BYTES_KEPT: usize = 4 << 20;
+/// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The last of the year 9999, beyond which HTTP has no dates.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> =
+        RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
+    /// `Date` of a second since 1970.
+    static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
+}
+
+// === impl PlainRequest ===
+
+impl PlainRequest<'_> {
+    /// What its sender may ask for; none without a valid token.
+    pub(super) fn admit(&self, tokens: &Tokens) -> Option<Arc<Scope>> {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(self.authorization?).ok()?);
+        tokens.admit(&headers).ok()
+    }
+}
+
+// === impl PlainConnection ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
+    pub(super) fn new(stream: S, router: Arc<Router>) -> Self {
+        let sleep = CoarseSleep::new(CoarseTimer::after(router.limits().header_timeout));
+        Self { stream, router, partial: Vec::new(), unsent: Vec::new(), then: Then::Read, sleep }
+    }
+
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Serves until the connection ends or is another's. Once the host drains, requests that have begun are answered.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(super) fn poll_serve(&mut self, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        loop {
+            ready!(self.poll_send(cx))?;
+            match std::mem::replace(&mut self.then, Then::Read) {
+                Then::Read => {}
+                Then::Close => return Poll::Ready(Ok(Next::Ended)),
+                Then::Hyper(bytes) => return Poll::Ready(Ok(Next::Hyper(bytes))),
+            }
+            if is_draining && self.partial.is_empty() {
+                return Poll::Ready(Ok(Next::Ended));
+            }
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_turn(buffers, is_draining, cx))? {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(Ok(Next::Ended)),
+                Poll::Pending => {
+                    ready!(Pin::new(&mut self.sleep).poll(cx));
+                    return Poll::Ready(Ok(match std::mem::take(&mut self.partial) {
+                        partial if partial.is_empty() => Next::Ended,
+                        partial => Next::Hyper(partial),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Reads what has come, answers what is whole, and writes what the client takes. False at the connection's end.
+    fn poll_turn(&mut self, buffers: &mut Buffers, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Buffers { input, output } = buffers;
+        let before = self.partial.len();
+        input[..before].copy_from_slice(&self.partial);
+        let mut read = ReadBuf::new(&mut input[before..]);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let come = read.filled().len();
+        if come == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        let input = &input[..before + come];
+        let mut done = 0;
+        let body_bytes_max = self.router.limits().body_bytes_max;
+        output.clear();
+        let then = loop {
+            let rest = &input[done..];
+            if rest.is_empty() {
+                break Then::Read;
+            }
+            match parse(rest, body_bytes_max) {
+                Parsed::Plain(request) if output.answer(&self.router, &request, is_draining) => done += request.len,
+                Parsed::Partial if rest.len() < REQUEST_BYTES_MAX => break Then::Read,
+                _ => break Then::Hyper(rest.to_vec()),
+            }
+            if is_draining {
+                break Then::Close;
+            }
+        };
+        if let Then::Read = then {
+            // Of an empty one there is no memory.
+            self.partial = input[done..].to_vec();
+            let header_timeout = self.router.limits().header_timeout;
+            if self.partial.is_empty() {
+                self.sleep.reset(CoarseTimer::after(header_timeout));
+            } else if before == 0 || done > 0 {
+                self.sleep.reset(CoarseTimer::after(PATIENCE.min(header_timeout)));
+            }
+        }
+        self.then = then;
+        // Nearly always the client takes all of it at once.
+        let answers = output.answers();
+        if !answers.is_empty() {
+            let written = match Pin::new(&mut self.stream).poll_write(cx, answers) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            self.unsent = answers[written..].to_vec();
+        }
+        output.clear();
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.unsent[sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(more)) => sent += more,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.unsent.drain(..sent);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.unsent = Vec::new();
+        // TLS may hold some of it.
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.from = 0;
+        if self.bytes.capacity() > OUTPUT_BYTES_KEPT {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn answers(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+
+    /// Adds the whole answer to a request; false if it is not for here.
+    fn answer(&mut self, router: &Router, request: &PlainRequest<'_>, is_last: bool) -> bool {
+        let start = self.bytes.len();
+        let body = start + HEAD_BYTES;
+        self.bytes.resize(body, 0);
+        if !router.answer_plain(request, &mut self.bytes) {
+            self.bytes.truncate(start);
+            return false;
+        }
+        let mut head = Head { bytes: [0; HEAD_BYTES], len: 0 };
+        head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ");
+        head.push(itoa::Buffer::new().format(self.bytes.len() - body).as_bytes());
+        head.push(b"\r\ndate: ");
+        head.push(&date(router.now()));
+        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+        // Right in front of the body: how long it is was not known before that was written.
+        let head_at = body - head.len;
+        self.bytes[head_at..body].copy_from_slice(&head.bytes[..head.len]);
+        if start == 0 {
+            self.from = head_at;
+        } else {
+            self.bytes.copy_within(head_at.., start);
+            self.bytes.truncate(self.bytes.len() - (head_at - start));
+        }
+        true
+    }
+}
+
+/// The head of an answer.
+struct Head {
+    bytes: [u8; HEAD_BYTES],
+    len: usize,
+}
+
+// === impl Head ===
+
+impl Head {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+/// `Date` of this moment: written once a second.
+fn date(now: Micros) -> [u8; 29] {
+    let second = u64::try_from(now / 1_000_000).unwrap_or(0);
+    let (known, text) = DATE.get();
+    if known == second && second > 0 {
+        return text;
+    }
+    let mut text = [b' '; 29];
+    let fresh = HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND))).to_string();
+    // Always 29 letters, up to the year 9999.
+    let len = fresh.len().min(text.len());
+    text[..len].copy_from_slice(&fresh.as_bytes()[..len]);
+    DATE.set((second, text));
+    text
+}
+
+/// Looks at the beginning of some bytes.
+fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
+    const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
+    let Some(rest) = bytes.strip_prefix(START) else {
+        return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
+    };
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let (head, headers) = match httparse::parse_headers(rest, &mut headers) {
+        Ok(httparse::Status::Complete((len, headers))) => (START.len() + len, headers),
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(_) => return Parsed::Other,
+    };
+    let (mut length, mut authorization) = (None, None);
+    for header in headers {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        // By the first letter: most headers are none of these.
+        match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
+            Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
+                (None, Some(bytes)) => length = Some(bytes),
+                _ => return Parsed::Other,
+            },
+            Some(b'c') if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => {
+                return Parsed::Other;
+            }
+            Some(b'a') if is("accept") && !matches!(header.value, b"*/*" | b"application/json") => {
+                return Parsed::Other;
+            }
+            Some(b'a') if is("authorization") && authorization.replace(header.value).is_some() => return Parsed::Other,
+            Some(b't' | b'e' | b'u') if is("transfer-encoding") || is("expect") || is("upgrade") => {
+                return Parsed::Other;
+            }
+            _ => {}
+        }
+    }
+    let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
+    let Some(length) = length.filter(is_small) else { return Parsed::Other };
+    match bytes.get(head..head + length) {
+        Some(body) => Parsed::Plain(PlainRequest { authorization, body, len: head + length }),
+        None => Parsed::Partial,
+    }
+}
+
+/// Digits and nothing else, few enough not to overflow.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let is_number = matches!(digits.len(), 1..=9) && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
+}

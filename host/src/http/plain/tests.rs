@@ -1,0 +1,87 @@
+//! What is plain, what is not yet, and what is hyper's.
+
+use super::*;
+
+/// Within bounds that are wide.
+fn parse(bytes: &[u8]) -> Parsed<'_> {
+    super::parse(bytes, 1 << 20)
+}
+
+fn request(head: &str, body: &str) -> Vec<u8> {
+    format!("POST /get-online-features HTTP/1.1\r\n{head}\r\n{body}").into_bytes()
+}
+
+fn other(bytes: &[u8]) {
+    assert_eq!(parse(bytes), Parsed::Other, "{}", String::from_utf8_lossy(bytes));
+}
+
+#[test]
+fn a_request_is_partial_until_its_last_byte_and_plain_then() {
+    let whole = request("host: x\r\nAccept: */*\r\ncontent-type: x/y\r\nContent-Length: 4\r\nx-id: 7\r\n", "body");
+    for end in 0..whole.len() {
+        assert_eq!(parse(&whole[..end]), Parsed::Partial, "{end} bytes");
+    }
+    let plain = Parsed::Plain(PlainRequest { authorization: None, body: b"body", len: whole.len() });
+    assert_eq!(parse(&whole), plain);
+    assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "what follows is another request's");
+}
+
+#[test]
+fn what_is_not_plain_is_hypers() {
+    other(b"GET /get-online-features HTTP/1.1\r\n");
+    other(b"POST /get-online-features HTTP/1.0\r\n");
+    other(b"POST /get-online-features?x=1 HTTP/1.1\r\n");
+    other(b"POST /push HTTP/1.1\r\n");
+    other(b"\r\nPOST /get-online-features HTTP/1.1\r\n");
+    let length = "content-length: 4\r\n";
+    for header in [
+        "content-length: 4\r\n",
+        "content-length: 5\r\n",
+        "connection: close\r\n",
+        "connection: keep-alive, upgrade\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "upgrade: h2c\r\n",
+        "accept: application/vnd.apache.arrow.stream\r\n",
+        "accept: application/json;q=0.5\r\n",
+        "no header\r\n",
+        "bad name: x\r\n",
+        " folded: x\r\n",
+    ] {
+        other(&request(&format!("{length}{header}"), "body"));
+    }
+    other(&request("authorization: a\r\nauthorization: b\r\ncontent-length: 4\r\n", "body"));
+    for length in ["", "+4", "-1", "0x4", "4 4", "4,4", "99999999999999999999", "65536"] {
+        other(&request(&format!("content-length: {length}\r\n"), "body"));
+    }
+    let five = request("content-length: 5\r\n", "12345");
+    assert!(matches!(super::parse(&five, 5), Parsed::Plain(_)));
+    assert_eq!(super::parse(&five, 4), Parsed::Other);
+    other(&request("host: x\r\n", ""));
+    let many: String = (0..=HEADERS_MAX).map(|n| format!("x-{n}: 1\r\n")).collect();
+    other(&request(&format!("{many}{length}"), "body"));
+}
+
+#[test]
+fn keep_alive_and_json_are_plain_and_who_asks_is_told() {
+    for header in
+        ["Connection: Keep-Alive\r\n", "accept: application/json\r\n", "te: trailers\r\n", "user-agent: a\r\n"]
+    {
+        let whole = request(&format!("content-length: 0\r\n{header}"), "");
+        assert!(matches!(parse(&whole), Parsed::Plain(_)), "{header}");
+    }
+    let whole = request("authorization: Bearer x\r\ncontent-length: 0\r\n", "");
+    let Parsed::Plain(request) = parse(&whole) else { panic!("not plain") };
+    assert_eq!(request.authorization, Some(&b"Bearer x"[..]));
+}
+
+#[test]
+fn the_date_is_that_of_http() {
+    let text = |now| String::from_utf8(date(now).to_vec()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(text(784_111_777_999_999), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+    assert_eq!(text(784_111_778_000_000), "Sun, 06 Nov 1994 08:49:38 GMT");
+    assert_eq!((text(0), text(-1)), ("Thu, 01 Jan 1970 00:00:00 GMT".into(), "Thu, 01 Jan 1970 00:00:00 GMT".into()));
+    assert_eq!(text(i64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+}

@@ -1,0 +1,73 @@
+//! A stream of which some bytes were read already, and are read again.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Gives the bytes that were read before those that come.
+#[derive(Debug)]
+pub(super) struct Rewound<S> {
+    first: Vec<u8>,
+    /// How many of them were given.
+    given: usize,
+    stream: S,
+}
+
+// === impl Rewound ===
+
+impl<S> Rewound<S> {
+    pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
+        Self { first, given: 0, stream }
+    }
+
+    /// Whether nothing is left of what was read before.
+    pub(super) fn is_read(&self) -> bool {
+        self.given == self.first.len()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_read() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let rest = &self.first[self.given..];
+        let given = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..given]);
+        self.given += given;
+        if self.is_read() {
+            (self.first, self.given) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,76 @@
+//! How often a hot lookup asks for memory: a handful of times, whatever it is asked for.
+
+use std::sync::Arc;
+
+use larder::{
+    clock::ManualClock,
+    http::{decode_request, encode_answer},
+    serving::{ServingLimits, Snapshot, TtlPolicy},
+    store::{LoadMode, OnlineStore, RowBatch, StoreConfig},
+};
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
+    model::ValueRef,
+    registry::{Definitions, validate},
+    yaml::Problems,
+};
+use tempfile::TempDir;
+
+use crate::fixture::RECORDED_AT;
+
+/// For one entity: the request's columns and the values of one, those as they are echoed (2), the rows that were found, the
+/// entity's key, and the answer.
+const ALLOCATIONS: u64 = 7;
+
+/// A service of so many features, half of them doubles and half of them text, of customer 7.
+fn snapshot(features: usize) -> (TempDir, Snapshot) {
+    let list: Vec<String> = (0..features)
+        .map(|n| format!("{{name: f{n}, type: {}}}", if n % 2 == 0 { "Float64" } else { "String" }))
+        .collect();
+    let definitions = format!(
+        "entities: [{{name: customer_id, type: String}}]\nfeature_views:\n  - name: customer_wide\n    entities: \
+         [customer_id]\n    features: [{}]\nfeature_services: [{{name: all, features: [customer_wide]}}]\n",
+        list.join(", ")
+    );
+    let problems = Problems::default();
+    let mut read = Definitions::default();
+    read.read("wide.yaml", &definitions, &problems);
+    let catalog = validate("test", KeyVersion::V3, read, &problems);
+    let catalog = Arc::new(catalog.unwrap_or_else(|| panic!("{:?}", problems.into_sorted())));
+
+    let dir = TempDir::new().unwrap();
+    let clock = ManualClock::at(RECORDED_AT);
+    let store = OnlineStore::open(&StoreConfig::new(dir.path()), Arc::<ManualClock>::clone(&clock)).unwrap();
+    let view = store.declare(catalog.views(), KeyVersion::V3).unwrap()[0];
+    let schema = RowSchema::of_view(&catalog.views()[0]);
+    let mut builder = RowBuilder::new(&schema);
+    builder.begin(RECORDED_AT, None);
+    for n in 0..features {
+        let value = if n % 2 == 0 { ValueRef::Float64(0.1) } else { ValueRef::Bytes(b"some text") };
+        builder.push(value).unwrap();
+    }
+    let mut batch = RowBatch::default();
+    let id = KeyEncoder::new(KeyVersion::V3, ["customer_id"]).encode([KeyValue::String("C7")], &mut Vec::new());
+    batch.push(id, builder.finish().unwrap());
+    let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
+    load.apply(&batch, None).unwrap();
+    load.finish(None).unwrap();
+    let limits = ServingLimits { rows_max: 100, features_max: 1_000, values_max: 10_000 };
+    (dir, Snapshot::new(catalog, Arc::new(store), clock, TtlPolicy::Mark, limits).unwrap())
+}
+
+#[test]
+fn a_hot_lookup_of_one_entity_asks_for_memory_a_few_times_whatever_the_number_of_features() {
+    for features in [1, 8, 50, 200] {
+        let (_dir, snapshot) = snapshot(features);
+        let body = br#"{"feature_service": "all", "entities": {"customer_id": ["C7"]}}"#;
+        let answer = || encode_answer(&snapshot.answer(&decode_request(body).unwrap()).unwrap());
+        let first = answer();
+        for _ in 0..3 {
+            let mut again = Vec::new();
+            let counted = allocation_counter::measure(|| again = answer());
+            assert_eq!(again, first, "from memory as from disk");
+            assert!(counted.count_total <= ALLOCATIONS, "{features} features: {counted:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The short way of plain requests, and where it ends: answers are those that hyper's side gives, in their order, however
+//! the bytes come.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, Setup},
+    wire::{self, Answer},
+};
+
+const CLOSE: [(&str, &str); 1] = [("connection", "close")];
+
+fn body(drivers: &[i64]) -> Vec<u8> {
+    json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": drivers } }).to_string().into_bytes()
+}
+
+fn request(body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn next(stream: &mut TcpStream) -> Answer {
+    // Byte by byte: what belongs to the next answer stays.
+    struct Bytewise<'s>(&'s mut TcpStream);
+    impl Read for Bytewise<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(&mut buffer[..1])
+        }
+    }
+    wire::read_answer(&mut Bytewise(stream)).expect("an answer")
+}
+
+fn keys(answer: &Answer) -> Value {
+    answer.column("driver_id")["values"].clone()
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 16]), Ok(0) | Err(_))
+}
+
+#[test]
+fn an_answer_is_that_of_hyper_byte_for_byte() {
+    let fixture = Setup::golden().start();
+    for drivers in [&[1001][..], &[1001, 1002, 9999], &[]] {
+        let plain = wire::send(fixture.address(), "POST", "/get-online-features", &[], &body(drivers));
+        let other = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &body(drivers));
+        assert_eq!((plain.status, plain.text()), (other.status, other.text()));
+        let names = |answer: &Answer| {
+            let names = answer.headers.keys().filter(|name| *name != "connection");
+            names.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(names(&plain), names(&other));
+        assert_eq!(plain.headers["content-type"], other.headers["content-type"]);
+    }
+}
+
+#[test]
+fn requests_that_come_together_or_in_pieces_are_answered_in_their_order() {
+    let fixture = Setup::golden().start();
+    let mut stream = wire::connect(fixture.address());
+    let many: Vec<u8> = (0..50).flat_map(|n| request(&body(&[n]))).collect();
+    stream.write_all(&many).unwrap();
+    for n in 0..50 {
+        assert_eq!(keys(&next(&mut stream)), json!([n]));
+    }
+    for (place, byte) in many[..many.len() / 25].iter().enumerate() {
+        stream.write_all(&[*byte]).unwrap();
+        if place % 37 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    assert_eq!((keys(&next(&mut stream)), keys(&next(&mut stream))), (json!([0]), json!([1])));
+}
+
+#[test]
+fn what_is_not_plain_or_goes_wrong_is_answered_between_plain_ones() {
+    let fixture = Setup::golden().start();
+    let mut stream = wire::connect(fixture.address());
+    let mut all = request(&body(&[1]));
+    all.extend(request(b"{\"entities\": 1}"));
+    all.extend(request(&body(&[2])));
+    all.extend(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    all.extend(request(&body(&[3])));
+    stream.write_all(&all).unwrap();
+    assert_eq!(keys(&next(&mut stream)), json!([1]));
+    assert_eq!(next(&mut stream).status, 422);
+    assert_eq!(keys(&next(&mut stream)), json!([2]));
+    assert_eq!(next(&mut stream).status, 200);
+    assert_eq!(keys(&next(&mut stream)), json!([3]));
+}
+
+#[test]
+fn a_body_that_is_long_or_late_or_never_comes_is_hypers() {
+    let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(500)).start();
+    let drivers: Vec<i64> = (0..9_000).collect();
+    assert!(body(&drivers).len() < 64 << 10);
+    let answer = wire::send(fixture.address(), "POST", "/get-online-features", &[], &body(&drivers));
+    assert_eq!(keys(&answer), json!(drivers));
+    let spaced = [&body(&[1])[..], &vec![b' '; 100 << 10]].concat();
+    assert_eq!(keys(&wire::send(fixture.address(), "POST", "/get-online-features", &[], &spaced)), json!([1]));
+
+    let whole = request(&body(&[1]));
+    let mut stream = wire::connect(fixture.address());
+    stream.write_all(&whole[..whole.len() - 1]).unwrap();
+    assert_eq!(next(&mut stream).status, 408);
+    assert!(is_closed(&mut stream));
+}
+
+#[test]
+fn a_head_that_does_not_end_and_a_connection_that_asks_nothing_are_closed() {
+    let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(300)).start();
+    let began = Instant::now();
+    let mut silent = wire::connect(fixture.address());
+    let mut slow = wire::connect(fixture.address());
+    slow.write_all(b"POST /get-online-features HTTP/1.1\r\nhost: x\r\n").unwrap();
+    let mut asked = wire::connect(fixture.address());
+    asked.write_all(&request(&body(&[1]))).unwrap();
+    assert_eq!(keys(&next(&mut asked)), json!([1]));
+    assert!(is_closed(&mut silent) && is_closed(&mut asked));
+    let mut rest = Vec::new();
+    let _ = slow.read_to_end(&mut rest);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off_and_one_that_reads_late_gets_everything() {
+    let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_secs(1)).start();
+    let drivers: Vec<i64> = (0..5_000).collect();
+    let many = || request(&body(&drivers)).repeat(60);
+    let mut late = wire::connect(fixture.address());
+    let reader = std::thread::spawn({
+        let mut stream = late.try_clone().unwrap();
+        move || {
+            std::thread::sleep(Duration::from_millis(300));
+            (0..60).map(|_| keys(&wire_answer(&mut stream)).as_array().unwrap().len()).collect::<Vec<_>>()
+        }
+    });
+    late.write_all(&many()).unwrap();
+    assert_eq!(reader.join().unwrap(), vec![5_000; 60]);
+
+    let mut never = wire::connect(fixture.address());
+    assert!(
+        never.write_all(&many().repeat(4)).is_err(),
+        "the server takes no more than it can answer, and closes then"
+    );
+}
+
+/// Reads one answer of many: the length is known from its head.
+fn wire_answer(stream: &mut TcpStream) -> Answer {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let text = String::from_utf8(head.clone()).unwrap();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    wire::read_answer(&mut &[head, body].concat()[..]).unwrap()
+}
+
+#[test]
+fn a_host_that_stops_answers_what_has_begun_and_closes_what_waits() {
+    let mut fixture = Setup::golden().start();
+    let whole = request(&body(&[1]));
+    let (mut idle, mut begun) = (wire::connect(fixture.address()), wire::connect(fixture.address()));
+    for stream in [&mut idle, &mut begun] {
+        stream.write_all(&whole).unwrap();
+        assert_eq!(keys(&next(stream)), json!([1]));
+    }
+    begun.write_all(&whole[..whole.len() - 5]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let stopping = std::thread::spawn(move || {
+        fixture.stop();
+        fixture
+    });
+    assert!(is_closed(&mut idle));
+    begun.write_all(&whole[whole.len() - 5..]).unwrap();
+    let answer = next(&mut begun);
+    assert_eq!((keys(&answer), answer.header("connection")), (json!([1]), Some("close".to_owned())));
+    assert!(is_closed(&mut begun));
+    let _: Fixture = stopping.join().unwrap();
+}
