@@ -60,10 +60,13 @@ pub trait Source: Send + Sync + Debug {
         true
     }
 
-    /// For how long after a reading that ended well it is spared, unless somebody asks: where to look is to read all of it,
-    /// and that costs.
-    fn spared_for(&self) -> Option<Duration> {
-        None
+    /// Whether a reading that ended well at this position, so long ago, will do where nobody asks for one: where to look is
+    /// to read all of it, that costs.
+    ///
+    /// # Errors
+    /// What keeps it from being looked at.
+    fn will_do(&self, _position: &str, _age: Duration) -> Result<bool, SourceError> {
+        Ok(false)
     }
 
     /// How often it has to be looked at to be followed, where it says so itself.

@@ -401,9 +401,13 @@ async fn schedule(app: Arc<App>) {
     let slots = Arc::new(Semaphore::new(SYNCS_AT_ONCE));
     let mut running: HashMap<String, JoinHandle<()>> = HashMap::new();
     loop {
+        let mut spare = false;
         let views: Vec<String> = tokio::select! {
             // Also those that are being synced: that may be by definitions from before.
-            () = app.resync.notified() => app.engine.load().to_begin_with().map(str::to_owned).collect(),
+            () = app.resync.notified() => {
+                spare = true;
+                app.engine.load().views().map(str::to_owned).collect()
+            }
             _ = ticks.tick() => {
                 running.retain(|_, sync| !sync.is_finished());
                 let engine = app.engine.load();
@@ -411,17 +415,17 @@ async fn schedule(app: Arc<App>) {
             }
         };
         for view in views {
-            let sync = sync_one(Arc::clone(&app), view.clone(), Arc::clone(&slots));
+            let sync = sync_one(Arc::clone(&app), view.clone(), spare, Arc::clone(&slots));
             running.insert(view, tokio::spawn(sync));
         }
     }
 }
 
-async fn sync_one(app: Arc<App>, view: String, slots: Arc<Semaphore>) {
+async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore>) {
     let is_followed = app.engine.load().is_followed(&view);
     // Nobody closes the semaphore.
     let _slot = if is_followed { None } else { slots.acquire().await.ok() };
-    let command = SyncCommand { views: vec![view], ..SyncCommand::default() };
+    let command = SyncCommand { views: vec![view], spare, ..SyncCommand::default() };
     // How it ended is in the log and in the metrics.
     let _ = tokio::task::spawn_blocking(move || app.sync(&command, &mut |_| {})).await;
 }

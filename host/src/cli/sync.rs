@@ -42,7 +42,7 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     }
     let target = Target::find(&args.config)?;
     let SyncArgs { views, full, force, from, to, .. } = args;
-    let command = SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force };
+    let command = SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force, spare: false };
     let failed = run_on(&target, &command)?;
     if failed > 0 {
         bail!(CliError::Failed(format!("{failed} of the feature views could not be synced")));
@@ -85,7 +85,7 @@ pub(super) fn run_on(target: &Target, command: &SyncCommand) -> Result<usize> {
 )]
 fn describe(report: &SyncReport) -> String {
     let view = &report.view;
-    if report.outcome == Outcome::UpToDate {
+    if report.outcome != Outcome::Loaded {
         return format!("{view}: up to date");
     }
     let applied = report.applied;

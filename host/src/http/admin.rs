@@ -48,6 +48,9 @@ pub struct SyncCommand {
     pub to: Option<i64>,
     /// Take what is there, also if it is not believed: see [`crate::sync::Guard`].
     pub force: bool,
+    /// Leave sources alone that were read a short time ago. Nobody asks for that; a start and a reload do.
+    #[serde(skip)]
+    pub spare: bool,
 }
 
 /// One line of the answer to `POST /v1/sync`.
@@ -141,6 +144,6 @@ impl SyncCommand {
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         let window = crate::source::Window { from: self.from, to: self.to };
-        SyncRequest { full: self.full, window, force: self.force }
+        SyncRequest { full: self.full, window, force: self.force, spare: self.spare }
     }
 }

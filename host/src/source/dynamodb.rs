@@ -326,9 +326,17 @@ impl Source for DynamoDb {
         false
     }
 
-    fn spared_for(&self) -> Option<Duration> {
-        let is_scanned = !self.follows.load(Ordering::Relaxed) && !self.is_fetched();
-        is_scanned.then_some(self.rescan_every / 2)
+    fn will_do(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
+        let position =
+            Position::parse(position).filter(|position| position.stream.is_none() && position.scan.is_none());
+        let Some(position) = position else { return Ok(false) };
+        if self.is_fetched() || age >= self.rescan_every / 2 {
+            return Ok(false);
+        }
+        // One that has a stream since then is to be followed, and one that was made anew is another.
+        let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
+        let described = self.describe(&calls, Duration::ZERO)?;
+        Ok(position.table == described.identity && self.stream_of(&described).is_none())
     }
 
     fn pace(&self) -> Option<Duration> {

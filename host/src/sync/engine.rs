@@ -110,18 +110,6 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// The views that a start or a reload has synced: all that have a source, save those whose source is to be spared
-    /// and was read a short time ago.
-    pub fn to_begin_with(&self) -> impl Iterator<Item = &str> {
-        let is_spared = |job: &Job, source: &dyn Source| {
-            let status = self.store.status(job.id).filter(|status| status.position.is_some());
-            let last = status.and_then(|status| status.freshness.last_success);
-            last.zip(source.spared_for()).is_some_and(|(last, spared)| self.store.age(last) < spared)
-        };
-        let is_meant = move |job: &&Job| job.source.as_deref().is_some_and(|source| !is_spared(job, source));
-        self.jobs.iter().filter(is_meant).map(|job| &*job.view.name)
-    }
-
     /// The views whose next sync is due: by their source's `every`, or because the last one failed.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
@@ -180,7 +168,9 @@ impl SyncEngine {
                 tracing::error!(view, %error, "sync failed; what was served before is served on");
             }
         }
-        match result {
+        match &result {
+            // What is due is not put off by that.
+            Ok(report) if report.outcome == Outcome::Spared => {}
             // It will be what it is until somebody writes it anew.
             Err(SyncError::Refused { .. }) => turn.was_refused(Instant::now()),
             _ => turn.ended(result.is_ok(), Instant::now()),
@@ -245,7 +235,7 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         if matches!(from, Some(SourceKind::Files(_))) {
-            return self.sync(view, SyncRequest { full: true, window, force: false }, &mut |_| ());
+            return self.sync(view, SyncRequest { full: true, window, ..SyncRequest::default() }, &mut |_| ());
         }
         let name = || job.view.name.to_string();
         let files = self.setting.files_of(&job.view, |wanted| wanted);
@@ -356,7 +346,7 @@ impl SyncSetting {
 
 fn log(report: &SyncReport) {
     let view = &report.view;
-    if report.outcome == Outcome::UpToDate {
+    if report.outcome != Outcome::Loaded {
         tracing::debug!(view, "sync found nothing new");
         return;
     }

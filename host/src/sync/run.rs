@@ -26,6 +26,8 @@ pub struct SyncRequest {
     pub window: Window,
     /// Take what is there, whatever [`Guard`] says of it.
     pub force: bool,
+    /// Leave a source alone that was read a short time ago and costs to be read: see [`Source::will_do`].
+    pub spare: bool,
 }
 
 /// Bounds of a run.
@@ -75,6 +77,8 @@ pub struct SyncReport {
 pub enum Outcome {
     /// The source is as it was at the last run.
     UpToDate,
+    /// The source was read a short time ago, and that will do.
+    Spared,
     /// Rows were read.
     Loaded,
 }
@@ -225,6 +229,12 @@ fn read_from(
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
     let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
+    if request.spare
+        && let Some((position, last)) = position.as_deref().zip(last_success)
+        && source.will_do(position, store.age(last)).map_err(in_source)?
+    {
+        return report(Outcome::Spared, Applied::default(), Skipped::default(), None);
+    }
     if let Some(position) = &position
         && !source.has_news(position).map_err(in_source)?
     {

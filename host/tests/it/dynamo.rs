@@ -208,6 +208,21 @@ fn a_table_without_a_stream_is_spared_by_starts_and_reloads_and_not_by_who_asks(
 }
 
 #[test]
+fn a_stream_that_was_turned_on_is_noticed_by_a_start_though_the_table_was_just_scanned() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], None);
+    dynamo.put(TABLE, item(1, 1));
+    let host = setup(&dynamo.url(), ", every: 1h").start();
+    assert_eq!(trips(&host, 1), json!(1));
+    dynamo.enable_stream(TABLE, "NEW_IMAGE");
+    let host = host.restart();
+    dynamo.put(TABLE, item(1, 2));
+    until(&host, 1, 2);
+    dynamo.put(TABLE, item(1, 3));
+    until(&host, 1, 3);
+}
+
+#[test]
 fn ttl_an_item_that_has_expired_is_not_served_before_dynamodb_deletes_it() {
     let dynamo = table(1);
     let mut expiring = item(2, 2);

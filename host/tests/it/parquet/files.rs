@@ -116,11 +116,11 @@ fn a_span_of_event_times_has_both_its_ends() {
         write(&fixture.path(FILE), &stats(&[(3, 40, 0.3), (4, 30, 0.4), (5, 20, 0.5), (6, 10, 0.6)]));
         let at = |age: i64| Some(RECORDED_AT - age * SECOND);
         let views = vec!["stats".to_owned()];
-        let span = SyncCommand { views: views.clone(), from: at(30), to: at(20), full: false, force: false };
+        let span = SyncCommand { views: views.clone(), from: at(30), to: at(20), ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &span).report("stats").skipped.outside_window, 2);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([null, 0.4, 0.5, null]));
 
-        let open_end = SyncCommand { views, from: at(20), to: None, full: false, force: false };
+        let open_end = SyncCommand { views, from: at(20), to: None, ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &open_end).failures, []);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([null, 0.4, 0.5, 0.6]));
         // A span says nothing of what lies outside: the next sync reads it all.
