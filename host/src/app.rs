@@ -116,7 +116,7 @@ impl App {
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let turns = Turns::new();
         let aws = Arc::clone(&config.aws);
-        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns, &aws)?;
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
@@ -244,7 +244,7 @@ impl App {
         let catalog = &definitions.catalog;
         let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
         let refitted = self.plugins.get().map(refit).transpose()?;
-        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns, &self.aws)?;
+        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
         if let (Some(plugins), Some(refitted)) = (self.plugins.get(), refitted) {
             snapshot = snapshot.with_transforms(refitted.transforms(plugins, catalog));
             plugins.accept(refitted);
@@ -364,7 +364,6 @@ fn build(
     store: &Arc<OnlineStore>,
     clock: &SharedClock,
     turns: &Arc<Turns>,
-    aws: &Arc<Aws>,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
     let limits = ServingLimits {
         rows_max: config.http.limits.rows_max,
@@ -373,13 +372,7 @@ fn build(
     };
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
-    let setting = SyncSetting {
-        base_dir: config.base_dir.clone(),
-        aws: Arc::clone(aws),
-        clock: Arc::clone(clock),
-        limits: config.sync.limits,
-        turns: Arc::clone(turns),
-    };
+    let setting = SyncSetting { turns: Arc::clone(turns), ..config.sync_setting(Arc::clone(clock)) };
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
     let snapshot = snapshot.with_fetchers(engine.fetchers());
     Ok((snapshot, engine))

@@ -117,7 +117,7 @@ impl Metrics {
         text
     }
 
-    /// Lets go of series that nobody counts any more. To be called every few seconds.
+    /// What the exporter has to do every few seconds: new descriptions become readable.
     pub fn run_upkeep(&self) {
         self.recorder.run_upkeep();
     }

@@ -57,6 +57,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 enum Then {
     Read,
+    /// Whole requests may be left of what was read.
+    Again,
     Close,
     Hyper(Vec<u8>),
 }
@@ -101,6 +103,8 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 32;
 /// Where an answer's body begins in its buffer: heads are shorter, and are written in front of it.
 const HEAD_BYTES: usize = 192;
+/// Once there is so much to send, requests that came along wait until the client has taken it: a few bytes can ask for many.
+const OUTPUT_BYTES_FULL: usize = 256 << 10;
 /// An answer that was larger gives its memory back.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
@@ -145,15 +149,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
     pub(super) fn poll_serve(&mut self, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         loop {
             ready!(self.poll_send(cx))?;
+            let mut is_read = false;
             match std::mem::replace(&mut self.then, Then::Read) {
                 Then::Read => {}
+                Then::Again => is_read = true,
                 Then::Close => return Poll::Ready(Ok(Next::Ended)),
                 Then::Hyper(bytes) => return Poll::Ready(Ok(Next::Hyper(bytes))),
             }
             if is_draining && self.partial.is_empty() {
                 return Poll::Ready(Ok(Next::Ended));
             }
-            match BUFFERS.with_borrow_mut(|buffers| self.poll_turn(buffers, is_draining, cx))? {
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_turn(buffers, is_read, is_draining, cx))? {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(Ok(Next::Ended)),
                 Poll::Pending => {
@@ -167,18 +173,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
         }
     }
 
-    /// Reads what has come, answers what is whole, and writes what the client takes. False at the connection's end.
-    fn poll_turn(&mut self, buffers: &mut Buffers, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    /// Reads what has come unless it is read, answers what is whole, and writes what the client takes. False at the
+    /// connection's end.
+    fn poll_turn(
+        &mut self,
+        buffers: &mut Buffers,
+        is_read: bool,
+        is_draining: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
         let Buffers { input, output } = buffers;
         let before = self.partial.len();
         input[..before].copy_from_slice(&self.partial);
-        let mut read = ReadBuf::new(&mut input[before..]);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        let come = read.filled().len();
-        if come == 0 {
-            return Poll::Ready(Ok(false));
+        let mut end = before;
+        if !is_read {
+            let mut read = ReadBuf::new(&mut input[before..]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            end += read.filled().len();
+            if end == before {
+                return Poll::Ready(Ok(false));
+            }
         }
-        let input = &input[..before + come];
+        let input = &input[..end];
         let mut done = 0;
         let body_bytes_max = self.router.limits().body_bytes_max;
         output.clear();
@@ -195,8 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             if is_draining {
                 break Then::Close;
             }
+            if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
+                break Then::Again;
+            }
         };
-        if let Then::Read = then {
+        if let Then::Read | Then::Again = then {
             // Of an empty one there is no memory.
             self.partial = input[done..].to_vec();
             let header_timeout = self.router.limits().header_timeout;

@@ -42,8 +42,8 @@ impl Guard {
         }
         let max = self.bad_percent_max;
         Err(format!(
-            "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and '--force' takes \
-             the others"
+            "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and 'larder sync \
+             --force' takes the others"
         ))
     }
 
@@ -64,7 +64,7 @@ impl Guard {
         };
         Err(format!(
             "the set has {rows} rows, and the one that it is to replace has {before}; 'sync: {key}' is {max}, and \
-             '--force' takes it"
+             'larder sync --force' takes it"
         ))
     }
 }

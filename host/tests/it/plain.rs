@@ -188,3 +188,21 @@ fn a_host_that_stops_answers_what_has_begun_and_closes_what_waits() {
     assert!(is_closed(&mut begun));
     let _: Fixture = stopping.join().unwrap();
 }
+
+#[test]
+fn many_requests_that_come_together_and_have_large_answers_are_answered_bit_by_bit_and_in_order() {
+    let fixture = Setup::golden().start();
+    let drivers = |first: i64| (first..first + 400).collect::<Vec<_>>();
+    let mut stream = wire::connect(fixture.address());
+    let reader = std::thread::spawn({
+        let mut stream = stream.try_clone().unwrap();
+        move || (0..300).map(|_| keys(&wire_answer(&mut stream))[0].as_i64().unwrap()).collect::<Vec<_>>()
+    });
+    // 30 of them fit into what is read at once, and their answers are a megabyte.
+    let all: Vec<u8> = (0..300).flat_map(|first| request(&body(&drivers(first)))).collect();
+    stream.write_all(&all).unwrap();
+    assert_eq!(reader.join().unwrap(), (0..300).collect::<Vec<i64>>());
+    // Nothing is left: the next one is answered alone.
+    stream.write_all(&request(&body(&[7]))).unwrap();
+    assert_eq!(keys(&next(&mut stream)), json!([7]));
+}

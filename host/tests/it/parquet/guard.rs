@@ -34,7 +34,7 @@ fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_on
         let host = served(place, 2_000);
         write(&host.path(FILE), &drivers(199, 0.2));
         assert_judged(&host, "the set has 199 rows, and the one that it is to replace has 2000");
-        assert_judged(&host, "'sync: shrink_percent_max' is 90, and '--force' takes it");
+        assert_judged(&host, "'sync: shrink_percent_max' is 90, and 'larder sync --force' takes it");
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
         // What it is compared with is what is served now.
