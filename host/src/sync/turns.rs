@@ -197,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_was_refused_is_not_read_again_soon() {
+        let turns = Turns::with_jitter(0.0);
+        let refused = || turns.of(VIEW).lock().unwrap().was_refused(turns.began);
+        refused();
+        assert_eq!(due_after(&turns, None, turns.began), Some(300));
+        assert_eq!(due_after(&turns, Some(seconds(30)), turns.began), Some(30), "never later than every");
+        end(&turns, false, turns.began);
+        assert_eq!(due_after(&turns, None, turns.began), Some(300));
+        end(&turns, true, turns.began);
+        assert_eq!(due_after(&turns, None, turns.began), None);
+        end(&turns, false, turns.began);
+        assert_eq!(due_after(&turns, None, turns.began), Some(5));
+    }
+
+    #[test]
     fn hosts_that_sync_seldom_do_not_do_it_at_one_moment() {
         let late = |jitter| due_after(&Turns::with_jitter(jitter), Some(seconds(3_600)), Instant::now());
         assert_eq!(late(0.0), Some(3_600));
