@@ -21,8 +21,14 @@ const EPOCH: &[u8] = br#""1970-01-01T00:00:00Z""#;
 struct Runs {
     present: Option<Range<usize>>,
     epochs: Option<Range<usize>>,
-    /// By read.
-    event_times: SmallVec<[Option<Range<usize>>; 8]>,
+}
+
+/// The same of one read.
+#[derive(Default)]
+struct ReadRuns<'a> {
+    text: Option<ReadText<'a>>,
+    statuses: Option<Range<usize>>,
+    event_times: Option<Range<usize>>,
 }
 
 /// An answer's body.
@@ -39,8 +45,9 @@ pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
     // About what numbers with their statuses and times take; growing copies.
     out.reserve(256 + columns * (96 + answer.rows * 48));
-    let mut runs = Runs { event_times: SmallVec::from_elem(None, plan.reads.len()), ..Runs::default() };
-    let texts: SmallVec<[ReadText<'_>; 4]> = (0..plan.reads.len()).map(|read| answer.text(read)).collect();
+    let mut runs = Runs::default();
+    let read_runs = |read| ReadRuns { text: answer.text(read), ..ReadRuns::default() };
+    let mut reads: SmallVec<[ReadRuns<'_>; 4]> = (0..plan.reads.len()).map(read_runs).collect();
     out.extend_from_slice(br#"{"results":["#);
     for place in 0..plan.entity_columns.len() {
         separate(out, place);
@@ -48,7 +55,7 @@ pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
         separate(out, plan.entity_columns.len() + i);
-        feature_column(out, answer, column, &texts, &mut runs);
+        feature_column(out, answer, column, &mut reads, &mut runs);
     }
     out.extend_from_slice(plan.encoded.get_or_init(|| tail(plan)));
 }
@@ -57,57 +64,58 @@ fn feature_column(
     out: &mut Vec<u8>,
     answer: &Answer<'_>,
     column: &FeatureColumn,
-    texts: &[ReadText<'_>],
+    reads: &mut [ReadRuns<'_>],
     runs: &mut Runs,
 ) {
     out.extend_from_slice(br#"{"values":["#);
-    let read = match column.from {
-        ColumnFrom::Read { read, feature } => Some((read, feature, &texts[read])),
-        ColumnFrom::Step { .. } => None,
+    let (read, feature) = match column.from {
+        ColumnFrom::Read { read, feature } => (Some(read), feature),
+        ColumnFrom::Step { feature, .. } => (None, feature),
     };
-    let mut statuses: SmallVec<[Status; 16]> = SmallVec::new();
-    match read {
-        Some((_, feature, text)) if text.is_all_present(feature) => {
-            for row in 0..answer.rows {
-                text.append(feature, row, row > 0, out);
+    let copied = read.map(|read| &mut reads[read]).and_then(|ReadRuns { text, statuses, .. }| {
+        let text = text.as_ref()?;
+        text.append_values(feature, out).then_some((text, statuses))
+    });
+    match copied {
+        Some((text, statuses)) => {
+            out.extend_from_slice(br#"],"statuses":["#);
+            again(out, statuses, |out| write_statuses(out, text.statuses()));
+        }
+        None => {
+            let statuses = (0..answer.rows).map(|row| {
+                separate(out, row);
+                let cell = answer.cell(column, row);
+                match cell.status {
+                    Status::NotFound => out.extend_from_slice(b"null"),
+                    _ => value(out, cell.value, column.value_type),
+                }
+                cell.status
+            });
+            let statuses: SmallVec<[Status; 16]> = statuses.collect();
+            out.extend_from_slice(br#"],"statuses":["#);
+            if statuses.iter().all(|status| *status == Status::Present) {
+                again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
+            } else {
+                write_statuses(out, statuses.into_iter());
             }
-        }
-        _ => {
-            statuses.extend((0..answer.rows).map(|row| {
-                let copied = read.and_then(|(_, feature, text)| text.append(feature, row, row > 0, out));
-                copied.unwrap_or_else(|| {
-                    separate(out, row);
-                    let cell = answer.cell(column, row);
-                    match cell.status {
-                        Status::NotFound => out.extend_from_slice(b"null"),
-                        _ => value(out, cell.value, column.value_type),
-                    }
-                    cell.status
-                })
-            }));
-        }
-    }
-    out.extend_from_slice(br#"],"statuses":["#);
-    if statuses.iter().all(|status| *status == Status::Present) {
-        again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
-    } else {
-        for (row, status) in statuses.iter().enumerate() {
-            separate(out, row);
-            out.extend_from_slice(status_name(*status));
         }
     }
     out.extend_from_slice(br#"],"event_timestamps":["#);
     match read {
         // As in Feast: what is computed has no time of its own.
         None => again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows)),
-        Some((read, _, text)) => again(out, &mut runs.event_times[read], |out| {
-            for row in 0..answer.rows {
-                if !text.append_event_time(row, row > 0, out) {
-                    separate(out, row);
-                    event_time(out, answer, read, row);
+        Some(read) => {
+            let ReadRuns { text, event_times, .. } = &mut reads[read];
+            again(out, event_times, |out| {
+                for row in 0..answer.rows {
+                    let copied = text.as_ref().is_some_and(|text| text.append_event_time(row, row > 0, out));
+                    if !copied {
+                        separate(out, row);
+                        event_time(out, answer, read, row);
+                    }
                 }
-            }
-        }),
+            });
+        }
     }
     out.extend_from_slice(b"]}");
 }
@@ -183,6 +191,13 @@ fn status_name(status: Status) -> &'static [u8] {
         Status::NotFound => br#""NOT_FOUND""#,
         Status::OutsideMaxAge => br#""OUTSIDE_MAX_AGE""#,
         Status::Invalid => br#""INVALID""#,
+    }
+}
+
+fn write_statuses(out: &mut Vec<u8>, statuses: impl Iterator<Item = Status>) {
+    for (row, status) in statuses.enumerate() {
+        separate(out, row);
+        out.extend_from_slice(status_name(status));
     }
 }
 

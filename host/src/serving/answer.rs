@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{
     ColumnFrom, FeatureColumn, Plan, TtlPolicy,
     derive::Derived,
-    keys::EchoedValue as Echoed,
+    keys::EchoedColumn,
     plan::{RowPlan, ViewRead},
 };
 use crate::{plugin::Output, store::Row};
@@ -26,9 +26,9 @@ pub struct Answer<'r> {
     /// How many rows the answer has.
     pub rows: usize,
     /// The entity columns, as [`Plan::entity_columns`] has them.
-    pub(super) entities: Vec<Vec<Echoed<'r>>>,
+    pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
     /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
-    pub(super) found: Vec<Found>,
+    pub(super) found: SmallVec<[Found; 4]>,
     /// What the plan's steps came to, in their order.
     pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
@@ -69,55 +69,81 @@ pub struct Cell<'a> {
     pub status: Status,
 }
 
-/// The rows of one read, where they are here as text: their values are copied then, and not printed.
+/// The rows of one read as text, if they all are here so: their values are copied then, and not printed.
 #[derive(Debug)]
 pub struct ReadText<'a> {
-    rows: SmallVec<[TextRow<'a>; 4]>,
-    /// How features lie in the rows that are text.
+    rows: SmallVec<[TextRow<'a>; 1]>,
+    /// How features lie in the rows; none where there is no row at all.
     plan: Option<&'a RowPlan>,
-    /// Whether every row is here as text, and is not too old: each feature that they have is present in all then.
-    is_all_present: bool,
+    /// The bounds of the rows' values, summed up; none of a single row, which has them itself.
+    bounds: SmallVec<[u32; 4]>,
+    /// Rows that are not here.
+    nulls: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum TextRow<'a> {
-    Text(RowText<'a>, Status),
-    Nothing,
-    /// Not here as text, or of another schema than the first that is.
-    Other,
-}
+/// A row as text, or none whose values are shown, and the status of its values.
+type TextRow<'a> = (Option<RowText<'a>>, Status);
+
+/// A value that is not there, behind another.
+const NULL: &[u8] = b",null";
 
 // === impl ReadText ===
 
 impl ReadText<'_> {
-    /// Whether a feature of the read is present in every row.
+    /// Appends the values of a feature in all rows as JSON, with commas between. False, and nothing, where rows do not
+    /// have the feature.
     #[must_use]
-    pub fn is_all_present(&self, feature: usize) -> bool {
-        self.is_all_present && self.plan.is_some_and(|plan| plan.fields[feature].is_some())
+    pub fn append_values(&self, feature: usize, out: &mut Vec<u8>) -> bool {
+        let field = match self.plan {
+            Some(plan) => plan.fields[feature],
+            // There is no row to look into.
+            None => Some(0),
+        };
+        let Some(field) = field else { return false };
+        let start = out.len();
+        let width = match &*self.rows {
+            [(Some(text), _)] => text.width(field),
+            _ => RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len(),
+        };
+        // The first has no comma.
+        out.resize(start + width.saturating_sub(1), b' ');
+        let mut room = &mut out[start..];
+        for (row, (text, _)) in self.rows.iter().enumerate() {
+            let used = match text {
+                Some(text) => text.copy(field, row > 0, room),
+                None => {
+                    let null = &NULL[usize::from(row == 0)..];
+                    room[..null.len()].copy_from_slice(null);
+                    null.len()
+                }
+            };
+            room = &mut room[used..];
+        }
+        true
     }
 
-    /// Appends the value of a feature in a row as JSON, with a comma before it or without; its status, or none where it
-    /// is not here as text.
-    #[inline]
-    pub fn append(&self, feature: usize, row: usize, with_comma: bool, out: &mut Vec<u8>) -> Option<Status> {
-        match (self.rows[row], self.plan.and_then(|plan| plan.fields[feature])) {
-            (TextRow::Text(text, status), Some(field)) => {
-                text.append(field, with_comma, out);
-                Some(status)
-            }
-            (TextRow::Other, _) => None,
-            _ => {
-                let null = b",null";
-                out.extend_from_slice(if with_comma { null } else { &null[1..] });
-                Some(Status::NotFound)
+    fn sum_up(&mut self) {
+        for (text, _) in &self.rows {
+            match text {
+                None => self.nulls += 1,
+                Some(_) if self.rows.len() == 1 => {}
+                Some(text) => {
+                    self.bounds.resize(text.bounds(), 0);
+                    text.add_bounds(&mut self.bounds);
+                }
             }
         }
     }
 
-    /// Appends a row's event time likewise. False where it is not here as text.
+    /// The statuses of every feature that the rows have.
+    pub fn statuses(&self) -> impl Iterator<Item = Status> {
+        self.rows.iter().map(|(_, status)| *status)
+    }
+
+    /// Appends a row's event time with a comma before it or without. False where there is no row.
     #[must_use]
     pub fn append_event_time(&self, row: usize, with_comma: bool, out: &mut Vec<u8>) -> bool {
-        let TextRow::Text(text, _) = self.rows[row] else { return false };
+        let Some((Some(text), _)) = self.rows.get(row) else { return false };
         text.append_event_time(with_comma, out);
         true
     }
@@ -147,26 +173,24 @@ impl Answer<'_> {
         }
     }
 
-    /// The rows of a read, where they are here as text.
+    /// The rows of a read as text; none unless all are here so, with one schema.
     #[must_use]
-    pub fn text(&self, read: usize) -> ReadText<'_> {
+    pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
         let mut first_schema = None;
         let rows = self.found[read * self.rows..][..self.rows].iter().map(|found| {
-            let Found::Row { row, schema, expired, .. } = found else { return TextRow::Nothing };
-            let status = match (expired, self.ttl) {
-                (true, TtlPolicy::Null) => return TextRow::Other,
-                (true, TtlPolicy::Mark) => Status::OutsideMaxAge,
-                _ => Status::Present,
-            };
-            match row.text() {
-                Some(text) if *first_schema.get_or_insert(*schema) == *schema => TextRow::Text(text, status),
-                _ => TextRow::Other,
-            }
+            let Found::Row { row, schema, expired, .. } = found else { return Some((None, Status::NotFound)) };
+            let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
+            Some(match (expired, self.ttl) {
+                (true, TtlPolicy::Null) => (None, Status::OutsideMaxAge),
+                (true, TtlPolicy::Mark) => (Some(text), Status::OutsideMaxAge),
+                _ => (Some(text), Status::Present),
+            })
         });
-        let rows: SmallVec<[_; 4]> = rows.collect();
-        let is_all_present = rows.iter().all(|row| matches!(row, TextRow::Text(_, Status::Present)));
+        let rows = rows.collect::<Option<SmallVec<[TextRow<'_>; 1]>>>()?;
         let plan = first_schema.map(|schema| &self.plan.reads[read].schemas[schema]);
-        ReadText { rows, plan, is_all_present }
+        let mut text = ReadText { rows, plan, bounds: SmallVec::new(), nulls: 0 };
+        text.sum_up();
+        Some(text)
     }
 
     /// The value of a feature in a row.

@@ -10,6 +10,7 @@ use larder_model::{
     codec::KeyValue,
     model::{ScalarType, ValueRef},
 };
+use smallvec::SmallVec;
 
 use super::{EntityValue, RequestError};
 
@@ -26,11 +27,14 @@ pub enum EchoedValue<'a> {
     Bool(bool),
 }
 
+/// The values of one entity column; most requests ask for one entity.
+pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
+
 /// Brings a column to the type of its key, or to that of its first value where it is nobody's key.
 pub(super) fn coerce<'a>(
     values: &'a [EntityValue<'a>],
     key_type: Option<ScalarType>,
-) -> Result<Vec<EchoedValue<'a>>, RequestError> {
+) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
     values.iter().map(|value| coerce_one(value, wanted)).collect()
 }
@@ -220,8 +224,8 @@ mod tests {
     fn a_column_that_is_nobodys_key_takes_the_type_of_its_first_value() {
         use EntityValue::{Float, Int, Text};
         let values = [Int(1), Text("2".into())];
-        assert_eq!(coerce(&values, None).unwrap(), [EchoedValue::Int(1), EchoedValue::Int(2)]);
+        assert_eq!(*coerce(&values, None).unwrap(), [EchoedValue::Int(1), EchoedValue::Int(2)]);
         let values = [Float(1.5), Int(2)];
-        assert_eq!(coerce(&values, None).unwrap(), [EchoedValue::Float(1.5), EchoedValue::Float(2.0)]);
+        assert_eq!(*coerce(&values, None).unwrap(), [EchoedValue::Float(1.5), EchoedValue::Float(2.0)]);
     }
 }

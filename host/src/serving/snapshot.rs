@@ -9,12 +9,13 @@ use larder_model::{
     model::{EntityId, Micros},
     registry::Catalog,
 };
+use smallvec::SmallVec;
 
 use super::{
     Answer, OnlineRequest, Plan, RequestError, Transforms, TtlPolicy,
     answer::Found,
     derive::derive,
-    keys::{self, EchoedValue},
+    keys::{self, EchoedColumn},
     metrics::ServingMetrics,
     plan::{KeyPart, KeyPlan, Resolver},
     request::{OwnedShape, Shape},
@@ -151,7 +152,7 @@ impl Snapshot {
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let reader = self.store.reader();
         let mut wanted: Vec<(Fetcher, Vec<EntityKey>)> = Vec::new();
         let mut buffer = Vec::with_capacity(64);
@@ -263,7 +264,7 @@ impl Snapshot {
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
         let found = self.look_up(&plan, &entities, rows, now)?;
         self.count(&plan, &found, rows);
@@ -316,21 +317,20 @@ impl Snapshot {
     fn look_up(
         &self,
         plan: &Plan,
-        entities: &[Vec<EchoedValue<'_>>],
+        entities: &[EchoedColumn<'_>],
         rows: usize,
         now: Micros,
-    ) -> Result<Vec<Found>, RequestError> {
+    ) -> Result<SmallVec<[Found; 4]>, RequestError> {
         let reader = self.store.reader();
-        let mut found: Vec<Found> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
+        let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            for row in 0..rows {
-                let id = entity_id(key, entities, row, &mut buffer);
-                reader.get_each(&key.views, &id, |place, bytes| {
-                    let read = key.reads[place];
-                    found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
-                })?;
-            }
+            let ids: SmallVec<[EntityId; 4]> =
+                (0..rows).map(|row| entity_id(key, entities, row, &mut buffer)).collect();
+            reader.get_each(&key.views, &ids, |row, place, bytes| {
+                let read = key.reads[place];
+                found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
+            })?;
         }
         Ok(found)
     }
@@ -382,7 +382,7 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
 }
 
 /// A part of a key, for who asks the table.
-fn fetched_part(part: KeyPart, entities: &[Vec<EchoedValue<'_>>], row: usize) -> FetchedPart {
+fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> FetchedPart {
     FetchedPart::of(match part {
         KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
         KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
@@ -390,7 +390,7 @@ fn fetched_part(part: KeyPart, entities: &[Vec<EchoedValue<'_>>], row: usize) ->
 }
 
 /// The id of a row under one key. A key with a part missing has no ids: nothing can be found under it.
-fn entity_id(key: &KeyPlan, entities: &[Vec<EchoedValue<'_>>], row: usize, buffer: &mut Vec<u8>) -> EntityId {
+fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> EntityId {
     key.encoder.begin(buffer);
     for part in &key.parts {
         let value = match *part {

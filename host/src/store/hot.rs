@@ -12,24 +12,32 @@
 //! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Entities that share a
 //! slot with a changed one lose their copies for nothing; they are read from disk once more.
 //!
+//! What a thread found it keeps at hand, in front of the shared cache ([`near`]); a copy counts there by the same numbers.
+//!
 //! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
 //! commit that it sees, or a slow reader would find newer rows among its own.
 
 use std::{
+    cell::RefCell,
     fmt,
     hash::{BuildHasher, Hash, Hasher},
+    num::NonZero,
     ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
 };
 
 use larder_model::{codec::RowText, model::EntityId};
 use moka::sync::Cache;
 use smallvec::SmallVec;
 
+use self::near::Near;
 use super::online::ViewId;
+
+mod near;
 
 /// Bounds of the hot cache.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +60,10 @@ pub struct Row {
 pub(super) struct HotCache {
     cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
     slots: Box<[AtomicU64]>,
+    /// Tells this cache from others of the process.
+    number: u64,
+    /// The most bytes that a thread keeps of what it found.
+    near_bytes_max: usize,
 }
 
 /// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
@@ -93,6 +105,13 @@ struct HotHash(u64);
 
 /// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
+
+/// One in so many bytes is for what threads have at hand, all of them together.
+const NEAR_SHARE: u64 = 8;
+
+thread_local! {
+    static NEAR: RefCell<Near> = RefCell::default();
+}
 
 const SEEN_BYTES: usize = size_of::<u64>();
 const HEAD_BYTES: usize = SEEN_BYTES + size_of::<u32>();
@@ -150,13 +169,21 @@ impl fmt::Debug for Row {
 
 impl HotCache {
     pub(super) fn new(config: HotCacheConfig) -> Self {
+        static CACHES: AtomicU64 = AtomicU64::new(1);
+        let near = config.bytes_max / NEAR_SHARE;
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
-                .max_capacity(config.bytes_max)
-                .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.0.len() + ENTRY_BYTES).unwrap_or(u32::MAX))
+                .max_capacity(config.bytes_max - near)
+                .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.bytes() + ENTRY_BYTES).unwrap_or(u32::MAX))
                 .build_with_hasher(HotHasher)
         });
-        Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            cache,
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            number: CACHES.fetch_add(1, Ordering::Relaxed),
+            near_bytes_max: usize::try_from(near).unwrap_or(usize::MAX) / threads,
+        }
     }
 
     /// Whether rows are kept at all.
@@ -164,19 +191,59 @@ impl HotCache {
         self.cache.is_some()
     }
 
-    /// What is known of an entity to a reader of the state of commit `seen`, if it counts.
-    pub(super) fn get(&self, id: &EntityId, seen: u64) -> Option<EntityRows> {
-        let rows = self.cache.as_ref()?.get(&HotKey(*id))?;
-        let changed = self.slot(id).load(Ordering::Acquire);
-        (rows.seen() >= changed && seen >= changed).then_some(rows)
+    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts.
+    pub(super) fn get(&self, ids: &[EntityId], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
+        let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
+        let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
+        NEAR.with_borrow_mut(|near| {
+            near.turn_to(self.number, self.near_bytes_max);
+            if ids.len() > 1 {
+                // Waits for memory at once, and not one by one: what counts in others is in the way of that.
+                let touched = ids.iter().filter_map(|id| Some(near.get(id, hash(id))?.touch()));
+                std::hint::black_box(touched.fold(0, u8::wrapping_add));
+            }
+            ids.iter().map(|id| self.find(cache, near, id, hash(id), seen)).collect()
+        })
     }
 
-    /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`].
-    pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) {
-        let Some(cache) = &self.cache else { return };
-        if seen >= self.slot(id).load(Ordering::Acquire) {
-            cache.insert(HotKey(*id), EntityRows::of(before, found, seen));
+    #[inline]
+    fn find(
+        &self,
+        cache: &Cache<HotKey, EntityRows, HotHasher>,
+        near: &mut Near,
+        id: &EntityId,
+        hash: u64,
+        seen: u64,
+    ) -> Option<EntityRows> {
+        let changed = self.slots[hash as usize % SLOTS].load(Ordering::Acquire);
+        let counts = |rows: &EntityRows| rows.seen() >= changed && seen >= changed;
+        if let Some(rows) = near.get(id, hash).filter(|rows| counts(rows)) {
+            let rows = rows.clone();
+            if near.tells() && cache.get(&HotKey(*id)).is_none() {
+                cache.insert(HotKey(*id), rows.clone());
+            }
+            return Some(rows);
         }
+        let rows = cache.get(&HotKey(*id)).filter(counts)?;
+        near.keep(id, hash, rows.clone());
+        Some(rows)
+    }
+
+    /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`], and gives it
+    /// back in one piece.
+    pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
+        let rows = EntityRows::of(before, found, seen);
+        if let Some(cache) = &self.cache
+            && seen >= self.slot(id).load(Ordering::Acquire)
+        {
+            cache.insert(HotKey(*id), rows.clone());
+            // What this thread has at hand does not have what was found.
+            NEAR.with_borrow_mut(|near| {
+                near.turn_to(self.number, self.near_bytes_max);
+                near.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
+            });
+        }
+        rows
     }
 
     /// Puts out of use every copy of an entity's rows from before commit `commit`. To be called after that commit and
@@ -216,6 +283,11 @@ impl HotCache {
 // === impl EntityRows ===
 
 impl EntityRows {
+    /// Bytes of the piece.
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
     fn of(before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
@@ -260,6 +332,13 @@ impl EntityRows {
     pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
         let (.., row) = self.copies().find(|copy| copy.0 == view && copy.1 == generation)?;
         Some(row.map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
+    }
+
+    /// Looks at the beginning of each row and of each text, so that both are near when they are read. What comes of it
+    /// means nothing.
+    fn touch(&self) -> u8 {
+        let spans = self.copies().filter_map(|(.., span)| span);
+        spans.fold(0, |sum, (start, end, _)| sum ^ self.0[start as usize] ^ self.0[end as usize - 1])
     }
 
     fn seen(&self) -> u64 {
@@ -329,9 +408,13 @@ mod tests {
         FoundRow { view: ViewId(view), generation: 0, row: row.map(Row::copy_of), text: Vec::new() }
     }
 
+    fn get(hot: &HotCache, seen: u64) -> Option<EntityRows> {
+        hot.get(&[ID], seen).pop().flatten()
+    }
+
     /// What is known of a view's row, as text.
     fn known(hot: &HotCache, view: u32, seen: u64) -> Option<Option<String>> {
-        let row = hot.get(&ID, seen)?.row(ViewId(view), 0)?;
+        let row = get(hot, seen)?.row(ViewId(view), 0)?;
         Some(row.map(|row| String::from_utf8(row.to_vec()).unwrap()))
     }
 
@@ -356,10 +439,35 @@ mod tests {
     }
 
     #[test]
+    fn what_one_thread_has_at_hand_does_not_hide_what_another_put_in() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                assert_eq!(known(&hot, 1, 4), row("old"), "from the shared cache");
+                hot.outdate(&ID, 5);
+                hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
+            });
+            other.join().unwrap();
+        });
+        assert_eq!(known(&hot, 1, 5), row("new"), "and not the old one, which this thread has");
+    }
+
+    #[test]
+    fn what_the_shared_cache_dropped_comes_back_from_a_thread_that_finds_it() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
+        let shared = hot.cache.as_ref().unwrap();
+        shared.invalidate(&HotKey(ID));
+        (0..100).for_each(|_| assert_eq!(known(&hot, 1, 1), row("row")));
+        assert!(hot.holds(&ID), "it is told of one find in some");
+    }
+
+    #[test]
     fn rows_of_several_views_gather_in_one_entry() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"one")), found(2, None)], 1);
-        let before = hot.get(&ID, 1);
+        let before = get(&hot, 1);
         hot.put(&ID, before.as_ref(), &[found(3, Some(b"three"))], 1);
         assert_eq!(known(&hot, 1, 1), row("one"));
         assert_eq!(known(&hot, 2, 1), Some(None), "that there is none is known too");
@@ -371,7 +479,7 @@ mod tests {
     fn what_is_added_to_an_entry_does_not_make_its_older_copies_younger() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
-        let before = hot.get(&ID, 4);
+        let before = get(&hot, 4);
         // A commit comes between a reader's look and its put; the reader adds what it read after the commit.
         hot.outdate(&ID, 5);
         hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
@@ -382,10 +490,10 @@ mod tests {
     fn a_generation_has_its_own_copies() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"one"))], 1);
-        assert!(hot.get(&ID, 1).unwrap().row(ViewId(1), 1).is_none());
+        assert!(get(&hot, 1).unwrap().row(ViewId(1), 1).is_none());
         let next = FoundRow { generation: 1, ..found(1, Some(b"next")) };
-        hot.put(&ID, hot.get(&ID, 1).as_ref(), &[next], 1);
-        let rows = hot.get(&ID, 1).unwrap();
+        hot.put(&ID, get(&hot, 1).as_ref(), &[next], 1);
+        let rows = get(&hot, 1).unwrap();
         assert_eq!(rows.row(ViewId(1), 1), Some(Some(Row::copy_of(b"next"))));
         assert!(rows.row(ViewId(1), 0).is_none(), "the generation before is gone");
     }

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     OnlineStore, StoreError, ViewId,
-    hot::{FoundRow, Row},
+    hot::{EntityRows, FoundRow, Row},
     record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
 };
 
@@ -152,43 +152,82 @@ impl<'s> Reader<'s> {
     /// Those of a failed read.
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let mut found = None;
-        self.get_each(&[view], id, |_, row| found = row)?;
+        self.get_each(&[view], std::slice::from_ref(id), |_, _, row| found = row)?;
         Ok(found)
     }
 
-    /// The rows of an entity in several views, told one by one with the view's place in `views`.
+    /// The rows of entities in several views, told one by one with the place of the entity in `ids`, and the view's in
+    /// `views`.
     ///
     /// # Errors
     /// Those of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were written.
     pub fn get_each(
         &self,
         views: &[ViewId],
+        ids: &[EntityId],
+        mut tell: impl FnMut(usize, usize, Option<Row>),
+    ) -> Result<(), StoreError> {
+        let states = views.iter().map(|view| self.state.view(*view));
+        let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
+        let known = self.store.hot.get(ids, self.state.commit);
+        let mut hits = 0;
+        for ((entity, id), known) in ids.iter().enumerate().zip(known) {
+            let mut is_all_known = true;
+            for (place, (&view, state)) in views.iter().zip(&states).enumerate() {
+                let Some(state) = state else {
+                    tell(entity, place, None);
+                    continue;
+                };
+                match known.as_ref().and_then(|known| known.row(view, state.record.generation)) {
+                    Some(row) => {
+                        hits += 1;
+                        tell(entity, place, row);
+                    }
+                    None => is_all_known = false,
+                }
+            }
+            if !is_all_known {
+                self.read_unknown(views, &states, id, known.as_ref(), |place, row| tell(entity, place, row))?;
+            }
+        }
+        self.counts.hot_hits.update(|count| count + hits);
+        Ok(())
+    }
+
+    /// Reads what is not known of an entity, and keeps it.
+    #[cold]
+    fn read_unknown(
+        &self,
+        views: &[ViewId],
+        states: &[Option<&ViewState>],
         id: &EntityId,
+        known: Option<&EntityRows>,
         mut tell: impl FnMut(usize, Option<Row>),
     ) -> Result<(), StoreError> {
-        let known = self.store.hot.get(id, self.state.commit);
         let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
-        for (place, &view) in views.iter().enumerate() {
-            let Some(state) = self.state.view(view)? else {
-                tell(place, None);
-                continue;
-            };
+        let mut fresh_places: SmallVec<[usize; 4]> = SmallVec::new();
+        for (place, (&view, state)) in views.iter().zip(states).enumerate() {
+            let Some(state) = state else { continue };
             let generation = state.record.generation;
-            if let Some(row) = known.as_ref().and_then(|known| known.row(view, generation)) {
-                self.counts.hot_hits.update(|count| count + 1);
-                tell(place, row);
+            if known.is_some_and(|known| known.row(view, generation).is_some()) {
                 continue;
             }
             self.counts.hot_misses.update(|count| count + 1);
             let row = self.read(state, id)?;
-            if self.store.hot.is_on() {
-                let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
-                fresh.push(FoundRow { view, generation, row: row.clone(), text });
+            if !self.store.hot.is_on() {
+                tell(place, row);
+                continue;
             }
-            tell(place, row);
+            let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
+            fresh.push(FoundRow { view, generation, row, text });
+            fresh_places.push(place);
         }
         if !fresh.is_empty() {
-            self.store.hot.put(id, known.as_ref(), &fresh, self.state.commit);
+            let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
+            // As they will be found from now on, with their text.
+            for (place, found) in fresh_places.into_iter().zip(fresh) {
+                tell(place, rows.row(found.view, found.generation).flatten());
+            }
         }
         Ok(())
     }

@@ -18,9 +18,8 @@ use tempfile::TempDir;
 
 use crate::fixture::RECORDED_AT;
 
-/// For one entity: the request's columns and the values of one, those as they are echoed (2), the rows that were found, the
-/// entity's key, and the answer.
-const ALLOCATIONS: u64 = 7;
+/// For one entity: the request's columns and the values of one, the entity's key, and the answer.
+const ALLOCATIONS: u64 = 4;
 
 /// A service of so many features, half of them doubles and half of them text, of customer 7.
 fn snapshot(features: usize) -> (TempDir, Snapshot) {
