@@ -20,6 +20,7 @@ mod online;
 mod open;
 mod put;
 mod record;
+mod runs;
 mod state;
 mod working_set;
 mod write;

@@ -204,7 +204,7 @@ impl OnlineStore {
                         changed = true;
                     }
                     if let Some(known) = known.filter(|known| known.key != record.key) {
-                        useless.extend(known.building.map(|building| known.table_name(building)));
+                        useless.extend(known.building_tables());
                         useless.push(known.table_name(known.generation));
                         useless.push(known.written_name());
                     }

@@ -4,6 +4,7 @@
 //! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
 //! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
+//! table "run/<id>/<gen>/<n>"   a sorted part of a generation that is being built, see `runs.rs`
 //! table "written/<id>"         [u8;16] → &[u8]  the same of rows that callers wrote, see `put.rs`
 //! ```
 //!
@@ -11,7 +12,7 @@
 //! pages and does not look at them when it reads: a flipped bit would be served as a value.
 //!
 //! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
-//! writes into the next one, which the last commit makes the served one.
+//! writes runs of the next one, which the last commit makes the served one.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -74,6 +75,9 @@ pub(super) struct ViewRecord {
     /// How far the source was read into it; the source's own words.
     #[serde(default)]
     pub(super) building_position: Option<String>,
+    /// How many runs of it there are, see `runs.rs`.
+    #[serde(default)]
+    pub(super) runs: u32,
     /// Every schema that rows of the served generation were written with, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
@@ -127,6 +131,7 @@ impl ViewRecord {
             generation: 0,
             building: None,
             building_position: None,
+            runs: 0,
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
             written: false,

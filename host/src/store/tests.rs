@@ -4,6 +4,7 @@
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build beside what is served;
 //! * [`put`]: rows that callers write;
+//! * [`runs`]: how they do it: sorted parts that are merged;
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
 //! * [`faults`]: damage, second owners, full disks;
@@ -17,3 +18,4 @@ mod model;
 mod put;
 mod race;
 mod replace;
+mod runs;

@@ -11,6 +11,7 @@ use super::{
     online::Written,
     put::overlay,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
+    runs::{adopt, delete_building, take_run},
     working_set::cost,
 };
 
@@ -69,15 +70,17 @@ pub struct Applied {
 /// A load under way. Dropping it keeps what was committed: the next load goes on or starts over.
 #[derive(Debug)]
 pub struct Load<'s> {
-    store: &'s OnlineStore,
-    name: String,
-    mode: LoadMode,
+    pub(super) store: &'s OnlineStore,
+    pub(super) name: String,
+    pub(super) mode: LoadMode,
+    /// Of the batches that came.
+    pub(super) rule: Rule,
     /// The view's record when the load began.
     began: ViewRecord,
     /// The generation that is written.
-    generation: u32,
-    total: Applied,
-    newest_event: Option<Micros>,
+    pub(super) generation: u32,
+    pub(super) total: Applied,
+    pub(super) newest_event: Option<Micros>,
 }
 
 // === impl RowBatch ===
@@ -127,6 +130,10 @@ impl RowBatch {
         self.bytes.clear();
     }
 
+    pub(super) fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// Hands on the row that stays of each id, with its seal, in the order in which to write; those that lose against
     /// their own batch are counted.
     pub(super) fn each_winner(
@@ -151,9 +158,11 @@ impl RowBatch {
 
     /// The order in which to write: by id, because neighbours share pages, and rows of one id as they arrived.
     fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|&i| (self.ids[i], i));
-        order
+        // Ids are hashes: their beginnings tell nearly all of them apart.
+        let beginning = |id: &EntityId| id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let mut order: Vec<(u64, usize)> = self.ids.iter().map(beginning).zip(0..).collect();
+        order.sort_unstable_by(|(a, i), (b, j)| a.cmp(b).then_with(|| (self.ids[*i], i).cmp(&(self.ids[*j], j))));
+        order.into_iter().map(|(_, i)| i).collect()
     }
 
     /// Which of the rows of one id stays, if the others arrive with it; those are counted. Were they merged one
@@ -223,11 +232,9 @@ impl OnlineStore {
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
                 let mut last = record.generation;
-                record.building_position = None;
-                if let Some(cut_off) = record.building.take() {
-                    txn.delete_table(RowTable::new(&record.table_name(cut_off)))?;
-                    last = cut_off;
-                }
+                delete_building(txn, &record)?;
+                (record.building_position, record.runs) = (None, 0);
+                last = record.building.take().unwrap_or(last);
                 let generation = if replace { last + 1 } else { record.generation };
                 record.building = replace.then_some(generation);
                 put_record(txn, &name, &record)?;
@@ -237,7 +244,8 @@ impl OnlineStore {
             let generation = known.generation;
             (known, generation)
         };
-        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), newest_event: None })
+        let (total, rule) = (Applied::default(), Rule::default());
+        Ok(Load { store: self, name, mode, rule, began, generation, total, newest_event: None })
     }
 }
 
@@ -257,9 +265,17 @@ impl OnlineStore {
     pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
         let (name, began) = self.record(view)?;
         let Some(generation) = began.building else { return Err(StoreError::Superseded { view: name }) };
-        let (mode, total) = (LoadMode::Replace, Applied::default());
+        if began.runs == 0 {
+            self.write(|txn| {
+                let mut record = read_record(txn, &name)?;
+                adopt(txn, &mut record, generation)?;
+                put_record(txn, &name, &record)?;
+                Ok(Written::Commit { value: (), changed: Vec::new() })
+            })?;
+        }
+        let (mode, rule, total) = (LoadMode::Replace, Rule::default(), Applied::default());
         // Its newest event may be older than that of what was committed before; the sources tell the time again.
-        Ok(Load { store: self, name, mode, newest_event: began.newest_event, began, generation, total })
+        Ok(Load { store: self, name, mode, rule, newest_event: began.newest_event, began, generation, total })
     }
 }
 
@@ -273,6 +289,9 @@ impl Load<'_> {
     /// [`StoreError::Superseded`], [`StoreError::Row`], and those of a failed transaction: nothing of the batch is
     /// there then.
     pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
+        if self.mode == LoadMode::Replace {
+            return self.add_run(batch, position);
+        }
         let (applied, newest) = self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let mut changed = Vec::new();
@@ -282,7 +301,7 @@ impl Load<'_> {
             let row_error = |source| self.row_error(source);
             let written_name = record.written_name();
             // What callers wrote stands beside what a source brings, and is compared with it by its times.
-            let overlaid = batch.rule == Rule::Latest && self.mode == LoadMode::Upsert && record.written;
+            let overlaid = batch.rule == Rule::Latest && record.written;
             let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
             batch.each_winner(&mut applied, row_error, |id, arrival| {
                 if let Some(written) = &mut written
@@ -303,19 +322,14 @@ impl Load<'_> {
                         Applied { removed: u64::from(old.is_some()), ..Applied::default() }
                     }
                 };
-                if outcome.inserted + outcome.updated > 0 && self.mode == LoadMode::Upsert {
+                if outcome.inserted + outcome.updated > 0 {
                     changed.push(id);
                 }
                 Ok(outcome)
             })?;
-            if self.mode == LoadMode::Upsert {
-                record.rows = table.len()?;
-                record.position = position.map(str::to_owned).or(record.position);
-                record.newest_event = record.newest_event.max(newest);
-            }
-            if self.mode == LoadMode::Replace {
-                record.building_position = position.map(str::to_owned).or(record.building_position);
-            }
+            record.rows = table.len()?;
+            record.position = position.map(str::to_owned).or(record.position);
+            record.newest_event = record.newest_event.max(newest);
             drop((table, written));
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: (applied, newest), changed })
@@ -330,10 +344,13 @@ impl Load<'_> {
     ///
     /// # Errors
     /// [`StoreError::Superseded`], and those of a failed transaction; a replacing load has not happened then.
-    pub fn finish(self, position: Option<&str>) -> Result<Applied, StoreError> {
+    pub fn finish(mut self, position: Option<&str>) -> Result<Applied, StoreError> {
+        self.gather()?;
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
             if self.mode == LoadMode::Replace {
+                take_run(txn, &record, self.generation)?;
+                record.runs = 0;
                 let written = overlay(txn, &self.name, &record, self.generation)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
@@ -354,7 +371,7 @@ impl Load<'_> {
         Ok(self.total)
     }
 
-    /// What was done so far.
+    /// What was done so far. Of a replacing load see [`Load::gather`].
     #[must_use]
     pub fn total(&self) -> Applied {
         self.total
@@ -362,7 +379,7 @@ impl Load<'_> {
 
     /// The view's record, if it is still what the load began with: otherwise its rows would land in a generation
     /// that is gone, or under a schema that nobody asks for, and its position would hide that.
-    fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
+    pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
         let record = read_record(txn, &self.name)?;
         if record.is_same_life(&self.began) {
             Ok(record)
@@ -371,7 +388,7 @@ impl Load<'_> {
         }
     }
 
-    fn row_error(&self, source: RowError) -> StoreError {
+    pub(super) fn row_error(&self, source: RowError) -> StoreError {
         StoreError::Row { view: self.name.clone(), source }
     }
 }

@@ -115,6 +115,9 @@ struct AppliedFields {
 /// After so long a source that is followed is noted as looked at, even if it had nothing new.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
+/// A first load of so many commits is built beside what is served, which is nothing.
+const FIRST_COMMITS: usize = 2;
+
 impl Default for SyncLimits {
     fn default() -> Self {
         // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
@@ -226,6 +229,9 @@ fn read_from(
     }
     let status = store.status(id);
     let before = status.as_ref().map_or(0, |status| status.rows);
+    // Nothing is served yet, so a large set may as well be built beside it, which takes a fraction of the time.
+    let is_first =
+        is_all && before == 0 && status.as_ref().is_none_or(|status| status.freshness.last_success.is_none());
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
     let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
@@ -246,12 +252,15 @@ fn read_from(
 
     // A replacing load of files begins with the first of them each time.
     let position = position.filter(|_| view.mode != WriteMode::Replace);
-    let may_go_on = position.is_none() && begin != Begin::Anew && source.resumes();
+    let upserts_first = is_first && position.is_none() && view.mode != WriteMode::Replace;
+    let may_go_on = position.is_none() && begin != Begin::Anew && (source.resumes() || upserts_first);
     let cut_off = if may_go_on { store.cut_off(id) } else { None };
     let mut batches = source.read(position.as_deref().or(cut_off.as_deref())).map_err(in_source)?;
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
     let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
-    let load = match (replaces, cut_off.is_some()) {
+    let is_large = batches.rows_expected() >= (FIRST_COMMITS * run.limits.commit_rows) as u64;
+    let builds = replaces || (upserts_first && (is_large || cut_off.is_some()));
+    let load = match (builds, cut_off.is_some()) {
         (true, true) => store.resume_load(id),
         (true, false) => store.begin_load(id, LoadMode::Replace),
         (false, _) => store.begin_load(id, LoadMode::Upsert),
@@ -262,18 +271,20 @@ fn read_from(
         load.apply(rows, position.as_deref()).map(|_applied| ())
     };
     let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
-    let (applied, lag) = (load.total(), batches.lag());
+    let (mut applied, lag) = (load.total(), batches.lag());
     // Who is asked every second must not make the disk turn each time: nothing new, and it was said a moment ago.
     let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() == 0;
     if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
         return report(Outcome::UpToDate, applied, skipped, lag);
     }
     if replaces && view.mode == WriteMode::Replace {
+        load.gather().map_err(in_store)?;
+        let applied = load.total();
         run.limits.guard.check_size(before, applied.inserted).map_err(|why| refused(run, why))?;
     }
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     if is_all {
-        load.finish(Some(&batches.position())).map_err(in_store)?;
+        applied = load.finish(Some(&batches.position())).map_err(in_store)?;
     }
     report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
 }
