@@ -106,7 +106,9 @@ impl ReadText<'_> {
             _ => RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len(),
         };
         // The first has no comma.
-        out.resize(start + width.saturating_sub(1), b' ');
+        let end = start + width.saturating_sub(1);
+        // With room behind, so that the last values are copied as the others are.
+        out.resize(end + RowText::ROOM, b' ');
         let mut room = &mut out[start..];
         for (row, (text, _)) in self.rows.iter().enumerate() {
             let used = match text {
@@ -119,6 +121,7 @@ impl ReadText<'_> {
             };
             room = &mut room[used..];
         }
+        out.truncate(end);
         true
     }
 

@@ -330,8 +330,18 @@ impl EntityRows {
     /// The row of a view in a generation: `Some(None)` when it is known that there is none.
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
-        let (.., row) = self.copies().find(|copy| copy.0 == view && copy.1 == generation)?;
+        let (.., row) = self.copy(view, generation)?;
         Some(row.map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
+    }
+
+    /// The same for who needs nothing else of it; others get it back.
+    pub(super) fn into_row(self, view: ViewId, generation: u32) -> Result<Option<Row>, Self> {
+        let Some((.., row)) = self.copy(view, generation) else { return Err(self) };
+        Ok(row.map(|(start, end, text_end)| Row { block: self.0, start, end, text_end }))
+    }
+
+    fn copy(&self, view: ViewId, generation: u32) -> Option<(ViewId, u32, Option<Span>)> {
+        self.copies().find(|copy| copy.0 == view && copy.1 == generation)
     }
 
     /// Looks at the beginning of each row and of each text, so that both are near when they are read. What comes of it

@@ -172,13 +172,23 @@ impl<'s> Reader<'s> {
         let known = self.store.hot.get(ids, self.state.commit);
         let mut hits = 0;
         for ((entity, id), known) in ids.iter().enumerate().zip(known) {
-            let mut is_all_known = true;
+            let (mut known, mut is_all_known) = (known, true);
             for (place, (&view, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {
                     tell(entity, place, None);
                     continue;
                 };
-                match known.as_ref().and_then(|known| known.row(view, state.record.generation)) {
+                let generation = state.record.generation;
+                let row = match &known {
+                    None => None,
+                    // The last one takes what there is, without a copy more to count.
+                    Some(_) if place + 1 == views.len() && is_all_known => {
+                        let taken = known.take().map(|rows| rows.into_row(view, generation));
+                        taken.and_then(|taken| taken.map_err(|rows| known = Some(rows)).ok())
+                    }
+                    Some(rows) => rows.row(view, generation),
+                };
+                match row {
                     Some(row) => {
                         hits += 1;
                         tell(entity, place, row);

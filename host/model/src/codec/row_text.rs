@@ -33,6 +33,9 @@ const CHUNK: usize = 32;
 // === impl RowText ===
 
 impl<'a> RowText<'a> {
+    /// With so many bytes of room [`RowText::copy`] is at its best, also for a shorter value.
+    pub const ROOM: usize = CHUNK;
+
     /// Appends the text of a row; nothing if the row is damaged, or if its text would be too long to keep.
     pub fn render(schema: &RowSchema, row: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
