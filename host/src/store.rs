@@ -20,6 +20,7 @@ mod online;
 mod open;
 mod put;
 mod record;
+mod runs;
 mod state;
 mod working_set;
 mod write;
@@ -32,7 +33,7 @@ pub use self::{
     record::KeySignature,
     state::Reader,
     working_set::Checked,
-    write::{Applied, Load, LoadMode, RowBatch, Rule},
+    write::{Applied, CutOff, Load, LoadMode, RowBatch, Rule},
 };
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! * [`model`]: the fixture, and the naive twin that everything is compared with;
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build beside what is served;
+//! * [`runs`]: how they build: sorted runs that are merged;
 //! * [`put`]: rows that callers write;
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
@@ -17,3 +18,4 @@ mod model;
 mod put;
 mod race;
 mod replace;
+mod runs;
