@@ -11,6 +11,7 @@ mod run;
 mod spec;
 mod stage;
 mod table;
+pub(crate) mod threads;
 
 use std::{fs, path::PathBuf, time::Instant};
 

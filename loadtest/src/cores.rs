@@ -13,6 +13,8 @@ use rustix::{
 pub(crate) enum Cores {
     /// One for the servers, one for the load.
     Split { server: usize, load: usize },
+    /// Two for the servers, and one for the load if there is a third; else the load is among the servers.
+    Pair { servers: [usize; 2], load: Option<usize> },
     /// There is only one: the numbers show that things work, not what they cost.
     Shared,
 }
@@ -36,20 +38,40 @@ impl Cores {
         })
     }
 
+    /// The first three, two of them for servers; none where there is one only.
+    pub(crate) fn find_two_for_servers() -> io::Result<Option<Self>> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let (Some(first), Some(second)) = (cores.next(), cores.next()) else { return Ok(None) };
+        Ok(Some(Self::Pair { servers: [first, second], load: cores.next() }))
+    }
+
     /// Moves the calling thread to the core of the load.
     pub(crate) fn pin_load(self) -> io::Result<()> {
         match self {
-            Self::Split { load, .. } => Ok(sched_setaffinity(None, &only(load))?),
+            Self::Split { load, .. } | Self::Pair { load: Some(load), .. } => {
+                Ok(sched_setaffinity(None, &only(&[load]))?)
+            }
+            Self::Pair { servers, load: None } => Ok(sched_setaffinity(None, &only(&servers))?),
             Self::Shared => Ok(()),
+        }
+    }
+
+    /// Where servers run; none where it does not matter.
+    fn of_servers(self) -> Option<CpuSet> {
+        match self {
+            Self::Split { server, .. } => Some(only(&[server])),
+            Self::Pair { servers, .. } => Some(only(&servers)),
+            Self::Shared => None,
         }
     }
 
     /// Starts something on the servers' core. A process keeps the core that it was started on, and so does every thread
     /// that it starts; moving it afterwards would catch its main thread only.
     pub(crate) fn start_on_server_core<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let Self::Split { server, .. } = self else { return start() };
+        let Some(servers) = self.of_servers() else { return start() };
         let before = sched_getaffinity(None)?;
-        sched_setaffinity(None, &only(server))?;
+        sched_setaffinity(None, &servers)?;
         let started = start();
         sched_setaffinity(None, &before)?;
         started
@@ -58,13 +80,13 @@ impl Cores {
     /// Moves every thread of running processes to the servers' core.
     pub(crate) fn pin_server(self, pids: &[u32]) -> anyhow::Result<Pinned> {
         let mut pinned = Pinned { threads: Vec::new() };
-        let Self::Split { server, .. } = self else { return Ok(pinned) };
+        let Some(servers) = self.of_servers() else { return Ok(pinned) };
         for pid in pids {
             for thread in threads_of(*pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
                 // A thread may end while we look at it.
                 let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
-                sched_setaffinity(Some(thread), &only(server))
-                    .with_context(|| format!("cannot move process {pid} to core {server}"))?;
+                sched_setaffinity(Some(thread), &servers)
+                    .with_context(|| format!("cannot move process {pid} to the servers' core"))?;
                 pinned.threads.push((thread, before));
             }
         }
@@ -76,6 +98,12 @@ impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Split { server, load } => write!(f, "servers on core {server}, load on core {load}"),
+            Self::Pair { servers: [first, second], load: Some(load) } => {
+                write!(f, "servers on cores {first} and {second}, load on core {load}")
+            }
+            Self::Pair { servers: [first, second], load: None } => {
+                write!(f, "servers and load on cores {first} and {second}")
+            }
             Self::Shared => write!(f, "ONE CORE ONLY: servers and load share it, so do not trust the numbers"),
         }
     }
@@ -92,9 +120,9 @@ impl Drop for Pinned {
     }
 }
 
-fn only(core: usize) -> CpuSet {
+fn only(cores: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|core| set.set(*core));
     set
 }
 

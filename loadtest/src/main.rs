@@ -40,7 +40,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{bench::RunArgs, floor::FloorArgs, scale::ScaleArgs, smoke::SmokeArgs};
+use crate::{
+    bench::{
+        RunArgs,
+        threads::{self, ThreadsArgs},
+    },
+    floor::FloorArgs,
+    scale::ScaleArgs,
+    smoke::SmokeArgs,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "larder-loadtest", version, about)]
@@ -57,6 +65,8 @@ enum Command {
     Run(RunArgs),
     /// Measure loads, restarts, memory and lookups of millions of entities.
     Scale(ScaleCommand),
+    /// Measure what a second serving thread gives.
+    Threads(ThreadsCommand),
     /// Send the same bytes to everyone: the server that others are measured beside.
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -75,6 +85,15 @@ struct SmokeCommand {
 struct ScaleCommand {
     #[command(flatten)]
     args: ScaleArgs,
+    /// Write what was measured to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ThreadsCommand {
+    #[command(flatten)]
+    args: ThreadsArgs,
     /// Write what was measured to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -100,6 +119,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => until_told_to_stop(bench::run(&args)),
         Command::Scale(command) => {
             let report = until_told_to_stop(scale::run(&command.args))?;
+            tell(&report, command.json.as_deref(), report.failures)
+        }
+        Command::Threads(command) => {
+            let report = until_told_to_stop(threads::run(&command.args))?;
             tell(&report, command.json.as_deref(), report.failures)
         }
         Command::Floor(args) => runtime()?.block_on(floor::serve(&args)),

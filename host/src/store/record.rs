@@ -73,7 +73,7 @@ pub(super) struct ViewRecord {
     /// The generation that a load is building, if one is under way or was cut off.
     pub(super) building: Option<u32>,
     /// What there is of it. A version that knew no runs left none, so what it was building is begun anew.
-    #[serde(default)]
+    #[serde(default, rename = "building_runs")]
     pub(super) runs: Runs,
     /// Every schema that rows of the served generation were written with, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,

@@ -187,6 +187,13 @@ impl Generations {
         [of(0), of(1)]
     }
 
+    /// How much of each file of the upserted view a first load has read that is not served yet.
+    pub(crate) fn built(&self, store: &OnlineStore) -> Vec<u64> {
+        let catalog = load_definitions(&self.config()).unwrap().catalog;
+        let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
+        self.read(VIEWS[0], store.cut_off(ids[0]).map(|cut_off| cut_off.position).as_deref())
+    }
+
     fn rows(&self, store: &OnlineStore, view: ViewId, schema: &RowSchema) -> Rows {
         let mut rows = rows_of(VIEWS[0], 0);
         let visit = |id: EntityId, bytes: &[u8]| {

@@ -152,20 +152,51 @@ fn what_is_not_done_after_the_drain_timeout_is_dropped() {
 fn sigterm_during_a_sync_ends_it_at_a_commit() {
     let world = Generations::new();
     world.write(1);
+    world.home.run(["sync"]).assert_code(0);
+    world.write(2);
     let (host, address) = world.home.serve();
-    let rows = || {
-        let catalog = get(address, "/v1/catalog").json();
-        catalog["feature_views"].as_array().unwrap().iter().map(|view| view["rows"].as_u64().unwrap()).sum::<u64>()
+    let commits = || {
+        let said = get(address, "/v1/catalog").json();
+        said["feature_views"][0]["newest_event"].clone()
     };
-    eventually("a sync is under way", || rows() > 0);
+    let before = commits();
+    eventually("a sync is under way", || commits() != before);
     stop_soon(host);
 
     let stored = world.stored(&world.open());
-    assert!(stored[0].rows == rows_at(VIEWS[0], 1, &stored[0].read), "at {:?}", stored[0].read);
+    assert!(stored[0].rows == rows_at(VIEWS[0], 2, &stored[0].read), "at {:?}", stored[0].read);
     assert!(!is_read_whole(VIEWS[1], &stored[1].read), "the sync went on to its end: {:?}", stored[1].read);
     world.home.run(["sync"]).assert_code(0);
     let stored = world.stored(&world.open());
-    assert!(VIEWS.iter().zip(&stored).all(|(view, stored)| stored.rows == rows_of(view, 1)));
+    assert!(VIEWS.iter().zip(&stored).all(|(view, stored)| stored.rows == rows_of(view, 2)));
+}
+
+/// Nothing is served of a large first load before its end; what it had read is there all the same.
+#[test]
+fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
+    let world = Generations::new();
+    world.write(1);
+    for delay in (20..).step_by(20) {
+        let mut sync = world.home.start(["sync"]);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        sync.signal(Signal::TERM);
+        sync.end();
+        let read = world.built(&world.open());
+        let stored = world.stored(&world.open());
+        let is_served = stored[0].rows == rows_of(VIEWS[0], 1);
+        assert!(is_served || stored[0].rows == rows_of(VIEWS[0], 0), "all of it or nothing");
+        assert!(!is_served, "it was never cut off");
+        if read.iter().sum::<u64>() > 0 {
+            break;
+        }
+    }
+    // A file that was read is not needed again.
+    assert_eq!(world.built(&world.open())[0], 300);
+    let (file, away) = (world.home.path("data/account_stats/00.parquet"), world.home.path("away"));
+    std::fs::rename(&file, &away).unwrap();
+    world.home.run(["sync", "account_stats"]).assert_code(0);
+    std::fs::rename(&away, &file).unwrap();
+    assert!(world.stored(&world.open())[0].rows == rows_of(VIEWS[0], 1));
 }
 
 #[test]

@@ -27,7 +27,7 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 const PLUGIN: &str = "customer_derived_features.wasm";
 
 /// The files that everyone is served from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stage {
     dir: PathBuf,
     larder: PathBuf,
@@ -77,6 +77,11 @@ impl Stage {
         }
         fs::write(main.join("features/wide.yaml"), larder_yaml(&wide_views(), &wide_services()))?;
         Ok(stage)
+    }
+
+    /// The same with its hosts on other cores.
+    pub(crate) fn on(&self, cores: Cores) -> Self {
+        Self { cores, ..self.clone() }
     }
 
     /// The directory of the Parquet files.

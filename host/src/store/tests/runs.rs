@@ -335,7 +335,7 @@ fn what_a_version_without_runs_was_building_is_begun_anew() {
             let mut json: serde_json::Value = serde_json::from_slice(&record.encode()).unwrap();
             json["building"] = 1.into();
             json["building_position"] = "midway".into();
-            json.as_object_mut().unwrap().remove("runs");
+            json.as_object_mut().unwrap().remove("building_runs");
             txn.open_table(VIEWS)?.insert("stats", json.to_string().as_bytes())?;
             txn.open_table(RowTable::new("rows/0/1"))?.insert(&id(99).0, &b"half a generation"[..])?;
             Ok(())

@@ -1,0 +1,152 @@
+//! One serving thread beside two: whether a second core gives a second server's worth.
+//!
+//! Larder starts a serving thread for each core that it may use, so it is started on one core, then on two. With a third
+//! core for the load that shows as requests per second. With two, the load has to run among the servers; then the time on
+//! the core that a request takes tells: threads that wait for each other, or take memory from each other, need more of it,
+//! and what two cores can do is two cores by that.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    spec::{self, HostKind, Spec, Tongue},
+    stage::Stage,
+};
+use crate::{
+    cores::Cores,
+    endpoint::SocketKind,
+    measure::{Effort, Side, measure},
+    random::Keys,
+    stats::Spread,
+    target::Target,
+};
+
+/// What to measure, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct ThreadsArgs {
+    /// The `larder` program.
+    #[arg(long, value_name = "PATH")]
+    larder: PathBuf,
+    /// A workload of `run`.
+    #[arg(long, value_name = "NAME", default_value = "svc50-100")]
+    workload: String,
+    /// How often one and two threads take turns.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// Seconds of each run.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=60))]
+    seconds: u64,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct ThreadsReport {
+    workload: String,
+    cores: String,
+    one_cpu_us: Spread,
+    two_cpu_us: Spread,
+    one_requests_per_s: Spread,
+    two_requests_per_s: Spread,
+    /// Requests per second of two threads by those of one.
+    throughput_ratio: Spread,
+    /// Twice the time on the core of a request with one thread by that with two.
+    capacity_ratio: Spread,
+    /// Whether the load had a core of its own beside two threads, so that their throughput means something.
+    is_load_apart: bool,
+    /// Requests without an answer of status 200.
+    pub(crate) failures: u64,
+}
+
+/// Measures.
+pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
+    let one = Cores::find().context("cannot tell which cores there are")?;
+    let two = Cores::find_two_for_servers().context("cannot tell which cores there are")?;
+    let Some(two) = two else { bail!("there is one core only: two threads would take turns on it") };
+    let spec = spec::workloads().into_iter().find(|spec| spec.name == args.workload && spec.host == HostKind::Main);
+    let spec = spec.with_context(|| format!("there is no workload {:?} of stored features", args.workload))?;
+    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
+    one.pin_load()?;
+    let stage = Stage::set(scratch.path(), &args.larder, (None, None), SocketKind::Tcp, one).await?;
+    eprintln!("one thread: {one}\ntwo threads: {two}");
+
+    let (mut sides, mut failures) = ([Vec::new(), Vec::new()], 0);
+    for round in 0..args.rounds {
+        let mut order = [0, 1];
+        order.rotate_left(round as usize % 2);
+        for place in order {
+            let cores = [one, two][place];
+            let (side, failed) = args.one_run(&stage.on(cores), cores, &spec, round).await?;
+            failures += failed;
+            eprintln!(
+                "  round {} {} thread{} {:>9.0} req/s {:>9.2} us cpu",
+                round + 1,
+                place + 1,
+                if place == 0 { " " } else { "s" },
+                side.requests_per_s,
+                side.cpu_us_per_request
+            );
+            sides[place].push(side);
+        }
+    }
+    let [one, two_sides] = &sides;
+    let spread = |sides: &[Side], of: fn(&Side) -> f64| Spread::of(sides.iter().map(of));
+    let ratio = |of: fn((&Side, &Side)) -> f64| Spread::of(one.iter().zip(two_sides).map(of));
+    Ok(ThreadsReport {
+        workload: format!("{}: {}", spec.name, spec.what),
+        cores: two.to_string(),
+        one_cpu_us: spread(one, |side| side.cpu_us_per_request),
+        two_cpu_us: spread(two_sides, |side| side.cpu_us_per_request),
+        one_requests_per_s: spread(one, |side| side.requests_per_s),
+        two_requests_per_s: spread(two_sides, |side| side.requests_per_s),
+        throughput_ratio: ratio(|(one, two)| two.requests_per_s / one.requests_per_s),
+        capacity_ratio: ratio(|(one, two)| 2.0 * one.cpu_us_per_request / two.cpu_us_per_request),
+        is_load_apart: matches!(two, Cores::Pair { load: Some(_), .. }),
+        failures,
+    })
+}
+
+// === impl ThreadsArgs ===
+
+impl ThreadsArgs {
+    /// A host from its start to its end.
+    async fn one_run(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Side, u64)> {
+        cores.pin_load().context("cannot move to the core of the load")?;
+        let host = stage.host(HostKind::Main).await?;
+        let workload = std::sync::Arc::new(spec.requests(Tongue::Http, &[], Keys::Uniform));
+        let effort = Effort {
+            connections: 32,
+            saturated: Duration::from_secs(self.seconds),
+            paced: Duration::from_secs(1),
+            samples_min: 0,
+            paced_max: Duration::from_secs(1),
+            warm_up: true,
+        };
+        let measured = measure(&Target::of_server("larder", &host.server), &workload, &effort, seed).await?;
+        Ok((measured.side, measured.tally.failures))
+    }
+}
+
+// === impl ThreadsReport ===
+
+impl fmt::Display for ThreadsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |spread: &Spread| format!("{:.1} ({:.1} to {:.1})", spread.median, spread.min, spread.max);
+        let ratio = |spread: &Spread| format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max);
+        writeln!(f, "{}; {}", self.workload, self.cores)?;
+        writeln!(f, "one thread:  {} us of a core a request", with(&self.one_cpu_us))?;
+        writeln!(f, "two threads: {} us of a core a request", with(&self.two_cpu_us))?;
+        writeln!(f, "two cores can do {} times what one can", ratio(&self.capacity_ratio))?;
+        if self.is_load_apart {
+            writeln!(f, "requests per second: {} times those of one thread", ratio(&self.throughput_ratio))
+        } else {
+            writeln!(
+                f,
+                "requests per second, with the load on the same two cores: {} times those of one thread",
+                ratio(&self.throughput_ratio)
+            )
+        }
+    }
+}
