@@ -33,7 +33,7 @@ pub use self::{
     record::KeySignature,
     state::Reader,
     working_set::Checked,
-    write::{Applied, Load, LoadMode, RowBatch, Rule},
+    write::{Applied, CutOff, Load, LoadMode, RowBatch, Rule},
 };
 
 #[cfg(test)]

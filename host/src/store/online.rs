@@ -35,6 +35,7 @@ use super::{
     metrics::StoreMetrics,
     open::{Mark, open_checked, open_or_replace},
     record::{RowTable, SchemaRecord, VIEWS, ViewRecord},
+    runs::delete_building,
     state::State,
 };
 use crate::clock::SharedClock;
@@ -203,15 +204,14 @@ impl OnlineStore {
                         table.insert(&*view.name, record.encode().as_slice())?;
                         changed = true;
                     }
-                    if let Some(known) = known.filter(|known| known.key != record.key) {
-                        useless.extend(known.building_tables());
-                        useless.push(known.table_name(known.generation));
-                        useless.push(known.written_name());
-                    }
+                    useless.extend(known.filter(|known| known.key != record.key));
                 }
             }
-            for table in useless {
-                txn.delete_table(RowTable::new(&table))?;
+            for mut known in useless {
+                delete_building(txn, &mut known)?;
+                for table in [known.table_name(known.generation), known.written_name()] {
+                    txn.delete_table(RowTable::new(&table))?;
+                }
             }
             Ok(if changed { Written::Commit { value: ids, changed: Vec::new() } } else { Written::Nothing(ids) })
         })
@@ -472,7 +472,7 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
         record.schemas.push(current);
         record.position = None;
         // Its rows have the schema of before.
-        record.building_position = None;
+        record.runs.position = None;
     }
     record
 }

@@ -4,15 +4,15 @@
 //! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
 //! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
-//! table "run/<id>/<gen>/<n>"   a sorted part of a generation that is being built, see `runs.rs`
-//! table "written/<id>"         [u8;16] → &[u8]  the same of rows that callers wrote, see `put.rs`
+//! table "run/<id>/<n>"         the same, a part of a generation that is being built, see `runs.rs`
+//! table "written/<id>"         the same, of rows that callers wrote, see `put.rs`
 //! ```
 //!
 //! The seal is the CRC-32 of entity id and row, four bytes, least significant first. The database has checksums of its
 //! pages and does not look at them when it reads: a flipped bit would be served as a value.
 //!
 //! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
-//! writes runs of the next one, which the last commit makes the served one.
+//! builds the next one, which its last commit makes the served one.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -23,7 +23,7 @@ use larder_model::{
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, runs::Runs};
 
 /// The layout of the tables above. Rows have their own version.
 pub(super) const STORE_FORMAT: u32 = 2;
@@ -70,14 +70,11 @@ pub(super) struct ViewRecord {
     pub(super) key: KeySignature,
     /// The generation that is served.
     pub(super) generation: u32,
-    /// The generation that a replacing load is writing, if one is under way or was cut off.
+    /// The generation that a load is building, if one is under way or was cut off.
     pub(super) building: Option<u32>,
-    /// How far the source was read into it; the source's own words.
-    #[serde(default)]
-    pub(super) building_position: Option<String>,
-    /// How many runs of it there are, see `runs.rs`.
-    #[serde(default)]
-    pub(super) runs: u32,
+    /// What there is of it. A version that knew no runs left none, so what it was building is begun anew.
+    #[serde(default, rename = "building_runs")]
+    pub(super) runs: Runs,
     /// Every schema that rows of the served generation were written with, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
@@ -130,8 +127,7 @@ impl ViewRecord {
             key,
             generation: 0,
             building: None,
-            building_position: None,
-            runs: 0,
+            runs: Runs::default(),
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
             written: false,

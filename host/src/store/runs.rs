@@ -1,21 +1,29 @@
 //! Loads of sets that are not served yet: each batch becomes a run, sorted by id, and the runs are merged once, at the end.
 //!
 //! Ids are hashes. A batch that is put into one big tree touches a page of it for nearly every row, and each is written
-//! anew: ten million rows in forty batches would write thirty gigabytes. A run is written from its beginning to its end,
-//! with full pages, and so is what the runs are merged into. Meanwhile both are on disk.
+//! anew: ten million rows in forty batches would write thirty gigabytes, and leave pages half full. A run is written from
+//! its beginning to its end, with full pages, and so is what the runs are merged into. What was merged leaves the runs in
+//! the same transaction, and the next ones write over it: on the disk everything lies once, and a little more.
 //!
 //! ```text
-//! run/<view>/<generation>/<n>   batch n, sorted: entity id → row with its seal, or nothing for a removal
-//! merge/<view>/<generation>     what the runs have been merged into so far
+//! run/<view>/<n>   one run: entity id → row with its seal, or nothing for a removal
 //! ```
 //!
-//! The runs and how far their source was read are committed together, so a load that was cut off goes on. A merge that
-//! was cut off begins anew.
+//! The runs and how far their source was read are committed together, so a load that was cut off goes on. A merge that was
+//! cut off has moved a part of all rows into one more run, which is the oldest from then on.
 
-use std::{cmp::Reverse, collections::BinaryHeap, ops::Bound};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+    ops::Bound,
+};
 
-use larder_model::{codec::RowHeader, model::EntityId};
-use redb::{AccessGuard, Range, ReadableTable, Table, TableError, WriteTransaction};
+use larder_model::{
+    codec::RowHeader,
+    model::{EntityId, Micros},
+};
+use redb::{AccessGuard, Range, ReadableTable, ReadableTableMetadata, Table, TableHandle, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Applied, Load, RowBatch, StoreError,
@@ -24,74 +32,89 @@ use super::{
     write::{Arrival, LoadMode, Rule, put_record},
 };
 
-/// Bounds of one transaction of a merge: others wait for it. Tests are to need several.
-const MERGED_ROWS: u64 = if cfg!(test) { 16 } else { 1 << 18 };
-const MERGED_BYTES: usize = 64 << 20;
+/// What there is of a generation that is being built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Runs {
+    /// The numbers of its runs, in the order in which they arrived.
+    numbers: Vec<u32>,
+    /// The run that they are being merged into.
+    merging: Option<u32>,
+    /// Which of two rows stays.
+    rule: Rule,
+    /// Whether this is the first load of a view that takes new rows over old ones.
+    pub(super) is_first: bool,
+    /// How far the source was read; its own words.
+    pub(super) position: Option<String>,
+    /// The newest event time of any row.
+    pub(super) newest_event: Option<Micros>,
+    /// Rows of the largest batch: a transaction of the merge takes as much, for others wait for it, too.
+    batch_rows: u64,
+    /// Bytes of the largest batch.
+    batch_bytes: u64,
+}
+
+/// Where an id stands at the head of a run: id, as a number, and place of the run. The least comes first.
+type Head = Reverse<(u128, usize)>;
 
 /// A run, read in the order of its ids.
 struct Cursor<'t> {
     rows: Range<'t, RowKey, &'static [u8]>,
-    next: Option<Entry<'t>>,
+    next: Option<(u128, Sealed<'t>)>,
 }
 
-/// A row with its seal, or nothing for a removal, and whose it is.
-type Entry<'t> = (EntityId, AccessGuard<'t, &'static [u8]>);
+/// A row with its seal, or nothing for a removal.
+type Sealed<'t> = AccessGuard<'t, &'static [u8]>;
 
-/// How far a merge is.
-#[derive(Debug, Default)]
+/// What one transaction merged.
 struct Merged {
-    /// The last id that was looked at.
-    last: Option<EntityId>,
     outcome: Applied,
+    /// The last id that was looked at, if there was any.
+    last: Option<u128>,
+    is_all: bool,
 }
 
-// === impl ViewRecord ===
+type RunTable<'t> = Table<'t, RowKey, &'static [u8]>;
 
-impl ViewRecord {
-    /// All tables of a generation that is being built.
-    pub(super) fn building_tables(&self) -> Vec<String> {
-        let Some(building) = self.building else { return Vec::new() };
-        let runs = (0..self.runs).map(|run| self.run_name(building, run));
-        runs.chain([self.merge_name(building), self.table_name(building)]).collect()
-    }
+const NO_BOUND: Bound<&[u8; size_of::<EntityId>()]> = Bound::Unbounded;
 
-    fn run_name(&self, generation: u32, run: u32) -> String {
-        format!("run/{}/{generation}/{run}", self.id)
-    }
+// === impl Runs ===
 
-    fn merge_name(&self, generation: u32) -> String {
-        format!("merge/{}/{generation}", self.id)
+impl Runs {
+    /// A number that no run has.
+    fn next(&self) -> u32 {
+        self.numbers.iter().chain(&self.merging).max().map_or(0, |last| last + 1)
     }
 }
 
-/// Deletes what there is of a generation that is being built.
-pub(super) fn delete_building(txn: &WriteTransaction, record: &ViewRecord) -> Result<(), StoreError> {
-    for table in record.building_tables() {
-        txn.delete_table(RowTable::new(&table))?;
+fn run_name(record: &ViewRecord, number: u32) -> String {
+    format!("{}{number}", prefix(record))
+}
+
+fn prefix(record: &ViewRecord) -> String {
+    format!("run/{}/", record.id)
+}
+
+/// Deletes what there is of a generation that is being built, and forgets it.
+pub(super) fn delete_building(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
+    let prefix = prefix(record);
+    for table in txn.list_tables()?.filter(|table| table.name().starts_with(&prefix)) {
+        txn.delete_table(table)?;
     }
+    if let Some(building) = record.building.take() {
+        // A version of Larder that knew no runs wrote into the generation's own table.
+        txn.delete_table(RowTable::new(&record.table_name(building)))?;
+    }
+    record.runs = Runs::default();
     Ok(())
 }
 
 /// Gives the one run that is left, if there is one, the name of its generation.
-pub(super) fn take_run(txn: &WriteTransaction, record: &ViewRecord, generation: u32) -> Result<(), StoreError> {
-    if record.runs > 0 {
-        let (run, rows) = (record.run_name(generation, 0), record.table_name(generation));
+pub(super) fn take_run(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
+    if let Some(&run) = record.runs.numbers.first() {
+        let (run, rows) = (run_name(record, run), record.table_name(generation));
         txn.rename_table(RowTable::new(&run), RowTable::new(&rows))?;
     }
-    Ok(())
-}
-
-/// Makes a run of what a version of Larder that knew none left of a generation that it was building.
-pub(super) fn adopt(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
-    if record.runs > 0 {
-        return Ok(());
-    }
-    let (rows, run) = (record.table_name(generation), record.run_name(generation, 0));
-    match txn.rename_table(RowTable::new(&rows), RowTable::new(&run)) {
-        Ok(()) => record.runs = 1,
-        Err(TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
+    record.runs = Runs::default();
     Ok(())
 }
 
@@ -100,179 +123,230 @@ pub(super) fn adopt(txn: &WriteTransaction, record: &mut ViewRecord, generation:
 impl Load<'_> {
     /// Writes a batch as a run of its own.
     pub(super) fn add_run(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
-        self.rule = batch.rule();
-        let (applied, newest) = self.store.write(|txn| {
+        let applied = self.store.write(|txn| {
             let mut record = self.record(txn)?;
-            let (mut newest, mut applied) = (self.newest_event, Applied::default());
-            let is_first = record.runs == 0;
-            let mut table = txn.open_table(RowTable::new(&record.run_name(self.generation, record.runs)))?;
-            let mut run = table.upper_bound_mut(Bound::<&[u8; size_of::<EntityId>()]>::Unbounded)?;
-            batch.each_winner(
-                &mut applied,
-                |source| self.row_error(source),
-                |id, arrival| {
-                    match arrival {
-                        Arrival::Row(sealed, header) => {
-                            newest = newest.max(Some(header.event_time));
-                            run.insert_before(&id.0, sealed)?;
-                            return Ok(Applied { inserted: 1, ..Applied::default() });
-                        }
-                        // In the first run there is nothing to be removed.
-                        Arrival::Removal if is_first => {}
-                        Arrival::Removal => run.insert_before(&id.0, &[][..])?,
+            let mut newest = record.runs.newest_event;
+            let mut applied = Applied::default();
+            let number = record.runs.next();
+            let is_oldest = record.runs.numbers.is_empty() && record.runs.merging.is_none();
+            let mut table = txn.open_table(RowTable::new(&run_name(&record, number)))?;
+            let mut run = table.upper_bound_mut(NO_BOUND)?;
+            let row_error = |source| self.row_error(source);
+            batch.each_winner(&mut applied, row_error, |id, arrival| match arrival {
+                Arrival::Row(sealed, header) => {
+                    newest = newest.max(Some(header.event_time));
+                    run.insert_before(&id.0, sealed)?;
+                    Ok(Applied { inserted: 1, ..Applied::default() })
+                }
+                Arrival::Removal => {
+                    // Before the oldest run there is nothing that could be removed.
+                    if !is_oldest {
+                        run.insert_before(&id.0, &[][..])?;
                     }
                     Ok(Applied::default())
-                },
-            )?;
+                }
+            })?;
             run.close()?;
             drop(table);
-            record.runs += 1;
-            record.building_position = position.map(str::to_owned).or(record.building_position);
+            let runs = &mut record.runs;
+            runs.numbers.push(number);
+            runs.rule = batch.rule();
+            runs.newest_event = newest;
+            runs.batch_rows = runs.batch_rows.max(batch.len() as u64);
+            runs.batch_bytes = runs.batch_bytes.max(batch.bytes() as u64);
+            runs.position = position.map(str::to_owned).or(runs.position.take());
             put_record(txn, &self.name, &record)?;
-            Ok(Written::Commit { value: (applied, newest), changed: Vec::new() })
+            Ok(Written::Commit { value: applied, changed: Vec::new() })
         })?;
-        self.newest_event = newest;
+        self.is_gathered = false;
         self.total.add(applied);
         Ok(applied)
     }
 
-    /// Merges what was written so far, so that [`Load::total`] tells what there will be once the load has ended: until
-    /// then it counts rows of one entity in different batches as if they were of different ones. Upserts have nothing to
-    /// merge.
+    /// Merges the batches so far, and tells how many rows there are then; nothing if `goes_on`, which is asked before each
+    /// transaction, said no. From here on [`Load::total`] tells what became of all of them: before, it counts rows of one
+    /// entity in several batches as if they were of several entities. Upserts have nothing to merge.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], and those of a failed transaction. What was written is still there then.
-    pub fn gather(&mut self) -> Result<(), StoreError> {
-        if self.mode == LoadMode::Upsert || self.begin_merge()? < 2 {
-            return Ok(());
+    /// [`StoreError::Superseded`], [`StoreError::Damaged`] for a row that cannot be compared, and those of a failed
+    /// transaction. What was written is still there then.
+    pub fn gather(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<Option<u64>, StoreError> {
+        if self.mode == LoadMode::Upsert {
+            return self.store.write(|txn| Ok(Written::Nothing(Some(self.record(txn)?.rows))));
         }
-        let mut merged = Merged::default();
-        while self.merge_some(&mut merged)? {}
-        self.store.write(|txn| {
-            let mut record = self.record(txn)?;
-            for run in 0..record.runs {
-                txn.delete_table(RowTable::new(&record.run_name(self.generation, run)))?;
+        let mut outcome = Applied::default();
+        let mut is_all = !self.begin_merge()?;
+        while !is_all {
+            if !goes_on() {
+                return Ok(None);
             }
-            let (merge, run) = (record.merge_name(self.generation), record.run_name(self.generation, 0));
-            txn.rename_table(RowTable::new(&merge), RowTable::new(&run))?;
-            record.runs = 1;
-            put_record(txn, &self.name, &record)?;
-            Ok(Written::Commit { value: (), changed: Vec::new() })
-        })?;
-        self.total.inserted = 0;
-        self.total.add(merged.outcome);
-        Ok(())
+            let merged = self.merge_some()?;
+            outcome.add(merged.outcome);
+            is_all = merged.is_all;
+        }
+        let rows = self.rows()?;
+        if !self.is_gathered {
+            // One run is what it is: all of its rows were inserted, also those of a load that was cut off.
+            self.total.inserted = if outcome == Applied::default() { rows } else { 0 };
+            self.total.add(outcome);
+            self.is_gathered = true;
+        }
+        Ok(Some(rows))
     }
 
-    /// Takes away what a merge left that was cut off, and tells how many runs there are.
-    fn begin_merge(&self) -> Result<u32, StoreError> {
+    /// Notes that the runs are to be merged, and into which one. False when there is nothing to merge.
+    fn begin_merge(&self) -> Result<bool, StoreError> {
         self.store.write(|txn| {
-            let record = self.record(txn)?;
-            let is_left = txn.delete_table(RowTable::new(&record.merge_name(self.generation)))?;
-            let runs = record.runs;
-            Ok(if is_left { Written::Commit { value: runs, changed: Vec::new() } } else { Written::Nothing(runs) })
+            let mut record = self.record(txn)?;
+            let runs = &mut record.runs;
+            // What a merge that was cut off has come to is older than all that is left.
+            let begun = runs.merging.take();
+            runs.numbers.splice(0..0, begun);
+            if runs.numbers.len() < 2 && begun.is_none() {
+                return Ok(Written::Nothing(false));
+            }
+            runs.merging = Some(runs.next());
+            put_record(txn, &self.name, &record)?;
+            Ok(Written::Commit { value: true, changed: Vec::new() })
         })
     }
 
-    /// Merges on, for one transaction. False once all is merged.
-    fn merge_some(&self, merged: &mut Merged) -> Result<bool, StoreError> {
-        let (last, outcome, goes_on) = self.store.write(|txn| {
-            let record = self.record(txn)?;
-            let names: Vec<String> = (0..record.runs).map(|run| record.run_name(self.generation, run)).collect();
+    /// Merges on, for one transaction.
+    fn merge_some(&self) -> Result<Merged, StoreError> {
+        self.store.write(|txn| {
+            let mut record = self.record(txn)?;
+            let Some(merging) = record.runs.merging else {
+                return Err(StoreError::Superseded { view: self.name.clone() });
+            };
+            let names: Vec<String> = record.runs.numbers.iter().map(|&number| run_name(&record, number)).collect();
             let tables = names.iter().map(|name| txn.open_table(RowTable::new(name)));
-            let tables = tables.collect::<Result<Vec<_>, _>>()?;
-            let mut runs =
-                tables.iter().map(|table| Cursor::behind(table, merged.last)).collect::<Result<Vec<_>, _>>()?;
-            let mut heads: BinaryHeap<Reverse<(EntityId, usize)>> = runs
-                .iter()
-                .enumerate()
-                .filter_map(|(run, cursor)| Some(Reverse((cursor.next.as_ref()?.0, run))))
-                .collect();
-
-            let mut table = txn.open_table(RowTable::new(&record.merge_name(self.generation)))?;
-            let mut into = table.upper_bound_mut(Bound::<&[u8; size_of::<EntityId>()]>::Unbounded)?;
-            let (mut last, mut outcome) = (merged.last, Applied::default());
-            let (mut rows, mut bytes) = (0, 0);
-            let mut arrivals = Vec::new();
-            while rows < MERGED_ROWS && bytes < MERGED_BYTES {
-                let Some(Reverse((id, _))) = heads.peek().copied() else { break };
-                // Those of one id come in the order of their runs, which is that of their arrival.
-                while let Some(Reverse((next, run))) = heads.peek().copied()
-                    && next == id
-                {
-                    heads.pop();
-                    if let Some((_, sealed)) = runs[run].take()? {
-                        arrivals.push(sealed);
-                    }
-                    heads.extend(runs[run].next.as_ref().map(|(next, _)| Reverse((*next, run))));
+            let mut tables = tables.collect::<Result<Vec<_>, _>>()?;
+            let mut into = txn.open_table(RowTable::new(&run_name(&record, merging)))?;
+            let merged = self.merge(&record.runs, &tables, &mut into)?;
+            drop(into);
+            if merged.is_all {
+                drop(tables);
+                for name in &names {
+                    txn.delete_table(RowTable::new(name))?;
                 }
-                if let Some(winner) = self.winner(&id, &arrivals, &mut outcome) {
-                    let sealed = arrivals[winner].value();
-                    into.insert_before(&id.0, sealed)?;
-                    bytes += sealed.len();
+                record.runs.numbers = vec![merging];
+                record.runs.merging = None;
+            } else if let Some(last) = merged.last {
+                for table in &mut tables {
+                    table.retain_in::<&[u8; size_of::<EntityId>()], _>(..=&last.to_be_bytes(), |_, _| false)?;
                 }
-                rows += arrivals.len() as u64;
-                arrivals.clear();
-                last = Some(id);
             }
-            into.close()?;
-            Ok(Written::Commit { value: (last, outcome, !heads.is_empty()), changed: Vec::new() })
-        })?;
-        merged.last = last;
-        merged.outcome.add(outcome);
-        Ok(goes_on)
+            put_record(txn, &self.name, &record)?;
+            Ok(Written::Commit { value: merged, changed: Vec::new() })
+        })
     }
 
-    /// Which of one entity's arrivals stays, if any does, as if they had been merged into a table one after the other.
+    /// Appends what stays of the runs' first rows to a table; as many of them as a transaction takes.
+    fn merge(&self, runs: &Runs, tables: &[RunTable<'_>], into: &mut RunTable<'_>) -> Result<Merged, StoreError> {
+        let mut cursors = tables.iter().map(Cursor::new).collect::<Result<Vec<_>, _>>()?;
+        let heads = cursors.iter().enumerate().filter_map(|(run, cursor)| Some(Reverse((cursor.next_id()?, run))));
+        let mut heads: BinaryHeap<Head> = heads.collect();
+        let mut into = into.upper_bound_mut(NO_BOUND)?;
+        let (mut rows, mut bytes) = (0, 0);
+        let mut arrivals: Vec<Sealed<'_>> = Vec::new();
+        let mut merged = Merged { outcome: Applied::default(), last: None, is_all: false };
+        while rows < runs.batch_rows.max(1) && bytes < runs.batch_bytes.max(1) {
+            let Some(Reverse((id, _))) = heads.peek().copied() else { break };
+            arrivals.clear();
+            // Those of one id come in the order of their runs, which is that of their arrival.
+            while let Some(mut head) = heads.peek_mut()
+                && head.0.0 == id
+            {
+                let cursor = &mut cursors[head.0.1];
+                arrivals.extend(cursor.take()?);
+                match cursor.next_id() {
+                    Some(next) => head.0.0 = next,
+                    None => _ = PeekMut::pop(head),
+                }
+            }
+            let key = EntityId(id.to_be_bytes());
+            if let Some(winner) = self.winner(runs.rule, &key, &arrivals, &mut merged.outcome)? {
+                into.insert_before(&key.0, arrivals[winner].value())?;
+            }
+            rows += arrivals.len() as u64;
+            bytes += arrivals.iter().map(|sealed| sealed.value().len() as u64).sum::<u64>();
+            merged.last = Some(id);
+        }
+        into.close()?;
+        merged.is_all = heads.is_empty();
+        Ok(merged)
+    }
+
+    /// Which of one entity's arrivals stays, if any does, as if each had been merged into a table before the next.
     fn winner(
         &self,
+        rule: Rule,
         id: &EntityId,
-        arrivals: &[AccessGuard<'_, &'static [u8]>],
+        arrivals: &[Sealed<'_>],
         outcome: &mut Applied,
-    ) -> Option<usize> {
-        let mut stays: Option<usize> = None;
+    ) -> Result<Option<usize>, StoreError> {
+        let mut stays: Option<(usize, &[u8])> = None;
         for (place, arrival) in arrivals.iter().enumerate() {
             let sealed = arrival.value();
-            if sealed.is_empty() {
-                outcome.removed += u64::from(stays.take().is_some());
-                continue;
-            }
-            let Some(rival) = stays.map(|place| arrivals[place].value()) else {
-                outcome.inserted += 1;
-                stays = Some(place);
+            let Some((_, rival)) = stays else {
+                if !sealed.is_empty() {
+                    outcome.inserted += 1;
+                    stays = Some((place, sealed));
+                }
                 continue;
             };
-            // One that does not read has no say.
-            let precedence =
-                |sealed| unseal(id, sealed).and_then(|row| RowHeader::read(row).ok()).map(|header| header.precedence());
-            if rival == sealed {
+            if sealed.is_empty() {
+                outcome.removed += 1;
+                stays = None;
+            } else if rival == sealed {
                 outcome.unchanged += 1;
-            } else if self.rule == Rule::Newest && precedence(rival) > precedence(sealed) {
+            } else if rule == Rule::Newest && self.precedence(id, rival)? > self.precedence(id, sealed)? {
                 outcome.stale += 1;
             } else {
                 outcome.updated += 1;
-                stays = Some(place);
+                stays = Some((place, sealed));
             }
         }
-        stays
+        Ok(stays.map(|(place, _)| place))
+    }
+
+    /// A row that was damaged since it was written has no precedence: to go on without it could be to serve an old one.
+    fn precedence(&self, id: &EntityId, sealed: &[u8]) -> Result<(Micros, Option<Micros>), StoreError> {
+        let header = unseal(id, sealed).and_then(|row| RowHeader::read(row).ok());
+        let damaged = || StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name));
+        header.map(|header| header.precedence()).ok_or_else(damaged)
+    }
+
+    /// Rows of the one run that is left.
+    fn rows(&self) -> Result<u64, StoreError> {
+        self.store.write(|txn| {
+            let record = self.record(txn)?;
+            let Some(&run) = record.runs.numbers.first() else { return Ok(Written::Nothing(0)) };
+            let rows = txn.open_table(RowTable::new(&run_name(&record, run)))?.len()?;
+            Ok(Written::Nothing(rows))
+        })
     }
 }
 
 // === impl Cursor ===
 
 impl<'t> Cursor<'t> {
-    /// Of the rows behind an id, or of all.
-    fn behind(table: &'t Table<'_, RowKey, &'static [u8]>, last: Option<EntityId>) -> Result<Self, StoreError> {
-        let from = last.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.0));
-        let mut cursor =
-            Self { rows: table.range::<&[u8; size_of::<EntityId>()]>((from, Bound::Unbounded))?, next: None };
+    fn new(table: &'t RunTable<'_>) -> Result<Self, StoreError> {
+        let mut cursor = Self { rows: table.iter()?, next: None };
         cursor.take()?;
         Ok(cursor)
     }
 
+    /// Of the next row.
+    fn next_id(&self) -> Option<u128> {
+        self.next.as_ref().map(|(id, _)| *id)
+    }
+
     /// The next row, and goes on behind it.
-    fn take(&mut self) -> Result<Option<Entry<'t>>, StoreError> {
-        let next = self.rows.next().transpose()?.map(|(id, sealed)| (EntityId(*id.value()), sealed));
-        Ok(std::mem::replace(&mut self.next, next))
+    fn take(&mut self) -> Result<Option<Sealed<'t>>, StoreError> {
+        let next = self.rows.next().transpose()?;
+        // As a number an id is compared at once, and ordered as its bytes are.
+        let next = next.map(|(id, sealed)| (u128::from_be_bytes(*id.value()), sealed));
+        Ok(std::mem::replace(&mut self.next, next).map(|(_, sealed)| sealed))
     }
 }

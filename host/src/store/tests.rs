@@ -3,8 +3,8 @@
 //! * [`model`]: the fixture, and the naive twin that everything is compared with;
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build beside what is served;
+//! * [`runs`]: how they build: sorted runs that are merged;
 //! * [`put`]: rows that callers write;
-//! * [`runs`]: how they do it: sorted parts that are merged;
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
 //! * [`faults`]: damage, second owners, full disks;

@@ -2,16 +2,17 @@
 
 use larder_model::{
     codec::{RowError, RowHeader},
-    model::{EntityId, Micros},
+    model::EntityId,
 };
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use super::{
     OnlineStore, StoreError, ViewId,
     online::Written,
     put::overlay,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
-    runs::{adopt, delete_building, take_run},
+    runs::{delete_building, take_run},
     working_set::cost,
 };
 
@@ -22,10 +23,14 @@ pub enum LoadMode {
     Upsert,
     /// They are served until the load has ended, then they go all at once.
     Replace,
+    /// There are none, of a view whose rows are upserted: those that come are served once the load has ended. One that
+    /// was cut off goes on where an upsert would, whatever the source is.
+    First,
 }
 
 /// Which of two rows of one entity stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// That with the newer event time, then that with the newer created time, then the one that arrives later.
     #[default]
@@ -73,14 +78,22 @@ pub struct Load<'s> {
     pub(super) store: &'s OnlineStore,
     pub(super) name: String,
     pub(super) mode: LoadMode,
-    /// Of the batches that came.
-    pub(super) rule: Rule,
     /// The view's record when the load began.
     began: ViewRecord,
     /// The generation that is written.
-    pub(super) generation: u32,
+    generation: u32,
     pub(super) total: Applied,
-    pub(super) newest_event: Option<Micros>,
+    /// Whether the batches so far were merged, and the total is true.
+    pub(super) is_gathered: bool,
+}
+
+/// A load that was cut off before the generation that it built was served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// How far it read its source; the source's own words.
+    pub position: String,
+    /// Whether its mode was [`LoadMode::First`], and not [`LoadMode::Replace`].
+    pub is_first: bool,
 }
 
 // === impl RowBatch ===
@@ -158,7 +171,7 @@ impl RowBatch {
 
     /// The order in which to write: by id, because neighbours share pages, and rows of one id as they arrived.
     fn order(&self) -> Vec<usize> {
-        // Ids are hashes: their beginnings tell nearly all of them apart.
+        // Ids are hashes: their beginnings tell nearly all of them apart, and lie together in memory here.
         let beginning = |id: &EntityId| id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let mut order: Vec<(u64, usize)> = self.ids.iter().map(beginning).zip(0..).collect();
         order.sort_unstable_by(|(a, i), (b, j)| a.cmp(b).then_with(|| (self.ids[*i], i).cmp(&(self.ids[*j], j))));
@@ -226,17 +239,16 @@ impl OnlineStore {
     /// Those of a failed transaction.
     pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
         let (name, known) = self.record(view)?;
-        let replace = mode == LoadMode::Replace;
-        let (began, generation) = if replace || known.building.is_some() {
-            // What a load that was cut off left behind goes; a replacing load gets a generation of its own.
+        let builds = mode != LoadMode::Upsert;
+        let (began, generation) = if builds || known.building.is_some() {
+            // What a load that was cut off left behind goes; one that builds gets a generation of its own.
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
-                let mut last = record.generation;
-                delete_building(txn, &record)?;
-                (record.building_position, record.runs) = (None, 0);
-                last = record.building.take().unwrap_or(last);
-                let generation = if replace { last + 1 } else { record.generation };
-                record.building = replace.then_some(generation);
+                let last = record.building.unwrap_or(record.generation);
+                delete_building(txn, &mut record)?;
+                let generation = if builds { last + 1 } else { record.generation };
+                record.building = builds.then_some(generation);
+                record.runs.is_first = mode == LoadMode::First;
                 put_record(txn, &name, &record)?;
                 Ok(Written::Commit { value: (record, generation), changed: Vec::new() })
             })?
@@ -244,58 +256,50 @@ impl OnlineStore {
             let generation = known.generation;
             (known, generation)
         };
-        let (total, rule) = (Applied::default(), Rule::default());
-        Ok(Load { store: self, name, mode, rule, began, generation, total, newest_event: None })
+        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), is_gathered: false })
     }
-}
 
-impl OnlineStore {
-    /// How far the source was read by a replacing load that was cut off, if there was one.
+    /// The load of a view that was cut off while it built a generation, if there was one that told how far it was.
     #[must_use]
-    pub fn cut_off(&self, view: ViewId) -> Option<String> {
+    pub fn cut_off(&self, view: ViewId) -> Option<CutOff> {
         let (_, record) = self.record(view).ok()?;
-        record.building.and(record.building_position)
+        record.building?;
+        Some(CutOff { position: record.runs.position?, is_first: record.runs.is_first })
     }
 
-    /// Goes on with the replacing load that was cut off, from where [`OnlineStore::cut_off`] says. One load of a view at
-    /// a time, as for all.
+    /// Goes on with the load that was cut off, from where [`OnlineStore::cut_off`] says. One load of a view at a time, as
+    /// for all.
     ///
     /// # Errors
     /// [`StoreError::Superseded`] when there is none.
     pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
         let (name, began) = self.record(view)?;
-        let Some(generation) = began.building else { return Err(StoreError::Superseded { view: name }) };
-        if began.runs == 0 {
-            self.write(|txn| {
-                let mut record = read_record(txn, &name)?;
-                adopt(txn, &mut record, generation)?;
-                put_record(txn, &name, &record)?;
-                Ok(Written::Commit { value: (), changed: Vec::new() })
-            })?;
-        }
-        let (mode, rule, total) = (LoadMode::Replace, Rule::default(), Applied::default());
-        // Its newest event may be older than that of what was committed before; the sources tell the time again.
-        Ok(Load { store: self, name, mode, rule, newest_event: began.newest_event, began, generation, total })
+        let Some((generation, _)) = began.building.zip(began.runs.position.as_ref()) else {
+            return Err(StoreError::Superseded { view: name });
+        };
+        let mode = if began.runs.is_first { LoadMode::First } else { LoadMode::Replace };
+        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), is_gathered: false })
     }
 }
 
 // === impl Load ===
 
 impl Load<'_> {
-    /// Writes a batch and the position of the source after it, in one transaction. An upsert is served from here on.
-    /// Without a position the one before stays.
+    /// Writes a batch and the position of the source after it, in one transaction. An upsert is served from here on; of
+    /// another load a row counts as inserted until [`Load::gather`] finds others of its entity. Without a position the one
+    /// before stays.
     ///
     /// # Errors
     /// [`StoreError::Superseded`], [`StoreError::Row`], and those of a failed transaction: nothing of the batch is
     /// there then.
     pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
-        if self.mode == LoadMode::Replace {
+        if self.mode != LoadMode::Upsert {
             return self.add_run(batch, position);
         }
-        let (applied, newest) = self.store.write(|txn| {
+        let applied = self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let mut changed = Vec::new();
-            let mut newest = self.newest_event;
+            let mut newest = record.newest_event;
             let mut applied = Applied::default();
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let row_error = |source| self.row_error(source);
@@ -329,35 +333,36 @@ impl Load<'_> {
             })?;
             record.rows = table.len()?;
             record.position = position.map(str::to_owned).or(record.position);
-            record.newest_event = record.newest_event.max(newest);
+            record.newest_event = newest;
             drop((table, written));
             put_record(txn, &self.name, &record)?;
-            Ok(Written::Commit { value: (applied, newest), changed })
+            Ok(Written::Commit { value: applied, changed })
         })?;
-        self.newest_event = newest;
         self.total.add(applied);
         Ok(applied)
     }
 
-    /// Ends the load well: notes the time and the position, and makes a replacing load the served one. Without a
-    /// position the one before stays.
+    /// Ends the load well: gathers, notes the time and the position, and makes the generation that was built the served
+    /// one. Without a position the one before stays.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], and those of a failed transaction; a replacing load has not happened then.
+    /// [`StoreError::Superseded`], and those of a failed transaction or of [`Load::gather`]; what was built is not served
+    /// then.
     pub fn finish(mut self, position: Option<&str>) -> Result<Applied, StoreError> {
-        self.gather()?;
+        if self.mode != LoadMode::Upsert {
+            self.gather(&mut || true)?;
+        }
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
-            if self.mode == LoadMode::Replace {
-                take_run(txn, &record, self.generation)?;
-                record.runs = 0;
+            if self.mode != LoadMode::Upsert {
+                let newest_event = record.runs.newest_event;
+                take_run(txn, &mut record, self.generation)?;
                 let written = overlay(txn, &self.name, &record, self.generation)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;
-                record.building_position = None;
                 record.retain_schemas(&self.name, &written.schemas)?;
-                record.newest_event = self.newest_event.max(written.newest_event);
+                record.newest_event = newest_event.max(written.newest_event);
                 (record.bytes, record.hand) = (0, Default::default());
                 record.written = !written.schemas.is_empty();
                 record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
@@ -371,7 +376,7 @@ impl Load<'_> {
         Ok(self.total)
     }
 
-    /// What was done so far. Of a replacing load see [`Load::gather`].
+    /// What was done so far; see [`Load::gather`].
     #[must_use]
     pub fn total(&self) -> Applied {
         self.total

@@ -112,11 +112,11 @@ struct AppliedFields {
     removed: u64,
 }
 
+/// Fewer transactions than this are soon committed: the first rows of a view are served one after the other then.
+const FIRST_COMMITS_MIN: u64 = 4;
+
 /// After so long a source that is followed is noted as looked at, even if it had nothing new.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
-
-/// A first load of so many commits is built beside what is served, which is nothing.
-const FIRST_COMMITS: usize = 2;
 
 impl Default for SyncLimits {
     fn default() -> Self {
@@ -229,9 +229,10 @@ fn read_from(
     }
     let status = store.status(id);
     let before = status.as_ref().map_or(0, |status| status.rows);
-    // Nothing is served yet, so a large set may as well be built beside it, which takes a fraction of the time.
-    let is_first =
-        is_all && before == 0 && status.as_ref().is_none_or(|status| status.freshness.last_success.is_none());
+    // Nothing was ever read, or written by callers.
+    let is_empty = status
+        .as_ref()
+        .is_some_and(|status| status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none());
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
     let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
@@ -252,18 +253,26 @@ fn read_from(
 
     // A replacing load of files begins with the first of them each time.
     let position = position.filter(|_| view.mode != WriteMode::Replace);
-    let upserts_first = is_first && position.is_none() && view.mode != WriteMode::Replace;
-    let may_go_on = position.is_none() && begin != Begin::Anew && (source.resumes() || upserts_first);
+    // Where the order of changes is told there is a scan before them, which takes the place of what is there.
+    let upserts = view.mode == WriteMode::Upsert && is_all && !source.last_put_wins();
+    let may_go_on = position.is_none() && begin != Begin::Anew;
     let cut_off = if may_go_on { store.cut_off(id) } else { None };
-    let mut batches = source.read(position.as_deref().or(cut_off.as_deref())).map_err(in_source)?;
+    let cut_off = cut_off.filter(|cut_off| if cut_off.is_first { upserts } else { source.resumes() });
+    let from = position.as_deref().or(cut_off.as_ref().map(|cut_off| &*cut_off.position));
+    let mut batches = source.read(from).map_err(in_source)?;
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
     let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
-    let is_large = batches.rows_expected() >= (FIRST_COMMITS * run.limits.commit_rows) as u64;
-    let builds = replaces || (upserts_first && (is_large || cut_off.is_some()));
-    let load = match (builds, cut_off.is_some()) {
-        (true, true) => store.resume_load(id),
-        (true, false) => store.begin_load(id, LoadMode::Replace),
-        (false, _) => store.begin_load(id, LoadMode::Upsert),
+    let is_large = batches.rows_expected() / FIRST_COMMITS_MIN >= run.limits.commit_rows as u64;
+    let was_first = cut_off.as_ref().is_some_and(|cut_off| cut_off.is_first);
+    let is_first = !replaces && upserts && (was_first || (is_empty && is_large));
+    let load = if cut_off.is_some_and(|cut_off| if cut_off.is_first { is_first } else { replaces }) {
+        store.resume_load(id)
+    } else if replaces {
+        store.begin_load(id, LoadMode::Replace)
+    } else if is_first {
+        store.begin_load(id, LoadMode::First)
+    } else {
+        store.begin_load(id, LoadMode::Upsert)
     };
     let mut load = load.map_err(in_store)?;
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
@@ -277,10 +286,14 @@ fn read_from(
     if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
         return report(Outcome::UpToDate, applied, skipped, lag);
     }
-    if replaces && view.mode == WriteMode::Replace {
-        load.gather().map_err(in_store)?;
-        let applied = load.total();
-        run.limits.guard.check_size(before, applied.inserted).map_err(|why| refused(run, why))?;
+    if replaces || is_first {
+        let expected = batches.rows_expected().max(applied.rows() + skipped.rows());
+        let at = Progress { rows: expected, expected };
+        let gathered = load.gather(&mut || progress(at)).map_err(in_store)?;
+        let Some(rows) = gathered else { return Err(SyncError::Stopped { view: view.name.to_string() }) };
+        if view.mode == WriteMode::Replace {
+            run.limits.guard.check_size(before, rows).map_err(|why| refused(run, why))?;
+        }
     }
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     if is_all {
@@ -405,3 +418,6 @@ fn pump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -495,6 +495,28 @@ fn a_child_of_the_test_below_fills_its_disk() {
     fs::remove_file(&ballast).unwrap();
     let applied = after.apply(&many(1_000_000, 5_000), Some("room again")).unwrap();
     assert_eq!((applied.inserted, store.status(view).unwrap().rows), (5_000, 7_003));
+
+    // The same of a load that builds a generation: in a run, and in the merge.
+    let mut built = store.begin_load(view, LoadMode::Replace).unwrap();
+    let mut runs = 0;
+    let error = loop {
+        match built.apply(&many(runs * 100, 300), None) {
+            Ok(_) => runs += 1,
+            Err(error) => break error,
+        }
+        if runs == 3 {
+            fill(&ballast);
+        }
+    };
+    assert!(matches!(error, StoreError::DiskFull(_)), "after {runs} runs: {error}");
+    let error = built.gather(&mut || true).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+    assert_eq!((store.status(view).unwrap().rows, walk(&store, view).len()), (7_003, 7_003));
+    fs::remove_file(&ballast).unwrap();
+    let rows = u64::from(runs - 1) * 100 + 300;
+    assert_eq!(built.gather(&mut || true).unwrap(), Some(rows));
+    built.finish(Some("built")).unwrap();
+    assert_eq!((store.status(view).unwrap().rows, walk(&store, view).len() as u64), (rows, rows));
     println!("child: done");
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::model::{
-    Change, Dice, Home, NOW, Twin, batch, child_args, child_dir, config, declare, run_in, test_name, walk,
+    Change, Dice, Home, NOW, Twin, batch, child_args, child_dir, config, declare, load, run_in, tables, test_name, walk,
 };
 use crate::{
     clock::ManualClock,
@@ -19,8 +19,13 @@ use crate::{
 
 const SEED: u64 = 0x1a4d_e400;
 
-/// The child replaces the second view by two batches for every three batches of upserts.
+/// For every three batches of upserts the child replaces the second view once, and the third, where it goes on with what
+/// the child before has left. Both are built of several runs, and merged in several transactions.
 const UPSERTS: u64 = 3;
+/// Rows of a run.
+const RUN: usize = 8;
+
+const VIEWS: [&str; 3] = ["upserted", "replaced", "resumed"];
 
 /// Batch `n` of a view: the same in the child and in the test.
 fn changes(view: ViewId, n: u64) -> Vec<Change> {
@@ -49,7 +54,7 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
     };
     say("opening", 0);
     let store = OnlineStore::open(&config(&dir, 1 << 20), ManualClock::at(NOW)).unwrap();
-    let [upserted, replaced] = declare(&store, ["upserted", "replaced"]);
+    let [upserted, replaced, resumed] = declare(&store, VIEWS);
     loop {
         let mut load = store.begin_load(upserted, LoadMode::Upsert).unwrap();
         for _ in 0..UPSERTS {
@@ -59,11 +64,24 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
         }
         let n = position(&store, replaced) + 1;
         let mut load = store.begin_load(replaced, LoadMode::Replace).unwrap();
-        for half in changes(replaced, n).chunks(20) {
-            load.apply(&batch(half), Some("never seen")).unwrap();
+        for run in changes(replaced, n).chunks(RUN) {
+            load.apply(&batch(run), Some("never seen")).unwrap();
         }
         load.finish(Some(&n.to_string())).unwrap();
         say("replaced", n);
+        let n = position(&store, resumed) + 1;
+        let (mut load, read) = match store.cut_off(resumed) {
+            Some(cut_off) => (store.resume_load(resumed).unwrap(), cut_off.position.parse().unwrap()),
+            None => (store.begin_load(resumed, LoadMode::Replace).unwrap(), 0),
+        };
+        for (read, run) in changes(resumed, n).chunks(RUN).enumerate().skip(read) {
+            load.apply(&batch(run), Some(&(read + 1).to_string())).unwrap();
+        }
+        if read > 0 {
+            say("went on from", read as u64);
+        }
+        load.finish(Some(&n.to_string())).unwrap();
+        say("resumed", n);
     }
 }
 
@@ -72,27 +90,29 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
     // LARDER_KILLS=200 for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let home = Home::new();
-    let [upserted, replaced] = declare(&home.open(), ["upserted", "replaced"]);
+    let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
     let mut dice = Dice(SEED);
     let mut twin = Twin::default();
-    let (mut applied, mut generation) = (0, 0);
+    let (mut applied, mut generations, mut went_on) = (0, [0; 2], 0);
     for kill in 1..=kills {
         let test = test_name!(a_child_of_the_test_below_loads_until_it_is_killed);
         let mut child = run_in(home.path(), child_args(&test)).stdout(Stdio::piped()).spawn().unwrap();
-        let (mut said_upserted, mut said_replaced) = (applied, generation);
+        let (mut said_upserted, mut said_built) = (applied, generations);
         let mut listen = |line: io::Result<String>| {
             let line = line.unwrap();
             let mut words = line.split(' ').rev();
             let (n, what) = (words.next().unwrap().parse().unwrap_or(0), words.next().unwrap_or("").to_owned());
             match what.as_str() {
                 "upserted" => said_upserted = n,
-                "replaced" => said_replaced = n,
+                "replaced" => said_built[0] = n,
+                "resumed" => said_built[1] = n,
+                "from" => went_on += 1,
                 _ => {}
             }
             what
         };
-        // Every other child is killed soon after it began to open the store, the others once they got somewhere.
-        let until = ["opening", "replaced"][kill % 2];
+        // One child of three is killed soon after it began to open the store, the others once they got somewhere.
+        let until = ["opening", "replaced", "upserted"][kill % 3];
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| listen(line) == until), "kill {kill}: the child ended before");
         thread::sleep(Duration::from_millis(1 + dice.below(60)));
@@ -123,23 +143,30 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
         assert!(walk(&store, upserted) == twin.rows(), "{context}: rows are not those of position {stored}");
         applied = stored;
 
-        let stored = position(&store, replaced);
-        assert!(
-            (said_replaced..=said_replaced + 1).contains(&stored),
-            "{context}: {said_replaced} said, {stored} stored"
-        );
-        let mut twin = Twin::default();
-        if stored > 0 {
-            twin.apply(&changes(replaced, stored));
+        for ((view, said), generation) in [replaced, resumed].into_iter().zip(said_built).zip(&mut generations) {
+            let stored = position(&store, view);
+            assert!((said..=said + 1).contains(&stored), "{context}: {said} said, {stored} stored");
+            let mut twin = Twin::default();
+            if stored > 0 {
+                twin.apply(&changes(view, stored));
+            }
+            assert!(walk(&store, view) == twin.rows(), "{context}: rows are not those of generation {stored}");
+            *generation = stored;
         }
-        assert!(walk(&store, replaced) == twin.rows(), "{context}: rows are not those of generation {stored}");
-        generation = stored;
     }
-    println!("{kills} kills over {applied} upserts and {generation} replacing loads");
+    println!("{kills} kills over {applied} upserts and {generations:?} replacing loads, {went_on} went on");
     assert!(
-        applied >= kills as u64 && generation >= kills as u64 / 2,
-        "{applied} upserts, {generation} replacing loads"
+        applied >= kills as u64 && generations.iter().all(|generation| *generation >= kills as u64 / 2),
+        "{applied} upserts, {generations:?} replacing loads"
     );
+    assert!(went_on >= kills / 10, "{went_on} loads went on where a kill had cut them off");
+    // Nothing stays of all that was cut off.
+    for view in [replaced, resumed] {
+        load(&home.open(), view, LoadMode::Replace, &changes(view, 0));
+    }
+    let tables = tables(&home);
+    assert!(!tables.iter().any(|table| table.starts_with("run/")), "{tables:?}");
+    assert_eq!(tables.len(), 5, "meta, views, and one of each view: {tables:?}");
 }
 
 #[test]
@@ -160,6 +187,9 @@ fn a_store_that_was_not_closed_opens_without_a_walk_through_its_file() {
     assert_needs_no_repair("the beginning of a load");
     load.apply(&batch(&changes(view, 1)), None).unwrap();
     assert_needs_no_repair("a batch");
+    load.apply(&batch(&changes(view, 2)), None).unwrap();
+    load.gather(&mut || true).unwrap();
+    assert_needs_no_repair("a merge");
     load.finish(None).unwrap();
     assert_needs_no_repair("the end of a load");
 }

@@ -87,8 +87,8 @@ fn a_replacing_load_that_was_cut_off_leaves_the_old_rows_and_the_next_load_clean
         assert_served(&store, view, &OLD, "end");
         load(&store, view, next, &NEW);
         let expected = match next {
-            LoadMode::Replace => NEW.to_vec(),
             LoadMode::Upsert => [&OLD[..], &NEW[1..]].concat(),
+            LoadMode::Replace | LoadMode::First => NEW.to_vec(),
         };
         assert_served(&store, view, &expected, "end");
         drop(store);
