@@ -19,7 +19,8 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-scale bench-micro \
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-scale \
+	bench-threads bench-micro \
 	bench-plugin bench-sync soak fuzz deny help
 
 help:
@@ -72,6 +73,11 @@ bench-scale: check-tools
 	rm -rf target/bench-scale && mkdir -p loadtest/report
 	target/release/larder-loadtest scale --larder target/release/larder --entities $(ENTITIES) --dir target/bench-scale \
 		--json loadtest/report/scale.json; status=$$?; rm -rf target/bench-scale; exit $$status
+
+## make bench-threads what a second serving thread gives, for 100 entities x 50 features
+bench-threads: check-tools
+	cargo build --release --locked -p larder -p larder-loadtest
+	target/release/larder-loadtest threads --larder target/release/larder
 
 ## make bench-micro  criterion benchmarks of codec, store and encoder
 bench-micro: check-tools
