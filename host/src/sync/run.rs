@@ -113,7 +113,7 @@ struct AppliedFields {
 }
 
 /// Fewer transactions than this are soon committed: the first rows of a view are served one after the other then.
-const FIRST_COMMITS_MIN: u64 = 4;
+const FIRST_COMMITS_MIN: u64 = 2;
 
 /// After so long a source that is followed is noted as looked at, even if it had nothing new.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
