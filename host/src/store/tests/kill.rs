@@ -156,7 +156,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
     }
     println!("{kills} kills over {applied} upserts and {generations:?} replacing loads, {went_on} went on");
     assert!(
-        applied >= kills as u64 && generations.iter().all(|generation| *generation >= kills as u64 / 2),
+        applied >= kills as u64 && generations.iter().all(|generation| *generation >= kills as u64 / 4),
         "{applied} upserts, {generations:?} replacing loads"
     );
     assert!(went_on >= kills / 10, "{went_on} loads went on where a kill had cut them off");
