@@ -30,6 +30,7 @@ mod import;
 mod kill;
 mod lifecycle;
 mod materialize;
+mod mixed_rows;
 mod moto;
 mod parquet;
 mod plain;
