@@ -42,7 +42,8 @@ mod near;
 /// Bounds of the hot cache.
 #[derive(Clone, Copy, Debug)]
 pub struct HotCacheConfig {
-    /// The most bytes of rows and bookkeeping; 0 turns the cache off.
+    /// The most bytes of rows and bookkeeping, an eighth of them for what threads have at hand; 0 turns the cache off.
+    /// Beside it each thread that looks rows up has a table of up to 1 MiB.
     pub bytes_max: u64,
 }
 
@@ -106,7 +107,7 @@ struct HotHash(u64);
 /// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// One in so many bytes is for what threads have at hand, all of them together.
+/// One in so many bytes is for what threads have at hand: as many threads as there are cores, together.
 const NEAR_SHARE: u64 = 8;
 
 thread_local! {
@@ -215,18 +216,23 @@ impl HotCache {
         hash: u64,
         seen: u64,
     ) -> Option<EntityRows> {
-        let changed = self.slots[hash as usize % SLOTS].load(Ordering::Acquire);
-        let counts = |rows: &EntityRows| rows.seen() >= changed && seen >= changed;
-        if let Some(rows) = near.get(id, hash).filter(|rows| counts(rows)) {
+        if let Some(rows) = near.get(id, hash).filter(|rows| self.counts(rows, hash, seen)) {
             let rows = rows.clone();
             if near.tells() && cache.get(&HotKey(*id)).is_none() {
                 cache.insert(HotKey(*id), rows.clone());
             }
             return Some(rows);
         }
-        let rows = cache.get(&HotKey(*id)).filter(counts)?;
+        let rows = cache.get(&HotKey(*id)).filter(|rows| self.counts(rows, hash, seen))?;
         near.keep(id, hash, rows.clone());
         Some(rows)
+    }
+
+    /// Whether a copy counts for a reader of the state of commit `seen`. The slot is looked at with the copy in hand: a
+    /// commit that came before the copy was put in has raised it by then, so a reader from before finds out.
+    fn counts(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
+        let changed = self.slots[hash as usize % SLOTS].load(Ordering::Acquire);
+        rows.seen() >= changed && seen >= changed
     }
 
     /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`], and gives it
@@ -330,18 +336,8 @@ impl EntityRows {
     /// The row of a view in a generation: `Some(None)` when it is known that there is none.
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
-        let (.., row) = self.copy(view, generation)?;
+        let (.., row) = self.copies().find(|copy| copy.0 == view && copy.1 == generation)?;
         Some(row.map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
-    }
-
-    /// The same for who needs nothing else of it; others get it back.
-    pub(super) fn into_row(self, view: ViewId, generation: u32) -> Result<Option<Row>, Self> {
-        let Some((.., row)) = self.copy(view, generation) else { return Err(self) };
-        Ok(row.map(|(start, end, text_end)| Row { block: self.0, start, end, text_end }))
-    }
-
-    fn copy(&self, view: ViewId, generation: u32) -> Option<(ViewId, u32, Option<Span>)> {
-        self.copies().find(|copy| copy.0 == view && copy.1 == generation)
     }
 
     /// Looks at the beginning of each row and of each text, so that both are near when they are read. What comes of it

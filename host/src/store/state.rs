@@ -172,22 +172,13 @@ impl<'s> Reader<'s> {
         let known = self.store.hot.get(ids, self.state.commit);
         let mut hits = 0;
         for ((entity, id), known) in ids.iter().enumerate().zip(known) {
-            let (mut known, mut is_all_known) = (known, true);
+            let mut is_all_known = true;
             for (place, (&view, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {
                     tell(entity, place, None);
                     continue;
                 };
-                let generation = state.record.generation;
-                let row = match &known {
-                    None => None,
-                    // The last one takes what there is, without a copy more to count.
-                    Some(_) if place + 1 == views.len() && is_all_known => {
-                        let taken = known.take().map(|rows| rows.into_row(view, generation));
-                        taken.and_then(|taken| taken.map_err(|rows| known = Some(rows)).ok())
-                    }
-                    Some(rows) => rows.row(view, generation),
-                };
+                let row = known.as_ref().and_then(|known| known.row(view, state.record.generation));
                 match row {
                     Some(row) => {
                         hits += 1;

@@ -81,9 +81,8 @@ impl<'a> RowText<'a> {
         out.extend_from_slice(piece.get(usize::from(!with_comma)..).unwrap_or_default());
     }
 
-    /// Adds where each piece starts, and where the last one ends, to sums of the same: of all rows of an answer at once
-    /// that tells how much room each field takes, see
-    /// [`RowText::width_of_sums`].
+    /// Adds where each piece starts, and where the last one ends, to sums of the same. Of all rows of an answer they tell
+    /// how much room each field takes: [`RowText::width_of_sums`].
     #[inline]
     pub fn add_bounds(&self, sums: &mut [u32]) {
         for (sum, bound) in sums.iter_mut().zip(self.bounds.as_chunks().0) {

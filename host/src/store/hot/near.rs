@@ -34,8 +34,9 @@ struct Set([Option<(EntityId, EntityRows)>; 2]);
 const SETS_MAX: usize = 1 << 14;
 /// For so many bytes of rows there is a set.
 const SET_BYTES: usize = 1 << 10;
-/// One in so many finds is told to the cache, which keeps what is asked for often.
-const TOLD: u32 = 32;
+/// One in so many finds is told to the cache, which keeps what is asked for often. A prime: who asks for the same entities
+/// again and again gets each of them told in the end.
+const TOLD: u32 = 31;
 
 // === impl Near ===
 

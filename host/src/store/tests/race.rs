@@ -10,7 +10,7 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use super::model::{Home, batch, change, declare, id, load, upsert};
 use crate::store::{
-    LoadMode, OnlineStore, Reader, StoreError, ViewId,
+    LoadMode, OnlineStore, Reader, Row, StoreError, ViewId,
     record::{RowTable, seal},
 };
 
@@ -144,8 +144,8 @@ fn a_file_that_cannot_be_opened_again_fails_reads_until_it_can() {
 const CHANGED: u8 = 200;
 const WATCHED: [u8; 3] = [0, 99, 199];
 
-/// Reads a few rows for a while: versions never go backwards, and who has seen a position finds its rows. Says how
-/// often it read.
+/// Reads a few rows for a while: versions never go backwards, who has seen a position finds its rows, and what one reader
+/// finds is of one commit. Says how often it read.
 fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
     let mut seen = vec![[-1; WATCHED.len()]; views.len()];
     let mut reads = 0;
@@ -159,6 +159,10 @@ fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
                 *seen = now;
                 reads += 1;
             }
+            let mut together = Vec::new();
+            let note = |_, _, row: Option<Row>| together.push(row.map(|row| RowHeader::read(&row).unwrap().event_time));
+            store.reader().get_each(&[view], &WATCHED.map(id), note).unwrap();
+            assert!(together.windows(2).all(|two| two[0] == two[1]), "{view:?}: versions {together:?} at once");
         }
     }
     reads
