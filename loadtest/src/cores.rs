@@ -133,3 +133,24 @@ fn threads_of(pid: u32) -> io::Result<Vec<Pid>> {
     }
     Ok(threads)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Moves this test's thread alone, which ends with it.
+    #[test]
+    fn two_threads_of_a_server_have_two_cores_and_the_load_a_third_or_the_same() {
+        let Some(two) = Cores::find_two_for_servers().unwrap() else { return };
+        let Cores::Pair { servers, load } = two else { panic!("{two}") };
+        let on =
+            |set: &CpuSet, cores: &[usize]| (0..CpuSet::MAX_CPU).all(|core| set.is_set(core) == cores.contains(&core));
+        let before = sched_getaffinity(None).unwrap();
+        let started = two.start_on_server_core(|| Ok(sched_getaffinity(None)?)).unwrap();
+        assert!(servers[0] != servers[1] && on(&started, &servers));
+        assert!(sched_getaffinity(None).unwrap() == before, "who starts a server stays where it was");
+        two.pin_load().unwrap();
+        let loaded = sched_getaffinity(None).unwrap();
+        assert!(load.map_or_else(|| on(&loaded, &servers), |load| !servers.contains(&load) && on(&loaded, &[load])));
+    }
+}

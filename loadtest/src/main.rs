@@ -60,40 +60,23 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure one-customer lookups beside the floor, in under a minute.
-    Smoke(SmokeCommand),
+    Smoke(Measuring<SmokeArgs>),
     /// Measure every workload beside the floor, Redis and Feast, and write a report.
     Run(RunArgs),
     /// Measure loads, restarts, memory and lookups of millions of entities.
-    Scale(ScaleCommand),
+    Scale(Measuring<ScaleArgs>),
     /// Measure what a second serving thread gives.
-    Threads(ThreadsCommand),
+    Threads(Measuring<ThreadsArgs>),
     /// Send the same bytes to everyone: the server that others are measured beside.
     #[command(hide = true)]
     Floor(FloorArgs),
 }
 
+/// A command that prints what it measured.
 #[derive(Debug, Args)]
-struct SmokeCommand {
+struct Measuring<A: Args> {
     #[command(flatten)]
-    args: SmokeArgs,
-    /// Write what was measured to this file too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct ScaleCommand {
-    #[command(flatten)]
-    args: ScaleArgs,
-    /// Write what was measured to this file too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct ThreadsCommand {
-    #[command(flatten)]
-    args: ThreadsArgs,
+    args: A,
     /// Write what was measured to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,

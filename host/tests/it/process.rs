@@ -155,12 +155,9 @@ fn sigterm_during_a_sync_ends_it_at_a_commit() {
     world.home.run(["sync"]).assert_code(0);
     world.write(2);
     let (host, address) = world.home.serve();
-    let commits = || {
-        let said = get(address, "/v1/catalog").json();
-        said["feature_views"][0]["newest_event"].clone()
-    };
-    let before = commits();
-    eventually("a sync is under way", || commits() != before);
+    let newest_event = || get(address, "/v1/catalog").json()["feature_views"][0]["newest_event"].clone();
+    let before = newest_event();
+    eventually("a sync is under way", || newest_event() != before);
     stop_soon(host);
 
     let stored = world.stored(&world.open());

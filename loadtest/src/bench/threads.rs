@@ -5,7 +5,7 @@
 //! the core that a request takes tells: threads that wait for each other, or take memory from each other, need more of it,
 //! and what two cores can do is two cores by that.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -30,7 +30,7 @@ pub(crate) struct ThreadsArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// A workload of `run`.
+    /// A workload of `run`, of stored features and nothing beside them.
     #[arg(long, value_name = "NAME", default_value = "svc50-100")]
     workload: String,
     /// How often one and two threads take turns.
@@ -65,8 +65,7 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     let one = Cores::find().context("cannot tell which cores there are")?;
     let two = Cores::find_two_for_servers().context("cannot tell which cores there are")?;
     let Some(two) = two else { bail!("there is one core only: two threads would take turns on it") };
-    let spec = spec::workloads().into_iter().find(|spec| spec.name == args.workload && spec.host == HostKind::Main);
-    let spec = spec.with_context(|| format!("there is no workload {:?} of stored features", args.workload))?;
+    let spec = stored(&args.workload)?;
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
     one.pin_load()?;
     let stage = Stage::set(scratch.path(), &args.larder, (None, None), SocketKind::Tcp, one).await?;
@@ -108,6 +107,18 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     })
 }
 
+/// A workload that Larder alone can answer, by its name.
+fn stored(name: &str) -> anyhow::Result<Spec> {
+    let is_stored =
+        |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && spec.asks.iter().all(|ask| !ask.discount);
+    let mut all: Vec<Spec> = spec::workloads().into_iter().filter(is_stored).collect();
+    let Some(place) = all.iter().position(|spec| spec.name == name) else {
+        let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
+        bail!("there is no workload {name:?} for this, only {}", names.join(", "));
+    };
+    Ok(all.swap_remove(place))
+}
+
 // === impl ThreadsArgs ===
 
 impl ThreadsArgs {
@@ -115,7 +126,7 @@ impl ThreadsArgs {
     async fn one_run(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Side, u64)> {
         cores.pin_load().context("cannot move to the core of the load")?;
         let host = stage.host(HostKind::Main).await?;
-        let workload = std::sync::Arc::new(spec.requests(Tongue::Http, &[], Keys::Uniform));
+        let workload = Arc::new(spec.requests(Tongue::Http, &[], Keys::Uniform));
         let effort = Effort {
             connections: 32,
             saturated: Duration::from_secs(self.seconds),
@@ -148,5 +159,44 @@ impl fmt::Display for ThreadsReport {
                 ratio(&self.throughput_ratio)
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_that_needs_more_than_larder_is_refused_with_those_that_do_not() {
+        assert_eq!(stored("svc50-100").unwrap().name, "svc50-100");
+        for name in ["churn-derived-1", "cold-1", "during-sync", "nonsense"] {
+            let error = stored(name).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && error.ends_with("churn-1, svc50-1, svc50-100, svc200-50, miss, mixed"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_report_says_whether_throughput_was_of_cores_of_its_own() {
+        let spread = |median| Spread { median, min: median, max: median };
+        let mut report = ThreadsReport {
+            workload: "w".to_owned(),
+            cores: "c".to_owned(),
+            one_cpu_us: spread(90.0),
+            two_cpu_us: spread(100.0),
+            one_requests_per_s: spread(10.0),
+            two_requests_per_s: spread(15.0),
+            throughput_ratio: spread(1.5),
+            capacity_ratio: spread(1.8),
+            is_load_apart: false,
+            failures: 0,
+        };
+        let shared = report.to_string();
+        assert!(shared.contains("two cores can do 1.80 (1.80 to 1.80) times"), "{shared}");
+        assert!(shared.contains("with the load on the same two cores: 1.50"), "{shared}");
+        report.is_load_apart = true;
+        assert!(report.to_string().contains("requests per second: 1.50"), "{report}");
     }
 }
