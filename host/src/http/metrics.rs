@@ -12,6 +12,7 @@ pub(super) struct HttpMetrics {
     pub(super) connections: Gauge,
     pub(super) connections_refused: Counter,
     pub(super) handshakes_failed: Counter,
+    pub(super) left_short_way: Counter,
 }
 
 /// Of one endpoint.
@@ -33,12 +34,17 @@ impl HttpMetrics {
         describe_gauge!("larder_http_connections", "Open connections.");
         describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
         describe_counter!("larder_http_handshakes_failed_total", "Connections that ended before TLS was agreed on.");
+        describe_counter!(
+            "larder_http_connections_left_short_way_total",
+            "Connections that asked for something else than plain lookups, or met an error."
+        );
         Self {
             online: EndpointMetrics::bind("/get-online-features"),
             other: EndpointMetrics::bind("other"),
             connections: gauge!("larder_http_connections"),
             connections_refused: counter!("larder_http_connections_refused_total"),
             handshakes_failed: counter!("larder_http_handshakes_failed_total"),
+            left_short_way: counter!("larder_http_connections_left_short_way_total"),
         }
     }
 }

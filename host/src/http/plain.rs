@@ -7,6 +7,7 @@
 //! is told: hyper's side does that, as if this did not exist.
 //!
 //! Bytes are read, parsed, answered and written in one go in a worker's own buffers, so a connection that waits holds none.
+//! Only what another thread computes is waited for, with the bytes from that request on kept.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,16 +16,20 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use httpdate::HttpDate;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use larder_model::model::Micros;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 
 use super::{
-    Router, Scope, Tokens,
+    HttpError, Router, Scope, Tokens,
+    router::PlainAnswer,
     timer::{CoarseSleep, CoarseTimer},
 };
 
@@ -59,8 +64,21 @@ enum Then {
     Read,
     /// Whole requests may be left of what was read.
     Again,
+    /// An answer comes.
+    Wait(Waiting),
     Close,
     Hyper(Vec<u8>),
+}
+
+/// A request whose answer another thread makes.
+#[derive(Debug)]
+struct Waiting {
+    body: oneshot::Receiver<Result<Vec<u8>, HttpError>>,
+    started: Instant,
+    /// The request, and what came behind it.
+    bytes: Vec<u8>,
+    /// Bytes of the request.
+    len: usize,
 }
 
 /// What the beginning of some bytes is.
@@ -153,6 +171,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             match std::mem::replace(&mut self.then, Then::Read) {
                 Then::Read => {}
                 Then::Again => is_read = true,
+                Then::Wait(waiting) => {
+                    ready!(self.poll_waiting(waiting, is_draining, cx));
+                    continue;
+                }
                 Then::Close => return Poll::Ready(Ok(Next::Ended)),
                 Then::Hyper(bytes) => return Poll::Ready(Ok(Next::Hyper(bytes))),
             }
@@ -204,7 +226,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                 break Then::Read;
             }
             match parse(rest, body_bytes_max) {
-                Parsed::Plain(request) if output.answer(&self.router, &request, is_draining) => done += request.len,
+                Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
+                    PlainAnswer::Here => done += request.len,
+                    PlainAnswer::Elsewhere(body, started) => {
+                        break Then::Wait(Waiting { body, started, bytes: rest.to_vec(), len: request.len });
+                    }
+                    PlainAnswer::Not => break Then::Hyper(rest.to_vec()),
+                },
                 Parsed::Partial if rest.len() < REQUEST_BYTES_MAX => break Then::Read,
                 _ => break Then::Hyper(rest.to_vec()),
             }
@@ -237,6 +265,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
         }
         output.clear();
         Poll::Ready(Ok(true))
+    }
+
+    /// Waits for an answer that another thread makes. What goes wrong there is told by hyper's side, which asks again.
+    fn poll_waiting(&mut self, mut waiting: Waiting, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
+        match Pin::new(&mut waiting.body).poll(cx) {
+            Poll::Pending => {
+                self.then = Then::Wait(waiting);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(Ok(body))) => {
+                self.router.note_plain(waiting.started);
+                let head = Head::new(body.len(), self.router.now(), is_draining);
+                self.unsent = [head.bytes(), &*body].concat();
+                self.partial = waiting.bytes.split_off(waiting.len);
+                // What came behind the request could not go on meanwhile.
+                self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
+                self.then = if is_draining { Then::Close } else { Then::Again };
+            }
+            Poll::Ready(_) => self.then = Then::Hyper(waiting.bytes),
+        }
+        Poll::Ready(())
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -273,31 +322,27 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Adds the whole answer to a request; false if it is not for here.
-    fn answer(&mut self, router: &Router, request: &PlainRequest<'_>, is_last: bool) -> bool {
+    /// Adds the whole answer to a request, if it is made here.
+    fn answer(&mut self, router: &Router, request: &PlainRequest<'_>, is_last: bool) -> PlainAnswer {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
-        if !router.answer_plain(request, &mut self.bytes) {
+        let answer = router.answer_plain(request, &mut self.bytes);
+        let PlainAnswer::Here = answer else {
             self.bytes.truncate(start);
-            return false;
-        }
-        let mut head = Head { bytes: [0; HEAD_BYTES], len: 0 };
-        head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ");
-        head.push(itoa::Buffer::new().format(self.bytes.len() - body).as_bytes());
-        head.push(b"\r\ndate: ");
-        head.push(&date(router.now()));
-        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+            return answer;
+        };
+        let head = Head::new(self.bytes.len() - body, router.now(), is_last);
         // Right in front of the body: how long it is was not known before that was written.
         let head_at = body - head.len;
-        self.bytes[head_at..body].copy_from_slice(&head.bytes[..head.len]);
+        self.bytes[head_at..body].copy_from_slice(head.bytes());
         if start == 0 {
             self.from = head_at;
         } else {
             self.bytes.copy_within(head_at.., start);
             self.bytes.truncate(self.bytes.len() - (head_at - start));
         }
-        true
+        PlainAnswer::Here
     }
 }
 
@@ -310,6 +355,21 @@ struct Head {
 // === impl Head ===
 
 impl Head {
+    /// Of an answer whose body has so many bytes; behind the last one the connection ends.
+    fn new(body_bytes: usize, now: Micros, is_last: bool) -> Self {
+        let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
+        head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ");
+        head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
+        head.push(b"\r\ndate: ");
+        head.push(&date(now));
+        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+        head
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();

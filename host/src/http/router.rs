@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
+    plugin::Compute,
     serving::Snapshot,
     sync::{FETCH_ROUNDS, Fetched, fetch_all},
     telemetry::Metrics,
@@ -78,7 +79,21 @@ pub(super) enum AnswerBody {
 /// The features of a request, or who brings them.
 enum Features {
     Answer(Vec<u8>),
-    Elsewhere(oneshot::Receiver<Result<Vec<u8>, HttpError>>),
+    Elsewhere(Coming),
+}
+
+/// An answer's body that another thread makes.
+type Coming = oneshot::Receiver<Result<Vec<u8>, HttpError>>;
+
+/// What became of a plain request.
+#[derive(Debug)]
+pub(super) enum PlainAnswer {
+    /// The body of its answer was appended.
+    Here,
+    /// The body comes. [`Router::note_plain`] wants to know when.
+    Elsewhere(Coming, Instant),
+    /// Something about it is not plain, as when it goes wrong.
+    Not,
 }
 
 type Answered = Response<AnswerBody>;
@@ -132,40 +147,45 @@ impl Router {
         Ok(response)
     }
 
-    /// Appends the body of the answer to a plain request; false where anything about it is not plain, as when it goes
-    /// wrong.
-    pub(super) fn answer_plain(&self, request: &PlainRequest<'_>, out: &mut Vec<u8>) -> bool {
+    /// Appends the body of the answer to a plain request.
+    pub(super) fn answer_plain(&self, request: &PlainRequest<'_>, out: &mut Vec<u8>) -> PlainAnswer {
         let started = Instant::now();
         let scope = match &self.door {
-            Door::Metrics(_) => return false,
+            Door::Metrics(_) => return PlainAnswer::Not,
             Door::Data { tokens: Some(tokens), .. } => match request.admit(tokens) {
                 Some(scope) => Some(scope),
-                None => return false,
+                None => return PlainAnswer::Not,
             },
             Door::Data { tokens: None, .. } | Door::Admin(_) => None,
         };
         let snapshot = self.current.load();
         if snapshot.reads_through() {
-            return false;
+            return PlainAnswer::Not;
         }
-        let answered = (|| -> Result<bool, HttpError> {
-            let request = decode_request(request.body)?;
+        let answered = (|| -> Result<PlainAnswer, HttpError> {
+            let decoded = decode_request(request.body)?;
             if let Some(scope) = &scope {
-                scope.check(&request.selection)?;
+                scope.check(&decoded.selection)?;
             }
-            let begun = snapshot.begin(&request)?;
-            if snapshot.elsewhere(&begun).is_some() {
-                return Ok(false);
+            let begun = snapshot.begin(&decoded)?;
+            if let Some(compute) = snapshot.elsewhere(&begun) {
+                let body = Bytes::copy_from_slice(request.body);
+                return Ok(PlainAnswer::Elsewhere(elsewhere(compute, &snapshot, body, Form::Json)?, started));
             }
-            write_answer(&snapshot.finish(begun, &request)?, out);
-            Ok(true)
+            write_answer(&snapshot.finish(begun, &decoded)?, out);
+            Ok(PlainAnswer::Here)
         })();
-        let answered = matches!(answered, Ok(true));
-        if answered {
-            self.metrics.online.success.increment(1);
-            self.metrics.online.duration.record(started.elapsed().as_secs_f64());
+        let answered = answered.unwrap_or(PlainAnswer::Not);
+        if let PlainAnswer::Here = answered {
+            self.note_plain(started);
         }
         answered
+    }
+
+    /// Counts a plain request that has its answer.
+    pub(super) fn note_plain(&self, started: Instant) {
+        self.metrics.online.success.increment(1);
+        self.metrics.online.duration.record(started.elapsed().as_secs_f64());
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
@@ -277,16 +297,7 @@ impl Router {
         let Some(compute) = snapshot.elsewhere(&begun) else {
             return form.encode(&snapshot.finish(begun, &request)?).map(Features::Answer);
         };
-        let (snapshot, body) = (Arc::clone(&snapshot), body.clone());
-        let work = compute.try_run(move || {
-            // Read again there: a request borrows from its body, and is cheap beside what is to come.
-            let request = decode_request(&body)?;
-            form.encode(&snapshot.answer(&request)?)
-        });
-        work.map(Features::Elsewhere).map_err(|_full| {
-            let message = "too many requests wait for plugins";
-            HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "plugins_busy", message)
-        })
+        elsewhere(compute, &snapshot, body.clone(), form).map(Features::Elsewhere)
     }
 
     /// Ready means loaded, and stays so while the sources are away: staleness is shown elsewhere.
@@ -435,6 +446,20 @@ async fn deployed(work: impl FnOnce() -> Result<DeployReport, String> + Send + '
         Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
         Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
     }
+}
+
+/// Has a request answered on a thread that computes.
+fn elsewhere(compute: &Compute, snapshot: &Arc<Snapshot>, body: Bytes, form: Form) -> Result<Coming, HttpError> {
+    let snapshot = Arc::clone(snapshot);
+    let work = compute.try_run(move || {
+        // Read again there: a request borrows from its body, and is cheap beside what is to come.
+        let request = decode_request(&body)?;
+        form.encode(&snapshot.answer(&request)?)
+    });
+    work.map_err(|_full| {
+        let message = "too many requests wait for plugins";
+        HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "plugins_busy", message)
+    })
 }
 
 fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {

@@ -345,6 +345,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         Next::Ended => return Ok(()),
         Next::Hyper(bytes) => bytes,
     };
+    router.metrics.left_short_way.increment(1);
     let stream = Rewound::new(first, plain.into_stream());
     let limits = *router.limits();
     // hyper takes a request that is still with us for none.

@@ -2,6 +2,7 @@
 //! the bytes come.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
@@ -205,4 +206,107 @@ fn many_requests_that_come_together_and_have_large_answers_are_answered_bit_by_b
     // Nothing is left: the next one is answered alone.
     stream.write_all(&request(&body(&[7]))).unwrap();
     assert_eq!(keys(&next(&mut stream)), json!([7]));
+}
+
+/// A view whose every call takes some ten milliseconds.
+const SLOW: &str = "derived_views:
+  - name: slow
+    plugin: hostile
+    inputs: [{name: x, request: Float64}]
+    features: [{name: y, type: Float64}]
+    config: {mode: slow, amount: 10000}
+";
+
+fn with_slow() -> Fixture {
+    let setup = Setup::golden().plugins(&["hostile", "twins/odfv_singleton"]);
+    fs::write(setup.path("features/more.yaml"), SLOW).unwrap();
+    setup.start()
+}
+
+fn slow(x: i64) -> Vec<u8> {
+    json!({ "features": ["slow:y"], "entities": { "x": [x] } }).to_string().into_bytes()
+}
+
+#[test]
+fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stays() {
+    let metrics = larder::telemetry::install_metrics().unwrap();
+    let fixture = with_slow();
+    let mut stream = wire::connect(fixture.address());
+    let left = || {
+        let text = metrics.render();
+        let line = text.lines().find(|line| line.starts_with("larder_http_connections_left_short_way_total ")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    let before = left();
+    // The last one comes in two parts, and its second one late.
+    let mut all: Vec<u8> =
+        (0..20).flat_map(|n| if n % 3 == 0 { request(&slow(n)) } else { request(&body(&[n])) }).collect();
+    let rest = all.split_off(all.len() - 7);
+    stream.write_all(&all).unwrap();
+    for n in 0..20 {
+        if n == 19 {
+            stream.write_all(&rest).unwrap();
+        }
+        let answer = next(&mut stream);
+        if n % 3 == 0 {
+            let twice = 2.0 * n as f64;
+            assert_eq!(answer.column("y")["values"], json!([twice]));
+        } else {
+            assert_eq!(keys(&answer), json!([n]));
+        }
+    }
+    assert_eq!(left(), before);
+    let plain = wire::send(fixture.address(), "POST", "/get-online-features", &[], &slow(4));
+    let other = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &slow(4));
+    assert_eq!((plain.status, plain.text()), (other.status, other.text()));
+    assert_eq!(left(), before + 1, "the one that closes");
+    let counted = "larder_http_requests_total{endpoint=\"/get-online-features\",status=\"success\"} 22";
+    assert!(metrics.render().contains(counted), "{}", metrics.render());
+}
+
+#[test]
+fn what_goes_wrong_elsewhere_is_told_and_what_came_behind_it_is_answered() {
+    let fixture = with_slow();
+    // The other view's plugin faults where there are no trips, and its errors are the request's.
+    let features = ["slow:y", "odfv_singleton:trips_plus_one"];
+    let both =
+        json!({ "features": features, "entities": { "x": [1.0], "driver_id": [9999] } }).to_string().into_bytes();
+    let mut stream = wire::connect(fixture.address());
+    let all = [request(&slow(1)), request(&both), request(&body(&[2])), request(&slow(3))].concat();
+    stream.write_all(&all).unwrap();
+    assert_eq!(next(&mut stream).status, 200);
+    let wrong = next(&mut stream);
+    let alone = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &both);
+    assert_eq!((wrong.status, wrong.text()), (alone.status, alone.text()));
+    assert!(wrong.status >= 500 && wrong.text().contains("odfv_singleton"), "{}", wrong.text());
+    assert_eq!(keys(&next(&mut stream)), json!([2]));
+    assert_eq!(next(&mut stream).column("y")["values"], json!([6.0]));
+}
+
+#[test]
+fn a_host_that_stops_answers_what_is_computed_elsewhere_and_closes_then() {
+    let mut fixture = with_slow();
+    let mut stream = wire::connect(fixture.address());
+    stream.write_all(&request(&slow(1))).unwrap();
+    assert_eq!(next(&mut stream).status, 200);
+    // It waits behind others of its like, so that the host stops before.
+    let ahead: Vec<TcpStream> = (0..20)
+        .map(|n| {
+            let mut other = wire::connect(fixture.address());
+            other.write_all(&request(&slow(n))).unwrap();
+            other
+        })
+        .collect();
+    stream.write_all(&request(&slow(2))).unwrap();
+    std::thread::sleep(Duration::from_millis(30));
+    let stopping = std::thread::spawn(move || {
+        fixture.stop();
+        fixture
+    });
+    let answer = next(&mut stream);
+    assert_eq!(answer.column("y")["values"], json!([4.0]));
+    assert_eq!(answer.header("connection"), Some("close".to_owned()));
+    assert!(is_closed(&mut stream));
+    drop(ahead);
+    let _: Fixture = stopping.join().unwrap();
 }
