@@ -13,6 +13,8 @@ use crate::{
 };
 
 const SEED: u64 = 0x1a4d_e4ed;
+/// So often all kills are tried, each time within a longer run.
+const ROUNDS_MAX: usize = 4;
 
 /// Where kills have hit.
 #[derive(Debug, Default)]
@@ -39,13 +41,20 @@ fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_compl
     // LARDER_KILLS=1000 for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(50, |kills| kills.parse().unwrap());
     let world = Generations::new();
-    let whole_run = measure();
+    let mut whole_run = measure();
     let mut dice = Dice(SEED);
     let mut hits = Hits::default();
     let mut generation = 1;
     world.write(generation);
-    for kill in 0..kills {
-        let moment = moment(&mut dice, kill, kills, whole_run);
+    for kill in 0..ROUNDS_MAX * kills {
+        if kill > 0 && kill % kills == 0 {
+            if hits.are_everywhere(kills) {
+                break;
+            }
+            // A run that shares its cores with other tests takes longer than the one that was measured.
+            whole_run = whole_run * 3 / 2;
+        }
+        let moment = moment(&mut dice, kill % kills, kills, whole_run);
         let way = if dice.below(2) == 0 { Way::Sync } else { Way::Serve };
         let context = format!("kill {kill} of seed {SEED:#x}: {way:?}, {moment:?} of {whole_run:?}");
         let said = run_and_kill(&world, way, moment);
@@ -63,9 +72,8 @@ fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_compl
             world.write(generation);
         }
     }
-    println!("{kills} kills over {generation} generations: {hits:?}");
-    assert!(hits.upserting >= kills / 10, "too few kills hit an upserting load of {whole_run:?}: {hits:?}");
-    assert!(hits.replacing >= kills / 20, "too few kills hit a replacing load of {whole_run:?}: {hits:?}");
+    println!("kills over {generation} generations of {whole_run:?}: {hits:?}");
+    assert!(hits.are_everywhere(kills), "too few kills hit a load, of {whole_run:?}: {hits:?}");
 }
 
 /// How long a sync takes when nobody kills it, process and all.
@@ -146,6 +154,11 @@ fn difference(found: &[Option<u64>], expected: &[Option<u64>]) -> String {
 // === impl Hits ===
 
 impl Hits {
+    /// Whether enough of so many kills have hit either load.
+    fn are_everywhere(&self, kills: usize) -> bool {
+        self.upserting >= kills / 10 && self.replacing >= kills / 20
+    }
+
     /// Counts a kill by what it left; true if it left nothing to do.
     fn count(&mut self, [upserted, replaced]: &[Stored; 2]) -> bool {
         let replaced = is_read_whole(VIEWS[1], &replaced.read);

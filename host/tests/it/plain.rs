@@ -62,6 +62,31 @@ fn an_answer_is_that_of_hyper_byte_for_byte() {
 }
 
 #[test]
+fn large_answers_with_much_that_comes_again_are_those_of_hyper_byte_for_byte_one_behind_the_other() {
+    let fixture = Setup::golden().start();
+    let large = |first: i64| {
+        let drivers: Vec<i64> = (first..first + 300).collect();
+        let features = ["conv_rate", "acc_rate", "avg_daily_trips"].map(|name| format!("driver_stats:{name}"));
+        json!({ "features": features, "entities": { "driver_id": drivers } }).to_string().into_bytes()
+    };
+    let firsts = [0, 900, 1001, 701];
+    let expected = firsts.map(|first| {
+        wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &large(first)).text().to_owned()
+    });
+    // The answers of a turn are one behind the other, a small one among them; the later rounds find all in memory.
+    for _ in 0..3 {
+        let mut stream = wire::connect(fixture.address());
+        let all: Vec<u8> =
+            firsts.iter().flat_map(|first| [request(&large(*first)), request(&body(&[*first]))].concat()).collect();
+        stream.write_all(&all).unwrap();
+        for (first, expected) in firsts.iter().zip(&expected) {
+            assert_eq!(next(&mut stream).text(), &**expected);
+            assert_eq!(keys(&next(&mut stream)), json!([first]));
+        }
+    }
+}
+
+#[test]
 fn requests_that_come_together_or_in_pieces_are_answered_in_their_order() {
     let fixture = Setup::golden().start();
     let mut stream = wire::connect(fixture.address());
@@ -289,24 +314,18 @@ fn a_host_that_stops_answers_what_is_computed_elsewhere_and_closes_then() {
     let mut stream = wire::connect(fixture.address());
     stream.write_all(&request(&slow(1))).unwrap();
     assert_eq!(next(&mut stream).status, 200);
-    // It waits behind others of its like, so that the host stops before.
-    let ahead: Vec<TcpStream> = (0..20)
-        .map(|n| {
-            let mut other = wire::connect(fixture.address());
-            other.write_all(&request(&slow(n))).unwrap();
-            other
-        })
-        .collect();
-    stream.write_all(&request(&slow(2))).unwrap();
-    std::thread::sleep(Duration::from_millis(30));
+    let whole = request(&slow(2));
+    stream.write_all(&whole[..whole.len() - 5]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
     let stopping = std::thread::spawn(move || {
         fixture.stop();
         fixture
     });
+    std::thread::sleep(Duration::from_millis(100));
+    stream.write_all(&whole[whole.len() - 5..]).unwrap();
     let answer = next(&mut stream);
     assert_eq!(answer.column("y")["values"], json!([4.0]));
     assert_eq!(answer.header("connection"), Some("close".to_owned()));
     assert!(is_closed(&mut stream));
-    drop(ahead);
     let _: Fixture = stopping.join().unwrap();
 }
