@@ -36,7 +36,7 @@ impl HttpMetrics {
         describe_counter!("larder_http_handshakes_failed_total", "Connections that ended before TLS was agreed on.");
         describe_counter!(
             "larder_http_connections_left_short_way_total",
-            "Connections that asked for something else than plain lookups, or met an error."
+            "Connections with a lookup that was not plain, or went wrong at once."
         );
         Self {
             online: EndpointMetrics::bind("/get-online-features"),

@@ -20,16 +20,16 @@ use std::{
 };
 
 use httpdate::HttpDate;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use larder_model::model::Micros;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
+use hyper::{
+    StatusCode,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
 };
+use larder_model::model::Micros;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    HttpError, Router, Scope, Tokens,
-    router::PlainAnswer,
+    Router, Scope, Tokens,
+    router::{Coming, PlainAnswer},
     timer::{CoarseSleep, CoarseTimer},
 };
 
@@ -73,7 +73,7 @@ enum Then {
 /// A request whose answer another thread makes.
 #[derive(Debug)]
 struct Waiting {
-    body: oneshot::Receiver<Result<Vec<u8>, HttpError>>,
+    body: Coming,
     started: Instant,
     /// The request, and what came behind it.
     bytes: Vec<u8>,
@@ -115,6 +115,8 @@ struct Output {
     from: usize,
 }
 
+/// How lookups begin.
+const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
 /// Requests that are longer are hyper's.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// More than clients send; a request with more is hyper's.
@@ -267,23 +269,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Waits for an answer that another thread makes. What goes wrong there is told by hyper's side, which asks again.
+    /// Waits for an answer that another thread makes, or an error: to have hyper's side tell that would compute it twice.
     fn poll_waiting(&mut self, mut waiting: Waiting, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut waiting.body).poll(cx) {
             Poll::Pending => {
                 self.then = Then::Wait(waiting);
                 return Poll::Pending;
             }
-            Poll::Ready(Ok(Ok(body))) => {
-                self.router.note_plain(waiting.started);
-                let head = Head::new(body.len(), self.router.now(), is_draining);
+            Poll::Ready(Ok(answer)) => {
+                let (status, body) = match answer {
+                    Ok(body) => {
+                        self.router.note_plain(waiting.started);
+                        (StatusCode::OK, body)
+                    }
+                    Err(error) => (error.status, self.router.fail_plain(waiting.started, &error)),
+                };
+                let head = Head::new(status, body.len(), self.router.now(), is_draining);
                 self.unsent = [head.bytes(), &*body].concat();
                 self.partial = waiting.bytes.split_off(waiting.len);
                 // What came behind the request could not go on meanwhile.
                 self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
                 self.then = if is_draining { Then::Close } else { Then::Again };
             }
-            Poll::Ready(_) => self.then = Then::Hyper(waiting.bytes),
+            // The thread is gone.
+            Poll::Ready(Err(_)) => self.then = Then::Hyper(waiting.bytes),
         }
         Poll::Ready(())
     }
@@ -332,7 +341,7 @@ impl Output {
             self.bytes.truncate(start);
             return answer;
         };
-        let head = Head::new(self.bytes.len() - body, router.now(), is_last);
+        let head = Head::new(StatusCode::OK, self.bytes.len() - body, router.now(), is_last);
         // Right in front of the body: how long it is was not known before that was written.
         let head_at = body - head.len;
         self.bytes[head_at..body].copy_from_slice(head.bytes());
@@ -356,9 +365,13 @@ struct Head {
 
 impl Head {
     /// Of an answer whose body has so many bytes; behind the last one the connection ends.
-    fn new(body_bytes: usize, now: Micros, is_last: bool) -> Self {
+    fn new(status: StatusCode, body_bytes: usize, now: Micros, is_last: bool) -> Self {
         let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
-        head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ");
+        head.push(b"HTTP/1.1 ");
+        head.push(status.as_str().as_bytes());
+        head.push(b" ");
+        head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+        head.push(b"\r\ncontent-type: application/json\r\ncontent-length: ");
         head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
         head.push(b"\r\ndate: ");
         head.push(&date(now));
@@ -392,9 +405,13 @@ fn date(now: Micros) -> [u8; 29] {
     text
 }
 
+/// Whether some bytes begin a lookup.
+pub(super) fn is_lookup(bytes: &[u8]) -> bool {
+    bytes.starts_with(START)
+}
+
 /// Looks at the beginning of some bytes.
 fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
-    const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
     let Some(rest) = bytes.strip_prefix(START) else {
         return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
     };

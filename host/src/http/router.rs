@@ -83,14 +83,14 @@ enum Features {
 }
 
 /// An answer's body that another thread makes.
-type Coming = oneshot::Receiver<Result<Vec<u8>, HttpError>>;
+pub(super) type Coming = oneshot::Receiver<Result<Vec<u8>, HttpError>>;
 
 /// What became of a plain request.
 #[derive(Debug)]
 pub(super) enum PlainAnswer {
     /// The body of its answer was appended.
     Here,
-    /// The body comes. [`Router::note_plain`] wants to know when.
+    /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
     Elsewhere(Coming, Instant),
     /// Something about it is not plain, as when it goes wrong.
     Not,
@@ -180,6 +180,13 @@ impl Router {
             self.note_plain(started);
         }
         answered
+    }
+
+    /// Counts a plain request that went wrong, and returns the body that says so.
+    pub(super) fn fail_plain(&self, started: Instant, error: &HttpError) -> Vec<u8> {
+        note_failed(&self.metrics.online, error);
+        self.metrics.online.duration.record(started.elapsed().as_secs_f64());
+        error.body.to_string().into_bytes()
     }
 
     /// Counts a plain request that has its answer.
@@ -462,12 +469,16 @@ fn elsewhere(compute: &Compute, snapshot: &Arc<Snapshot>, body: Bytes, form: For
     })
 }
 
-fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {
+fn note_failed(endpoint: &EndpointMetrics, error: &HttpError) {
     endpoint.error.increment(1);
     endpoint.count_error(error.kind);
     if let Some(log) = &error.log {
         tracing::error!(kind = error.kind, "{log}");
     }
+}
+
+fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {
+    note_failed(endpoint, error);
     let mut response = json_response(error.status, &error.body);
     if let Some(header) = &error.header {
         response.headers_mut().insert(&header.0, header.1.clone());

@@ -34,7 +34,7 @@ use tokio::{
 
 use super::{
     Router, Tls,
-    plain::{Next, PlainConnection},
+    plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
     timed::Timed,
     timer::{self, CoarseTimer},
@@ -345,7 +345,10 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         Next::Ended => return Ok(()),
         Next::Hyper(bytes) => bytes,
     };
-    router.metrics.left_short_way.increment(1);
+    // Probes and scrapes have no place on it to lose.
+    if is_lookup(&first) {
+        router.metrics.left_short_way.increment(1);
+    }
     let stream = Rewound::new(first, plain.into_stream());
     let limits = *router.limits();
     // hyper takes a request that is still with us for none.

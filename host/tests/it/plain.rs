@@ -290,8 +290,14 @@ fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stay
 }
 
 #[test]
-fn what_goes_wrong_elsewhere_is_told_and_what_came_behind_it_is_answered() {
+fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_connection_stays() {
+    let metrics = larder::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
+    let counted = |series: &str| {
+        let text = metrics.render();
+        let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series}: {text}"));
+        line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
     // The other view's plugin faults where there are no trips, and its errors are the request's.
     let features = ["slow:y", "odfv_singleton:trips_plus_one"];
     let both =
@@ -301,11 +307,26 @@ fn what_goes_wrong_elsewhere_is_told_and_what_came_behind_it_is_answered() {
     stream.write_all(&all).unwrap();
     assert_eq!(next(&mut stream).status, 200);
     let wrong = next(&mut stream);
-    let alone = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &both);
-    assert_eq!((wrong.status, wrong.text()), (alone.status, alone.text()));
-    assert!(wrong.status >= 500 && wrong.text().contains("odfv_singleton"), "{}", wrong.text());
     assert_eq!(keys(&next(&mut stream)), json!([2]));
     assert_eq!(next(&mut stream).column("y")["values"], json!([6.0]));
+    assert_eq!(counted("larder_http_connections_left_short_way_total "), 0);
+    let faults = || {
+        counted(
+            "larder_plugin_errors_total{plugin=\"odfv_singleton\",version=\"1.0.0\",view=\"odfv_singleton\",kind=\"fault\"} ",
+        )
+    };
+    let errors = || counted("larder_http_requests_total{endpoint=\"/get-online-features\",status=\"error\"} ");
+    assert_eq!((faults(), errors()), (1, 1));
+
+    let other = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &both);
+    assert_eq!((wrong.status, wrong.text()), (other.status, other.text()));
+    assert_eq!(wrong.headers["content-type"], other.headers["content-type"]);
+    assert_eq!((wrong.status, wrong.text().contains("odfv_singleton")), (500, true), "{}", wrong.text());
+    assert_eq!((faults(), errors()), (2, 2));
+    assert_eq!(counted("larder_http_connections_left_short_way_total "), 1);
+    // What is no lookup has nothing to lose.
+    assert_eq!(fixture.get("/health").status, 200);
+    assert_eq!(counted("larder_http_connections_left_short_way_total "), 1);
 }
 
 #[test]
