@@ -67,7 +67,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 pub(super) async fn run_to_the_end(serving: Serving, signals: Signals) {
     if serving.run(signals).await == ShutdownReason::Hurried {
-        output::complain("stopped before every request was answered");
+        output::complain("stopped without waiting any longer: requests that were open have no answer");
     }
 }
 
