@@ -18,12 +18,12 @@ use super::{
     dataset::{DatasetSpec, generate},
     init::{CHURN_DERIVED_YAML, CHURN_YAML, LARDER_YAML},
     output,
-    serve::{install_telemetry, load, run_to_the_end, runtime},
+    serve::{install_telemetry, load, run_to_the_end},
     sync::run_on,
     target::Target,
 };
 use crate::{
-    app::{App, Serving, Signals},
+    app::{App, Serving},
     clock::{Clock, SystemClock},
     config::{Config, Origin},
     http::SyncCommand,
@@ -73,17 +73,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     // Nobody asked for these lookups. A host of their own counts them where nobody looks.
     let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
     let app = open(&config)?;
-    runtime()?.block_on(async {
-        let signals = Signals::listen()?;
-        let serving = app.serve().await?;
-        tell(&app, &serving, args, &request)?;
+    run_to_the_end(&app, |serving| {
+        tell(&app, serving, args, &request)?;
         output::say(&times);
         output::say("Ctrl-C stops.");
-        run_to_the_end(serving, signals).await;
-        let program = output::program();
-        output::say(&format!("\nstopped; `{program} demo` with the same --dir goes on with the same data"));
         Ok(())
-    })
+    })?;
+    let program = output::program();
+    output::say(&format!("\nstopped; `{program} demo` with the same --dir goes on with the same data"));
+    Ok(())
 }
 
 fn open(config: &Config) -> Result<Arc<App>> {

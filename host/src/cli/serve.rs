@@ -1,6 +1,6 @@
 //! `larder serve`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -29,6 +29,10 @@ pub(super) struct ServeArgs {
     from: Option<String>,
 }
 
+/// How long a host that has drained waits for a sync to come to its next commit. One that waits for its source in place
+/// of that is left where it is: what was not committed is read again by the next host.
+const LAST_COMMIT_WITHIN: Duration = Duration::from_secs(3);
+
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let mut words = args.config.clone();
     words.feast_from = words.feast_from.or_else(|| args.from.clone());
@@ -38,11 +42,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     install_telemetry(&config)?;
     let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    runtime()?.block_on(async {
-        let signals = Signals::listen()?;
-        let serving = app.serve().await?;
-        announce(&app, &serving);
-        run_to_the_end(serving, signals).await;
+    run_to_the_end(&app, |serving| {
+        announce(&app, serving);
         Ok(())
     })
 }
@@ -60,15 +61,24 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The runtime of everything but answering, which has threads of its own.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start a runtime")
-}
-
-pub(super) async fn run_to_the_end(serving: Serving, signals: Signals) {
-    if serving.run(signals).await == ShutdownReason::Hurried {
+/// Serves until a signal ends it. `announce` is called when it listens.
+pub(super) fn run_to_the_end(app: &Arc<App>, announce: impl FnOnce(&Serving) -> Result<()>) -> Result<()> {
+    // Everything but answering, which has threads of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("cannot start a runtime")?;
+    let ran = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let serving = app.serve().await?;
+        announce(&serving)?;
+        anyhow::Ok(serving.run(signals).await)
+    });
+    let drained = matches!(ran, Ok(ShutdownReason::Drained));
+    // Left to itself, the runtime would wait for its threads as long as these wait for AWS.
+    runtime.shutdown_timeout(if drained { LAST_COMMIT_WITHIN } else { Duration::ZERO });
+    if ran? == ShutdownReason::Hurried {
         output::complain("stopped without waiting any longer: requests that were open have no answer");
     }
+    Ok(())
 }
 
 fn announce(app: &App, serving: &Serving) {

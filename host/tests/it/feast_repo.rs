@@ -315,7 +315,7 @@ fn a_registry_in_s3_that_is_silent_holds_a_start_up_for_seconds_only_and_is_read
     let proxy = FaultProxy::start(s3.address());
     let config = format!(
         "feast: {{repo: repo}}\nreload: {{registry_every: 500ms}}\n\
-         aws: {{s3_endpoint: \"{}\", s3_path_style: true, attempt_timeout: 15s, operation_timeout: 30s}}\n",
+         aws: {{s3_endpoint: \"{}\", s3_path_style: true, attempt_timeout: 8s, operation_timeout: 30s}}\n",
         proxy.url()
     );
     let setup = Setup::with("").only_config(&config).unready();

@@ -32,7 +32,8 @@ pub(crate) struct Fixture {
     /// Configuration, data and store; gone with the fixture.
     pub(crate) dir: TempDir,
     serving: Option<Serving>,
-    runtime: tokio::runtime::Runtime,
+    /// Taken when it ends.
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 /// What to start a host with.
@@ -166,7 +167,7 @@ impl Setup {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let serving = runtime.block_on(app.serve()).unwrap_or_else(|error| panic!("{error}"));
-        Fixture { app, clock, dir: self.dir, serving: Some(serving), runtime }
+        Fixture { app, clock, dir: self.dir, serving: Some(serving), runtime: Some(runtime) }
     }
 }
 
@@ -229,8 +230,8 @@ impl Fixture {
     }
 
     pub(crate) fn stop(&mut self) {
-        if let Some(serving) = self.serving.take() {
-            self.runtime.block_on(serving.stop());
+        if let (Some(serving), Some(runtime)) = (self.serving.take(), &self.runtime) {
+            runtime.block_on(serving.stop());
         }
     }
 }
@@ -238,6 +239,8 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop();
+        // As the program does: what waits for AWS holds nobody up.
+        self.runtime.take().into_iter().for_each(|runtime| runtime.shutdown_timeout(Duration::from_secs(3)));
     }
 }
 

@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder_fakeaws::{FakeS3, FaultProxy};
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
     binary::{Home, LARDER_YAML, Running},
+    feast_repo::FEATURE_STORE,
     fixture::eventually,
     generations::{Generations, VIEWS, is_read_whole, rows_at, rows_of},
     wire::{self, Underway},
@@ -24,6 +26,17 @@ use crate::{
 const SOON: Duration = Duration::from_secs(10);
 
 const CLIENTS: usize = 4;
+
+const LISTEN: &str = "server: {listen: 127.0.0.1:0}\nmetrics: {listen: off}\n";
+
+const DRIVERS_IN_S3: &str = "\
+entities: [{name: driver, join_key: driver_id, type: Int64}]
+feature_views:
+  - name: drivers
+    entities: [driver]
+    features: [{name: conv_rate, type: Float32}]
+    source: {path: 's3://rows/x.parquet', timestamp_field: event_timestamp}
+";
 
 fn lookup() -> String {
     json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string()
@@ -194,6 +207,47 @@ fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
     world.home.run(["sync", "account_stats"]).assert_code(0);
     std::fs::rename(&away, &file).unwrap();
     assert!(world.stored(&world.open())[0].rows == rows_of(VIEWS[0], 1));
+}
+
+/// Neither a look at the registry that waits for S3 nor a load that does keeps a pod from ending.
+#[test]
+fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
+    let (s3, home) = (FakeS3::start(), Home::golden());
+    for (bucket, key, file) in
+        [("acme", "registry.db", "data/registry.db"), ("rows", "x.parquet", "data/driver_stats.parquet")]
+    {
+        s3.create_bucket(bucket);
+        s3.put(bucket, key, fs::read(home.path(file)).unwrap());
+    }
+    for is_registry in [true, false] {
+        let proxy = FaultProxy::start(s3.address());
+        let aws = format!(
+            "aws: {{region: eu-west-1, s3_endpoint: '{}', s3_path_style: true, attempt_timeout: 60s, operation_timeout: 120s}}\n",
+            proxy.url()
+        );
+        let home = Home::empty();
+        if is_registry {
+            home.write("feature_store.yaml", &FEATURE_STORE.replace("data/registry.db", "s3://acme/registry.db"));
+            home.write("larder.yaml", &format!("feast: {{repo: .}}\n{LISTEN}reload: {{registry_every: 100ms}}\n{aws}"));
+        } else {
+            home.write("larder.yaml", &format!("{LARDER_YAML}reload: {{every: 0}}\n{aws}"));
+            home.write("features/all.yaml", DRIVERS_IN_S3);
+            proxy.silence(true);
+        }
+        let mut command = home.larder(["serve"]);
+        command.env("AWS_ACCESS_KEY_ID", "stand-in").env("AWS_SECRET_ACCESS_KEY", "stand-in");
+        let mut host = Running::new(command.spawn().unwrap());
+        host.until("serving listen=");
+        proxy.silence(true);
+        let calls = || (s3.calls().len(), proxy.connections());
+        let mut last = calls();
+        eventually("it waits for S3", || {
+            thread::sleep(Duration::from_millis(300));
+            let before = std::mem::replace(&mut last, calls());
+            before == last && last.1 > 0
+        });
+        stop_soon(host);
+    }
 }
 
 #[test]
