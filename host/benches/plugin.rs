@@ -34,6 +34,8 @@ const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
 /// How long each figure is measured.
 const EACH: Duration = Duration::from_millis(1_000);
+/// Of those that are compared.
+const TURNS: u32 = 9;
 
 fn main() {
     // `cargo test` runs benchmarks with this, to see that they start.
@@ -46,14 +48,13 @@ fn main() {
     let [noop, rust, script] = [&noop, &floats, &python].map(|file| runtime.load(file).unwrap());
 
     println!("microseconds a call, median (p99); 8 float64 columns in, 8 out\n");
-    println!("{:<34} {:>16}", "no-op, 1 row", calls(&bind(&runtime, &noop), 1));
+    println!("{:<34} {:>16}", "no-op, 1 row", show(&mut calls(&bind(&runtime, &noop), 1, EACH)));
     let (rust_transform, python_transform) = (bind(&runtime, &rust), bind(&runtime, &script));
     for rows in ROWS {
-        println!("{:<34} {:>16}", format!("Rust, {rows} rows"), calls(&rust_transform, rows));
-        println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), native(rows));
+        beside_the_host(&rust_transform, rows);
     }
     for rows in ROWS {
-        println!("{:<34} {:>16}", format!("Python, {rows} rows"), calls(&python_transform, rows));
+        println!("{:<34} {:>16}", format!("Python, {rows} rows"), show(&mut calls(&python_transform, rows, EACH)));
     }
 
     println!("\nonce per version, milliseconds, median");
@@ -226,23 +227,40 @@ fn number(row: usize, column: usize) -> f64 {
     (row * 8 + column) as f64 * 0.37 + 1.0
 }
 
+/// Calls in turns with the host's own loop, and how many times as long they take.
+fn beside_the_host(transform: &Transform, rows: usize) {
+    let each = EACH / TURNS;
+    let (mut guest, mut host, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let (mut calls, mut loops) = (calls(transform, rows, each), native(rows, each));
+        ratios.push(micros(median(&mut calls)) / micros(median(&mut loops)));
+        guest.append(&mut calls);
+        host.append(&mut loops);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let [least, middle, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|place| ratios[place]);
+    let name = format!("Rust, {rows} rows");
+    println!("{name:<34} {:>16}   {middle:.1} ({least:.1}..{most:.1}) times the host's", show(&mut guest));
+    println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), show(&mut host));
+}
+
 /// Calls with this many rows. Filling the columns is part of what a host does, and of the figure.
-fn calls(transform: &Transform, rows: usize) -> String {
+fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     let inputs = transform.inputs().len();
     let call = || {
         let column = |place: usize| {
             let mut column = ColumnBuilder::new(FLOAT64, rows);
-            (0..rows).for_each(|row| column.push(ValueRef::Float64(number(row, place))));
+            column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place))));
             column.finish()
         };
         let columns: Vec<Column> = (0..inputs).map(column).collect();
         transform.call(0, rows, columns).unwrap()
     };
-    show(&mut for_a_while(call))
+    for_a_while(call, each)
 }
 
 /// The arithmetic of `plugins/bench/floats`, over columns in the host's own memory.
-fn native(rows: usize) -> String {
+fn native(rows: usize, each: Duration) -> Vec<Duration> {
     let columns: Vec<Vec<f64>> = (0..8).map(|place| (0..rows).map(|row| number(row, place)).collect()).collect();
     let call = || {
         let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|place| black_box(&columns[place]));
@@ -259,13 +277,13 @@ fn native(rows: usize) -> String {
         }
         out
     };
-    show(&mut for_a_while(call))
+    for_a_while(call, each)
 }
 
-fn for_a_while<T>(mut call: impl FnMut() -> T) -> Vec<Duration> {
+fn for_a_while<T>(mut call: impl FnMut() -> T, each: Duration) -> Vec<Duration> {
     let mut times = Vec::new();
     let started = Instant::now();
-    while started.elapsed() < EACH || times.len() < 20 {
+    while started.elapsed() < each || times.len() < 20 {
         let call_started = Instant::now();
         black_box(call());
         times.push(call_started.elapsed());

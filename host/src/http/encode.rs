@@ -82,9 +82,8 @@ fn feature_column(
             again(out, statuses, |out| write_statuses(out, text.statuses()));
         }
         None => {
-            let statuses = (0..answer.rows).map(|row| {
+            let statuses = answer.cells(column).enumerate().map(|(row, cell)| {
                 separate(out, row);
-                let cell = answer.cell(column, row);
                 match cell.status {
                     Status::NotFound => out.extend_from_slice(b"null"),
                     _ => value(out, cell.value, column.value_type),

@@ -43,11 +43,18 @@ pub enum ColumnScalar {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column(pub(super) types::Column);
 
-/// Collects a column, one row after the other.
+/// Collects a column, one row after the other, or many at once by [`Extend`], which looks at the type once.
 #[derive(Debug)]
 pub struct ColumnBuilder {
     values: Values,
-    validity: Vec<u8>,
+    validity: Validity,
+}
+
+/// Which rows of a column hold values.
+#[derive(Debug, Default)]
+struct Validity {
+    /// As the contract has it. It begins with the first null, so that columns without one need none.
+    bitmap: Vec<u8>,
     rows: usize,
     nulls: usize,
 }
@@ -214,68 +221,89 @@ impl ColumnBuilder {
         } else {
             Values::Scalars(empty(column_type.scalar, rows))
         };
-        Self { values, validity: Vec::new(), rows: 0, nulls: 0 }
+        Self { values, validity: Validity::default() }
     }
 
     /// Adds a row. What is not of the column's type is a null: types were compared when the column was planned.
     pub fn push(&mut self, value: ValueRef<'_>) {
-        let present = match &mut self.values {
-            Values::Scalars(scalars) => push(scalars, value),
-            Values::Lists(lists) => {
-                let ValueRef::List(list) = value else {
-                    lists.ends.push(lists.ends.last().copied().unwrap_or(0));
-                    return self.note(false);
-                };
-                return self.push_list(list.iter());
-            }
-        };
-        self.note(present);
+        self.extend([value]);
     }
 
     /// Adds a row of a list column, item by item; in another column, a null.
     pub fn push_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
         let Values::Lists(lists) = &mut self.values else { return self.push(ValueRef::Null) };
-        for item in items {
-            push(&mut lists.items, item);
-        }
-        lists.ends.push(end(len(&lists.items)));
-        self.note(true);
+        lists.push(items);
+        self.validity.note(true);
     }
 
     /// Adds a row of zero, false or nothing, which is no null.
     pub fn push_default(&mut self) {
         match &mut self.values {
-            Values::Scalars(scalars) => _ = push(scalars, ValueRef::Null),
-            Values::Lists(lists) => lists.ends.push(lists.ends.last().copied().unwrap_or(0)),
+            Values::Scalars(scalars) => put(scalars, [ValueRef::Null].into_iter(), |_| ()),
+            Values::Lists(lists) => lists.push([].into_iter()),
         }
-        self.note(true);
+        self.validity.note(true);
     }
 
     /// The column.
     #[must_use]
     pub fn finish(self) -> Column {
-        let validity = (self.nulls > 0).then_some(self.validity);
+        let validity = (self.validity.nulls > 0).then_some(self.validity.bitmap);
         Column(types::Column { values: self.values, validity })
     }
+}
 
+impl<'v> Extend<ValueRef<'v>> for ColumnBuilder {
+    fn extend<T: IntoIterator<Item = ValueRef<'v>>>(&mut self, values: T) {
+        let Self { values: of, validity } = self;
+        match of {
+            Values::Scalars(scalars) => put(scalars, values.into_iter(), |present| validity.note(present)),
+            Values::Lists(lists) => {
+                for value in values {
+                    match value {
+                        ValueRef::List(list) => lists.push(list.iter()),
+                        _ => lists.push([].into_iter()),
+                    }
+                    validity.note(matches!(value, ValueRef::List(_)));
+                }
+            }
+        }
+    }
+}
+
+impl Lists {
+    fn push<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
+        put(&mut self.items, items, |_| ());
+        self.ends.push(end(len(&self.items)));
+    }
+}
+
+// === impl Validity ===
+
+impl Validity {
+    #[inline]
     fn note(&mut self, present: bool) {
-        // The bitmap begins with the first null, so that columns without one need none.
-        if !present && self.nulls == 0 {
-            self.validity = vec![0xff; self.rows / 8];
+        if !present || self.nulls > 0 {
+            self.note_among_nulls(present);
+        }
+        self.rows += 1;
+    }
+
+    #[cold]
+    fn note_among_nulls(&mut self, present: bool) {
+        if self.nulls == 0 {
+            self.bitmap = vec![0xff; self.rows / 8];
             if !self.rows.is_multiple_of(8) {
-                self.validity.push((1 << (self.rows % 8)) - 1);
+                self.bitmap.push((1 << (self.rows % 8)) - 1);
             }
         }
         self.nulls += usize::from(!present);
-        if self.nulls > 0 {
-            if self.rows.is_multiple_of(8) {
-                self.validity.push(0);
-            }
-            if let Some(byte) = self.validity.last_mut() {
-                *byte |= u8::from(present) << (self.rows % 8);
-            }
+        if self.rows.is_multiple_of(8) {
+            self.bitmap.push(0);
         }
-        self.rows += 1;
+        if let Some(byte) = self.bitmap.last_mut() {
+            *byte |= u8::from(present) << (self.rows % 8);
+        }
     }
 }
 
@@ -380,31 +408,33 @@ fn empty(scalar: ColumnScalar, rows: usize) -> Scalars {
     }
 }
 
-/// Adds a value; a null, or one of another type, as zero or empty. Whether it was added as it is.
-fn push(scalars: &mut Scalars, value: ValueRef<'_>) -> bool {
-    match (scalars, value) {
-        (Scalars::Bools(values), ValueRef::Bool(value)) => values.push(u8::from(value)),
-        (Scalars::Int32s(values), ValueRef::Int32(value)) => values.push(value),
-        (Scalars::Int64s(values) | Scalars::Timestamps(values), ValueRef::Int64(value)) => values.push(value),
-        (Scalars::Float32s(values), ValueRef::Float32(value)) => values.push(value),
-        (Scalars::Float64s(values), ValueRef::Float64(value)) => values.push(value),
-        (Scalars::Strings(var) | Scalars::Binaries(var), ValueRef::Bytes(value)) => {
-            var.data.extend_from_slice(value);
-            var.ends.push(end(var.data.len()));
-        }
-        (scalars, _) => {
-            match scalars {
-                Scalars::Bools(values) => values.push(0),
-                Scalars::Int32s(values) => values.push(0),
-                Scalars::Int64s(values) | Scalars::Timestamps(values) => values.push(0),
-                Scalars::Float32s(values) => values.push(0.0),
-                Scalars::Float64s(values) => values.push(0.0),
-                Scalars::Strings(var) | Scalars::Binaries(var) => var.ends.push(end(var.data.len())),
+/// Adds values; a null, or one of another type, as zero or empty. `note` is told of each whether it was added as it is.
+#[inline]
+fn put<'v>(scalars: &mut Scalars, values: impl Iterator<Item = ValueRef<'v>>, mut note: impl FnMut(bool)) {
+    macro_rules! fixed {
+        ($to:ident, $case:ident, $as:ty) => {
+            $to.extend(values.map(|value| -> $as {
+                let known = if let ValueRef::$case(value) = value { Some(value.into()) } else { None };
+                note(known.is_some());
+                known.unwrap_or_default()
+            }))
+        };
+    }
+    match scalars {
+        Scalars::Bools(to) => fixed!(to, Bool, u8),
+        Scalars::Int32s(to) => fixed!(to, Int32, i32),
+        Scalars::Int64s(to) | Scalars::Timestamps(to) => fixed!(to, Int64, i64),
+        Scalars::Float32s(to) => fixed!(to, Float32, f32),
+        Scalars::Float64s(to) => fixed!(to, Float64, f64),
+        Scalars::Strings(to) | Scalars::Binaries(to) => {
+            for value in values {
+                let known = if let ValueRef::Bytes(value) = value { Some(value) } else { None };
+                note(known.is_some());
+                to.data.extend_from_slice(known.unwrap_or_default());
+                to.ends.push(end(to.data.len()));
             }
-            return false;
         }
     }
-    true
 }
 
 /// A request's values are far fewer than 2^32 bytes; what would not fit is cut, and the guest sees ends that fall.

@@ -268,7 +268,7 @@ impl Transform {
         let join = |(place, field): (usize, &Field)| {
             let mut column = ColumnBuilder::new(field.column_type, rows);
             for (part, outputs) in parts {
-                (0..part.len()).for_each(|row| column.push(outputs[place].get(row)));
+                column.extend((0..part.len()).map(|row| outputs[place].get(row)));
             }
             Output::trusted(column.finish())
         };

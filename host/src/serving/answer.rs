@@ -69,6 +69,21 @@ pub struct Cell<'a> {
     pub status: Status,
 }
 
+/// A column of an answer, to be read row by row.
+#[derive(Clone, Copy, Debug)]
+enum Column<'a> {
+    Stored {
+        /// Of each row.
+        found: &'a [Found],
+        read: &'a ViewRead,
+        feature: usize,
+        ttl: TtlPolicy,
+    },
+    Computed(&'a Output),
+    /// What the view says for when it cannot be computed.
+    Failed(ValueRef<'a>),
+}
+
 /// The rows of one read as text, if they all are here so: their values are copied then, and not printed.
 #[derive(Debug)]
 pub struct ReadText<'a> {
@@ -161,10 +176,9 @@ impl Answer<'_> {
         &self.entities[place]
     }
 
-    /// The cell of a feature column in a row.
-    #[must_use]
-    pub fn cell(&self, column: &FeatureColumn, row: usize) -> Cell<'_> {
-        self.value(column.from, row)
+    /// The cells of a feature column, one for each row.
+    pub fn cells(&self, column: &FeatureColumn) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
+        self.cells_from(column.from)
     }
 
     /// The event time of the row that a read found, if it found one.
@@ -196,15 +210,19 @@ impl Answer<'_> {
         Some(text)
     }
 
-    /// The value of a feature in a row.
-    pub(super) fn value(&self, from: ColumnFrom, row: usize) -> Cell<'_> {
-        match from {
-            ColumnFrom::Read { read, feature } => self.stored(read, feature, row),
+    /// The cells of a column that comes from here, one for each row.
+    pub(super) fn cells_from(&self, from: ColumnFrom) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
+        let column = match from {
+            ColumnFrom::Read { read, feature } => {
+                let found = &self.found[read * self.rows..][..self.rows];
+                Column::Stored { found, read: &self.plan.reads[read], feature, ttl: self.ttl }
+            }
             ColumnFrom::Step { step, feature } => match self.output(from) {
-                Some(output) => Cell { value: output.get(row), status: Status::Present },
-                None => Cell { value: self.plan.steps[step].fallback(feature), status: Status::Invalid },
+                Some(output) => Column::Computed(output),
+                None => Column::Failed(self.plan.steps[step].fallback(feature)),
             },
-        }
+        };
+        (0..self.rows).map(move |row| column.cell(row))
     }
 
     /// The column of a derived feature, if it was computed.
@@ -216,20 +234,17 @@ impl Answer<'_> {
             Derived::Failed => None,
         }
     }
+}
 
-    fn stored(&self, read: usize, feature: usize, row: usize) -> Cell<'_> {
-        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
-        let Found::Row { row, schema, expired, .. } = &self.found[read * self.rows + row] else {
-            return nothing;
-        };
-        let plan = &self.plan.reads[read].schemas[*schema];
-        let Some(field) = plan.fields[feature] else { return nothing };
-        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
-        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
-        match (*expired, self.ttl) {
-            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
-            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
-            _ => Cell { value, status: Status::Present },
+// === impl Column ===
+
+impl<'a> Column<'a> {
+    #[inline]
+    fn cell(self, row: usize) -> Cell<'a> {
+        match self {
+            Self::Stored { found, read, feature, ttl } => found[row].cell(read, feature, ttl),
+            Self::Computed(output) => Cell { value: output.get(row), status: Status::Present },
+            Self::Failed(value) => Cell { value, status: Status::Invalid },
         }
     }
 }
@@ -252,5 +267,20 @@ impl Found {
         }
         let expired = read.ttl.is_some_and(|ttl| now.saturating_sub(header.event_time) > ttl);
         Self::Row { row, schema, event_time: header.event_time, expired }
+    }
+
+    /// What is shown of a feature of the row.
+    fn cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
+        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
+        let Self::Row { row, schema, expired, .. } = self else { return nothing };
+        let plan = &read.schemas[*schema];
+        let Some(field) = plan.fields[feature] else { return nothing };
+        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
+        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
+        match (*expired, ttl) {
+            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
+            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
+            _ => Cell { value, status: Status::Present },
+        }
     }
 }

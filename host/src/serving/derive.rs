@@ -67,16 +67,15 @@ fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType
         return column.column().clone();
     }
     let mut column = ColumnBuilder::new(column_type, answer.rows);
-    (0..answer.rows).for_each(|row| column.push(answer.value(from, row).value));
+    column.extend(answer.cells_from(from).map(|cell| cell.value));
     column.finish()
 }
 
 fn key_column(values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: usize) -> Column {
     let column_type = ColumnType::of(larder_model::model::ValueType::Scalar(key_type)).unwrap_or(ColumnType::TEXT);
     let mut column = ColumnBuilder::new(column_type, rows);
-    for row in 0..rows {
-        column.push(values.map_or(ValueRef::Null, |values| keys::key_as_value(&values[row], key_type)));
-    }
+    let value = |row: usize| values.map_or(ValueRef::Null, |values| keys::key_as_value(&values[row], key_type));
+    column.extend((0..rows).map(value));
     column.finish()
 }
 
@@ -86,27 +85,39 @@ fn key_column(values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: us
 /// # Errors
 /// [`RequestError::BadRequestData`] for the first value that is not of the type.
 pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'_>]) -> Result<Column, RequestError> {
+    let fault = |row: usize, found: &EntityValue<'_>| RequestError::BadRequestData {
+        name: name.to_owned(),
+        row,
+        declared: column_type.to_string(),
+        found: found.describe(),
+    };
+    let scalar = column_type.scalar;
     let mut column = ColumnBuilder::new(column_type, values.len());
-    for (row, value) in values.iter().enumerate() {
-        let wrong = |found: &EntityValue<'_>| RequestError::BadRequestData {
-            name: name.to_owned(),
-            row,
-            declared: column_type.to_string(),
-            found: found.describe(),
-        };
-        match value {
-            EntityValue::Null => column.push(ValueRef::Null),
-            EntityValue::List(items) if column_type.is_list => {
-                let items = items.iter().map(|item| sent(item, column_type.scalar).ok_or_else(|| wrong(item)));
-                column.push_list(items.collect::<Result<Vec<_>, _>>()?.into_iter());
+    let mut wrong = None;
+    if column_type.is_list {
+        for (row, value) in values.iter().enumerate() {
+            match value {
+                EntityValue::Null => column.push(ValueRef::Null),
+                EntityValue::List(items) => {
+                    let items = items.iter().map(|item| sent(item, scalar).ok_or_else(|| fault(row, item)));
+                    column.push_list(items.collect::<Result<Vec<_>, _>>()?.into_iter());
+                }
+                value => return Err(fault(row, value)),
             }
-            value if !column_type.is_list => {
-                column.push(sent(value, column_type.scalar).ok_or_else(|| wrong(value))?);
-            }
-            value => return Err(wrong(value)),
         }
+    } else {
+        column.extend(values.iter().enumerate().map(|(row, value)| match value {
+            EntityValue::Null => ValueRef::Null,
+            value => sent(value, scalar).unwrap_or_else(|| {
+                wrong.get_or_insert((row, value));
+                ValueRef::Null
+            }),
+        }));
     }
-    Ok(column.finish())
+    match wrong {
+        Some((row, value)) => Err(fault(row, value)),
+        None => Ok(column.finish()),
+    }
 }
 
 /// A value that the caller sent, if it is of the type.

@@ -76,6 +76,13 @@ proptest! {
         let column = build(of, &rows);
         prop_assert_eq!(column.rows(), rows.len());
         prop_assert_eq!(column.column_type(), of);
+        if !of.is_list {
+            let mut at_once = ColumnBuilder::new(of, rows.len());
+            let (first, others) = rows.split_at(rows.len() / 3);
+            at_once.extend(first.iter().map(borrowed));
+            at_once.extend(others.iter().map(borrowed));
+            prop_assert_eq!(&at_once.finish(), &column, "many at once are as one by one");
+        }
         // No bitmap where there is no null, as the contract has it.
         prop_assert_eq!(column.0.validity.is_some(), rows.contains(&Value::Null));
         prop_assert_eq!(read(column, of, rows.len()), rows);

@@ -182,7 +182,7 @@ impl<T: Output> OutputColumn for Vec<T> {
             return Err(Fault::internal(format!("output '{name}' has {} values for {rows} rows", self.len())));
         }
         let mut writer = Writer::new(rows);
-        self.into_iter().for_each(|value| value.write(&mut writer));
+        self.into_iter().enumerate().for_each(|(row, value)| value.write(row, &mut writer));
         Ok(writer.finish())
     }
 }

@@ -26,10 +26,10 @@ pub trait Outputs: Sized {
 
     /// Empty columns, for so many rows.
     fn writers(rows: usize) -> Self::Writers;
-    /// Adds this row.
-    fn push(self, writers: &mut Self::Writers);
-    /// Adds a row of nulls.
-    fn push_nulls(writers: &mut Self::Writers);
+    /// Writes this row. Rows come in order, each once.
+    fn write(self, row: usize, writers: &mut Self::Writers);
+    /// Writes a row of nulls.
+    fn write_nulls(row: usize, writers: &mut Self::Writers);
     /// The columns.
     fn finish(writers: Self::Writers) -> Vec<Column>;
 }
@@ -50,9 +50,9 @@ pub trait Output: Sized {
     #[doc(hidden)]
     type Sink: Sink;
 
-    /// Adds the value to its column.
+    /// Writes the value into its column.
     #[doc(hidden)]
-    fn write(self, writer: &mut Writer<Self::Sink>);
+    fn write(self, row: usize, writer: &mut Writer<Self::Sink>);
 }
 
 /// A type of values, each of which is there.
@@ -70,7 +70,7 @@ pub trait Put {
     type Sink: Sink;
 
     #[doc(hidden)]
-    fn put(&self, sink: &mut Self::Sink);
+    fn put(&self, row: usize, sink: &mut Self::Sink);
 }
 
 /// A type that lists hold.
@@ -89,15 +89,20 @@ pub trait PutItem {
 
     #[doc(hidden)]
     fn put_item(&self, items: &mut Self::Items);
+
+    /// The item of a row, in items that began with [`Collect::with_rows`].
+    #[doc(hidden)]
+    #[inline]
+    fn put_row(&self, _row: usize, items: &mut Self::Items) {
+        self.put_item(items);
+    }
 }
 
 /// A column that is being written.
 #[derive(Debug)]
 pub struct Writer<S> {
     sink: S,
-    /// Rows so far.
     rows: usize,
-    rows_max: usize,
     /// Bitmap as the contract has it; none as long as nothing is null.
     validity: Option<Vec<u8>>,
 }
@@ -106,7 +111,7 @@ pub struct Writer<S> {
 #[doc(hidden)]
 pub trait Sink {
     fn with_rows(rows: usize) -> Self;
-    fn push_nothing(&mut self);
+    fn put_nothing(&mut self);
     fn into_values(self) -> Values;
 }
 
@@ -114,7 +119,11 @@ pub trait Sink {
 #[doc(hidden)]
 pub trait Collect {
     fn with_capacity(items: usize) -> Self;
-    fn push_nothing(&mut self);
+    /// For one item in each row: of fixed width all are there from the start, as zeros, so that writing one need not look
+    /// for room.
+    fn with_rows(rows: usize) -> Self;
+    /// A row without one, after [`Collect::with_rows`].
+    fn put_nothing(&mut self);
     fn count(&self) -> usize;
     fn into_scalars(self) -> Scalars;
 }
@@ -138,16 +147,14 @@ impl<S: Sink> Writer<S> {
     /// An empty column, for so many rows.
     #[must_use]
     pub fn new(rows: usize) -> Self {
-        Self { sink: S::with_rows(rows), rows: 0, rows_max: rows, validity: None }
+        Self { sink: S::with_rows(rows), rows, validity: None }
     }
 
-    /// Adds a null.
+    /// Writes a null.
     #[inline]
-    pub fn push_null(&mut self) {
-        let row = self.rows;
-        self.sink.push_nothing();
-        self.rows += 1;
-        let bitmap = self.validity.get_or_insert_with(|| all_present(self.rows_max));
+    pub fn put_null(&mut self, row: usize) {
+        self.sink.put_nothing();
+        let bitmap = self.validity.get_or_insert_with(|| all_present(self.rows));
         bitmap[row / 8] &= !(1 << (row % 8));
     }
 
@@ -155,12 +162,6 @@ impl<S: Sink> Writer<S> {
     #[must_use]
     pub fn finish(self) -> Column {
         Column { values: self.sink.into_values(), validity: self.validity }
-    }
-
-    #[inline]
-    fn push(&mut self, value: &impl Put<Sink = S>) {
-        value.put(&mut self.sink);
-        self.rows += 1;
     }
 }
 
@@ -184,8 +185,8 @@ impl<T: Put> Output for T {
     type Sink = T::Sink;
 
     #[inline]
-    fn write(self, writer: &mut Writer<Self::Sink>) {
-        writer.push(&self);
+    fn write(self, row: usize, writer: &mut Writer<Self::Sink>) {
+        self.put(row, &mut writer.sink);
     }
 }
 
@@ -195,10 +196,10 @@ impl<T: Put> Output for Option<T> {
     type Sink = T::Sink;
 
     #[inline]
-    fn write(self, writer: &mut Writer<Self::Sink>) {
+    fn write(self, row: usize, writer: &mut Writer<Self::Sink>) {
         match self {
-            Some(value) => writer.push(&value),
-            None => writer.push_null(),
+            Some(value) => value.put(row, &mut writer.sink),
+            None => writer.put_null(row),
         }
     }
 }
@@ -207,12 +208,12 @@ impl<T: Put> Output for Option<T> {
 
 impl<C: Collect> Sink for Single<C> {
     fn with_rows(rows: usize) -> Self {
-        Self(C::with_capacity(rows))
+        Self(C::with_rows(rows))
     }
 
     #[inline]
-    fn push_nothing(&mut self) {
-        self.0.push_nothing();
+    fn put_nothing(&mut self) {
+        self.0.put_nothing();
     }
 
     fn into_values(self) -> Values {
@@ -239,7 +240,7 @@ impl<C: Collect> Sink for Many<C> {
     }
 
     #[inline]
-    fn push_nothing(&mut self) {
+    fn put_nothing(&mut self) {
         self.end_list();
     }
 
@@ -257,8 +258,8 @@ macro_rules! scalars {
             type Sink = Single<<Self as PutItem>::Items>;
 
             #[inline]
-            fn put(&self, sink: &mut Self::Sink) {
-                self.put_item(&mut sink.0);
+            fn put(&self, row: usize, sink: &mut Self::Sink) {
+                self.put_row(row, &mut sink.0);
             }
         }
     )*};
@@ -271,7 +272,7 @@ impl<T: PutItem> Put for Vec<T> {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, sink: &mut Self::Sink) {
+    fn put(&self, _row: usize, sink: &mut Self::Sink) {
         sink.put_list(self);
     }
 }
@@ -281,7 +282,7 @@ impl<T: PutItem> Put for &[T] {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, sink: &mut Self::Sink) {
+    fn put(&self, _row: usize, sink: &mut Self::Sink) {
         sink.put_list(self);
     }
 }
@@ -291,7 +292,7 @@ impl<T: PutItem, const N: usize> Put for [T; N] {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, sink: &mut Self::Sink) {
+    fn put(&self, _row: usize, sink: &mut Self::Sink) {
         sink.put_list(self);
     }
 }
@@ -301,7 +302,7 @@ impl<'a, T: Item<'a> + PutItem> Put for List<'a, T> {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, sink: &mut Self::Sink) {
+    fn put(&self, _row: usize, sink: &mut Self::Sink) {
         self.iter().for_each(|item| item.put_item(&mut sink.items));
         sink.end_list();
     }
@@ -315,15 +316,23 @@ macro_rules! fixed {
         #[derive(Debug)]
         pub struct $items(Vec<$raw>);
 
+        impl $items {
+            const READ: fn($type) -> $raw = $read;
+        }
+
         impl Collect for $items {
             fn with_capacity(items: usize) -> Self {
                 Self(Vec::with_capacity(items))
             }
 
-            #[inline]
-            fn push_nothing(&mut self) {
-                self.0.push(<$raw>::default());
+            fn with_rows(rows: usize) -> Self {
+                let mut items = Vec::with_capacity(rows);
+                items.resize(rows, <$raw>::default());
+                Self(items)
             }
+
+            #[inline]
+            fn put_nothing(&mut self) {}
 
             #[inline]
             fn count(&self) -> usize {
@@ -341,8 +350,12 @@ macro_rules! fixed {
 
             #[inline]
             fn put_item(&self, items: &mut Self::Items) {
-                let read: fn($type) -> $raw = $read;
-                items.0.push(read(*self));
+                items.0.push($items::READ(*self));
+            }
+
+            #[inline]
+            fn put_row(&self, row: usize, items: &mut Self::Items) {
+                items.0[row] = $items::READ(*self);
             }
         }
     )*};
@@ -368,8 +381,12 @@ macro_rules! variable {
                 Self(VarBytes { ends: Vec::with_capacity(items), data: Vec::new() })
             }
 
+            fn with_rows(rows: usize) -> Self {
+                Self::with_capacity(rows)
+            }
+
             #[inline]
-            fn push_nothing(&mut self) {
+            fn put_nothing(&mut self) {
                 self.0.ends.push(end(self.0.data.len()));
             }
 
@@ -390,7 +407,7 @@ macro_rules! variable {
             #[inline]
             fn put_item(&self, items: &mut Self::Items) {
                 items.0.data.extend_from_slice(self.as_ref());
-                items.push_nothing();
+                items.put_nothing();
             }
         })*
     )*};

@@ -287,8 +287,8 @@ pub fn run_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
             None => None,
         };
         match outputs {
-            Some(outputs) => outputs.push(&mut writers),
-            None => R::Outputs::push_nulls(&mut writers),
+            Some(outputs) => outputs.write(row, &mut writers),
+            None => R::Outputs::write_nulls(row, &mut writers),
         }
     }
     Ok(R::Outputs::finish(writers))

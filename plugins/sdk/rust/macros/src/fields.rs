@@ -87,12 +87,12 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
             }
 
             #[inline]
-            fn push(self, writers: &mut Self::Writers) {
-                #(::larder_plugin::__private::Output::write(self.#idents, &mut writers.#places);)*
+            fn write(self, row: usize, writers: &mut Self::Writers) {
+                #(::larder_plugin::__private::Output::write(self.#idents, row, &mut writers.#places);)*
             }
 
-            fn push_nulls(writers: &mut Self::Writers) {
-                #(writers.#places.push_null();)*
+            fn write_nulls(row: usize, writers: &mut Self::Writers) {
+                #(writers.#places.put_null(row);)*
             }
 
             fn finish(writers: Self::Writers) -> ::std::vec::Vec<::larder_plugin::__private::types::Column> {
