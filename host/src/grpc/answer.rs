@@ -37,7 +37,7 @@ pub(super) fn translate(answer: &Answer<'_>) -> GetOnlineFeaturesResponse {
             statuses: Vec::with_capacity(answer.rows),
             event_timestamps: Vec::with_capacity(answer.rows),
         };
-        for (row, cell) in answer.cells(column).enumerate() {
+        for (row, cell) in answer.cells(column.from).enumerate() {
             vector.values.push(match cell.status {
                 Status::NotFound => FeastValue::default(),
                 _ => to_feast_value(cell.value, column.value_type),

@@ -71,14 +71,14 @@ pub(super) fn encode_arrow(answer: &Answer<'_>) -> Result<Vec<u8>, ArrowFault> {
         columns.add(&column.name, entity_column(column, answer.entity_column(place))?, false)?;
     }
     for column in &plan.feature_columns {
-        let values = answer.cells(column).map(|cell| cell.value);
+        let values = answer.cells(column.from).map(|cell| cell.value);
         columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
     // The event times of a read are those of all its columns.
     let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
     for column in &plan.feature_columns {
-        let places = answer.cells(column).map(|cell| status_place(cell.status));
+        let places = answer.cells(column.from).map(|cell| status_place(cell.status));
         let statuses = DictionaryArray::try_new(Int8Array::from_iter_values(places), Arc::clone(&words))?;
         columns.add(&format!("{}__status", column.name), Arc::new(statuses), false)?;
         let times = match column.from {

@@ -82,7 +82,7 @@ fn feature_column(
             again(out, statuses, |out| write_statuses(out, text.statuses()));
         }
         None => {
-            let statuses = answer.cells(column).enumerate().map(|(row, cell)| {
+            let statuses = answer.cells(column.from).enumerate().map(|(row, cell)| {
                 separate(out, row);
                 match cell.status {
                     Status::NotFound => out.extend_from_slice(b"null"),

@@ -9,7 +9,7 @@ use larder_model::{
 use smallvec::SmallVec;
 
 use super::{
-    ColumnFrom, FeatureColumn, Plan, TtlPolicy,
+    ColumnFrom, Plan, TtlPolicy,
     derive::Derived,
     keys::EchoedColumn,
     plan::{RowPlan, ViewRead},
@@ -180,11 +180,6 @@ impl Answer<'_> {
         &self.entities[place]
     }
 
-    /// The cells of a feature column, one for each row.
-    pub fn cells(&self, column: &FeatureColumn) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
-        self.cells_from(column.from)
-    }
-
     /// The event time of the row that a read found, if it found one.
     #[must_use]
     pub fn event_time(&self, read: usize, row: usize) -> Option<Micros> {
@@ -214,8 +209,8 @@ impl Answer<'_> {
         Some(text)
     }
 
-    /// The cells of a column that comes from here, one for each row.
-    pub(super) fn cells_from(&self, from: ColumnFrom) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
+    /// The cells of a feature column, one for each row.
+    pub fn cells(&self, from: ColumnFrom) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
         let column = match from {
             ColumnFrom::Read { read, feature } => {
                 let found = &self.found[read * self.rows..][..self.rows];

@@ -67,7 +67,7 @@ fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType
         return column.column().clone();
     }
     let mut column = ColumnBuilder::new(column_type, answer.rows);
-    column.extend(answer.cells_from(from).map(|cell| cell.value));
+    column.extend(answer.cells(from).map(|cell| cell.value));
     column.finish()
 }
 
@@ -93,7 +93,6 @@ pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'
     };
     let scalar = column_type.scalar;
     let mut column = ColumnBuilder::new(column_type, values.len());
-    let mut wrong = None;
     if column_type.is_list {
         for (row, value) in values.iter().enumerate() {
             match value {
@@ -106,6 +105,7 @@ pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'
             }
         }
     } else {
+        let mut wrong = None;
         column.extend(values.iter().enumerate().map(|(row, value)| match value {
             EntityValue::Null => ValueRef::Null,
             value => sent(value, scalar).unwrap_or_else(|| {
@@ -113,11 +113,11 @@ pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'
                 ValueRef::Null
             }),
         }));
+        if let Some((row, value)) = wrong {
+            return Err(fault(row, value));
+        }
     }
-    match wrong {
-        Some((row, value)) => Err(fault(row, value)),
-        None => Ok(column.finish()),
-    }
+    Ok(column.finish())
 }
 
 /// A value that the caller sent, if it is of the type.

@@ -92,9 +92,9 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// Looks once at each line of memory that the values lie in, one after the other as a processor likes it, if so many
-    /// wanted values are as many as there are lines. They are near then when they are copied, which is done column by
-    /// column, with waits for memory that nothing else fills. What comes of it means nothing.
+    /// Looks once at each line of memory that the values lie in, if at least as many of them are wanted as there are lines.
+    /// They are near then when they are copied: that is done column by column, where each line would be waited for by
+    /// itself. What comes of it means nothing.
     #[inline]
     #[must_use]
     pub fn touch(&self, wanted: usize) -> u8 {
