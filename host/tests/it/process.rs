@@ -234,10 +234,7 @@ fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
             home.write("features/all.yaml", DRIVERS_IN_S3);
             proxy.silence(true);
         }
-        let mut command = home.larder(["serve"]);
-        command.env("AWS_ACCESS_KEY_ID", "stand-in").env("AWS_SECRET_ACCESS_KEY", "stand-in");
-        let mut host = Running::new(command.spawn().unwrap());
-        host.until("serving listen=");
+        let (host, _) = home.serve();
         proxy.silence(true);
         let calls = || (s3.calls().len(), proxy.connections());
         let mut last = calls();

@@ -283,9 +283,7 @@ fn a_large_object_is_read_in_bounded_memory() {
     home.write("features/defined.yaml", &definitions);
     let aws = format!("aws: {{region: eu-west-1, s3_endpoint: \"{}\", s3_path_style: true}}\n", moto.url());
     home.write("larder.yaml", &format!("{LARDER_YAML}{aws}"));
-    let mut command = home.larder(["sync"]);
-    command.env("AWS_ACCESS_KEY_ID", "stand-in").env("AWS_SECRET_ACCESS_KEY", "stand-in");
-    let mut child = command.spawn().unwrap();
+    let mut child = home.larder(["sync"]).spawn().unwrap();
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();

@@ -372,8 +372,7 @@ feature_views:
     ));
     for more in [["--create-tables"], ["--overwrite"]] {
         let mut job = home.larder(["materialize"].iter().chain(&more).copied());
-        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "stand-in"));
-        let done = job.envs(keys).env("AWS_REGION", "eu-west-1").output().unwrap();
+        let done = job.env("AWS_REGION", "eu-west-1").output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
     let policy = Policy::read("materialize.json");

@@ -112,13 +112,7 @@ impl World {
     }
 
     fn serve(&self) -> (Running, SocketAddr) {
-        let mut command = self.home.larder(["serve"]);
-        command.env("AWS_ACCESS_KEY_ID", "stand-in").env("AWS_SECRET_ACCESS_KEY", "stand-in");
-        let mut host = Running::new(command.spawn().unwrap());
-        let line = host.until("listen=");
-        let words = line.split("listen=").nth(1).unwrap();
-        let address = words.split_whitespace().next().unwrap().trim_matches('"').parse().unwrap();
-        (host, address)
+        self.home.serve()
     }
 
     fn put(&self, driver: i64) {
