@@ -27,7 +27,7 @@ mod write;
 
 pub use self::{
     error::StoreError,
-    hot::{HotCacheConfig, Row},
+    hot::{HotCacheConfig, Lookup, Row},
     online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
     open::SetAside,
     record::KeySignature,

@@ -14,6 +14,12 @@ use smallvec::SmallVec;
 
 use crate::serving::{Answer, ColumnFrom, EchoedValue, FeatureColumn, Plan, ReadText, Status};
 
+/// What a column is written between; the first has no comma.
+const BEGIN: &[u8] = br#",{"values":["#;
+const STATUSES: &[u8] = br#"],"statuses":["#;
+const EVENT_TIMES: &[u8] = br#"],"event_timestamps":["#;
+const END: &[u8] = b"]}";
+
 const EPOCH: &[u8] = br#""1970-01-01T00:00:00Z""#;
 
 /// What stands in an answer already, to be copied from there.
@@ -27,7 +33,8 @@ struct Runs {
 #[derive(Default)]
 struct ReadRuns<'a> {
     text: Option<ReadText<'a>>,
-    statuses: Option<Range<usize>>,
+    /// All that comes behind the values of a column that are copied: statuses and event times.
+    rest: Option<Range<usize>>,
     event_times: Option<Range<usize>>,
 }
 
@@ -50,11 +57,11 @@ pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     let mut reads: SmallVec<[ReadRuns<'_>; 4]> = (0..plan.reads.len()).map(read_runs).collect();
     out.extend_from_slice(br#"{"results":["#);
     for place in 0..plan.entity_columns.len() {
-        separate(out, place);
+        begin_column(out, place);
         entity_column(out, answer, place, &mut runs);
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
-        separate(out, plan.entity_columns.len() + i);
+        begin_column(out, plan.entity_columns.len() + i);
         feature_column(out, answer, column, &mut reads, &mut runs);
     }
     out.extend_from_slice(plan.encoded.get_or_init(|| tail(plan)));
@@ -67,56 +74,53 @@ fn feature_column(
     reads: &mut [ReadRuns<'_>],
     runs: &mut Runs,
 ) {
-    out.extend_from_slice(br#"{"values":["#);
     let (read, feature) = match column.from {
         ColumnFrom::Read { read, feature } => (Some(read), feature),
         ColumnFrom::Step { feature, .. } => (None, feature),
     };
-    let copied = read.map(|read| &mut reads[read]).and_then(|ReadRuns { text, statuses, .. }| {
-        let text = text.as_ref()?;
-        text.append_values(feature, out).then_some((text, statuses))
-    });
-    match copied {
-        Some((text, statuses)) => {
-            out.extend_from_slice(br#"],"statuses":["#);
-            again(out, statuses, |out| write_statuses(out, text.statuses()));
-        }
-        None => {
-            let statuses = answer.cells(column.from).enumerate().map(|(row, cell)| {
-                separate(out, row);
-                match cell.status {
-                    Status::NotFound => out.extend_from_slice(b"null"),
-                    _ => value(out, cell.value, column.value_type),
-                }
-                cell.status
+    if let Some(read) = read {
+        let ReadRuns { text, rest, event_times } = &mut reads[read];
+        if let Some(text) = text
+            && text.append_values(feature, out)
+        {
+            return again(out, rest, |out| {
+                out.extend_from_slice(STATUSES);
+                write_statuses(out, text.statuses());
+                out.extend_from_slice(EVENT_TIMES);
+                again(out, event_times, |out| write_event_times(out, answer, read, Some(text)));
+                out.extend_from_slice(END);
             });
-            let statuses: SmallVec<[Status; 16]> = statuses.collect();
-            out.extend_from_slice(br#"],"statuses":["#);
-            if statuses.iter().all(|status| *status == Status::Present) {
-                again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
-            } else {
-                write_statuses(out, statuses.into_iter());
-            }
         }
     }
-    out.extend_from_slice(br#"],"event_timestamps":["#);
+    let statuses = answer.cells(column.from).enumerate().map(|(row, cell)| {
+        separate(out, row);
+        match cell.status {
+            Status::NotFound => out.extend_from_slice(b"null"),
+            _ => value(out, cell.value, column.value_type),
+        }
+        cell.status
+    });
+    let statuses: SmallVec<[Status; 16]> = statuses.collect();
+    out.extend_from_slice(STATUSES);
+    if statuses.iter().all(|status| *status == Status::Present) {
+        again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
+    } else {
+        write_statuses(out, statuses.into_iter());
+    }
+    out.extend_from_slice(EVENT_TIMES);
     match read {
         // As in Feast: what is computed has no time of its own.
         None => again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows)),
         Some(read) => {
             let ReadRuns { text, event_times, .. } = &mut reads[read];
-            again(out, event_times, |out| {
-                for row in 0..answer.rows {
-                    let copied = text.as_ref().is_some_and(|text| text.append_event_time(row, row > 0, out));
-                    if !copied {
-                        separate(out, row);
-                        event_time(out, answer, read, row);
-                    }
-                }
-            });
+            again(out, event_times, |out| write_event_times(out, answer, read, text.as_ref()));
         }
     }
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(END);
+}
+
+fn begin_column(out: &mut Vec<u8>, place: usize) {
+    out.extend_from_slice(&BEGIN[usize::from(place == 0)..]);
 }
 
 /// Writes a run, or copies it from where it was written before.
@@ -156,7 +160,6 @@ fn tail(plan: &Plan) -> Box<[u8]> {
 }
 
 fn entity_column(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, runs: &mut Runs) {
-    out.extend_from_slice(br#"{"values":["#);
     for (row, value) in answer.entity_column(place).iter().enumerate() {
         separate(out, row);
         match value {
@@ -166,11 +169,21 @@ fn entity_column(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, runs: &mu
             EchoedValue::Bool(v) => boolean(out, *v),
         }
     }
-    out.extend_from_slice(br#"],"statuses":["#);
+    out.extend_from_slice(STATUSES);
     again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
-    out.extend_from_slice(br#"],"event_timestamps":["#);
+    out.extend_from_slice(EVENT_TIMES);
     again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows));
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(END);
+}
+
+fn write_event_times(out: &mut Vec<u8>, answer: &Answer<'_>, read: usize, text: Option<&ReadText<'_>>) {
+    for row in 0..answer.rows {
+        let copied = text.is_some_and(|text| text.append_event_time(row, row > 0, out));
+        if !copied {
+            separate(out, row);
+            event_time(out, answer, read, row);
+        }
+    }
 }
 
 fn event_time(out: &mut Vec<u8>, answer: &Answer<'_>, read: usize, row: usize) {

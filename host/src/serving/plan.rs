@@ -16,7 +16,7 @@ use larder_model::{
 
 use self::derived::{WantedStep, request_inputs};
 use super::{OnlineRequest, RequestError, Selection, Transforms, metrics::ViewCounters};
-use crate::store::{OnlineStore, ViewId};
+use crate::store::{Lookup, OnlineStore, ViewId};
 
 mod derived;
 
@@ -121,8 +121,8 @@ pub struct KeyPlan {
     pub parts: Vec<KeyPart>,
     /// The reads that go by this key, as places in [`Plan::reads`].
     pub reads: Vec<usize>,
-    /// The views of those reads, in the same order.
-    pub views: Vec<ViewId>,
+    /// The views of those reads, in the same order, and how many values of each the answer has.
+    pub views: Vec<Lookup>,
 }
 
 /// One part of a key.
@@ -330,7 +330,7 @@ impl<'c> Resolver<'c> {
                 keys.len() - 1
             });
             keys[place].reads.push(read);
-            keys[place].views.push(self.view_id(view.view)?);
+            keys[place].views.push(Lookup { view: self.view_id(view.view)?, values: view.features.len() });
         }
         Ok(keys)
     }

@@ -24,7 +24,7 @@ use crate::{
     clock::SharedClock,
     plugin::Compute,
     source::{EntityKey, KeyPart as FetchedPart},
-    store::{OnlineStore, ViewId},
+    store::{Lookup, OnlineStore, ViewId},
     sync::Fetcher,
 };
 
@@ -157,7 +157,7 @@ impl Snapshot {
         let mut wanted: Vec<(Fetcher, Vec<EntityKey>)> = Vec::new();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            for view in &key.views {
+            for Lookup { view, .. } in &key.views {
                 let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
                 let Some(fetcher) = fetcher else { continue };
                 let mut missing: Vec<EntityKey> = Vec::new();

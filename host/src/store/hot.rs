@@ -32,7 +32,7 @@ use std::{
 
 use larder_model::{codec::RowText, model::EntityId};
 use moka::sync::Cache;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use self::near::Near;
 use super::online::ViewId;
@@ -78,6 +78,15 @@ pub(super) struct HotCache {
 #[derive(Clone, Debug)]
 pub(super) struct EntityRows(Arc<[u8]>);
 
+/// What is looked up of each entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The row of this view.
+    pub view: ViewId,
+    /// How many of its values will be read, about: as much of the row is brought near in time.
+    pub values: usize,
+}
+
 /// A row, or the knowledge that there is none, as a reader found it.
 #[derive(Debug)]
 pub(super) struct FoundRow {
@@ -90,6 +99,10 @@ pub(super) struct FoundRow {
 
 /// A copy: a view, a generation, and the row and its text or the knowledge that there is none.
 type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
+
+/// The head of a copy in its piece: view, generation, start, end, text end.
+#[derive(Clone, Copy, Debug)]
+struct CopyHead<'b>(&'b [u8; COPY_BYTES]);
 
 /// Where a row lies in its piece: start, end, and the end of its text.
 type Span = (u32, u32, u32);
@@ -118,8 +131,10 @@ const SEEN_AT: usize = size_of::<EntityId>();
 const COPIES_AT: usize = SEEN_AT + size_of::<u64>();
 const HEAD_BYTES: usize = COPIES_AT + size_of::<u32>();
 const COPY_BYTES: usize = 5 * size_of::<u32>();
-/// A piece that is no longer is looked at as a whole at once.
-const TOUCHED_BYTES_MAX: usize = 2 << 10;
+/// So many lines of an entry are looked at before it is known where in it the wanted rows lie: of a single one all of it
+/// unless it is large, of many where that stands.
+const LINES_OF_ONE: usize = 16;
+const LINES_OF_MANY: usize = 2;
 /// What a processor fetches from memory at once.
 const LINE: usize = 64;
 /// Where a row starts that is not there.
@@ -133,6 +148,20 @@ impl Default for HotCacheConfig {
     fn default() -> Self {
         Self { bytes_max: 256 << 20 }
     }
+}
+
+/// Looks at what lies in memory far away before anything is read of it. A processor waits for many lines at once then; later
+/// it would wait for one by one, for what counts in others, and what chooses by what it reads, is in the way.
+fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
+    let entries = || entries.iter().flatten();
+    let heads = entries().fold(0, |sum, rows| sum ^ touch(&rows.0, LINES_OF_MANY));
+    let rows = entries().fold(0, |sum, rows| sum ^ rows.touch(views));
+    std::hint::black_box(heads ^ rows);
+}
+
+/// Looks at the first lines of some bytes.
+fn touch(bytes: &[u8], lines: usize) -> u8 {
+    bytes.iter().step_by(LINE).take(lines).fold(0, |sum, byte| sum ^ byte)
 }
 
 // === impl Row ===
@@ -197,30 +226,46 @@ impl HotCache {
         self.cache.is_some()
     }
 
-    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts.
-    pub(super) fn get(&self, ids: &[EntityId], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
+    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts, of these views and others.
+    pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
-        let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
         NEAR.with_borrow_mut(|near| {
             near.turn_to(self.number, self.near_bytes_max);
-            // Waits for memory at once, and not one by one: what counts in others is in the way of that.
-            let touched = ids.iter().filter_map(|id| Some(near.get(id, hash(id))?.touch()));
-            std::hint::black_box(touched.fold(0, u8::wrapping_add));
-            ids.iter().map(|id| self.find(cache, near, id, hash(id), seen)).collect()
+            let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
+            let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
+            if let [id] = ids {
+                let hash = hash(id);
+                let at_hand = near.get(id, hash);
+                std::hint::black_box(at_hand.map_or(0, |rows| touch(&rows.0, LINES_OF_ONE)));
+                let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
+                return smallvec![self.settle(cache, near, id, hash, at_hand, seen)];
+            }
+            let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
+            let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| near.get(id, *hash));
+            let at_hand: SmallVec<[Option<&EntityRows>; 4]> = at_hand.collect();
+            look_ahead(&at_hand, views);
+            let at_hand = at_hand.into_iter().zip(&hashes);
+            let at_hand = at_hand.map(|(rows, hash)| rows.filter(|rows| counting(rows, *hash)).cloned());
+            let mut found: SmallVec<[Option<EntityRows>; 4]> = at_hand.collect();
+            for ((id, hash), rows) in ids.iter().zip(hashes).zip(&mut found) {
+                *rows = self.settle(cache, near, id, hash, rows.take(), seen);
+            }
+            found
         })
     }
 
+    /// What is at hand of an entity, which the shared cache is to hear of now and then; else what that has.
     #[inline]
-    fn find(
+    fn settle(
         &self,
         cache: &Cache<HotKey, EntityRows, HotHasher>,
         near: &mut Near,
         id: &EntityId,
         hash: u64,
+        at_hand: Option<EntityRows>,
         seen: u64,
     ) -> Option<EntityRows> {
-        if let Some(rows) = near.get(id, hash).filter(|rows| self.counts(rows, hash, seen)) {
-            let rows = rows.clone();
+        if let Some(rows) = at_hand {
             if near.tells() && cache.get(&HotKey(*id)).is_none() {
                 cache.insert(HotKey(*id), rows.clone());
             }
@@ -301,8 +346,9 @@ impl EntityRows {
     fn of(id: &EntityId, before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
             let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
-            before.copies().map(move |(view, generation, row)| {
-                (view, generation, row.map(|(start, end, text_end)| (bytes(start, end), bytes(end, text_end))))
+            before.copies().map(move |copy| {
+                let row = copy.span().map(|(start, end, text_end)| (bytes(start, end), bytes(end, text_end)));
+                (copy.view(), copy.generation(), row)
             })
         });
         let known = known.filter(|(view, ..)| found.iter().all(|found| found.view != *view));
@@ -355,17 +401,19 @@ impl EntityRows {
 
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     fn span(&self, view: ViewId, generation: u32) -> Option<Option<Span>> {
-        self.copies().find(|copy| copy.0 == view && copy.1 == generation).map(|(.., span)| span)
+        self.copies().find(|copy| copy.view() == view && copy.generation() == generation).map(CopyHead::span)
     }
 
-    /// Looks at each line of a small piece, or at the beginning of each row and of each text, so that they are near when
-    /// they are read. What comes of it means nothing.
-    fn touch(&self) -> u8 {
-        if self.0.len() <= TOUCHED_BYTES_MAX {
-            return self.0.iter().step_by(LINE).fold(0, |sum, byte| sum ^ byte);
-        }
-        let spans = self.copies().filter_map(|(.., span)| span);
-        spans.fold(0, |sum, (start, end, _)| sum ^ self.0[start as usize] ^ self.0[end as usize - 1])
+    /// Looks once at each line of what views have here, as far as it is wanted. What comes of it means nothing.
+    fn touch(&self, views: &[Lookup]) -> u8 {
+        let wanted = |copy: CopyHead<'_>| views.iter().find(|wanted| wanted.view == copy.view());
+        let spans = self.copies().filter_map(|copy| Some((wanted(copy)?, copy.span()?)));
+        spans.fold(0, |sum, (wanted, (start, end, text_end))| {
+            // Of many values few may be wanted, each in a line of its own; where they begin is needed in any case.
+            let text = &self.0[end as usize..text_end as usize];
+            let lines = if text.len() <= wanted.values * LINE { text.len().div_ceil(LINE) } else { 1 };
+            sum ^ self.0[start as usize] ^ touch(text, lines)
+        })
     }
 
     fn is_of(&self, id: &EntityId) -> bool {
@@ -376,18 +424,33 @@ impl EntityRows {
         self.0[SEEN_AT..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
-    /// View, generation and the row's place of every copy.
-    fn copies(&self) -> impl Iterator<Item = (ViewId, u32, Option<Span>)> {
-        let count = self.number(COPIES_AT) as usize;
-        (0..count).map(|copy| {
-            let at = HEAD_BYTES + copy * COPY_BYTES;
-            let [view, generation, start, end, text_end] = [0, 4, 8, 12, 16].map(|field| self.number(at + field));
-            (ViewId(view), generation, (start != NOWHERE).then_some((start, end, text_end)))
-        })
+    /// What is here, view by view.
+    fn copies(&self) -> impl Iterator<Item = CopyHead<'_>> {
+        let count = self.0[COPIES_AT..].first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
+        self.0[HEAD_BYTES..].as_chunks().0.iter().take(count as usize).map(CopyHead)
+    }
+}
+
+// === impl CopyHead ===
+
+impl CopyHead<'_> {
+    fn view(self) -> ViewId {
+        ViewId(self.number(0))
     }
 
-    fn number(&self, at: usize) -> u32 {
-        self.0[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    fn generation(self) -> u32 {
+        self.number(1)
+    }
+
+    /// Where the row lies, if there is one.
+    fn span(self) -> Option<Span> {
+        let start = self.number(2);
+        (start != NOWHERE).then(|| (start, self.number(3), self.number(4)))
+    }
+
+    #[inline]
+    fn number(self, place: usize) -> u32 {
+        self.0.as_chunks().0.get(place).map_or(0, |number| u32::from_le_bytes(*number))
     }
 }
 
@@ -440,7 +503,7 @@ mod tests {
     }
 
     fn get(hot: &HotCache, seen: u64) -> Option<EntityRows> {
-        hot.get(&[ID], seen).pop().flatten()
+        hot.get(&[ID], &[Lookup { view: ViewId(1), values: 1 }], seen).pop().flatten()
     }
 
     /// What is known of a view's row, as text.
@@ -492,6 +555,34 @@ mod tests {
         shared.invalidate(&HotKey(ID));
         (0..200).for_each(|_| assert_eq!(known(&hot, 1, 1), row("row")));
         assert!(hot.holds(&ID), "it is told of one find in some");
+    }
+
+    #[test]
+    fn many_are_found_together_as_one_by_one() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        let id = |n: u8| EntityId([[n; 8], [0; 8]].concat().try_into().unwrap());
+        let put = |n: u8| {
+            // Small entries and large ones, and one of which it is known that there is no row.
+            let row = vec![n; usize::from(n) * 500];
+            let found = [found(1, (n != 4).then_some(&*row)), FoundRow { text: vec![n; 300], ..found(2, Some(&row)) }];
+            hot.put(&id(n), None, &found, 1);
+        };
+        // Half of them is at hand, the others are in the shared cache only, and some are nowhere.
+        (0..6).step_by(2).for_each(put);
+        thread::scope(|scope| scope.spawn(|| (1..6).step_by(2).for_each(put)).join().unwrap());
+        hot.outdate(&id(0), 2);
+
+        let ids: Vec<EntityId> = (0..9).map(id).collect();
+        let wanted = [1, 2, 3].map(|view| Lookup { view: ViewId(view), values: 2 });
+        let rows = |found: Option<EntityRows>| found.map(|rows| [1, 2].map(|view| rows.row(ViewId(view), 0)));
+        let together: Vec<_> = hot.get(&ids, &wanted, 2).into_iter().map(rows).collect();
+        let len = |row: &Option<Option<Row>>| row.as_ref().unwrap().as_ref().map(|row| row.len());
+        let lens: Vec<_> = together.iter().map(|rows| rows.as_ref().map(|rows| len(&rows[0]))).collect();
+        let there = |len| Some(Some(len));
+        assert_eq!(lens, [None, there(500), there(1_000), there(1_500), Some(None), there(2_500), None, None, None]);
+        for (id, together) in ids.iter().zip(together) {
+            assert_eq!(rows(hot.get(&[*id], &wanted, 2).pop().unwrap()), together);
+        }
     }
 
     #[test]

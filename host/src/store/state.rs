@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     OnlineStore, StoreError, ViewId,
-    hot::{EntityRows, FoundRow, Row},
+    hot::{EntityRows, FoundRow, Lookup, Row},
     record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
 };
 
@@ -152,7 +152,8 @@ impl<'s> Reader<'s> {
     /// Those of a failed read.
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let mut found = None;
-        self.get_each(&[view], std::slice::from_ref(id), |_, _, row| found = row)?;
+        let wanted = Lookup { view, values: 1 };
+        self.get_each(&[wanted], std::slice::from_ref(id), |_, _, row| found = row)?;
         Ok(found)
     }
 
@@ -163,16 +164,16 @@ impl<'s> Reader<'s> {
     /// Those of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were written.
     pub fn get_each(
         &self,
-        views: &[ViewId],
+        views: &[Lookup],
         ids: &[EntityId],
         mut tell: impl FnMut(usize, usize, Option<Row>),
     ) -> Result<(), StoreError> {
-        let states = views.iter().map(|view| self.state.view(*view));
+        let states = views.iter().map(|wanted| self.state.view(wanted.view));
         let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
-        let known = self.store.hot.get(ids, self.state.commit);
+        let known = self.store.hot.get(ids, views, self.state.commit);
         let mut hits = 0;
         for ((entity, id), mut known) in ids.iter().enumerate().zip(known) {
-            if let ([view], [Some(state)]) = (views, &*states)
+            if let ([Lookup { view, .. }], [Some(state)]) = (views, &*states)
                 && let Some(rows) = known.take()
             {
                 // Alone it takes what is known along: that nobody else holds it is not to be counted again and again.
@@ -186,7 +187,7 @@ impl<'s> Reader<'s> {
                 }
             }
             let mut is_all_known = true;
-            for (place, (&view, state)) in views.iter().zip(&states).enumerate() {
+            for (place, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {
                     tell(entity, place, None);
                     continue;
@@ -212,7 +213,7 @@ impl<'s> Reader<'s> {
     #[cold]
     fn read_unknown(
         &self,
-        views: &[ViewId],
+        views: &[Lookup],
         states: &[Option<&ViewState>],
         id: &EntityId,
         known: Option<&EntityRows>,
@@ -220,7 +221,7 @@ impl<'s> Reader<'s> {
     ) -> Result<(), StoreError> {
         let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
         let mut fresh_places: SmallVec<[usize; 4]> = SmallVec::new();
-        for (place, (&view, state)) in views.iter().zip(states).enumerate() {
+        for (place, (&Lookup { view, .. }, state)) in views.iter().zip(states).enumerate() {
             let Some(state) = state else { continue };
             let generation = state.record.generation;
             if known.is_some_and(|known| known.row(view, generation).is_some()) {

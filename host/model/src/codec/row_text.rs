@@ -29,8 +29,6 @@ const BYTES_MAX: usize = 16 << 10;
 
 const BOUND_BYTES: usize = size_of::<u16>();
 const CHUNK: usize = 32;
-/// What a processor fetches from memory at once.
-const LINE: usize = 64;
 
 // === impl RowText ===
 
@@ -92,18 +90,6 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// Looks once at each line of memory that the values lie in, if at least as many of them are wanted as there are lines.
-    /// They are near then when they are copied: that is done column by column, where each line would be waited for by
-    /// itself. What comes of it means nothing.
-    #[inline]
-    #[must_use]
-    pub fn touch(&self, wanted: usize) -> u8 {
-        if self.pieces.len() > wanted * LINE {
-            return 0;
-        }
-        self.pieces.iter().step_by(LINE).fold(0, |sum, byte| sum ^ byte)
-    }
-
     /// How many sums [`RowText::add_bounds`] adds to.
     #[must_use]
     pub fn bounds(&self) -> usize {
@@ -120,11 +106,11 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// The same of this row.
+    /// Appends the value of field `index`, without a comma; nothing of a field that there is not.
     #[inline]
-    #[must_use]
-    pub fn width(&self, index: usize) -> usize {
-        self.piece(index + 1).map_or(0, |piece| piece.end.saturating_sub(piece.start))
+    pub fn append(&self, index: usize, out: &mut Vec<u8>) {
+        let piece = self.piece(index + 1).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
+        out.extend_from_slice(piece.get(1..).unwrap_or_default());
     }
 
     /// Writes the value of field `index` to the beginning of `out`, with a comma before it or without, and tells how many
@@ -213,7 +199,9 @@ mod tests {
         for (place, (value, name)) in values.iter().zip(types).enumerate() {
             let mut expected = Vec::new();
             json::value(&mut expected, *value, name.parse().unwrap());
-            assert_eq!(text.width(place), expected.len() + 1, "{name}");
+            let mut out = Vec::new();
+            text.append(place, &mut out);
+            assert_eq!(out, expected, "{name}");
             assert_eq!(RowText::width_of_sums(&sums, place), 2 * (expected.len() + 1), "{name}");
             // Room for it and no more, and room for more than is copied at once.
             for room in [expected.len() + 1, 100] {
@@ -231,7 +219,8 @@ mod tests {
         assert_eq!(times, br#""2025-11-23T08:13:10Z","2025-11-23T08:13:10Z""#);
         let beyond = types.len();
         let copied = text.copy(beyond, false, &mut [0; 100]);
-        assert_eq!((text.width(beyond), RowText::width_of_sums(&sums, beyond), copied), (0, 0, 0), "a field too many");
+        text.append(beyond, &mut times);
+        assert_eq!((times.len(), RowText::width_of_sums(&sums, beyond), copied), (45, 0, 0), "a field too many");
     }
 
     #[test]
@@ -264,8 +253,7 @@ mod tests {
                 for len in [place, damaged.len()] {
                     let Some(text) = RowText::new(&damaged[..len]) else { continue };
                     (0..4).for_each(|field| assert!(text.copy(field, field % 2 == 0, &mut [0; 100]) <= 100));
-                    assert_eq!(text.touch(0), 0, "nobody wants anything");
-                    let _ = text.touch(100);
+                    (0..4).for_each(|field| text.append(field, &mut Vec::new()));
                 }
             }
         }

@@ -107,8 +107,17 @@ impl Near {
 impl Set {
     #[inline]
     fn place_of(&self, id: &EntityId, hash: u64) -> Option<usize> {
-        let tag = tag(hash);
-        (0..PLACES).find(|at| self.tags[*at] == tag && self.rows[*at].as_ref().is_some_and(|rows| rows.is_of(id)))
+        // All are compared before one is chosen: which it is cannot be foretold, and a processor that chose wrong begins anew.
+        let fits = |fits, at| fits | (u32::from(self.tags[at] == tag(hash)) << at);
+        let mut fits = (0..PLACES).fold(0_u32, fits);
+        while fits != 0 {
+            let at = fits.trailing_zeros() as usize;
+            if self.rows[at].as_ref().is_some_and(|rows| rows.is_of(id)) {
+                return Some(at);
+            }
+            fits &= fits - 1;
+        }
+        None
     }
 }
 

@@ -10,7 +10,7 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use super::model::{Home, batch, change, declare, id, load, upsert};
 use crate::store::{
-    LoadMode, OnlineStore, Reader, Row, StoreError, ViewId,
+    LoadMode, Lookup, OnlineStore, Reader, Row, StoreError, ViewId,
     record::{RowTable, seal},
 };
 
@@ -161,7 +161,7 @@ fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
             }
             let mut together = Vec::new();
             let note = |_, _, row: Option<Row>| together.push(row.map(|row| RowHeader::read(&row).unwrap().event_time));
-            store.reader().get_each(&[view], &WATCHED.map(id), note).unwrap();
+            store.reader().get_each(&[Lookup { view, values: 1 }], &WATCHED.map(id), note).unwrap();
             assert!(together.windows(2).all(|two| two[0] == two[1]), "{view:?}: versions {together:?} at once");
         }
     }
