@@ -125,17 +125,16 @@ impl ReadText<'_> {
         let end = start + width.saturating_sub(1);
         // With room behind, so that the last values are copied as the others are.
         out.resize(end + RowText::ROOM, b' ');
-        let mut room = &mut out[start..];
+        let mut at = start;
         for (row, (text, _)) in self.rows.iter().enumerate() {
-            let used = match text {
-                Some(text) => text.copy(field, row > 0, room),
+            at += match text {
+                Some(text) => text.copy(field, row > 0, out, at),
                 None => {
                     let null = &NULL[usize::from(row == 0)..];
-                    room[..null.len()].copy_from_slice(null);
+                    out[at..at + null.len()].copy_from_slice(null);
                     null.len()
                 }
             };
-            room = &mut room[used..];
         }
         out.truncate(end);
         true

@@ -113,32 +113,35 @@ impl<'a> RowText<'a> {
         out.extend_from_slice(piece.get(1..).unwrap_or_default());
     }
 
-    /// Writes the value of field `index` to the beginning of `out`, with a comma before it or without, and tells how many
-    /// bytes it has. What is behind it in `out` may be overwritten too, for as long as nothing has been put there.
+    /// Writes the value of field `index` at a place of `out`, with a comma before it or without, and tells how many bytes it
+    /// has. What is behind it in `out` may be overwritten too, for as long as nothing has been put there.
     ///
     /// Of a field that there is not, and of one that does not fit, nothing is written.
     #[inline]
-    pub fn copy(&self, index: usize, with_comma: bool, out: &mut [u8]) -> usize {
+    pub fn copy(&self, index: usize, with_comma: bool, out: &mut [u8], at: usize) -> usize {
         let Some(piece) = self.piece(index + 1) else { return 0 };
         let start = piece.start + usize::from(!with_comma);
         let len = piece.end.saturating_sub(start);
-        let chunk = self.pieces.get(start..).and_then(<[u8]>::first_chunk::<CHUNK>);
-        match (chunk, out.first_chunk_mut::<CHUNK>()) {
-            (Some(chunk), Some(out)) if len <= CHUNK => *out = *chunk,
-            _ => {
-                let (Some(out), Some(piece)) = (out.get_mut(..len), self.pieces.get(start..start + len)) else {
-                    return 0;
-                };
-                out.copy_from_slice(piece);
-            }
+        if len <= CHUNK
+            && let Some(chunk) = self.pieces.get(start..start + CHUNK)
+            && let Some(out) = out.get_mut(at..at + CHUNK)
+        {
+            out.copy_from_slice(chunk);
+            return len;
         }
-        len
+        match (out.get_mut(at..at + len), self.pieces.get(start..start + len)) {
+            (Some(out), Some(piece)) => {
+                out.copy_from_slice(piece);
+                len
+            }
+            _ => 0,
+        }
     }
 
     /// Where a piece starts and ends.
     #[inline]
     fn piece(&self, place: usize) -> Option<Range<usize>> {
-        let both = self.bounds.get(place * BOUND_BYTES..)?.first_chunk()?;
+        let both = self.bounds.get(place * BOUND_BYTES..(place + 2) * BOUND_BYTES)?.first_chunk()?;
         let both = u32::from_le_bytes(*both);
         Some((both & 0xffff) as usize..(both >> 16) as usize)
     }
@@ -205,20 +208,20 @@ mod tests {
             assert_eq!(RowText::width_of_sums(&sums, place), 2 * (expected.len() + 1), "{name}");
             // Room for it and no more, and room for more than is copied at once.
             for room in [expected.len() + 1, 100] {
-                let mut out = vec![0; room];
-                assert_eq!(text.copy(place, true, &mut out), expected.len() + 1, "{name}");
-                assert_eq!(out[..=expected.len()], [b",", &*expected].concat(), "{name}");
-                assert_eq!(text.copy(place, false, &mut out), expected.len(), "{name}");
+                let mut out = vec![7; 1 + room];
+                assert_eq!(text.copy(place, true, &mut out, 1), expected.len() + 1, "{name}");
+                assert_eq!(out[..expected.len() + 2], [b"\x07,", &*expected].concat(), "{name}");
+                assert_eq!(text.copy(place, false, &mut out, 0), expected.len(), "{name}");
                 assert_eq!(out[..expected.len()], expected, "{name}");
             }
-            assert_eq!(text.copy(place, true, &mut vec![0; expected.len()]), 0, "{name} does not fit");
+            assert_eq!(text.copy(place, true, &mut vec![0; expected.len() + 1], 1), 0, "{name} does not fit");
         }
         let mut times = Vec::new();
         text.append_event_time(false, &mut times);
         text.append_event_time(true, &mut times);
         assert_eq!(times, br#""2025-11-23T08:13:10Z","2025-11-23T08:13:10Z""#);
         let beyond = types.len();
-        let copied = text.copy(beyond, false, &mut [0; 100]);
+        let copied = text.copy(beyond, false, &mut [0; 100], 0);
         text.append(beyond, &mut times);
         assert_eq!((times.len(), RowText::width_of_sums(&sums, beyond), copied), (45, 0, 0), "a field too many");
     }
@@ -252,7 +255,7 @@ mod tests {
                 damaged[place] = byte;
                 for len in [place, damaged.len()] {
                     let Some(text) = RowText::new(&damaged[..len]) else { continue };
-                    (0..4).for_each(|field| assert!(text.copy(field, field % 2 == 0, &mut [0; 100]) <= 100));
+                    (0..4).for_each(|field| assert!(text.copy(field, field % 2 == 0, &mut [0; 100], 0) <= 100));
                     (0..4).for_each(|field| text.append(field, &mut Vec::new()));
                 }
             }
