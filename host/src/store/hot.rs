@@ -226,7 +226,8 @@ impl HotCache {
         self.cache.is_some()
     }
 
-    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts, of these views and others.
+    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts. It may be read of these views
+    /// soon: their rows are brought near.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
         NEAR.with_borrow_mut(|near| {
