@@ -18,12 +18,10 @@ use crate::serving::{EntityValue, OnlineRequest, Selection};
 /// # Errors
 /// Status 422 with FastAPI's body.
 pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
-    // Looked at once as a whole, instead of text by text. What is no text may still be a request: parts are ignored.
-    let wire = match std::str::from_utf8(body) {
-        Ok(text) => serde_json::from_str::<Wire<'_>>(text),
-        Err(_) => serde_json::from_slice(body),
-    };
-    let Ok(wire) = wire else { return Err(diagnose(body)) };
+    // Looked at as a whole, once, instead of text by text.
+    let text = std::str::from_utf8(body).ok();
+    let wire = text.and_then(|text| serde_json::from_str::<Wire<'_>>(text).ok());
+    let Some(wire) = wire else { return Err(diagnose(body)) };
     let Some(entities) = wire.entities else { return Err(diagnose(body)) };
     let selection = match wire.service {
         // Feast takes an empty name for none.

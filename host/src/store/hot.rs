@@ -19,24 +19,22 @@
 
 use std::{
     cell::RefCell,
-    fmt,
     hash::{BuildHasher, Hash, Hasher},
     num::NonZero,
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
-use larder_model::{codec::RowText, model::EntityId};
+use larder_model::model::EntityId;
 use moka::sync::Cache;
 use smallvec::{SmallVec, smallvec};
 
-use self::near::Near;
-use super::online::ViewId;
+use self::{entry::look_ahead, near::Near};
 
+pub(super) use self::entry::{EntityRows, FoundRow};
+pub use self::entry::{Lookup, Row};
+
+mod entry;
 mod near;
 
 /// Bounds of the hot cache.
@@ -45,16 +43,6 @@ pub struct HotCacheConfig {
     /// The most bytes of rows and bookkeeping, an eighth of them for what threads have at hand; 0 turns the cache off.
     /// Beside it each thread that looks rows up has a table of up to 1 MiB.
     pub bytes_max: u64,
-}
-
-/// A row's bytes; [`larder_model::codec::RowView`] reads them. Cloning shares them.
-#[derive(Clone)]
-pub struct Row {
-    block: Arc<[u8]>,
-    start: u32,
-    end: u32,
-    /// Where its text ends, which begins where its bytes end.
-    text_end: u32,
 }
 
 #[derive(Debug)]
@@ -66,46 +54,6 @@ pub(super) struct HotCache {
     /// The most bytes that a thread keeps of what it found.
     near_bytes_max: usize,
 }
-
-/// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
-///
-/// ```text
-/// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, start, end, text end, each u32 | the rows, each with its text
-/// ```
-///
-/// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece,
-/// and `end..text end` its text ([`RowText`]); a copy that starts nowhere knows that there is no row.
-#[derive(Clone, Debug)]
-pub(super) struct EntityRows(Arc<[u8]>);
-
-/// What is looked up of each entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    /// The row of this view.
-    pub view: ViewId,
-    /// How many of its values will be read, about: as much of the row is brought near in time.
-    pub values: usize,
-}
-
-/// A row, or the knowledge that there is none, as a reader found it.
-#[derive(Debug)]
-pub(super) struct FoundRow {
-    pub(super) view: ViewId,
-    pub(super) generation: u32,
-    pub(super) row: Option<Row>,
-    /// What [`RowText::render`] made of the row.
-    pub(super) text: Vec<u8>,
-}
-
-/// A copy: a view, a generation, and the row and its text or the knowledge that there is none.
-type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
-
-/// The head of a copy in its piece: view, generation, start, end, text end.
-#[derive(Clone, Copy, Debug)]
-struct CopyHead<'b>(&'b [u8; COPY_BYTES]);
-
-/// Where a row lies in its piece: start, end, and the end of its text.
-type Span = (u32, u32, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HotKey(EntityId);
@@ -127,19 +75,6 @@ thread_local! {
     static NEAR: RefCell<Near> = RefCell::default();
 }
 
-const SEEN_AT: usize = size_of::<EntityId>();
-const COPIES_AT: usize = SEEN_AT + size_of::<u64>();
-const HEAD_BYTES: usize = COPIES_AT + size_of::<u32>();
-const COPY_BYTES: usize = 5 * size_of::<u32>();
-/// So many lines of an entry are looked at before it is known where in it the wanted rows lie: of a single one all of it
-/// unless it is large, of many where that stands.
-const LINES_OF_ONE: usize = 16;
-const LINES_OF_MANY: usize = 2;
-/// What a processor fetches from memory at once.
-const LINE: usize = 64;
-/// Where a row starts that is not there.
-const NOWHERE: u32 = u32::MAX;
-
 /// What an entry costs beside its piece: the key, reference counts and the cache's own nodes, as a million entries
 /// showed in the resident set.
 const ENTRY_BYTES: usize = 350;
@@ -147,56 +82,6 @@ const ENTRY_BYTES: usize = 350;
 impl Default for HotCacheConfig {
     fn default() -> Self {
         Self { bytes_max: 256 << 20 }
-    }
-}
-
-/// Looks at what lies in memory far away before anything is read of it. A processor waits for many lines at once then; later
-/// it would wait for one by one, for what counts in others, and what chooses by what it reads, is in the way.
-fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
-    let entries = || entries.iter().flatten();
-    let heads = entries().fold(0, |sum, rows| sum ^ touch(&rows.0, LINES_OF_MANY));
-    let rows = entries().fold(0, |sum, rows| sum ^ rows.touch(views));
-    std::hint::black_box(heads ^ rows);
-}
-
-/// Looks at the first lines of some bytes.
-fn touch(bytes: &[u8], lines: usize) -> u8 {
-    bytes.iter().step_by(LINE).take(lines).fold(0, |sum, byte| sum ^ byte)
-}
-
-// === impl Row ===
-
-impl Row {
-    /// A copy of a row's bytes. They have to be fewer than 4 GiB; rows are far below.
-    pub(super) fn copy_of(bytes: &[u8]) -> Self {
-        let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Self { block: bytes.into(), start: 0, end, text_end: end }
-    }
-
-    /// The row's values as text, if they are kept as such: rows in the hot cache are.
-    #[must_use]
-    pub fn text(&self) -> Option<RowText<'_>> {
-        RowText::new(&self.block[self.end as usize..self.text_end as usize])
-    }
-}
-
-impl Deref for Row {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.block[self.start as usize..self.end as usize]
-    }
-}
-
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl fmt::Debug for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -236,9 +121,7 @@ impl HotCache {
             let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
             if let [id] = ids {
                 let hash = hash(id);
-                let at_hand = near.get(id, hash);
-                std::hint::black_box(at_hand.map_or(0, |rows| touch(&rows.0, LINES_OF_ONE)));
-                let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
+                let at_hand = near.get(id, hash).filter(|rows| counting(rows, hash)).cloned();
                 return smallvec![self.settle(cache, near, id, hash, at_hand, seen)];
             }
             let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
@@ -335,126 +218,6 @@ impl HotCache {
     }
 }
 
-// === impl EntityRows ===
-
-impl EntityRows {
-    /// Bytes of the piece.
-    fn bytes(&self) -> usize {
-        self.0.len()
-    }
-
-    /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
-    fn of(id: &EntityId, before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
-        let known = before.into_iter().flat_map(|before| {
-            let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
-            before.copies().map(move |copy| {
-                let row = copy.span().map(|(start, end, text_end)| (bytes(start, end), bytes(end, text_end)));
-                (copy.view(), copy.generation(), row)
-            })
-        });
-        let known = known.filter(|(view, ..)| found.iter().all(|found| found.view != *view));
-        let found = found
-            .iter()
-            .map(|found| (found.view, found.generation, found.row.as_deref().map(|row| (row, &*found.text))));
-        let copies: SmallVec<[ViewCopy<'_>; 8]> = known.chain(found).collect();
-
-        let len = |row: Option<(&[u8], &[u8])>| row.map_or((0, 0), |(row, text)| (row.len(), row.len() + text.len()));
-        let rows: usize = copies.iter().map(|(.., row)| len(*row).1).sum();
-        let mut start = HEAD_BYTES + copies.len() * COPY_BYTES;
-        let mut block = Vec::with_capacity(start + rows);
-        let seen = before.map_or(seen, |before| before.seen().min(seen));
-        block.extend_from_slice(&id.0);
-        block.extend_from_slice(&seen.to_le_bytes());
-        // Rows have a few MiB at most, and views are thousands at most.
-        let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
-        block.extend_from_slice(&small(copies.len()));
-        for (view, generation, row) in &copies {
-            let (row_len, both_len) = len(*row);
-            block.extend_from_slice(&view.0.to_le_bytes());
-            block.extend_from_slice(&generation.to_le_bytes());
-            block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(start)));
-            block.extend_from_slice(&small(start + row_len));
-            block.extend_from_slice(&small(start + both_len));
-            start += both_len;
-        }
-        for (row, text) in copies.iter().filter_map(|(.., row)| *row) {
-            block.extend_from_slice(row);
-            block.extend_from_slice(text);
-        }
-        Self(block.into())
-    }
-
-    /// The row of a view in a generation: `Some(None)` when it is known that there is none.
-    #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
-    pub(super) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
-        let span = self.span(view, generation)?;
-        Some(span.map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
-    }
-
-    /// The row alone, as [`EntityRows::row`] finds it; all of it back where that is not known.
-    pub(super) fn into_row(self, view: ViewId, generation: u32) -> Result<Option<Row>, Self> {
-        let span = self.span(view, generation);
-        match span {
-            Some(span) => Ok(span.map(|(start, end, text_end)| Row { block: self.0, start, end, text_end })),
-            None => Err(self),
-        }
-    }
-
-    #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
-    fn span(&self, view: ViewId, generation: u32) -> Option<Option<Span>> {
-        self.copies().find(|copy| copy.view() == view && copy.generation() == generation).map(CopyHead::span)
-    }
-
-    /// Looks once at each line of what views have here, as far as it is wanted. What comes of it means nothing.
-    fn touch(&self, views: &[Lookup]) -> u8 {
-        let wanted = |copy: CopyHead<'_>| views.iter().find(|wanted| wanted.view == copy.view());
-        let spans = self.copies().filter_map(|copy| Some((wanted(copy)?, copy.span()?)));
-        spans.fold(0, |sum, (wanted, (start, end, text_end))| {
-            // Of many values few may be wanted, each in a line of its own; where they begin is needed in any case.
-            let text = &self.0[end as usize..text_end as usize];
-            let lines = if text.len() <= wanted.values * LINE { text.len().div_ceil(LINE) } else { 1 };
-            sum ^ self.0[start as usize] ^ touch(text, lines)
-        })
-    }
-
-    fn is_of(&self, id: &EntityId) -> bool {
-        self.0.first_chunk() == Some(&id.0)
-    }
-
-    fn seen(&self) -> u64 {
-        self.0[SEEN_AT..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    }
-
-    /// What is here, view by view.
-    fn copies(&self) -> impl Iterator<Item = CopyHead<'_>> {
-        let count = self.0[COPIES_AT..].first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
-        self.0[HEAD_BYTES..].as_chunks().0.iter().take(count as usize).map(CopyHead)
-    }
-}
-
-// === impl CopyHead ===
-
-impl CopyHead<'_> {
-    fn view(self) -> ViewId {
-        ViewId(self.number(0))
-    }
-
-    fn generation(self) -> u32 {
-        self.number(1)
-    }
-
-    /// Where the row lies, if there is one.
-    fn span(self) -> Option<Span> {
-        let start = self.number(2);
-        (start != NOWHERE).then(|| (start, self.number(3), self.number(4)))
-    }
-
-    #[inline]
-    fn number(self, place: usize) -> u32 {
-        self.0.as_chunks().0.get(place).map_or(0, |number| u32::from_le_bytes(*number))
-    }
-}
-
 // === impl HotKey ===
 
 impl Hash for HotKey {
@@ -496,6 +259,7 @@ impl Hasher for HotHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ViewId;
 
     const ID: EntityId = EntityId([1; 16]);
 

@@ -172,20 +172,7 @@ impl<'s> Reader<'s> {
         let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
         let known = self.store.hot.get(ids, views, self.state.commit);
         let mut hits = 0;
-        for ((entity, id), mut known) in ids.iter().enumerate().zip(known) {
-            if let ([Lookup { view, .. }], [Some(state)]) = (views, &*states)
-                && let Some(rows) = known.take()
-            {
-                // Alone it takes what is known along: that nobody else holds it is not to be counted again and again.
-                match rows.into_row(*view, state.record.generation) {
-                    Ok(row) => {
-                        hits += 1;
-                        tell(entity, 0, row);
-                        continue;
-                    }
-                    Err(rows) => known = Some(rows),
-                }
-            }
+        for ((entity, id), known) in ids.iter().enumerate().zip(known) {
             let mut is_all_known = true;
             for (place, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {

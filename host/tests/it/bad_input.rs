@@ -25,7 +25,8 @@ fn bodies_that_are_no_request_are_told_what_is_wrong() {
     let fixture = Setup::golden().start();
     let deep = format!(r#"{{"entities":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let invalid_utf8 = b"{\"entities\":{\"driver_id\":[\"\xff\xfe\"]}}";
-    let cases: [(&[u8], u16, &str); 9] = [
+    let unread = b"{\"entities\":{\"driver_id\":[1001]},\"features\":[],\"note\":\"\xff\"}";
+    let cases: [(&[u8], u16, &str); 10] = [
         (b"", 422, "Field required"),
         (b"{", 422, "JSON decode error"),
         (b"null", 422, "valid dictionary"),
@@ -34,6 +35,7 @@ fn bodies_that_are_no_request_are_told_what_is_wrong() {
         (b"\xef\xbb\xbf{}", 422, "JSON decode error"),
         (deep.as_bytes(), 422, "recursion limit"),
         (invalid_utf8, 422, "JSON decode error"),
+        (unread, 422, "JSON decode error"),
         (br#"{"entities":{},"features":[1]}"#, 422, "valid string"),
     ];
     for (body, status, words) in cases {

@@ -77,8 +77,7 @@ impl<'a> RowText<'a> {
 
     /// Appends the event time, with its comma or without.
     pub fn append_event_time(&self, with_comma: bool, out: &mut Vec<u8>) {
-        let piece = self.piece(0).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
-        out.extend_from_slice(piece.get(usize::from(!with_comma)..).unwrap_or_default());
+        self.append_piece(0, with_comma, out);
     }
 
     /// Adds where each piece starts, and where the last one ends, to sums of the same. Of all rows of an answer they tell
@@ -109,8 +108,7 @@ impl<'a> RowText<'a> {
     /// Appends the value of field `index`, without a comma; nothing of a field that there is not.
     #[inline]
     pub fn append(&self, index: usize, out: &mut Vec<u8>) {
-        let piece = self.piece(index + 1).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
-        out.extend_from_slice(piece.get(1..).unwrap_or_default());
+        self.append_piece(index + 1, false, out);
     }
 
     /// Writes the value of field `index` at a place of `out`, with a comma before it or without, and tells how many bytes it
@@ -136,6 +134,12 @@ impl<'a> RowText<'a> {
             }
             _ => 0,
         }
+    }
+
+    #[inline]
+    fn append_piece(&self, place: usize, with_comma: bool, out: &mut Vec<u8>) {
+        let piece = self.piece(place).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
+        out.extend_from_slice(piece.get(usize::from(!with_comma)..).unwrap_or_default());
     }
 
     /// Where a piece starts and ends.
