@@ -7,8 +7,10 @@ FUZZ_SECONDS ?= 60
 KILLS ?= 1000
 AWS_KILLS ?= 200
 ENTITIES ?= 10000000
-# More words for `larder-loadtest run`, such as --quick or --workloads churn-1.
+# More words for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
 BENCH_ARGS ?=
+# Programs of other builds, to be measured beside this one.
+BUILDS ?=
 
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -19,8 +21,8 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-scale \
-	bench-threads bench-micro \
+.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync soak fuzz deny help
 
 help:
@@ -51,6 +53,14 @@ test: check-tools check-guest-tools check-python
 bench-smoke: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest smoke --larder target/release/larder
+
+## make bench-turns  CPU of a request beside bare hyper, and of BUILDS (paths of larder programs) beside this one, in turns of
+##                   a second
+bench-turns: check-tools check-guest-tools
+	cargo build --release --locked -p larder -p larder-loadtest
+	target/release/larder plugin build plugins/examples/churn --out target/guests/bench/churn.wasm
+	target/release/larder-loadtest turns $(addprefix --larder ,target/release/larder $(BUILDS)) \
+		--plugin target/guests/bench/churn.wasm $(BENCH_ARGS)
 
 ## make bench        every workload beside bare hyper, Redis and Feast, in nine minutes; writes loadtest/report. What cannot
 ##                   be installed is left out and named

@@ -12,6 +12,7 @@ mod spec;
 mod stage;
 mod table;
 pub(crate) mod threads;
+pub(crate) mod turns;
 
 use std::{fs, path::PathBuf, time::Instant};
 

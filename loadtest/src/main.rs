@@ -44,6 +44,7 @@ use crate::{
     bench::{
         RunArgs,
         threads::{self, ThreadsArgs},
+        turns::{self, TurnsArgs},
     },
     floor::FloorArgs,
     scale::ScaleArgs,
@@ -67,6 +68,8 @@ enum Command {
     Scale(Measuring<ScaleArgs>),
     /// Measure what a second serving thread gives.
     Threads(Measuring<ThreadsArgs>),
+    /// Measure builds beside each other and beside the floor, in short turns.
+    Turns(Measuring<TurnsArgs>),
     /// Send the same bytes to everyone: the server that others are measured beside.
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -106,6 +109,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Threads(command) => {
             let report = until_told_to_stop(threads::run(&command.args))?;
+            tell(&report, command.json.as_deref(), report.failures)
+        }
+        Command::Turns(command) => {
+            let report = until_told_to_stop(turns::run(&command.args))?;
             tell(&report, command.json.as_deref(), report.failures)
         }
         Command::Floor(args) => runtime()?.block_on(floor::serve(&args)),

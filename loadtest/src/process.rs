@@ -10,9 +10,16 @@ pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
+/// The same to the nanosecond, of processes whose threads go on: a thread that ends takes its time along. In ticks of 10 ms
+/// where the kernel does not count so finely.
+pub(crate) fn run_time(pids: &[u32]) -> anyhow::Result<Duration> {
+    let counted = pids.iter().map(|&pid| Some(schedule_of(pid)?.ran)).sum::<Option<Duration>>();
+    counted.map_or_else(|| cpu_time(pids), Ok)
+}
+
 /// The time that processes were ready to run and had no core: all of their threads. None where the kernel does not count.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
-    pids.iter().map(|&pid| time_without_core_of(pid)).sum()
+    pids.iter().map(|&pid| Some(schedule_of(pid)?.waited)).sum()
 }
 
 /// Bytes of memory that processes hold. What several of them share is counted for each.
@@ -42,12 +49,28 @@ fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
-fn time_without_core_of(pid: u32) -> Option<Duration> {
-    let waited_ns = fs::read_dir(format!("/proc/{pid}/task")).ok()?.map(|thread| {
-        let schedstat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        schedstat.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    waited_ns.sum::<Option<u64>>().map(Duration::from_nanos)
+/// What the scheduler counted of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Schedule {
+    ran: Duration,
+    /// Ready to run, without a core.
+    waited: Duration,
+}
+
+/// Of all threads of a process. None where the kernel does not count.
+fn schedule_of(pid: u32) -> Option<Schedule> {
+    let mut sum = Schedule::default();
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let thread = schedule(&fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?)?;
+        sum = Schedule { ran: sum.ran + thread.ran, waited: sum.waited + thread.waited };
+    }
+    Some(sum)
+}
+
+/// The first two fields are nanoseconds.
+fn schedule(schedstat: &str) -> Option<Schedule> {
+    let mut fields = schedstat.split_ascii_whitespace().map(|field| field.parse().ok().map(Duration::from_nanos));
+    Some(Schedule { ran: fields.next()??, waited: fields.next()?? })
 }
 
 /// utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, in which anything may stand.
@@ -95,6 +118,13 @@ mod tests {
     }
 
     #[test]
+    fn what_the_scheduler_counted_is_in_nanoseconds() {
+        let nanos = Duration::from_nanos;
+        assert_eq!(schedule("9000000001 250 77\n"), Some(Schedule { ran: nanos(9_000_000_001), waited: nanos(250) }));
+        assert_eq!(schedule("9000000001\n"), None);
+    }
+
+    #[test]
     fn memory_is_in_bytes() {
         assert_eq!(resident("Name:\tlarder\nVmHWM:\t  2000 kB\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
         assert_eq!(resident("Name:\tkthreadd\n"), None);
@@ -104,6 +134,7 @@ mod tests {
     fn our_own_figures_can_be_read() {
         let own = [std::process::id()];
         cpu_time(&own).unwrap();
+        assert!(run_time(&own).unwrap() > Duration::ZERO);
         assert!(resident_bytes(&own).unwrap() > 1 << 16);
         // A kernel that does not count it has no such file, and that is all right.
         let counts = fs::exists("/proc/self/schedstat").unwrap();

@@ -14,6 +14,14 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
+/// The middle of many numbers, and the bounds of their middle half, which a few far ones do not move.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Quartiles {
+    pub(crate) median: f64,
+    pub(crate) lower: f64,
+    pub(crate) upper: f64,
+}
+
 /// Latencies of many requests, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Latency {
@@ -40,6 +48,27 @@ impl Spread {
         };
         let (below, above) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
         Self { median: f64::midpoint(below, above), min, max }
+    }
+}
+
+// === impl Quartiles ===
+
+impl Quartiles {
+    /// Between two numbers where a quarter ends there. NaN of none.
+    pub(crate) fn of(numbers: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<_> = numbers.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let place = part * sorted.len().saturating_sub(1) as f64;
+            let number = |place: f64| sorted.get(place as usize).copied().unwrap_or(f64::NAN);
+            number(place.floor()) + (number(place.ceil()) - number(place.floor())) * place.fract()
+        };
+        Self { median: at(0.5), lower: at(0.25), upper: at(0.75) }
+    }
+
+    /// In words, each number as `tell` has it.
+    pub(crate) fn told(&self, tell: impl Fn(f64) -> String) -> String {
+        format!("{} ({} to {})", tell(self.median), tell(self.lower), tell(self.upper))
     }
 }
 
@@ -94,6 +123,16 @@ mod tests {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
         assert_eq!(spread(&[7.0]), Spread { median: 7.0, min: 7.0, max: 7.0 });
+    }
+
+    #[test]
+    fn the_middle_half_is_between_its_quarters() {
+        let quartiles = |numbers: &[f64]| Quartiles::of(numbers.iter().copied());
+        assert_eq!(quartiles(&[5.0, 1.0, 100.0, 2.0, 4.0]), Quartiles { median: 4.0, lower: 2.0, upper: 5.0 });
+        assert_eq!(quartiles(&[4.0, 1.0, 2.0, 3.0]), Quartiles { median: 2.5, lower: 1.75, upper: 3.25 });
+        assert_eq!(quartiles(&[7.0]), Quartiles { median: 7.0, lower: 7.0, upper: 7.0 });
+        assert!(quartiles(&[]).median.is_nan());
+        assert_eq!(quartiles(&[1.0, 2.0, 3.0]).told(|number| format!("{number:.1}")), "2.0 (1.5 to 2.5)");
     }
 
     #[test]

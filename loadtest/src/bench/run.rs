@@ -194,9 +194,7 @@ impl<'a> Run<'a> {
 
     /// Why this cannot be measured at all.
     fn missing(&self, spec: &Spec) -> Option<String> {
-        let plugin = spec.host == HostKind::Python
-            || spec.beside == Some(Beside::Deploy)
-            || spec.asks.iter().any(|ask| ask.discount);
+        let plugin = spec.host == HostKind::Python || spec.beside == Some(Beside::Deploy) || spec.needs_plugin();
         (plugin && !self.stage.has_plugin(spec.host)).then(|| "its plugin was not given".to_owned())
     }
 
@@ -220,7 +218,7 @@ impl<'a> Run<'a> {
             bodies.push(larder.body_of(part.sample()).await?);
         }
         let captured = larder.capture(http.sample()).await?;
-        check(spec, &captured).map_err(|error| anyhow!("{error:#}; {}", host.server.last_words()))?;
+        spec.check(&captured).map_err(|error| anyhow!("{error:#}; {}", host.server.last_words()))?;
         let answers: Vec<_> =
             http.parts().iter().map(|part| part.sample()).zip(bodies.iter().map(Vec::as_slice)).collect();
         let floor = floor::start(&answers, self.stage.dir(), self.args.socket, self.cores).await?;
@@ -315,23 +313,6 @@ impl Runs {
             None => Ok(format!("{} {what}", self.done)),
         }
     }
-}
-
-/// Errors and nulls are cheap to serve, so what is measured has to have its values.
-fn check(spec: &Spec, captured: &Captured) -> anyhow::Result<()> {
-    let features = captured.features;
-    let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();
-    if spec.knows_nobody() {
-        if features.with_value > 0 {
-            bail!("somebody is known who should not be: {}", excerpt());
-        }
-        return Ok(());
-    }
-    let derived = spec.asks.iter().any(|ask| ask.discount);
-    if features.with_value == 0 || (derived && features.with_value < features.total) {
-        bail!("{} of {} values are there: {}", features.with_value, features.total, excerpt());
-    }
-    Ok(())
 }
 
 async fn agree_with_feast(feast: &Target, http: &Workload, captured: &Captured) -> String {

@@ -1,9 +1,12 @@
 //! What is asked in a benchmark: the workloads by name, and the points of the sweeps.
 
+use anyhow::bail;
+
 use crate::{
     client::Request,
     definitions::{CHURN, CHURN_DERIVED, SVC50, SVC200, SWEEP, Service, WIDE_FEATURES, wide_service_name},
     random::Keys,
+    target::Captured,
     workload::{Entities, Part, Workload, feature_server_request, redis_request},
 };
 
@@ -177,6 +180,27 @@ impl Spec {
     pub(crate) fn size(&self) -> (usize, usize) {
         let (entities, features) = self.name.split_once('x').unwrap_or_default();
         (entities.parse().unwrap_or(0), features.parse().unwrap_or(0))
+    }
+
+    /// Whether an answer to its sample is worth measuring: errors and nulls are cheap to serve.
+    pub(crate) fn check(&self, captured: &Captured) -> anyhow::Result<()> {
+        let features = captured.features;
+        let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();
+        if self.knows_nobody() {
+            if features.with_value > 0 {
+                bail!("somebody is known who should not be: {}", excerpt());
+            }
+            return Ok(());
+        }
+        if features.with_value == 0 || (self.needs_plugin() && features.with_value < features.total) {
+            bail!("{} of {} values are there: {}", features.with_value, features.total, excerpt());
+        }
+        Ok(())
+    }
+
+    /// Whether the churn plugin has to be there.
+    pub(crate) fn needs_plugin(&self) -> bool {
+        self.asks.iter().any(|ask| ask.discount)
     }
 
     /// Whether the sample has no values, as it should.

@@ -109,8 +109,7 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
 
 /// A workload that Larder alone can answer, by its name.
 fn stored(name: &str) -> anyhow::Result<Spec> {
-    let is_stored =
-        |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && spec.asks.iter().all(|ask| !ask.discount);
+    let is_stored = |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && !spec.needs_plugin();
     let mut all: Vec<Spec> = spec::workloads().into_iter().filter(is_stored).collect();
     let Some(place) = all.iter().position(|spec| spec.name == name) else {
         let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
