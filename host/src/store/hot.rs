@@ -10,26 +10,31 @@
 //! that hold the number of the last commit which changed an entity of that slot. A copy counts only if its number is
 //! not below its slot's. The writer raises the slots after its commit and before the new state can be read: from the
 //! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Entities that share a
-//! slot with a changed one lose their copies for nothing; they are read from disk once more.
+//! slot with a changed one lose their copies for nothing; they are read from disk once more. No slot is above the last commit
+//! that changed anything, so that is looked at first.
 //!
-//! What a thread found it keeps at hand, in front of the shared cache ([`near`]); a copy counts there by the same numbers.
+//! What a thread found it keeps at hand, in front of the shared cache ([`near`]), for as long as that has it; a copy counts
+//! there by the same numbers.
 //!
 //! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
 //! commit that it sees, or a slow reader would find newer rows among its own.
 
 use std::{
-    cell::RefCell,
     hash::{BuildHasher, Hash, Hasher},
-    num::NonZero,
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use larder_model::model::EntityId;
 use moka::sync::Cache;
 use smallvec::{SmallVec, smallvec};
 
-use self::{entry::look_ahead, near::Near};
+use self::{
+    entry::look_ahead,
+    near::{Near, Nears},
+};
 
 pub(super) use self::entry::{EntityRows, FoundRow};
 pub use self::entry::{Lookup, Row};
@@ -40,8 +45,8 @@ mod near;
 /// Bounds of the hot cache.
 #[derive(Clone, Copy, Debug)]
 pub struct HotCacheConfig {
-    /// The most bytes of rows and bookkeeping, an eighth of them for what threads have at hand; 0 turns the cache off.
-    /// Beside it each thread that looks rows up has a table of up to 1 MiB.
+    /// The most bytes of rows and bookkeeping; 0 turns the cache off. Beside it each thread that looks rows up has a table
+    /// of up to 1 MiB.
     pub bytes_max: u64,
 }
 
@@ -49,10 +54,10 @@ pub struct HotCacheConfig {
 pub(super) struct HotCache {
     cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
     slots: Box<[AtomicU64]>,
-    /// Tells this cache from others of the process.
-    number: u64,
-    /// The most bytes that a thread keeps of what it found.
-    near_bytes_max: usize,
+    /// The last commit that changed any entity: no slot is above it.
+    newest: AtomicU64,
+    /// What threads have at hand.
+    nears: Arc<Nears>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +73,6 @@ struct HotHash(u64);
 /// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// One in so many bytes is for what threads have at hand: as many threads as there are cores, together.
-const NEAR_SHARE: u64 = 8;
-
-thread_local! {
-    static NEAR: RefCell<Near> = RefCell::default();
-}
-
 /// What an entry costs beside its piece: the key, reference counts and the cache's own nodes, as a million entries
 /// showed in the resident set.
 const ENTRY_BYTES: usize = 350;
@@ -89,21 +87,16 @@ impl Default for HotCacheConfig {
 
 impl HotCache {
     pub(super) fn new(config: HotCacheConfig) -> Self {
-        static CACHES: AtomicU64 = AtomicU64::new(1);
-        let near = config.bytes_max / NEAR_SHARE;
+        let nears = Arc::new(Nears::new(config.bytes_max));
+        let let_go = Arc::clone(&nears);
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
-                .max_capacity(config.bytes_max - near)
+                .max_capacity(config.bytes_max)
                 .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.bytes() + ENTRY_BYTES).unwrap_or(u32::MAX))
+                .eviction_listener(move |key, rows, _| let_go.note_gone(HotHasher.hash_one(*key), rows))
                 .build_with_hasher(HotHasher)
         });
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        Self {
-            cache,
-            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            number: CACHES.fetch_add(1, Ordering::Relaxed),
-            near_bytes_max: usize::try_from(near).unwrap_or(usize::MAX) / threads,
-        }
+        Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), newest: AtomicU64::new(0), nears }
     }
 
     /// Whether rows are kept at all.
@@ -115,16 +108,18 @@ impl HotCache {
     /// soon: their rows are brought near.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
-        NEAR.with_borrow_mut(|near| {
-            near.turn_to(self.number, self.near_bytes_max);
+        let found = self.nears.with_own(|near| {
             let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
             let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
             if let [id] = ids {
                 let hash = hash(id);
-                let at_hand = near.get(id, hash).filter(|rows| counting(rows, hash)).cloned();
+                let at_hand = near.get(id, hash);
+                look_ahead(&[at_hand], views);
+                let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
                 return smallvec![self.settle(cache, near, id, hash, at_hand, seen)];
             }
             let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
+            near.look_ahead(&hashes);
             let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| near.get(id, *hash));
             let at_hand: SmallVec<[Option<&EntityRows>; 4]> = at_hand.collect();
             look_ahead(&at_hand, views);
@@ -135,7 +130,9 @@ impl HotCache {
                 *rows = self.settle(cache, near, id, hash, rows.take(), seen);
             }
             found
-        })
+        });
+        self.nears.forget_gone();
+        found
     }
 
     /// What is at hand of an entity, which the shared cache is to hear of now and then; else what that has.
@@ -150,8 +147,8 @@ impl HotCache {
         seen: u64,
     ) -> Option<EntityRows> {
         if let Some(rows) = at_hand {
-            if near.tells() && cache.get(&HotKey(*id)).is_none() {
-                cache.insert(HotKey(*id), rows.clone());
+            if near.tells() {
+                cache.get(&HotKey(*id));
             }
             return Some(rows);
         }
@@ -163,8 +160,9 @@ impl HotCache {
     /// Whether a copy counts for a reader of the state of commit `seen`. The slot is looked at with the copy in hand: a
     /// commit that came before the copy was put in has raised it by then, so a reader from before finds out.
     fn counts(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
-        let changed = self.slots[hash as usize % SLOTS].load(Ordering::Acquire);
-        rows.seen() >= changed && seen >= changed
+        let counts = |changed| rows.seen() >= changed && seen >= changed;
+        // Most of the time nothing at all has changed since. A slot lies in a line of its own, somewhere.
+        counts(self.newest.load(Ordering::Acquire)) || counts(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
     }
 
     /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`], and gives it
@@ -174,12 +172,12 @@ impl HotCache {
         if let Some(cache) = &self.cache
             && seen >= self.slot(id).load(Ordering::Acquire)
         {
-            cache.insert(HotKey(*id), rows.clone());
-            // What this thread has at hand does not have what was found.
-            NEAR.with_borrow_mut(|near| {
-                near.turn_to(self.number, self.near_bytes_max);
+            self.nears.with_own(|near| {
+                cache.insert(HotKey(*id), rows.clone());
+                // What this thread has at hand does not have what was found.
                 near.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
             });
+            self.nears.forget_gone();
         }
         rows
     }
@@ -187,6 +185,7 @@ impl HotCache {
     /// Puts out of use every copy of an entity's rows from before commit `commit`. To be called after that commit and
     /// before its state can be read.
     pub(super) fn outdate(&self, id: &EntityId, commit: u64) {
+        self.newest.fetch_max(commit, Ordering::Release);
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
@@ -202,6 +201,7 @@ impl HotCache {
 
     /// [`HotCache::outdate`] for every entity.
     pub(super) fn outdate_all(&self, commit: u64) {
+        self.newest.fetch_max(commit, Ordering::Release);
         for slot in &self.slots {
             slot.fetch_max(commit, Ordering::Release);
         }
@@ -258,6 +258,8 @@ impl Hasher for HotHash {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use super::*;
     use crate::store::ViewId;
 
@@ -313,13 +315,43 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shared_cache_dropped_comes_back_from_a_thread_that_finds_it() {
+    fn what_the_shared_cache_let_go_is_not_at_hand_either() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
-        let shared = hot.cache.as_ref().unwrap();
-        shared.invalidate(&HotKey(ID));
-        (0..200).for_each(|_| assert_eq!(known(&hot, 1, 1), row("row")));
-        assert!(hot.holds(&ID), "it is told of one find in some");
+        assert_eq!(known(&hot, 1, 1), row("row"));
+        hot.cache.as_ref().unwrap().invalidate(&HotKey(ID));
+        hot.nears.forget_gone();
+        assert_eq!(known(&hot, 1, 1), None);
+        hot.put(&ID, None, &[found(1, Some(b"again"))], 1);
+        assert_eq!(known(&hot, 1, 1), row("again"));
+    }
+
+    #[test]
+    fn what_threads_have_at_hand_is_in_the_cache_and_so_within_its_bytes() {
+        const BYTES_MAX: usize = 1 << 20;
+        let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let large = [0; 10_000];
+        let put = |n| hot.put(&id(n), None, &[found(1, Some(&large))], 1);
+        let mut kept: Vec<EntityRows> = (0..50).map(put).collect();
+        thread::scope(|scope| {
+            let (end, ends) = mpsc::channel::<()>();
+            let (seen, is_seen) = mpsc::channel();
+            let hot = &hot;
+            // Another thread has them at hand too, and does nothing from then on.
+            scope.spawn(move || {
+                let count = (0..50).filter(|n| hot.get(&[id(*n)], &[], 1).iter().flatten().count() > 0).count();
+                seen.send(count).unwrap();
+                let _ = ends.recv();
+            });
+            assert_eq!(is_seen.recv().unwrap(), 50);
+            kept.extend((50..1_000).map(put));
+            hot.cache.as_ref().unwrap().run_pending_tasks();
+            hot.nears.forget_gone();
+            let held = kept.iter().filter(|rows| rows.shares() > 1).count();
+            assert!(held > 50 && held * large.len() <= BYTES_MAX, "{held} of 1,000 are held");
+            drop(end);
+        });
     }
 
     #[test]

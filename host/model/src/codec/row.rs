@@ -240,8 +240,8 @@ impl<'s> RowBuilder<'s> {
     }
 
     fn next_field(&mut self) -> Result<&'s Field, RowError> {
-        let count = RowError::Count { got: self.next + 1, expected: self.schema.len() };
-        let field = self.schema.field(self.next).ok_or(count)?;
+        let count = || RowError::Count { got: self.next + 1, expected: self.schema.len() };
+        let field = self.schema.field(self.next).ok_or_else(count)?;
         self.next += 1;
         Ok(field)
     }
@@ -330,8 +330,8 @@ impl<'a> RowView<'a> {
     /// [`RowError::Damaged`] when the bytes there are no value of the field's shape, [`RowError::Count`] when there
     /// is no such field.
     pub fn get(&self, index: usize) -> Result<ValueRef<'a>, RowError> {
-        let count = RowError::Count { got: index + 1, expected: self.schema.len() };
-        let field = self.schema.field(index).ok_or(count)?;
+        let count = || RowError::Count { got: index + 1, expected: self.schema.len() };
+        let field = self.schema.field(index).ok_or_else(count)?;
         if self.row[HEADER_BYTES + index / 8] & (1 << (index % 8)) == 0 {
             return Ok(ValueRef::Null);
         }

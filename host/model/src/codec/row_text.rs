@@ -2,13 +2,14 @@
 //! than to look up.
 //!
 //! ```text
-//! pieces u16 | where each piece starts u16, from the first's start | where the last ends u16 | the pieces | 32 bytes of nothing
+//! pieces u16 | where each piece starts u16, from the first's start | where the last ends u16 | the pieces
 //! ```
 //!
 //! The first piece is the event time, the others are the fields in their order. Each begins with a comma, so that a
-//! column of an answer is a row of pieces; the first leaves its comma out. The nothing at the end lets a short piece be
-//! copied as 32 bytes, which a processor does at once. Where pieces lie is kept in few bytes, and close together: a
-//! hundred rows of an answer do not fit the first cache of a processor, and most of the work is waiting for the next.
+//! column of an answer is a row of pieces; the first leaves its comma out. A short piece is copied as 32 bytes, which a
+//! processor does at once, where so many lie behind its start: that goes for the last ones too if the text is kept with
+//! something behind it. Where pieces lie is kept in few bytes, and close together: a hundred rows of an answer do not fit
+//! the first cache of a processor, and most of the work is waiting for the next.
 
 use std::ops::Range;
 
@@ -63,11 +64,10 @@ impl<'a> RowText<'a> {
             json::value(out, view.get(place).ok()?, value_type);
             set_bound(out, bounds_at + (place + 2) * BOUND_BYTES, text_at)?;
         }
-        out.resize(out.len() + CHUNK, 0);
         Some(())
     }
 
-    /// What [`RowText::render`] wrote; none of nothing.
+    /// What [`RowText::render`] wrote, and whatever is behind it; none of nothing.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;

@@ -11,21 +11,22 @@ use crate::store::ViewId;
 #[derive(Clone)]
 pub struct Row {
     block: Arc<[u8]>,
+    /// Where its text begins, which ends where its bytes start.
+    text: u32,
     start: u32,
     end: u32,
-    /// Where its text ends, which begins where its bytes end.
-    text_end: u32,
 }
 
 /// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
 ///
 /// ```text
-/// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, start, end, text end, each u32
-///     | the rows, each with its text
+/// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, text, start, end, each u32
+///     | the texts, each with its row behind it
 /// ```
 ///
 /// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece,
-/// and `end..text end` its text ([`RowText`]); a copy that starts nowhere knows that there is no row.
+/// and `text..start` its text ([`RowText`]); a copy whose text is nowhere knows that there is no row. An answer in JSON reads
+/// the text and the first bytes of the row, which so lie together.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct EntityRows(Arc<[u8]>);
 
@@ -51,11 +52,11 @@ pub(in crate::store) struct FoundRow {
 /// A copy: a view, a generation, and the row and its text or the knowledge that there is none.
 type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
 
-/// The head of a copy in its piece: view, generation, start, end, text end.
+/// The head of a copy in its piece: view, generation, text, start, end.
 #[derive(Clone, Copy, Debug)]
 struct CopyHead<'b>(&'b [u8; COPY_BYTES]);
 
-/// Where a row lies in its piece: start, end, and the end of its text.
+/// Where a row lies in its piece: its text, its start, and its end.
 type Span = (u32, u32, u32);
 
 const SEEN_AT: usize = size_of::<EntityId>();
@@ -64,6 +65,8 @@ const HEAD_BYTES: usize = COPIES_AT + size_of::<u32>();
 const COPY_BYTES: usize = 5 * size_of::<u32>();
 /// Where the rows lie stands in so many lines of most entries.
 const HEAD_LINES: usize = 2;
+/// An entry of no more lines is near as a whole before it is known what of it is wanted.
+const SMALL_LINES: usize = 16;
 /// What a processor fetches from memory at once.
 const LINE: usize = 64;
 /// Where a row starts that is not there.
@@ -75,13 +78,14 @@ impl Row {
     /// A copy of a row's bytes. They have to be fewer than 4 GiB; rows are far below.
     pub(in crate::store) fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Self { block: bytes.into(), start: 0, end, text_end: end }
+        Self { block: bytes.into(), text: 0, start: 0, end }
     }
 
     /// The row's values as text, if they are kept as such: rows in the hot cache are.
     #[must_use]
     pub fn text(&self) -> Option<RowText<'_>> {
-        RowText::new(&self.block[self.end as usize..self.text_end as usize])
+        // With what is behind it: there a copy of many bytes at once may end.
+        if self.text < self.start { RowText::new(&self.block[self.text as usize..]) } else { None }
     }
 }
 
@@ -118,7 +122,7 @@ impl EntityRows {
         let known = before.into_iter().flat_map(|before| {
             let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
             before.copies().map(move |copy| {
-                let row = copy.span().map(|(start, end, text_end)| (bytes(start, end), bytes(end, text_end)));
+                let row = copy.span().map(|(text, start, end)| (bytes(start, end), bytes(text, start)));
                 (copy.view(), copy.generation(), row)
             })
         });
@@ -128,10 +132,10 @@ impl EntityRows {
             .map(|found| (found.view, found.generation, found.row.as_deref().map(|row| (row, &*found.text))));
         let copies: SmallVec<[ViewCopy<'_>; 8]> = known.chain(found).collect();
 
-        let len = |row: Option<(&[u8], &[u8])>| row.map_or((0, 0), |(row, text)| (row.len(), row.len() + text.len()));
+        let len = |row: Option<(&[u8], &[u8])>| row.map_or((0, 0), |(row, text)| (text.len(), text.len() + row.len()));
         let rows: usize = copies.iter().map(|(.., row)| len(*row).1).sum();
-        let mut start = HEAD_BYTES + copies.len() * COPY_BYTES;
-        let mut block = Vec::with_capacity(start + rows);
+        let mut at = HEAD_BYTES + copies.len() * COPY_BYTES;
+        let mut block = Vec::with_capacity(at + rows);
         let seen = before.map_or(seen, |before| before.seen().min(seen));
         block.extend_from_slice(&id.0);
         block.extend_from_slice(&seen.to_le_bytes());
@@ -139,17 +143,17 @@ impl EntityRows {
         let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
         block.extend_from_slice(&small(copies.len()));
         for (view, generation, row) in &copies {
-            let (row_len, both_len) = len(*row);
+            let (text_len, both_len) = len(*row);
             block.extend_from_slice(&view.0.to_le_bytes());
             block.extend_from_slice(&generation.to_le_bytes());
-            block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(start)));
-            block.extend_from_slice(&small(start + row_len));
-            block.extend_from_slice(&small(start + both_len));
-            start += both_len;
+            block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(at)));
+            block.extend_from_slice(&small(at + text_len));
+            block.extend_from_slice(&small(at + both_len));
+            at += both_len;
         }
         for (row, text) in copies.iter().filter_map(|(.., row)| *row) {
-            block.extend_from_slice(row);
             block.extend_from_slice(text);
+            block.extend_from_slice(row);
         }
         Self(block.into())
     }
@@ -158,19 +162,42 @@ impl EntityRows {
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(in crate::store) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
         let copy = self.copies().find(|copy| copy.view() == view && copy.generation() == generation)?;
-        Some(copy.span().map(|(start, end, text_end)| Row { block: Arc::clone(&self.0), start, end, text_end }))
+        Some(copy.span().map(|(text, start, end)| Row { block: Arc::clone(&self.0), text, start, end }))
     }
 
-    /// Looks once at each line of what views have here, as far as it is wanted. What comes of it means nothing.
+    /// Looks once at each line of it, or of its head if it is large. What comes of it means nothing.
+    fn touch_first(&self) -> u8 {
+        touch(&self.0, if self.is_small() { SMALL_LINES } else { HEAD_LINES })
+    }
+
+    /// Looks once at each line of what views have here, as far as it is wanted, if [`EntityRows::touch_first`] did not.
     fn touch(&self, views: &[Lookup]) -> u8 {
+        if self.is_small() {
+            return 0;
+        }
         let wanted = |copy: CopyHead<'_>| views.iter().find(|wanted| wanted.view == copy.view());
         let spans = self.copies().filter_map(|copy| Some((wanted(copy)?, copy.span()?)));
-        spans.fold(0, |sum, (wanted, (start, end, text_end))| {
+        spans.fold(0, |sum, (wanted, (text, start, _))| {
             // Of many values few may be wanted, each in a line of its own; where they begin is needed in any case.
-            let text = &self.0[end as usize..text_end as usize];
+            let text = &self.0[text as usize..start as usize];
             let lines = if text.len() <= wanted.values * LINE { text.len().div_ceil(LINE) } else { 1 };
             sum ^ self.0[start as usize] ^ touch(text, lines)
         })
+    }
+
+    fn is_small(&self) -> bool {
+        self.bytes() <= SMALL_LINES * LINE
+    }
+
+    /// Whether this is the same piece of memory.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How many share it.
+    #[cfg(test)]
+    pub(super) fn shares(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 
     pub(super) fn is_of(&self, id: &EntityId) -> bool {
@@ -201,8 +228,8 @@ impl CopyHead<'_> {
 
     /// Where the row lies, if there is one.
     fn span(self) -> Option<Span> {
-        let start = self.number(2);
-        (start != NOWHERE).then(|| (start, self.number(3), self.number(4)))
+        let text = self.number(2);
+        (text != NOWHERE).then(|| (text, self.number(3), self.number(4)))
     }
 
     #[inline]
@@ -215,7 +242,7 @@ impl CopyHead<'_> {
 /// it would wait for one by one, for what counts in others, and what chooses by what it reads, is in the way.
 pub(super) fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
     let entries = || entries.iter().flatten();
-    let heads = entries().fold(0, |sum, rows| sum ^ touch(&rows.0, HEAD_LINES));
+    let heads = entries().fold(0, |sum, rows| sum ^ rows.touch_first());
     let rows = entries().fold(0, |sum, rows| sum ^ rows.touch(views));
     std::hint::black_box(heads ^ rows);
 }
