@@ -36,8 +36,8 @@ pub(crate) struct TurnsArgs {
     /// The `larder` program; several take turns, and are told beside the first.
     #[arg(long = "larder", value_name = "PATH", required = true)]
     larders: Vec<PathBuf>,
-    /// Workloads of `run`, with commas between.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["churn-1", "svc50-100", "svc200-50", "cold-1"])]
+    /// Workloads of `run`, with commas between. Those that have a target, if none is named.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     workloads: Vec<String>,
     /// The plugin of plugins/examples/churn, built, for `churn-derived-1`.
     #[arg(long, value_name = "FILE")]
@@ -156,11 +156,22 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
 // === impl TurnsArgs ===
 
 impl TurnsArgs {
+    /// Names of workloads: those with a target, if none was named.
+    fn wanted(&self) -> Vec<String> {
+        if !self.workloads.is_empty() {
+            return self.workloads.clone();
+        }
+        let derived = self.plugin.as_ref().map(|_| "churn-derived-1");
+        let stored = ["churn-1", "svc50-100", "svc200-50", "cold-1"];
+        stored.into_iter().chain(derived).map(str::to_owned).collect()
+    }
+
     /// The workloads that are wanted, in the order of the report.
     fn specs(&self) -> anyhow::Result<Vec<Spec>> {
+        let wanted = self.wanted();
         let is_ours = |spec: &Spec| spec.host != HostKind::Python && spec.beside.is_none();
         let all: Vec<_> = spec::workloads().into_iter().filter(is_ours).collect();
-        for name in &self.workloads {
+        for name in &wanted {
             let Some(spec) = all.iter().find(|spec| spec.name == *name) else {
                 let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
                 bail!("there is no workload {name:?} for this, only {}", names.join(", "));
@@ -169,7 +180,7 @@ impl TurnsArgs {
                 bail!("{name} needs its plugin: larder plugin build plugins/examples/churn, then --plugin FILE");
             }
         }
-        Ok(all.into_iter().filter(|spec| self.workloads.contains(&spec.name)).collect())
+        Ok(all.into_iter().filter(|spec| wanted.contains(&spec.name)).collect())
     }
 }
 
@@ -351,6 +362,7 @@ mod tests {
             specs.map(|specs| specs.into_iter().map(|spec| spec.name).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(names(&[]).unwrap(), "churn-1 svc50-100 svc200-50 cold-1");
+        assert_eq!(names(&["--plugin", "p"]).unwrap(), "churn-1 churn-derived-1 svc50-100 svc200-50 cold-1");
         assert_eq!(
             names(&["--workloads", "churn-derived-1,churn-1", "--plugin", "p"]).unwrap(),
             "churn-1 churn-derived-1"
