@@ -120,6 +120,9 @@ struct Build {
 /// Measures.
 pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     let specs = args.specs()?;
+    for file in args.larders.iter().chain(&args.plugin) {
+        file.metadata().with_context(|| format!("there is no {}", file.display()))?;
+    }
     let cores = Cores::find().context("cannot tell which cores there are")?;
     cores.pin_load().context("cannot move to the core of the load")?;
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
@@ -127,7 +130,8 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     let mut builds = Vec::new();
     for (place, larder) in args.larders.iter().enumerate() {
         let dir = scratch.path().join(format!("build-{place}"));
-        let stage = Stage::set(&dir, larder, (args.plugin.clone(), None), SocketKind::Tcp, cores).await?;
+        let stage = Stage::set(&dir, larder, (args.plugin.clone(), None), SocketKind::Tcp, cores).await;
+        let stage = stage.with_context(|| format!("cannot measure {}", larder.display()))?;
         let mut build = Build { hosts: Vec::new(), stage };
         for kind in [HostKind::Main, HostKind::Cold] {
             if specs.iter().any(|spec| spec.host == kind) {
