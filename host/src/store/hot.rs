@@ -258,7 +258,10 @@ impl Hasher for HotHash {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
 
     use super::*;
     use crate::store::ViewId;
@@ -352,6 +355,49 @@ mod tests {
             assert!(held > 50 && held * large.len() <= BYTES_MAX, "{held} of 1,000 are held");
             drop(end);
         });
+    }
+
+    #[test]
+    fn threads_that_look_and_put_while_much_is_let_go_hold_nothing_that_the_cache_does_not() {
+        const BYTES_MAX: usize = 1 << 18;
+        let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let large = [0; 2_000];
+        let go = |thread: u64| {
+            let look = |n: u64| {
+                let ids = [id(n % 300), id(n * 7 % 300)];
+                let known = hot.get(&ids[..=usize::from(n.is_multiple_of(3))], &[], 1);
+                ids.into_iter().zip(known).find(|(_, known)| known.is_none())
+            };
+            let missed = (0..5_000).filter_map(|n| look(thread * 31 + n * 13));
+            missed.map(|(id, _)| hot.put(&id, None, &[found(1, Some(&large))], 1)).collect::<Vec<_>>()
+        };
+        let is_counted = Barrier::new(5);
+        let (put, held) = thread::scope(|scope| {
+            let (ended, are_ended) = mpsc::channel();
+            for thread in 0..4 {
+                let (ended, is_counted, go) = (ended.clone(), &is_counted, &go);
+                scope.spawn(move || {
+                    ended.send(go(thread)).unwrap();
+                    // Its table is there until then.
+                    is_counted.wait();
+                });
+            }
+            let put: Vec<EntityRows> = are_ended.iter().take(4).flatten().collect();
+            let cache = hot.cache.as_ref().unwrap();
+            cache.run_pending_tasks();
+            hot.nears.forget_gone();
+            // The cache frees what it let go a little later, while it is used.
+            let count = || put.iter().filter(|rows| rows.shares() > 1).count();
+            let held = (0..1_000).map(|_| count()).find(|held| {
+                cache.iter().for_each(drop);
+                held * large.len() <= BYTES_MAX
+            });
+            is_counted.wait();
+            (put.len(), held)
+        });
+        assert!(put > 1_000, "{put} were put: there were hardly any misses");
+        assert!(held.is_some_and(|held| held > 20), "too many of {put} are held");
     }
 
     #[test]
