@@ -1,25 +1,46 @@
 //! What the kernel tells of processes: their time on a core, their memory, their children.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, fs, time::Duration};
 
 use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
+
+/// The time that each thread of some processes has spent on a core so far, to the nanosecond.
+#[derive(Clone, Debug)]
+pub(crate) struct RunTimes(BTreeMap<OsString, Duration>);
+
+// === impl RunTimes ===
+
+impl RunTimes {
+    pub(crate) fn read(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut times = BTreeMap::new();
+        for pid in pids {
+            let schedules = schedules_of(*pid)
+                .with_context(|| format!("cannot read the schedstat of process {pid}: is the server gone?"))?;
+            times.extend(schedules.into_iter().map(|(thread, schedule)| (thread, schedule.ran)));
+        }
+        Ok(Self(times))
+    }
+
+    /// Thread by thread: one that has ended meanwhile takes nothing of the others' time along.
+    pub(crate) fn since(&self, before: &Self) -> Duration {
+        let spent = |(thread, ran): (&OsString, &Duration)| {
+            ran.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
+        };
+        self.0.iter().map(spent).sum()
+    }
+}
 
 /// The time that processes have spent on a core so far: all of their threads, in user space and in the kernel.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
-/// The same to the nanosecond, of processes whose threads go on: a thread that ends takes its time along. In ticks of 10 ms
-/// where the kernel does not count so finely.
-pub(crate) fn run_time(pids: &[u32]) -> anyhow::Result<Duration> {
-    let counted = pids.iter().map(|&pid| Some(schedule_of(pid)?.ran)).sum::<Option<Duration>>();
-    counted.map_or_else(|| cpu_time(pids), Ok)
-}
-
 /// The time that processes were ready to run and had no core: all of their threads. None where the kernel does not count.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
-    pids.iter().map(|&pid| Some(schedule_of(pid)?.waited)).sum()
+    pids.iter()
+        .map(|&pid| Some(schedules_of(pid)?.into_values().map(|schedule| schedule.waited).sum::<Duration>()))
+        .sum()
 }
 
 /// Bytes of memory that processes hold. What several of them share is counted for each.
@@ -49,22 +70,25 @@ fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
-/// What the scheduler counted of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the scheduler counted of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     ran: Duration,
     /// Ready to run, without a core.
     waited: Duration,
 }
 
-/// Of all threads of a process. None where the kernel does not count.
-fn schedule_of(pid: u32) -> Option<Schedule> {
-    let mut sum = Schedule::default();
+/// Of all threads of a process, by their numbers. None where the kernel does not count.
+fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
+    let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let thread = schedule(&fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?)?;
-        sum = Schedule { ran: sum.ran + thread.ran, waited: sum.waited + thread.waited };
+        let thread = thread.ok()?;
+        // One that ends while we look has none.
+        if let Ok(schedstat) = fs::read_to_string(thread.path().join("schedstat")) {
+            schedules.insert(thread.file_name(), schedule(&schedstat)?);
+        }
     }
-    Some(sum)
+    (!schedules.is_empty()).then_some(schedules)
 }
 
 /// The first two fields are nanoseconds.
@@ -125,6 +149,15 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_ended_takes_nothing_of_the_others_time_along() {
+        let times = |times: &[(&str, u64)]| {
+            RunTimes(times.iter().map(|(thread, ran)| (thread.into(), Duration::from_nanos(*ran))).collect())
+        };
+        let (before, after) = (times(&[("1", 900), ("2", 50)]), times(&[("2", 70), ("3", 5)]));
+        assert_eq!(after.since(&before), Duration::from_nanos(25));
+    }
+
+    #[test]
     fn memory_is_in_bytes() {
         assert_eq!(resident("Name:\tlarder\nVmHWM:\t  2000 kB\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
         assert_eq!(resident("Name:\tkthreadd\n"), None);
@@ -134,7 +167,7 @@ mod tests {
     fn our_own_figures_can_be_read() {
         let own = [std::process::id()];
         cpu_time(&own).unwrap();
-        assert!(run_time(&own).unwrap() > Duration::ZERO);
+        assert!(!RunTimes::read(&own).unwrap().0.is_empty());
         assert!(resident_bytes(&own).unwrap() > 1 << 16);
         // A kernel that does not count it has no such file, and that is all right.
         let counts = fs::exists("/proc/self/schedstat").unwrap();

@@ -33,7 +33,7 @@ struct Runs {
 #[derive(Default)]
 struct ReadRuns<'a> {
     text: Option<ReadText<'a>>,
-    /// All that comes behind a column's values, where they are copied or are all there: statuses and event times.
+    /// All that comes behind the values of a column that are copied: statuses and event times.
     rest: Option<Range<usize>>,
     event_times: Option<Range<usize>>,
 }
@@ -101,22 +101,8 @@ fn feature_column(
         cell.status
     });
     let statuses: SmallVec<[Status; 16]> = statuses.collect();
-    let is_all_present = statuses.iter().all(|status| *status == Status::Present);
-    if let Some(read) = read
-        && is_all_present
-    {
-        // That a value is there is said of the row, so those that are copied have the same behind them.
-        let ReadRuns { text, rest, event_times } = &mut reads[read];
-        return again(out, rest, |out| {
-            out.extend_from_slice(STATUSES);
-            again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
-            out.extend_from_slice(EVENT_TIMES);
-            again(out, event_times, |out| write_event_times(out, answer, read, text.as_ref()));
-            out.extend_from_slice(END);
-        });
-    }
     out.extend_from_slice(STATUSES);
-    if is_all_present {
+    if statuses.iter().all(|status| *status == Status::Present) {
         again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
     } else {
         write_statuses(out, statuses.into_iter());

@@ -330,34 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn what_threads_have_at_hand_is_in_the_cache_and_so_within_its_bytes() {
-        const BYTES_MAX: usize = 1 << 20;
-        let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });
-        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
-        let large = [0; 10_000];
-        let put = |n| hot.put(&id(n), None, &[found(1, Some(&large))], 1);
-        let mut kept: Vec<EntityRows> = (0..50).map(put).collect();
-        thread::scope(|scope| {
-            let (end, ends) = mpsc::channel::<()>();
-            let (seen, is_seen) = mpsc::channel();
-            let hot = &hot;
-            // Another thread has them at hand too, and does nothing from then on.
-            scope.spawn(move || {
-                let count = (0..50).filter(|n| hot.get(&[id(*n)], &[], 1).iter().flatten().count() > 0).count();
-                seen.send(count).unwrap();
-                let _ = ends.recv();
-            });
-            assert_eq!(is_seen.recv().unwrap(), 50);
-            kept.extend((50..1_000).map(put));
-            hot.cache.as_ref().unwrap().run_pending_tasks();
-            hot.nears.forget_gone();
-            let held = kept.iter().filter(|rows| rows.shares() > 1).count();
-            assert!(held > 50 && held * large.len() <= BYTES_MAX, "{held} of 1,000 are held");
-            drop(end);
-        });
-    }
-
-    #[test]
     fn threads_that_look_and_put_while_much_is_let_go_hold_nothing_that_the_cache_does_not() {
         const BYTES_MAX: usize = 1 << 18;
         let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });

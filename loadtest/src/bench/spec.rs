@@ -117,6 +117,21 @@ pub(crate) fn workloads() -> Vec<Spec> {
     ]
 }
 
+/// The workloads of these names, in the order of the report, if they are among those that are meant.
+///
+/// # Errors
+/// A name that there is not, with those that there are.
+pub(crate) fn named(names: &[String], is_meant: impl Fn(&Spec) -> bool) -> anyhow::Result<Vec<Spec>> {
+    let all: Vec<Spec> = workloads().into_iter().filter(is_meant).collect();
+    for name in names {
+        if all.iter().all(|spec| spec.name != *name) {
+            let known: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
+            bail!("there is no workload {name:?} for this, only {}", known.join(", "));
+        }
+    }
+    Ok(all.into_iter().filter(|spec| names.contains(&spec.name)).collect())
+}
+
 /// Entities and features of each point of the sweeps: 50 features of more and more entities, and more and more features of
 /// one.
 pub(crate) fn sweep() -> Vec<(usize, usize)> {

@@ -110,12 +110,7 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
 /// A workload that Larder alone can answer, by its name.
 fn stored(name: &str) -> anyhow::Result<Spec> {
     let is_stored = |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && !spec.needs_plugin();
-    let mut all: Vec<Spec> = spec::workloads().into_iter().filter(is_stored).collect();
-    let Some(place) = all.iter().position(|spec| spec.name == name) else {
-        let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
-        bail!("there is no workload {name:?} for this, only {}", names.join(", "));
-    };
-    Ok(all.swap_remove(place))
+    Ok(spec::named(&[name.to_owned()], is_stored)?.swap_remove(0))
 }
 
 // === impl ThreadsArgs ===

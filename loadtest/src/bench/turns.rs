@@ -16,11 +16,10 @@ use super::{
 };
 use crate::{
     cores::Cores,
-    definitions::{CHURN, CHURN_DERIVED},
     endpoint::SocketKind,
     floor,
     load::{Load, Tally},
-    process,
+    process::RunTimes,
     random::Keys,
     server::Server,
     stats::Quartiles,
@@ -29,6 +28,9 @@ use crate::{
 };
 
 const CONNECTIONS: usize = 32;
+/// A workload, and what asks for the same and derived features on top.
+const PLAIN: &str = "churn-1";
+const DERIVED: &str = "churn-derived-1";
 
 /// What to measure, and how long.
 #[derive(Debug, Args)]
@@ -165,26 +167,17 @@ impl TurnsArgs {
         if !self.workloads.is_empty() {
             return self.workloads.clone();
         }
-        let derived = self.plugin.as_ref().map(|_| "churn-derived-1");
-        let stored = ["churn-1", "svc50-100", "svc200-50", "cold-1"];
+        let derived = self.plugin.as_ref().map(|_| DERIVED);
+        let stored = [PLAIN, "svc50-100", "svc200-50", "cold-1"];
         stored.into_iter().chain(derived).map(str::to_owned).collect()
     }
 
-    /// The workloads that are wanted, in the order of the report.
     fn specs(&self) -> anyhow::Result<Vec<Spec>> {
-        let wanted = self.wanted();
-        let is_ours = |spec: &Spec| spec.host != HostKind::Python && spec.beside.is_none();
-        let all: Vec<_> = spec::workloads().into_iter().filter(is_ours).collect();
-        for name in &wanted {
-            let Some(spec) = all.iter().find(|spec| spec.name == *name) else {
-                let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).collect();
-                bail!("there is no workload {name:?} for this, only {}", names.join(", "));
-            };
-            if spec.needs_plugin() && self.plugin.is_none() {
-                bail!("{name} needs its plugin: larder plugin build plugins/examples/churn, then --plugin FILE");
-            }
+        let specs = spec::named(&self.wanted(), |spec| spec.host != HostKind::Python && spec.beside.is_none())?;
+        if let Some(spec) = specs.iter().find(|spec| spec.needs_plugin() && self.plugin.is_none()) {
+            bail!("{} needs its plugin: larder plugin build plugins/examples/churn, then --plugin FILE", spec.name);
         }
-        Ok(all.into_iter().filter(|spec| wanted.contains(&spec.name)).collect())
+        Ok(specs)
     }
 }
 
@@ -230,7 +223,7 @@ impl Course {
 
     fn report(&self, all: &[Self], larders: &[PathBuf]) -> WorkloadTurns {
         let (floor, builds) = (&self.runners[0], &self.runners[1..]);
-        let plain = all.iter().find(|course| self.adds_to(course));
+        let plain = all.iter().find(|course| self.spec.name == DERIVED && course.spec.name == PLAIN);
         let build = |(place, larder): (usize, &PathBuf)| {
             let runner = &builds[place];
             let plain = plain.map(|plain| &plain.runners[1 + place]);
@@ -249,13 +242,6 @@ impl Course {
             builds: larders.iter().enumerate().map(build).collect(),
         }
     }
-
-    /// Whether this asks for what another does, and derived features on top.
-    fn adds_to(&self, other: &Self) -> bool {
-        let asks = |course: &Self, service| matches!(&course.spec.asks[..], [ask] if ask.service == service);
-        let same = self.spec.host == other.spec.host && self.spec.knows_nobody() == other.spec.knows_nobody();
-        same && asks(self, CHURN_DERIVED) && asks(other, CHURN)
-    }
 }
 
 // === impl Runner ===
@@ -270,9 +256,9 @@ impl Runner {
     }
 
     async fn turn(&mut self, length: Duration, seed: u64) -> anyhow::Result<()> {
-        let before = process::run_time(&self.target.pids)?;
+        let before = RunTimes::read(&self.target.pids)?;
         let found = self.load.saturate(length, seed).await?;
-        let spent = process::run_time(&self.target.pids)?.saturating_sub(before);
+        let spent = RunTimes::read(&self.target.pids)?.since(&before);
         if found.tally.answered == 0 {
             bail!("nothing was answered: {}", found.tally.first_failure.as_deref().unwrap_or("nothing was sent"));
         }

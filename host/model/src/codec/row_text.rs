@@ -198,7 +198,8 @@ mod tests {
             ValueRef::Bool(true),
         ];
         let types = ["Int64", "Float64", "UnixTimestamp", "String", "String", "String", "String", "Bool"];
-        let bytes = rendered(&schema(&types), &values);
+        // Kept with something behind it.
+        let bytes = [rendered(&schema(&types), &values), vec![7; CHUNK]].concat();
         let text = RowText::new(&bytes).unwrap();
         let mut sums = vec![0; text.bounds()];
         text.add_bounds(&mut sums);

@@ -39,31 +39,27 @@ impl Rfc3339 {
         }
         let year = year.unsigned_abs();
         if year > 9_999 {
-            text.pair(year / 10_000);
+            text.digits(year / 10_000, 2);
         }
-        text.pair(year / 100 % 100);
-        text.pair(year % 100);
+        text.digits(year / 100 % 100, 2);
+        text.digits(year % 100, 2);
         text.push(b'-');
-        text.pair(u64::from(month));
+        text.digits(u64::from(month), 2);
         text.push(b'-');
-        text.pair(u64::from(day));
+        text.digits(u64::from(day), 2);
         text.push(b'T');
         let of_day = of_day.unsigned_abs();
-        text.pair(of_day / 3_600);
+        text.digits(of_day / 3_600, 2);
         text.push(b':');
-        text.pair(of_day / 60 % 60);
+        text.digits(of_day / 60 % 60, 2);
         text.push(b':');
-        text.pair(of_day % 60);
+        text.digits(of_day % 60, 2);
         if fraction != 0 {
             text.push(b'.');
-            let fraction = fraction.unsigned_abs();
-            if fraction.is_multiple_of(1_000) {
-                text.push(PAIRS[fraction as usize / 100_000][1]);
-                text.pair(fraction / 1_000 % 100);
+            if fraction % 1_000 == 0 {
+                text.digits((fraction / 1_000).unsigned_abs(), 3);
             } else {
-                text.pair(fraction / 10_000);
-                text.pair(fraction / 100 % 100);
-                text.pair(fraction % 100);
+                text.digits(fraction.unsigned_abs(), 6);
             }
         }
         text.push(b'Z');
@@ -88,24 +84,16 @@ impl Rfc3339 {
         self.len += 1;
     }
 
-    /// Two digits of a number below 100.
-    fn pair(&mut self, number: u64) {
-        let [tens, ones] = PAIRS[number as usize];
-        self.push(tens);
-        self.push(ones);
+    /// The last `width` digits of a number.
+    fn digits(&mut self, mut value: u64, width: u8) {
+        let start = usize::from(self.len);
+        self.len += width;
+        for digit in self.bytes[start..start + usize::from(width)].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
+            value /= 10;
+        }
     }
 }
-
-/// The digits of 0 to 99: to look two of them up is faster than to divide.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[b'0'; 2]; 100];
-    let mut number = 0;
-    while number < 100 {
-        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
-        number += 1;
-    }
-    pairs
-};
 
 /// Days since 1970-01-01 to a date of the proleptic Gregorian calendar.
 ///
