@@ -230,12 +230,15 @@ pub(crate) fn headline(results: &Results) -> String {
     let mut text = String::new();
     for workload in &results.workloads {
         let Some(larder) = workload.target(TargetKind::Larder) else { continue };
+        let cpu_us = larder.median.cpu_us_per_request;
+        let feast = workload.target(TargetKind::Feast).map(|feast| feast.median.cpu_us_per_request / cpu_us);
         let _ = writeln!(
             text,
-            "{:<20} larder {:>8} a request{}, p50 {}, p99 {}",
+            "{:<20} larder {:>8} a request{}{}, p50 {}, p99 {}",
             workload.name,
-            microseconds(larder.median.cpu_us_per_request),
+            microseconds(cpu_us),
             larder.cpu_ratio.map_or(String::new(), |ratio| format!(", {} of the floor", percent(ratio))),
+            feast.map_or(String::new(), |times| format!(", Feast {times:.0} times that")),
             microseconds(larder.latency.p50_us),
             larder.latency.p99_us.map_or("–".to_owned(), microseconds),
         );
@@ -280,6 +283,22 @@ mod tests {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
         assert!(!text.contains("FAILED") && !text.contains("BUSY"));
+    }
+
+    #[test]
+    fn a_headline_has_larder_beside_the_floor_and_beside_feast() {
+        let told = |feast: &[(f64, f64)]| {
+            let mut results = results();
+            results.workloads[0].take(vec![
+                gathered(TargetKind::Floor, &[(6.0, 30.0)], 1000),
+                gathered(TargetKind::Larder, &[(8.0, 60.0)], 1000),
+                gathered(TargetKind::Feast, feast, 1000),
+            ]);
+            headline(&results)
+        };
+        let text = told(&[(2_800.0, 5_000.0)]);
+        assert!(text.contains("larder  8.00 µs a request, 75.0 % of the floor, Feast 350 times that, p50"), "{text}");
+        assert!(!told(&[]).contains("Feast"), "it was not there");
     }
 
     #[test]
