@@ -15,6 +15,7 @@ mod component;
 mod compute;
 mod engine;
 mod error;
+mod frame;
 mod guest;
 mod logs;
 mod metrics;
@@ -25,6 +26,7 @@ mod settings;
 mod shelf;
 mod signature;
 mod transform;
+mod world;
 
 pub use self::{
     breaker::BreakerState,

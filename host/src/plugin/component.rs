@@ -11,16 +11,17 @@ use wasmtime::{Engine, component};
 
 use super::{
     BuildInfo, Halt, LoadError, PluginLimits, PluginSettings, Signature,
-    bindings::{DerivedFeaturesPre, larder::transform::types},
+    bindings::types,
     cache::Cache,
     engine::Engines,
-    guest::{self, Bounds, Guest, GuestState, instantiation_halt},
+    guest::{Bounds, Guest, instantiation_halt},
     logs::PluginLog,
+    world::{IMPORTS, WorldPre},
 };
 
 /// A component that was checked and compiled, with what it says of itself.
 pub struct Component {
-    pub(super) pre: DerivedFeaturesPre<GuestState>,
+    pub(super) pre: WorldPre,
     pub(super) limits: PluginLimits,
     signature: Signature,
     digest: Digest,
@@ -34,8 +35,6 @@ pub struct Component {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
-/// What components may import: the log, and the types that its signature and the world's share.
-const IMPORTS: [&str; 2] = ["larder:transform/host@0.1.", "larder:transform/types@0.1."];
 const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
 /// What `describe` may take of the host's memory.
 const SIGNATURE_BYTES_MAX: usize = 1 << 20;
@@ -81,7 +80,7 @@ impl Component {
             }
         };
         check_imports(engine, &component)?;
-        let pre = link(engine, &component)?;
+        let pre = WorldPre::link(engine, &component)?;
         let signature = describe(engines, &pre, &limits)?;
         let (bytes, load_time) = (bytes.len() as u64, started.elapsed());
         Ok(Self { pre, limits, signature, digest, build, bytes, compiled, load_time })
@@ -115,6 +114,12 @@ impl Component {
     #[must_use]
     pub fn is_python(&self) -> bool {
         self.language() == "python"
+    }
+
+    /// The version of the contract that it was compiled against: 0.1 or 0.2.
+    #[must_use]
+    pub fn contract(&self) -> &'static str {
+        self.pre.version()
     }
 
     /// What it may take.
@@ -208,20 +213,8 @@ fn check_imports(engine: &Engine, component: &component::Component) -> Result<()
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Exports(missing)) }
 }
 
-/// Resolves the imports, and checks the types of the exports, once for all instances.
-fn link(engine: &Engine, component: &component::Component) -> Result<DerivedFeaturesPre<GuestState>, LoadError> {
-    let world = |error: wasmtime::Error| LoadError::World(format!("{error:#}"));
-    let linker = guest::linker(engine).map_err(world)?;
-    let pre = linker.instantiate_pre(component).map_err(world)?;
-    DerivedFeaturesPre::new(pre).map_err(world)
-}
-
 /// What two instances say of the plugin, one of them twice, if they say the same.
-fn describe(
-    engines: &Engines,
-    pre: &DerivedFeaturesPre<GuestState>,
-    limits: &PluginLimits,
-) -> Result<Signature, LoadError> {
+fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<Signature, LoadError> {
     let log = Arc::new(PluginLog::new("?", "?", "?", limits));
     let instance = || {
         Guest::new(engines, pre, limits, &log).map_err(|error| match error.downcast_ref::<wasmtime::Trap>() {
@@ -231,7 +224,7 @@ fn describe(
     };
     let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
     let ask = |guest: &mut Guest| -> Result<types::Signature, LoadError> {
-        let said: Result<_, Halt> = guest.call(engines, bounds, |world, store| world.call_describe(store));
+        let said: Result<_, Halt> = guest.call(engines, bounds, |world, store| world.describe(store));
         said.map_err(LoadError::Describe)
     };
     let mut first = instance()?;

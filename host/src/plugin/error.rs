@@ -52,19 +52,24 @@ pub enum LoadError {
     Broken(String),
     /// An import that plugins do not have.
     #[error(
-        "the component imports {}, and a plugin may import larder:transform/host@0.1.0 only: no clock, files, network or randomness",
+        "the component imports {}, and a plugin may import larder:transform/host, 0.1 or 0.2, only: no clock, files, network or randomness",
         .0.join(", ")
     )]
     Imports(Vec<String>),
     /// Exports of another world.
     #[error(
-        "the component does not export {}: it is not of the world larder:transform/derived-features@0.1.0",
+        "the component does not export {}: it is not of the world larder:transform/derived-features",
         .0.join(", ")
     )]
     Exports(Vec<String>),
     /// Exports of the right names and other types.
-    #[error("the component is not of the world larder:transform/derived-features@0.1.0: {0}")]
-    World(String),
+    #[error("the component is not of the world larder:transform/derived-features, {version}: {why}")]
+    World {
+        /// The version of the contract that it imports the types of.
+        version: &'static str,
+        /// What is of another type.
+        why: String,
+    },
     /// It needs more memory, tables or instances than a plugin gets.
     #[error("the component cannot be instantiated within its limits: {0}")]
     Instantiate(String),
@@ -210,6 +215,12 @@ pub enum CallError {
         /// What is wrong with it.
         fault: ColumnFault,
     },
+    /// More than the columns that the signature promises.
+    #[error("it returned {bytes} bytes more than its outputs have")]
+    Surplus {
+        /// Bytes after the last column.
+        bytes: usize,
+    },
     /// It failed too often lately and is not called for a while.
     #[error("it failed too often and is not called for now")]
     BreakerOpen,
@@ -231,7 +242,9 @@ impl CallError {
             Self::Halt(Halt::Output { .. }) => "output_bytes",
             Self::Halt(Halt::Stack) => "stack",
             Self::Halt(Halt::Trap(_)) => "trap",
-            Self::Halt(Halt::Value(_)) | Self::Columns { .. } | Self::Column { .. } => "bad_output",
+            Self::Halt(Halt::Value(_)) | Self::Columns { .. } | Self::Column { .. } | Self::Surplus { .. } => {
+                "bad_output"
+            }
             Self::BreakerOpen => "breaker_open",
             Self::Busy(_) => "busy",
         }

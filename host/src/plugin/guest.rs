@@ -2,19 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use wasmtime::{
-    Engine, ResourceLimiter, Store, Trap,
-    component::{HasSelf, Linker},
-};
+use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::{
     Halt, PluginLimits,
-    bindings::{
-        DerivedFeatures, DerivedFeaturesPre,
-        larder::transform::host::{self, Level},
-    },
+    bindings::Level,
     engine::{Engines, ticks},
     logs::PluginLog,
+    world::{World, WorldPre},
 };
 
 /// What the host keeps for an instance.
@@ -38,7 +33,7 @@ struct MemoryLimit {
 /// An instance.
 pub(super) struct Guest {
     store: Store<GuestState>,
-    world: DerivedFeatures,
+    world: World,
     /// Calls so far.
     pub(super) calls: u32,
 }
@@ -56,20 +51,13 @@ const TABLE_ELEMENTS_MAX: usize = 65_536;
 /// Every word that a guest sends is counted as some bytes more than it has.
 const FUEL_SLACK: usize = 4_096;
 
-/// The imports that plugins have: the log.
-pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
-    let mut linker = Linker::new(engine);
-    DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
-    Ok(linker)
-}
-
 // === impl Guest ===
 
 impl Guest {
     /// Makes an instance. Its initialisation is held to the bounds of a call.
     pub(super) fn new(
         engines: &Engines,
-        pre: &DerivedFeaturesPre<GuestState>,
+        pre: &WorldPre,
         limits: &PluginLimits,
         log: &Arc<PluginLog>,
     ) -> Result<Self, wasmtime::Error> {
@@ -94,7 +82,7 @@ impl Guest {
         &mut self,
         engines: &Engines,
         bounds: Bounds,
-        call: impl FnOnce(&DerivedFeatures, &mut Store<GuestState>) -> wasmtime::Result<T>,
+        call: impl FnOnce(&World, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, Halt> {
         self.calls += 1;
         self.store.set_epoch_deadline(ticks(bounds.time));
@@ -148,14 +136,12 @@ pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits)
 
 // === impl GuestState ===
 
-impl host::Host for GuestState {
-    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
-        self.log.write(level, &message);
-        Ok(())
+impl GuestState {
+    /// Writes a line of the plugin's.
+    pub(super) fn write(&self, level: Level, message: &str) {
+        self.log.write(level, message);
     }
 }
-
-impl super::bindings::larder::transform::types::Host for GuestState {}
 
 // === impl MemoryLimit ===
 

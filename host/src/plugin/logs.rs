@@ -8,7 +8,7 @@ use std::{
 
 use metrics::{Counter, counter};
 
-use super::{PluginLimits, bindings::larder::transform::host::Level};
+use super::{PluginLimits, bindings::Level};
 
 /// The log of a plugin, or of a plugin in the service of a derived view.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     ColumnScalar, ColumnType,
-    bindings::larder::transform::types::{self, ScalarType},
+    bindings::{types, types::ScalarType},
 };
 
 /// A plugin's name, its inputs and its outputs.

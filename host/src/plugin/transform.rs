@@ -10,13 +10,15 @@ use larder_model::{
 use super::{
     BindError, BreakerState, CallError, Column, ColumnBuilder, ColumnType, Component, Field, Misfit, Output,
     PluginRuntime,
-    bindings::larder::transform::types,
+    bindings::types,
     breaker::Breaker,
+    frame::{self, FrameFault},
     guest::{Bounds, Guest},
     logs::PluginLog,
     metrics::TransformMetrics,
     pace::Pace,
     pool::Pool,
+    world::Returned,
 };
 
 /// A component, configured for a derived view. Calls may be made from any thread.
@@ -184,25 +186,31 @@ impl Transform {
         let context = types::Context { as_of };
         let inputs: Vec<types::Column> = inputs.into_iter().map(|column| column.0).collect();
         let count = u32::try_from(rows).unwrap_or(u32::MAX);
-        let result = guest.call(&self.runtime.engines, self.bounds(), |world, store| {
-            world.call_transform(store, context, count, &inputs)
-        });
+        let result = guest
+            .call(&self.runtime.engines, self.bounds(), |world, store| world.transform(store, context, count, &inputs));
         self.metrics.memory(guest.high_water());
-        let columns = match result? {
-            Ok(columns) => columns,
+        let returned = match result? {
+            Ok(returned) => returned,
             Err(fault) => {
                 self.put_back(guest);
                 return Err(CallError::Fault(fault_text(fault)));
             }
         };
-        let outputs = self.check(columns, rows)?;
+        let outputs = self.check(returned, rows)?;
         self.put_back(guest);
         Ok(outputs)
     }
 
     /// Looks at what came back, before anybody reads it.
-    fn check(&self, columns: Vec<types::Column>, rows: usize) -> Result<Vec<Output>, CallError> {
+    fn check(&self, returned: Returned, rows: usize) -> Result<Vec<Output>, CallError> {
         let declared = &self.component.signature().outputs;
+        let columns = match returned {
+            Returned::Columns(columns) => columns,
+            Returned::Frame(frame) => frame::read(&frame, declared, rows).map_err(|fault| match fault {
+                FrameFault::Column(place, fault) => CallError::Column { name: declared[place].name.clone(), fault },
+                FrameFault::Surplus(bytes) => CallError::Surplus { bytes },
+            })?,
+        };
         if columns.len() != declared.len() {
             return Err(CallError::Columns { found: columns.len(), declared: declared.len() });
         }
@@ -223,8 +231,7 @@ impl Transform {
             }
         })?;
         self.metrics.instance();
-        let configured =
-            guest.call(engines, self.bounds(), |world, store| world.call_configure(store, &self.config))?;
+        let configured = guest.call(engines, self.bounds(), |world, store| world.configure(store, &self.config))?;
         configured.map_err(|fault| CallError::Fault(fault_text(fault)))?;
         Ok(guest)
     }

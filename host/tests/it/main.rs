@@ -34,6 +34,7 @@ mod mixed_rows;
 mod moto;
 mod parquet;
 mod plain;
+mod plugin_frames;
 mod plugin_limits;
 mod plugin_tools;
 mod process;

@@ -26,7 +26,7 @@ fn settings() -> PluginSettings {
     PluginSettings { native, ..default }
 }
 
-fn runtime() -> &'static Arc<PluginRuntime> {
+pub(crate) fn runtime() -> &'static Arc<PluginRuntime> {
     static RUNTIME: OnceLock<Arc<PluginRuntime>> = OnceLock::new();
     RUNTIME.get_or_init(|| PluginRuntime::new(settings()).unwrap())
 }
@@ -35,7 +35,7 @@ fn hostile() -> Arc<Component> {
     runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap()
 }
 
-fn view(config: &str) -> DerivedView {
+pub(crate) fn view(config: &str) -> DerivedView {
     let types = [
         ("y", "Float64"),
         ("flag", "Bool"),
@@ -79,7 +79,7 @@ fn column(rows: usize) -> Column {
     column.finish()
 }
 
-fn call(transform: &Transform, rows: usize) -> Result<Vec<Output>, CallError> {
+pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Vec<Output>, CallError> {
     transform.call(0, rows, vec![column(rows)])
 }
 

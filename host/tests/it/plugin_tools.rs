@@ -91,7 +91,7 @@ fn a_project_in_python_passes_its_test_builds_and_tells_mistakes() {
     let runtime = runtime();
     let loaded = runtime.load(&component).unwrap();
     assert!(loaded.is_python());
-    assert_eq!(loaded.build().unwrap().sdk, "0.1.0");
+    assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.1.0", "0.1"));
     assert_eq!(loaded.signature().doc, "The ratio of two numbers.");
     // The interpreter's byte code stays out of the project.
     assert!(!home.path("ratio/__pycache__").is_dir());
@@ -129,6 +129,10 @@ fn a_project_in_rust_passes_its_test_and_builds_the_same_bytes_anywhere() {
     let component = fs::read(home.path("share/share.wasm")).unwrap();
     let loaded = runtime().load(&component).unwrap();
     assert_eq!((loaded.language(), loaded.signature().outputs.len()), ("rust", 1));
+    // The project's own copy of the kit says which one it is.
+    assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.2.0", "0.2"));
+    let kit = fs::read_to_string(home.path("share/larder-plugin/Cargo.toml")).unwrap();
+    assert!(kit.contains("\nversion = \"0.2.0\"\n"), "{kit}");
     assert!(run(&home, ["plugin", "build", "share"]).assert_code(0).out.contains("up to date"));
 
     run(&home, ["plugin", "new", "share", "--lang", "rust", "--dir", "some where/else"]).assert_code(0);

@@ -4,11 +4,14 @@
     missing_docs,
     missing_debug_implementations,
     unused_imports,
-    reason = "generated; the exports are in `raw.rs`"
+    reason = "generated; the exports are in `raw.rs` and `frames.rs`"
 )]
 
-#[cfg(not(any(feature = "foreign-import", feature = "wrong-world")))]
+#[cfg(not(any(feature = "foreign-import", feature = "wrong-world", feature = "frames")))]
 wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "derived-features" });
+
+#[cfg(feature = "frames")]
+wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "derived-features" });
 
 #[cfg(feature = "foreign-import")]
 wit_bindgen::generate!({

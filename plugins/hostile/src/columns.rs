@@ -2,7 +2,7 @@
 
 use crate::bindings::{
     Column,
-    larder::transform::types::{DataType, Field, Lists, ScalarType, Scalars, Signature, Values, VarBytes},
+    larder::transform::types::{Lists, Scalars, Values, VarBytes},
 };
 
 /// Where the outputs are among the columns.
@@ -16,28 +16,6 @@ pub(crate) const WORDS: usize = 4;
 const SAID: &str = "all is well";
 /// What `words` are in every row.
 const WORDS_SAID: [&str; 2] = ["all", "well"];
-
-pub(crate) fn signature() -> Signature {
-    let field = |name: &str, scalar, is_list, nullable, doc: &str| Field {
-        name: name.to_owned(),
-        data_type: DataType { scalar, is_list },
-        nullable,
-        doc: doc.to_owned(),
-    };
-    Signature {
-        name: "hostile".to_owned(),
-        version: "1.0.0".to_owned(),
-        doc: "Tries everything that a host has to survive.".to_owned(),
-        inputs: vec![field("x", ScalarType::Float64, false, true, "Any number.")],
-        outputs: vec![
-            field("y", ScalarType::Float64, false, false, "Twice the number."),
-            field("flag", ScalarType::Bool, false, true, "Whether it is above 0."),
-            field("text", ScalarType::Utf8, false, true, "A text."),
-            field("items", ScalarType::Float64, true, true, "A list with the number."),
-            field("words", ScalarType::Utf8, true, true, "A list of two texts."),
-        ],
-    }
-}
 
 /// The values of `x`; 0 is what stands for a null.
 pub(crate) fn numbers(inputs: &[Column]) -> &[f64] {

@@ -76,14 +76,23 @@
 //! | `foreign-import` | imports `larder-hostile:foreign/clock@0.1.0`, and calls it |
 //! | `wrong-world` | exports `describe` and `transform` of other types, and no `configure` |
 //!
+//! All this is of version 0.1 of the contract. With the feature `frames` it is a guest of version 0.2, with modes of its
+//! own (`frames.rs` has the table).
+//!
 //! Not here: tables that grow. There is no word for it in stable Rust, and one table of known size in what it compiles.
 
 #![cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "the component's exports call it all"))]
 
 mod bindings;
-#[cfg(not(feature = "wrong-world"))]
+#[cfg(not(any(feature = "wrong-world", feature = "frames")))]
 mod columns;
-#[cfg(not(feature = "wrong-world"))]
-mod modes;
+#[cfg(all(feature = "frames", target_arch = "wasm32"))]
+mod frames;
 #[cfg(all(not(feature = "wrong-world"), target_arch = "wasm32"))]
+mod memory;
+#[cfg(not(any(feature = "wrong-world", feature = "frames")))]
+mod modes;
+#[cfg(all(not(any(feature = "wrong-world", feature = "frames")), target_arch = "wasm32"))]
 mod raw;
+#[cfg(not(feature = "wrong-world"))]
+mod signature;

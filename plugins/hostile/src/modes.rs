@@ -15,7 +15,8 @@ use crate::{
             types::{Scalars, Values, VarBytes},
         },
     },
-    columns::{FLAG, ITEMS, TEXT, WORDS, Y, good, lists, numbers, scalars, signature, texts},
+    columns::{FLAG, ITEMS, TEXT, WORDS, Y, good, lists, numbers, scalars, texts},
+    signature::signature,
 };
 
 pub(crate) struct Hostile;

@@ -5,10 +5,10 @@
 //!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 where the items are | 12 how many | .. | 32 tag of validity
 //! ```
 
-use std::{alloc::Layout, cell::Cell};
+use std::cell::Cell;
 
 use crate::{
-    bindings,
+    bindings, memory,
     modes::{Hostile, Mode, amount, begin, mode, next_mode, spin},
 };
 
@@ -94,22 +94,8 @@ unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: us
             _ => {}
         }
     }
-    if len == 0 {
-        return std::ptr::without_provenance_mut(align);
-    }
-    // SAFETY: alignments of the contract are powers of two, and sizes that the host asks for are below the memory's.
-    // Old memory is what this function gave with the same alignment.
-    let new = unsafe {
-        if old_len == 0 {
-            std::alloc::alloc(Layout::from_size_align_unchecked(len, align))
-        } else {
-            std::alloc::realloc(old, Layout::from_size_align_unchecked(old_len, align), len)
-        }
-    };
-    if new.is_null() {
-        std::alloc::handle_alloc_error(Layout::new::<u64>());
-    }
-    new
+    // SAFETY: as above, and as the host calls it.
+    unsafe { memory::give(old, old_len, align, len) }
 }
 
 #[cfg(feature = "spin-start")]

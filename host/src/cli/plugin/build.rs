@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::{
-    embedded::{File, PYTHON_SDK, RUST_SDK, WIT},
+    embedded::{File, PYTHON_SDK, PYTHON_WIT, RUST_SDK, RUST_WIT},
     local_runtime,
 };
 use crate::{
@@ -49,8 +49,6 @@ enum Language {
     Python,
 }
 
-/// The version of the kits, which are part of this program.
-const SDK_VERSION: &str = "0.1.0";
 /// The section's version.
 const FORMAT: u32 = 1;
 
@@ -62,7 +60,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         format: FORMAT,
         language: language.name().to_owned(),
         sources: digest_of_sources(&files, language, &args.features),
-        sdk: SDK_VERSION.to_owned(),
+        sdk: language.kit_version(&args.dir),
         tool: format!("larder {}", env!("CARGO_PKG_VERSION")),
     };
     if !args.force
@@ -145,7 +143,7 @@ fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: 
         add(path, content);
     }
     add("features", features.as_bytes());
-    for (path, content) in language.kit().iter().chain(WIT) {
+    for (path, content) in language.kit().iter().chain(language.contract()) {
         add(path, content.as_bytes());
     }
     format!("sha256:{}", Digest::of(&text))
@@ -215,6 +213,29 @@ impl Language {
         match self {
             Self::Rust => "rust",
             Self::Python => "python",
+        }
+    }
+
+    /// The version of the kit: of the project's own copy where it has one, which `plugin new` wrote at its time; otherwise
+    /// of the one that is part of this program.
+    fn kit_version(self, dir: &Path) -> String {
+        match self {
+            Self::Rust => {
+                let own = fs::read_to_string(dir.join("larder-plugin/Cargo.toml")).ok();
+                let embedded =
+                    RUST_SDK.iter().find(|(path, _)| *path == "Cargo.toml").map(|(_, text)| (*text).to_owned());
+                let manifest = own.or(embedded).unwrap_or_default();
+                let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+                version.unwrap_or("unknown").to_owned()
+            }
+            Self::Python => "0.1.0".to_owned(),
+        }
+    }
+
+    fn contract(self) -> &'static [File] {
+        match self {
+            Self::Rust => RUST_WIT,
+            Self::Python => PYTHON_WIT,
         }
     }
 

@@ -9,14 +9,17 @@ macro_rules! files {
     };
 }
 
-/// The contract.
-pub(super) const WIT: &[File] = files!("wit/0.1.0": "transform.wit");
+/// The contract that Python projects are built against.
+pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
+
+/// The contract that Rust projects are built against.
+pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
 
 /// The Rust crate, without the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
-    "src/column.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs", "src/run.rs",
-    "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
+    "src/column.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs",
+    "src/run.rs", "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
 );
 
 /// What a Rust project begins with. `gitignore` gets its dot there: here it would be obeyed.
@@ -59,7 +62,8 @@ mod tests {
     fn no_file_of_a_kit_or_a_template_is_forgotten() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lists = [
-            ("wit/0.1.0", WIT),
+            ("wit/0.1.0", PYTHON_WIT),
+            ("wit/0.2.0", RUST_WIT),
             ("plugins/sdk/rust", RUST_SDK),
             ("plugins/templates/rust", RUST_TEMPLATE),
             ("plugins/sdk/python/larder_plugin", PYTHON_SDK),

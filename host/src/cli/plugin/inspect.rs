@@ -63,6 +63,7 @@ fn facts(component: &Component) -> Vec<(&'static str, String)> {
     };
     vec![
         ("language", component.language().to_owned()),
+        ("contract", component.contract().to_owned()),
         ("size", output::bytes(component.bytes())),
         ("sha256", component.digest().to_string()),
         ("sources", of(|build| &build.sources)),
@@ -82,7 +83,8 @@ fn as_json(component: &Component) -> Value {
         "name": signature.name, "version": signature.version, "doc": signature.doc,
         "inputs": signature.inputs.iter().map(field).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(field).collect::<Vec<_>>(),
-        "language": component.language(), "bytes": component.bytes(), "sha256": component.digest().to_string(),
+        "language": component.language(), "contract": component.contract(), "bytes": component.bytes(),
+        "sha256": component.digest().to_string(),
         "build": component.build(),
     })
 }

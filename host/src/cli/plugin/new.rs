@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::{
-    embedded::{File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, WIT},
+    embedded::{File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, RUST_WIT},
     name,
 };
 use crate::cli::{CliError, output};
@@ -71,7 +71,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
         Lang::Rust => {
             write("", RUST_TEMPLATE)?;
             write("larder-plugin", RUST_SDK)?;
-            write("larder-plugin/wit", WIT)?;
+            write("larder-plugin/wit", RUST_WIT)?;
             ("src/lib.rs", "cargo test")
         }
         Lang::Python => {

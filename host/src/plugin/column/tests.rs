@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SCALARS: [ColumnScalar; 8] = [
+pub(in crate::plugin) const SCALARS: [ColumnScalar; 8] = [
     ColumnScalar::Bool,
     ColumnScalar::Int32,
     ColumnScalar::Int64,
@@ -54,7 +54,7 @@ fn borrowed(value: &Value) -> ValueRef<'_> {
     }
 }
 
-fn build(of: ColumnType, rows: &[Value]) -> Column {
+pub(in crate::plugin) fn build(of: ColumnType, rows: &[Value]) -> Column {
     let mut column = ColumnBuilder::new(of, rows.len());
     for row in rows {
         match row {
@@ -146,5 +146,37 @@ fn a_bitmap_has_a_bit_for_each_row_and_no_more() {
         }
         let never_null = Output::check(good.clone(), of, false, values.len()).map(|_| ());
         assert_eq!(never_null, Err(ColumnFault::Null));
+    }
+}
+
+#[test]
+fn what_lies_where_nothing_is_becomes_nothing() {
+    let text = |ends: &[u32], data: &str| VarBytes { ends: ends.to_vec(), data: data.into() };
+    let odd = [
+        Values::Scalars(Scalars::Float64s(vec![1.0, 2.0, 3.0])),
+        Values::Scalars(Scalars::Bools(vec![1; 3])),
+        Values::Scalars(Scalars::Strings(text(&[1, 3, 4], "abcd"))),
+        Values::Lists(Lists { ends: vec![1, 2, 3], items: Scalars::Int32s(vec![1, 2, 3]) }),
+        Values::Lists(Lists { ends: vec![1, 2, 3], items: Scalars::Strings(text(&[1, 3, 4], "abcd")) }),
+    ];
+    for values in odd {
+        let column = |values: Values, bitmap: u8| Column(types::Column { values, validity: Some(vec![bitmap]) });
+        let of = column(values.clone(), 0).column_type();
+        let checked = |bitmap: u8| Output::check(column(values.clone(), bitmap), of, true, 3).unwrap();
+        assert_eq!(
+            checked(0b111).column(),
+            &column(values.clone(), 0b111),
+            "{of}: a column without a null is as it was"
+        );
+        let output = checked(0b101);
+        assert!(output.column().has_empty_nulls(), "{of}");
+        assert_eq!(output.get(1), ValueRef::Null);
+        for row in [0, 2] {
+            assert_eq!(
+                output.get(row).to_value(),
+                checked(0b111).get(row).to_value(),
+                "{of}: the others are as they were"
+            );
+        }
     }
 }

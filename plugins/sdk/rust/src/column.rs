@@ -1,9 +1,10 @@
 //! Columns as they are, for functions of a whole batch.
 
 use crate::{
-    __private::types::{self, DataType},
+    __private::types::DataType,
     Context, Fault,
-    input::{Batch, Read, Reader},
+    frame::{Batch, Frame, Heads},
+    input::{Read, Reader},
     list::Number,
     output::{Output, Writer},
     run::{FieldSpec, Fields},
@@ -58,7 +59,7 @@ pub trait InputColumns<'a>: Sized {
     ///
     /// # Errors
     /// A fault that names the column which is not what was declared.
-    fn open(batch: Batch<'a>) -> Result<Self, Fault>;
+    fn open(frame: &mut Frame<'a>) -> Result<Self, Fault>;
 }
 
 /// A struct of a `Vec` per output. `#[derive(OutputColumns)]` writes this.
@@ -71,11 +72,11 @@ pub trait OutputColumns: Sized {
     /// What is computed, in order.
     const FIELDS: &'static [FieldSpec];
 
-    /// The columns.
+    /// The columns as a frame.
     ///
     /// # Errors
     /// If one of them has not as many values as there are rows.
-    fn finish(self, rows: usize) -> Result<Vec<types::Column>, Fault>;
+    fn finish(self, heads: Heads) -> Result<Vec<u8>, Fault>;
 }
 
 /// A field of a struct of columns that come in.
@@ -87,7 +88,7 @@ pub trait OutputColumns: Sized {
 )]
 pub trait InputColumn<'a>: Sized {
     const TYPE: DataType;
-    fn open(batch: Batch<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
+    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
 }
 
 /// A field of a struct of columns that go out.
@@ -100,7 +101,8 @@ pub trait InputColumn<'a>: Sized {
 pub trait OutputColumn {
     const TYPE: DataType;
     const NULLABLE: bool;
-    fn finish(self, rows: usize, name: &str) -> Result<types::Column, Fault>;
+    type Writer;
+    fn write(self, heads: &mut Heads, name: &str) -> Result<Self::Writer, Fault>;
 }
 
 /// What a function of columns may return.
@@ -166,8 +168,8 @@ impl<'a, T: Read<'a>> std::fmt::Debug for Column<'a, T> {
 impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
     const TYPE: DataType = T::TYPE;
 
-    fn open(batch: Batch<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
-        Ok(Self { reader: crate::input::open::<Option<T>>(batch, place, fields)?, rows: batch.rows })
+    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
+        Ok(Self { reader: crate::input::open::<Option<T>>(frame, place, fields)?, rows: frame.rows })
     }
 }
 
@@ -176,14 +178,16 @@ impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
 impl<T: Output> OutputColumn for Vec<T> {
     const TYPE: DataType = T::TYPE;
     const NULLABLE: bool = T::NULLABLE;
+    type Writer = Writer<T::Sink>;
 
-    fn finish(self, rows: usize, name: &str) -> Result<types::Column, Fault> {
+    fn write(self, heads: &mut Heads, name: &str) -> Result<Self::Writer, Fault> {
+        let rows = heads.rows;
         if self.len() != rows {
             return Err(Fault::internal(format!("output '{name}' has {} values for {rows} rows", self.len())));
         }
-        let mut writer = Writer::new(rows);
-        self.into_iter().enumerate().for_each(|(row, value)| value.write(row, &mut writer));
-        Ok(writer.finish())
+        let mut writer = Writer::new(heads);
+        self.into_iter().enumerate().for_each(|(row, value)| value.write(row, heads, &mut writer));
+        Ok(writer)
     }
 }
 
@@ -223,6 +227,9 @@ pub fn run_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     config: &'a C,
     batch: Batch<'a>,
     function: impl FnOnce(&'a Context, &'a C, I) -> R,
-) -> Result<Vec<types::Column>, Fault> {
-    function(context, config, I::open(batch)?).columns()?.finish(batch.rows)
+) -> Result<Vec<u8>, Fault> {
+    let mut frame = Frame::open(batch, I::FIELDS)?;
+    let inputs = I::open(&mut frame)?;
+    frame.close()?;
+    function(context, config, inputs).columns()?.finish(Heads::new(R::Columns::FIELDS, batch.rows))
 }

@@ -1,11 +1,12 @@
 //! Columns to rows: how a struct of inputs is read.
 //!
-//! A column is checked when a batch begins: its type, its length, its ends, its text. Reading a row then only indexes.
+//! A column is checked when a batch begins: its length, its ends, its text. Reading a row then only indexes.
 
 use crate::{
-    __private::types::{Column, DataType, ScalarType, Scalars, Values},
+    __private::types::{DataType, ScalarType},
     Fault, List, Timestamp,
-    list::{Item, Number, bounds, check_ends},
+    frame::{Frame, Part},
+    list::{Item, Number, bounds},
     run::FieldSpec,
 };
 
@@ -25,7 +26,7 @@ pub trait Inputs<'a>: Sized {
     ///
     /// # Errors
     /// A fault that names the column which is not what was declared.
-    fn open(batch: Batch<'a>) -> Result<Self::Readers, Fault>;
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Readers, Fault>;
 
     /// Reads a row; none where a required input is null.
     fn read(readers: &Self::Readers, row: usize) -> Option<Self>;
@@ -46,9 +47,9 @@ pub trait Input<'a>: Sized {
     /// What reads a column.
     type Reader;
 
-    /// What reads this column, if it is of the type.
+    /// What reads the next column, if it is one.
     #[doc(hidden)]
-    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit>;
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit>;
 
     /// The value in a row; none where a required one is null.
     fn get(reader: &Self::Reader, row: usize) -> Option<Self>;
@@ -69,80 +70,60 @@ pub trait Read<'a>: Sized {
     type Values: Copy;
 
     #[doc(hidden)]
-    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit>;
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit>;
 
     #[doc(hidden)]
     fn at(values: Self::Values, row: usize) -> Self;
-}
-
-/// What the host sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// One for each input.
-    pub columns: &'a [Column],
-    /// Slots of every column.
-    pub rows: usize,
 }
 
 /// Values with their nulls.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a, V> {
     pub(crate) values: V,
-    /// Bitmap as the contract has it, of all rows.
-    validity: Option<&'a [u8]>,
+    /// As the contract has it; none where no row is null.
+    presence: Option<&'a [u64]>,
 }
 
 /// Why a column is not what an input declares.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
-    /// Values of another type.
-    Type,
-    /// So many slots, and not as many as there are rows.
-    Slots(usize),
-    /// Ends that fall, or that do not end where the data does.
+    /// The frame ends before the column does.
+    Cut,
+    /// Ends that fall.
     Ends,
     /// Text that is none.
     Utf8,
-    /// A bitmap that is too short.
-    Validity,
 }
 
-/// A column's reader, or a fault that says what is wrong with the column.
+/// The next column's reader, or a fault that says what is wrong with the column.
 ///
 /// # Errors
-/// If there are not as many columns as inputs, or this one is not what was declared.
+/// If the column is not what was declared.
 #[doc(hidden)]
-pub fn open<'a, T: Input<'a>>(batch: Batch<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
-    let (Some(column), Some(field)) = (batch.columns.get(place), fields.get(place)) else {
-        return Err(count_fault(batch, fields));
-    };
-    if batch.columns.len() > fields.len() {
-        return Err(count_fault(batch, fields));
-    }
-    T::open(column, batch.rows).map_err(|misfit| misfit.fault(column, field, batch.rows))
-}
-
-#[cold]
-fn count_fault(batch: Batch<'_>, fields: &[FieldSpec]) -> Fault {
-    Fault::bad_input(format!("{} columns came for the {} inputs of this plugin", batch.columns.len(), fields.len()))
+#[inline]
+pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
+    T::open(frame).map_err(|misfit| misfit.fault(fields.get(place)))
 }
 
 // === impl Reader ===
 
 impl<'a, V> Reader<'a, V> {
-    pub(crate) fn new(values: V, column: &'a Column, rows: usize) -> Result<Self, Misfit> {
-        let validity = column.validity.as_deref();
-        if validity.is_some_and(|bitmap| bitmap.len() != rows.div_ceil(8)) {
-            return Err(Misfit::Validity);
-        }
-        Ok(Self { values, validity })
+    #[inline]
+    fn new(presence: &'a [u64], values: V, rows: usize) -> Self {
+        let mut left = rows;
+        let is_whole = presence.iter().all(|word| {
+            let here = left.min(64);
+            left -= here;
+            word.count_ones() as usize == here
+        });
+        Self { values, presence: (!is_whole).then_some(presence) }
     }
 
     #[inline]
     pub(crate) fn is_present(&self, row: usize) -> bool {
-        match self.validity {
-            Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
+        match self.presence {
+            Some(words) => words[row / 64] >> (row % 64) & 1 == 1,
             None => true,
         }
     }
@@ -152,17 +133,12 @@ impl<'a, V> Reader<'a, V> {
 
 impl Misfit {
     #[cold]
-    fn fault(self, column: &Column, field: &FieldSpec, rows: usize) -> Fault {
-        let name = field.name;
+    fn fault(self, field: Option<&FieldSpec>) -> Fault {
+        let name = field.map_or("?", |field| field.name);
         Fault::bad_input(match self {
-            Self::Type => {
-                let (found, declared) = (type_name(type_of(column)), type_name(field.data_type));
-                format!("input '{name}' is {found}, and the plugin declares {declared}")
-            }
-            Self::Slots(found) => format!("input '{name}' has {found} slots for {rows} rows"),
-            Self::Ends => format!("input '{name}' has ends that run backwards or beyond its data"),
+            Self::Cut => format!("the frame that came ends before input '{name}' does"),
+            Self::Ends => format!("input '{name}' has ends that run backwards"),
             Self::Utf8 => format!("input '{name}' has text that is not UTF-8"),
-            Self::Validity => format!("input '{name}' has a validity bitmap that does not fit {rows} rows"),
         })
     }
 }
@@ -174,8 +150,10 @@ impl<'a, T: Read<'a>> Input<'a> for Option<T> {
     const REQUIRED: bool = false;
     type Reader = Reader<'a, T::Values>;
 
-    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit> {
-        Reader::new(T::values(&column.values, rows)?, column, rows)
+    #[inline]
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit> {
+        let presence = frame.presence()?;
+        Ok(Reader::new(presence, T::values(frame)?, frame.rows))
     }
 
     #[inline]
@@ -189,8 +167,10 @@ impl<'a, T: Read<'a>> Input<'a> for T {
     const REQUIRED: bool = true;
     type Reader = Reader<'a, T::Values>;
 
-    fn open(column: &'a Column, rows: usize) -> Result<Self::Reader, Misfit> {
-        Reader::new(T::values(&column.values, rows)?, column, rows)
+    #[inline]
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit> {
+        let presence = frame.presence()?;
+        Ok(Reader::new(presence, T::values(frame)?, frame.rows))
     }
 
     #[inline]
@@ -207,13 +187,10 @@ macro_rules! scalars {
             const TYPE: DataType = DataType { scalar: <Self as Item<'a>>::SCALAR, is_list: false };
             type Values = <Self as Item<'a>>::Values;
 
-            fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
-                let Values::Scalars(scalars) = values else { return Err(Misfit::Type) };
-                let values = <Self as Item<'a>>::values(scalars)?;
-                match <Self as Item<'a>>::count(values) {
-                    count if count == rows => Ok(values),
-                    count => Err(Misfit::Slots(count)),
-                }
+            #[inline]
+            fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+                let rows = frame.rows;
+                <Self as Item<'a>>::values(frame, Part::Head, rows)
             }
 
             #[inline]
@@ -230,14 +207,9 @@ impl<'a, T: Item<'a>> Read<'a> for List<'a, T> {
     const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
     type Values = (&'a [u32], T::Values);
 
-    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
-        let Values::Lists(lists) = values else { return Err(Misfit::Type) };
-        let items = T::values(&lists.items)?;
-        if lists.ends.len() != rows {
-            return Err(Misfit::Slots(lists.ends.len()));
-        }
-        check_ends(&lists.ends, T::count(items))?;
-        Ok((&lists.ends, items))
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+        let (ends, items) = frame.ends(Part::Head, frame.rows)?;
+        Ok((ends, T::values(frame, Part::Tail, items)?))
     }
 
     #[inline]
@@ -251,8 +223,8 @@ impl<'a, T: Number> Read<'a> for &'a [T] {
     const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
-    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
-        <List<'a, T> as Read<'a>>::values(values, rows)
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+        <List<'a, T> as Read<'a>>::values(frame)
     }
 
     #[inline]
@@ -265,32 +237,14 @@ impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
     const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
-    fn values(values: &'a Values, rows: usize) -> Result<Self::Values, Misfit> {
-        <List<'a, T> as Read<'a>>::values(values, rows)
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+        <List<'a, T> as Read<'a>>::values(frame)
     }
 
     #[inline]
     fn at(values: Self::Values, row: usize) -> Self {
         <List<'a, T> as Read<'a>>::at(values, row).into_iter().collect()
     }
-}
-
-pub(crate) fn type_of(column: &Column) -> DataType {
-    let (scalars, is_list) = match &column.values {
-        Values::Scalars(scalars) => (scalars, false),
-        Values::Lists(lists) => (&lists.items, true),
-    };
-    let scalar = match scalars {
-        Scalars::Bools(_) => ScalarType::Bool,
-        Scalars::Int32s(_) => ScalarType::Int32,
-        Scalars::Int64s(_) => ScalarType::Int64,
-        Scalars::Float32s(_) => ScalarType::Float32,
-        Scalars::Float64s(_) => ScalarType::Float64,
-        Scalars::Strings(_) => ScalarType::Utf8,
-        Scalars::Binaries(_) => ScalarType::Binary,
-        Scalars::Timestamps(_) => ScalarType::Timestamp,
-    };
-    DataType { scalar, is_list }
 }
 
 /// A type as definitions write it.

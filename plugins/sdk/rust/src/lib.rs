@@ -70,6 +70,7 @@
 extern crate self as larder_plugin;
 
 mod column;
+mod frame;
 mod input;
 mod list;
 pub mod log;
@@ -97,7 +98,8 @@ pub mod __private {
     pub use crate::run::config::read as read_config;
     pub use crate::{
         column::{InputColumn, InputColumns, OutputColumn, OutputColumns, fields_by_columns, run_by_columns},
-        input::{Batch, Input, Inputs, open},
+        frame::{Batch, Frame, Heads},
+        input::{Input, Inputs, open},
         output::{Output, Outputs, Writer},
         run::{FieldSpec, Fields, Instance, Plugin, describe, fields_by_row, no_config, run_by_row},
     };

@@ -1,8 +1,9 @@
 //! Lists, and the items of a column: borrowed from the memory that the host wrote them to.
 
 use crate::{
-    __private::types::{ScalarType, Scalars, VarBytes},
+    __private::types::ScalarType,
     Timestamp,
+    frame::{Frame, Part},
     input::Misfit,
 };
 
@@ -32,13 +33,9 @@ pub trait Item<'a>: Sized + 'a {
     #[doc(hidden)]
     type Values: Copy;
 
-    /// The items of a column of this type, which are checked here and not looked after again.
+    /// The next so many items of a frame's part, which are checked here and not looked after again.
     #[doc(hidden)]
-    fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit>;
-
-    /// How many there are.
-    #[doc(hidden)]
-    fn count(values: Self::Values) -> usize;
+    fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit>;
 
     /// Item `i`, of those that there are.
     #[doc(hidden)]
@@ -152,18 +149,14 @@ impl<'a, T: Item<'a> + std::fmt::Debug> std::fmt::Debug for Items<'a, T> {
 // === impl Item ===
 
 macro_rules! fixed {
-    ($($type:ty: $case:ident, $scalar:ident, $raw:ty, $read:expr;)*) => {$(
+    ($($type:ty: $scalar:ident, $raw:ty, $read:expr;)*) => {$(
         impl<'a> Item<'a> for $type {
             const SCALAR: ScalarType = ScalarType::$scalar;
             type Values = &'a [$raw];
 
-            fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit> {
-                if let Scalars::$case(values) = scalars { Ok(values) } else { Err(Misfit::Type) }
-            }
-
             #[inline]
-            fn count(values: Self::Values) -> usize {
-                values.len()
+            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit> {
+                frame.take(part, count)
             }
 
             #[inline]
@@ -176,12 +169,12 @@ macro_rules! fixed {
 }
 
 fixed! {
-    bool: Bools, Bool, u8, |value| value != 0;
-    i32: Int32s, Int32, i32, |value| value;
-    i64: Int64s, Int64, i64, |value| value;
-    f32: Float32s, Float32, f32, |value| value;
-    f64: Float64s, Float64, f64, |value| value;
-    Timestamp: Timestamps, Timestamp, i64, Timestamp;
+    bool: Bool, u8, |value| value != 0;
+    i32: Int32, i32, |value| value;
+    i64: Int64, i64, |value| value;
+    f32: Float32, f32, |value| value;
+    f64: Float64, f64, |value| value;
+    Timestamp: Timestamp, i64, Timestamp;
 }
 
 impl Number for i32 {}
@@ -190,18 +183,14 @@ impl Number for f32 {}
 impl Number for f64 {}
 
 macro_rules! variable {
-    ($($type:ty: $case:ident, $scalar:ident, $data:ty, $open:expr, $read:expr;)*) => {$(
+    ($($type:ty: $scalar:ident, $data:ty, $open:expr, $read:expr;)*) => {$(
         impl<'a> Item<'a> for $type {
             const SCALAR: ScalarType = ScalarType::$scalar;
             type Values = Slots<'a, &'a $data>;
 
-            fn values(scalars: &'a Scalars) -> Result<Self::Values, Misfit> {
-                if let Scalars::$case(var) = scalars { $open(var) } else { Err(Misfit::Type) }
-            }
-
-            #[inline]
-            fn count(values: Self::Values) -> usize {
-                values.ends.len()
+            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit> {
+                let (ends, bytes) = frame.ends(part, count)?;
+                $open(ends, frame.take(Part::Tail, bytes)?)
             }
 
             #[inline]
@@ -215,31 +204,24 @@ macro_rules! variable {
 }
 
 variable! {
-    &'a str: Strings, Utf8, str, texts, |text| text;
-    String: Strings, Utf8, str, texts, str::to_owned;
-    &'a [u8]: Binaries, Binary, [u8], bytes, |bytes| bytes;
-    Vec<u8>: Binaries, Binary, [u8], bytes, <[u8]>::to_vec;
+    &'a str: Utf8, str, texts, |text| text;
+    String: Utf8, str, texts, str::to_owned;
+    &'a [u8]: Binary, [u8], bytes, |bytes| bytes;
+    Vec<u8>: Binary, [u8], bytes, <[u8]>::to_vec;
 }
 
 /// Texts, all of which are UTF-8 and end where a character does.
-fn texts(var: &VarBytes) -> Result<Slots<'_, &str>, Misfit> {
-    let data = std::str::from_utf8(&var.data).map_err(|_| Misfit::Utf8)?;
-    check_ends(&var.ends, data.len())?;
-    if !var.ends.iter().all(|end| data.is_char_boundary(*end as usize)) {
+fn texts<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a str>, Misfit> {
+    let data = std::str::from_utf8(data).map_err(|_| Misfit::Utf8)?;
+    if !ends.iter().all(|end| data.is_char_boundary(*end as usize)) {
         return Err(Misfit::Utf8);
     }
-    Ok(Slots { ends: &var.ends, data })
+    Ok(Slots { ends, data })
 }
 
-fn bytes(var: &VarBytes) -> Result<Slots<'_, &[u8]>, Misfit> {
-    check_ends(&var.ends, var.data.len())?;
-    Ok(Slots { ends: &var.ends, data: &var.data })
-}
-
-/// Whether ends never fall, and the last one is the end of all.
-pub(crate) fn check_ends(ends: &[u32], len: usize) -> Result<(), Misfit> {
-    let last = ends.last().map_or(0, |end| *end as usize);
-    if ends.is_sorted() && last == len { Ok(()) } else { Err(Misfit::Ends) }
+#[expect(clippy::unnecessary_wraps, reason = "beside `texts`")]
+fn bytes<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a [u8]>, Misfit> {
+    Ok(Slots { ends, data })
 }
 
 /// Where slot `i` begins and ends.

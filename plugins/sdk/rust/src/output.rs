@@ -1,13 +1,14 @@
 //! Rows to columns: how a struct of outputs is written.
 //!
-//! Buffers have their size from the start: the component model hands vectors over by pointer and length, and one with
-//! room to spare would be copied. Only texts, bytes and items of lists, whose lengths nobody knows before, grow.
+//! Slots are written where they are handed over. Texts, bytes and items of lists, whose lengths nobody knows before, are
+//! collected beside and follow at the end.
 
 use std::borrow::Cow;
 
 use crate::{
-    __private::types::{Column, DataType, Lists, ScalarType, Scalars, Values, VarBytes},
+    __private::types::{DataType, ScalarType},
     List, Timestamp,
+    frame::{END, Heads, Place, append, end, padded},
     list::Item,
     run::FieldSpec,
 };
@@ -24,14 +25,14 @@ pub trait Outputs: Sized {
     /// Something for each output that writes its column.
     type Writers;
 
-    /// Empty columns, for so many rows.
-    fn writers(rows: usize) -> Self::Writers;
+    /// Takes the columns' places.
+    fn writers(heads: &mut Heads) -> Self::Writers;
     /// Writes this row. Rows come in order, each once.
-    fn write(self, row: usize, writers: &mut Self::Writers);
+    fn write(self, row: usize, heads: &mut Heads, writers: &mut Self::Writers);
     /// Writes a row of nulls.
-    fn write_nulls(row: usize, writers: &mut Self::Writers);
-    /// The columns.
-    fn finish(writers: Self::Writers) -> Vec<Column>;
+    fn write_nulls(row: usize, heads: &mut Heads, writers: &mut Self::Writers);
+    /// The frame: the columns' heads, and their tails.
+    fn finish(writers: Self::Writers, heads: Heads) -> Vec<u8>;
 }
 
 /// A type that an output can have.
@@ -46,13 +47,13 @@ pub trait Output: Sized {
     const TYPE: DataType;
     /// Whether it can be null.
     const NULLABLE: bool;
-    /// What collects the values.
+    /// What collects what has no room in a slot.
     #[doc(hidden)]
     type Sink: Sink;
 
     /// Writes the value into its column.
     #[doc(hidden)]
-    fn write(self, row: usize, writer: &mut Writer<Self::Sink>);
+    fn write(self, row: usize, heads: &mut Heads, writer: &mut Writer<Self::Sink>);
 }
 
 /// A type of values, each of which is there.
@@ -65,12 +66,12 @@ pub trait Output: Sized {
 pub trait Put {
     /// What the column holds.
     const TYPE: DataType;
-    /// What collects the values.
+    /// What collects what has no room in a slot.
     #[doc(hidden)]
     type Sink: Sink;
 
     #[doc(hidden)]
-    fn put(&self, row: usize, sink: &mut Self::Sink);
+    fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink);
 }
 
 /// A type that lists hold.
@@ -83,98 +84,127 @@ pub trait PutItem {
     /// As the contract calls it.
     #[doc(hidden)]
     const SCALAR: ScalarType;
-    /// What collects the items.
+    /// What collects items of a list.
     #[doc(hidden)]
     type Items: Collect;
+    /// What collects what has no room in a slot, of a single one in each row.
+    #[doc(hidden)]
+    type Single: Sink;
 
     #[doc(hidden)]
     fn put_item(&self, items: &mut Self::Items);
 
-    /// The item of a row, in items that began with [`Collect::with_rows`].
     #[doc(hidden)]
-    #[inline]
-    fn put_row(&self, _row: usize, items: &mut Self::Items) {
-        self.put_item(items);
-    }
+    fn put_single(&self, slot: Slot<'_>, sink: &mut Self::Single);
+}
+
+/// A row's slot in the column that is being written.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Slot<'h> {
+    heads: &'h mut Heads,
+    place: Place,
+    row: usize,
 }
 
 /// A column that is being written.
 #[derive(Debug)]
 pub struct Writer<S> {
+    place: Place,
     sink: S,
-    rows: usize,
-    /// Bitmap as the contract has it; none as long as nothing is null.
-    validity: Option<Vec<u8>>,
 }
 
-/// The values of a column that is being written.
+/// What a column has beside its slots.
 #[doc(hidden)]
-pub trait Sink {
-    fn with_rows(rows: usize) -> Self;
-    fn put_nothing(&mut self);
-    fn into_values(self) -> Values;
+pub trait Sink: Default {
+    /// How wide slots are.
+    const WIDTH: usize;
+    /// Writes the slot of a null.
+    fn put_nothing(&mut self, slot: Slot<'_>);
+    /// Bytes of the column's tail.
+    fn tail_len(&self) -> usize;
+    /// Adds the column's tail.
+    fn finish(self, frame: &mut Vec<u8>);
 }
 
 /// Items that are being written.
 #[doc(hidden)]
-pub trait Collect {
-    fn with_capacity(items: usize) -> Self;
-    /// For one item in each row: of fixed width all are there from the start, as zeros, so that writing one need not look
-    /// for room.
-    fn with_rows(rows: usize) -> Self;
-    /// A row without one, after [`Collect::with_rows`].
-    fn put_nothing(&mut self);
+pub trait Collect: Default {
     fn count(&self) -> usize;
-    fn into_scalars(self) -> Scalars;
+    fn tail_len(&self) -> usize;
+    fn finish(self, frame: &mut Vec<u8>);
 }
 
-/// The items of single values: the column's slots.
+/// Values that have room in their slots.
 #[doc(hidden)]
-#[derive(Debug)]
-pub struct Single<C>(C);
+#[derive(Debug, Default)]
+pub struct Fixed<const WIDTH: usize>;
+
+/// The bytes of all rows.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Bytes(Vec<u8>);
 
 /// The items of lists.
 #[doc(hidden)]
-#[derive(Debug)]
-pub struct Many<C> {
-    ends: Vec<u32>,
-    items: C,
+#[derive(Debug, Default)]
+pub struct Many<C>(C);
+
+/// Items of fixed width.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct FixedItems<const WIDTH: usize>(Vec<u8>);
+
+/// Texts or bytes as items.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct BytesItems {
+    ends: Vec<u8>,
+    data: Vec<u8>,
+}
+
+// === impl Slot ===
+
+impl Slot<'_> {
+    #[inline]
+    fn set<const WIDTH: usize>(self, slot: [u8; WIDTH]) {
+        self.heads.set(self.place, self.row, slot);
+    }
+
+    #[inline]
+    fn set_end(self, end: usize) {
+        self.set(self::end(end));
+    }
 }
 
 // === impl Writer ===
 
 impl<S: Sink> Writer<S> {
-    /// An empty column, for so many rows.
+    /// Takes the next column's place.
     #[must_use]
-    pub fn new(rows: usize) -> Self {
-        Self { sink: S::with_rows(rows), rows, validity: None }
+    #[inline]
+    pub fn new(heads: &mut Heads) -> Self {
+        Self { place: heads.place(S::WIDTH), sink: S::default() }
     }
 
     /// Writes a null.
     #[inline]
-    pub fn put_null(&mut self, row: usize) {
-        self.sink.put_nothing();
-        let bitmap = self.validity.get_or_insert_with(|| all_present(self.rows));
-        bitmap[row / 8] &= !(1 << (row % 8));
+    pub fn put_null(&mut self, row: usize, heads: &mut Heads) {
+        heads.set_null(self.place, row);
+        self.sink.put_nothing(Slot { heads, place: self.place, row });
     }
 
-    /// The column.
-    #[must_use]
-    pub fn finish(self) -> Column {
-        Column { values: self.sink.into_values(), validity: self.validity }
+    /// Bytes of the column's tail.
+    #[inline]
+    pub fn tail_len(&self) -> usize {
+        self.sink.tail_len()
     }
-}
 
-/// A bitmap without a null. Bits beyond the rows are 0.
-#[cold]
-fn all_present(rows: usize) -> Vec<u8> {
-    let mut bitmap = vec![0xff; rows.div_ceil(8)];
-    if let Some(last) = bitmap.last_mut()
-        && !rows.is_multiple_of(8)
-    {
-        *last = (1 << (rows % 8)) - 1;
+    /// Adds the column's tail.
+    #[inline]
+    pub fn finish(self, frame: &mut Vec<u8>) {
+        self.sink.finish(frame);
     }
-    bitmap
 }
 
 // === impl Output ===
@@ -185,8 +215,8 @@ impl<T: Put> Output for T {
     type Sink = T::Sink;
 
     #[inline]
-    fn write(self, row: usize, writer: &mut Writer<Self::Sink>) {
-        self.put(row, &mut writer.sink);
+    fn write(self, row: usize, heads: &mut Heads, writer: &mut Writer<Self::Sink>) {
+        self.put(Slot { heads, place: writer.place, row }, &mut writer.sink);
     }
 }
 
@@ -196,56 +226,103 @@ impl<T: Put> Output for Option<T> {
     type Sink = T::Sink;
 
     #[inline]
-    fn write(self, row: usize, writer: &mut Writer<Self::Sink>) {
+    fn write(self, row: usize, heads: &mut Heads, writer: &mut Writer<Self::Sink>) {
         match self {
-            Some(value) => value.put(row, &mut writer.sink),
-            None => writer.put_null(row),
+            Some(value) => value.write(row, heads, writer),
+            None => writer.put_null(row, heads),
         }
     }
 }
 
 // === impl Sink ===
 
-impl<C: Collect> Sink for Single<C> {
-    fn with_rows(rows: usize) -> Self {
-        Self(C::with_rows(rows))
+impl<const WIDTH: usize> Sink for Fixed<WIDTH> {
+    const WIDTH: usize = WIDTH;
+
+    #[inline]
+    fn put_nothing(&mut self, _slot: Slot<'_>) {}
+
+    #[inline]
+    fn tail_len(&self) -> usize {
+        0
     }
 
     #[inline]
-    fn put_nothing(&mut self) {
-        self.0.put_nothing();
+    fn finish(self, _frame: &mut Vec<u8>) {}
+}
+
+impl Sink for Bytes {
+    const WIDTH: usize = END;
+
+    #[inline]
+    fn put_nothing(&mut self, slot: Slot<'_>) {
+        slot.set_end(self.0.len());
     }
 
-    fn into_values(self) -> Values {
-        Values::Scalars(self.0.into_scalars())
+    fn tail_len(&self) -> usize {
+        padded(self.0.len())
+    }
+
+    fn finish(self, frame: &mut Vec<u8>) {
+        append(frame, &self.0);
+    }
+}
+
+impl<C: Collect> Sink for Many<C> {
+    const WIDTH: usize = END;
+
+    #[inline]
+    fn put_nothing(&mut self, slot: Slot<'_>) {
+        slot.set_end(self.0.count());
+    }
+
+    fn tail_len(&self) -> usize {
+        self.0.tail_len()
+    }
+
+    fn finish(self, frame: &mut Vec<u8>) {
+        self.0.finish(frame);
     }
 }
 
 impl<C: Collect> Many<C> {
     #[inline]
-    fn end_list(&mut self) {
-        self.ends.push(end(self.items.count()));
-    }
-
-    #[inline]
-    fn put_list<T: PutItem<Items = C>>(&mut self, items: &[T]) {
-        items.iter().for_each(|item| item.put_item(&mut self.items));
-        self.end_list();
+    fn put_list<T: PutItem<Items = C>>(&mut self, items: &[T], slot: Slot<'_>) {
+        items.iter().for_each(|item| item.put_item(&mut self.0));
+        self.put_nothing(slot);
     }
 }
 
-impl<C: Collect> Sink for Many<C> {
-    fn with_rows(rows: usize) -> Self {
-        Self { ends: Vec::with_capacity(rows), items: C::with_capacity(0) }
-    }
+// === impl Collect ===
 
+impl<const WIDTH: usize> Collect for FixedItems<WIDTH> {
     #[inline]
-    fn put_nothing(&mut self) {
-        self.end_list();
+    fn count(&self) -> usize {
+        self.0.len() / WIDTH
     }
 
-    fn into_values(self) -> Values {
-        Values::Lists(Lists { ends: self.ends, items: self.items.into_scalars() })
+    fn tail_len(&self) -> usize {
+        padded(self.0.len())
+    }
+
+    fn finish(self, frame: &mut Vec<u8>) {
+        append(frame, &self.0);
+    }
+}
+
+impl Collect for BytesItems {
+    #[inline]
+    fn count(&self) -> usize {
+        self.ends.len() / END
+    }
+
+    fn tail_len(&self) -> usize {
+        padded(self.ends.len()) + padded(self.data.len())
+    }
+
+    fn finish(self, frame: &mut Vec<u8>) {
+        append(frame, &self.ends);
+        append(frame, &self.data);
     }
 }
 
@@ -255,11 +332,11 @@ macro_rules! scalars {
     ($($type:ty),*) => {$(
         impl Put for $type {
             const TYPE: DataType = DataType { scalar: <Self as PutItem>::SCALAR, is_list: false };
-            type Sink = Single<<Self as PutItem>::Items>;
+            type Sink = <Self as PutItem>::Single;
 
             #[inline]
-            fn put(&self, row: usize, sink: &mut Self::Sink) {
-                self.put_row(row, &mut sink.0);
+            fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink) {
+                self.put_single(slot, sink);
             }
         }
     )*};
@@ -272,8 +349,8 @@ impl<T: PutItem> Put for Vec<T> {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, _row: usize, sink: &mut Self::Sink) {
-        sink.put_list(self);
+    fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink) {
+        sink.put_list(self, slot);
     }
 }
 
@@ -282,8 +359,8 @@ impl<T: PutItem> Put for &[T] {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, _row: usize, sink: &mut Self::Sink) {
-        sink.put_list(self);
+    fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink) {
+        sink.put_list(self, slot);
     }
 }
 
@@ -292,8 +369,8 @@ impl<T: PutItem, const N: usize> Put for [T; N] {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, _row: usize, sink: &mut Self::Sink) {
-        sink.put_list(self);
+    fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink) {
+        sink.put_list(self, slot);
     }
 }
 
@@ -302,133 +379,84 @@ impl<'a, T: Item<'a> + PutItem> Put for List<'a, T> {
     type Sink = Many<T::Items>;
 
     #[inline]
-    fn put(&self, _row: usize, sink: &mut Self::Sink) {
-        self.iter().for_each(|item| item.put_item(&mut sink.items));
-        sink.end_list();
+    fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink) {
+        self.iter().for_each(|item| item.put_item(&mut sink.0));
+        sink.put_nothing(slot);
     }
 }
 
-// === impl Collect ===
+// === impl PutItem ===
 
 macro_rules! fixed {
-    ($($type:ty: $items:ident, $case:ident, $raw:ty, $read:expr;)*) => {$(
-        #[doc(hidden)]
-        #[derive(Debug)]
-        pub struct $items(Vec<$raw>);
-
-        impl $items {
-            const READ: fn($type) -> $raw = $read;
-        }
-
-        impl Collect for $items {
-            fn with_capacity(items: usize) -> Self {
-                Self(Vec::with_capacity(items))
-            }
-
-            fn with_rows(rows: usize) -> Self {
-                let mut items = Vec::with_capacity(rows);
-                items.resize(rows, <$raw>::default());
-                Self(items)
-            }
-
-            #[inline]
-            fn put_nothing(&mut self) {}
-
-            #[inline]
-            fn count(&self) -> usize {
-                self.0.len()
-            }
-
-            fn into_scalars(self) -> Scalars {
-                Scalars::$case(self.0)
-            }
-        }
-
+    ($($type:ty: $width:literal, $bytes:expr;)*) => {$(
         impl PutItem for $type {
             const SCALAR: ScalarType = <Self as Item<'static>>::SCALAR;
-            type Items = $items;
+            type Items = FixedItems<$width>;
+            type Single = Fixed<$width>;
 
             #[inline]
             fn put_item(&self, items: &mut Self::Items) {
-                items.0.push($items::READ(*self));
+                let bytes: fn(Self) -> [u8; $width] = $bytes;
+                items.0.extend_from_slice(&bytes(*self));
             }
 
             #[inline]
-            fn put_row(&self, row: usize, items: &mut Self::Items) {
-                items.0[row] = $items::READ(*self);
+            fn put_single(&self, slot: Slot<'_>, _sink: &mut Self::Single) {
+                let bytes: fn(Self) -> [u8; $width] = $bytes;
+                slot.set(bytes(*self));
             }
         }
     )*};
 }
 
 fixed! {
-    bool: Bools, Bools, u8, u8::from;
-    i32: Int32s, Int32s, i32, |value| value;
-    i64: Int64s, Int64s, i64, |value| value;
-    f32: Float32s, Float32s, f32, |value| value;
-    f64: Float64s, Float64s, f64, |value| value;
-    Timestamp: Timestamps, Timestamps, i64, |value| value.0;
+    bool: 1, |value| [u8::from(value)];
+    i32: 4, Self::to_le_bytes;
+    i64: 8, Self::to_le_bytes;
+    f32: 4, Self::to_le_bytes;
+    f64: 8, Self::to_le_bytes;
+    Timestamp: 8, |value| value.0.to_le_bytes();
 }
 
 macro_rules! variable {
-    ($($items:ident: $case:ident, $scalar:ident; $($type:ty),*;)*) => {$(
-        #[doc(hidden)]
-        #[derive(Debug)]
-        pub struct $items(VarBytes);
-
-        impl Collect for $items {
-            fn with_capacity(items: usize) -> Self {
-                Self(VarBytes { ends: Vec::with_capacity(items), data: Vec::new() })
-            }
-
-            fn with_rows(rows: usize) -> Self {
-                Self::with_capacity(rows)
-            }
-
-            #[inline]
-            fn put_nothing(&mut self) {
-                self.0.ends.push(end(self.0.data.len()));
-            }
-
-            #[inline]
-            fn count(&self) -> usize {
-                self.0.ends.len()
-            }
-
-            fn into_scalars(self) -> Scalars {
-                Scalars::$case(self.0)
-            }
-        }
-
-        $(impl PutItem for $type {
+    ($($scalar:ident: $($type:ty),*;)*) => {$($(
+        impl PutItem for $type {
             const SCALAR: ScalarType = ScalarType::$scalar;
-            type Items = $items;
+            type Items = BytesItems;
+            type Single = Bytes;
 
             #[inline]
             fn put_item(&self, items: &mut Self::Items) {
-                items.0.data.extend_from_slice(self.as_ref());
-                items.put_nothing();
+                items.data.extend_from_slice(self.as_ref());
+                items.ends.extend_from_slice(&end(items.data.len()));
             }
-        })*
-    )*};
+
+            #[inline]
+            fn put_single(&self, slot: Slot<'_>, sink: &mut Self::Single) {
+                sink.0.extend_from_slice(self.as_ref());
+                sink.put_nothing(slot);
+            }
+        }
+    )*)*};
 }
 
 variable! {
-    Texts: Strings, Utf8; &str, String;
-    Blobs: Binaries, Binary; &[u8], Vec<u8>;
+    Utf8: &str, String;
+    Binary: &[u8], Vec<u8>;
 }
 
 impl PutItem for Cow<'_, str> {
     const SCALAR: ScalarType = ScalarType::Utf8;
-    type Items = Texts;
+    type Items = BytesItems;
+    type Single = Bytes;
 
     #[inline]
     fn put_item(&self, items: &mut Self::Items) {
         (&**self).put_item(items);
     }
-}
 
-/// A component's memory ends long before 2^32 bytes.
-fn end(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
+    #[inline]
+    fn put_single(&self, slot: Slot<'_>, sink: &mut Self::Single) {
+        (&**self).put_single(slot, sink);
+    }
 }

@@ -6,8 +6,9 @@ pub mod config;
 use std::cell::RefCell;
 
 use crate::{
-    __private::types::{self, Column, DataType, Field, Signature},
-    input::{Batch, Inputs},
+    __private::types::{self, DataType, Field, Signature},
+    frame::{Batch, Frame, Heads, aligned},
+    input::Inputs,
     log,
     output::Outputs,
 };
@@ -53,11 +54,11 @@ pub trait Plugin {
     /// A fault that says what is wrong with the text.
     fn configure(json: &str) -> Result<Self::Config, Fault>;
 
-    /// Computes a batch.
+    /// Computes a batch, to a frame of its outputs.
     ///
     /// # Errors
     /// The plugin's own fault, or one that says what is wrong with the batch.
-    fn transform(config: &Self::Config, context: &Context, batch: Batch<'_>) -> Result<Vec<Column>, Fault>;
+    fn transform(config: &Self::Config, context: &Context, batch: Batch<'_>) -> Result<Vec<u8>, Fault>;
 }
 
 /// An input or an output, as a struct declares it.
@@ -211,14 +212,19 @@ impl<C> Instance<C> {
         &self,
         context: types::Context,
         rows: u32,
-        columns: &[Column],
-    ) -> Result<Vec<Column>, types::Fault> {
+        inputs: &[u8],
+    ) -> Result<Vec<u8>, types::Fault> {
         let config = self.config.borrow();
         let Some(config) = &*config else {
             return Err(Fault::internal("transform was called before configure").into());
         };
+        if !inputs.len().is_multiple_of(size_of::<u64>()) {
+            return Err(Fault::bad_input(format!("a frame of {} bytes is none", inputs.len())).into());
+        }
         let context = Context { as_of: crate::Timestamp(context.as_of) };
-        Ok(P::transform(config, &context, Batch { columns, rows: rows as usize })?)
+        let inputs = aligned(inputs);
+        let batch = Batch { frame: &inputs, rows: rows as usize };
+        Ok(P::transform(config, &context, batch)?)
     }
 }
 
@@ -278,18 +284,21 @@ pub fn run_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
     config: &'a C,
     batch: Batch<'a>,
     mut function: impl FnMut(&'a Context, &'a C, I) -> R,
-) -> Result<Vec<Column>, Fault> {
-    let readers = I::open(batch)?;
-    let mut writers = R::Outputs::writers(batch.rows);
+) -> Result<Vec<u8>, Fault> {
+    let mut frame = Frame::open(batch, I::FIELDS)?;
+    let readers = I::open(&mut frame)?;
+    frame.close()?;
+    let mut heads = Heads::new(R::Outputs::FIELDS, batch.rows);
+    let mut writers = R::Outputs::writers(&mut heads);
     for row in 0..batch.rows {
         let outputs = match I::read(&readers, row) {
             Some(inputs) => function(context, config, inputs).row()?,
             None => None,
         };
         match outputs {
-            Some(outputs) => outputs.write(row, &mut writers),
-            None => R::Outputs::write_nulls(row, &mut writers),
+            Some(outputs) => outputs.write(row, &mut heads, &mut writers),
+            None => R::Outputs::write_nulls(row, &mut heads, &mut writers),
         }
     }
-    Ok(R::Outputs::finish(writers))
+    Ok(R::Outputs::finish(writers, heads))
 }

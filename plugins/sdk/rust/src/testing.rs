@@ -37,8 +37,9 @@ use std::{marker::PhantomData, ops::Index};
 
 pub use self::value::Value;
 use crate::{
-    __private::types::{self, Column},
+    __private::types,
     Context, Fault, Timestamp,
+    frame::{Batch, Frame, aligned},
     run::{FieldSpec, Fields, Instance, Plugin, describe},
 };
 
@@ -116,24 +117,26 @@ impl<P: Plugin> Host<P> {
     pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
         let Fields { inputs, outputs, .. } = P::fields();
         check_names(&rows, inputs);
-        let columns: Vec<Column> = inputs.iter().map(|field| columns::write(field, &rows)).collect();
+        let frame = columns::write(inputs, &rows);
         let (first, second) = (Instance::new(), Instance::new());
         first.configure::<P>(&self.config)?;
         second.configure::<P>(&self.config)?;
-        let call = |instance: &Instance<P::Config>| -> Result<Vec<Column>, Fault> {
+        let call = |instance: &Instance<P::Config>| -> Result<Vec<u8>, Fault> {
             let context = types::Context { as_of: self.context.as_of.0 };
             let rows = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            Ok(instance.transform::<P>(context, rows, &columns)?)
+            Ok(instance.transform::<P>(context, rows, &frame)?)
         };
         let computed = call(&first)?;
         for (instance, whose) in [(&first, "the same"), (&second, "another")] {
-            let again = call(instance)?;
-            let same = format!("{again:?}") == format!("{computed:?}");
+            let same = call(instance)? == computed;
             assert!(same, "the same inputs gave something else the second time, in {whose} instance");
         }
         let signature = describe::<P>();
-        let table = outputs.iter().zip(&signature.outputs).zip(computed).map(|((output, field), column)| {
-            let values = columns::read(&column, rows.len());
+        let computed = aligned(&computed);
+        let mut frame = Frame::open(Batch { frame: &computed, rows: rows.len() }, outputs)?;
+        let columns = columns::read(outputs, &mut frame);
+        frame.close()?;
+        let table = outputs.iter().zip(&signature.outputs).zip(columns).map(|((output, field), values)| {
             let has_null = values.iter().any(Value::is_null);
             assert!(field.nullable || !has_null, "output '{}' has a null, and was declared not to", output.name);
             (output.name, values)

@@ -17,7 +17,7 @@ use crate::cli::{
     CliError, output,
     plugin::{
         cache,
-        embedded::{PYTHON_SDK, WIT},
+        embedded::{PYTHON_SDK, PYTHON_WIT},
     },
 };
 
@@ -55,7 +55,7 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
         write_files(&app.join(SDK_DIR), PYTHON_SDK.iter().map(|(path, text)| (*path, text.as_bytes())))?;
     }
     write_files(&app, [(format!("{GLUE_MODULE}.py").as_str(), GLUE.as_bytes())])?;
-    write_files(&wit, WIT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
+    write_files(&wit, PYTHON_WIT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
 
     let component = staging.0.join("component.wasm");
     let mut command = Command::new(&tool);

@@ -34,7 +34,7 @@ pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
         |Field { of, .. }| quote_spanned!(of.span()=> <#of as ::larder_plugin::__private::Input<#lifetime>>::Reader),
     );
     let opened = fields.iter().map(|Field { of, place, .. }| {
-        quote_spanned!(of.span()=> ::larder_plugin::__private::open::<#of>(batch, #place, Self::FIELDS)?)
+        quote_spanned!(of.span()=> ::larder_plugin::__private::open::<#of>(frame, #place, Self::FIELDS)?)
     });
     let read = fields.iter().map(|Field { ident, of, place, .. }| {
         quote_spanned! {of.span()=>
@@ -49,7 +49,7 @@ pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
 
             #[allow(unused_variables, clippy::unused_unit, reason = "a struct may have no field")]
             fn open(
-                batch: ::larder_plugin::__private::Batch<#lifetime>,
+                frame: &mut ::larder_plugin::__private::Frame<#lifetime>,
             ) -> ::core::result::Result<Self::Readers, ::larder_plugin::Fault> {
                 ::core::result::Result::Ok((#(#opened,)*))
             }
@@ -73,7 +73,7 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
             ::larder_plugin::__private::Writer<<#of as ::larder_plugin::__private::Output>::Sink>
         }
     });
-    let made = fields.iter().map(|_| quote!(::larder_plugin::__private::Writer::new(rows)));
+    let made = fields.iter().map(|_| quote!(::larder_plugin::__private::Writer::new(heads)));
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
     let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
     Ok(quote! {
@@ -82,21 +82,25 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
             const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
             type Writers = (#(#writers,)*);
 
-            fn writers(rows: usize) -> Self::Writers {
+            #[inline]
+            fn writers(heads: &mut ::larder_plugin::__private::Heads) -> Self::Writers {
                 (#(#made,)*)
             }
 
             #[inline]
-            fn write(self, row: usize, writers: &mut Self::Writers) {
-                #(::larder_plugin::__private::Output::write(self.#idents, row, &mut writers.#places);)*
+            fn write(self, row: usize, heads: &mut ::larder_plugin::__private::Heads, writers: &mut Self::Writers) {
+                #(::larder_plugin::__private::Output::write(self.#idents, row, heads, &mut writers.#places);)*
             }
 
-            fn write_nulls(row: usize, writers: &mut Self::Writers) {
-                #(writers.#places.put_null(row);)*
+            fn write_nulls(row: usize, heads: &mut ::larder_plugin::__private::Heads, writers: &mut Self::Writers) {
+                #(writers.#places.put_null(row, heads);)*
             }
 
-            fn finish(writers: Self::Writers) -> ::std::vec::Vec<::larder_plugin::__private::types::Column> {
-                ::std::vec![#(writers.#places.finish()),*]
+            #[inline]
+            fn finish(writers: Self::Writers, heads: ::larder_plugin::__private::Heads) -> ::std::vec::Vec<u8> {
+                let mut frame = heads.into_frame(0 #(+ writers.#places.tail_len())*);
+                #(writers.#places.finish(&mut frame);)*
+                frame
             }
         }
     })
@@ -117,7 +121,7 @@ pub(crate) fn input_columns(item: &DeriveInput) -> Result<TokenStream> {
     });
     let opened = fields.iter().map(|Field { ident, of, place, .. }| {
         quote_spanned! {of.span()=>
-            #ident: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::open(batch, #place, Self::FIELDS)?
+            #ident: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::open(frame, #place, Self::FIELDS)?
         }
     });
     Ok(quote! {
@@ -127,7 +131,7 @@ pub(crate) fn input_columns(item: &DeriveInput) -> Result<TokenStream> {
 
             #[allow(unused_variables, reason = "a struct may have no field")]
             fn open(
-                batch: ::larder_plugin::__private::Batch<#lifetime>,
+                frame: &mut ::larder_plugin::__private::Frame<#lifetime>,
             ) -> ::core::result::Result<Self, ::larder_plugin::Fault> {
                 ::core::result::Result::Ok(Self { #(#opened,)* })
             }
@@ -140,11 +144,12 @@ pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
     some(&fields, name)?;
     let (before, after, condition) = item.generics.split_for_impl();
     let specs = fields.iter().map(|field| output_spec(field, "OutputColumn"));
-    let finished = fields.iter().map(|Field { ident, name, of, .. }| {
+    let written = fields.iter().map(|Field { ident, name, of, .. }| {
         quote_spanned! {of.span()=>
-            <#of as ::larder_plugin::__private::OutputColumn>::finish(self.#ident, rows, #name)?
+            <#of as ::larder_plugin::__private::OutputColumn>::write(self.#ident, &mut heads, #name)?
         }
     });
+    let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
     Ok(quote! {
         #[automatically_derived]
         impl #before ::larder_plugin::__private::OutputColumns for #name #after #condition {
@@ -152,12 +157,12 @@ pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
 
             fn finish(
                 self,
-                rows: usize,
-            ) -> ::core::result::Result<
-                ::std::vec::Vec<::larder_plugin::__private::types::Column>,
-                ::larder_plugin::Fault,
-            > {
-                ::core::result::Result::Ok(::std::vec![#(#finished),*])
+                mut heads: ::larder_plugin::__private::Heads,
+            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::larder_plugin::Fault> {
+                let writers = (#(#written,)*);
+                let mut frame = heads.into_frame(0 #(+ writers.#places.tail_len())*);
+                #(writers.#places.finish(&mut frame);)*
+                ::core::result::Result::Ok(frame)
             }
         }
     })

@@ -83,10 +83,7 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
                     config: &Self::Config,
                     context: &::larder_plugin::Context,
                     batch: ::larder_plugin::__private::Batch<'_>,
-                ) -> ::core::result::Result<
-                    ::std::vec::Vec<::larder_plugin::__private::types::Column>,
-                    ::larder_plugin::Fault,
-                > {
+                ) -> ::core::result::Result<::std::vec::Vec<u8>, ::larder_plugin::Fault> {
                     ::larder_plugin::__private::#run::<Self::Config, _, _>(context, config, batch, #function)
                 }
             }
@@ -114,8 +111,8 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
                     fn transform(
                         context: types::Context,
                         rows: u32,
-                        inputs: ::std::vec::Vec<types::Column>,
-                    ) -> ::core::result::Result<::std::vec::Vec<types::Column>, types::Fault> {
+                        inputs: ::std::vec::Vec<u8>,
+                    ) -> ::core::result::Result<::std::vec::Vec<u8>, types::Fault> {
                         INSTANCE.with(|instance| instance.transform::<#call>(context, rows, &inputs))
                     }
                 }

@@ -1,101 +1,189 @@
-//! Values to columns and back.
+//! Rows of values to a frame and back.
 
 use super::{Row, Value};
 use crate::{
-    __private::types::{Column, Lists, ScalarType, Scalars, Values, VarBytes},
+    __private::types::ScalarType,
     Timestamp,
-    input::type_name,
+    frame::{Frame, Part, append, end, words},
+    input::{Misfit, type_name},
+    list::bounds,
     run::FieldSpec,
 };
 
-/// The column of an input.
+/// Values as they lie in a frame: those of fixed width, or ends with what lies between them.
+struct Laid {
+    slots: Vec<u8>,
+    data: Option<Vec<u8>>,
+}
+
+/// Values of a part of a frame.
+enum Found<'a> {
+    Fixed(Vec<Value>),
+    Texts(&'a [u32], &'a [u8]),
+    Blobs(&'a [u32], &'a [u8]),
+}
+
+/// A frame of inputs.
 #[track_caller]
-pub(super) fn write(field: &FieldSpec, rows: &[Row]) -> Column {
+pub(super) fn write(fields: &[FieldSpec], rows: &[Row]) -> Vec<u8> {
+    let (mut heads, mut tails) = (Vec::new(), Vec::new());
+    for field in fields {
+        write_column(field, rows, &mut heads, &mut tails);
+    }
+    heads.append(&mut tails);
+    heads
+}
+
+#[track_caller]
+fn write_column(field: &FieldSpec, rows: &[Row], heads: &mut Vec<u8>, tails: &mut Vec<u8>) {
     let of = field.data_type;
     let slots: Vec<&Value> = rows.iter().map(|row| value(row, field.name)).collect();
     let wrong = |value: &Value| -> ! { panic!("input '{}' is {}, got {value:?}", field.name, type_name(of)) };
-    let values = if of.is_list {
-        let (mut ends, mut items) = (Vec::new(), Vec::new());
-        for slot in &slots {
-            match slot {
-                Value::List(list) => items.extend(list),
-                Value::Null => {}
-                value => wrong(value),
-            }
-            ends.push(end(items.len()));
+    let mut presence = vec![0; words(rows.len()) * 8];
+    let present = slots.iter().enumerate().filter(|(_, slot)| !slot.is_null());
+    present.for_each(|(row, _)| presence[row / 8] |= 1 << (row % 8));
+    append(heads, &presence);
+    if !of.is_list {
+        let laid = lay(of.scalar, &slots).unwrap_or_else(|value| wrong(value));
+        append(heads, &laid.slots);
+        append(tails, &laid.data.unwrap_or_default());
+        return;
+    }
+    let (mut ends, mut items) = (Vec::new(), Vec::new());
+    for slot in &slots {
+        match slot {
+            Value::List(list) => items.extend(list),
+            Value::Null => {}
+            value => wrong(value),
         }
-        if let Some(null) = items.iter().find(|item| item.is_null()) {
-            wrong(null);
-        }
-        Values::Lists(Lists { ends, items: scalars(of.scalar, &items).unwrap_or_else(|value| wrong(value)) })
-    } else {
-        Values::Scalars(scalars(of.scalar, &slots).unwrap_or_else(|value| wrong(value)))
-    };
-    let validity = slots.iter().any(|slot| slot.is_null()).then(|| {
-        let mut bitmap = vec![0; slots.len().div_ceil(8)];
-        let present = slots.iter().enumerate().filter(|(_, slot)| !slot.is_null());
-        present.for_each(|(row, _)| bitmap[row / 8] |= 1 << (row % 8));
-        bitmap
-    });
-    Column { values, validity }
+        ends.extend(end(items.len()));
+    }
+    if let Some(null) = items.iter().find(|item| item.is_null()) {
+        wrong(null);
+    }
+    let laid = lay(of.scalar, &items).unwrap_or_else(|value| wrong(value));
+    append(heads, &ends);
+    append(tails, &laid.slots);
+    append(tails, &laid.data.unwrap_or_default());
 }
 
-/// The values of an output.
+/// The values of a frame of outputs, a column for each.
 #[track_caller]
-pub(super) fn read(column: &Column, rows: usize) -> Vec<Value> {
-    let read = |row: usize| match &column.values {
-        Values::Scalars(scalars) => item(scalars, row),
-        Values::Lists(lists) => {
-            let start = if row == 0 { 0 } else { lists.ends[row - 1] };
-            Value::List((start..lists.ends[row]).map(|i| item(&lists.items, i as usize)).collect())
+pub(super) fn read(fields: &[FieldSpec], frame: &mut Frame<'_>) -> Vec<Vec<Value>> {
+    let read = |field| read_column(field, frame).unwrap_or_else(|misfit| panic!("the frame of outputs: {misfit:?}"));
+    fields.iter().map(read).collect()
+}
+
+fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, Misfit> {
+    let (of, rows) = (field.data_type, frame.rows);
+    let presence = frame.presence()?;
+    let values: Vec<Value> = if of.is_list {
+        let (ends, items) = frame.ends(Part::Head, rows)?;
+        let items = found(of.scalar, frame, Part::Tail, items)?;
+        let list = |row| {
+            let (start, end) = bounds(ends, row);
+            Value::List((start..end).map(|i| items.at(i)).collect())
+        };
+        (0..rows).map(list).collect()
+    } else {
+        let slots = found(of.scalar, frame, Part::Head, rows)?;
+        (0..rows).map(|row| slots.at(row)).collect()
+    };
+    let is_present = |row: usize| presence[row / 64] >> (row % 64) & 1 == 1;
+    let or_null = |(row, value)| if is_present(row) { value } else { Value::Null };
+    Ok(values.into_iter().enumerate().map(or_null).collect())
+}
+
+fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Found<'a>, Misfit> {
+    macro_rules! fixed {
+        ($raw:ty, $read:expr) => {
+            Found::Fixed(frame.take::<$raw>(part, count)?.iter().copied().map($read).collect())
+        };
+    }
+    let mut var = || -> Result<_, Misfit> {
+        let (ends, bytes) = frame.ends(part, count)?;
+        Ok((ends, frame.take(Part::Tail, bytes)?))
+    };
+    Ok(match of {
+        ScalarType::Utf8 => var().map(|(ends, data)| Found::Texts(ends, data))?,
+        ScalarType::Binary => var().map(|(ends, data)| Found::Blobs(ends, data))?,
+        ScalarType::Bool => fixed!(u8, |value| Value::Bool(value != 0)),
+        ScalarType::Int32 => fixed!(i32, Value::from),
+        ScalarType::Int64 => fixed!(i64, Value::from),
+        ScalarType::Float32 => fixed!(f32, Value::from),
+        ScalarType::Float64 => fixed!(f64, Value::from),
+        ScalarType::Timestamp => fixed!(i64, |value| Value::Time(Timestamp(value))),
+    })
+}
+
+impl Found<'_> {
+    fn at(&self, i: usize) -> Value {
+        let slot = |ends, data: &[u8]| {
+            let (start, end) = bounds(ends, i);
+            data[start..end].to_vec()
+        };
+        match self {
+            Self::Fixed(values) => values[i].clone(),
+            Self::Texts(ends, data) => Value::Text(String::from_utf8_lossy(&slot(ends, data)).into_owned()),
+            Self::Blobs(ends, data) => Value::Bytes(slot(ends, data)),
         }
-    };
-    let is_present = |row: usize| match &column.validity {
-        Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
-        None => true,
-    };
-    (0..rows).map(|row| if is_present(row) { read(row) } else { Value::Null }).collect()
+    }
 }
 
 fn value<'r>(row: &'r Row, name: &str) -> &'r Value {
     row.iter().find(|(own, _)| *own == name).map_or(&Value::Null, |(_, value)| value)
 }
 
-/// Slots of one type, or the value that is of another. Nulls are zero.
-fn scalars<'v>(of: ScalarType, values: &[&'v Value]) -> Result<Scalars, &'v Value> {
+/// Values of one type, or the one that is of another. Nulls are zero.
+fn lay<'v>(of: ScalarType, values: &[&'v Value]) -> Result<Laid, &'v Value> {
+    let fixed = |slots: Vec<u8>| Laid { slots, data: None };
     Ok(match of {
-        ScalarType::Bool => Scalars::Bools(all(values, |value| match value {
-            Value::Bool(value) => Some(u8::from(*value)),
+        ScalarType::Bool => fixed(all(values, |value| match value {
+            Value::Bool(value) => Some([u8::from(*value)]),
             _ => None,
         })?),
-        ScalarType::Int32 => Scalars::Int32s(all(values, |value| match value {
-            Value::Int(value) => i32::try_from(*value).ok(),
+        ScalarType::Int32 => fixed(all(values, |value| match value {
+            Value::Int(value) => i32::try_from(*value).ok().map(i32::to_le_bytes),
             _ => None,
         })?),
-        ScalarType::Int64 => Scalars::Int64s(all(values, |value| match value {
-            Value::Int(value) => Some(*value),
+        ScalarType::Int64 => fixed(all(values, |value| match value {
+            Value::Int(value) => Some(value.to_le_bytes()),
             _ => None,
         })?),
-        ScalarType::Float32 => Scalars::Float32s(all(values, |value| number(value).map(|value| value as f32))?),
-        ScalarType::Float64 => Scalars::Float64s(all(values, number)?),
-        ScalarType::Timestamp => Scalars::Timestamps(all(values, |value| match value {
-            Value::Time(Timestamp(micros)) => Some(*micros),
+        ScalarType::Float32 => fixed(all(values, |value| number(value).map(|value| (value as f32).to_le_bytes()))?),
+        ScalarType::Float64 => fixed(all(values, |value| number(value).map(f64::to_le_bytes))?),
+        ScalarType::Timestamp => fixed(all(values, |value| match value {
+            Value::Time(Timestamp(micros)) => Some(micros.to_le_bytes()),
             _ => None,
         })?),
-        ScalarType::Utf8 => Scalars::Strings(var(all(values, |value| match value {
-            Value::Text(text) => Some(text.as_bytes().to_vec()),
+        ScalarType::Utf8 => var(values, |value| match value {
+            Value::Text(text) => Some(text.as_bytes()),
             _ => None,
-        })?)),
-        ScalarType::Binary => Scalars::Binaries(var(all(values, |value| match value {
-            Value::Bytes(bytes) => Some(bytes.clone()),
+        })?,
+        ScalarType::Binary => var(values, |value| match value {
+            Value::Bytes(bytes) => Some(bytes),
             _ => None,
-        })?)),
+        })?,
     })
 }
 
-fn all<'v, T: Default>(values: &[&'v Value], read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, &'v Value> {
-    let read = |value: &&'v Value| if value.is_null() { Ok(T::default()) } else { read(value).ok_or(*value) };
-    values.iter().map(read).collect()
+fn all<'v, const WIDTH: usize>(
+    values: &[&'v Value],
+    read: impl Fn(&Value) -> Option<[u8; WIDTH]>,
+) -> Result<Vec<u8>, &'v Value> {
+    let read = |value: &&'v Value| if value.is_null() { Ok([0; WIDTH]) } else { read(value).ok_or(*value) };
+    Ok(values.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn var<'v>(values: &[&'v Value], read: impl Fn(&'v Value) -> Option<&'v [u8]>) -> Result<Laid, &'v Value> {
+    let (mut ends, mut data) = (Vec::new(), Vec::new());
+    for value in values {
+        if !value.is_null() {
+            data.extend_from_slice(read(value).ok_or(*value)?);
+        }
+        ends.extend(end(data.len()));
+    }
+    Ok(Laid { slots: ends, data: Some(data) })
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -104,34 +192,4 @@ fn number(value: &Value) -> Option<f64> {
         Value::Int(value) => Some(*value as f64),
         _ => None,
     }
-}
-
-fn var(slots: Vec<Vec<u8>>) -> VarBytes {
-    let mut var = VarBytes { ends: Vec::new(), data: Vec::new() };
-    for slot in slots {
-        var.data.extend(slot);
-        var.ends.push(end(var.data.len()));
-    }
-    var
-}
-
-fn item(scalars: &Scalars, i: usize) -> Value {
-    let slot = |var: &VarBytes| {
-        let start = if i == 0 { 0 } else { var.ends[i - 1] };
-        var.data[start as usize..var.ends[i] as usize].to_vec()
-    };
-    match scalars {
-        Scalars::Bools(values) => Value::Bool(values[i] != 0),
-        Scalars::Int32s(values) => values[i].into(),
-        Scalars::Int64s(values) => values[i].into(),
-        Scalars::Float32s(values) => values[i].into(),
-        Scalars::Float64s(values) => values[i].into(),
-        Scalars::Strings(var) => Value::Text(String::from_utf8_lossy(&slot(var)).into_owned()),
-        Scalars::Binaries(var) => Value::Bytes(slot(var)),
-        Scalars::Timestamps(values) => Value::Time(Timestamp(values[i])),
-    }
-}
-
-fn end(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }

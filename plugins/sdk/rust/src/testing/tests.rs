@@ -4,10 +4,7 @@ use std::{borrow::Cow, cell::Cell};
 
 use super::{Host, Value, run};
 use crate::{
-    __private::{
-        Batch, Instance, Plugin,
-        types::{self, Column, Lists, Scalars, Values, VarBytes},
-    },
+    __private::{Instance, Plugin, types},
     Column as InputColumn, Context, Fault, InputColumns, Inputs, List, OutputColumns, Outputs, Timestamp, plugin,
     run::describe,
 };
@@ -98,8 +95,8 @@ fn every_type_comes_back_as_it_went() {
         .remove(0)
     };
     let mut all = Vec::new();
-    // More than one byte of bitmap, with nulls amid and at the end.
-    for i in 0..9 {
+    // More than two words of presence, with nulls amid and at the end.
+    for i in 0..30 {
         all.push(full("größe", i));
         all.push(Vec::new());
         all.push(full("", -i));
@@ -116,12 +113,55 @@ fn every_type_comes_back_as_it_went() {
 }
 
 #[test]
-fn outputs_have_no_room_to_spare_and_no_bitmap_without_nulls() {
-    let columns = [float64s(vec![1.0, 2.0, 3.0]), float64s(vec![1.0; 3])];
-    let computed = sums(&columns, 3).unwrap();
-    let Values::Scalars(Scalars::Float64s(values)) = &computed[0].values else { panic!("a double") };
-    assert_eq!((values.len(), values.capacity()), (3, 3));
-    assert!(computed[0].validity.is_none());
+fn a_frame_is_as_the_contract_draws_it_and_has_no_room_to_spare() {
+    let one = sums(&words(&[1, bits(1.5), 1, bits(2.0)]), 1).unwrap();
+    assert_eq!(one, words(&[1, bits(3.5)]));
+    assert_eq!(one.capacity(), one.len(), "what is handed over with room to spare is copied");
+    // Three rows, the second of which lacks what it has to have.
+    let heads = [0b101, bits(1.0), 0, bits(3.0), 0b111, bits(1.0), bits(2.0), bits(3.0)];
+    assert_eq!(sums(&words(&heads), 3).unwrap(), words(&[0b101, bits(2.0), 0, bits(6.0)]));
+}
+
+#[derive(Inputs)]
+struct Three<'a> {
+    flag: Option<bool>,
+    text: Option<&'a str>,
+    list: Option<List<'a, &'a str>>,
+}
+
+#[derive(Outputs)]
+struct ThreeAgain<'a> {
+    flag: Option<bool>,
+    text: Option<&'a str>,
+    list: Option<List<'a, &'a str>>,
+}
+
+/// Gives back what it gets.
+#[plugin(name = "three", version = "1.0.0")]
+fn three<'a>(row: Three<'a>) -> ThreeAgain<'a> {
+    ThreeAgain { flag: row.flag, text: row.text, list: row.list }
+}
+
+/// The contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
+#[test]
+fn the_example_of_the_contract_is_read_and_written() {
+    let frame = [
+        &words(&[1, 1, 1, 2 | 2 << 32, 3, 2 | 2 << 32])[..],
+        b"hi\0\0\0\0\0\0",
+        &words(&[1 | 3 << 32]),
+        b"abc\0\0\0\0\0",
+    ];
+    let frame = frame.concat();
+    let instance = Instance::new();
+    instance.configure::<three>("null").unwrap();
+    let again = instance.transform::<three>(types::Context { as_of: 0 }, 2, &frame).unwrap();
+    assert_eq!(again, frame);
+    assert_eq!(again.capacity(), again.len(), "what is handed over with room to spare is copied");
+    let row = || rows![{ flag: true, text: "hi", list: ["a", "bc"] }].remove(0);
+    let nothing = rows![{ list: Vec::<Value>::new() }].remove(0);
+    let table = run::<three>(vec![row(), nothing]);
+    assert_eq!(table["text"], [Value::from("hi"), Value::Null]);
+    assert_eq!(table["list"][1], Value::List(Vec::new()));
 }
 
 /// Two inputs, one of which has to be there.
@@ -143,12 +183,22 @@ fn sum(numbers: Numbers) -> Sum {
     Sum { sum: numbers.left + numbers.right.unwrap_or(0.0) }
 }
 
-fn float64s(values: Vec<f64>) -> Column {
-    Column { values: Values::Scalars(Scalars::Float64s(values)), validity: None }
+fn bits(value: f64) -> u64 {
+    value.to_bits()
 }
 
-fn sums(columns: &[Column], rows: usize) -> Result<Vec<Column>, Fault> {
-    sum::transform(&(), &Context::default(), Batch { columns, rows })
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn sums(frame: &[u8], rows: u32) -> Result<Vec<u8>, types::Fault> {
+    let instance = Instance::new();
+    instance.configure::<sum>("null")?;
+    instance.transform::<sum>(types::Context { as_of: 0 }, rows, frame)
+}
+
+fn words_of(fault: types::Fault) -> String {
+    Fault::from(fault).message().to_owned()
 }
 
 #[test]
@@ -166,24 +216,25 @@ fn a_row_without_a_required_input_is_null_and_the_signature_says_so() {
 }
 
 #[test]
-fn columns_that_are_not_as_declared_are_named() {
-    let fault = |columns: &[Column], rows| sums(columns, rows).unwrap_err().message().to_owned();
-    let ints = Column { values: Values::Scalars(Scalars::Int64s(vec![1])), validity: None };
-    assert_eq!(fault(&[float64s(vec![1.0]), ints], 1), "input 'right' is Int64, and the plugin declares Float64");
-    let list = Values::Lists(Lists { ends: vec![1], items: Scalars::Float64s(vec![1.0]) });
-    let list = Column { values: list, validity: None };
-    assert_eq!(
-        fault(&[list, float64s(vec![1.0])], 1),
-        "input 'left' is Array(Float64), and the plugin declares Float64"
-    );
-    assert_eq!(fault(&[float64s(vec![1.0])], 1), "1 columns came for the 2 inputs of this plugin");
-    assert_eq!(fault(&vec![float64s(vec![1.0]); 3], 1), "3 columns came for the 2 inputs of this plugin");
-    assert_eq!(fault(&[float64s(vec![1.0]), float64s(Vec::new())], 1), "input 'right' has 0 slots for 1 rows");
-    let short = Column { validity: Some(vec![1]), ..float64s(vec![1.0; 9]) };
-    assert_eq!(
-        fault(&[short, float64s(vec![1.0; 9])], 9),
-        "input 'left' has a validity bitmap that does not fit 9 rows"
-    );
+fn a_frame_that_is_none_of_the_inputs_is_refused() {
+    let fault = |frame: &[u8], rows| words_of(sums(frame, rows).unwrap_err());
+    let good = words(&[1, bits(1.0), 1, bits(2.0)]);
+    assert!(sums(&good, 1).is_ok());
+    let fewer = "a frame of 24 bytes came, and the heads of this plugin's inputs have 32";
+    assert_eq!(fault(&good[..24], 1), fewer);
+    assert_eq!(fault(&good[..31], 1), "a frame of 31 bytes is none");
+    assert_eq!(fault(&good, 2), "a frame of 32 bytes came, and the heads of this plugin's inputs have 48");
+    let more = [good, words(&[0])].concat();
+    assert_eq!(fault(&more, 1), "the frame that came has 8 bytes more than the inputs of this plugin");
+}
+
+#[test]
+fn a_frame_is_read_wherever_it_lies() {
+    let good = words(&[1, bits(1.0), 1, bits(2.0)]);
+    for shift in 0..8 {
+        let shifted = [vec![0xff; shift], good.clone()].concat();
+        assert_eq!(sums(&shifted[shift..], 1).unwrap(), words(&[1, bits(3.0)]), "{shift} bytes on");
+    }
 }
 
 #[derive(Inputs)]
@@ -206,26 +257,35 @@ fn count(words: Words<'_>) -> Count {
 
 #[test]
 fn ends_and_texts_that_are_none_are_named() {
-    let call = |text: VarBytes, list: (Vec<u32>, VarBytes)| {
-        let rows = text.ends.len();
-        let list = Values::Lists(Lists { ends: list.0, items: Scalars::Strings(list.1) });
-        let columns = [Values::Scalars(Scalars::Strings(text)), list].map(|values| Column { values, validity: None });
-        count::transform(&(), &Context::default(), Batch { columns: &columns, rows })
+    // A text and a list in each of two rows: presence and two ends each; then the text's bytes; the items' ends and bytes.
+    let call = |text: ([u32; 2], &[u8]), lists: [u32; 2], items: (&[u32], &[u8])| {
+        let mut frame = Vec::new();
+        let mut add = |part: &[u8]| {
+            frame.extend_from_slice(part);
+            frame.resize(frame.len().next_multiple_of(8), 0);
+        };
+        let ends = |ends: &[u32]| ends.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<u8>>();
+        for part in [&[0b11][..], &ends(&text.0), &[0b11], &ends(&lists), text.1, &ends(items.0), items.1] {
+            add(part);
+        }
+        let instance = Instance::new();
+        instance.configure::<count>("null").unwrap();
+        instance.transform::<count>(types::Context { as_of: 0 }, 2, &frame)
     };
-    let var = |ends: &[u32], data: &[u8]| VarBytes { ends: ends.to_vec(), data: data.to_vec() };
-    let good = || (vec![0, 2], var(&[1, 2], b"ab"));
-    let fault = |text, list| call(text, list).unwrap_err().message().to_owned();
-    assert!(call(var(&[1, 2], b"ab"), good()).is_ok());
-    assert_eq!(fault(var(&[2, 1], b"a"), good()), "input 'text' has ends that run backwards or beyond its data");
-    assert_eq!(fault(var(&[1, 3], b"ab"), good()), "input 'text' has ends that run backwards or beyond its data");
-    assert_eq!(fault(var(&[1, 1], b"ab"), good()), "input 'text' has ends that run backwards or beyond its data");
-    assert_eq!(fault(var(&[1, 2], b"\xff\xff"), good()), "input 'text' has text that is not UTF-8");
-    assert_eq!(fault(var(&[1, 2], "é".as_bytes()), good()), "input 'text' has text that is not UTF-8");
-    let beyond = (vec![0, 3], var(&[1, 2], b"ab"));
-    assert_eq!(fault(var(&[1, 2], b"ab"), beyond), "input 'list' has ends that run backwards or beyond its data");
-    let items = (vec![0, 2], var(&[2, 1], b"a"));
-    assert_eq!(fault(var(&[1, 2], b"ab"), items), "input 'list' has ends that run backwards or beyond its data");
-    assert_eq!(fault(var(&[1, 2], b"ab"), (vec![0], var(&[], b""))), "input 'list' has 1 slots for 2 rows");
+    let (text, lists, items): (_, _, (&[u32], &[u8])) = (([1, 2], &b"ab"[..]), [0, 2], (&[1, 2], b"cd"));
+    assert_eq!(call(text, lists, items).unwrap(), words(&[0b11, 1, 3]));
+    let fault = |text, lists, items| words_of(call(text, lists, items).unwrap_err());
+    assert_eq!(fault(([2, 1], b"ab"), lists, items), "input 'text' has ends that run backwards");
+    assert_eq!(fault(([1, 99], b"ab"), lists, items), "the frame that came ends before input 'text' does");
+    assert_eq!(fault(([1, 2], b"\xff\xff"), lists, items), "input 'text' has text that is not UTF-8");
+    assert_eq!(fault(([1, 2], "é".as_bytes()), lists, items), "input 'text' has text that is not UTF-8");
+    assert_eq!(fault(text, [2, 1], items), "input 'list' has ends that run backwards");
+    assert_eq!(fault(text, [0, 99], items), "the frame that came ends before input 'list' does");
+    assert_eq!(fault(text, [0, u32::MAX], items), "the frame that came ends before input 'list' does");
+    assert_eq!(fault(text, lists, (&[2, 1], b"cd")), "input 'list' has ends that run backwards");
+    assert_eq!(fault(text, lists, (&[1, 2], "é".as_bytes())), "input 'list' has text that is not UTF-8");
+    let surplus = fault(text, [0, 0], items);
+    assert_eq!(surplus, "the frame that came has 16 bytes more than the inputs of this plugin");
 }
 
 /// None, or a fault, by the input.

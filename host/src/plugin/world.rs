@@ -1,0 +1,157 @@
+//! The versions of the contract that plugins are compiled against, behind one way to call them.
+
+use wasmtime::{
+    Engine, Store,
+    component::{Component, HasSelf, Linker},
+};
+
+use super::{
+    LoadError,
+    bindings::{Level, types, v1, v2},
+    frame,
+    guest::GuestState,
+};
+
+/// An instance's exports.
+pub(super) enum World {
+    V1(v1::DerivedFeatures),
+    V2(v2::DerivedFeatures),
+}
+
+/// A component whose imports are resolved, and whose exports are those of its world.
+pub(super) enum WorldPre {
+    V1(v1::DerivedFeaturesPre<GuestState>),
+    V2(v2::DerivedFeaturesPre<GuestState>),
+}
+
+/// What `transform` returned, not looked at yet.
+pub(super) enum Returned {
+    Columns(Vec<types::Column>),
+    Frame(Vec<u8>),
+}
+
+/// What components may import: the log, and the types that its signature and the world's share.
+pub(super) const IMPORTS: [&str; 4] = [
+    "larder:transform/host@0.1.",
+    "larder:transform/types@0.1.",
+    "larder:transform/host@0.2.",
+    "larder:transform/types@0.2.",
+];
+const VERSION_1: &str = "0.1";
+const VERSION_2: &str = "0.2";
+/// What the exports of the second version take and return is of these types, so that every component of it imports them.
+const TYPES_2: &str = "larder:transform/types@0.2.";
+
+// === impl WorldPre ===
+
+impl WorldPre {
+    /// Resolves the imports, and checks the types of the exports, once for all instances.
+    ///
+    /// # Errors
+    /// [`LoadError::World`], where an export is of another type.
+    pub(super) fn link(engine: &Engine, component: &Component) -> Result<Self, LoadError> {
+        let is_2 = component.component_type().imports(engine).any(|(name, _)| name.starts_with(TYPES_2));
+        Self::of_version(is_2, engine, component).map_err(|error| LoadError::World {
+            version: if is_2 { VERSION_2 } else { VERSION_1 },
+            why: format!("{error:#}"),
+        })
+    }
+
+    fn of_version(is_2: bool, engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(engine);
+        if is_2 {
+            v2::DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
+            Ok(Self::V2(v2::DerivedFeaturesPre::new(linker.instantiate_pre(component)?)?))
+        } else {
+            v1::DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
+            Ok(Self::V1(v1::DerivedFeaturesPre::new(linker.instantiate_pre(component)?)?))
+        }
+    }
+
+    /// The engine that it was compiled for.
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            Self::V1(pre) => pre.engine(),
+            Self::V2(pre) => pre.engine(),
+        }
+    }
+
+    /// Makes an instance.
+    pub(super) fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<World> {
+        Ok(match self {
+            Self::V1(pre) => World::V1(pre.instantiate(store)?),
+            Self::V2(pre) => World::V2(pre.instantiate(store)?),
+        })
+    }
+
+    /// The version of the contract, as far as it decides who understands whom.
+    pub(super) fn version(&self) -> &'static str {
+        match self {
+            Self::V1(_) => VERSION_1,
+            Self::V2(_) => VERSION_2,
+        }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    pub(super) fn describe(&self, store: &mut Store<GuestState>) -> wasmtime::Result<types::Signature> {
+        match self {
+            Self::V1(world) => world.call_describe(store),
+            Self::V2(world) => world.call_describe(store),
+        }
+    }
+
+    pub(super) fn configure(
+        &self,
+        store: &mut Store<GuestState>,
+        config: &str,
+    ) -> wasmtime::Result<Result<(), types::Fault>> {
+        match self {
+            Self::V1(world) => world.call_configure(store, config),
+            Self::V2(world) => world.call_configure(store, config),
+        }
+    }
+
+    pub(super) fn transform(
+        &self,
+        store: &mut Store<GuestState>,
+        context: types::Context,
+        rows: u32,
+        inputs: &[types::Column],
+    ) -> wasmtime::Result<Result<Returned, types::Fault>> {
+        Ok(match self {
+            Self::V1(world) => world.call_transform(store, context, rows, inputs)?.map(Returned::Columns),
+            Self::V2(world) => {
+                let inputs = frame::write(inputs, rows as usize);
+                world.call_transform(store, context, rows, &inputs)?.map(Returned::Frame)
+            }
+        })
+    }
+}
+
+// === impl GuestState ===
+
+impl types::Host for GuestState {}
+
+impl v1::larder::transform::host::Host for GuestState {
+    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        self.write(level, &message);
+        Ok(())
+    }
+}
+
+impl v2::larder::transform::host::Host for GuestState {
+    fn log(&mut self, level: v2::larder::transform::host::Level, message: String) -> wasmtime::Result<()> {
+        use v2::larder::transform::host::Level as Own;
+        let level = match level {
+            Own::Debug => Level::Debug,
+            Own::Info => Level::Info,
+            Own::Warn => Level::Warn,
+            Own::Error => Level::Error,
+        };
+        self.write(level, &message);
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Plugins of the contract's second version, whose results are bytes: a guest that has in them all that can be wrong.
+//!
+//! Limits of time, memory and stack are the same code for both versions; `plugin_limits.rs` has them.
+
+use std::{
+    fs,
+    io::{self, Write},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use larder::plugin::{CallError, Component, Halt, Transform};
+use larder_model::model::ValueRef;
+
+use crate::{
+    guests::{guest, guest_with},
+    plugin_limits::{call, runtime, view},
+};
+
+fn hostile() -> &'static Arc<Component> {
+    static HOSTILE: OnceLock<Arc<Component>> = OnceLock::new();
+    HOSTILE.get_or_init(|| runtime().load(&fs::read(guest_with("hostile", "frames")).unwrap()).unwrap())
+}
+
+/// The guest in a mode. The four calls of the trial are answered as they should be, in every instance.
+fn in_mode(mode: &str, more: &str) -> Arc<Transform> {
+    let config = format!(r#"{{"mode": "{mode}", "after": 4{more}}}"#);
+    Transform::bind(runtime(), hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
+}
+
+/// What comes of the first call after the trial, and that the next one, in another instance, is answered.
+fn violation(mode: &str, rows: usize) -> CallError {
+    let transform = in_mode(mode, "");
+    let error = call(&transform, rows).expect_err(mode);
+    let outputs = call(&transform, rows).unwrap_or_else(|error| panic!("{mode}, after the failure: {error}"));
+    assert_eq!(outputs[0].get(1), ValueRef::Float64(2.0), "{mode}");
+    error
+}
+
+#[test]
+fn both_versions_of_the_contract_are_served_and_say_so() {
+    let first = runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap();
+    assert_eq!((first.contract(), hostile().contract()), ("0.1", "0.2"));
+    assert_eq!(first.signature(), hostile().signature());
+    for rows in [1, 3, 64, 65, 4_096, 5_000] {
+        let (first, second) = (Transform::bind(runtime(), &first, &view("null")).unwrap(), in_mode("good", ""));
+        let (first, second) = (call(&first, rows).unwrap(), call(&second, rows).unwrap());
+        for place in [0, 1, 3, 4] {
+            let of = |outputs: &[larder::plugin::Output], row| outputs[place].get(row).to_value();
+            (0..rows).for_each(|row| assert_eq!(of(&first, row), of(&second, row), "row {row} of {rows}"));
+        }
+        assert_eq!(second[2].get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));
+    }
+}
+
+#[test]
+fn every_malformed_frame_is_told() {
+    let told = [
+        ("empty", "output 'y' is cut off: what was returned ends before it does"),
+        ("cut", "output 'words' is cut off: what was returned ends before it does"),
+        ("odd", "output 'words' is cut off: what was returned ends before it does"),
+        ("surplus", "it returned 8 bytes more than its outputs have"),
+        ("stray_presence", "output 'text' has a validity bitmap that does not fit 3 rows"),
+        ("null_in_non_nullable", "output 'y' has a null, and was declared not to"),
+        ("bad_bool", "output 'flag' has a bool that is neither 0 nor 1"),
+        ("ends_fall", "output 'text' has ends that run backwards or beyond its data"),
+        ("ends_beyond", "output 'text' is cut off: what was returned ends before it does"),
+        ("ends_short", "output 'text' has something where zeros fill up: are its ends too small?"),
+        ("list_ends_fall", "output 'items' has ends that run backwards or beyond its data"),
+        ("list_ends_beyond", "output 'items' is cut off: what was returned ends before it does"),
+        ("item_ends_fall", "output 'words' has ends that run backwards or beyond its data"),
+        ("item_ends_beyond", "output 'words' is cut off: what was returned ends before it does"),
+        ("bad_utf8", "output 'text' has text that is not UTF-8"),
+        ("split_character", "output 'text' has text that is not UTF-8"),
+    ];
+    for (mode, expected) in told {
+        let error = violation(mode, 3);
+        assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
+    }
+    // A row more lies where something else is looked for: it is refused, by whatever is found there first.
+    for rows in [2, 3, 8, 64] {
+        assert_eq!(violation("more_rows", rows).kind(), "bad_output", "{rows} rows");
+    }
+}
+
+#[test]
+fn a_frame_has_the_limits_that_columns_have() {
+    let obeyed = in_mode("gigantic", r#", "amount": 1000000"#);
+    assert!(call(&obeyed, 3).is_ok());
+    assert_eq!(violation("gigantic", 3), CallError::Halt(Halt::Output { limit: 4 << 20 }));
+    assert!(matches!(violation("spin", 3), CallError::Halt(Halt::Timeout(_))));
+    assert_eq!(violation("trap", 3).kind(), "trap");
+    let faulty = in_mode("fault", "");
+    let error = call(&faulty, 3).unwrap_err();
+    assert_eq!((error.kind(), error), ("fault", CallError::Fault("the hostile plugin gives up".to_owned())));
+}
+
+/// What is written to the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_line_of_the_log_comes_at_its_level() {
+    let (lines, transform) = (Lines::default(), in_mode("log", ""));
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || call(&transform, 3)).unwrap();
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let ours: Vec<&str> = lines.lines().filter(|line| line.contains("a line of a frame")).collect();
+    assert!(matches!(ours[..], [line] if line.contains("WARN")), "{lines}");
+}

@@ -1,0 +1,256 @@
+//! The second version of the contract, where a result is one piece of bytes: the same signature as `hostile`, and what
+//! only bytes can have wrong. Its configuration is as that of the others: `{"mode": "cut", "after": 3}`.
+//!
+//! | mode | what it does |
+//! |------|--------------|
+//! | `good` | answers |
+//! | `empty` | no byte |
+//! | `cut` | a word less than its outputs have |
+//! | `odd` | half a word less |
+//! | `surplus` | a word more |
+//! | `more_rows` | outputs of a row more than was asked for |
+//! | `stray_presence` | `text` with a bit beyond the rows, in a byte that has none |
+//! | `null_in_non_nullable` | a null in `y` |
+//! | `bad_bool` | a `flag` of 2 |
+//! | `ends_fall`, `ends_beyond` | `text` with ends that fall, and that lie beyond all bytes |
+//! | `list_ends_fall`, `list_ends_beyond` | the same of `items` |
+//! | `item_ends_fall`, `item_ends_beyond` | the same of the texts in `words` |
+//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, and whose first row ends amid a character |
+//! | `ends_short` | `text` with ends before its last bytes |
+//! | `gigantic` | `text` of `amount` bytes (default 1.4 MB) per row |
+//! | `spin`, `trap`, `fault` | as in the other version |
+//! | `log` | a line of the log, then answers |
+
+use std::{
+    cell::{Cell, RefCell},
+    hint::black_box,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    bindings::{
+        Context, Fault, Guest, Signature, export,
+        larder::transform::host::{self, Level},
+    },
+    memory,
+    signature::signature,
+};
+
+struct Hostile;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    mode: Mode,
+    #[serde(default)]
+    after: u32,
+    amount: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Good,
+    Empty,
+    Cut,
+    Odd,
+    Surplus,
+    MoreRows,
+    StrayPresence,
+    NullInNonNullable,
+    BadBool,
+    EndsFall,
+    EndsBeyond,
+    EndsShort,
+    ListEndsFall,
+    ListEndsBeyond,
+    ItemEndsFall,
+    ItemEndsBeyond,
+    BadUtf8,
+    SplitCharacter,
+    Gigantic,
+    Spin,
+    Trap,
+    Fault,
+    Log,
+}
+
+/// What the outputs are made of, for the modes to spoil.
+struct Parts {
+    y_present: Vec<u8>,
+    y: Vec<f64>,
+    flag: Vec<u8>,
+    text_present: Vec<u8>,
+    text_ends: Vec<u32>,
+    item_lists: Vec<u32>,
+    word_lists: Vec<u32>,
+    text: Vec<u8>,
+    items: Vec<f64>,
+    word_ends: Vec<u32>,
+    words: Vec<u8>,
+}
+
+const SAID: &str = "äl well";
+const WORDS_SAID: [&str; 2] = ["all", "well"];
+
+thread_local! {
+    static CONFIG: RefCell<Config> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
+    static CALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+export!(Hostile with_types_in crate::bindings);
+
+impl Guest for Hostile {
+    fn describe() -> Signature {
+        signature()
+    }
+
+    fn configure(config: String) -> Result<(), Fault> {
+        let config = if config == "null" { r#"{"mode": "good"}"# } else { config.as_str() };
+        CONFIG.set(serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?);
+        Ok(())
+    }
+
+    fn transform(_context: Context, rows: u32, inputs: Vec<u8>) -> Result<Vec<u8>, Fault> {
+        CALLS.set(CALLS.get() + 1);
+        let Config { mode, after, amount } = CONFIG.with_borrow(Config::clone);
+        let mode = if CALLS.get() > after { mode } else { Mode::Good };
+        match mode {
+            Mode::Spin => loop {
+                black_box(mode);
+            },
+            Mode::Trap => core::arch::wasm32::unreachable(),
+            Mode::Fault => return Err(Fault::Internal("the hostile plugin gives up".to_owned())),
+            Mode::Log => host::log(Level::Warn, "a line of a frame"),
+            _ => {}
+        }
+        let rows = rows as usize;
+        let x = inputs[presence_len(rows)..].chunks_exact(8).map(|x| f64::from_bits(bits(x))).collect::<Vec<_>>();
+        let rows = if mode == Mode::MoreRows { rows + 1 } else { rows };
+        let mut parts = Parts::good(rows, &x);
+        parts.spoil(mode, rows, amount);
+        let mut frame = parts.frame();
+        match mode {
+            Mode::Empty => frame.clear(),
+            Mode::Cut => frame.truncate(frame.len() - 8),
+            Mode::Odd => frame.truncate(frame.len() - 4),
+            Mode::Surplus => frame.extend([0; 8]),
+            _ => {}
+        }
+        Ok(frame)
+    }
+}
+
+fn bits(word: &[u8]) -> u64 {
+    word.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+}
+
+fn presence_len(rows: usize) -> usize {
+    rows.div_ceil(64) * 8
+}
+
+fn present(rows: usize) -> Vec<u8> {
+    let mut presence = vec![0; presence_len(rows)];
+    (0..rows).for_each(|row| presence[row / 8] |= 1 << (row % 8));
+    presence
+}
+
+/// Where each of some things of these lengths ends.
+fn ends(lengths: impl Iterator<Item = usize>) -> Vec<u32> {
+    let end = |sum: &mut usize, len: usize| {
+        *sum += len;
+        Some(*sum as u32)
+    };
+    lengths.scan(0, end).collect()
+}
+
+impl Parts {
+    fn good(rows: usize, x: &[f64]) -> Self {
+        let x: Vec<f64> = (0..rows).map(|row| x.get(row).copied().unwrap_or(0.0)).collect();
+        Self {
+            y_present: present(rows),
+            y: x.iter().map(|x| 2.0 * x).collect(),
+            flag: x.iter().map(|x| u8::from(*x > 0.0)).collect(),
+            text_present: present(rows),
+            text_ends: ends((0..rows).map(|_| SAID.len())),
+            item_lists: ends((0..rows).map(|_| 1)),
+            word_lists: ends((0..rows).map(|_| WORDS_SAID.len())),
+            text: SAID.repeat(rows).into(),
+            items: x,
+            word_ends: ends((0..rows).flat_map(|_| WORDS_SAID.map(str::len))),
+            words: WORDS_SAID.concat().repeat(rows).into(),
+        }
+    }
+
+    /// Ends that fall, of which the last is as it was: nothing else is wrong with them.
+    fn fall(ends: &mut [u32]) {
+        if let [first, .., last] = ends {
+            *first = *last + 1;
+        }
+    }
+
+    fn beyond(ends: &mut [u32]) {
+        ends.iter_mut().for_each(|end| *end = u32::MAX);
+    }
+
+    fn spoil(&mut self, mode: Mode, rows: usize, amount: Option<usize>) {
+        match mode {
+            Mode::StrayPresence => *self.text_present.last_mut().unwrap() = 0x80,
+            Mode::NullInNonNullable => self.y_present[0] &= !1,
+            Mode::BadBool => self.flag[0] = 2,
+            Mode::EndsFall => Self::fall(&mut self.text_ends),
+            Mode::EndsBeyond => Self::beyond(&mut self.text_ends),
+            Mode::EndsShort => *self.text_ends.last_mut().unwrap() -= 1,
+            Mode::ListEndsFall => Self::fall(&mut self.item_lists),
+            Mode::ListEndsBeyond => Self::beyond(&mut self.item_lists),
+            Mode::ItemEndsFall => Self::fall(&mut self.word_ends),
+            Mode::ItemEndsBeyond => Self::beyond(&mut self.word_ends),
+            Mode::BadUtf8 => self.text.fill(0xff),
+            Mode::SplitCharacter => self.text_ends[0] = 1,
+            Mode::Gigantic => {
+                let each = amount.unwrap_or(1_400_000);
+                self.text = vec![b'x'; each * rows];
+                self.text_ends = ends((0..rows).map(|_| each));
+            }
+            _ => {}
+        }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let doubles = |of: &[f64]| of.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let ends = |of: &[u32]| of.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<u8>>();
+        let rows = present(self.y.len());
+        // What grows has twice the room, and there is none for that beside a gigantic text.
+        let mut frame = Vec::with_capacity(self.text.len() + 256 * self.y.len() + 4_096);
+        for part in [
+            // Heads of y, flag, text, items and words.
+            &self.y_present[..],
+            &doubles(&self.y),
+            &rows,
+            &self.flag,
+            &self.text_present,
+            &ends(&self.text_ends),
+            &rows,
+            &ends(&self.item_lists),
+            &rows,
+            &ends(&self.word_lists),
+            // Tails of text, items and words.
+            &self.text,
+            &doubles(&self.items),
+            &ends(&self.word_ends),
+            &self.words,
+        ] {
+            frame.extend_from_slice(part);
+            frame.resize(frame.len().next_multiple_of(8), 0);
+        }
+        frame
+    }
+}
+
+/// The host asks for memory by this. `wit-bindgen` is built without its own.
+#[unsafe(export_name = "cabi_realloc")]
+unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
+    // SAFETY: the host calls this export as the contract says.
+    unsafe { memory::give(old, old_len, align, len) }
+}

@@ -1,0 +1,25 @@
+//! What the guest says of itself, in both versions of the contract.
+
+use crate::bindings::larder::transform::types::{DataType, Field, ScalarType, Signature};
+
+pub(crate) fn signature() -> Signature {
+    let field = |name: &str, scalar, is_list, nullable, doc: &str| Field {
+        name: name.to_owned(),
+        data_type: DataType { scalar, is_list },
+        nullable,
+        doc: doc.to_owned(),
+    };
+    Signature {
+        name: "hostile".to_owned(),
+        version: "1.0.0".to_owned(),
+        doc: "Tries everything that a host has to survive.".to_owned(),
+        inputs: vec![field("x", ScalarType::Float64, false, true, "Any number.")],
+        outputs: vec![
+            field("y", ScalarType::Float64, false, false, "Twice the number."),
+            field("flag", ScalarType::Bool, false, true, "Whether it is above 0."),
+            field("text", ScalarType::Utf8, false, true, "A text."),
+            field("items", ScalarType::Float64, true, true, "A list with the number."),
+            field("words", ScalarType::Utf8, true, true, "A list of two texts."),
+        ],
+    }
+}

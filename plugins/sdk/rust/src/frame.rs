@@ -1,0 +1,259 @@
+//! A batch as it crosses the boundary: the columns of all rows in one piece of memory, as the contract lays them out
+//! (`wit/transform.wit` has the drawing).
+//!
+//! Reading, a [`Frame`] is taken apart column by column and nothing is copied. Writing, [`Heads`] have their size from the
+//! start; only texts, bytes and items of lists, whose lengths nobody knows before, grow beside and are joined at the end.
+
+use std::borrow::Cow;
+
+use bytemuck::Pod;
+
+use crate::{
+    __private::types::{DataType, ScalarType},
+    Fault,
+    input::Misfit,
+    run::FieldSpec,
+};
+
+/// What the host sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// A frame with a column for each input.
+    pub frame: &'a [u64],
+    /// Rows of every column.
+    pub rows: usize,
+}
+
+/// The columns of a frame of which nobody has read yet.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    heads: &'a [u8],
+    tails: &'a [u8],
+    pub(crate) rows: usize,
+}
+
+/// Where a part of a column lies.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Head,
+    Tail,
+}
+
+/// The heads of a frame that is being written: every column has its place.
+#[derive(Debug)]
+pub struct Heads {
+    bytes: Vec<u8>,
+    /// Where the next column begins.
+    next: usize,
+    pub(crate) rows: usize,
+}
+
+/// Where a column's head lies among the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    presence: usize,
+    slots: usize,
+}
+
+/// All parts begin at a multiple of so many bytes.
+const ALIGN: usize = 8;
+/// How wide an end is.
+pub(crate) const END: usize = 4;
+
+/// A frame at an address from which its numbers can be read where they lie. Allocators give one such by themselves; one
+/// that does not costs a copy.
+pub(crate) fn aligned(frame: &[u8]) -> Cow<'_, [u64]> {
+    match bytemuck::try_cast_slice(frame) {
+        Ok(words) => Cow::Borrowed(words),
+        Err(_) => Cow::Owned(bytemuck::allocation::pod_collect_to_vec(frame)),
+    }
+}
+
+pub(crate) fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN)
+}
+
+/// Adds a part, and fills up with zeros.
+pub(crate) fn append(to: &mut Vec<u8>, part: &[u8]) {
+    to.extend_from_slice(part);
+    to.resize(padded(to.len()), 0);
+}
+
+/// An end as it is written. A component's memory ends long before 2^32 bytes.
+pub(crate) fn end(len: usize) -> [u8; END] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// How many words the presence of so many rows has.
+pub(crate) fn words(rows: usize) -> usize {
+    rows.div_ceil(64)
+}
+
+/// How wide a slot is: a value, or an end.
+const fn slot_width(of: DataType) -> usize {
+    match of.scalar {
+        _ if of.is_list => END,
+        ScalarType::Bool => 1,
+        ScalarType::Int32 | ScalarType::Float32 | ScalarType::Utf8 | ScalarType::Binary => 4,
+        ScalarType::Int64 | ScalarType::Float64 | ScalarType::Timestamp => 8,
+    }
+}
+
+/// Bytes of the heads of these columns.
+#[inline]
+fn heads_len(fields: &[FieldSpec], rows: usize) -> usize {
+    fields.iter().map(|field| words(rows) * 8 + padded(rows * slot_width(field.data_type))).sum()
+}
+
+// === impl Frame ===
+
+impl<'a> Frame<'a> {
+    /// The columns of these fields.
+    ///
+    /// # Errors
+    /// If there are fewer bytes than the columns' heads have.
+    #[inline]
+    pub fn open(batch: Batch<'a>, fields: &[FieldSpec]) -> Result<Self, Fault> {
+        let (frame, rows): (&[u8], _) = (bytemuck::cast_slice(batch.frame), batch.rows);
+        let heads = heads_len(fields, rows);
+        let (heads, tails) = frame.split_at_checked(heads).ok_or_else(|| cut_fault(frame.len(), heads))?;
+        Ok(Self { heads, tails, rows })
+    }
+
+    /// Which rows the next column has values in.
+    #[inline]
+    pub(crate) fn presence(&mut self) -> Result<&'a [u64], Misfit> {
+        self.take(Part::Head, words(self.rows))
+    }
+
+    /// The next so many numbers of a part.
+    #[inline]
+    pub(crate) fn take<T: Pod>(&mut self, part: Part, count: usize) -> Result<&'a [T], Misfit> {
+        let from = match part {
+            Part::Head => &mut self.heads,
+            Part::Tail => &mut self.tails,
+        };
+        let bytes = count.checked_mul(size_of::<T>()).ok_or(Misfit::Cut)?;
+        let with_padding = bytes.checked_next_multiple_of(ALIGN).ok_or(Misfit::Cut)?;
+        let (taken, rest) = from.split_at_checked(with_padding).ok_or(Misfit::Cut)?;
+        *from = rest;
+        bytemuck::try_cast_slice(&taken[..bytes]).map_err(|_| Misfit::Cut)
+    }
+
+    /// The next so many ends, and what the last one is.
+    #[inline]
+    pub(crate) fn ends(&mut self, part: Part, count: usize) -> Result<(&'a [u32], usize), Misfit> {
+        let ends: &[u32] = self.take(part, count)?;
+        if !ends.is_sorted() {
+            return Err(Misfit::Ends);
+        }
+        Ok((ends, ends.last().map_or(0, |end| *end as usize)))
+    }
+
+    /// Says that all columns were read.
+    ///
+    /// # Errors
+    /// If something is left.
+    #[inline]
+    pub fn close(self) -> Result<(), Fault> {
+        match self.heads.len() + self.tails.len() {
+            0 => Ok(()),
+            left => Err(surplus_fault(left)),
+        }
+    }
+}
+
+#[cold]
+fn cut_fault(found: usize, heads: usize) -> Fault {
+    Fault::bad_input(format!("a frame of {found} bytes came, and the heads of this plugin's inputs have {heads}"))
+}
+
+#[cold]
+fn surplus_fault(left: usize) -> Fault {
+    Fault::bad_input(format!("the frame that came has {left} bytes more than the inputs of this plugin"))
+}
+
+// === impl Heads ===
+
+impl Heads {
+    /// The heads of these columns: zeros, and no row present.
+    #[must_use]
+    #[inline]
+    pub fn new(fields: &[FieldSpec], rows: usize) -> Self {
+        Self { bytes: vec![0; heads_len(fields, rows)], next: 0, rows }
+    }
+
+    /// The place of the next column, whose slots are so wide. All its rows are present at first.
+    #[inline]
+    pub(crate) fn place(&mut self, width: usize) -> Place {
+        let presence = self.next;
+        let slots = presence + words(self.rows) * 8;
+        self.next = slots + padded(self.rows * width);
+        let bits = self.rows / 8;
+        self.bytes[presence..presence + bits].fill(0xff);
+        if !self.rows.is_multiple_of(8) {
+            self.bytes[presence + bits] = (1 << (self.rows % 8)) - 1;
+        }
+        Place { presence, slots }
+    }
+
+    /// Writes a row's slot.
+    #[inline]
+    pub(crate) fn set<const WIDTH: usize>(&mut self, place: Place, row: usize, slot: [u8; WIDTH]) {
+        let at = place.slots + row * WIDTH;
+        self.bytes[at..at + WIDTH].copy_from_slice(&slot);
+    }
+
+    /// The heads, for tails of so many bytes to follow.
+    #[must_use]
+    #[inline]
+    pub fn into_frame(self, tails: usize) -> Vec<u8> {
+        let mut frame = self.bytes;
+        // What is handed over with room to spare is copied.
+        frame.reserve_exact(tails);
+        frame
+    }
+
+    /// Makes a row one without a value. Its slot is to be zero, or an end.
+    #[inline]
+    pub(crate) fn set_null(&mut self, place: Place, row: usize) {
+        self.bytes[place.presence + row / 8] &= !(1 << (row % 8));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_at_an_odd_address_is_copied_to_an_even_one() {
+        let words = [0_u64, 0x0102_0304_0506_0708, 0];
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        assert!(matches!(aligned(&bytes[8..16]), Cow::Borrowed([0x0102_0304_0506_0708])));
+        let Cow::Owned(copied) = aligned(&bytes[7..15]) else { panic!("no number of 8 bytes begins there") };
+        assert_eq!(bytemuck::cast_slice::<u64, u8>(&copied), &bytes[7..15]);
+    }
+
+    #[test]
+    fn presence_has_a_bit_for_each_row_and_no_more() {
+        let field = FieldSpec {
+            name: "x",
+            data_type: DataType { scalar: ScalarType::Bool, is_list: false },
+            nullable: true,
+            doc: "",
+        };
+        for (rows, presence) in
+            [(0, 0), (1, 1), (8, 0xff), (9, 0x1ff), (63, u64::MAX >> 1), (64, u64::MAX), (130, u64::MAX)]
+        {
+            let mut heads = Heads::new(&[field], rows);
+            heads.place(1);
+            let frame = aligned(&heads.bytes).into_owned();
+            assert_eq!(frame.first().copied().unwrap_or(0), presence, "{rows} rows");
+            assert_eq!(frame.len(), words(rows) + rows.div_ceil(8));
+            if rows == 130 {
+                assert_eq!(frame[1..3], [u64::MAX, 0b11]);
+            }
+        }
+    }
+}
