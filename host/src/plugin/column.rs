@@ -223,7 +223,12 @@ impl Column {
             },
             Values::Lists(lists) => slot(&lists.ends, row).is_empty(),
         };
-        (0..self.rows()).all(|row| self.is_present(row) || is_empty(row))
+        let bitmap = self.0.validity.iter().flatten().enumerate();
+        let with_nulls = bitmap.filter(|(_, byte)| **byte != 0xff);
+        with_nulls
+            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 0).map(move |bit| at * 8 + bit))
+            .take_while(|row| *row < self.rows())
+            .all(is_empty)
     }
 
     /// Whether a slot holds a value.

@@ -1,40 +1,62 @@
 //! How long a call is expected to take, from how long calls took.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 /// An average for each power of two of rows, in which late calls count more. It is read and written without a lock: a
 /// value that is lost now and then does not matter.
+///
+/// A call that took far longer than those before was most likely held up by a machine that had other things to do. It is
+/// not believed, unless the next one takes as long: calls that are expected to be long go to another thread, which costs
+/// each of them more than a short call takes.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Nanoseconds for up to 2^i rows; 0 while there was none.
-    nanos: [AtomicU64; BUCKETS],
+    buckets: [Bucket; BUCKETS],
+}
+
+/// Calls of up to 2^i rows.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Nanoseconds; 0 while there was no call.
+    nanos: AtomicU64,
+    /// Whether the last call was not believed.
+    doubted: AtomicBool,
 }
 
 /// Up to 2^20 rows.
 const BUCKETS: usize = 21;
 /// The weight of a new call is one in so many.
 const WEIGHT: u64 = 8;
+/// How many times as long as those before a call takes that is doubted.
+const DOUBTED: u64 = 16;
 
 // === impl Pace ===
 
 impl Pace {
     /// Notes how long a call took.
     pub(super) fn note(&self, rows: usize, took: Duration) {
-        let bucket = &self.nanos[bucket(rows)];
+        let Bucket { nanos, doubted } = &self.buckets[bucket(rows)];
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let before = bucket.load(Ordering::Relaxed);
+        let before = nanos.load(Ordering::Relaxed);
+        let was_doubted = doubted.load(Ordering::Relaxed);
+        let is_far = before != 0 && took / DOUBTED > before;
+        if is_far != was_doubted {
+            doubted.store(is_far, Ordering::Relaxed);
+        }
+        if is_far && !was_doubted {
+            return;
+        }
         let now = if before == 0 { took } else { before - before / WEIGHT + took / WEIGHT };
-        bucket.store(now.max(1), Ordering::Relaxed);
+        nanos.store(now.max(1), Ordering::Relaxed);
     }
 
     /// How long a call is expected to take: as those of as many rows did; else as those of fewer did, in proportion, or
     /// those of more.
     pub(super) fn expect(&self, rows: usize) -> Duration {
         let wanted = bucket(rows);
-        let known = |bucket: usize| match self.nanos[bucket].load(Ordering::Relaxed) {
+        let known = |bucket: usize| match self.buckets[bucket].nanos.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(nanos),
         };
@@ -76,12 +98,30 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_call_is_remembered_and_many_quick_ones_make_up_for_it() {
+    fn one_slow_call_is_doubted_two_are_not_and_many_quick_ones_make_up_for_them() {
         let pace = Pace::default();
+        let slow = Duration::from_millis(10);
         pace.note(1, US);
-        pace.note(1, Duration::from_millis(10));
-        assert!(pace.expect(1) > Duration::from_millis(1));
+        for _ in 0..100 {
+            pace.note(1, slow);
+            pace.note(1, US);
+        }
+        assert_eq!(pace.expect(1), US, "held up now and then");
+        pace.note(1, slow);
+        pace.note(1, slow);
+        assert!(pace.expect(1) > Duration::from_millis(1), "it has become slow");
         (0..100).for_each(|_| pace.note(1, US));
         assert!(pace.expect(1) < 10 * US);
+    }
+
+    #[test]
+    fn what_grows_slowly_is_not_doubted() {
+        let pace = Pace::default();
+        pace.note(1, US);
+        for _ in 0..20 {
+            let before = pace.expect(1);
+            pace.note(1, before * 8);
+            assert!(pace.expect(1) > before);
+        }
     }
 }
