@@ -73,6 +73,9 @@ pub(super) enum DeployError {
     /// Its file has another's name.
     #[error("the file is named '{file}', and the plugin in it '{plugin}': rename the file to {plugin}.wasm")]
     Name { file: String, plugin: String },
+    /// Its file is another one since it was read, by a roll-back or by somebody else.
+    #[error("the file of plugin '{0}' was replaced while it was looked at, and is looked at again")]
+    Replaced(String),
     /// A file cannot be read or written.
     #[error(transparent)]
     Shelf(#[from] ShelfError),
@@ -157,7 +160,7 @@ impl Plugins {
     }
 
     /// Takes a loaded file into service: one that was sent, which is put into the directory then, or one that was found
-    /// there under a name.
+    /// there under a name, and is still there.
     pub(super) fn take(
         &self,
         component: &Arc<Component>,
@@ -169,6 +172,11 @@ impl Plugins {
         let name = component.signature().name.clone();
         if let Some(file) = found_as.filter(|file| **file != name) {
             return Err(DeployError::Name { file: file.to_owned(), plugin: name });
+        }
+        // A roll-back that came in between has put another file there, and is not to be undone.
+        let is_there = || self.shelf.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
+        if found_as.is_some() && !is_there() {
+            return Err(DeployError::Replaced(name));
         }
         let version = self.fit(&name, component, catalog, None).map_err(DeployError::Bind)?;
         if found_as.is_none() {
@@ -201,6 +209,7 @@ impl Plugins {
                 tracing::info!(plugin, version, digest, replaced, seconds, "a plugin went into service");
                 ("taken", plugin.as_str())
             }
+            Err(error @ DeployError::Replaced(_)) => return tracing::info!("{error}"),
             Err(error) => {
                 let plugin = found_as.unwrap_or("sent");
                 tracing::error!(plugin, "a plugin was refused, what was in service goes on: {error}");

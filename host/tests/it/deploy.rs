@@ -5,6 +5,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use larder::http::Control;
@@ -61,6 +62,20 @@ fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
     assert_eq!(trips(&fixture), json!(1003));
     let told = fixture.app.roll_back("odfv_python").unwrap_err();
     assert_eq!(told, "there is no plugin 'odfv_python'");
+}
+
+/// A look at the directory that read the version before a roll-back does not bring it back afterwards.
+#[test]
+fn rolling_back_is_not_undone_by_a_look_at_the_directory() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&second()).unwrap();
+    // Long enough for some ten looks.
+    let (started, mut wanted) = (Instant::now(), ["1.0.0", "2.0.0"].into_iter().cycle());
+    while started.elapsed() < Duration::from_secs(4) {
+        let report = fixture.app.roll_back("odfv_singleton").unwrap();
+        assert_eq!(Some(report.version.as_str()), wanted.next());
+    }
 }
 
 #[test]
