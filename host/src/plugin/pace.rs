@@ -1,16 +1,16 @@
 //! How long a call is expected to take, from how long calls took.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 /// An average for each power of two of rows, in which late calls count more. It is read and written without a lock: a
 /// value that is lost now and then does not matter.
 ///
-/// A call that took far longer than those before was most likely held up by a machine that had other things to do. It is
-/// not believed, unless the next one takes as long: calls that are expected to be long go to another thread, which costs
-/// each of them more than a short call takes.
+/// A call that took far longer than many before was most likely held up by a machine that had other things to do. It is
+/// not believed, unless another one takes as long soon: calls that are expected to be long go to another thread, which
+/// costs each of them more than a short call takes, and a plugin that is slow now and then is to be found there.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     buckets: [Bucket; BUCKETS],
@@ -21,31 +21,30 @@ pub(super) struct Pace {
 struct Bucket {
     /// Nanoseconds; 0 while there was no call.
     nanos: AtomicU64,
-    /// Whether the last call was not believed.
-    doubted: AtomicBool,
+    /// Calls since one took far longer than those before.
+    since: AtomicU64,
 }
 
 /// Up to 2^20 rows.
 const BUCKETS: usize = 21;
 /// The weight of a new call is one in so many.
 const WEIGHT: u64 = 8;
-/// How many times as long as those before a call takes that is doubted.
-const DOUBTED: u64 = 16;
+/// How many times as long as those before a call takes that is far longer.
+const FAR: u64 = 16;
+/// After how many calls without such a one it is doubted.
+const DOUBTED_AFTER: u64 = 256;
 
 // === impl Pace ===
 
 impl Pace {
     /// Notes how long a call took.
     pub(super) fn note(&self, rows: usize, took: Duration) {
-        let Bucket { nanos, doubted } = &self.buckets[bucket(rows)];
+        let Bucket { nanos, since } = &self.buckets[bucket(rows)];
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let before = nanos.load(Ordering::Relaxed);
-        let was_doubted = doubted.load(Ordering::Relaxed);
-        let is_far = before != 0 && took / DOUBTED > before;
-        if is_far != was_doubted {
-            doubted.store(is_far, Ordering::Relaxed);
-        }
-        if is_far && !was_doubted {
+        let (before, quiet) = (nanos.load(Ordering::Relaxed), since.load(Ordering::Relaxed));
+        let is_far = before != 0 && took / FAR > before;
+        since.store(if is_far { 0 } else { quiet.saturating_add(1) }, Ordering::Relaxed);
+        if is_far && quiet >= DOUBTED_AFTER {
             return;
         }
         let now = if before == 0 { took } else { before - before / WEIGHT + took / WEIGHT };
@@ -98,20 +97,27 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_call_is_doubted_two_are_not_and_many_quick_ones_make_up_for_them() {
+    fn one_slow_call_is_remembered_and_many_quick_ones_make_up_for_it() {
         let pace = Pace::default();
-        let slow = Duration::from_millis(10);
         pace.note(1, US);
-        for _ in 0..100 {
-            pace.note(1, slow);
-            pace.note(1, US);
-        }
-        assert_eq!(pace.expect(1), US, "held up now and then");
-        pace.note(1, slow);
-        pace.note(1, slow);
-        assert!(pace.expect(1) > Duration::from_millis(1), "it has become slow");
+        pace.note(1, Duration::from_millis(10));
+        assert!(pace.expect(1) > Duration::from_millis(1));
         (0..100).for_each(|_| pace.note(1, US));
         assert!(pace.expect(1) < 10 * US);
+    }
+
+    #[test]
+    fn one_slow_call_after_many_quick_ones_is_doubted_and_another_soon_after_is_not() {
+        let slow = Duration::from_millis(10);
+        let pace = Pace::default();
+        for _ in 0..10 {
+            (0..=DOUBTED_AFTER).for_each(|_| pace.note(1, US));
+            pace.note(1, slow);
+            assert_eq!(pace.expect(1), US, "held up by the machine");
+        }
+        (1..DOUBTED_AFTER).for_each(|_| pace.note(1, US));
+        pace.note(1, slow);
+        assert!(pace.expect(1) > Duration::from_millis(1), "slow now and then");
     }
 
     #[test]
