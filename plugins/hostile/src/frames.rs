@@ -33,20 +33,12 @@ use crate::{
         Context, Fault, Guest, Signature, export,
         larder::transform::host::{self, Level},
     },
+    config::Config,
     memory,
     signature::signature,
 };
 
 struct Hostile;
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    mode: Mode,
-    #[serde(default)]
-    after: u32,
-    amount: Option<usize>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,7 +87,7 @@ const SAID: &str = "äl well";
 const WORDS_SAID: [&str; 2] = ["all", "well"];
 
 thread_local! {
-    static CONFIG: RefCell<Config> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
+    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 

@@ -86,6 +86,8 @@
 mod bindings;
 #[cfg(not(any(feature = "wrong-world", feature = "frames")))]
 mod columns;
+#[cfg(not(feature = "wrong-world"))]
+mod config;
 #[cfg(all(feature = "frames", target_arch = "wasm32"))]
 mod frames;
 #[cfg(all(not(feature = "wrong-world"), target_arch = "wasm32"))]

@@ -16,22 +16,11 @@ use crate::{
         },
     },
     columns::{FLAG, ITEMS, TEXT, WORDS, Y, good, lists, numbers, scalars, texts},
+    config::Config,
     signature::signature,
 };
 
 pub(crate) struct Hostile;
-
-/// The derived view's `config`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    mode: Mode,
-    /// How many calls of `transform` in an instance are answered first.
-    #[serde(default)]
-    after: u32,
-    /// How much of it; the default depends on the mode.
-    amount: Option<usize>,
-}
 
 /// What it does. The table at the head of the crate explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -91,7 +80,7 @@ pub(crate) enum Mode {
 const MIB: usize = 1 << 20;
 
 thread_local! {
-    static CONFIG: RefCell<Config> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
+    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
     /// Calls of `transform` so far, this one included.
     static CALLS: Cell<u32> = const { Cell::new(0) };
     /// What `remember` does.
@@ -123,7 +112,7 @@ impl Guest for Hostile {
     fn configure(config: String) -> Result<(), Fault> {
         // A view that says nothing wants the answers of a good plugin.
         let config = if config == "null" { r#"{"mode": "good"}"# } else { config.as_str() };
-        let config: Config = serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?;
+        let config: Config<Mode> = serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?;
         match config.mode {
             Mode::SpinConfigure => spin(),
             Mode::TrapConfigure => trap(),
@@ -351,7 +340,7 @@ mod tests {
         let modes = modes();
         assert_eq!(modes.len(), 49, "{modes:?}");
         for mode in modes {
-            let config: Result<Config, _> = serde_json::from_str(&format!(r#"{{"mode": "{mode}"}}"#));
+            let config: Result<Config<Mode>, _> = serde_json::from_str(&format!(r#"{{"mode": "{mode}"}}"#));
             assert!(config.is_ok(), "{mode}: {config:?}");
         }
     }

@@ -1,0 +1,14 @@
+//! The derived view's `config`, in both versions of the contract.
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config<Mode> {
+    pub(crate) mode: Mode,
+    /// How many calls of `transform` in an instance are answered first.
+    #[serde(default)]
+    pub(crate) after: u32,
+    /// How much of it; the default depends on the mode.
+    pub(crate) amount: Option<usize>,
+}
