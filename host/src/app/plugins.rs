@@ -147,11 +147,11 @@ impl Plugins {
                 continue;
             }
             let bytes = self.shelf.read(&name, self.file_bytes_max).map_err(DeployError::from);
-            let live = entries.get(&name).and_then(|entry| entry.live.as_ref()).map(|live| live.component.digest());
-            // What is deployed or rolled back to is put there by us.
-            if let (Ok(bytes), Some(live)) = (&bytes, live)
-                && Digest::of(bytes) == *live
+            // What is deployed or rolled back to is put there by us; or somebody put it back, in place of a bad one.
+            if let (Ok(bytes), Some(entry)) = (&bytes, entries.get_mut(&name))
+                && entry.live.as_ref().is_some_and(|live| Digest::of(bytes) == *live.component.digest())
             {
+                entry.refused = None;
                 continue;
             }
             arrivals.push((name, bytes));

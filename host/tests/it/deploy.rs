@@ -139,6 +139,9 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1002));
+    // Once the good one is back, nothing is refused any more.
+    bring(&good, &fixture.path("plugins/odfv_singleton.wasm"));
+    fixture.eventually("nothing is refused", || fixture.app.plugins().iter().all(|plugin| plugin.refused.is_none()));
     // A name that is not the plugin's leads nobody to it.
     bring(&good, &fixture.path("plugins/other.wasm"));
     fixture.eventually("the name is told", || {
