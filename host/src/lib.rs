@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod clock;
+pub mod files;
 pub mod plugin;
 pub mod source;
 pub mod store;

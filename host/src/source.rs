@@ -7,7 +7,9 @@
 mod dynamodb;
 mod error;
 mod feast_sqlite;
+mod listed;
 mod parquet_files;
+mod parquet_reader;
 mod parquet_shape;
 mod s3_parquet;
 mod wanted;
@@ -22,7 +24,7 @@ pub use self::{
     error::SourceError,
     feast_sqlite::FeastSqlite,
     parquet_files::ParquetFiles,
-    parquet_shape::ParquetLimits,
+    parquet_reader::ParquetLimits,
     s3_parquet::S3Parquet,
     wanted::{Wanted, WantedColumn},
 };

@@ -53,16 +53,18 @@ pub enum SourceError {
         why: String,
     },
     /// Beyond a bound that keeps the host's memory safe.
-    #[error("{path}: {what} is {found}, at most {limit} is allowed")]
+    #[error("{path}: {what} is {found}, at most {limit} is allowed{hint}")]
     Limit {
         /// The file.
         path: String,
         /// What is bounded.
-        what: &'static str,
+        what: String,
         /// How much there is.
         found: u64,
         /// How much there may be.
         limit: u64,
+        /// What to do about it, if anything.
+        hint: &'static str,
     },
     /// Another process writes to the file, and does not come to an end.
     #[error("{path} is locked by another process; the next sync tries again")]

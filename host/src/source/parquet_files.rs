@@ -1,29 +1,31 @@
 //! Parquet on the local disk: a file, or a directory of them.
 //!
-//! Only the columns that the view needs are read, batch by batch, so memory is bounded by the batch and the file's
-//! row groups and not by the file. The position is the list of files with size, modification time, inode and the rows
-//! read of each: an unchanged file is not read again, and a reading that was cut off goes on where it was committed.
+//! Only the columns that the view needs are read, batch by batch, within the bounds of [`ParquetLimits`]. The position is
+//! the list of files with what tells their states apart and the rows read of each: an unchanged file is not read again, and
+//! a reading that was interrupted is resumed where it was committed.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::UNIX_EPOCH,
 };
 
 use arrow::array::RecordBatch;
-use parquet::arrow::{
-    ProjectionMask,
-    arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
-};
+use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
-    parquet_shape::{ParquetLimits, Shape, guarded},
+    listed::{Ignored, Listing, is_data_dir, is_hidden},
+    parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
+    parquet_shape::{Absent, Shape},
 };
+use crate::files::{FileStamp, check_regular, open_regular};
 
 /// The Parquet files of one view.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub struct ParquetFiles {
     path: PathBuf,
     wanted: Wanted,
     limits: ParquetLimits,
+    ignored: Ignored,
 }
 
 /// What is remembered of the files that were read.
@@ -41,21 +44,14 @@ struct Position {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FilePosition {
-    stamp: Stamp,
+    stamp: FileStamp,
     rows_read: u64,
     done: bool,
 }
 
-/// What tells a file from its successor of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    bytes: u64,
-    modified_nanos: u64,
-    inode: u64,
-}
-
 struct Reading<'s> {
     source: &'s ParquetFiles,
+    thread: DecodeThread,
     /// Files still to be read, the next one last. They were opened once, to count and to check; they are not kept
     /// open, because a directory may have more of them than a process may open.
     pending: Vec<Pending>,
@@ -67,7 +63,7 @@ struct Reading<'s> {
 struct Pending {
     name: String,
     path: PathBuf,
-    stamp: Stamp,
+    stamp: FileStamp,
     rows_skipped: u64,
 }
 
@@ -75,101 +71,103 @@ struct Current {
     name: String,
     path: PathBuf,
     origin: Arc<str>,
-    stamp: Stamp,
-    rows_read: u64,
-    reader: ParquetRecordBatchReader,
+    stamp: FileStamp,
+    input: Input,
+    rows: FileRows,
     shape: Shape,
 }
+
+/// A file that was opened, and has what is wanted.
+struct Opened {
+    stamp: FileStamp,
+    input: Input,
+    metadata: ParquetMetaData,
+    shape: Shape,
+}
+
+/// The name of a file below the directory, its path, and its state.
+type Listed = (String, PathBuf, FileStamp);
 
 // === impl ParquetFiles ===
 
 impl ParquetFiles {
-    /// The files at a path, a file or a directory; it is looked at when it is read.
+    /// The files at a path, a file or a directory; it is read when the source is.
     #[must_use]
     pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits) -> Self {
-        Self { path, wanted, limits }
+        Self { path, wanted, limits, ignored: Ignored::default() }
     }
 
-    /// Name and stamp of every file, by name. A directory's files are those that end in `.parquet`, at any depth,
-    /// without those that start with `.` or `_`: other tools keep their own business there.
-    fn list(&self) -> Result<Vec<(String, PathBuf, Stamp)>, SourceError> {
-        let meta = fs::metadata(&self.path).map_err(|source| self.io(&self.path, source))?;
+    /// Name and state of every file, by name. A directory's files are those that end in `.parquet`, at any depth,
+    /// without hidden ones (see [`is_hidden`]).
+    fn list(&self) -> Result<Vec<Listed>, SourceError> {
+        let meta = fs::metadata(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut files = Vec::new();
         if meta.is_dir() {
-            self.list_dir(&self.path, &mut files)?;
+            let mut listing = Listing::default();
+            self.list_dir(&self.path, &mut files, &mut listing)?;
             files.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            self.ignored.log(&self.name(), &listing);
             if files.is_empty() {
                 let path = self.path.display().to_string();
                 return Err(SourceError::Empty { path, hint: ": the directory has no *.parquet file" });
             }
         } else {
+            check_regular(&meta).map_err(|source| io_error(&self.path, source))?;
             let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.push((name, self.path.clone(), Stamp::of(&meta)));
+            files.push((name, self.path.clone(), FileStamp::of(&meta)));
         }
         Ok(files)
     }
 
-    fn list_dir(&self, dir: &Path, files: &mut Vec<(String, PathBuf, Stamp)>) -> Result<(), SourceError> {
-        for entry in fs::read_dir(dir).map_err(|source| self.io(dir, source))? {
-            let entry = entry.map_err(|source| self.io(dir, source))?;
+    fn list_dir(&self, dir: &Path, files: &mut Vec<Listed>, listing: &mut Listing) -> Result<(), SourceError> {
+        for entry in fs::read_dir(dir).map_err(|source| io_error(dir, source))? {
+            let entry = entry.map_err(|source| io_error(dir, source))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(['.', '_']) {
+            let path = entry.path();
+            let relative = || path.strip_prefix(&self.path).unwrap_or(&path).to_string_lossy().into_owned();
+            // Without asking what it is: a hidden file may be gone a moment later.
+            if is_hidden(&name) && !is_data_dir(&name) {
+                listing.ignore(&relative());
                 continue;
             }
-            let path = entry.path();
-            let meta = fs::metadata(&path).map_err(|source| self.io(&path, source))?;
+            let meta = fs::metadata(&path).map_err(|source| io_error(&path, source))?;
             if meta.is_dir() {
-                self.list_dir(&path, files)?;
-            } else if name.ends_with(".parquet") {
-                let relative = path.strip_prefix(&self.path).unwrap_or(&path).to_string_lossy().into_owned();
-                files.push((relative, path, Stamp::of(&meta)));
+                self.list_dir(&path, files, listing)?;
+            } else if name.ends_with(".parquet") && !is_hidden(&name) {
+                check_regular(&meta).map_err(|source| io_error(&path, source))?;
+                files.push((relative(), path, FileStamp::of(&meta)));
+            } else {
+                listing.ignore(&relative());
             }
         }
         Ok(())
     }
 
-    /// Opens a file and checks that what is wanted is in it, and not too much of it.
-    fn open(&self, path: &Path) -> Result<(Stamp, ParquetRecordBatchReaderBuilder<File>), SourceError> {
-        let file = File::open(path).map_err(|source| self.io(path, source))?;
-        // The stamp of what was opened, not of what the directory said before.
-        let stamp = Stamp::of(&file.metadata().map_err(|source| self.io(path, source))?);
-        let opened = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file));
-        let builder = opened.map_err(|why| SourceError::Unreadable { path: path.display().to_string(), why })?;
-        self.shape(path, &builder)?;
-        Ok((stamp, builder))
-    }
-
-    fn shape(&self, path: &Path, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<Shape, SourceError> {
+    /// Opens a file and checks that what is wanted is in it.
+    fn open(&self, path: &Path, thread: &DecodeThread) -> Result<Opened, SourceError> {
         let shown = path.display().to_string();
+        let file = open_regular(path).map_err(|source| io_error(path, source))?;
+        // The state of what was opened, not of what the directory said before.
+        let meta = file.metadata().map_err(|source| io_error(path, source))?;
+        let (stamp, size) = (FileStamp::of(&meta), meta.len());
+        let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
+        let metadata = parquet_reader::metadata(&shown, size, &self.limits, thread, fetch)?;
         let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
-        let (metadata, schema) = (builder.metadata(), builder.schema());
-        Shape::of(&self.wanted, self.limits, &shown, &relative, metadata, schema)
+        let shape = Shape::of(&self.wanted, &shown, &relative, &metadata)?;
+        Ok(Opened { stamp, input: Input::File(Arc::new(file), size), metadata, shape })
     }
 
-    fn start(&self, next: Pending) -> Result<Current, SourceError> {
+    fn start(&self, next: Pending, thread: &DecodeThread) -> Result<Current, SourceError> {
         let path = next.path.display().to_string();
-        let (stamp, builder) = self.open(&next.path)?;
+        let Opened { stamp, input, metadata, shape } = self.open(&next.path, thread)?;
         if stamp != next.stamp && next.rows_skipped > 0 {
             return Err(SourceError::Changed { path });
         }
-        let shape = self.shape(&next.path, &builder)?;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), shape.roots().iter().copied());
-        let skip = usize::try_from(next.rows_skipped).unwrap_or(usize::MAX);
-        let reader = builder.with_projection(mask).with_batch_size(self.limits.batch_rows).with_offset(skip);
-        let reader = guarded(|| reader.build()).map_err(|why| SourceError::Unreadable { path: path.clone(), why })?;
-        Ok(Current {
-            name: next.name,
-            path: next.path,
-            origin: path.into(),
-            stamp,
-            rows_read: next.rows_skipped,
-            reader,
-            shape,
-        })
-    }
-
-    fn io(&self, path: &Path, source: io::Error) -> SourceError {
-        SourceError::Io { path: path.display().to_string(), source }
+        let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
+        let plan = plan.map_err(|why| SourceError::Unreadable { path: path.clone(), why })?;
+        let origin: Arc<str> = path.into();
+        let rows = FileRows::new(Arc::clone(&origin), plan, self.limits, next.rows_skipped);
+        Ok(Current { name: next.name, path: next.path, origin, stamp, input, rows, shape })
     }
 }
 
@@ -186,8 +184,10 @@ impl Source for ParquetFiles {
 
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
         let known = position.map(Position::parse).unwrap_or_default();
+        let thread = DecodeThread::start().map_err(|source| io_error(&self.path, source))?;
         let mut position = Position::default();
         let mut pending = Vec::new();
+        let mut absent: Vec<(PathBuf, Vec<Absent>)> = Vec::new();
         let (mut rows_all, mut rows_expected) = (0, 0);
         for (name, path, stamp) in self.list()? {
             let before = known.files.get(&name).filter(|known| known.stamp == stamp);
@@ -196,25 +196,52 @@ impl Source for ParquetFiles {
                 position.files.insert(name, done.clone());
                 continue;
             }
-            let (stamp, builder) = self.open(&path)?;
+            let Opened { stamp, metadata, shape, .. } = self.open(&path, &thread)?;
             let rows_skipped = before.map_or(0, |known| known.rows_read);
-            let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+            let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
             // A file may say any number.
             rows_all = u64::saturating_add(rows_all, rows);
             rows_expected = u64::saturating_add(rows_expected, rows.saturating_sub(rows_skipped));
             position.files.insert(name.clone(), FilePosition { stamp, rows_read: rows_skipped, done: false });
+            absent.push((path.clone(), shape.absent().to_vec()));
             pending.push(Pending { name, path, stamp, rows_skipped });
         }
         if rows_all == 0 {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
         }
+        // Files that were read before were checked then.
+        check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
-        Ok(Box::new(Reading { source: self, pending, current: None, position, rows_expected }))
+        Ok(Box::new(Reading { source: self, thread, pending, current: None, position, rows_expected }))
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Refuses a column that all files lack, and logs each that some lack.
+fn check_absent(source: &str, files: &[(PathBuf, Vec<Absent>)], has_others: bool) -> Result<(), SourceError> {
+    let in_all = |absent: &&Absent| files.iter().all(|(_, of)| of.iter().any(|other| other.column == absent.column));
+    if let Some((path, absent)) = files.first().filter(|_| !has_others)
+        && let Some(missing) = absent.iter().find(in_all)
+    {
+        return Err(missing.clone().error(&path.display().to_string()));
+    }
+    for (path, absent) in files {
+        absent.iter().for_each(|absent| absent.warn(source, &path.display().to_string()));
+    }
+    Ok(())
+}
+
+fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+fn io_error(path: &Path, source: io::Error) -> SourceError {
+    SourceError::Io { path: path.display().to_string(), source }
 }
 
 // === impl Reading ===
@@ -224,12 +251,13 @@ impl Batches for Reading<'_> {
         loop {
             if self.current.is_none() {
                 let Some(next) = self.pending.pop() else { return Ok(None) };
-                self.current = Some(self.source.start(next)?);
+                self.current = Some(self.source.start(next, &self.thread)?);
             }
             let Some(current) = &mut self.current else { return Ok(None) };
-            let first_row = current.rows_read;
-            let columns = current.next(&self.source.wanted)?;
-            let entry = FilePosition { stamp: current.stamp, rows_read: current.rows_read, done: columns.is_none() };
+            let first_row = current.rows.rows_read();
+            let columns = current.next(&self.source.wanted, &self.thread)?;
+            let rows_read = current.rows.rows_read();
+            let entry = FilePosition { stamp: current.stamp, rows_read, done: columns.is_none() };
             self.position.files.insert(current.name.clone(), entry);
             let Some(columns) = columns else {
                 current.check_unchanged()?;
@@ -256,19 +284,17 @@ impl Batches for Reading<'_> {
 // === impl Current ===
 
 impl Current {
-    fn next(&mut self, wanted: &Wanted) -> Result<Option<RecordBatch>, SourceError> {
-        let unreadable = |why| SourceError::Unreadable { path: self.origin.to_string(), why };
-        let reader = &mut self.reader;
-        let Some(batch) = guarded(|| reader.next().transpose()).map_err(unreadable)? else { return Ok(None) };
-        self.rows_read += batch.num_rows() as u64;
-        self.shape.project(wanted, &self.origin, &batch).map(Some)
+    fn next(&mut self, wanted: &Wanted, thread: &DecodeThread) -> Result<Option<RecordBatch>, SourceError> {
+        let input = self.input.clone();
+        let batch = self.rows.next(thread, &mut |_, _| Ok(input.clone()))?;
+        batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
     }
 
     /// Fails if the file was rewritten in place while it was read: what was read may be half of each. A file that
     /// was replaced by rename was read as it had been; the next sync will find its successor.
     fn check_unchanged(&self) -> Result<(), SourceError> {
-        match fs::metadata(&self.path) {
-            Ok(meta) if Stamp::of(&meta).inode == self.stamp.inode && Stamp::of(&meta) != self.stamp => {
+        match FileStamp::at(&self.path) {
+            Ok(now) if now.is_same_file(&self.stamp) && now != self.stamp => {
                 Err(SourceError::Changed { path: self.origin.to_string() })
             }
             _ => Ok(()),
@@ -287,16 +313,5 @@ impl Position {
     fn print(&self) -> String {
         // String keys and numbers always serialize.
         serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-// === impl Stamp ===
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_nanos = modified.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        Self { bytes: meta.len(), modified_nanos, inode: meta.ino() }
     }
 }

@@ -1,58 +1,30 @@
-//! What a Parquet file has of what is wanted, wherever the file is: its columns, its partition, its bounds.
-//!
-//! A file is input. It may name a million columns, promise a billion bytes, or make the reader panic: each is an error
-//! that names it, and nothing worse.
+//! What a Parquet file has of what is wanted, wherever the file is: its columns, its partition.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::{
-    array::{
-        ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-        TimestampMicrosecondArray,
-    },
-    datatypes::Schema,
+use arrow::array::{
+    ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringArray, TimestampMicrosecondArray, new_null_array,
 };
+use arrow::datatypes::{DataType, Field, Schema};
 use larder_model::{
-    model::{ScalarType, ValueType},
+    model::{ItemType, ScalarType, ValueType},
     yaml::nearest,
 };
-use parquet::{
-    errors::ParquetError,
-    file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData},
-};
+use parquet::file::metadata::ParquetMetaData;
 
 use super::{SourceError, Wanted, WantedColumn};
-use crate::{clock::parse_time, telemetry::panic_words};
-
-/// Bounds on what a file may make the reader do.
-#[derive(Clone, Copy, Debug)]
-pub struct ParquetLimits {
-    /// Rows decoded at a time.
-    pub batch_rows: usize,
-    /// The most columns of a file, nested ones counted each.
-    pub columns_max: usize,
-    /// The most bytes, decoded, of the wanted columns in one row group: a column's part of it is in memory at once.
-    pub row_group_bytes_max: u64,
-    /// The most bytes, as they are stored, of the wanted columns in one row group that has to come from elsewhere: it
-    /// comes as a whole.
-    pub row_group_fetch_max: u64,
-}
-
-impl Default for ParquetLimits {
-    fn default() -> Self {
-        Self { batch_rows: 16_384, columns_max: 20_000, row_group_bytes_max: 4 << 30, row_group_fetch_max: 1 << 30 }
-    }
-}
+use crate::clock::parse_time;
 
 /// Where each wanted column comes from, in files of one schema.
 #[derive(Debug)]
 pub(super) struct Shape {
     /// The file's columns that are read, in its order, each once.
     roots: Vec<usize>,
+    /// Of each of them, whether its values become messages.
+    is_message: Vec<bool>,
     columns: Vec<Origin>,
+    absent: Vec<Absent>,
 }
 
 /// Where a column comes from.
@@ -62,6 +34,17 @@ enum Origin {
     File(usize),
     /// The file's path, which says the same of all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
     Partition(Option<String>),
+    /// Nowhere: it is null in all rows of the file.
+    Absent,
+}
+
+/// A column that a file does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// The column, by its name in files.
+    pub(super) column: String,
+    /// What was probably meant.
+    pub(super) hint: String,
 }
 
 /// What Hive writes for a null.
@@ -70,41 +53,68 @@ const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 // === impl Shape ===
 
 impl Shape {
-    /// Checks that what is wanted is in a file, and not too much of it. `relative` is its path below what was named.
+    /// Finds what is wanted in a file. `relative` is the file's path below what was named.
+    ///
+    /// A file of a directory may lack features and created times that other files have, as schemas evolve: they are
+    /// [`Shape::absent`], and null. Keys and event times have to be in every file.
+    ///
+    /// # Errors
+    /// A column that has to be there is not, or a name stands for two columns.
     pub(super) fn of(
         wanted: &Wanted,
-        limits: ParquetLimits,
         path: &str,
         relative: &str,
         metadata: &ParquetMetaData,
-        schema: &Schema,
     ) -> Result<Self, SourceError> {
-        check_limits(wanted, limits, path, metadata)?;
-        let mut roots = Vec::new();
-        let mut found = Vec::new();
-        for column in wanted.columns() {
-            let root = schema.fields().iter().position(|field| field.name() == &*column.column);
-            let from = match (root, partition(relative, &column.column)) {
-                (Some(root), _) => Ok(root),
-                (None, Some(value)) => Err(value),
-                (None, None) => {
-                    let names = schema.fields().iter().map(|field| field.name().as_str());
-                    let hint = nearest(&column.column, names).map_or_else(String::new, |help| format!(" ({help})"));
-                    let column = column.column.to_string();
-                    return Err(SourceError::MissingColumn { path: path.to_owned(), column, hint });
+        let names: Vec<&str> = metadata
+            .file_metadata()
+            .schema_descr()
+            .root_schema()
+            .get_fields()
+            .iter()
+            .map(|field| field.name())
+            .collect();
+        let (mut found, mut absent) = (Vec::new(), Vec::new());
+        let mut roots = BTreeSet::new();
+        for (place, column) in wanted.columns().enumerate() {
+            let mut of_name = (0..names.len()).filter(|root| names[*root] == &*column.column);
+            let (root, second) = (of_name.next(), of_name.next());
+            if second.is_some() {
+                let why = "the file has more than one column of this name".to_owned();
+                return Err(SourceError::Column { path: path.to_owned(), column: column.column.to_string(), why });
+            }
+            found.push(match (root, partition(relative, &column.column)) {
+                (Some(root), _) => {
+                    roots.insert(root);
+                    Ok(root)
                 }
-            };
-            roots.extend(from.as_ref().ok());
-            found.push(from);
+                (None, Some(value)) => Err(Origin::Partition(value)),
+                (None, None) => {
+                    let help = nearest(&column.column, names.iter().copied());
+                    let hint = help.map_or_else(String::new, |help| format!(" ({help})"));
+                    let missing = Absent { column: column.column.to_string(), hint };
+                    if wanted.is_required(place) {
+                        return Err(missing.error(path));
+                    }
+                    absent.push(missing);
+                    Err(Origin::Absent)
+                }
+            });
         }
-        roots.sort_unstable();
-        roots.dedup();
-        let place = |from: Result<usize, Option<String>>| match from {
-            Ok(root) => Origin::File(roots.binary_search(&root).unwrap_or_default()),
-            Err(value) => Origin::Partition(value),
-        };
-        let columns = found.into_iter().map(place).collect();
-        Ok(Self { roots, columns })
+        let roots: Vec<usize> = roots.into_iter().collect();
+        let mut is_message = vec![false; roots.len()];
+        let mut columns = Vec::new();
+        for (origin, column) in found.into_iter().zip(wanted.columns()) {
+            columns.push(match origin {
+                Ok(root) => {
+                    let place = roots.binary_search(&root).unwrap_or_default();
+                    is_message[place] |= matches!(column.value_type, ValueType::Nested(_));
+                    Origin::File(place)
+                }
+                Err(origin) => origin,
+            });
+        }
+        Ok(Self { roots, is_message, columns, absent })
     }
 
     /// The file's columns that are to be read.
@@ -112,65 +122,74 @@ impl Shape {
         &self.roots
     }
 
-    /// A batch of those as exactly the wanted columns, in their order.
+    /// Of each of [`Shape::roots`], whether its values become messages.
+    pub(super) fn is_message(&self) -> &[bool] {
+        &self.is_message
+    }
+
+    /// The columns that the file does not have.
+    pub(super) fn absent(&self) -> &[Absent] {
+        &self.absent
+    }
+
+    /// A batch of the file's columns as exactly the wanted columns, in their order.
     pub(super) fn project(&self, wanted: &Wanted, path: &str, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
+        let rows = batch.num_rows();
         let column = |(wanted, from): (&WantedColumn, &Origin)| {
             let array = match from {
                 Origin::File(place) => Arc::clone(batch.column(*place)),
-                Origin::Partition(value) => constant(wanted, value.as_deref(), batch.num_rows()).map_err(|why| {
+                Origin::Partition(value) => constant(wanted, value.as_deref(), rows).map_err(|why| {
                     SourceError::Column { path: path.to_owned(), column: wanted.column.to_string(), why }
                 })?,
+                Origin::Absent => nulls(wanted.value_type, rows),
             };
-            Ok((wanted.name.to_string(), array, true))
+            Ok((Field::new(wanted.name.as_ref(), array.data_type().clone(), true), array))
         };
         let columns = wanted.columns().zip(&self.columns).map(column).collect::<Result<Vec<_>, SourceError>>()?;
         // Two wanted columns can be one in the file, under two names; there is no other way to fail here.
-        RecordBatch::try_from_iter_with_nullable(columns)
+        let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
             .map_err(|error| SourceError::Unreadable { path: path.to_owned(), why: error.to_string() })
     }
 }
 
-fn check_limits(
-    wanted: &Wanted,
-    limits: ParquetLimits,
-    path: &str,
-    metadata: &ParquetMetaData,
-) -> Result<(), SourceError> {
-    let columns = metadata.file_metadata().schema_descr().num_columns();
-    limit(path, "the number of columns", columns as u64, limits.columns_max as u64)?;
-    let bytes = row_group_bytes_max(wanted, metadata, ColumnChunkMetaData::uncompressed_size);
-    limit(path, "a row group's size in bytes", bytes, limits.row_group_bytes_max)
-}
+// === impl Absent ===
 
-/// Checks what comes over the network at once, and is in memory then.
-pub(super) fn check_fetch(
-    wanted: &Wanted,
-    limits: ParquetLimits,
-    path: &str,
-    metadata: &ParquetMetaData,
-) -> Result<(), SourceError> {
-    let bytes = row_group_bytes_max(wanted, metadata, ColumnChunkMetaData::compressed_size);
-    limit(path, "a row group's compressed size in bytes", bytes, limits.row_group_fetch_max)
-}
-
-fn limit(path: &str, what: &'static str, found: u64, limit: u64) -> Result<(), SourceError> {
-    if found <= limit {
-        return Ok(());
+impl Absent {
+    /// That it is missing in all files, or may not be missing.
+    pub(super) fn error(self, path: &str) -> SourceError {
+        SourceError::MissingColumn { path: path.to_owned(), column: self.column, hint: self.hint }
     }
-    Err(SourceError::Limit { path: path.to_owned(), what, found, limit })
+
+    /// Logs that a file does not have it, while others do.
+    pub(super) fn warn(&self, source: &str, path: &str) {
+        let column = &self.column;
+        tracing::warn!(source, file = path, column, "column is missing in this file; its rows have null there");
+    }
 }
 
-/// The size of the wanted columns in the row group in which they are largest. A file may say any number.
-fn row_group_bytes_max(wanted: &Wanted, metadata: &ParquetMetaData, size: fn(&ColumnChunkMetaData) -> i64) -> u64 {
-    let wanted: Vec<&str> = wanted.columns().map(|wanted| &*wanted.column).collect();
-    let is_wanted = |column: &&ColumnChunkMetaData| {
-        column.column_path().parts().first().is_some_and(|root| wanted.contains(&root.as_str()))
+/// A column of a type that is null in all rows.
+fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
+    let item = |item: ScalarType| match item.item() {
+        ItemType::Bool => DataType::Boolean,
+        ItemType::Int32 => DataType::Int32,
+        ItemType::Int64 if item == ScalarType::UnixTimestamp => {
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None)
+        }
+        ItemType::Int64 => DataType::Int64,
+        ItemType::Float32 => DataType::Float32,
+        ItemType::Float64 => DataType::Float64,
+        ItemType::Bytes => DataType::Utf8,
     };
-    let group = |group: &RowGroupMetaData| {
-        let sizes = group.columns().iter().filter(is_wanted).map(|column| u64::try_from(size(column)).unwrap_or(0));
-        sizes.fold(0, u64::saturating_add)
+    let of = match value_type {
+        ValueType::Scalar(scalar) => item(scalar),
+        ValueType::List(scalar) | ValueType::Set(scalar) => {
+            DataType::List(Arc::new(Field::new("item", item(scalar), true)))
+        }
+        ValueType::Nested(_) => DataType::Utf8,
     };
-    metadata.row_groups().iter().map(group).max().unwrap_or(0)
+    new_null_array(&of, rows)
 }
 
 /// What a path says of a column: `Some(None)` is a null.
@@ -229,36 +248,6 @@ fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<A
         }
         _ => Arc::new(StringArray::from(vec![value; rows])),
     })
-}
-
-/// Runs the Parquet reader. Files are input: one that makes the reader panic is an unreadable file and nothing worse.
-pub(super) fn guarded<T, E: Into<ReadFailure>>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.into().0),
-        Err(panic) => Err(format!("the reader gave up: {}", panic_words(&*panic))),
-    }
-}
-
-/// What the reader says of a file, without its own error names in front.
-pub(super) struct ReadFailure(String);
-
-impl From<ParquetError> for ReadFailure {
-    fn from(error: ParquetError) -> Self {
-        Self(match error {
-            ParquetError::General(why) | ParquetError::EOF(why) | ParquetError::ArrowError(why) => why,
-            other => other.to_string(),
-        })
-    }
-}
-
-impl From<arrow::error::ArrowError> for ReadFailure {
-    fn from(error: arrow::error::ArrowError) -> Self {
-        Self(match error {
-            arrow::error::ArrowError::ParquetError(why) => why,
-            other => other.to_string(),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Of an object the footer is read, and then, row group by row group, the parts of the wanted columns; a small one comes
 //! whole, and the next ones with it. Every request says which version of the object it means (`If-Match`): one that was
 //! replaced meanwhile fails the reading, and is never read half and half. In memory are one row group's part of the wanted
-//! columns, as it lies in the object, and that of the next, which is fetched meanwhile.
+//! columns, as it is stored, and that of the next, which is fetched meanwhile; of a large row group a part of each column.
 //!
 //! The position has a mark for each object that was read, and the version and rows of one that was read in part
 //! (`position.rs`, where it says what that costs). An object that is the same is not read again, and a reading that was cut
@@ -19,7 +19,10 @@ mod manifest;
 mod object;
 mod position;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use aws_sdk_s3::Client;
 use larder_model::model::{FileSource, Gate};
@@ -30,7 +33,12 @@ use self::{
     object::{Object, Opened, SMALL, fetch_whole},
     position::{Listed, Position},
 };
-use super::{Batches, Source, SourceBatch, SourceError, SourceRows, Wanted, parquet_shape::ParquetLimits};
+use super::{
+    Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    listed::Ignored,
+    parquet_reader::{DecodeThread, ParquetLimits},
+    parquet_shape::{Absent, Shape},
+};
 use crate::aws::{Aws, AwsError};
 
 /// The objects of one view.
@@ -43,10 +51,14 @@ pub struct S3Parquet {
     key: String,
     wanted: Wanted,
     limits: ParquetLimits,
+    ignored: Ignored,
 }
 
 struct Reading<'s> {
     source: &'s S3Parquet,
+    thread: DecodeThread,
+    /// Columns that some object has, of those that others lack.
+    known: HashSet<String>,
     client: Client,
     base: String,
     gate: Option<Listed>,
@@ -62,6 +74,8 @@ struct Pending {
     ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
 }
 
+/// In how many objects, of the last ones by name, a column is looked for that the first one lacks.
+const LOOKED_AT_MAX: usize = 256;
 /// How many small objects are asked for ahead.
 const AHEAD: usize = 16;
 
@@ -74,7 +88,7 @@ impl S3Parquet {
         let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        Self { aws, source: source.clone(), bucket, key, wanted, limits }
+        Self { aws, source: source.clone(), bucket, key, wanted, limits, ignored: Ignored::default() }
     }
 
     fn url(&self, key: &str) -> String {
@@ -137,7 +151,19 @@ impl Source for S3Parquet {
         let position = known.begin(&objects, gate.as_ref().map(|gate| gate.version.clone()));
         let pending = objects.into_iter().filter(|object| !position.has(object));
         let pending = pending.map(|listed| Pending { listed, ahead: None }).collect();
-        Ok(Box::new(Reading { source: self, client, base, gate, pending, current: None, position, rows_expected: 0 }))
+        let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
+        Ok(Box::new(Reading {
+            source: self,
+            thread,
+            known: HashSet::new(),
+            client,
+            base,
+            gate,
+            pending,
+            current: None,
+            position,
+            rows_expected: 0,
+        }))
     }
 
     fn name(&self) -> String {
@@ -173,9 +199,38 @@ impl Reading<'_> {
         let relative = next.listed.key.strip_prefix(&self.base).unwrap_or(&next.listed.key);
         let skipped = self.position.rows_of(&next.listed);
         let (wanted, limits) = (&source.wanted, source.limits);
-        let opened = Opened::open(&source.aws, &self.client, object, whole, wanted, limits, relative, skipped)?;
+        let thread = &self.thread;
+        let opened = Opened::open(&source.aws, &self.client, thread, object, whole, wanted, limits, relative, skipped)?;
+        for absent in opened.absent().to_vec() {
+            self.check_absent(&absent, &opened.origin())?;
+        }
         self.rows_expected = self.rows_expected.saturating_add(opened.rows().saturating_sub(skipped));
         Ok((next.listed, opened))
+    }
+
+    /// Looks for a column that an object lacks in the others: if none of them has it, the definition is wrong.
+    fn check_absent(&mut self, absent: &Absent, path: &str) -> Result<(), SourceError> {
+        let source = self.source;
+        if !self.known.contains(&absent.column) && !self.position.has_done() {
+            let mut others = self.pending.iter().rev().take(LOOKED_AT_MAX);
+            let has_it = others.try_fold(false, |has_it, other| {
+                if has_it {
+                    return Ok(true);
+                }
+                let object = source.object(&other.listed);
+                let metadata =
+                    object::metadata(&source.aws, &self.client, &self.thread, &object, None, &source.limits)?;
+                let relative = other.listed.key.strip_prefix(&self.base).unwrap_or(&other.listed.key);
+                let shape = Shape::of(&source.wanted, &object.url(), relative, &metadata)?;
+                Ok::<_, SourceError>(!shape.absent().iter().any(|other| other.column == absent.column))
+            });
+            if !has_it? {
+                return Err(absent.clone().error(path));
+            }
+        }
+        self.known.insert(absent.column.clone());
+        absent.warn(&source.source.path, path);
+        Ok(())
     }
 
     /// What told that the set is whole has to be what it was, or some of what was read belongs to another set.
@@ -205,7 +260,7 @@ impl Batches for Reading<'_> {
             }
             let Some((listed, opened)) = &mut self.current else { return Ok(None) };
             let first_row = opened.rows_read();
-            let batch = opened.next(&self.source.aws, &self.client, &self.source.wanted)?;
+            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.source.wanted)?;
             let Some(columns) = batch else {
                 self.position.end(listed, opened.rows_read());
                 self.current = None;

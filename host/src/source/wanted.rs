@@ -45,6 +45,13 @@ impl Wanted {
         }
     }
 
+    /// Whether the column at this place of [`Wanted::columns`] has to be in every file: event time and keys.
+    #[must_use]
+    pub fn is_required(&self, place: usize) -> bool {
+        let created = usize::from(self.created.is_some());
+        place == 0 || (1 + created..1 + created + self.keys.len()).contains(&place)
+    }
+
     /// All of them: event time, created time, keys, features.
     pub fn columns(&self) -> impl Iterator<Item = &WantedColumn> {
         std::iter::once(&self.event_time).chain(&self.created).chain(&self.keys).chain(&self.features)

@@ -337,10 +337,11 @@ impl SyncSetting {
     ) -> Option<Box<dyn Source>> {
         let files = view.files()?;
         let wanted = choose(Wanted::of(view, files));
+        let limits = ParquetLimits::of(self.limits.commit_bytes);
         if files.path.starts_with("s3://") {
-            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, ParquetLimits::default())));
+            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits)));
         }
-        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, ParquetLimits::default())))
+        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits)))
     }
 }
 

@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{
     aws::{AwsError, Trouble},
-    source::SourceError,
+    source::{
+        SourceError,
+        listed::{Listing, is_data},
+        parquet_reader::check,
+    },
 };
 
 /// What there is.
@@ -50,6 +54,14 @@ impl S3Parquet {
         // A key that ends like a directory is one, also where a tool has put an empty object of that name.
         let is_prefix = self.key.is_empty() || self.key.ends_with('/');
         let single = if is_prefix { None } else { self.one(client, &self.key).await? };
+        // Consoles and some tools mark a directory by an empty object of its name. It has objects below it; a file that
+        // is empty has none, and is one that cannot be read.
+        let single = match single {
+            Some(object) if object.version.bytes == 0 && self.has_below(client, &format!("{}/", self.key)).await? => {
+                None
+            }
+            other => other,
+        };
         let base = match &single {
             Some(_) => self.key.rsplit_once('/').map_or(String::new(), |(dir, _)| format!("{dir}/")),
             None if is_prefix => self.key.clone(),
@@ -76,8 +88,19 @@ impl S3Parquet {
             (Gate::Manifest(_), Some(gate)) => self.named(client, gate, &base, objects).await?,
             _ if is_single => objects,
             _ => {
-                let is_data = |object: &Listed| is_data(object.key.strip_prefix(&base).unwrap_or_default());
-                objects.into_iter().filter(is_data).collect()
+                let mut listing = Listing::default();
+                let is_data = |object: &Listed| {
+                    let relative = object.key.strip_prefix(&base).unwrap_or_default();
+                    let is_data = is_data(relative);
+                    // The marker of a directory is no file.
+                    if !is_data && !relative.is_empty() && !relative.ends_with('/') {
+                        listing.ignore(relative);
+                    }
+                    is_data
+                };
+                let objects = objects.into_iter().filter(is_data).collect();
+                self.ignored.log(&self.source.path, &listing);
+                objects
             }
         };
         Ok(Found::Whole(Set { base, objects, gate }))
@@ -92,6 +115,14 @@ impl S3Parquet {
         Ok(page.contents().iter().filter_map(listed).find(|object| object.key == key))
     }
 
+    /// Whether there is an object below a prefix.
+    async fn has_below(&self, client: &Client, prefix: &str) -> Result<bool, AwsError> {
+        let request = client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
+        let page = request.send().await;
+        let page = page.map_err(|error| AwsError::of(format!("{}: ListObjectsV2", self.url(prefix)), error))?;
+        Ok(!page.contents().is_empty())
+    }
+
     async fn list(&self, client: &Client, prefix: &str) -> Result<Vec<Listed>, SourceError> {
         let what = format!("{}: ListObjectsV2", self.url(prefix));
         let mut objects = Vec::new();
@@ -102,10 +133,7 @@ impl S3Parquet {
             let page = page.map_err(|error| AwsError::of(&what, error))?;
             objects.extend(page.contents().iter().filter_map(listed));
             let found = objects.len() as u64;
-            if found > OBJECTS_MAX {
-                let (path, what) = (self.url(prefix), "the number of objects");
-                return Err(SourceError::Limit { path, what, found, limit: OBJECTS_MAX });
-            }
+            check(&self.url(prefix), "the number of objects", found, OBJECTS_MAX)?;
             match page.next_continuation_token().filter(|_| page.is_truncated() != Some(false)) {
                 None => return Ok(objects),
                 Some(next) if token.as_deref() == Some(next) => {
@@ -125,19 +153,13 @@ impl S3Parquet {
         listed: Vec<Listed>,
     ) -> Result<Vec<Listed>, SourceError> {
         let path = self.url(&gate.key);
-        if gate.version.bytes > MANIFEST_MAX {
-            let what = "the manifest's size in bytes";
-            return Err(SourceError::Limit { path, what, found: gate.version.bytes, limit: MANIFEST_MAX });
-        }
+        check(&path, "the manifest's size in bytes", gate.version.bytes, MANIFEST_MAX)?;
         let bytes = fetch_whole(client, self.object(gate)).await.map_err(|error| changed(&path, error))?;
         let names = manifest::keys(&bytes, &self.bucket, base);
         let mut names = names.map_err(|why| SourceError::Manifest { path: path.clone(), why })?;
         let mut seen = HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
-        if names.len() as u64 > OBJECTS_MAX {
-            let (what, found) = ("the number of objects that it names", names.len() as u64);
-            return Err(SourceError::Limit { path, what, found, limit: OBJECTS_MAX });
-        }
+        check(&path, "the number of objects that it names", names.len() as u64, OBJECTS_MAX)?;
         let known: BTreeMap<&str, &Listed> = listed.iter().map(|object| (object.key.as_str(), object)).collect();
         // The list of a prefix has all that is below it, the manifest too; that of a single object has nothing else.
         let has_all = self.key != gate.key && known.contains_key(gate.key.as_str());
@@ -176,26 +198,4 @@ fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
         modified: object.last_modified().and_then(|time| time.to_millis().ok()),
     };
     Some(Listed { key: object.key()?.to_owned(), version })
-}
-
-/// Whether a path below a prefix is one of a file with rows: as on disk, what begins with `.` or `_` is not.
-fn is_data(relative: &str) -> bool {
-    relative.ends_with(".parquet") && !relative.split('/').any(|part| part.starts_with(['.', '_']))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_data;
-
-    #[test]
-    fn tools_keep_their_own_business_under_names_with_a_dot_or_an_underscore() {
-        for name in ["a.parquet", "dt=2026-11-25/a_b.parquet", "x.y/z.snappy.parquet"] {
-            assert!(is_data(name), "{name}");
-        }
-        for name in
-            ["", "a.parquet.crc", "_a.parquet", ".a.parquet", "_temporary/0/a.parquet", "x/.s/a.parquet", "a.parquet/"]
-        {
-            assert!(!is_data(name), "{name}");
-        }
-    }
 }

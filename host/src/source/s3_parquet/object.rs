@@ -6,22 +6,15 @@ use arrow::array::RecordBatch;
 use aws_sdk_s3::Client;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use parquet::{
-    DecodeResult,
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
-        push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder},
-    },
-    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, RowGroupMetaData},
-};
+use parquet::file::metadata::ParquetMetaData;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     aws::{Aws, AwsError, Trouble},
     source::{
         SourceError, Wanted,
-        parquet_shape::{ParquetLimits, Shape, check_fetch, guarded},
+        parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan, Windows},
+        parquet_shape::{Absent, Shape},
     },
 };
 
@@ -48,17 +41,20 @@ enum Failure {
 
 /// An object that is being read.
 pub(super) struct Opened {
-    object: Object,
+    groups: Groups,
     origin: Arc<str>,
-    /// All of it, if it is small.
-    whole: Option<Bytes>,
-    decoder: ParquetPushDecoder,
-    /// The ranges of each row group that are read.
-    groups: Vec<Vec<Range<u64>>>,
-    ahead: Option<Ahead>,
+    file_rows: FileRows,
     shape: Shape,
     rows: u64,
-    rows_read: u64,
+}
+
+/// Where the bytes of an object's row groups come from.
+struct Groups {
+    object: Object,
+    /// All of it, if it is small.
+    whole: Option<Bytes>,
+    ahead: Option<Ahead>,
+    fetch_bytes: u64,
 }
 
 /// Ranges on their way, before they are asked for.
@@ -69,10 +65,6 @@ struct Ahead {
 
 /// An object up to this size comes with one request.
 pub(super) const SMALL: u64 = 1 << 20;
-/// The end of an object that is asked for first: most footers are shorter.
-const TAIL: u64 = 64 << 10;
-/// The longest footer that is read; the metadata of 20,000 columns in 100 row groups are some 60 MB.
-const FOOTER_MAX: u64 = 256 << 20;
 /// The most bytes of one request.
 const PART: u64 = 8 << 20;
 /// Requests in flight for one object.
@@ -81,8 +73,8 @@ pub(super) const AT_ONCE: usize = 8;
 const GAP: u64 = 256 << 10;
 /// How long is waited after a body that broke off; longer with each.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A row group up to this size is fetched while the one before it is decoded.
-const AHEAD_MAX: u64 = 256 << 20;
+/// The least part of a column that is fetched at once.
+const WINDOW_MIN: u64 = 256 << 10;
 
 // === impl Object ===
 
@@ -216,10 +208,12 @@ pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
 // === impl Opened ===
 
 impl Opened {
+    /// Reads the footer of an object, and checks that what is wanted is in it.
     #[expect(clippy::too_many_arguments, reason = "what an object is read by, each once")]
     pub(super) fn open(
         aws: &Aws,
         client: &Client,
+        thread: &DecodeThread,
         object: Object,
         whole: Option<Bytes>,
         wanted: &Wanted,
@@ -228,24 +222,20 @@ impl Opened {
         rows_skipped: u64,
     ) -> Result<Self, SourceError> {
         let url = object.url();
-        let unreadable = |why: String| SourceError::Unreadable { path: url.clone(), why };
-        let metadata = Arc::new(metadata(aws, client, &object, whole.as_ref())?);
+        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits)?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let arrow = guarded(|| ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()));
-        let arrow = arrow.map_err(unreadable)?;
-        let shape = Shape::of(wanted, limits, &url, relative, &metadata, arrow.schema())?;
-        check_fetch(wanted, limits, &url, &metadata)?;
-        let skip = usize::try_from(rows_skipped).unwrap_or(usize::MAX);
-        let decoder = guarded(|| {
-            let builder = ParquetPushDecoderBuilder::new_with_metadata(arrow);
-            let mask = ProjectionMask::roots(builder.parquet_schema(), shape.roots().iter().copied());
-            let groups = metadata.row_groups().iter().map(|group| ranges_of_group(group, &mask)).collect();
-            let builder = builder.with_projection(mask).with_batch_size(limits.batch_rows).with_offset(skip);
-            builder.build().map(|decoder| (decoder, groups))
-        });
-        let (decoder, groups) = decoder.map_err(unreadable)?;
-        let origin = url.as_str().into();
-        Ok(Self { object, origin, whole, decoder, groups, ahead: None, shape, rows, rows_read: rows_skipped })
+        let shape = Shape::of(wanted, &url, relative, &metadata)?;
+        let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
+        let plan = plan.map_err(|why| SourceError::Unreadable { path: url.clone(), why })?;
+        let origin: Arc<str> = url.into();
+        let file_rows = FileRows::new(Arc::clone(&origin), plan, limits, rows_skipped);
+        let groups = Groups { object, whole, ahead: None, fetch_bytes: limits.fetch_bytes };
+        Ok(Self { groups, origin, file_rows, shape, rows })
+    }
+
+    /// The wanted columns that the object does not have.
+    pub(super) fn absent(&self) -> &[Absent] {
+        self.shape.absent()
     }
 
     pub(super) fn origin(&self) -> Arc<str> {
@@ -259,57 +249,85 @@ impl Opened {
 
     /// Rows that were read.
     pub(super) fn rows_read(&self) -> u64 {
-        self.rows_read
+        self.file_rows.rows_read()
     }
 
     /// The next rows; none at the end.
     pub(super) fn next(
         &mut self,
-        aws: &Aws,
+        aws: &Arc<Aws>,
         client: &Client,
+        thread: &DecodeThread,
         wanted: &Wanted,
     ) -> Result<Option<RecordBatch>, SourceError> {
-        let unreadable = |why: String| SourceError::Unreadable { path: self.origin.to_string(), why };
-        loop {
-            let decoder = &mut self.decoder;
-            match guarded(|| decoder.try_decode()).map_err(unreadable)? {
-                DecodeResult::Finished => return Ok(None),
-                DecodeResult::Data(batch) => {
-                    self.rows_read += batch.num_rows() as u64;
-                    return self.shape.project(wanted, &self.origin, &batch).map(Some);
-                }
-                DecodeResult::NeedsData(ranges) => {
-                    let data = match self.ahead.take().filter(|ahead| ahead.ranges == ranges) {
-                        Some(mut ahead) => {
-                            let url = self.object.url();
-                            let lost = |error: JoinError| AwsError::garbled(&url, error.to_string());
-                            let fetched = async { (&mut ahead.fetched).await.map_err(lost)? };
-                            aws.wait_for(fetched).map_err(|error| changed(&url, error))?
-                        }
-                        None => ranges_of(aws, client, &self.object, self.whole.as_ref(), &ranges)?,
-                    };
-                    self.ahead = self.fetch_ahead(aws, client, &ranges)?;
-                    let decoder = &mut self.decoder;
-                    guarded(|| decoder.push_ranges(ranges, data)).map_err(unreadable)?;
-                }
-            }
+        let groups = &mut self.groups;
+        let batch = self.file_rows.next(thread, &mut |plan, group| groups.input(aws, client, plan, group))?;
+        batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
+    }
+}
+
+// === impl Groups ===
+
+impl Groups {
+    /// The bytes of a row group. The next one is fetched while this one is decoded.
+    fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
+        let length = self.object.bytes;
+        if let Some(whole) = &self.whole {
+            return Ok(Input::Parts(Arc::new(vec![(0, whole.clone())]), length));
         }
+        let ranges = plan.ranges(group);
+        check_ranges(&self.object, &ranges)?;
+        if sum(&ranges) > self.fetch_bytes {
+            let (aws, client, object) = (Arc::clone(aws), client.clone(), self.object.clone());
+            let window = self.fetch_bytes / ranges.len().max(1) as u64;
+            let fetch = move |range| {
+                let fetched = aws.wait_for(object.fetch_all(&client, &[range]));
+                let mut parts = fetched.map_err(|error| changed(&object.url(), error))?;
+                Ok(parts.pop().unwrap_or_default())
+            };
+            return Ok(Input::Windows(Arc::new(Windows::new(ranges, window.max(WINDOW_MIN), length, fetch))));
+        }
+        let fetched = match self.ahead.take().filter(|ahead| ahead.ranges == ranges) {
+            Some(mut ahead) => {
+                let url = self.object.url();
+                let lost = |error: JoinError| AwsError::garbled(&url, error.to_string());
+                let fetched = async { (&mut ahead.fetched).await.map_err(lost)? };
+                aws.wait_for(fetched).map_err(|error| changed(&url, error))?
+            }
+            None => {
+                let fetched = aws.wait_for(self.object.fetch_all(client, &ranges));
+                fetched.map_err(|error| changed(&self.object.url(), error))?
+            }
+        };
+        if group + 1 < plan.groups() {
+            self.ahead = self.fetch_ahead(aws, client, plan.ranges(group + 1))?;
+        }
+        let mut parts: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(fetched).collect();
+        parts.sort_by_key(|(start, _)| *start);
+        Ok(Input::Parts(Arc::new(parts), length))
     }
 
-    /// Asks for the row group behind the one of these ranges. What the decoder wants then may be something else: it is
-    /// fetched for itself then.
-    fn fetch_ahead(&self, aws: &Aws, client: &Client, now: &[Range<u64>]) -> Result<Option<Ahead>, AwsError> {
-        let place = self.groups.iter().position(|ranges| ranges == now);
-        let Some(ranges) = place.and_then(|place| self.groups.get(place + 1)) else { return Ok(None) };
-        let bytes = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)));
-        let is_within = ranges.iter().all(|range| range.start <= range.end && range.end <= self.object.bytes);
-        if self.whole.is_some() || bytes > AHEAD_MAX || !is_within {
+    fn fetch_ahead(&self, aws: &Aws, client: &Client, ranges: Vec<Range<u64>>) -> Result<Option<Ahead>, AwsError> {
+        if sum(&ranges) > self.fetch_bytes || check_ranges(&self.object, &ranges).is_err() {
             return Ok(None);
         }
         let (object, client, wanted) = (self.object.clone(), client.clone(), ranges.clone());
         let fetched = aws.handle()?.spawn(async move { object.fetch_all(&client, &wanted).await });
-        Ok(Some(Ahead { ranges: ranges.clone(), fetched }))
+        Ok(Some(Ahead { ranges, fetched }))
     }
+}
+
+/// Bytes of ranges together.
+fn sum(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
+}
+
+/// A footer can point anywhere.
+fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
+    let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
+    let Some(beyond) = beyond else { return Ok(()) };
+    let why = format!("it points to bytes {} to {}, and has {}", beyond.start, beyond.end, object.bytes);
+    Err(SourceError::Unreadable { path: object.url(), why })
 }
 
 // === impl Ahead ===
@@ -320,63 +338,25 @@ impl Drop for Ahead {
     }
 }
 
-/// Where the columns of a row group are that are read, in the order in which the decoder asks for them.
-fn ranges_of_group(group: &RowGroupMetaData, mask: &ProjectionMask) -> Vec<Range<u64>> {
-    let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-    let range = |(start, length): (u64, u64)| start..start.saturating_add(length);
-    columns.map(|(_, column)| range(column.byte_range())).collect()
-}
-
 /// The footer of an object.
-fn metadata(
+pub(super) fn metadata(
     aws: &Aws,
     client: &Client,
+    thread: &DecodeThread,
     object: &Object,
     whole: Option<&Bytes>,
+    limits: &ParquetLimits,
 ) -> Result<ParquetMetaData, SourceError> {
-    let unreadable = |why: String| SourceError::Unreadable { path: object.url(), why };
-    // All rows are read, so nobody needs to know which page has which.
-    let decoder = guarded(|| ParquetMetaDataPushDecoder::try_new(object.bytes)).map_err(unreadable)?;
-    let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
-    // Most footers are in the tail; then there is no second request.
-    let tail = object.bytes.saturating_sub(TAIL)..object.bytes;
-    let mut ranges = vec![tail];
-    loop {
-        let data = ranges_of(aws, client, object, whole, &ranges)?;
-        guarded(|| decoder.push_ranges(ranges, data)).map_err(unreadable)?;
-        match guarded(|| decoder.try_decode()).map_err(unreadable)? {
-            DecodeResult::Data(metadata) => return Ok(metadata),
-            DecodeResult::NeedsData(more) => {
-                let bytes: u64 = more.iter().map(|range| range.end - range.start).sum();
-                if bytes > FOOTER_MAX {
-                    let what = "the footer's size in bytes";
-                    return Err(SourceError::Limit { path: object.url(), what, found: bytes, limit: FOOTER_MAX });
-                }
-                ranges = more;
-            }
-            DecodeResult::Finished => return Err(unreadable("it has no footer".to_owned())),
+    let url = object.url();
+    let fetch = &mut |range: Range<u64>| {
+        if let Some(whole) = whole {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+            return Ok(whole.slice(at(range.start)..at(range.end)));
         }
-    }
-}
-
-fn ranges_of(
-    aws: &Aws,
-    client: &Client,
-    object: &Object,
-    whole: Option<&Bytes>,
-    ranges: &[Range<u64>],
-) -> Result<Vec<Bytes>, SourceError> {
-    // A footer can point anywhere.
-    if let Some(beyond) = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end) {
-        let why = format!("it points to bytes {} to {}, and has {}", beyond.start, beyond.end, object.bytes);
-        return Err(SourceError::Unreadable { path: object.url(), why });
-    }
-    if let Some(whole) = whole {
-        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
-        return Ok(ranges.iter().map(|range| whole.slice(at(range.start)..at(range.end))).collect());
-    }
-    let fetched = aws.wait_for(object.fetch_all(client, ranges));
-    fetched.map_err(|error| changed(&object.url(), error))
+        let mut parts = aws.wait_for(object.fetch_all(client, &[range])).map_err(|error| changed(&url, error))?;
+        Ok(parts.pop().unwrap_or_default())
+    };
+    parquet_reader::metadata(&url, object.bytes, limits, thread, fetch)
 }
 
 #[cfg(test)]

@@ -88,6 +88,11 @@ impl Position {
         self.is_whole() && self.done.len() == objects.len() && objects.iter().all(|object| self.has(object))
     }
 
+    /// Whether an object was read to its end.
+    pub(super) fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// Whether a set was read to its end.
     pub(super) fn is_whole(&self) -> bool {
         self.left == 0 && !self.done.is_empty()

@@ -200,23 +200,23 @@ fn a_file_in_row_groups_and_batches_is_read_whole() {
     });
 }
 
-/// The limits are not configurable: they keep a file from taking the host's memory.
 #[test]
-fn a_files_columns_and_row_groups_have_bounds() {
+fn columns_and_memory_of_a_file_have_bounds() {
     let fixture = Place::Disk.good().start();
     let wanted = wanted(&fixture);
     let open = |limits: ParquetLimits| {
         let files = ParquetFiles::new(fixture.path(FILE), wanted.clone(), limits);
-        files.read(None).map(|_| ())
+        files.read(None)?.next_batch().map(|_| ())
     };
     let exact = |limits: ParquetLimits, what: &str| {
         let Err(SourceError::Limit { what: found, .. }) = open(limits) else { panic!("{what} has no bound") };
         assert!(found.contains(what), "{found}");
     };
-    assert!(open(ParquetLimits { columns_max: 5, ..ParquetLimits::default() }).is_ok());
-    exact(ParquetLimits { columns_max: 4, ..ParquetLimits::default() }, "columns");
-    assert!(open(ParquetLimits { row_group_bytes_max: 1_000, ..ParquetLimits::default() }).is_ok());
-    exact(ParquetLimits { row_group_bytes_max: 10, ..ParquetLimits::default() }, "row group");
+    let default = ParquetLimits::default();
+    assert!(open(ParquetLimits { columns_max: 5, ..default }).is_ok());
+    exact(ParquetLimits { columns_max: 4, ..default }, "columns");
+    exact(ParquetLimits { memory_max: 10, ..default }, "the footer");
+    exact(ParquetLimits { memory_max: 5_000, ..default }, "the memory for the file's metadata");
 }
 
 #[test]

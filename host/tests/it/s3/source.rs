@@ -392,9 +392,7 @@ fn row_32_what_an_object_makes_the_host_fetch_and_decode_has_bounds() {
     };
     let default = ParquetLimits::default();
     assert_eq!(refused(ParquetLimits { columns_max: 5, ..default }), "the number of columns");
-    let compressed = "a row group's compressed size in bytes";
-    assert_eq!(refused(ParquetLimits { row_group_fetch_max: 800_000, ..default }), compressed);
-    assert_eq!(refused(ParquetLimits { row_group_bytes_max: 800_000, ..default }), "a row group's size in bytes");
+    assert_eq!(refused(ParquetLimits { memory_max: 1_000, ..default }), "the size of the footer in bytes");
     assert!(gets(&s3).iter().all(|call| call.range.as_deref().unwrap() != "bytes=4-"), "only footers were read");
 }
 

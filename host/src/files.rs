@@ -1,0 +1,190 @@
+//! Files by name: opened only if they are regular, and compared by what the file system says of them.
+//!
+//! A path that somebody configured may lead to a pipe, a device or a socket. Opening or reading one may wait for ever, and
+//! take a thread along. Everything that reads a file of a name that it was given opens it here.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What tells one state of a file from another without reading it, through symbolic links.
+///
+/// Size and modification time alone do not: another file of the same size may be put in its place, by a symbolic link or
+/// by a rename, with the same modification time. Device and inode tell the file, and the time of the last change of its
+/// inode is set by the file system and by nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileStamp {
+    /// The device and the inode on it.
+    pub device: u64,
+    /// See [`FileStamp::device`].
+    pub inode: u64,
+    /// Bytes; 0 for a directory, whose size says nothing.
+    pub bytes: u64,
+    /// When its content was last modified, in seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    /// When its inode was last changed, in seconds and nanoseconds since 1970.
+    pub changed: (i64, i64),
+}
+
+/// Opens a file for reading if it is a regular one.
+///
+/// # Errors
+/// Those of the operating system, and one of kind [`io::ErrorKind::InvalidInput`] that says what it is instead. Never
+/// waits for a pipe's writer.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Before it is opened: opening a device may do something.
+    check_regular(&fs::metadata(path)?)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    // It may be another one by now.
+    check_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads a regular file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// As [`open_regular`], and one of kind [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let why = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
+}
+
+/// Reads a regular file of text, of at most `bytes_max` bytes.
+///
+/// # Errors
+/// As [`read_regular`], and one of kind [`io::ErrorKind::InvalidData`] where it is not UTF-8.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    String::from_utf8(read_regular(path, bytes_max)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+}
+
+/// Checks that something is a regular file.
+///
+/// # Errors
+/// One of kind [`io::ErrorKind::InvalidInput`] that says what it is instead; [`io::ErrorKind::IsADirectory`] for a
+/// directory.
+pub fn check_regular(meta: &Metadata) -> io::Result<()> {
+    let of = meta.file_type();
+    if of.is_file() {
+        return Ok(());
+    }
+    let what = if of.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+    } else if of.is_fifo() {
+        "a named pipe"
+    } else if of.is_socket() {
+        "a socket"
+    } else if of.is_char_device() || of.is_block_device() {
+        "a device"
+    } else {
+        "no file"
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and has to be a regular file")))
+}
+
+// === impl FileStamp ===
+
+impl FileStamp {
+    /// The state of the file at a path, through symbolic links.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|meta| Self::of(&meta))
+    }
+
+    /// The state of a file.
+    #[must_use]
+    pub fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: if meta.is_dir() { 0 } else { meta.len() },
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// Whether it is the same file, whatever happened to it.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::{fs::symlink, net::UnixListener},
+        process::Command,
+    };
+
+    use super::*;
+
+    #[test]
+    fn pipe_device_and_socket_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+        symlink("/dev/zero", path("device")).unwrap();
+        symlink("pipe", path("link")).unwrap();
+        for (name, what) in
+            [("pipe", "a named pipe"), ("socket", "a socket"), ("device", "a device"), ("link", "a named pipe")]
+        {
+            let error = read_regular(&path(name), 10).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+            assert_eq!(error.to_string(), format!("it is {what}, and has to be a regular file"));
+        }
+        assert_eq!(open_regular(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(open_regular(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn file_is_read_up_to_its_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "1234").unwrap();
+        assert_eq!(read_regular(&path, 4).unwrap(), b"1234");
+        assert_eq!(read_regular(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        fs::write(&path, [0xff]).unwrap();
+        assert_eq!(read_text(&path, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn swapped_symlink_and_rename_change_the_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        // Two files of the same size and modification time.
+        let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000));
+        for name in ["a", "b"] {
+            fs::write(path(name), name).unwrap();
+            File::options().write(true).open(path(name)).unwrap().set_times(time).unwrap();
+        }
+        symlink("a", path("link")).unwrap();
+        let before = FileStamp::at(&path("link")).unwrap();
+        assert_eq!(FileStamp::at(&path("a")).unwrap(), before);
+        symlink("b", path("other")).unwrap();
+        fs::rename(path("other"), path("link")).unwrap();
+        let after = FileStamp::at(&path("link")).unwrap();
+        assert_eq!((after.bytes, after.modified), (before.bytes, before.modified));
+        assert_ne!(after, before);
+        // Written over in place, and its modification time put back.
+        let before = FileStamp::at(&path("b")).unwrap();
+        fs::write(path("b"), "c").unwrap();
+        File::options().write(true).open(path("b")).unwrap().set_times(time).unwrap();
+        let after = FileStamp::at(&path("b")).unwrap();
+        assert!(after.is_same_file(&before) && after.modified == before.modified && after != before);
+    }
+}

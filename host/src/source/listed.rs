@@ -1,0 +1,101 @@
+//! Which files of a directory, or objects of a prefix, are data.
+//!
+//! Other tools keep files of their own beside data: `_SUCCESS`, `_temporary/`, `.part-0.crc`. As Spark does, names that
+//! begin with `.` or `_` are left out, except directories that begin with `_` and are partitions, `_day=2026-11-28`.
+
+use std::sync::{Mutex, PoisonError};
+
+/// What a listing left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    count: u64,
+    example: Option<String>,
+}
+
+/// What was logged last of what a source's listings left out, so that it is logged once.
+#[derive(Debug, Default)]
+pub(super) struct Ignored(Mutex<Listing>);
+
+/// Whether a name is one of a file or directory of other tools.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// Whether a directory of a hidden name has data.
+pub(super) fn is_data_dir(name: &str) -> bool {
+    name.starts_with('_') && name.contains('=')
+}
+
+/// Whether a path below a prefix is one of a file with rows.
+pub(super) fn is_data(relative: &str) -> bool {
+    let (dirs, file) = relative.rsplit_once('/').unwrap_or(("", relative));
+    let is_open = |dir: &str| !is_hidden(dir) || is_data_dir(dir);
+    file.ends_with(".parquet") && !is_hidden(file) && dirs.split('/').all(is_open)
+}
+
+// === impl Listing ===
+
+impl Listing {
+    /// Counts a file that is left out, or a directory with all that is in it.
+    pub(super) fn ignore(&mut self, relative: &str) {
+        self.count += 1;
+        // The first by name, whatever the order of the listing.
+        if self.example.as_deref().is_none_or(|example| relative < example) {
+            self.example = Some(relative.to_owned());
+        }
+    }
+}
+
+// === impl Ignored ===
+
+impl Ignored {
+    /// Logs what a listing left out, if it is not what was logged last.
+    pub(super) fn log(&self, source: &str, listing: &Listing) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == *listing {
+            return;
+        }
+        last.clone_from(listing);
+        if let Listing { count, example: Some(example) } = listing {
+            tracing::info!(source, ignored = count, example, "files that are not data were ignored");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_other_tools_are_left_out_and_partitions_are_not() {
+        for name in [
+            "a.parquet",
+            "dt=2026-11-25/a_b.parquet",
+            "x.y/z.snappy.parquet",
+            "_day=1/part-0.parquet",
+            "year=1/_day=__HIVE_DEFAULT_PARTITION__/a.parquet",
+        ] {
+            assert!(is_data(name), "{name}");
+        }
+        for name in [
+            "",
+            "a.parquet.crc",
+            "_a.parquet",
+            "_a=1.parquet",
+            ".a.parquet",
+            ".a=1/a.parquet",
+            "_temporary/0/a.parquet",
+            "x/.s/a.parquet",
+            "a.parquet/",
+        ] {
+            assert!(!is_data(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn listing_counts_with_the_first_name_as_example() {
+        let mut listing = Listing::default();
+        ["b/_SUCCESS", "README.md", "c"].iter().for_each(|name| listing.ignore(name));
+        assert_eq!(listing, Listing { count: 3, example: Some("README.md".to_owned()) });
+    }
+}

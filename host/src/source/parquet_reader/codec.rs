@@ -1,0 +1,137 @@
+//! Decompresses the pages whose codecs the Parquet reader leaves without a bound.
+//!
+//! It gives zstd, Snappy and raw LZ4 room for as many bytes as a page's header claims. Gzip, Brotli and LZ4 frames it
+//! reads to their ends, a thousand times the size of the page or more.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use parquet::{
+    basic::{Compression, Encoding},
+    column::page::Page,
+    errors::ParquetError,
+};
+
+use super::pages::Header;
+
+/// A codec that may decompress to more than the page claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbounded {
+    Gzip,
+    Brotli,
+    Lz4Frame,
+}
+
+/// What LZ4 frames begin with, the old format's too. The Parquet reader tries to read one where a page is nothing else.
+const LZ4_FRAMES: [u32; 2] = [0x184D_2204, 0x184C_2102];
+const BROTLI_BUFFER: usize = 4_096;
+
+const DATA_PAGE: i64 = 0;
+const DICTIONARY_PAGE: i64 = 2;
+const DATA_PAGE_V2: i64 = 3;
+
+// === impl Unbounded ===
+
+impl Unbounded {
+    /// The codec of a page's bytes, if it is one of these.
+    pub(super) fn of(compression: Compression, page: &[u8]) -> Option<Self> {
+        match compression {
+            Compression::GZIP(_) => Some(Self::Gzip),
+            Compression::BROTLI(_) => Some(Self::Brotli),
+            Compression::LZ4 => {
+                let magic = page.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))?;
+                LZ4_FRAMES.contains(&magic).then_some(Self::Lz4Frame)
+            }
+            _ => None,
+        }
+    }
+
+    /// Decompresses bytes to exactly so many.
+    fn decompress(self, bytes: &[u8], out: &mut Vec<u8>, length: usize) -> Result<(), ParquetError> {
+        // One byte beyond, to notice that there are more.
+        let bound = length as u64 + 1;
+        let before = out.len();
+        let read = match self {
+            Self::Gzip => flate2::read::MultiGzDecoder::new(bytes).take(bound).read_to_end(out),
+            Self::Brotli => brotli::Decompressor::new(bytes, BROTLI_BUFFER).take(bound).read_to_end(out),
+            Self::Lz4Frame => lz4_flex::frame::FrameDecoder::new(bytes).take(bound).read_to_end(out),
+        };
+        read?;
+        if out.len() - before == length {
+            return Ok(());
+        }
+        let what = if out.len() - before > length { "more" } else { "fewer" };
+        Err(ParquetError::General(format!("a page decompresses to {what} than the {length} bytes of its header")))
+    }
+}
+
+/// The page of a header and its bytes.
+pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<Page, ParquetError> {
+    let invalid = |what: &str| ParquetError::General(format!("a page's header {what}"));
+    let at = |length: u64| usize::try_from(length).unwrap_or(usize::MAX);
+    let is_v2 = header.kind == DATA_PAGE_V2;
+    // Levels of the second version are never compressed.
+    let levels = if is_v2 { at(header.levels[0].saturating_add(header.levels[1])) } else { 0 };
+    let length = at(header.uncompressed);
+    if levels > bytes.len() || levels > length {
+        return Err(invalid("claims more levels than the page has"));
+    }
+    let buf = if is_v2 && header.is_plain {
+        bytes.clone()
+    } else {
+        let mut out = Vec::with_capacity(length);
+        out.extend_from_slice(&bytes[..levels]);
+        if length > levels {
+            codec.decompress(&bytes[levels..], &mut out, length - levels)?;
+        }
+        out.into()
+    };
+    let count = |number: u64| u32::try_from(number).map_err(|_| invalid("has too large a number"));
+    let encoding = |number: Option<i64>| {
+        let number = number.ok_or_else(|| invalid("names no encoding"))?;
+        encoding(number).ok_or_else(|| invalid(&format!("names the unknown encoding {number}")))
+    };
+    let num_values = count(header.values.ok_or_else(|| invalid("has no number of values"))?)?;
+    Ok(match header.kind {
+        DATA_PAGE => Page::DataPage {
+            buf,
+            num_values,
+            encoding: encoding(header.encoding)?,
+            def_level_encoding: encoding(header.level_encodings[0])?,
+            rep_level_encoding: encoding(header.level_encodings[1])?,
+            statistics: None,
+        },
+        DATA_PAGE_V2 => Page::DataPageV2 {
+            buf,
+            num_values,
+            encoding: encoding(header.encoding)?,
+            num_nulls: count(header.nulls)?,
+            num_rows: count(header.rows.unwrap_or(0))?,
+            def_levels_byte_len: count(header.levels[0])?,
+            rep_levels_byte_len: count(header.levels[1])?,
+            is_compressed: !header.is_plain,
+            statistics: None,
+        },
+        DICTIONARY_PAGE => {
+            Page::DictionaryPage { buf, num_values, encoding: encoding(header.encoding)?, is_sorted: false }
+        }
+        other => return Err(invalid(&format!("has the unknown type {other}"))),
+    })
+}
+
+/// The encoding of a number in Parquet's Thrift definition.
+fn encoding(number: i64) -> Option<Encoding> {
+    Some(match number {
+        0 => Encoding::PLAIN,
+        2 => Encoding::PLAIN_DICTIONARY,
+        3 => Encoding::RLE,
+        #[expect(deprecated, reason = "levels of old files have it")]
+        4 => Encoding::BIT_PACKED,
+        5 => Encoding::DELTA_BINARY_PACKED,
+        6 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        7 => Encoding::DELTA_BYTE_ARRAY,
+        8 => Encoding::RLE_DICTIONARY,
+        9 => Encoding::BYTE_STREAM_SPLIT,
+        _ => return None,
+    })
+}

@@ -1,0 +1,338 @@
+//! Counts what an encoded page decodes to, without decoding it.
+//!
+//! Repetition levels say which values belong to one row: a run of them takes some bytes and may stand for any number of
+//! values, so a row of a list may be a thousand million values in a small page. Lengths of texts that are delta-encoded
+//! are alike.
+
+use bytes::Bytes;
+
+/// The repetition levels of a data page: the hybrid of run lengths and bit-packed groups.
+#[derive(Clone, Debug)]
+pub(super) struct Levels {
+    data: Bytes,
+    /// The next byte that was not looked at.
+    at: usize,
+    /// Bits of a level.
+    width: usize,
+    /// Levels that were not taken.
+    left: u64,
+    run: Run,
+}
+
+#[derive(Clone, Debug)]
+enum Run {
+    /// The same level so many times.
+    Same { begins_row: bool, left: u64 },
+    /// So many levels one after the other, from this bit on.
+    Packed { bit: usize, left: u64 },
+}
+
+/// Levels that were taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Rows that begin among them.
+    pub(super) rows: u64,
+    /// How many there are.
+    pub(super) levels: u64,
+}
+
+/// The lengths of a delta-encoded page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// How many there are.
+    pub(super) count: u64,
+    /// The largest one.
+    pub(super) max: u64,
+    /// The byte behind them.
+    pub(super) end: usize,
+}
+
+// === impl Levels ===
+
+impl Levels {
+    /// The levels of a page that has `count` values; the largest level of the column is `max`.
+    pub(super) fn new(data: Bytes, max: i16, count: u64) -> Self {
+        let width = usize::try_from(i16::BITS - max.max(0).leading_zeros()).unwrap_or(0);
+        Self { data, at: 0, width, left: count, run: Run::Same { begins_row: false, left: 0 } }
+    }
+
+    /// Whether all were taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Takes what belongs to the row that was begun, and `rows` further ones: up to where the row behind them begins.
+    pub(super) fn take(&mut self, rows: u64) -> Taken {
+        let mut taken = Taken::default();
+        while self.left > 0 {
+            match &mut self.run {
+                Run::Same { left: 0, .. } | Run::Packed { left: 0, .. } => {
+                    if !self.next_run() {
+                        // The reader will refuse the page. Until then it may take these for values of one row.
+                        taken.levels += self.left;
+                        self.left = 0;
+                    }
+                }
+                Run::Same { begins_row: false, left } => {
+                    let count = (*left).min(self.left);
+                    (*left, self.left) = (*left - count, self.left - count);
+                    taken.levels += count;
+                }
+                Run::Same { begins_row: true, left } => {
+                    let count = (*left).min(self.left).min(rows - taken.rows);
+                    if count == 0 {
+                        return taken;
+                    }
+                    (*left, self.left) = (*left - count, self.left - count);
+                    taken.levels += count;
+                    taken.rows += count;
+                }
+                Run::Packed { bit, left } => {
+                    let count = (*left).min(self.left);
+                    let (passed, begun) = packed(&self.data, *bit, self.width, count, rows - taken.rows);
+                    *bit += usize::try_from(passed).unwrap_or(usize::MAX).saturating_mul(self.width);
+                    (*left, self.left) = (*left - passed, self.left - passed);
+                    taken.levels += passed;
+                    taken.rows += begun;
+                    if passed < count {
+                        return taken;
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    /// Goes to the next run; false if there is none.
+    fn next_run(&mut self) -> bool {
+        let Some(head) = varint(&self.data, &mut self.at) else { return false };
+        let count = head >> 1;
+        if head & 1 == 1 {
+            let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(self.width);
+            let there = bytes.min(self.data.len() - self.at);
+            let bits = there * 8;
+            self.run = Run::Packed { bit: self.at * 8, left: (bits / self.width.max(1)) as u64 };
+            self.at += there;
+            return there > 0 || count == 0;
+        }
+        let bytes = self.width.div_ceil(8);
+        let Some(value) = self.data.get(self.at..self.at + bytes) else { return false };
+        self.run = Run::Same { begins_row: value.iter().all(|byte| *byte == 0), left: count };
+        self.at += bytes;
+        true
+    }
+}
+
+/// Passes over at most `count` bit-packed levels, and stops where more than `rows` rows would begin. How many were passed,
+/// and how many rows begin among them.
+fn packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64, u64) {
+    let (mut passed, mut begun, mut bit) = (0, 0, bit);
+    while passed < count {
+        if width == 1 && bit.is_multiple_of(8) && count - passed >= 8 && rows - begun >= 8 {
+            let Some(byte) = data.get(bit / 8) else { break };
+            begun += u64::from(byte.count_zeros());
+            (passed, bit) = (passed + 8, bit + 8);
+            continue;
+        }
+        let is_zero = (bit..bit + width).all(|bit| data.get(bit / 8).is_none_or(|byte| byte & (1 << (bit % 8)) == 0));
+        if is_zero {
+            if begun == rows {
+                break;
+            }
+            begun += 1;
+        }
+        (passed, bit) = (passed + 1, bit + width);
+    }
+    (passed, begun)
+}
+
+// === impl Lengths ===
+
+impl Lengths {
+    /// Reads lengths in the encoding `DELTA_BINARY_PACKED`, and keeps none of them. The time that it takes is bounded by the
+    /// number of bytes, whatever their number of values.
+    pub(super) fn of(data: &[u8]) -> Result<Self, String> {
+        let mut at = 0;
+        let mut number = |what: &str| varint(data, &mut at).ok_or_else(|| format!("{what} is cut off"));
+        let (block, minis) = (number("the size of a block")?, number("the number of miniblocks")?);
+        let count = number("the number of lengths")?;
+        let first = zigzag(number("the first length")?);
+        let per_mini = block.checked_div(minis).filter(|per_mini| *per_mini > 0 && per_mini.is_multiple_of(32));
+        let per_mini = per_mini.ok_or("the blocks of lengths have no valid size")?;
+        let minis = usize::try_from(minis).unwrap_or(usize::MAX);
+        let mut lengths = Self { count, max: 0, end: 0 };
+        let (mut last, mut left) = (0, count);
+        if left > 0 {
+            last = first;
+            lengths.note(last)?;
+            left -= 1;
+        }
+        while left > 0 {
+            let min_delta = zigzag(varint(data, &mut at).ok_or("a block of lengths is cut off")?);
+            let widths =
+                at.checked_add(minis).and_then(|end| data.get(at..end)).ok_or("a block of lengths is cut off")?;
+            at += minis;
+            for width in widths.iter().map(|width| usize::from(*width)) {
+                let values = left.min(per_mini);
+                if values == 0 {
+                    break;
+                }
+                if width == 0 {
+                    // They grow or shrink evenly: the last one is the largest or the first one was.
+                    let grown = i64::try_from(values).ok().and_then(|values| min_delta.checked_mul(values));
+                    last = grown.and_then(|grown| last.checked_add(grown)).ok_or("a length is too large")?;
+                    lengths.note(last)?;
+                } else {
+                    for value in 0..values {
+                        let bit = usize::try_from(value).unwrap_or(usize::MAX).saturating_mul(width);
+                        let delta = bits(data, at, bit, width).ok_or("a block of lengths is cut off")?;
+                        last = last.wrapping_add(min_delta).wrapping_add(delta.cast_signed());
+                        lengths.note(last)?;
+                    }
+                }
+                left -= values;
+                let bytes = usize::try_from(per_mini / 8).unwrap_or(usize::MAX).saturating_mul(width);
+                at = at.saturating_add(bytes);
+            }
+        }
+        lengths.end = at.min(data.len());
+        Ok(lengths)
+    }
+
+    fn note(&mut self, length: i64) -> Result<(), String> {
+        let length = u64::try_from(length).map_err(|_| "a length is negative".to_owned())?;
+        if length > u64::from(u32::MAX) {
+            return Err("a length is too large".to_owned());
+        }
+        self.max = self.max.max(length);
+        Ok(())
+    }
+}
+
+/// So many bits as a number, the lowest first.
+fn bits(data: &[u8], at: usize, bit: usize, width: usize) -> Option<u64> {
+    let start = at.checked_add(bit / 8)?;
+    let end = at.checked_add(bit.checked_add(width)?.div_ceil(8))?;
+    let bytes = data.get(start..end)?;
+    if width > 64 {
+        return None;
+    }
+    let value = bytes.iter().rev().fold(0_u128, |value, byte| (value << 8) | u128::from(*byte));
+    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    Some(u64::try_from((value >> (bit % 8)) & u128::from(u64::MAX)).unwrap_or(0) & mask)
+}
+
+fn varint(data: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *data.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn zigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Levels one after the other, bit-packed, as groups of eight.
+    fn packed_run(levels: &[u8], width: usize) -> Vec<u8> {
+        let groups = levels.len().div_ceil(8);
+        let mut bytes = vec![u8::try_from(groups << 1 | 1).unwrap()];
+        let mut bits = vec![0; groups * width];
+        for (place, level) in levels.iter().enumerate() {
+            for bit in (0..width).filter(|bit| level & (1 << bit) != 0) {
+                let at = place * width + bit;
+                bits[at / 8] |= 1 << (at % 8);
+            }
+        }
+        bytes.extend(bits);
+        bytes
+    }
+
+    /// What a walk over the levels themselves gives.
+    fn expected(levels: &[u8], from: &mut usize, rows: u64) -> Taken {
+        let mut taken = Taken::default();
+        while let Some(level) = levels.get(*from) {
+            if *level == 0 {
+                if taken.rows == rows {
+                    break;
+                }
+                taken.rows += 1;
+            }
+            taken.levels += 1;
+            *from += 1;
+        }
+        taken
+    }
+
+    #[test]
+    fn counted_levels_equal_those_of_a_walk() {
+        let mut seed = 7_u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 16
+        };
+        for max in [1_i16, 2, 3, 5] {
+            for _ in 0..200 {
+                let (mut bytes, mut levels) = (Vec::new(), Vec::new());
+                let width = usize::try_from(i16::BITS - max.leading_zeros()).unwrap();
+                for _ in 0..random() % 6 {
+                    if random() % 2 == 0 {
+                        let (level, count) = (u8::try_from(random() % (max as u32 + 1)).unwrap(), random() % 60);
+                        bytes.extend([u8::try_from(count << 1).unwrap(), level]);
+                        levels.extend(vec![level; count as usize]);
+                    } else {
+                        let some: Vec<u8> = (0..8 * (random() % 5))
+                            .map(|_| u8::try_from(random() % (max as u32 + 1)).unwrap())
+                            .collect();
+                        bytes.extend(packed_run(&some, width));
+                        levels.extend(some);
+                    }
+                }
+                let mut counted = Levels::new(Bytes::from(bytes), max, levels.len() as u64);
+                let mut from = 0;
+                while !counted.is_empty() {
+                    let rows = u64::from(random() % 9);
+                    assert_eq!(counted.take(rows), expected(&levels, &mut from, rows), "{levels:?} from {from}");
+                    if rows == 0 && !counted.is_empty() {
+                        assert_eq!(counted.take(1), expected(&levels, &mut from, 1));
+                    }
+                }
+                assert_eq!(from, levels.len());
+            }
+        }
+    }
+
+    #[test]
+    fn run_of_a_thousand_million_values_is_counted_at_once() {
+        // One row begins, and has 2^30 values.
+        let bytes = [&[2_u8, 0][..], &[0xfe, 0xff, 0xff, 0xff, 0x07, 1]].concat();
+        let mut levels = Levels::new(Bytes::from(bytes), 1, 1 << 30);
+        assert_eq!(levels.take(5), Taken { rows: 1, levels: 1 << 30 });
+        assert!(levels.is_empty());
+    }
+
+    #[test]
+    fn lengths_are_summed_up_without_being_kept() {
+        // Blocks of 128 in four miniblocks: 3, then 40 that grow by two, by a width of zero.
+        let mut even = vec![0x80, 0x01, 4, 41, 6];
+        even.extend([4, 0, 0, 0, 0]);
+        assert_eq!(Lengths::of(&even), Ok(Lengths { count: 41, max: 83, end: even.len() }));
+        // 5, then 9 and 5 by deltas of four bits: min delta -4, deltas 8 and 0.
+        let mut uneven = vec![0x80, 0x01, 4, 3, 10, 7, 4, 0, 0, 0];
+        uneven.push(0x08);
+        uneven.extend([0; 15]);
+        assert_eq!(Lengths::of(&uneven), Ok(Lengths { count: 3, max: 9, end: uneven.len() }));
+        assert!(Lengths::of(&[0x80, 0x01, 0, 1, 0]).is_err(), "no miniblocks");
+        assert!(Lengths::of(&even[..7]).unwrap_err().contains("cut off"));
+    }
+}

@@ -1,0 +1,624 @@
+//! Pages of a row group, each checked before it is decompressed and before it is decoded.
+//!
+//! A page says in some bytes how many it decompresses to (up to 2 GiB), how many values it has, and by how many values of
+//! a dictionary or of a list a row is made. [`Budget`] adds up what is held and what a batch decodes to; a page that does
+//! not fit into it is refused, and the caller reads again with fewer rows at a time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use parquet::{
+    arrow::arrow_reader::RowGroups,
+    basic::{Compression, Encoding, Type},
+    column::page::{Page, PageIterator, PageMetadata, PageReader},
+    errors::ParquetError,
+    file::{
+        metadata::{ParquetMetaData, RowGroupMetaData},
+        reader::{ChunkReader as _, SerializedPageReader},
+    },
+};
+
+use super::{
+    codec::{self, Unbounded},
+    input::Input,
+    levels::{Lengths, Levels},
+    thrift::{Compact, Kind},
+};
+
+/// The pages of one row group.
+pub(super) struct CheckedPages {
+    pub(super) input: Arc<Input>,
+    pub(super) metadata: Arc<ParquetMetaData>,
+    pub(super) group: usize,
+    pub(super) budget: Arc<Budget>,
+    /// Which of the budget's columns a leaf of the schema is.
+    pub(super) columns: Arc<Vec<Option<usize>>>,
+}
+
+/// What decoding a row group takes, and may take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: u64,
+    state: Mutex<State>,
+}
+
+/// What a column costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    /// Bytes of memory of a value, its levels and null bits, when it is decoded.
+    pub(super) value: u64,
+    /// Whether values are copied out of a page one by one, and not referred to.
+    pub(super) copies: bool,
+}
+
+/// Why a batch does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Excess {
+    /// Which column, by its path.
+    pub(super) column: String,
+    /// How many bytes would be taken.
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    columns: Vec<Held>,
+    /// Rows of the batch that is being decoded.
+    rows: u64,
+    excess: Option<Excess>,
+}
+
+/// What of a column is in memory.
+#[derive(Debug)]
+struct Held {
+    path: String,
+    cost: Cost,
+    is_repeated: bool,
+    /// The dictionary, as bytes and decoded.
+    dictionary: u64,
+    /// The longest value of the dictionary, where it is copied.
+    dictionary_value: u64,
+    /// The page that is being decoded.
+    page: u64,
+    /// What a value of that page may add to the batch beside [`Cost::value`].
+    page_value: u64,
+    /// What the batch has of it so far: decoded values, and pages that it refers to.
+    batch: u64,
+    /// Rows that are to be skipped before the first batch.
+    skip: u64,
+    is_skipping: bool,
+    /// Rows of the batch that were begun.
+    begun: u64,
+    /// The levels of the page, where they can be counted.
+    levels: Option<Levels>,
+    /// Values of the page, where levels cannot be counted.
+    uncounted: u64,
+}
+
+/// Reads the pages of one column.
+struct Checked {
+    inner: SerializedPageReader<Input>,
+    input: Arc<Input>,
+    budget: Arc<Budget>,
+    column: usize,
+    compression: Compression,
+    physical: Type,
+    type_length: usize,
+    max_rep_level: i16,
+    max_def_level: i16,
+    /// Where the next header is, and how many bytes follow.
+    at: u64,
+    left: u64,
+    /// The next header, if it was read already.
+    next: Option<Header>,
+    /// A dictionary that was passed over, which may be asked for later, and where its bytes are.
+    deferred: Option<(Header, u64)>,
+}
+
+/// A page's header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The number of its type.
+    pub(super) kind: i64,
+    pub(super) uncompressed: u64,
+    compressed: u64,
+    /// Its own length.
+    length: u64,
+    pub(super) values: Option<u64>,
+    /// Nulls and rows of a page of the second version.
+    pub(super) nulls: u64,
+    pub(super) rows: Option<u64>,
+    pub(super) encoding: Option<i64>,
+    /// Of definition and repetition levels: encodings in the first version, bytes in the second.
+    pub(super) level_encodings: [Option<i64>; 2],
+    pub(super) levels: [u64; 2],
+    /// Whether a page of the second version is not compressed.
+    pub(super) is_plain: bool,
+}
+
+/// A header longer than this is none: it holds statistics, whose values writers cut.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
+const INDEX_PAGE: i64 = 1;
+const DICTIONARY_PAGE: i64 = 2;
+
+// === impl Budget ===
+
+impl Budget {
+    /// A budget of `limit` bytes for these columns, by path, cost and whether they are repeated. `skip` rows are passed
+    /// over before the first batch.
+    pub(super) fn new(limit: u64, columns: impl Iterator<Item = (String, Cost, bool)>, skip: u64) -> Self {
+        let held = |(path, cost, is_repeated)| Held {
+            path,
+            cost,
+            is_repeated,
+            dictionary: 0,
+            dictionary_value: 0,
+            page: 0,
+            page_value: 0,
+            batch: 0,
+            skip,
+            is_skipping: skip > 0,
+            begun: 0,
+            levels: None,
+            uncounted: 0,
+        };
+        let state = State { columns: columns.map(held).collect(), rows: 0, excess: None };
+        Self { limit, state: Mutex::new(state) }
+    }
+
+    /// Begins a batch of so many rows: the one before is not held any more.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(super) fn begin(&self, rows: u64) -> Result<(), Excess> {
+        let mut state = self.state();
+        state.rows = rows;
+        for held in &mut state.columns {
+            held.begin(rows);
+        }
+        self.check(&mut state, None, 0)
+    }
+
+    /// Why a page was refused, if one was.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        self.state().excess.clone()
+    }
+
+    /// Notes that a column is the one to blame if all of them together and `more` bytes do not fit.
+    fn check(&self, state: &mut State, column: Option<usize>, more: u64) -> Result<(), Excess> {
+        let sum = state.columns.iter().map(Held::bytes).fold(more, u64::saturating_add);
+        if sum <= self.limit {
+            return Ok(());
+        }
+        let largest = || state.columns.iter().enumerate().max_by_key(|(_, held)| held.bytes()).map(|(place, _)| place);
+        let column = column.or_else(largest).and_then(|column| state.columns.get(column));
+        let excess = Excess { column: column.map(|held| held.path.clone()).unwrap_or_default(), bytes: sum };
+        state.excess = Some(excess.clone());
+        Err(excess)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is in there is whole at every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        [self.dictionary, self.page, self.batch].into_iter().fold(0, u64::saturating_add)
+    }
+
+    fn begin(&mut self, rows: u64) {
+        (self.batch, self.begun) = (0, 0);
+        if !self.is_repeated {
+            self.batch = rows.saturating_mul(self.cost.value.saturating_add(self.page_value));
+            return;
+        }
+        self.take(rows);
+    }
+
+    /// Counts what the batch takes of the page.
+    fn take(&mut self, rows: u64) {
+        let mut values = self.uncounted;
+        if let Some(levels) = &mut self.levels {
+            if self.is_skipping {
+                self.skip -= levels.take(self.skip).rows.min(self.skip);
+                self.is_skipping = levels.is_empty();
+            }
+            if !self.is_skipping {
+                let taken = levels.take(rows.saturating_sub(self.begun));
+                self.begun += taken.rows;
+                values = taken.levels;
+            }
+        }
+        let each = self.cost.value.saturating_add(self.page_value);
+        self.batch = self.batch.saturating_add(values.saturating_mul(each));
+    }
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// The header of the next page; none at the end.
+    fn header(&mut self) -> Result<Option<Header>, ParquetError> {
+        if self.next.is_none() && self.left > 0 {
+            let bytes_max = self.left.min(HEADER_BYTES_MAX);
+            let header = Header::read(self.input.get_read(self.at)?, bytes_max);
+            let header = header.map_err(|why| general(format!("in a page's header {why}")))?;
+            if header.kind == INDEX_PAGE {
+                return Err(general("it has index pages".to_owned()));
+            }
+            if header.length.checked_add(header.compressed).is_none_or(|length| length > self.left) {
+                return Err(general(format!("a page has {} bytes, and {} are left", header.compressed, self.left)));
+            }
+            self.next = Some(header);
+        }
+        Ok(self.next)
+    }
+
+    fn pass(&mut self, header: Header) {
+        self.next = None;
+        self.at += header.length + header.compressed;
+        self.left -= header.length + header.compressed;
+    }
+
+    /// Refuses a page whose bytes do not fit, before they are read and decompressed.
+    fn admit(&self, header: Header) -> Result<(), ParquetError> {
+        let mut state = self.budget.state();
+        if let Some(held) = state.columns.get_mut(self.column) {
+            if header.kind == DICTIONARY_PAGE {
+                held.dictionary = header.uncompressed.max(header.compressed);
+            } else {
+                // What a batch refers to stays until the batch is gone.
+                if !held.cost.copies {
+                    held.batch = held.batch.saturating_add(held.page);
+                }
+                (held.page, held.page_value) = (header.uncompressed.max(header.compressed), 0);
+                (held.levels, held.uncounted) = (None, 0);
+            }
+        }
+        // The compressed bytes are there until they are decompressed.
+        self.budget.check(&mut state, Some(self.column), header.compressed).map_err(refused)
+    }
+
+    /// A page whose codec has no bound of its own, with a bound.
+    fn bounded(&self, header: Header, at: u64) -> Result<Option<Page>, ParquetError> {
+        if !matches!(self.compression, Compression::GZIP(_) | Compression::BROTLI(_) | Compression::LZ4) {
+            return Ok(None);
+        }
+        let bytes = self.input.get_bytes(at, usize::try_from(header.compressed).unwrap_or(usize::MAX))?;
+        let codec = Unbounded::of(self.compression, &bytes);
+        codec.map(|codec| codec::page(codec, &header, &bytes)).transpose()
+    }
+
+    /// Counts what a page that was decompressed decodes to.
+    fn note(&self, page: &Page) -> Result<(), ParquetError> {
+        let mut state = self.budget.state();
+        let rows = state.rows;
+        let Some(held) = state.columns.get_mut(self.column) else { return Ok(()) };
+        match page {
+            Page::DictionaryPage { buf, num_values, .. } => self.count_dictionary(held, buf, u64::from(*num_values))?,
+            Page::DataPage { buf, num_values, encoding, rep_level_encoding, def_level_encoding, .. } => {
+                let (mut rest, count) = (buf.clone(), u64::from(*num_values));
+                if self.max_rep_level > 0 {
+                    let levels = level_section(&mut rest, *rep_level_encoding, self.max_rep_level, count)?;
+                    held.note_levels(levels, self.max_rep_level, count);
+                }
+                if self.max_def_level > 0 {
+                    level_section(&mut rest, *def_level_encoding, self.max_def_level, count)?;
+                }
+                self.count_values(held, &rest, *encoding, count, rows)?;
+            }
+            Page::DataPageV2 { buf, num_values, encoding, rep_levels_byte_len, def_levels_byte_len, .. } => {
+                let count = u64::from(*num_values);
+                let at = |length: u32| usize::try_from(length).unwrap_or(usize::MAX);
+                let levels_end = at(*rep_levels_byte_len);
+                let end = levels_end.saturating_add(at(*def_levels_byte_len));
+                if end > buf.len() {
+                    return Err(general(format!("a page has {} bytes, and levels of {end}", buf.len())));
+                }
+                if self.max_rep_level > 0 {
+                    held.note_levels(Some(buf.slice(..levels_end)), self.max_rep_level, count);
+                }
+                self.count_values(held, &buf.slice(end..), *encoding, count, rows)?;
+            }
+        }
+        self.budget.check(&mut state, Some(self.column), 0).map_err(refused)
+    }
+
+    /// A dictionary is decoded as a whole, as many values as it claims.
+    fn count_dictionary(&self, held: &mut Held, buf: &Bytes, count: u64) -> Result<(), ParquetError> {
+        let width = match self.physical {
+            Type::BOOLEAN => 1,
+            Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+            Type::INT64 | Type::DOUBLE => 8,
+            Type::INT96 => 12,
+            Type::FIXED_LEN_BYTE_ARRAY => self.type_length.max(1) as u64,
+        };
+        if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {
+            return Err(general(format!("a dictionary has {count} values in {} bytes", buf.len())));
+        }
+        held.dictionary = held.dictionary.saturating_add(count.saturating_mul(width.max(16)));
+        if held.cost.copies && self.physical == Type::BYTE_ARRAY {
+            held.dictionary_value = longest(buf);
+        }
+        Ok(())
+    }
+
+    fn count_values(
+        &self,
+        held: &mut Held,
+        data: &[u8],
+        encoding: Encoding,
+        count: u64,
+        rows: u64,
+    ) -> Result<(), ParquetError> {
+        let lengths = |data: &[u8]| {
+            let lengths = Lengths::of(data).map_err(|why| general(format!("in a page {why}")))?;
+            if lengths.count > count {
+                return Err(general(format!("a page has {count} values, and {} lengths", lengths.count)));
+            }
+            Ok(lengths)
+        };
+        match encoding {
+            Encoding::DELTA_LENGTH_BYTE_ARRAY => {
+                held.page = held.page.saturating_add(lengths(data)?.count.saturating_mul(4));
+            }
+            Encoding::DELTA_BYTE_ARRAY => {
+                // Of each value the page has what it does not share with the one before: all are copied.
+                let prefixes = lengths(data)?;
+                let suffixes = lengths(data.get(prefixes.end..).unwrap_or_default())?;
+                held.page = held.page.saturating_add((prefixes.count + suffixes.count).saturating_mul(4));
+                held.page_value = prefixes.max + suffixes.max;
+            }
+            Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY => held.page_value = held.dictionary_value,
+            _ if held.cost.copies && self.physical == Type::BYTE_ARRAY => {
+                held.page = held.page.saturating_add(data.len() as u64);
+            }
+            _ => {}
+        }
+        if held.is_repeated {
+            held.take(rows);
+        } else {
+            held.batch = held.batch.saturating_add(rows.min(count).saturating_mul(held.page_value));
+        }
+        Ok(())
+    }
+}
+
+impl PageReader for Checked {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        let Some(header) = self.header()? else { return Ok(None) };
+        self.admit(header)?;
+        let at = self.at + header.length;
+        self.pass(header);
+        let page = match self.bounded(header, at)? {
+            Some(page) => {
+                self.inner.skip_next_page()?;
+                Some(page)
+            }
+            None => self.inner.get_next_page()?,
+        };
+        page.iter().try_for_each(|page| self.note(page))?;
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        if self.header()?.is_none() {
+            return Ok(None);
+        }
+        self.inner.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        let Some(header) = self.header()? else { return Ok(()) };
+        let at = self.at + header.length;
+        self.pass(header);
+        if header.kind == DICTIONARY_PAGE {
+            self.deferred = Some((header, at));
+        } else if let Some(held) = self.budget.state().columns.get_mut(self.column) {
+            held.skip = held.skip.saturating_sub(header.rows.unwrap_or(0));
+        }
+        self.inner.skip_next_page()
+    }
+
+    fn supports_deferred_dictionary(&self) -> bool {
+        self.inner.supports_deferred_dictionary()
+    }
+
+    fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
+        let Some((header, at)) = self.deferred.take() else { return Ok(None) };
+        // The data page that needs it was counted as if it had none.
+        self.admit(header)?;
+        let page = match self.bounded(header, at)? {
+            Some(page) => Some(page),
+            None => self.inner.take_deferred_dictionary()?,
+        };
+        page.iter().try_for_each(|page| self.note(page))?;
+        let mut state = self.budget.state();
+        let rows = state.rows;
+        if let Some(held) = state.columns.get_mut(self.column).filter(|held| held.dictionary_value > 0) {
+            held.page_value = held.dictionary_value;
+            let values = if held.is_repeated { held.batch / held.cost.value.max(1) } else { rows };
+            held.batch = held.batch.saturating_add(values.saturating_mul(held.page_value));
+        }
+        self.budget.check(&mut state, Some(self.column), 0).map_err(refused)?;
+        Ok(page)
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool, ParquetError> {
+        self.header()?;
+        self.inner.at_record_boundary()
+    }
+}
+
+impl Iterator for Checked {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl Held {
+    /// Notes the levels of a new page; without them all of its values may belong to one row.
+    fn note_levels(&mut self, levels: Option<Bytes>, max: i16, count: u64) {
+        match levels {
+            Some(levels) => self.levels = Some(Levels::new(levels, max, count)),
+            None => self.uncounted = count,
+        }
+    }
+}
+
+// === impl Header ===
+
+impl Header {
+    fn read(input: impl std::io::Read, bytes_max: u64) -> Result<Self, String> {
+        // struct PageHeader { 1: type, 2: uncompressed_page_size, 3: compressed_page_size, 4: crc, 5: data_page_header,
+        //                     6: index_page_header, 7: dictionary_page_header, 8: data_page_header_v2 }
+        let mut input = Compact::new(input, bytes_max);
+        let mut header = Self { kind: -1, ..Self::default() };
+        let (mut last, mut sizes) = (0, 0);
+        while let Some((field, kind)) = input.field(&mut last)? {
+            match field {
+                1 => header.kind = input.int()?,
+                2 => (header.uncompressed, sizes) = (size(input.int()?)?, sizes | 1),
+                3 => (header.compressed, sizes) = (size(input.int()?)?, sizes | 2),
+                5 | 7 | 8 => header.read_details(&mut input, field)?,
+                _ => input.skip(kind)?,
+            }
+        }
+        if sizes != 3 {
+            return Err("a page's size is missing".to_owned());
+        }
+        header.length = input.position();
+        Ok(header)
+    }
+
+    fn read_details(&mut self, input: &mut Compact<impl std::io::Read>, of: i16) -> Result<(), String> {
+        let mut last = 0;
+        while let Some((field, kind)) = input.field(&mut last)? {
+            match (of, field) {
+                (5 | 7 | 8, 1) => self.values = Some(size(input.int()?)?),
+                // DataPageHeader { 2: encoding, 3: definition_level_encoding, 4: repetition_level_encoding }
+                (5 | 7, 2) | (8, 4) => self.encoding = Some(input.int()?),
+                (5, 3) => self.level_encodings[0] = Some(input.int()?),
+                (5, 4) => self.level_encodings[1] = Some(input.int()?),
+                // DataPageHeaderV2 { 2: num_nulls, 3: num_rows, 4: encoding, 5 and 6: bytes of levels, 7: is_compressed }
+                (8, 2) => self.nulls = size(input.int()?)?,
+                (8, 3) => self.rows = Some(size(input.int()?)?),
+                (8, 5) => self.levels[0] = size(input.int()?)?,
+                (8, 6) => self.levels[1] = size(input.int()?)?,
+                (8, 7) => self.is_plain = kind == Kind::False,
+                _ => input.skip(kind)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn size(number: i64) -> Result<u64, String> {
+    u64::try_from(number).map_err(|_| "a size is negative".to_owned())
+}
+
+/// The levels at the beginning of a page of the first version, which is then without them; none where they cannot be
+/// counted.
+fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> Result<Option<Bytes>, ParquetError> {
+    let short = || general("a page is too short for its levels".to_owned());
+    if encoding == Encoding::RLE {
+        let length = page.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).ok_or_else(short)?;
+        let end = usize::try_from(length).ok().and_then(|length| length.checked_add(4));
+        let end = end.filter(|end| *end <= page.len()).ok_or_else(short)?;
+        let levels = page.slice(4..end);
+        *page = page.slice(end..);
+        return Ok(Some(levels));
+    }
+    // Packed bits of an old version.
+    let width = u64::from(i16::BITS - max.leading_zeros());
+    let length = usize::try_from(count.saturating_mul(width).div_ceil(8)).unwrap_or(usize::MAX);
+    if length > page.len() {
+        return Err(short());
+    }
+    *page = page.slice(length..);
+    Ok(None)
+}
+
+/// The length of the longest value of a dictionary of texts.
+fn longest(mut dictionary: &[u8]) -> u64 {
+    let mut longest = 0;
+    while let Some((length, rest)) = dictionary.split_first_chunk() {
+        let length = u32::from_le_bytes(*length);
+        longest = longest.max(u64::from(length));
+        dictionary = usize::try_from(length).ok().and_then(|length| rest.get(length..)).unwrap_or_default();
+    }
+    longest
+}
+
+fn general(why: String) -> ParquetError {
+    ParquetError::General(why)
+}
+
+fn refused(excess: Excess) -> ParquetError {
+    general(format!("column '{}' takes {} bytes to decode", excess.column, excess.bytes))
+}
+
+// === impl CheckedPages ===
+
+impl RowGroups for CheckedPages {
+    fn num_rows(&self) -> usize {
+        usize::try_from(self.metadata.row_group(self.group).num_rows()).unwrap_or(0)
+    }
+
+    fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
+        let chunk = self.metadata.row_group(self.group).column(leaf);
+        // The reader adds the two, and would overflow.
+        if chunk.data_page_offset() < 0
+            || chunk.compressed_size() < 0
+            || chunk.dictionary_page_offset().is_some_and(|offset| offset < 0)
+        {
+            return Err(general("a column is at a negative place".to_owned()));
+        }
+        let (at, left) = chunk.byte_range();
+        let descr = chunk.column_descr();
+        let column = self.columns.get(leaf).copied().flatten();
+        let physical = descr.physical_type();
+        let checked = Checked {
+            inner: SerializedPageReader::new(Arc::clone(&self.input), chunk, self.num_rows(), None)?,
+            input: Arc::clone(&self.input),
+            budget: Arc::clone(&self.budget),
+            column: column.ok_or_else(|| general("a column is read that nobody wants".to_owned()))?,
+            compression: chunk.compression(),
+            physical,
+            type_length: usize::try_from(descr.type_length()).unwrap_or(0),
+            max_rep_level: descr.max_rep_level(),
+            max_def_level: descr.max_def_level(),
+            at,
+            left,
+            next: None,
+            deferred: None,
+        };
+        Ok(Box::new(OneChunk(Some(Box::new(checked)))))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(std::iter::once(self.metadata.row_group(self.group)))
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+struct OneChunk(Option<Box<Checked>>);
+
+impl Iterator for OneChunk {
+    type Item = Result<Box<dyn PageReader>, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.take().map(|checked| Ok(checked as Box<dyn PageReader>))
+    }
+}
+
+impl PageIterator for OneChunk {}

@@ -1,0 +1,343 @@
+//! Files that would take the host's stack or memory, and files that are read in small pieces.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray as _, Int64Array, ListArray, RecordBatch, StringArray, StringDictionaryBuilder,
+        builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder},
+    },
+    compute::{cast, concat_batches},
+    datatypes::{DataType, Field, Int32Type, Schema},
+};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    basic::{Compression, Encoding, GzipLevel, ZstdLevel},
+    file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion},
+};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// Bounds without room for each column beside them.
+fn limits(memory_max: u64) -> ParquetLimits {
+    ParquetLimits { memory_max, column_bytes: 0, piece_bytes: memory_max / 8, ..ParquetLimits::default() }
+}
+
+fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder().set_statistics_enabled(parquet::file::properties::EnabledStatistics::None)
+}
+
+fn written(columns: &[(&str, ArrayRef)], properties: WriterPropertiesBuilder) -> Bytes {
+    let columns = columns.iter().map(|(name, array)| (*name, Arc::clone(array), true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap().into()
+}
+
+/// All batches of a file's columns, behind the first `skip` rows.
+fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBatch>, SourceError> {
+    let thread = DecodeThread::start().unwrap();
+    let size = file.len() as u64;
+    let at = |place: u64| usize::try_from(place).unwrap();
+    let fetch = &mut |range: Range<u64>| Ok(file.slice(at(range.start)..at(range.end)));
+    let metadata = metadata("a.parquet", size, limits, &thread, fetch)?;
+    let columns = metadata.file_metadata().schema_descr().root_schema().get_fields().len();
+    let roots: Vec<usize> = (0..columns).collect();
+    let plan = Plan::new(Arc::new(metadata), &roots, &vec![false; columns], &thread);
+    let plan = plan.map_err(|why| SourceError::Unreadable { path: "a.parquet".to_owned(), why })?;
+    let mut rows = FileRows::new("a.parquet".into(), plan, *limits, skip);
+    let parts = Arc::new(vec![(0, file.clone())]);
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next(&thread, &mut |_, _| Ok(Input::Parts(Arc::clone(&parts), size)))? {
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+fn message(file: &Bytes, limits: &ParquetLimits) -> String {
+    let Err(error) = read(file, limits, 0) else { panic!("it was read") };
+    assert!(error.to_string().starts_with("a.parquet"), "{error}");
+    error.to_string()
+}
+
+/// A file of nothing but a footer.
+fn footer_only(footer: &[u8]) -> Bytes {
+    let length = u32::try_from(footer.len()).unwrap().to_le_bytes();
+    [b"PAR1", footer, &length, b"PAR1"].concat().into()
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number > 0x7f {
+        bytes.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
+        number >>= 7;
+    }
+    bytes.push(u8::try_from(number).unwrap());
+    bytes
+}
+
+/// A node of a schema: optional, of this name, with so many children, or a leaf of integers.
+fn node(name: &str, children: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if children == 0 {
+        bytes.extend([0x15, 0x02, 0x25, 0x02, 0x18]);
+    } else {
+        bytes.extend([0x35, 0x02, 0x18]);
+    }
+    bytes.extend(varint(name.len()));
+    bytes.extend(name.as_bytes());
+    if children > 0 {
+        bytes.push(0x15);
+        bytes.extend(varint(children << 1));
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// A footer with these nodes and so many empty row groups.
+fn footer(nodes: &[Vec<u8>], groups: usize) -> Vec<u8> {
+    let mut bytes = vec![0x15, 0x02, 0x19, 0xfc];
+    bytes.extend(varint(nodes.len()));
+    bytes.extend(nodes.concat());
+    bytes.extend([0x16, 0x00, 0x19, 0xfc]);
+    bytes.extend(varint(groups));
+    // { 1: list<ColumnChunk> columns = [], 2: total_byte_size = 0, 3: num_rows = 0 }
+    (0..groups).for_each(|_| bytes.extend([0x19, 0x0c, 0x16, 0x00, 0x16, 0x00, 0x00]));
+    bytes.push(0);
+    bytes
+}
+
+#[test]
+fn deep_schema_is_an_error() {
+    let nested = |depth: usize| {
+        let nodes = (0..depth).map(|_| node("g", 1)).chain([node("x", 0)]).collect::<Vec<_>>();
+        footer_only(&footer(&nodes, 0))
+    };
+    for depth in [65, 1_500, 200_000] {
+        let message = message(&nested(depth), &ParquetLimits::default());
+        assert!(message.contains("the schema is nested more than 64 levels deep"), "{message}");
+    }
+    assert_eq!(read(&nested(64), &ParquetLimits::default(), 0).unwrap().len(), 0);
+}
+
+#[test]
+fn footer_that_would_take_the_memory_is_an_error() {
+    // Each leaf has the names of all nodes above it: 4,000 of a megabyte.
+    let mut nodes = vec![node("root", 1), node(&"g".repeat(1 << 20), 4_000)];
+    nodes.extend((0..4_000).map(|_| node("x", 0)));
+    let file = footer_only(&footer(&nodes, 0));
+    let message = message(&file, &ParquetLimits::default());
+    assert!(message.contains("the memory for the file's metadata in bytes is 4"), "{message}");
+    assert!(message.contains("hint: raise 'sync: commit_bytes'"), "{message}");
+    // Many row groups, each of which takes seven bytes.
+    let file = footer_only(&footer(&[node("root", 1), node("x", 0)], 10_000));
+    assert!(self::message(&file, &limits(MIB)).contains("the memory for the file's metadata"));
+    // The length alone.
+    assert!(self::message(&file, &limits(60_000)).contains("the size of the footer in bytes is 7"));
+}
+
+#[test]
+fn footer_of_too_many_columns_is_an_error() {
+    let mut nodes = vec![node("root", 100_000)];
+    nodes.extend((0..100_000).map(|_| node("x", 0)));
+    let message = message(&footer_only(&footer(&nodes, 0)), &ParquetLimits::default());
+    assert!(message.contains("the number of columns is 100000, at most 20000 is allowed"), "{message}");
+}
+
+#[test]
+fn repeated_text_is_returned_in_pieces() {
+    let text = "x".repeat(100_000);
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..2_000).map(|_| &text)));
+    for (what, properties) in [
+        ("dictionary", properties().set_compression(Compression::ZSTD(ZstdLevel::default()))),
+        ("shared prefixes", properties().set_dictionary_enabled(false).set_encoding(Encoding::DELTA_BYTE_ARRAY)),
+    ] {
+        let file = written(&[("text", Arc::clone(&texts))], properties);
+        assert!(file.len() < 300_000, "{what}: {}", file.len());
+        let limits = limits(16 * MIB);
+        let batches = read(&file, &limits, 0).unwrap();
+        let sizes = batches.iter().map(|batch| batch.num_rows() * text.len());
+        assert!(sizes.clone().all(|bytes| bytes as u64 <= limits.piece_bytes), "{what}: {:?}", sizes.max());
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2_000, "{what}");
+        assert!(batches.iter().all(|batch| batch.column(0).as_string::<i32>().iter().all(|row| row == Some(&*text))));
+    }
+}
+
+/// Lists of a repeated number, so long each.
+fn lists(lengths: &[usize]) -> ArrayRef {
+    let mut builder = ListBuilder::new(Int64Builder::new());
+    for length in lengths {
+        builder.append_value((0..*length).map(|_| Some(7)));
+    }
+    Arc::new(builder.finish())
+}
+
+#[test]
+fn long_lists_are_decoded_few_rows_at_a_time() {
+    // The first rows are heavy, and there are as many of them as a batch may have.
+    let lengths: Vec<usize> = (0..3_000).map(|row| if row < 200 { 10_000 } else { row % 3 }).collect();
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let file = written(&[("list", lists(&lengths))], properties().set_writer_version(version));
+        assert!(file.len() < 100_000, "{}", file.len());
+        let batches = read(&file, &limits(8 * MIB), 0).unwrap();
+        let read: Vec<usize> = batches.iter().flat_map(|batch| lengths_of(batch.column(0).as_list())).collect();
+        assert_eq!(read, lengths);
+        assert!(batches.iter().all(|batch| batch.column(0).as_list::<i32>().values().len() <= 250_000));
+    }
+}
+
+fn lengths_of(list: &ListArray) -> Vec<usize> {
+    (0..list.len()).map(|row| usize::try_from(list.value_length(row)).unwrap()).collect()
+}
+
+#[test]
+fn row_that_does_not_fit_is_an_error() {
+    let file = written(&[("list", lists(&[1, 2_000_000, 1]))], properties());
+    assert!(file.len() < 50_000, "{}", file.len());
+    let message = message(&file, &limits(32 * MIB));
+    assert!(message.starts_with("a.parquet: the memory to decode row group 0, column 'list.list.item', in bytes is"));
+    assert!(message.contains("at most 33554432 is allowed; hint: raise 'sync: commit_bytes'"), "{message}");
+    assert_eq!(read(&file, &limits(256 * MIB), 0).unwrap().len(), 1);
+    // The memory is in the values of a dictionary that a list refers to.
+    let mut builder = ListBuilder::new(StringBuilder::new());
+    builder.append_value((0..50_000).map(|_| Some("y".repeat(1_000))));
+    let file = written(&[("list", Arc::new(builder.finish()))], properties());
+    let message = self::message(&file, &limits(32 * MIB));
+    assert!(message.contains("the size of row 0 in bytes is 50"), "{message}");
+}
+
+#[test]
+fn page_that_decompresses_beyond_the_bound_is_an_error() {
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["z".repeat(9 << 20)]));
+    for compression in [Compression::ZSTD(ZstdLevel::default()), Compression::GZIP(GzipLevel::default())] {
+        let properties = properties().set_dictionary_enabled(false).set_compression(compression);
+        let file = written(&[("text", Arc::clone(&text))], properties);
+        let message = message(&file, &limits(8 * MIB));
+        assert!(message.contains("the memory to decode row group 0, column 'text', in bytes is 94"), "{message}");
+    }
+}
+
+#[test]
+fn page_that_decompresses_to_more_than_it_claims_is_an_error() {
+    const LENGTH: usize = 8 << 20;
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["z".repeat(LENGTH)]));
+    for compression in [
+        Compression::GZIP(GzipLevel::default()),
+        Compression::BROTLI(parquet::basic::BrotliLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+    ] {
+        let properties = properties().set_dictionary_enabled(false).set_compression(compression);
+        let mut file = written(&[("text", Arc::clone(&text))], properties).to_vec();
+        // The second field of the page's header is the size of what it decompresses to.
+        let head = &file[4..10];
+        assert_eq!((head[0], head[2]), (0x15, 0x15), "{compression}");
+        let claimed = varint(3 << 21);
+        assert_eq!(claimed.len(), 4);
+        file[7..11].copy_from_slice(&claimed);
+        let message = message(&file.into(), &ParquetLimits::default());
+        assert!(message.contains("is not a readable Parquet file"), "{compression}: {message}");
+    }
+}
+
+#[test]
+fn dictionary_that_claims_too_many_values_is_an_error() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7; 100]));
+    let mut file = written(&[("n", numbers)], properties().set_compression(Compression::UNCOMPRESSED)).to_vec();
+    // { 7: dictionary_page_header { 1: num_values = 1, ..
+    let head = file.windows(3).position(|bytes| bytes == [0x4c, 0x15, 0x02]).unwrap();
+    file[head + 2] = 0x7e;
+    let message = message(&file.into(), &ParquetLimits::default());
+    assert!(message.contains("a dictionary has 63 values in 8 bytes"), "{message}");
+}
+
+/// Columns of all shapes, with nulls.
+fn shapes(rows: usize) -> RecordBatch {
+    let text = |row: usize| (row % 7 != 3).then(|| format!("text {}", "ab".repeat(row % 40)));
+    let mut lists = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+    let mut words = StringDictionaryBuilder::<Int32Type>::new();
+    for row in 0..rows {
+        for item in 0..row % 4 {
+            lists.values().append_value((0..item).map(text));
+        }
+        lists.append(row % 5 != 1);
+        for item in 0..row % 3 {
+            maps.keys().append_value(format!("key {item}"));
+            maps.values().append_option((item % 2 == 0).then_some(i64::try_from(row).unwrap()));
+        }
+        maps.append(row % 6 != 2).unwrap();
+        words.append_option(text(row % 9));
+    }
+    let texts: ArrayRef = Arc::new((0..rows).map(text).collect::<StringArray>());
+    let numbers: ArrayRef = Arc::new((0..rows).map(|row| (row % 3 != 0).then_some(row as i64)).collect::<Int64Array>());
+    let pair =
+        arrow::array::StructArray::try_from(vec![("n", Arc::clone(&numbers)), ("t", Arc::clone(&texts))]).unwrap();
+    let columns: [(&str, ArrayRef); 7] = [
+        ("texts", Arc::clone(&texts)),
+        ("numbers", numbers),
+        ("lists", Arc::new(lists.finish())),
+        ("maps", Arc::new(maps.finish())),
+        ("words", Arc::new(words.finish())),
+        ("pair", Arc::new(pair)),
+        ("bytes", cast(&texts, &DataType::LargeBinary).unwrap()),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap()
+}
+
+#[test]
+fn rows_are_the_same_whatever_the_bounds() {
+    let batch = shapes(3_000);
+    for (version, compression, dictionary) in [
+        (WriterVersion::PARQUET_1_0, Compression::SNAPPY, true),
+        (WriterVersion::PARQUET_2_0, Compression::GZIP(GzipLevel::default()), true),
+        (WriterVersion::PARQUET_2_0, Compression::LZ4_RAW, false),
+        (WriterVersion::PARQUET_1_0, Compression::BROTLI(parquet::basic::BrotliLevel::default()), false),
+        (WriterVersion::PARQUET_1_0, Compression::LZ4, true),
+    ] {
+        let properties = properties()
+            .set_writer_version(version)
+            .set_compression(compression)
+            .set_dictionary_enabled(dictionary)
+            .set_max_row_group_row_count(Some(1_100))
+            .set_data_page_row_count_limit(300);
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        let file: Bytes = writer.into_inner().unwrap().into();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap().build().unwrap();
+        let expected: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+        let expected = concat_batches(&expected[0].schema(), &expected).unwrap();
+        for (memory, skip) in [(256 * MIB, 0), (MIB / 2, 0), (MIB / 2, 1_234), (256 * MIB, 2_999)] {
+            let read = read(&file, &limits(memory), skip).unwrap();
+            let read = concat_batches(&read[0].schema(), &read).unwrap();
+            let from = usize::try_from(skip).unwrap();
+            assert_eq!(read.num_rows(), 3_000 - from);
+            for (place, column) in read.columns().iter().enumerate() {
+                let expected = expected.column(place).slice(from, 3_000 - from);
+                let expected = cast(&expected, column.data_type()).unwrap();
+                let name = expected_name(&batch, place);
+                assert_eq!(column, &expected, "{name}, {version:?}, {compression}, {memory}, {skip}");
+            }
+        }
+    }
+}
+
+fn expected_name(batch: &RecordBatch, place: usize) -> String {
+    batch.schema().field(place).name().clone()
+}
+
+#[test]
+fn fixed_width_values_of_any_length_are_bounded() {
+    let item = Field::new("bytes", DataType::FixedSizeBinary(1 << 20), true);
+    let nulls = arrow::array::new_null_array(item.data_type(), 100);
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![item])), vec![nulls]).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties().build())).unwrap();
+    writer.write(&batch).unwrap();
+    let file: Bytes = writer.into_inner().unwrap().into();
+    // Nulls take no bytes of the file, and a megabyte each in memory.
+    let batches = read(&file, &limits(64 * MIB), 0).unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
+    assert!(batches.iter().all(|batch| batch.num_rows() <= 8), "{:?}", batches.len());
+}
