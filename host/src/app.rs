@@ -9,7 +9,10 @@ mod serve;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,10 +23,13 @@ use tokio::sync::Notify;
 use crate::{
     aws::Aws,
     clock::SharedClock,
-    config::{Config, ConfigError, LoadedDefinitions, RemoteRegistry, load_definitions, process_environment},
+    config::{
+        Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
+        process_environment, watched_files,
+    },
     http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
     plugin::PluginError,
-    serving::{ServingLimits, Snapshot},
+    serving::{RenewDefinitions, ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
     sync::{SyncEngine, SyncSetting, Turns},
     telemetry,
@@ -33,6 +39,7 @@ pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
     plugins::{DeployError, Plugins},
+    serve::{Stamps, stamps},
 };
 
 /// A host: configuration, store, catalog and sync engine.
@@ -52,6 +59,15 @@ pub struct App {
     aws: Arc<Aws>,
     /// The registry in S3 that the definitions were last loaded from, if there is one.
     registry: ArcSwapOption<RemoteRegistry>,
+    /// Whether Feast has not written the registry yet.
+    is_unwritten: AtomicBool,
+    /// How old the definitions of a Feast repository may be.
+    cache: ArcSwapOption<RegistryCache>,
+    /// What the files of the definitions were when they were read last, also where they were refused.
+    seen: Mutex<Stamps>,
+    /// Definitions are checked and read by one thread at a time: whoever finds them unchanged has to see those that were
+    /// read.
+    renewing: Mutex<()>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
     /// What guards the data listener; there is none before it listens.
@@ -112,7 +128,8 @@ impl App {
     /// # Errors
     /// [`AppError::Config`] and [`AppError::Store`].
     pub fn open(config: Config, clock: SharedClock) -> Result<(Arc<Self>, Vec<Problem>), AppError> {
-        let definitions = load_definitions(&config)?;
+        let seen = Mutex::new(stamps(watched_files(&config)));
+        let definitions = load_definitions_with(&config, RegistryNeed::Later)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let turns = Turns::new();
         let aws = Arc::clone(&config.aws);
@@ -122,6 +139,8 @@ impl App {
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let (resync, access) = (Notify::new(), OnceLock::new());
         let registry = ArcSwapOption::from_pointee(definitions.registry.clone());
+        let is_unwritten = AtomicBool::new(definitions.is_unwritten);
+        let (cache, renewing) = (ArcSwapOption::from_pointee(definitions.cache), Mutex::new(()));
         let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
         let app = Self {
             config,
@@ -133,6 +152,10 @@ impl App {
             turns,
             aws,
             registry,
+            is_unwritten,
+            cache,
+            seen,
+            renewing,
             resync,
             access,
             plugins,
@@ -187,6 +210,8 @@ impl App {
     /// Loads everything again that can change while the host runs.
     #[must_use]
     pub fn reload_all(&self) -> Reloaded {
+        let _renewing = self.renewing();
+        self.note_seen();
         let (definitions, access) = match self.newer_config() {
             Ok(config) => {
                 let access = self.renew_access(Some(&config));
@@ -203,8 +228,37 @@ impl App {
     /// # Errors
     /// What is wrong; everything goes on as before.
     pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
+        let _renewing = self.renewing();
+        self.read_definitions()
+    }
+
+    fn read_definitions(&self) -> Result<Vec<Problem>, AppError> {
+        self.note_seen();
         let reloaded = self.newer_config().and_then(|config| self.take_definitions(config));
         self.note_reload(reloaded)
+    }
+
+    fn renewing(&self) -> MutexGuard<'_, ()> {
+        self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the files of the definitions are others than when they were read last.
+    fn definitions_changed(&self) -> bool {
+        let now = stamps(watched_files(&self.loaded_by.load()));
+        now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before they are read: what is written meanwhile is read again.
+    fn note_seen(&self) {
+        let now = stamps(watched_files(&self.loaded_by.load()));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Whether the registry in S3, if there is one, is another than the one that was read last.
+    fn remote_registry_changed(&self) -> bool {
+        let Some(registry) = self.registry.load_full() else { return false };
+        // While S3 cannot be asked, what was read last is served.
+        registry.at.version(&self.aws).is_ok_and(|version| registry.version.as_ref() != Some(&version))
     }
 
     /// Counts a reload's end, and has the views synced after a good one.
@@ -239,7 +293,8 @@ impl App {
     }
 
     fn take_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
-        let definitions = load_definitions(&config)?;
+        let need = if self.is_unwritten.load(Ordering::Relaxed) { RegistryNeed::Later } else { RegistryNeed::Written };
+        let definitions = load_definitions_with(&config, need)?;
         let _changing = self.changing();
         let catalog = &definitions.catalog;
         let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
@@ -254,6 +309,8 @@ impl App {
         self.engine.store(Arc::new(engine));
         self.loaded_by.store(Arc::new(config));
         self.registry.store(definitions.registry.map(Arc::new));
+        self.is_unwritten.store(definitions.is_unwritten, Ordering::Relaxed);
+        self.cache.store(definitions.cache.map(Arc::new));
         Ok(definitions.warnings)
     }
 
@@ -295,6 +352,42 @@ impl App {
     /// How often files are looked at for changes; zero is never.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
+    }
+
+    /// How often definitions may change before that is noticed, if there is to be such a bound: the shorter of Larder's
+    /// own and that of the Feast repository.
+    fn definitions_every(&self, own: Duration) -> Duration {
+        let ttl = self.cache.load().as_ref().and_then(|cache| cache.ttl);
+        ttl.map_or(own, |ttl| ttl.min(own))
+    }
+}
+
+impl RenewDefinitions for App {
+    fn renew(&self, caller_allows_cache: bool) -> bool {
+        let always = self.is_always_wanted();
+        // A host that never reloads has the definitions that it was started with, whatever a client wants.
+        if !always && (caller_allows_cache || self.reload_every().is_zero()) {
+            return false;
+        }
+        let _renewing = self.renewing();
+        if !self.definitions_changed() && !self.remote_registry_changed() {
+            return false;
+        }
+        match self.read_definitions() {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!(why = "a request wants the newest", "definitions were loaded again");
+                true
+            }
+            Err(error) => {
+                tracing::error!("reload failed; the previous definitions keep serving:\n{error}");
+                false
+            }
+        }
+    }
+
+    fn is_always_wanted(&self) -> bool {
+        self.cache.load().as_ref().is_some_and(|cache| !cache.allowed)
     }
 }
 
@@ -372,8 +465,9 @@ fn build(
     };
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
+    let snapshot = snapshot.awaiting_registry(definitions.is_unwritten);
     let setting = SyncSetting { turns: Arc::clone(turns), ..config.sync_setting(Arc::clone(clock)) };
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
-    let snapshot = snapshot.with_fetchers(engine.fetchers());
+    let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());
     Ok((snapshot, engine))
 }

@@ -20,10 +20,10 @@ mod types;
 
 pub use self::{
     access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},
-    definitions::{LoadedDefinitions, RemoteRegistry, load_definitions, watched_files},
+    definitions::{LoadedDefinitions, RemoteRegistry, load_definitions, load_definitions_with, watched_files},
     environment::{Environment, process_environment},
     error::ConfigError,
-    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt},
+    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt, RegistryCache, RegistryNeed},
     types::{Config, LogConfig, Origin, PluginConfig, SyncConfig},
 };
 

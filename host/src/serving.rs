@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod metrics;
 mod plan;
+mod renew;
 mod request;
 mod snapshot;
 mod transforms;
@@ -21,6 +22,7 @@ pub use self::{
     derive::typed_column,
     error::RequestError,
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
+    renew::RenewDefinitions,
     request::{EntityValue, OnlineRequest, Selection},
     snapshot::{Begun, ServingLimits, Snapshot},
     transforms::Transforms,

@@ -20,7 +20,7 @@ use arrow::array::RecordBatch;
 use larder_model::model::{EntityId, Micros};
 
 pub use self::{
-    dynamodb::{DynamoDb, EntityKey, KeyPart, TableError, TableRow, TableWriter, WriteOptions, Written},
+    dynamodb::{DynamoDb, EntityKey, KeyPart, NewTable, TableError, TableRow, TableWriter, WriteOptions, Written},
     error::SourceError,
     feast_sqlite::FeastSqlite,
     parquet_files::ParquetFiles,
@@ -69,6 +69,16 @@ pub trait Source: Send + Sync + Debug {
     /// What keeps it from being looked at.
     fn will_do(&self, _position: &str, _age: Duration) -> Result<bool, SourceError> {
         Ok(false)
+    }
+
+    /// How long a change may be there before it is seen, where the kind of source decides that.
+    fn staleness(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What users should know about how it is followed, if anything, with the way out.
+    fn caveat(&self) -> Option<String> {
+        None
     }
 
     /// How often it has to be looked at to be followed, where it says so itself.

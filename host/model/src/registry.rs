@@ -17,7 +17,7 @@ pub use self::{
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
         Unservable, ViewDefinition,
     },
-    feast::{FeastRegistry, FeastValues, NoRegistry},
-    validate::{FEATURES_MAX, NAME_CHARS_MAX, validate},
+    feast::{FeastOptions, FeastRegistry, FeastValues, NoRegistry, UnknownFields},
+    validate::{FEATURES_MAX, NAME_BYTES_MAX, validate},
     write::to_yaml,
 };

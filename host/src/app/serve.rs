@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     aws::ObjectAt,
-    config::watched_files,
     grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
     http::{Control, Door, Listener, Router, Server, SyncCommand, Tokens, Writes},
+    serving::RenewDefinitions,
     telemetry,
 };
 
@@ -98,8 +98,13 @@ impl App {
         let _ = self.access.set(access);
 
         let of = |key| move |source| AppError::Server { key, source };
-        let writes = http.writes.then(|| Arc::new(Writes::new(Arc::clone(&self.engine))));
-        let door = |encrypted| Door::Data { tokens: tokens.clone(), encrypted, writes: writes.clone() };
+        let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
+        let writes = || Arc::new(Writes::new(Arc::clone(&self.engine), Arc::clone(&definitions)));
+        let writes = http.writes.then(writes);
+        let door = |encrypted| {
+            let (tokens, definitions) = (tokens.clone(), Arc::clone(&definitions));
+            Door::Data { tokens, encrypted, writes: writes.clone(), definitions }
+        };
         let encrypted = router(door(tls.is_some()));
         let listener = Listener::tcp(http.listen, tls).await;
         let data = listener.and_then(|listener| Server::start(listener, encrypted, http.workers));
@@ -149,7 +154,7 @@ impl App {
 
 impl App {
     /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
-    async fn serve_grpc(&self, tokens: Option<Arc<Tokens>>) -> Result<Option<GrpcServer>, AppError> {
+    async fn serve_grpc(self: &Arc<Self>, tokens: Option<Arc<Tokens>>) -> Result<Option<GrpcServer>, AppError> {
         let Some(config) = self.config.grpc else { return Ok(None) };
         let http = &self.config.http;
         let limits = GrpcLimits {
@@ -162,7 +167,8 @@ impl App {
         };
         let gate = tokens.map(|tokens| Arc::new(TokenGate(tokens)) as Arc<dyn Gate>);
         let writes = http.writes.then(|| Arc::clone(&self.engine));
-        let calls = Calls::new(Features::new(Arc::clone(&self.current), writes, gate), limits);
+        let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
+        let calls = Calls::new(Features::new(Arc::clone(&self.current), writes, definitions, gate), limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))
     }
@@ -309,27 +315,20 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
 /// Looks at the files every second or so; Kubernetes swaps a ConfigMap's directory under us, so watching by name and
 /// stamp is surer than by inode.
 async fn watch(app: Arc<App>) {
-    let every = app.reload_every();
-    if every.is_zero() {
+    if app.reload_every().is_zero() {
         return;
     }
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = || (stamps(watched_files(&app.loaded_by.load())), stamps(app.access_files()));
-    let mut known = look();
+    let mut access = stamps(app.access_files());
     loop {
-        ticks.tick().await;
-        let now = look();
-        if now == known {
-            continue;
-        }
-        let definitions = now.0 != known.0;
-        known = now;
+        let definitions = app.definitions_changed();
+        let now = stamps(app.access_files());
         if definitions {
             reload(&app, "a file changed").await;
-        } else {
+        } else if now != access {
             renew(&app, "a file changed").await;
         }
+        access = now;
+        sleep(app.definitions_every(app.reload_every())).await;
     }
 }
 
@@ -353,12 +352,10 @@ async fn watch_registry(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
-    let mut ticks = interval(app.config.sync.registry_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // One that was refused is not read again and again.
     let mut tried: Option<(ObjectAt, String)> = None;
     loop {
-        ticks.tick().await;
+        sleep(app.definitions_every(app.config.sync.registry_every)).await;
         let Some(registry) = app.registry.load_full() else { continue };
         let object = registry.at.clone();
         let aws = Arc::clone(&app.aws);
@@ -385,7 +382,10 @@ async fn watch_registry(app: Arc<App>) {
 
 type Stamp = Option<(u64, SystemTime)>;
 
-fn stamps(files: Vec<PathBuf>) -> HashMap<PathBuf, Stamp> {
+/// What tells whether files changed, by path.
+pub(super) type Stamps = HashMap<PathBuf, Stamp>;
+
+pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
     let stamp = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;
         // A directory's time changes when files come and go; its size says nothing.

@@ -41,7 +41,9 @@ pub(super) struct WhatArgs {
 pub(super) fn run(args: &GetArgs) -> Result<()> {
     let mut request = request(&args.what)?;
     let target = Target::find_with_plugins(&args.config)?;
-    type_request_data(&mut request, &target.catalog()?);
+    let catalog = target.catalog()?;
+    name_keys(&mut request, &catalog);
+    type_request_data(&mut request, &catalog);
     let (status, answer) = target.online_features(&request)?;
     if status != 200 {
         bail!(CliError::Failed(error_message(&answer)));
@@ -75,6 +77,28 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
         None => request["features"] = json!(what.features),
     }
     Ok(request)
+}
+
+/// Puts the `=` that is part of a column's name back into it: arguments were split at the first one.
+pub(super) fn name_keys(request: &mut Value, catalog: &Value) {
+    let list = |of: &Value, part: &str| of[part].as_array().cloned().unwrap_or_default();
+    let keys = list(catalog, "feature_views").iter().flat_map(|view| list(view, "join_keys")).collect::<Vec<_>>();
+    let inputs = list(catalog, "derived_views").iter().flat_map(|view| list(view, "inputs")).collect::<Vec<_>>();
+    let names = keys.iter().chain(inputs.iter().map(|input| &input["name"])).filter_map(Value::as_str);
+    let mut names: Vec<&str> = names.filter(|name| name.contains('=')).collect();
+    // The longest one that fits is the one that was meant.
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    let Value::Object(entities) = &mut request["entities"] else { return };
+    let split = std::mem::take(entities).into_iter().map(|(key, values)| {
+        let texts: Vec<&str> = values.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let argument = format!("{key}={}", texts.join(","));
+        let meant = names.iter().find_map(|name| Some((*name, argument.strip_prefix(*name)?.strip_prefix('=')?)));
+        match meant {
+            Some((name, values)) => (name.to_owned(), json!(values.split(',').collect::<Vec<_>>())),
+            None => (key, values),
+        }
+    });
+    *entities = split.collect();
 }
 
 /// Gives what derived views want of the caller its type: unlike keys, such values are taken as they are sent.
@@ -119,5 +143,33 @@ fn print(answer: &Value) {
         };
         let lines: Vec<_> = names.iter().zip(results).map(line).collect();
         output::table(&["FEATURE", "VALUE", "STATUS", "EVENT TIME"], &lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_signs_in_names_are_kept() {
+        let catalog = json!({
+            "feature_views": [{ "join_keys": ["id", "a=b", "a=b=c"] }],
+            "derived_views": [{ "inputs": [{ "name": "x=y" }] }],
+        });
+        let entities = ["id=1=2,3", "a=b=c=7,8", "a=b=9", "x=y=1"].map(str::to_owned).to_vec();
+        let named = |entity: &str| {
+            let what = WhatArgs {
+                service: Some("s".to_owned()),
+                features: Vec::new(),
+                full_feature_names: false,
+                entities: vec![entity.to_owned()],
+            };
+            let mut request = request(&what).unwrap();
+            name_keys(&mut request, &catalog);
+            request["entities"].to_string()
+        };
+        let named: Vec<String> = entities.iter().map(|entity| named(entity)).collect();
+        let expected = [r#"{"id":["1=2","3"]}"#, r#"{"a=b=c":["7","8"]}"#, r#"{"a=b":["9"]}"#, r#"{"x=y":["1"]}"#];
+        assert_eq!(named, expected);
     }
 }

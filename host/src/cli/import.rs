@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use larder_model::{
     codec::KeyVersion,
-    registry::{to_yaml, validate},
+    registry::{UnknownFields, to_yaml, validate},
     yaml::Problems,
 };
 
@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::{CliError, output};
 use crate::{
     aws::{Aws, AwsConfig},
-    config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, process_environment},
+    config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment},
     plugin::Shelf,
 };
 
@@ -54,10 +54,11 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         dir: args.feast_repo.clone(),
         from: from.map(|(_, from)| *from).unwrap_or_default(),
         every: None,
+        unknown_fields: UnknownFields::default(),
     };
     // A repository's registry may be in S3; how to get there is as the environment says.
     let aws = Aws::new(AwsConfig::default());
-    let repo = FeastRepo::open(&config, &aws, None, &process_environment, &problems);
+    let repo = FeastRepo::open(&config, &aws, None, RegistryNeed::There, &process_environment, &problems);
     let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
     // Checked before anything is written, and the copy is what is written.
     let checked = read.map(|(definitions, repo)| {

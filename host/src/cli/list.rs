@@ -46,6 +46,17 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
     };
     let services: Vec<_> = items(&catalog["feature_services"]).iter().map(service).collect();
     output::table(&["FEATURE SERVICE", "FEATURES", "TAGS", "DESCRIPTION"], &services);
+    let unservable = |kind: &str| catalog["unservable"][kind].as_object().into_iter().flatten();
+    for (kind, what) in [("feature_views", "feature view"), ("feature_services", "feature service")] {
+        for (name, why) in unservable(kind) {
+            output::remark(&format!("{what} '{name}' is not served: {}", text(why)));
+        }
+    }
+    for view in items(&catalog["feature_views"]) {
+        if let Some(caveat) = view["caveat"].as_str() {
+            output::remark(&format!("feature view '{}': {caveat}", text(&view["name"])));
+        }
+    }
     if args.features {
         output::say("");
         let views = items(&catalog["feature_views"]).iter().chain(items(&catalog["derived_views"]));

@@ -14,7 +14,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use larder_model::{
-    model::{AwsPlace, FeatureView, TableLayout, parse_duration},
+    codec::murmur3_x64_128,
+    model::{AwsPlace, EntityId, FeatureView, TableLayout, parse_duration},
     registry::Catalog,
     yaml::nearest,
 };
@@ -23,14 +24,15 @@ use super::{CliError, ConfigArg, output, sync::parse_time};
 use crate::{
     clock::SystemClock,
     config::{Config, load_definitions},
-    source::{TableError, TableWriter, Window, WriteOptions},
+    source::{NewTable, TableError, TableWriter, Window, WriteOptions},
     sync::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
     telemetry::{self, LogFormat},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write; all that have files when none is named
+    /// The feature views to write; all that have files when none is named, or with --create-tables all that have files
+    /// and name a table
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
@@ -41,15 +43,18 @@ pub(super) struct MaterializeArgs {
     /// Only rows with event times up to here, included
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
-    /// The table of a view whose source is no table in Feast's layout already
-    #[arg(long, value_name = "NAME", default_value = "{project}.{view}")]
-    table_template: String,
+    /// The table of a view whose source is no table in Feast's layout already [default: {project}.{view}]
+    #[arg(long, value_name = "NAME")]
+    table_template: Option<String>,
     /// Put rows in the place of what is there, also of newer rows; by batches, which is faster
     #[arg(long)]
     overwrite: bool,
-    /// Make tables that are not there, as Feast does
+    /// Make tables that are not there, as Feast does, with their streams turned on
     #[arg(long)]
     create_tables: bool,
+    /// Leave the streams of new tables off: changes are then served after the next scan of the table
+    #[arg(long, requires = "create_tables")]
+    no_stream: bool,
     /// Where the scratch stores are made, and kept until a run has ended well [default: beside the store's directory]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
@@ -60,6 +65,12 @@ pub(super) struct MaterializeArgs {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     patience: Duration,
 }
+
+/// Feast's default.
+const TABLE_TEMPLATE: &str = "{project}.{view}";
+/// File systems take 255.
+const DIR_NAME_BYTES_MAX: usize = 200;
+const NO_FILES: &str = "neither its source nor a batch_source";
 
 /// A view, and the table that it goes to.
 struct Target<'c> {
@@ -86,7 +97,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     let options =
         WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), patience: args.patience };
     for Target { view, table, place } in targets {
-        let dir = work_dir.join(&*view.name);
+        let dir = work_dir.join(dir_name(&view.name));
         keep_off(&dir, &config.store.data_dir)?;
         let features = view.features.iter().map(|feature| Arc::clone(&feature.name));
         let writer = TableWriter::new(Arc::clone(&setting.aws), place, &table, features, options);
@@ -96,7 +107,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
             setting: &setting,
             window: Window { from: args.from, to: args.to },
             writer: &writer,
-            create: args.create_tables,
+            create: args.create_tables.then_some(NewTable { stream: !args.no_stream }),
             dir: &dir,
         };
         let mut bar = None;
@@ -141,20 +152,38 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
             continue;
         };
         if view.files().is_none() {
-            if !all {
-                complain(format!("view '{name}' has no files to materialize: neither its source nor a batch_source"));
+            let why = catalog.unmaterializable_views().get(name).map_or(NO_FILES, |why| why);
+            if all {
+                output::remark(&format!("view '{name}' is skipped: {why}"));
+            } else {
+                complain(format!("view '{name}' has no files to materialize: {why}"));
             }
             continue;
         }
         let own = view.table().filter(|table| table.layout == TableLayout::Feast);
         let (table, place) = match own {
             Some(own) => (own.table.clone(), own.place.clone()),
-            None => (table_name(&args.table_template, catalog.project(), name)?, AwsPlace::default()),
+            // A table that nobody named is not made.
+            None if all && args.create_tables && args.table_template.is_none() => {
+                output::remark(&format!(
+                    "view '{name}' is skipped: it names no table. hint: name the view, or set --table-template"
+                ));
+                continue;
+            }
+            None => {
+                let template = args.table_template.as_deref().unwrap_or(TABLE_TEMPLATE);
+                (table_name(template, catalog.project(), name)?, AwsPlace::default())
+            }
         };
         targets.push(Target { view, table, place });
     }
     if all && targets.is_empty() {
-        bail!(CliError::Failed("no feature view has files to materialize".to_owned()));
+        let which = if args.create_tables && args.table_template.is_none() {
+            "no feature view has files to materialize and names a table"
+        } else {
+            "no feature view has files to materialize"
+        };
+        bail!(CliError::Failed(which.to_owned()));
     }
     // An entity has one item in a table: two views would take turns in it.
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
@@ -167,6 +196,16 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         }
     }
     Ok(targets)
+}
+
+/// The name of a view's directory: the view's own, unless that is no name for a file.
+fn dir_name(view: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if view.len() <= DIR_NAME_BYTES_MAX && !view.starts_with('.') && view.chars().all(is_plain) {
+        view.to_owned()
+    } else {
+        EntityId(murmur3_x64_128(view.as_bytes())).to_string()
+    }
 }
 
 fn table_name(template: &str, project: &str, view: &str) -> Result<String> {
@@ -253,5 +292,22 @@ fn complaint(view: &str, error: &ToTableError) -> String {
             format!("view '{view}': {error}; --create-tables makes it, as 'feast apply' does")
         }
         error => format!("view '{view}': {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_view_has_a_directory_of_its_own() {
+        assert_eq!(dir_name("driver_stats-2.v1"), "driver_stats-2.v1");
+        let long = "n".repeat(5_000);
+        let odd = ["..", ".", "a/b", "../../etc", "größe", &long];
+        for name in odd {
+            assert!(dir_name(name).bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+        }
+        let names: std::collections::BTreeSet<String> = odd.iter().map(|name| dir_name(name)).collect();
+        assert_eq!(names.len(), odd.len());
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     CliError, ConfigArg,
-    get::{WhatArgs, request},
+    get::{WhatArgs, name_keys, request},
     output,
     target::{Target, error_message},
 };
@@ -48,12 +48,16 @@ struct Judgement {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let questions = if args.what.entities.is_empty() {
+    let mut questions = if args.what.entities.is_empty() {
         sampled(args)?
     } else {
         vec![Question { request: request(&args.what)?, about: String::new() }]
     };
     let target = Target::find_with_plugins(&args.config)?;
+    if !args.what.entities.is_empty() {
+        let catalog = target.catalog()?;
+        questions.iter_mut().for_each(|question| name_keys(&mut question.request, &catalog));
+    }
     let mut judgement = Judgement::default();
     for question in &questions {
         let (status, answer) = target.online_features(&question.request)?;

@@ -86,7 +86,8 @@ pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
 pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Problems) {
     for token in config.http.auth.iter().flat_map(|auth| &auth.tokens) {
         for service in token.services.iter().flatten() {
-            if catalog.service(&service.value).is_none() {
+            let is_left_out = catalog.unservable_services().contains_key(service.value.as_str());
+            if catalog.service(&service.value).is_none() && !is_left_out {
                 let names = catalog.services().iter().map(|service| &*service.name);
                 let message = format!(
                     "server.auth.tokens: '{}' has unknown feature service '{}'",

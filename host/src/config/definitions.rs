@@ -8,7 +8,7 @@ use larder_model::{
 };
 
 use super::{
-    Config, ConfigError, FeastRepo, RegistryAt, access,
+    Config, ConfigError, FeastRepo, RegistryAt, RegistryCache, RegistryNeed, access,
     environment::process_environment,
     feast,
     patterns::{Pattern, resolve},
@@ -31,6 +31,10 @@ pub struct RemoteRegistry {
 /// What the definition files say.
 #[derive(Clone, Debug)]
 pub struct LoadedDefinitions {
+    /// Whether there is a Feast repository whose registry is absent or empty: Feast has not written it.
+    pub is_unwritten: bool,
+    /// How old definitions of a Feast repository may be, if there is one.
+    pub cache: Option<RegistryCache>,
     /// All definitions, valid.
     pub catalog: Catalog,
     /// The files that were read, in order.
@@ -41,22 +45,32 @@ pub struct LoadedDefinitions {
     pub warnings: Vec<Problem>,
 }
 
+/// Reads every definition file of a configuration, and its Feast repository, whose registry has to be there.
+///
+/// # Errors
+/// As [`load_definitions_with`].
+pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
+    load_definitions_with(config, RegistryNeed::There)
+}
+
 /// Reads every definition file of a configuration, and its Feast repository.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
 /// nothing among them, and scopes of tokens that no definition fits.
-pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
+pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<LoadedDefinitions, ConfigError> {
     let problems = Problems::default();
     let mut files = Vec::new();
     let repo = config.feast.as_ref().map(|feast| {
-        FeastRepo::open(feast, &config.aws, Some(&config.store.data_dir), &process_environment, &problems)
+        FeastRepo::open(feast, &config.aws, Some(&config.store.data_dir), need, &process_environment, &problems)
     });
     let repo = repo.flatten();
     let project = config.project.clone().or_else(|| repo.as_ref().map(|repo| repo.project.clone()));
     let project = project.unwrap_or_else(|| PROJECT.to_owned());
     let key_version = config.key_version.or_else(|| repo.as_ref().map(|repo| repo.key_version)).unwrap_or_default();
     let mut definitions = repo.as_ref().map(|repo| repo.definitions(&project, &problems)).unwrap_or_default();
+    let is_unwritten = repo.as_ref().is_some_and(|repo| repo.is_unwritten);
+    let cache = repo.as_ref().map(|repo| repo.cache);
     let registry = match repo.map(|repo| (repo.registry, repo.version)) {
         Some((RegistryAt::File(file), _)) => {
             files.push(file);
@@ -82,13 +96,16 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
         files.push(path);
     }
     let catalog = validate(&project, key_version, definitions, &problems);
-    if let Some(catalog) = &catalog {
+    // Services of a registry that is written later are known then.
+    if let Some(catalog) = catalog.as_ref().filter(|_| !is_unwritten) {
         access::check_scopes(config, catalog, &problems);
     }
     let failed = problems.has_errors();
     let problems = problems.into_sorted();
     match catalog {
-        Some(catalog) if !failed => Ok(LoadedDefinitions { catalog, files, registry, warnings: problems }),
+        Some(catalog) if !failed => {
+            Ok(LoadedDefinitions { is_unwritten, cache, catalog, files, registry, warnings: problems })
+        }
         _ => Err(ConfigError::Invalid(problems)),
     }
 }

@@ -5,6 +5,7 @@
 //! not looked at.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +14,9 @@ use std::{
 use larder_model::{
     codec::KeyVersion,
     model::AwsPlace,
-    registry::{Definitions, FeastRegistry, FeastValues, FilesDefinition, SourceFrom},
+    registry::{
+        Definitions, FeastOptions, FeastRegistry, FeastValues, FilesDefinition, SourceFrom, UnknownFields, Unservable,
+    },
     yaml::{Located, Node, Place, Problems, Table, Tree, parse},
 };
 
@@ -25,6 +28,7 @@ use super::{
 };
 use crate::{
     aws::{Aws, ObjectAt, ObjectNow, Trouble},
+    files::{FileStamp, read_regular},
     source::DynamoDb,
 };
 
@@ -39,6 +43,8 @@ pub struct FeastConfig {
     pub from: FeastFrom,
     /// `every:`, how often tables in DynamoDB that have no stream are read anew.
     pub every: Option<Duration>,
+    /// `unknown_fields:`, what becomes of definitions with fields of a newer Feast.
+    pub unknown_fields: UnknownFields,
 }
 
 /// Where the values of a Feast repository's views come from.
@@ -57,6 +63,31 @@ pub enum FeastFrom {
 pub const FEAST_FROM: [(&str, FeastFrom); 3] =
     [("auto", FeastFrom::Auto), ("online", FeastFrom::Online), ("batch", FeastFrom::Batch)];
 
+/// The words for [`UnknownFields`].
+const UNKNOWN_FIELDS: [(&str, UnknownFields); 2] =
+    [("refuse", UnknownFields::Refuse), ("ignore", UnknownFields::Ignore)];
+
+/// Whether a repository without definitions will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryNeed {
+    /// The registry has to be there, and to have been written by Feast: an empty file in the place of definitions that
+    /// are served is one that Feast is about to write.
+    Written,
+    /// The registry has to be there. Feast takes an empty file for one without definitions.
+    There,
+    /// It may come later: a host waits for it.
+    Later,
+}
+
+/// How old Feast lets definitions be that it has read (`registry:` of `feature_store.yaml`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryCache {
+    /// `allow_registry_cache:`; if false, a request finds the definitions as they are when it comes.
+    pub allowed: bool,
+    /// `cache_ttl_seconds:`; `None`, for 0, is for ever.
+    pub ttl: Option<Duration>,
+}
+
 /// A Feast repository that was read.
 #[derive(Clone, Debug)]
 pub struct FeastRepo {
@@ -70,7 +101,11 @@ pub struct FeastRepo {
     pub registry: RegistryAt,
     /// Which version of it was read, if it is S3's.
     pub version: Option<String>,
-    values: FeastValues,
+    /// Whether the registry is absent or empty: Feast has not written it.
+    pub is_unwritten: bool,
+    /// How old definitions may be.
+    pub cache: RegistryCache,
+    options: FeastOptions,
     /// From the configuration's directory.
     written: PathBuf,
 }
@@ -89,9 +124,18 @@ pub enum RegistryAt {
 struct FeatureStore {
     project: String,
     key_version: KeyVersion,
-    /// A path from the repository, or an object.
-    registry: RegistryAt,
+    registry: Registry,
     online_store: OnlineStore,
+}
+
+/// What of `registry:` matters.
+#[derive(Debug, PartialEq, Eq)]
+struct Registry {
+    /// A path from the repository, or an object.
+    at: RegistryAt,
+    cache: RegistryCache,
+    /// `enable_online_feature_view_versioning:`
+    versioned: bool,
 }
 
 /// The online store that a repository has.
@@ -110,7 +154,11 @@ const FILE: &str = "feature_store.yaml";
 const SQLITE_PATH: &str = "data/online.db";
 /// Feast's default (`DynamoDBOnlineStoreConfig.table_name_template`).
 const TABLE_TEMPLATE: &str = "{project}.{table_name}";
-/// The largest registry that is read from S3.
+/// Feast's default (`RegistryConfig.cache_ttl_seconds`).
+const CACHE_TTL: Duration = Duration::from_secs(600);
+/// How often a registry is read that changes while it is read: Feast writes it in place.
+const READS_MAX: usize = 10;
+/// The largest registry that is read.
 const REGISTRY_BYTES_MAX: i64 = 256 << 20;
 /// Where there is a copy, nobody waits longer for S3: what is there is served, and S3 is asked again soon.
 const COPY_AFTER: Duration = Duration::from_secs(3);
@@ -121,6 +169,7 @@ const REGISTRY_COPY: &str = "registry-of-s3.db";
 pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastConfig> {
     let from = section.word("from", &FEAST_FROM);
     let every = section.duration("every", TIMEOUT_MIN..=HOUR * 24 * 30, DynamoDb::RESCAN_EVERY);
+    let unknown_fields = section.word("unknown_fields", &UNKNOWN_FIELDS).unwrap_or_default();
     let repo = if is_off(&mut section, "repo") { None } else { section.path("repo", Path::new(".")) };
     if repo.is_none() && from.is_some_and(|from| from != FeastFrom::default()) {
         section.error(
@@ -132,7 +181,7 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
     section.finish();
     let written = repo?.value;
     let dir = resolve(base_dir, &written.to_string_lossy());
-    Some(FeastConfig { written, dir, from: from.unwrap_or_default(), every: Some(every) })
+    Some(FeastConfig { written, dir, from: from.unwrap_or_default(), every: Some(every), unknown_fields })
 }
 
 /// The files that a repository is made of, to be watched: its two, and the online store's while it is not there yet.
@@ -143,7 +192,7 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
     else {
         return files;
     };
-    files.extend(store.registry.file().map(|file| config.dir.join(file)));
+    files.extend(store.registry.at.file().map(|file| config.dir.join(file)));
     if let OnlineStore::Sqlite(path) = &store.online_store
         && config.from != FeastFrom::Batch
     {
@@ -165,6 +214,7 @@ impl FeastRepo {
         config: &FeastConfig,
         aws: &Aws,
         copies: Option<&Path>,
+        need: RegistryNeed,
         env: Environment<'_>,
         problems: &Problems,
     ) -> Option<Self> {
@@ -182,12 +232,19 @@ impl FeastRepo {
         };
         let store = read(&name, &text, env, problems)?;
         let values = values(config, &store, &at, problems)?;
-        let FeatureStore { project, key_version, registry, .. } = store;
+        let FeatureStore { project, key_version, registry: Registry { at: registry, cache, versioned }, .. } = store;
         let registry = match registry {
             RegistryAt::File(path) => RegistryAt::File(config.dir.join(path)),
             object @ RegistryAt::Object(_) => object,
         };
-        let (bytes, version) = registry.read(aws, copies, &at, problems)?;
+        let (bytes, version) = registry.read(aws, copies, need, &at, problems)?;
+        let is_unwritten = bytes.is_empty();
+        if is_unwritten && need == RegistryNeed::Written {
+            let message = "the registry is empty".to_owned();
+            let help = "'feast apply' fills it".to_owned();
+            problems.error_with_help(&Place::file(&registry.to_string()), message, Some(help));
+            return None;
+        }
         let definitions = match FeastRegistry::parse(&bytes) {
             Ok(definitions) => definitions,
             Err(why) => {
@@ -195,7 +252,9 @@ impl FeastRepo {
                 return None;
             }
         };
-        Some(Self { project, key_version, definitions, registry, version, values, written: config.written.clone() })
+        let options = FeastOptions { values, versioned_tables: versioned, unknown_fields: config.unknown_fields };
+        let written = config.written.clone();
+        Some(Self { project, key_version, definitions, registry, version, is_unwritten, cache, options, written })
     }
 
     /// The definitions of a project, its paths from the configuration's directory.
@@ -214,7 +273,7 @@ impl FeastRepo {
                 problems.error_with_help(&at, format!("the registry has nothing of project '{project}'"), help);
             }
         }
-        let mut definitions = self.definitions.definitions(&file, project, &self.values);
+        let mut definitions = self.definitions.definitions(&file, project, &self.options);
         let place = |path: &mut String| {
             if !path.contains("://") {
                 *path = resolve(&self.written, path).to_string_lossy().into_owned();
@@ -235,13 +294,20 @@ impl FeastRepo {
         for left_out in &definitions.unservable_services {
             problems.warning(&at, format!("feature service '{}' is not served: {}", left_out.name, left_out.why), None);
         }
+        for (why, names) in by_reason(&definitions.unmaterializable_views) {
+            let views = if names.contains(',') { "feature views" } else { "feature view" };
+            problems.warning(&at, format!("'/materialize' skips {views} {names}: {why}"), None);
+        }
+        for unknown in self.definitions.unknown_fields() {
+            problems.warning(&at, format!("the registry: {unknown}: what it defines is not served"), None);
+        }
         definitions
     }
 
     /// Where the values come from, for people.
     #[must_use]
     pub fn values(&self) -> &FeastValues {
-        &self.values
+        &self.options.values
     }
 }
 
@@ -262,17 +328,31 @@ impl RegistryAt {
         &self,
         aws: &Aws,
         copies: Option<&Path>,
+        need: RegistryNeed,
         at: &Place,
         problems: &Problems,
     ) -> Option<(Vec<u8>, Option<String>)> {
+        let absent = |shown: &str| {
+            let message =
+                format!("the registry {shown} is not there yet: nothing is served before 'feast apply' writes it");
+            problems.warning(at, message, None);
+            Some((Vec::new(), None))
+        };
         let object = match self {
             Self::File(path) => {
                 let shown = path.display();
-                let read = fs::read(path).inspect_err(|error| {
-                    let help = (error.kind() == io::ErrorKind::NotFound).then(|| "'feast apply' writes it".to_owned());
-                    problems.error_with_help(at, format!("the registry {shown} cannot be read: {error}"), help);
-                });
-                return Some((read.ok()?, None));
+                return match read_whole(path) {
+                    Ok(bytes) => Some((bytes, None)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && need == RegistryNeed::Later => {
+                        absent(&shown.to_string())
+                    }
+                    Err(error) => {
+                        let is_absent = error.kind() == io::ErrorKind::NotFound;
+                        let help = is_absent.then(|| "'feast apply' writes it".to_owned());
+                        problems.error_with_help(at, format!("the registry {shown} cannot be read: {error}"), help);
+                        None
+                    }
+                };
             }
             Self::Object(object) => object,
         };
@@ -297,6 +377,9 @@ impl RegistryAt {
                     problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
                     return Some((bytes, None));
                 }
+                if error.trouble == Trouble::Missing && need == RegistryNeed::Later {
+                    return absent(&self.to_string());
+                }
                 let help = (error.trouble == Trouble::Missing).then(|| "'feast apply' writes it".to_owned());
                 problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);
                 None
@@ -312,6 +395,33 @@ impl fmt::Display for RegistryAt {
             Self::Object(object) => f.write_str(&object.url()),
         }
     }
+}
+
+/// Views grouped by the reason, with their names.
+fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
+    let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
+    for Unservable { name, why } in views {
+        let names = reasons.entry(why).or_default();
+        if !names.is_empty() {
+            names.push_str(", ");
+        }
+        names.push_str(&format!("'{name}'"));
+    }
+    reasons
+}
+
+/// Reads a file that another process may be writing in place: what was read counts if the file did not change meanwhile.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let read = || read_regular(path, REGISTRY_BYTES_MAX.unsigned_abs());
+    let (mut before, mut bytes) = (FileStamp::at(path)?, read()?);
+    for _ in 1..READS_MAX {
+        let after = FileStamp::at(path)?;
+        if after == before && after.bytes == bytes.len() as u64 {
+            break;
+        }
+        (before, bytes) = (after, read()?);
+    }
+    Ok(bytes)
 }
 
 /// Writes a copy, with where it is from in its first line.
@@ -384,12 +494,14 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
 }
 
 /// Where the registry is: a path from the repository, or an object.
-fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) -> Option<RegistryAt> {
+fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) -> Option<Registry> {
     const TO_FILE: &str = "Feast writes it to a file: FeatureStore('.').registry.proto().SerializeToString()";
     let Some(node) = table.get("registry") else {
         table.missing("registry");
         return None;
     };
+    let mut cache = RegistryCache { allowed: table.bool("allow_registry_cache").unwrap_or(true), ttl: Some(CACHE_TTL) };
+    let mut versioned = false;
     let path = if let Tree::Text(path) = &node.tree {
         path.clone()
     } else {
@@ -401,17 +513,17 @@ fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) ->
             problems.error_with_help(&node.at, message, TO_FILE.to_owned());
             return None;
         }
-        if registry.bool("enable_online_feature_view_versioning") == Some(true) {
-            let message = "registry: with 'enable_online_feature_view_versioning' the tables of views that were changed \
-                           have other names, which Larder does not follow";
-            problems.warning(&node.at, message.to_owned(), "name their tables in definition files".to_owned());
+        versioned = registry.bool("enable_online_feature_view_versioning").unwrap_or(false);
+        cache.allowed &= registry.bool("allow_registry_cache").unwrap_or(true);
+        if let Some(seconds) = registry.int("cache_ttl_seconds", 0, i64::from(u32::MAX)) {
+            cache.ttl = Some(Duration::from_secs(seconds.value.unsigned_abs())).filter(|ttl| !ttl.is_zero());
         }
         registry.required_text("path")?.value
     };
     // The variable is Feast's own.
     let place = AwsPlace { region: None, endpoint: env("FEAST_S3_ENDPOINT_URL") };
     if let Some(object) = ObjectAt::parse(&path, place) {
-        return Some(RegistryAt::Object(object));
+        return Some(Registry { at: RegistryAt::Object(object), cache, versioned });
     }
     let path = path.strip_prefix("file://").unwrap_or(&path);
     if let Some((scheme, _)) = path.split_once("://") {
@@ -419,7 +531,7 @@ fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) ->
         problems.error_with_help(&node.at, message, TO_FILE.to_owned());
         return None;
     }
-    Some(RegistryAt::File(path.into()))
+    Some(Registry { at: RegistryAt::File(path.into()), cache, versioned })
 }
 
 fn online_store(table: &mut Table<'_>, problems: &Problems) -> OnlineStore {

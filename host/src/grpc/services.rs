@@ -9,7 +9,10 @@ use tokio::{
     sync::{Semaphore, oneshot},
     task::spawn_blocking,
 };
-use tonic::{Request, Response, Status, async_trait, metadata::MetadataValue};
+use tonic::{
+    Code, Request, Response, Status, async_trait,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use super::{
     Gate, Wish, answer, error,
@@ -24,7 +27,7 @@ use super::{
     request,
 };
 use crate::{
-    serving::Snapshot,
+    serving::{RenewDefinitions, Snapshot},
     sync::{Cell, FETCH_ROUNDS, Fetched, Frame, SyncEngine, WriteError, fetch_all},
 };
 
@@ -34,6 +37,7 @@ pub struct Features {
     current: Arc<ArcSwap<Snapshot>>,
     /// Takes writes, where they are taken.
     writes: Option<Arc<ArcSwap<SyncEngine>>>,
+    definitions: Arc<dyn RenewDefinitions>,
     gate: Option<Arc<dyn Gate>>,
     /// Each waits for the one writer of the store.
     writing: Arc<Semaphore>,
@@ -56,9 +60,10 @@ impl Features {
     pub fn new(
         current: Arc<ArcSwap<Snapshot>>,
         writes: Option<Arc<ArcSwap<SyncEngine>>>,
+        definitions: Arc<dyn RenewDefinitions>,
         gate: Option<Arc<dyn Gate>>,
     ) -> Self {
-        Self { current, writes, gate, writing: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
+        Self { current, writes, definitions, gate, writing: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
     }
 
     /// Whether callers may be sent here.
@@ -76,6 +81,29 @@ impl Features {
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
+        let again = self.definitions.is_always_wanted().then(|| message.clone());
+        let answered = self.look_up_once(&metadata, message).await;
+        let is_unknown = |status: &Status| matches!(status.code(), Code::NotFound | Code::InvalidArgument);
+        match (answered, again) {
+            // The Feast repository allows no cache of its definitions.
+            (Err(status), Some(message)) if is_unknown(&status) && self.renew_definitions().await => {
+                self.look_up_once(&metadata, message).await
+            }
+            (answered, _) => answered,
+        }
+    }
+
+    /// Takes up definitions that changed. Returns whether there are others now.
+    async fn renew_definitions(&self) -> bool {
+        let definitions = Arc::clone(&self.definitions);
+        spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
+    }
+
+    async fn look_up_once(
+        &self,
+        metadata: &MetadataMap,
+        message: GetOnlineFeaturesRequest,
+    ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
         let fetched = self.fetch_first(metadata.as_ref(), &message).await?;
         let found = match self.look_up_here(metadata.as_ref(), message)? {
             Found::Answer(found) => found,
@@ -139,6 +167,7 @@ impl Features {
         &self,
         headers: &HeaderMap,
         frame: Frame,
+        allow_cache: bool,
         work: impl FnOnce(&SyncEngine, &Frame) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), Status> {
         self.check(headers, Wish::Write)?;
@@ -147,10 +176,11 @@ impl Features {
         };
         let busy = |_| Status::resource_exhausted("too many writes are under way; try again");
         let permit = Arc::clone(&self.writing).try_acquire_owned().map_err(busy)?;
-        let engine = writes.load_full();
+        let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;
-            work(&engine, &frame)
+            definitions.renew(allow_cache);
+            work(&current.load_full(), &frame)
         });
         let done =
             done.await.map_err(|error| error::internal(&format!("a write ended in a bug of Larder: {error}")))?;
@@ -185,8 +215,11 @@ impl GrpcFeatureServer for Arc<Features> {
         }
         let source = message.stream_feature_view;
         let frame = one_row(message.features, message.typed_features)?;
-        self.write(metadata.as_ref(), frame, move |engine, frame| engine.push(&source, frame).map(|_applied| ()))
-            .await?;
+        let allow_cache = message.allow_registry_cache;
+        self.write(metadata.as_ref(), frame, allow_cache, move |engine, frame| {
+            engine.push(&source, frame).map(|_applied| ())
+        })
+        .await?;
         Ok(Response::new(PushResponse { status: true }))
     }
 
@@ -197,8 +230,11 @@ impl GrpcFeatureServer for Arc<Features> {
         let (metadata, _, message) = request.into_parts();
         let view = message.feature_view_name;
         let frame = one_row(message.features, message.typed_features)?;
-        self.write(metadata.as_ref(), frame, move |engine, frame| engine.write(&view, frame).map(|_applied| ()))
-            .await?;
+        let allow_cache = message.allow_registry_cache;
+        self.write(metadata.as_ref(), frame, allow_cache, move |engine, frame| {
+            engine.write(&view, frame).map(|_applied| ())
+        })
+        .await?;
         Ok(Response::new(WriteToOnlineStoreResponse { status: true }))
     }
 

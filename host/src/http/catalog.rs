@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::Scope;
-use crate::serving::Snapshot;
+use crate::{serving::Snapshot, source::Source};
 
 /// Everything that a snapshot serves, with how fresh it is, and of the services those in scope. `now` makes ages of
 /// times.
@@ -20,7 +20,8 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "description": entity.description, "tags": tags(&entity.tags),
         })
     });
-    let views = catalog.views().iter().zip(snapshot.view_ids()).map(|(view, id)| {
+    let views = catalog.views().iter().zip(snapshot.view_ids()).enumerate().map(|(index, (view, id))| {
+        let source = snapshot.source(index);
         let status = snapshot.store().status(*id);
         let freshness = status.as_ref().map(|status| status.freshness).unwrap_or_default();
         let time = |time: Option<Micros>| time.map(|time| Rfc3339::of(time).as_str().to_owned());
@@ -35,6 +36,8 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
                 SourceKind::DynamoDb(table) => &table.table,
                 SourceKind::FeastSqlite { path, .. } => path,
             }),
+            "staleness_bound_seconds": source.and_then(Source::staleness).map(|bound| bound.as_secs_f64()),
+            "caveat": source.and_then(Source::caveat),
             "features": features(&view.features),
             "rows": status.as_ref().map_or(0, |status| status.rows),
             "loaded": freshness.last_success.is_some(),
@@ -85,6 +88,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "feature_views": unservable(catalog.unservable_views()),
             "feature_services": unservable(catalog.unservable_services()),
         },
+        "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views()) },
         "project": catalog.project(),
         "entities": entities.collect::<Vec<_>>(),
         "feature_views": views.collect::<Vec<_>>(),

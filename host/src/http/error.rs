@@ -30,6 +30,11 @@ pub struct HttpError {
 // === impl HttpError ===
 
 impl HttpError {
+    /// Whether a request named what is not among the definitions.
+    pub(super) fn names_unknown(&self) -> bool {
+        matches!(self.kind, "unknown_view" | "unknown_service" | "unknown_feature" | "unservable")
+    }
+
     /// An error in FastAPI's words: `{"detail": ...}`.
     pub(super) fn detail(status: StatusCode, kind: &'static str, detail: impl Into<Value>) -> Self {
         Self { status, body: json!({ "detail": detail.into() }), log: None, kind, header: None }

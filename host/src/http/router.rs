@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     task::{Context, Poll},
     time::Instant,
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     clock::SharedClock,
     plugin::Compute,
-    serving::Snapshot,
+    serving::{RenewDefinitions, Snapshot},
     sync::{FETCH_ROUNDS, Fetched, fetch_all},
     telemetry::Metrics,
 };
@@ -49,6 +49,8 @@ pub struct Router {
     pub(super) metrics: HttpMetrics,
     /// Set when the host stops: it is not ready then, and still answers.
     stopping: AtomicBool,
+    /// When definitions were last checked because of an unknown name.
+    renewed: AtomicI64,
     door: Door,
 }
 
@@ -63,6 +65,8 @@ pub enum Door {
         encrypted: bool,
         /// Takes writes, where they are taken.
         writes: Option<Arc<Writes>>,
+        /// Takes up definitions that changed.
+        definitions: Arc<dyn RenewDefinitions>,
     },
     /// Features and orders.
     Admin(Arc<dyn Control>),
@@ -104,6 +108,9 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 /// Says that rows which are not here could not be fetched: `late` or `away`.
 const READ_THROUGH: &str = "x-larder-read-through";
 
+/// How often definitions are checked at most because of unknown names.
+const RENEWAL_EVERY: Micros = 100_000;
+
 const PLUGINS: &str = "/v1/plugins";
 const PLUGINS_BELOW: &str = "/v1/plugins/";
 
@@ -116,7 +123,8 @@ impl Router {
     /// A router over what is current.
     #[must_use]
     pub fn new(current: Arc<ArcSwap<Snapshot>>, clock: SharedClock, limits: HttpLimits, door: Door) -> Self {
-        Self { current, clock, limits, metrics: HttpMetrics::bind(), stopping: AtomicBool::new(false), door }
+        let (metrics, stopping, renewed) = (HttpMetrics::bind(), AtomicBool::new(false), AtomicI64::new(Micros::MIN));
+        Self { current, clock, limits, metrics, stopping, renewed, door }
     }
 
     /// From here on the host says that it is not ready.
@@ -203,7 +211,12 @@ impl Router {
                 let scope = self.admit(&request)?;
                 let form = Form::wanted(request.headers());
                 let body = self.read_body(request, self.limits.body_bytes_max).await?;
-                self.online_features(body, scope, form).await
+                match self.online_features(body.clone(), scope.clone(), form).await {
+                    Err(error) if error.names_unknown() && self.renew_definitions().await => {
+                        self.online_features(body, scope, form).await
+                    }
+                    answered => answered,
+                }
             }
             (Door::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
                 let scope = self.admit(&request)?;
@@ -245,6 +258,23 @@ impl Router {
             Door::Data { tokens: Some(tokens), .. } => Ok(Some(tokens.admit(request.headers())?)),
             _ => Ok(None),
         }
+    }
+
+    /// Takes up definitions that changed, before a name is said to be unknown: it may just have been applied. Returns
+    /// whether there are others now.
+    async fn renew_definitions(&self) -> bool {
+        let Door::Data { definitions, .. } = &self.door else { return false };
+        if !definitions.is_always_wanted() {
+            // A caller of unknown names must not keep others busy.
+            let (now, last) = (self.clock.now(), self.renewed.load(Ordering::Relaxed));
+            let is_due = now.saturating_sub(last) >= RENEWAL_EVERY || now < last;
+            let is_first = || self.renewed.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            if !is_due || !is_first() {
+                return false;
+            }
+        }
+        let definitions = Arc::clone(definitions);
+        tokio::task::spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
     }
 
     async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>, form: Form) -> Result<Answered, HttpError> {
@@ -318,6 +348,11 @@ impl Router {
         }
         if snapshot.store().failure().is_some() {
             let body = json!({ "status": "failing", "why": "the store failed; the log says how" });
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+        }
+        if snapshot.awaits_registry() {
+            let body =
+                json!({ "status": "waiting", "why": "the Feast registry was not written yet: 'feast apply' does" });
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
         }
         let missing: Vec<&str> = snapshot.not_loaded().collect();

@@ -3,7 +3,11 @@
 //! Their bodies and answers are those of Feast's feature server, which its SDK sends and expects. What is answered with
 //! 200 is on disk.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use hyper::StatusCode;
@@ -19,6 +23,7 @@ use super::{
 };
 use crate::{
     clock::parse_time,
+    serving::RenewDefinitions,
     source::Window,
     sync::{Cell, Frame, SyncEngine, SyncError, WriteError},
 };
@@ -27,6 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Writes {
     engine: Arc<ArcSwap<SyncEngine>>,
+    definitions: Arc<dyn RenewDefinitions>,
     /// Each holds its table in memory, and waits for the one writer of the store.
     at_once: Arc<Semaphore>,
     /// Each holds a transaction's worth of rows in memory.
@@ -50,12 +56,12 @@ impl Writes {
     /// The endpoints.
     pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
 
-    /// Writes to what an engine keeps.
+    /// Writes to what an engine keeps, by definitions that are read again where a request wants that.
     #[must_use]
-    pub fn new(engine: Arc<ArcSwap<SyncEngine>>) -> Self {
+    pub fn new(engine: Arc<ArcSwap<SyncEngine>>, definitions: Arc<dyn RenewDefinitions>) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (at_once, materializing) = (semaphore(WRITES_AT_ONCE_MAX), semaphore(MATERIALIZATIONS_AT_ONCE_MAX));
-        Self { engine, at_once, materializing }
+        Self { engine, definitions, at_once, materializing }
     }
 
     /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for
@@ -91,27 +97,45 @@ impl Writes {
                 HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "writes_busy", message)
             }
         })?;
-        let engine = self.engine.load_full();
+        let (current, definitions) = (Arc::clone(&self.engine), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;
-            work(&engine, read(&body)?)
+            let body = read(&body)?;
+            definitions.renew(body.get("allow_registry_cache").and_then(flag) != Some(false));
+            work(&current.load_full(), body)
         });
         done.await.map_err(|error| HttpError::internal(format!("a write ended in a bug of Larder: {error}")))?
     }
 
     async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
+        // As Feast: which views there are is read from the registry as it is now.
+        let definitions = Arc::clone(&self.definitions);
+        // A panic in there is in the log already.
+        let _ = spawn_blocking(move || definitions.renew(false)).await;
         let engine = self.engine.load_full();
+        let mut skipped = BTreeMap::new();
         let views = match order.views {
-            None => engine.materializable().map(str::to_owned).collect(),
+            None => {
+                skipped.extend(engine.not_materializable().map(|(view, why)| (view.to_owned(), why.to_owned())));
+                for (view, why) in &skipped {
+                    tracing::warn!(view, why, "materialization skips a feature view");
+                }
+                engine.materializable().map(str::to_owned).collect()
+            }
             Some(views) => {
-                let known: Vec<&str> = engine.materializable().collect();
-                if let Some(unknown) = views.iter().find(|view| !known.contains(&view.as_str())) {
-                    return Err(no_files(unknown));
+                let known: HashSet<&str> = engine.materializable().collect();
+                if let Some(view) = views.iter().find(|view| !known.contains(view.as_str())) {
+                    let why = engine.not_materializable().find(|(known, _)| known == view).map(|(_, why)| why);
+                    return Err(not_materializable(view, why));
                 }
                 views
             }
         };
-        let accepted = json!({ "status": "accepted", "feature_views": views });
+        let done = if skipped.is_empty() { Value::Null } else { json!({ "feature_views": views, "skipped": skipped }) };
+        let mut accepted = json!({ "status": "accepted", "feature_views": views });
+        if !skipped.is_empty() {
+            accepted["skipped"] = json!(skipped);
+        }
         let turn = Arc::clone(&self.materializing);
         let work = async move {
             let _turn = turn.acquire_owned().await;
@@ -129,7 +153,7 @@ impl Writes {
             return Ok((StatusCode::ACCEPTED, Some(accepted)));
         }
         work.await?;
-        Ok((StatusCode::OK, Some(Value::Null)))
+        Ok((StatusCode::OK, Some(done)))
     }
 }
 
@@ -296,9 +320,17 @@ fn is_set(query: Option<&str>, name: &str) -> bool {
     value.as_ref().and_then(flag) == Some(true)
 }
 
-fn no_files(view: &str) -> HttpError {
-    let message = format!("Feature view {view} does not exist, or has no files to materialize");
-    HttpError::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
+fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
+    match why {
+        None => {
+            let message = format!("Feature view {view} does not exist");
+            HttpError::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
+        }
+        Some(why) => {
+            let message = format!("Feature view {view} cannot be materialized: {why}");
+            HttpError::plain(StatusCode::BAD_REQUEST, "not_materializable", message)
+        }
+    }
 }
 
 /// The log has what was wrong, from where it happened.

@@ -436,15 +436,22 @@ fn unknown_feature(feature: &str, view: &str) -> RequestError {
 fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     let bad = || RequestError::BadReference(reference.to_owned());
     let (view, feature) = reference.split_once(':').ok_or_else(bad)?;
+    // As Feast parses it: what does not look like a version belongs to the name.
     let view = match view.split_once('@') {
-        None => view,
-        Some((name, "latest")) => name,
-        Some(_) => return Err(RequestError::Versioned(view.to_owned())),
+        Some((name, version)) if version.is_empty() || version.eq_ignore_ascii_case("latest") => name,
+        Some((_, version)) if is_version(version) => return Err(RequestError::Versioned(view.to_owned())),
+        Some(_) | None => view,
     };
     if view.is_empty() || feature.is_empty() {
         return Err(bad());
     }
     Ok((view, feature))
+}
+
+/// `v2`, also `V2`.
+fn is_version(text: &str) -> bool {
+    let digits = text.strip_prefix(['v', 'V']);
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Two columns of one name would hide each other.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::SharedClock,
     plugin::Compute,
-    source::{EntityKey, KeyPart as FetchedPart},
+    source::{EntityKey, KeyPart as FetchedPart, Source},
     store::{Lookup, OnlineStore, ViewId},
     sync::Fetcher,
 };
@@ -48,6 +48,8 @@ pub struct Snapshot {
     transforms: Transforms,
     /// Of each view what fetches single rows, if it is not all here; empty where no view is so.
     fetchers: Vec<Option<Fetcher>>,
+    /// Of each view where its rows come from; empty where nobody said.
+    sources: Vec<Option<Arc<dyn Source>>>,
     clock: SharedClock,
     ttl: TtlPolicy,
     limits: ServingLimits,
@@ -55,6 +57,8 @@ pub struct Snapshot {
     metrics: ServingMetrics,
     /// Whether the snapshot before this one was ready.
     ready_before: bool,
+    /// Whether the definitions are still to come: Feast has not written the registry.
+    awaits_registry: bool,
 }
 
 /// A request of which is known what it takes.
@@ -103,12 +107,14 @@ impl Snapshot {
             ids,
             transforms: Transforms::default(),
             fetchers: Vec::new(),
+            sources: Vec::new(),
             clock,
             ttl,
             limits,
             plans,
             metrics: ServingMetrics::bind(),
             ready_before: false,
+            awaits_registry: false,
         })
     }
 
@@ -121,12 +127,14 @@ impl Snapshot {
             ids: self.ids.clone(),
             transforms,
             fetchers: self.fetchers.clone(),
+            sources: self.sources.clone(),
             clock: Arc::clone(&self.clock),
             ttl: self.ttl,
             limits: self.limits,
             plans: PlanCache::new(),
             metrics: self.metrics.clone(),
             ready_before: self.is_ready(),
+            awaits_registry: self.awaits_registry,
         }
     }
 
@@ -135,6 +143,30 @@ impl Snapshot {
     pub fn with_fetchers(mut self, fetchers: Vec<Option<Fetcher>>) -> Self {
         self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
         self
+    }
+
+    /// The same, waiting for definitions or not.
+    #[must_use]
+    pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
+        Self { awaits_registry, ..self }
+    }
+
+    /// Whether the definitions are still to come: Feast has not written the registry.
+    #[must_use]
+    pub fn awaits_registry(&self) -> bool {
+        self.awaits_registry
+    }
+
+    /// The same with where rows come from, in the catalog's order.
+    #[must_use]
+    pub fn with_sources(self, sources: Vec<Option<Arc<dyn Source>>>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// Where the rows of a view come from, by its index in the catalog.
+    #[must_use]
+    pub fn source(&self, view: usize) -> Option<&dyn Source> {
+        self.sources.get(view)?.as_deref()
     }
 
     /// Whether there are views of which only a part is here.
@@ -210,11 +242,11 @@ impl Snapshot {
         &self.store
     }
 
-    /// Whether every view with a source has been loaded once. Staleness does not count: a view that was loaded is
+    /// Whether the definitions are there, and every view with a source has been loaded once. Staleness does not count: a view that was loaded is
     /// served for as long as its source is away.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.not_loaded().next().is_none()
+        !self.awaits_registry && self.not_loaded().next().is_none()
     }
 
     /// The views with a source that were never loaded.

@@ -33,7 +33,7 @@ use std::{
 
 use larder_model::{
     codec::KeyVersion,
-    model::{EntityId, FeatureView, Micros, OnMiss, TableSource},
+    model::{EntityId, FeatureView, Micros, OnMiss, TableSource, duration_text},
 };
 
 use self::{
@@ -45,7 +45,7 @@ use self::{
 };
 pub use self::{
     item::{EntityKey, KeyPart},
-    write::{TableError, TableRow, TableWriter, WriteOptions, Written},
+    write::{NewTable, TableError, TableRow, TableWriter, WriteOptions, Written},
 };
 use super::{Batches, Change, Item, Source, SourceBatch, SourceError, SourceRows};
 use crate::{
@@ -64,6 +64,9 @@ pub struct DynamoDb {
     rescan_every: Duration,
     /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
     follows: AtomicBool,
+    /// Whether the log says already that it has none.
+    warned: AtomicBool,
+    view: Arc<str>,
     known: Mutex<Known>,
 }
 
@@ -141,7 +144,9 @@ impl DynamoDb {
         // Until somebody looks, it is as it was.
         let had_stream = position.and_then(Position::parse).is_none_or(|position| position.stream.is_some());
         let follows = AtomicBool::new(source.poll.is_some() && had_stream);
-        Self { aws, clock, source: source.clone(), items, rescan_every, follows, known: Mutex::default() }
+        let (warned, view) = (AtomicBool::new(false), Arc::clone(&view.name));
+        let (source, known) = (source.clone(), Mutex::default());
+        Self { aws, clock, source, items, rescan_every, follows, warned, view, known }
     }
 
     async fn calls(&self) -> Calls {
@@ -164,6 +169,13 @@ impl DynamoDb {
             return Err(SourceError::Table { table: self.source.table.clone(), why });
         }
         self.follows.store(self.stream_of(&described).is_some(), Ordering::Relaxed);
+        match self.caveat() {
+            None => self.warned.store(false, Ordering::Relaxed),
+            Some(caveat) if !self.warned.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(view = &*self.view, "{caveat}")
+            }
+            Some(_) => {}
+        }
         self.known().described = Some((Instant::now(), described.clone()));
         Ok(described)
     }
@@ -337,6 +349,26 @@ impl Source for DynamoDb {
         let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
         let described = self.describe(&calls, Duration::ZERO)?;
         Ok(position.table == described.identity && self.stream_of(&described).is_none())
+    }
+
+    fn staleness(&self) -> Option<Duration> {
+        match (self.pace(), &self.source.on_miss) {
+            (Some(pace), _) => Some(pace),
+            (None, OnMiss::Fetch(how)) => Some(how.fresh_for),
+            (None, OnMiss::NotFound) => Some(self.rescan_every),
+        }
+    }
+
+    fn caveat(&self) -> Option<String> {
+        // Whoever turned it off in the definitions knows.
+        self.source.poll?;
+        let staleness = self.pace().is_none().then(|| self.staleness()).flatten()?;
+        Some(format!(
+            "{} has no stream: a change is served up to {} after it was made. hint: turn its stream on (NEW_IMAGE), or, \
+             to accept that, set 'stream: off' in the view's source",
+            self.name(),
+            duration_text(staleness)
+        ))
     }
 
     fn pace(&self) -> Option<Duration> {

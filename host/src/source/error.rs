@@ -88,6 +88,18 @@ pub enum SourceError {
         /// The table.
         table: String,
     },
+    /// A table whose log says which of its files count: read without the log, rows that were deleted or overwritten
+    /// would come back.
+    #[error(
+        "{path} is a table of {format}: its log says which of its files count, and Larder reads plain Parquet. hint: write \
+         its rows to a directory of their own"
+    )]
+    TableFormat {
+        /// The directory or prefix.
+        path: String,
+        /// Whose format it is.
+        format: &'static str,
+    },
     /// AWS did not answer, or with a refusal.
     #[error(transparent)]
     Aws(#[from] AwsError),
@@ -160,6 +172,7 @@ impl SourceError {
             Self::NoWindow { .. } => "no_window",
             Self::NotWhole { .. } => "not_whole",
             Self::Manifest { .. } => "manifest",
+            Self::TableFormat { .. } => "table_format",
         }
     }
 }

@@ -33,6 +33,19 @@ pub(super) fn is_data(relative: &str) -> bool {
     file.ends_with(".parquet") && !is_hidden(file) && dirs.split('/').all(is_open)
 }
 
+/// The table format that keeps a file of this path, relative to a directory of Parquet files, if one does.
+pub(super) fn table_format(relative: &str) -> Option<&'static str> {
+    let parts: Vec<&str> = relative.split('/').collect();
+    if parts.contains(&"_delta_log") {
+        return Some("Delta Lake");
+    }
+    if parts.contains(&".hoodie") {
+        return Some("Apache Hudi");
+    }
+    let is_iceberg = matches!(parts[..], [.., "metadata", name] if name.ends_with(".metadata.json"));
+    is_iceberg.then_some("Apache Iceberg")
+}
+
 // === impl Listing ===
 
 impl Listing {
@@ -89,6 +102,22 @@ mod tests {
             "a.parquet/",
         ] {
             assert!(!is_data(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_table_formats_are_told() {
+        for (path, format) in [
+            ("_delta_log/00000000000000000000.json", "Delta Lake"),
+            ("warehouse/t/_delta_log", "Delta Lake"),
+            (".hoodie/hoodie.properties", "Apache Hudi"),
+            ("metadata/v1.metadata.json", "Apache Iceberg"),
+            ("t/metadata/00001-a.metadata.json", "Apache Iceberg"),
+        ] {
+            assert_eq!(table_format(path), Some(format), "{path}");
+        }
+        for path in ["part-0.parquet", "day=1/x.parquet", "_SUCCESS", "metadata/x.parquet", "a.metadata.json", ""] {
+            assert_eq!(table_format(path), None, "{path}");
         }
     }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
-    listed::{Ignored, Listing, is_data_dir, is_hidden},
+    listed::{Ignored, Listing, is_data_dir, is_hidden, table_format},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
     parquet_shape::{Absent, Shape},
 };
@@ -125,6 +125,9 @@ impl ParquetFiles {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
             let relative = || path.strip_prefix(&self.path).unwrap_or(&path).to_string_lossy().into_owned();
+            if let Some(format) = table_format(&relative()) {
+                return Err(SourceError::TableFormat { path: dir.display().to_string(), format });
+            }
             // Without asking what it is: a hidden file may be gone a moment later.
             if is_hidden(&name) && !is_data_dir(&name) {
                 listing.ignore(&relative());

@@ -1,6 +1,7 @@
 //! The engine: knows every view's source, and runs at most one sync of a view at a time.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, PoisonError},
@@ -34,6 +35,8 @@ pub struct SyncEngine {
     store: Arc<OnlineStore>,
     key_version: KeyVersion,
     jobs: Vec<Job>,
+    /// Views that a registry defines and that cannot be materialized here, with the reason.
+    unmaterializable: BTreeMap<Arc<str>, Arc<str>>,
     setting: SyncSetting,
 }
 
@@ -51,6 +54,9 @@ pub struct SyncSetting {
     /// Whose turn it is.
     pub turns: Arc<Turns>,
 }
+
+/// Why a view of Larder's own definitions cannot be materialized.
+const NO_FILES: &str = "it has no files: neither its 'source' nor a 'batch_source' names any";
 
 /// One view's part.
 #[derive(Debug)]
@@ -83,7 +89,9 @@ impl SyncEngine {
             Job { view: Arc::clone(view), id: *id, source, fetcher, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
-        let engine = Self { store, key_version: catalog.key_version(), jobs, setting };
+        let left_out = catalog.unservable_views().iter().chain(catalog.unmaterializable_views());
+        let unmaterializable = left_out.map(|(view, why)| (Arc::clone(view), Arc::clone(why))).collect();
+        let engine = Self { store, key_version: catalog.key_version(), jobs, unmaterializable, setting };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
@@ -103,6 +111,12 @@ impl SyncEngine {
     #[must_use]
     pub fn fetchers(&self) -> Vec<Option<Fetcher>> {
         self.jobs.iter().map(|job| job.fetcher.clone()).collect()
+    }
+
+    /// Of each view, in the catalog's order, where its rows come from; none where others write them.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Option<Arc<dyn Source>>> {
+        self.jobs.iter().map(|job| job.source.clone()).collect()
     }
 
     /// Every view that has a source.
@@ -226,6 +240,13 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.view.files().is_some()).map(|job| &*job.view.name)
     }
 
+    /// The views that cannot be materialized, by name, with the reason.
+    pub fn not_materializable(&self) -> impl Iterator<Item = (&str, &str)> {
+        let without = self.jobs.iter().filter(|job| job.view.files().is_none()).map(|job| &*job.view.name);
+        let without = without.filter(|view| !self.unmaterializable.contains_key(*view)).map(|view| (view, NO_FILES));
+        self.unmaterializable.iter().map(|(view, why)| (&**view, &**why)).chain(without)
+    }
+
     /// Reads the rows of a span of event times from a view's files. Newer rows that are there stay: unlike Feast's, a
     /// span that is materialized late takes nothing back. Blocks while it runs.
     ///
@@ -301,6 +322,9 @@ impl SyncEngine {
     }
 
     fn note_status(&self, job: &Job) {
+        if let Some(bound) = job.source.as_ref().and_then(|source| source.staleness()) {
+            job.metrics.staleness(bound);
+        }
         if let Some(status) = self.store.status(job.id) {
             job.metrics.status(&status);
         }

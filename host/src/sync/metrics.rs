@@ -1,5 +1,7 @@
 //! The sync engine's metrics, bound once per view when the catalog is loaded.
 
+use std::time::Duration;
+
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -38,6 +40,11 @@ impl ViewMetrics {
         describe_gauge!(
             "larder_view_lag_seconds",
             "How far a view is behind the stream of its table; 0 when nothing waits there."
+        );
+        describe_gauge!(
+            "larder_view_staleness_bound_seconds",
+            "How long a change of the view's table may be there before it is served: the poll interval of its stream, or \
+             the interval of scans where it has none."
         );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
         let rows =
@@ -79,6 +86,10 @@ impl ViewMetrics {
 
     pub(super) fn failed(&self, error: &SyncError) {
         counter!("larder_sync_errors_total", "view" => self.view.clone(), "reason" => error.kind()).increment(1);
+    }
+
+    pub(super) fn staleness(&self, bound: Duration) {
+        gauge!("larder_view_staleness_bound_seconds", "view" => self.view.clone()).set(bound.as_secs_f64());
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; microseconds of a date are exact in it")]

@@ -24,7 +24,7 @@ use super::{
     run::{SyncRun, stage_view},
 };
 use crate::{
-    source::{TableError, TableRow, TableWriter, Window, Written},
+    source::{NewTable, TableError, TableRow, TableWriter, Window, Written},
     store::{HotCacheConfig, OnlineStore, StoreConfig, StoreError, ViewId},
 };
 
@@ -41,8 +41,8 @@ pub struct TableRun<'a> {
     pub window: Window,
     /// The table.
     pub writer: &'a TableWriter,
-    /// Whether the table is made if it is not there.
-    pub create: bool,
+    /// How the table is made if it is not there, if it is to be made.
+    pub create: Option<NewTable>,
     /// A directory for this view and nothing else, where the scratch store is made.
     pub dir: &'a Path,
 }

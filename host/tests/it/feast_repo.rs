@@ -83,8 +83,7 @@ fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
     let home = home();
     let whole = registry(&home);
     let half = &whole[..whole.len() / 2];
-    let cases: [(&[u8], &str); 4] = [
-        (b"", "registry.db: error: the file is empty: `feast apply` fills it"),
+    let cases: [(&[u8], &str); 3] = [
         (half, "registry.db: error: this is no Feast registry, or a part of one"),
         (b"[registry]\nnot = 'protobuf'\n", "registry.db: error: this is no Feast registry"),
         (&[0xff; 64], "registry.db: error: this is no Feast registry"),
@@ -95,7 +94,7 @@ fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
         home.run(["serve"]).assert_code(3).assert_complains(&[words]);
     }
     fs::remove_file(home.path("data/registry.db")).unwrap();
-    home.run(["serve"]).assert_code(3).assert_complains(&["registry.db cannot be read", "'feast apply' writes it"]);
+    home.run(["check"]).assert_code(3).assert_complains(&["registry.db cannot be read", "'feast apply' writes it"]);
     home.write("feature_store.yaml", &FEATURE_STORE.replace("path: data/registry.db", "path: gs://bucket/registry.db"));
     home.run(["serve"]).assert_code(3).assert_complains(&["not from gs://"]);
     fs::remove_file(home.path("feature_store.yaml")).unwrap();
@@ -115,7 +114,7 @@ fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
     // Neither does one that is not there, or has nothing in it: Feast writes it over, and not aside.
     let trips = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] })).status;
     fs::write(home.path("data/registry.db"), b"").unwrap();
-    host.until("the file is empty");
+    host.until("the registry is empty");
     fs::remove_file(home.path("data/registry.db")).unwrap();
     host.until("registry.db cannot be read");
     assert_eq!(trips(), 200);

@@ -69,6 +69,11 @@ fn feasts_server_agrees_with_larder_on_a_registry_in_s3_and_tables_in_dynamodb()
 }
 
 #[test]
+fn feast_registries_are_served_field_by_field() {
+    run("registry_fields.py", &[]);
+}
+
+#[test]
 fn feasts_sdk_is_at_home_with_a_first_repository_over_tls() {
     let dir = TempDir::new().unwrap();
     let authority = Authority::new();

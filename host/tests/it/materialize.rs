@@ -144,7 +144,7 @@ fn the_golden_repository_becomes_the_tables_that_feast_made_of_it() {
     let dynamo = FakeDynamo::start();
     let home = Home::golden();
     home.configure(&aws(&dynamo.url()));
-    materialize(&home, &["--create-tables"]).assert_code(0);
+    materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]).assert_code(0);
     let values = |items: &[Value]| {
         let mut values: Vec<(String, String, String)> = Vec::new();
         for item in items {
@@ -335,10 +335,13 @@ fn a_missing_table_is_told_and_made_on_demand() {
     ]);
     assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing was read");
     dynamo.creating(2);
-    assert_says(&materialize(&home, &["--create-tables"]), &["): 3 written\n"]);
+    assert_says(&materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]), &["): 3 written\n"]);
     assert_eq!(dynamo.calls()["CreateTable"], 1);
     assert_eq!(trips(&dynamo), expected(3, 1));
-    assert_says(&materialize(&home, &["--create-tables"]), &["): 0 written, 3 no newer"]);
+    assert_says(
+        &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
+        &["): 0 written, 3 no newer"],
+    );
     assert_eq!(dynamo.calls()["CreateTable"], 1);
 }
 
@@ -347,7 +350,7 @@ fn a_table_of_other_keys_is_refused() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
     let home = home(&dynamo.url(), &drivers(3, 1));
-    materialize(&home, &["--create-tables"])
+    materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"])
         .assert_code(1)
         .assert_complains(&["its key is 'driver_id' and 'day', a table of Feast's has 'entity_id' and nothing else"]);
 }
@@ -426,7 +429,7 @@ fn an_item_that_is_too_large_is_left_out_and_told() {
     rows.push(("note", Arc::new(arrow::array::StringArray::from(vec!["x".repeat(500_000), "y".to_owned()]))));
     parquet::write(&home.path(FILE), &rows);
     assert_says(
-        &materialize(&home, &["--create-tables"]),
+        &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
         &["): 1 written; NOT taken: 1 too large; the first: entity id ", "DynamoDB takes 409600 at most"],
     );
     assert_eq!(trips(&dynamo), [2]);
@@ -448,7 +451,10 @@ fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
     materialize(&home, &[]).assert_code(1).assert_complains(&["there is no DynamoDB table"]);
-    assert_says(&materialize(&home, &["--create-tables"]), &["): 20 written\n"]);
+    assert_says(
+        &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
+        &["): 20 written\n"],
+    );
     assert_says(&materialize(&home, &[]), &["): 0 written, 20 no newer than what is there\n"]);
     assert_says(&materialize(&home, &["--overwrite"]), &["): 20 written\n"]);
     let mut newer: Vec<Row> = (1..=20).map(|driver| (driver, driver % 2, Some(driver))).collect();
@@ -463,7 +469,7 @@ fn a_host_over_the_tables_answers_as_one_over_the_files() {
     let dynamo = FakeDynamo::start();
     let home = Home::golden();
     home.configure(&aws(&dynamo.url()));
-    materialize(&home, &["--create-tables"]).assert_code(0);
+    materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]).assert_code(0);
     let golden = Setup::golden().config(&format!("{}sync: {{retry: 200ms}}\n", aws(&dynamo.url())));
     let path = golden.path("features/feast_repo.yaml");
     let mut text = fs::read_to_string(&path).unwrap();

@@ -20,6 +20,7 @@ pub struct Catalog {
     pub(super) view_places: HashMap<Arc<str>, usize>,
     pub(super) join_keys: BTreeMap<Arc<str>, ScalarType>,
     pub(super) unservable_views: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) unmaterializable_views: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) unservable_services: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -104,6 +105,13 @@ impl Catalog {
     #[must_use]
     pub fn unservable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_views
+    }
+
+    /// The views that are served and whose files cannot be materialized here, by name, with the reason: what others
+    /// materialize is served.
+    #[must_use]
+    pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
+        &self.unmaterializable_views
     }
 
     /// The services that others define and that cannot be served here, by name, with the reason.

@@ -32,6 +32,8 @@ pub struct Definitions {
     pub services: Vec<ServiceDefinition>,
     /// Views that are there and cannot be served.
     pub unservable_views: Vec<Unservable>,
+    /// Views that are served, and whose files `/materialize` cannot load, with the reason.
+    pub unmaterializable_views: Vec<Unservable>,
     /// Services that are there and cannot be served.
     pub unservable_services: Vec<Unservable>,
     /// `imported:`. Whether others chose the names: nobody is told of better ones then.
@@ -50,7 +52,7 @@ pub struct Unread {
     nameless: bool,
 }
 
-/// Something that another system serves, and Larder does not.
+/// Something that another system does, and Larder does not: what, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unservable {
     /// Its name.

@@ -1,11 +1,14 @@
 //! Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
 //! The file is one protobuf message, `feast.core.Registry`, without a header. It says much that Larder does not need
-//! and some things that it cannot do. What cannot be served is left out with the reason, and the rest is served: one
-//! view on a data warehouse must not take the others with it.
+//! and some things that it cannot do. Each of its fields is read, or has a reason in `fields.rs` why it need not be. What
+//! cannot be served is left out with the reason, and the rest is served: one view on a data warehouse must not take the
+//! others with it.
 
+mod fields;
 mod proto;
 mod views;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +17,46 @@ use std::{
 
 use prost::Message as _;
 
-use self::views::Importer;
+use self::{
+    fields::{Effect, Finding},
+    views::Importer,
+};
 use super::Definitions;
 use crate::model::AwsPlace;
 
 /// A Feast registry that was read.
 #[derive(Clone, Debug)]
-pub struct FeastRegistry(proto::Registry);
+pub struct FeastRegistry {
+    registry: proto::Registry,
+    audit: Audit,
+    unknown_fields: Vec<String>,
+}
+
+/// What definitions set and Larder does not serve: by the field of the registry that lists them, in its order.
+#[derive(Clone, Debug, Default)]
+struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
+
+/// How a registry's definitions are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeastOptions {
+    /// Where rows come from.
+    pub values: FeastValues,
+    /// Whether each version of a view has a table of its own in the online store
+    /// (`enable_online_feature_view_versioning`).
+    pub versioned_tables: bool,
+    /// What becomes of definitions with fields of a newer Feast.
+    pub unknown_fields: UnknownFields,
+}
+
+/// What becomes of definitions that set fields which this version of Larder does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// They are not served: the field may change values.
+    #[default]
+    Refuse,
+    /// They are served as if the field were not set.
+    Ignore,
+}
 
 /// Where the rows of imported views come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +79,6 @@ pub enum FeastValues {
 /// Why bytes are no registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRegistry {
-    /// Not one byte.
-    #[error("the file is empty: `feast apply` fills it")]
-    Empty,
     /// Not the message, or cut off.
     #[error("this is no Feast registry, or a part of one: {0}")]
     Broken(String),
@@ -57,39 +90,55 @@ pub enum NoRegistry {
 // === impl FeastRegistry ===
 
 impl FeastRegistry {
-    /// Reads a registry file.
+    /// Reads a registry file. Feast takes an empty file for a registry without definitions, and so does this.
     ///
     /// # Errors
     /// When it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoRegistry> {
-        if bytes.is_empty() {
-            return Err(NoRegistry::Empty);
-        }
         let registry = proto::Registry::decode(bytes).map_err(|error| NoRegistry::Broken(error.to_string()))?;
-        // Every registry has one; many a byte string that is no registry happens to decode.
-        if registry.registry_schema_version.is_empty() { Err(NoRegistry::Foreign) } else { Ok(Self(registry)) }
+        // Many a byte string that is no registry happens to decode. Feast writes an identifier whenever it writes the
+        // file, and the schema's version unless the file was there before, and empty.
+        let is_registry = !registry.registry_schema_version.is_empty() || is_uuid(&registry.version_id);
+        if !is_registry && !bytes.is_empty() {
+            return Err(NoRegistry::Foreign);
+        }
+        Ok(Self { registry, audit: Audit::of_registry(bytes), unknown_fields: fields::unknown_in_registry(bytes) })
     }
 
     /// The projects that something in it belongs to.
     #[must_use]
     pub fn projects(&self) -> BTreeSet<&str> {
-        let Self(registry) = self;
-        let entities = registry.entities.iter().filter_map(|entity| entity.spec.as_ref()).map(|spec| &*spec.project);
-        let views = registry.feature_views.iter().filter_map(|view| view.spec.as_ref()).map(|spec| &*spec.project);
-        entities.chain(views).filter(|project| !project.is_empty()).collect()
+        let registry = &self.registry;
+        let mut projects = BTreeSet::new();
+        macro_rules! add {
+            ($($definitions:ident),*) => {$(
+                let specs = registry.$definitions.iter().filter_map(|definition| definition.spec.as_ref());
+                projects.extend(specs.map(|spec| &*spec.project));
+            )*};
+        }
+        add!(entities, feature_views, stream_feature_views, label_views, on_demand_feature_views, feature_services);
+        projects.remove("");
+        projects
+    }
+
+    /// What the registry itself sets that this version of Larder does not know: kinds of definitions of a newer Feast,
+    /// perhaps.
+    #[must_use]
+    pub fn unknown_fields(&self) -> &[String] {
+        &self.unknown_fields
     }
 
     /// The definitions of a project. `file` stands in messages.
     #[must_use]
-    pub fn definitions(&self, file: &str, project: &str, values: &FeastValues) -> Definitions {
-        Importer::new(file, project, values).import(&self.0)
+    pub fn definitions(&self, file: &str, project: &str, options: &FeastOptions) -> Definitions {
+        Importer::new(file, project, options).import(&self.registry, &self.audit)
     }
 
     /// The source text of a project's on-demand views, by name, as far as the registry has it. It is Python, which
     /// nothing here runs.
     #[must_use]
     pub fn python(&self, project: &str) -> BTreeMap<String, String> {
-        let specs = self.0.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
+        let specs = self.registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
         specs
             .filter(|spec| spec.project == project)
             .filter_map(|spec| {
@@ -99,6 +148,46 @@ impl FeastRegistry {
             })
             .collect()
     }
+}
+
+// === impl FeastOptions ===
+
+impl From<FeastValues> for FeastOptions {
+    fn from(values: FeastValues) -> Self {
+        Self { values, versioned_tables: false, unknown_fields: UnknownFields::default() }
+    }
+}
+
+// === impl Audit ===
+
+impl Audit {
+    fn of_registry(bytes: &[u8]) -> Self {
+        let mut all: BTreeMap<u32, Vec<Vec<Finding>>> = BTreeMap::new();
+        for (number, value) in wire::fields(bytes) {
+            let field = fields::REGISTRY.fields.iter().find(|field| field.number == number);
+            if let (Some(Effect::Inside(message)), wire::Value::Bytes(bytes)) = (field.map(|field| field.effect), value)
+            {
+                all.entry(number).or_default().push(fields::audit(message, bytes));
+            }
+        }
+        Self(all)
+    }
+
+    /// Definitions with what they set and is not served.
+    fn of<'a, T>(&'a self, number: u32, definitions: &'a [T]) -> impl Iterator<Item = (&'a T, &'a [Finding])> {
+        let findings = self.0.get(&number).map(Vec::as_slice).unwrap_or_default();
+        let findings = findings.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+        definitions.iter().zip(findings)
+    }
+}
+
+/// Whether a text is what Python's `uuid4` writes.
+fn is_uuid(text: &str) -> bool {
+    let is_part = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(is_part)
 }
 
 #[cfg(test)]

@@ -21,11 +21,16 @@ use crate::{
 mod derived;
 mod source;
 
+pub(super) use self::source::{TABLE_NAME_RULE, is_table_name};
+
 /// The most features of one view.
 pub const FEATURES_MAX: usize = 4_096;
 
-/// The longest name of anything.
-pub const NAME_CHARS_MAX: usize = 200;
+/// The longest name of anything, in bytes.
+pub const NAME_BYTES_MAX: usize = 16 << 10;
+
+/// How many characters of a bad name a message shows.
+const NAME_SHOWN_MAX: usize = 80;
 
 const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
 
@@ -69,6 +74,7 @@ pub fn validate(
         view_places,
         join_keys,
         unservable_views: by_name(definitions.unservable_views),
+        unmaterializable_views: by_name(definitions.unmaterializable_views),
         unservable_services: by_name(definitions.unservable_services),
     })
 }
@@ -231,14 +237,12 @@ fn view_name(
     problems: &Problems,
 ) -> Option<Arc<str>> {
     let unique = names.add(name)?;
-    if rules.imported {
-        return Some(unique);
-    }
-    habit("feature view", name, problems);
-    if unique.contains("__") {
-        let message =
-            format!("feature view '{unique}': two underscores in a row part the view from the feature in full names");
+    if unique.contains(':') {
+        let message = format!("feature view '{unique}': a colon separates view and feature in references");
         problems.error(&name.at, message);
+    }
+    if !rules.imported {
+        habit("feature view", name, problems);
     }
     Some(unique)
 }
@@ -455,23 +459,23 @@ impl<'p> Names<'p> {
     }
 }
 
-/// Names stand in references (`view:feature`), in metrics and in store tables: letters, digits, `_`, `-` and `.`.
+/// Feast takes any text for a name, and so does Larder, within a bound; control characters would garble logs and
+/// terminals.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     if is_name(&name.value) {
         return true;
     }
-    problems.error_with_help(&name.at, format!("'{}' is not a valid {what} name", name.value), name_rule());
+    let shown: String = name.value.chars().take(NAME_SHOWN_MAX).flat_map(char::escape_debug).collect();
+    problems.error_with_help(&name.at, format!("'{shown}' is not a valid {what} name"), name_rule());
     false
 }
 
 pub(super) fn is_name(text: &str) -> bool {
-    let letters = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    letters && starts && text.len() <= NAME_CHARS_MAX
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 pub(super) fn name_rule() -> String {
-    format!("letters, digits, '_', '-' and '.', at most {NAME_CHARS_MAX}, not starting with '-' or '.'")
+    format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no control characters")
 }
 
 /// The contract's rule for what plugins see, under which every guest language can have it.

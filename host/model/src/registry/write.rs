@@ -50,6 +50,9 @@ fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
     for left_out in &definitions.unservable_views {
         comment(out, &format!("Not served: feature view {}: {}", left_out.name, left_out.why))?;
     }
+    for left_out in &definitions.unmaterializable_views {
+        comment(out, &format!("Not materialized from files: feature view {}: {}", left_out.name, left_out.why))?;
+    }
     section(out, "derived_views", &definitions.derived, derived)?;
     section(out, "feature_services", &definitions.services, service)?;
     for left_out in &definitions.unservable_services {
@@ -75,7 +78,8 @@ fn section<T>(
 }
 
 fn comment(out: &mut String, text: &str) -> fmt::Result {
-    let line: Vec<&str> = text.split_whitespace().collect();
+    let line: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     writeln!(out, "  # {}", line.join(" "))
 }
 

@@ -3,12 +3,16 @@
 use std::fs;
 
 use expect_test::{Expect, expect};
-use larder_model::{model::AwsPlace, registry::FeastValues, yaml::Problems};
+use larder_model::{
+    model::AwsPlace,
+    registry::{FeastValues, UnknownFields},
+    yaml::Problems,
+};
 use tempfile::TempDir;
 
 use crate::{
     aws::{Aws, AwsConfig},
-    config::{FeastConfig, FeastFrom, FeastRepo},
+    config::{FeastConfig, FeastFrom, FeastRepo, RegistryNeed},
 };
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
@@ -20,11 +24,17 @@ fn open(lines: &str, from: FeastFrom) -> (Option<FeastRepo>, String) {
     let registry = if lines.contains("registry:") { "" } else { "registry: registry.db\n" };
     let text = format!("project: churn_prediction\n{registry}provider: local\n{lines}");
     fs::write(dir.path().join("feature_store.yaml"), text).unwrap();
-    let config = FeastConfig { written: ".".into(), dir: dir.path().to_path_buf(), from, every: None };
+    let config = FeastConfig {
+        written: ".".into(),
+        dir: dir.path().to_path_buf(),
+        from,
+        every: None,
+        unknown_fields: UnknownFields::Refuse,
+    };
     let problems = Problems::default();
     let env = |name: &str| (name == "REGISTRY").then(|| "registry.db".to_owned());
     let aws = Aws::new(AwsConfig::default());
-    let repo = FeastRepo::open(&config, &aws, None, &env, &problems);
+    let repo = FeastRepo::open(&config, &aws, None, RegistryNeed::There, &env, &problems);
     let said = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     (repo, said.replace(&format!("{}/", dir.path().display()), ""))
 }

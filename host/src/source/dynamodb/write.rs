@@ -18,7 +18,7 @@ use aws_sdk_dynamodb::{
     Client,
     types::{
         AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, PutRequest, ScalarAttributeType,
-        TableStatus, WriteRequest,
+        StreamSpecification, StreamViewType, TableStatus, WriteRequest,
     },
 };
 use larder_model::model::{AwsPlace, EntityId, Micros};
@@ -50,6 +50,13 @@ pub struct WriteOptions {
     pub at_once: usize,
     /// How long it is tried without anything coming through.
     pub patience: Duration,
+}
+
+/// How a table is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewTable {
+    /// Whether its stream is turned on, so that hosts see changes within seconds and not with the next scan.
+    pub stream: bool,
 }
 
 /// A row for a table.
@@ -166,13 +173,13 @@ impl TableWriter {
         self.options.at_once * turns
     }
 
-    /// Makes sure that the table is there, takes rows and is one of Feast's; makes it, as Feast does, if it is to be made.
+    /// Makes sure that the table is there, takes rows and is one of Feast's; makes it if `new` says how.
     /// Returns what tells it from another table of the name, or nothing where one may write but not look.
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn prepare(&self, create: bool) -> Result<Option<String>, TableError> {
-        self.aws.handle()?.block_on(self.look(create))
+    pub fn prepare(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
+        self.aws.handle()?.block_on(self.look(new))
     }
 
     /// Why a row cannot be an item, if so.
@@ -255,7 +262,7 @@ impl TableWriter {
         Ok(())
     }
 
-    async fn look(&self, create: bool) -> Result<Option<String>, TableError> {
+    async fn look(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
         let client = self.client().await;
         let what = self.what("DescribeTable");
         let headway = Headway::now();
@@ -278,14 +285,17 @@ impl TableWriter {
                     "it is being made"
                 }
                 Err(error) if error.trouble == Trouble::Missing && is_made => "it is not there yet",
-                Err(error) if error.trouble == Trouble::Missing && create => {
-                    self.create(&client, &headway).await?;
-                    is_made = true;
-                    continue;
-                }
-                // Who may write need not be allowed to look: the writes will say what is wrong.
-                Err(error) if error.trouble == Trouble::Denied && !create => return Ok(None),
                 Err(error) => {
+                    match (error.trouble, new) {
+                        (Trouble::Missing, Some(new)) => {
+                            self.create(&client, new, &headway).await?;
+                            is_made = true;
+                            continue;
+                        }
+                        // Whoever may write need not be allowed to look: the writes will say what is wrong.
+                        (Trouble::Denied, None) => return Ok(None),
+                        _ => {}
+                    }
                     self.again(error, attempt, &headway).await?;
                     attempt += 1;
                     continue;
@@ -299,8 +309,8 @@ impl TableWriter {
         }
     }
 
-    /// As Feast makes it, but for tags.
-    async fn create(&self, client: &Client, headway: &Headway) -> Result<(), TableError> {
+    /// As Feast makes it, but for tags and the stream.
+    async fn create(&self, client: &Client, new: NewTable, headway: &Headway) -> Result<(), TableError> {
         let what = self.what("CreateTable");
         let garbled = |error: aws_sdk_dynamodb::error::BuildError| AwsError::garbled(&what, error.to_string());
         let key = KeySchemaElement::builder().attribute_name(ENTITY_ID).key_type(KeyType::Hash).build();
@@ -309,11 +319,14 @@ impl TableWriter {
             .attribute_type(ScalarAttributeType::S)
             .build()
             .map_err(garbled)?;
+        let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewImage);
+        let stream = new.stream.then(|| stream.build()).transpose().map_err(garbled)?;
         let request = client
             .create_table()
             .table_name(&*self.table)
             .key_schema(key.map_err(garbled)?)
             .attribute_definitions(attribute)
+            .set_stream_specification(stream)
             .billing_mode(BillingMode::PayPerRequest);
         let mut attempt = 0;
         loop {

@@ -15,7 +15,7 @@ use crate::{
     aws::{AwsError, Trouble},
     source::{
         SourceError,
-        listed::{Listing, is_data},
+        listed::{Listing, is_data, table_format},
         parquet_reader::check,
     },
 };
@@ -88,6 +88,10 @@ impl S3Parquet {
             (Gate::Manifest(_), Some(gate)) => self.named(client, gate, &base, objects).await?,
             _ if is_single => objects,
             _ => {
+                let table = |object: &Listed| object.key.strip_prefix(&base).and_then(table_format);
+                if let Some(format) = objects.iter().find_map(table) {
+                    return Err(SourceError::TableFormat { path: self.url(&base), format });
+                }
                 let mut listing = Listing::default();
                 let is_data = |object: &Listed| {
                     let relative = object.key.strip_prefix(&base).unwrap_or_default();

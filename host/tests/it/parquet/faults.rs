@@ -180,3 +180,19 @@ fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
         assert_eq!(rates(&fixture, &[1, 4]), json!([0.5, 0.2]));
     });
 }
+
+/// Overwritten and deleted rows stay in files that only the table's log leaves out.
+#[test]
+fn table_formats_are_refused() {
+    for (file, format) in [
+        ("_delta_log/00000000000000000000.json", "is a table of Delta Lake"),
+        ("metadata/v1.metadata.json", "is a table of Apache Iceberg"),
+        (".hoodie/hoodie.properties", "is a table of Apache Hudi"),
+    ] {
+        assert_refused(&[format, "hint: write its rows to a directory of their own"], |fixture| {
+            let path = fixture.path("data/stats").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "{}").unwrap();
+        });
+    }
+}

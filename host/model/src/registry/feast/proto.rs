@@ -1,8 +1,8 @@
 //! The messages of a Feast registry, as far as a reader of features needs them.
 //!
-//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are skipped
-//! when a registry is read, and so are fields that a newer Feast adds. Enumerations are plain numbers: a number that is
-//! not known is a value like any other.
+//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not decoded;
+//! `fields.rs` says what each of them means for what is served, and finds fields that a newer Feast adds. Enumerations
+//! are plain numbers: an unknown number is a value like any other. Messages of which only the presence counts are bytes.
 
 use std::collections::HashMap;
 
@@ -23,6 +23,7 @@ messages! {
     Registry {
         entities: Vec<Entity> = (message, repeated, tag = "1");
         registry_schema_version: String = (string, tag = "3");
+        version_id: String = (string, tag = "4");
         feature_views: Vec<FeatureView> = (message, repeated, tag = "6");
         feature_services: Vec<FeatureService> = (message, repeated, tag = "7");
         on_demand_feature_views: Vec<OnDemandFeatureView> = (message, repeated, tag = "8");
@@ -52,7 +53,16 @@ messages! {
     }
 
     /// `feast.core.FeatureView`.
-    FeatureView { spec: Option<FeatureViewSpec> = (message, optional, tag = "1") }
+    FeatureView {
+        spec: Option<FeatureViewSpec> = (message, optional, tag = "1");
+        meta: Option<FeatureViewMeta> = (message, optional, tag = "2");
+    }
+
+    /// `feast.core.FeatureViewMeta`.
+    FeatureViewMeta {
+        current_version_number: i32 = (int32, tag = "4");
+        state: i32 = (int32, tag = "6");
+    }
 
     /// `feast.core.FeatureViewSpec`.
     FeatureViewSpec {
@@ -63,14 +73,20 @@ messages! {
         tags: HashMap<String, String> = (map = "string, string", tag = "5");
         ttl: Option<Span> = (message, optional, tag = "6");
         batch_source: Option<DataSource> = (message, optional, tag = "7");
+        online: bool = (bool, tag = "8");
         stream_source: Option<DataSource> = (message, optional, tag = "9");
         description: String = (string, tag = "10");
         entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "12");
+        source_views: Vec<Vec<u8>> = (bytes = "vec", repeated, tag = "14");
+        feature_transformation: Option<Vec<u8>> = (bytes = "vec", optional, tag = "15");
         disabled: bool = (bool, tag = "20");
     }
 
     /// `feast.core.StreamFeatureView`.
-    StreamFeatureView { spec: Option<StreamFeatureViewSpec> = (message, optional, tag = "1") }
+    StreamFeatureView {
+        spec: Option<StreamFeatureViewSpec> = (message, optional, tag = "1");
+        meta: Option<FeatureViewMeta> = (message, optional, tag = "2");
+    }
 
     /// `feast.core.StreamFeatureViewSpec`: the same as a feature view's, under other numbers.
     StreamFeatureViewSpec {
@@ -84,6 +100,10 @@ messages! {
         ttl: Option<Span> = (message, optional, tag = "9");
         batch_source: Option<DataSource> = (message, optional, tag = "10");
         stream_source: Option<DataSource> = (message, optional, tag = "11");
+        online: bool = (bool, tag = "12");
+        user_defined_function: Option<Vec<u8>> = (bytes = "vec", optional, tag = "13");
+        aggregations: Vec<Vec<u8>> = (bytes = "vec", repeated, tag = "15");
+        feature_transformation: Option<Vec<u8>> = (bytes = "vec", optional, tag = "17");
         disabled: bool = (bool, tag = "23");
     }
 
@@ -99,6 +119,7 @@ messages! {
         tags: HashMap<String, String> = (map = "string, string", tag = "5");
         ttl: Option<Span> = (message, optional, tag = "6");
         source: Option<DataSource> = (message, optional, tag = "7");
+        online: bool = (bool, tag = "8");
         description: String = (string, tag = "9");
         entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "11");
     }
@@ -124,7 +145,16 @@ messages! {
     }
 
     /// `feast.core.OnDemandFeatureView`.
-    OnDemandFeatureView { spec: Option<OnDemandFeatureViewSpec> = (message, optional, tag = "1") }
+    OnDemandFeatureView {
+        spec: Option<OnDemandFeatureViewSpec> = (message, optional, tag = "1");
+        meta: Option<OnDemandFeatureViewMeta> = (message, optional, tag = "2");
+    }
+
+    /// `feast.core.OnDemandFeatureViewMeta`: the same as a feature view's, under other numbers.
+    OnDemandFeatureViewMeta {
+        current_version_number: i32 = (int32, tag = "3");
+        state: i32 = (int32, tag = "5");
+    }
 
     /// `feast.core.OnDemandFeatureViewSpec`.
     OnDemandFeatureViewSpec {
@@ -140,6 +170,7 @@ messages! {
         write_to_online_store: bool = (bool, tag = "12");
         entities: Vec<String> = (string, repeated, tag = "13");
         entity_columns: Vec<FeatureSpec> = (message, repeated, tag = "14");
+        aggregations: Vec<Vec<u8>> = (bytes = "vec", repeated, tag = "16");
         disabled: bool = (bool, tag = "19");
     }
 
@@ -200,6 +231,19 @@ pub(super) enum SourceOf {
     #[prost(message, tag = "3")]
     Projection(Projection),
 }
+
+/// Fields of [`Registry`] that list definitions.
+pub(super) const ENTITIES: u32 = 1;
+/// See [`ENTITIES`].
+pub(super) const FEATURE_VIEWS: u32 = 6;
+/// See [`ENTITIES`].
+pub(super) const FEATURE_SERVICES: u32 = 7;
+/// See [`ENTITIES`].
+pub(super) const ON_DEMAND_FEATURE_VIEWS: u32 = 8;
+/// See [`ENTITIES`].
+pub(super) const STREAM_FEATURE_VIEWS: u32 = 14;
+/// See [`ENTITIES`].
+pub(super) const LABEL_VIEWS: u32 = 19;
 
 /// `feast.core.DataSource.SourceType`, of those that are told apart.
 pub(super) const BATCH_FILE: i32 = 1;

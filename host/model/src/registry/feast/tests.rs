@@ -10,21 +10,27 @@ use crate::{
 
 /// As Feast 0.67 wrote it.
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
-const PROJECT: &str = "churn_prediction";
+pub(super) const PROJECT: &str = "churn_prediction";
 
 /// What a registry defines; and that it is the same when it was written as YAML and read again.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
-    let definitions = registry.definitions("registry.db", PROJECT, values);
+    let definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
     let yaml = to_yaml(&definitions);
     let catalog = valid(definitions, "");
     let problems = Problems::default();
     let mut written = Definitions::default();
     written.read("written.yaml", &yaml, &problems);
     assert!(!problems.has_errors(), "{:?}\n{yaml}", problems.into_sorted());
-    let expected =
-        Catalog { unservable_views: BTreeMap::new(), unservable_services: BTreeMap::new(), ..catalog.clone() };
+    let expected = Catalog {
+        unservable_views: BTreeMap::new(),
+        unmaterializable_views: BTreeMap::new(),
+        unservable_services: BTreeMap::new(),
+        ..catalog.clone()
+    };
     assert_eq!(valid(written, &yaml), expected, "{yaml}");
-    for (name, why) in catalog.unservable_views.iter().chain(&catalog.unservable_services) {
+    let left_out = catalog.unservable_views.iter().chain(&catalog.unservable_services);
+    for (name, why) in left_out.chain(&catalog.unmaterializable_views) {
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(yaml.contains(&format!("{name}: {why}\n")), "{yaml}");
     }
     catalog
@@ -50,21 +56,21 @@ fn registry(fill: impl FnOnce(&mut Registry)) -> FeastRegistry {
     FeastRegistry::parse(&registry.encode_to_vec()).unwrap()
 }
 
-fn entity(name: &str, join_key: &str, value_type: i32) -> Entity {
+pub(super) fn entity(name: &str, join_key: &str, value_type: i32) -> Entity {
     let (name, join_key, project) = (name.into(), join_key.into(), PROJECT.into());
     Entity { spec: Some(EntitySpec { name, join_key, value_type, project, ..EntitySpec::default() }) }
 }
 
-fn field(name: &str, value_type: i32) -> FeatureSpec {
+pub(super) fn field(name: &str, value_type: i32) -> FeatureSpec {
     FeatureSpec { name: name.into(), value_type, ..FeatureSpec::default() }
 }
 
-fn file(uri: &str) -> DataSource {
+pub(super) fn file(uri: &str) -> DataSource {
     let file_options = Some(FileOptions { uri: uri.into(), ..FileOptions::default() });
     DataSource { kind: BATCH_FILE, timestamp_field: "ts".into(), file_options, ..DataSource::default() }
 }
 
-fn view(name: &str, features: &[(&str, i32)]) -> FeatureViewSpec {
+pub(super) fn view(name: &str, features: &[(&str, i32)]) -> FeatureViewSpec {
     FeatureViewSpec {
         name: name.into(),
         project: PROJECT.into(),
@@ -72,12 +78,13 @@ fn view(name: &str, features: &[(&str, i32)]) -> FeatureViewSpec {
         entity_columns: vec![field("user_id", 4)],
         features: features.iter().map(|(name, number)| field(name, *number)).collect(),
         batch_source: Some(file("data/x.parquet")),
+        online: true,
         ..FeatureViewSpec::default()
     }
 }
 
 fn put(registry: &mut Registry, spec: FeatureViewSpec) {
-    registry.feature_views.push(FeatureView { spec: Some(spec) });
+    registry.feature_views.push(FeatureView { spec: Some(spec), meta: None });
 }
 
 fn why<'c>(catalog: &'c Catalog, view: &str) -> &'c str {
@@ -168,7 +175,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
         let redshift = DataSource { kind: 5, data_source_class_type: class, ..DataSource::default() };
         put(registry, FeatureViewSpec { batch_source: Some(redshift), ..view("warehouse", &[("a", 4)]) });
         put(registry, FeatureViewSpec { batch_source: Some(file("gs://b/x")), ..view("cloud", &[("a", 4)]) });
-        put(registry, view("bad name", &[("a", 4)]));
+        put(registry, view("bad\nname", &[("a", 4)]));
         let select = |view: &str, feature: &str| Projection {
             feature_view_name: view.into(),
             feature_columns: vec![field(feature, 4)],
@@ -197,7 +204,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
     assert_eq!(why(&catalog, "lost"), "its entity 'nobody' is not in the registry");
     assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, and Larder reads Parquet files");
     assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, and Larder reads no gs://");
-    assert!(why(&catalog, "bad name").starts_with("its name is not of letters"));
+    assert!(why(&catalog, "bad\nname").starts_with("its name breaks a rule: "));
     assert!(catalog.service("fine").is_some());
     let services = catalog.unservable_services();
     assert_eq!(
@@ -218,6 +225,7 @@ fn labels_are_pushed_and_never_loaded_from_files() {
             features: vec![field("is_good", 4)],
             entity_columns: vec![field("user_id", 4)],
             source: Some(DataSource { kind: PUSH_SOURCE, name: "labels_push".into(), ..DataSource::default() }),
+            online: true,
             ..LabelViewSpec::default()
         };
         registry.label_views.push(LabelView { spec: Some(spec) });
@@ -252,7 +260,7 @@ fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistr
         let request_data_options =
             Some(RequestDataOptions { schema: request.iter().map(|(name, number)| field(name, *number)).collect() });
         let request = DataSource { request_data_options, ..DataSource::default() };
-        let read = FeatureView { spec: Some(view("numbers", &[("a", 4)])) };
+        let read = FeatureView { spec: Some(view("numbers", &[("a", 4)])), meta: None };
         let source = |source| OnDemandSource { source: Some(source) };
         let spec = OnDemandFeatureViewSpec {
             name: name.into(),
@@ -265,7 +273,7 @@ fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistr
             .into(),
             ..OnDemandFeatureViewSpec::default()
         };
-        registry.on_demand_feature_views.push(OnDemandFeatureView { spec: Some(spec) });
+        registry.on_demand_feature_views.push(OnDemandFeatureView { spec: Some(spec), meta: None });
     })
 }
 
@@ -306,8 +314,164 @@ fn a_ttl_that_is_longer_than_time_is_for_ever_and_parts_of_a_microsecond_are_non
 }
 
 #[test]
-fn an_empty_file_is_no_registry() {
-    assert_eq!(FeastRegistry::parse(b"").unwrap_err(), NoRegistry::Empty);
+fn empty_file_has_no_definitions() {
+    let registry = FeastRegistry::parse(b"").unwrap();
+    assert!(registry.projects().is_empty());
+    assert!(catalog(&registry, &FeastValues::BatchSources).views().is_empty());
+}
+
+/// Feast sets the schema's version when it makes the file, and never afterwards.
+#[test]
+fn registry_that_began_empty_is_read() {
+    let version_id = "0b1fb6a6-5a0b-4a49-8b0e-1df9a0a6f5d0".to_owned();
+    let mut registry = Registry { version_id, ..Registry::default() };
+    registry.entities.push(entity("user", "user_id", 4));
+    put(&mut registry, view("mine", &[("a", 4)]));
+    let registry = FeastRegistry::parse(&registry.encode_to_vec()).unwrap();
+    assert!(catalog(&registry, &FeastValues::BatchSources).view("mine").is_some());
+}
+
+#[test]
+fn views_that_files_do_not_have_are_not_loaded_from_files() {
+    let registry = registry(|registry| {
+        let transformed =
+            |name: &str| FeatureViewSpec { feature_transformation: Some(vec![]), ..view(name, &[("a", 4)]) };
+        put(registry, transformed("batch"));
+        put(registry, FeatureViewSpec { source_views: vec![vec![]], ..view("joined", &[("a", 4)]) });
+        put(registry, FeatureViewSpec { online: false, ..view("training", &[("a", 4)]) });
+        let FeatureViewSpec { project, entities, features, entity_columns, batch_source, .. } = view("x", &[("a", 4)]);
+        let stream = StreamFeatureViewSpec {
+            project,
+            entities,
+            features,
+            entity_columns,
+            batch_source,
+            online: true,
+            ..StreamFeatureViewSpec::default()
+        };
+        for spec in [
+            StreamFeatureViewSpec { name: "udf".into(), user_defined_function: Some(vec![]), ..stream.clone() },
+            StreamFeatureViewSpec { name: "newer_udf".into(), feature_transformation: Some(vec![]), ..stream.clone() },
+            StreamFeatureViewSpec { name: "aggregated".into(), aggregations: vec![vec![]], ..stream.clone() },
+            StreamFeatureViewSpec { name: "offline".into(), online: false, ..stream.clone() },
+            StreamFeatureViewSpec { name: "plain".into(), ..stream },
+        ] {
+            registry.stream_feature_views.push(StreamFeatureView { spec: Some(spec), meta: None });
+        }
+    });
+    let online = catalog(&registry, &FeastValues::OnlineStore("x.db".into()));
+    for (view, told) in [
+        ("batch", "it has a transformation"),
+        ("joined", "it is made of other feature views"),
+        ("udf", "it has a transformation"),
+        ("newer_udf", "it has a transformation"),
+        ("aggregated", "it has aggregations"),
+    ] {
+        let files = catalog(&registry, &FeastValues::BatchSources);
+        assert!(why(&files, view).starts_with(told), "{view}: {}", why(&files, view));
+        // Its rows in the online store are those that Feast made.
+        let served = online.view(view).unwrap();
+        assert!(served.source.is_some() && served.files().is_none(), "{served:?}");
+        assert!(online.unmaterializable_views()[view].starts_with(told));
+    }
+    for view in ["training", "offline"] {
+        assert!(why(&online, view).starts_with("it has online=False"));
+    }
+    assert!(online.view("plain").unwrap().files().is_some());
+}
+
+/// A registry whose last view has a file format: an empty message in a field of `feast.core.FileFormat`.
+fn with_format(registry: &Registry, format: u32) -> FeastRegistry {
+    let path = [proto::FEATURE_VIEWS, 1, 7, 11, 1];
+    let bytes = fields::tests::with(&registry.encode_to_vec(), &path, format, &[2, 0], None);
+    FeastRegistry::parse(&bytes).unwrap()
+}
+
+#[test]
+fn delta_tables_are_not_loaded_as_parquet() {
+    let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
+    registry.entities.push(entity("user", "user_id", 4));
+    put(&mut registry, view("delta", &[("a", 4)]));
+    let delta = with_format(&registry, 2);
+    let files = catalog(&delta, &FeastValues::BatchSources);
+    assert_eq!(why(&files, "delta"), "it is a Delta table, and Larder reads Parquet files");
+    let online = catalog(&delta, &FeastValues::OnlineStore("x.db".into()));
+    assert!(online.view("delta").unwrap().files().is_none());
+    let parquet = with_format(&registry, 1);
+    assert!(catalog(&parquet, &FeastValues::BatchSources).view("delta").is_some());
+    let newer = with_format(&registry, 3);
+    assert!(why(&catalog(&newer, &FeastValues::BatchSources), "delta").contains("field 3 of feast.core.FileFormat"));
+}
+
+#[test]
+fn versions_have_tables_of_their_own_where_feast_makes_them() {
+    let registry = registry(|registry| {
+        for (name, current_version_number) in [("first", 0), ("third", 3)] {
+            let meta = Some(FeatureViewMeta { current_version_number, state: 4 });
+            registry.feature_views.push(FeatureView { spec: Some(view(name, &[("a", 4)])), meta });
+        }
+    });
+    let table = |versioned_tables: bool, name: &str| {
+        let options = FeastOptions { versioned_tables, ..FeastValues::OnlineStore("x.db".into()).into() };
+        let definitions = registry.definitions("registry.db", PROJECT, &options);
+        let view = definitions.views.iter().find(|view| view.name.value == name).unwrap();
+        match &view.source.as_ref().unwrap().from {
+            crate::registry::SourceFrom::FeastSqlite { table, .. } => table.clone().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(table(true, "first"), "churn_prediction_first");
+    assert_eq!(table(true, "third"), "churn_prediction_third_v3");
+    assert_eq!(table(false, "third"), "churn_prediction_third");
+}
+
+#[test]
+fn any_text_is_a_name() {
+    let odd = ["Größe in cm", "a,b", "x[0].y", "it's \"quoted\"", " a ", "%", "日本", "a:b@v2", "-1", "__"];
+    let long = "n".repeat(5_000);
+    let registry = registry(|registry| {
+        let features: Vec<(&str, i32)> = odd.iter().copied().chain([&*long]).map(|name| (name, 4)).collect();
+        for name in odd.iter().filter(|name| !name.contains(':')).copied().chain([&*long]) {
+            put(registry, view(name, &features));
+            let selected = Projection {
+                feature_view_name: name.into(),
+                feature_columns: features.iter().map(|(name, number)| field(name, *number)).collect(),
+                ..Projection::default()
+            };
+            let (name, project) = (name.into(), PROJECT.into());
+            let spec = FeatureServiceSpec { name, project, features: vec![selected], ..FeatureServiceSpec::default() };
+            registry.feature_services.push(FeatureService { spec: Some(spec) });
+        }
+        put(registry, view("with:colon", &[("a", 4)]));
+    });
+    let catalog = catalog(&registry, &FeastValues::BatchSources);
+    assert_eq!(catalog.unservable_views().len(), 1);
+    assert_eq!(why(&catalog, "with:colon"), "its name has a colon: no reference can name its features");
+    assert_eq!((catalog.views().len(), catalog.services().len()), (odd.len(), odd.len()));
+}
+
+#[test]
+fn one_bad_definition_leaves_the_others() {
+    let registry = registry(|registry| {
+        registry.entities.push(entity("bad\tname", "key", 4));
+        registry.entities.push(entity("bad_key", "a\tb", 4));
+        put(registry, FeatureViewSpec { entities: vec!["bad_key".into()], ..view("keyed", &[("a", 4)]) });
+        put(registry, view("twice", &[("a", 4), ("a", 4)]));
+        put(registry, view("good", &[("a", 4)]));
+        put(registry, view("good", &[("b", 4)]));
+        let mapped = [("x".to_owned(), "a".to_owned()), ("y".to_owned(), "a".to_owned())].into();
+        let batch_source = Some(DataSource { field_mapping: mapped, ..file("x") });
+        put(registry, FeatureViewSpec { batch_source, ..view("mapped", &[("a", 4)]) });
+    });
+    let files = catalog(&registry, &FeastValues::BatchSources);
+    assert_eq!(files.views().len(), 1);
+    assert!(why(&files, "keyed").starts_with("its entity 'bad_key' is not served: its name breaks a rule"));
+    assert_eq!(why(&files, "twice"), "its feature 'a' is defined twice");
+    assert_eq!(why(&files, "mapped"), "its batch source maps two columns to 'a'");
+    let place = AwsPlace::default();
+    let tables = FeastValues::DynamoDb { template: "{project} {table_name}".into(), place, every: None };
+    let tables = catalog(&registry, &tables);
+    assert!(why(&tables, "good").starts_with("'churn_prediction good' cannot be the name of a table in DynamoDB"));
 }
 
 #[test]

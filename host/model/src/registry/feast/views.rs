@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    FeastValues,
+    Audit, FeastOptions, FeastValues, UnknownFields,
+    fields::Finding,
     proto::{self, BATCH_FILE, PUSH_SOURCE, SourceOf},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
         Unservable, ViewDefinition,
-        validate::{is_identifier, is_name, name_rule},
+        validate::{FEATURES_MAX, TABLE_NAME_RULE, is_identifier, is_name, is_table_name, name_rule},
     },
     yaml::{Located, Place},
 };
@@ -27,19 +28,22 @@ const ONLINE_STORE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Importer<'i> {
     at: Place,
     project: &'i str,
-    values: &'i FeastValues,
+    options: &'i FeastOptions,
     into: Definitions,
     /// Entities by name: the join key.
     join_keys: BTreeMap<String, String>,
+    /// Entities by name that set what Larder cannot do, with the reason.
+    bad_entities: BTreeMap<String, Why>,
     /// Features of the views so far, with their types: what on-demand views may read.
     features: BTreeMap<String, Vec<(String, ValueType)>>,
     /// Join keys of the views so far.
     keys_of: BTreeMap<String, Vec<String>>,
 }
 
-/// A view as both kinds of it say it.
+/// A stored view, of whatever kind.
 struct Stored<'p> {
     name: &'p str,
+    project: &'p str,
     entities: &'p [String],
     entity_columns: &'p [proto::FeatureSpec],
     features: &'p [proto::FeatureSpec],
@@ -47,10 +51,19 @@ struct Stored<'p> {
     batch_source: Option<&'p proto::DataSource>,
     stream_source: Option<&'p proto::DataSource>,
     disabled: bool,
+    online: bool,
+    /// What makes its rows something else than the rows of its batch source, if anything.
+    made_by: Option<&'static str>,
     /// Whether rows come by pushes only: there are no files to load them from.
     is_only_pushed: bool,
+    /// Which version of it is the current one.
+    version: i32,
+    /// How far Feast has come with it.
+    state: i32,
     description: &'p str,
     tags: &'p HashMap<String, String>,
+    /// What it sets that is not served.
+    findings: &'p [Finding],
 }
 
 /// Why something cannot be served.
@@ -59,43 +72,53 @@ type Why = String;
 // === impl Importer ===
 
 impl<'i> Importer<'i> {
-    pub(super) fn new(file: &str, project: &'i str, values: &'i FeastValues) -> Self {
+    pub(super) fn new(file: &str, project: &'i str, options: &'i FeastOptions) -> Self {
         let into = Definitions { imported: true, ..Definitions::default() };
-        let (join_keys, features, keys_of) = Default::default();
-        Self { at: Place::file(file), project, values, into, join_keys, features, keys_of }
+        let (join_keys, bad_entities, features, keys_of) = Default::default();
+        Self { at: Place::file(file), project, options, into, join_keys, bad_entities, features, keys_of }
     }
 
-    pub(super) fn import(mut self, registry: &proto::Registry) -> Definitions {
+    pub(super) fn import(mut self, registry: &proto::Registry, audit: &Audit) -> Definitions {
         let project = self.project;
-        let feature_views = registry.feature_views.iter().filter_map(|view| view.spec.as_ref());
-        let stream_views = registry.stream_feature_views.iter().filter_map(|view| view.spec.as_ref());
-        let label_views = registry.label_views.iter().filter_map(|view| view.spec.as_ref());
-        let on_demand = registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
-        let on_demand: Vec<_> = on_demand.filter(|spec| spec.project == project).collect();
-        let views: Vec<Stored<'_>> = feature_views
-            .filter(|spec| spec.project == project)
-            .map(Stored::from)
-            .chain(stream_views.filter(|spec| spec.project == project).map(Stored::from))
-            .chain(label_views.filter(|spec| spec.project == project).map(Stored::from))
-            // What is computed on writing is stored like any other view.
-            .chain(on_demand.iter().copied().filter(|spec| spec.write_to_online_store).map(Stored::from))
+        let on_demand: Vec<_> = audit
+            .of(proto::ON_DEMAND_FEATURE_VIEWS, &registry.on_demand_feature_views)
+            .filter_map(|(view, findings)| Some((view.spec.as_ref()?, view.meta.as_ref(), findings)))
+            .filter(|(spec, _, _)| spec.project == project)
             .collect();
+        let views = audit.of(proto::FEATURE_VIEWS, &registry.feature_views).filter_map(Stored::of_view);
+        let views = views
+            .chain(
+                audit
+                    .of(proto::STREAM_FEATURE_VIEWS, &registry.stream_feature_views)
+                    .filter_map(Stored::of_stream_view),
+            )
+            .chain(audit.of(proto::LABEL_VIEWS, &registry.label_views).filter_map(Stored::of_label_view))
+            .filter(|view| view.project == project)
+            // What is computed on writing is stored like any other view.
+            .chain(
+                on_demand
+                    .iter()
+                    .filter(|(spec, _, _)| spec.write_to_online_store)
+                    .map(|(spec, meta, findings)| Stored::of_on_demand_view(spec, *meta, findings)),
+            );
+        let views: Vec<Stored<'_>> = views.collect();
 
-        let entities = registry.entities.iter().filter_map(|entity| entity.spec.as_ref());
-        self.entities(entities.filter(|spec| spec.project == project), &views);
+        let entities = audit.of(proto::ENTITIES, &registry.entities);
+        let entities = entities.filter_map(|(entity, findings)| Some((entity.spec.as_ref()?, findings)));
+        self.entities(entities.filter(|(spec, _)| spec.project == project), &views);
         for view in &views {
             if let Err(why) = self.stored(view) {
                 self.leave_out_view(view.name, why);
             }
         }
-        for spec in on_demand.into_iter().filter(|spec| !spec.write_to_online_store) {
-            if let Err(why) = self.derived(spec) {
+        for (spec, meta, findings) in on_demand.into_iter().filter(|(spec, _, _)| !spec.write_to_online_store) {
+            if let Err(why) = self.derived(spec, meta.map_or(0, |meta| meta.state), findings) {
                 self.leave_out_view(&spec.name, why);
             }
         }
-        let services = registry.feature_services.iter().filter_map(|service| service.spec.as_ref());
-        for spec in services.filter(|spec| spec.project == project) {
-            match self.service(spec) {
+        for (service, findings) in audit.of(proto::FEATURE_SERVICES, &registry.feature_services) {
+            let Some(spec) = service.spec.as_ref().filter(|spec| spec.project == project) else { continue };
+            match self.service(spec, findings) {
                 Ok(service) => self.into.services.push(service),
                 Err(why) => self.into.unservable_services.push(Unservable { name: spec.name.clone(), why }),
             }
@@ -107,18 +130,74 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
+    /// The first thing that is set and not served, if any; `in_files` chooses between what concerns a view as a whole
+    /// and what concerns its rows' making.
+    fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
+        let counts = |finding: &&Finding| {
+            finding.in_files == in_files
+                && !(finding.is_unknown && self.options.unknown_fields == UnknownFields::Ignore)
+        };
+        match findings.iter().find(counts) {
+            None => Ok(()),
+            Some(Finding { why, is_unknown: true, .. }) => {
+                Err(format!("{why}: it may change values. If it does not, set 'feast: {{unknown_fields: ignore}}'"))
+            }
+            Some(Finding { why, .. }) => Err(why.clone()),
+        }
+    }
+
+    /// What would make the definitions as a whole wrong, and is this view's affair alone.
+    fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
+        check_name(name)?;
+        if name.contains(':') {
+            return Err("its name has a colon: no reference can name its features".to_owned());
+        }
+        if self.features.contains_key(name) {
+            return Err("another feature view has its name".to_owned());
+        }
+        if features.len() > FEATURES_MAX {
+            return Err(format!("it has {} features, at most {FEATURES_MAX} are allowed", features.len()));
+        }
+        let mut seen = BTreeSet::new();
+        match features.iter().find(|feature| !seen.insert(&feature.name)) {
+            Some(twice) => Err(format!("its feature '{}' is defined twice", twice.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of a view's table in an online store.
+    fn table_name(&self, view: &Stored<'_>) -> String {
+        if self.options.versioned_tables && view.version > 0 {
+            format!("{}_v{}", view.name, view.version)
+        } else {
+            view.name.to_owned()
+        }
+    }
+
     fn located<T>(&self, value: T) -> Located<T> {
         Located { value, at: self.at.clone() }
     }
 
     /// The entities. Their type may be left open: then it is what the views say of their key, and text where none does,
     /// as in Feast.
-    fn entities<'p>(&mut self, specs: impl Iterator<Item = &'p proto::EntitySpec>, views: &[Stored<'_>]) {
+    fn entities<'p>(
+        &mut self,
+        specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
+        views: &[Stored<'_>],
+    ) {
         let columns = || views.iter().flat_map(|view| view.entity_columns);
         let mut types: BTreeMap<&str, ValueType> = BTreeMap::new();
-        for spec in specs {
+        for (spec, findings) in specs {
             let join_key = if spec.join_key.is_empty() { &spec.name } else { &spec.join_key };
             if join_key == JOIN_KEY_DUMMY {
+                continue;
+            }
+            if self.join_keys.contains_key(&spec.name) {
+                continue;
+            }
+            let checked = check_name(&spec.name).and_then(|()| check_name(join_key));
+            if let Err(why) = checked.and_then(|()| self.check(findings, false)) {
+                self.bad_entities.insert(spec.name.clone(), why);
                 continue;
             }
             self.join_keys.insert(spec.name.clone(), join_key.clone());
@@ -141,14 +220,21 @@ impl<'i> Importer<'i> {
 
     fn stored(&mut self, view: &Stored<'_>) -> Result<(), Why> {
         if view.disabled {
-            return Err("it is disabled in the registry".to_owned());
+            return Err(DISABLED.to_owned());
         }
-        check_name(view.name)?;
+        if !view.online {
+            return Err("it has online=False in the registry: Feast does not serve it".to_owned());
+        }
+        check_state(view.state)?;
+        self.check_new(view.name, view.features)?;
+        self.check(view.findings, false)?;
         let (mut entities, mut join_keys) = (Vec::new(), Vec::new());
         for entity in view.entities {
             if let Some(join_key) = self.join_keys.get(entity) {
                 entities.push(self.located(entity.clone()));
                 join_keys.push(join_key.clone());
+            } else if let Some(why) = self.bad_entities.get(entity) {
+                return Err(format!("its entity '{entity}' is not served: {why}"));
             } else if entity != "__dummy" {
                 return Err(format!("its entity '{entity}' is not in the registry"));
             }
@@ -167,27 +253,35 @@ impl<'i> Importer<'i> {
             return Err("it has no features".to_owned());
         }
 
-        let files =
-            view.batch_source.map_or_else(|| Err("it has no batch source".to_owned()), |source| self.files(source));
-        let (source, batch_source) = match self.values {
-            FeastValues::BatchSources if view.is_only_pushed => (None, None),
-            FeastValues::BatchSources => {
-                (Some(SourceDefinition { from: SourceFrom::Files(files?), every: None, cron: None }), None)
-            }
+        let files = self.check(view.findings, true).and_then(|()| self.view_files(view));
+        let push = view.stream_source.filter(|source| source.kind == PUSH_SOURCE);
+        let table = || self.table_name(view);
+        let source = match &self.options.values {
+            FeastValues::BatchSources if view.is_only_pushed || (push.is_some() && view.batch_source.is_none()) => None,
+            FeastValues::BatchSources => Some((SourceFrom::Files(files.clone()?), None)),
             FeastValues::DynamoDb { template, place, every } => {
-                let table = template.replace("{project}", self.project).replace("{table_name}", view.name);
+                let table = template.replace("{project}", self.project).replace("{table_name}", &table());
+                if !is_table_name(&table) {
+                    return Err(format!("'{table}' cannot be the name of a table in DynamoDB: {TABLE_NAME_RULE}"));
+                }
                 let table = TableSource::feast(table, place.clone());
-                let from = SourceFrom::DynamoDb { at: self.at.clone(), table };
-                (Some(SourceDefinition { from, every: *every, cron: None }), files.ok())
+                Some((SourceFrom::DynamoDb { at: self.at.clone(), table }, *every))
             }
             FeastValues::OnlineStore(path) => {
-                let table = Some(format!("{}_{}", self.project, view.name));
-                let from = SourceFrom::FeastSqlite { path: self.located(path.clone()), table };
-                // Without files nothing can be materialized; what Feast materialized is served all the same.
-                (Some(SourceDefinition { from, every: Some(ONLINE_STORE_EVERY), cron: None }), files.ok())
+                let table = Some(format!("{}_{}", self.project, table()));
+                Some((SourceFrom::FeastSqlite { path: self.located(path.clone()), table }, Some(ONLINE_STORE_EVERY)))
             }
         };
-        let push = view.stream_source.filter(|source| source.kind == PUSH_SOURCE);
+        let source = source.map(|(from, every)| SourceDefinition { from, every, cron: None });
+        // Without files nothing can be materialized; what Feast wrote is served all the same.
+        let batch_source = match (&self.options.values, files) {
+            (FeastValues::BatchSources, Ok(_)) => None,
+            (_, Ok(files)) => Some(files),
+            (_, Err(why)) => {
+                self.into.unmaterializable_views.push(Unservable { name: view.name.to_owned(), why });
+                None
+            }
+        };
         let types = features.iter().map(|feature| (feature.name.value.clone(), feature.value_type)).collect();
         self.features.insert(view.name.to_owned(), types);
         self.keys_of.insert(view.name.to_owned(), join_keys);
@@ -218,6 +312,14 @@ impl<'i> Importer<'i> {
         })
     }
 
+    /// The files that have a view's rows as they are served.
+    fn view_files(&self, view: &Stored<'_>) -> Result<FilesDefinition, Why> {
+        if let Some(made_by) = view.made_by {
+            return Err(made_by.to_owned());
+        }
+        view.batch_source.map_or_else(|| Err("it has no batch source".to_owned()), |source| self.files(source))
+    }
+
     fn files(&self, source: &proto::DataSource) -> Result<FilesDefinition, Why> {
         let uri = source.file_options.as_ref().map_or("", |options| options.uri.as_str());
         if source.kind != BATCH_FILE || uri.is_empty() {
@@ -233,6 +335,10 @@ impl<'i> Importer<'i> {
         }
         if source.timestamp_field.is_empty() {
             return Err("its batch source has no timestamp field".to_owned());
+        }
+        let mut targets = BTreeSet::new();
+        if let Some(twice) = source.field_mapping.values().find(|target| !targets.insert(*target)) {
+            return Err(format!("its batch source maps two columns to '{twice}'"));
         }
         let mapping = source.field_mapping.iter().map(|(column, name)| (column.clone(), self.located(name.clone())));
         Ok(FilesDefinition {
@@ -254,11 +360,17 @@ impl<'i> Importer<'i> {
 
     /// An on-demand view as a derived one: a plugin of its name computes it. Python sees each feature that it declares
     /// as `feature` and as `view__feature`, the keys, and what the caller sends; so may the plugin.
-    fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec) -> Result<(), Why> {
+    fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
-            return Err("it is disabled in the registry".to_owned());
+            return Err(DISABLED.to_owned());
         }
-        check_name(&spec.name)?;
+        check_state(state)?;
+        self.check_new(&spec.name, &spec.features)?;
+        self.check(findings, false)?;
+        self.check(findings, true)?;
+        if !spec.aggregations.is_empty() {
+            return Err(AGGREGATED.to_owned());
+        }
         let features = spec.features.iter().map(|feature| self.feature(feature)).collect::<Result<Vec<_>, _>>()?;
         if let Some(nested) = features.iter().find(|feature| matches!(feature.value_type, ValueType::Nested(_))) {
             return Err(format!(
@@ -295,7 +407,7 @@ impl<'i> Importer<'i> {
                 None => return Err("it reads a source of a kind that is not known".to_owned()),
             };
             let Some(known) = self.features.get(view) else {
-                return Err(format!("it reads feature view '{view}', which is not served"));
+                return Err(format!("it reads feature view '{view}', which is not served{}", self.why_not(view)));
             };
             for feature in features {
                 // Entities stand among the features of old registries. What plugins cannot read they cannot be given.
@@ -364,8 +476,15 @@ impl<'i> Importer<'i> {
         Ok(InputDefinition { name: self.located(field.name.clone()), from })
     }
 
-    fn service(&self, spec: &proto::FeatureServiceSpec) -> Result<ServiceDefinition, Why> {
+    /// Why a view is not served, as the end of a sentence.
+    fn why_not(&self, view: &str) -> String {
+        let left_out = self.into.unservable_views.iter().find(|left_out| left_out.name == *view);
+        format!(": {}", left_out.map_or("it is not in the registry", |left_out| left_out.why.as_str()))
+    }
+
+    fn service(&self, spec: &proto::FeatureServiceSpec, findings: &[Finding]) -> Result<ServiceDefinition, Why> {
         check_name(&spec.name)?;
+        self.check(findings, false)?;
         if spec.features.is_empty() {
             return Err("it selects nothing".to_owned());
         }
@@ -373,9 +492,8 @@ impl<'i> Importer<'i> {
         for projection in &spec.features {
             let view = &projection.feature_view_name;
             let Some(known) = self.features.get(view) else {
-                let left_out = self.into.unservable_views.iter().find(|left_out| left_out.name == *view);
-                let why = left_out.map_or("it is not in the registry", |left_out| left_out.why.as_str());
-                return Err(format!("it selects from feature view '{view}', which is not served: {why}"));
+                let why = self.why_not(view);
+                return Err(format!("it selects from feature view '{view}', which is not served{why}"));
             };
             let mut features = Vec::new();
             for column in &projection.feature_columns {
@@ -391,6 +509,7 @@ impl<'i> Importer<'i> {
                 features.push(self.located(column.name.clone()));
             }
             let alias = Some(&projection.feature_view_name_alias).filter(|alias| !alias.is_empty());
+            alias.map_or(Ok(()), |alias| check_name(alias))?;
             let keys = self.keys_of.get(view);
             let mapped = projection.join_key_map.iter();
             let mapped = mapped.filter(|(key, _)| keys.is_some_and(|keys| keys.contains(key)));
@@ -413,34 +532,79 @@ impl<'i> Importer<'i> {
 
 // === impl Stored ===
 
-macro_rules! from_view_spec {
-    ($($spec:ty),*) => {$(
-        impl<'p> From<&'p $spec> for Stored<'p> {
-            fn from(spec: &'p $spec) -> Self {
-                Self {
-                    name: &spec.name,
-                    entities: &spec.entities,
-                    entity_columns: &spec.entity_columns,
-                    features: &spec.features,
-                    ttl: spec.ttl.as_ref(),
-                    batch_source: spec.batch_source.as_ref(),
-                    stream_source: spec.stream_source.as_ref(),
-                    disabled: spec.disabled,
-                    is_only_pushed: false,
-                    description: &spec.description,
-                    tags: &spec.tags,
-                }
-            }
-        }
-    )*};
-}
+/// Why a view is left out, or its files.
+const DISABLED: &str = "it is disabled in the registry";
+const TRANSFORMED: &str = "it has a transformation, which Larder does not run: its rows are those that Feast's own \
+                           'materialize' writes to the online store";
+const AGGREGATED: &str = "it has aggregations, which Larder does not compute";
+const OF_VIEWS: &str = "it is made of other feature views, which Larder does not join: its rows are those that Feast's \
+                        own 'materialize' writes to the online store";
+const ON_DEMAND: &str = "it is an on-demand view with write_to_online_store=True, whose Python Larder does not run: its \
+                         rows are those that Feast's own 'materialize' or callers write";
+const LABELS: &str = "it is a label view: its rows are pushed, in Feast too";
 
-from_view_spec!(proto::FeatureViewSpec, proto::StreamFeatureViewSpec);
-
-impl<'p> From<&'p proto::LabelViewSpec> for Stored<'p> {
-    fn from(spec: &'p proto::LabelViewSpec) -> Self {
-        Self {
+impl<'p> Stored<'p> {
+    fn of_view((view, findings): (&'p proto::FeatureView, &'p [Finding])) -> Option<Self> {
+        let spec = view.spec.as_ref()?;
+        let made_by = if spec.feature_transformation.is_some() {
+            Some(TRANSFORMED)
+        } else {
+            (!spec.source_views.is_empty()).then_some(OF_VIEWS)
+        };
+        Some(Self {
             name: &spec.name,
+            project: &spec.project,
+            entities: &spec.entities,
+            entity_columns: &spec.entity_columns,
+            features: &spec.features,
+            ttl: spec.ttl.as_ref(),
+            batch_source: spec.batch_source.as_ref(),
+            stream_source: spec.stream_source.as_ref(),
+            disabled: spec.disabled,
+            online: spec.online,
+            made_by,
+            is_only_pushed: false,
+            version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
+            state: view.meta.as_ref().map_or(0, |meta| meta.state),
+            description: &spec.description,
+            tags: &spec.tags,
+            findings,
+        })
+    }
+
+    fn of_stream_view((view, findings): (&'p proto::StreamFeatureView, &'p [Finding])) -> Option<Self> {
+        let spec = view.spec.as_ref()?;
+        let made_by = if spec.feature_transformation.is_some() || spec.user_defined_function.is_some() {
+            Some(TRANSFORMED)
+        } else {
+            (!spec.aggregations.is_empty()).then_some(AGGREGATED)
+        };
+        Some(Self {
+            name: &spec.name,
+            project: &spec.project,
+            entities: &spec.entities,
+            entity_columns: &spec.entity_columns,
+            features: &spec.features,
+            ttl: spec.ttl.as_ref(),
+            batch_source: spec.batch_source.as_ref(),
+            stream_source: spec.stream_source.as_ref(),
+            disabled: spec.disabled,
+            online: spec.online,
+            made_by,
+            is_only_pushed: false,
+            version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
+            state: view.meta.as_ref().map_or(0, |meta| meta.state),
+            description: &spec.description,
+            tags: &spec.tags,
+            findings,
+        })
+    }
+
+    fn of_label_view((view, findings): (&'p proto::LabelView, &'p [Finding])) -> Option<Self> {
+        let spec = view.spec.as_ref()?;
+        Some(Self {
+            name: &spec.name,
+            project: &spec.project,
             entities: &spec.entities,
             entity_columns: &spec.entity_columns,
             features: &spec.features,
@@ -449,17 +613,26 @@ impl<'p> From<&'p proto::LabelViewSpec> for Stored<'p> {
             batch_source: None,
             stream_source: spec.source.as_ref(),
             disabled: false,
+            online: spec.online,
+            made_by: Some(LABELS),
             is_only_pushed: true,
+            version: 0,
+            state: 0,
             description: &spec.description,
             tags: &spec.tags,
-        }
+            findings,
+        })
     }
-}
 
-impl<'p> From<&'p proto::OnDemandFeatureViewSpec> for Stored<'p> {
-    fn from(spec: &'p proto::OnDemandFeatureViewSpec) -> Self {
+    /// One whose values are computed on writing.
+    fn of_on_demand_view(
+        spec: &'p proto::OnDemandFeatureViewSpec,
+        meta: Option<&'p proto::OnDemandFeatureViewMeta>,
+        findings: &'p [Finding],
+    ) -> Self {
         Self {
             name: &spec.name,
+            project: &spec.project,
             entities: &spec.entities,
             entity_columns: &spec.entity_columns,
             features: &spec.features,
@@ -467,11 +640,27 @@ impl<'p> From<&'p proto::OnDemandFeatureViewSpec> for Stored<'p> {
             batch_source: None,
             stream_source: None,
             disabled: spec.disabled,
+            online: true,
+            made_by: Some(ON_DEMAND),
             is_only_pushed: false,
+            version: meta.map_or(0, |meta| meta.current_version_number),
+            state: meta.map_or(0, |meta| meta.state),
             description: &spec.description,
             tags: &spec.tags,
+            findings,
         }
     }
+}
+
+/// Feast serves no view that is on its way to its first rows. One that is being materialized again has rows, and they
+/// are served here.
+fn check_state(state: i32) -> Result<(), Why> {
+    let name = match state {
+        1 => "CREATED",
+        2 => "GENERATED",
+        _ => return Ok(()),
+    };
+    Err(format!("its state in the registry is {name}: Feast serves a view that was materialized"))
 }
 
 /// In whole microseconds, as in Feast; what is too long to stand beside an instant is for ever.
@@ -497,7 +686,7 @@ fn value_type(number: i32) -> Option<ValueType> {
     ValueType::from_feast_number(number)
 }
 
-/// The rule that all names here have: those of views and features become labels of metrics.
+/// The rule for all names.
 fn check_name(name: &str) -> Result<(), Why> {
-    if is_name(name) { Ok(()) } else { Err(format!("its name is not of {}", name_rule())) }
+    if is_name(name) { Ok(()) } else { Err(format!("its name breaks a rule: {}", name_rule())) }
 }

@@ -72,12 +72,18 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
     }
 }
 
-/// The rules for names of tables are DynamoDB's (`Naming rules` of its developer guide).
-fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems: &Problems) {
+/// DynamoDB's rule for names of tables (`Naming rules` of its developer guide).
+pub(in crate::registry) const TABLE_NAME_RULE: &str = "3 to 255 letters, digits, '_', '-' and '.'";
+
+pub(in crate::registry) fn is_table_name(name: &str) -> bool {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if !(3..=255).contains(&table.table.len()) || !table.table.chars().all(is_name) {
+    (3..=255).contains(&name.len()) && name.chars().all(is_name)
+}
+
+fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems: &Problems) {
+    if !is_table_name(&table.table) {
         let message = format!("feature view '{}': '{}' cannot be the name of a table", view.value, table.table);
-        problems.error_with_help(at, message, "3 to 255 letters, digits, '_', '-' and '.'".to_owned());
+        problems.error_with_help(at, message, TABLE_NAME_RULE.to_owned());
     }
     if let OnMiss::Fetch(how) = &table.on_miss
         && how.keep == 0

@@ -74,7 +74,7 @@ fn every_mistake_in_every_file_is_told() {
     let bad = "
 entities:
   - {name: customer, type: Float64}
-  - {name: 'a b', type: String}
+  - {name: \"a\\tb\", type: String}
   - {name: other, join_key: driver_id, type: String}
 feature_views:
   - name: customer_stats
@@ -84,7 +84,7 @@ feature_views:
       - {name: driver_id, type: Int64}
       - {name: conv, type: Float64}
       - {name: conv, type: Float64}
-  - name: a__b
+  - name: 'a:b'
     features: []
     source: {path: x, field_mapping: {a: c, b: c}}
 feature_services:
@@ -92,25 +92,26 @@ feature_services:
     features: [customer_stat, 'customer_stats:txn_cont', 'customer_stats:txn_count', customer_stats]
   - name: svc_two
   - name: svc_three
-    features: [{view: pair_stats, join_key_map: {drivr_id: x}, alias: 'a b'}]
+    features: [{view: pair_stats, join_key_map: {drivr_id: x}, alias: ''}]
 ";
     check(
         &[GOOD, bad],
         expect![[r#"
-        1.yaml:3:12: error: entity 'customer' is defined twice (first at 0.yaml:3:12)
-        1.yaml:4:12: error: 'a b' is not a valid entity name (letters, digits, '_', '-' and '.', at most 200, not starting with '-' or '.')
-        1.yaml:5:29: error: join key 'driver_id' has another type in another entity
-        1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
-        1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
-        1.yaml:14:11: error: feature view 'a__b': two underscores in a row part the view from the feature in full names
-        1.yaml:14:11: error: feature view 'a__b' has no features
-        1.yaml:16:48: error: feature view 'a__b': two columns are mapped to 'c'
-        1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
-        1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
-        1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
-        1.yaml:20:11: error: feature service 'svc_two' selects nothing
-        1.yaml:22:60: error: feature view 'pair_stats' has no join key 'drivr_id' (did you mean 'driver_id'?)
-        1.yaml:22:71: error: 'a b' is not a valid alias name (letters, digits, '_', '-' and '.', at most 200, not starting with '-' or '.')"#]],
+            1.yaml:3:12: error: entity 'customer' is defined twice (first at 0.yaml:3:12)
+            1.yaml:4:12: error: 'a\tb' is not a valid entity name (a name has 1 to 16384 bytes, and no control characters)
+            1.yaml:5:29: error: join key 'driver_id' has another type in another entity
+            1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
+            1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
+            1.yaml:14:11: error: feature view 'a:b': a colon separates view and feature in references
+            1.yaml:14:11: warning: feature view 'a:b' is not named <domain>_<feature> (for example customer_behavior)
+            1.yaml:14:11: error: feature view 'a:b' has no features
+            1.yaml:16:48: error: feature view 'a:b': two columns are mapped to 'c'
+            1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
+            1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
+            1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
+            1.yaml:20:11: error: feature service 'svc_two' selects nothing
+            1.yaml:22:60: error: feature view 'pair_stats' has no join key 'drivr_id' (did you mean 'driver_id'?)
+            1.yaml:22:71: error: '' is not a valid alias name (a name has 1 to 16384 bytes, and no control characters)"#]],
     );
 }
 
@@ -212,6 +213,6 @@ fn the_limits_on_features_and_names_hold() {
         expect!["0.yaml:2:11: error: feature view 'wide_view' has 4097 features, at most 4096 are allowed"],
     );
     let named = |chars: usize| format!("entities: [{{name: {}, type: String}}]", "n".repeat(chars));
-    check(&[&named(NAME_CHARS_MAX)], expect![[""]]);
-    assert!(catalog_of(&[&named(NAME_CHARS_MAX + 1)]).1.contains("is not a valid entity name"));
+    check(&[&named(NAME_BYTES_MAX)], expect![[""]]);
+    assert!(catalog_of(&[&named(NAME_BYTES_MAX + 1)]).1.contains("is not a valid entity name"));
 }
