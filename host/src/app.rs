@@ -4,7 +4,9 @@
 //! [`App::serve`] adds the listeners, the first sync, the schedules, reload and the drain.
 
 mod access;
+mod files;
 mod plugins;
+mod pressure;
 mod serve;
 
 use std::{

@@ -10,11 +10,14 @@ mod calls;
 mod config;
 mod error;
 mod gate;
+mod lookup;
+mod message;
 mod metrics;
 pub mod proto;
 mod request;
 mod server;
 mod services;
+mod weight;
 
 pub use self::{
     calls::Calls,

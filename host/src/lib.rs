@@ -5,6 +5,7 @@
 pub mod aws;
 pub mod clock;
 pub mod files;
+pub mod memory;
 pub mod plugin;
 pub mod source;
 pub mod store;

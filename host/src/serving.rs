@@ -13,6 +13,8 @@ mod metrics;
 mod plan;
 mod renew;
 mod request;
+mod resources;
+mod room;
 mod snapshot;
 mod transforms;
 
@@ -20,10 +22,12 @@ pub use self::{
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
     config::TtlPolicy,
     derive::typed_column,
-    error::RequestError,
+    error::{Cut, LISTED_MAX, RequestError},
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
     renew::RenewDefinitions,
     request::{EntityValue, OnlineRequest, Selection},
+    resources::Resources,
+    room::Room,
     snapshot::{Begun, ServingLimits, Snapshot},
     transforms::Transforms,
 };

@@ -27,7 +27,7 @@ mod write;
 
 pub use self::{
     error::StoreError,
-    hot::{HotCacheConfig, Lookup, Row},
+    hot::{HotCacheConfig, Lookup, Row, RowMemory},
     online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
     open::SetAside,
     record::KeySignature,

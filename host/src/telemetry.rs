@@ -166,12 +166,24 @@ pub fn note_process() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts to log to standard error. A second call changes nothing.
+/// Logs each panic as one line, in place of the lines that Rust writes to standard error: collectors take a line for an
+/// event.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic_words(panic.payload()).replace('\n', "\\n");
+        tracing::error!(thread = thread.name().unwrap_or("unnamed"), location, "panic: {message}");
+    }));
+}
+
+/// Starts to log to standard error, panics too. A second call changes nothing.
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Colours are for a terminal; in a file or a collector they are noise.
     let builder = builder.with_ansi(io::stderr().is_terminal());
+    log_panics();
     // Only the first subscriber can be installed; tests and tools that have one keep theirs.
     let _installed = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
@@ -195,6 +207,33 @@ pub fn panic_words(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn panic_is_one_line_in_the_log() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        log_panics();
+        let panicked = tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("first line\nsecond line"))
+        });
+        assert!(panicked.is_err());
+        let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(logged.lines().count(), 1, "{logged}");
+        assert!(logged.contains("first line") && logged.contains("telemetry.rs:"), "{logged}");
+    }
 
     #[test]
     fn a_series_is_told_again_under_feasts_name_and_label() {

@@ -9,10 +9,11 @@ use std::{
 };
 
 /// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("aws", 1),
     ("clock", 1),
     ("files", 1),
+    ("memory", 1),
     ("telemetry", 1),
     ("store", 2),
     ("source", 2),

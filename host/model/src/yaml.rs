@@ -12,6 +12,6 @@ mod table;
 
 pub use self::{
     node::{Node, Tree, parse},
-    problem::{Located, Place, Problem, Problems, Severity, nearest},
+    problem::{Located, Place, Problem, Problems, Severity, nearest, nearest_name},
     table::Table,
 };

@@ -32,6 +32,8 @@ impl Gate for TokenGate {
         match wish {
             Wish::Entry => Ok(()),
             Wish::Lookup(selection) => scope.check(selection).map_err(denied),
+            Wish::Name(name) if scope.has(name) => Ok(()),
+            Wish::Name(_) => Err(grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
             Wish::Write => scope.check_write().map_err(denied),
         }
     }

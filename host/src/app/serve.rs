@@ -20,12 +20,16 @@ use tokio::{
 use super::{
     App, AppError, Reloaded,
     access::{Access, TokenGate},
+    files::{CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
+    pressure::watch_memory,
 };
 use crate::{
     aws::ObjectAt,
     grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
-    http::{Control, Door, Listener, Router, Server, SyncCommand, Tokens, Writes},
-    serving::RenewDefinitions,
+    http::{Control, Door, HttpLimits, Listener, Router, Server, SyncCommand, Tokens, Writes},
+    memory::{MemoryBudget, default_budget, memory_limit},
+    plugin::Compute,
+    serving::{RenewDefinitions, Resources},
     telemetry,
 };
 
@@ -68,6 +72,9 @@ const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 /// How often it is asked which views are to be synced.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
+/// Large requests that wait for a thread; beyond, they are refused.
+const LARGE_WAITING_MAX: usize = 256;
+
 /// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
 /// other reads its source. Views that are followed change by change take no turn.
 const SYNCS_AT_ONCE: usize = 2;
@@ -88,8 +95,14 @@ impl App {
         let loaded = tokio::task::spawn_blocking(move || loading.load_plugins()).await;
         loaded.map_err(|error| AppError::Setup(format!("loading plugins ended in a bug of Larder: {error}")))??;
         let http = &self.config.http;
-        let router =
-            |door| Arc::new(Router::new(Arc::clone(&self.current), Arc::clone(&self.clock), http.limits, door));
+        let limits = self.fitted_limits();
+        let resources = self.resources()?;
+        let router_with = |limits: HttpLimits, door| {
+            let (current, clock) = (Arc::clone(&self.current), Arc::clone(&self.clock));
+            Arc::new(Router::new(current, clock, limits, resources.clone(), door))
+        };
+        let router = |door| router_with(limits, door);
+        let control = |door| router_with(HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits }, door);
 
         let (access, warnings) = Access::open(http)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -115,12 +128,12 @@ impl App {
             let server = listener.and_then(|listener| Server::start(listener, router(door(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
-        let grpc = self.serve_grpc(tokens.clone()).await?;
+        let grpc = self.serve_grpc(tokens.clone(), &limits, resources.clone()).await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
             let door = Door::Metrics(metrics.clone());
             let listener = Listener::tcp(address, None).await;
-            let server = listener.and_then(|listener| Server::start(listener, router(door), 1));
+            let server = listener.and_then(|listener| Server::start(listener, control(door), 1));
             let server = server.map_err(of("metrics: listen"))?;
             metrics_address = server.address();
             others.push(server);
@@ -128,8 +141,8 @@ impl App {
         // The command line reaches a running host here. A path that no socket can have costs that, and not the host.
         match Listener::unix(&self.config.admin_socket).await {
             Ok(listener) => {
-                let control: Arc<dyn Control> = Arc::<Self>::clone(self);
-                let server = Server::start(listener, router(Door::Admin(control)), 1);
+                let own: Arc<dyn Control> = Arc::<Self>::clone(self);
+                let server = Server::start(listener, control(Door::Admin(own)), 1);
                 others.push(server.map_err(of("admin: socket"))?);
             }
             Err(error) => tracing::warn!(%error, "no admin socket: 'larder sync' cannot reach this host"),
@@ -137,6 +150,7 @@ impl App {
 
         let background = vec![
             tokio::spawn(upkeep(Arc::clone(self), metrics)),
+            tokio::spawn(watch_memory(Arc::clone(self), Arc::clone(&resources.memory))),
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch(Arc::clone(self))),
             tokio::spawn(watch_plugins(Arc::clone(self))),
@@ -153,22 +167,55 @@ impl App {
 // === impl App ===
 
 impl App {
+    /// The bounds on requests, with as many connections as there are files for.
+    fn fitted_limits(&self) -> HttpLimits {
+        let (http, files) = (&self.config.http, raise_file_limit());
+        let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc.is_some());
+        let connections_max = fit_connections(http.limits.connections_max, listeners, files);
+        if connections_max < http.limits.connections_max {
+            tracing::warn!(
+                files,
+                connections_max,
+                configured = http.limits.connections_max,
+                "the limit of open files leaves room for fewer connections than 'server: limits: connections_max' for each \
+                 listener; hint: raise the hard limit (ulimit -Hn, LimitNOFILE)"
+            );
+        }
+        HttpLimits { connections_max, ..http.limits }
+    }
+
+    /// What the listeners share: memory for requests, and threads for large ones.
+    fn resources(&self) -> Result<Resources, AppError> {
+        let limits = &self.config.http.limits;
+        let auto = || usize::try_from(default_budget(memory_limit())).unwrap_or(usize::MAX);
+        let memory = MemoryBudget::new(limits.in_flight_bytes_max.unwrap_or_else(auto));
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let compute = Compute::start("large", threads, LARGE_WAITING_MAX)?;
+        Ok(Resources { memory, compute: Arc::new(compute), answer_bytes_max: limits.answer_bytes_max })
+    }
+
     /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
-    async fn serve_grpc(self: &Arc<Self>, tokens: Option<Arc<Tokens>>) -> Result<Option<GrpcServer>, AppError> {
+    async fn serve_grpc(
+        self: &Arc<Self>,
+        tokens: Option<Arc<Tokens>>,
+        limits: &HttpLimits,
+        resources: Resources,
+    ) -> Result<Option<GrpcServer>, AppError> {
         let Some(config) = self.config.grpc else { return Ok(None) };
         let http = &self.config.http;
         let limits = GrpcLimits {
-            connections_max: http.limits.connections_max,
-            idle_timeout: http.limits.header_timeout,
-            message_timeout: http.limits.body_timeout,
-            answer_timeout: http.limits.write_timeout,
-            message_bytes_max: http.limits.body_bytes_max,
-            drain_timeout: http.limits.drain_timeout,
+            connections_max: limits.connections_max,
+            idle_timeout: limits.header_timeout,
+            message_timeout: limits.body_timeout,
+            answer_timeout: limits.write_timeout,
+            message_bytes_max: limits.body_bytes_max,
+            drain_timeout: limits.drain_timeout,
         };
         let gate = tokens.map(|tokens| Arc::new(TokenGate(tokens)) as Arc<dyn Gate>);
         let writes = http.writes.then(|| Arc::clone(&self.engine));
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
-        let calls = Calls::new(Features::new(Arc::clone(&self.current), writes, definitions, gate), limits);
+        let features = Features::new(Arc::clone(&self.current), resources, writes, definitions, gate);
+        let calls = Calls::new(features, limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))
     }

@@ -37,6 +37,9 @@ const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
 const ADMIN_SOCKET: &str = "admin.sock";
 
+/// Less would refuse requests that are usual.
+const IN_FLIGHT_MIN: u64 = 16 * MIB;
+
 const WORKERS_MAX: usize = 256;
 const PROJECT_CHARS_MAX: usize = 200;
 
@@ -197,12 +200,23 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
         rows_max: section.count("rows_max", 1..=1_000_000, default.rows_max),
         features_max: section.count("features_max", 1..=100_000, default.features_max),
         values_max: section.count("values_max", 1..=100_000_000, default.values_max),
+        answer_bytes_max: memory(section.bytes("answer_bytes_max", 64 * KIB..=TIB, default.answer_bytes_max as u64)),
+        in_flight_bytes_max: in_flight(&mut section),
         drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, default.drain_delay),
         // Zero: requests under way are dropped at once.
         drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
     };
     section.finish();
     limits
+}
+
+/// Bytes, or `auto`.
+fn in_flight(section: &mut Section<'_>) -> Option<usize> {
+    const KEY: &str = "in_flight_bytes_max";
+    if matches!(&section.get(KEY)?.tree, Tree::Text(word) if word == "auto") {
+        return None;
+    }
+    Some(memory(section.bytes(KEY, IN_FLIGHT_MIN..=TIB, IN_FLIGHT_MIN)))
 }
 
 /// It is off where nothing is said, so that nobody opens a port unawares.

@@ -2,7 +2,7 @@
 
 use larder_model::{
     codec::to_feast_value,
-    model::{FeastValue, Kind, Micros, ScalarType},
+    model::{FeastValue, Kind, Micros, ScalarType, ValueRef, ValueType},
 };
 use prost_types::Timestamp;
 
@@ -10,14 +10,33 @@ use super::proto::feast::serving::{
     FeatureList, FeatureViewMetadata, FieldStatus, GetOnlineFeaturesResponse, GetOnlineFeaturesResponseMetadata,
     get_online_features_response::FeatureVector,
 };
-use crate::serving::{Answer, ColumnFrom, EchoedValue, Status};
+use crate::serving::{Answer, ColumnFrom, EchoedValue, RequestError, Room, Status};
 
 /// What Feast says where a value has no time of its own.
 const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 
+/// What a value takes in the message beside its bytes: itself, its status and its event time.
+const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of::<Timestamp>();
+
+/// How many times the bytes that a value has in a row it takes in the message, at most.
+fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
+    match (value, value_type) {
+        // A tree is decoded: two of its bytes can be a value.
+        (_, ValueType::Nested(_)) => size_of::<FeastValue>(),
+        (ValueRef::Bytes(_), _) => 1,
+        // An empty text in a list has four bytes in the row.
+        _ => size_of::<String>() / 4 + 2,
+    }
+}
+
 /// Makes an answer's message.
-pub(super) fn translate(answer: &Answer<'_>) -> GetOnlineFeaturesResponse {
+///
+/// # Errors
+/// Those of [`Room::hold`].
+pub(super) fn translate(answer: &Answer<'_>, room: &mut Room) -> Result<GetOnlineFeaturesResponse, RequestError> {
     let plan = &*answer.plan;
+    let columns = plan.entity_columns.len() + plan.feature_columns.len();
+    room.hold(columns * answer.rows * VALUE_BYTES)?;
     let entities = plan.entity_columns.iter().map(|column| column.name.to_string());
     let features = plan.feature_columns.iter().map(|column| column.name.clone());
     let views = plan.view_metadata.iter().flatten();
@@ -38,6 +57,11 @@ pub(super) fn translate(answer: &Answer<'_>) -> GetOnlineFeaturesResponse {
             event_timestamps: Vec::with_capacity(answer.rows),
         };
         for (row, cell) in answer.cells(column.from).enumerate() {
+            // Eight bytes are in the value itself.
+            let bytes = cell.value.bytes();
+            if bytes > 8 {
+                room.hold(bytes * expansion(cell.value, column.value_type))?;
+            }
             vector.values.push(match cell.status {
                 Status::NotFound => FeastValue::default(),
                 _ => to_feast_value(cell.value, column.value_type),
@@ -49,10 +73,11 @@ pub(super) fn translate(answer: &Answer<'_>) -> GetOnlineFeaturesResponse {
                 ColumnFrom::Read { read, .. } => answer.event_time(read, row).map_or(EPOCH, timestamp),
             });
         }
-        vector
+        Ok(vector)
     });
+    let results = keys.map(Ok).chain(columns).collect::<Result<Vec<_>, RequestError>>()?;
     // Feast leaves `status` false.
-    GetOnlineFeaturesResponse { results: keys.chain(columns).collect(), metadata: Some(metadata), status: false }
+    Ok(GetOnlineFeaturesResponse { results, metadata: Some(metadata), status: false })
 }
 
 fn field_status(status: Status) -> FieldStatus {

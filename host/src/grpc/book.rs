@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 
 /// The calls of a connection.
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     book: Arc<Book>,
     is_stream: bool,
     answer: Option<u64>,
+    /// One of those that streams need.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// An answer, which keeps its call in the book until it was sent.
@@ -57,7 +60,7 @@ impl Book {
     /// Notes a call that begins.
     pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> Entry {
         *self.pages().count(is_stream) += 1;
-        Entry { book: Arc::clone(self), is_stream, answer: None }
+        Entry { book: Arc::clone(self), is_stream, answer: None, permit: None }
     }
 
     /// Whether nothing was asked for as long.
@@ -93,6 +96,11 @@ impl Pages {
 // === impl Entry ===
 
 impl Entry {
+    /// Keeps a permit until the call ends.
+    pub(super) fn keep(&mut self, permit: OwnedSemaphorePermit) {
+        self.permit = Some(permit);
+    }
+
     /// The call's answer begins to leave.
     pub(super) fn leave(mut self, body: Body) -> Body {
         if !self.is_stream {

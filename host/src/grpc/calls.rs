@@ -1,13 +1,13 @@
 //! Which call goes to which service, and what is asked of it before.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderMap},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
@@ -20,11 +20,19 @@ use tonic_health::{
 use super::{
     Features, GrpcLimits, Wish,
     book::{Book, Entry},
+    error,
+    lookup::{Lookup, offload},
+    message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
     metrics::GrpcMetrics,
     proto::{
         self, feast::serving::serving_service_server::ServingServiceServer,
         grpc_feature_server_server::GrpcFeatureServerServer,
     },
+    weight::row_bytes,
+};
+use crate::{
+    memory::{Lease, leased_bytes},
+    sync::Fetched,
 };
 
 type Lookups = ServingServiceServer<Arc<Features>>;
@@ -42,6 +50,8 @@ pub struct Calls {
     limits: GrpcLimits,
     /// Each holds its message in memory, and makes its answer.
     at_once: Arc<Semaphore>,
+    /// Health that is watched, and reflection: streams for as long as their clients like.
+    streams: Arc<Semaphore>,
     pub(super) metrics: GrpcMetrics,
 }
 
@@ -53,13 +63,28 @@ struct Reflection {
 
 /// The services of reflection, whose types have no names.
 trait Reflects: Send + Sync {
-    fn answer(&self, request: Request<Incoming>) -> Answering;
+    fn answer(&self, request: Request<Limited<Incoming>>) -> Answering;
 }
+
+type Parts = hyper::http::request::Parts;
 
 type Answering = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// Bytes before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
+/// Bytes of a message to the health service, and of all messages of one stream to reflection.
+const HEALTH_BYTES_MAX: usize = 4 << 10;
+const REFLECTION_BYTES_MAX: usize = 64 << 10;
+
+/// Streams to health and reflection at once; beyond, they are refused.
+const STREAMS_AT_ONCE_MAX: usize = 1_024;
+
+/// What a header takes beside its bytes.
+const HEADER_BYTES: usize = 64;
+
+/// A compressed message of more bytes is decompressed on a compute thread: it can be a thousand times as long.
+const THREAD_COMPRESSED_BYTES_MAX: usize = 2 << 10;
+
+/// The method that both of Feast's services have.
+const LOOKUP: &str = "GetOnlineFeatures";
 
 /// Two services that tools know by these names.
 const REFLECTION_V1: &str = "grpc.reflection.v1.ServerReflection";
@@ -91,6 +116,7 @@ impl Calls {
             reporter,
             reflection,
             limits,
+            streams: Arc::new(Semaphore::new(STREAMS_AT_ONCE_MAX)),
             at_once: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             metrics: GrpcMetrics::bind(),
         })
@@ -114,22 +140,39 @@ impl Calls {
     }
 
     /// Answers a call that came on a connection with this book.
-    pub(super) async fn answer(&self, request: Request<Incoming>, book: &Arc<Book>) -> Response<Body> {
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        book: &Arc<Book>,
+        client: Option<SocketAddr>,
+    ) -> Response<Body> {
         let started = Instant::now();
         let path = request.uri().path().to_owned();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let is_stream = !matches!(service, Lookups::NAME | LookupsAndWrites::NAME) && method != "Check";
-        let entry = book.enter(is_stream);
-        let response = match self.route(service, request).await {
-            Ok(response) => response,
-            Err(status) => status.into_http(),
+        let mut entry = book.enter(is_stream);
+        let routed = match is_stream.then(|| Arc::clone(&self.streams).try_acquire_owned()) {
+            Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
+            Some(Ok(permit)) => {
+                entry.keep(permit);
+                self.route(service, method, request).await
+            }
+            None => self.route(service, method, request).await,
         };
-        let metrics = self.metrics.of(method);
-        metrics.count(failure(response.headers()), started.elapsed().as_secs_f64());
+        let mut response = routed.unwrap_or_else(Status::into_http);
+        response.headers_mut().insert(ACCEPT_ENCODING, ENCODINGS);
+        let failed = failure(response.headers());
+        if let Some(code) = failed {
+            let client = client.map(|client| client.to_string()).unwrap_or_default();
+            let method = if self.metrics.knows(method) { method } else { "unknown" };
+            // The message may have values in it.
+            tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
+        }
+        self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
         response.map(|body| Entry::leave(entry, body))
     }
 
-    async fn route(&self, service: &str, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    async fn route(&self, service: &str, method: &str, request: Request<Incoming>) -> Result<Response<Body>, Status> {
         let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
         if !request.headers().get(CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes())) {
             let mut response = Response::new(Body::default());
@@ -137,11 +180,15 @@ impl Calls {
             return Ok(response);
         }
         match service {
+            Lookups::NAME | LookupsAndWrites::NAME if method == LOOKUP => self.look_up(request).await,
             Lookups::NAME => self.one(self.lookups.clone(), request).await,
             LookupsAndWrites::NAME => self.one(self.lookups_and_writes.clone(), request).await,
-            Health::NAME => Ok(call(self.health.clone(), request).await),
-            REFLECTION_V1 => Ok(self.reflection.v1.answer(request).await),
-            REFLECTION_V1ALPHA => Ok(self.reflection.v1alpha.answer(request).await),
+            Health::NAME => {
+                let (head, message, _lease) = self.read(request, HEALTH_BYTES_MAX).await?;
+                Ok(call(self.health.clone(), Request::from_parts(head, Full::new(message))).await)
+            }
+            REFLECTION_V1 => Ok(self.reflection.v1.answer(limited(request)).await),
+            REFLECTION_V1ALPHA => Ok(self.reflection.v1alpha.answer(limited(request)).await),
             _ => Err(Status::unimplemented("there is no such service")),
         }
     }
@@ -155,10 +202,66 @@ impl Calls {
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are under way; try again"));
         };
-        let (head, body) = request.into_parts();
-        let read = tokio::time::timeout(self.limits.message_timeout, read(body, self.limits.message_bytes_max));
-        let message = read.await.map_err(|_| Status::deadline_exceeded("the message took too long to arrive"))??;
+        let (head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
+        lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
         Ok(call(service, Request::from_parts(head, Full::new(message))).await)
+    }
+
+    /// Answers a lookup, with a lease of memory for its message and its answer.
+    async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+        self.features.check(request.headers(), Wish::Entry)?;
+        let Ok(_permit) = self.at_once.try_acquire() else {
+            return Err(Status::resource_exhausted("too many calls are under way; try again"));
+        };
+        let encoding = Encoding::of_answer(request.headers());
+        let (head, message, lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let message = leased_bytes(message, lease).slice(PREFIX_BYTES..);
+        let lookup = Lookup::new(Arc::clone(&self.features), head.headers, message, encoding);
+        let (answer, fetched) = lookup.answer().await?;
+        let mut response = Response::new(Body::new(MessageBody::new(answer)));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(encoding) = encoding {
+            headers.insert(ENCODING, encoding.name());
+        }
+        if let Some(word) = match fetched {
+            Fetched::All => None,
+            Fetched::Late => Some(HeaderValue::from_static("late")),
+            Fetched::Away => Some(HeaderValue::from_static("away")),
+        } {
+            headers.insert("x-larder-read-through", word);
+        }
+        Ok(response)
+    }
+
+    /// Reads a call's message, and decompresses it. The lease is for headers and message.
+    async fn read(&self, request: Request<Incoming>, max: usize) -> Result<(Parts, Bytes, Lease), Status> {
+        let (mut head, body) = request.into_parts();
+        let encoding = Encoding::of_request(&head.headers)?;
+        let mut lease = self.features.resources.memory.lease();
+        let headers = head.headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
+        lease.grow(headers.sum()).map_err(error::of_memory)?;
+        let read = tokio::time::timeout(self.limits.message_timeout, read(body, max, &mut lease));
+        let message = read.await.map_err(|_| Status::deadline_exceeded("the message took too long to arrive"))??;
+        let (message, lease) = match (message.first(), encoding) {
+            (Some(1), Some(encoding)) => {
+                // tonic decompresses without these bounds: it gets what is not compressed.
+                head.headers.remove(ENCODING);
+                let is_short = message.len() <= THREAD_COMPRESSED_BYTES_MAX;
+                let decompress = move || {
+                    let compressed = message.get(PREFIX_BYTES..).unwrap_or_default();
+                    let decompressed = encoding.decompress(compressed, max, &mut lease)?;
+                    lease.grow(decompressed.len()).map_err(error::of_memory)?;
+                    Ok((Bytes::from(plain(&decompressed)), lease))
+                };
+                if is_short { decompress()? } else { offload(&self.features.resources.compute, decompress).await? }
+            }
+            _ => (message, lease),
+        };
+        if message.len() < PREFIX_BYTES {
+            return Err(Status::internal("the message is missing"));
+        }
+        Ok((head, message, lease))
     }
 }
 
@@ -170,14 +273,14 @@ impl fmt::Debug for Calls {
 
 impl<S> Reflects for S
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>
+    S: Service<Request<Limited<Incoming>>, Response = Response<Body>, Error = std::convert::Infallible>
         + Clone
         + Send
         + Sync
         + 'static,
     S::Future: Send,
 {
-    fn answer(&self, request: Request<Incoming>) -> Answering {
+    fn answer(&self, request: Request<Limited<Incoming>>) -> Answering {
         let service = self.clone();
         Box::pin(async move { call(service, request).await })
     }
@@ -194,30 +297,9 @@ where
     }
 }
 
-/// Reads a message with its prefix, within its bound. One that says that it is too long is not waited for.
-async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Status> {
-    let too_large = || Status::resource_exhausted(format!("the message has more than {max} bytes"));
-    let mut first = Bytes::new();
-    let mut rest: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::cancelled(format!("the message broke off: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > max.saturating_add(PREFIX_BYTES) {
-            return Err(too_large());
-        }
-        // Nearly every message comes in one piece, which needs no copy.
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
-        if let Some(&[_, a, b, c, d]) = first.first_chunk()
-            && usize::try_from(u32::from_be_bytes([a, b, c, d])).map_or(true, |length| length > max)
-        {
-            return Err(too_large());
-        }
-    }
-    Ok(if rest.is_empty() { first } else { [&*first, &rest].concat().into() })
+/// A request whose messages are bounded all together.
+fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
+    request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }
 
 /// The code of an answer that is an error. That of a stream comes at its end, and counts as none here.

@@ -6,7 +6,7 @@
 use tonic::Status;
 
 use super::Denied;
-use crate::{serving::RequestError, sync::WriteError};
+use crate::{memory::OverBudget, serving::RequestError, sync::WriteError};
 
 /// Characters of a status's text. It travels in a header, which clients bound, and where a character can take twelve.
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -39,7 +39,19 @@ pub(super) fn of_request(error: RequestError) -> Status {
         RequestError::NoPlugin { .. } | RequestError::Unservable { .. } => Status::failed_precondition(text),
         // The log has it already: the plugin room tells of every failure, under a rate.
         RequestError::Plugin { .. } => Status::internal(text),
+        RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
+        RequestError::Memory(over) => of_memory(over),
+        // The caller of serving repeats such a request elsewhere.
+        RequestError::TooLong => internal(&text),
         RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
+    }
+}
+
+/// The status of a request that found no memory. `UNAVAILABLE` says that the same call may succeed later.
+pub(super) fn of_memory(over: OverBudget) -> Status {
+    match over {
+        OverBudget::TooLarge { .. } => Status::resource_exhausted(over.to_string()),
+        OverBudget::Full | OverBudget::Tight => Status::unavailable(over.to_string()),
     }
 }
 
@@ -80,6 +92,7 @@ mod tests {
     fn a_text_fits_into_a_header_whatever_the_caller_wrote() {
         assert_eq!(short("é".repeat(1_000)), "é".repeat(1_000));
         let long = of_request(RequestError::BadKey("中".repeat(100_000)));
-        assert_eq!(long.message().chars().count(), TEXT_CHARS_MAX + 1);
+        assert!(long.message().chars().count() <= TEXT_CHARS_MAX + 1, "{long}");
+        assert_eq!(short("中".repeat(100_000)).chars().count(), TEXT_CHARS_MAX + 1);
     }
 }

@@ -23,6 +23,8 @@ pub enum Wish<'w> {
     Entry,
     /// Features.
     Lookup(&'w Selection<'w>),
+    /// To read the name of a feature service, view or feature in an error.
+    Name(&'w str),
     /// To write.
     Write,
 }

@@ -46,6 +46,11 @@ impl GrpcMetrics {
         }
     }
 
+    /// Whether a method is one of Feast's.
+    pub(super) fn knows(&self, method: &str) -> bool {
+        self.of(method).method == method
+    }
+
     /// Those of a method: the last step of a call's path.
     pub(super) fn of(&self, method: &str) -> &MethodMetrics {
         match method {

@@ -82,6 +82,10 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Bytes of answers that a connection holds for a client that reads slower than it asks; each call's.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes that a client may send before they are read: on one call, and on a whole connection.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
+
 /// How often a connection is looked at, at least: when the server stops, as long passes before it notices that a client
 /// listens only.
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(250);
@@ -186,16 +190,16 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
             Ok(_) if open.load(Ordering::Acquire) >= calls.limits().connections_max => {
                 calls.metrics.connections_refused.increment(1);
             }
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 let guard = OpenGuard::new(&open, &calls);
-                tokio::spawn(serve(stream, guard, phases.clone()));
+                tokio::spawn(serve(stream, client, guard, phases.clone()));
             }
         }
     }
 }
 
 /// A connection's life.
-async fn serve(stream: TcpStream, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
+async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
     // Answers are written at once; waiting to fill a packet only delays them. Where it cannot be had, it goes without.
     let _ = stream.set_nodelay(true);
     let limits = *guard.calls.limits();
@@ -203,7 +207,7 @@ async fn serve(stream: TcpStream, guard: OpenGuard, mut phases: watch::Receiver<
     let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&book));
     let service = service_fn(move |request| {
         let (calls, book) = (Arc::clone(&calls), Arc::clone(&own));
-        async move { Ok::<_, Infallible>(calls.answer(request, &book).await) }
+        async move { Ok::<_, Infallible>(calls.answer(request, &book, Some(client)).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -211,6 +215,8 @@ async fn serve(stream: TcpStream, guard: OpenGuard, mut phases: watch::Receiver<
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits.answer_timeout)
         .keep_alive_timeout(limits.answer_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

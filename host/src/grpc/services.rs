@@ -5,17 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
 use larder_model::model::FeastValue;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    task::spawn_blocking,
-};
-use tonic::{
-    Code, Request, Response, Status, async_trait,
-    metadata::{MetadataMap, MetadataValue},
-};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Gate, Wish, answer, error,
+    Gate, Wish, error,
     proto::{
         PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse,
         feast::serving::{
@@ -24,29 +18,24 @@ use super::{
         },
         grpc_feature_server_server::GrpcFeatureServer,
     },
-    request,
 };
 use crate::{
-    serving::{RenewDefinitions, Snapshot},
-    sync::{Cell, FETCH_ROUNDS, Fetched, Frame, SyncEngine, WriteError, fetch_all},
+    plugin::{NICE, give_way},
+    serving::{RenewDefinitions, Resources, Snapshot},
+    sync::{Cell, Frame, SyncEngine, WriteError},
 };
 
 /// What calls are answered from.
 #[derive(Debug)]
 pub struct Features {
-    current: Arc<ArcSwap<Snapshot>>,
+    pub(super) current: Arc<ArcSwap<Snapshot>>,
+    pub(super) resources: Resources,
     /// Takes writes, where they are taken.
     writes: Option<Arc<ArcSwap<SyncEngine>>>,
     definitions: Arc<dyn RenewDefinitions>,
     gate: Option<Arc<dyn Gate>>,
     /// Each waits for the one writer of the store.
     writing: Arc<Semaphore>,
-}
-
-/// The features of a request, or who brings them.
-enum Found {
-    Answer(GetOnlineFeaturesResponse),
-    Elsewhere(oneshot::Receiver<Result<GetOnlineFeaturesResponse, Status>>),
 }
 
 /// Writes at once; beyond, they are refused.
@@ -59,11 +48,13 @@ impl Features {
     #[must_use]
     pub fn new(
         current: Arc<ArcSwap<Snapshot>>,
+        resources: Resources,
         writes: Option<Arc<ArcSwap<SyncEngine>>>,
         definitions: Arc<dyn RenewDefinitions>,
         gate: Option<Arc<dyn Gate>>,
     ) -> Self {
-        Self { current, writes, definitions, gate, writing: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
+        let writing = Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX));
+        Self { current, resources, writes, definitions, gate, writing }
     }
 
     /// Whether callers may be sent here.
@@ -76,91 +67,16 @@ impl Features {
         self.gate.as_ref().map_or(Ok(()), |gate| Ok(gate.check(headers, wish)?))
     }
 
-    async fn look_up(
-        &self,
-        request: Request<GetOnlineFeaturesRequest>,
-    ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let again = self.definitions.is_always_wanted().then(|| message.clone());
-        let answered = self.look_up_once(&metadata, message).await;
-        let is_unknown = |status: &Status| matches!(status.code(), Code::NotFound | Code::InvalidArgument);
-        match (answered, again) {
-            // The Feast repository allows no cache of its definitions.
-            (Err(status), Some(message)) if is_unknown(&status) && self.renew_definitions().await => {
-                self.look_up_once(&metadata, message).await
-            }
-            (answered, _) => answered,
-        }
+    /// Whether definitions that changed are to be taken up before a name is said to be unknown: the Feast repository allows no
+    /// cache of them.
+    pub(super) fn renews_definitions(&self) -> bool {
+        self.definitions.is_always_wanted()
     }
 
     /// Takes up definitions that changed. Returns whether there are others now.
-    async fn renew_definitions(&self) -> bool {
+    pub(super) async fn renew_definitions(&self) -> bool {
         let definitions = Arc::clone(&self.definitions);
         spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
-    }
-
-    async fn look_up_once(
-        &self,
-        metadata: &MetadataMap,
-        message: GetOnlineFeaturesRequest,
-    ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        let fetched = self.fetch_first(metadata.as_ref(), &message).await?;
-        let found = match self.look_up_here(metadata.as_ref(), message)? {
-            Found::Answer(found) => found,
-            Found::Elsewhere(found) => {
-                found.await.map_err(|_| error::internal("the work on a call ended in a bug of Larder"))??
-            }
-        };
-        let mut response = Response::new(found);
-        if let Some(word) = match fetched {
-            Fetched::All => None,
-            Fetched::Late => Some(MetadataValue::from_static("late")),
-            Fetched::Away => Some(MetadataValue::from_static("away")),
-        } {
-            response.metadata_mut().insert("x-larder-read-through", word);
-        }
-        Ok(response)
-    }
-
-    /// Brings rows here that are asked for and are not, where views are only in part.
-    async fn fetch_first(&self, headers: &HeaderMap, message: &GetOnlineFeaturesRequest) -> Result<Fetched, Status> {
-        if !self.current.load().reads_through() {
-            return Ok(Fetched::All);
-        }
-        let snapshot = self.current.load_full();
-        for _ in 0..FETCH_ROUNDS {
-            let wanted = {
-                let request = request::translate(message)?;
-                self.check(headers, Wish::Lookup(&request.selection))?;
-                snapshot.to_fetch(&request).map_err(error::of_request)?
-            };
-            let fetched = fetch_all(wanted).await;
-            if fetched != Some(Fetched::All) {
-                return Ok(fetched.unwrap_or_default());
-            }
-        }
-        Ok(Fetched::Late)
-    }
-
-    /// Answers a call on this thread, unless that would take too long.
-    fn look_up_here(&self, headers: &HeaderMap, message: GetOnlineFeaturesRequest) -> Result<Found, Status> {
-        let request = request::translate(&message)?;
-        self.check(headers, Wish::Lookup(&request.selection))?;
-        let snapshot = self.current.load();
-        let begun = snapshot.begin(&request).map_err(error::of_request)?;
-        let Some(compute) = snapshot.elsewhere(&begun) else {
-            let answer = snapshot.finish(begun, &request).map_err(error::of_request)?;
-            return Ok(Found::Answer(answer::translate(&answer)));
-        };
-        let current = Arc::clone(&snapshot);
-        drop(request);
-        let work = compute.try_run(move || {
-            // Translated again there: a request borrows from its message, and is cheap beside what is to come.
-            let request = request::translate(&message)?;
-            let answer = current.answer(&request).map_err(error::of_request)?;
-            Ok(answer::translate(&answer))
-        });
-        work.map(Found::Elsewhere).map_err(|_full| Status::resource_exhausted("too many requests wait for plugins"))
     }
 
     async fn write(
@@ -179,6 +95,8 @@ impl Features {
         let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;
+            // These threads do nothing but writes, which are not to hold up lookups.
+            give_way(NICE);
             definitions.renew(allow_cache);
             work(&current.load_full(), &frame)
         });
@@ -201,7 +119,7 @@ impl ServingService for Arc<Features> {
         &self,
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        self.look_up(request).await
+        Err(not_here(request))
     }
 }
 
@@ -242,8 +160,13 @@ impl GrpcFeatureServer for Arc<Features> {
         &self,
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        self.look_up(request).await
+        Err(not_here(request))
     }
+}
+
+/// [`super::Calls`] answers lookups itself: it leases memory for their messages and answers, which tonic does not.
+fn not_here(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
+    error::internal("a lookup came to the services that answer everything else")
 }
 
 /// The row of a write: columns as text, or as values. Both would leave open which one counts.

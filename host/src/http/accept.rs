@@ -2,8 +2,8 @@
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 
-use super::{HttpError, arrow::encode_arrow, encode::encode_answer};
-use crate::serving::Answer;
+use super::{HttpError, arrow::encode_arrow, encode::write_answer};
+use crate::serving::{Answer, Room};
 
 /// The forms of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +48,19 @@ impl Form {
     }
 
     /// Writes an answer's body.
-    pub(super) fn encode(self, answer: &Answer<'_>) -> Result<Vec<u8>, HttpError> {
+    pub(super) fn encode(self, answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, HttpError> {
         match self {
-            Self::Json => Ok(encode_answer(answer)),
-            Self::Arrow => Ok(encode_arrow(answer)?),
+            Self::Json => {
+                let mut out = Vec::new();
+                write_answer(answer, &mut out, room)?;
+                Ok(out)
+            }
+            Self::Arrow => {
+                let mut out = encode_arrow(answer, room)?;
+                // How long it would be was known about only.
+                room.reserve(&mut out, 0, 0)?;
+                Ok(out)
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use larder_model::{
 use serde_json::{Value, json};
 
 use super::HttpError;
-use crate::serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, Status};
+use crate::serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, RequestError, Room, Status};
 
 /// Why an answer cannot be had as Arrow.
 #[derive(Debug, thiserror::Error)]
@@ -47,31 +47,43 @@ pub(super) enum ArrowFault {
     /// A key that microseconds cannot say.
     #[error("as Arrow, column '{column}' cannot have {seconds}: in microseconds it is no 64-bit number; ask for JSON")]
     Instant { column: String, seconds: i64 },
+    /// A bound on the answer.
+    #[error(transparent)]
+    Bound(#[from] RequestError),
     /// A bug of ours.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
 }
 
 /// The columns so far.
-#[derive(Default)]
-struct Columns {
+struct Columns<'r> {
     fields: Vec<Field>,
     arrays: Vec<ArrayRef>,
     names: HashSet<String>,
+    /// Bytes of the arrays.
+    bytes: usize,
+    room: &'r mut Room,
 }
+
+/// What a column takes in the stream beside its values, about.
+const COLUMN_BYTES: usize = 512;
 
 /// The words of [`Status`], in the order of [`status_place`].
 const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
 
 /// Writes an answer's body.
-pub(super) fn encode_arrow(answer: &Answer<'_>) -> Result<Vec<u8>, ArrowFault> {
+pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, ArrowFault> {
     let plan = &*answer.plan;
-    let mut columns = Columns::default();
+    let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut columns = Columns { fields, arrays, names, bytes: 0, room };
     for (place, column) in plan.entity_columns.iter().enumerate() {
         columns.add(&column.name, entity_column(column, answer.entity_column(place))?, false)?;
     }
     for column in &plan.feature_columns {
         let values = answer.cells(column.from).map(|cell| cell.value);
+        // A tree is written as JSON, which is longer.
+        let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
+        columns.expect(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
         columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
@@ -91,10 +103,15 @@ pub(super) fn encode_arrow(answer: &Answer<'_>) -> Result<Vec<u8>, ArrowFault> {
         };
         columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
     }
+    // The writer makes a copy before it writes.
+    let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
+    columns.room.hold(bytes)?;
+    let mut out = Vec::new();
+    columns.room.reserve(&mut out, columns.bytes / 2, bytes)?;
     let schema = Arc::new(Schema::new_with_metadata(columns.fields, metadata(plan)));
     let options = RecordBatchOptions::new().with_row_count(Some(answer.rows));
     let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns.arrays, &options)?;
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    let mut writer = StreamWriter::try_new(out, &schema)?;
     writer.write(&batch)?;
     Ok(writer.into_inner()?)
 }
@@ -244,11 +261,19 @@ fn status_place(status: Status) -> i8 {
 
 // === impl Columns ===
 
-impl Columns {
+impl Columns<'_> {
+    /// Holds memory for a column of about so many bytes, before it is made. It grows by doubling.
+    fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
+        // A tree of JSON may come out shorter than was expected.
+        self.room.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
+        Ok(self.room.hold(2 * bytes)?)
+    }
+
     fn add(&mut self, name: &str, array: ArrayRef, nullable: bool) -> Result<(), ArrowFault> {
         if !self.names.insert(name.to_owned()) {
             return Err(ArrowFault::Collision(name.to_owned()));
         }
+        self.bytes += array.get_buffer_memory_size();
         self.fields.push(Field::new(name, array.data_type().clone(), nullable));
         self.arrays.push(array);
         Ok(())
@@ -263,6 +288,7 @@ impl From<ArrowFault> for HttpError {
         match fault {
             ArrowFault::Collision(_) => Self::detail(StatusCode::BAD_REQUEST, "collision", message),
             ArrowFault::Instant { .. } => Self::detail(StatusCode::BAD_REQUEST, "bad_key", message),
+            ArrowFault::Bound(error) => error.into(),
             ArrowFault::TooLarge(_) => Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
             ArrowFault::Arrow(error) => Self::internal(format!("an answer could not be written as Arrow: {error}")),
         }

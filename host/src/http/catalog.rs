@@ -1,27 +1,127 @@
 //! `/v1/catalog`: what is served, for people and tools.
 
-use larder_model::model::{Feature, InputSource, Micros, Rfc3339, SourceKind, Tags};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use larder_model::{
+    model::{DerivedView, Feature, InputSource, Micros, Rfc3339, SourceKind, Tags},
+    registry::Catalog,
+};
 
 use serde_json::{Map, Value, json};
 
 use super::Scope;
 use crate::{serving::Snapshot, source::Source};
 
-/// Everything that a snapshot serves, with how fresh it is, and of the services those in scope. `now` makes ages of
-/// times.
+/// What a token for feature services may see: the services, the features that are in them, and the keys that they go by.
+/// Neither where the features come from, nor what else there is.
+#[derive(Debug, Default)]
+struct Visible<'c> {
+    /// Features by their view, stored or derived.
+    features: BTreeMap<&'c str, BTreeSet<&'c str>>,
+    entities: BTreeSet<&'c str>,
+    join_keys: BTreeSet<&'c str>,
+}
+
+/// What a feature, or another definition, takes as a tree of JSON values, about.
+const FEATURE_BYTES: usize = 1_536;
+const DEFINITION_BYTES: usize = 4_096;
+
+// === impl Visible ===
+
+impl<'c> Visible<'c> {
+    /// None for a scope of everything.
+    fn to(scope: &Scope, catalog: &'c Catalog) -> Option<Self> {
+        if matches!(scope, Scope::All) {
+            return None;
+        }
+        let mut visible = Self::default();
+        for service in catalog.services().iter().filter(|service| scope.has(&service.name)) {
+            for projection in &service.projections {
+                let features = visible.features.entry(&projection.view).or_default();
+                features.extend(projection.features.iter().map(|feature| &**feature));
+                visible.add_keys(&projection.view, catalog);
+            }
+        }
+        Some(visible)
+    }
+
+    /// Adds the keys that a view goes by; of a derived one, those of all that it reads.
+    fn add_keys(&mut self, view: &str, catalog: &'c Catalog) {
+        if let Some(view) = catalog.view(view) {
+            self.entities.extend(view.entities.iter().map(|name| &**name));
+        }
+        for input in catalog.derived_view(view).iter().flat_map(|view| &view.inputs) {
+            match &input.from {
+                InputSource::Feature { view, .. } => self.add_keys(view, catalog),
+                InputSource::JoinKey(key) => {
+                    self.join_keys.insert(key);
+                }
+                InputSource::Request => {}
+            }
+        }
+    }
+
+    fn has_entity(&self, name: &str, join_key: &str) -> bool {
+        self.entities.contains(name) || self.join_keys.contains(join_key)
+    }
+
+    fn has_feature(&self, view: &str, feature: &str) -> bool {
+        self.features.get(view).is_some_and(|features| features.contains(feature))
+    }
+}
+
+/// Bytes that the description of a snapshot takes while it is made, about.
+pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
+    let catalog = snapshot.catalog();
+    let text = |description: &str, tags: &Tags| {
+        2 * description.len() + tags.iter().map(|(name, value)| 100 + 2 * (name.len() + value.len())).sum::<usize>()
+    };
+    let features = |features: &[Feature]| {
+        features.iter().map(|feature| FEATURE_BYTES + text(&feature.description, &feature.tags)).sum::<usize>()
+    };
+    let entities = catalog.entities().iter().map(|entity| text(&entity.description, &entity.tags));
+    let views = catalog.views().iter().map(|view| text(&view.description, &view.tags) + features(&view.features));
+    let derived = catalog
+        .derived_views()
+        .iter()
+        .map(|view| text(&view.description, &view.tags) + features(&view.features) + FEATURE_BYTES * view.inputs.len());
+    let services = catalog.services().iter().map(|service| {
+        let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
+        text(&service.description, &service.tags) + 256 * features
+    });
+    entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
+}
+
+/// Everything that a snapshot serves, with how fresh it is, as far as it is in scope. `now` makes ages of times.
 #[must_use]
 pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Value {
     let catalog = snapshot.catalog();
-    let entities = catalog.entities().iter().map(|entity| {
+    let visible = Visible::to(scope, catalog);
+    let sees_all = visible.is_none();
+    let sees_view = |name: &str| visible.as_ref().is_none_or(|visible| visible.features.contains_key(name));
+    let features = |view: &str, features: &[Feature]| -> Vec<Value> {
+        let seen = features
+            .iter()
+            .filter(|feature| visible.as_ref().is_none_or(|visible| visible.has_feature(view, &feature.name)));
+        seen.map(feature).collect()
+    };
+    let entities = catalog
+        .entities()
+        .iter()
+        .filter(|entity| visible.as_ref().is_none_or(|visible| visible.has_entity(&entity.name, &entity.join_key)));
+    let entities = entities.map(|entity| {
         json!({
             "name": &*entity.name, "join_key": &*entity.join_key,
             "type": larder_model::model::ValueType::Scalar(entity.value_type).to_string(),
             "description": entity.description, "tags": tags(&entity.tags),
         })
     });
-    let views = catalog.views().iter().zip(snapshot.view_ids()).enumerate().map(|(index, (view, id))| {
-        let source = snapshot.source(index);
+    let views = catalog.views().iter().zip(snapshot.view_ids()).enumerate();
+    let views = views.filter(|(_, (view, _))| sees_view(&view.name)).map(|(index, (view, id))| {
+        let source = snapshot.source(index).filter(|_| sees_all);
         let status = snapshot.store().status(*id);
         let freshness = status.as_ref().map(|status| status.freshness).unwrap_or_default();
         let time = |time: Option<Micros>| time.map(|time| Rfc3339::of(time).as_str().to_owned());
@@ -31,14 +131,14 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "entities": view.entities.iter().map(|name| &**name).collect::<Vec<_>>(),
             "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
             "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
-            "source": view.source.as_ref().map(|source| match &source.from {
+            "source": view.source.as_ref().filter(|_| sees_all).map(|source| match &source.from {
                 SourceKind::Files(files) => &files.path,
                 SourceKind::DynamoDb(table) => &table.table,
                 SourceKind::FeastSqlite { path, .. } => path,
             }),
             "staleness_bound_seconds": source.and_then(Source::staleness).map(|bound| bound.as_secs_f64()),
             "caveat": source.and_then(Source::caveat),
-            "features": features(&view.features),
+            "features": features(&view.name, &view.features),
             "rows": status.as_ref().map_or(0, |status| status.rows),
             "loaded": freshness.last_success.is_some(),
             "last_success": time(freshness.last_success),
@@ -47,9 +147,12 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "newest_event_age_seconds": age(freshness.newest_event),
         })
     });
-    let derived = catalog.derived_views().iter().enumerate().map(|(place, view)| {
-        let component = snapshot.transforms().get(place).map(|transform| transform.component());
-        let inputs = view.inputs.iter().map(|input| {
+    let derived = catalog.derived_views().iter().enumerate().filter(|(_, view)| sees_view(&view.name));
+    let derived = derived.map(|(place, view): (usize, &Arc<DerivedView>)| {
+        let component = snapshot.transforms().get(place).map(|transform| transform.component()).filter(|_| sees_all);
+        // What the caller has to send is for all to see.
+        let inputs = view.inputs.iter().filter(|input| sees_all || !matches!(input.from, InputSource::Feature { .. }));
+        let inputs = inputs.map(|input| {
             let from = match &input.from {
                 InputSource::Feature { view, feature } => format!("{view}:{feature}"),
                 InputSource::Request => "request".to_owned(),
@@ -59,11 +162,11 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
         });
         json!({
             "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
-            "plugin": &*view.plugin,
+            "plugin": sees_all.then_some(&*view.plugin),
             "plugin_version": component.map(|component| component.signature().version.clone()),
             "plugin_digest": component.map(|component| component.digest().to_string()),
             "inputs": inputs.collect::<Vec<_>>(),
-            "features": features(&view.features),
+            "features": features(&view.name, &view.features),
         })
     });
     let in_scope = catalog.services().iter().filter(|service| scope.has(&service.name));
@@ -80,15 +183,16 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "features": features,
         })
     });
-    let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>| -> Map<String, Value> {
-        left_out.iter().map(|(name, why)| (name.to_string(), Value::from(&**why))).collect()
+    let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>, is_seen: &dyn Fn(&str) -> bool| -> Map<String, Value> {
+        let left_out = left_out.iter().filter(|(name, _)| is_seen(name));
+        left_out.map(|(name, why)| (name.to_string(), Value::from(&**why))).collect()
     };
     json!({
         "unservable": {
-            "feature_views": unservable(catalog.unservable_views()),
-            "feature_services": unservable(catalog.unservable_services()),
+            "feature_views": unservable(catalog.unservable_views(), &|_| sees_all),
+            "feature_services": unservable(catalog.unservable_services(), &|name| scope.has(name)),
         },
-        "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views()) },
+        "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views(), &|name| sees_view(name)) },
         "project": catalog.project(),
         "entities": entities.collect::<Vec<_>>(),
         "feature_views": views.collect::<Vec<_>>(),
@@ -97,14 +201,11 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
     })
 }
 
-fn features(features: &[Feature]) -> Vec<Value> {
-    let feature = |feature: &Feature| {
-        json!({
-            "name": &*feature.name, "type": feature.value_type.to_string(),
-            "description": feature.description, "tags": tags(&feature.tags),
-        })
-    };
-    features.iter().map(feature).collect()
+fn feature(feature: &Feature) -> Value {
+    json!({
+        "name": &*feature.name, "type": feature.value_type.to_string(),
+        "description": feature.description, "tags": tags(&feature.tags),
+    })
 }
 
 fn tags(tags: &Tags) -> Value {

@@ -41,10 +41,15 @@ pub struct HttpLimits {
     pub body_bytes_max: usize,
     /// Entity rows in one request; beyond: 413.
     pub rows_max: usize,
-    /// Features in one request; beyond: 413.
+    /// Features in one request, and entity columns; beyond: 413.
     pub features_max: usize,
     /// Values in one answer, rows times columns; beyond: 413.
     pub values_max: usize,
+    /// Bytes of one answer; beyond: 413.
+    pub answer_bytes_max: usize,
+    /// Bytes of all bodies and answers in flight, over all listeners and gRPC; beyond: 503. None: as the memory limit has it
+    /// ([`crate::memory::default_budget`]).
+    pub in_flight_bytes_max: Option<usize>,
     /// How long a stopping server goes on as before, save that it says it is not ready.
     pub drain_delay: Duration,
     /// How long a stopping server waits for requests under way.
@@ -63,6 +68,8 @@ impl Default for HttpLimits {
             rows_max: 10_000,
             features_max: 10_000,
             values_max: 2_000_000,
+            answer_bytes_max: 64 << 20,
+            in_flight_bytes_max: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(20),
         }

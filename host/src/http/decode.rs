@@ -2,15 +2,12 @@
 //!
 //! What does not fit is looked at a second time, slowly, to answer as FastAPI does: every mistake with its place.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{
-    HttpError,
-    invalid::{flag, problem, read_object, unprocessable},
-};
+use super::{HttpError, diagnose::diagnose, invalid::flag};
 use crate::serving::{EntityValue, OnlineRequest, Selection};
 
 /// Reads the body of `POST /get-online-features`.
@@ -31,6 +28,9 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     let (full_feature_names, view_metadata) = (wire.full_feature_names, wire.view_metadata);
     Ok(OnlineRequest { selection, entities, full_feature_names, view_metadata })
 }
+
+/// Names of so many columns are compared one by one; of more, they are looked up.
+const FEW_COLUMNS: usize = 16;
 
 type Columns<'a> = Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>;
 
@@ -115,12 +115,27 @@ visitor!(TextsVisitor, Texts, "a list of strings", {
 visitor!(EntityColumnsVisitor, EntityColumns, "an object of lists", {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EntityColumns<'de>, A::Error> {
         let mut columns: Columns<'de> = Vec::new();
+        // Where each column is, once there are too many to look through.
+        let mut places: HashMap<Cow<'de, str>, usize> = HashMap::new();
         while let Some(Text(name)) = map.next_key()? {
             let ManyValues(values) = map.next_value()?;
+            if columns.len() == FEW_COLUMNS {
+                places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+            }
+            let known = if columns.len() < FEW_COLUMNS {
+                columns.iter().position(|(known, _)| *known == name)
+            } else {
+                places.get(&name).copied()
+            };
             // As in Python, the last of two equal keys counts, at the place of the first.
-            match columns.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => *known = values,
-                None => columns.push((name, values)),
+            match known {
+                Some(place) => columns[place].1 = values,
+                None => {
+                    if columns.len() >= FEW_COLUMNS {
+                        places.insert(name.clone(), columns.len());
+                    }
+                    columns.push((name, values));
+                }
             }
         }
         Ok(EntityColumns(columns))
@@ -206,42 +221,37 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-/// Says what is wrong with a body, as FastAPI and pydantic do.
-fn diagnose(body: &[u8]) -> HttpError {
-    let value = match read_object(body) {
-        Ok(value) => value,
-        Err(error) => return error,
-    };
-    let Value::Object(fields) = &value else { return unprocessable("bad_body", Vec::new()) };
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    let mut details = Vec::new();
-    let mut note = |kind, loc: Value, message, input: &Value| details.push(problem(kind, &loc, message, input));
-    match fields.get("entities") {
-        None => note("missing", json!(["body", "entities"]), "Field required", &value),
-        Some(Value::Object(columns)) => {
-            for (name, column) in columns.iter().filter(|(_, column)| !column.is_array()) {
-                note("list_type", json!(["body", "entities", name]), "Input should be a valid list", column);
-            }
-        }
-        Some(other) => note("dict_type", json!(["body", "entities"]), "Input should be a valid dictionary", other),
+    fn columns(body: &str) -> Vec<(String, usize)> {
+        let request = decode_request(body.as_bytes()).unwrap();
+        request.entities.into_iter().map(|(name, values)| (name.into_owned(), values.len())).collect()
     }
-    if let Some(service) = fields.get("feature_service").filter(|value| !value.is_string() && !value.is_null()) {
-        note("string_type", json!(["body", "feature_service"]), "Input should be a valid string", service);
-    }
-    match fields.get("features") {
-        None => {}
-        Some(Value::Array(features)) => {
-            for (i, feature) in features.iter().enumerate().filter(|(_, feature)| !feature.is_string()) {
-                note("string_type", json!(["body", "features", i]), "Input should be a valid string", feature);
-            }
-        }
-        Some(other) => note("list_type", json!(["body", "features"]), "Input should be a valid list", other),
-    }
-    for name in ["full_feature_names", "include_feature_view_version_metadata"] {
-        if let Some(value) = fields.get(name).filter(|value| flag(value).is_none()) {
-            let message = "Input should be a valid boolean, unable to interpret input";
-            note("bool_parsing", json!(["body", name]), message, value);
+
+    #[test]
+    fn last_of_equal_columns_counts() {
+        for others in [0, FEW_COLUMNS - 2, FEW_COLUMNS - 1, FEW_COLUMNS, 100] {
+            let others: String = (0..others).map(|n| format!(r#""c{n}":[1],"#)).collect();
+            let body =
+                format!(r#"{{"features":["a:b"],"entities":{{"x":[1],{others}"y":[1],"x":[1,2],"y":[1,2,3]}}}}"#);
+            let columns = columns(&body);
+            assert_eq!(columns[0], ("x".to_owned(), 2));
+            assert_eq!(columns[columns.len() - 1], ("y".to_owned(), 3));
+            assert_eq!(columns.iter().filter(|(name, _)| name == "x" || name == "y").count(), 2);
         }
     }
-    unprocessable("bad_body", details)
+
+    #[test]
+    fn many_columns_take_linear_time() {
+        let body = |count: usize| {
+            let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
+            format!(r#"{{"features":["a:b"],"entities":{{{}}}}}"#, columns.join(","))
+        };
+        // Each compared with all others is 3.2 billion comparisons: minutes in a debug build.
+        let (body, started) = (body(80_000), std::time::Instant::now());
+        assert_eq!(columns(&body).len(), 80_000);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    }
 }

@@ -12,7 +12,7 @@ use larder_model::{
 };
 use smallvec::SmallVec;
 
-use crate::serving::{Answer, ColumnFrom, EchoedValue, FeatureColumn, Plan, ReadText, Status};
+use crate::serving::{Answer, ColumnFrom, EchoedValue, FeatureColumn, Plan, ReadText, RequestError, Room, Status};
 
 /// What a column is written between; the first has no comma.
 const BEGIN: &[u8] = br#",{"values":["#;
@@ -38,33 +38,50 @@ struct ReadRuns<'a> {
     event_times: Option<Range<usize>>,
 }
 
+/// A status and an event time at their longest, with what is between.
+const CELL_BYTES_MAX: usize = 64;
+
+/// What is between a column's parts.
+const COLUMN_BYTES: usize = 96;
+
+/// A value in JSON has at most so many bytes for one of a row's: a control character has six, a single that is printed as
+/// a double some more.
+const EXPANSION_MAX: usize = 8;
+
 /// An answer's body.
 #[must_use]
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    write_answer(answer, &mut out);
+    // Without bounds nothing goes wrong.
+    let _ = write_answer(answer, &mut out, &mut Room::unbounded());
     out
 }
 
 /// Appends an answer's body.
-pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
+///
+/// # Errors
+/// Those of [`Room::reserve`]: what was appended is to be thrown away then.
+pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>, room: &mut Room) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
     // About what numbers with their statuses and times take; growing copies.
-    out.reserve(256 + columns * (96 + answer.rows * 48));
+    room.reserve(out, 0, 256 + columns * (COLUMN_BYTES + answer.rows * 48))?;
     let mut runs = Runs::default();
     let read_runs = |read| ReadRuns { text: answer.text(read), ..ReadRuns::default() };
     let mut reads: SmallVec<[ReadRuns<'_>; 4]> = (0..plan.reads.len()).map(read_runs).collect();
     out.extend_from_slice(br#"{"results":["#);
     for place in 0..plan.entity_columns.len() {
         begin_column(out, place);
-        entity_column(out, answer, place, &mut runs);
+        entity_column(out, answer, place, &mut runs, room)?;
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
         begin_column(out, plan.entity_columns.len() + i);
-        feature_column(out, answer, column, &mut reads, &mut runs);
+        feature_column(out, answer, column, &mut reads, &mut runs, room)?;
     }
-    out.extend_from_slice(plan.encoded.get_or_init(|| tail(plan)));
+    let tail = plan.encoded.get_or_init(|| tail(plan));
+    room.reserve(out, tail.len(), tail.len())?;
+    out.extend_from_slice(tail);
+    Ok(())
 }
 
 fn feature_column(
@@ -73,7 +90,9 @@ fn feature_column(
     column: &FeatureColumn,
     reads: &mut [ReadRuns<'_>],
     runs: &mut Runs,
-) {
+    room: &mut Room,
+) -> Result<(), RequestError> {
+    let cells_max = COLUMN_BYTES + answer.rows * CELL_BYTES_MAX;
     let (read, feature) = match column.from {
         ColumnFrom::Read { read, feature } => (Some(read), feature),
         ColumnFrom::Step { feature, .. } => (None, feature),
@@ -81,26 +100,34 @@ fn feature_column(
     if let Some(read) = read {
         let ReadRuns { text, rest, event_times } = &mut reads[read];
         if let Some(text) = text
-            && text.append_values(feature, out)
+            && {
+                let values = text.values_bytes(feature);
+                room.reserve(out, 0, values + cells_max)?;
+                text.append_values(feature, out)
+            }
         {
-            return again(out, rest, |out| {
+            again(out, rest, |out| {
                 out.extend_from_slice(STATUSES);
                 write_statuses(out, text.statuses());
                 out.extend_from_slice(EVENT_TIMES);
                 again(out, event_times, |out| write_event_times(out, answer, read, Some(text)));
                 out.extend_from_slice(END);
             });
+            return Ok(());
         }
     }
-    let statuses = answer.cells(column.from).enumerate().map(|(row, cell)| {
+    let mut statuses: SmallVec<[Status; 16]> = SmallVec::with_capacity(answer.rows);
+    for (row, cell) in answer.cells(column.from).enumerate() {
+        let bytes = cell.value.bytes();
+        room.reserve(out, 0, bytes * EXPANSION_MAX + COLUMN_BYTES)?;
         separate(out, row);
         match cell.status {
             Status::NotFound => out.extend_from_slice(b"null"),
             _ => value(out, cell.value, column.value_type),
         }
-        cell.status
-    });
-    let statuses: SmallVec<[Status; 16]> = statuses.collect();
+        statuses.push(cell.status);
+    }
+    room.reserve(out, 0, cells_max)?;
     out.extend_from_slice(STATUSES);
     if statuses.iter().all(|status| *status == Status::Present) {
         again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
@@ -117,6 +144,7 @@ fn feature_column(
         }
     }
     out.extend_from_slice(END);
+    Ok(())
 }
 
 fn begin_column(out: &mut Vec<u8>, place: usize) {
@@ -159,7 +187,18 @@ fn tail(plan: &Plan) -> Box<[u8]> {
     out.into_boxed_slice()
 }
 
-fn entity_column(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, runs: &mut Runs) {
+fn entity_column(
+    out: &mut Vec<u8>,
+    answer: &Answer<'_>,
+    place: usize,
+    runs: &mut Runs,
+    room: &mut Room,
+) -> Result<(), RequestError> {
+    let texts = answer.entity_column(place).iter().map(|value| match value {
+        EchoedValue::Text(text) => text.len() * EXPANSION_MAX,
+        _ => 0,
+    });
+    room.reserve(out, 0, texts.sum::<usize>() + COLUMN_BYTES + answer.rows * CELL_BYTES_MAX)?;
     for (row, value) in answer.entity_column(place).iter().enumerate() {
         separate(out, row);
         match value {
@@ -174,6 +213,7 @@ fn entity_column(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, runs: &mu
     out.extend_from_slice(EVENT_TIMES);
     again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows));
     out.extend_from_slice(END);
+    Ok(())
 }
 
 fn write_event_times(out: &mut Vec<u8>, answer: &Answer<'_>, read: usize, text: Option<&ReadText<'_>>) {

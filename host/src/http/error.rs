@@ -10,7 +10,7 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use crate::serving::RequestError;
+use crate::{memory::OverBudget, serving::RequestError};
 
 /// An answer that is an error. Two messages: `body` is for the client, `log` for the operator.
 #[derive(Debug)]
@@ -23,9 +23,17 @@ pub struct HttpError {
     pub log: Option<String>,
     /// The kind of error, as a metric label.
     pub kind: &'static str,
+    /// What the log gets at level `debug`, in place of the kind: no values that a caller sent.
+    pub(super) reason: Option<String>,
     /// A header that goes with the status.
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
+
+/// The kind of [`RequestError::TooLong`], which no client gets.
+const TOO_LONG: &str = "too_long";
+
+/// Bytes of a message. Lists in it have [`crate::serving::LISTED_MAX`] names, each of them cut, before it comes to this.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 // === impl HttpError ===
 
@@ -37,23 +45,29 @@ impl HttpError {
 
     /// An error in FastAPI's words: `{"detail": ...}`.
     pub(super) fn detail(status: StatusCode, kind: &'static str, detail: impl Into<Value>) -> Self {
-        Self { status, body: json!({ "detail": detail.into() }), log: None, kind, header: None }
+        Self { status, body: json!({ "detail": detail.into() }), log: None, kind, reason: None, header: None }
     }
 
     /// An error of one of Feast's classes.
     pub(super) fn feast(status: StatusCode, kind: &'static str, class: &str, message: &str) -> Self {
-        let inner = format!(r#"{{"module": "feast.errors", "class": "{class}", "message": {}}}"#, Value::from(message));
-        Self { status, body: Value::String(inner), log: None, kind, header: None }
+        let message = Value::from(cut(message.to_owned()));
+        let inner = format!(r#"{{"module": "feast.errors", "class": "{class}", "message": {message}}}"#);
+        Self { status, body: Value::String(inner), log: None, kind, reason: None, header: None }
     }
 
     /// An error that is a plain text at Feast's.
     pub(super) fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
-        Self { status, body: Value::String(message), log: None, kind, header: None }
+        Self { status, body: Value::String(cut(message)), log: None, kind, reason: None, header: None }
     }
 
     /// What a caller may not ask for. Its class is Feast's.
     pub(super) fn forbidden(message: &str) -> Self {
         Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
+    }
+
+    /// Whether the request is to be repeated on a compute thread.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.kind == TOO_LONG
     }
 
     /// A failure on this side: the client learns that, and no more.
@@ -69,11 +83,31 @@ impl HttpError {
     }
 }
 
+/// A message may repeat what a caller sent, and is cut where it does so at length.
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
+}
+
+impl From<OverBudget> for HttpError {
+    fn from(over: OverBudget) -> Self {
+        let status = match over {
+            OverBudget::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            OverBudget::Full | OverBudget::Tight => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::feast(status, "no_memory", "FeastError", &over.to_string())
+    }
+}
+
 impl From<RequestError> for HttpError {
     fn from(error: RequestError) -> Self {
         let message = error.to_string();
+        let reason = error.is_about_names().then(|| message.clone());
         let bad = StatusCode::BAD_REQUEST;
-        match error {
+        let error = match error {
             RequestError::UnknownView { .. } => {
                 Self::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
             }
@@ -110,7 +144,13 @@ impl From<RequestError> for HttpError {
             RequestError::TooLarge { .. } => {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "FeastError", &message)
             }
+            RequestError::AnswerTooLarge { .. } => {
+                Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", "FeastError", &message)
+            }
+            RequestError::Memory(over) => over.into(),
+            RequestError::TooLong => Self { kind: TOO_LONG, ..Self::internal(message) },
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
-        }
+        };
+        Self { reason, ..error }
     }
 }

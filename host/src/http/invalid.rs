@@ -3,7 +3,8 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::HttpError;
+use super::{HttpError, diagnose::Echo};
+use crate::serving::LISTED_MAX;
 
 /// Reads a body that has to be a JSON object.
 ///
@@ -16,28 +17,34 @@ pub(super) fn read_object(body: &[u8]) -> Result<Value, HttpError> {
             vec![problem("missing", &json!(["body"]), "Field required", &Value::Null)],
         ));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
-        let detail = json!({
-            "type": "json_invalid", "loc": ["body", offset(body, &error)], "msg": "JSON decode error",
-            "input": {}, "ctx": { "error": python_words(&error) },
-        });
-        unprocessable("bad_json", vec![detail])
-    })?;
-    if value.is_object() {
-        return Ok(value);
-    }
-    let message = "Input should be a valid dictionary or object to extract fields from";
-    Err(unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, &value)]))
+    let value: Value = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
+    if value.is_object() { Ok(value) } else { Err(not_an_object(&value)) }
 }
 
-/// Problems as an answer.
-pub(super) fn unprocessable(kind: &'static str, problems: Vec<Value>) -> HttpError {
+/// A body that is not JSON.
+pub(super) fn not_json(body: &[u8], error: &serde_json::Error) -> HttpError {
+    let detail = json!({
+        "type": "json_invalid", "loc": ["body", offset(body, error)], "msg": "JSON decode error",
+        "input": {}, "ctx": { "error": python_words(error) },
+    });
+    unprocessable("bad_json", vec![detail])
+}
+
+/// A body that is JSON, and no object.
+pub(super) fn not_an_object(body: &Value) -> HttpError {
+    let message = "Input should be a valid dictionary or object to extract fields from";
+    unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, body)])
+}
+
+/// Problems as an answer, at most [`LISTED_MAX`] of them.
+pub(super) fn unprocessable(kind: &'static str, mut problems: Vec<Value>) -> HttpError {
+    problems.truncate(LISTED_MAX);
     HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(problems))
 }
 
-/// One problem: pydantic's word for it, where it is, what it says, and what was there.
+/// One problem: pydantic's word for it, where it is, what it says, and what was there, cut if it is long.
 pub(super) fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
-    json!({ "type": kind, "loc": loc, "msg": message, "input": input })
+    json!({ "type": kind, "loc": Echo::of(loc), "msg": message, "input": Echo::of(input) })
 }
 
 /// Where in the body the reader stopped, as Python counts: from 0.

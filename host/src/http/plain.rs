@@ -13,12 +13,14 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::{Buf, Bytes};
 use httpdate::HttpDate;
 use hyper::{
     StatusCode,
@@ -29,9 +31,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Router, Scope, Tokens,
-    router::{Coming, PlainAnswer},
+    large::Coming,
+    router::PlainAnswer,
     timer::{CoarseSleep, CoarseTimer},
 };
+use crate::memory::{Lease, SMALL_BYTES};
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +47,15 @@ pub(super) struct PlainConnection<S> {
     router: Arc<Router>,
     /// The beginning of a request whose rest has not come.
     partial: Vec<u8>,
+    partial_lease: Option<Lease>,
     /// What the client has not taken yet of answers.
     unsent: Vec<u8>,
+    /// What comes behind that: an answer that another thread made.
+    unsent_body: Bytes,
+    /// What these take of the memory for requests in flight, unless it is little.
+    lease: Option<Lease>,
+    /// Who asks, for the log.
+    client: Option<SocketAddr>,
     /// What comes when that is sent.
     then: Then,
     sleep: CoarseSleep,
@@ -64,6 +75,8 @@ enum Then {
     Read,
     /// Whole requests may be left of what was read.
     Again,
+    /// The same, once others had their turn.
+    GiveWay,
     /// An answer comes.
     Wait(Waiting),
     Close,
@@ -113,6 +126,8 @@ struct Output {
     bytes: Vec<u8>,
     /// Where the first begins.
     from: usize,
+    /// What they take of the memory for requests in flight, unless it is little.
+    lease: Option<Lease>,
 }
 
 /// How lookups begin.
@@ -127,6 +142,8 @@ const HEAD_BYTES: usize = 192;
 const OUTPUT_BYTES_FULL: usize = 256 << 10;
 /// An answer that was larger gives its memory back.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
+/// How long answers may take one after the other until other connections have their turn.
+const TURN: Duration = super::router::TURN;
 /// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The last of the year 9999, beyond which HTTP has no dates.
@@ -153,9 +170,21 @@ impl PlainRequest<'_> {
 // === impl PlainConnection ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
-    pub(super) fn new(stream: S, router: Arc<Router>) -> Self {
+    pub(super) fn new(stream: S, router: Arc<Router>, client: Option<SocketAddr>) -> Self {
         let sleep = CoarseSleep::new(CoarseTimer::after(router.limits().header_timeout));
-        Self { stream, router, partial: Vec::new(), unsent: Vec::new(), then: Then::Read, sleep }
+        let (partial, unsent, unsent_body) = (Vec::new(), Vec::new(), Bytes::new());
+        Self {
+            stream,
+            router,
+            partial,
+            unsent,
+            unsent_body,
+            lease: None,
+            client,
+            then: Then::Read,
+            sleep,
+            partial_lease: None,
+        }
     }
 
     pub(super) fn into_stream(self) -> S {
@@ -173,6 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             match std::mem::replace(&mut self.then, Then::Read) {
                 Then::Read => {}
                 Then::Again => is_read = true,
+                Then::GiveWay => {
+                    self.then = Then::Again;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Then::Wait(waiting) => {
                     ready!(self.poll_waiting(waiting, is_draining, cx));
                     continue;
@@ -219,6 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
         }
         let input = &input[..end];
+        let mut took = Duration::ZERO;
         let mut done = 0;
         let body_bytes_max = self.router.limits().body_bytes_max;
         output.clear();
@@ -229,7 +264,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
             match parse(rest, body_bytes_max) {
                 Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
-                    PlainAnswer::Here => done += request.len,
+                    PlainAnswer::Here(started) => {
+                        took += self.router.note_plain(started);
+                        done += request.len;
+                    }
                     PlainAnswer::Elsewhere(body, started) => {
                         break Then::Wait(Waiting { body, started, bytes: rest.to_vec(), len: request.len });
                     }
@@ -241,13 +279,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             if is_draining {
                 break Then::Close;
             }
+            if took > TURN {
+                break Then::GiveWay;
+            }
             if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
                 break Then::Again;
             }
         };
-        if let Then::Read | Then::Again = then {
-            // Of an empty one there is no memory.
-            self.partial = input[done..].to_vec();
+        let then = self.keep_partial(then, &input[done..]);
+        if let Then::Read | Then::Again | Then::GiveWay = then {
             let header_timeout = self.router.limits().header_timeout;
             if self.partial.is_empty() {
                 self.sleep.reset(CoarseTimer::after(header_timeout));
@@ -264,9 +304,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                 Poll::Pending => 0,
             };
             self.unsent = answers[written..].to_vec();
+            if !self.unsent.is_empty() && output.lease.is_some() {
+                self.lease = output.lease.take();
+            }
         }
         output.clear();
         Poll::Ready(Ok(true))
+    }
+
+    /// Keeps the beginning of a request. Where that is much and there is no memory for it, hyper's side says so.
+    fn keep_partial(&mut self, then: Then, rest: &[u8]) -> Then {
+        let is_kept = matches!(then, Then::Read | Then::Again | Then::GiveWay);
+        self.partial_lease = None;
+        if is_kept && rest.len() > SMALL_BYTES {
+            let mut lease = self.router.lease();
+            if lease.grow(rest.len()).is_err() {
+                return Then::Hyper(rest.to_vec());
+            }
+            self.partial_lease = Some(lease);
+        }
+        // Of an empty one there is no memory.
+        self.partial = if is_kept { rest.to_vec() } else { Vec::new() };
+        then
     }
 
     /// Waits for an answer that another thread makes, or an error: to have hyper's side tell that would compute it twice.
@@ -282,10 +341,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                         self.router.note_plain(waiting.started);
                         (StatusCode::OK, body)
                     }
-                    Err(error) => (error.status, self.router.fail_plain(waiting.started, &error)),
+                    Err(error) => (error.status, self.router.fail_plain(waiting.started, &error, self.client).into()),
                 };
                 let head = Head::new(status, body.len(), self.router.now(), is_draining);
-                self.unsent = [head.bytes(), &*body].concat();
+                self.unsent = head.bytes().to_vec();
+                self.unsent_body = body;
                 self.partial = waiting.bytes.split_off(waiting.len);
                 // What came behind the request could not go on meanwhile.
                 self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
@@ -311,6 +371,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
         }
         self.unsent = Vec::new();
+        self.lease = None;
+        while !self.unsent_body.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent_body))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.unsent_body.advance(sent),
+            }
+        }
+        self.unsent_body = Bytes::new();
         // TLS may hold some of it.
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -322,6 +390,7 @@ impl Output {
     fn clear(&mut self) {
         self.bytes.clear();
         self.from = 0;
+        self.lease = None;
         if self.bytes.capacity() > OUTPUT_BYTES_KEPT {
             self.bytes = Vec::new();
         }
@@ -337,10 +406,15 @@ impl Output {
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
         let answer = router.answer_plain(request, &mut self.bytes);
-        let PlainAnswer::Here = answer else {
+        let PlainAnswer::Here(started) = answer else {
             self.bytes.truncate(start);
             return answer;
         };
+        // The client may not take them, and they would be kept. hyper's side says that there is no memory.
+        if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
+            self.bytes.truncate(start);
+            return PlainAnswer::Not;
+        }
         let head = Head::new(StatusCode::OK, self.bytes.len() - body, router.now(), is_last);
         // Right in front of the body: how long it is was not known before that was written.
         let head_at = body - head.len;
@@ -351,7 +425,12 @@ impl Output {
             self.bytes.copy_within(head_at.., start);
             self.bytes.truncate(self.bytes.len() - (head_at - start));
         }
-        PlainAnswer::Here
+        PlainAnswer::Here(started)
+    }
+
+    fn is_leased(&mut self, router: &Router) -> bool {
+        let bytes = self.bytes.len();
+        self.lease.get_or_insert_with(|| router.lease()).resize(bytes).is_ok()
     }
 }
 
@@ -421,7 +500,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
         Ok(httparse::Status::Partial) => return Parsed::Partial,
         Err(_) => return Parsed::Other,
     };
-    let (mut length, mut authorization) = (None, None);
+    let (mut length, mut authorization, mut has_host) = (None, None, false);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         // By the first letter: most headers are none of these.
@@ -437,6 +516,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
                 return Parsed::Other;
             }
             Some(b'a') if is("authorization") && authorization.replace(header.value).is_some() => return Parsed::Other,
+            Some(b'h') if is("host") && std::mem::replace(&mut has_host, true) => return Parsed::Other,
             Some(b't' | b'e' | b'u') if is("transfer-encoding") || is("expect") || is("upgrade") => {
                 return Parsed::Other;
             }
@@ -444,7 +524,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
         }
     }
     let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
-    let Some(length) = length.filter(is_small) else { return Parsed::Other };
+    let Some(length) = length.filter(is_small).filter(|_| has_host) else { return Parsed::Other };
     match bytes.get(head..head + length) {
         Some(body) => Parsed::Plain(PlainRequest { authorization, body, len: head + length }),
         None => Parsed::Partial,

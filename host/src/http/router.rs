@@ -2,40 +2,45 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    task::{Context, Poll},
-    time::Instant,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Body, Frame, Incoming, SizeHint},
-    header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
+    Method, Request, Response, StatusCode, Version,
+    body::{Body, Incoming},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
 use larder_model::model::Micros;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
     AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens, Writes,
     accept::{Form, JSON},
-    catalog::describe_catalog,
+    body::AnswerBody,
+    catalog::{catalog_bytes, describe_catalog},
     decode::decode_request,
     encode::write_answer,
+    large::{
+        Coming, LargeLookup, THREAD_BODY_BYTES_MAX, check_scope, completed, in_scope, lease_answer, offload, tree_bytes,
+    },
     metrics::{EndpointMetrics, HttpMetrics},
     plain::PlainRequest,
 };
 use crate::{
     clock::SharedClock,
+    memory::{Lease, SMALL_BYTES, leased_bytes},
     plugin::Compute,
-    serving::{RenewDefinitions, Snapshot},
+    serving::{LISTED_MAX, RenewDefinitions, Resources, Room, Snapshot},
     sync::{FETCH_ROUNDS, Fetched, fetch_all},
     telemetry::Metrics,
 };
@@ -46,6 +51,7 @@ pub struct Router {
     current: Arc<ArcSwap<Snapshot>>,
     clock: SharedClock,
     limits: HttpLimits,
+    resources: Resources,
     pub(super) metrics: HttpMetrics,
     /// Set when the host stops: it is not ready then, and still answers.
     stopping: AtomicBool,
@@ -74,26 +80,17 @@ pub enum Door {
     Metrics(Metrics),
 }
 
-/// An answer's body: bytes in one piece, or lines that come one by one.
-pub(super) enum AnswerBody {
-    Whole(Full<Bytes>),
-    Lines(mpsc::Receiver<Bytes>),
-}
-
 /// The features of a request, or who brings them.
 enum Features {
-    Answer(Vec<u8>),
-    Elsewhere(Coming),
+    Answer(Bytes),
+    Offloaded(Coming),
 }
-
-/// An answer's body that another thread makes.
-pub(super) type Coming = oneshot::Receiver<Result<Vec<u8>, HttpError>>;
 
 /// What became of a plain request.
 #[derive(Debug)]
 pub(super) enum PlainAnswer {
-    /// The body of its answer was appended.
-    Here,
+    /// The body of its answer was appended. [`Router::note_plain`] wants to know when the request began.
+    Here(Instant),
     /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
     Elsewhere(Coming, Instant),
     /// Something about it is not plain, as when it goes wrong.
@@ -117,14 +114,23 @@ const PLUGINS_BELOW: &str = "/v1/plugins/";
 /// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
 const EVENTS_WAITING_MAX: usize = 64;
 
+/// A request that took a serving thread longer lets others have it before the next one on its connection.
+pub(super) const TURN: Duration = Duration::from_millis(1);
+
 // === impl Router ===
 
 impl Router {
     /// A router over what is current.
     #[must_use]
-    pub fn new(current: Arc<ArcSwap<Snapshot>>, clock: SharedClock, limits: HttpLimits, door: Door) -> Self {
+    pub fn new(
+        current: Arc<ArcSwap<Snapshot>>,
+        clock: SharedClock,
+        limits: HttpLimits,
+        resources: Resources,
+        door: Door,
+    ) -> Self {
         let (metrics, stopping, renewed) = (HttpMetrics::bind(), AtomicBool::new(false), AtomicI64::new(Micros::MIN));
-        Self { current, clock, limits, metrics, stopping, renewed, door }
+        Self { current, clock, limits, resources, metrics, stopping, renewed, door }
     }
 
     /// From here on the host says that it is not ready.
@@ -140,19 +146,64 @@ impl Router {
         &self.limits
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Answered, Infallible> {
+    /// A lease for what a request holds; metrics and admin find memory also where requests find none.
+    pub(super) fn lease(&self) -> Lease {
+        match self.door {
+            Door::Data { .. } => self.resources.memory.lease(),
+            Door::Admin(_) | Door::Metrics(_) => self.resources.memory.control_lease(),
+        }
+    }
+
+    /// Answers a request of a client. One whose length was said in two ways is refused: proxies may see another request in
+    /// it.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: Option<SocketAddr>,
+        is_ambiguous: bool,
+    ) -> Result<Answered, Infallible> {
         let started = Instant::now();
         let online = request.uri().path() == "/get-online-features";
         let endpoint = if online { &self.metrics.online } else { &self.metrics.other };
-        let response = match self.route(request).await {
+        let path = self.known_path(request.uri().path());
+        let response = match self.checked_route(request, is_ambiguous).await {
             Ok(response) => {
                 endpoint.success.increment(1);
                 response
             }
-            Err(error) => failed(endpoint, &error),
+            Err(error) => failed(endpoint, &error, path, client),
         };
-        endpoint.duration.record(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        endpoint.duration.record(took.as_secs_f64());
+        if took > TURN {
+            tokio::task::yield_now().await;
+        }
         Ok(response)
+    }
+
+    /// Routes a request that says once where it goes and how long it is.
+    async fn checked_route(&self, request: Request<Incoming>, is_ambiguous: bool) -> Result<Answered, HttpError> {
+        let bad = |message: &str| {
+            let mut error = HttpError::detail(StatusCode::BAD_REQUEST, "bad_request", message);
+            error.header = Some(Box::new((CONNECTION, HeaderValue::from_static("close"))));
+            error
+        };
+        if is_ambiguous {
+            return Err(bad("A request has either Content-Length or Transfer-Encoding, not both."));
+        }
+        let hosts = request.headers().get_all(HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            return Err(bad("A request has exactly one Host header."));
+        }
+        self.route(request).await
+    }
+
+    /// A path for the log: of those that there are, as others could be anything.
+    fn known_path(&self, path: &str) -> &'static str {
+        const PATHS: [&str; 8] =
+            ["/get-online-features", "/v1/catalog", "/v1/sync", "/v1/reload", PLUGINS, "/metrics", "/health", "/ready"];
+        let known = PATHS.into_iter().chain(Writes::PATHS).find(|known| *known == path);
+        known.unwrap_or(if path.starts_with(PLUGINS_BELOW) { PLUGINS } else { "unknown" })
     }
 
     /// Appends the body of the answer to a plain request.
@@ -170,37 +221,42 @@ impl Router {
         if snapshot.reads_through() {
             return PlainAnswer::Not;
         }
+        let offload = |compute: &Compute| {
+            let (snapshot, body) = (Arc::clone(&snapshot), Bytes::copy_from_slice(request.body));
+            let lookup = LargeLookup { snapshot, body, scope: scope.clone(), form: Form::Json };
+            Ok(PlainAnswer::Elsewhere(lookup.offload(&self.resources, compute)?, started))
+        };
         let answered = (|| -> Result<PlainAnswer, HttpError> {
             let decoded = decode_request(request.body)?;
-            if let Some(scope) = &scope {
-                scope.check(&decoded.selection)?;
-            }
-            let begun = snapshot.begin(&decoded)?;
+            check_scope(scope.as_deref(), &decoded)?;
+            let mut room = self.resources.thread_room();
+            let begun = snapshot.begin(&decoded, &room)?;
             if let Some(compute) = snapshot.elsewhere(&begun) {
-                let body = Bytes::copy_from_slice(request.body);
-                return Ok(PlainAnswer::Elsewhere(elsewhere(compute, &snapshot, body, Form::Json)?, started));
+                return offload(compute);
             }
-            write_answer(&snapshot.finish(begun, &decoded)?, out);
-            Ok(PlainAnswer::Here)
+            write_answer(&snapshot.finish(begun, &decoded, &mut room)?, out, &mut room)?;
+            Ok(PlainAnswer::Here(started))
         })();
-        let answered = answered.unwrap_or(PlainAnswer::Not);
-        if let PlainAnswer::Here = answered {
-            self.note_plain(started);
+        match answered {
+            Err(error) if error.is_too_long() => offload(&self.resources.compute),
+            answered => answered,
         }
-        answered
+        .unwrap_or(PlainAnswer::Not)
     }
 
     /// Counts a plain request that went wrong, and returns the body that says so.
-    pub(super) fn fail_plain(&self, started: Instant, error: &HttpError) -> Vec<u8> {
-        note_failed(&self.metrics.online, error);
+    pub(super) fn fail_plain(&self, started: Instant, error: &HttpError, client: Option<SocketAddr>) -> Vec<u8> {
+        note_failed(&self.metrics.online, error, "/get-online-features", client);
         self.metrics.online.duration.record(started.elapsed().as_secs_f64());
         error.body.to_string().into_bytes()
     }
 
-    /// Counts a plain request that has its answer.
-    pub(super) fn note_plain(&self, started: Instant) {
+    /// Counts a plain request that has its answer, and returns how long it took.
+    pub(super) fn note_plain(&self, started: Instant) -> Duration {
+        let took = started.elapsed();
         self.metrics.online.success.increment(1);
-        self.metrics.online.duration.record(started.elapsed().as_secs_f64());
+        self.metrics.online.duration.record(took.as_secs_f64());
+        took
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
@@ -225,16 +281,19 @@ impl Router {
                 };
                 let uri = request.uri().clone();
                 let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                let mut tree = self.lease();
+                if body.len() > SMALL_BYTES {
+                    tree.grow(tree_bytes(&body))?;
+                }
                 let (status, body) = writes.answer(uri.path(), uri.query(), body, scope.as_deref()).await?;
+                drop(tree);
                 Ok(body.map_or_else(|| whole(status, None, Bytes::new()), |body| json_response(status, &body)))
             }
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
             (Door::Data { .. } | Door::Admin(_), &Method::GET, "/v1/catalog") => {
                 let scope = self.admit(&request)?;
-                let scope = scope.as_deref().unwrap_or(&Scope::All);
-                let catalog = describe_catalog(&self.current.load(), self.clock.now(), scope);
-                Ok(json_response(StatusCode::OK, &catalog))
+                self.catalog(scope).await
             }
             (Door::Admin(control), &Method::POST, "/v1/sync") => {
                 let control = Arc::clone(control);
@@ -246,7 +305,9 @@ impl Router {
             }
             (Door::Admin(control), &Method::POST, "/v1/reload") => reload(Arc::clone(control)).await,
             (Door::Metrics(metrics), &Method::GET, "/metrics") => {
-                Ok(whole(StatusCode::OK, Some(PROMETHEUS), metrics.render().into()))
+                let (text, mut lease) = (metrics.render(), self.lease());
+                lease.grow(text.capacity())?;
+                Ok(whole(StatusCode::OK, Some(PROMETHEUS), leased_bytes(text, lease)))
             }
             _ => self.elsewhere(&request),
         }
@@ -278,16 +339,13 @@ impl Router {
     }
 
     async fn online_features(&self, body: Bytes, scope: Option<Arc<Scope>>, form: Form) -> Result<Answered, HttpError> {
-        let fetched = self.fetch_first(&body, scope.as_deref()).await?;
-        let body = match self.features_here(&body, scope.as_deref(), form)? {
+        let fetched = self.fetch_first(&body, scope.as_ref()).await?;
+        let body = match self.features_here(body, scope, form)? {
             Features::Answer(body) => body,
             // The thread that waits for these answers others meanwhile.
-            Features::Elsewhere(answer) => {
-                let lost = || HttpError::internal("the work on a request ended in a bug of Larder".to_owned());
-                answer.await.map_err(|_| lost())??
-            }
+            Features::Offloaded(answer) => completed(answer).await?,
         };
-        let mut response = whole(StatusCode::OK, Some(form.content_type()), body.into());
+        let mut response = whole(StatusCode::OK, Some(form.content_type()), body);
         if let Some(word) = match fetched {
             Fetched::All => None,
             Fetched::Late => Some(HeaderValue::from_static("late")),
@@ -300,20 +358,34 @@ impl Router {
 
     /// Brings rows here that are asked for and are not, where views are only in part. Its word says if they are not all
     /// here now.
-    async fn fetch_first(&self, body: &Bytes, scope: Option<&Scope>) -> Result<Fetched, HttpError> {
+    async fn fetch_first(&self, body: &Bytes, scope: Option<&Arc<Scope>>) -> Result<Fetched, HttpError> {
         if !self.current.load().reads_through() {
             return Ok(Fetched::All);
         }
         let snapshot = self.current.load_full();
+        let to_fetch = {
+            let (body, scope) = (body.clone(), scope.cloned());
+            move |mut room: Room| {
+                // Read again for the answer: a request borrows from its body, and nothing is held over a wait.
+                let request = decode_request(&body)?;
+                check_scope(scope.as_deref(), &request)?;
+                let wanted = snapshot.to_fetch(&request, &mut room);
+                let wanted = wanted.map_err(|error| in_scope(error, scope.as_deref()))?;
+                // What is held for them goes with them.
+                Ok::<_, HttpError>((wanted, room))
+            }
+        };
         // What came may have had to go again before it was looked up, where the share of the disk is small.
         for _ in 0..FETCH_ROUNDS {
-            let wanted = {
-                // Read again for the answer: a request borrows from its body, and nothing is held over a wait.
-                let request = decode_request(body)?;
-                if let Some(scope) = scope {
-                    scope.check(&request.selection)?;
+            let is_small = body.len() <= THREAD_BODY_BYTES_MAX;
+            let here = is_small.then(|| to_fetch(self.resources.thread_room()));
+            let (wanted, _room) = match here {
+                Some(Err(error)) if !error.is_too_long() => return Err(error),
+                Some(Ok(wanted)) => wanted,
+                _ => {
+                    let (to_fetch, room) = (to_fetch.clone(), self.resources.leased_room());
+                    completed(offload(&self.resources.compute, move || to_fetch(room))?).await?
                 }
-                snapshot.to_fetch(&request)?
             };
             let fetched = fetch_all(wanted).await;
             if fetched != Some(Fetched::All) {
@@ -324,17 +396,53 @@ impl Router {
     }
 
     /// Answers a request on this thread, unless that would take too long.
-    fn features_here(&self, body: &Bytes, scope: Option<&Scope>, form: Form) -> Result<Features, HttpError> {
-        let request = decode_request(body)?;
-        if let Some(scope) = scope {
-            scope.check(&request.selection)?;
-        }
+    fn features_here(&self, body: Bytes, scope: Option<Arc<Scope>>, form: Form) -> Result<Features, HttpError> {
         let snapshot = self.current.load();
-        let begun = snapshot.begin(&request)?;
-        let Some(compute) = snapshot.elsewhere(&begun) else {
-            return form.encode(&snapshot.finish(begun, &request)?).map(Features::Answer);
+        let lookup = LargeLookup { snapshot: Arc::clone(&snapshot), body, scope, form };
+        if lookup.body.len() > THREAD_BODY_BYTES_MAX {
+            return lookup.offload(&self.resources, &self.resources.compute).map(Features::Offloaded);
+        }
+        let here = (|| {
+            let request = decode_request(&lookup.body)?;
+            let scope = lookup.scope.as_deref();
+            check_scope(scope, &request)?;
+            let mut room = self.resources.thread_room();
+            let begun = snapshot.begin(&request, &room).map_err(|error| in_scope(error, scope))?;
+            if snapshot.elsewhere(&begun).is_some() {
+                return Ok(Err(begun));
+            }
+            let answer = snapshot.finish(begun, &request, &mut room)?;
+            lease_answer(&self.resources.memory, form.encode(&answer, &mut room)?).map(Ok)
+        })();
+        match here {
+            Ok(Ok(answer)) => Ok(Features::Answer(answer)),
+            Ok(Err(begun)) => {
+                let compute = snapshot.elsewhere(&begun).unwrap_or(&self.resources.compute);
+                lookup.offload(&self.resources, compute).map(Features::Offloaded)
+            }
+            Err(error) if error.is_too_long() => {
+                lookup.offload(&self.resources, &self.resources.compute).map(Features::Offloaded)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The catalog, as far as the caller may see it. It can be large, and is made on a compute thread then.
+    async fn catalog(&self, scope: Option<Arc<Scope>>) -> Result<Answered, HttpError> {
+        let (snapshot, now, mut lease) = (self.current.load_full(), self.clock.now(), self.lease());
+        let bytes = catalog_bytes(&snapshot);
+        lease.grow(bytes)?;
+        let describe = move || {
+            let catalog = describe_catalog(&snapshot, now, scope.as_deref().unwrap_or(&Scope::All)).to_string();
+            lease.resize(catalog.capacity())?;
+            Ok(leased_bytes(catalog, lease))
         };
-        elsewhere(compute, &snapshot, body.clone(), form).map(Features::Elsewhere)
+        let body = if bytes <= THREAD_BODY_BYTES_MAX {
+            describe()?
+        } else {
+            completed(offload(&self.resources.compute, describe)?).await?
+        };
+        Ok(whole(StatusCode::OK, Some(JSON), body))
     }
 
     /// Ready means loaded, and stays so while the sources are away: staleness is shown elsewhere.
@@ -355,7 +463,11 @@ impl Router {
                 json!({ "status": "waiting", "why": "the Feast registry was not written yet: 'feast apply' does" });
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
         }
-        let missing: Vec<&str> = snapshot.not_loaded().collect();
+        // Who sends no token, or one for some services, learns no names.
+        if let Door::Data { tokens: Some(_), .. } = self.door {
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
+        }
+        let missing: Vec<&str> = snapshot.not_loaded().take(LISTED_MAX).collect();
         json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
     }
 
@@ -369,25 +481,48 @@ impl Router {
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
+        let length = usize::try_from(body.size_hint().lower()).unwrap_or(max);
         let read = async {
             let mut first = Bytes::new();
-            let mut rest: Vec<u8> = Vec::new();
+            let mut rest = BytesMut::new();
+            let mut lease = self.lease();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| {
                     HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {error}"))
                 })?;
                 let Ok(data) = frame.into_data() else { continue };
-                if first.len() + rest.len() + data.len() > max {
+                let read = first.len() + rest.len() + data.len();
+                if read > max {
                     return Err(too_large());
                 }
                 // Nearly every body comes in one piece, which needs no copy.
-                if first.is_empty() {
+                if first.is_empty() && rest.is_empty() {
                     first = data;
-                } else {
-                    rest.extend_from_slice(&data);
+                    continue;
                 }
+                if read > rest.capacity() {
+                    // Both are there while the one is copied to the other.
+                    let (before, capacity) = (rest.capacity(), read.max(length.min(2 * read)));
+                    if capacity > SMALL_BYTES {
+                        lease.resize(before + capacity)?;
+                    }
+                    let mut larger = BytesMut::with_capacity(capacity);
+                    larger.extend_from_slice(&std::mem::take(&mut first));
+                    larger.extend_from_slice(&rest);
+                    rest = larger;
+                    if capacity > SMALL_BYTES {
+                        lease.resize(rest.capacity())?;
+                    }
+                }
+                rest.extend_from_slice(&data);
             }
-            Ok(if rest.is_empty() { first } else { [&*first, &rest].concat().into() })
+            Ok(if rest.is_empty() {
+                first
+            } else if lease.held() == 0 {
+                rest.freeze()
+            } else {
+                leased_bytes(rest, lease)
+            })
         };
         // A body that is here already, as nearly all are, is not worth a timer.
         let mut read = std::pin::pin!(read);
@@ -490,30 +625,27 @@ async fn deployed(work: impl FnOnce() -> Result<DeployReport, String> + Send + '
     }
 }
 
-/// Has a request answered on a thread that computes.
-fn elsewhere(compute: &Compute, snapshot: &Arc<Snapshot>, body: Bytes, form: Form) -> Result<Coming, HttpError> {
-    let snapshot = Arc::clone(snapshot);
-    let work = compute.try_run(move || {
-        // Read again there: a request borrows from its body, and is cheap beside what is to come.
-        let request = decode_request(&body)?;
-        form.encode(&snapshot.answer(&request)?)
-    });
-    work.map_err(|_full| {
-        let message = "too many requests wait for plugins";
-        HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "plugins_busy", message)
-    })
-}
-
-fn note_failed(endpoint: &EndpointMetrics, error: &HttpError) {
+/// Counts and logs a failed request. What clients did wrong is logged at `debug`: the kind of it, and names, but no values.
+fn note_failed(endpoint: &EndpointMetrics, error: &HttpError, path: &'static str, client: Option<SocketAddr>) {
     endpoint.error.increment(1);
     endpoint.count_error(error.kind);
     if let Some(log) = &error.log {
         tracing::error!(kind = error.kind, "{log}");
     }
+    let reason = error.reason.as_deref().unwrap_or(error.kind);
+    let client = client.map_or_else(|| "local".to_owned(), |client| client.to_string());
+    tracing::debug!(
+        client,
+        endpoint = path,
+        status = error.status.as_u16(),
+        kind = error.kind,
+        reason,
+        "request failed"
+    );
 }
 
-fn failed(endpoint: &EndpointMetrics, error: &HttpError) -> Answered {
-    note_failed(endpoint, error);
+fn failed(endpoint: &EndpointMetrics, error: &HttpError, path: &'static str, client: Option<SocketAddr>) -> Answered {
+    note_failed(endpoint, error, path, client);
     let mut response = json_response(error.status, &error.body);
     if let Some(header) = &error.header {
         response.headers_mut().insert(&header.0, header.1.clone());
@@ -526,36 +658,10 @@ fn json_response(status: StatusCode, body: &Value) -> Answered {
 }
 
 fn whole(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Answered {
-    let mut response = Response::new(AnswerBody::Whole(Full::new(body)));
+    let mut response = Response::new(AnswerBody::Whole(body));
     *response.status_mut() = status;
     if let Some(content_type) = content_type {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     response
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Lines(lines) => lines.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Lines(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Lines(_) => SizeHint::default(),
-        }
-    }
 }

@@ -34,11 +34,13 @@ use tokio::{
 
 use super::{
     Router, Tls,
+    framing::{Framed, HEAD_BYTES_MAX},
     plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
     timed::Timed,
     timer::{self, CoarseTimer},
 };
+use crate::plugin::{NICE, give_way};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -90,8 +92,8 @@ enum Phase {
 }
 
 enum Connection {
-    Tcp(std::net::TcpStream),
-    Tls(std::net::TcpStream, Arc<Tls>),
+    Tcp(std::net::TcpStream, SocketAddr),
+    Tls(std::net::TcpStream, SocketAddr, Arc<Tls>),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -146,8 +148,14 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<Connection> {
         match self {
-            Self::Tcp(listener) => Ok(Connection::Tcp(accept_tcp(listener).await?)),
-            Self::Tls(listener, tls) => Ok(Connection::Tls(accept_tcp(listener).await?, Arc::clone(tls))),
+            Self::Tcp(listener) => {
+                let (stream, client) = accept_tcp(listener).await?;
+                Ok(Connection::Tcp(stream, client))
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, client) = accept_tcp(listener).await?;
+                Ok(Connection::Tls(stream, client, Arc::clone(tls)))
+            }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 Ok(Connection::Unix(stream.into_std()?))
@@ -156,11 +164,11 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
-    let (stream, _) = listener.accept().await?;
+async fn accept_tcp(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (stream, client) = listener.accept().await?;
     // Answers are written at once; waiting to fill a packet only delays them.
     stream.set_nodelay(true)?;
-    stream.into_std()
+    Ok((stream.into_std()?, client))
 }
 
 // === impl Server ===
@@ -182,7 +190,8 @@ impl Server {
         for i in 0..workers.max(1) {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            // Threads that block work on writes, which are not to hold up lookups.
+            let runtime = Builder::new_current_thread().enable_all().on_thread_start(|| give_way(NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || runtime.block_on(serve(receiver, router, phases));
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
@@ -274,19 +283,19 @@ async fn serve(
             let _until_the_end = (guard, alive);
             let bound = router.limits().write_timeout;
             let served = match connection {
-                Connection::Tcp(stream) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, phases).await,
+                Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), Some(client), router, phases).await,
                     Err(_) => return,
                 },
-                Connection::Tls(stream, tls) => match TcpStream::from_std(stream) {
+                Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
                         // Boxed: a connection without TLS does not carry the room for it.
-                        Box::pin(serve_encrypted(Timed::new(stream, bound), &tls, router, phases)).await
+                        Box::pin(serve_encrypted(Timed::new(stream, bound), client, &tls, router, phases)).await
                     }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), router, phases).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound), None, router, phases).await,
                     Err(_) => return,
                 },
             };
@@ -309,6 +318,7 @@ async fn serve(
 /// no request is under way.
 async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
+    client: SocketAddr,
     tls: &Tls,
     router: Arc<Router>,
     mut phases: watch::Receiver<Phase>,
@@ -318,7 +328,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
         _ = phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
     };
     let error = match shaken {
-        Ok(Ok(stream)) => return serve_connection(stream, router, phases).await,
+        Ok(Ok(stream)) => return serve_connection(stream, Some(client), router, phases).await,
         Ok(Err(error)) => error,
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
@@ -331,6 +341,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
 /// Serves a connection: plain requests by the short way, and from the first of another kind on by hyper.
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
+    client: Option<SocketAddr>,
     router: Arc<Router>,
     phases: watch::Receiver<Phase>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -340,7 +351,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
     let is_draining = || phases.has_changed().unwrap_or(true);
 
-    let mut plain = PlainConnection::new(stream, Arc::clone(&router));
+    let mut plain = PlainConnection::new(stream, Arc::clone(&router), client);
     let first = match poll_fn(|cx| plain.poll_serve(is_draining(), cx)).await? {
         Next::Ended => return Ok(()),
         Next::Hyper(bytes) => bytes,
@@ -353,14 +364,18 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     let limits = *router.limits();
     // hyper takes a request that is still with us for none.
     let has_begun = AtomicBool::new(stream.is_read());
+    let stream = Framed::new(stream);
+    let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
     let service = service_fn(|request| {
         has_begun.store(true, Ordering::Relaxed);
         let router = Arc::clone(&router);
-        async move { router.answer(request).await }
+        let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
+        async move { router.answer(request, client, is_ambiguous).await }
     });
     let connection = http1::Builder::new()
         .timer(CoarseTimer)
         .header_read_timeout(limits.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);

@@ -1,7 +1,8 @@
-//! A connection whose writes have a bound.
+//! A connection whose writes have bounds.
 //!
 //! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
-//! that stops reading would hold its connection, and an answer in memory, for ever.
+//! that stops reading would hold its connection, and an answer in memory, for ever. And a client that reads a large answer
+//! as fast as it is written would hold its serving thread until the end.
 
 use std::{
     io,
@@ -23,13 +24,35 @@ pub(super) struct Timed<S> {
     /// Runs while a write waits. Made once, when a write first waits: most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// Bytes that were written in large pieces since others had their turn.
+    large_written: usize,
 }
+
+/// A piece of this many bytes is a large one.
+const LARGE_BYTES: usize = 64 << 10;
+
+/// After as many bytes in large pieces, the other connections of the thread have their turn.
+const TURN_BYTES: usize = 1 << 20;
 
 // === impl Timed ===
 
 impl<S> Timed<S> {
     pub(super) fn new(stream: S, bound: Duration) -> Self {
-        Self { stream, bound, timer: None, waiting: false }
+        Self { stream, bound, timer: None, waiting: false, large_written: 0 }
+    }
+
+    /// Whether other connections are to have their turn before so much more is written; this one is woken behind them.
+    fn gives_way(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+        if bytes < LARGE_BYTES {
+            return false;
+        }
+        if self.large_written < TURN_BYTES {
+            self.large_written += bytes.min(TURN_BYTES);
+            return false;
+        }
+        self.large_written = 0;
+        cx.waker().wake_by_ref();
+        true
     }
 
     /// Lets a write pass, or starts or looks at the clock while it waits.
@@ -55,6 +78,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gives_way(bytes.len(), cx) {
+            return Poll::Pending;
+        }
+        let bytes = &bytes[..bytes.len().min(TURN_BYTES)];
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(written, cx)
     }
@@ -64,6 +91,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.gives_way(slices.iter().map(|slice| slice.len()).sum(), cx) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(written, cx)
     }

@@ -104,6 +104,9 @@ pub enum TlsError {
 /// A bundle of all public authorities has a few hundred kilobytes.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
+/// Encrypted bytes that a connection keeps for a client that does not take them.
+const UNSENT_BYTES_MAX: usize = 32 << 10;
+
 /// What is spoken inside.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
@@ -213,7 +216,8 @@ impl Tls {
 
     /// Shakes hands. It has no bound of its own.
     pub(super) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+        let acceptor = TlsAcceptor::from(self.current.load_full());
+        acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(UNSENT_BYTES_MAX))).await
     }
 }
 

@@ -28,18 +28,21 @@ pub struct Full;
 type Work = Box<dyn FnOnce() + Send>;
 
 /// How much less than serving threads these get, of at most 19.
-const NICE: i32 = 10;
+pub const NICE: i32 = 10;
 
 // === impl Compute ===
 
 impl Compute {
-    /// Starts the threads. They end when this is dropped.
-    pub(super) fn start(threads: usize, waiting_max: usize) -> Result<Self, PluginError> {
+    /// Starts threads of this name, and lets this much work wait for them. They end when this is dropped.
+    ///
+    /// # Errors
+    /// [`PluginError::Thread`].
+    pub fn start(name: &str, threads: usize, waiting_max: usize) -> Result<Self, PluginError> {
         let (queue, work) = sync_channel::<Work>(waiting_max);
         let work = Arc::new(Mutex::new(work));
         for i in 0..threads.max(1) {
             let work = Arc::clone(&work);
-            let thread = thread::Builder::new().name(format!("plugin-compute-{i}"));
+            let thread = thread::Builder::new().name(format!("{name}-{i}"));
             thread.spawn(move || run(&work)).map_err(PluginError::Thread)?;
         }
         Ok(Self { queue })
@@ -76,13 +79,13 @@ fn run(work: &Mutex<Receiver<Work>>) {
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
             let why = telemetry::panic_words(&*panic);
-            tracing::error!("work for plugins ended in a bug of Larder: {why}");
+            tracing::error!("work on a compute thread ended in a bug of Larder: {why}");
         }
     }
 }
 
-/// Makes this thread give way to others, where the operating system lets it.
-pub(super) fn give_way(nice: i32) {
+/// Makes this thread give way to others, where the operating system lets it: by this much of at most 19.
+pub fn give_way(nice: i32) {
     // On Linux a priority is a thread's, whatever the name of the call says.
     let _ = rustix::process::setpriority_process(None, nice);
 }
@@ -95,7 +98,7 @@ mod tests {
 
     #[test]
     fn work_is_done_and_beyond_the_bound_refused_and_a_panic_costs_its_own_result_only() {
-        let compute = Compute::start(1, 2).unwrap();
+        let compute = Compute::start("test", 1, 2).unwrap();
         let barrier = Arc::new(Barrier::new(2));
         let (entered, leaves) = (Arc::clone(&barrier), Arc::clone(&barrier));
         let first = compute.try_run(move || {

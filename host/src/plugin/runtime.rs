@@ -23,7 +23,7 @@ impl PluginRuntime {
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
-        let compute = Compute::start(settings.compute_threads, settings.compute_waiting_max)?;
+        let compute = Compute::start("plugin-compute", settings.compute_threads, settings.compute_waiting_max)?;
         Ok(Arc::new(Self { engines, cache, compute, settings }))
     }
 

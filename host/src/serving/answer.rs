@@ -105,6 +105,19 @@ const NULL: &[u8] = b",null";
 // === impl ReadText ===
 
 impl ReadText<'_> {
+    /// Bytes of the values of a feature in all rows as JSON, with what [`ReadText::append_values`] needs behind them for a
+    /// moment; none where rows do not have the feature.
+    #[must_use]
+    pub fn values_bytes(&self, feature: usize) -> usize {
+        let field = self.plan.map_or(Some(0), |plan| plan.fields[feature]);
+        let Some(field) = field else { return 0 };
+        let values = match &*self.rows {
+            [(Some(text), _)] => text.width(field),
+            _ => RowText::width_of_sums(&self.bounds, field),
+        };
+        values + self.nulls * NULL.len() + RowText::ROOM
+    }
+
     /// Appends the values of a feature in all rows as JSON, with commas between. False, and nothing, where rows do not
     /// have the feature.
     #[must_use]

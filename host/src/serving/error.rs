@@ -1,6 +1,8 @@
 //! Why a request cannot be answered. Messages are Feast's own where Feast has the case (observed on 0.67).
 
-use crate::store::StoreError;
+use std::fmt;
+
+use crate::{memory::OverBudget, store::StoreError};
 
 /// Why a request cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -11,29 +13,35 @@ pub enum RequestError {
     NoFeatures,
     /// A reference that is not `view:feature`.
     #[error(
-        "Invalid feature reference '{0}'. Expected format: '<feature_view>:<feature>' or '<feature_view>@<version>:<feature>'"
+        "Invalid feature reference '{}'. Expected format: '<feature_view>:<feature>' or '<feature_view>@<version>:<feature>'",
+        Cut(.0)
     )]
     BadReference(String),
     /// A reference to a version of a view.
     #[error(
-        "Version-qualified ref '{0}' not supported: online versioning is disabled. Set 'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml."
+        "Version-qualified ref '{}' not supported: online versioning is disabled. Set 'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml.",
+        Cut(.0)
     )]
     Versioned(String),
     /// There is no such view.
-    #[error("Feature view {view} does not exist in project {project}")]
+    #[error("Feature view {} does not exist in project {project}{}", Cut(view), Help(nearest))]
     UnknownView {
         /// The view.
         view: String,
         /// The project.
         project: String,
+        /// The view whose name is nearest, if one is near.
+        nearest: Option<String>,
     },
     /// There is no such service.
-    #[error("Feature service {service} does not exist in project {project}")]
+    #[error("Feature service {} does not exist in project {project}{}", Cut(service), Help(nearest))]
     UnknownService {
         /// The service.
         service: String,
         /// The project.
         project: String,
+        /// The service whose name is nearest, if one is near.
+        nearest: Option<String>,
     },
     /// Something that a registry of Feast's defines, and that cannot be served here.
     #[error("Feature {what} {name} cannot be served by Larder: {why}")]
@@ -46,12 +54,14 @@ pub enum RequestError {
         why: String,
     },
     /// The view has no such feature.
-    #[error("Feature {feature} not found in projection {view}")]
+    #[error("Feature {} not found in projection {}{}", Cut(feature), Cut(view), Help(nearest))]
     UnknownFeature {
         /// The feature.
         feature: String,
         /// The view, by its alias if it has one.
         view: String,
+        /// The view's feature whose name is nearest, if one is near.
+        nearest: Option<String>,
     },
     /// Two answers would have one name.
     #[error("{}", collision(names, *full_names))]
@@ -67,7 +77,7 @@ pub enum RequestError {
     /// No entity column at all, where one is needed.
     #[error("pop from an empty set")]
     NoEntities,
-    /// None of a view's join keys is there, or all are empty.
+    /// None of a view's join keys is there, or none has a value.
     #[error(
         "Missing join key values for keys: {}. No values provided for keys: {}. Provided join_key_values: {}",
         list(missing),
@@ -75,9 +85,9 @@ pub enum RequestError {
         list(provided)
     )]
     MissingKeys {
-        /// Join keys without a column.
+        /// Join keys of the requested views without a column.
         missing: Vec<String>,
-        /// Join keys without a value.
+        /// Join keys of the requested views with a column that has no values.
         empty: Vec<String>,
         /// Columns that there are.
         provided: Vec<String>,
@@ -123,7 +133,7 @@ pub enum RequestError {
     #[error("attribute name must be string, not 'NoneType'")]
     NullKey,
     /// A key that is not of its type.
-    #[error("{0}")]
+    #[error("{}", Cut(.0))]
     BadKey(String),
     /// More of something than is allowed.
     #[error("{what}: {found} in this request, at most {limit} are allowed")]
@@ -135,6 +145,21 @@ pub enum RequestError {
         /// How much there may be.
         limit: usize,
     },
+    /// The answer has too many bytes.
+    #[error(
+        "the answer has more than {limit} bytes; hint: ask for fewer rows or features, or raise 'server: limits: \
+         answer_bytes_max'"
+    )]
+    AnswerTooLarge {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// There is no memory for the request.
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
+    /// A serving thread would need too long. Never a client's answer: the request is repeated on a compute thread.
+    #[error("the request takes too long for a serving thread")]
+    TooLong,
     /// The store failed: not the caller's doing.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
@@ -142,7 +167,8 @@ pub enum RequestError {
 
 /// Feast's words (`FeatureNameCollisionError`).
 fn collision(names: &[String], full_names: bool) -> String {
-    let names = names.join(", ");
+    let listed: Vec<String> = names.iter().take(LISTED_MAX).map(|name| Cut(name).to_string()).collect();
+    let names = format!("{}{}", listed.join(", "), More(names.len()));
     if full_names {
         format!(
             "Duplicate features named {names} found.\nTo resolve this collision, please ensure that the feature views \
@@ -159,6 +185,112 @@ fn collision(names: &[String], full_names: bool) -> String {
 
 /// A list as Python prints it.
 fn list(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
-    format!("[{}]", quoted.join(", "))
+    let quoted: Vec<String> = names.iter().take(LISTED_MAX).map(|name| format!("'{}'", Cut(name))).collect();
+    format!("[{}{}]", quoted.join(", "), More(names.len()))
+}
+
+/// The most names or problems that a message or an answer lists.
+pub const LISTED_MAX: usize = 100;
+
+/// Characters of a caller's text that a message repeats.
+const ECHO_CHARS_MAX: usize = 500;
+
+/// A caller's text, cut to what a message repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'t>(pub &'t str);
+
+/// How many names a list leaves out.
+struct More(usize);
+
+/// The nearest name.
+struct Help<'n>(&'n Option<String>);
+
+// === impl Cut ===
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(ECHO_CHARS_MAX) {
+            None => f.write_str(self.0),
+            Some((end, _)) => write!(f, "{}… ({} bytes)", &self.0[..end], self.0.len()),
+        }
+    }
+}
+
+// === impl More ===
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.saturating_sub(LISTED_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+// === impl Help ===
+
+impl fmt::Display for Help<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|name| write!(f, "; did you mean '{name}'?"))
+    }
+}
+
+// === impl RequestError ===
+
+impl RequestError {
+    /// Whether its message has names and numbers only, and no value of an entity or a feature.
+    #[must_use]
+    pub fn is_about_names(&self) -> bool {
+        !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
+    }
+
+    /// The error for a caller who may know these names only.
+    #[must_use]
+    pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
+        if let Self::UnknownView { nearest, .. }
+        | Self::UnknownService { nearest, .. }
+        | Self::UnknownFeature { nearest, .. } = &mut self
+        {
+            nearest.take_if(|name| !may_know(name));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_for_those_who_may_know_it() {
+        let unknown = || RequestError::UnknownService {
+            service: "fraut".to_owned(),
+            project: "p".to_owned(),
+            nearest: Some("fraud".to_owned()),
+        };
+        let message = |may_know| unknown().hide_names(|name| name == may_know).to_string();
+        assert_eq!(message("fraud"), "Feature service fraut does not exist in project p; did you mean 'fraud'?");
+        assert_eq!(message("churn"), "Feature service fraut does not exist in project p");
+    }
+
+    #[test]
+    fn long_input_is_cut_in_messages() {
+        let long = "x".repeat(1 << 20);
+        let names: Vec<String> = (0..5_000).map(|n| format!("name_{n}")).collect();
+        for error in [
+            RequestError::BadReference(long.clone()),
+            RequestError::Versioned(long.clone()),
+            RequestError::UnknownView { view: long.clone(), project: "p".to_owned(), nearest: None },
+            RequestError::UnknownService { service: long.clone(), project: "p".to_owned(), nearest: None },
+            RequestError::UnknownFeature { feature: long.clone(), view: long.clone(), nearest: None },
+            RequestError::Collision { names: names.clone(), full_names: false },
+            RequestError::MissingKeys { missing: names.clone(), empty: Vec::new(), provided: vec![long.clone()] },
+            RequestError::BadKey(long),
+        ] {
+            let message = error.to_string();
+            assert!(message.len() < 4_096, "{} bytes: {}", message.len(), &message[..200]);
+        }
+        let listed = RequestError::MissingRequestData { names }.to_string();
+        assert!(listed.contains("'name_99', and 4900 more]") && !listed.contains("name_100'"), "{listed}");
+    }
 }

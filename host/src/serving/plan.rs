@@ -4,14 +4,15 @@
 //! which view is read under which key, which slot of a row answers which output column.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, OnceLock},
 };
 
 use larder_model::{
     codec::{Fingerprint, KeyEncoder, RowSchema},
-    model::{FeatureView, Micros, ScalarType, ValueType},
+    model::{Feature, FeatureView, Micros, ScalarType, ValueType},
     registry::Catalog,
+    yaml::nearest_name,
 };
 
 use self::derived::{WantedStep, request_inputs};
@@ -136,6 +137,13 @@ pub enum KeyPart {
     Missing,
 }
 
+/// What a feature, a key or a step takes in a plan beside its name, about: a plan's bytes bound a cache.
+const PART_BYTES: usize = 256;
+
+/// A longer name has no nearest one, and no more names are compared with one: a mistake in a name costs little time.
+const NEAREST_CHARS_MAX: usize = 100;
+const NEAREST_OF_MAX: usize = 500;
+
 /// What a request wants: the views to read, and the answer's columns in order.
 #[derive(Default)]
 struct Wanted<'c> {
@@ -175,6 +183,22 @@ pub(super) struct Resolver<'c> {
     pub(super) features_max: usize,
 }
 
+// === impl Plan ===
+
+impl Plan {
+    /// Bytes that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        // A name is in the plan, and in what the encoder keeps.
+        let names = self.entity_columns.iter().map(|column| column.name.len());
+        let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
+        let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
+        let parts = self.entity_columns.len() + self.feature_columns.len() + self.reads.len() + self.keys.len();
+        let inputs: usize = self.steps.iter().map(|step| step.inputs.len() + step.view.features.len()).sum();
+        let parts = parts + inputs + self.request_inputs.len();
+        2 * names + size_of::<Option<usize>>() * fields + PART_BYTES * (1 + parts)
+    }
+}
+
 // === impl Resolver ===
 
 impl<'c> Resolver<'c> {
@@ -187,9 +211,7 @@ impl<'c> Resolver<'c> {
         };
         let view_metadata = request.view_metadata.then(|| wanted.prefixes());
         let count = wanted.columns.len();
-        if count > self.features_max {
-            return Err(RequestError::TooLarge { what: "features", found: count, limit: self.features_max });
-        }
+        self.check_count(count)?;
         check_collisions(&wanted, request.full_feature_names)?;
         if let Some(unknown) = wanted.unknown.take() {
             return Err(unknown);
@@ -222,19 +244,20 @@ impl<'c> Resolver<'c> {
         })
     }
 
-    /// The error of a view whose keys have no values, as Feast words it: it lists every join key of the project.
-    pub(super) fn missing_keys(&self, given: &[&str], with_values: bool, provided: &[EntityColumn]) -> RequestError {
-        let all = || self.catalog.join_keys().keys().map(ToString::to_string);
-        RequestError::MissingKeys {
-            missing: all().filter(|key| !given.contains(&key.as_str())).collect(),
-            empty: all().filter(|key| !(with_values && given.contains(&key.as_str()))).collect(),
-            provided: provided.iter().map(|column| column.name.to_string()).collect(),
+    fn check_count(&self, features: usize) -> Result<(), RequestError> {
+        if features > self.features_max {
+            return Err(RequestError::TooLarge { what: "features", found: features, limit: self.features_max });
         }
+        Ok(())
     }
 
     fn want_service(&self, name: &str) -> Result<Wanted<'c>, RequestError> {
         let project = || self.catalog.project().to_owned();
-        let unknown = || RequestError::UnknownService { service: name.to_owned(), project: project() };
+        let unknown = || {
+            let known = self.catalog.services().iter().map(|service| &*service.name);
+            let (service, nearest) = (name.to_owned(), nearest_of(name, known));
+            RequestError::UnknownService { service, project: project(), nearest }
+        };
         if let Some(why) = self.catalog.unservable_services().get(name) {
             return Err(RequestError::Unservable { what: "service", name: name.to_owned(), why: why.to_string() });
         }
@@ -261,6 +284,7 @@ impl<'c> Resolver<'c> {
         if references.is_empty() {
             return Err(RequestError::NoFeatures);
         }
+        self.check_count(references.len())?;
         let mut wanted = Wanted::default();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for reference in references {
@@ -283,19 +307,26 @@ impl<'c> Resolver<'c> {
 
     /// The request's columns that are join keys, by their own name, under a projection's name, or by the entity's.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
+        // A request can have thousands of columns: none is compared with all others.
+        let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
+        let mapped: HashMap<&str, &Arc<str>> = mapped.map(|column| (&**column, column)).collect();
+        let mut key_types: HashMap<&Arc<str>, ScalarType> = HashMap::new();
+        for view in &wanted.views {
+            for key in &view.view.join_keys {
+                key_types.entry(view.request_column(&key.name)).or_insert(key.value_type);
+            }
+        }
+        let mut seen: HashSet<&Arc<str>> = HashSet::new();
         let mut columns: Vec<EntityColumn> = Vec::new();
         for (request_place, (name, _)) in request.entities.iter().enumerate() {
-            let mapped =
-                wanted.views.iter().find_map(|view| view.join_key_map.values().find(|column| ***column == **name));
+            let mapped = mapped.get(&**name).copied();
             let own = self.catalog.join_keys().get_key_value(&**name).map(|(key, _)| key);
             let by_entity = || self.catalog.entity(name).map(|entity| &entity.join_key);
             let Some(name) = mapped.or(own).or_else(by_entity) else { continue };
-            if columns.iter().any(|column| column.name == *name) {
+            if !seen.insert(name) {
                 continue;
             }
-            let key_type = wanted.views.iter().find_map(|view| {
-                view.view.join_keys.iter().find(|key| view.request_column(&key.name) == name).map(|key| key.value_type)
-            });
+            let key_type = key_types.get(name).copied();
             // A plugin may read a key that no view goes by.
             let read = || {
                 let reads = wanted.steps.iter().any(|step| step.reads_key(name));
@@ -320,7 +351,11 @@ impl<'c> Resolver<'c> {
             };
             let parts: Vec<KeyPart> = view.view.join_keys.iter().map(part).collect();
             if parts.iter().all(|part| *part == KeyPart::Missing) {
-                return Err(self.missing_keys(&[], false, entity_columns));
+                let needed = wanted.views.iter().flat_map(|view| {
+                    let keys = if view.view.is_entityless() { &[][..] } else { &view.view.join_keys };
+                    keys.iter().map(|key| view.request_column(&key.name))
+                });
+                return Err(missing_keys(needed, true, entity_columns));
             }
             let names = view.view.join_keys.iter().map(|key| &*key.name);
             let encoder = KeyEncoder::new(self.catalog.key_version(), names);
@@ -367,7 +402,10 @@ impl<'c> Resolver<'c> {
         if let Some(why) = self.catalog.unservable_views().get(view) {
             return RequestError::Unservable { what: "view", name: view.to_owned(), why: why.to_string() };
         }
-        RequestError::UnknownView { view: view.to_owned(), project: self.catalog.project().to_owned() }
+        let stored = self.catalog.views().iter().map(|view| &*view.name);
+        let derived = self.catalog.derived_views().iter().map(|view| &*view.name);
+        let (project, nearest) = (self.catalog.project().to_owned(), nearest_of(view, stored.chain(derived)));
+        RequestError::UnknownView { view: view.to_owned(), project, nearest }
     }
 }
 
@@ -387,10 +425,11 @@ impl<'c> Wanted<'c> {
     /// Adds a column of a stored view.
     fn stored_column(&mut self, read: usize, prefix: &Arc<str>, feature: &Arc<str>) {
         let wanted = &mut self.views[read];
-        let value_type = wanted.view.feature_index(feature).map(|place| wanted.view.features[place].value_type);
+        let view = wanted.view;
+        let value_type = view.feature_index(feature).map(|place| view.features[place].value_type);
         let from = ColumnFrom::Read { read, feature: wanted.features.len() };
         wanted.features.push(Arc::clone(feature));
-        self.column(prefix, feature, from, value_type);
+        self.column(prefix, feature, from, value_type, &view.features);
     }
 
     /// Adds a column of a derived view.
@@ -398,14 +437,21 @@ impl<'c> Wanted<'c> {
         let view = self.steps[step].view;
         let place = view.feature_index(feature);
         let from = ColumnFrom::Step { step, feature: place.unwrap_or_default() };
-        self.column(prefix, feature, from, place.map(|place| view.features[place].value_type));
+        self.column(prefix, feature, from, place.map(|place| view.features[place].value_type), &view.features);
     }
 
     /// Adds a column, whose view may not have it: that is told when all names were looked at.
-    fn column(&mut self, prefix: &Arc<str>, feature: &Arc<str>, from: ColumnFrom, value_type: Option<ValueType>) {
+    fn column(
+        &mut self,
+        prefix: &Arc<str>,
+        feature: &Arc<str>,
+        from: ColumnFrom,
+        value_type: Option<ValueType>,
+        known: &[Feature],
+    ) {
         let (prefix, feature) = (Arc::clone(prefix), Arc::clone(feature));
         if value_type.is_none() && self.unknown.is_none() {
-            self.unknown = Some(unknown_feature(&feature, &prefix));
+            self.unknown = Some(unknown_feature(&feature, &prefix, known));
         }
         let value_type = value_type.unwrap_or(ValueType::Scalar(ScalarType::String));
         self.columns.push(WantedColumn { prefix, feature, from, value_type });
@@ -428,8 +474,33 @@ impl WantedColumn {
     }
 }
 
-fn unknown_feature(feature: &str, view: &str) -> RequestError {
-    RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned() }
+fn unknown_feature(feature: &str, view: &str, known: &[Feature]) -> RequestError {
+    let nearest = nearest_of(feature, known.iter().map(|feature| &*feature.name));
+    RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned(), nearest }
+}
+
+/// The known name that is nearest to one that is unknown.
+fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    let is_short = name.len() <= NEAREST_CHARS_MAX;
+    if is_short { nearest_name(name, known.take(NEAREST_OF_MAX)).map(str::to_owned) } else { None }
+}
+
+/// The error of a request that has no values for join keys that its views need, in Feast's words. Feast lists all join keys
+/// of the project; here are only those that are missing.
+pub(super) fn missing_keys<'k>(
+    needed: impl Iterator<Item = &'k Arc<str>>,
+    with_values: bool,
+    provided: &[EntityColumn],
+) -> RequestError {
+    let needed: BTreeSet<&Arc<str>> = needed.collect();
+    let provided: BTreeSet<&Arc<str>> = provided.iter().map(|column| &column.name).collect();
+    let (given, missing): (Vec<_>, Vec<_>) = needed.iter().partition(|key| provided.contains(**key));
+    let names = |keys: Vec<&Arc<str>>| keys.into_iter().map(ToString::to_string).collect();
+    RequestError::MissingKeys {
+        missing: names(missing),
+        empty: if with_values { Vec::new() } else { names(given) },
+        provided: names(provided.into_iter().collect()),
+    }
 }
 
 /// `view:feature`, or `view@latest:feature`.
@@ -456,12 +527,19 @@ fn is_version(text: &str) -> bool {
 
 /// Two columns of one name would hide each other.
 fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
-    let mut seen = HashSet::new();
+    // Each name, and whether its collision is noted.
+    let mut seen: HashMap<String, bool> = HashMap::with_capacity(wanted.columns.len());
     let mut names: Vec<String> = Vec::new();
     for column in &wanted.columns {
-        let shown = column.name(full_names);
-        if !seen.insert(shown.clone()) && !names.contains(&shown) {
-            names.push(shown);
+        match seen.entry(column.name(full_names)) {
+            Entry::Vacant(name) => {
+                name.insert(false);
+            }
+            Entry::Occupied(mut name) => {
+                if !name.insert(true) {
+                    names.push(name.key().clone());
+                }
+            }
         }
     }
     if names.is_empty() { Ok(()) } else { Err(RequestError::Collision { names, full_names }) }

@@ -103,6 +103,21 @@ impl Shape<'_> {
         state.finish()
     }
 
+    /// Bytes of its names.
+    pub(super) fn bytes(&self) -> usize {
+        let names: usize = match &self.0.selection {
+            Selection::Service(name) => name.len(),
+            Selection::Features(features) => features.iter().map(|name| name.len()).sum(),
+        };
+        names + self.0.entities.iter().map(|(name, _)| name.len()).sum::<usize>()
+    }
+
+    /// How many names it has.
+    pub(super) fn names(&self) -> usize {
+        let features = if let Selection::Features(features) = &self.0.selection { features.len() } else { 1 };
+        features + self.0.entities.len()
+    }
+
     pub(super) fn is(&self, owned: &OwnedShape) -> bool {
         let selection = match &self.0.selection {
             Selection::Service(name) => owned.service.as_deref() == Some(name),

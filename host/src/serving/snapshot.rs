@@ -1,6 +1,9 @@
 //! What one request sees from its first byte to its last: a catalog, its plans, and the store.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -12,12 +15,12 @@ use larder_model::{
 use smallvec::SmallVec;
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, Transforms, TtlPolicy,
+    Answer, OnlineRequest, Plan, RequestError, Room, Transforms, TtlPolicy,
     answer::Found,
     derive::derive,
     keys::{self, EchoedColumn},
     metrics::ServingMetrics,
-    plan::{KeyPart, KeyPlan, Resolver},
+    plan::{KeyPart, KeyPlan, Resolver, missing_keys},
     request::{OwnedShape, Shape},
 };
 use crate::{
@@ -33,7 +36,7 @@ use crate::{
 pub struct ServingLimits {
     /// Entity rows.
     pub rows_max: usize,
-    /// Features.
+    /// Features; and as many columns.
     pub features_max: usize,
     /// Values of the answer: rows times columns.
     pub values_max: usize,
@@ -72,18 +75,40 @@ pub struct Begun {
 #[derive(Debug)]
 struct PlanCache {
     hasher: RandomState,
-    plans: ArcSwap<HashMap<u64, Arc<CachedPlan>, RandomState>>,
+    plans: ArcSwap<Plans>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Plans {
+    by_hash: HashMap<u64, Arc<CachedPlan>, RandomState>,
+    /// What they take together.
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct CachedPlan {
     shape: OwnedShape,
     plan: Arc<Plan>,
+    /// What both take.
+    bytes: usize,
 }
 
-/// The most plans that are kept. Services have few shapes; a caller that makes up new ones all the time empties the
-/// cache now and then, and pays for its own plans.
+/// The most plans that are kept, and the most bytes of them. Services have few shapes; a caller that sends new ones all
+/// the time empties the cache now and then, and pays for its own plans.
 const PLANS_MAX: usize = 1_024;
+const PLANS_BYTES_MAX: usize = 32 << 20;
+
+/// A plan that takes more is not kept: one client with large requests does not push out the plans of all others.
+const PLAN_BYTES_MAX: usize = PLANS_BYTES_MAX / 4;
+
+/// A shape whose names take more is not kept. A service's shape is its name, however many features it has.
+const SHAPE_BYTES_MAX: usize = 64 << 10;
+
+/// What a name takes in a kept shape, beside its bytes.
+const NAME_BYTES: usize = 32;
+
+/// What each row that has to be fetched takes, beside the bytes of its key.
+const FETCH_BYTES: usize = 200;
 
 // === impl Snapshot ===
 
@@ -179,8 +204,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// What is wrong with the request, or the store.
-    pub fn to_fetch(&self, request: &OnlineRequest<'_>) -> Result<Vec<(Fetcher, Vec<EntityKey>)>, RequestError> {
-        let Begun { plan, rows } = self.begin(request)?;
+    pub fn to_fetch(
+        &self,
+        request: &OnlineRequest<'_>,
+        room: &mut Room,
+    ) -> Result<Vec<(Fetcher, Vec<EntityKey>)>, RequestError> {
+        let Begun { plan, rows } = self.begin(request, room)?;
+        room.begin(rows.saturating_mul(plan.reads.len()), 0)?;
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
@@ -193,10 +223,12 @@ impl Snapshot {
                 let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
                 let Some(fetcher) = fetcher else { continue };
                 let mut missing: Vec<EntityKey> = Vec::new();
+                let mut seen: HashSet<EntityId> = HashSet::new();
                 for row in 0..rows {
                     let id = entity_id(key, &entities, row, &mut buffer);
                     let is_here = reader.get(*view, &id)?.is_some();
-                    if fetcher.wants(&id, is_here) && !missing.iter().any(|known| known.id == id) {
+                    if fetcher.wants(&id, is_here) && seen.insert(id) {
+                        room.hold(FETCH_BYTES + 2 * buffer.len())?;
                         let parts = key.parts.iter().map(|part| fetched_part(*part, &entities, row)).collect();
                         missing.push(EntityKey { id, parts });
                     }
@@ -262,16 +294,33 @@ impl Snapshot {
     /// # Errors
     /// What is wrong with the request, or the store.
     pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
-        self.finish(self.begin(request)?, request)
+        self.answer_within(request, &mut Room::unbounded())
+    }
+
+    /// Answers a request within bounds on memory and, on a serving thread, on work.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store; [`RequestError::TooLong`].
+    pub fn answer_within<'r>(
+        &self,
+        request: &'r OnlineRequest<'r>,
+        room: &mut Room,
+    ) -> Result<Answer<'r>, RequestError> {
+        self.finish(self.begin(request, room)?, request, room)
     }
 
     /// Finds out what a request takes.
     ///
     /// # Errors
-    /// What is wrong with the request.
-    pub fn begin(&self, request: &OnlineRequest<'_>) -> Result<Begun, RequestError> {
+    /// What is wrong with the request; [`RequestError::TooLong`].
+    pub fn begin(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Begun, RequestError> {
+        // What would be long to resolve is refused first.
+        let (columns, limit) = (request.entities.len(), self.limits.features_max);
+        if columns > limit {
+            return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
+        }
         let rows = rows(request, self.limits.rows_max)?;
-        let plan = self.plan(request)?;
+        let plan = self.plan(request, room)?;
         // Without any column a plan is made only for what has one row for everything.
         Ok(Begun { plan, rows: rows.unwrap_or(1) })
     }
@@ -280,25 +329,29 @@ impl Snapshot {
     ///
     /// # Errors
     /// What is wrong with the request, or the store.
-    pub fn finish<'r>(&self, begun: Begun, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
+    pub fn finish<'r>(
+        &self,
+        begun: Begun,
+        request: &'r OnlineRequest<'r>,
+        room: &mut Room,
+    ) -> Result<Answer<'r>, RequestError> {
         let Begun { plan, rows } = begun;
         let values = rows.saturating_mul(plan.entity_columns.len() + plan.feature_columns.len());
         if values > self.limits.values_max {
             return Err(RequestError::TooLarge { what: "values", found: values, limit: self.limits.values_max });
         }
-        if rows == 0
-            && let Some(read) = plan.reads.first()
-        {
-            let given: Vec<&str> = read.join_keys.iter().map(|key| &**key).collect();
-            return Err(self.resolver().missing_keys(&given, false, &plan.entity_columns));
+        if rows == 0 && !plan.reads.is_empty() {
+            let needed = plan.reads.iter().flat_map(|read| &read.join_keys);
+            return Err(missing_keys(needed, false, &plan.entity_columns));
         }
+        room.begin(rows * plan.reads.len(), values)?;
 
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
-        let found = self.look_up(&plan, &entities, rows, now)?;
+        let found = self.look_up(&plan, &entities, rows, now, room)?;
         self.count(&plan, &found, rows);
         let mut answer = Answer { plan, rows, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
@@ -321,23 +374,30 @@ impl Snapshot {
         &self.transforms
     }
 
-    fn plan(&self, request: &OnlineRequest<'_>) -> Result<Arc<Plan>, RequestError> {
+    fn plan(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Arc<Plan>, RequestError> {
         let shape = Shape(request);
         let hash = shape.hash(&self.plans.hasher);
-        if let Some(cached) = self.plans.plans.load().get(&hash)
+        if let Some(cached) = self.plans.plans.load().by_hash.get(&hash)
             && shape.is(&cached.shape)
         {
             return Ok(Arc::clone(&cached.plan));
         }
+        room.check_names(shape.names())?;
         let plan = Arc::new(self.resolver().resolve(request)?);
         self.metrics.plans.increment(1);
-        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(&plan) });
-        self.plans.plans.rcu(|plans| {
-            let mut plans = if plans.len() < PLANS_MAX { HashMap::clone(plans) } else { HashMap::default() };
-            plans.insert(hash, Arc::clone(&cached));
-            plans
-        });
+        self.plans.keep(hash, &shape, &plan);
         Ok(plan)
+    }
+
+    /// Drops all plans: they are made again when they are needed.
+    pub fn drop_plans(&self) {
+        self.plans.plans.store(Arc::default());
+    }
+
+    /// Bytes of the plans that are kept.
+    #[must_use]
+    pub fn plan_bytes(&self) -> usize {
+        self.plans.plans.load().bytes
     }
 
     fn resolver(&self) -> Resolver<'_> {
@@ -352,6 +412,7 @@ impl Snapshot {
         entities: &[EchoedColumn<'_>],
         rows: usize,
         now: Micros,
+        room: &mut Room,
     ) -> Result<SmallVec<[Found; 4]>, RequestError> {
         let reader = self.store.reader();
         let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
@@ -359,9 +420,18 @@ impl Snapshot {
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
             let ids: SmallVec<[EntityId; 4]> =
                 (0..rows).map(|row| entity_id(key, entities, row, &mut buffer)).collect();
+            // Rows of one entity share their memory, and so do those of one that is asked for several times in a row.
+            let mut last = None;
             reader.get_each(&key.views, &ids, |row, place, bytes| {
+                if let Some(bytes) = &bytes {
+                    let memory = bytes.memory();
+                    if last.replace(memory) != Some(memory) {
+                        room.hold(memory.bytes)?;
+                    }
+                }
                 let read = key.reads[place];
                 found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
+                Ok::<_, RequestError>(())
             })?;
         }
         Ok(found)
@@ -398,6 +468,26 @@ impl Snapshot {
 impl PlanCache {
     fn new() -> Self {
         Self { hasher: RandomState::default(), plans: ArcSwap::default() }
+    }
+
+    /// Keeps a plan, unless it is large.
+    fn keep(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
+        let shape_bytes = shape.bytes();
+        if shape_bytes > SHAPE_BYTES_MAX {
+            return;
+        }
+        let bytes = shape_bytes + NAME_BYTES * shape.names() + plan.bytes();
+        if bytes > PLAN_BYTES_MAX {
+            return;
+        }
+        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(plan), bytes });
+        self.plans.rcu(|plans| {
+            let is_full = plans.by_hash.len() >= PLANS_MAX || plans.bytes + bytes > PLANS_BYTES_MAX;
+            let mut plans = if is_full { Plans::default() } else { Plans::clone(plans) };
+            let replaced = plans.by_hash.insert(hash, Arc::clone(&cached));
+            plans.bytes = plans.bytes + bytes - replaced.map_or(0, |replaced| replaced.bytes);
+            plans
+        });
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -37,7 +37,7 @@ use self::{
 };
 
 pub(super) use self::entry::{EntityRows, FoundRow};
-pub use self::entry::{Lookup, Row};
+pub use self::entry::{Lookup, Row, RowMemory};
 
 mod entry;
 mod near;
@@ -58,6 +58,8 @@ pub(super) struct HotCache {
     newest: AtomicU64,
     /// What threads have at hand.
     nears: Arc<Nears>,
+    /// Whether nothing is added for now, for memory is short.
+    is_closed: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,8 @@ impl HotCache {
                 .eviction_listener(move |key, rows, _| let_go.note_gone(HotHasher.hash_one(*key), rows))
                 .build_with_hasher(HotHasher)
         });
-        Self { cache, slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), newest: AtomicU64::new(0), nears }
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Self { cache, slots, newest: AtomicU64::new(0), nears, is_closed: AtomicBool::new(false) }
     }
 
     /// Whether rows are kept at all.
@@ -171,6 +174,7 @@ impl HotCache {
         let rows = EntityRows::of(id, before, found, seen);
         if let Some(cache) = &self.cache
             && seen >= self.slot(id).load(Ordering::Acquire)
+            && !self.is_closed.load(Ordering::Relaxed)
         {
             self.nears.with_own(|near| {
                 cache.insert(HotKey(*id), rows.clone());
@@ -205,6 +209,21 @@ impl HotCache {
         for slot in &self.slots {
             slot.fetch_max(commit, Ordering::Release);
         }
+    }
+
+    /// Stops adding rows, or goes on with it.
+    pub(super) fn set_closed(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::Relaxed);
+    }
+
+    /// Evicts every other entry.
+    pub(super) fn shrink(&self) {
+        let Some(cache) = &self.cache else { return };
+        for (key, _) in cache.iter().step_by(2) {
+            cache.invalidate(&*key);
+        }
+        cache.run_pending_tasks();
+        self.nears.forget_gone();
     }
 
     /// Bytes that the entries weigh.
@@ -370,6 +389,24 @@ mod tests {
         });
         assert!(put > 1_000, "{put} were put: there were hardly any misses");
         assert!(held.is_some_and(|held| held > 20), "too many of {put} are held");
+    }
+
+    #[test]
+    fn shrunk_cache_loses_half_and_a_closed_one_gains_nothing() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let put = |n: u64| hot.put(&id(n), None, &[found(1, Some(b"row"))], 1);
+        let held = || (0..1_000).filter(|n| hot.get(&[id(*n)], &[], 1)[0].is_some()).count();
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), 1_000);
+        hot.set_closed(true);
+        hot.shrink();
+        assert_eq!(held(), 500, "neither the cache nor this thread's table has them");
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), 500);
+        hot.set_closed(false);
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), 1_000);
     }
 
     #[test]

@@ -265,6 +265,16 @@ impl OnlineStore {
         }
     }
 
+    /// Stops to add rows to the hot cache, or goes on with it.
+    pub fn close_hot_cache(&self, is_closed: bool) {
+        self.hot.set_closed(is_closed);
+    }
+
+    /// Evicts half of the hot cache.
+    pub fn shrink_hot_cache(&self) {
+        self.hot.shrink();
+    }
+
     /// Bytes that the hot cache takes.
     #[must_use]
     pub fn hot_bytes(&self) -> u64 {

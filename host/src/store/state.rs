@@ -153,21 +153,25 @@ impl<'s> Reader<'s> {
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let mut found = None;
         let wanted = Lookup { view, values: 1 };
-        self.get_each(&[wanted], std::slice::from_ref(id), |_, _, row| found = row)?;
+        self.get_each(&[wanted], std::slice::from_ref(id), |_, _, row| {
+            found = row;
+            Ok::<_, StoreError>(())
+        })?;
         Ok(found)
     }
 
-    /// The rows of entities in several views, told one by one with the place of the entity in `ids`, and the view's in
-    /// `views`.
+    /// The rows of entities in several views. `tell` is called with each, with the place of the entity in `ids` and the
+    /// view's in `views`; an error of it ends the lookup.
     ///
     /// # Errors
-    /// Those of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were written.
-    pub fn get_each(
+    /// Those of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were
+    /// written.
+    pub fn get_each<E: From<StoreError>>(
         &self,
         views: &[Lookup],
         ids: &[EntityId],
-        mut tell: impl FnMut(usize, usize, Option<Row>),
-    ) -> Result<(), StoreError> {
+        mut tell: impl FnMut(usize, usize, Option<Row>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let states = views.iter().map(|wanted| self.state.view(wanted.view));
         let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
         let known = self.store.hot.get(ids, views, self.state.commit);
@@ -176,14 +180,14 @@ impl<'s> Reader<'s> {
             let mut is_all_known = true;
             for (place, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {
-                    tell(entity, place, None);
+                    tell(entity, place, None)?;
                     continue;
                 };
                 let row = known.as_ref().and_then(|known| known.row(view, state.record.generation));
                 match row {
                     Some(row) => {
                         hits += 1;
-                        tell(entity, place, row);
+                        tell(entity, place, row)?;
                     }
                     None => is_all_known = false,
                 }
@@ -198,14 +202,14 @@ impl<'s> Reader<'s> {
 
     /// Reads what is not known of an entity, and keeps it.
     #[cold]
-    fn read_unknown(
+    fn read_unknown<E: From<StoreError>>(
         &self,
         views: &[Lookup],
         states: &[Option<&ViewState>],
         id: &EntityId,
         known: Option<&EntityRows>,
-        mut tell: impl FnMut(usize, Option<Row>),
-    ) -> Result<(), StoreError> {
+        mut tell: impl FnMut(usize, Option<Row>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
         let mut fresh_places: SmallVec<[usize; 4]> = SmallVec::new();
         for (place, (&Lookup { view, .. }, state)) in views.iter().zip(states).enumerate() {
@@ -217,7 +221,7 @@ impl<'s> Reader<'s> {
             self.counts.hot_misses.update(|count| count + 1);
             let row = self.read(state, id)?;
             if !self.store.hot.is_on() {
-                tell(place, row);
+                tell(place, row)?;
                 continue;
             }
             let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
@@ -228,7 +232,7 @@ impl<'s> Reader<'s> {
             let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
             // As they will be found from now on, with their text.
             for (place, found) in fresh_places.into_iter().zip(fresh) {
-                tell(place, rows.row(found.view, found.generation).flatten());
+                tell(place, rows.row(found.view, found.generation).flatten())?;
             }
         }
         Ok(())

@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     inline_max: Option<Duration>,
     config: String,
     wait: bool,
+    with_metrics: bool,
 }
 
 // === impl Setup ===
@@ -75,7 +76,14 @@ impl Setup {
             inline_max: None,
             config,
             wait: true,
+            with_metrics: false,
         }
+    }
+
+    /// Serves metrics, on a port of their own.
+    pub(crate) fn with_metrics(mut self) -> Self {
+        self.with_metrics = true;
+        self
     }
 
     pub(crate) fn limits(mut self, change: impl FnOnce(&mut HttpLimits)) -> Self {
@@ -138,7 +146,7 @@ impl Setup {
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.http.workers = 2;
         config.http.limits = self.limits;
-        config.metrics_listen = None;
+        config.metrics_listen = self.with_metrics.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let aws = config.aws.config().clone();
         let region = aws.region.clone().or_else(|| Some("eu-west-1".to_owned()));
         config.aws = Aws::new(AwsConfig { keys: Some(StandInKeys), region, ..aws });
@@ -176,6 +184,10 @@ impl Setup {
 impl Fixture {
     pub(crate) fn address(&self) -> SocketAddr {
         self.serving.as_ref().and_then(Serving::address).unwrap()
+    }
+
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.serving.as_ref().and_then(Serving::metrics_address).unwrap()
     }
 
     pub(crate) fn grpc_address(&self) -> SocketAddr {
@@ -226,7 +238,7 @@ impl Fixture {
         let dir = std::mem::replace(&mut self.dir, empty);
         let config = fs::read_to_string(dir.path().join("larder.yaml")).unwrap();
         drop(self);
-        Setup { dir, limits: HttpLimits::default(), hot_bytes: None, inline_max: None, config, wait: true }.open()
+        Setup { dir, config, ..Setup::empty() }.open()
     }
 
     pub(crate) fn stop(&mut self) {

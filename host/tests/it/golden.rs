@@ -76,6 +76,8 @@ struct Expectation {
 const PARTS: [&str; 3] = ["values", "statuses", "event_timestamps"];
 
 const CLIENT_MISTAKE: &str = "a client's mistake is 4xx with Feast's body, where Feast answers 500";
+const MISSING_KEYS: &str =
+    "the message names the keys that the requested views lack; Feast names all keys of the project";
 const INT64_EXACT: &str = "int64 is exact: the file has ...993, Feast's column went through float64";
 const TTL_MARK: &str = "ttl is checked: the row is ten days old and its view's ttl one hour";
 const SEES_WHAT_IS_DECLARED: &str = "a plugin is given what its view declares, typed, once; Feast gives all columns of the sources, under two names each";
@@ -179,9 +181,23 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference { case: 40, why: CLIENT_MISTAKE, expected: Expected::Status(404) },
     Difference { case: 43, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
-    Difference { case: 44, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference {
+        case: 44,
+        why: MISSING_KEYS,
+        expected: Expected::Answer {
+            status: 400,
+            body: r#""\"Missing join key values for keys: ['customer_id']. No values provided for keys: []. Provided join_key_values: []\"""#,
+        },
+    },
     Difference { case: 49, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
-    Difference { case: 50, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference {
+        case: 50,
+        why: MISSING_KEYS,
+        expected: Expected::Answer {
+            status: 400,
+            body: r#""\"Missing join key values for keys: []. No values provided for keys: ['customer_id']. Provided join_key_values: ['customer_id']\"""#,
+        },
+    },
     Difference { case: 51, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
     Difference { case: 56, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
     Difference { case: 57, why: CLIENT_MISTAKE, expected: Expected::Status(400) },

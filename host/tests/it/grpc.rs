@@ -45,6 +45,7 @@ use crate::{
     wire,
 };
 
+mod bounds;
 mod writes;
 
 const GRPC: &str = "grpc: {listen: 127.0.0.1:0}\n";

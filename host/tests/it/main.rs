@@ -10,6 +10,7 @@ mod allocations;
 mod arrow;
 mod bad_input;
 mod binary;
+mod bounds;
 mod certificates;
 mod cli;
 mod deploy;

@@ -322,6 +322,30 @@ fn a_scope_has_its_services_and_nothing_else() {
 }
 
 #[test]
+fn scoped_token_sees_its_services_only() {
+    let fixture = with_tokens().start();
+    let catalog = |token| self::ask(&fixture, "GET", "/v1/catalog", Some(token), b"").json();
+    let (all, narrow) = (catalog(OPS), catalog(NARROW));
+    let names = |catalog: &Value, kind: &str| {
+        let items = catalog[kind].as_array().unwrap().iter();
+        items.map(|item| item["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let service = &narrow["feature_services"][0];
+    let in_service: Vec<&str> = service["features"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+    let views = narrow["feature_views"].as_array().unwrap().iter().chain(narrow["derived_views"].as_array().unwrap());
+    for view in views {
+        assert_eq!(view.get("source").unwrap_or(&Value::Null), &Value::Null, "{view}");
+        for feature in view["features"].as_array().unwrap() {
+            let name = format!("{}:{}", view["name"].as_str().unwrap(), feature["name"].as_str().unwrap());
+            assert!(in_service.contains(&&*name), "{name} is in no service of the token");
+        }
+    }
+    assert!(!names(&narrow, "feature_views").is_empty() && !names(&narrow, "entities").is_empty(), "{narrow}");
+    assert!(names(&all, "feature_views").len() > names(&narrow, "feature_views").len());
+    assert!(all.to_string().contains(".parquet") && !narrow.to_string().contains(".parquet"), "{narrow}");
+}
+
+#[test]
 fn a_token_is_changed_by_its_file_and_a_bad_file_changes_nothing() {
     let fixture = with_tokens().start();
     assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));

@@ -105,6 +105,13 @@ impl<'a> RowText<'a> {
         }
     }
 
+    /// How many bytes the value of field `index` has, with its comma.
+    #[inline]
+    #[must_use]
+    pub fn width(&self, index: usize) -> usize {
+        self.piece(index + 1).map_or(0, |piece| piece.len())
+    }
+
     /// Appends the value of field `index`, without a comma; nothing of a field that there is not.
     #[inline]
     pub fn append(&self, index: usize, out: &mut Vec<u8>) {

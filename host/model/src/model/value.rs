@@ -59,6 +59,16 @@ pub enum Value {
 // === impl ValueRef ===
 
 impl ValueRef<'_> {
+    /// Bytes that the value takes in a row, about; 8 for numbers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(list) => list.bytes.len(),
+            _ => 8,
+        }
+    }
+
     /// A copy that owns its bytes.
     #[must_use]
     pub fn to_value(&self) -> Value {

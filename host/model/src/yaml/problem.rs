@@ -130,11 +130,17 @@ impl Problems {
 /// The help line "did you mean 'x'?", if one of the known names is close enough to the one that was written.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))
+}
+
+/// The known name that is nearest to the one that was written, if one is close enough.
+#[must_use]
+pub fn nearest_name<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let lower = written.to_lowercase();
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name))
         .filter(|(similarity, _)| *similarity > 0.8)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| format!("did you mean '{name}'?"))
+        .map(|(_, name)| name)
 }

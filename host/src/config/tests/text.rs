@@ -55,7 +55,8 @@ fn every_key_takes_effect() {
         "project: churn\nentity_key_version: 2\nfeatures: [a.yaml, 'f/*.yaml']\n\
          server:\n  listen: '[::1]:1'\n  unix_socket: run/larder.sock\n  insecure: true\n  workers: 3\n  limits:\n    \
          connections_max: 1\n    header_timeout: 2s\n    body_timeout: 3s\n    write_timeout: 4s\n    \
-         body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    drain_delay: 3s\n    drain_timeout: 9s\n\
+         body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    \
+         answer_bytes_max: 9MiB\n    in_flight_bytes_max: 17MiB\n    drain_delay: 3s\n    drain_timeout: 9s\n\
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
          store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true}\nserving: {ttl: ignore}\n\
          sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s,\n  bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15}\nreload: {every: 0}\n\
@@ -76,6 +77,8 @@ fn every_key_takes_effect() {
         rows_max: 6,
         features_max: 7,
         values_max: 8,
+        answer_bytes_max: 9 << 20,
+        in_flight_bytes_max: Some(17 << 20),
         drain_delay: seconds(3),
         drain_timeout: seconds(9),
     };

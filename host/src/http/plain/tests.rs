@@ -7,8 +7,10 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     super::parse(bytes, 1 << 20)
 }
 
+/// A request with this head, and a `Host` unless it has one.
 fn request(head: &str, body: &str) -> Vec<u8> {
-    format!("POST /get-online-features HTTP/1.1\r\n{head}\r\n{body}").into_bytes()
+    let host = if head.to_lowercase().contains("host:") { "" } else { "host: x\r\n" };
+    format!("POST /get-online-features HTTP/1.1\r\n{host}{head}\r\n{body}").into_bytes()
 }
 
 fn other(bytes: &[u8]) {
@@ -24,6 +26,14 @@ fn a_request_is_partial_until_its_last_byte_and_plain_then() {
     let plain = Parsed::Plain(PlainRequest { authorization: None, body: b"body", len: whole.len() });
     assert_eq!(parse(&whole), plain);
     assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "what follows is another request's");
+}
+
+#[test]
+fn one_host_is_needed() {
+    let head = "POST /get-online-features HTTP/1.1\r\ncontent-length: 4\r\n";
+    for hosts in ["", "host: x\r\nhost: x\r\n", "Host: x\r\nhost: y\r\n"] {
+        other(format!("{head}{hosts}\r\nbody").as_bytes());
+    }
 }
 
 #[test]

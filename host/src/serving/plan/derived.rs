@@ -1,6 +1,9 @@
 //! The derived part of a plan: which plugins are called, in which order, and where each finds what it reads.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use larder_model::{
     codec::{RowBuilder, RowSchema, RowView},
@@ -181,8 +184,9 @@ impl<'c> Resolver<'c> {
                     InputSource::JoinKey(key) => WantedInput::Key(key),
                     InputSource::Feature { view, feature } => {
                         let from = if let Some(derived) = self.catalog.derived_view(view) {
-                            let feature =
-                                derived.feature_index(feature).ok_or_else(|| super::unknown_feature(feature, view))?;
+                            let feature = derived
+                                .feature_index(feature)
+                                .ok_or_else(|| super::unknown_feature(feature, view, &[]))?;
                             ColumnFrom::Step { step: wanted.step(derived), feature }
                         } else {
                             let view = self.catalog.view(view).ok_or_else(|| self.unknown_view(view))?;
@@ -270,8 +274,11 @@ pub(super) fn request_inputs(
 ) -> Result<Vec<RequestInput>, RequestError> {
     let mut inputs: Vec<RequestInput> = Vec::new();
     let mut missing: Vec<String> = Vec::new();
+    // A request can have thousands of columns, and views dozens of inputs.
+    let mut places: Option<HashMap<&str, usize>> = None;
     for input in wanted.steps.iter().flat_map(|step| step.view.request_inputs()) {
-        let column = request.entities.iter().position(|(name, _)| **name == *input.name);
+        let columns = || request.entities.iter().enumerate().map(|(place, (name, _))| (&**name, place)).collect();
+        let column = places.get_or_insert_with(columns).get(&*input.name).copied();
         match (column, ColumnType::of(input.value_type)) {
             (Some(request_place), Some(column_type)) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {

@@ -17,6 +17,14 @@ pub struct Row {
     end: u32,
 }
 
+/// A piece of memory that rows may share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowMemory {
+    at: usize,
+    /// Its bytes.
+    pub bytes: usize,
+}
+
 /// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
 ///
 /// ```text
@@ -79,6 +87,12 @@ impl Row {
     pub(in crate::store) fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Self { block: bytes.into(), text: 0, start: 0, end }
+    }
+
+    /// The memory that it holds.
+    #[must_use]
+    pub fn memory(&self) -> RowMemory {
+        RowMemory { at: self.block.as_ptr() as usize, bytes: self.block.len() }
     }
 
     /// The row's values as text, if they are kept as such: rows in the hot cache are.

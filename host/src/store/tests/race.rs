@@ -160,7 +160,10 @@ fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
                 reads += 1;
             }
             let mut together = Vec::new();
-            let note = |_, _, row: Option<Row>| together.push(row.map(|row| RowHeader::read(&row).unwrap().event_time));
+            let note = |_, _, row: Option<Row>| {
+                together.push(row.map(|row| RowHeader::read(&row).unwrap().event_time));
+                Ok::<_, StoreError>(())
+            };
             store.reader().get_each(&[Lookup { view, values: 1 }], &WATCHED.map(id), note).unwrap();
             assert!(together.windows(2).all(|two| two[0] == two[1]), "{view:?}: versions {together:?} at once");
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::symlink, time::Duration};
 
-use larder::config::{Config, load_definitions};
+use larder::{
+    config::{Config, load_definitions},
+    memory::default_budget,
+};
 use larder_fakeaws::FakeDynamo;
 use larder_model::yaml::Problems;
 use serde_json::json;
@@ -411,10 +414,18 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
     let files = Mounted::new();
     for workload in workloads() {
         let (file, larder, config) = (&workload.file, workload.larder(), workload.config(&files));
-        // As configs/production.yaml reckons it, and a fifth on top.
-        let caches = config.store.page_cache_bytes_max as u64 + config.store.hot.bytes_max;
-        let needed = caches + 2 * config.sync.limits.commit_bytes as u64 + (256 << 20) + (150 << 20);
+        // As README reckons it, and a fifth on top.
         let (requests, limits) = (&larder["resources"]["requests"], &larder["resources"]["limits"]);
+        let caches = config.store.page_cache_bytes_max as u64 + config.store.hot.bytes_max;
+        let http = &config.http;
+        let in_flight = http
+            .limits
+            .in_flight_bytes_max
+            .map_or_else(|| default_budget(Some(bytes(&limits["memory"]))), |max| max as u64);
+        let connection = if http.tls.is_some() { 128 << 10 } else { 64 << 10 };
+        let serving = in_flight + http.limits.connections_max as u64 * connection;
+        let serving = if workload.serves() { serving } else { 0 };
+        let needed = caches + 2 * config.sync.limits.commit_bytes as u64 + (400 << 20) + serving;
         assert!(bytes(&limits["memory"]) >= needed * 6 / 5, "{file}: {} MiB and a fifth are needed", needed >> 20);
         assert_eq!(requests["memory"], limits["memory"], "{file}");
 

@@ -1,0 +1,52 @@
+//! How many files and sockets the process may have open, and what of that connections may take.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files that are not connections of clients: the store, sources, AWS, plugins, the log, runtimes; and the connections to the
+/// metrics and admin listeners.
+const OTHER_FILES: u64 = 512;
+
+/// Connections to the metrics listener, and to the admin socket: probes, scrapes and commands.
+pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
+
+/// Raises the soft limit of open files to the hard one. The limit that holds now; none where there is none.
+pub(super) fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where the operating system refuses, the soft limit holds.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many connections each of `listeners` can have of `wanted`, such that files for everything else are left; all where
+/// there is no limit.
+pub(super) fn fit_connections(wanted: usize, listeners: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else { return wanted };
+    // Of few files half are left.
+    let for_clients = files.saturating_sub(OTHER_FILES).max(files / 2);
+    let each = for_clients / listeners.max(1) as u64;
+    wanted.min(usize::try_from(each).unwrap_or(wanted)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        assert_eq!(fit_connections(10_000, 1, None), 10_000);
+        assert_eq!(fit_connections(10_000, 3, Some(1 << 20)), 10_000);
+        assert_eq!(fit_connections(10_000, 1, Some(1_024)), 512);
+        assert_eq!(fit_connections(10_000, 2, Some(4_096)), 1_792);
+        assert_eq!(fit_connections(10_000, 2, Some(64)), 16);
+        assert_eq!(fit_connections(5, 2, Some(4_096)), 5);
+    }
+
+    #[test]
+    fn soft_limit_becomes_the_hard_one() {
+        let raised = raise_file_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!((raised, limit.current), (limit.maximum, limit.maximum));
+    }
+}

@@ -1,0 +1,296 @@
+//! Which requests say their length twice.
+//!
+//! A request with `Content-Length` and `Transfer-Encoding` is read by the one by some proxies and by the other by others: what
+//! is one request for the first is two for the second, and the second may carry another client's rights. hyper serves such a
+//! request and does not say that it was one, so the bytes that it reads are looked through before it gets them: only as far
+//! as it takes to know where requests begin.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream of requests, looked through as it is read.
+#[derive(Debug)]
+pub(super) struct Framed<S> {
+    stream: S,
+    framing: Framing,
+    ambiguous: Arc<Ambiguous>,
+}
+
+/// The first request of a connection that says its length twice.
+#[derive(Debug)]
+pub(super) struct Ambiguous(AtomicUsize);
+
+/// Where in a stream of requests the next byte is.
+#[derive(Debug, Default)]
+struct Framing {
+    at: At,
+    /// Requests whose heads are read.
+    heads: usize,
+}
+
+#[derive(Debug, Default)]
+enum At {
+    /// In a head, of which this is known.
+    #[default]
+    Start,
+    Head(Vec<u8>),
+    /// In a body with so many bytes left.
+    Body(u64),
+    Chunked(Chunk),
+    /// Where the requests that follow begin is not known. hyper refuses what leads here.
+    Lost,
+}
+
+/// Where in a chunked body.
+#[derive(Debug, Default)]
+enum Chunk {
+    /// In a line with a size, which comes to this so far.
+    #[default]
+    Size0,
+    Size(u64),
+    /// Behind the digits of the size.
+    Extension(u64),
+    /// In so many bytes of data and the line break behind them.
+    Data(u64),
+    /// In a line of the trailer that has so many bytes.
+    Trailer(usize),
+}
+
+/// hyper reads no longer heads.
+pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEADERS_MAX: usize = 100;
+
+// === impl Ambiguous ===
+
+impl Ambiguous {
+    /// Whether a request of the connection, counted from 0, or one before it says its length twice.
+    pub(super) fn is(&self, request: usize) -> bool {
+        request >= self.0.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Framed ===
+
+impl<S> Framed<S> {
+    /// A stream that begins with a request.
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, framing: Framing::default(), ambiguous: Arc::new(Ambiguous(AtomicUsize::new(usize::MAX))) }
+    }
+
+    pub(super) fn ambiguous(&self) -> Arc<Ambiguous> {
+        Arc::clone(&self.ambiguous)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Some(head) = this.framing.read(&buffer.filled()[before..]) {
+            this.ambiguous.0.fetch_min(head, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+// === impl Framing ===
+
+impl Framing {
+    /// Looks through the next bytes. The number of a request that says its length twice, if one does.
+    fn read(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        while !bytes.is_empty() {
+            match std::mem::take(&mut self.at) {
+                At::Lost => {
+                    self.at = At::Lost;
+                    return None;
+                }
+                // Empty lines before a head are skipped.
+                At::Start if matches!(bytes[0], b'\r' | b'\n') => bytes = &bytes[1..],
+                At::Start => self.at = At::Head(Vec::new()),
+                At::Head(mut head) => {
+                    let before = head.len();
+                    head.extend_from_slice(bytes);
+                    let (at, len, is_ambiguous) = head_of(head);
+                    bytes = &bytes[len.saturating_sub(before).min(bytes.len())..];
+                    if !matches!(at, At::Head(_) | At::Lost) {
+                        self.heads += 1;
+                    }
+                    self.at = at;
+                    if is_ambiguous {
+                        return Some(self.heads - 1);
+                    }
+                }
+                At::Body(left) => {
+                    let here = left.min(bytes.len() as u64);
+                    bytes = &bytes[usize::try_from(here).unwrap_or(bytes.len())..];
+                    self.at = if here == left { At::Start } else { At::Body(left - here) };
+                }
+                At::Chunked(chunk) => {
+                    let (at, read) = chunk.read(bytes);
+                    bytes = &bytes[read..];
+                    self.at = at;
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What comes behind a head, how long it is, and whether it says its length twice.
+fn head_of(head: Vec<u8>) -> (At, usize, bool) {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let len = match request.parse(&head) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if head.len() < HEAD_BYTES_MAX => {
+            let len = head.len();
+            return (At::Head(head), len, false);
+        }
+        _ => return (At::Lost, head.len(), false),
+    };
+    let values = |name: &'static str| {
+        let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value)
+    };
+    let length = values("content-length").next();
+    let is_encoded = values("transfer-encoding").next().is_some();
+    let at = match (is_encoded, length) {
+        (true, Some(_)) => return (At::Start, len, true),
+        (true, None) => At::Chunked(Chunk::default()),
+        (false, None) => At::Start,
+        (false, Some(length)) => match std::str::from_utf8(length).ok().and_then(|length| length.trim().parse().ok()) {
+            Some(0) => At::Start,
+            Some(length) => At::Body(length),
+            None => At::Lost,
+        },
+    };
+    (at, len, false)
+}
+
+// === impl Chunk ===
+
+impl Chunk {
+    /// Reads some of the bytes: where that leads, and how many were read.
+    fn read(self, bytes: &[u8]) -> (At, usize) {
+        let byte = bytes[0];
+        let next = match self {
+            Self::Size0 | Self::Size(_) => {
+                let size = if let Self::Size(size) = self { size } else { 0 };
+                match (char::from(byte).to_digit(16), byte) {
+                    (Some(digit), _) => match size.checked_mul(16) {
+                        Some(size) => Self::Size(size + u64::from(digit)),
+                        None => return (At::Lost, 1),
+                    },
+                    (None, b'\n') => Self::after_size(size),
+                    (None, _) => Self::Extension(size),
+                }
+            }
+            Self::Extension(size) if byte == b'\n' => Self::after_size(size),
+            Self::Extension(size) => Self::Extension(size),
+            Self::Data(left) => {
+                let here = left.min(bytes.len() as u64);
+                let next = if here == left { Self::Size0 } else { Self::Data(left - here) };
+                return (At::Chunked(next), usize::try_from(here).unwrap_or(bytes.len()));
+            }
+            Self::Trailer(0) if byte == b'\n' => return (At::Start, 1),
+            Self::Trailer(_) if byte == b'\n' => Self::Trailer(0),
+            Self::Trailer(len) if byte == b'\r' => Self::Trailer(len),
+            Self::Trailer(len) => Self::Trailer(len + 1),
+        };
+        (At::Chunked(next), 1)
+    }
+
+    fn after_size(size: u64) -> Self {
+        // Behind the data there is a line break, which counts with it.
+        if size == 0 { Self::Trailer(0) } else { Self::Data(size.saturating_add(2)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first ambiguous request, when the bytes come in pieces of each size.
+    fn first_ambiguous(stream: &str) -> Option<usize> {
+        let in_pieces = |size: usize| {
+            let mut framing = Framing::default();
+            stream.as_bytes().chunks(size).find_map(|piece| framing.read(piece))
+        };
+        let whole = in_pieces(stream.len());
+        for size in [1, 2, 3, 7, 50] {
+            assert_eq!(in_pieces(size), whole, "in pieces of {size}: {stream}");
+        }
+        whole
+    }
+
+    const TWICE: &str =
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+
+    #[test]
+    fn length_said_twice_is_found_behind_any_request() {
+        assert_eq!(first_ambiguous(TWICE), Some(0));
+        let other_order =
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nCONTENT-LENGTH: 3\r\nhost: x\r\n\r\n0\r\n\r\n";
+        assert_eq!(first_ambiguous(other_order), Some(0));
+        for before in [
+            "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+            "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nabcde",
+            "POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\nc: d\r\n\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            // What a body has in it is no head.
+            "POST / HTTP/1.1\r\ncontent-length: 60\r\n\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n           ",
+        ] {
+            assert_eq!(first_ambiguous(&format!("{before}{TWICE}")), Some(1), "{before}");
+            assert_eq!(first_ambiguous(&format!("{before}{before}{before}{TWICE}")), Some(3), "{before}");
+            assert_eq!(first_ambiguous(&before.repeat(5)), None, "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_ends_the_search() {
+        for lost in ["nonsense\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"] {
+            assert_eq!(first_ambiguous(&format!("{lost}{TWICE}")), None);
+        }
+        let mut framing = Framing::default();
+        assert_eq!(framing.read(format!("GET /{}", "x".repeat(HEAD_BYTES_MAX)).as_bytes()), None);
+        assert!(matches!(framing.at, At::Lost), "a head without an end is not kept");
+    }
+}

@@ -1,0 +1,268 @@
+//! The budget of bytes for bodies and answers in flight.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use metrics::{Counter, counter, describe_counter};
+
+/// Bytes of a body or an answer that need no lease. README's bound on memory counts them for each open connection.
+pub const SMALL_BYTES: usize = 16 << 10;
+
+/// A lease of more bytes than this is a large one.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Large leases may use this share of the budget, in percent, so that they leave room for small ones.
+const LARGE_PERCENT: usize = 75;
+/// All requests together may use this share; the rest is for metrics and admin.
+const REQUESTS_PERCENT: usize = 90;
+
+/// Leases grow in steps of this size, so that a growing answer does not change the shared counter each time.
+const STEP_BYTES: usize = 16 << 10;
+
+/// How many bytes requests may hold, over all listeners.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    bytes_max: usize,
+    used: AtomicUsize,
+    /// Whether resident memory is close to its limit: there are no new large leases then.
+    is_tight: AtomicBool,
+    refused: Refused,
+}
+
+/// Bytes of a [`MemoryBudget`] that are held until this is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<MemoryBudget>,
+    /// What was asked for.
+    held: usize,
+    /// What is taken from the budget: `held`, in whole steps.
+    taken: usize,
+    /// Whether it may use the part that is kept for metrics and admin.
+    is_control: bool,
+}
+
+/// Why there is no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverBudget {
+    /// It would not fit into an empty budget.
+    #[error(
+        "the request and its answer need more than {limit} bytes of memory; hint: ask for less at once, or raise \
+         'server: limits: in_flight_bytes_max'"
+    )]
+    TooLarge {
+        /// What one request can have.
+        limit: usize,
+    },
+    /// Other requests hold the budget.
+    #[error(
+        "requests and answers in flight hold all memory that they may; try again; hint: 'server: limits: \
+         in_flight_bytes_max'"
+    )]
+    Full,
+    /// Resident memory is close to the memory limit.
+    #[error("the process is close to its memory limit and takes no large requests; try again")]
+    Tight,
+}
+
+struct Refused {
+    too_large: Counter,
+    full: Counter,
+    tight: Counter,
+}
+
+// === impl MemoryBudget ===
+
+impl MemoryBudget {
+    /// A budget of this many bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        describe_counter!("larder_in_flight_refused_total", "Requests that found no memory, by reason.");
+        let refused = |reason: &'static str| counter!("larder_in_flight_refused_total", "reason" => reason);
+        let refused =
+            Refused { too_large: refused("too_large"), full: refused("full"), tight: refused("memory_limit") };
+        Arc::new(Self { bytes_max, used: AtomicUsize::new(0), is_tight: AtomicBool::new(false), refused })
+    }
+
+    /// A budget that refuses nothing.
+    #[must_use]
+    pub fn unbounded() -> Arc<Self> {
+        Self::new(usize::MAX)
+    }
+
+    /// A lease of nothing yet, for a request.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: false }
+    }
+
+    /// A lease of nothing yet, for metrics and admin.
+    #[must_use]
+    pub fn control_lease(self: &Arc<Self>) -> Lease {
+        Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: true }
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that may be held.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Refuses new large leases, or allows them again. Leases that exist stay.
+    pub fn set_tight(&self, is_tight: bool) {
+        self.is_tight.store(is_tight, Ordering::Relaxed);
+    }
+
+    /// The most that all leases together may come to, for one of them to grow to `bytes`.
+    fn limit_for(&self, bytes: usize, is_control: bool) -> usize {
+        let percent = match bytes {
+            _ if is_control => 100,
+            LARGE_BYTES.. => LARGE_PERCENT,
+            _ => REQUESTS_PERCENT,
+        };
+        // A budget without a bound stays one.
+        if self.bytes_max == usize::MAX { usize::MAX } else { self.bytes_max / 100 * percent }
+    }
+
+    fn take(&self, more: usize, total: usize, is_control: bool) -> Result<(), OverBudget> {
+        let limit = self.limit_for(total, is_control);
+        if total > limit {
+            self.refused.too_large.increment(1);
+            return Err(OverBudget::TooLarge { limit });
+        }
+        if total >= LARGE_BYTES && !is_control && self.is_tight.load(Ordering::Relaxed) {
+            self.refused.tight.increment(1);
+            return Err(OverBudget::Tight);
+        }
+        let fits = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| {
+            self.refused.full.increment(1);
+            OverBudget::Full
+        })
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Holds more bytes.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; it holds what it held then.
+    pub fn grow(&mut self, more: usize) -> Result<(), OverBudget> {
+        self.resize(self.held.saturating_add(more))
+    }
+
+    /// Holds this many bytes.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; it holds what it held then. It can always shrink.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        let wanted = bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(usize::MAX);
+        if wanted > self.taken {
+            self.budget.take(wanted - self.taken, wanted, self.is_control)?;
+        } else {
+            self.budget.used.fetch_sub(self.taken - wanted, Ordering::Relaxed);
+        }
+        (self.held, self.taken) = (bytes, wanted);
+        Ok(())
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refused").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn leases_never_exceed_the_budget() {
+        let budget = MemoryBudget::new(100 * MIB);
+        let mut large = budget.lease();
+        large.grow(70 * MIB).unwrap();
+        assert_eq!(budget.lease().grow(MIB * 6), Err(OverBudget::Full), "large ones have 75 percent");
+        let mut small = Vec::new();
+        while let Ok(lease) = {
+            let mut lease = budget.lease();
+            lease.grow(100 << 10).map(|()| lease)
+        } {
+            small.push(lease);
+        }
+        assert!((89 * MIB..=90 * MIB).contains(&budget.used()), "{}", budget.used());
+        let mut control = budget.control_lease();
+        control.grow(9 * MIB).unwrap();
+        assert_eq!(control.grow(2 * MIB), Err(OverBudget::Full));
+        drop((large, small, control));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn impossible_lease_says_so() {
+        let budget = MemoryBudget::new(100 * MIB);
+        assert_eq!(budget.lease().grow(80 * MIB), Err(OverBudget::TooLarge { limit: 75 * MIB }));
+        let mut lease = budget.lease();
+        lease.grow(75 * MIB).unwrap();
+        assert_eq!(lease.grow(1), Err(OverBudget::TooLarge { limit: 75 * MIB }));
+        assert_eq!(lease.held(), 75 * MIB, "a refused lease keeps what it holds");
+        lease.resize(MIB).unwrap();
+        assert_eq!(budget.used(), MIB);
+    }
+
+    #[test]
+    fn tight_memory_refuses_large_leases_only() {
+        let budget = MemoryBudget::new(100 * MIB);
+        let mut before = budget.lease();
+        before.grow(MIB).unwrap();
+        budget.set_tight(true);
+        assert_eq!(budget.lease().grow(MIB), Err(OverBudget::Tight));
+        assert_eq!(before.grow(MIB), Err(OverBudget::Tight), "nor do large ones grow");
+        budget.lease().grow(100 << 10).unwrap();
+        budget.control_lease().grow(MIB).unwrap();
+        budget.set_tight(false);
+        budget.lease().grow(MIB).unwrap();
+    }
+
+    #[test]
+    fn threads_leave_nothing_behind() {
+        let budget = MemoryBudget::new(10 * MIB);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let budget = &budget;
+                scope.spawn(move || {
+                    for n in 0..2_000 {
+                        let mut lease = budget.lease();
+                        let _ = lease.grow((n * 7_919 + thread) % (3 * MIB));
+                        assert!(budget.used() <= 10 * MIB);
+                        let _ = lease.resize(n);
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.used(), 0);
+    }
+}

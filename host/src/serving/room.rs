@@ -1,0 +1,202 @@
+//! What may be held in memory while one answer is made, and how much work a serving thread may do for it.
+
+use super::RequestError;
+use crate::memory::{Lease, leased_bytes};
+
+/// Bounds on the memory of one answer: what was looked up, and what is written.
+#[derive(Debug)]
+pub struct Room {
+    account: Account,
+    answer_bytes_max: usize,
+}
+
+#[derive(Debug)]
+enum Account {
+    /// A serving thread makes the answer, one at a time.
+    Thread {
+        /// Bytes that may still be held.
+        left: usize,
+    },
+    /// A compute thread makes it.
+    Leased(Lease),
+    /// Nothing bounds it.
+    Unbounded,
+}
+
+/// Rows and written bytes that an answer may hold on a serving thread. Reading or writing as many takes some milliseconds.
+const THREAD_BYTES_MAX: usize = 4 << 20;
+
+/// Lookups of one request on a serving thread: one for each entity row and view. From disk they take some milliseconds.
+const THREAD_LOOKUPS_MAX: usize = 1_024;
+
+/// Values of an answer that a serving thread makes.
+const THREAD_VALUES_MAX: usize = 1 << 15;
+
+/// Names of a new request shape that are resolved on a serving thread.
+const THREAD_NAMES_MAX: usize = 1_024;
+
+/// What is held for each lookup and each value beside the bytes themselves.
+const LOOKUP_BYTES: usize = 80;
+const VALUE_BYTES: usize = 32;
+
+// === impl Room ===
+
+impl Room {
+    /// For a serving thread: what takes longer than some milliseconds ends with [`RequestError::TooLong`], and is to be
+    /// repeated elsewhere.
+    #[must_use]
+    pub fn of_thread(answer_bytes_max: usize) -> Self {
+        Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
+    }
+
+    /// For a compute thread, by a lease.
+    #[must_use]
+    pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
+        Self { account: Account::Leased(lease), answer_bytes_max }
+    }
+
+    /// Without bounds, for tools.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }
+    }
+
+    /// Checks how much work a request is, and holds what it takes beside its rows.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    pub(super) fn begin(&mut self, lookups: usize, values: usize) -> Result<(), RequestError> {
+        match &mut self.account {
+            Account::Thread { .. } if lookups > THREAD_LOOKUPS_MAX || values > THREAD_VALUES_MAX => {
+                Err(RequestError::TooLong)
+            }
+            Account::Leased(lease) => Ok(lease.grow(lookups * LOOKUP_BYTES + values * VALUE_BYTES)?),
+            Account::Thread { .. } | Account::Unbounded => Ok(()),
+        }
+    }
+
+    /// Checks how many names there are to resolve, where the request's shape is a new one.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread.
+    pub(super) fn check_names(&self, names: usize) -> Result<(), RequestError> {
+        match &self.account {
+            Account::Thread { .. } if names > THREAD_NAMES_MAX => Err(RequestError::TooLong),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds more bytes.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    #[inline]
+    pub fn hold(&mut self, bytes: usize) -> Result<(), RequestError> {
+        match &mut self.account {
+            Account::Thread { left } => {
+                *left = left.checked_sub(bytes).ok_or(RequestError::TooLong)?;
+                Ok(())
+            }
+            Account::Leased(lease) => Ok(lease.grow(bytes)?),
+            Account::Unbounded => Ok(()),
+        }
+    }
+
+    /// Makes sure that an answer can grow, by `at_least` these bytes and `at_most` those, before it does.
+    ///
+    /// # Errors
+    /// [`RequestError::AnswerTooLarge`], [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    #[inline]
+    pub fn reserve(&mut self, out: &mut Vec<u8>, at_least: usize, at_most: usize) -> Result<(), RequestError> {
+        if out.len().saturating_add(at_least) > self.answer_bytes_max {
+            return Err(RequestError::AnswerTooLarge { limit: self.answer_bytes_max });
+        }
+        if out.capacity() - out.len() >= at_most { Ok(()) } else { self.extend(out, at_most) }
+    }
+
+    #[cold]
+    fn extend(&mut self, out: &mut Vec<u8>, more: usize) -> Result<(), RequestError> {
+        let len = out.len().saturating_add(more);
+        let capacity = len.max(out.capacity() / 2 * 3);
+        match &mut self.account {
+            Account::Thread { .. } if len > THREAD_BYTES_MAX => return Err(RequestError::TooLong),
+            // Both are there while the one is copied to the other.
+            Account::Leased(lease) => {
+                let before = out.capacity();
+                lease.grow(capacity)?;
+                out.reserve_exact(capacity - out.len());
+                lease.resize(lease.held().saturating_sub(before))?;
+            }
+            Account::Thread { .. } | Account::Unbounded => out.reserve_exact(capacity - out.len()),
+        }
+        Ok(())
+    }
+
+    /// The finished answer, once everything else that was held is dropped. It keeps a lease of its own size.
+    ///
+    /// # Errors
+    /// [`RequestError::AnswerTooLarge`].
+    pub fn finish(self, mut answer: Vec<u8>) -> Result<bytes::Bytes, RequestError> {
+        if answer.len() > self.answer_bytes_max {
+            return Err(RequestError::AnswerTooLarge { limit: self.answer_bytes_max });
+        }
+        match self.account {
+            Account::Leased(mut lease) => {
+                answer.shrink_to_fit();
+                lease.resize(answer.capacity())?;
+                Ok(leased_bytes(answer, lease))
+            }
+            Account::Thread { .. } | Account::Unbounded => Ok(answer.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryBudget;
+
+    #[test]
+    fn serving_thread_gives_up_long_work() {
+        let begin = |lookups, values| Room::of_thread(usize::MAX).begin(lookups, values);
+        begin(THREAD_LOOKUPS_MAX, THREAD_VALUES_MAX).unwrap();
+        assert!(matches!(begin(THREAD_LOOKUPS_MAX + 1, 1), Err(RequestError::TooLong)));
+        assert!(matches!(begin(1, THREAD_VALUES_MAX + 1), Err(RequestError::TooLong)));
+        let mut room = Room::of_thread(usize::MAX);
+        room.hold(THREAD_BYTES_MAX).unwrap();
+        assert!(matches!(room.hold(1), Err(RequestError::TooLong)));
+        let mut out = Vec::new();
+        Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX).unwrap();
+        let too_long = Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX + 1);
+        assert!(matches!(too_long, Err(RequestError::TooLong)));
+    }
+
+    #[test]
+    fn growing_answer_is_always_leased() {
+        let budget = MemoryBudget::new(100 << 20);
+        let mut room = Room::leased(budget.lease(), 8 << 20);
+        let mut out: Vec<u8> = Vec::new();
+        while out.len() < 8 << 20 {
+            room.reserve(&mut out, 1 << 18, 1 << 18).unwrap();
+            out.resize(out.len() + (1 << 18), b'x');
+            assert!(budget.used() >= out.capacity(), "{} of {}", budget.used(), out.capacity());
+        }
+        let too_large = room.reserve(&mut out, 1, 1).unwrap_err();
+        assert!(matches!(too_large, RequestError::AnswerTooLarge { limit } if limit == 8 << 20));
+        room.hold(1 << 20).unwrap();
+        let answer = room.finish(out).unwrap();
+        assert_eq!(budget.used(), 8 << 20, "its own size, and no more");
+        drop(answer);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn answer_beyond_the_budget_is_refused() {
+        let budget = MemoryBudget::new(4 << 20);
+        let mut room = Room::leased(budget.lease(), usize::MAX);
+        assert!(matches!(room.hold(4 << 20), Err(RequestError::Memory(_))));
+        assert!(matches!(room.reserve(&mut Vec::new(), 0, 4 << 20), Err(RequestError::Memory(_))));
+        drop(room);
+        assert_eq!(budget.used(), 0);
+    }
+}
