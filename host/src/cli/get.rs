@@ -24,10 +24,10 @@ pub(super) struct GetArgs {
 #[derive(Clone, Debug, Args)]
 pub(super) struct WhatArgs {
     /// The feature service to ask for
-    #[arg(long, short, value_name = "NAME", conflicts_with = "features")]
+    #[arg(long, short, value_name = "NAME", conflicts_with = "features", allow_hyphen_values = true)]
     pub(super) service: Option<String>,
     /// A feature to ask for, as view:feature; may be repeated
-    #[arg(long = "feature", short, value_name = "VIEW:FEATURE")]
+    #[arg(long = "feature", short, value_name = "VIEW:FEATURE", allow_hyphen_values = true)]
     pub(super) features: Vec<String>,
     /// Name features view__feature
     #[arg(long)]

@@ -254,3 +254,31 @@ fn what_callers_write_stays_until_the_table_has_something_newer() {
     dynamo.put(TABLE, newer);
     until(&host, 1, 6);
 }
+
+/// The catalog's entry of the view.
+fn catalogued(host: &Fixture) -> Value {
+    host.get("/v1/catalog").json()["feature_views"][0].clone()
+}
+
+#[test]
+fn table_without_stream_reports_its_staleness() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("driver_id", "N")], None);
+    dynamo.put(TABLE, item(1, 1));
+    let host = setup(&dynamo.url(), ", every: 30m").start();
+    let view = catalogued(&host);
+    assert_eq!(view["staleness_bound_seconds"], json!(1800.0));
+    let caveat = view["caveat"].as_str().unwrap();
+    for words in ["DynamoDB table 'shop.driver_stats' has no stream", "up to 30m", "hint: turn its stream on"] {
+        assert!(caveat.contains(words), "{caveat}");
+    }
+
+    let followed = setup(&table(1).url(), "").start();
+    let view = catalogued(&followed);
+    assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(0.2), &Value::Null));
+
+    // Whoever turned it off knows.
+    let off = setup(&dynamo.url(), ", every: 30m, stream: off").start();
+    let view = catalogued(&off);
+    assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(1800.0), &Value::Null));
+}

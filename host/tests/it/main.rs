@@ -33,6 +33,7 @@ mod lifecycle;
 mod materialize;
 mod mixed_rows;
 mod moto;
+mod names;
 mod parquet;
 mod plain;
 mod plugin_frames;

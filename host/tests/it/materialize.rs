@@ -505,3 +505,41 @@ fn a_host_over_the_tables_answers_as_one_over_the_files() {
         assert!(theirs.text().contains("PRESENT"), "{name}");
     }
 }
+
+/// The stream of a table, by what the table is described as.
+fn stream(dynamo: &FakeDynamo, table: &str) -> Value {
+    let body = serde_json::json!({ "TableName": table }).to_string();
+    let headers = [("x-amz-target", "DynamoDB_20120810.DescribeTable"), ("content-type", "application/x-amz-json-1.0")];
+    let answer = crate::wire::send(dynamo.address(), "POST", "/", &headers, body.as_bytes());
+    answer.json()["Table"]["StreamSpecification"].clone()
+}
+
+#[test]
+fn new_tables_get_their_stream() {
+    let dynamo = FakeDynamo::start();
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    assert_says(&materialize(&home, &["driver_stats", "--create-tables"]), &["): 3 written\n"]);
+    assert_eq!(stream(&dynamo, TABLE)["StreamViewType"], "NEW_IMAGE");
+    let off = ["driver_stats", "--create-tables", "--no-stream", "--table-template", "off.{view}"];
+    assert_says(&materialize(&home, &off), &["): 3 written\n"]);
+    assert_eq!(stream(&dynamo, "off.driver_stats"), Value::Null);
+    materialize(&home, &["--no-stream"]).assert_code(2);
+}
+
+#[test]
+fn tables_that_nobody_named_are_not_made() {
+    let dynamo = FakeDynamo::start();
+    let home = home(&dynamo.url(), &drivers(3, 1));
+    let ended = materialize(&home, &["--create-tables"]);
+    ended.assert_code(1).assert_complains(&["no feature view has files to materialize and names a table"]);
+    assert_eq!(dynamo.calls().get("CreateTable"), None);
+    let (entities, view) = DEFINITIONS.split_once("feature_views:\n").unwrap();
+    let own = view.replace("driver_stats", "own_stats");
+    let own = own.replace("    source: {path", "    source: {dynamodb: shop.own}\n    batch_source: {path");
+    home.write("features/all.yaml", &format!("{entities}feature_views:\n{view}{own}"));
+    let ended = materialize(&home, &["--create-tables"]);
+    assert_says(&ended, &["own_stats: 3 rows to DynamoDB table 'shop.own'"]);
+    assert!(!ended.out.contains("driver_stats: "), "{}", ended.out);
+    assert!(ended.err.contains("view 'driver_stats' is skipped: it names no table"), "{}", ended.err);
+    assert_eq!(dynamo.calls()["CreateTable"], 1);
+}
