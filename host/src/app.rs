@@ -5,6 +5,7 @@
 
 mod access;
 mod files;
+mod keeper;
 mod plugins;
 mod pressure;
 mod serve;
@@ -29,7 +30,10 @@ use crate::{
         Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
         process_environment, watched_files,
     },
-    http::{AdminEvent, Control, DeployReport, HttpConfig, PluginStatus, SyncCommand},
+    http::{
+        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand,
+        SyncCommand,
+    },
     plugin::PluginError,
     serving::{RenewDefinitions, ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
@@ -297,7 +301,7 @@ impl App {
     fn take_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
         let need = if self.is_unwritten.load(Ordering::Relaxed) { RegistryNeed::Later } else { RegistryNeed::Written };
         let definitions = load_definitions_with(&config, need)?;
-        let _changing = self.changing();
+        let changing = self.changing();
         let catalog = &definitions.catalog;
         let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
         let refitted = self.plugins.get().map(refit).transpose()?;
@@ -313,6 +317,8 @@ impl App {
         self.registry.store(definitions.registry.map(Arc::new));
         self.is_unwritten.store(definitions.is_unwritten, Ordering::Relaxed);
         self.cache.store(definitions.cache.map(Arc::new));
+        drop(changing);
+        self.retire_views();
         Ok(definitions.warnings)
     }
 
@@ -420,6 +426,16 @@ impl Control for App {
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.to_string()),
             (Err(definitions), Err(access)) => Err(format!("{definitions}\n{access}")),
         }
+    }
+
+    fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String> {
+        let was_there = self.engine.load().delete(&command.view, &command.key).map_err(|error| error.to_string())?;
+        Ok(EraseReport { rows: u64::from(was_there) })
+    }
+
+    fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String> {
+        let rows = self.engine.load().reset(&command.view, command.confirmed).map_err(|error| error.to_string())?;
+        Ok(EraseReport { rows })
     }
 
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {

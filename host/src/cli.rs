@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod dataset;
 mod demo;
+mod erase;
 mod get;
 mod import;
 mod init;
@@ -64,6 +65,10 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Look features up and print them
     Get(get::GetArgs),
+    /// Delete an entity's row from a view, until a newer row arrives
+    Delete(erase::DeleteArgs),
+    /// Drop all rows of a view and load it again
+    Reset(erase::ResetArgs),
     /// List what is served: views, services, features, rows, freshness
     List(list::ListArgs),
     /// Read entity rows back, and fail if a feature is missing or expired
@@ -164,6 +169,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sync(args) => sync::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Delete(args) => erase::delete(&args),
+        Command::Reset(args) => erase::reset(&args),
         Command::List(args) => list::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Plugin(command) => plugin::run(&command),

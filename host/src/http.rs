@@ -30,7 +30,10 @@ mod tls;
 mod writes;
 
 pub use self::{
-    admin::{AdminEvent, Control, DeployReport, PluginStatus, PluginVersion, PluginViewStatus, SyncCommand},
+    admin::{
+        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, PluginVersion, PluginViewStatus,
+        ResetCommand, SyncCommand,
+    },
     auth::{AuthConfig, Denied, Scope, Token, TokenConfig, TokenError, Tokens},
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},

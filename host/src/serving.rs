@@ -6,6 +6,7 @@
 
 mod answer;
 mod config;
+mod convert;
 mod derive;
 mod error;
 mod keys;

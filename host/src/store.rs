@@ -10,17 +10,24 @@
 //!   full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice changes nothing;
 //! * what a caller wrote stays until a source has a row that is at least as new;
 //! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
-//! * a damaged store is set aside and never served as an empty one, and a damaged row is never served;
+//! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened is
+//!   set aside, and damage that is found in an open one is repaired by a rebuild;
+//! * a write is acknowledged only if the file is still at its path;
 //! * after a failed write the file is opened again: what was committed is served, and writing goes on.
 
+mod erase;
 mod error;
+mod health;
 mod hot;
+mod identity;
 mod metrics;
 mod online;
 mod open;
 mod put;
 mod record;
+mod repair;
 mod runs;
+mod scan;
 mod state;
 mod working_set;
 mod write;
@@ -31,6 +38,8 @@ pub use self::{
     online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
     open::SetAside,
     record::KeySignature,
+    repair::Repaired,
+    scan::Scanned,
     state::Reader,
     working_set::Checked,
     write::{Applied, CutOff, Load, LoadMode, RowBatch, Rule},

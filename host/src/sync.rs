@@ -8,6 +8,7 @@ mod cell;
 mod decode;
 mod encode;
 mod engine;
+mod erase;
 mod error;
 mod fetch;
 mod guard;
@@ -23,6 +24,7 @@ mod write;
 pub use self::{
     cell::Cell,
     engine::{SyncEngine, SyncSetting},
+    erase::EraseError,
     error::SyncError,
     fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
     guard::Guard,

@@ -1,5 +1,6 @@
 //! Bytes: entity keys and ids as Feast writes them, the row format of the online store, and Feast's values to and from it.
 
+mod convert;
 mod entity_key;
 mod feast;
 pub mod json;
@@ -9,6 +10,7 @@ mod row_text;
 mod schema;
 
 pub use self::{
+    convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
     feast::{FeastMisfit, push_feast_value, to_feast_value},
     murmur3::murmur3_x64_128,

@@ -21,6 +21,7 @@ use super::{
     App, AppError, Reloaded,
     access::{Access, TokenGate},
     files::{CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
+    keeper,
     pressure::watch_memory,
 };
 use crate::{
@@ -92,7 +93,11 @@ impl App {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
         // Before anybody can ask: an answer without a plugin that is there would be a lie.
         let loading = Arc::clone(self);
-        let loaded = tokio::task::spawn_blocking(move || loading.load_plugins()).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            loading.retire_views();
+            loading.load_plugins()
+        });
+        let loaded = loaded.await;
         loaded.map_err(|error| AppError::Setup(format!("loading plugins ended in a bug of Larder: {error}")))??;
         let http = &self.config.http;
         let limits = self.fitted_limits();
@@ -151,6 +156,8 @@ impl App {
         let background = vec![
             tokio::spawn(upkeep(Arc::clone(self), metrics)),
             tokio::spawn(watch_memory(Arc::clone(self), Arc::clone(&resources.memory))),
+            tokio::spawn(keeper::keep(Arc::clone(self))),
+            tokio::spawn(keeper::scan(Arc::clone(self))),
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch(Arc::clone(self))),
             tokio::spawn(watch_plugins(Arc::clone(self))),
@@ -486,9 +493,6 @@ async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
-        let store = Arc::clone(&app.store);
-        // Waiting for a disk is not for this thread; a panic in there is in the log already.
-        let _ = tokio::task::spawn_blocking(move || store.mend()).await;
         hot.set(app.store.hot_bytes() as f64);
         file.set(app.store.file_bytes() as f64);
         // Only Linux has these figures; elsewhere they are absent.

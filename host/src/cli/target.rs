@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use hyper::Method;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{CliError, ConfigArg, client::Client, output};
 use crate::{
     app::App,
     clock::SystemClock,
-    http::{AdminEvent, Control, Scope, SyncCommand, decode_request, describe_catalog, encode_answer},
+    http::{
+        AdminEvent, Control, DeleteCommand, EraseReport, ResetCommand, Scope, SyncCommand, decode_request,
+        describe_catalog, encode_answer,
+    },
     telemetry::{self, LogFormat},
 };
 
@@ -97,10 +101,32 @@ impl Target {
         }
         Ok(())
     }
+
+    /// Deletes an entity from a view.
+    pub(super) fn delete(&self, command: &DeleteCommand) -> Result<EraseReport> {
+        self.erase("/v1/delete", command, |app| app.delete(command))
+    }
+
+    /// Drops all rows of a view.
+    pub(super) fn reset(&self, command: &ResetCommand) -> Result<EraseReport> {
+        self.erase("/v1/reset", command, |app| app.reset(command))
+    }
+
+    fn erase(
+        &self,
+        path: &str,
+        command: &impl Serialize,
+        here: impl FnOnce(&App) -> Result<EraseReport, String>,
+    ) -> Result<EraseReport> {
+        match self {
+            Self::Running(client) => host_order(client, Method::POST, path, serde_json::to_vec(command)?),
+            Self::Local(app) => Ok(here(app).map_err(CliError::Failed)?),
+        }
+    }
 }
 
-/// What a running host answered an order about plugins with.
-pub(super) fn plugin_order<T: serde::de::DeserializeOwned>(
+/// What a running host answered a command with.
+pub(super) fn host_order<T: serde::de::DeserializeOwned>(
     client: &Client,
     method: Method,
     path: &str,

@@ -1,5 +1,7 @@
 //! The admin door: what the command line asks of a running host, over a Unix socket that only its owner can open.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::sync::{Progress, SyncReport, SyncRequest};
@@ -14,6 +16,18 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The mistakes, one per line; what was served is served on.
     fn reload(&self) -> Result<String, String>;
+
+    /// Deletes an entity's row from a view, until a newer one arrives. Blocks for a commit.
+    ///
+    /// # Errors
+    /// What is wrong with the view, the key or the store; nothing was deleted then.
+    fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String>;
+
+    /// Drops all rows of a view. Blocks for a commit; loading them again is [`Control::sync`]'s.
+    ///
+    /// # Errors
+    /// What is wrong with the view or the store; nothing was dropped then.
+    fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
 
     /// Takes a plugin's file into service. Blocks until it is compiled, fitted and tried. The error is why it is refused.
     ///
@@ -51,6 +65,34 @@ pub struct SyncCommand {
     /// Leave sources alone that were read a short time ago. Nobody asks for that; a start and a reload do.
     #[serde(skip)]
     pub spare: bool,
+}
+
+/// The body of `POST /v1/delete`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteCommand {
+    /// The feature view.
+    pub view: String,
+    /// The value of each join key, as text.
+    pub key: BTreeMap<String, String>,
+}
+
+/// The body of `POST /v1/reset`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResetCommand {
+    /// The feature view.
+    pub view: String,
+    /// Whether rows may be dropped that no source can bring back.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// The answer to both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EraseReport {
+    /// How many rows there were.
+    pub rows: u64,
 }
 
 /// One line of the answer to `POST /v1/sync`.

@@ -6,14 +6,15 @@ use std::{
 };
 
 use larder_model::{
-    model::{DerivedView, Feature, InputSource, Micros, Rfc3339, SourceKind, Tags},
+    codec::{Retyped, retyped},
+    model::{DerivedView, Feature, FeatureView, InputSource, Micros, Rfc3339, SourceKind, Tags},
     registry::Catalog,
 };
 
 use serde_json::{Map, Value, json};
 
 use super::Scope;
-use crate::{serving::Snapshot, source::Source};
+use crate::{serving::Snapshot, source::Source, store::ViewId};
 
 /// What a token for feature services may see: the services, the features that are in them, and the keys that they go by.
 /// Neither where the features come from, nor what else there is.
@@ -139,7 +140,12 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "staleness_bound_seconds": source.and_then(Source::staleness).map(|bound| bound.as_secs_f64()),
             "caveat": source.and_then(Source::caveat),
             "features": features(&view.name, &view.features),
+            "retyped_features": retyped_features(snapshot, view, *id, |feature| {
+                visible.as_ref().is_none_or(|visible| visible.has_feature(&view.name, feature))
+            }),
             "rows": status.as_ref().map_or(0, |status| status.rows),
+            "damaged": status.as_ref().is_some_and(|status| status.is_damaged),
+            "rows_lost": status.as_ref().map_or(0, |status| status.rows_lost),
             "loaded": freshness.last_success.is_some(),
             "last_success": time(freshness.last_success),
             "last_success_age_seconds": age(freshness.last_success),
@@ -206,6 +212,24 @@ fn feature(feature: &Feature) -> Value {
         "name": &*feature.name, "type": feature.value_type.to_string(),
         "description": feature.description, "tags": tags(&feature.tags),
     })
+}
+
+/// The features that stored rows have with another type, and how such values are served.
+fn retyped_features(
+    snapshot: &Snapshot,
+    view: &FeatureView,
+    id: ViewId,
+    is_visible: impl Fn(&str) -> bool,
+) -> Vec<Value> {
+    let schemas = snapshot.store().schemas(id).unwrap_or_default();
+    let describe = |feature: Retyped| {
+        json!({
+            "name": &*feature.feature, "stored_type": feature.stored.to_string(), "type": feature.declared.to_string(),
+            "served": if feature.conversion.is_some() { "converted" } else { "not_found" },
+        })
+    };
+    let retyped = retyped(&view.features, &schemas).into_iter();
+    retyped.filter(|feature| is_visible(&feature.feature)).map(describe).collect()
 }
 
 fn tags(tags: &Tags) -> Value {

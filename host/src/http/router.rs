@@ -20,11 +20,12 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
 use larder_model::model::Micros;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{
-    AdminEvent, Control, DeployReport, HttpError, HttpLimits, Scope, SyncCommand, Tokens, Writes,
+    AdminEvent, Control, DeleteCommand, HttpError, HttpLimits, ResetCommand, Scope, SyncCommand, Tokens, Writes,
     accept::{Form, JSON},
     body::AnswerBody,
     catalog::{catalog_bytes, describe_catalog},
@@ -110,6 +111,8 @@ const RENEWAL_EVERY: Micros = 100_000;
 
 const PLUGINS: &str = "/v1/plugins";
 const PLUGINS_BELOW: &str = "/v1/plugins/";
+const DELETE: &str = "/v1/delete";
+const RESET: &str = "/v1/reset";
 
 /// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -303,6 +306,16 @@ impl Router {
             (Door::Admin(control), _, path) if path == PLUGINS || path.starts_with(PLUGINS_BELOW) => {
                 self.plugins(Arc::clone(control), request).await
             }
+            (Door::Admin(control), &Method::POST, DELETE) => {
+                let control = Arc::clone(control);
+                let delete: DeleteCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
+                blocking(move || control.delete(&delete)).await
+            }
+            (Door::Admin(control), &Method::POST, RESET) => {
+                let control = Arc::clone(control);
+                let reset: ResetCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
+                blocking(move || control.reset(&reset)).await
+            }
             (Door::Admin(control), &Method::POST, "/v1/reload") => reload(Arc::clone(control)).await,
             (Door::Metrics(metrics), &Method::GET, "/metrics") => {
                 let (text, mut lease) = (metrics.render(), self.lease());
@@ -463,9 +476,16 @@ impl Router {
                 json!({ "status": "waiting", "why": "the Feast registry was not written yet: 'feast apply' does" });
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
         }
+        let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
+        let status = if damaged.is_empty() { "loading" } else { "healing" };
         // Who sends no token, or one for some services, learns no names.
         if let Door::Data { tokens: Some(_), .. } = self.door {
-            return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading" }));
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": status }));
+        }
+        if !damaged.is_empty() {
+            let why = "rows were lost to damage and are being loaded again";
+            let body = json!({ "status": status, "why": why, "feature_views": damaged });
+            return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
         }
         let missing: Vec<&str> = snapshot.not_loaded().take(LISTED_MAX).collect();
         json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
@@ -546,9 +566,9 @@ impl Router {
             }
             (Method::POST, None, _) => {
                 let file = self.read_body(request, control.plugin_bytes_max()).await?;
-                deployed(move || control.deploy(&file)).await
+                blocking(move || control.deploy(&file)).await
             }
-            (Method::POST, Some(_), Some(plugin)) => deployed(move || control.roll_back(&plugin)).await,
+            (Method::POST, Some(_), Some(plugin)) => blocking(move || control.roll_back(&plugin)).await,
             _ => self.elsewhere(&request),
         }
     }
@@ -582,7 +602,7 @@ impl Router {
             (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET, HEAD"),
             (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
             (Door::Data { .. }, path) if Writes::PATHS.contains(&path) => Some("POST"),
-            (Door::Admin(_), "/v1/sync" | "/v1/reload") => Some("POST"),
+            (Door::Admin(_), "/v1/sync" | "/v1/reload" | DELETE | RESET) => Some("POST"),
             (Door::Admin(_), PLUGINS) => Some("GET, HEAD, POST"),
             (Door::Admin(_), path) if path.starts_with(PLUGINS_BELOW) && path.ends_with("/rollback") => Some("POST"),
             (Door::Metrics(_), "/metrics") => Some("GET, HEAD"),
@@ -592,8 +612,7 @@ impl Router {
 }
 
 fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
-    let command: SyncCommand = if body.is_empty() { Ok(SyncCommand::default()) } else { serde_json::from_slice(body) }
-        .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))?;
+    let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { command(body)? };
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         control.sync(&command, &mut |event: AdminEvent| {
@@ -608,6 +627,11 @@ fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
     Ok(response)
 }
 
+fn command<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+    serde_json::from_slice(body)
+        .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))
+}
+
 async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
     match reloaded.map_err(|error| HttpError::internal(format!("reload ended in a bug of Larder: {error}")))? {
@@ -616,10 +640,12 @@ async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     }
 }
 
-/// Runs what puts a version into service, which compiles and tries it, off this thread.
-async fn deployed(work: impl FnOnce() -> Result<DeployReport, String> + Send + 'static) -> Result<Answered, HttpError> {
+/// Runs what takes long, or waits for the disk, off this thread. The error is why it is refused.
+async fn blocking<T: Serialize + Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<Answered, HttpError> {
     let done = tokio::task::spawn_blocking(work).await;
-    match done.map_err(|error| HttpError::internal(format!("a deployment ended in a bug of Larder: {error}")))? {
+    match done.map_err(|error| HttpError::internal(format!("a command ended in a bug of Larder: {error}")))? {
         Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
         Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     ColumnFrom, Plan, TtlPolicy,
+    convert::ConvertedRow,
     derive::Derived,
     keys::EchoedColumn,
     plan::{RowPlan, ViewRead},
@@ -45,6 +46,8 @@ pub(super) enum Found {
         event_time: Micros,
         expired: bool,
     },
+    /// A row from before a feature's type changed.
+    Converted(Box<ConvertedRow>),
 }
 
 /// Feast's status of a value (`feast.serving.FieldStatus`).
@@ -195,6 +198,7 @@ impl Answer<'_> {
         match &self.found[read * self.rows + row] {
             Found::Nothing => None,
             Found::Row { event_time, .. } => Some(*event_time),
+            Found::Converted(row) => Some(row.event_time),
         }
     }
 
@@ -203,7 +207,12 @@ impl Answer<'_> {
     pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
         let mut first_schema = None;
         let rows = self.found[read * self.rows..][..self.rows].iter().map(|found| {
-            let Found::Row { row, schema, expired, .. } = found else { return Some((None, Status::NotFound)) };
+            let (row, schema, expired) = match found {
+                Found::Row { row, schema, expired, .. } => (row, schema, expired),
+                Found::Nothing => return Some((None, Status::NotFound)),
+                // Its text, if it is kept, is that of the stored types.
+                Found::Converted(_) => return None,
+            };
             let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
             Some(match (expired, self.ttl) {
                 (true, TtlPolicy::Null) => (None, Status::OutsideMaxAge),
@@ -264,10 +273,18 @@ impl Found {
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
-        let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
-        let Some(schema) = read.schemas.iter().position(is) else { return Self::Nothing };
-        if let Some(field) = read.schemas[schema].expiry {
-            let expiry = RowView::new(&read.schemas[schema].schema, &row).and_then(|view| view.get(field));
+        match read.schemas.first() {
+            Some(current) if current.fingerprint == header.fingerprint => {
+                Self::of_schema(row, 0, current, &header, read, now)
+            }
+            _ => Self::of_earlier(row, &header, read, now),
+        }
+    }
+
+    #[inline]
+    fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
+        if let Some(field) = plan.expiry {
+            let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));
             // DynamoDB deletes what has expired in its own time, days later perhaps.
             if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
                 return Self::Nothing;
@@ -277,18 +294,54 @@ impl Found {
         Self::Row { row, schema, event_time: header.event_time, expired }
     }
 
+    /// A row from before the view's features changed: its values are converted where their types changed.
+    #[cold]
+    fn of_earlier(row: Row, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
+        let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
+        let Some(schema) = read.schemas.iter().position(is) else { return Self::Nothing };
+        let plan = &read.schemas[schema];
+        let found = Self::of_schema(row, schema, plan, header, read, now);
+        let (Some(conversion), Self::Row { row, event_time, expired, .. }) = (&plan.conversion, &found) else {
+            return found;
+        };
+        let Some(converted) = conversion.convert(&plan.schema, row) else { return Self::Nothing };
+        let converted = ConvertedRow::new(converted, schema, *event_time, *expired);
+        read.counters.note_converted(converted.lost.len());
+        Self::Converted(Box::new(converted))
+    }
+
     /// What is shown of a feature of the row.
     fn cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
-        let nothing = Cell { value: ValueRef::Null, status: Status::NotFound };
-        let Self::Row { row, schema, expired, .. } = self else { return nothing };
+        let Self::Row { row, schema, expired, .. } = self else { return self.other_cell(read, feature, ttl) };
         let plan = &read.schemas[*schema];
-        let Some(field) = plan.fields[feature] else { return nothing };
+        let Some(field) = plan.fields[feature] else { return Cell::NOTHING };
         // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
-        let Ok(value) = RowView::new(&plan.schema, row).and_then(|view| view.get(field)) else { return nothing };
-        match (*expired, ttl) {
-            (true, TtlPolicy::Mark) => Cell { value, status: Status::OutsideMaxAge },
-            (true, TtlPolicy::Null) => Cell { value: ValueRef::Null, status: Status::OutsideMaxAge },
-            _ => Cell { value, status: Status::Present },
+        match RowView::new(&plan.schema, row).and_then(|view| view.get(field)) {
+            Ok(value) => Cell::of(value, *expired, ttl),
+            Err(_) => Cell::NOTHING,
+        }
+    }
+
+    /// The cell of anything but a row that is read as it is stored.
+    #[cold]
+    fn other_cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
+        let Self::Converted(row) = self else { return Cell::NOTHING };
+        let value = read.schemas[row.schema].conversion.as_ref().and_then(|plan| plan.value(row, feature));
+        value.map_or(Cell::NOTHING, |value| Cell::of(value, row.expired, ttl))
+    }
+}
+
+// === impl Cell ===
+
+impl<'a> Cell<'a> {
+    const NOTHING: Self = Self { value: ValueRef::Null, status: Status::NotFound };
+
+    #[inline]
+    fn of(value: ValueRef<'a>, expired: bool, ttl: TtlPolicy) -> Self {
+        match (expired, ttl) {
+            (true, TtlPolicy::Mark) => Self { value, status: Status::OutsideMaxAge },
+            (true, TtlPolicy::Null) => Self { value: ValueRef::Null, status: Status::OutsideMaxAge },
+            _ => Self { value, status: Status::Present },
         }
     }
 }

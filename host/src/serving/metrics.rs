@@ -17,7 +17,12 @@ pub(super) struct ViewCounters {
     pub(super) present: Counter,
     pub(super) not_found: Counter,
     pub(super) outside_max_age: Counter,
+    converted: Counter,
+    not_converted: Counter,
 }
+
+const CONVERTED_ROWS: &str = "larder_rows_converted_total";
+const NOT_CONVERTED: &str = "larder_values_not_converted_total";
 
 // === impl ServingMetrics ===
 
@@ -31,6 +36,14 @@ impl ServingMetrics {
             "Request shapes that were resolved; a shape is resolved once per catalog."
         );
         describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
+        describe_counter!(
+            CONVERTED_ROWS,
+            "Rows served from before a feature's type changed, with their values converted, by view."
+        );
+        describe_counter!(
+            NOT_CONVERTED,
+            "Values served as NOT_FOUND because their conversion to the feature's new type would lose information, by view."
+        );
         Self {
             entities: histogram!("larder_request_entities"),
             features: histogram!("larder_request_features"),
@@ -46,7 +59,22 @@ impl ViewCounters {
     pub(super) fn bind(view: &str) -> Self {
         let own =
             |status: &'static str| counter!("larder_rows_served_total", "view" => view.to_owned(), "status" => status);
-        Self { present: own("present"), not_found: own("not_found"), outside_max_age: own("outside_max_age") }
+        let of = |name: &'static str| counter!(name, "view" => view.to_owned());
+        Self {
+            present: own("present"),
+            not_found: own("not_found"),
+            outside_max_age: own("outside_max_age"),
+            converted: of(CONVERTED_ROWS),
+            not_converted: of(NOT_CONVERTED),
+        }
+    }
+
+    /// Counts a row that was converted, and those of its values that could not be.
+    pub(super) fn note_converted(&self, lost: usize) {
+        self.converted.increment(1);
+        if lost > 0 {
+            self.not_converted.increment(lost as u64);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use larder_model::{
 };
 
 use self::derived::{WantedStep, request_inputs};
-use super::{OnlineRequest, RequestError, Selection, Transforms, metrics::ViewCounters};
+use super::{OnlineRequest, RequestError, Selection, Transforms, convert::RowConversion, metrics::ViewCounters};
 use crate::store::{Lookup, OnlineStore, ViewId};
 
 mod derived;
@@ -111,6 +111,8 @@ pub struct RowPlan {
     pub fields: Vec<Option<usize>>,
     /// The field that says when a row expires by itself, if rows say so.
     pub expiry: Option<usize>,
+    /// How values are converted, in rows from before a feature's type changed.
+    pub conversion: Option<RowConversion>,
 }
 
 /// How entity ids are made, and what is read under them.
@@ -373,8 +375,9 @@ impl<'c> Resolver<'c> {
     fn read(&self, wanted: &WantedView<'_>) -> Result<ViewRead, RequestError> {
         let view = wanted.view;
         let id = self.view_id(view)?;
-        let field = |schema: &RowSchema, name: &str| {
-            let feature = &view.features[view.feature_index(name)?];
+        let feature = |name: &Arc<str>| view.feature_index(name).map(|index| &view.features[index]);
+        let field = |schema: &RowSchema, name: &Arc<str>| {
+            let feature = feature(name)?;
             schema.position(&feature.name, feature.value_type)
         };
         let row_plan = |schema: &Arc<RowSchema>| RowPlan {
@@ -382,6 +385,7 @@ impl<'c> Resolver<'c> {
             schema: Arc::clone(schema),
             fields: wanted.features.iter().map(|name| field(schema, name)).collect(),
             expiry: schema.expiry(),
+            conversion: RowConversion::new(schema, wanted.features.iter().map(feature)),
         };
         Ok(ViewRead {
             view: id,

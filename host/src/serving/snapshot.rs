@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use larder_model::{
-    codec::{KeyEncoder, KeyValue},
+    codec::{KeyEncoder, KeyValue, Retyped, retyped},
     model::{EntityId, Micros},
     registry::Catalog,
 };
@@ -125,6 +125,9 @@ impl Snapshot {
         limits: ServingLimits,
     ) -> Result<Self, crate::store::StoreError> {
         let ids = store.declare(catalog.views(), catalog.key_version())?;
+        for (view, id) in catalog.views().iter().zip(&ids) {
+            log_retyped(&view.name, &retyped(&view.features, &store.schemas(*id)?));
+        }
         let plans = PlanCache::new();
         Ok(Self {
             catalog,
@@ -158,7 +161,7 @@ impl Snapshot {
             limits: self.limits,
             plans: PlanCache::new(),
             metrics: self.metrics.clone(),
-            ready_before: self.is_ready(),
+            ready_before: self.was_loaded(),
             awaits_registry: self.awaits_registry,
         }
     }
@@ -245,15 +248,27 @@ impl Snapshot {
     /// source is missing must not take every pod out of service at once.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
-        self.ready_before = before.is_ready();
+        self.ready_before = before.was_loaded();
         self
     }
 
-    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before, and the
-    /// store works.
+    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before, the store works,
+    /// and no rows are missing that damage destroyed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        (self.ready_before || self.is_loaded()) && self.store.failure().is_none()
+        self.was_loaded() && self.store.failure().is_none() && self.damaged().next().is_none()
+    }
+
+    fn was_loaded(&self) -> bool {
+        self.ready_before || self.is_loaded()
+    }
+
+    /// The views of which rows were lost to damage, and are being loaded again.
+    pub fn damaged(&self) -> impl Iterator<Item = &str> {
+        self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
+            let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
+            is_damaged.then_some(&*view.name)
+        })
     }
 
     /// What is served.
@@ -449,6 +464,8 @@ impl Snapshot {
                     Found::Nothing => not_found += 1,
                     Found::Row { expired: true, .. } => expired += 1,
                     Found::Row { .. } => present += 1,
+                    Found::Converted(row) if row.expired => expired += 1,
+                    Found::Converted(_) => present += 1,
                 }
             }
             let add = |counter: &metrics::Counter, count: u64| {
@@ -459,6 +476,22 @@ impl Snapshot {
             add(&read.counters.present, present);
             add(&read.counters.not_found, not_found);
             add(&read.counters.outside_max_age, expired);
+        }
+    }
+}
+
+/// Logs the features whose type changed since rows were stored.
+fn log_retyped(view: &str, retyped: &[Retyped]) {
+    for Retyped { feature, stored, declared, conversion } in retyped {
+        match conversion {
+            Some(_) => tracing::info!(
+                view, %feature, %stored, %declared,
+                "a feature's type changed; stored values are converted until the view is loaded again"
+            ),
+            None => tracing::warn!(
+                view, %feature, %stored, %declared,
+                "a feature's type changed and stored values cannot be converted; they are NOT_FOUND until the view is loaded again"
+            ),
         }
     }
 }

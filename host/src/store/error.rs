@@ -47,6 +47,17 @@ pub enum StoreError {
     /// The file could not be opened again after a failure. Every write tries anew.
     #[error("the store is closed: {0}")]
     Closed(String),
+    /// The path does not name the open file any more. What was committed to it cannot be found by the next start.
+    #[error(
+        "store {path} {what} while it was open, so nothing can be written to it. hint: move the file back, or restart \
+         Larder, which makes a new store and loads it from the sources"
+    )]
+    Gone {
+        /// Where the store's file was.
+        path: PathBuf,
+        /// What happened to it.
+        what: String,
+    },
     /// The embedded database failed otherwise.
     #[error("store failed: {0}")]
     Database(#[source] Box<redb::Error>),
@@ -78,6 +89,7 @@ impl StoreError {
             Self::DiskFull(_) => "disk_full",
             Self::Damaged(_) => "damaged",
             Self::Closed(_) => "closed",
+            Self::Gone { .. } => "gone",
             Self::Database(_) => "database",
             Self::Superseded { .. } => "superseded",
             Self::Row { .. } => "row",

@@ -1,6 +1,6 @@
 //! The store's metrics. Handles are bound once, here; the read path adds to plain counters.
 
-use metrics::{Counter, counter, describe_counter};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 #[derive(Clone)]
 pub(super) struct StoreMetrics {
@@ -9,7 +9,14 @@ pub(super) struct StoreMetrics {
     pub(super) reads: Counter,
     pub(super) commits: Counter,
     pub(super) reopened: Counter,
+    pub(super) damage: Counter,
+    pub(super) rebuilt: Counter,
+    pub(super) rebuilds_failed: Counter,
+    pub(super) scanned: Gauge,
 }
+
+const REBUILDS: &str = "larder_store_rebuilds_total";
+const ROWS_LOST: &str = "larder_store_rows_lost_total";
 
 // === impl StoreMetrics ===
 
@@ -20,13 +27,28 @@ impl StoreMetrics {
         describe_counter!("larder_store_reads_total", "Rows looked for in the store on disk.");
         describe_counter!("larder_store_commits_total", "Transactions committed to the store.");
         describe_counter!("larder_store_reopened_total", "How often the store was opened again after a failure.");
+        describe_counter!("larder_store_damage_total", "How often damage was found in the store's file.");
+        describe_counter!(REBUILDS, "Rebuilds of a damaged store, by result.");
+        describe_counter!(ROWS_LOST, "Rows that damage destroyed, by view. Views with a source load them again.");
+        describe_gauge!(
+            "larder_store_last_scan_timestamp_seconds",
+            "When the background scan last read the whole store and found no damage."
+        );
         Self {
             hot_hits: counter!("larder_hot_cache_requests_total", "result" => "hit"),
             hot_misses: counter!("larder_hot_cache_requests_total", "result" => "miss"),
             reads: counter!("larder_store_reads_total"),
             commits: counter!("larder_store_commits_total"),
             reopened: counter!("larder_store_reopened_total"),
+            damage: counter!("larder_store_damage_total"),
+            rebuilt: counter!(REBUILDS, "result" => "success"),
+            rebuilds_failed: counter!(REBUILDS, "result" => "error"),
+            scanned: gauge!("larder_store_last_scan_timestamp_seconds"),
         }
+    }
+
+    pub(super) fn rows_lost(view: &str, rows: u64) {
+        counter!(ROWS_LOST, "view" => view.to_owned()).increment(rows);
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -31,6 +31,7 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
     HotCacheConfig, KeySignature, Reader, SetAside, StoreError,
+    health::Health,
     hot::HotCache,
     metrics::StoreMetrics,
     open::{Mark, open_checked, open_or_replace},
@@ -72,6 +73,10 @@ pub struct ViewStatus {
     pub position: Option<String>,
     /// How fresh it is.
     pub freshness: Freshness,
+    /// Whether rows were lost to damage that no full load has brought back yet.
+    pub is_damaged: bool,
+    /// How many rows were lost to damage and have not come back.
+    pub rows_lost: u64,
 }
 
 /// How fresh a view is: two times, because a load that ends well may bring nothing new.
@@ -91,17 +96,17 @@ pub struct OnlineStore {
     pub(super) clock: SharedClock,
     pub(super) hot: HotCache,
     pub(super) metrics: StoreMetrics,
-    config: StoreConfig,
-    path: PathBuf,
+    pub(super) config: StoreConfig,
+    pub(super) path: PathBuf,
     /// What readers see; a commit swaps it whole.
-    state: ArcSwap<State>,
+    pub(super) state: ArcSwap<State>,
     /// Set when a read failed in a way that only opening the file again can mend.
-    failed: AtomicBool,
-    /// The first damage that was met since the store was opened.
-    damage: OnceLock<String>,
+    pub(super) failed: AtomicBool,
+    /// Damage of the file, and whether it is still at its path.
+    pub(super) health: Health,
     /// Set when the database panicked: closing it could be the end of the process.
-    gave_up: AtomicBool,
-    mark: Mark,
+    pub(super) gave_up: AtomicBool,
+    pub(super) mark: Mark,
     set_aside: Option<SetAside>,
 }
 
@@ -147,6 +152,7 @@ impl OnlineStore {
         let path = dir.join(FILE_NAME);
         let (db, set_aside, mark) = open_or_replace(&path, config, &clock)?;
         let state = State::read(&db, 1)?;
+        let health = Health::of(&path)?;
         Ok(Self {
             writer: Mutex::new(Some(db)),
             clock,
@@ -156,7 +162,7 @@ impl OnlineStore {
             path,
             state: ArcSwap::from_pointee(state),
             failed: AtomicBool::new(false),
-            damage: OnceLock::new(),
+            health,
             gave_up: AtomicBool::new(false),
             mark,
             set_aside,
@@ -229,7 +235,8 @@ impl OnlineStore {
         let state = self.state();
         let record = &state.view(view).ok()??.record;
         let freshness = Freshness { last_success: record.last_success, newest_event: record.newest_event };
-        Some(ViewStatus { rows: record.rows, position: record.position.clone(), freshness })
+        let (is_damaged, rows_lost) = (record.is_damaged, record.rows_lost);
+        Some(ViewStatus { rows: record.rows, position: record.position.clone(), freshness, is_damaged, rows_lost })
     }
 
     /// The schemas that a view's stored rows have, the current one last.
@@ -247,17 +254,26 @@ impl OnlineStore {
         Duration::from_micros(u64::try_from(self.clock.now().saturating_sub(time)).unwrap_or(0))
     }
 
-    /// Why callers should not be sent here, if so: the store could not be opened again after a failure, or damage was
-    /// met in it. The next start checks the whole file then, and sets it aside if it has to.
+    /// Why callers should not be sent here, if so: the store could not be opened again after a failure, damage was found
+    /// in it, or its file is gone.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let closed = self.state().why_closed().map(|why| why.to_string());
-        closed.or_else(|| self.damage.get().cloned())
+        closed.or_else(|| self.health.failure())
     }
 
-    /// Opens the file again if a failure closed it, or made it useless to readers. To be called now and then: writes
-    /// do the same, and a host may have none for hours.
+    /// Checks that the file is where it was, and opens it again if a failure closed it, or made it useless to readers. To
+    /// be called every few seconds: writes do the same, and a host may have none for hours.
     pub fn mend(&self) {
+        let checked = self.health.check_file(&self.path);
+        // A commit that is under way changes the length; there is another check soon.
+        if checked.is_ok()
+            && let Ok(_writer) = self.writer.try_lock()
+            && let Ok(len) = self.health.check_file(&self.path)
+            && let Some(what) = self.health.truncation(len)
+        {
+            self.note_damage(&what);
+        }
         if self.failed.load(Ordering::Relaxed) || self.state.load().why_closed().is_some() {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             // The error is in the log, and in the state that readers see.
@@ -317,6 +333,11 @@ impl OnlineStore {
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.health.check_file(&self.path)?;
+        if let Some(damage) = self.health.damage() {
+            // What is written behind a damaged page could destroy more.
+            self.repair_locked(&mut writer)?.ok_or(StoreError::Damaged(damage))?;
+        }
         if writer.is_none() {
             self.reopen(&mut writer)?;
         }
@@ -360,18 +381,25 @@ impl OnlineStore {
         }
         self.state.store(Arc::new(State::read(db, commit)?));
         self.metrics.commits.increment(1);
+        // A commit to a file that no start can find again is served, for the cache to stay honest, and not acknowledged.
+        self.health.note_len(self.health.check_file(&self.path)?);
         Ok(value)
     }
 
     /// Closes the file and opens it again. Readers wait meanwhile; if it cannot be opened, they get errors until it
     /// can.
     fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
+        // What is at the path now is not this store.
+        self.health.check_file(&self.path)?;
         if self.gave_up.load(Ordering::Relaxed) {
-            return Err(StoreError::Closed("it is damaged; restart Larder to have it rebuilt".to_owned()));
+            return Err(StoreError::Closed("it is damaged and waits to be rebuilt".to_owned()));
         }
         self.failed.store(false, Ordering::Relaxed);
-        let commit = self.state.load().commit + 1;
-        let before = self.state.swap(Arc::new(State::reopening(commit)));
+        let (commit, records) = {
+            let state = self.state.load();
+            (state.commit + 1, state.records())
+        };
+        let before = self.state.swap(Arc::new(State::reopening(commit, records.clone())));
         let db = writer.take();
         let opened = self.guarded(|| {
             self.close(db, before)?;
@@ -388,6 +416,8 @@ impl OnlineStore {
         match opened {
             Ok((db, state)) => {
                 *writer = Some(db);
+                // Closing and opening may free the end of the file.
+                self.health.note_len(self.file_bytes());
                 self.state.store(Arc::new(state));
                 self.metrics.reopened.increment(1);
                 tracing::info!(path = %self.path.display(), "the store is open again");
@@ -395,7 +425,7 @@ impl OnlineStore {
             }
             Err(error) => {
                 tracing::error!(%error, "the store cannot be opened again; lookups fail until it can");
-                self.state.store(Arc::new(State::closed(commit, &error)));
+                self.state.store(Arc::new(State::closed(commit, &error, records)));
                 Err(error)
             }
         }
@@ -416,7 +446,7 @@ impl OnlineStore {
     }
 
     /// What readers see. Waits while the file is being opened again.
-    fn state(&self) -> Guard<Arc<State>> {
+    pub(super) fn state(&self) -> Guard<Arc<State>> {
         loop {
             let state = self.state.load();
             if !state.is_reopening() {
@@ -430,7 +460,7 @@ impl OnlineStore {
     /// Runs something that reads pages, so that a damaged one does not end more than it has to.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            self.gave_up.store(true, Ordering::Relaxed);
+            self.note_panic();
             Err(StoreError::gave_up(&*panic))
         });
         done.inspect_err(|error| self.note_failure(error))
@@ -447,13 +477,12 @@ impl OnlineStore {
     }
 
     fn note_damage(&self, what: &str) {
-        if self.damage.set(what.to_owned()).is_ok() {
-            tracing::error!(
-                path = %self.path.display(), what,
-                "the store is damaged: the host is not ready from now on; the next start checks the file and rebuilds it"
-            );
-            self.mark.note_damage(what);
-        }
+        self.health.note_damage(what, &self.path, &self.mark, &self.metrics);
+    }
+
+    /// Notes that the database panicked.
+    pub(super) fn note_panic(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
     }
 
     /// A view's name and record, as readers see them. A writer reads the record again in its transaction.
@@ -476,6 +505,7 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
         return known.reset(key, &schema);
     }
     let mut record = known.clone();
+    record.is_retired = false;
     let current = SchemaRecord::of(&schema);
     if record.schemas.last() != Some(&current) {
         record.schemas.retain(|schema| *schema != current);
@@ -502,9 +532,9 @@ impl Drop for OnlineStore {
             return;
         }
         let commit = self.state.load().commit;
-        drop(self.state.swap(Arc::new(State::reopening(commit))));
+        drop(self.state.swap(Arc::new(State::reopening(commit, Vec::new()))));
         drop(db);
-        if self.damage.get().is_none() {
+        if self.health.failure().is_none() && self.health.check_file(&self.path).is_ok() {
             self.mark.remove();
         }
     }

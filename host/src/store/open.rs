@@ -97,22 +97,13 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
 /// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
 /// between leaves nothing that the next one would take for a damaged store.
 fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| StoreError::Io { action, path, source }
-    };
-    // A name that nobody else has, not even a process of the same number in another container.
-    let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
     match fs::metadata(path) {
         // An empty file, as `touch` makes it, only holds the name.
         Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
         _ => {}
     }
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
-    made.map_err(io("create", &unfinished))?;
-    let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
+    let (unfinished, db) = unfinished_in(builder, path)?;
     let made = db.and_then(|db| {
-        initialize(&db)?;
         // A link and not a rename: of two processes that start at once, one finds the name taken.
         fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
@@ -123,6 +114,32 @@ fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
     // Left to the next start is as good.
     let _ = fs::remove_file(&unfinished);
     made
+}
+
+/// Makes a new store beside `path`, under a name that no other process has, for a caller that fills it and moves it to
+/// `path`.
+pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(PathBuf, Database), StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.page_cache_bytes_max);
+    let (unfinished, db) = unfinished_in(&builder, path)?;
+    let db = db.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+    Ok((unfinished, db))
+}
+
+/// Makes an empty store beside `path`. The file is there also where the store cannot be made.
+fn unfinished_in(builder: &Builder, path: &Path) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
+    // A name that nobody else has, not even a process of the same number in another container.
+    let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
+    made.map_err(io("create", &unfinished))?;
+    let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
+    let db = db.and_then(|db| initialize(&db).map(|()| db));
+    Ok((unfinished, db))
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { action, path, source }
 }
 
 /// Removes what creations that were cut off left behind. One that is under way beside us has lost its race: the store
@@ -189,7 +206,7 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+pub(super) fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
     let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
     let mut aside = PathBuf::from(&name);
     let mut n = 1;
@@ -222,7 +239,7 @@ impl Mark {
         }
     }
 
-    fn make(&self) {
+    pub(super) fn make(&self) {
         self.write(&format!("{}\n", self.opened));
     }
 

@@ -14,6 +14,7 @@ use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    erase::Deletions,
     online::Written,
     record::{RowTable, ViewRecord, unseal},
     write::{Arrival, Rule, merge, put_record, read_record},
@@ -44,7 +45,7 @@ impl OnlineStore {
             let superseded = || StoreError::Superseded { view: name.clone() };
             let schemas = record.row_schemas(&name)?;
             let current = schemas.last().map(|schema| schema.fingerprint());
-            if record.key != *key {
+            if record.key != *key || record.is_retired {
                 return Err(superseded());
             }
             let mut applied = Applied::default();
@@ -52,6 +53,7 @@ impl OnlineStore {
             let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
             let written_name = record.written_name();
             let mut written = if keep { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
+            let mut deletions = Deletions::open(txn, &record)?;
             let mut newest = record.newest_event;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             batch.each_winner(&mut applied, row_error, |id, arrival| {
@@ -59,6 +61,9 @@ impl OnlineStore {
                 let Arrival::Row(sealed, header) = arrival else { return Ok(Applied::default()) };
                 if Some(header.fingerprint) != current {
                     return Err(superseded());
+                }
+                if deletions.bars(&id, &header)? {
+                    return Ok(Applied { stale: 1, ..Applied::default() });
                 }
                 let outcome = merge(&mut rows, &id, sealed, &header, Rule::Newest)?;
                 if let Some(written) = &mut written
@@ -74,8 +79,9 @@ impl OnlineStore {
             })?;
             record.newest_event = newest;
             record.rows = rows.len()?;
-            drop((rows, written));
+            drop((rows, written, deletions));
             record.written |= keep;
+            record.is_local |= !keep;
             if !keep {
                 record.last_success = Some(self.clock.now());
             }

@@ -6,6 +6,8 @@
 //! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
 //! table "run/<id>/<n>"         the same, a part of a generation that is being built, see `runs.rs`
 //! table "written/<id>"         the same, of rows that callers wrote, see `put.rs`
+//! table "deleted/<id>"         entity id → event and created time of the row that was deleted, then their seal, see
+//!                              `erase.rs`
 //! ```
 //!
 //! The seal is the CRC-32 of entity id and row, four bytes, least significant first. The database has checksums of its
@@ -57,6 +59,10 @@ fn checksum(id: &EntityId, row: &[u8]) -> [u8; SEAL_BYTES] {
     sum.finalize().to_le_bytes()
 }
 
+fn record_checksum(json: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(json))
+}
+
 /// Which keys a view's ids were made from. Rows under another signature cannot be found, so they are of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySignature(String);
@@ -88,6 +94,24 @@ pub(super) struct ViewRecord {
     /// Of such a view: the id from which on rows go next.
     #[serde(default)]
     pub(super) hand: [u8; size_of::<EntityId>()],
+    /// Changes whenever rows disappeared otherwise than through a load: a load that began before then is useless.
+    #[serde(default)]
+    pub(super) life: u32,
+    /// Whether rows were lost to damage that no full load has brought back yet.
+    #[serde(default)]
+    pub(super) is_damaged: bool,
+    /// Rows that were lost to damage for good: the view has no source that could bring them back.
+    #[serde(default)]
+    pub(super) rows_lost: u64,
+    /// Whether the definitions do not have the view any more.
+    #[serde(default)]
+    pub(super) is_retired: bool,
+    /// Whether callers wrote rows of the view while it had no source.
+    #[serde(default)]
+    pub(super) is_local: bool,
+    /// Whether entities were deleted whose rows the source may still have.
+    #[serde(default)]
+    pub(super) has_deletions: bool,
     /// Where the source was at the last commit; the source's own words.
     pub(super) position: Option<String>,
     /// The newest event time of any row.
@@ -133,6 +157,12 @@ impl ViewRecord {
             written: false,
             bytes: 0,
             hand: [0; size_of::<EntityId>()],
+            life: 0,
+            is_damaged: false,
+            rows_lost: 0,
+            is_retired: false,
+            is_local: false,
+            has_deletions: false,
             position: None,
             newest_event: None,
             last_success: None,
@@ -142,27 +172,73 @@ impl ViewRecord {
     /// The record of a view whose rows have all become useless: a fresh generation, and nothing known.
     pub(super) fn reset(&self, key: KeySignature, schema: &RowSchema) -> Self {
         let generation = self.building.unwrap_or(self.generation) + 1;
-        Self { generation, ..Self::new(self.id, key, schema) }
+        Self { generation, life: self.life.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
-    /// Whether a load that began under `began` may go on: the view was not declared anew, and no other load began.
+    /// Forgets all rows: they are dropped, and the source is read from the start. Deletions stay: a load must not bring
+    /// such rows back. The tables are the caller's to delete.
+    pub(super) fn forget_rows(&mut self) {
+        self.schemas.drain(..self.schemas.len().saturating_sub(1));
+        *self = Self {
+            generation: self.building.unwrap_or(self.generation) + 1,
+            building: None,
+            runs: Runs::default(),
+            rows: 0,
+            written: false,
+            bytes: 0,
+            hand: [0; size_of::<EntityId>()],
+            is_damaged: false,
+            rows_lost: 0,
+            is_local: false,
+            newest_event: None,
+            ..self.clone()
+        };
+        self.read_from_start();
+        self.last_success = None;
+    }
+
+    /// Has the next load read the source from the start, and ends loads that are under way.
+    pub(super) fn read_from_start(&mut self) {
+        self.life = self.life.wrapping_add(1);
+        self.position = None;
+        self.runs.position = None;
+    }
+
+    /// Whether a load that began under `began` may go on: the view was not declared anew, no rows disappeared, and no
+    /// other load began.
     pub(super) fn is_same_life(&self, began: &Self) -> bool {
-        let life = |record: &Self| (record.generation, record.building);
-        life(self) == life(began) && self.schemas == began.schemas
+        let life = |record: &Self| (record.generation, record.building, record.life);
+        life(self) == life(began) && self.schemas.last() == began.schemas.last()
     }
 
+    /// Reads a record: JSON, and behind it a line with its checksum, which records of earlier versions do not have.
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, StoreError> {
-        serde_json::from_slice(bytes).map_err(|error| StoreError::Damaged(format!("record of view '{name}': {error}")))
+        let damaged = |why: String| StoreError::Damaged(format!("record of view '{name}': {why}"));
+        let json = match bytes.iter().rposition(|byte| *byte == b'\n') {
+            None => bytes,
+            Some(end) if bytes[end + 1..] == *record_checksum(&bytes[..end]).as_bytes() => &bytes[..end],
+            Some(_) => return Err(damaged("its checksum does not match".to_owned())),
+        };
+        serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         // A record has string keys and numbers only: it always serializes.
-        serde_json::to_vec(self).unwrap_or_default()
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        let checksum = record_checksum(&bytes);
+        bytes.push(b'\n');
+        bytes.extend_from_slice(checksum.as_bytes());
+        bytes
     }
 
     /// The name of the table of one generation's rows.
     pub(super) fn table_name(&self, generation: u32) -> String {
         format!("rows/{}/{generation}", self.id)
+    }
+
+    /// The name of the table of deleted entities.
+    pub(super) fn deleted_name(&self) -> String {
+        format!("deleted/{}", self.id)
     }
 
     /// The name of the table of the rows that callers wrote.

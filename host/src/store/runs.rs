@@ -132,7 +132,9 @@ impl Load<'_> {
             let mut table = txn.open_table(RowTable::new(&run_name(&record, number)))?;
             let mut run = table.upper_bound_mut(NO_BOUND)?;
             let row_error = |source| self.row_error(source);
+            let current = self.current_schema(&record)?;
             batch.each_winner(&mut applied, row_error, |id, arrival| match arrival {
+                Arrival::Row(_, header) if header.fingerprint != current => Err(self.superseded()),
                 Arrival::Row(sealed, header) => {
                     newest = newest.max(Some(header.event_time));
                     run.insert_before(&id.0, sealed)?;
@@ -216,7 +218,7 @@ impl Load<'_> {
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let Some(merging) = record.runs.merging else {
-                return Err(StoreError::Superseded { view: self.name.clone() });
+                return Err(self.superseded());
             };
             let names: Vec<String> = record.runs.numbers.iter().map(|&number| run_name(&record, number)).collect();
             let tables = names.iter().map(|name| txn.open_table(RowTable::new(name)));

@@ -27,10 +27,13 @@ enum Views {
     /// By view id.
     Open(Vec<Option<ViewState>>),
     /// The file is being opened again after a failure: the next state is a moment away.
-    Reopening,
+    Reopening(Records),
     /// The file could not be opened again.
-    Closed(Arc<str>),
+    Closed(Arc<str>, Records),
 }
+
+/// The views' names and records, as they were last read.
+pub(super) type Records = Vec<(String, ViewRecord)>;
 
 pub(super) struct ViewState {
     pub(super) name: String,
@@ -81,25 +84,33 @@ impl State {
     }
 
     /// Stands for the next state while the file is opened again.
-    pub(super) fn reopening(commit: u64) -> Self {
-        Self { commit, views: Views::Reopening }
+    pub(super) fn reopening(commit: u64, records: Records) -> Self {
+        Self { commit, views: Views::Reopening(records) }
     }
 
     /// Nothing can be read until the file is opened again.
-    pub(super) fn closed(commit: u64, why: &StoreError) -> Self {
-        Self { commit, views: Views::Closed(why.to_string().into()) }
+    pub(super) fn closed(commit: u64, why: &StoreError, records: Records) -> Self {
+        Self { commit, views: Views::Closed(why.to_string().into(), records) }
+    }
+
+    /// The views' names and records; those of the last state that was open, while the file is not.
+    pub(super) fn records(&self) -> Records {
+        match &self.views {
+            Views::Open(views) => views.iter().flatten().map(|view| (view.name.clone(), view.record.clone())).collect(),
+            Views::Reopening(records) | Views::Closed(_, records) => records.clone(),
+        }
     }
 
     pub(super) fn is_reopening(&self) -> bool {
-        matches!(self.views, Views::Reopening)
+        matches!(self.views, Views::Reopening(_))
     }
 
     /// Why nothing can be read, if so.
     pub(super) fn why_closed(&self) -> Option<Arc<str>> {
         match &self.views {
             Views::Open(_) => None,
-            Views::Reopening => Some("it is being opened again".into()),
-            Views::Closed(why) => Some(Arc::clone(why)),
+            Views::Reopening(_) => Some("it is being opened again".into()),
+            Views::Closed(why, _) => Some(Arc::clone(why)),
         }
     }
 
@@ -108,14 +119,14 @@ impl State {
     pub(super) fn view(&self, view: ViewId) -> Result<Option<&ViewState>, StoreError> {
         match &self.views {
             Views::Open(views) => Ok(views.get(view.0 as usize).and_then(Option::as_ref)),
-            Views::Reopening | Views::Closed(_) => Err(self.closed_error()),
+            Views::Reopening(_) | Views::Closed(..) => Err(self.closed_error()),
         }
     }
 
     pub(super) fn views(&self) -> Result<impl Iterator<Item = &ViewState>, StoreError> {
         match &self.views {
             Views::Open(views) => Ok(views.iter().flatten()),
-            Views::Reopening | Views::Closed(_) => Err(self.closed_error()),
+            Views::Reopening(_) | Views::Closed(..) => Err(self.closed_error()),
         }
     }
 

@@ -8,8 +8,11 @@
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
 //! * [`faults`]: damage, second owners, full disks;
+//! * [`repair`]: damage that heals without a restart, files that are gone;
+//! * [`erase`]: rows that are removed on request;
 //! * [`kill`]: SIGKILL at any moment.
 
+mod erase;
 mod evolution;
 mod faults;
 mod kill;
@@ -17,5 +20,6 @@ mod merge;
 mod model;
 mod put;
 mod race;
+mod repair;
 mod replace;
 mod runs;

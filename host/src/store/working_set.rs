@@ -18,6 +18,7 @@ use redb::ReadableTable;
 
 use super::{
     KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    erase::Deletions,
     online::Written,
     record::{RowKey, RowTable, ViewRecord},
     write::{Arrival, put_record, read_record},
@@ -103,12 +104,18 @@ impl OnlineStore {
             let (mut changed, mut doubtful) = (Vec::new(), Vec::new());
             let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
+            let schemas = record.row_schemas(&name)?;
+            let current = schemas.last().map(|schema| schema.fingerprint());
             let mut bytes = record.bytes;
+            let mut deletions = Deletions::open(txn, &record)?;
             let mut ignored = super::Applied::default();
             batch.each_winner(&mut ignored, row_error, |id, arrival| {
                 if self.hot.changed_since(&id, seen) {
                     doubtful.push(id);
-                } else if let Arrival::Row(sealed, header) = arrival {
+                } else if let Arrival::Row(sealed, header) = arrival
+                    && Some(header.fingerprint) == current
+                    && !deletions.bars(&id, &header)?
+                {
                     let before = rows.insert(&id.0, sealed)?.map_or(0, |old| cost(old.value()));
                     bytes = bytes.saturating_sub(before) + cost(sealed);
                     record.newest_event = record.newest_event.max(Some(header.event_time));
@@ -127,7 +134,7 @@ impl OnlineStore {
                 self.let_go(&mut rows, &mut record, bytes_max * KEPT.0 / KEPT.1, &mut changed)?;
             }
             record.rows = redb::ReadableTableMetadata::len(&rows)?;
-            drop(rows);
+            drop((rows, deletions));
             put_record(txn, &name, &record)?;
             Ok(Written::Commit { value: doubtful, changed })
         })

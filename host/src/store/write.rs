@@ -1,7 +1,7 @@
 //! Writing: a [`Load`] brings one view's rows from a source into the store, batch by batch.
 
 use larder_model::{
-    codec::{RowError, RowHeader},
+    codec::{Fingerprint, RowError, RowHeader},
     model::EntityId,
 };
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     OnlineStore, StoreError, ViewId,
+    erase::{Deletions, apply_deletions},
     online::Written,
     put::overlay,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
@@ -307,7 +308,17 @@ impl Load<'_> {
             // What callers wrote stands beside what a source brings, and is compared with it by its times.
             let overlaid = batch.rule == Rule::Latest && record.written;
             let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
+            let mut deletions = Deletions::open(txn, &record)?;
+            let current = self.current_schema(&record)?;
             batch.each_winner(&mut applied, row_error, |id, arrival| {
+                if let Arrival::Row(_, header) = &arrival {
+                    if header.fingerprint != current {
+                        return Err(self.superseded());
+                    }
+                    if deletions.bars(&id, header)? {
+                        return Ok(Applied { stale: 1, ..Applied::default() });
+                    }
+                }
                 if let Some(written) = &mut written
                     && outlasts(written, &id, &arrival)?
                 {
@@ -334,7 +345,7 @@ impl Load<'_> {
             record.rows = table.len()?;
             record.position = position.map(str::to_owned).or(record.position);
             record.newest_event = newest;
-            drop((table, written));
+            drop((table, written, deletions));
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: applied, changed })
         })?;
@@ -358,6 +369,7 @@ impl Load<'_> {
                 let newest_event = record.runs.newest_event;
                 take_run(txn, &mut record, self.generation)?;
                 let written = overlay(txn, &self.name, &record, self.generation)?;
+                apply_deletions(txn, &mut record, self.generation)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;
@@ -370,6 +382,11 @@ impl Load<'_> {
             }
             record.position = position.map(str::to_owned).or(record.position);
             record.last_success = Some(self.store.clock.now());
+            if record.is_damaged {
+                // Since the damage the source was read from the start, by this load and those that it continues.
+                (record.is_damaged, record.rows_lost) = (false, 0);
+                tracing::info!(view = %self.name, "the view was loaded again in full; its damage is healed");
+            }
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: (), changed: Vec::new() })
         })?;
@@ -386,11 +403,17 @@ impl Load<'_> {
     /// that is gone, or under a schema that nobody asks for, and its position would hide that.
     pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
         let record = read_record(txn, &self.name)?;
-        if record.is_same_life(&self.began) {
-            Ok(record)
-        } else {
-            Err(StoreError::Superseded { view: self.name.clone() })
-        }
+        if record.is_same_life(&self.began) { Ok(record) } else { Err(self.superseded()) }
+    }
+
+    /// The schema that arriving rows must have. A load by earlier definitions could bring others after they were changed.
+    pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
+        let schemas = record.row_schemas(&self.name)?;
+        schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())
+    }
+
+    pub(super) fn superseded(&self) -> StoreError {
+        StoreError::Superseded { view: self.name.clone() }
     }
 
     pub(super) fn row_error(&self, source: RowError) -> StoreError {

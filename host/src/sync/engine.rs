@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_model::{
-    codec::KeyVersion,
+    codec::{KeyVersion, retyped},
     model::{FeatureView, Micros, SourceKind},
     registry::Catalog,
     yaml::nearest,
@@ -32,8 +32,8 @@ use crate::{
 /// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the views' turns.
 #[derive(Debug)]
 pub struct SyncEngine {
-    store: Arc<OnlineStore>,
-    key_version: KeyVersion,
+    pub(super) store: Arc<OnlineStore>,
+    pub(super) key_version: KeyVersion,
     jobs: Vec<Job>,
     /// Views that a registry defines and that cannot be materialized here, with the reason.
     unmaterializable: BTreeMap<Arc<str>, Arc<str>>,
@@ -60,10 +60,10 @@ const NO_FILES: &str = "it has no files: neither its 'source' nor a 'batch_sourc
 
 /// One view's part.
 #[derive(Debug)]
-struct Job {
-    view: Arc<FeatureView>,
-    id: ViewId,
-    source: Option<Arc<dyn Source>>,
+pub(super) struct Job {
+    pub(super) view: Arc<FeatureView>,
+    pub(super) id: ViewId,
+    pub(super) source: Option<Arc<dyn Source>>,
     fetcher: Option<Fetcher>,
     metrics: ViewMetrics,
 }
@@ -279,6 +279,12 @@ impl SyncEngine {
         result
     }
 
+    /// Whether the host is stopping.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.setting.turns.is_stopping()
+    }
+
     /// Ends the runs of all engines at their next commit, and lets none begin.
     pub fn stop(&self) {
         self.setting.turns.stop();
@@ -313,7 +319,7 @@ impl SyncEngine {
         SyncRun { store, view: &job.view, id: job.id, key_version, source, limits }
     }
 
-    fn job(&self, view: &str) -> Result<&Job, SyncError> {
+    pub(super) fn job(&self, view: &str) -> Result<&Job, SyncError> {
         self.jobs.iter().find(|job| &*job.view.name == view).ok_or_else(|| {
             let names = self.jobs.iter().map(|job| &*job.view.name);
             let hint = nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
@@ -321,12 +327,15 @@ impl SyncEngine {
         })
     }
 
-    fn note_status(&self, job: &Job) {
+    pub(super) fn note_status(&self, job: &Job) {
         if let Some(bound) = job.source.as_ref().and_then(|source| source.staleness()) {
             job.metrics.staleness(bound);
         }
         if let Some(status) = self.store.status(job.id) {
             job.metrics.status(&status);
+        }
+        if let Ok(schemas) = self.store.schemas(job.id) {
+            job.metrics.retyped(&retyped(&job.view.features, &schemas));
         }
     }
 }

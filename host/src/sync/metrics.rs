@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder_model::codec::Retyped;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -25,7 +26,11 @@ pub(super) struct ViewMetrics {
     last_success: Gauge,
     newest_event: Gauge,
     rows: Gauge,
+    converted: Gauge,
+    not_converted: Gauge,
 }
+
+const RETYPED: &str = "larder_view_features_retyped";
 
 // === impl ViewMetrics ===
 
@@ -47,6 +52,11 @@ impl ViewMetrics {
              the interval of scans where it has none."
         );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
+        describe_gauge!(
+            RETYPED,
+            "Features whose stored rows may have another type than the definition says, by how such values are served."
+        );
+        let retyped = |served: &'static str| gauge!(RETYPED, "view" => view.to_owned(), "served" => served);
         let rows =
             |result: &'static str| counter!("larder_sync_rows_total", "view" => view.to_owned(), "result" => result);
         Self {
@@ -63,6 +73,8 @@ impl ViewMetrics {
             last_success: gauge!("larder_view_last_success_timestamp_seconds", "view" => view.to_owned()),
             newest_event: gauge!("larder_view_newest_event_timestamp_seconds", "view" => view.to_owned()),
             rows: gauge!("larder_view_rows", "view" => view.to_owned()),
+            converted: retyped("converted"),
+            not_converted: retyped("not_found"),
         }
     }
 
@@ -90,6 +102,14 @@ impl ViewMetrics {
 
     pub(super) fn staleness(&self, bound: Duration) {
         gauge!("larder_view_staleness_bound_seconds", "view" => self.view.clone()).set(bound.as_secs_f64());
+    }
+
+    /// Notes the features that stored rows have with another type.
+    #[expect(clippy::cast_precision_loss, reason = "a number of features")]
+    pub(super) fn retyped(&self, retyped: &[Retyped]) {
+        let converted = retyped.iter().filter(|feature| feature.conversion.is_some()).count();
+        self.converted.set(converted as f64);
+        self.not_converted.set((retyped.len() - converted) as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; microseconds of a date are exact in it")]

@@ -228,7 +228,8 @@ fn read_from(
         return Err(in_source(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id);
-    let before = status.as_ref().map_or(0, |status| status.rows);
+    // Rows that damage destroyed come back: with them the set does not grow.
+    let before = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
     // Nothing was ever read, or written by callers.
     let is_empty = status
         .as_ref()

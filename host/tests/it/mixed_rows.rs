@@ -64,6 +64,10 @@ fn snapshot(hot_bytes_max: u64, ttl: TtlPolicy) -> (TempDir, Snapshot) {
     let store = OnlineStore::open(&config, Arc::<ManualClock>::clone(&clock)).unwrap();
     let before = catalog("{name: a, type: Float64}");
     load(&store, &before, "stats", &[("old", HOUR, &[ValueRef::Float64(0.1)])]);
+    let retyped = catalog("{name: a, type: Float64}, {name: b, type: Int64}");
+    for (customer, age) in [("retyped", HOUR), ("late retyped", 3 * HOUR)] {
+        load(&store, &retyped, "stats", &[(customer, age, &[ValueRef::Float64(0.2), ValueRef::Int64(7)])]);
+    }
     let catalog = catalog("{name: a, type: Float64}, {name: b, type: String}");
     let long = "x".repeat(LONG);
     let text = |text: &'static str| ValueRef::Bytes(text.as_bytes());
@@ -86,7 +90,10 @@ fn snapshot(hot_bytes_max: u64, ttl: TtlPolicy) -> (TempDir, Snapshot) {
 
 #[test]
 fn rows_that_differ_are_answered_from_memory_as_from_disk() {
-    let asked: [&[&str]; 9] = [
+    let asked: [&[&str]; 12] = [
+        &["retyped"],
+        &["fresh", "retyped", "late retyped", "none"],
+        &["late retyped", "old"],
         &["fresh", "short", "null", "late", "none"],
         &["none", "fresh"],
         &["late", "none", "late"],

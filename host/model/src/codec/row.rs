@@ -29,7 +29,7 @@
 //! error, or some value, and never panics.
 
 use super::{Fingerprint, RowSchema, schema::Field};
-use crate::model::{ItemType, ListRef, Micros, Physical, ValueRef};
+use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
 
 /// The version that this code writes, and the only one so far.
 pub const FORMAT_VERSION: u8 = 1;
@@ -200,6 +200,17 @@ impl<'s> RowBuilder<'s> {
         }
         self.set_present(self.next - 1);
         Ok(())
+    }
+
+    /// Adds the next field's value from an owned one.
+    ///
+    /// # Errors
+    /// As [`RowBuilder::push`].
+    pub fn push_value(&mut self, value: &Value) -> Result<(), RowError> {
+        match value {
+            Value::List(items) => self.push_list(&items.iter().map(Value::as_item).collect::<Vec<_>>()),
+            one => self.push(one.as_item()),
+        }
     }
 
     /// Adds the next field's value, a list, from its items.

@@ -124,6 +124,13 @@ impl RowSchema {
         self.fields.iter().position(|field| &*field.name == name && field.value_type == value_type)
     }
 
+    /// The index and type of the field of this name, whatever its type, if there is one.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<(usize, ValueType)> {
+        let index = self.fields.iter().position(|field| &*field.name == name)?;
+        Some((index, self.fields[index].value_type))
+    }
+
     pub(super) fn field(&self, index: usize) -> Option<&Field> {
         self.fields.get(index)
     }

@@ -85,6 +85,24 @@ impl ValueRef<'_> {
     }
 }
 
+// === impl Value ===
+
+impl Value {
+    /// Borrows one value, or one item of a list; a list itself has no borrowed form, and is null.
+    #[must_use]
+    pub fn as_item(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null | Self::List(_) => ValueRef::Null,
+            Self::Bool(v) => ValueRef::Bool(*v),
+            Self::Int32(v) => ValueRef::Int32(*v),
+            Self::Int64(v) => ValueRef::Int64(*v),
+            Self::Float32(v) => ValueRef::Float32(*v),
+            Self::Float64(v) => ValueRef::Float64(*v),
+            Self::Bytes(v) => ValueRef::Bytes(v),
+        }
+    }
+}
+
 // === impl ListRef ===
 
 impl<'a> ListRef<'a> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     cli::{
         ConfigArg, output,
-        target::{Target, plugin_order},
+        target::{Target, host_order},
     },
     http::{Control, DeployReport, PluginStatus},
 };
@@ -45,7 +45,7 @@ pub(in crate::cli) struct RollbackArgs {
 pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     let file = fs::read(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
-        Target::Running(client) => plugin_order(&client, Method::POST, "/v1/plugins", file)?,
+        Target::Running(client) => host_order(&client, Method::POST, "/v1/plugins", file)?,
         Target::Local(app) => {
             let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
             output::remark("no host runs: the plugin goes into service at the next start");
@@ -61,7 +61,7 @@ pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
         Target::Running(client) => {
             // Names are letters, digits and underscores; what is something else is no plugin, and stays a path.
             let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
-            plugin_order(&client, Method::POST, &path, Vec::new())?
+            host_order(&client, Method::POST, &path, Vec::new())?
         }
         Target::Local(app) => app.roll_back(&args.plugin).map_err(crate::cli::CliError::Failed)?,
     };
@@ -72,7 +72,7 @@ pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
 pub(super) fn list(args: &ListArgs) -> Result<()> {
     let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            let mut answer: Value = plugin_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
+            let mut answer: Value = host_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
             serde_json::from_value(answer["plugins"].take())
                 .context("the host's answer is none that this Larder knows")?
         }

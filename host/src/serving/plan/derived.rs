@@ -92,17 +92,6 @@ impl Step {
 
 impl Fallback {
     fn of(view: &DerivedView) -> Self {
-        fn borrowed(value: &Value) -> ValueRef<'_> {
-            match value {
-                Value::Null | Value::List(_) => ValueRef::Null,
-                Value::Bool(value) => ValueRef::Bool(*value),
-                Value::Int32(value) => ValueRef::Int32(*value),
-                Value::Int64(value) => ValueRef::Int64(*value),
-                Value::Float32(value) => ValueRef::Float32(*value),
-                Value::Float64(value) => ValueRef::Float64(*value),
-                Value::Bytes(value) => ValueRef::Bytes(value),
-            }
-        }
         let none = BTreeMap::new();
         let defaults = if let OnError::Default(defaults) = &view.on_error { defaults } else { &none };
         let schema =
@@ -111,11 +100,7 @@ impl Fallback {
         builder.begin(0, None);
         // Validation gave each default its feature's type, so that nothing here can fail; a row that does reads as nulls.
         for feature in &view.features {
-            let _ = match defaults.get(&feature.name) {
-                None => builder.push(ValueRef::Null),
-                Some(Value::List(items)) => builder.push_list(&items.iter().map(borrowed).collect::<Vec<_>>()),
-                Some(value) => builder.push(borrowed(value)),
-            };
+            let _ = builder.push_value(defaults.get(&feature.name).unwrap_or(&Value::Null));
         }
         let row = builder.finish().map(<[u8]>::to_vec).unwrap_or_default();
         Self { schema, row }

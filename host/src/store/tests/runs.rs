@@ -332,7 +332,10 @@ fn what_a_version_without_runs_was_building_is_begun_anew() {
         load(&store, view, LoadMode::Upsert, &rows(0, 1));
         tamper(&store, |txn| {
             let record = read_record(txn, "stats")?;
-            let mut json: serde_json::Value = serde_json::from_slice(&record.encode()).unwrap();
+            let encoded = record.encode();
+            // Records of that version have no checksum behind them.
+            let json = encoded.split(|byte| *byte == b'\n').next().unwrap();
+            let mut json: serde_json::Value = serde_json::from_slice(json).unwrap();
             json["building"] = 1.into();
             json["building_position"] = "midway".into();
             json.as_object_mut().unwrap().remove("building_runs");

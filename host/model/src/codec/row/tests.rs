@@ -31,30 +31,11 @@ fn schema(types: &[&str]) -> RowSchema {
     RowSchema::new(types.iter().enumerate().map(field))
 }
 
-/// Pushes an owned value, as the naive twin holds it.
-fn push(builder: &mut RowBuilder<'_>, value: &Value) -> Result<(), RowError> {
-    fn scalar(value: &Value) -> ValueRef<'_> {
-        match value {
-            Value::Bool(v) => ValueRef::Bool(*v),
-            Value::Int32(v) => ValueRef::Int32(*v),
-            Value::Int64(v) => ValueRef::Int64(*v),
-            Value::Float32(v) => ValueRef::Float32(*v),
-            Value::Float64(v) => ValueRef::Float64(*v),
-            Value::Bytes(v) => ValueRef::Bytes(v),
-            Value::Null | Value::List(_) => ValueRef::Null,
-        }
-    }
-    match value {
-        Value::List(items) => builder.push_list(&items.iter().map(scalar).collect::<Vec<_>>()),
-        other => builder.push(scalar(other)),
-    }
-}
-
 fn encode(schema: &RowSchema, values: &[Value]) -> Vec<u8> {
     let mut builder = RowBuilder::new(schema);
     builder.begin(1_763_885_590_123_456, Some(1_763_885_590_000_000));
     for value in values {
-        push(&mut builder, value).unwrap();
+        builder.push_value(value).unwrap();
     }
     builder.finish().unwrap().to_vec()
 }

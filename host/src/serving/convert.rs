@@ -1,0 +1,89 @@
+//! Rows that were written before a feature's type changed, converted to the types of today.
+//!
+//! The conversion of a schema is decided once per plan ([`RowConversion`]). A lookup that finds such a row makes a
+//! [`ConvertedRow`] of it; rows of the current schema never come here.
+
+use std::sync::Arc;
+
+use larder_model::{
+    codec::{Conversion, RowBuilder, RowSchema, RowView},
+    model::{Feature, Micros, Value, ValueRef},
+};
+
+/// How rows of an earlier schema answer one read.
+#[derive(Debug)]
+pub struct RowConversion {
+    /// The converted row: the read's features that stored rows have, with the types of today.
+    schema: RowSchema,
+    /// For each field of `schema` the field of the stored row, and how its values are converted.
+    fields: Vec<(usize, Conversion)>,
+    /// For each feature of the read its field in `schema`.
+    positions: Vec<Option<usize>>,
+}
+
+/// A row after its conversion.
+#[derive(Debug)]
+pub(super) struct ConvertedRow {
+    /// A row of [`RowConversion::schema`].
+    row: Box<[u8]>,
+    /// The fields whose value could not be converted, in order.
+    pub(super) lost: Vec<usize>,
+    pub(super) event_time: Micros,
+    pub(super) expired: bool,
+    /// The read's schema that the stored row has.
+    pub(super) schema: usize,
+}
+
+// === impl RowConversion ===
+
+impl RowConversion {
+    /// The conversion of rows of a stored schema; none if it has all features with their types of today, or not at all:
+    /// such rows are read as they are.
+    pub(super) fn new<'f>(stored: &RowSchema, features: impl Iterator<Item = Option<&'f Feature>>) -> Option<Self> {
+        let (mut named, mut fields, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut is_needed = false;
+        for feature in features {
+            let found = feature.and_then(|feature| {
+                let (field, stored) = stored.find(&feature.name)?;
+                is_needed |= stored != feature.value_type;
+                Some((field, Conversion::between(stored, feature.value_type)?, feature))
+            });
+            positions.push(found.map(|(field, conversion, feature)| {
+                named.push((Arc::clone(&feature.name), feature.value_type));
+                fields.push((field, conversion));
+                fields.len() - 1
+            }));
+        }
+        is_needed.then(|| Self { schema: RowSchema::new(named), fields, positions })
+    }
+
+    /// Converts a row. A field that is damaged counts as lost, as one that has no conversion.
+    pub(super) fn convert(&self, stored: &RowSchema, row: &[u8]) -> Option<(Box<[u8]>, Vec<usize>)> {
+        let view = RowView::new(stored, row).ok()?;
+        let mut lost = Vec::new();
+        let mut builder = RowBuilder::new(&self.schema);
+        builder.begin(view.event_time(), None);
+        for (place, (field, conversion)) in self.fields.iter().enumerate() {
+            let value = view.get(*field).ok().and_then(|value| conversion.apply(value));
+            if value.is_none() {
+                lost.push(place);
+            }
+            builder.push_value(&value.unwrap_or(Value::Null)).ok()?;
+        }
+        Some((builder.finish().ok()?.into(), lost))
+    }
+
+    /// The value of a feature of the read; none where the stored row does not have it, or lost it.
+    pub(super) fn value<'a>(&'a self, converted: &'a ConvertedRow, feature: usize) -> Option<ValueRef<'a>> {
+        let field = self.positions[feature].filter(|field| converted.lost.binary_search(field).is_err())?;
+        RowView::new(&self.schema, &converted.row).and_then(|view| view.get(field)).ok()
+    }
+}
+
+// === impl ConvertedRow ===
+
+impl ConvertedRow {
+    pub(super) fn new((row, lost): (Box<[u8]>, Vec<usize>), schema: usize, event_time: Micros, expired: bool) -> Self {
+        Self { row, lost, event_time, expired, schema }
+    }
+}

@@ -1,0 +1,252 @@
+//! Removing rows otherwise than through a load: one entity on request, a whole view, and what callers wrote to a view
+//! that the definitions no longer have.
+//!
+//! A deleted entity stays deleted although its source still has the row: its id is kept with the event and created time
+//! of the deleted row, and a row that arrives is dropped unless it is newer. The first newer row ends that.
+//!
+//! ```text
+//! deleted/<view>   entity id → event time i64, created time i64 (the least if none), seal
+//! ```
+
+use std::collections::HashSet;
+
+use larder_model::{
+    codec::RowHeader,
+    model::{EntityId, Micros},
+};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+
+use super::{
+    KeySignature, OnlineStore, StoreError, ViewId,
+    online::Written,
+    record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
+    runs::delete_building,
+    working_set::cost,
+    write::{put_record, read_record},
+};
+
+/// The deleted entities of a view, if there are any, open for a write.
+pub(super) struct Deletions<'t>(Option<Table<'t, RowKey, &'static [u8]>>);
+
+/// What a row is compared by: its event time, then its created time.
+type Precedence = (Micros, Option<Micros>);
+
+// === impl Deletions ===
+
+impl<'t> Deletions<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction, record: &ViewRecord) -> Result<Self, StoreError> {
+        let table = record.has_deletions.then(|| txn.open_table(RowTable::new(&record.deleted_name()))).transpose()?;
+        Ok(Self(table))
+    }
+
+    /// Whether an entity was deleted, and the row that arrives is not newer than the deleted one. A newer one ends the
+    /// deletion.
+    pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader) -> Result<bool, StoreError> {
+        let Some(table) = &mut self.0 else { return Ok(false) };
+        let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
+        // One that does not read bars nothing older than everything.
+        if deleted.is_some_and(|deleted| arriving.precedence() <= deleted) {
+            return Ok(true);
+        }
+        table.remove(&id.0)?;
+        Ok(false)
+    }
+}
+
+/// Removes deleted entities from a generation that a load has built, unless the load brought newer rows of them.
+pub(super) fn apply_deletions(
+    txn: &WriteTransaction,
+    record: &mut ViewRecord,
+    generation: u32,
+) -> Result<(), StoreError> {
+    if !record.has_deletions {
+        return Ok(());
+    }
+    let mut deleted = txn.open_table(RowTable::new(&record.deleted_name()))?;
+    let mut rows = txn.open_table(RowTable::new(&record.table_name(generation)))?;
+    let mut ended = Vec::new();
+    for entry in deleted.iter()? {
+        let (key, stored) = entry?;
+        let id = EntityId(*key.value());
+        let Some(arrived) = rows.get(&id.0)?.map(|row| header(&id, row.value())) else { continue };
+        let is_newer = match (precedence(&id, stored.value()), arrived) {
+            (Some(deleted), Some(arrived)) => arrived.precedence() > deleted,
+            (deleted, _) => deleted.is_none(),
+        };
+        if is_newer {
+            ended.push(id);
+        } else {
+            rows.remove(&id.0)?;
+        }
+    }
+    for id in ended {
+        deleted.remove(&id.0)?;
+    }
+    record.has_deletions = !deleted.is_empty()?;
+    Ok(())
+}
+
+impl OnlineStore {
+    /// Deletes an entity's row, also the one that a caller wrote, and keeps it deleted until a newer row arrives.
+    /// Returns whether there was a row.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when the view was declared again with other keys, and those of a failed transaction.
+    pub fn delete(&self, view: ViewId, key: &KeySignature, id: &EntityId) -> Result<bool, StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            if record.key != *key {
+                return Err(StoreError::Superseded { view: name.clone() });
+            }
+            let mut deleted: Option<Precedence> = None;
+            let mut note = |stored: &[u8]| {
+                deleted = deleted.max(header(id, stored).map(|header| header.precedence()));
+            };
+            let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+            let mut was_there = false;
+            if let Some(stored) = rows.remove(&id.0)? {
+                was_there = true;
+                record.bytes = record.bytes.saturating_sub(cost(stored.value()));
+                note(stored.value());
+            }
+            record.rows = rows.len()?;
+            drop(rows);
+            if record.written
+                && let Some(stored) = txn.open_table(RowTable::new(&record.written_name()))?.remove(&id.0)?
+            {
+                was_there = true;
+                note(stored.value());
+            }
+            let mut table = txn.open_table(RowTable::new(&record.deleted_name()))?;
+            let before = table.get(&id.0)?.and_then(|stored| precedence(id, stored.value()));
+            // Of an entity that has no row here, rows up to now stay away.
+            let deleted = deleted.max(before).unwrap_or((self.clock.now(), None));
+            let mut sealed = Vec::with_capacity(size_of::<Precedence>());
+            seal(id, &encode(deleted), &mut sealed);
+            table.insert(&id.0, sealed.as_slice())?;
+            drop(table);
+            record.has_deletions = true;
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: was_there, changed: vec![*id] })
+        })
+    }
+
+    /// Drops all rows of a view, also those that callers wrote, and has its source read from the start. Deleted entities
+    /// stay deleted. Returns how many rows there were.
+    ///
+    /// # Errors
+    /// Those of a failed transaction.
+    pub fn reset(&self, view: ViewId) -> Result<u64, StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            let rows = record.rows;
+            drop_rows(txn, &mut record)?;
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: rows, changed: Vec::new() })
+        })
+    }
+
+    /// The views that were declared and not retired since, by name; none while the store is closed.
+    #[must_use]
+    pub fn views(&self) -> Vec<String> {
+        let state = self.state();
+        let Ok(views) = state.views() else { return Vec::new() };
+        views.filter(|view| !view.record.is_retired).map(|view| view.name.clone()).collect()
+    }
+
+    /// Ends what callers wrote to views that the definitions no longer have: when such a view is added again, it has the
+    /// rows of its source alone. `is_kept` says of a view whether it stays.
+    ///
+    /// # Errors
+    /// Those of a failed transaction.
+    pub fn retire(&self, is_kept: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut retired: Vec<(String, ViewRecord)> = Vec::new();
+            {
+                let table = txn.open_table(VIEWS)?;
+                for entry in table.iter()? {
+                    let (name, bytes) = entry?;
+                    let record = ViewRecord::decode(name.value(), bytes.value())?;
+                    if !record.is_retired && !is_kept(name.value()) {
+                        retired.push((name.value().to_owned(), record));
+                    }
+                }
+            }
+            if retired.is_empty() {
+                return Ok(Written::Nothing(()));
+            }
+            let mut changed = Vec::new();
+            for (name, mut record) in retired {
+                let before = record.rows;
+                if record.is_local {
+                    drop_rows(txn, &mut record)?;
+                } else if record.written {
+                    drop_written(txn, &mut record, &mut changed)?;
+                }
+                if before != record.rows {
+                    let dropped = before - record.rows;
+                    tracing::warn!(view = %name, dropped, "the view was removed; rows that callers wrote to it are dropped");
+                }
+                record.is_retired = true;
+                put_record(txn, &name, &record)?;
+            }
+            Ok(Written::Commit { value: (), changed })
+        })
+    }
+}
+
+/// Deletes all tables of a view's rows.
+fn drop_rows(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
+    let tables = [record.table_name(record.generation), record.written_name()];
+    let generation = record.building.unwrap_or(record.generation);
+    delete_building(txn, record)?;
+    for table in tables {
+        txn.delete_table(RowTable::new(&table))?;
+    }
+    record.generation = generation;
+    record.forget_rows();
+    Ok(())
+}
+
+/// Deletes the rows that callers wrote, and has the source read again: it may have older rows of the same entities.
+fn drop_written(
+    txn: &WriteTransaction,
+    record: &mut ViewRecord,
+    changed: &mut Vec<EntityId>,
+) -> Result<(), StoreError> {
+    let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+    let written = txn.open_table(RowTable::new(&record.written_name()))?;
+    let mut seen = HashSet::new();
+    for entry in written.iter()? {
+        let id = EntityId(*entry?.0.value());
+        if rows.remove(&id.0)?.is_some() && seen.insert(id) {
+            changed.push(id);
+        }
+    }
+    record.rows = rows.len()?;
+    drop((rows, written));
+    txn.delete_table(RowTable::new(&record.written_name()))?;
+    record.written = false;
+    record.last_success = None;
+    record.read_from_start();
+    Ok(())
+}
+
+fn header(id: &EntityId, sealed: &[u8]) -> Option<RowHeader> {
+    unseal(id, sealed).and_then(|row| RowHeader::read(row).ok())
+}
+
+fn encode((event, created): Precedence) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&event.to_le_bytes());
+    bytes[8..].copy_from_slice(&created.unwrap_or(Micros::MIN).to_le_bytes());
+    bytes
+}
+
+fn precedence(id: &EntityId, sealed: &[u8]) -> Option<Precedence> {
+    let (event, created) = unseal(id, sealed)?.split_first_chunk()?;
+    let created = Micros::from_le_bytes(*created.first_chunk()?);
+    Some((Micros::from_le_bytes(*event), (created != Micros::MIN).then_some(created)))
+}

@@ -1,0 +1,136 @@
+//! What is wrong with an open store: damage that was found in its file, or a file that its path no longer names.
+//!
+//! Both make the host unready and refuse writes, and both can end without a restart: damage by a repair (`repair.rs`), a
+//! missing file by being moved back.
+
+use std::{
+    path::Path,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{StoreError, identity::FileIdentity, metrics::StoreMetrics, open::Mark};
+
+#[derive(Debug)]
+pub(super) struct Health {
+    /// The first damage since the last repair.
+    damage: Mutex<Option<String>>,
+    is_damaged: AtomicBool,
+    /// Why the file is not where it was, while that is so.
+    gone: Mutex<Option<String>>,
+    identity: Mutex<FileIdentity>,
+    /// Bytes of the file after the last commit or check: it must not shrink in between.
+    len: AtomicU64,
+    /// When a repair may be tried again after one that failed.
+    retry_at: Mutex<Option<Instant>>,
+}
+
+/// How long a repair that failed is not tried again: it copies the whole store.
+const REPAIR_RETRY: Duration = Duration::from_secs(30);
+
+// === impl Health ===
+
+impl Health {
+    /// The health of a file that was just opened.
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        let identity = FileIdentity::of(path)?;
+        Ok(Self {
+            damage: Mutex::default(),
+            is_damaged: AtomicBool::new(false),
+            gone: Mutex::default(),
+            identity: Mutex::new(identity),
+            len: AtomicU64::new(identity.check(path)?),
+            retry_at: Mutex::default(),
+        })
+    }
+
+    /// Why callers should not be sent here, if so.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.gone).clone().or_else(|| lock(&self.damage).clone())
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
+    }
+
+    /// The first damage since the last repair.
+    pub(super) fn damage(&self) -> Option<String> {
+        lock(&self.damage).clone()
+    }
+
+    /// Notes damage. It is logged, and noted for the next start, once per repair.
+    pub(super) fn note_damage(&self, what: &str, path: &Path, mark: &Mark, metrics: &StoreMetrics) {
+        metrics.damage.increment(1);
+        let mut damage = lock(&self.damage);
+        if damage.is_some() {
+            return;
+        }
+        tracing::error!(
+            path = %path.display(), what,
+            "the store is damaged; the host is not ready until the store is rebuilt and the affected views are loaded again"
+        );
+        mark.note_damage(what);
+        *damage = Some(what.to_owned());
+        self.is_damaged.store(true, Ordering::Release);
+    }
+
+    /// Notes that the file was rebuilt.
+    pub(super) fn note_repaired(&self, path: &Path) -> Result<(), StoreError> {
+        let identity = FileIdentity::of(path)?;
+        *lock(&self.identity) = identity;
+        self.len.store(identity.check(path)?, Ordering::Relaxed);
+        *lock(&self.damage) = None;
+        *lock(&self.retry_at) = None;
+        self.is_damaged.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn note_repair_failed(&self) {
+        *lock(&self.retry_at) = Instant::now().checked_add(REPAIR_RETRY);
+    }
+
+    /// Whether damage waits for a repair, and one may be tried now.
+    pub(super) fn wants_repair(&self) -> bool {
+        self.is_damaged() && lock(&self.retry_at).is_none_or(|at| at <= Instant::now())
+    }
+
+    /// Checks that the path still names the open file. Logs when that changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`].
+    pub(super) fn check_file(&self, path: &Path) -> Result<u64, StoreError> {
+        let checked = lock(&self.identity).check(path);
+        let mut gone = lock(&self.gone);
+        match &checked {
+            Ok(_) if gone.is_some() => {
+                *gone = None;
+                tracing::info!(path = %path.display(), "the store's file is back; writing continues");
+            }
+            Err(error) if gone.is_none() => {
+                *gone = Some(error.to_string());
+                tracing::error!(%error, "the store's file is gone; writes fail and the host is not ready");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        checked
+    }
+
+    /// Notes the length of the file after a commit. To be called while no other commit can run.
+    pub(super) fn note_len(&self, len: u64) {
+        self.len.store(len, Ordering::Relaxed);
+    }
+
+    /// Describes a truncation: the file has become shorter than it was after the last commit. To be called while no
+    /// commit can run.
+    pub(super) fn truncation(&self, len: u64) -> Option<String> {
+        let known = self.len.load(Ordering::Relaxed);
+        (len < known).then(|| format!("the file was truncated from {known} to {len} bytes"))
+    }
+}
+
+fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
+    locked.lock().unwrap_or_else(PoisonError::into_inner)
+}

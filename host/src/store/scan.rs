@@ -1,0 +1,204 @@
+//! Reading the whole store in the background, to find damage that no lookup meets.
+//!
+//! A flipped bit in a row is found by its seal when the row is read. A flipped bit in an inner page of a tree, or in a key,
+//! hides rows instead: a lookup takes a wrong turn and finds nothing. A scan walks every table in order, and checks that
+//! the ids ascend, that each row has its seal and a known schema, that a lookup by its id finds it, and that there are as
+//! many rows as the view's record says.
+
+use std::{
+    collections::HashSet,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use larder_model::{
+    codec::{Fingerprint, RowHeader},
+    model::EntityId,
+};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+
+use super::{
+    OnlineStore, StoreError,
+    online::Written,
+    record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
+    write::{put_record, read_record},
+};
+
+/// What a scan read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Entries of all tables.
+    pub rows: u64,
+    /// How long it took, pauses included.
+    pub elapsed: Duration,
+}
+
+/// Entries that are read between two pauses: some milliseconds of work.
+const CHUNK: usize = 2_048;
+
+impl OnlineStore {
+    /// Reads the whole store and notes the damage that it finds, for [`OnlineStore::repair`]. `pause` is called every few
+    /// milliseconds with the time that was worked since, and ends the scan by returning false. A scan that was ended, or
+    /// for which the file was reopened, returns none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for the first damage.
+    pub fn scan(&self, pause: &mut dyn FnMut(Duration) -> bool) -> Result<Option<Scanned>, StoreError> {
+        let started = Instant::now();
+        let mut rows = 0;
+        let scanned = self.scan_views(pause, &mut rows);
+        match scanned {
+            Ok(true) => {
+                #[expect(clippy::cast_precision_loss, reason = "microseconds of a date are exact in a double")]
+                self.metrics.scanned.set(self.clock.now() as f64 / 1e6);
+                Ok(Some(Scanned { rows, elapsed: started.elapsed() }))
+            }
+            Ok(false) => Ok(None),
+            Err(error @ StoreError::Damaged(_)) => {
+                self.note_failure(&error);
+                Err(error)
+            }
+            // Another file was opened meanwhile: the next scan reads that.
+            Err(error) => {
+                tracing::debug!(%error, "the scan of the store was interrupted");
+                Ok(None)
+            }
+        }
+    }
+
+    fn scan_views(&self, pause: &mut dyn FnMut(Duration) -> bool, rows: &mut u64) -> Result<bool, StoreError> {
+        let names: Vec<String> = match self.state().views() {
+            Ok(views) => views.map(|view| view.name.clone()).collect(),
+            Err(_) => return Ok(false),
+        };
+        for name in names {
+            // Each view in a transaction of its own: what a transaction sees keeps its pages.
+            let Some(txn) = self.begin_scan()? else { return Ok(false) };
+            let Some(record) = self.guarded_scan(|| record_of(&txn, &name))? else { continue };
+            let schemas = record.row_schemas(&name)?;
+            let known: HashSet<Fingerprint> = schemas.iter().map(|schema| schema.fingerprint()).collect();
+            let mut used = HashSet::new();
+            let mut is_row = |id: &EntityId, sealed: &[u8]| {
+                let header = unseal(id, sealed).and_then(|row| RowHeader::read(row).ok());
+                header.is_some_and(|header| {
+                    used.insert(header.fingerprint);
+                    known.contains(&header.fingerprint)
+                })
+            };
+            let mut is_sealed = |id: &EntityId, sealed: &[u8]| unseal(id, sealed).is_some();
+            let rows_name = record.table_name(record.generation);
+            let (written, deleted) = (record.written_name(), record.deleted_name());
+            let is_all = self.scan_table(&txn, &name, (&rows_name, Some(record.rows)), &mut is_row, pause, rows)?
+                && (!record.written || self.scan_table(&txn, &name, (&written, None), &mut is_row, pause, rows)?)
+                && (!record.has_deletions
+                    || self.scan_table(&txn, &name, (&deleted, None), &mut is_sealed, pause, rows)?);
+            if !is_all {
+                return Ok(false);
+            }
+            drop(txn);
+            if known.iter().any(|known| !used.contains(known)) && known.len() > 1 {
+                self.forget_schemas(&name, &record, &used)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Checks one table, which has a name and, if that is known, a number of entries; false when `pause` ended the scan.
+    fn scan_table(
+        &self,
+        txn: &ReadTransaction,
+        view: &str,
+        (name, expected): (&str, Option<u64>),
+        is_intact: &mut dyn FnMut(&EntityId, &[u8]) -> bool,
+        pause: &mut dyn FnMut(Duration) -> bool,
+        rows: &mut u64,
+    ) -> Result<bool, StoreError> {
+        let damaged = |what: &str| StoreError::Damaged(format!("view '{view}', table '{name}': {what}"));
+        let table: Option<ReadOnlyTable<RowKey, &'static [u8]>> =
+            self.guarded_scan(|| match txn.open_table(RowTable::new(name)) {
+                Ok(table) => Ok(Some(table)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            })?;
+        let Some(table) = table else {
+            let is_missing = expected.is_some_and(|expected| expected > 0);
+            return if is_missing { Err(damaged("it does not exist")) } else { Ok(true) };
+        };
+        let mut iter = self.guarded_scan(|| Ok(table.iter()?))?;
+        let mut last: Option<EntityId> = None;
+        let mut count = 0;
+        loop {
+            let started = Instant::now();
+            let is_all = self.guarded_scan(|| {
+                for _ in 0..CHUNK {
+                    let Some(entry) = iter.next() else { return Ok(true) };
+                    let (key, sealed) = entry?;
+                    let id = EntityId(*key.value());
+                    if last.is_some_and(|last| id <= last) {
+                        return Err(damaged("its ids are out of order"));
+                    }
+                    if !is_intact(&id, sealed.value()) {
+                        return Err(damaged(&format!("the entry of entity id {id:?} is not as it was written")));
+                    }
+                    if table.get(&id.0)?.is_none_or(|found| found.value() != sealed.value()) {
+                        return Err(damaged(&format!("entity id {id:?} is not found by its id")));
+                    }
+                    last = Some(id);
+                    count += 1;
+                }
+                Ok(false)
+            })?;
+            if is_all {
+                break;
+            }
+            if !pause(started.elapsed()) {
+                return Ok(false);
+            }
+        }
+        *rows += count;
+        let len = self.guarded_scan(|| Ok(table.len()?))?;
+        if count != len || expected.is_some_and(|expected| expected != count) {
+            let expected = expected.unwrap_or(len);
+            return Err(damaged(&format!("{count} entries are found and {expected} were written")));
+        }
+        Ok(pause(Duration::ZERO))
+    }
+
+    fn begin_scan(&self) -> Result<Option<ReadTransaction>, StoreError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = &*writer else { return Ok(None) };
+        self.guarded_scan(|| Ok(Some(db.begin_read()?)))
+    }
+
+    /// As [`OnlineStore::guarded`], without noting errors: a scan notes those that are damage itself.
+    fn guarded_scan<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        done.unwrap_or_else(|panic| {
+            self.note_panic();
+            Err(StoreError::gave_up(&*panic))
+        })
+    }
+
+    /// Forgets the schemas that no row of a view has any more.
+    fn forget_schemas(&self, name: &str, seen: &ViewRecord, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut record = read_record(txn, name)?;
+            // Rows that were written since have the current schema, which stays in any case.
+            if record.generation != seen.generation || record.schemas != seen.schemas {
+                return Ok(Written::Nothing(()));
+            }
+            record.retain_schemas(name, used)?;
+            if record.schemas == seen.schemas {
+                return Ok(Written::Nothing(()));
+            }
+            put_record(txn, name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+}
+
+fn record_of(txn: &ReadTransaction, name: &str) -> Result<Option<ViewRecord>, StoreError> {
+    let table = txn.open_table(VIEWS)?;
+    let bytes = table.get(name)?;
+    bytes.map(|bytes| ViewRecord::decode(name, bytes.value())).transpose()
+}

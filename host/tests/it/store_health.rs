@@ -1,0 +1,198 @@
+//! A store that is damaged, moved or replaced under a running host; and rows that are removed on request.
+
+use std::{fs, path::Path, sync::Arc};
+
+use arrow::array::{Int64Array, StringArray};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    binary::Home,
+    fixture::{Fixture, Setup},
+    parquet::{Columns, times, write},
+    wire,
+};
+
+/// A view with a source, and one that callers write only.
+const DEFINITIONS: &str = "
+entities: [{name: driver, join_key: driver_id, type: Int64}]
+feature_views:
+  - name: loaded
+    entities: [driver]
+    features: [{name: text, type: String}]
+    source: {path: data/loaded.parquet, timestamp_field: event_timestamp}
+  - {name: written, entities: [driver], features: [{name: text, type: String}]}
+";
+
+fn started() -> Fixture {
+    let setup = Setup::with(DEFINITIONS);
+    let columns: Columns = vec![
+        ("driver_id", Arc::new(Int64Array::from(vec![1, 2]))),
+        ("event_timestamp", times([Some(60), Some(60)].into_iter())),
+        ("text", Arc::new(StringArray::from(vec!["loaded-needle", "loaded-other"]))),
+    ];
+    write(&setup.path("data/loaded.parquet"), &columns);
+    let fixture = setup.start();
+    assert_eq!(put(&fixture, "written", 1, "written-needle").status, 200);
+    assert_eq!(put(&fixture, "written", 2, "written-other").status, 200);
+    fixture
+}
+
+fn put(fixture: &Fixture, view: &str, driver: i64, text: &str) -> wire::Answer {
+    let rows = json!({ "driver_id": [driver], "event_timestamp": ["2026-11-23T09:13:00Z"], "text": [text] });
+    let body = json!({ "feature_view_name": view, "df": rows });
+    fixture.post("/write-to-online-store", body.to_string().as_bytes())
+}
+
+/// The texts of drivers 1 and 2; none if the lookup fails.
+fn texts(fixture: &Fixture, view: &str) -> Option<Value> {
+    let answer = fixture.features(&[&format!("{view}:text")], json!({ "driver_id": [1, 2] }));
+    (answer.status == 200).then(|| answer.column("text")["values"].clone())
+}
+
+fn catalog_of(fixture: &Fixture, view: &str) -> Value {
+    let catalog = fixture.get("/v1/catalog").json();
+    catalog["feature_views"].as_array().unwrap().iter().find(|known| known["name"] == view).unwrap().clone()
+}
+
+/// Flips a bit of every copy of a text in the store's file.
+fn flip(file: &Path, text: &str) {
+    let mut image = fs::read(file).unwrap();
+    let copies: Vec<usize> =
+        (0..image.len() - text.len()).filter(|&at| image[at..].starts_with(text.as_bytes())).collect();
+    assert!(!copies.is_empty(), "'{text}' is not in the store");
+    copies.into_iter().for_each(|at| image[at] ^= 0x04);
+    fs::write(file, image).unwrap();
+}
+
+#[test]
+fn damage_heals_from_the_source_without_a_restart() {
+    let fixture = started();
+    flip(&fixture.path("store/online.redb"), "loaded-needle");
+    let fixture = fixture.restart();
+    fixture.eventually("the damage is found and healed", || {
+        let healed = texts(&fixture, "loaded") == Some(json!(["loaded-needle", "loaded-other"]));
+        healed && fixture.get("/ready").status == 200
+    });
+    let aside = fs::read_dir(fixture.path("store")).unwrap().map(|entry| entry.unwrap().file_name());
+    let aside: Vec<_> = aside.filter(|name| name.to_string_lossy().contains(".corrupt-")).collect();
+    assert_eq!(aside.len(), 1, "the damaged file is kept");
+    assert_eq!(texts(&fixture, "written"), Some(json!(["written-needle", "written-other"])));
+    let view = catalog_of(&fixture, "loaded");
+    assert_eq!((&view["damaged"], &view["rows_lost"]), (&json!(false), &json!(0)));
+    assert_eq!(put(&fixture, "written", 2, "again").status, 200);
+}
+
+#[test]
+fn damage_without_a_source_says_what_is_lost() {
+    let fixture = started();
+    flip(&fixture.path("store/online.redb"), "written-needle");
+    let fixture = fixture.restart();
+    fixture.eventually("the damage is found, and its loss noted", || {
+        texts(&fixture, "written") == Some(json!([null, "written-other"]))
+            && fixture.get("/ready").status == 200
+            && catalog_of(&fixture, "written")["rows_lost"] == json!(1)
+    });
+    assert_eq!(texts(&fixture, "loaded"), Some(json!(["loaded-needle", "loaded-other"])));
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!(catalog_of(&fixture, "written")["rows_lost"], 1, "it stays known");
+}
+
+#[test]
+fn store_that_moves_away_takes_no_writes() {
+    let fixture = started();
+    let (store, aside) = (fixture.path("store"), fixture.path("aside"));
+    let another = fixture.path("another");
+    crate::fixture::copy_dir(&store, &another);
+    for replacement in [None, Some(another)] {
+        fs::rename(&store, &aside).unwrap();
+        replacement.iter().for_each(|another| fs::rename(another, &store).unwrap());
+        let answer = put(&fixture, "written", 1, "lost");
+        assert_eq!(answer.status, 500, "{}", answer.text());
+        fixture.eventually("the host is not ready", || fixture.get("/ready").status == 503);
+        assert_eq!(texts(&fixture, "written"), Some(json!(["written-needle", "written-other"])), "lookups continue");
+        if replacement.is_some() {
+            fs::rename(&store, fixture.path("removed")).unwrap();
+        }
+        fs::rename(&aside, &store).unwrap();
+        fixture.eventually("it was moved back", || fixture.get("/ready").status == 200);
+    }
+    assert_eq!(put(&fixture, "written", 1, "kept").status, 200);
+    let fixture = fixture.restart();
+    assert_eq!(texts(&fixture, "written"), Some(json!(["kept", "written-other"])));
+}
+
+#[test]
+fn view_that_is_added_again_has_no_local_writes() {
+    let fixture = started();
+    assert_eq!(put(&fixture, "loaded", 1, "local").status, 200);
+    assert_eq!(put(&fixture, "loaded", 3, "local").status, 200);
+    assert_eq!(texts(&fixture, "loaded"), Some(json!(["local", "loaded-other"])));
+    let define = |definitions: &str| {
+        fs::write(fixture.path("features/defined.yaml"), definitions).unwrap();
+        fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
+    };
+    let entities = DEFINITIONS.split("feature_views:").next().unwrap();
+    define(&format!(
+        "{entities}\nfeature_views: [{{name: other, entities: [driver], features: [{{name: x, type: Int64}}]}}]\n"
+    ));
+    define(DEFINITIONS);
+    assert_eq!(texts(&fixture, "written"), Some(json!([null, null])));
+    fixture.eventually("the source is read again", || {
+        texts(&fixture, "loaded") == Some(json!(["loaded-needle", "loaded-other"]))
+    });
+    assert_eq!(catalog_of(&fixture, "loaded")["rows"], 2);
+    assert_eq!(put(&fixture, "written", 1, "new").status, 200);
+    let fixture = fixture.restart();
+    assert_eq!(texts(&fixture, "written"), Some(json!(["new", null])));
+}
+
+const DRIVER: [&str; 2] = ["driver_stats", "driver_id=1001"];
+
+fn status_of(home: &Home) -> Value {
+    let asked = home.run(["get", "--json", "--feature", "driver_stats:conv_rate", "driver_id=1001"]);
+    let answer: Value = serde_json::from_str(&asked.assert_code(0).out).unwrap();
+    answer["results"][1]["statuses"][0].clone()
+}
+
+#[test]
+fn delete_command_keeps_an_entity_deleted() {
+    let home = Home::golden_loaded();
+    assert_eq!(status_of(&home), "PRESENT");
+    for is_running in [false, true] {
+        let host = is_running.then(|| home.serve().0);
+        let deleted = home.run([&["delete"][..], &DRIVER].concat());
+        let said = if is_running { "there was no row" } else { "driver_stats: deleted" };
+        assert!(deleted.assert_code(0).out.contains(said), "{}", deleted.out);
+        assert_eq!(status_of(&home), "NOT_FOUND");
+        home.run(["sync", "--full", "driver_stats"]).assert_code(0);
+        assert_eq!(status_of(&home), "NOT_FOUND", "the source still has it");
+        let reset = home.run(["reset", "driver_stats"]);
+        assert!(reset.assert_code(0).out.contains("dropped"), "{}", reset.out);
+        assert_eq!(status_of(&home), "NOT_FOUND", "a reset brings the others back");
+        let other = home.run(["get", "--feature", "driver_stats:conv_rate", "driver_id=1002"]);
+        assert!(!other.assert_code(0).out.contains("NOT_FOUND"), "{}", other.out);
+        host.into_iter().for_each(|host| _ = host.stop(Signal::TERM));
+    }
+}
+
+#[test]
+fn wrong_delete_and_reset_name_the_mistake() {
+    let home = Home::golden_loaded();
+    for (args, code, words) in [
+        (&["delete", "nope", "driver_id=1"][..], 1, "nope"),
+        (&["delete", "driver_stats"], 1, "join key 'driver_id' is missing"),
+        (&["delete", "driver_stats", "driver=1"], 1, "'driver' is not one of its join keys"),
+        (&["delete", "driver_stats", "driver_id=many"], 1, "join key 'driver_id' is Int64, and 'many' is not"),
+        (&["delete", "driver_stats", "1001"], 2, "'1001' is not a key"),
+        (&["delete", "driver_stats", "driver_id=1", "driver_id=2"], 2, "'driver_id' is given twice"),
+        (&["reset", "nope"], 1, "nope"),
+    ] {
+        home.run(args.iter().copied()).assert_code(code).assert_complains(&[words]);
+    }
+    assert_eq!(status_of(&home), "PRESENT");
+    home.write("features/local.yaml", "feature_views: [{name: local, features: [{name: x, type: Int64}]}]\n");
+    home.run(["reset", "local"]).assert_code(1).assert_complains(&["has no source", "--yes"]);
+    home.run(["reset", "local", "--yes"]).assert_code(0);
+}
