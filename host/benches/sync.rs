@@ -165,7 +165,12 @@ impl World {
         let catalog = self.catalog();
         let view = catalog.views().iter().find(|view| &*view.name == "local").unwrap();
         let wanted = Wanted::of(view, view.files().unwrap());
-        let files = ParquetFiles::new(self.dir.path().join("customers.parquet"), wanted, ParquetLimits::default());
+        let files = ParquetFiles::new(
+            self.dir.path().join("customers.parquet"),
+            wanted,
+            ParquetLimits::default(),
+            Arc::new(SystemClock),
+        );
         let started = Instant::now();
         let mut batches = files.read(None).unwrap();
         let mut rows = 0;

@@ -80,7 +80,7 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
         return Ok(());
     }
     let what = if of.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
     } else if of.is_fifo() {
         "a named pipe"
     } else if of.is_socket() {

@@ -37,7 +37,7 @@ pub use self::{
     error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
-    shelf::{Copy, Shelf, ShelfError, Stamp, read_file},
+    shelf::{Copy, Shelf, ShelfError, read_file},
     signature::{COLUMNS_MAX, Field, Signature},
     transform::Transform,
 };

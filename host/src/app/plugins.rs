@@ -15,10 +15,9 @@ use metrics::{counter, describe_counter};
 
 use crate::{
     config::PluginConfig,
+    files::FileStamp,
     http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus},
-    plugin::{
-        BindError, Component, Copy, Digest, LoadError, PluginError, PluginRuntime, Shelf, ShelfError, Stamp, Transform,
-    },
+    plugin::{BindError, Component, Copy, Digest, LoadError, PluginError, PluginRuntime, Shelf, ShelfError, Transform},
     serving::Transforms,
 };
 
@@ -36,7 +35,7 @@ pub(super) struct Plugins {
 struct State {
     entries: BTreeMap<String, Entry>,
     /// The files of the directory as they were last looked at.
-    seen: HashMap<String, Stamp>,
+    seen: HashMap<String, FileStamp>,
 }
 
 /// One plugin.

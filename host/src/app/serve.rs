@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use larder_model::yaml::Problem;
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     aws::ObjectAt,
+    files::FileStamp,
     grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
     http::{Control, Door, HttpLimits, Listener, Router, Server, SyncCommand, Tokens, Writes},
     memory::{MemoryBudget, default_budget, memory_limit},
@@ -366,8 +367,8 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     }
 }
 
-/// Looks at the files every second or so; Kubernetes swaps a ConfigMap's directory under us, so watching by name and
-/// stamp is surer than by inode.
+/// Checks the files every second or so. Kubernetes swaps a ConfigMap's directory by a symbolic link, so files are watched by
+/// name, and compared by what is behind it.
 async fn watch(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
@@ -434,18 +435,15 @@ async fn watch_registry(app: Arc<App>) {
     }
 }
 
-type Stamp = Option<(u64, SystemTime)>;
-
-/// What tells whether files changed, by path.
-pub(super) type Stamps = HashMap<PathBuf, Stamp>;
+/// The states of files, by path; none of one that is not there. That of a directory changes when files come and go.
+pub(super) type Stamps = HashMap<PathBuf, Option<FileStamp>>;
 
 pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
-    let stamp = |path: &PathBuf| {
-        let meta = std::fs::metadata(path).ok()?;
-        // A directory's time changes when files come and go; its size says nothing.
-        Some((if meta.is_dir() { 0 } else { meta.len() }, meta.modified().ok()?))
+    let stamp = |path: PathBuf| {
+        let stamp = FileStamp::at(&path).ok();
+        (path, stamp)
     };
-    files.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
+    files.into_iter().map(stamp).collect()
 }
 
 /// Syncs all views after a reload, and each view when its turn has come: by its `every`, or after a failure.

@@ -1,6 +1,6 @@
 //! The definition files that a configuration names, and its Feast repository, to a catalog.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use larder_model::{
     registry::{Catalog, validate},
@@ -14,8 +14,10 @@ use super::{
     patterns::{Pattern, resolve},
 };
 
-use crate::aws::ObjectAt;
+use crate::{aws::ObjectAt, files::read_text};
 
+/// The largest file of text that is read: a configuration, or definitions.
+pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// The project of definitions that nobody gave a name.
 const PROJECT: &str = "default";
 
@@ -85,7 +87,7 @@ pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<Load
     }
     for (path, named_at) in paths {
         let name = path.display().to_string();
-        match fs::read_to_string(&path) {
+        match read_text(&path, TEXT_BYTES_MAX) {
             Ok(text) => definitions.read(&name, &text, &problems),
             Err(error) => {
                 let help = (error.kind() == io::ErrorKind::IsADirectory).then(|| "end it with '/*.yaml'".to_owned());

@@ -22,13 +22,14 @@ use larder_model::{
 
 use super::{
     Environment,
+    definitions::TEXT_BYTES_MAX,
     patterns::resolve,
     read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
 };
 use crate::{
     aws::{Aws, ObjectAt, ObjectNow, Trouble},
-    files::{FileStamp, read_regular},
+    files::{FileStamp, read_regular, read_text},
     source::DynamoDb,
 };
 
@@ -159,7 +160,7 @@ const CACHE_TTL: Duration = Duration::from_secs(600);
 /// How often a registry is read that changes while it is read: Feast writes it in place.
 const READS_MAX: usize = 10;
 /// The largest registry that is read.
-const REGISTRY_BYTES_MAX: i64 = 256 << 20;
+const REGISTRY_BYTES_MAX: u64 = 256 << 20;
 /// Where there is a copy, nobody waits longer for S3: what is there is served, and S3 is asked again soon.
 const COPY_AFTER: Duration = Duration::from_secs(3);
 /// The copy of a registry in S3, in the store's directory.
@@ -188,7 +189,8 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
 pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> {
     let mut files = vec![config.dir.join(FILE)];
     // Who loads the repository hears what is wrong with it.
-    let Some(store) = fs::read_to_string(&files[0]).ok().and_then(|text| read(FILE, &text, env, &Problems::default()))
+    let Some(store) =
+        read_text(&files[0], TEXT_BYTES_MAX).ok().and_then(|text| read(FILE, &text, env, &Problems::default()))
     else {
         return files;
     };
@@ -221,7 +223,7 @@ impl FeastRepo {
         let file = config.dir.join(FILE);
         let name = file.display().to_string();
         let at = Place::file(&name);
-        let text = match fs::read_to_string(&file) {
+        let text = match read_text(&file, TEXT_BYTES_MAX) {
             Ok(text) => text,
             Err(error) => {
                 let help = (error.kind() == io::ErrorKind::NotFound)
@@ -360,7 +362,7 @@ impl RegistryAt {
         let copied = copy.as_deref().and_then(|copy| kept(copy, &self.to_string()));
         let patience = aws.config().operation_timeout;
         let patience = if copied.is_some() { patience.min(COPY_AFTER) } else { patience };
-        match object.read(aws, REGISTRY_BYTES_MAX, patience) {
+        match object.read(aws, REGISTRY_BYTES_MAX.cast_signed(), patience) {
             Ok(ObjectNow { bytes, version }) => {
                 // Nothing depends on it but a start without S3.
                 if let Some(copy) = copy
@@ -412,7 +414,7 @@ fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
 
 /// Reads a file that another process may be writing in place: what was read counts if the file did not change meanwhile.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
-    let read = || read_regular(path, REGISTRY_BYTES_MAX.unsigned_abs());
+    let read = || read_regular(path, REGISTRY_BYTES_MAX);
     let (mut before, mut bytes) = (FileStamp::at(path)?, read()?);
     for _ in 1..READS_MAX {
         let after = FileStamp::at(path)?;
@@ -436,7 +438,7 @@ fn keep(copy: &Path, from: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// The copy of what is there.
 fn kept(copy: &Path, from: &str) -> Option<Vec<u8>> {
-    let bytes = fs::read(copy).ok()?;
+    let bytes = read_regular(copy, 2 * REGISTRY_BYTES_MAX).ok()?;
     bytes.strip_prefix(from.as_bytes())?.strip_prefix(b"\n").map(<[u8]>::to_vec)
 }
 

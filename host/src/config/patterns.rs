@@ -87,8 +87,8 @@ impl Pattern {
         for entry in entries {
             let name = entry?.file_name();
             let path = dir.join(&name);
-            // Directories and pipes are no files to read; what cannot be looked at is named, so that reading it says why.
-            if matches(pattern, &name.to_string_lossy()) && fs::metadata(&path).map_or(true, |meta| meta.is_file()) {
+            // Directories are not read. What cannot be read, a pipe for one, is named, so that reading it says why.
+            if matches(pattern, &name.to_string_lossy()) && fs::metadata(&path).map_or(true, |meta| !meta.is_dir()) {
                 files.push(path);
             }
         }

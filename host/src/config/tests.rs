@@ -24,6 +24,10 @@ use super::Config;
 
 const BASE: &str = "/etc/larder";
 
+fn make_pipe(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 fn no_env(_: &str) -> Option<String> {
     None
 }

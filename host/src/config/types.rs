@@ -1,7 +1,7 @@
 //! The configuration as the rest of the host sees it: complete, and valid.
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,10 +13,11 @@ use larder_model::{
     yaml::{Located, Problems},
 };
 
-use super::{ConfigError, Environment, FeastConfig, read::read};
+use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 use crate::{
     aws::Aws,
     clock::SharedClock,
+    files::read_text,
     grpc::GrpcConfig,
     http::HttpConfig,
     plugin::PluginSettings,
@@ -172,7 +173,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_from(origin: &Origin, env: Environment<'_>) -> Result<Self, ConfigError> {
         let path = &*origin.file;
-        let text = match fs::read_to_string(path) {
+        let text = match read_text(path, TEXT_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if origin.is_optional && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Io { path: path.to_path_buf(), source }),

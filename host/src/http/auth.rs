@@ -17,7 +17,8 @@ use hyper::{
 };
 use larder_model::yaml::Located;
 
-use super::{HttpError, keyfile::read_bounded};
+use super::HttpError;
+use crate::files::read_regular;
 use crate::serving::Selection;
 
 /// `server: auth`: who may ask. There is at least one token.
@@ -112,7 +113,7 @@ impl Token {
     /// [`TokenError`].
     pub fn read(name: &str, path: &Path, scope: Scope) -> Result<Self, TokenError> {
         let unfit = |why| TokenError::Unfit { path: path.to_path_buf(), why };
-        let bytes = read_bounded(path, TOKEN_FILE_BYTES_MAX)
+        let bytes = read_regular(path, TOKEN_FILE_BYTES_MAX)
             .map_err(|source| TokenError::Read { path: path.to_path_buf(), source })?;
         let token = bytes.trim_ascii();
         if token.is_empty() {
@@ -296,7 +297,7 @@ mod tests {
         let absent = Token::read("t", Path::new("/nowhere/token"), Scope::All).unwrap_err();
         assert!(absent.to_string().starts_with("cannot read /nowhere/token: No such file"), "{absent}");
         let directory = Token::read("t", Path::new("/"), Scope::All).unwrap_err();
-        assert_eq!(directory.to_string(), "cannot read /: not a file");
+        assert_eq!(directory.to_string(), "cannot read /: Is a directory (os error 21)");
     }
 
     #[test]

@@ -1,23 +1,6 @@
-//! Files with tokens and keys, read within a bound.
+//! Files with tokens and keys: who can read them.
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::Path,
-};
-
-/// Reads a file of at most `max` bytes. What is no file is refused: reading a pipe or a device may never end.
-pub(super) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
-        return Err(io::Error::other(format!("it has more than {max} bytes")));
-    }
-    Ok(bytes)
-}
+use std::{fs, path::Path};
 
 /// Whether everybody on this machine can read a file. A file that is not there is read by nobody.
 #[must_use]

@@ -21,7 +21,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::keyfile::read_bounded;
+use crate::files::read_regular;
 
 /// `server: tls`: PEM files.
 #[derive(Clone, Debug)]
@@ -196,7 +196,7 @@ fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static
 }
 
 fn read(file: TlsFile, path: &Path) -> Result<Vec<u8>, TlsError> {
-    read_bounded(path, PEM_BYTES_MAX).map_err(|source| TlsError::Read { file, path: path.to_path_buf(), source })
+    read_regular(path, PEM_BYTES_MAX).map_err(|source| TlsError::Read { file, path: path.to_path_buf(), source })
 }
 
 // === impl Tls ===

@@ -14,9 +14,11 @@ use std::{
     ffi::OsStr,
     fs::{self, DirBuilder, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::files::{FileStamp, open_regular};
 
 /// The files of a host's plugins.
 #[derive(Debug)]
@@ -32,14 +34,6 @@ pub enum Copy {
     Live,
     /// The one before.
     Previous,
-}
-
-/// What tells one state of a file from another without reading it: inode, bytes, and when it was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    inode: u64,
-    bytes: u64,
-    changed: (i64, i64),
 }
 
 /// A failure with the file that it happened to.
@@ -85,7 +79,7 @@ impl Shelf {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn files(&self) -> Result<Vec<(String, Stamp)>, ShelfError> {
+    pub fn files(&self) -> Result<Vec<(String, FileStamp)>, ShelfError> {
         let failed = |source| ShelfError { path: self.dir.clone(), source };
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -100,9 +94,9 @@ impl Shelf {
             let (Some(name), Some(EXTENSION)) = (name, path.extension().and_then(OsStr::to_str)) else { continue };
             // Also through a link: Kubernetes mounts files so. A file that went meanwhile is not there.
             let Ok(meta) = fs::metadata(&path) else { continue };
-            if meta.is_file() {
-                let changed = (meta.mtime(), meta.mtime_nsec());
-                files.push((name.to_owned(), Stamp { inode: meta.ino(), bytes: meta.len(), changed }));
+            // A pipe or a device is an error of who reads it.
+            if !meta.is_dir() {
+                files.push((name.to_owned(), FileStamp::of(&meta)));
             }
         }
         files.sort_by(|a, b| a.0.cmp(&b.0));
@@ -176,7 +170,7 @@ fn file_name(name: &str) -> String {
 pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
     let failed = |source| ShelfError { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = open_regular(path).map_err(failed)?;
     io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut bytes).map_err(failed)?;
     Ok(bytes)
 }
@@ -231,6 +225,44 @@ mod tests {
         let before = shelf.files().unwrap();
         assert_eq!(shelf.files().unwrap(), before);
         shelf.place("a", b"1").unwrap();
+        assert_ne!(shelf.files().unwrap(), before);
+    }
+
+    #[test]
+    fn pipe_in_place_of_a_plugin_is_an_error() {
+        let (_dir, shelf) = shelf();
+        shelf.place("a", b"a").unwrap();
+        let pipe = shelf.dir().join("b.wasm");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        // It is listed, so that whoever looks is told.
+        assert_eq!(names(&shelf), ["a", "b"]);
+        assert!(
+            shelf
+                .read("b", 4)
+                .unwrap_err()
+                .to_string()
+                .ends_with("b.wasm: it is a named pipe, and has to be a regular file")
+        );
+    }
+
+    #[test]
+    fn swapped_link_to_a_plugin_has_another_stamp() {
+        let (dir, shelf) = shelf();
+        fs::create_dir_all(shelf.dir()).unwrap();
+        let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+        for name in ["one", "two"] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_times(time).unwrap();
+        }
+        let link = |to: &str| {
+            let next = dir.path().join("next");
+            std::os::unix::fs::symlink(dir.path().join(to), &next).unwrap();
+            fs::rename(next, shelf.dir().join("a.wasm")).unwrap();
+        };
+        link("one");
+        let before = shelf.files().unwrap();
+        assert_eq!(shelf.files().unwrap(), before);
+        link("two");
         assert_ne!(shelf.files().unwrap(), before);
     }
 

@@ -136,7 +136,7 @@ pub enum SourceError {
         why: String,
     },
     /// A span of event times was asked for, of something that has no order of times.
-    #[error("{path}: a part of a table by event times cannot be read: it is followed as a whole")]
+    #[error("{path}: its rows cannot be selected by event time: it is read as a whole")]
     NoWindow {
         /// The table.
         path: String,

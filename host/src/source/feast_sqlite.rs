@@ -24,7 +24,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use larder_model::{
@@ -34,7 +34,10 @@ use larder_model::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
 
 use super::{Batches, Item, Source, SourceBatch, SourceError, SourceRows};
-use crate::clock::parse_time;
+use crate::{
+    clock::parse_time,
+    files::{FileStamp, check_regular, open_regular},
+};
 
 /// One view's table.
 #[derive(Debug)]
@@ -47,12 +50,12 @@ pub struct FeastSqlite {
     seen: Mutex<Option<(Stamp, String)>>,
 }
 
-/// What tells that a file was not written to: sizes and times of the file and of its log, and SQLite's own count of
-/// changes, which its header has.
+/// What tells that a file was not written to: the states of the file and of its log, and SQLite's own count of changes,
+/// which its header has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
-    file: (u64, Option<SystemTime>),
-    log: Option<(u64, Option<SystemTime>)>,
+    file: FileStamp,
+    log: Option<FileStamp>,
     changes: [u8; 4],
 }
 
@@ -110,8 +113,19 @@ impl FeastSqlite {
     }
 
     fn begin(&self) -> Result<Reading<'_>, SourceError> {
-        // SQLite would make an empty file, or say no more than that it cannot open it.
-        fs::metadata(&self.path).map_err(|error| self.io(error))?;
+        // SQLite would make an empty file, or say no more than that it cannot open it; and it waits for the other end of a
+        // pipe, also of one that has the name of a file that it keeps beside.
+        let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
+        is_regular(&self.path).map_err(|error| self.io(error))?;
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let path = beside(&self.path, suffix);
+            match is_regular(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SourceError::Io { path: path.display().to_string(), source: error });
+                }
+                _ => {}
+            }
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(&error))?;
         let begun = connection.busy_timeout(BUSY_TIMEOUT).and_then(|()| {
@@ -300,16 +314,20 @@ impl Digest {
 
 impl Stamp {
     fn of(path: &Path) -> io::Result<Self> {
-        let of = |meta: fs::Metadata| (meta.len(), meta.modified().ok());
-        let file = of(fs::metadata(path)?);
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let log = fs::metadata(log).ok().map(of);
+        let file = FileStamp::at(path)?;
+        let log = FileStamp::at(&beside(path, "-wal")).ok();
         let mut head = Vec::new();
-        fs::File::open(path)?.take(CHANGES_AT as u64 + 4).read_to_end(&mut head)?;
+        open_regular(path)?.take(CHANGES_AT as u64 + 4).read_to_end(&mut head)?;
         let changes = head.get(CHANGES_AT..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
         Ok(Self { file, log, changes })
     }
+}
+
+/// A file that SQLite keeps beside a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// A time as any version of Feast wrote it: seconds, or text without a zone, which is UTC.

@@ -25,7 +25,10 @@ use super::{
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
     parquet_shape::{Absent, Shape},
 };
-use crate::files::{FileStamp, check_regular, open_regular};
+use crate::{
+    clock::SharedClock,
+    files::{FileStamp, check_regular, open_regular},
+};
 
 /// The Parquet files of one view.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub struct ParquetFiles {
     path: PathBuf,
     wanted: Wanted,
     limits: ParquetLimits,
+    clock: SharedClock,
     ignored: Ignored,
 }
 
@@ -51,6 +55,7 @@ struct FilePosition {
 
 struct Reading<'s> {
     source: &'s ParquetFiles,
+    wanted: Wanted,
     thread: DecodeThread,
     /// Files still to be read, the next one last. They were opened once, to count and to check; they are not kept
     /// open, because a directory may have more of them than a process may open.
@@ -93,8 +98,8 @@ type Listed = (String, PathBuf, FileStamp);
 impl ParquetFiles {
     /// The files at a path, a file or a directory; it is read when the source is.
     #[must_use]
-    pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits) -> Self {
-        Self { path, wanted, limits, ignored: Ignored::default() }
+    pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
+        Self { path, wanted, limits, clock, ignored: Ignored::default() }
     }
 
     /// Name and state of every file, by name. A directory's files are those that end in `.parquet`, at any depth,
@@ -215,11 +220,16 @@ impl Source for ParquetFiles {
         // Files that were read before were checked then.
         check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
-        Ok(Box::new(Reading { source: self, thread, pending, current: None, position, rows_expected }))
+        let wanted = self.wanted.read_at(self.clock.now());
+        Ok(Box::new(Reading { source: self, wanted, thread, pending, current: None, position, rows_expected }))
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn has_windows(&self) -> bool {
+        !self.wanted.is_static()
     }
 }
 
@@ -258,7 +268,7 @@ impl Batches for Reading<'_> {
             }
             let Some(current) = &mut self.current else { return Ok(None) };
             let first_row = current.rows.rows_read();
-            let columns = current.next(&self.source.wanted, &self.thread)?;
+            let columns = current.next(&self.wanted, &self.thread)?;
             let rows_read = current.rows.rows_read();
             let entry = FilePosition { stamp: current.stamp, rows_read, done: columns.is_none() };
             self.position.files.insert(current.name.clone(), entry);

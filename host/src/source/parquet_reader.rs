@@ -67,7 +67,7 @@ impl ParquetLimits {
             batch_rows: 16_384,
             columns_max: 20_000,
             memory_max: commit_bytes.saturating_mul(2),
-            column_bytes: 4 << 20,
+            column_bytes: 6 << 20,
             piece_bytes: commit_bytes / 8,
             fetch_bytes: commit_bytes,
         }

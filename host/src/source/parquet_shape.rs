@@ -36,6 +36,8 @@ enum Origin {
     Partition(Option<String>),
     /// Nowhere: it is null in all rows of the file.
     Absent,
+    /// Nowhere: it is the time at which a static table is read.
+    AsOf,
 }
 
 /// A column that a file does not have.
@@ -77,6 +79,10 @@ impl Shape {
         let (mut found, mut absent) = (Vec::new(), Vec::new());
         let mut roots = BTreeSet::new();
         for (place, column) in wanted.columns().enumerate() {
+            if place == 0 && wanted.is_static() {
+                found.push(Err(Origin::AsOf));
+                continue;
+            }
             let mut of_name = (0..names.len()).filter(|root| names[*root] == &*column.column);
             let (root, second) = (of_name.next(), of_name.next());
             if second.is_some() {
@@ -134,7 +140,7 @@ impl Shape {
 
     /// A batch of the file's columns as exactly the wanted columns, in their order.
     pub(super) fn project(&self, wanted: &Wanted, path: &str, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
-        let rows = batch.num_rows();
+        let (rows, as_of) = (batch.num_rows(), wanted.as_of);
         let column = |(wanted, from): (&WantedColumn, &Origin)| {
             let array = match from {
                 Origin::File(place) => Arc::clone(batch.column(*place)),
@@ -142,6 +148,7 @@ impl Shape {
                     SourceError::Column { path: path.to_owned(), column: wanted.column.to_string(), why }
                 })?,
                 Origin::Absent => nulls(wanted.value_type, rows),
+                Origin::AsOf => Arc::new(TimestampMicrosecondArray::from(vec![as_of; rows]).with_timezone("UTC")),
             };
             Ok((Field::new(wanted.name.as_ref(), array.data_type().clone(), true), array))
         };

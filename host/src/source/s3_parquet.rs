@@ -39,7 +39,10 @@ use super::{
     parquet_reader::{DecodeThread, ParquetLimits},
     parquet_shape::{Absent, Shape},
 };
-use crate::aws::{Aws, AwsError};
+use crate::{
+    aws::{Aws, AwsError},
+    clock::SharedClock,
+};
 
 /// The objects of one view.
 #[derive(Debug)]
@@ -51,11 +54,13 @@ pub struct S3Parquet {
     key: String,
     wanted: Wanted,
     limits: ParquetLimits,
+    clock: SharedClock,
     ignored: Ignored,
 }
 
 struct Reading<'s> {
     source: &'s S3Parquet,
+    wanted: Wanted,
     thread: DecodeThread,
     /// Columns that some object has, of those that others lack.
     known: HashSet<String>,
@@ -84,11 +89,11 @@ const AHEAD: usize = 16;
 impl S3Parquet {
     /// The objects at `s3://bucket/key`; they are looked at when they are read.
     #[must_use]
-    pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits) -> Self {
+    pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        Self { aws, source: source.clone(), bucket, key, wanted, limits, ignored: Ignored::default() }
+        Self { aws, source: source.clone(), bucket, key, wanted, limits, clock, ignored: Ignored::default() }
     }
 
     fn url(&self, key: &str) -> String {
@@ -154,6 +159,7 @@ impl Source for S3Parquet {
         let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
         Ok(Box::new(Reading {
             source: self,
+            wanted: self.wanted.read_at(self.clock.now()),
             thread,
             known: HashSet::new(),
             client,
@@ -168,6 +174,10 @@ impl Source for S3Parquet {
 
     fn name(&self) -> String {
         self.source.path.clone()
+    }
+
+    fn has_windows(&self) -> bool {
+        !self.wanted.is_static()
     }
 }
 
@@ -260,7 +270,7 @@ impl Batches for Reading<'_> {
             }
             let Some((listed, opened)) = &mut self.current else { return Ok(None) };
             let first_row = opened.rows_read();
-            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.source.wanted)?;
+            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.wanted)?;
             let Some(columns) = batch else {
                 self.position.end(listed, opened.rows_read());
                 self.current = None;

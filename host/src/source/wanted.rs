@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use larder_model::model::{FeatureView, FileSource, ScalarType, ValueType};
+use larder_model::model::{FeatureView, FileSource, Micros, ScalarType, ValueType};
 
 /// The columns that make a view's rows.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The column of event times.
+    /// The column of event times. Of a static table it has no column in files: its values are [`Wanted::as_of`].
     pub event_time: WantedColumn,
+    /// Of a static table, the event time of its rows: when the reading begins.
+    pub as_of: Option<Micros>,
     /// The column of creation times, if there is one.
     pub created: Option<WantedColumn>,
     /// The columns of the key, in the order of the view's join keys. None for a view without entities.
@@ -28,6 +30,9 @@ pub struct WantedColumn {
     pub value_type: ValueType,
 }
 
+/// What the event time of a static table is called.
+const EVENT_TIME: &str = "event_timestamp";
+
 // === impl Wanted ===
 
 impl Wanted {
@@ -38,18 +43,34 @@ impl Wanted {
         let time = ValueType::Scalar(ScalarType::UnixTimestamp);
         let keys = if view.is_entityless() { &[] } else { view.join_keys.as_slice() };
         Self {
-            event_time: wanted(&source.timestamp_field, time),
+            event_time: source.timestamp_field.as_deref().map_or_else(
+                || WantedColumn { name: EVENT_TIME.into(), column: "".into(), value_type: time },
+                |name| wanted(name, time),
+            ),
+            as_of: source.timestamp_field.is_none().then_some(0),
             created: source.created_timestamp_column.as_deref().map(|name| wanted(name, time)),
             keys: keys.iter().map(|key| wanted(&key.name, ValueType::Scalar(key.value_type))).collect(),
             features: view.features.iter().map(|feature| wanted(&feature.name, feature.value_type)).collect(),
         }
     }
 
+    /// Whether rows have no event times of their own.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        self.as_of.is_some()
+    }
+
+    /// The same as of a time, if it is of a static table.
+    #[must_use]
+    pub fn read_at(&self, now: Micros) -> Self {
+        Self { as_of: self.as_of.map(|_| now), ..self.clone() }
+    }
+
     /// Whether the column at this place of [`Wanted::columns`] has to be in every file: event time and keys.
     #[must_use]
     pub fn is_required(&self, place: usize) -> bool {
         let created = usize::from(self.created.is_some());
-        place == 0 || (1 + created..1 + created + self.keys.len()).contains(&place)
+        (place == 0 && !self.is_static()) || (1 + created..1 + created + self.keys.len()).contains(&place)
     }
 
     /// All of them: event time, created time, keys, features.

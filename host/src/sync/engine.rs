@@ -256,6 +256,9 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         if matches!(from, Some(SourceKind::Files(_))) {
+            // A static table has no event times to select by: all of it counts as of now.
+            let has_windows = job.source.as_ref().is_some_and(|source| source.has_windows());
+            let window = if has_windows { window } else { Window::default() };
             return self.sync(view, SyncRequest { full: true, window, ..SyncRequest::default() }, &mut |_| ());
         }
         let name = || job.view.name.to_string();
@@ -370,11 +373,11 @@ impl SyncSetting {
     ) -> Option<Box<dyn Source>> {
         let files = view.files()?;
         let wanted = choose(Wanted::of(view, files));
-        let limits = ParquetLimits::of(self.limits.commit_bytes);
+        let (limits, clock) = (ParquetLimits::of(self.limits.commit_bytes), Arc::clone(&self.clock));
         if files.path.starts_with("s3://") {
-            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits)));
+            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits, clock)));
         }
-        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits)))
+        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits, clock)))
     }
 }
 

@@ -376,6 +376,8 @@ fn pump(
 ) -> Result<Skipped, SyncError> {
     let SyncRun { view, key_version, limits, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    // Where rows have no event times of their own, none is left out.
+    let window = if run.source.has_windows() { window } else { Window::default() };
     let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
     let mut encoder = RowEncoder::new(view, key_version, window, rule);
     let mut rows = 0;

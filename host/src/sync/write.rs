@@ -243,7 +243,7 @@ fn plain() -> FileSource {
         path: String::new(),
         place: AwsPlace::default(),
         gate: Gate::Open,
-        timestamp_field: EVENT_TIME.to_owned(),
+        timestamp_field: Some(EVENT_TIME.to_owned()),
         created_timestamp_column: None,
         field_mapping: Default::default(),
     }

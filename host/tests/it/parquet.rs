@@ -6,6 +6,7 @@
 mod faults;
 mod files;
 mod guard;
+mod odd;
 mod types;
 
 use std::{

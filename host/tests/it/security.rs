@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::TcpStream,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixStream,
+    },
     path::Path,
     process::{Command, Output},
     sync::Mutex,
@@ -370,6 +373,25 @@ fn a_token_is_changed_by_its_file_and_a_bad_file_changes_nothing() {
     let refused = fixture.app.reload_all().access.unwrap_err().to_string();
     assert!(refused.contains("ops.token: No such file"), "{refused}");
     assert_eq!(lookup(&fixture, OTHER), 200);
+}
+
+#[test]
+fn swapped_link_to_a_token_of_the_same_size_and_time_counts() {
+    let setup = with_tokens();
+    let new = OPS.replace("ops", "opt");
+    let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000));
+    for (name, token) in [("old", OPS), ("new", &new)] {
+        write_token(&setup.path(name), token);
+        fs::File::options().write(true).open(setup.path(name)).unwrap().set_times(time).unwrap();
+    }
+    fs::remove_file(setup.path("ops.token")).unwrap();
+    symlink("old", setup.path("ops.token")).unwrap();
+    let fixture = setup.start();
+    assert_eq!((lookup(&fixture, OPS), lookup(&fixture, &new)), (200, 401));
+    symlink("new", fixture.path("next")).unwrap();
+    fs::rename(fixture.path("next"), fixture.path("ops.token")).unwrap();
+    fixture.eventually("the new one is good", || lookup(&fixture, &new) == 200);
+    assert_eq!(lookup(&fixture, OPS), 401);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use expect_test::{Expect, expect};
 
-use super::{check, comparable, lines, no_env, parse, parse_with};
+use super::{check, comparable, lines, make_pipe, no_env, parse, parse_with};
 use crate::config::{Config, access_files, load_access, load_definitions};
 
 const TLS: &str = "tls: {cert: /run/tls.crt, key: keys/tls.key}";
@@ -232,4 +232,18 @@ fn scopes_have_services_that_are_defined() {
     expect![[r#"
         DIR/larder.yaml:5:53: error: server.auth.tokens: 'a' has unknown feature service 'churn_onlin' (did you mean 'churn_online'?)
         DIR/larder.yaml:6:39: error: server.auth.tokens: 'b' has unknown feature service 'fraud'"#]].assert_eq(&problems.replace(&dir.path().display().to_string(), "DIR"));
+}
+
+#[test]
+fn pipe_in_place_of_a_key_or_token_is_an_error() {
+    let config = "server:\n  tls: {cert: tls.crt, key: tls.key}\n  auth: {tokens: [{name: a, file: a.token}]}\n";
+    let dir = directory(&[("larder.yaml", config)]);
+    for name in ["tls.crt", "tls.key", "a.token"] {
+        make_pipe(&dir.path().join(name));
+    }
+    let config = Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap();
+    let error = load_access(&config.http).unwrap_err().to_string();
+    for name in ["tls.crt", "a.token"] {
+        assert!(error.contains(&format!("{name}: it is a named pipe, and has to be a regular file")), "{error}");
+    }
 }

@@ -10,6 +10,7 @@ use larder_model::{
 };
 use tempfile::TempDir;
 
+use super::make_pipe;
 use crate::{
     aws::{Aws, AwsConfig},
     config::{FeastConfig, FeastFrom, FeastRepo, RegistryNeed},
@@ -115,4 +116,12 @@ fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
             "feature_store.yaml:4:7: warning: auth: Larder does not ask for tokens of type 'oidc': it lets everybody in (to ask for tokens of its own, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
         ],
     );
+}
+
+#[test]
+fn pipe_in_place_of_a_registry_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    make_pipe(&dir.path().join("pipe.db"));
+    let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastFrom::Batch);
+    assert!(repo.is_none() && said.contains("pipe.db cannot be read: it is a named pipe, and has to be"), "{said}");
 }

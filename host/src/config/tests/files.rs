@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use expect_test::{Expect, expect};
 
-use super::{lines, no_env};
+use super::{lines, make_pipe, no_env};
 use crate::config::{Config, ConfigError, load_definitions, watched_files};
 
 /// Files of a temporary directory.
@@ -151,4 +151,20 @@ fn without_definitions_there_is_nothing_to_serve() {
         &directory(&[("larder.yaml", "")]),
         expect!["DIR/larder.yaml:1:1: error: features: 'features/*.yaml' matches no file (looked in DIR/features)"],
     );
+}
+
+#[test]
+fn pipe_in_place_of_a_file_is_an_error() {
+    let dir = directory(&[("larder.yaml", ""), ("features/a.yaml", &format!("{ENTITY}{}", view("a_b")))]);
+    make_pipe(&dir.path().join("features/b.yaml"));
+    check_definitions(
+        &dir,
+        expect![
+            "DIR/larder.yaml:1:1: error: features: cannot read DIR/features/b.yaml: it is a named pipe, and has to be a regular file"
+        ],
+    );
+    let path = dir.path().join("pipe.yaml");
+    make_pipe(&path);
+    let error = Config::load(&path, &no_env).unwrap_err().to_string();
+    assert!(error.ends_with("pipe.yaml: it is a named pipe, and has to be a regular file"), "{error}");
 }

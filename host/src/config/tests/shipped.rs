@@ -109,7 +109,7 @@ fn the_churn_example_defines_what_the_guide_says() {
         assert!(view.features.iter().all(|feature| !feature.description.is_empty()), "{}", view.name);
         let source = view.files().unwrap();
         assert_eq!(
-            (&*source.timestamp_field, source.created_timestamp_column.as_deref()),
+            (source.timestamp_field.as_deref().unwrap_or_default(), source.created_timestamp_column.as_deref()),
             ("event_timestamp", Some("created"))
         );
     }

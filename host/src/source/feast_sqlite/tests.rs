@@ -200,3 +200,19 @@ fn what_is_no_feast_store_is_named() {
     fs::write(shop.dir.path().join("cut.db"), &grown[..grown.len() / 2]).unwrap();
     assert!(error("cut.db").contains("is not a readable SQLite file"), "{}", error("cut.db"));
 }
+
+#[test]
+fn pipe_in_place_of_the_file_or_its_log_is_an_error() {
+    let shop = Shop::open();
+    let make_pipe = |name: &str| {
+        let path = shop.dir.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    make_pipe("pipe.db");
+    make_pipe("online.db-wal");
+    for (file, named) in [("pipe.db", "pipe.db"), ("online.db", "online.db-wal")] {
+        let error = read(&shop.source_at(file)).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{named}: it is a named pipe, and has to be a regular file")), "{error}");
+        assert!(file == "online.db" || shop.source_at(file).has_news("").is_err());
+    }
+}

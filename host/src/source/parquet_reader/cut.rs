@@ -7,8 +7,8 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch,
-        RecordBatchOptions, StructArray,
+        Array, ArrayRef, AsArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions,
+        StructArray,
     },
     buffer::OffsetBuffer,
     compute::cast,
@@ -22,9 +22,11 @@ pub(super) fn decoded_type(of: &DataType) -> DataType {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
         DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
         DataType::Dictionary(_, values) => decoded_type(values),
-        DataType::List(item) | DataType::ListView(item) => DataType::List(with_type(item, decoded_type)),
+        // A list of fixed size is padded for each null, and the size is whatever the file's Arrow schema says.
+        DataType::List(item) | DataType::ListView(item) | DataType::FixedSizeList(item, _) => {
+            DataType::List(with_type(item, decoded_type))
+        }
         DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(with_type(item, decoded_type)),
-        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(with_type(item, decoded_type), *length),
         DataType::Map(entries, sorted) => DataType::Map(with_type(entries, decoded_type), *sorted),
         DataType::Struct(fields) => DataType::Struct(decoded_fields(fields)),
         other => other.clone(),
@@ -65,15 +67,6 @@ fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
         DataType::Map(..) => {
             let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
             add_lists(&entries, array.as_map().value_offsets(), sizes);
-        }
-        DataType::FixedSizeList(_, length) => {
-            let list = array.as_fixed_size_list();
-            let mut items = vec![0; list.values().len()];
-            add_sizes(list.values(), &mut items);
-            let length = usize::try_from(*length).unwrap_or(0).max(1);
-            let sums =
-                items.chunks(length).map(|items| items.iter().fold(0, |sum, item| u64::saturating_add(sum, *item)));
-            sizes.iter_mut().zip(sums).for_each(|(size, sum)| *size = size.saturating_add(sum));
         }
         DataType::Struct(_) => array.as_struct().columns().iter().for_each(|column| add_sizes(column, sizes)),
         other => each(sizes, width_of(other)),
@@ -131,11 +124,6 @@ fn piece_of(array: &ArrayRef, rows: Range<usize>) -> Result<ArrayRef, ArrowError
         DataType::BinaryView => cast(&sliced, &DataType::Binary)?,
         DataType::List(item) => list_piece(sliced.as_list::<i32>(), item)?,
         DataType::LargeList(item) => list_piece(sliced.as_list::<i64>(), item)?,
-        DataType::FixedSizeList(item, length) => {
-            let list = sliced.as_fixed_size_list();
-            let values = piece_of(list.values(), 0..list.values().len())?;
-            Arc::new(FixedSizeListArray::try_new(typed(item, &values), *length, values, list.nulls().cloned())?)
-        }
         DataType::Map(entries_field, sorted) => {
             let map = sliced.as_map();
             let (offsets, span) = rebased(map.value_offsets());

@@ -271,8 +271,8 @@ impl Checked {
             if header.kind == DICTIONARY_PAGE {
                 held.dictionary = header.uncompressed.max(header.compressed);
             } else {
-                // What a batch refers to stays until the batch is gone.
-                if !held.cost.copies {
+                // Texts of a batch refer to their page, which stays until the batch is gone.
+                if self.physical == Type::BYTE_ARRAY && !held.cost.copies {
                     held.batch = held.batch.saturating_add(held.page);
                 }
                 (held.page, held.page_value) = (header.uncompressed.max(header.compressed), 0);
@@ -340,7 +340,11 @@ impl Checked {
         if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {
             return Err(general(format!("a dictionary has {count} values in {} bytes", buf.len())));
         }
-        held.dictionary = held.dictionary.saturating_add(count.saturating_mul(width.max(16)));
+        // Texts refer to the page by views of 16 bytes; other values are copied, and the page is dropped.
+        held.dictionary = match self.physical {
+            Type::BYTE_ARRAY => held.dictionary.saturating_add(count.saturating_mul(16)),
+            _ => count.saturating_mul(width),
+        };
         if held.cost.copies && self.physical == Type::BYTE_ARRAY {
             held.dictionary_value = longest(buf);
         }

@@ -341,3 +341,24 @@ fn fixed_width_values_of_any_length_are_bounded() {
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
     assert!(batches.iter().all(|batch| batch.num_rows() <= 8), "{:?}", batches.len());
 }
+
+#[test]
+fn null_list_of_fixed_size_takes_no_items() {
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
+    let list = Field::new("list", DataType::FixedSizeList(item, 1 << 30), true);
+    let schema = Arc::new(Schema::new(vec![list]));
+    let nulls = lists(&[]);
+    let nulls = arrow::compute::concat(&[&nulls, &arrow::array::new_null_array(nulls.data_type(), 50)]).unwrap();
+    // The file holds lists, and its Arrow schema says that they have a thousand million items.
+    let encoded = parquet::arrow::encode_arrow_schema(&schema);
+    let hint = parquet::file::metadata::KeyValue::new(parquet::arrow::ARROW_SCHEMA_META_KEY.to_owned(), encoded);
+    let batch = RecordBatch::try_from_iter_with_nullable([("list", nulls, true)]).unwrap();
+    let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_properties(properties().set_key_value_metadata(Some(vec![hint])).build());
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).unwrap();
+    writer.write(&batch).unwrap();
+    let file: Bytes = writer.into_inner().unwrap().into();
+    let batches = read(&file, &limits(MIB), 0).unwrap();
+    assert_eq!((batches.len(), batches[0].column(0).null_count()), (1, 50));
+}

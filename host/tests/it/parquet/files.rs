@@ -4,9 +4,16 @@ use std::fs;
 
 use arrow::array::{FixedSizeListArray, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field};
-use larder::source::{ParquetFiles, ParquetLimits, Source, SourceError, Wanted};
+use larder::{
+    clock::{SharedClock, SystemClock},
+    source::{ParquetFiles, ParquetLimits, Source, SourceError, Wanted},
+};
 
 use super::*;
+
+fn clock() -> SharedClock {
+    Arc::new(SystemClock)
+}
 
 fn wanted(fixture: &Fixture) -> Wanted {
     let snapshot = fixture.app.current();
@@ -154,7 +161,7 @@ fn columns_that_nobody_wants_are_not_read_whatever_they_are() {
         if place == Place::Disk {
             let mut wanted = wanted(&fixture);
             wanted.features[0].column = "garbage".into();
-            let files = ParquetFiles::new(fixture.path(FILE), wanted, ParquetLimits::default());
+            let files = ParquetFiles::new(fixture.path(FILE), wanted, ParquetLimits::default(), clock());
             assert!(files.read(None).unwrap().next_batch().is_err(), "the column is broken indeed");
         }
     });
@@ -205,7 +212,7 @@ fn columns_and_memory_of_a_file_have_bounds() {
     let fixture = Place::Disk.good().start();
     let wanted = wanted(&fixture);
     let open = |limits: ParquetLimits| {
-        let files = ParquetFiles::new(fixture.path(FILE), wanted.clone(), limits);
+        let files = ParquetFiles::new(fixture.path(FILE), wanted.clone(), limits, clock());
         files.read(None)?.next_batch().map(|_| ())
     };
     let exact = |limits: ParquetLimits, what: &str| {
@@ -222,7 +229,7 @@ fn columns_and_memory_of_a_file_have_bounds() {
 #[test]
 fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
     let fixture = Place::Disk.good().start();
-    let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default());
+    let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     // Written over, not replaced by rename.
@@ -235,7 +242,7 @@ fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
 #[test]
 fn a_file_that_is_replaced_by_rename_while_it_is_read_is_read_as_it_was() {
     let fixture = Place::Disk.good().start();
-    let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default());
+    let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     write(&fixture.path(FILE), &stats(&[(1, 1, 0.9)]));

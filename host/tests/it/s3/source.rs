@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use larder::{
     aws::{Aws, AwsConfig, StandInKeys, Trouble},
+    clock::SystemClock,
     source::{ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted},
 };
 use larder_fakeaws::{FakeS3, Fault, FaultProxy, S3Call, When};
@@ -44,7 +45,7 @@ fn source_at(url: String, source: &str, limits: ParquetLimits) -> S3Parquet {
     let catalog = validate("shop", KeyVersion::V3, read, &problems).unwrap();
     let view = &catalog.views()[0];
     let files = view.files().unwrap();
-    S3Parquet::new(aws(url), files, Wanted::of(view, files), limits)
+    S3Parquet::new(aws(url), files, Wanted::of(view, files), limits, Arc::new(SystemClock))
 }
 
 fn source(s3: &FakeS3, source: &str) -> S3Parquet {
@@ -453,4 +454,31 @@ fn kinds_of_trouble_are_told_apart() {
             proxy.heal();
         }
     }
+}
+
+#[test]
+fn empty_object_of_the_directorys_name_is_a_marker() {
+    let good = grouped(10, 10, 1);
+    for marker in ["set", "set/"] {
+        let s3 = server(&[(KEY, &good), (marker, b"")]);
+        for path in ["s3://features/set", "s3://features/set/"] {
+            let (rows, _) = read(&source(&s3, &format!("path: \"{path}\"")), None).unwrap();
+            assert_eq!(rows.len(), 10, "{marker}, {path}");
+        }
+    }
+    // An empty object alone is a file that cannot be read.
+    let s3 = server(&[("set", b"")]);
+    let error = read(&source(&s3, "path: \"s3://features/set\""), None).unwrap_err().to_string();
+    assert!(error.contains("s3://features/set is not a readable Parquet file"), "{error}");
+}
+
+#[test]
+fn large_row_group_is_fetched_in_parts() {
+    let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
+    let whole = read(&source(&s3, "path: \"s3://features/set/\""), None).unwrap().0;
+    let limits = ParquetLimits { fetch_bytes: 400_000, ..ParquetLimits::default() };
+    let before = gets(&s3).len();
+    let parts = read(&source_at(s3.url(), "path: \"s3://features/set/\"", limits), None).unwrap().0;
+    assert!(whole == parts, "{} and {} rows", whole.len(), parts.len());
+    assert!(gets(&s3).len() - before > 6, "{}", gets(&s3).len() - before);
 }

@@ -48,7 +48,7 @@ pub struct FilesDefinition {
     pub place: AwsPlace,
     /// `marker:` or `manifest:`.
     pub gate: Gate,
-    /// `timestamp_field:`.
+    /// `timestamp_field:`; `none` for a static table, see [`FilesDefinition::is_static`].
     pub timestamp_field: String,
     /// `created_timestamp_column:`.
     pub created_timestamp_column: Option<String>,
@@ -56,6 +56,8 @@ pub struct FilesDefinition {
     pub field_mapping: BTreeMap<String, Located<String>>,
 }
 
+/// What `timestamp_field:` says where files have no event times.
+const NO_TIMESTAMP: &str = "none";
 /// Feast's customary name, and the default.
 const TIMESTAMP_FIELD: &str = "event_timestamp";
 
@@ -96,6 +98,14 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
     };
     table.finish();
     Some(SourceDefinition { from: from?, every, cron })
+}
+
+impl FilesDefinition {
+    /// Whether the rows have no event times: they are as of the time at which they are read.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        self.timestamp_field == NO_TIMESTAMP
+    }
 }
 
 pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesDefinition> {

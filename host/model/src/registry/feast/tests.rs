@@ -106,7 +106,7 @@ fn what_feast_wrote_is_read_whole() {
     assert_eq!(customer.features.len(), 17);
     let Some(SourceKind::Files(files)) = customer.source.as_ref().map(|source| &source.from) else { panic!() };
     assert_eq!(
-        (files.path.as_str(), files.timestamp_field.as_str()),
+        (files.path.as_str(), files.timestamp_field.as_deref().unwrap_or_default()),
         ("data/customer_stats.parquet", "event_timestamp")
     );
     assert_eq!(files.created_timestamp_column.as_deref(), Some("created"));

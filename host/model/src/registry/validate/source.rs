@@ -51,6 +51,7 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
             problems.error(&target.at, message);
         }
     }
+    let is_static = source.is_static();
     let path = source.path.value;
     if let Some((scheme, rest)) = path.split_once("://") {
         let bucket = rest.split('/').next().unwrap_or_default();
@@ -66,7 +67,7 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
         path,
         place: source.place,
         gate: source.gate,
-        timestamp_field: source.timestamp_field,
+        timestamp_field: Some(source.timestamp_field).filter(|_| !is_static),
         created_timestamp_column: source.created_timestamp_column,
         field_mapping: source.field_mapping.into_iter().map(|(column, name)| (column, name.value)).collect(),
     }
