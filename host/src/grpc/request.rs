@@ -6,7 +6,7 @@ use larder_model::model::{FeastValue, Kind, RepeatedValue};
 use tonic::Status;
 
 use super::proto::feast::serving::{GetOnlineFeaturesRequest, get_online_features_request::Kind as Asked};
-use crate::serving::{EntityValue, OnlineRequest, RequestError, Selection};
+use crate::serving::{Cut, EntityValue, OnlineRequest, RequestError, Selection};
 
 /// What a message asks for.
 ///
@@ -21,7 +21,7 @@ pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequ
         None => return Err(super::error::of_request(RequestError::NoFeatures)),
     };
     if let Some(twice) = message.request_context.keys().find(|name| message.entities.contains_key(*name)) {
-        let text = format!("column '{twice}' is in 'entities' and in 'request_context'");
+        let text = format!("column '{}' is in 'entities' and in 'request_context'", Cut(twice));
         return Err(Status::invalid_argument(text));
     }
     let columns = message.entities.iter().chain(&message.request_context);
@@ -37,7 +37,8 @@ pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequ
 
 fn column<'m>(name: &str, values: &'m RepeatedValue) -> Result<Vec<EntityValue<'m>>, Status> {
     let not_text = || {
-        Status::invalid_argument(format!("column '{name}' has bytes that are not UTF-8, which is all that is taken"))
+        let text = format!("column '{}' has bytes that are not UTF-8, which is all that is taken", Cut(name));
+        Status::invalid_argument(text)
     };
     values.val.iter().map(|value| entity_value(value).ok_or_else(not_text)).collect()
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     plugin::{NICE, give_way},
-    serving::{RenewDefinitions, Resources, Snapshot},
+    serving::{Cut, RenewDefinitions, Resources, Snapshot},
     sync::{Cell, Frame, SyncEngine, WriteError},
 };
 
@@ -128,7 +128,8 @@ impl GrpcFeatureServer for Arc<Features> {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         if message.to != "online" {
-            let text = format!("cannot push to '{}': Larder has no offline store, so push to 'online'", message.to);
+            let text =
+                format!("cannot push to '{}': Larder has no offline store, so push to 'online'", Cut(&message.to));
             return Err(Status::invalid_argument(text));
         }
         let source = message.stream_feature_view;

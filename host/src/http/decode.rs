@@ -249,9 +249,9 @@ mod tests {
             let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
             format!(r#"{{"features":["a:b"],"entities":{{{}}}}}"#, columns.join(","))
         };
-        // Each compared with all others is 3.2 billion comparisons: minutes in a debug build.
+        // Each compared with all others is 3.2 billion comparisons: minutes in a debug build on a busy machine.
         let (body, started) = (body(80_000), std::time::Instant::now());
         assert_eq!(columns(&body).len(), 80_000);
-        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
     }
 }

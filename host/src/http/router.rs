@@ -494,7 +494,7 @@ impl Router {
     /// Reads a body within its bounds.
     async fn read_body(&self, request: Request<Incoming>, max: usize) -> Result<Bytes, HttpError> {
         let too_large = || {
-            let message = format!("the body has more than {max} bytes");
+            let message = format!("the body has more than {max} bytes; hint: 'server: limits: body_bytes_max'");
             HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         };
         let mut body = request.into_body();

@@ -81,8 +81,8 @@ impl Writes {
         match path {
             "/push" => self.write(body, push).await,
             "/write-to-online-store" => self.write(body, write_to_online_store).await,
-            "/materialize" => self.materialize(whole_span(&read(&body)?)?, query).await,
-            _ => self.materialize(span_until(&read(&body)?)?, query).await,
+            "/materialize" => self.materialize(read_order(body, whole_span).await?, query).await,
+            _ => self.materialize(read_order(body, span_until).await?, query).await,
         }
     }
 
@@ -163,6 +163,15 @@ struct Materialization {
     /// All that have files when there is none.
     views: Option<Vec<String>>,
     window: Window,
+}
+
+/// Reads a body that can have megabytes, which is not for a serving thread.
+async fn read_order(
+    body: bytes::Bytes,
+    order: fn(&Value) -> Result<Materialization, HttpError>,
+) -> Result<Materialization, HttpError> {
+    let read = spawn_blocking(move || order(&read(&body)?)).await;
+    read.map_err(|error| HttpError::internal(format!("reading a body ended in a bug of Larder: {error}")))?
 }
 
 fn push(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {

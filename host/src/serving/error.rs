@@ -136,7 +136,7 @@ pub enum RequestError {
     #[error("{}", Cut(.0))]
     BadKey(String),
     /// More of something than is allowed.
-    #[error("{what}: {found} in this request, at most {limit} are allowed")]
+    #[error("{what}: {found} in this request, at most {limit} are allowed; hint: 'server: limits: {}'", setting(what))]
     TooLarge {
         /// What there is too much of.
         what: &'static str,
@@ -163,6 +163,15 @@ pub enum RequestError {
     /// The store failed: not the caller's doing.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
+}
+
+/// The setting that bounds what there is too much of.
+fn setting(what: &str) -> &'static str {
+    match what {
+        "entity rows" => "rows_max",
+        "values" => "values_max",
+        _ => "features_max",
+    }
 }
 
 /// Feast's words (`FeatureNameCollisionError`).

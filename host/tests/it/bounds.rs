@@ -201,7 +201,8 @@ fn many_columns_are_refused_in_linear_time() {
     let refused = fixture.post(PATH, body(80_000).as_bytes());
     assert_eq!(refused.status, 413, "{}", refused.text());
     assert!(refused.text().contains("columns: 80001"), "{}", refused.text());
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Seconds on a busy machine. Each column compared with all others takes minutes there.
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!(fixture.post(PATH, body(9_999).as_bytes()).column("text")["values"], json!(["small"]));
 }
 

@@ -20,8 +20,11 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::grpc::proto::feast::serving::{
-    FeatureList, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse, get_online_features_request::Kind as Asked,
+use larder::grpc::proto::{
+    PushRequest, PushResponse,
+    feast::serving::{
+        FeatureList, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse, get_online_features_request::Kind as Asked,
+    },
 };
 use larder_model::model::{FeastValue, Kind, RepeatedValue};
 use prost::Message;
@@ -30,7 +33,7 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 use crate::{
     bounds::{MIB, assert_small_lookup_succeeds, lookup_of, with_texts},
     fixture::Fixture,
-    grpc_client::{CHECK, LOOKUPS},
+    grpc_client::{CHECK, Client, LOOKUPS},
 };
 
 const UNAVAILABLE: &str = "14";
@@ -250,4 +253,27 @@ fn large_lookups_are_answered_as_small_ones() {
         assert_eq!(answer.status, "0");
         assert_eq!(values(&answer.body[5..]), vec![Some(Kind::String("small".to_owned())); rows]);
     }
+}
+
+#[test]
+fn long_names_are_cut_in_messages() {
+    let fixture = with_texts(10, |_| {});
+    let mut client = Client::of(&fixture);
+    let long = "x".repeat(MIB);
+    let of = |kind| GetOnlineFeaturesRequest { kind: Some(kind), ..Default::default() };
+    let list = |name: &str| Asked::Features(FeatureList { val: vec![name.to_owned()] });
+    let mut twice = of(list("texts:text"));
+    twice.entities.insert(long.clone(), RepeatedValue::default());
+    twice.request_context = twice.entities.clone();
+    for message in [of(list(&long)), of(list(&format!("{long}:x"))), of(Asked::FeatureService(long.clone())), twice] {
+        let refused = client.look_up(&message).unwrap_err();
+        assert!(refused.message().len() < 2_000 && !refused.message().is_empty(), "{}", refused.message().len());
+    }
+    let push = PushRequest { to: long.clone(), ..Default::default() };
+    let refused = client.call::<_, PushResponse>("/GrpcFeatureServer/Push", push).unwrap_err();
+    assert!(refused.message().contains("cannot push to 'xxx") && refused.message().len() < 2_000);
+    let features = [(long.clone(), "1".to_owned())].into();
+    let push = PushRequest { to: "online".to_owned(), stream_feature_view: long, features, ..Default::default() };
+    let refused = client.call::<_, PushResponse>("/GrpcFeatureServer/Push", push).unwrap_err();
+    assert!(refused.message().len() < 2_000, "{}", refused.message().len());
 }
