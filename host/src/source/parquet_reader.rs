@@ -82,7 +82,9 @@ impl ParquetLimits {
         if found <= self.memory_max {
             return Ok(());
         }
-        Err(self.memory_error(path, what.to_owned(), found, self.memory_max))
+        let hint = "; hint: raise 'sync: commit_bytes', or write fewer columns and row groups";
+        let (path, what) = (path.to_owned(), what.to_owned());
+        Err(SourceError::Limit { path, what, found, limit: self.memory_max, hint })
     }
 
     fn memory_error(&self, path: &str, what: String, found: u64, limit: u64) -> SourceError {

@@ -15,8 +15,18 @@ use larder_model::model::{
 
 use super::decode::Misfit;
 
+/// A message that is nested deeper does not decode: readers of protobuf, prost and Feast's own, stop at 100.
+const MESSAGES_MAX: usize = 97;
+
 /// The message of every row's value, as bytes; `None` for a null.
 pub(super) fn encode_column(array: &ArrayRef, kind: NestedType) -> Result<Vec<Option<Vec<u8>>>, Misfit> {
+    let depth = messages(array.data_type());
+    if depth > MESSAGES_MAX {
+        return Err(format!(
+            "the column is nested too deep: its values would be messages of {depth} levels, at most {MESSAGES_MAX} can be \
+             read (a struct or a map is 3 of them, a list 2)"
+        ));
+    }
     (0..array.len())
         .map(|row| {
             if array.is_null(row) {
@@ -26,6 +36,21 @@ pub(super) fn encode_column(array: &ArrayRef, kind: NestedType) -> Result<Vec<Op
             Ok(Some(prost::Message::encode_to_vec(&value)))
         })
         .collect()
+}
+
+/// How deep the message of a value of a type is nested.
+fn messages(of: &DataType) -> usize {
+    match of {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => 2 + messages(item.data_type()),
+        DataType::Struct(fields) => 3 + fields.iter().map(|field| messages(field.data_type())).max().unwrap_or(0),
+        // A map is a list of structs of a key and a value.
+        DataType::Map(entries, _) => messages(entries.data_type()),
+        _ => 1,
+    }
 }
 
 fn nested(array: &ArrayRef, row: usize, kind: NestedType) -> Result<Kind, Misfit> {
@@ -166,5 +191,32 @@ fn seconds(array: &ArrayRef, row: usize) -> i64 {
             array.as_primitive::<TimestampMicrosecondType>().value(row).div_euclid(1_000_000)
         }
         _ => array.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1_000_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StructArray};
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn struct_too_deep_to_be_read_is_an_error() {
+        let nested = |depth: usize| {
+            (0..depth).fold(Arc::new(Int64Array::from(vec![7])) as ArrayRef, |inner, _| {
+                Arc::new(StructArray::try_from(vec![("s", inner)]).unwrap())
+            })
+        };
+        let encoded = encode_column(&nested(32), NestedType::Map).unwrap();
+        let value = FeastValue::decode(encoded[0].as_deref().unwrap()).unwrap();
+        assert!(matches!(value.kind, Some(Kind::Map(_))));
+        let error = encode_column(&nested(33), NestedType::Map).unwrap_err();
+        assert!(
+            error.starts_with("the column is nested too deep: its values would be messages of 100 levels"),
+            "{error}"
+        );
     }
 }
