@@ -33,7 +33,7 @@ pub use self::{
     build_info::BuildInfo,
     column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output},
     component::{Component, Digest},
-    compute::{Compute, Full, NICE, give_way},
+    compute::{Compute, Full, WRITE_NICE, give_way},
     error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    plugin::{NICE, give_way},
+    plugin::{WRITE_NICE, give_way},
     serving::{Cut, RenewDefinitions, Resources, Snapshot},
     sync::{Cell, Frame, SyncEngine, WriteError},
 };
@@ -96,7 +96,7 @@ impl Features {
         let done = spawn_blocking(move || {
             let _permit = permit;
             // These threads do nothing but writes, which are not to hold up lookups.
-            give_way(NICE);
+            give_way(WRITE_NICE);
             definitions.renew(allow_cache);
             work(&current.load_full(), &frame)
         });

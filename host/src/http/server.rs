@@ -40,7 +40,7 @@ use super::{
     timed::Timed,
     timer::{self, CoarseTimer},
 };
-use crate::plugin::{NICE, give_way};
+use crate::plugin::{WRITE_NICE, give_way};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -191,7 +191,8 @@ impl Server {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
             // Threads that block work on writes, which are not to hold up lookups.
-            let runtime = Builder::new_current_thread().enable_all().on_thread_start(|| give_way(NICE)).build()?;
+            let runtime =
+                Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || runtime.block_on(serve(receiver, router, phases));
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);

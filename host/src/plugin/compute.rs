@@ -28,7 +28,11 @@ pub struct Full;
 type Work = Box<dyn FnOnce() + Send>;
 
 /// How much less than serving threads these get, of at most 19.
-pub const NICE: i32 = 10;
+const NICE: i32 = 10;
+
+/// How much threads for writes give way: lookups come first, but a write holds the store's only writer, so it must not starve
+/// on a busy machine. At 10 a small write took 110 ms instead of 30 where both cores were busy.
+pub const WRITE_NICE: i32 = 3;
 
 // === impl Compute ===
 
