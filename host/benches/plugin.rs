@@ -186,7 +186,8 @@ fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
     // 1,000 rows in Python take milliseconds, and the machine may have other things to do.
     let python = PluginLimits { time: Duration::from_secs(5), ..default.python };
     let native = PluginLimits { time: Duration::from_secs(1), ..default.native };
-    PluginRuntime::new(PluginSettings { cache_dir, native, python, ..default }).unwrap()
+    let compiler = env!("CARGO_BIN_EXE_larder").into();
+    PluginRuntime::new(PluginSettings { cache_dir, compiler, native, python, ..default }).unwrap()
 }
 
 fn bind(runtime: &Arc<PluginRuntime>, component: &Arc<Component>) -> Arc<Transform> {

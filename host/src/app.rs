@@ -34,7 +34,7 @@ use crate::{
         AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand,
         SyncCommand,
     },
-    plugin::PluginError,
+    plugin::{Component, PluginError},
     serving::{RenewDefinitions, ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
     sync::{SyncEngine, SyncSetting, Turns},
@@ -44,7 +44,7 @@ use crate::{
 pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
-    plugins::{DeployError, Plugins},
+    plugins::{Asked, DeployError, Loading, Plugins},
     serve::{Stamps, stamps},
 };
 
@@ -80,6 +80,8 @@ pub struct App {
     access: OnceLock<Access>,
     /// The plugins; there are none before they are loaded, and in a host without.
     plugins: OnceLock<Plugins>,
+    /// Whether the plugins of the start are in service or refused.
+    plugins_loaded: AtomicBool,
     /// What is current changes by one hand at a time: definitions are fitted to plugins, and plugins to definitions.
     changing: Mutex<()>,
 }
@@ -147,7 +149,7 @@ impl App {
         let registry = ArcSwapOption::from_pointee(definitions.registry.clone());
         let is_unwritten = AtomicBool::new(definitions.is_unwritten);
         let (cache, renewing) = (ArcSwapOption::from_pointee(definitions.cache), Mutex::new(()));
-        let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
+        let (plugins, plugins_loaded, changing) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(()));
         let app = Self {
             config,
             loaded_by,
@@ -165,17 +167,28 @@ impl App {
             resync,
             access,
             plugins,
+            plugins_loaded,
             changing,
         };
         Ok((Arc::new(app), definitions.warnings))
     }
 
-    /// Loads the plugins of the configured directory. What cannot be loaded is told in the log, and its derived views do
-    /// without. Blocks while new ones are compiled.
+    /// Loads the plugins of the configured directory, and compiles those that have to be. What cannot be loaded is
+    /// logged, and its derived views answer by their `on_error`. Blocks while plugins are compiled.
     ///
     /// # Errors
     /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
     pub fn load_plugins(&self) -> Result<(), AppError> {
+        self.load_cached_plugins()?;
+        self.compile_plugins();
+        Ok(())
+    }
+
+    /// Loads the plugins whose compiled code is in the cache: the part of loading that needs no compiler.
+    ///
+    /// # Errors
+    /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
+    fn load_cached_plugins(&self) -> Result<(), AppError> {
         let plugins = match Plugins::open(&self.config.plugins) {
             Ok(Some(plugins)) => plugins,
             Ok(None) => return Ok(()),
@@ -188,11 +201,32 @@ impl App {
         };
         // A host loads its plugins once.
         let plugins = self.plugins.get_or_init(|| plugins);
-        self.look_at_plugins();
-        let _changing = self.changing();
-        plugins.recall(self.current.load().catalog());
-        self.swap_plugins(plugins);
+        self.look_at_plugins(Loading::Cached);
+        self.recall_plugins(plugins, Loading::Cached);
         Ok(())
+    }
+
+    /// Compiles the plugins that [`App::load_cached_plugins`] left out, and puts them into service. Blocks.
+    fn compile_plugins(&self) {
+        if let Some(plugins) = self.plugins.get() {
+            self.look_at_plugins(Loading::Compiled);
+            self.recall_plugins(plugins, Loading::Compiled);
+        }
+        self.plugins_loaded.store(true, Ordering::Release);
+    }
+
+    /// Whether each plugin that was there at the start is in service or refused. Until then a derived view may answer by
+    /// its `on_error` because its plugin is being compiled.
+    #[must_use]
+    pub fn plugins_are_loaded(&self) -> bool {
+        self.plugins_loaded.load(Ordering::Acquire)
+    }
+
+    fn recall_plugins(&self, plugins: &Plugins, loading: Loading) {
+        // Compiling comes first: meanwhile others may change what is current.
+        plugins.recall(self.current.load().catalog(), loading);
+        let _changing = self.changing();
+        self.swap_plugins(plugins);
     }
 
     /// The configuration that it was started with.
@@ -323,11 +357,28 @@ impl App {
     }
 
     /// Looks at the directory of plugins, and takes what is new there into service.
-    fn look_at_plugins(&self) {
+    fn look_at_plugins(&self, loading: Loading) {
         let Some(plugins) = self.plugins.get() else { return };
-        for (name, bytes) in plugins.arrivals() {
-            let taken = bytes.and_then(|bytes| self.take_plugin(plugins, &bytes, Some(&name)));
+        for (name, bytes) in plugins.arrivals(self.current.load().catalog()) {
+            let taken = match (loading, bytes) {
+                (Loading::Cached, Ok(bytes)) => match plugins.load_cached(&bytes) {
+                    Ok(Some(component)) => self.take_component(plugins, &component, &bytes, Some(&name)),
+                    Ok(None) => {
+                        plugins.put_off(&name);
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+                (Loading::Compiled, Ok(bytes)) => {
+                    plugins.mark_compiling(&name);
+                    self.take_plugin(plugins, &bytes, Some(&name))
+                }
+                (_, Err(error)) => Err(error),
+            };
             plugins.note(Some(&name), &taken);
+        }
+        if loading == Loading::Compiled {
+            plugins.mark_compiled();
         }
     }
 
@@ -339,9 +390,21 @@ impl App {
         found_as: Option<&str>,
     ) -> Result<DeployReport, DeployError> {
         // What takes long comes first: meanwhile others may change what is current.
-        let component = plugins.load(bytes)?;
+        let asked = if found_as.is_some() { Asked::ByDirectory } else { Asked::ByCommand };
+        let component = plugins.load(bytes, asked)?;
+        self.take_component(plugins, &component, bytes, found_as)
+    }
+
+    /// Swaps a loaded plugin in.
+    fn take_component(
+        &self,
+        plugins: &Plugins,
+        component: &Arc<Component>,
+        bytes: &[u8],
+        found_as: Option<&str>,
+    ) -> Result<DeployReport, DeployError> {
         let _changing = self.changing();
-        let report = plugins.take(&component, bytes, found_as, self.current.load().catalog())?;
+        let report = plugins.take(component, bytes, found_as, self.current.load().catalog())?;
         self.swap_plugins(plugins);
         Ok(report)
     }

@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod compile;
 mod dataset;
 mod demo;
 mod erase;
@@ -22,15 +23,18 @@ mod verify;
 
 use std::{
     ffi::OsString,
+    io::ErrorKind,
     path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     app::AppError,
     config::{Config, ConfigError, FEAST_FROM, Origin, process_environment},
+    plugin::COMPILE_COMMAND,
     store::StoreError,
 };
 
@@ -57,8 +61,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Make a churn data set, load it and serve it: a first look in one command
     Demo(demo::DemoArgs),
-    /// Read configuration and definitions, and tell every mistake at once
-    Check(ConfigArg),
+    /// Read configuration, definitions, sources' columns and plugins, and report every mistake at once
+    Check(check::CheckArgs),
     /// Bring views up to date with their sources now
     Sync(sync::SyncArgs),
     /// Write the newest rows of views' Parquet files to DynamoDB, in Feast's layout
@@ -80,6 +84,9 @@ enum Command {
     Import(import::ImportArgs),
     /// Write a configuration and definitions to start from
     Init(init::InitArgs),
+    /// Compile a plugin for the host that started this process
+    #[command(name = COMPILE_COMMAND, hide = true)]
+    CompilePlugin(compile::CompileArgs),
 }
 
 /// Which configuration.
@@ -150,18 +157,26 @@ impl ConfigArg {
 
 /// Runs a command line, program name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let code = run_command(args);
+    output::flush();
+    ExitCode::from(code)
+}
+
+fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
     // Scripts ask a command's own help what its exit codes mean.
     let parser = Cli::command().mut_subcommands(|command| command.after_help(EXIT_CODES));
     let parsed = parser.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are answers, not mistakes.
-            let code = if error.use_stderr() { 2 } else { 0 };
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(code);
+            return 2;
         }
+        // Help and version are answers, not mistakes.
+        Err(answer) => return exit_code(&written(answer.print())),
     };
+    // A server serves whether or not its output has a reader, or a disk has room for it.
+    let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -176,19 +191,27 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plugin(command) => plugin::run(&command),
         Command::Import(args) => import::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::CompilePlugin(args) => return compile::run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if is_list_of_mistakes(&error) {
-                // Each line begins with its place, as editors read it.
-                output::remark(&describe(&error));
-            } else {
-                output::complain(&(describe(&error) + help(&error)));
-            }
-            ExitCode::from(exit_code(&error))
-        }
+    exit_code(&if serves { result } else { result.and_then(|()| written(Ok(()))) })
+}
+
+/// An error if a part of the result was not written.
+fn written(printed: std::io::Result<()>) -> anyhow::Result<()> {
+    let printed = printed.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) });
+    printed.and(output::finish()).context("cannot write to standard output")
+}
+
+/// Prints the error of a command, and returns its exit code.
+fn exit_code(result: &anyhow::Result<()>) -> u8 {
+    let Err(error) = result else { return 0 };
+    if is_list_of_mistakes(error) {
+        // Each line begins with its place, as editors read it.
+        output::remark(&describe(error));
+    } else {
+        output::complain(&(describe(error) + help(error)));
     }
+    code_of(error)
 }
 
 /// The chain of causes, without those that the message before them says already.
@@ -223,7 +246,7 @@ fn is_list_of_mistakes(error: &anyhow::Error) -> bool {
     own.or(inner).is_some_and(|error| matches!(error, ConfigError::Invalid(_)))
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+fn code_of(error: &anyhow::Error) -> u8 {
     let config = error.downcast_ref::<ConfigError>().is_some();
     let store = error.downcast_ref::<StoreError>().is_some();
     match (error.downcast_ref::<AppError>(), error.downcast_ref::<CliError>()) {

@@ -24,6 +24,7 @@ pub use self::{
     environment::{Environment, process_environment},
     error::ConfigError,
     feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt, RegistryCache, RegistryNeed},
+    patterns::matching_files,
     types::{Config, LogConfig, Origin, PluginConfig, SyncConfig},
 };
 

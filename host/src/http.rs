@@ -24,6 +24,7 @@ mod plain;
 mod rewound;
 mod router;
 mod server;
+mod socket;
 mod timed;
 mod timer;
 mod tls;
@@ -43,6 +44,7 @@ pub use self::{
     keyfile::is_read_by_all,
     router::{Door, Router},
     server::{Listener, Server, ServerError},
+    socket::SocketFile,
     tls::{Tls, TlsConfig, TlsError, TlsFile, TlsKeys},
     writes::Writes,
 };

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod memory;
 pub mod plugin;
+pub mod private;
 pub mod source;
 pub mod store;
 pub mod sync;

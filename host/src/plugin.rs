@@ -11,16 +11,19 @@ mod breaker;
 mod build_info;
 mod cache;
 mod column;
+mod compiler;
 mod component;
 mod compute;
 mod engine;
 mod error;
 mod frame;
 mod guest;
+mod killed;
 mod logs;
 mod metrics;
 mod pace;
 mod pool;
+mod precheck;
 mod runtime;
 mod settings;
 mod shelf;
@@ -32,9 +35,11 @@ pub use self::{
     breaker::BreakerState,
     build_info::BuildInfo,
     column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output},
+    compiler::{COMPILE_COMMAND, CompileKill, CompileLimits, compile_here},
     component::{Component, Digest},
     compute::{Compute, Full, WRITE_NICE, give_way},
     error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
+    killed::KilledCompilations,
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
     shelf::{Copy, Shelf, ShelfError, read_file},

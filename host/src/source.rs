@@ -12,6 +12,7 @@ mod parquet_files;
 mod parquet_reader;
 mod parquet_shape;
 mod s3_parquet;
+mod schema;
 mod wanted;
 
 use std::{fmt::Debug, time::Duration};
@@ -26,6 +27,7 @@ pub use self::{
     parquet_files::ParquetFiles,
     parquet_reader::ParquetLimits,
     s3_parquet::S3Parquet,
+    schema::{ColumnAt, FileSchema},
     wanted::{Wanted, WantedColumn},
 };
 
@@ -42,6 +44,13 @@ pub trait Source: Send + Sync + Debug {
     /// # Errors
     /// When the source cannot be opened, or has not one row.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
+
+    /// Opens the source without reading a row, and returns the columns of its files; nothing for a source that has no
+    /// files. Of very many files it opens some.
+    ///
+    /// # Errors
+    /// When the source cannot be opened.
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError>;
 
     /// What it is, for messages.
     fn name(&self) -> String;

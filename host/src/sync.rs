@@ -5,6 +5,7 @@
 //! write comes as a [`Frame`], and goes the same way without a source.
 
 mod cell;
+mod check;
 mod decode;
 mod encode;
 mod engine;
@@ -23,6 +24,7 @@ mod write;
 
 pub use self::{
     cell::Cell,
+    check::{SourceProblem, check_source, likely_type},
     engine::{SyncEngine, SyncSetting},
     erase::EraseError,
     error::SyncError,

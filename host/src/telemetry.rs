@@ -1,12 +1,14 @@
 //! Logs and metrics of the process: installed once, before any room touches a handle.
 
 mod histogram;
+mod log_writer;
 
 use std::{
     any::Any,
     fs,
     io::{self, IsTerminal},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use metrics::{describe_gauge, gauge};
@@ -14,6 +16,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use self::histogram::{Histograms, WithHistograms};
+pub use self::log_writer::{flush_logs, write_line};
 
 /// The metrics of the process, to be read.
 #[derive(Clone, Debug)]
@@ -57,6 +60,9 @@ const ALIASES: [Alias; 7] = [
         label: Some(("view", "feature_view")),
     },
 ];
+
+/// How long a panic of the main thread waits for the log's reader.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,13 +180,20 @@ fn log_panics() {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic_words(panic.payload()).replace('\n', "\\n");
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), location, "panic: {message}");
+        if thread.name() == Some("main") {
+            // The program may end with it.
+            flush_logs(LAST_WORDS_WITHIN);
+        }
     }));
 }
 
-/// Starts to log to standard error, panics too. A second call changes nothing.
+/// Starts to log to standard error, panics too. A second call changes nothing. Logging never waits and never fails: see
+/// [`flush_logs`].
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
+    // Those would be printed to standard error, where a reader that is gone makes the print panic.
+    let builder = builder.log_internal_errors(false);
     // Colours are for a terminal; in a file or a collector they are noise.
     let builder = builder.with_ansi(io::stderr().is_terminal());
     log_panics();

@@ -9,11 +9,12 @@ use std::{
 };
 
 /// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("aws", 1),
     ("clock", 1),
     ("files", 1),
     ("memory", 1),
+    ("private", 1),
     ("telemetry", 1),
     ("store", 2),
     ("source", 2),

@@ -17,7 +17,10 @@ use crate::{
     config::PluginConfig,
     files::FileStamp,
     http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus},
-    plugin::{BindError, Component, Copy, Digest, LoadError, PluginError, PluginRuntime, Shelf, ShelfError, Transform},
+    plugin::{
+        BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginError, PluginRuntime, Shelf,
+        ShelfError, Transform,
+    },
     serving::Transforms,
 };
 
@@ -26,6 +29,8 @@ use crate::{
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     shelf: Shelf,
+    /// Files that are not compiled again by themselves.
+    killed: KilledCompilations,
     /// The most bytes that a plugin's file can have.
     file_bytes_max: u64,
     state: Mutex<State>,
@@ -45,6 +50,26 @@ struct Entry {
     previous: Option<Version>,
     /// Why the file in the directory is not in service, if it is not.
     refused: Option<String>,
+    /// Whether the file in the directory waits to be compiled, or is being compiled.
+    compiling: bool,
+}
+
+/// Which files are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loading {
+    /// Those whose code is in the cache: within milliseconds each.
+    Cached,
+    /// All: what has no code is compiled, which may take minutes.
+    Compiled,
+}
+
+/// Who wants a file in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is in the directory.
+    ByDirectory,
+    /// Someone deploys it, and waits.
+    ByCommand,
 }
 
 /// A version, fitted to the derived views that name it.
@@ -66,6 +91,12 @@ pub(super) enum DeployError {
     /// The file is none, or no good.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Compiling it was killed before.
+    #[error(
+        "compiling this file was ended before, as it {0}: it is not tried again until it changes. hint: `larder plugin \
+         deploy` tries it, and so does a higher 'plugins: compile_time_max' or 'compile_memory_max'"
+    )]
+    KilledBefore(String),
     /// It does not fit the derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
@@ -94,9 +125,10 @@ impl Plugins {
         describe_counter!("larder_plugin_deploys_total", "Versions that came, by whether they went into service.");
         let Some(dir) = &config.dir else { return Ok(None) };
         let shelf = Shelf::open(dir, &config.own_dir)?;
+        let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let file_bytes_max = config.settings.component_bytes_max();
-        Ok(Some(Self { runtime, shelf, file_bytes_max, state: Mutex::default() }))
+        Ok(Some(Self { runtime, shelf, killed, file_bytes_max, state: Mutex::default() }))
     }
 
     /// The most bytes that a plugin's file can have.
@@ -104,20 +136,35 @@ impl Plugins {
         self.file_bytes_max
     }
 
-    /// Puts the versions that were in service last in place of those whose files are no good, and brings back the way
-    /// back.
-    pub(super) fn recall(&self, catalog: &Catalog) {
-        for (name, entry) in &mut self.state().entries {
-            if entry.live.is_none() {
-                entry.live = self.kept(Copy::Live, name, catalog);
-                if let Some(version) = &entry.live {
-                    let version = &version.component.signature().version;
-                    tracing::warn!(plugin = name, version, "the version that was in service last goes on");
-                }
+    /// Loads the versions that were in service last, where the directory has no usable file for them, and those that a
+    /// rollback brings back. With `Loading::Cached` only those whose code is in the cache.
+    pub(super) fn recall(&self, catalog: &Catalog, loading: Loading) {
+        let wanted: Vec<(String, Copy)> = {
+            let state = self.state();
+            let missing = |(name, entry): (&String, &Entry)| {
+                let live = entry.live.is_none().then(|| (name.clone(), Copy::Live));
+                let previous = entry.previous.is_none().then(|| (name.clone(), Copy::Previous));
+                [live, previous].into_iter().flatten().collect::<Vec<_>>()
+            };
+            state.entries.iter().flat_map(missing).collect()
+        };
+        for (name, which) in wanted {
+            // Loading takes long; meanwhile others may ask for the list, or deploy.
+            let Some(version) = self.kept(which, &name, catalog, loading) else { continue };
+            let mut state = self.state();
+            let Some(entry) = state.entries.get_mut(&name) else { continue };
+            let slot = match which {
+                Copy::Live => &mut entry.live,
+                Copy::Previous => &mut entry.previous,
+            };
+            if slot.is_some() {
+                continue;
             }
-            if entry.previous.is_none() {
-                entry.previous = self.kept(Copy::Previous, name, catalog);
+            if which == Copy::Live {
+                let version = &version.component.signature().version;
+                tracing::warn!(plugin = name, version, "keeping the version that was in service last");
             }
+            *slot = Some(version);
         }
     }
 
@@ -126,14 +173,46 @@ impl Plugins {
         transforms(&self.state().entries, catalog, &self.runtime)
     }
 
-    /// Checks and compiles a file.
-    pub(super) fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, DeployError> {
-        Ok(self.runtime.load(bytes)?)
+    /// Checks a file and compiles it, unless its code is in the cache. A file whose compilation was killed is compiled
+    /// again for a command only.
+    pub(super) fn load(&self, bytes: &[u8], asked: Asked) -> Result<Arc<Component>, DeployError> {
+        if let Some(component) = self.runtime.load_cached(bytes)? {
+            return Ok(component);
+        }
+        let (digest, limits) = (Digest::of(bytes), self.runtime.settings().compile);
+        if asked == Asked::ByDirectory
+            && let Some(why) = self.killed.find(&digest, limits)
+        {
+            return Err(DeployError::KilledBefore(why));
+        }
+        let loaded = self.runtime.load(bytes);
+        match &loaded {
+            Ok(_) => self.killed.forget(&digest),
+            Err(LoadError::Killed(kill)) => self.killed.note(&digest, limits, *kill),
+            Err(_) => {}
+        }
+        Ok(loaded?)
     }
 
-    /// The files in the directory that are new since this was asked last, and are not in service, each with what is in
-    /// it.
-    pub(super) fn arrivals(&self) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
+    /// The component of a file whose code is in the cache.
+    pub(super) fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, DeployError> {
+        Ok(self.runtime.load_cached(bytes)?)
+    }
+
+    /// Puts off a file that has to be compiled: the next look at the directory finds it again.
+    pub(super) fn put_off(&self, name: &str) {
+        self.state().seen.remove(name);
+        self.mark_compiling(name);
+    }
+
+    /// Ends compilations that are under way, and begins no further one.
+    pub(super) fn stop_compiling(&self) {
+        self.runtime.stop_compiling();
+    }
+
+    /// The files in the directory that are new since this was asked last, and are not in service: first those that a
+    /// derived view names, then the small ones, as they may wait for each other's compilation.
+    pub(super) fn arrivals(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
         let files = self.shelf.files().unwrap_or_else(|error| {
             tracing::error!(%error, "the directory of plugins cannot be read");
             Vec::new()
@@ -155,7 +234,19 @@ impl Plugins {
             }
             arrivals.push((name, bytes));
         }
+        let is_named = |name: &str| catalog.derived_views().iter().any(|view| *view.plugin == *name);
+        arrivals.sort_by_key(|(name, bytes)| (!is_named(name), bytes.as_ref().map_or(0, Vec::len)));
         arrivals
+    }
+
+    /// Marks a file of the directory as being compiled, until [`Plugins::note`] is called with its result.
+    pub(super) fn mark_compiling(&self, name: &str) {
+        self.state().entries.entry(name.to_owned()).or_default().compiling = true;
+    }
+
+    /// No file of the directory is being compiled any more: those that waited may be gone.
+    pub(super) fn mark_compiled(&self) {
+        self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }
 
     /// Takes a loaded file into service: one that was sent, which is put into the directory then, or one that was found
@@ -202,13 +293,18 @@ impl Plugins {
 
     /// Notes how a version's arrival ended.
     pub(super) fn note(&self, found_as: Option<&str>, taken: &Result<DeployReport, DeployError>) {
+        if let Some(name) = found_as {
+            self.state().entries.entry(name.to_owned()).and_modify(|entry| entry.compiling = false);
+        }
         let (result, plugin) = match taken {
             Ok(report) => {
                 let DeployReport { plugin, version, digest, replaced, seconds, .. } = report;
                 tracing::info!(plugin, version, digest, replaced, seconds, "a plugin went into service");
                 ("taken", plugin.as_str())
             }
-            Err(error @ DeployError::Replaced(_)) => return tracing::info!("{error}"),
+            Err(error @ (DeployError::Replaced(_) | DeployError::Load(LoadError::Stopped))) => {
+                return tracing::info!("{error}");
+            }
             Err(error) => {
                 let plugin = found_as.unwrap_or("sent");
                 tracing::error!(plugin, "a plugin was refused, what was in service goes on: {error}");
@@ -275,6 +371,7 @@ impl Plugins {
             previous: entry.previous.as_ref().map(Version::describe),
             views: entry.live.iter().flat_map(Version::view_statuses).collect(),
             refused: entry.refused.clone(),
+            compiling: entry.compiling,
         };
         state.entries.iter().map(status).collect()
     }
@@ -308,9 +405,12 @@ impl Plugins {
     }
 
     /// One of the host's copies, if it is there and good.
-    fn kept(&self, which: Copy, name: &str, catalog: &Catalog) -> Option<Version> {
+    fn kept(&self, which: Copy, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.shelf.copy(which, name, self.file_bytes_max).ok()??;
-        let component = self.runtime.load(&bytes).ok()?;
+        let component = match loading {
+            Loading::Cached => self.load_cached(&bytes).ok()??,
+            Loading::Compiled => self.load(&bytes, Asked::ByDirectory).ok()?,
+        };
         self.fit(name, &component, catalog, None).ok()
     }
 

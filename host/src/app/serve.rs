@@ -22,6 +22,7 @@ use super::{
     access::{Access, TokenGate},
     files::{CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     keeper,
+    plugins::{Loading, Plugins},
     pressure::watch_memory,
 };
 use crate::{
@@ -84,19 +85,20 @@ const SYNCS_AT_ONCE: usize = 2;
 // === impl App ===
 
 impl App {
-    /// Loads the plugins, binds the listeners and starts what runs beside them: the first sync, the schedules, the watch over files.
-    /// Answers come from now on; `/ready` says when all views are loaded.
+    /// Loads the plugins that are compiled, binds the listeners and starts the background tasks: the compilation of
+    /// other plugins, the first sync, the schedules, the watch over files. Answers come from now on; `/ready` says when
+    /// all views are loaded.
     ///
     /// # Errors
     /// [`AppError::Config`] when a key or a token cannot be read, [`AppError::Server`] when an address is taken,
     /// [`AppError::Plugin`], [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
-        // Before anybody can ask: an answer without a plugin that is there would be a lie.
+        // Before anyone can ask, as it takes milliseconds. What has to be compiled goes into service later.
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
             loading.retire_views();
-            loading.load_plugins()
+            loading.load_cached_plugins()
         });
         let loaded = loaded.await;
         loaded.map_err(|error| AppError::Setup(format!("loading plugins ended in a bug of Larder: {error}")))??;
@@ -266,6 +268,7 @@ impl Serving {
     /// its next commit.
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
+        self.app.plugins.get().into_iter().for_each(Plugins::stop_compiling);
         self.data.announce_stop();
         self.grpc.iter().for_each(GrpcServer::announce_stop);
         self.others.iter().for_each(Server::announce_stop);
@@ -387,8 +390,12 @@ async fn watch(app: Arc<App>) {
     }
 }
 
-/// Looks for new files in the directory of plugins. A look is one listing of a directory; compiling is done elsewhere.
+/// Compiles the plugins that were there at the start, then looks for new files in their directory. A look is one listing
+/// of a directory.
 async fn watch_plugins(app: Arc<App>) {
+    let compiling = Arc::clone(&app);
+    // A panic in there is in the log already.
+    let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
     if app.reload_every().is_zero() {
         return;
     }
@@ -397,8 +404,7 @@ async fn watch_plugins(app: Arc<App>) {
     loop {
         ticks.tick().await;
         let looking = Arc::clone(&app);
-        // A panic in there is in the log already.
-        let _ = tokio::task::spawn_blocking(move || looking.look_at_plugins()).await;
+        let _ = tokio::task::spawn_blocking(move || looking.look_at_plugins(Loading::Compiled)).await;
     }
 }
 

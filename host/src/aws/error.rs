@@ -2,7 +2,7 @@
 //! words.
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
-use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// Why AWS did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,10 +97,9 @@ impl AwsError {
         let why = match metadata.map(|metadata| (metadata.code(), metadata.message())) {
             Some((Some(code), Some(message))) => format!("{code}: {message}"),
             Some((Some(code), None)) => code.to_owned(),
-            // The whole chain: the outermost error says no more than that something failed.
             _ => match status {
-                Some(status) => format!("status {status}: {}", DisplayErrorContext(&error)),
-                None => DisplayErrorContext(&error).to_string(),
+                Some(status) => format!("status {status}: {}", causes(&error)),
+                None => causes(&error),
             },
         };
         Self { what, trouble, why }
@@ -117,6 +116,22 @@ impl AwsError {
     pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), trouble: Trouble::Garbled, why: why.into() }
     }
+}
+
+/// An error with its causes, as messages. The outermost one says no more than that something failed; the SDK's own way to
+/// show them appends Rust's debug output.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut messages: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let message = error.to_string();
+        // Many errors repeat their cause.
+        if messages.last().is_none_or(|before| !before.contains(&message)) {
+            messages.push(message);
+        }
+        next = error.source();
+    }
+    messages.join(": ")
 }
 
 // === impl Trouble ===
@@ -177,6 +192,22 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_messages_without_debug_output() {
+        use aws_smithy_runtime_api::client::result::ConnectorError;
+        type Error = SdkError<aws_smithy_types::error::ErrorMetadata, HttpResponse>;
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let error: Error = SdkError::dispatch_failure(ConnectorError::io(refused.into()));
+        let told = AwsError::of("s3://b/k: GetObject", error).to_string();
+        assert_eq!(told, "s3://b/k: GetObject: dispatch failure: io error: connection refused");
+        let error: Error = SdkError::timeout_error("no answer within 3 s");
+        let told = AwsError::of("s3://b/k: GetObject", error);
+        assert_eq!(
+            (told.trouble, told.why.as_str()),
+            (Trouble::Unreachable, "request has timed out: no answer within 3 s")
+        );
+    }
 
     #[test]
     fn a_code_says_what_to_do_and_else_the_status_does() {

@@ -1,12 +1,45 @@
-//! `larder check`: every mistake at once.
+//! `larder check`: every mistake at once, those included that only the sources and the plugins show.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use anyhow::Result;
+use clap::Args;
+use larder_model::{
+    model::{FeatureService, Projection},
+    registry::Catalog,
+    yaml::{Place, Problem, Severity},
+};
 
 use super::{ConfigArg, output, plugin};
-use crate::config::{ConfigError, load_access, load_definitions};
+use crate::{
+    clock::SystemClock,
+    config::{Config, ConfigError, load_access, load_definitions},
+    sync::check_source,
+};
 
-pub(super) fn run(args: &ConfigArg) -> Result<()> {
-    let config = args.load()?;
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Do not open the sources: check configuration, definitions and plugins only
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Sources that are opened at once: they may be far away.
+const SOURCES_AT_ONCE: usize = 8;
+/// The tag of a service whose callers always ask for full names.
+const FULL_NAMES_TAG: &str = "full_feature_names";
+
+pub(super) fn run(args: &CheckArgs) -> Result<()> {
+    let config = args.config.load()?;
     let (loaded, access) = match (load_definitions(&config), load_access(&config.http)) {
         (Err(ConfigError::Invalid(mut problems)), Err(ConfigError::Invalid(others))) => {
             problems.extend(others);
@@ -15,9 +48,20 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
         }
         (loaded, access) => (loaded?, access?),
     };
-    loaded.warnings.iter().chain(&access.warnings).for_each(|warning| output::say(&warning.to_string()));
     let catalog = &loaded.catalog;
-    plugin::fit(&config.plugins, catalog)?.iter().for_each(|missing| output::say(missing));
+    let mut problems: Vec<Problem> = loaded.warnings.into_iter().chain(access.warnings).collect();
+    for service in catalog.services() {
+        problems.extend(service_problems(service, catalog, config.http.limits.features_max));
+    }
+    if !args.offline {
+        problems.extend(source_problems(&config, catalog));
+    }
+    problems.sort_by(|a, b| a.at.cmp(&b.at));
+    problems.extend(plugin::fit(&config.plugins, catalog)?);
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        return Err(ConfigError::Invalid(problems).into());
+    }
+    problems.iter().for_each(|warning| output::say(&warning.to_string()));
     let what = match &config.feast {
         Some(feast) if !config.origin.file.is_file() => &feast.dir,
         _ => &config.origin.file,
@@ -25,13 +69,83 @@ pub(super) fn run(args: &ConfigArg) -> Result<()> {
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     output::say(&format!(
-        "{}: project {}, {}, {} with {}, {}: all right",
+        "{}: project {}, {}, {} with {}, {}: {}",
         what.display(),
         catalog.project(),
         counted(catalog.entities().len(), "entity", "entities"),
         counted(catalog.views().len(), "feature view", "feature views"),
         counted(features, "feature", "features"),
         counted(catalog.services().len(), "feature service", "feature services"),
+        match problems.len() {
+            0 => "all right".to_owned(),
+            count => format!("all right, with {}", counted(count, "warning", "warnings")),
+        },
     ));
     Ok(())
+}
+
+/// What keeps a feature service from being answered.
+fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: usize) -> Vec<Problem> {
+    let at = catalog.place_of_service(&service.name).cloned().unwrap_or_else(|| Place::file(&service.name));
+    let problem = |severity, message, help| Problem { severity, at: at.clone(), message, help };
+    let mut problems = Vec::new();
+    let mut columns: BTreeMap<&str, Vec<(&Projection, String)>> = BTreeMap::new();
+    for projection in &service.projections {
+        for feature in &projection.features {
+            columns.entry(feature).or_default().push((projection, format!("{}:{feature}", projection.prefix())));
+        }
+    }
+    let always_full = service.tags.get(FULL_NAMES_TAG).is_some_and(|value| value == "true");
+    for (feature, all) in columns.iter().filter(|(_, all)| all.len() > 1 && !always_full) {
+        // An alias shows in full names only, so whoever gave one means to ask for those.
+        if all.iter().filter(|(projection, _)| projection.alias.is_none()).count() < 2 {
+            continue;
+        }
+        let all = all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
+        let message = format!(
+            "feature service '{}': {} have the same name, '{feature}': requests without full_feature_names fail",
+            service.name,
+            all.join(" and ")
+        );
+        let help = format!("rename one, leave one out, or tag the service '{FULL_NAMES_TAG}: \"true\"'");
+        // Feast serves such a service to those who ask for full names, and whoever imports it knows.
+        let severity = if catalog.is_imported() { Severity::Warning } else { Severity::Error };
+        problems.push(problem(severity, message, Some(help)));
+    }
+    let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
+    if features > features_max {
+        let message = format!(
+            "feature service '{}' selects {features} features, at most {features_max} are answered",
+            service.name
+        );
+        problems.push(problem(Severity::Error, message, Some("set 'server: limits: features_max'".to_owned())));
+    }
+    problems
+}
+
+/// What is wrong with the sources of the views. Several are opened at once.
+fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
+    let setting = config.sync_setting(Arc::new(SystemClock));
+    let views = catalog.views();
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(view) = views.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for problem in check_source(view, catalog, &setting) {
+                let at = catalog.place_of_view(&view.name, problem.feature.as_deref());
+                let at = at.cloned().unwrap_or_else(|| Place::file(&view.name));
+                let severity = if problem.is_warning { Severity::Warning } else { Severity::Error };
+                let message = format!("feature view '{}': {}", view.name, problem.message);
+                let problem = Problem { severity, at, message, help: problem.help };
+                found.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..SOURCES_AT_ONCE.min(views.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by(|a, b| (&a.at, &a.message).cmp(&(&b.at, &b.message)));
+    found
 }

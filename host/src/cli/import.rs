@@ -151,7 +151,7 @@ fn definitions_head(repo: &Path) -> String {
 }
 
 /// The way from one directory to another, which is there; the first need not be.
-fn way(from: &Path, to: &Path) -> Result<PathBuf> {
+pub(super) fn way(from: &Path, to: &Path) -> Result<PathBuf> {
     let to = fs::canonicalize(to).with_context(|| format!("{} cannot be read", to.display()))?;
     let from = canonical(from)?;
     let common = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();

@@ -1,17 +1,33 @@
-//! `larder init`: a configuration to start from.
+//! `larder init`: a configuration to start from, with an example or with the user's own files.
 
-use std::{fs, path::PathBuf};
+mod infer;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{CliError, output};
+use super::{
+    CliError,
+    dataset::{DatasetSpec, generate},
+    output,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::matching_files,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
     /// The directory to write into; made if it is not there
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "from")]
+    dir: Option<PathBuf>,
+    /// Parquet files, directories of them or patterns: infer definitions from their columns, in place of an example
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    from: Vec<String>,
 }
 
 /// The files, as they stand under `configs/` in the source tree.
@@ -19,22 +35,73 @@ pub(super) const LARDER_YAML: &str = include_str!("../../../configs/larder.yaml"
 pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/churn.yaml");
 pub(super) const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 
+/// The data of the example.
+const DATA: &str = "data";
+const CUSTOMERS: u64 = 1_000;
+const SEED: u64 = 20_260_101;
+const INFERRED: &str = "features/inferred.yaml";
+
 pub(super) fn run(args: &InitArgs) -> Result<()> {
-    let files = [(args.dir.join("larder.yaml"), LARDER_YAML), (args.dir.join("features/churn.yaml"), CHURN_YAML)];
-    for (path, _) in &files {
+    // The current directory, where files of the user's are named.
+    let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let config = dir.join("larder.yaml");
+    if args.from.is_empty() {
+        let data = dir.join(DATA);
+        refuse_existing(&[&config, &dir.join("features/churn.yaml"), &data])?;
+        write(&config, LARDER_YAML)?;
+        write(&dir.join("features/churn.yaml"), CHURN_YAML)?;
+        let spec = DatasetSpec { customers: CUSTOMERS, seed: SEED, now: SystemClock.now() };
+        generate(&data, &spec, &mut |_, _| {})?;
+        output::say(&format!("wrote {}: {} generated customers", data.display(), output::thousands(CUSTOMERS)));
+    } else {
+        let definitions = dir.join(INFERRED);
+        refuse_existing(&[&config, &definitions])?;
+        let inferred = infer::infer(&files(&args.from)?, &dir)?;
+        inferred.left_out.iter().for_each(|why| output::remark(&format!("left out: {why}")));
+        write(&config, LARDER_YAML)?;
+        write(&definitions, &inferred.to_yaml())?;
+        inferred.summary().for_each(|line| output::say(&line));
+        output::say(&format!("confirm the guesses in {}; they say so", definitions.display()));
+    }
+    let (program, config) = (output::program(), output::shell_word(&config.to_string_lossy()));
+    output::say(&format!("next: {program} check --config {config}"));
+    output::say(&format!("then: {program} serve --config {config}"));
+    Ok(())
+}
+
+/// The files that paths and patterns mean.
+fn files(from: &[String]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for written in from {
+        if written.starts_with("s3://") {
+            bail!(CliError::Usage(format!("{written}: definitions are inferred from local files only")));
+        }
+        let found = if matches!(Path::new(written).try_exists(), Ok(true)) {
+            vec![PathBuf::from(written)]
+        } else {
+            matching_files(written).map_err(|why| CliError::Failed(format!("{written}: {why}")))?
+        };
+        if found.is_empty() {
+            bail!(CliError::Failed(format!("{written} matches no file")));
+        }
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn refuse_existing(paths: &[&Path]) -> Result<()> {
+    for path in paths {
         if path.try_exists().with_context(|| format!("cannot look at {}", path.display()))? {
             bail!(CliError::Failed(format!("{} is there already; nothing was written", path.display())));
         }
     }
-    for (path, text) in &files {
-        let dir = path.parent().unwrap_or(&args.dir);
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        output::say(&format!("wrote {}", path.display()));
-    }
-    let (program, config) = (output::program(), output::shell_word(&files[0].0.to_string_lossy()));
-    output::say(&format!(
-        "edit them, put Parquet files where the sources say, and run: {program} serve --config {config}"
-    ));
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    output::say(&format!("wrote {}", path.display()));
     Ok(())
 }

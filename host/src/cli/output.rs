@@ -1,22 +1,56 @@
-//! Printing: tables, progress bars and complaints. The only place that writes to the terminal.
+//! Printing: tables, progress bars and errors. The only module that writes to the terminal.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::{
+    io::{self, ErrorKind, IsTerminal, Write, stdout},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Prints a line of a command's result. A reader that went away, as `head` does, is no error.
+use crate::telemetry::{flush_logs, write_line};
+
+/// Why standard output cannot be written, since it first failed.
+static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
+/// How long the end of a command waits for the reader of standard error.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// Prints a line of a command's result. If that fails, [`finish`] returns the error.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(stdout(), "{line}");
+    note(writeln!(stdout(), "{line}"));
 }
 
-/// Prints what went wrong.
+fn note(written: io::Result<()>) {
+    if let Err(error) = written {
+        FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Ends a command's result.
+///
+/// # Errors
+/// When a part of it was not written. A reader that went away, as `head` does, is no error.
+pub(super) fn finish() -> io::Result<()> {
+    note(stdout().flush());
+    match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Prints an error.
 pub(super) fn complain(message: &str) {
-    let _ = writeln!(stderr(), "larder: {message}");
+    write_line(&format!("larder: {message}"));
 }
 
-/// Prints a remark that is no part of the result.
+/// Prints a message that is no part of the result.
 pub(super) fn remark(message: &str) {
-    let _ = writeln!(stderr(), "{message}");
+    write_line(message);
+}
+
+/// Waits until errors, messages and log lines are printed, as long as someone reads them.
+pub(super) fn flush() {
+    flush_logs(FLUSH_WITHIN);
 }
 
 /// Prints rows under headings, in columns as wide as their contents.

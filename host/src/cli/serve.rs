@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use larder_model::model::SourceKind;
 
-use super::{ConfigArg, output};
+use super::ConfigArg;
 use crate::{
     app::{App, Serving, ShutdownReason, Signals},
     clock::SystemClock,
@@ -76,7 +76,7 @@ pub(super) fn run_to_the_end(app: &Arc<App>, announce: impl FnOnce(&Serving) -> 
     // Left to itself, the runtime would wait for its threads as long as these wait for AWS.
     runtime.shutdown_timeout(if drained { LAST_COMMIT_WITHIN } else { Duration::ZERO });
     if ran? == ShutdownReason::Hurried {
-        output::complain("stopped without waiting any longer: requests that were open have no answer");
+        tracing::warn!("stopped without waiting any longer; open requests got no answer");
     }
     Ok(())
 }

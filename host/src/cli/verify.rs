@@ -36,42 +36,58 @@ pub(super) struct VerifyArgs {
 #[derive(Debug)]
 struct Question {
     request: Value,
-    /// The views that it is about, or nothing where the caller knows.
-    about: String,
+    /// The view that it is about; none where the caller named the entities.
+    view: Option<String>,
 }
 
-/// What became of the questions.
+/// What became of a question.
 #[derive(Debug, Default)]
 struct Judgement {
+    entities: u64,
     values: u64,
+    missing: u64,
+    expired: u64,
+    null: u64,
+    /// One line for each value that is not as it should be.
     findings: Vec<String>,
 }
+
+/// Lines of a view that are printed; its other ones are counted.
+const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let mut questions = if args.what.entities.is_empty() {
         sampled(args)?
     } else {
-        vec![Question { request: request(&args.what)?, about: String::new() }]
+        vec![Question { request: request(&args.what)?, view: None }]
     };
     let target = Target::find_with_plugins(&args.config)?;
     if !args.what.entities.is_empty() {
         let catalog = target.catalog()?;
         questions.iter_mut().for_each(|question| name_keys(&mut question.request, &catalog));
     }
-    let mut judgement = Judgement::default();
+    let (mut values, mut bad, mut lines) = (0, 0, Vec::new());
     for question in &questions {
         let (status, answer) = target.online_features(&question.request)?;
         if status != 200 {
             bail!(CliError::Failed(error_message(&answer)));
         }
-        judgement.judge(&answer, question, args.no_nulls);
+        let judgement = Judgement::of(&answer, question, args.no_nulls);
+        values += judgement.values;
+        bad += judgement.bad();
+        judgement.print(question);
+        lines.extend(question.view.as_ref().map(|view| judgement.row(view)));
     }
-    judgement.findings.iter().for_each(|finding| output::say(finding));
-    let bad = judgement.findings.len() as u64;
-    let values = output::counted(judgement.values, "value", "values");
+    if !lines.is_empty() {
+        output::table(&["VIEW", "ENTITIES", "VALUES", "MISSING", "EXPIRED", "NULL"], &lines);
+    }
+    let values = output::counted(values, "value", "values");
     if bad > 0 {
-        let bad = output::counted(bad, "is", "are");
-        bail!(CliError::Failed(format!("of {values} {bad} missing or expired")));
+        let (bad, what) = (
+            output::counted(bad, "is", "are"),
+            if args.no_nulls { "missing, expired or null" } else { "missing or expired" },
+        );
+        bail!(CliError::Failed(format!("of {values} {bad} {what}")));
     }
     output::say(&format!("nothing is missing or expired in {values}"));
     Ok(())
@@ -95,9 +111,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
         let keys = sample_keys(view, &setting, args.sample.into())?;
         let features: Vec<String> = features.iter().map(|feature| format!("{}:{feature}", view.name)).collect();
         let request = json!({ "features": features, "entities": columns(view, &keys) });
-        let entities = output::counted(keys.len() as u64, "entity", "entities");
-        output::say(&format!("{}: {entities} of its source", view.name));
-        questions.push(Question { request, about: format!("{} ", view.name) });
+        questions.push(Question { request, view: Some(view.name.to_string()) });
     }
     Ok(questions)
 }
@@ -152,28 +166,64 @@ fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
 impl Judgement {
     /// Counts the feature values of an answer, and notes what is wrong with some. The entity columns only repeat the
     /// question and do not count.
-    fn judge(&mut self, answer: &Value, question: &Question, no_nulls: bool) {
+    fn of(answer: &Value, question: &Question, no_nulls: bool) -> Self {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let entities = &question.request["entities"];
         let names = list(&answer["metadata"]["feature_names"]);
         let results = list(&answer["results"]);
+        let about = question.view.as_ref().map(|view| format!("{view} ")).unwrap_or_default();
+        let mut judgement = Self::default();
         for (name, column) in names.iter().zip(&results) {
             if name.as_str().is_some_and(|name| entities.get(name).is_some()) {
                 continue;
             }
-            for (row, status) in list(&column["statuses"]).iter().enumerate() {
-                self.values += 1;
+            let statuses = list(&column["statuses"]);
+            judgement.entities = statuses.len() as u64;
+            for (row, status) in statuses.iter().enumerate() {
+                judgement.values += 1;
                 let word = match status.as_str() {
-                    Some("PRESENT") if no_nulls && column["values"][row].is_null() => "is null",
+                    Some("PRESENT") if no_nulls && column["values"][row].is_null() => {
+                        judgement.null += 1;
+                        "is null"
+                    }
                     Some("PRESENT") => continue,
-                    Some("NOT_FOUND") => "is missing",
-                    Some("OUTSIDE_MAX_AGE") => "is older than its ttl",
-                    _ => "has an unknown status",
+                    Some("NOT_FOUND") => {
+                        judgement.missing += 1;
+                        "is missing"
+                    }
+                    Some("OUTSIDE_MAX_AGE") => {
+                        judgement.expired += 1;
+                        "is older than its ttl"
+                    }
+                    _ => {
+                        judgement.missing += 1;
+                        "has an unknown status"
+                    }
                 };
-                let (about, name) = (&question.about, name.as_str().unwrap_or_default());
-                self.findings.push(format!("{about}{}: {name} {word}", entity(entities, row)));
+                let name = name.as_str().unwrap_or_default();
+                judgement.findings.push(format!("{about}{}: {name} {word}", entity(entities, row)));
             }
         }
+        judgement
+    }
+
+    fn bad(&self) -> u64 {
+        self.missing + self.expired + self.null
+    }
+
+    /// Prints what is wrong: all of it where the caller named the entities, and else the first lines.
+    fn print(&self, question: &Question) {
+        let shown = if question.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
+        self.findings.iter().take(shown).for_each(|finding| output::say(finding));
+        if let (Some(view), more @ 1..) = (&question.view, self.findings.len().saturating_sub(shown)) {
+            output::say(&format!("{view}: and {} more", output::thousands(more as u64)));
+        }
+    }
+
+    /// A line of the summary.
+    fn row(&self, view: &str) -> Vec<String> {
+        let counts = [self.entities, self.values, self.missing, self.expired, self.null].map(output::thousands);
+        [view.to_owned()].into_iter().chain(counts).collect()
     }
 }
 

@@ -97,6 +97,7 @@ pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<Load
         }
         files.push(path);
     }
+    definitions.any_names = !config.naming_warnings;
     let catalog = validate(&project, key_version, definitions, &problems);
     // Services of a registry that is written later are known then.
     if let Some(catalog) = catalog.as_ref().filter(|_| !is_unwritten) {

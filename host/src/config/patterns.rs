@@ -47,6 +47,15 @@ fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(suffix)
 }
 
+/// The files that a path or pattern means, from the current directory.
+///
+/// # Errors
+/// What is wrong with the pattern, or why the directory cannot be listed.
+pub fn matching_files(written: &str) -> Result<Vec<PathBuf>, String> {
+    let pattern = Pattern::new(Path::new("."), written)?;
+    pattern.files().map_err(|error| error.to_string())
+}
+
 // === impl Pattern ===
 
 impl Pattern {

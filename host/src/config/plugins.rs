@@ -9,12 +9,13 @@ use super::{
 };
 use crate::{
     http::HttpConfig,
-    plugin::{PluginLimits, PluginSettings},
+    plugin::{CompileLimits, PluginLimits, PluginSettings},
     store::StoreConfig,
 };
 
 /// Where plugins are looked for, from the configuration's directory.
 const DIR: &str = "plugins";
+const SECOND: Duration = Duration::from_secs(1);
 /// The host's own copies and compiled code, in the store's directory.
 const OWN_DIR: &str = "plugins";
 
@@ -33,6 +34,14 @@ pub(super) fn plugins(
         cache_dir: Some(own_dir.join("compiled")),
         native: limits(section.section("plugins.limits"), default.native),
         python: limits(section.section("plugins.python"), default.python),
+        compile: CompileLimits {
+            time: section.duration("compile_time_max", SECOND..=Duration::from_secs(3_600), default.compile.time),
+            memory_bytes: section.bytes(
+                "compile_memory_max",
+                128 * MIB..=64 * 1_024 * MIB,
+                default.compile.memory_bytes,
+            ),
+        },
         compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
         // Data, socket and admin listeners have so many threads each, and commands call from one more.
         threads: 2 * http.workers + 2,
@@ -48,6 +57,7 @@ fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
         // The clock that ends calls ticks each millisecond.
         time: section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), default.time),
         output_bytes: memory(section.bytes("output", KIB..=1_024 * MIB, default.output_bytes as u64)),
+        functions: section.count("functions", 1..=10_000_000, default.functions),
         component_bytes: section.bytes("component", KIB..=256 * MIB, default.component_bytes),
         rows_per_call: section.count("rows", 1..=1_000_000, default.rows_per_call),
         log_line_bytes: memory(section.bytes("log_line", 64..=MIB, default.log_line_bytes as u64)),

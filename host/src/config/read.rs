@@ -76,6 +76,7 @@ pub(super) fn read(
     let mut top = Section::top(&root, problems);
     let project = project(&mut top);
     let key_version = key_version(&mut top);
+    let naming_warnings = top.bool("naming_warnings", true);
     let feast = feast::feast(top.section("feast"), base_dir);
     let features = features(&mut top, base_dir, feast.is_some());
     let http = server(top.section("server"), base_dir);
@@ -97,6 +98,7 @@ pub(super) fn read(
         project,
         key_version,
         feast,
+        naming_warnings,
         features,
         http,
         grpc,

@@ -153,6 +153,9 @@ pub struct PluginStatus {
     pub views: Vec<PluginViewStatus>,
     /// Why the plugin's file in the directory is not in service, if it is not.
     pub refused: Option<String>,
+    /// Whether the plugin's file in the directory is being compiled, or waits for that.
+    #[serde(default)]
+    pub compiling: bool,
 }
 
 /// A version of a plugin.

@@ -11,7 +11,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     pin::pin,
     sync::{
         Arc,
@@ -37,6 +37,7 @@ use super::{
     framing::{Framed, HEAD_BYTES_MAX},
     plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
+    socket::{self, SocketFile},
     timed::Timed,
     timer::{self, CoarseTimer},
 };
@@ -51,7 +52,8 @@ pub struct Server {
     open: Arc<AtomicUsize>,
     workers: Vec<thread::JoinHandle<()>>,
     accepting: tokio::task::JoinHandle<()>,
-    socket_path: Option<PathBuf>,
+    /// Removed when it stops.
+    socket_file: Option<SocketFile>,
 }
 
 /// A bound listener.
@@ -62,7 +64,7 @@ pub enum Listener {
     /// On a TCP port, encrypted.
     Tls(TcpListener, Arc<Tls>),
     /// On a Unix socket.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
 }
 
 /// Why a server cannot listen.
@@ -126,24 +128,18 @@ impl Listener {
         })
     }
 
-    /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; one
-    /// that answers is not.
+    /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; anything
+    /// else at the path is an error.
     ///
     /// # Errors
     /// [`ServerError::Bind`].
     pub async fn unix(path: &Path) -> Result<Self, ServerError> {
         use std::os::unix::fs::PermissionsExt;
         let bind = |source| ServerError::Bind { address: path.display().to_string(), source };
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(bind(io::Error::from(io::ErrorKind::AddrInUse)));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind(error)),
-            _ => {}
-        }
+        socket::vacate(path).map_err(bind)?;
         let listener = UnixListener::bind(path).map_err(bind)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(bind)?;
-        Ok(Self::Unix(listener, path.to_owned()))
+        Ok(Self::Unix(listener, SocketFile::of(path).map_err(bind)?))
     }
 
     async fn accept(&self) -> io::Result<Connection> {
@@ -179,9 +175,9 @@ impl Server {
     /// # Errors
     /// [`ServerError::Worker`].
     pub fn start(listener: Listener, router: Arc<Router>, workers: usize) -> Result<Self, ServerError> {
-        let (address, socket_path) = match &listener {
+        let (address, socket_file) = match &listener {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => (listener.local_addr().ok(), None),
-            Listener::Unix(_, path) => (None, Some(path.clone())),
+            Listener::Unix(_, file) => (None, Some(file.clone())),
         };
         let (phase, phases) = watch::channel(Phase::Serving);
         let open = Arc::new(AtomicUsize::new(0));
@@ -199,7 +195,7 @@ impl Server {
         }
         let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), phases);
         let accepting = tokio::spawn(accepting);
-        Ok(Self { address, router, phase, open, workers: threads, accepting, socket_path })
+        Ok(Self { address, router, phase, open, workers: threads, accepting, socket_file })
     }
 
     /// The TCP address that is listened on; with port 0 in the configuration, the port that was found.
@@ -218,10 +214,7 @@ impl Server {
         self.router.set_stopping();
         self.phase.send_replace(Phase::Draining);
         self.accepting.abort();
-        if let Some(path) = &self.socket_path {
-            // Gone already is as good.
-            let _ = std::fs::remove_file(path);
-        }
+        self.socket_file.iter().for_each(SocketFile::remove);
         let drained = async {
             while self.open.load(Ordering::Acquire) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -13,10 +13,9 @@
 //! The name is made of the digest of the component, and of the compiler and its settings.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -25,6 +24,7 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use wasmtime::{Engine, component::Component};
 
 use super::{Digest, PluginError};
+use crate::private::{self, Before};
 
 /// The directory of compiled code.
 #[derive(Debug)]
@@ -44,8 +44,13 @@ impl Cache {
     /// Opens a directory, which is made if it is not there.
     pub(super) fn open(dir: &Path) -> Result<Self, PluginError> {
         let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let key = key(&dir.join("key")).map_err(failed)?;
+        let before = private::open_dir(dir).map_err(failed)?;
+        let path = dir.join("key");
+        if before == Before::Writable {
+            tracing::warn!(key = %path.display(), "the key of compiled code may be another user's; made a new one");
+            remove_key(&path).map_err(failed)?;
+        }
+        let key = key(&path).map_err(failed)?;
         Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
     }
 
@@ -63,16 +68,19 @@ impl Cache {
             .ok()
     }
 
-    /// Keeps the code of a component. A cache that cannot be written costs time at the next start, and is told.
-    pub(super) fn put(&self, engine: &Engine, digest: &Digest, component: &Component) {
+    /// Stores the code of a component, which the compiler made just now. If the cache cannot be written, the next start
+    /// takes longer and a warning is logged.
+    pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
         let name = name(engine, digest);
-        let written = component.serialize().map_err(io::Error::other).and_then(|code| {
-            let tag = self.tag(&name, &code);
-            let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
-            let mut file = File::create(&beside)?;
-            file.write_all(tag.as_ref())?;
-            file.write_all(&code)?;
+        let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let written = || -> io::Result<()> {
+            let mut file = private::create_file(&beside)?;
+            file.write_all(self.tag(&name, code).as_ref())?;
+            file.write_all(code)?;
             fs::rename(&beside, self.path(&name))
+        };
+        let written = written().inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
         });
         if let Err(error) = written {
             tracing::warn!(dir = %self.dir.display(), %error, "compiled code cannot be kept");
@@ -119,11 +127,13 @@ impl Cache {
 
 /// Loads code that this host compiled.
 #[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
-fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
-    // SAFETY: `deserialize` wants bytes that `Component::serialize` of this version of wasmtime made, for it runs them.
-    // `Cache::get` has found them to carry a code of authentication that takes this host's key, which is in a file that
-    // only its user can read, over these very bytes, in memory, so that nobody changes them in between; and `put` signs
-    // nothing but what `serialize` returned. That it was this version and these settings, `deserialize` checks itself.
+pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
+    // SAFETY: `deserialize` requires bytes that this version of wasmtime made, for it runs them. There are two callers.
+    // `Component::load` passes what `Compiler` read from its child: a process of this very program, which wrote what
+    // `Engine::precompile_component` returned to a file in memory that no other process can open. `Cache::get` passes
+    // bytes whose authentication code takes this host's key, which is in a file that only its user can read and write;
+    // the code is checked over these very bytes, in memory, so that they cannot change in between, and `put` signs
+    // nothing but code of the first kind. That version and settings are the same, `deserialize` checks itself.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -134,21 +144,25 @@ fn name(engine: &Engine, digest: &Digest) -> String {
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// The host's key, made the first time. Two processes that begin at once end with the same one.
+/// The host's key, made the first time. Two processes that begin at once end with the same one. A file that is no key,
+/// or that others could read or write, is replaced: code under it is compiled again.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let read = || -> io::Result<[u8; KEY_BYTES]> {
-        let mut key = [0; KEY_BYTES];
-        File::open(path)?.read_exact(&mut key)?;
-        Ok(key)
+        let bytes = private::read_file(path, KEY_BYTES as u64)?;
+        bytes.try_into().map_err(|_| io::Error::other(format!("it does not have the {KEY_BYTES} bytes of a key")))
     };
     match read() {
+        Ok(key) => return Ok(key),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => return other,
+        Err(error) => {
+            tracing::warn!(key = %path.display(), %error, "unusable key of compiled code; made a new one");
+            remove_key(path)?;
+        }
     }
     let mut key = [0; KEY_BYTES];
     rand::fill(&mut key).map_err(|_| io::Error::other("no randomness to be had"))?;
     let beside = path.with_extension(std::process::id().to_string());
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = private::create_file(&beside)?;
     file.write_all(&key)?;
     file.sync_all()?;
     // A link is made whole, and by one of them only.
@@ -160,9 +174,17 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
 }
 
+/// Removes the key, if there is one. Code under it has no valid authentication code any more.
+fn remove_key(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs::File, os::unix::fs::PermissionsExt as _};
 
     use wasmtime::Config;
 
@@ -178,7 +200,7 @@ mod tests {
     /// A cache with the component's code in it, and the path of that.
     fn filled(dir: &Path) -> (Cache, Engine, Digest, PathBuf) {
         let (cache, engine, digest) = (Cache::open(dir).unwrap(), engine(true), Digest::of(COMPONENT));
-        cache.put(&engine, &digest, &Component::from_binary(&engine, COMPONENT).unwrap());
+        cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
         let path = cache.path(&name(&engine, &digest));
         (cache, engine, digest, path)
     }
@@ -235,6 +257,48 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&own), mode(&own.join("key"))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "nothing is left beside the key");
+    }
+
+    #[test]
+    fn unusable_key_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, engine, digest, code) = filled(dir.path());
+        let path = dir.path().join("key");
+        let good = fs::read(&path).unwrap();
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        type Change<'c> = &'c dyn Fn();
+        let changes: [(&str, Change<'_>); 5] = [
+            ("empty", &|| fs::write(&path, "").unwrap()),
+            ("short", &|| fs::write(&path, &good[1..]).unwrap()),
+            ("long", &|| fs::write(&path, [&good[..], b"0"].concat()).unwrap()),
+            ("readable by others", &|| set_mode(&path, 0o644)),
+            ("a link", &|| {
+                fs::rename(&path, path.with_extension("target")).unwrap();
+                std::os::unix::fs::symlink(path.with_extension("target"), &path).unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            change();
+            let cache = Cache::open(dir.path()).unwrap();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600 && meta.len() == 32, "{what}");
+            assert_ne!(fs::read(&path).unwrap(), good, "{what}");
+            assert!(cache.get(&engine, &digest).is_none(), "{what}: code under the old key");
+            cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
+            assert!(cache.get(&engine, &digest).is_some(), "{what}");
+        }
+        assert!(code.try_exists().unwrap());
+    }
+
+    #[test]
+    fn writable_directory_loses_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, engine, digest, _) = filled(dir.path());
+        let before = fs::read(dir.path().join("key")).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert_ne!(fs::read(dir.path().join("key")).unwrap(), before);
+        assert!(cache.get(&engine, &digest).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A file to a component that can be called: size, shape, imports, exports, code, signature.
+//! A file to a component that can be called: size, outline, code, imports, exports, signature.
 
 use std::{
     fmt,
@@ -12,11 +12,13 @@ use wasmtime::{Engine, component};
 use super::{
     BuildInfo, Halt, LoadError, PluginLimits, PluginSettings, Signature,
     bindings::types,
-    cache::Cache,
+    cache::{self, Cache},
+    compiler::Compiler,
     engine::Engines,
     guest::{Bounds, Guest, instantiation_halt},
     logs::PluginLog,
-    world::{IMPORTS, WorldPre},
+    precheck,
+    world::WorldPre,
 };
 
 /// A component that was checked and compiled, with what it says of itself.
@@ -35,7 +37,6 @@ pub struct Component {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
-const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
 /// What `describe` may take of the host's memory.
 const SIGNATURE_BYTES_MAX: usize = 1 << 20;
 /// What begins a component, and what begins a core module.
@@ -45,12 +46,15 @@ const MODULE_PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 // === impl Component ===
 
 impl Component {
+    /// Checks a file and makes a component of it. Without a compiler there is none for a file whose code is not in the
+    /// cache.
     pub(super) fn load(
         engines: &Engines,
         settings: &PluginSettings,
         cache: Option<&Cache>,
+        compiler: Option<&Compiler>,
         bytes: &[u8],
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Option<Self>, LoadError> {
         let started = Instant::now();
         let build = BuildInfo::read(bytes);
         let is_python = build.as_ref().is_some_and(|build| build.language == "python");
@@ -68,22 +72,28 @@ impl Component {
         let engine = engines.of(is_python);
         let cached = cache.and_then(|cache| cache.get(engine, &digest));
         let compiled = cached.is_none();
-        let component = match cached {
-            Some(component) => component,
-            None => {
-                let component = compile(engine, bytes)?;
-                check_imports(engine, &component)?;
+        let component = match (cached, compiler) {
+            (Some(component), _) => component,
+            (None, None) => {
+                precheck::check(bytes, limits.functions, language)?;
+                return Ok(None);
+            }
+            (None, Some(compiler)) => {
+                precheck::check(bytes, limits.functions, language)?;
+                let code = compiler.compile(bytes)?;
+                let component = cache::load(engine, &code).map_err(|error| LoadError::Broken(format!("{error:#}")))?;
+                check_names(engine, &component)?;
                 if let Some(cache) = cache {
-                    cache.put(engine, &digest, &component);
+                    cache.put(engine, &digest, &code);
                 }
                 component
             }
         };
-        check_imports(engine, &component)?;
+        check_names(engine, &component)?;
         let pre = WorldPre::link(engine, &component)?;
         let signature = describe(engines, &pre, &limits)?;
         let (bytes, load_time) = (bytes.len() as u64, started.elapsed());
-        Ok(Self { pre, limits, signature, digest, build, bytes, compiled, load_time })
+        Ok(Some(Self { pre, limits, signature, digest, build, bytes, compiled, load_time }))
     }
 
     /// What it says of itself.
@@ -178,39 +188,10 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Compiles on a thread of its own, which gives way to those that serve.
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<component::Component, LoadError> {
-    let broken = |error: wasmtime::Error| LoadError::Broken(format!("{error:#}"));
-    std::thread::scope(|scope| {
-        let compiling = std::thread::Builder::new().name("plugin-compile".to_owned()).spawn_scoped(scope, || {
-            super::compute::give_way(19);
-            component::Component::from_binary(engine, bytes)
-        });
-        let compiling = compiling.map_err(|error| LoadError::Broken(format!("no thread to compile on: {error}")))?;
-        match compiling.join() {
-            Ok(component) => component.map_err(broken),
-            Err(panic) => Err(LoadError::Broken(crate::telemetry::panic_words(&*panic).to_owned())),
-        }
-    })
-}
-
-fn check_imports(engine: &Engine, component: &component::Component) -> Result<(), LoadError> {
+fn check_names(engine: &Engine, component: &component::Component) -> Result<(), LoadError> {
     let component_type = component.component_type();
-    let foreign: Vec<String> = component_type
-        .imports(engine)
-        .map(|(name, _)| name)
-        .filter(|name| !IMPORTS.iter().any(|allowed| name.starts_with(allowed)))
-        .map(str::to_owned)
-        .collect();
-    if !foreign.is_empty() {
-        return Err(LoadError::Imports(foreign));
-    }
-    let missing: Vec<String> = EXPORTS
-        .iter()
-        .filter(|name| component_type.get_export(engine, name).is_none())
-        .map(|name| (*name).to_owned())
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(LoadError::Exports(missing)) }
+    let imports = component_type.imports(engine).map(|(name, _)| name);
+    precheck::check_names(imports, |name| component_type.get_export(engine, name).is_some())
 }
 
 /// What two instances say of the plugin, one of them twice, if they say the same.

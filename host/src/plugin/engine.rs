@@ -105,6 +105,17 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
         .max_core_instance_size(4 << 20)
         .max_component_instance_size(4 << 20)
         .max_unused_warm_slots(16);
+    Engine::new(config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool))).map_err(failed)
+}
+
+/// The engine of the compiler's process. It makes code for both engines, which differ in the bounds of their instances
+/// only, and runs none of it: so it reserves no address space for instances.
+pub(super) fn compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
+/// The part of the configuration that code depends on. wasmtime refuses code of another one.
+fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -118,9 +129,8 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
         .max_wasm_stack(STACK_BYTES)
         .memory_init_cow(true)
         .cranelift_opt_level(OptLevel::Speed)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(16))
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Engine::new(&config).map_err(failed)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(16));
+    config
 }
 
 /// The ticks after which a limit of time is over. The first one may come at once.

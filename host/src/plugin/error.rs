@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ColumnFault, ColumnType, ShelfError};
+use super::{ColumnFault, ColumnType, CompileKill, ShelfError};
 
 /// Why no plugin at all can be run.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,27 @@ pub enum LoadError {
     /// No WebAssembly at all.
     #[error("the file is no WebAssembly component")]
     NotWasm,
+    /// More functions than a plugin can have.
+    #[error(
+        "the component has more than {limit} functions, which is the limit for {language} plugins. hint: set \
+         'plugins: {}: functions'",
+        if *language == "Python" { "python" } else { "limits" }
+    )]
+    Functions {
+        /// The limit.
+        limit: usize,
+        /// The language that its limits are for.
+        language: &'static str,
+    },
+    /// Compiling it was ended.
+    #[error("compiling the component {kill}. hint: {hint}", kill = .0, hint = compile_hint(*.0))]
+    Killed(CompileKill),
+    /// Compiling it was ended because the host stops.
+    #[error("compiling was ended, as the host stops")]
+    Stopped,
+    /// The compiler's process could not be run.
+    #[error("the compiler cannot be run: {0}")]
+    Compiler(String),
     /// WebAssembly that does not validate or compile.
     #[error("the component is broken: {0}")]
     Broken(String),
@@ -262,6 +283,14 @@ impl CallError {
             Self::BreakerOpen | Self::Busy(_) => "its plugin is not available".to_owned(),
             _ => "its plugin failed".to_owned(),
         }
+    }
+}
+
+fn compile_hint(kill: CompileKill) -> &'static str {
+    match kill {
+        CompileKill::Time(_) => "set 'plugins: compile_time_max'",
+        CompileKill::Memory(_) | CompileKill::Output(_) => "set 'plugins: compile_memory_max'",
+        CompileKill::Signal(_) => "the kernel's log says whether memory was short",
     }
 }
 

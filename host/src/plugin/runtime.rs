@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Component, Compute, LoadError, PluginError, PluginSettings, cache::Cache, engine::Engines};
+use super::{
+    Component, Compute, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines,
+};
 
-/// Engines, the clock that ends calls, the cache of compiled code, and threads for long work.
+/// Engines, the clock that ends calls, the compiler and the cache of its code, and threads for long work.
 #[derive(Debug)]
 pub struct PluginRuntime {
     pub(super) engines: Engines,
     cache: Option<Cache>,
+    compiler: Compiler,
     compute: Compute,
     settings: PluginSettings,
 }
@@ -24,16 +27,39 @@ impl PluginRuntime {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
         let compute = Compute::start("plugin-compute", settings.compute_threads, settings.compute_waiting_max)?;
-        Ok(Arc::new(Self { engines, cache, compute, settings }))
+        let compiler = Compiler::new(settings.compiler.clone(), settings.compile);
+        Ok(Arc::new(Self { engines, cache, compiler, compute, settings }))
     }
 
-    /// Checks a file, compiles it or finds its code in the cache, and asks it what it is. Blocks, for seconds where a
-    /// Python plugin is compiled.
+    /// Checks a file, compiles it in a child process unless the cache has its code, and asks it for its signature.
+    /// Blocks while it is compiled: about 15 s for a Python plugin, and up to the bounds of [`CompileLimits`].
     ///
     /// # Errors
     /// Why the file is no plugin.
+    ///
+    /// [`CompileLimits`]: super::CompileLimits
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
-        Component::load(&self.engines, &self.settings, self.cache.as_ref(), bytes).map(Arc::new)
+        let loaded = self.load_with(Some(&self.compiler), bytes)?;
+        loaded.ok_or_else(|| LoadError::Compiler("it made no component".to_owned()))
+    }
+
+    /// The same for a file whose code is in the cache; none for another one, which is checked as far as that needs no
+    /// compiler.
+    ///
+    /// # Errors
+    /// Why the file is no plugin.
+    pub fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
+        self.load_with(None, bytes)
+    }
+
+    fn load_with(&self, compiler: Option<&Compiler>, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
+        let loaded = Component::load(&self.engines, &self.settings, self.cache.as_ref(), compiler, bytes)?;
+        Ok(loaded.map(Arc::new))
+    }
+
+    /// Ends compilations that are under way, and allows no further one.
+    pub fn stop_compiling(&self) {
+        self.compiler.stop();
     }
 
     /// The threads for long work.

@@ -2,11 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::CompileLimits;
+
 /// How plugins are run.
 #[derive(Clone, Debug)]
 pub struct PluginSettings {
-    /// Where compiled code is kept; without it, every start compiles anew.
+    /// Where compiled code is kept; without it, every start compiles again.
     pub cache_dir: Option<PathBuf>,
+    /// The program that compiles, in a process of its own: this one. A process that is not `larder` has to name it.
+    pub compiler: PathBuf,
+    /// Bounds on one compilation.
+    pub compile: CompileLimits,
     /// Bounds on plugins in languages that are compiled.
     pub native: PluginLimits,
     /// Bounds on plugins that bring a Python interpreter along.
@@ -32,6 +38,8 @@ pub struct PluginLimits {
     pub output_bytes: usize,
     /// Bytes of the file.
     pub component_bytes: u64,
+    /// Functions of all modules in the file.
+    pub functions: usize,
     /// Rows of a call; more are split.
     pub rows_per_call: usize,
     /// Bytes of a line in the log; the rest is cut off.
@@ -59,6 +67,7 @@ impl Default for PluginSettings {
             time: Duration::from_millis(10),
             output_bytes: 4 * MIB,
             component_bytes: 4 * MIB as u64,
+            functions: 20_000,
             rows_per_call: 4_096,
             log_line_bytes: 4_096,
             log_lines_per_second: 10,
@@ -67,11 +76,15 @@ impl Default for PluginSettings {
             memory_bytes: 128 * MIB,
             time: Duration::from_millis(50),
             component_bytes: 40 * MIB as u64,
+            functions: 200_000,
             ..native
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache_dir: None,
+            // Also when the file has been replaced or deleted since this process began.
+            compiler: "/proc/self/exe".into(),
+            compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
             native,
             python,
             threads: cores + 2,

@@ -12,13 +12,15 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::files::{FileStamp, open_regular};
+use crate::{
+    files::{FileStamp, open_regular},
+    private,
+};
 
 /// The files of a host's plugins.
 #[derive(Debug)]
@@ -59,11 +61,7 @@ impl Shelf {
     pub fn open(dir: &Path, own: &Path) -> Result<Self, ShelfError> {
         for part in ["live", "previous"] {
             let path = own.join(part);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|source| ShelfError { path, source })?;
+            private::open_dir(&path).map_err(|source| ShelfError { path, source })?;
         }
         Ok(Self { dir: dir.to_path_buf(), own: own.to_path_buf() })
     }

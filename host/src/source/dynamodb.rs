@@ -47,7 +47,7 @@ pub use self::{
     item::{EntityKey, KeyPart},
     write::{NewTable, TableError, TableRow, TableWriter, WriteOptions, Written},
 };
-use super::{Batches, Change, Item, Source, SourceBatch, SourceError, SourceRows};
+use super::{Batches, Change, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
 use crate::{
     aws::{Aws, Trouble},
     clock::SharedClock,
@@ -320,6 +320,11 @@ impl Source for DynamoDb {
             return Ok(Box::new(self.load(calls, &described, Some(position))?));
         }
         Ok(Box::new(self.tail(calls, position)))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
+        self.describe(&calls, Duration::ZERO).map(|_| Vec::new())
     }
 
     fn name(&self) -> String {

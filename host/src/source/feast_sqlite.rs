@@ -33,7 +33,7 @@ use larder_model::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
 
-use super::{Batches, Item, Source, SourceBatch, SourceError, SourceRows};
+use super::{Batches, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
 use crate::{
     clock::parse_time,
     files::{FileStamp, check_regular, open_regular},
@@ -200,6 +200,10 @@ impl Source for FeastSqlite {
 
     fn read(&self, _position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
         Ok(Box::new(self.begin()?))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        self.begin().map(|_| Vec::new())
     }
 
     fn name(&self) -> String {

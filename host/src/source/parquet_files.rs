@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     ops::Range,
     os::unix::fs::FileExt as _,
@@ -20,7 +20,7 @@ use parquet::file::metadata::ParquetMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    Batches, FileSchema, Source, SourceBatch, SourceError, SourceRows, Wanted,
     listed::{Ignored, Listing, is_data_dir, is_hidden, table_format},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
     parquet_shape::{Absent, Shape},
@@ -93,6 +93,9 @@ struct Opened {
 /// The name of a file below the directory, its path, and its state.
 type Listed = (String, PathBuf, FileStamp);
 
+/// Files whose columns are looked at when no row is read.
+const SCHEMAS_MAX: usize = 1_000;
+
 // === impl ParquetFiles ===
 
 impl ParquetFiles {
@@ -153,16 +156,21 @@ impl ParquetFiles {
 
     /// Opens a file and checks that what is wanted is in it.
     fn open(&self, path: &Path, thread: &DecodeThread) -> Result<Opened, SourceError> {
-        let shown = path.display().to_string();
+        let (file, meta, metadata) = self.metadata(path, thread)?;
+        let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
+        let shape = Shape::of(&self.wanted, &path.display().to_string(), &relative, &metadata)?;
+        Ok(Opened { stamp: FileStamp::of(&meta), input: Input::File(Arc::new(file), meta.len()), metadata, shape })
+    }
+
+    /// Opens a file and reads its footer.
+    fn metadata(&self, path: &Path, thread: &DecodeThread) -> Result<(File, Metadata, ParquetMetaData), SourceError> {
         let file = open_regular(path).map_err(|source| io_error(path, source))?;
         // The state of what was opened, not of what the directory said before.
         let meta = file.metadata().map_err(|source| io_error(path, source))?;
-        let (stamp, size) = (FileStamp::of(&meta), meta.len());
         let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
-        let metadata = parquet_reader::metadata(&shown, size, &self.limits, thread, fetch)?;
-        let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
-        let shape = Shape::of(&self.wanted, &shown, &relative, &metadata)?;
-        Ok(Opened { stamp, input: Input::File(Arc::new(file), size), metadata, shape })
+        let shown = path.display().to_string();
+        let metadata = parquet_reader::metadata(&shown, meta.len(), &self.limits, thread, fetch)?;
+        Ok((file, meta, metadata))
     }
 
     fn start(&self, next: Pending, thread: &DecodeThread) -> Result<Current, SourceError> {
@@ -222,6 +230,18 @@ impl Source for ParquetFiles {
         pending.reverse();
         let wanted = self.wanted.read_at(self.clock.now());
         Ok(Box::new(Reading { source: self, wanted, thread, pending, current: None, position, rows_expected }))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        let files = self.list()?;
+        let thread = DecodeThread::start().map_err(|source| io_error(&self.path, source))?;
+        let open = |(_, path, _): &Listed| {
+            let (_, _, metadata) = self.metadata(path, &thread)?;
+            let shown = path.display().to_string();
+            let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy().into_owned();
+            FileSchema::of(shown, relative, metadata, &thread)
+        };
+        files.iter().take(SCHEMAS_MAX).map(open).collect()
     }
 
     fn name(&self) -> String {

@@ -19,6 +19,7 @@ mod tests;
 
 use std::ops::Range;
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::{errors::ParquetError, file::metadata::ParquetMetaData};
 
@@ -113,6 +114,14 @@ pub(super) fn metadata(
     fetch: &mut dyn FnMut(Range<u64>) -> Result<Bytes, SourceError>,
 ) -> Result<ParquetMetaData, SourceError> {
     footer::read(path, size, limits, thread, fetch)
+}
+
+/// The columns of a file, of the types that they are decoded to.
+///
+/// # Errors
+/// Why the file cannot be read.
+pub(super) fn schema(metadata: ParquetMetaData, thread: &DecodeThread) -> Result<SchemaRef, String> {
+    thread.guarded(move || rows::decoded_schema(&metadata))
 }
 
 /// What the reader says of a file, without its own error names in front.

@@ -200,7 +200,7 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
 }
 
 /// What a path says of a column: `Some(None)` is a null.
-fn partition(relative: &str, column: &str) -> Option<Option<String>> {
+pub(super) fn partition(relative: &str, column: &str) -> Option<Option<String>> {
     let (dirs, _file) = relative.rsplit_once('/')?;
     let value = dirs.split('/').filter_map(|dir| dir.split_once('=')).find(|(name, _)| unescaped(name) == column)?.1;
     Some((value != NULL_PARTITION).then(|| unescaped(value)))

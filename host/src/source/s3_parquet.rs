@@ -34,7 +34,7 @@ use self::{
     position::{Listed, Position},
 };
 use super::{
-    Batches, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    Batches, FileSchema, Source, SourceBatch, SourceError, SourceRows, Wanted,
     listed::Ignored,
     parquet_reader::{DecodeThread, ParquetLimits},
     parquet_shape::{Absent, Shape},
@@ -81,6 +81,8 @@ struct Pending {
 
 /// In how many objects, of the last ones by name, a column is looked for that the first one lacks.
 const LOOKED_AT_MAX: usize = 256;
+/// Objects whose columns are looked at when no row is read: each costs a request or two.
+const SCHEMAS_MAX: usize = 32;
 /// How many small objects are asked for ahead.
 const AHEAD: usize = 16;
 
@@ -122,6 +124,16 @@ impl S3Parquet {
         }
     }
 
+    fn check_objects(&self, set: &Set) -> Result<(), SourceError> {
+        if !set.objects.is_empty() {
+            return Ok(());
+        }
+        Err(self.empty(match self.source.gate {
+            Gate::Manifest(_) => ": the manifest names no object",
+            Gate::Open | Gate::Marker(_) => ": no object there is a *.parquet",
+        }))
+    }
+
     fn empty(&self, hint: &'static str) -> SourceError {
         SourceError::Empty { path: self.source.path.clone(), hint }
     }
@@ -143,16 +155,12 @@ impl Source for S3Parquet {
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
         let known = position.map(Position::parse).unwrap_or_default();
         let (client, found) = self.look()?;
-        let Set { base, objects, gate } = match found {
+        let set = match found {
             Found::Whole(set) => set,
             Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
         };
-        if objects.is_empty() {
-            return Err(self.empty(match self.source.gate {
-                Gate::Manifest(_) => ": the manifest names no object",
-                Gate::Open | Gate::Marker(_) => ": no object there is a *.parquet",
-            }));
-        }
+        self.check_objects(&set)?;
+        let Set { base, objects, gate } = set;
         let position = known.begin(&objects, gate.as_ref().map(|gate| gate.version.clone()));
         let pending = objects.into_iter().filter(|object| !position.has(object));
         let pending = pending.map(|listed| Pending { listed, ahead: None }).collect();
@@ -170,6 +178,23 @@ impl Source for S3Parquet {
             position,
             rows_expected: 0,
         }))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        let (client, found) = self.look()?;
+        let set = match found {
+            Found::Whole(set) => set,
+            Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
+        };
+        self.check_objects(&set)?;
+        let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
+        let open = |listed: &Listed| {
+            let relative = listed.key.strip_prefix(&set.base).unwrap_or(&listed.key).to_owned();
+            let object = self.object(listed);
+            let metadata = object::metadata(&self.aws, &client, &thread, &object, None, &self.limits)?;
+            FileSchema::of(object.url(), relative, metadata, &thread)
+        };
+        set.objects.iter().take(SCHEMAS_MAX).map(open).collect()
     }
 
     fn name(&self) -> String {

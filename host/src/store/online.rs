@@ -39,7 +39,7 @@ use super::{
     runs::delete_building,
     state::State,
 };
-use crate::clock::SharedClock;
+use crate::{clock::SharedClock, private};
 
 /// Where the store lies and how much memory it may take.
 #[derive(Clone, Debug)]
@@ -146,10 +146,12 @@ impl OnlineStore {
     /// as it is.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
-        // Features may be about people: nobody else on the machine is to read them.
+        // Features may be about people: no other user reads them. What others write would be served.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
+        private::open_dir(dir).map_err(|source| StoreError::Io { action: "use", path: dir.clone(), source })?;
         let path = dir.join(FILE_NAME);
+        private::claim_file(&path).map_err(|source| StoreError::Io { action: "use", path: path.clone(), source })?;
         let (db, set_aside, mark) = open_or_replace(&path, config, &clock)?;
         let state = State::read(&db, 1)?;
         let health = Health::of(&path)?;

@@ -347,14 +347,19 @@ impl SyncEngine {
 
 impl SyncSetting {
     /// A view's table in DynamoDB, if it has one.
-    fn table_of(&self, view: &FeatureView, key_version: KeyVersion, position: Option<&str>) -> Option<DynamoDb> {
+    pub(super) fn table_of(
+        &self,
+        view: &FeatureView,
+        key_version: KeyVersion,
+        position: Option<&str>,
+    ) -> Option<DynamoDb> {
         let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
         let every = view.source.as_ref()?.every;
         Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, every, position))
     }
 
     /// A view's source, if it has one that is no table.
-    fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
+    pub(super) fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
         let source = view.source.as_ref()?;
         match &source.from {
             SourceKind::Files(_) => self.files_of(view, |wanted| wanted),

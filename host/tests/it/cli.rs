@@ -70,14 +70,13 @@ fn check_of_good_files_counts_what_is_there_and_exits_0() {
 }
 
 #[test]
-fn check_warns_of_names_off_the_habit_and_exits_0() {
+fn check_warns_of_names_once_and_exits_0() {
     let checked =
         Home::with(&GOOD.replace("clicks_online", "clicks").replace("user_stats", "userStats")).run(["check"]);
     checked.assert_code(0);
     expect![[r#"
-        features/all.yaml:3:24: warning: feature view 'userStats' is not named <domain>_<feature> (for example customer_behavior)
-        features/all.yaml:4:27: warning: feature service 'clicks' is not named <domain>_<feature> (for example customer_behavior)
-        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right
+        features/all.yaml:3:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'userStats', feature service 'clicks' ('naming_warnings: false' turns this off)
+        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right, with 1 warning
     "#]].assert_eq(&checked.out);
 }
 
@@ -300,7 +299,7 @@ fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
     home.run(["sync", "pair_stats", "global_stats"]).assert_code(0);
     let verified = home.run(["verify", "--feature", "pair_stats:rides", "--feature", "global_stats:global_mean"]);
     let out = &verified.assert_code(0).out;
-    assert!(out.contains("global_stats: 1 entity of its source\n"), "{out}");
+    assert!(cells(out).contains("global_stats | 1 | 1 | 0 | 0 | 0\npair_stats | 2 | 2 | 0 | 0 | 0"), "{out}");
     assert!(out.contains("nothing is missing or expired in "), "{out}");
 
     let missing = home.run(["verify", "--sample", "1", "--feature", "driver_stats:conv_rate"]);
@@ -343,18 +342,112 @@ fn init_writes_what_check_passes_and_overwrites_nothing() {
 }
 
 #[test]
+fn check_reports_all_problems_of_sources_at_once() {
+    let home = Home::golden();
+    home.write(
+        "features/more.yaml",
+        "feature_views:
+  - name: lost_stats
+    entities: [driver]
+    features: [{name: x, type: Int64}]
+    source: {path: data/lost.parquet, timestamp_field: event_timestamp}
+  - name: renamed_stats
+    entities: [driver]
+    features:
+      - {name: conv_rat, type: Float64}
+      - {name: avg_daily_trips, type: Array(String)}
+      - {name: conv_rate, type: Float64}
+    source: {path: data/driver_stats.parquet, timestamp_field: event_time}
+feature_services:
+  - name: two_rates
+    features: [driver_stats, {view: renamed_stats, features: [conv_rate]}]
+",
+    );
+    let checked = home.run(["check"]);
+    checked.assert_code(3);
+    let errors: Vec<&str> = checked.err.lines().filter(|line| line.contains(": error: ")).collect();
+    expect![[r#"
+        features/more.yaml:2:11: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
+        features/more.yaml:6:11: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
+        features/more.yaml:9:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
+        features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, the definition says Array(String)
+        features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
+    .assert_eq(&errors.join("\n"));
+    // What is far away can be left out; services are checked all the same.
+    let offline = home.run(["check", "--offline"]);
+    offline.assert_code(3);
+    assert_eq!(offline.err.lines().filter(|line| line.contains(": error: ")).count(), 1, "{}", offline.err);
+    let tagged = fs::read_to_string(home.path("features/more.yaml")).unwrap();
+    home.write(
+        "features/more.yaml",
+        &tagged.replace("  - name: two_rates\n", "  - name: two_rates\n    tags: {full_feature_names: 'true'}\n"),
+    );
+    home.run(["check", "--offline"]).assert_code(0);
+}
+
+#[test]
+fn init_without_files_has_its_data() {
+    let home = Home::empty();
+    home.run(["init", "."]).assert_code(0);
+    let checked = home.run(["check"]);
+    assert!(checked.assert_code(0).out.contains("all right"), "{}", checked.out);
+    home.run(["sync"]).assert_code(0);
+    home.run(["verify"]).assert_code(0);
+}
+
+#[test]
+fn init_infers_definitions_that_check_and_serve() {
+    let home = Home::golden();
+    for file in ["larder.yaml", "features/feast_repo.yaml", "features/derived.yaml"] {
+        fs::remove_file(home.path(file)).unwrap();
+    }
+    let made = home.run([
+        "init",
+        "--from",
+        "data/driver_stats.parquet",
+        "data/pair_stats.parquet",
+        "data/customer_stats.parquet",
+    ]);
+    made.assert_code(0);
+    let written = fs::read_to_string(home.path("features/inferred.yaml")).unwrap();
+    for line in [
+        "  - {name: driver, join_key: driver_id, type: Int64}  # confirm",
+        "    entities: [customer, driver]  # confirm: ",
+        "      timestamp_field: event_timestamp  # confirm",
+        "      created_timestamp_column: created  # confirm",
+        "      - {name: conv_rate, type: Float64}",
+        "      - {name: embedding, type: Array(Float32)}",
+    ] {
+        assert!(written.contains(line), "no '{line}' in:\n{written}");
+    }
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &config.replace("listen: 127.0.0.1:9566", "listen: off"));
+    let checked = home.run(["check"]);
+    assert!(checked.assert_code(0).out.contains("3 feature views"), "{}\n{}", checked.out, checked.err);
+    home.run(["sync"]).assert_code(0);
+    let got = home.run(["get", "--json", "--feature", "driver_stats:conv_rate", "driver_id=1001"]);
+    assert!(got.assert_code(0).out.contains("0.6001"), "{}", got.out);
+    home.run(["init", "--from", "data/*.parquet"]).assert_code(1).assert_complains(&["is there already"]);
+    home.run(["init", "other", "--from", "nothing/*.parquet"]).assert_code(1);
+    // A pattern, as a shell would take it.
+    let all = home.run(["init", "other", "--from", "data/*_stats.parquet"]);
+    assert!(all.assert_code(0).out.contains("mapped_stats: key cust, event time ts"), "{}", all.out);
+    home.run(["check", "--config", "other/larder.yaml"]).assert_code(0);
+}
+
+#[test]
 fn every_command_tells_its_flags_and_the_exit_codes() {
     let home = Home::empty();
     let lookup = ["--config", "--service", "--feature", "--full-feature-names", "KEY=VALUE"];
     let flags: [(&str, &[&str]); 8] = [
         ("serve", &["--config", "--listen"]),
         ("demo", &["--dir", "--listen", "--customers"]),
-        ("check", &["--config", "LARDER_CONFIG"]),
+        ("check", &["--config", "LARDER_CONFIG", "--offline"]),
         ("sync", &["--config", "--full", "--from", "--to", "[VIEW]..."]),
         ("get", &[&lookup[..], &["--json"]].concat()),
         ("list", &["--config", "--features", "--json"]),
         ("verify", &[&lookup[..], &["--no-nulls"]].concat()),
-        ("init", &["<DIR>"]),
+        ("init", &["[DIR]", "--from"]),
     ];
     let all = home.run(["--help"]);
     for (command, flags) in flags {

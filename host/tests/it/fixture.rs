@@ -153,6 +153,7 @@ impl Setup {
         config.store.data_dir = self.path("store");
         config.admin_socket = self.path("admin.sock");
         config.sync.reload_every = Duration::from_millis(50);
+        config.plugins.settings.compiler = guests::compiler();
         // Debug code on a machine that has other things to do.
         config.plugins.settings.native.time = Duration::from_secs(2);
         config.plugins.settings.python.time = Duration::from_secs(20);
@@ -200,6 +201,8 @@ impl Fixture {
 
     pub(crate) fn until_ready(&self) {
         self.eventually("ready", || self.get("/ready").status == 200);
+        // Compiling gives way to whatever else the machine does.
+        eventually_within("plugins loaded", Duration::from_secs(300), || self.app.plugins_are_loaded());
     }
 
     pub(crate) fn eventually(&self, what: &str, holds: impl FnMut() -> bool) {
@@ -257,8 +260,12 @@ impl Drop for Fixture {
 }
 
 /// Waits until something holds; the bound is far beyond what it takes, and only a failure reaches it.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(what, Duration::from_secs(30), holds);
+}
+
+pub(crate) fn eventually_within(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    let patience = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < patience, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));

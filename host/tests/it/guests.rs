@@ -44,6 +44,11 @@ fn build(project: &str, features: &str) -> PathBuf {
     file
 }
 
+/// The program that compiles plugins: a test's own is none.
+pub(crate) fn compiler() -> PathBuf {
+    env!("CARGO_BIN_EXE_larder").into()
+}
+
 /// Puts plugins into a directory, each under its own name.
 pub(crate) fn place(projects: &[&str], dir: &Path) {
     fs::create_dir_all(dir).unwrap();

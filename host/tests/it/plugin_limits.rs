@@ -15,7 +15,7 @@ use larder::plugin::{
 };
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 
-use crate::guests::{guest, guest_with};
+use crate::guests::{compiler, guest, guest_with};
 
 const MIB: usize = 1 << 20;
 
@@ -23,7 +23,7 @@ const MIB: usize = 1 << 20;
 fn settings() -> PluginSettings {
     let default = PluginSettings::default();
     let native = PluginLimits { time: Duration::from_millis(300), ..default.native };
-    PluginSettings { native, ..default }
+    PluginSettings { native, compiler: compiler(), ..default }
 }
 
 pub(crate) fn runtime() -> &'static Arc<PluginRuntime> {

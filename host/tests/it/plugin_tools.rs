@@ -17,7 +17,7 @@ use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnErr
 
 use crate::{
     binary::{Ended, Home},
-    guests::guest,
+    guests::{compiler, guest},
 };
 
 /// What is kept from run to run, beside what `make` builds.
@@ -268,7 +268,7 @@ fn churn_in_rust_and_in_python_give_the_same_bits_for_10_000_rows() {
 fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
     // Debug builds and busy machines are slow; these tests are about what is computed.
-    let mut settings = PluginSettings { cache_dir, ..PluginSettings::default() };
+    let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
     settings.python.time = crate::binary::PATIENCE;
     settings.native.time = crate::binary::PATIENCE;
     PluginRuntime::new(settings).unwrap()
@@ -374,14 +374,14 @@ derived_views:
     let good = end(&mut tool(&home, ["check"]));
     good.assert_code(0);
     let first = good.out.lines().next().unwrap();
-    assert_eq!(first, "warning: no plugin ./plugins/not_there.wasm: nothing computes driver_words");
+    assert_eq!(first, "./plugins/not_there.wasm: warning: there is no such plugin: nothing computes driver_words");
 
     let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
     home.write("features/all.yaml", &definitions.replace("request: Int64", "request: String"));
     fs::write(home.path("plugins/not_there.wasm"), "no component").unwrap();
     let unfit = end(&mut tool(&home, ["check"]));
-    unfit.assert_code(1);
+    unfit.assert_code(3);
     let told = &unfit.err;
-    assert!(told.contains("plugins/not_there.wasm: the file is no WebAssembly component"), "{told}");
+    assert!(told.contains("plugins/not_there.wasm: error: the file is no WebAssembly component"), "{told}");
     assert!(told.contains("input 'avg_daily_trips' is String in the view, and Int64 in the plugin"), "{told}");
 }

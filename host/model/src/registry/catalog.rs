@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 use crate::{
     codec::KeyVersion,
     model::{DerivedView, Entity, FeatureService, FeatureView, ScalarType},
+    yaml::Place,
 };
 
 /// What a project serves. Made by [`super::validate`] only, so its parts agree with each other: every name that one part mentions is defined, no derived view depends on itself, and views and services are sorted by
@@ -22,6 +23,29 @@ pub struct Catalog {
     pub(super) unservable_views: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) unmaterializable_views: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) unservable_services: BTreeMap<Arc<str>, Arc<str>>,
+    pub(super) places: Places,
+}
+
+/// Where definitions are written, for messages about them. Catalogs that differ in nothing else are equal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    /// Whether others chose the names: `imported:`.
+    pub(super) imported: bool,
+    pub(super) views: BTreeMap<Arc<str>, ViewPlaces>,
+    pub(super) services: BTreeMap<Arc<str>, Place>,
+}
+
+/// Where a view and its features are written.
+#[derive(Clone, Debug)]
+pub(super) struct ViewPlaces {
+    pub(super) view: Place,
+    pub(super) features: BTreeMap<Arc<str>, Place>,
+}
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 // === impl Catalog ===
@@ -118,6 +142,25 @@ impl Catalog {
     #[must_use]
     pub fn unservable_services(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_services
+    }
+
+    /// Where a feature of a feature view is written; the view itself where no feature is meant.
+    #[must_use]
+    pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
+        let places = self.places.views.get(view)?;
+        Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
+    }
+
+    /// Whether the definitions were made by another system, which chose the names.
+    #[must_use]
+    pub fn is_imported(&self) -> bool {
+        self.places.imported
+    }
+
+    /// Where a feature service is written.
+    #[must_use]
+    pub fn place_of_service(&self, service: &str) -> Option<&Place> {
+        self.places.services.get(service)
     }
 
     /// Every join key of every entity with its type, by name.

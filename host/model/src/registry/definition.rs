@@ -38,6 +38,8 @@ pub struct Definitions {
     pub unservable_services: Vec<Unservable>,
     /// `imported:`. Whether others chose the names: nobody is told of better ones then.
     pub imported: bool,
+    /// No warning about names that do not follow the naming convention.
+    pub any_names: bool,
     /// Entities that are there and do not read.
     pub unread_entities: Unread,
     /// Feature views, stored or derived, that are there and do not read.

@@ -1,6 +1,7 @@
 //! Raw definitions to a catalog: every name is checked, every mistake is told.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -8,6 +9,7 @@ use std::{
 use super::{
     Catalog, Definitions, EntityDefinition, FeatureDefinition, ProjectionDefinition, ServiceDefinition, Unread,
     Unservable, ViewDefinition,
+    catalog::{Places, ViewPlaces},
 };
 use crate::{
     codec::KeyVersion,
@@ -15,7 +17,7 @@ use crate::{
         DerivedView, Entity, Feature, FeatureService, FeatureView, JOIN_KEY_DUMMY, JoinKey, Projection, ScalarType,
         ValueType,
     },
-    yaml::{Located, Problems, nearest},
+    yaml::{Located, Place, Problems, nearest},
 };
 
 mod derived;
@@ -32,6 +34,9 @@ pub const NAME_BYTES_MAX: usize = 16 << 10;
 /// How many characters of a bad name a message shows.
 const NAME_SHOWN_MAX: usize = 80;
 
+/// Names that the warning about the naming convention lists.
+const UNUSUAL_SHOWN: usize = 5;
+
 const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
 
 /// Checks definitions against each other. `None` when there is an error; warnings alone do not hinder.
@@ -43,12 +48,15 @@ pub fn validate(
     problems: &Problems,
 ) -> Option<Catalog> {
     let before = problems.error_count();
-    let rules = Rules { project, imported: definitions.imported };
+    let places = places(&definitions);
+    let imported = definitions.imported;
+    let rules = Rules { project, imported, any_names: imported || definitions.any_names, unusual: RefCell::default() };
     let entities = entities(definitions.entities, definitions.unread_entities, problems);
     let mut names = Names::new("feature view", problems);
     let (stored, unsure) = views(definitions.views, definitions.unread_views, &entities, &mut names, &rules, problems);
     let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, &rules, problems);
     let services = services(definitions.services, &views, &rules, problems);
+    rules.warn_of_names(problems);
     if problems.error_count() > before {
         return None;
     }
@@ -76,7 +84,22 @@ pub fn validate(
         unservable_views: by_name(definitions.unservable_views),
         unmaterializable_views: by_name(definitions.unmaterializable_views),
         unservable_services: by_name(definitions.unservable_services),
+        places,
     })
+}
+
+fn places(definitions: &Definitions) -> Places {
+    let name = |name: &Located<String>| (Arc::from(name.value.as_str()), name.at.clone());
+    let view = |view: &ViewDefinition| {
+        let features = view.features.iter().map(|feature| name(&feature.name)).collect();
+        let (view, at) = name(&view.name);
+        (view, ViewPlaces { view: at, features })
+    };
+    Places {
+        imported: definitions.imported,
+        views: definitions.views.iter().map(view).collect(),
+        services: definitions.services.iter().map(|service| name(&service.name)).collect(),
+    }
 }
 
 fn by_name(unservable: Vec<Unservable>) -> ByName<Arc<str>> {
@@ -90,6 +113,9 @@ struct Rules<'r> {
     project: &'r str,
     /// Others chose the names, and made sure that they work: habits are not for them.
     imported: bool,
+    any_names: bool,
+    /// Names that do not follow the convention, with what they are names of. One warning is about all of them.
+    unusual: RefCell<Vec<(Place, String)>>,
 }
 
 /// What names of one kind mean.
@@ -241,9 +267,7 @@ fn view_name(
         let message = format!("feature view '{unique}': a colon separates view and feature in references");
         problems.error(&name.at, message);
     }
-    if !rules.imported {
-        habit("feature view", name, problems);
-    }
+    rules.check_domain("feature view", name);
     Some(unique)
 }
 
@@ -267,8 +291,8 @@ fn features(
     let mut features = Vec::with_capacity(definitions.len());
     for feature in definitions {
         let Some(unique) = names.add(&feature.name) else { continue };
-        if !rules.imported && !is_snake_case(&unique) {
-            problems.warning(&feature.name.at, format!("feature '{unique}' is not in snake_case"), None);
+        if !is_snake_case(&unique) {
+            rules.note_unusual("feature", &feature.name);
         }
         features.push(Feature {
             name: unique,
@@ -313,9 +337,7 @@ fn services(
     let mut services = BTreeMap::new();
     for definition in definitions {
         let Some(name) = names.add(&definition.name) else { continue };
-        if !rules.imported {
-            habit("feature service", &definition.name, problems);
-        }
+        rules.check_domain("feature service", &definition.name);
         if definition.projections.is_empty() && definition.unread_projections.is_empty() {
             problems.error(&definition.name.at, format!("feature service '{name}' selects nothing"));
         }
@@ -378,6 +400,39 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
     }
     let alias = definition.alias.map(|alias| alias.value.into());
     Some(Projection { view: Arc::clone(view.name()), features, alias, join_key_map })
+}
+
+// === impl Rules ===
+
+impl Rules<'_> {
+    /// Views and services are found more easily when they are named `<domain>_<feature>`.
+    fn check_domain(&self, what: &str, name: &Located<String>) {
+        if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
+            self.note_unusual(what, name);
+        }
+    }
+
+    fn note_unusual(&self, what: &str, name: &Located<String>) {
+        if !self.any_names {
+            self.unusual.borrow_mut().push((name.at.clone(), format!("{what} '{}'", name.value)));
+        }
+    }
+
+    /// Warns once, at the first of the names.
+    fn warn_of_names(&self, problems: &Problems) {
+        let unusual = self.unusual.borrow();
+        let Some((at, _)) = unusual.iter().min_by(|(a, _), (b, _)| a.cmp(b)) else { return };
+        let mut names =
+            unusual.iter().take(UNUSUAL_SHOWN).map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");
+        if let more @ 1.. = unusual.len().saturating_sub(UNUSUAL_SHOWN) {
+            names.push_str(&format!(" and {more} more"));
+        }
+        let message = format!(
+            "these names do not follow the convention, <domain>_<feature> for views and services and snake_case for \
+             features: {names}"
+        );
+        problems.warning(at, message, Some("'naming_warnings: false' turns this off".to_owned()));
+    }
 }
 
 // === impl View ===
@@ -482,14 +537,6 @@ pub(super) fn name_rule() -> String {
 pub(super) fn is_identifier(name: &str) -> bool {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// Views and services are found more easily when they are named `<domain>_<feature>`.
-fn habit(what: &str, name: &Located<String>, problems: &Problems) {
-    if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
-        let help = "for example customer_behavior".to_owned();
-        problems.warning(&name.at, format!("{what} '{}' is not named <domain>_<feature>", name.value), Some(help));
-    }
 }
 
 fn is_snake_case(name: &str) -> bool {

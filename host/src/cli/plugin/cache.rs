@@ -4,7 +4,7 @@ use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::CliError;
+use crate::{cli::CliError, private};
 
 /// The variable that moves it.
 const VARIABLE: &str = "LARDER_CACHE";
@@ -16,6 +16,7 @@ pub(super) fn dir() -> Result<PathBuf> {
     let Some(dir) = set(VARIABLE).or_else(|| Some(users()?.join("larder"))) else {
         bail!(CliError::Failed(format!("there is no place to keep files in: set {VARIABLE} to a directory")));
     };
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {} ({VARIABLE} moves it)", dir.display()))?;
+    // Programs of the toolchain and compiled code are run from there.
+    private::open_dir(&dir).with_context(|| format!("cannot use {} ({VARIABLE} moves it)", dir.display()))?;
     fs::canonicalize(&dir).with_context(|| format!("cannot look into {}", dir.display()))
 }

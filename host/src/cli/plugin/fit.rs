@@ -3,49 +3,54 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use larder_model::registry::Catalog;
+use larder_model::{
+    registry::Catalog,
+    yaml::{Place, Problem, Severity},
+};
 
 use crate::{
-    cli::CliError,
     config::PluginConfig,
     plugin::{PluginRuntime, PluginSettings, Shelf, Transform, read_file},
 };
 
 /// Loads each plugin that a derived view names and tries it in its views, as a start of the host would. Returns what is
-/// missing, which a host does without.
+/// missing, which a host does without, as warnings, and what the host would refuse as errors.
 ///
 /// # Errors
-/// All that the host would refuse, a line each.
-pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<String>> {
+/// When no plugin at all can be run here.
+pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
     let views = catalog.derived_views();
     let Some(dir) = config.dir.as_ref().filter(|_| !views.is_empty()) else { return Ok(Vec::new()) };
     // The host's own directory may be in use, or not there yet: nothing is written to it. Without one of the user's
-    // everything is compiled anew.
+    // everything is compiled again.
     let cache_dir = super::cache::dir().ok().map(|dir| dir.join("compiled"));
     let runtime = PluginRuntime::new(PluginSettings { cache_dir, ..config.settings.clone() })?;
-    let (mut missing, mut refused) = (Vec::new(), Vec::new());
+    let mut problems = Vec::new();
     for name in views.iter().map(|view| &view.plugin).collect::<BTreeSet<_>>() {
         let file = Shelf::file_in(dir, name);
-        let path = file.display();
+        let at = Place::file(&file.display().to_string());
+        let problem = |severity, message| Problem { severity, at: at.clone(), message, help: None };
+        let error = |message| problem(Severity::Error, message);
         if !file.try_exists()? {
             let views = views.iter().filter(|view| view.plugin == *name).map(|view| &*view.name).collect::<Vec<_>>();
-            missing.push(format!("warning: no plugin {path}: nothing computes {}", views.join(", ")));
+            let message = format!("there is no such plugin: nothing computes {}", views.join(", "));
+            problems.push(problem(Severity::Warning, message));
             continue;
         }
         match read_file(&file, config.settings.component_bytes_max()).map(|bytes| runtime.load(&bytes)) {
             Ok(Ok(component)) => {
                 let plugin = &component.signature().name;
                 if **plugin != **name {
-                    refused.push(format!("{path}: the plugin in it is '{plugin}': rename the file to {plugin}.wasm"));
+                    problems.push(error(format!("the plugin in it is '{plugin}': rename the file to {plugin}.wasm")));
                     continue;
                 }
                 let fitted = views.iter().filter(|view| view.plugin == *name);
                 let errors = fitted.filter_map(|view| Transform::bind(&runtime, &component, view).err());
-                refused.extend(errors.map(|error| format!("{path}: {error}")));
+                problems.extend(errors.map(|wrong| error(wrong.to_string())));
             }
-            Ok(Err(error)) => refused.push(format!("{path}: {error}")),
-            Err(error) => refused.push(error.to_string()),
+            Ok(Err(wrong)) => problems.push(error(wrong.to_string())),
+            Err(wrong) => problems.push(error(wrong.source.to_string())),
         }
     }
-    if refused.is_empty() { Ok(missing) } else { Err(CliError::Failed(refused.join("\n")).into()) }
+    Ok(problems)
 }

@@ -119,7 +119,7 @@ fn what_is_wrong_with_the_definitions_is_told_at_once() {
     check_definitions(
         &dir,
         expect![[r#"
-        DIR/features/a.yaml:2:24: warning: feature view 'a' is not named <domain>_<feature> (for example customer_behavior)
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)
         DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
         DIR/features/c.yaml:1:11: error: unclosed bracket '['
         DIR/larder.yaml:2:5: error: features: cannot read DIR/features/d.yaml: stream did not contain valid UTF-8
@@ -141,7 +141,19 @@ fn warnings_do_not_hinder() {
         expect![[r#"
         views: a
         files: DIR/features/a.yaml
-        DIR/features/a.yaml:2:24: warning: feature view 'a' is not named <domain>_<feature> (for example customer_behavior)"#]],
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)"#]],
+    );
+}
+
+#[test]
+fn naming_warnings_are_turned_off() {
+    let off = [("larder.yaml", "naming_warnings: false\n"), ("features/a.yaml", &format!("{ENTITY}{}", view("a")))];
+    check_definitions(
+        &directory(&off),
+        expect![[r#"
+        views: a
+        files: DIR/features/a.yaml
+    "#]],
     );
 }
 

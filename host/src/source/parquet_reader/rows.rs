@@ -5,7 +5,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::DataType};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Schema, SchemaRef},
+};
 use parquet::{
     arrow::{
         FieldLevels, ProjectionMask,
@@ -70,6 +73,13 @@ struct Batch {
 const MESSAGE_BYTES: u64 = 256;
 /// Levels, and room for a list that grows.
 const LEVEL_BYTES: u64 = 24;
+
+/// The columns of a file, of the types that they are decoded to.
+pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, ParquetError> {
+    let file = metadata.file_metadata();
+    let arrow = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+    Ok(Arc::new(Schema::new(decoded_fields(arrow.fields()))))
+}
 
 // === impl Plan ===
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     clock::ManualClock,
-    source::{SourceBatch, SourceRows},
+    source::{FileSchema, SourceBatch, SourceRows},
     store::StoreConfig,
 };
 
@@ -42,6 +42,10 @@ impl Source for Fake {
         self.readings.lock().unwrap().push(position.map(str::to_owned));
         let from = position.map_or(0, |position| position.parse().unwrap());
         Ok(Box::new(Reading { source: self, from, at: from }))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        Ok(Vec::new())
     }
 
     fn name(&self) -> String {

@@ -127,9 +127,14 @@ feature_services:
     check(
         &[odd],
         expect![[r#"
-        0.yaml:3:11: warning: feature view 'Stats' is not named <domain>_<feature> (for example customer_behavior)
-        0.yaml:4:23: warning: feature 'globalMean' is not in snake_case
-        0.yaml:6:12: warning: feature service 'churn' is not named <domain>_<feature> (for example customer_behavior)"#]],
+        0.yaml:3:11: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'Stats', feature 'globalMean', feature service 'churn' ('naming_warnings: false' turns this off)"#]],
+    );
+    let many: Vec<String> = (0..7).map(|i| format!("{{name: F{i}, type: Int64}}")).collect();
+    let many = format!("feature_views:\n  - {{name: user_stats, features: [{}]}}\n", many.join(", "));
+    check(
+        &[&many],
+        expect![[r#"
+        0.yaml:2:42: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature 'F0', feature 'F1', feature 'F2', feature 'F3', feature 'F4' and 2 more ('naming_warnings: false' turns this off)"#]],
     );
 }
 

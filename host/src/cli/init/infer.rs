@@ -1,0 +1,439 @@
+//! Definitions inferred from the columns of Parquet files, with a comment wherever something is a guess.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Result, bail};
+use arrow::{
+    array::ArrayRef,
+    compute::cast,
+    datatypes::DataType,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use larder_model::model::{FeatureView, FileSource, ValueType, WriteMode};
+use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use serde_json::Value;
+
+use crate::{
+    cli::{CliError, import::way},
+    clock::SystemClock,
+    files::open_regular,
+    source::{FileSchema, ParquetFiles, ParquetLimits, Source, Wanted},
+    sync::likely_type,
+};
+
+/// What is inferred of all files.
+#[derive(Debug)]
+pub(super) struct Inferred {
+    views: Vec<View>,
+    /// What no view was made of, and why.
+    pub(super) left_out: Vec<String>,
+}
+
+/// A view, of a file or of a directory of files.
+#[derive(Debug)]
+struct View {
+    name: String,
+    /// From the directory of the configuration.
+    path: String,
+    keys: Vec<Column>,
+    key_reason: String,
+    time: Option<Column>,
+    created: Option<Column>,
+    features: Vec<Column>,
+    left_out: Vec<String>,
+}
+
+/// A column under the name that definitions use.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    column: String,
+    value_type: ValueType,
+}
+
+/// Rows that are read to find out which columns tell rows apart.
+const SAMPLE_ROWS: usize = 20_000;
+/// Fewer rows differ in most columns, whatever the key is.
+const ROWS_THAT_TELL: usize = 100;
+/// Columns of a key.
+const KEYS_MAX: usize = 4;
+/// Names of event times, the likeliest first.
+const TIMES: [&str; 10] =
+    ["event_timestamp", "event_time", "event_ts", "timestamp", "ts", "datetime", "time", "date", "updated_at", "as_of"];
+const CREATED: [&str; 5] = ["created", "created_timestamp", "created_at", "ingested_at", "inserted_at"];
+/// The service that selects everything.
+const SERVICE: &str = "all_online";
+
+/// Infers definitions from files and directories, for a configuration in `dir`.
+///
+/// # Errors
+/// When a file cannot be read, or nothing can be inferred from any of them.
+pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
+    let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
+    let mut names = BTreeSet::new();
+    for (path, files) in grouped(paths)? {
+        match View::of(&path, &files, dir, &mut names)? {
+            Ok(view) => inferred.views.push(view),
+            Err(why) => inferred.left_out.push(format!("{}: {why}", path.display())),
+        }
+    }
+    if inferred.views.is_empty() {
+        bail!(CliError::Failed(format!("no feature view can be inferred:\n{}", inferred.left_out.join("\n"))));
+    }
+    Ok(inferred)
+}
+
+/// The files, each by itself; parts of one table (`part-0.parquet`, `part-1.parquet`) by their directory.
+fn grouped(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<FileSchema>)>> {
+    let mut groups: Vec<(PathBuf, Vec<FileSchema>)> = Vec::new();
+    for path in paths {
+        let is_part = path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy().to_lowercase();
+            name.starts_with("part-") || name.starts_with("part_")
+        });
+        let path = if is_part { path.parent().unwrap_or(path) } else { path };
+        if groups.iter().any(|(known, _)| known == path) {
+            continue;
+        }
+        let source =
+            ParquetFiles::new(path.to_owned(), nothing_wanted(), ParquetLimits::default(), Arc::new(SystemClock));
+        groups.push((path.to_owned(), source.schemas()?));
+    }
+    Ok(groups)
+}
+
+/// The columns are not known yet.
+fn nothing_wanted() -> Wanted {
+    let files = FileSource {
+        path: String::new(),
+        place: Default::default(),
+        gate: Default::default(),
+        timestamp_field: None,
+        created_timestamp_column: None,
+        field_mapping: BTreeMap::new(),
+    };
+    let view = FeatureView {
+        name: "".into(),
+        entities: Vec::new(),
+        join_keys: Vec::new(),
+        features: Vec::new(),
+        ttl: None,
+        source: None,
+        batch_source: None,
+        push_source: None,
+        mode: WriteMode::default(),
+        description: String::new(),
+        tags: Default::default(),
+    };
+    Wanted::of(&view, &files)
+}
+
+// === impl View ===
+
+impl View {
+    /// The view of files of one table; the inner error says why there is none.
+    fn of(
+        path: &Path,
+        files: &[FileSchema],
+        dir: &Path,
+        names: &mut BTreeSet<String>,
+    ) -> Result<std::result::Result<Self, String>> {
+        let mut columns = Vec::new();
+        let mut left_out = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut seen = HashSet::new();
+        for (column, data_type) in files.iter().flat_map(FileSchema::columns) {
+            if !seen.insert(column.to_owned()) {
+                continue;
+            }
+            match likely_type(data_type) {
+                Some(value_type) => {
+                    let name = unique(snake_where_needed(column), &mut used);
+                    columns.push((Column { name, column: column.to_owned(), value_type }, is_time(data_type)));
+                }
+                None => left_out.push(format!("'{column}' is {data_type}, which no feature type takes")),
+            }
+        }
+        let times = || columns.iter().filter(|(_, is_time)| *is_time).map(|(column, _)| column);
+        let created = named(times(), &CREATED).cloned();
+        let is_created = |column: &&Column| created.as_ref().is_some_and(|it| it.column == column.column);
+        let time = named(times(), &TIMES)
+            .or_else(|| times().find(|column| column.column.to_lowercase().contains("event")))
+            .or_else(|| times().find(|column| !is_created(column)))
+            .cloned();
+        // A table with one time has it as its event time, whatever it is called.
+        let (time, created) = if time.is_none() { (created, None) } else { (time, created) };
+
+        let is_taken =
+            |column: &Column| [&time, &created].into_iter().flatten().any(|taken| taken.column == column.column);
+        let candidates: Vec<&Column> = columns
+            .iter()
+            .filter(|(column, is_time)| !is_time && column.value_type.can_be_join_key() && !is_taken(column))
+            .map(|(column, _)| column)
+            .collect();
+        let likely: Vec<&Column> = candidates.iter().filter(|column| is_key_name(&column.column)).copied().collect();
+        let pool = if likely.is_empty() { candidates } else { likely };
+        if pool.is_empty() {
+            return Ok(Err("no column can be a key: text or whole numbers".to_owned()));
+        }
+        let file = files.first().map(|file| PathBuf::from(&file.path)).unwrap_or_default();
+        let (keys, key_reason) = choose_keys(&file, &pool, time.as_ref())?;
+        let is_key = |column: &Column| keys.iter().any(|key| key.column == column.column);
+        let features: Vec<Column> = columns
+            .iter()
+            .map(|(column, _)| column)
+            .filter(|column| !is_taken(column) && !is_key(column))
+            .cloned()
+            .collect();
+        if features.is_empty() {
+            return Ok(Err("no column is left to be a feature".to_owned()));
+        }
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut name = snake(&stem).trim_matches('_').to_owned();
+        while name.contains("__") {
+            name = name.replace("__", "_");
+        }
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+            name = format!("view_{name}");
+        }
+        if !name.contains('_') {
+            name.push_str("_features");
+        }
+        let path = way(dir, path)?.to_string_lossy().into_owned();
+        let name = unique(name, names);
+        Ok(Ok(Self { name, path, keys, key_reason, time, created, features, left_out }))
+    }
+
+    /// Column to name, where they differ.
+    fn mapping(&self) -> BTreeMap<&str, &str> {
+        let times = self.time.iter().chain(&self.created);
+        let all = times.chain(&self.keys).chain(&self.features);
+        all.filter(|it| it.name != it.column).map(|it| (it.column.as_str(), it.name.as_str())).collect()
+    }
+}
+
+/// The columns that tell rows apart: the first one that does so by itself, together with the event time, or else the
+/// fewest of the first ones together.
+fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
+    let rows = sample(file, pool, time)?;
+    let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
+    if rows.len() < ROWS_THAT_TELL && !ids.is_empty() {
+        let reason = format!("a guess by name: {} rows are too few to tell", rows.len());
+        return Ok((ids.into_iter().take(KEYS_MAX).collect(), reason));
+    }
+    let of = |keys: &[usize]| {
+        let mut seen = HashSet::new();
+        rows.iter().all(|row| seen.insert(keys.iter().map(|key| &row[*key]).chain(row.last()).collect::<Vec<_>>()))
+    };
+    let single = (0..pool.len()).map(|place| vec![place]);
+    let several = (2..=pool.len().min(KEYS_MAX)).map(|count| (0..count).collect::<Vec<_>>());
+    let within = format!("in the first {} rows", rows.len());
+    let unique = single.chain(several).find(|keys| of(keys));
+    let reason = match (&unique, time) {
+        (Some(_), Some(time)) => format!("with '{}' different in each row {within}", time.column),
+        (Some(_), None) => format!("different in each row {within}"),
+        (None, _) => format!("a guess by name: no key tells all rows apart {within}"),
+    };
+    let keys = unique.unwrap_or_else(|| vec![0]);
+    Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
+}
+
+/// The values of some rows as text: the candidates for keys, and the event time or nothing.
+fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Vec<String>>> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open_regular(file)?)?;
+    let names: Vec<&str> = pool.iter().copied().chain(time).map(|column| column.column.as_str()).collect();
+    let fields = builder.schema().fields();
+    let roots = (0..fields.len()).filter(|root| names.contains(&fields[*root].name().as_str()));
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let reader = builder.with_projection(mask).with_batch_size(1_024).with_limit(SAMPLE_ROWS).build()?;
+    let options = FormatOptions::new();
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch?;
+        // Times as numbers: their time zones cannot all be formatted here.
+        let plain = |array: &ArrayRef| match array.data_type() {
+            DataType::Timestamp(..) => cast(array, &DataType::Int64),
+            _ => Ok(Arc::clone(array)),
+        };
+        let arrays = names.iter().map(|name| batch.column_by_name(name).map(plain).transpose());
+        let arrays = arrays.collect::<std::result::Result<Vec<_>, _>>()?;
+        let column = |array| ArrayFormatter::try_new(array, &options);
+        let columns = arrays.iter().map(|array| array.as_deref().map(column).transpose());
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            let cell = |column: &Option<ArrayFormatter<'_>>| {
+                column.as_ref().map(|column| column.value(row).to_string()).unwrap_or_default()
+            };
+            let mut cells: Vec<String> = columns.iter().map(cell).collect();
+            if time.is_none() {
+                cells.push(String::new());
+            }
+            rows.push(cells);
+        }
+    }
+    Ok(rows)
+}
+
+// === impl Inferred ===
+
+impl Inferred {
+    /// A line for each view.
+    pub(super) fn summary(&self) -> impl Iterator<Item = String> {
+        self.views.iter().map(|view| {
+            let keys = view.keys.iter().map(|key| key.column.as_str()).collect::<Vec<_>>().join(", ");
+            let time = view.time.as_ref().map_or("none", |time| time.column.as_str());
+            format!("{}: key {keys}, event time {time}, {} features", view.name, view.features.len())
+        })
+    }
+
+    /// The definitions.
+    pub(super) fn to_yaml(&self) -> String {
+        let mut out = String::from(
+            "# Inferred from Parquet files by 'larder init --from'. Confirm the lines that say so.\n#\n\
+             # Paths start at the directory of larder.yaml.\n\nentities:\n",
+        );
+        let mut entities: BTreeMap<&str, (String, ValueType)> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for key in self.views.iter().flat_map(|view| &view.keys) {
+            if entities.contains_key(key.name.as_str()) {
+                continue;
+            }
+            let short = key.name.strip_suffix("_id").filter(|short| !short.is_empty()).unwrap_or(&key.name);
+            let name = unique(short.to_owned(), &mut names);
+            out.push_str(&format!(
+                "  - {{name: {}, join_key: {}, type: {}}}  # confirm\n",
+                quoted(&name),
+                quoted(&key.name),
+                key.value_type
+            ));
+            entities.insert(&key.name, (name, key.value_type));
+        }
+        out.push_str("\nfeature_views:\n");
+        for view in &self.views {
+            write_view(&mut out, view, &entities);
+        }
+        self.write_service(&mut out);
+        out
+    }
+
+    /// A service of all views whose features have names of their own.
+    fn write_service(&self, out: &mut String) {
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        let mut views = Vec::new();
+        for view in &self.views {
+            if view.features.iter().all(|feature| !names.contains(feature.name.as_str())) {
+                names.extend(view.features.iter().map(|feature| feature.name.as_str()));
+                views.push(quoted(&view.name));
+            }
+        }
+        out.push_str(&format!(
+            "\n# What one model asks for: confirm, and give it the model's name.\nfeature_services:\n  - name: \
+             {SERVICE}\n    features: [{}]\n",
+            views.join(", ")
+        ));
+    }
+}
+
+fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, ValueType)>) {
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let names: Vec<String> = view.keys.iter().map(|key| quoted(&entities[key.name.as_str()].0)).collect();
+    line(format!("  - name: {}", quoted(&view.name)));
+    line(format!("    entities: [{}]  # confirm: {}", names.join(", "), view.key_reason));
+    let differing = |key: &&Column| entities[key.name.as_str()].1 != key.value_type;
+    let types: Vec<String> =
+        view.keys.iter().filter(differing).map(|key| format!("{}: {}", quoted(&key.name), key.value_type)).collect();
+    if !types.is_empty() {
+        line(format!("    key_types: {{{}}}", types.join(", ")));
+    }
+    line("    # How long a row is served after its event time; without it, for ever.".to_owned());
+    line("    #ttl: 30d".to_owned());
+    line("    source:".to_owned());
+    line(format!("      path: {}", quoted(&view.path)));
+    match &view.time {
+        Some(time) => line(format!("      timestamp_field: {}  # confirm", quoted(&time.name))),
+        None => line("      timestamp_field: none  # confirm: no column is a timestamp".to_owned()),
+    }
+    if let Some(created) = &view.created {
+        line(format!("      created_timestamp_column: {}  # confirm", quoted(&created.name)));
+    }
+    let mapping: Vec<String> =
+        view.mapping().iter().map(|(column, name)| format!("{}: {}", quoted(column), quoted(name))).collect();
+    if !mapping.is_empty() {
+        line(format!("      field_mapping: {{{}}}", mapping.join(", ")));
+    }
+    line("      # How often the files are checked for changes.".to_owned());
+    line("      #every: 1h".to_owned());
+    line("    features:".to_owned());
+    for feature in &view.features {
+        line(format!("      - {{name: {}, type: {}}}", quoted(&feature.name), feature.value_type));
+    }
+    for why in &view.left_out {
+        line(format!("      # left out: {}", why.replace(char::is_control, " ")));
+    }
+}
+
+/// A text as YAML: as it is where that is safe, and else as JSON, which is YAML.
+fn quoted(text: &str) -> String {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_/.-".contains(c))
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text);
+    if is_plain { text.to_owned() } else { Value::from(text).to_string() }
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
+}
+
+/// The first of the names that a column has.
+fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
+    let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
+    columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)
+}
+
+fn is_id(column: &str) -> bool {
+    column.ends_with("Id")
+        || column.ends_with("ID")
+        || column.to_lowercase() == "id"
+        || column.to_lowercase().ends_with("_id")
+}
+
+fn is_key_name(column: &str) -> bool {
+    let lower = column.to_lowercase();
+    is_id(column)
+        || ["_key", "_uuid", "_sk", "_pk"].iter().any(|end| lower.ends_with(end))
+        || ["key", "uuid"].contains(&lower.as_str())
+}
+
+/// A column's name where definitions can have it, and else one like it.
+fn snake_where_needed(column: &str) -> String {
+    let starts = column.starts_with(|c: char| c.is_ascii_alphabetic());
+    if starts && column.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return column.to_owned();
+    }
+    let name = snake(column);
+    let name = name.trim_matches('_');
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name.to_owned() } else { format!("column_{name}") }
+}
+
+/// Letters and digits in lower case, everything else as an underscore.
+fn snake(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+}
+
+/// A name that is not taken yet.
+fn unique(name: String, taken: &mut BTreeSet<String>) -> String {
+    let mut candidate = name.clone();
+    let mut count = 1;
+    while !taken.insert(candidate.clone()) {
+        count += 1;
+        candidate = format!("{name}_{count}");
+    }
+    candidate
+}

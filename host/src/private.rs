@@ -1,0 +1,206 @@
+//! Directories and files that only this process's user may write.
+//!
+//! Whoever can write the data directory can replace the store, and whoever can write the key of compiled code runs code
+//! in this process. So both are checked each time they are opened, as ssh does with its keys: what belongs to another
+//! user is refused, and permissions that are too wide are taken away with a warning.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+/// What a directory was like when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It was made, or nobody else could write it.
+    Private,
+    /// Others could write it until now: its contents may be theirs.
+    Writable,
+}
+
+/// Write permission of group and others.
+const OTHERS_WRITE: u32 = 0o022;
+/// Any permission of group and others.
+const OTHERS: u32 = 0o077;
+/// Files of a directory can be renamed and deleted by their owners only: a directory that is meant to be shared.
+const STICKY: u32 = 0o1000;
+
+/// Opens a directory that only this user may write. One that is not there is made, readable by nobody else. Permission
+/// of others to write an existing one is taken away, and a warning logged.
+///
+/// # Errors
+/// When it cannot be made, is no directory, belongs to another user, or is shared by design, as `/tmp` is.
+pub fn open_dir(path: &Path) -> io::Result<Before> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = fs::metadata(path)?;
+    let mode = meta.mode();
+    let is_own = check_owner(meta.uid())?;
+    if mode & OTHERS_WRITE == 0 {
+        return Ok(Before::Private);
+    }
+    if !is_own || mode & STICKY != 0 {
+        return Err(denied("other users share this directory. hint: use a directory below it"));
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS_WRITE))?;
+    let (dir, mode) = (path.display(), format!("{:04o}", mode & 0o7777));
+    tracing::warn!(%dir, mode, "other users could write this directory; removed their permission");
+    Ok(Before::Writable)
+}
+
+/// Takes an existing file for this user alone: permissions of others are taken away, and a warning logged. Does nothing
+/// where there is no file.
+///
+/// # Errors
+/// When it belongs to another user, or its permissions cannot be changed.
+pub fn claim_file(path: &Path) -> io::Result<()> {
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
+    let mode = meta.mode() & 0o7777;
+    let is_own = check_owner(meta.uid())?;
+    if !is_own && mode & OTHERS_WRITE != 0 {
+        return Err(denied("other users can write it"));
+    }
+    if is_own && mode & OTHERS != 0 {
+        fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))?;
+        let (file, mode) = (path.display(), format!("{mode:04o}"));
+        tracing::warn!(%file, mode, "other users had permissions to this file; removed them");
+    }
+    Ok(())
+}
+
+/// Reads a small file that only this user may read and write; `bytes_max` and one byte at most.
+///
+/// # Errors
+/// When it cannot be read, is no regular file, belongs to another user, or others have any permission to it.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    // Neither a link nor a pipe: a link leads to a file of somebody else's choice, and opening a pipe waits.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(denied("it is not a regular file"));
+    }
+    check_owner(meta.uid())?;
+    if meta.mode() & OTHERS != 0 {
+        return Err(denied(&format!("other users have permissions to it (mode {:04o})", meta.mode() & 0o7777)));
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes a file that only this user may read and write, in place of whatever has its name.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_file(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Whether this user owns it. Root may own it as well, for root can do anything.
+fn check_owner(owner: u32) -> io::Result<bool> {
+    let own = rustix::process::geteuid().as_raw();
+    if owner == own || owner == 0 {
+        return Ok(owner == own);
+    }
+    Err(denied(&format!("it belongs to user {owner}, and this process runs as user {own}")))
+}
+
+fn denied(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn writable_directory_becomes_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        assert_eq!((open_dir(&path).unwrap(), mode(&path)), (Before::Private, 0o700));
+        for (before, after, was) in [
+            (0o755, 0o755, Before::Private),
+            (0o777, 0o755, Before::Writable),
+            (0o770, 0o750, Before::Writable),
+            (0o702, 0o700, Before::Writable),
+        ] {
+            set_mode(&path, before);
+            assert_eq!((open_dir(&path).unwrap(), mode(&path)), (was, after), "{before:o}");
+        }
+    }
+
+    #[test]
+    fn shared_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o1777);
+        assert!(open_dir(dir.path()).unwrap_err().to_string().contains("other users share this directory"));
+        assert_eq!(mode(dir.path()), 0o1777, "nothing has changed");
+        fs::write(dir.path().join("file"), "").unwrap();
+        open_dir(&dir.path().join("file")).unwrap_err();
+    }
+
+    #[test]
+    fn only_private_regular_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        create_file(&path).unwrap();
+        fs::write(&path, "1234").unwrap();
+        assert_eq!(read_file(&path, 9).unwrap(), b"1234");
+        assert_eq!(read_file(&path, 2).unwrap(), b"123", "so that a longer one shows");
+        for wide in [0o640, 0o604, 0o660] {
+            set_mode(&path, wide);
+            assert!(read_file(&path, 9).unwrap_err().to_string().contains("other users"), "{wide:o}");
+        }
+        set_mode(&path, 0o600);
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        read_file(&dir.path().join("link"), 9).unwrap_err();
+        read_file(dir.path(), 9).unwrap_err();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        set_mode(&pipe, 0o600);
+        assert!(read_file(&pipe, 9).unwrap_err().to_string().contains("not a regular file"));
+        // What had the name goes, whatever it was.
+        create_file(&pipe).unwrap();
+        assert_eq!(read_file(&pipe, 9).unwrap(), b"");
+    }
+
+    #[test]
+    fn claimed_file_loses_permissions_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        claim_file(&path).unwrap();
+        assert!(!path.try_exists().unwrap(), "it is not made");
+        create_file(&path).unwrap();
+        for wide in [0o666, 0o640, 0o600] {
+            set_mode(&path, wide);
+            claim_file(&path).unwrap();
+            assert_eq!(mode(&path), 0o600, "{wide:o}");
+        }
+    }
+
+    #[test]
+    fn other_owner_is_refused() {
+        let own = rustix::process::geteuid().as_raw();
+        assert!(check_owner(own).unwrap());
+        assert_eq!(check_owner(0).unwrap(), own == 0);
+        let told = check_owner(own + 1).unwrap_err().to_string();
+        assert_eq!(told, format!("it belongs to user {}, and this process runs as user {own}", own + 1));
+    }
+}

@@ -1,0 +1,60 @@
+//! What columns the files of a source have, found out without reading a row.
+
+use arrow::datatypes::{DataType, SchemaRef};
+
+use parquet::file::metadata::ParquetMetaData;
+
+use super::{
+    SourceError,
+    parquet_reader::{self, DecodeThread},
+    parquet_shape::partition,
+};
+
+/// The columns of one file.
+#[derive(Clone, Debug)]
+pub struct FileSchema {
+    /// The file, for messages.
+    pub path: String,
+    /// Its path below what the definition names: partitions are directories there.
+    pub(super) relative: String,
+    pub(super) schema: SchemaRef,
+}
+
+/// Where a file has a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnAt {
+    /// Among its own columns, of this type.
+    File(DataType),
+    /// In its path: the same value in all rows.
+    Path,
+}
+
+// === impl FileSchema ===
+
+impl FileSchema {
+    /// The columns that a file's footer declares.
+    pub(super) fn of(
+        path: String,
+        relative: String,
+        metadata: ParquetMetaData,
+        thread: &DecodeThread,
+    ) -> Result<Self, SourceError> {
+        match parquet_reader::schema(metadata, thread) {
+            Ok(schema) => Ok(Self { path, relative, schema }),
+            Err(why) => Err(SourceError::Unreadable { path, why }),
+        }
+    }
+
+    /// Where the file has a column, by its name there; none if it has no such column.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<ColumnAt> {
+        let field = self.schema.fields().iter().find(|field| field.name() == name);
+        let in_path = || partition(&self.relative, name).map(|_| ColumnAt::Path);
+        field.map(|field| ColumnAt::File(field.data_type().clone())).or_else(in_path)
+    }
+
+    /// The names and types of its own columns, in order.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, &DataType)> {
+        self.schema.fields().iter().map(|field| (field.name().as_str(), field.data_type()))
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether a view's source has what the view declares, found out without reading a row.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::{array::new_empty_array, datatypes::DataType};
+use larder_model::{
+    model::{FeatureView, ScalarType, ValueType},
+    registry::Catalog,
+    yaml::nearest,
+};
+
+use super::{SyncSetting, decode::Column};
+use crate::source::{ColumnAt, FileSchema, Source, Wanted, WantedColumn};
+
+/// Something that is wrong with a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceProblem {
+    /// The feature that it concerns; none where it is the whole source, or its key or times.
+    pub feature: Option<Arc<str>>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it, if that is known.
+    pub help: Option<String>,
+    /// Whether the view can be loaded all the same.
+    pub is_warning: bool,
+}
+
+/// Opens the sources of a view and compares their columns with what the view declares. Returns every problem.
+///
+/// Blocks while it reads the files' footers, or waits for AWS.
+#[must_use]
+pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting) -> Vec<SourceProblem> {
+    let mut problems = Vec::new();
+    let table = setting.table_of(view, catalog.key_version(), None).map(|table| Box::new(table) as Box<dyn Source>);
+    if let Some(source) = table.or_else(|| setting.source_of(view)) {
+        check(view, &*source, &mut problems);
+    }
+    // Where the rows come from elsewhere, files are materialized on demand.
+    if view.batch_source.is_some()
+        && let Some(files) = setting.files_of(view, |wanted| wanted)
+    {
+        check(view, &*files, &mut problems);
+    }
+    problems
+}
+
+/// The feature type that a column of a file most likely has; none if no type takes such a column.
+#[must_use]
+pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
+    let scalar = |data_type: &DataType| {
+        Some(match data_type {
+            DataType::Boolean => ScalarType::Bool,
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => {
+                ScalarType::Int32
+            }
+            DataType::Int64 | DataType::UInt32 | DataType::UInt64 => ScalarType::Int64,
+            DataType::Float16 | DataType::Float32 => ScalarType::Float32,
+            DataType::Float64 => ScalarType::Float64,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ScalarType::String,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                ScalarType::Bytes
+            }
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => ScalarType::UnixTimestamp,
+            DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+                ScalarType::Decimal
+            }
+            _ => return None,
+        })
+    };
+    let likely = match data_type {
+        DataType::Dictionary(_, values) => return likely_type(values),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            ValueType::List(scalar(item.data_type())?)
+        }
+        other => ValueType::Scalar(scalar(other)?),
+    };
+    // The reader of columns decides.
+    Column::new(&new_empty_array(data_type), likely).is_ok().then_some(likely)
+}
+
+fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProblem>) {
+    let files = match source.schemas() {
+        Ok(files) => files,
+        Err(error) => {
+            let message = error.to_string();
+            return problems.push(SourceProblem { feature: None, message, help: None, is_warning: false });
+        }
+    };
+    let Some(first) = files.first() else { return };
+    let Some(declared) = view.files() else { return };
+    let wanted = Wanted::of(view, declared);
+    // A view of a static table has no column of times.
+    let time = declared.timestamp_field.as_ref().map(|_| &wanted.event_time);
+    let rows = time.into_iter().chain(&wanted.created).chain(&wanted.keys);
+    for (column, is_feature) in rows.map(|column| (column, false)).chain(wanted.features.iter().map(|it| (it, true))) {
+        let feature = is_feature.then(|| Arc::clone(&column.name));
+        let without: Vec<&FileSchema> = files.iter().filter(|file| file.column(&column.column).is_none()).collect();
+        if let Some(missing) = without.first() {
+            let everywhere = without.len() == files.len();
+            let of = if everywhere { first } else { missing };
+            let help = nearest(&column.column, of.columns().map(|(name, _)| name));
+            let more = match (everywhere, without.len()) {
+                (false, 2..) => format!(", nor have {} others of {} files", without.len() - 1, files.len()),
+                _ => String::new(),
+            };
+            let message = format!("{} has no column '{}'{more}", of.path, column.column);
+            // A feature or created time that some files do not have is null in their rows.
+            let is_created = wanted.created.as_ref().is_some_and(|created| created.name == column.name);
+            let is_warning = (is_feature || is_created) && !everywhere;
+            problems.push(SourceProblem { feature: feature.clone(), message, help, is_warning });
+        }
+        let mut told = BTreeSet::new();
+        for file in &files {
+            let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
+            if let Some(why) = misfit(file, column, is_time)
+                && told.insert(why.clone())
+            {
+                let message = format!("{}, column '{}': {why}", file.path, column.column);
+                problems.push(SourceProblem { feature: feature.clone(), message, help: None, is_warning: false });
+            }
+        }
+    }
+}
+
+/// Why a file's column cannot become what is declared, if it cannot.
+fn misfit(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
+    let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
+    let array = new_empty_array(&data_type);
+    let made = if is_time { Column::instants(&array) } else { Column::new(&array, column.value_type) };
+    made.err()
+}

@@ -1,0 +1,219 @@
+//! Writes log lines to standard error on a thread of its own, so that no other thread waits for its reader.
+//!
+//! The reader of a log may be gone, or stop reading while its pipe is full. A thread that writes a line itself would get
+//! an error in the first case and wait for ever in the second. So lines go into a queue that is bounded in bytes; beyond
+//! the bound they are dropped and counted, and lines that cannot be written are dropped as well.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use metrics::{counter, describe_counter};
+
+/// Lines that wait to be written.
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Whether lines that were taken out are being written.
+    writing: bool,
+    /// Lines that were dropped since the last one that was written.
+    dropped: u64,
+}
+
+/// Puts each piece that is written to it into the queue.
+#[derive(Debug)]
+pub(super) struct LineSender(Arc<Queue>);
+
+/// Bytes of lines that may wait.
+const QUEUE_BYTES_MAX: usize = 1 << 20;
+const DROPPED: &str = "larder_log_lines_dropped_total";
+
+/// The writer of log lines. A line has to come in one piece, as `tracing_subscriber` writes it.
+pub(super) fn writer() -> LineSender {
+    LineSender(Arc::clone(queue()))
+}
+
+/// Writes a line to standard error behind the log lines that came before, and waits for it no longer than
+/// [`flush_logs`] does.
+pub fn write_line(text: &str) {
+    queue().push(format!("{text}\n").into_bytes());
+}
+
+/// Waits until all lines are written; `patience` at most, for the reader may have stopped reading.
+pub fn flush_logs(patience: Duration) {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(patience);
+    }
+}
+
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+fn queue() -> &'static Arc<Queue> {
+    QUEUE.get_or_init(|| {
+        describe_counter!(DROPPED, "Lines of the log that were dropped, as their reader was slow or gone.");
+        let queue = Arc::new(Queue::new(QUEUE_BYTES_MAX));
+        let writing = Arc::clone(&queue);
+        // Without the thread lines are dropped, and the program does its work.
+        let _ = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.write_to(io::stderr()));
+        queue
+    })
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn new(bytes_max: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), bytes_max }
+    }
+
+    fn push(&self, line: Vec<u8>) {
+        let mut state = self.state();
+        if state.bytes + line.len() > self.bytes_max {
+            state.dropped += 1;
+            drop(state);
+            counter!(DROPPED).increment(1);
+            return;
+        }
+        state.bytes += line.len();
+        state.lines.push_back(line);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Writes lines as they come, for ever.
+    fn write_to(&self, mut out: impl Write) {
+        loop {
+            let mut state = self.state();
+            state.writing = false;
+            self.changed.notify_all();
+            while state.lines.is_empty() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            // One at a time: the bound counts what waits, and a line that is being written waits no more.
+            let line = state.lines.pop_front().unwrap_or_default();
+            state.bytes -= line.len();
+            state.writing = true;
+            let dropped = std::mem::take(&mut state.dropped);
+            drop(state);
+            if dropped > 0 {
+                let _ = writeln!(out, "{dropped} lines of this log were dropped here, as it was read too slowly");
+            }
+            if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                counter!(DROPPED).increment(1);
+            }
+        }
+    }
+
+    fn flush(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.state();
+        while state.writing || !state.lines.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for LineSender {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A reader that takes a piece when the test does.
+    struct Slow(SyncSender<Vec<u8>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow(bytes_max: usize) -> (Arc<Queue>, Receiver<Vec<u8>>) {
+        let (sender, receiver) = sync_channel(0);
+        let queue = Arc::new(Queue::new(bytes_max));
+        let writing = Arc::clone(&queue);
+        thread::spawn(move || writing.write_to(Slow(sender)));
+        (queue, receiver)
+    }
+
+    #[test]
+    fn lines_come_in_order() {
+        let (queue, lines) = slow(1_000);
+        for line in ["1\n", "2\n", "3\n"] {
+            queue.push(line.into());
+        }
+        for line in ["1\n", "2\n", "3\n"] {
+            assert_eq!(lines.recv_timeout(LONG).unwrap(), line.as_bytes());
+        }
+        queue.flush(LONG);
+        assert!(queue.state().lines.is_empty());
+    }
+
+    #[test]
+    fn stalled_reader_holds_up_nobody() {
+        let (queue, lines) = slow(10);
+        queue.push(b"first\n".to_vec());
+        // The thread has it and waits for the reader.
+        while !queue.state().writing {
+            thread::yield_now();
+        }
+        queue.push(b"12345678\n".to_vec());
+        queue.push(b"of two bytes more\n".to_vec());
+        queue.push(b"and another\n".to_vec());
+        queue.flush(Duration::from_millis(1));
+        assert_eq!(queue.state().bytes, 9, "what fits");
+        assert_eq!(lines.recv_timeout(LONG).unwrap(), b"first\n");
+        let told: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.starts_with("2 lines of this log were dropped here"), "{told}");
+    }
+
+    #[test]
+    fn gone_reader_holds_up_nobody() {
+        let (queue, lines) = slow(100);
+        drop(lines);
+        for _ in 0..100 {
+            queue.push(b"0123456789\n".to_vec());
+            queue.flush(LONG);
+        }
+        assert!(queue.state().lines.is_empty());
+    }
+}

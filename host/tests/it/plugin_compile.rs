@@ -1,0 +1,235 @@
+//! Components that cost much to compile: refused by their outline, or stopped at a bound, while the host serves.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder::{
+    http::Control,
+    plugin::{CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings},
+};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    binary::{Home, Running},
+    fixture::{Fixture, Setup, eventually, eventually_within},
+    guests::{compiler, guest},
+    wire,
+};
+
+const SINGLETON: &str = "twins/odfv_singleton";
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const MIB: u64 = 1 << 20;
+/// Loops that cranelift takes minutes for; it grows with their square.
+const ENDLESS: usize = 100_000;
+
+/// A number as WebAssembly writes it.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).unwrap();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn section(id: u8, body: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb128(body.len()), body].concat()
+}
+
+/// A core module with so many functions of one body, `() -> ()`.
+fn module(functions: usize, body: &[u8]) -> Vec<u8> {
+    let body = [&[0][..], body, &[0x0b]].concat();
+    let body = [leb128(body.len()), body].concat();
+    let types = section(1, &[1, 0x60, 0, 0]);
+    let declared = section(3, &[leb128(functions), vec![0; functions]].concat());
+    let code = section(10, &[leb128(functions), body.repeat(functions)].concat());
+    [&b"\0asm\x01\0\0\0"[..], &types, &declared, &code].concat()
+}
+
+/// One function of so many empty loops.
+fn loops(count: usize) -> Vec<u8> {
+    module(1, &[0x03, 0x40, 0x0b].repeat(count))
+}
+
+/// A good plugin that brings a module along which it never makes an instance of.
+fn bomb(module: &[u8]) -> Vec<u8> {
+    [fs::read(guest(SINGLETON)).unwrap(), section(1, module)].concat()
+}
+
+fn runtime(compiler: PathBuf, compile: CompileLimits, functions: usize) -> Arc<PluginRuntime> {
+    let default = PluginSettings::default();
+    // Debug code on a machine that has other things to do.
+    let native = PluginLimits { functions, time: Duration::from_secs(5), ..default.native };
+    PluginRuntime::new(PluginSettings { compiler, compile, native, ..default }).unwrap()
+}
+
+const WIDE: CompileLimits = CompileLimits { time: Duration::from_secs(600), memory_bytes: 4_096 * MIB };
+const SHORT: CompileLimits = CompileLimits { time: Duration::from_secs(1), ..WIDE };
+
+#[test]
+fn outline_is_checked_before_compiling() {
+    // There is no compiler: whatever wanted one would say so.
+    let runtime = runtime("/no/compiler".into(), WIDE, 20_000);
+    let refused = |bytes: &[u8]| runtime.load(bytes).unwrap_err();
+    let without_exports = [COMPONENT, &section(1, &loops(ENDLESS))].concat();
+    assert!(matches!(refused(&without_exports), LoadError::Exports(missing) if missing.len() == 3));
+    let many = bomb(&module(20_000, &[]));
+    assert!(matches!(refused(&many), LoadError::Functions { limit: 20_000, .. }));
+    let imports = [COMPONENT, &[0x0a, 6, 1, 0, 1, b'x', 1, 0]].concat();
+    assert!(matches!(refused(&imports), LoadError::Imports(_) | LoadError::Broken(_)));
+    let cut = bomb(&loops(ENDLESS));
+    assert!(matches!(refused(&cut[..cut.len() - 1]), LoadError::Broken(_)));
+    // What passes all that has to be compiled.
+    assert!(matches!(refused(&bomb(&loops(1))), LoadError::Compiler(why) if why.contains("/no/compiler")));
+}
+
+#[test]
+fn compiling_is_bounded_in_cpu_time() {
+    let error = runtime(compiler(), SHORT, 20_000).load(&bomb(&loops(ENDLESS))).unwrap_err();
+    assert!(matches!(error, LoadError::Killed(CompileKill::Time(_))), "{error}");
+    assert!(error.to_string().contains("took more than 1 s of CPU time"), "{error}");
+    assert!(error.to_string().ends_with("hint: set 'plugins: compile_time_max'"), "{error}");
+    runtime(compiler(), WIDE, 20_000).load(&bomb(&loops(100))).unwrap();
+}
+
+#[test]
+fn compiling_is_bounded_in_memory() {
+    let many = bomb(&module(4_000, &[0x03, 0x40, 0x0b]));
+    let tight = CompileLimits { memory_bytes: 24 * MIB, ..WIDE };
+    let error = runtime(compiler(), tight, 100_000).load(&many).unwrap_err();
+    assert!(matches!(error, LoadError::Killed(CompileKill::Memory(_))), "{error}");
+    assert!(error.to_string().contains("needed more than 24 MiB of memory"), "{error}");
+    // A plugin as people write them fits.
+    runtime(compiler(), tight, 100_000).load(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
+}
+
+#[test]
+fn compilers_memory_does_not_stay() {
+    let resident = || {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+    };
+    let runtime = runtime(compiler(), WIDE, 100_000);
+    let before = resident();
+    // Some 25 MiB in the compiler.
+    runtime.load(&bomb(&module(2_000, &[0x03, 0x40, 0x0b]))).unwrap();
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 16 * MIB, "{} MiB more", grown / MIB);
+}
+
+fn limits(time: &str) -> String {
+    format!("plugins: {{compile_time_max: {time}}}\n")
+}
+
+fn place(bytes: &[u8], dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("odfv_singleton.wasm"), bytes).unwrap();
+}
+
+fn refusal(fixture: &Fixture) -> Option<String> {
+    let plugins = fixture.app.plugins();
+    plugins.into_iter().find(|plugin| plugin.plugin == "odfv_singleton")?.refused
+}
+
+fn trips(fixture: &Fixture) -> wire::Answer {
+    fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }))
+}
+
+#[test]
+fn host_serves_while_it_compiles() {
+    let setup = Setup::golden().config(&limits("10m")).unready();
+    place(&bomb(&loops(ENDLESS)), &setup.path("plugins"));
+    let mut fixture = setup.start();
+    fixture.eventually("ready", || fixture.get("/ready").status == 200);
+    assert!(fixture.app.plugins().iter().any(|plugin| plugin.compiling));
+    // This view fails where it cannot be computed; others are null or a default.
+    assert_eq!(trips(&fixture).status, 501);
+    let stored = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
+    assert_eq!(stored.column("conv_rate")["values"], json!([0.6001]));
+    // Someone who waits is served meanwhile.
+    fixture.app.deploy(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
+    assert_eq!(trips(&fixture).column("trips_plus_one")["values"], json!([1002]));
+    let started = Instant::now();
+    fixture.stop();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn killed_file_is_tried_again_on_demand_only() {
+    let setup = Setup::golden().config(&limits("1s"));
+    place(&bomb(&loops(ENDLESS)), &setup.path("plugins"));
+    let fixture = setup.start();
+    let why = refusal(&fixture).unwrap();
+    assert!(why.contains("took more than 1 s of CPU time"), "{why}");
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    let why = refusal(&fixture).unwrap();
+    assert!(why.starts_with("compiling this file was ended before, as it took more than 1 s of CPU time"), "{why}");
+    // A deploy tries, and a file that is another one is tried.
+    let why = fixture.app.deploy(&bomb(&loops(ENDLESS))).unwrap_err();
+    assert!(why.starts_with("compiling the component took more than 1 s of CPU time"), "{why}");
+    place(&bomb(&loops(100)), &fixture.path("plugins"));
+    eventually_within("the good one answers", Duration::from_secs(300), || trips(&fixture).status == 200);
+    assert_eq!(refusal(&fixture), None);
+}
+
+/// A host that compiles without end, and the process in which it does.
+fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
+    let home = Home::golden_loaded();
+    home.configure(&limits("10m"));
+    place(&bomb(&loops(ENDLESS)), &home.path("plugins"));
+    let (host, address) = home.serve();
+    let compiler = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", host.id())).unwrap();
+        let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        tasks.map(|task| children(task.unwrap())).collect::<String>().trim().to_owned()
+    };
+    eventually("it compiles", || !compiler().is_empty());
+    let process = Path::new("/proc").join(compiler());
+    (home, host, address, process)
+}
+
+/// Whether a process has ended; an orphan may be a zombie until the machine's first process looks.
+fn has_ended(process: &Path) -> bool {
+    fs::read_to_string(process.join("stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn sigterm_ends_host_that_compiles() {
+    let (_home, host, address, compiler) = compiling();
+    assert_eq!(wire::send(address, "GET", "/health", &[], b"").status, 200);
+    let started = Instant::now();
+    host.stop(Signal::TERM);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    eventually("the compiler has ended", || has_ended(&compiler));
+}
+
+#[test]
+fn compiler_ends_with_killed_host() {
+    let (_home, mut host, _, compiler) = compiling();
+    assert!(!has_ended(&compiler));
+    host.signal(Signal::KILL);
+    assert_eq!(host.end().0, None);
+    eventually("the compiler has ended", || has_ended(&compiler));
+}
+
+#[test]
+fn check_of_a_bomb_is_bounded() {
+    let home = Home::empty();
+    let without_exports = [COMPONENT, &section(1, &loops(ENDLESS))].concat();
+    fs::write(home.path("bomb.wasm"), without_exports).unwrap();
+    for command in ["check", "bench", "inspect"] {
+        let ended = home.run(["plugin", command, "bomb.wasm"]);
+        ended.assert_code(1).assert_complains(&["does not export describe, configure, transform"]);
+    }
+}
