@@ -286,7 +286,10 @@ impl Router {
                 let body = self.read_body(request, self.limits.body_bytes_max).await?;
                 let mut tree = self.lease();
                 if body.len() > SMALL_BYTES {
-                    tree.grow(tree_bytes(&body))?;
+                    let weighed = body.clone();
+                    // Looking through megabytes is not for this thread.
+                    let bytes = tokio::task::spawn_blocking(move || tree_bytes(&weighed)).await;
+                    tree.grow(bytes.map_err(|_| HttpError::internal("weighing a body panicked".to_owned()))?)?;
                 }
                 let (status, body) = writes.answer(uri.path(), uri.query(), body, scope.as_deref()).await?;
                 drop(tree);
