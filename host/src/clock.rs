@@ -9,8 +9,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use larder_model::model::Micros;
+pub use larder_model::model::parse_time;
 
 /// Something that knows what time it is.
 pub trait Clock: Send + Sync + Debug {
@@ -29,18 +30,6 @@ pub struct SystemClock;
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
-}
-
-/// A date, or an instant, as people and other systems write them; both UTC unless an offset is given.
-#[must_use]
-pub fn parse_time(text: &str) -> Option<Micros> {
-    let text = text.trim();
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        return Some(instant.as_microsecond());
-    }
-    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
-    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(TimeZone::UTC));
-    zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
 }
 
 /// An instant as Python's `str` writes an aware `datetime` in UTC, which is how Feast writes one into DynamoDB:

@@ -18,7 +18,10 @@ mod wanted;
 use std::{fmt::Debug, time::Duration};
 
 use arrow::array::RecordBatch;
-use larder_model::model::{EntityId, Micros};
+use larder_model::{
+    codec::Cell,
+    model::{EntityId, Micros},
+};
 
 pub use self::{
     dynamodb::{DynamoDb, EntityKey, KeyPart, NewTable, TableError, TableRow, TableWriter, WriteOptions, Written},
@@ -146,7 +149,7 @@ pub enum SourceRows {
 }
 
 /// What became of a row of an online store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// It is this now.
     Put(Item),
@@ -154,8 +157,8 @@ pub enum Change {
     Remove(EntityId),
 }
 
-/// A row of an online store, in the form in which Feast's have it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row of an online store.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// The hash of the key, which such stores hold, or that of the key that they hold.
     pub id: EntityId,
@@ -165,10 +168,21 @@ pub struct Item {
     pub created: Option<Micros>,
     /// When it expires, if it does so by itself.
     pub expires: Option<Micros>,
-    /// Of each feature of the view, in its order, the bytes of a `feast.types.Value`; none where there is none.
-    pub values: Vec<Option<Vec<u8>>>,
+    /// The value of each feature of the view, in its order; none where the store has none.
+    pub values: Vec<Option<ItemValue>>,
     /// Why it cannot be a row, if so: it is left out, and told.
     pub problem: Option<String>,
+}
+
+/// A value of a row of an online store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ItemValue {
+    /// The bytes of a `feast.types.Value`, as Feast's stores have it.
+    Feast(Vec<u8>),
+    /// A value of the store's own type.
+    Cell(Cell),
+    /// It cannot be read, and why. The other values of the row can.
+    Unreadable(String),
 }
 
 /// A span of event times, both ends included; an open end is `None`.

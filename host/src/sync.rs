@@ -4,7 +4,7 @@
 //! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time. What callers
 //! write comes as a [`Frame`], and goes the same way without a source.
 
-mod cell;
+mod arrow_cell;
 mod check;
 mod decode;
 mod encode;
@@ -14,7 +14,6 @@ mod error;
 mod fetch;
 mod guard;
 mod metrics;
-mod nested;
 mod run;
 mod sample;
 mod table;
@@ -23,14 +22,13 @@ mod turns;
 mod write;
 
 pub use self::{
-    cell::Cell,
     check::{SourceProblem, check_source, likely_type},
     engine::{SyncEngine, SyncSetting},
     erase::EraseError,
     error::SyncError,
     fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
     guard::Guard,
-    run::{Outcome, Progress, Skipped, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
+    run::{Outcome, Progress, Skipped, SkippedValues, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::sample_keys,
     table::decode_rows,
     to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},

@@ -1,18 +1,24 @@
 //! Bytes: entity keys and ids as Feast writes them, the row format of the online store, and Feast's values to and from it.
 
+mod cell;
+mod coerce;
 mod convert;
 mod entity_key;
 mod feast;
 pub mod json;
 mod murmur3;
+pub mod python;
 mod row;
 mod row_text;
 mod schema;
+mod tree;
 
 pub use self::{
+    cell::{Cell, may_be_integer},
+    coerce::{Misfit, is_text_of, key_value, null_item, set, single, uuid_text},
     convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
-    feast::{FeastMisfit, push_feast_value, to_feast_value},
+    feast::{push_feast_value, to_feast_value},
     murmur3::murmur3_x64_128,
     row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowView},
     row_text::RowText,

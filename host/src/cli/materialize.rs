@@ -282,6 +282,9 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
     if report.skipped.rows() > 0 {
         line.push_str(&format!("; NOT taken: {}", report.skipped));
     }
+    if let Some(values) = report.skipped.values_text() {
+        line.push_str(&format!("; values that are not of their feature's type, null now: {values}"));
+    }
     line
 }
 

@@ -114,6 +114,9 @@ fn describe(report: &SyncReport) -> String {
     if report.skipped.rows() > 0 {
         line.push_str(&format!("; NOT taken: {}", report.skipped));
     }
+    if let Some(values) = report.skipped.values_text() {
+        line.push_str(&format!("; values that are not of their feature's type, null now: {values}"));
+    }
     line
 }
 

@@ -92,6 +92,7 @@ fn field_status(status: Status) -> FieldStatus {
 /// A key as it was understood, in its type.
 fn echoed(value: &EchoedValue<'_>, key_type: Option<ScalarType>) -> FeastValue {
     let kind = match (value, key_type) {
+        (EchoedValue::Null, _) => return FeastValue::default(),
         // The range was checked when the key was made.
         (EchoedValue::Int(v), Some(ScalarType::Int32)) => Kind::Int32(i32::try_from(*v).unwrap_or_default()),
         (EchoedValue::Int(v), Some(ScalarType::UnixTimestamp)) => Kind::UnixTimestamp(*v),

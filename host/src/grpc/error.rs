@@ -33,7 +33,6 @@ pub(super) fn of_request(error: RequestError) -> Status {
         | RequestError::MissingKeys { .. }
         | RequestError::MissingRequestData { .. }
         | RequestError::BadRequestData { .. }
-        | RequestError::NullKey
         | RequestError::BadKey(_) => Status::invalid_argument(text),
         RequestError::TooLarge { .. } => Status::resource_exhausted(text),
         RequestError::NoPlugin { .. } | RequestError::Unservable { .. } => Status::failed_precondition(text),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
-use larder_model::model::FeastValue;
+use larder_model::{codec::Cell, model::FeastValue};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     plugin::{WRITE_NICE, give_way},
     serving::{Cut, RenewDefinitions, Resources, Snapshot},
-    sync::{Cell, Frame, SyncEngine, WriteError},
+    sync::{Frame, SyncEngine, WriteError},
 };
 
 /// What calls are answered from.

@@ -77,7 +77,9 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u
     let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
     let mut columns = Columns { fields, arrays, names, bytes: 0, room };
     for (place, column) in plan.entity_columns.iter().enumerate() {
-        columns.add(&column.name, entity_column(column, answer.entity_column(place))?, false)?;
+        let values = answer.entity_column(place);
+        let nullable = values.contains(&EchoedValue::Null);
+        columns.add(&column.name, entity_column(column, values)?, nullable)?;
     }
     for column in &plan.feature_columns {
         let values = answer.cells(column.from).map(|cell| cell.value);
@@ -127,11 +129,11 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
 
 fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowFault> {
     // What is nobody's key has the type of its values, which are of one.
-    let scalar = column.key_type.unwrap_or(match values.first() {
+    let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
         Some(EchoedValue::Int(_)) => ScalarType::Int64,
         Some(EchoedValue::Float(_)) => ScalarType::Float64,
         Some(EchoedValue::Bool(_)) => ScalarType::Bool,
-        Some(EchoedValue::Text(_)) | None => ScalarType::String,
+        Some(EchoedValue::Text(_) | EchoedValue::Null) | None => ScalarType::String,
     });
     let values = values.iter().map(|value| echoed(&column.name, value, scalar)).collect::<Result<Vec<_>, _>>()?;
     scalars(&column.name, scalar, values.into_iter())
@@ -139,6 +141,7 @@ fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<Ar
 
 fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowFault> {
     Ok(match (value, scalar) {
+        (EchoedValue::Null, _) => ValueRef::Null,
         // Keys are whole seconds, as Feast has them.
         (EchoedValue::Int(v), ScalarType::UnixTimestamp) => {
             let too_far = || ArrowFault::Instant { column: column.to_owned(), seconds: *v };

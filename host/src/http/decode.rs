@@ -2,10 +2,11 @@
 //!
 //! What does not fit is looked at a second time, slowly, to answer as FastAPI does: every mistake with its place.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt, marker::PhantomData};
 
+use larder_model::codec::{Cell, may_be_integer};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{HttpError, diagnose::diagnose, invalid::flag};
 use crate::serving::{EntityValue, OnlineRequest, Selection};
@@ -17,9 +18,9 @@ use crate::serving::{EntityValue, OnlineRequest, Selection};
 pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     // Looked at as a whole, once, instead of text by text.
     let text = std::str::from_utf8(body).ok();
-    let wire = text.and_then(|text| serde_json::from_str::<Wire<'_>>(text).ok());
+    let wire = text.and_then(|text| serde_json::from_str(text).ok().or_else(|| exact(text)));
     let Some(wire) = wire else { return Err(diagnose(body)) };
-    let Some(entities) = wire.entities else { return Err(diagnose(body)) };
+    let Some(EntityColumns(entities)) = wire.entities else { return Err(diagnose(body)) };
     let selection = match wire.service {
         // Feast takes an empty name for none.
         Some(service) if !service.is_empty() => Selection::Service(service),
@@ -32,11 +33,21 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
 /// Names of so many columns are compared one by one; of more, they are looked up.
 const FEW_COLUMNS: usize = 16;
 
+/// A number that the reader hands over as a double, and that may be an integer: see [`exact`].
+const ONLY_ITS_TEXT_TELLS: &str = "a number that only its text can tell";
+
+/// Reads a body slowly, with each value as it is written: an integer beyond 64 bits is not the double next to it.
+fn exact(text: &str) -> Option<Wire<'_>> {
+    let wire: Wire<'_, ExactColumns<'_>> = serde_json::from_str(text).ok()?;
+    let Wire { entities, service, features, full_feature_names, view_metadata } = wire;
+    let entities = entities.map(|ExactColumns(columns)| EntityColumns(columns));
+    Some(Wire { entities, service, features, full_feature_names, view_metadata })
+}
+
 type Columns<'a> = Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>;
 
-#[derive(Default)]
-struct Wire<'a> {
-    entities: Option<Columns<'a>>,
+struct Wire<'a, E = EntityColumns<'a>> {
+    entities: Option<E>,
     service: Option<Cow<'a, str>>,
     features: Vec<Cow<'a, str>>,
     full_feature_names: bool,
@@ -49,6 +60,11 @@ struct Text<'a>(Cow<'a, str>);
 struct Texts<'a>(Vec<Cow<'a, str>>);
 
 struct EntityColumns<'a>(Columns<'a>);
+
+/// The same, each value read from its own text.
+struct ExactColumns<'a>(Columns<'a>);
+
+struct WireVisitor<E>(PhantomData<E>);
 
 struct OneValue<'a>(EntityValue<'a>);
 
@@ -73,12 +89,19 @@ macro_rules! visitor {
     };
 }
 
-visitor!(WireVisitor, Wire, "an object", {
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de>, A::Error> {
-        let mut wire = Wire::default();
+impl<'de, E: Deserialize<'de>> Visitor<'de> for WireVisitor<E> {
+    type Value = Wire<'de, E>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de, E>, A::Error> {
+        let (service, features) = (None, Vec::new());
+        let mut wire = Wire { entities: None, service, features, full_feature_names: false, view_metadata: false };
         while let Some(Text(key)) = map.next_key()? {
             match &*key {
-                "entities" => wire.entities = Some(map.next_value::<EntityColumns<'de>>()?.0),
+                "entities" => wire.entities = Some(map.next_value()?),
                 "feature_service" => wire.service = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0),
                 "features" => wire.features = map.next_value::<Texts<'de>>()?.0,
                 "full_feature_names" => wire.full_feature_names = map.next_value::<Flag>()?.0,
@@ -90,7 +113,13 @@ visitor!(WireVisitor, Wire, "an object", {
         }
         Ok(wire)
     }
-});
+}
+
+impl<'de, E: Deserialize<'de>> Deserialize<'de> for Wire<'de, E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(WireVisitor(PhantomData))
+    }
+}
 
 visitor!(TextVisitor, Text, "a string", {
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
@@ -114,33 +143,61 @@ visitor!(TextsVisitor, Texts, "a list of strings", {
 
 visitor!(EntityColumnsVisitor, EntityColumns, "an object of lists", {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EntityColumns<'de>, A::Error> {
-        let mut columns: Columns<'de> = Vec::new();
-        // Where each column is, once there are too many to look through.
-        let mut places: HashMap<Cow<'de, str>, usize> = HashMap::new();
+        let mut columns = ColumnsByName::default();
         while let Some(Text(name)) = map.next_key()? {
             let ManyValues(values) = map.next_value()?;
-            if columns.len() == FEW_COLUMNS {
-                places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-            }
-            let known = if columns.len() < FEW_COLUMNS {
-                columns.iter().position(|(known, _)| *known == name)
-            } else {
-                places.get(&name).copied()
-            };
-            // As in Python, the last of two equal keys counts, at the place of the first.
-            match known {
-                Some(place) => columns[place].1 = values,
-                None => {
-                    if columns.len() >= FEW_COLUMNS {
-                        places.insert(name.clone(), columns.len());
-                    }
-                    columns.push((name, values));
-                }
-            }
+            columns.insert(name, values);
         }
-        Ok(EntityColumns(columns))
+        Ok(EntityColumns(columns.columns))
     }
 });
+
+visitor!(ExactColumnsVisitor, ExactColumns, "an object of lists", {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExactColumns<'de>, A::Error> {
+        let mut columns = ColumnsByName::default();
+        while let Some(Text(name)) = map.next_key()? {
+            let values = map.next_value::<Vec<&'de RawValue>>()?;
+            let value = |value: &'de RawValue| Cell::from_json(value.get()).map(EntityValue::from);
+            let values = values.into_iter().map(value).collect::<Result<_, _>>();
+            columns.insert(name, values.map_err(A::Error::custom)?);
+        }
+        Ok(ExactColumns(columns.columns))
+    }
+});
+
+/// Columns in the order of their first names.
+#[derive(Default)]
+struct ColumnsByName<'a> {
+    columns: Columns<'a>,
+    /// Where each column is, once there are too many to look through.
+    places: HashMap<Cow<'a, str>, usize>,
+}
+
+// === impl ColumnsByName ===
+
+impl<'a> ColumnsByName<'a> {
+    /// Adds a column. As in Python, the last of two equal names counts, at the place of the first.
+    fn insert(&mut self, name: Cow<'a, str>, values: Vec<EntityValue<'a>>) {
+        let Self { columns, places } = self;
+        if columns.len() == FEW_COLUMNS {
+            *places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        }
+        let known = if columns.len() < FEW_COLUMNS {
+            columns.iter().position(|(known, _)| *known == name)
+        } else {
+            places.get(&name).copied()
+        };
+        match known {
+            Some(place) => columns[place].1 = values,
+            None => {
+                if columns.len() >= FEW_COLUMNS {
+                    places.insert(name.clone(), columns.len());
+                }
+                columns.push((name, values));
+            }
+        }
+    }
+}
 
 visitor!(ManyValuesVisitor, ManyValues, "a list", {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ManyValues<'de>, A::Error> {
@@ -166,11 +223,11 @@ visitor!(OneValueVisitor, OneValue, "a value", {
     }
 
     fn visit_u64<E: Error>(self, v: u64) -> Result<OneValue<'de>, E> {
-        Ok(OneValue(i64::try_from(v).map_or(EntityValue::Large(v), EntityValue::Int)))
+        Ok(OneValue(i64::try_from(v).map_or_else(|_| EntityValue::Large(v.to_string().into()), EntityValue::Int)))
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<OneValue<'de>, E> {
-        Ok(OneValue(EntityValue::Float(v)))
+        if may_be_integer(v) { Err(E::custom(ONLY_ITS_TEXT_TELLS)) } else { Ok(OneValue(EntityValue::Float(v))) }
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<OneValue<'de>, E> {
@@ -206,10 +263,10 @@ macro_rules! deserialize {
 }
 
 deserialize! {
-    Wire by WireVisitor with deserialize_map;
     Text by TextVisitor with deserialize_str;
     Texts by TextsVisitor with deserialize_seq;
     EntityColumns by EntityColumnsVisitor with deserialize_map;
+    ExactColumns by ExactColumnsVisitor with deserialize_map;
     ManyValues by ManyValuesVisitor with deserialize_seq;
     OneValue by OneValueVisitor with deserialize_any;
 }

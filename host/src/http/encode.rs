@@ -202,6 +202,7 @@ fn entity_column(
     for (row, value) in answer.entity_column(place).iter().enumerate() {
         separate(out, row);
         match value {
+            EchoedValue::Null => out.extend_from_slice(b"null"),
             EchoedValue::Int(v) => int(out, *v),
             EchoedValue::Float(v) => float(out, *v),
             EchoedValue::Text(v) => text(out, v),

@@ -11,7 +11,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hyper::StatusCode;
-use serde_json::{Map, Value, json};
+use larder_model::codec::Cell;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 use tokio::{
     sync::{Semaphore, TryAcquireError},
     task::spawn_blocking,
@@ -25,7 +27,7 @@ use crate::{
     clock::parse_time,
     serving::RenewDefinitions,
     source::Window,
-    sync::{Cell, Frame, SyncEngine, SyncError, WriteError},
+    sync::{Frame, SyncEngine, SyncError, WriteError},
 };
 
 /// Takes writes, with the engine that is current when they begin.
@@ -89,7 +91,7 @@ impl Writes {
     async fn write(
         &self,
         body: bytes::Bytes,
-        work: fn(&SyncEngine, Value) -> Result<Written, HttpError>,
+        work: fn(&SyncEngine, &Value, &[u8]) -> Result<Written, HttpError>,
     ) -> Result<Written, HttpError> {
         let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|error| match error {
             TryAcquireError::NoPermits | TryAcquireError::Closed => {
@@ -100,9 +102,9 @@ impl Writes {
         let (current, definitions) = (Arc::clone(&self.engine), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;
-            let body = read(&body)?;
-            definitions.renew(body.get("allow_registry_cache").and_then(flag) != Some(false));
-            work(&current.load_full(), body)
+            let (read, text) = read(&body)?;
+            definitions.renew(read.get("allow_registry_cache").and_then(flag) != Some(false));
+            work(&current.load_full(), &read, &text)
         });
         done.await.map_err(|error| HttpError::internal(format!("a write ended in a bug of Larder: {error}")))?
     }
@@ -170,12 +172,12 @@ async fn read_order(
     body: bytes::Bytes,
     order: fn(&Value) -> Result<Materialization, HttpError>,
 ) -> Result<Materialization, HttpError> {
-    let read = spawn_blocking(move || order(&read(&body)?)).await;
+    let read = spawn_blocking(move || order(&read(&body)?.0)).await;
     read.map_err(|error| HttpError::internal(format!("reading a body ended in a bug of Larder: {error}")))?
 }
 
-fn push(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {
-    let source = required_text(&body, "push_source_name")?;
+fn push(engine: &SyncEngine, body: &Value, text: &[u8]) -> Result<Written, HttpError> {
+    let source = required_text(body, "push_source_name")?;
     match body.get("to").map_or(Some("online"), Value::as_str) {
         Some("online") => {}
         Some(place) if PLACES.contains(&place) => {
@@ -189,13 +191,13 @@ fn push(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {
             return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
         }
     }
-    engine.push(&source, &frame(&mut body)?)?;
+    engine.push(&source, &frame(body, text)?)?;
     Ok((StatusCode::OK, None))
 }
 
-fn write_to_online_store(engine: &SyncEngine, mut body: Value) -> Result<Written, HttpError> {
-    let view = required_text(&body, "feature_view_name")?;
-    engine.write(&view, &frame(&mut body)?)?;
+fn write_to_online_store(engine: &SyncEngine, body: &Value, text: &[u8]) -> Result<Written, HttpError> {
+    let view = required_text(body, "feature_view_name")?;
+    engine.write(&view, &frame(body, text)?)?;
     Ok((StatusCode::OK, Some(Value::Null)))
 }
 
@@ -261,43 +263,55 @@ fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
     }
 }
 
-/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`.
-fn frame(body: &mut Value) -> Result<Frame, HttpError> {
+/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`. What is wrong with their form is found in
+/// `body`; the values are read from its text, where integers are exact and names in their order.
+fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
-    let columns: Map<String, Value> = match body.get_mut("df").map(Value::take) {
+    let columns = match body.get("df") {
         Some(Value::Object(columns)) => columns,
         None => return Err(unprocessable("bad_body", vec![problem("missing", &loc(&[]), "Field required", body)])),
         Some(other) => {
             let message = "Input should be a valid dictionary";
-            return Err(unprocessable("bad_body", vec![problem("dict_type", &loc(&[]), message, &other)]));
+            return Err(unprocessable("bad_body", vec![problem("dict_type", &loc(&[]), message, other)]));
         }
     };
-    let column = |(name, values): (String, Value)| match values {
-        Value::Array(values) => Ok((name, values.into_iter().map(Cell::from).collect())),
-        other => {
-            let problem = problem("list_type", &loc(&[&name]), "Input should be a valid list", &other);
-            Err(unprocessable("bad_body", vec![problem]))
-        }
+    if let Some((name, other)) = columns.iter().find(|(_, values)| !values.is_array()) {
+        let problem = problem("list_type", &loc(&[name]), "Input should be a valid list", other);
+        return Err(unprocessable("bad_body", vec![problem]));
+    }
+    let unreadable = |error: serde_json::Error| {
+        let problem = problem("json_invalid", &loc(&[]), &error.to_string(), &Value::Null);
+        unprocessable("bad_json", vec![problem])
     };
-    Ok(Frame { columns: columns.into_iter().map(column).collect::<Result<_, _>>()? })
+    // Its form was checked above: an object that has an object of lists.
+    let DataFrame { df } = serde_json::from_slice(text).map_err(unreadable)?;
+    let Cell::Map(columns) = Cell::from_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
+    let column = |(name, values)| if let Cell::List(cells) = values { Some((name, cells)) } else { None };
+    Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
 }
 
-/// Reads a body, also with the numbers that Python writes and JSON does not have.
-fn read(body: &[u8]) -> Result<Value, HttpError> {
+/// The part of a write's body that has the values.
+#[derive(Deserialize)]
+struct DataFrame<'b> {
+    #[serde(borrow)]
+    df: &'b RawValue,
+}
+
+/// Reads a body, also with the numbers that Python writes and JSON does not have; and the JSON text that it is then.
+fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     match read_object(body) {
         Err(error) if error.kind == "bad_json" => match pythons_numbers(body) {
-            Cow::Owned(body) => read_object(&body),
+            Cow::Owned(body) => Ok((read_object(&body)?, Cow::Owned(body))),
             Cow::Borrowed(_) => Err(error),
         },
-        read => read,
+        read => Ok((read?, Cow::Borrowed(body))),
     }
 }
 
 /// Puts JSON in the place of Python's `NaN`, which stands for no value in a table of pandas, and of its infinities,
-/// which are values, as text.
+/// which are values, as Python's `str` has them.
 fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
-    const WORDS: [(&[u8], &[u8]); 3] =
-        [(b"NaN", b"null"), (b"-Infinity", br#""-Infinity""#), (b"Infinity", br#""Infinity""#)];
+    const WORDS: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
     let mut mended = Vec::with_capacity(body.len());
     let (mut at, mut in_text, mut found) = (0, false, false);
     while let Some(&byte) = body.get(at) {
@@ -382,7 +396,7 @@ mod tests {
     fn pythons_numbers_become_json_outside_of_texts_only() {
         let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
         let read: Value = serde_json::from_slice(&pythons_numbers(body)).unwrap();
-        let expected = json!({"a": [null, 1, "-Infinity", "Infinity"], "NaN": "a \"NaN\" \\", "b": null});
+        let expected = json!({"a": [null, 1, "-inf", "inf"], "NaN": "a \"NaN\" \\", "b": null});
         assert_eq!(read, expected);
         assert!(matches!(pythons_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
     }

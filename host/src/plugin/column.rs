@@ -126,6 +126,9 @@ impl ColumnType {
     /// Text, one per slot.
     pub const TEXT: Self = Self { scalar: ColumnScalar::Utf8, is_list: false };
 
+    /// Instants, one per slot.
+    pub const TIMESTAMP: Self = Self { scalar: ColumnScalar::Timestamp, is_list: false };
+
     /// The type of columns that hold a feature's values; none for nested types, which no plugin can read or compute.
     #[must_use]
     pub fn of(value_type: ValueType) -> Option<Self> {

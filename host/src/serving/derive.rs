@@ -1,6 +1,9 @@
 //! Derived features: what was found, and what the caller sent, goes through plugins.
 
-use larder_model::model::{Micros, ScalarType, ValueRef};
+use larder_model::{
+    codec::single,
+    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
+};
 
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
@@ -67,7 +70,11 @@ fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType
         return column.column().clone();
     }
     let mut column = ColumnBuilder::new(column_type, answer.rows);
-    column.extend(answer.cells(from).map(|cell| cell.value));
+    // Feast's stand-in for a null instant is a null to a plugin.
+    let is_null = |value: &ValueRef<'_>| {
+        column_type == ColumnType::TIMESTAMP && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS))
+    };
+    column.extend(answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value }));
     column.finish()
 }
 
@@ -121,7 +128,7 @@ pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'
 }
 
 /// A value that the caller sent, if it is of the type.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the nearest there is, or checked")]
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the nearest double, or checked")]
 fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef<'v>> {
     /// The first double beyond all 64-bit integers.
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
@@ -132,7 +139,7 @@ fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef
     };
     let real = || match *value {
         EntityValue::Int(value) => Some(value as f64),
-        EntityValue::Large(value) => Some(value as f64),
+        EntityValue::Large(ref digits) => digits.parse().ok(),
         EntityValue::Float(value) => Some(value),
         _ => None,
     };
@@ -140,7 +147,7 @@ fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef
         (ColumnScalar::Bool, EntityValue::Bool(value)) => Some(ValueRef::Bool(*value)),
         (ColumnScalar::Int32, _) => i32::try_from(whole()?).ok().map(ValueRef::Int32),
         (ColumnScalar::Int64, _) => whole().map(ValueRef::Int64),
-        (ColumnScalar::Float32, _) => real().map(|value| ValueRef::Float32(value as f32)),
+        (ColumnScalar::Float32, _) => single(real()?).map(ValueRef::Float32),
         (ColumnScalar::Float64, _) => real().map(ValueRef::Float64),
         // Whole seconds, as answers have them.
         (ColumnScalar::Timestamp, _) => whole()?.checked_mul(1_000_000).map(ValueRef::Int64),

@@ -129,9 +129,6 @@ pub enum RequestError {
         /// What may be said of it.
         why: String,
     },
-    /// A key that is null.
-    #[error("attribute name must be string, not 'NoneType'")]
-    NullKey,
     /// A key that is not of its type.
     #[error("{}", Cut(.0))]
     BadKey(String),

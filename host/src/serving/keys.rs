@@ -2,12 +2,16 @@
 //!
 //! Feast calls Python's `int()` or `str()` on what the caller sent, by the key's declared type (`type_map.py`,
 //! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`); a column that is no key of the requested views takes the type of its
-//! first value. The answer repeats the coerced value.
+//! first value. The answer repeats the coerced value. Unlike Feast, a null finds no row, and a fraction is no integer:
+//! 5.5 is not the key 5.
 
 use std::borrow::Cow;
 
 use larder_model::{
-    codec::KeyValue,
+    codec::{
+        KeyValue,
+        python::{self, IntError},
+    },
     model::{ScalarType, ValueRef},
 };
 use smallvec::SmallVec;
@@ -17,6 +21,8 @@ use super::{EntityValue, RequestError};
 /// A value of an entity column, of its column's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EchoedValue<'a> {
+    /// No value, under which no row is found.
+    Null,
     /// A whole number.
     Int(i64),
     /// Another number; only in columns that are no key.
@@ -36,12 +42,13 @@ pub(super) fn coerce<'a>(
     key_type: Option<ScalarType>,
 ) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
-    values.iter().map(|value| coerce_one(value, wanted)).collect()
+    values.iter().map(|value| coerce_one(value, wanted, key_type.is_some())).collect()
 }
 
-/// The key that a coerced value stands for.
-pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> KeyValue<'a> {
-    match (value, key_type) {
+/// The key that a coerced value stands for; none for a null.
+pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<KeyValue<'a>> {
+    Some(match (value, key_type) {
+        (EchoedValue::Null, _) => return None,
         // `coerce` has seen to the range.
         (EchoedValue::Int(v), ScalarType::Int32) => KeyValue::Int32(i32::try_from(*v).unwrap_or_default()),
         (EchoedValue::Int(v), ScalarType::UnixTimestamp) => KeyValue::UnixTimestamp(*v),
@@ -50,18 +57,19 @@ pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) ->
         (EchoedValue::Text(v), _) => KeyValue::String(v),
         // Only columns that are no key hold these.
         (EchoedValue::Float(_) | EchoedValue::Bool(_), _) => KeyValue::String(""),
-    }
+    })
 }
 
 /// The value of a key, for a plugin that reads it.
 pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> ValueRef<'a> {
     match key_value(value, key_type) {
-        KeyValue::Int32(value) => ValueRef::Int32(value),
-        KeyValue::Int64(value) => ValueRef::Int64(value),
+        None => ValueRef::Null,
+        Some(KeyValue::Int32(value)) => ValueRef::Int32(value),
+        Some(KeyValue::Int64(value)) => ValueRef::Int64(value),
         // Keys are whole seconds, as Feast has them.
-        KeyValue::UnixTimestamp(value) => ValueRef::Int64(value.saturating_mul(1_000_000)),
-        KeyValue::String(value) => ValueRef::Bytes(value.as_bytes()),
-        KeyValue::Bytes(value) => ValueRef::Bytes(value),
+        Some(KeyValue::UnixTimestamp(value)) => ValueRef::Int64(value.saturating_mul(1_000_000)),
+        Some(KeyValue::String(value)) => ValueRef::Bytes(value.as_bytes()),
+        Some(KeyValue::Bytes(value)) => ValueRef::Bytes(value),
     }
 }
 
@@ -75,9 +83,13 @@ fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
     }
 }
 
-fn coerce_one<'a>(value: &'a EntityValue<'a>, wanted: ScalarType) -> Result<EchoedValue<'a>, RequestError> {
+fn coerce_one<'a>(
+    value: &'a EntityValue<'a>,
+    wanted: ScalarType,
+    is_key: bool,
+) -> Result<EchoedValue<'a>, RequestError> {
     match value {
-        EntityValue::Null => return Err(RequestError::NullKey),
+        EntityValue::Null => return Ok(EchoedValue::Null),
         EntityValue::List(_) | EntityValue::Nested => {
             return Err(RequestError::BadKey(
                 "an entity's key has to be one value, not a list or a mapping".to_owned(),
@@ -86,9 +98,9 @@ fn coerce_one<'a>(value: &'a EntityValue<'a>, wanted: ScalarType) -> Result<Echo
         _ => {}
     }
     Ok(match wanted {
-        ScalarType::Int64 | ScalarType::UnixTimestamp => EchoedValue::Int(int(value)?),
+        ScalarType::Int64 | ScalarType::UnixTimestamp => EchoedValue::Int(int(value, is_key)?),
         ScalarType::Int32 => {
-            let wide = int(value)?;
+            let wide = int(value, is_key)?;
             i32::try_from(wide).map_err(|_| out_of_range(wide))?;
             EchoedValue::Int(wide)
         }
@@ -98,35 +110,30 @@ fn coerce_one<'a>(value: &'a EntityValue<'a>, wanted: ScalarType) -> Result<Echo
     })
 }
 
-/// Python's `int(x)`.
-fn int(value: &EntityValue<'_>) -> Result<i64, RequestError> {
+/// Python's `int(x)`. In a key a fraction is refused, in the words that Python has for its text.
+fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     match value {
         EntityValue::Int(v) => Ok(*v),
-        EntityValue::Large(v) => Err(out_of_range(v)),
+        EntityValue::Large(digits) => Err(out_of_range(digits)),
         EntityValue::Bool(v) => Ok(i64::from(*v)),
         EntityValue::Float(v) => {
-            // 2^63 is the first double that is no i64; below, truncation is exact.
+            // 2^63 is the first double that is no i64.
             const EDGE: f64 = 9_223_372_036_854_775_808.0;
             let whole = v.trunc();
+            if is_key && whole != *v {
+                return Err(not_an_int(&python::float_text(*v)));
+            }
             if !(-EDGE..EDGE).contains(&whole) {
                 return Err(out_of_range(format!("{whole:.0}")));
             }
-            #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and the range was checked")]
             Ok(whole as i64)
         }
-        EntityValue::Text(text) => {
-            // Python takes blanks around a number, a sign, and single underscores between digits.
-            let trimmed = text.trim();
-            let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
-            let groups_are_digits =
-                digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
-            if !groups_are_digits {
-                return Err(RequestError::BadKey(format!("invalid literal for int() with base 10: '{text}'")));
-            }
-            let plain = trimmed.replace('_', "");
-            plain.parse().map_err(|_| out_of_range(plain.trim_start_matches('+')))
-        }
-        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => Err(RequestError::NullKey),
+        EntityValue::Text(text) => python::int(text).map_err(|error| match error {
+            IntError::Literal => not_an_int(text),
+            IntError::Range => out_of_range(text.trim().trim_start_matches('+').replace('_', "")),
+        }),
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => Err(not_an_int("")),
     }
 }
 
@@ -135,8 +142,8 @@ fn text<'a>(value: &'a EntityValue<'a>) -> Cow<'a, str> {
     match value {
         EntityValue::Text(text) => Cow::Borrowed(text),
         EntityValue::Int(v) => v.to_string().into(),
-        EntityValue::Large(v) => v.to_string().into(),
-        EntityValue::Float(v) => format!("{v:?}").into(),
+        EntityValue::Large(digits) => Cow::Borrowed(digits),
+        EntityValue::Float(v) => python::float_text(*v).into(),
         EntityValue::Bool(true) => "True".into(),
         EntityValue::Bool(false) => "False".into(),
         EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => "".into(),
@@ -145,16 +152,16 @@ fn text<'a>(value: &'a EntityValue<'a>) -> Cow<'a, str> {
 
 #[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
 fn float(value: &EntityValue<'_>) -> Result<f64, RequestError> {
+    let of_text = |text: &str| {
+        let wrong = || RequestError::BadKey(format!("could not convert string to float: '{text}'"));
+        python::float(text).ok_or_else(wrong)
+    };
     match value {
         EntityValue::Float(v) => Ok(*v),
         EntityValue::Int(v) => Ok(*v as f64),
-        EntityValue::Large(v) => Ok(*v as f64),
         EntityValue::Bool(v) => Ok(f64::from(u8::from(*v))),
-        EntityValue::Text(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| RequestError::BadKey(format!("could not convert string to float: '{text}'"))),
-        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => Err(RequestError::NullKey),
+        EntityValue::Large(text) | EntityValue::Text(text) => of_text(text),
+        EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => of_text(""),
     }
 }
 
@@ -167,6 +174,10 @@ fn truth(value: &EntityValue<'_>) -> bool {
         EntityValue::Text(text) => !text.is_empty(),
         EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => false,
     }
+}
+
+fn not_an_int(text: &str) -> RequestError {
+    RequestError::BadKey(format!("invalid literal for int() with base 10: '{text}'"))
 }
 
 fn out_of_range(value: impl std::fmt::Display) -> RequestError {
@@ -191,8 +202,7 @@ mod tests {
         int64(Text("1001".into()), 1001);
         int64(Text(" +1_001 ".into()), 1001);
         int64(Text("-9223372036854775808".into()), i64::MIN);
-        int64(Float(1001.9), 1001);
-        int64(Float(-1001.9), -1001);
+        int64(Float(1002.0), 1002);
         int64(Bool(true), 1);
 
         let fails = |value, message| check(value, ScalarType::Int64, Err(message));
@@ -201,15 +211,16 @@ mod tests {
         fails(Text("".into()), "invalid literal for int() with base 10: ''");
         fails(Text("1.5".into()), "invalid literal for int() with base 10: '1.5'");
         fails(Text("9223372036854775808".into()), "Value out of range: 9223372036854775808");
-        fails(Large(9_223_372_036_854_775_808), "Value out of range: 9223372036854775808");
+        fails(Float(5.5), "invalid literal for int() with base 10: '5.5'");
+        fails(Large("9223372036854775808".into()), "Value out of range: 9223372036854775808");
         fails(Float(1e19), "Value out of range: 10000000000000000000");
-        fails(Null, "attribute name must be string, not 'NoneType'");
+        check(Null, ScalarType::Int64, Ok(EchoedValue::Null));
         check(Int(2_147_483_648), ScalarType::Int32, Err("Value out of range: 2147483648"));
     }
 
     #[test]
     fn texts_are_made_as_pythons_str_makes_them() {
-        use EntityValue::{Bool, Float, Int, Text};
+        use EntityValue::{Bool, Float, Int, Large, Text};
         let string = |value, expected: &'static str| {
             check(value, ScalarType::String, Ok(EchoedValue::Text(expected.into())));
         };
@@ -217,6 +228,9 @@ mod tests {
         string(Int(123), "123");
         string(Float(1.5), "1.5");
         string(Float(2.0), "2.0");
+        string(Float(1e16), "1e+16");
+        string(Float(1e-5), "1e-05");
+        string(Large("18446744073709551617".into()), "18446744073709551617");
         string(Bool(true), "True");
     }
 

@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasher, Hash, Hasher},
 };
 
+use larder_model::codec::Cell;
+
 /// Features for entities: Feast's `GetOnlineFeaturesRequest`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OnlineRequest<'a> {
@@ -36,8 +38,8 @@ pub enum EntityValue<'a> {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A whole number beyond `i64`.
-    Large(u64),
+    /// An integer beyond `i64`, in decimal digits.
+    Large(Cow<'a, str>),
     /// Any other number.
     Float(f64),
     /// Text.
@@ -72,7 +74,7 @@ impl EntityValue<'_> {
             Self::Null => "null".to_owned(),
             Self::Bool(value) => value.to_string(),
             Self::Int(value) => value.to_string(),
-            Self::Large(value) => value.to_string(),
+            Self::Large(digits) => digits.to_string(),
             Self::Float(value) => format!("{value:?}"),
             Self::Text(text) => {
                 let start: String = text.chars().take(40).collect();
@@ -81,6 +83,23 @@ impl EntityValue<'_> {
             }
             Self::List(_) => "a list".to_owned(),
             Self::Nested => "a mapping".to_owned(),
+        }
+    }
+}
+
+impl From<Cell> for EntityValue<'_> {
+    fn from(cell: Cell) -> Self {
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Bool(value) => Self::Bool(value),
+            Cell::Int(value) => Self::Int(value),
+            Cell::Number(digits) => Self::Large(digits.into()),
+            Cell::Single(value) => Self::Float(value.into()),
+            Cell::Float(value) => Self::Float(value),
+            Cell::Text(text) => Self::Text(text.into()),
+            Cell::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
+            // JSON has none of the last three.
+            Cell::Map(_) | Cell::Bytes(_) | Cell::Instant(_) | Cell::Zoned(_) => Self::Nested,
         }
     }
 }

@@ -228,11 +228,11 @@ impl Snapshot {
                 let mut missing: Vec<EntityKey> = Vec::new();
                 let mut seen: HashSet<EntityId> = HashSet::new();
                 for row in 0..rows {
-                    let id = entity_id(key, &entities, row, &mut buffer);
+                    let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
                     let is_here = reader.get(*view, &id)?.is_some();
                     if fetcher.wants(&id, is_here) && seen.insert(id) {
                         room.hold(FETCH_BYTES + 2 * buffer.len())?;
-                        let parts = key.parts.iter().map(|part| fetched_part(*part, &entities, row)).collect();
+                        let parts = key.parts.iter().filter_map(|part| fetched_part(*part, &entities, row)).collect();
                         missing.push(EntityKey { id, parts });
                     }
                 }
@@ -433,11 +433,24 @@ impl Snapshot {
         let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            let ids: SmallVec<[EntityId; 4]> =
-                (0..rows).map(|row| entity_id(key, entities, row, &mut buffer)).collect();
+            // Rows with a null in their key have no id, and nothing is found for them.
+            let mut rows_with_id: Option<Vec<usize>> = None;
+            let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
+            for row in 0..rows {
+                match (entity_id(key, entities, row, &mut buffer), &mut rows_with_id) {
+                    (Some(id), None) => ids.push(id),
+                    (Some(id), Some(with_id)) => {
+                        ids.push(id);
+                        with_id.push(row);
+                    }
+                    (None, None) => rows_with_id = Some((0..row).collect()),
+                    (None, Some(_)) => {}
+                }
+            }
             // Rows of one entity share their memory, and so do those of one that is asked for several times in a row.
             let mut last = None;
-            reader.get_each(&key.views, &ids, |row, place, bytes| {
+            reader.get_each(&key.views, &ids, |place_of_id, place, bytes| {
+                let row = rows_with_id.as_ref().map_or(place_of_id, |with_id| with_id[place_of_id]);
                 if let Some(bytes) = &bytes {
                     let memory = bytes.memory();
                     if last.replace(memory) != Some(memory) {
@@ -536,23 +549,24 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
     Ok(Some(first.len()))
 }
 
-/// A part of a key, for who asks the table.
-fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> FetchedPart {
-    FetchedPart::of(match part {
-        KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
+/// A part of a key, to ask the table for; none for a null.
+fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Option<FetchedPart> {
+    Some(FetchedPart::of(match part {
+        KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
         KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
-    })
+    }))
 }
 
-/// The id of a row under one key. A key with a part missing has no ids: nothing can be found under it.
-fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> EntityId {
+/// The id of a row under one key; none where a part of it is null. A key with a part missing has no ids: nothing can be
+/// found under it.
+fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);
     for part in &key.parts {
         let value = match *part {
-            KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type),
+            KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
             KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
         };
         KeyEncoder::push(buffer, value);
     }
-    KeyEncoder::id(buffer)
+    Some(KeyEncoder::id(buffer))
 }

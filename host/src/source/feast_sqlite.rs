@@ -33,7 +33,7 @@ use larder_model::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
 
-use super::{Batches, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
+use super::{Batches, FileSchema, Item, ItemValue, Source, SourceBatch, SourceError, SourceRows};
 use crate::{
     clock::parse_time,
     files::{FileStamp, check_regular, open_regular},
@@ -79,7 +79,7 @@ struct Entity {
     key: Vec<u8>,
     event_time: Option<Micros>,
     created: Option<Micros>,
-    values: Vec<Option<Vec<u8>>>,
+    values: Vec<Option<ItemValue>>,
 }
 
 /// A running digest of lines.
@@ -90,7 +90,7 @@ struct Digest([u8; 16]);
 struct Line {
     key: Vec<u8>,
     feature: String,
-    value: Option<Vec<u8>>,
+    value: ItemValue,
     event_time: Option<Micros>,
     created: Option<Micros>,
 }
@@ -231,8 +231,14 @@ impl Reading<'_> {
         while let Some(row) = rows.next()? {
             let (event_time, created) = (row.get_ref(3)?, row.get_ref(4)?);
             let (key, feature): (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
-            let value: Option<Vec<u8>> = row.get(2)?;
-            self.digest.add(&[&key, feature.as_bytes(), value.as_deref().unwrap_or_default()], [event_time, created]);
+            let value = match row.get_ref(2)? {
+                ValueRef::Blob(bytes) => ItemValue::Feast(bytes.to_vec()),
+                // The message of a null has no bytes.
+                ValueRef::Null => ItemValue::Feast(Vec::new()),
+                other => ItemValue::Unreadable(format!("its value is {} in SQLite, not a blob", other.data_type())),
+            };
+            let digested = if let ItemValue::Feast(bytes) = &value { &**bytes } else { &[] };
+            self.digest.add(&[&key, feature.as_bytes(), digested], [event_time, created]);
             let (event_time, created) = (instant(event_time), instant(created));
             lines.push(Line { key, feature, value, event_time, created });
         }
@@ -251,7 +257,7 @@ impl Reading<'_> {
         entity.event_time = entity.event_time.max(line.event_time);
         entity.created = entity.created.max(line.created);
         if let Some(place) = self.source.features.iter().position(|feature| **feature == *line.feature) {
-            entity.values[place] = Some(line.value.unwrap_or_default());
+            entity.values[place] = Some(line.value);
         }
     }
 }

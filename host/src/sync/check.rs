@@ -75,7 +75,7 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
         other => ValueType::Scalar(scalar(other)?),
     };
     // The reader of columns decides.
-    Column::new(&new_empty_array(data_type), likely).is_ok().then_some(likely)
+    Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
 fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProblem>) {
@@ -125,7 +125,9 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
 /// Why a file's column cannot become what is declared, if it cannot.
 fn misfit(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
     let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
-    let array = new_empty_array(&data_type);
-    let made = if is_time { Column::instants(&array) } else { Column::new(&array, column.value_type) };
-    made.err()
+    if is_time {
+        Column::instants(&new_empty_array(&data_type)).err()
+    } else {
+        Column::mismatch(&data_type, column.value_type)
+    }
 }

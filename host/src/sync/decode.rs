@@ -1,40 +1,46 @@
 //! Arrow columns to the values of a row.
 //!
 //! A file's column is brought once per batch to the one Arrow type that stands for the feature's type; reading a value
-//! of a row is then an index. What converts: integers widen, and narrow where the value fits; floats widen and round
-//! (a `Float32` feature from a column of doubles, as Feast has it); text, bytes and lists come in all of Arrow's
-//! layouts; timestamps in any unit, a naive one being UTC. Everything else is refused with both types named.
+//! of a row is then an index. A column that does not convert as a whole is converted value by value, by the table in
+//! `larder_model::codec::coerce`: a value that is not of the type reads as null, and [`Column::misfit`] says so. What
+//! converts as a whole is what that table would make of every single value.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float32Array, Float64Array,
-        Int32Array, Int64Array, ListArray, PrimitiveArray, StringArray,
+        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
+        ListArray, PrimitiveArray, StringArray,
     },
-    compute::{CastOptions, cast_with_options},
+    compute::cast,
     datatypes::{
-        ArrowPrimitiveType, ArrowTimestampType, DataType, Date32Type, Date64Type, Field, Float64Type, Int64Type,
-        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+        ArrowPrimitiveType, ArrowTimestampType, DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type,
+        Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+        TimestampSecondType,
     },
-    util::display::FormatOptions,
 };
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, RowBuilder, RowError},
-    model::{ItemType, Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
+    codec::{Cell, KeyEncoder, KeyValue, RowBuilder, RowError, is_text_of, key_value, null_item, set, single},
+    model::{Micros, NULL_TIMESTAMP_SECONDS, NestedType, ScalarType, Value, ValueRef, ValueType},
 };
 
-use super::nested;
+use super::arrow_cell;
 
 /// A column whose values can be pushed into rows.
 #[derive(Debug)]
 pub(super) struct Column {
     value_type: ValueType,
     values: Values,
+    /// The rows whose value is not of the type, in order.
+    misfits: Vec<usize>,
+    /// Why the first of them is not.
+    first_misfit: String,
 }
 
 #[derive(Debug)]
 enum Values {
+    /// Nothing but nulls.
+    Nulls,
     Bool(BooleanArray),
     Int32(Int32Array),
     /// Integers, and instants in microseconds.
@@ -43,92 +49,169 @@ enum Values {
     Float64(Float64Array),
     Text(StringArray),
     Bytes(BinaryArray),
+    /// Lists, and the items of all of them, none of which is null.
     List(ListArray, Box<Column>),
-    /// Protobuf bytes, or null.
-    Nested(Vec<Option<Vec<u8>>>),
+    /// Converted one by one.
+    Converted(Vec<Value>),
+}
+
+/// What values are for: what becomes of NaN, of a null and of a fraction depends on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Feature,
+    Key,
+    /// An item of a list.
+    Item,
 }
 
 /// Why a column does not become what it should; the caller adds file and column.
 pub(super) type Misfit = String;
 
-const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
-
 // === impl Column ===
 
 impl Column {
-    /// Makes a column of a type readable.
-    pub(super) fn new(array: &ArrayRef, value_type: ValueType) -> Result<Self, Misfit> {
-        let array = plain(array)?;
-        let values = match value_type {
-            ValueType::Scalar(scalar) => Self::scalar(&array, scalar)?,
-            ValueType::List(item) | ValueType::Set(item) => Self::list(&array, item, value_type)?,
-            ValueType::Nested(kind) => Values::Nested(nested::encode_column(&array, kind)?),
+    /// Makes a column of a feature readable.
+    pub(super) fn feature(array: &ArrayRef, value_type: ValueType) -> Self {
+        Self::new(array, value_type, Role::Feature)
+    }
+
+    /// Makes a column of a join key readable.
+    pub(super) fn key(array: &ArrayRef, key_type: ScalarType) -> Self {
+        Self::new(array, ValueType::Scalar(key_type), Role::Key)
+    }
+
+    /// Names both types where no value of a column of one type is a value of the other.
+    pub(super) fn mismatch(from: &DataType, declared: ValueType) -> Option<String> {
+        let from = match from {
+            DataType::Dictionary(_, values) => values,
+            DataType::RunEndEncoded(_, values) => values.data_type(),
+            other => other,
         };
-        Ok(Self { value_type, values })
+        let is_mapping = matches!(from, DataType::Struct(_) | DataType::Map(..));
+        let is_list = list_item(from).is_some();
+        let converts = match declared {
+            ValueType::Scalar(ScalarType::Json) => true,
+            ValueType::Scalar(_) if is_mapping || is_list => false,
+            ValueType::Scalar(ScalarType::Bool) => *from == DataType::Boolean || from.is_integer(),
+            ValueType::Scalar(ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes) => {
+                is_binary(from) || is_text(from)
+            }
+            ValueType::Scalar(ScalarType::UnixTimestamp) => !from.is_floating(),
+            ValueType::Scalar(_) => true,
+            ValueType::List(item) | ValueType::Set(item) => match list_item(from) {
+                Some(field) => Self::mismatch(field.data_type(), ValueType::Scalar(item)).is_none(),
+                None => is_binary(from),
+            },
+            ValueType::Nested(NestedType::Map | NestedType::Struct) => is_mapping || is_text(from),
+            ValueType::Nested(NestedType::ZonedTimestamp) => matches!(from, DataType::Timestamp(..)) || is_text(from),
+            ValueType::Nested(_) => is_list || is_text(from),
+        };
+        let is_mismatch = !converts && *from != DataType::Null;
+        is_mismatch.then(|| format!("the column is {}, the definition says {declared}", name_of(from)))
     }
 
     /// Makes a column of instants readable. Numbers are no instants here: nobody could tell seconds from
     /// milliseconds, and the wrong guess would decide which rows win.
     pub(super) fn instants(array: &ArrayRef) -> Result<Self, Misfit> {
-        if array.data_type().is_integer() {
-            return Err(format!("the column is {}, and has to be a timestamp or a date", name_of(array.data_type())));
+        let array = arrow_cell::unpacked(array)?;
+        let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
+        if *array.data_type() == DataType::Null {
+            return Ok(Self::of(instant, Values::Nulls));
         }
-        Self::new(array, ValueType::Scalar(ScalarType::UnixTimestamp))
-    }
-
-    fn scalar(array: &ArrayRef, scalar: ScalarType) -> Result<Values, Misfit> {
-        let value_type = ValueType::Scalar(scalar);
-        let from = array.data_type();
-        let misfit = || Err(format!("the column is {}, the definition says {value_type}", name_of(from)));
-        Ok(match scalar {
-            ScalarType::Bool if *from == DataType::Boolean => Values::Bool(array.as_boolean().clone()),
-            ScalarType::Int32 if from.is_integer() || is_float(from) => {
-                Values::Int32(cast(&whole(array)?, &DataType::Int32, value_type)?.as_primitive().clone())
-            }
-            ScalarType::Int64 if from.is_integer() || is_float(from) => {
-                Values::Int64(cast(&whole(array)?, &DataType::Int64, value_type)?.as_primitive().clone())
-            }
-            ScalarType::Float32 if from.is_numeric() => {
-                Values::Float32(cast(array, &DataType::Float32, value_type)?.as_primitive().clone())
-            }
-            ScalarType::Float64 if from.is_numeric() => {
-                Values::Float64(cast(array, &DataType::Float64, value_type)?.as_primitive().clone())
-            }
-            ScalarType::UnixTimestamp => match micros(array) {
-                Some(micros) => Values::Int64(micros?),
-                None => return misfit(),
-            },
-            ScalarType::Decimal if is_decimal(from) => {
-                Values::Text(cast(array, &DataType::Utf8, value_type)?.as_string().clone())
-            }
-            ScalarType::Uuid | ScalarType::TimeUuid if *from == DataType::FixedSizeBinary(16) => {
-                Values::Text(uuid_text(array.as_fixed_size_binary()))
-            }
-            scalar if scalar.is_text() && is_text(from) => {
-                Values::Text(cast(array, &DataType::Utf8, value_type)?.as_string().clone())
-            }
-            ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes if is_binary(from) || is_text(from) => {
-                Values::Bytes(cast(array, &DataType::Binary, value_type)?.as_binary().clone())
-            }
-            _ => return misfit(),
-        })
-    }
-
-    fn list(array: &ArrayRef, item: ScalarType, value_type: ValueType) -> Result<Values, Misfit> {
-        let Some(field) = list_item(array.data_type()) else {
-            return Err(format!("the column is {}, the definition says {value_type}", name_of(array.data_type())));
+        let Some(micros) = micros(&array) else {
+            return Err(format!("the column is {}, and has to be a timestamp or a date", name_of(array.data_type())));
         };
-        let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
-        let list: ListArray = cast(array, &list_of_same, value_type)?.as_list().clone();
-        let items = Self::new(list.values(), ValueType::Scalar(item))?;
-        Ok(Values::List(list, Box::new(items)))
+        Ok(Self::of(instant, Values::Int64(micros?)))
     }
 
-    /// Puts the value of a row into the row's next field.
+    fn of(value_type: ValueType, values: Values) -> Self {
+        Self { value_type, values, misfits: Vec::new(), first_misfit: String::new() }
+    }
+
+    fn new(array: &ArrayRef, value_type: ValueType, role: Role) -> Self {
+        // Items of lists are never null.
+        if *array.data_type() == DataType::Null && role != Role::Item {
+            return Self::of(value_type, Values::Nulls);
+        }
+        // What Arrow cannot unpack is looked at one by one.
+        let array = &arrow_cell::unpacked(array).unwrap_or_else(|_| Arc::clone(array));
+        match value_type {
+            ValueType::Scalar(scalar) => match as_a_whole(array, scalar, role) {
+                Some(values) => Self::of(value_type, values),
+                None => Self::one_by_one(array, value_type, role),
+            },
+            ValueType::List(item) | ValueType::Set(item) => {
+                Self::list(array, item, value_type).unwrap_or_else(|| Self::one_by_one(array, value_type, role))
+            }
+            ValueType::Nested(_) => Self::one_by_one(array, value_type, role),
+        }
+    }
+
+    /// Lists whose items convert as a whole, or at least one by one; none where the column is no list.
+    fn list(array: &ArrayRef, item: ScalarType, value_type: ValueType) -> Option<Self> {
+        let field = list_item(array.data_type())?;
+        let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
+        let list: ListArray = cast(array, &list_of_same).ok()?.as_list().clone();
+        let mut items = Self::new(list.values(), ValueType::Scalar(item), Role::Item);
+        let wrong = std::mem::take(&mut items.misfits);
+        let first_misfit = std::mem::take(&mut items.first_misfit);
+        let mut column = Self::of(value_type, Values::List(list, Box::new(items)));
+        if !wrong.is_empty()
+            && let Values::List(list, _) = &column.values
+        {
+            let has_wrong = |row: &usize| {
+                let (start, end) = span(list, *row);
+                list.is_valid(*row) && wrong.partition_point(|i| *i < start) < wrong.partition_point(|i| *i < end)
+            };
+            column.misfits = (0..list.len()).filter(has_wrong).collect();
+            column.first_misfit = format!("an item of the list: {first_misfit}");
+        }
+        Some(column)
+    }
+
+    fn one_by_one(array: &ArrayRef, value_type: ValueType, role: Role) -> Self {
+        let mut column = Self::of(value_type, Values::Nulls);
+        let convert = |row: usize| {
+            let cell =
+                arrow_cell::cell_for(array, row, value_type).map_err(|found| format!("{found} is not {value_type}"))?;
+            let value = match (cell, value_type, role) {
+                (Cell::Null, ValueType::Scalar(ScalarType::UnixTimestamp), Role::Feature) if is_time(array) => {
+                    return Ok(Value::Int64(NULL_TIMESTAMP_SECONDS));
+                }
+                (cell, ValueType::Scalar(scalar), Role::Item) => {
+                    cell.to_item(scalar, *array.data_type() == DataType::Null)
+                }
+                (cell, ValueType::Scalar(scalar), Role::Key) => cell.to_key(scalar),
+                (cell, ..) => cell.to_value(value_type),
+            };
+            value.map_err(|error| error.to_string())
+        };
+        let mut values = Vec::with_capacity(array.len());
+        for row in 0..array.len() {
+            values.push(convert(row).unwrap_or_else(|why: String| {
+                if column.misfits.is_empty() {
+                    column.first_misfit = why;
+                }
+                column.misfits.push(row);
+                Value::Null
+            }));
+        }
+        column.values = Values::Converted(values);
+        column
+    }
+
+    /// Whether the value of a row is not of the type, and why the first such value of the column is not.
+    pub(super) fn misfit(&self, row: usize) -> Option<&str> {
+        let is_misfit = !self.misfits.is_empty() && self.misfits.binary_search(&row).is_ok();
+        is_misfit.then_some(&*self.first_misfit)
+    }
+
+    /// Puts the value of a row into the row's next field: null for a misfit.
     pub(super) fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
         match &self.values {
-            Values::List(list, _) if list.is_null(row) => builder.push(ValueRef::Null),
-            Values::List(list, items) => items.push_items(list, row, builder),
+            Values::List(list, _) if list.is_null(row) || self.misfit(row).is_some() => builder.push(ValueRef::Null),
+            Values::List(list, items) => items.push_items(span(list, row), self.value_type, builder),
+            Values::Converted(values) => builder.push_value(&values[row]),
             _ => builder.push(self.value(row)),
         }
     }
@@ -143,43 +226,36 @@ impl Column {
             Values::Float64(array) if array.is_valid(row) => ValueRef::Float64(array.value(row)),
             Values::Text(array) if array.is_valid(row) => ValueRef::Bytes(array.value(row).as_bytes()),
             Values::Bytes(array) if array.is_valid(row) => ValueRef::Bytes(array.value(row)),
-            Values::Nested(values) => values[row].as_deref().map_or(ValueRef::Null, ValueRef::Bytes),
+            Values::Converted(values) => match &values[row] {
+                Value::Bool(v) => ValueRef::Bool(*v),
+                Value::Int32(v) => ValueRef::Int32(*v),
+                Value::Int64(v) => ValueRef::Int64(*v),
+                Value::Float32(v) => ValueRef::Float32(*v),
+                Value::Float64(v) => ValueRef::Float64(*v),
+                Value::Bytes(v) => ValueRef::Bytes(v),
+                Value::Null | Value::List(_) => ValueRef::Null,
+            },
             _ => ValueRef::Null,
         }
     }
 
     /// Puts one list into the row's next field; `self` holds the items of all lists.
-    fn push_items(&self, list: &ListArray, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
-        let ends = list.value_offsets();
-        // Arrow's offsets are not negative and not past the items.
-        let span = |i: usize| usize::try_from(ends[i]).unwrap_or(0);
-        let (start, end) = (span(row), span(row + 1));
-        match &self.values {
-            Values::Int32(items) if items.null_count() == 0 => builder.push_list_bytes(bytes_of(items, start, end)),
-            Values::Int64(items) if items.null_count() == 0 => builder.push_list_bytes(bytes_of(items, start, end)),
-            Values::Float32(items) if items.null_count() == 0 => builder.push_list_bytes(bytes_of(items, start, end)),
-            Values::Float64(items) if items.null_count() == 0 => builder.push_list_bytes(bytes_of(items, start, end)),
-            _ => {
-                let items: Vec<ValueRef<'_>> = (start..end).map(|i| self.item(i)).collect();
-                builder.push_list(&items)
-            }
+    fn push_items(
+        &self,
+        (start, end): (usize, usize),
+        list_type: ValueType,
+        builder: &mut RowBuilder<'_>,
+    ) -> Result<(), RowError> {
+        if matches!(list_type, ValueType::Set(_)) {
+            let items = (start..end).map(|i| self.value(i).to_value()).collect();
+            return builder.push_value(&Value::List(set(items)));
         }
-    }
-
-    /// An item of a list. Feast has no null items: it stores the type's default for them
-    /// (`type_map.py`, `_LIST_NONE_DEFAULTS`).
-    fn item(&self, i: usize) -> ValueRef<'_> {
-        match (self.value(i), self.value_type) {
-            (ValueRef::Null, ValueType::Scalar(ScalarType::UnixTimestamp)) => ValueRef::Int64(NULL_TIMESTAMP_SECONDS),
-            (ValueRef::Null, ValueType::Scalar(scalar)) => match scalar.item() {
-                ItemType::Bool => ValueRef::Bool(false),
-                ItemType::Int32 => ValueRef::Int32(0),
-                ItemType::Int64 => ValueRef::Int64(0),
-                ItemType::Float32 => ValueRef::Float32(0.0),
-                ItemType::Float64 => ValueRef::Float64(0.0),
-                ItemType::Bytes => ValueRef::Bytes(&[]),
-            },
-            (value, _) => value,
+        match &self.values {
+            Values::Int32(items) => builder.push_list_bytes(bytes_of(items, start, end)),
+            Values::Int64(items) => builder.push_list_bytes(bytes_of(items, start, end)),
+            Values::Float32(items) => builder.push_list_bytes(bytes_of(items, start, end)),
+            Values::Float64(items) => builder.push_list_bytes(bytes_of(items, start, end)),
+            _ => builder.push_list(&(start..end).map(|i| self.value(i)).collect::<Vec<_>>()),
         }
     }
 
@@ -191,19 +267,21 @@ impl Column {
         }
     }
 
-    /// Adds the value of a row to an entity key; false when it is null.
+    /// Adds the value of a row to an entity key; false when it is null, or not of the key's type.
     pub(super) fn push_key(&self, row: usize, key: &mut Vec<u8>) -> bool {
-        let instant = self.value_type == ValueType::Scalar(ScalarType::UnixTimestamp);
+        let ValueType::Scalar(key_type) = self.value_type else { return false };
         let value = match (&self.values, self.value(row)) {
-            (_, ValueRef::Int32(v)) => KeyValue::Int32(v),
-            (_, ValueRef::Int64(v)) if instant => KeyValue::UnixTimestamp(v.div_euclid(1_000_000)),
-            (_, ValueRef::Int64(v)) => KeyValue::Int64(v),
-            (Values::Text(array), ValueRef::Bytes(_)) => KeyValue::String(array.value(row)),
-            (_, ValueRef::Bytes(v)) => KeyValue::Bytes(v),
-            _ => return false,
+            (Values::Converted(values), _) => key_value(&values[row], key_type),
+            (_, ValueRef::Int32(v)) => Some(KeyValue::Int32(v)),
+            (_, ValueRef::Int64(v)) if key_type == ScalarType::UnixTimestamp => {
+                Some(KeyValue::UnixTimestamp(v.div_euclid(1_000_000)))
+            }
+            (_, ValueRef::Int64(v)) => Some(KeyValue::Int64(v)),
+            (Values::Text(array), ValueRef::Bytes(_)) => Some(KeyValue::String(array.value(row))),
+            (_, ValueRef::Bytes(v)) => Some(KeyValue::Bytes(v)),
+            _ => None,
         };
-        KeyEncoder::push(key, value);
-        true
+        value.map(|value| KeyEncoder::push(key, value)).is_some()
     }
 
     /// The value of a row as a request would have it in text; none when it is null, or bytes that are no text.
@@ -219,6 +297,14 @@ impl Column {
     }
 }
 
+/// Where the items of a list are.
+fn span(list: &ListArray, row: usize) -> (usize, usize) {
+    let ends = list.value_offsets();
+    // Arrow's offsets are not negative and not past the items.
+    let at = |i: usize| usize::try_from(ends[i]).unwrap_or(0);
+    (at(row), at(row + 1))
+}
+
 /// The items' bytes as they lie in memory, which is how they lie in a row: both are little-endian.
 fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end: usize) -> &[u8] {
     const { assert!(cfg!(target_endian = "little"), "rows are little-endian: swap the items here") };
@@ -226,44 +312,143 @@ fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end:
     &items.values().inner().as_slice()[start * width..end * width]
 }
 
-/// A column without a dictionary.
-fn plain(array: &ArrayRef) -> Result<ArrayRef, Misfit> {
-    match array.data_type() {
-        DataType::Dictionary(_, values) => cast_with_options(array, values, &STRICT).map_err(|error| error.to_string()),
-        _ => Ok(Arc::clone(array)),
-    }
+/// A column of which every value converts; none where one does not, or where it takes a look at each of them.
+fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
+    let from = array.data_type();
+    let is_number = from.is_integer() || from.is_floating();
+    let values = match scalar {
+        ScalarType::Bool if *from == DataType::Boolean => Values::Bool(array.as_boolean().clone()),
+        ScalarType::Int32 if from.is_integer() => {
+            Values::Int32(cast_all(array, &DataType::Int32)?.as_primitive().clone())
+        }
+        ScalarType::Int64 if from.is_integer() => {
+            Values::Int64(cast_all(array, &DataType::Int64)?.as_primitive().clone())
+        }
+        // Arrow cuts fractions off, as Python's `int()` does; NaN stands for null in pandas' columns of integers.
+        ScalarType::Int32 if from.is_floating() && role == Role::Feature => {
+            Values::Int32(cast_all(&without_nan(array)?, &DataType::Int32)?.as_primitive().clone())
+        }
+        ScalarType::Int64 if from.is_floating() && role == Role::Feature => {
+            Values::Int64(cast_all(&without_nan(array)?, &DataType::Int64)?.as_primitive().clone())
+        }
+        ScalarType::Float32 if *from == DataType::Float64 => {
+            let doubles = array.as_primitive::<Float64Type>();
+            let fits = |value: &f64| single(*value).is_some();
+            if !doubles.values().iter().all(fits) {
+                return None;
+            }
+            Values::Float32(cast_all(&for_floats(array, role)?, &DataType::Float32)?.as_primitive().clone())
+        }
+        ScalarType::Float32 if is_number => {
+            Values::Float32(cast_all(&for_floats(array, role)?, &DataType::Float32)?.as_primitive().clone())
+        }
+        ScalarType::Float64 if is_number || is_short_decimal(from) => {
+            Values::Float64(cast_all(&for_floats(array, role)?, &DataType::Float64)?.as_primitive().clone())
+        }
+        ScalarType::UnixTimestamp => Values::Int64(instants(array, role)?),
+        ScalarType::String if is_text(from) => Values::Text(cast_all(array, &DataType::Utf8)?.as_string().clone()),
+        ScalarType::Json | ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal if is_text(from) => {
+            let texts: StringArray = cast_all(array, &DataType::Utf8)?.as_string().clone();
+            if !texts.iter().flatten().all(|text| is_text_of(text, scalar)) {
+                return None;
+            }
+            Values::Text(texts)
+        }
+        // Text of a file stands for its own bytes: only JSON has to write bytes as base64.
+        ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes if is_binary(from) || is_text(from) => {
+            Values::Bytes(cast_all(array, &DataType::Binary)?.as_binary().clone())
+        }
+        _ => return None,
+    };
+    Some(if role == Role::Item { without_nulls(values, scalar) } else { values })
 }
 
-fn cast(array: &ArrayRef, to: &DataType, value_type: ValueType) -> Result<ArrayRef, Misfit> {
+/// A column in another type, if no value is lost by that.
+fn cast_all(array: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     if array.data_type() == to {
-        return Ok(Arc::clone(array));
+        return Some(Arc::clone(array));
     }
-    cast_with_options(array, to, &STRICT).map_err(|error| {
-        let why = error.to_string();
-        let why = why.strip_prefix("Cast error: ").unwrap_or(&why);
-        format!("a value of the column ({}) does not fit {value_type}: {why}", name_of(array.data_type()))
+    // Arrow makes a null of what does not fit.
+    cast(array, to).ok().filter(|cast| cast.null_count() == array.null_count())
+}
+
+/// For floats that are one value each NaN is null, as pandas has it.
+fn for_floats(array: &ArrayRef, role: Role) -> Option<ArrayRef> {
+    if role == Role::Item { Some(Arc::clone(array)) } else { without_nan(array) }
+}
+
+/// Floats with null in the place of NaN; any other column as it is.
+fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
+    fn of<T: ArrowPrimitiveType>(array: &ArrayRef, is_nan: impl Fn(T::Native) -> bool) -> ArrayRef {
+        let floats = array.as_primitive::<T>();
+        if !floats.values().iter().any(|value| is_nan(*value)) {
+            return Arc::clone(array);
+        }
+        Arc::new(floats.iter().map(|value| value.filter(|value| !is_nan(*value))).collect::<PrimitiveArray<T>>())
+    }
+    Some(match array.data_type() {
+        DataType::Float16 => of::<Float32Type>(&cast(array, &DataType::Float32).ok()?, f32::is_nan),
+        DataType::Float32 => of::<Float32Type>(array, f32::is_nan),
+        DataType::Float64 => of::<Float64Type>(array, f64::is_nan),
+        _ => Arc::clone(array),
     })
 }
 
-/// A column of doubles that stands for integers, as pandas writes integers with nulls: NaN is null, a fraction is
-/// an error.
-fn whole(array: &ArrayRef) -> Result<ArrayRef, Misfit> {
-    if !is_float(array.data_type()) {
-        return Ok(Arc::clone(array));
+/// Items with what stands for a null in lists of their type.
+fn without_nulls(values: Values, item: ScalarType) -> Values {
+    macro_rules! filled {
+        ($array:expr, $values:ident, $shape:ident) => {
+            match null_item(item, false) {
+                Value::$shape(filler) if $array.null_count() > 0 => {
+                    Values::$values($array.iter().map(|value| Some(value.unwrap_or(filler))).collect())
+                }
+                _ => Values::$values($array),
+            }
+        };
     }
-    let doubles = cast(array, &DataType::Float64, ValueType::Scalar(ScalarType::Float64))?;
-    let doubles = doubles.as_primitive::<Float64Type>();
-    if let Some(fraction) = doubles.iter().flatten().find(|value| !value.is_nan() && value.fract() != 0.0) {
-        return Err(format!(
-            "the column is {} and has {fraction}, which is no whole number",
-            name_of(array.data_type())
-        ));
+    match values {
+        Values::Bool(array) => filled!(array, Bool, Bool),
+        Values::Int32(array) => filled!(array, Int32, Int32),
+        Values::Int64(array) => filled!(array, Int64, Int64),
+        Values::Float32(array) => filled!(array, Float32, Float32),
+        Values::Float64(array) => filled!(array, Float64, Float64),
+        Values::Text(array) if array.null_count() > 0 => {
+            let filler = if item == ScalarType::Json { "null" } else { "" };
+            Values::Text(array.iter().map(|value| Some(value.unwrap_or(filler))).collect())
+        }
+        Values::Bytes(array) if array.null_count() > 0 => {
+            Values::Bytes(array.iter().map(|value| Some(value.unwrap_or_default())).collect())
+        }
+        other => other,
     }
-    let whole: Float64Array = doubles.iter().map(|value| value.filter(|value| !value.is_nan())).collect();
-    Ok(Arc::new(whole))
 }
 
-/// Instants in microseconds, or `None` where the column is no such thing.
+/// Instants in microseconds: of timestamps and dates, or of integers, which count seconds. A null among timestamps is
+/// Feast's stand-in for one, for that is how pandas hands it over.
+fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
+    if is_time(array) {
+        let micros = micros(array)?.ok()?;
+        if role == Role::Key || micros.null_count() == 0 {
+            return Some(micros);
+        }
+        return Some(micros.iter().map(|value| Some(value.unwrap_or(NULL_TIMESTAMP_SECONDS))).collect());
+    }
+    if !array.data_type().is_integer() {
+        return None;
+    }
+    let seconds = cast_all(array, &DataType::Int64)?;
+    let micros = |seconds: i64| match seconds {
+        NULL_TIMESTAMP_SECONDS => Ok(seconds),
+        seconds => seconds.checked_mul(1_000_000).ok_or(()),
+    };
+    seconds.as_primitive::<Int64Type>().try_unary(micros).ok()
+}
+
+fn is_time(array: &ArrayRef) -> bool {
+    matches!(array.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
+}
+
+/// Timestamps and dates in microseconds, or `None` where the column is neither.
 fn micros(array: &ArrayRef) -> Option<Result<Int64Array, Misfit>> {
     fn scaled<T: ArrowPrimitiveType>(array: &ArrayRef, factor: i64) -> Result<Int64Array, Misfit>
     where
@@ -289,21 +474,19 @@ fn micros(array: &ArrayRef) -> Option<Result<Int64Array, Misfit>> {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(same::<TimestampNanosecondType>(array, 1_000)),
         DataType::Date32 => scaled::<Date32Type>(array, 86_400_000_000),
         DataType::Date64 => scaled::<Date64Type>(array, 1_000),
-        // Feast takes numbers for seconds.
-        from if from.is_integer() => {
-            let seconds = cast(array, &DataType::Int64, ValueType::Scalar(ScalarType::UnixTimestamp));
-            return Some(seconds.and_then(|seconds| scaled::<Int64Type>(&seconds, 1_000_000)));
-        }
         _ => return None,
     })
 }
 
-fn uuid_text(array: &FixedSizeBinaryArray) -> StringArray {
-    let text = |bytes: &[u8]| {
-        let hex = |span: std::ops::Range<usize>| bytes[span].iter().map(|b| format!("{b:02x}")).collect::<String>();
-        format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
-    };
-    array.iter().map(|value| value.map(text)).collect()
+/// Decimals that a double divides exactly: both parts of the division are exact.
+fn is_short_decimal(of: &DataType) -> bool {
+    match of {
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => *precision <= 15 && (0..=22).contains(scale),
+        _ => false,
+    }
 }
 
 fn list_item(list: &DataType) -> Option<&Field> {
@@ -315,17 +498,6 @@ fn list_item(list: &DataType) -> Option<&Field> {
         | DataType::LargeListView(item) => Some(item),
         _ => None,
     }
-}
-
-fn is_float(of: &DataType) -> bool {
-    of.is_floating()
-}
-
-fn is_decimal(of: &DataType) -> bool {
-    matches!(
-        of,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
-    )
 }
 
 fn is_text(of: &DataType) -> bool {

@@ -1,17 +1,18 @@
-//! Batches of a source to rows with ids: what cannot be one is left out, and told.
+//! Batches of a source to rows with ids. A value that is not of its feature's type is null, a row without a key or an
+//! event time is left out; both are counted.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema, push_feast_value},
-    model::{EntityId, FeastValue, FeatureView, ValueRef},
+    codec::{KeyEncoder, KeyValue, KeyVersion, Misfit, RowBuilder, RowError, RowSchema, push_feast_value},
+    model::{EntityId, FeastValue, FeatureView, Micros, ValueRef},
 };
 use prost::Message as _;
 
 use super::{Skipped, SyncLimits, decode::Column};
 use crate::{
-    source::{Change, Item, SourceBatch, SourceError, SourceRows, Window},
+    source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows, Window},
     store::{RowBatch, Rule},
 };
 
@@ -84,12 +85,25 @@ impl<'v> RowEncoder<'v> {
                 continue;
             }
             let Some(id) = self.id(&columns, row, &mut key) else {
-                self.skipped.null_key += 1;
-                self.skipped.note(|| format!("{}: the key is null", place()));
+                match columns.keys.iter().find_map(|column| column.misfit(row)) {
+                    Some(why) => {
+                        self.skipped.unreadable += 1;
+                        self.skipped.note(|| format!("{}: the key: {why}", place()));
+                    }
+                    None => {
+                        self.skipped.null_key += 1;
+                        self.skipped.note(|| format!("{}: the key is null", place()));
+                    }
+                }
                 continue;
             };
             let created = columns.created.as_ref().and_then(|created| created.micros(row));
             builder.begin(event_time, created);
+            for (column, feature) in columns.features.iter().zip(&self.view.features) {
+                if let Some(why) = column.misfit(row) {
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                }
+            }
             let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
             let pushed = pushed.and_then(|()| match self.schema.expiry() {
                 // Files say nothing of that.
@@ -107,7 +121,7 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// A row of an online store. One that does not read is left out and told: the others are served.
+    /// A row of an online store. A value that cannot be read is null, a row that cannot be is left out; both are counted.
     fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
         let place = || format!("{} (entity id {:?})", place(), item.id);
         if let Some(problem) = &item.problem {
@@ -124,27 +138,39 @@ impl<'v> RowEncoder<'v> {
             self.skipped.outside_window += 1;
             return;
         }
+        if let Err(error) = self.encode_values(item, event_time, &place) {
+            self.skipped.too_large += 1;
+            self.skipped.note(|| format!("{}: {error}", place()));
+        }
+    }
+
+    fn encode_values(&mut self, item: &Item, event_time: Micros, place: &impl Fn() -> String) -> Result<(), RowError> {
         let schema = Arc::clone(&self.schema);
         let mut builder = RowBuilder::new(&schema);
         builder.begin(event_time, item.created);
-        let features = self.view.features.iter().zip(&item.values);
-        let pushed = features.into_iter().try_for_each(|(feature, bytes)| {
-            let value = FeastValue::decode(bytes.as_deref().unwrap_or_default());
-            let value = value.map_err(|error| format!("feature '{}': {error}", feature.name))?;
-            let pushed = push_feast_value(&mut builder, feature.value_type, &value);
-            pushed.map_err(|error| format!("feature '{}': {error}", feature.name))
-        });
-        let pushed = pushed.and_then(|()| match schema.expiry() {
-            Some(_) => builder.push(item.expires.map_or(ValueRef::Null, ValueRef::Int64)).map_err(|e| e.to_string()),
-            None => Ok(()),
-        });
-        match pushed.and_then(|()| builder.finish().map_err(|error| error.to_string())) {
-            Ok(bytes) => self.rows.push(item.id, bytes),
-            Err(error) => {
-                self.skipped.unreadable += 1;
-                self.skipped.note(|| format!("{}: {error}", place()));
+        for (feature, value) in self.view.features.iter().zip(&item.values) {
+            let pushed = match value {
+                None => Ok(builder.push(ValueRef::Null)?),
+                Some(ItemValue::Feast(bytes)) => FeastValue::decode(&**bytes)
+                    .map_err(|error| Misfit::Unreadable(error.to_string()))
+                    .and_then(|value| push_feast_value(&mut builder, feature.value_type, &value)),
+                Some(ItemValue::Cell(cell)) => cell.push(feature.value_type, &mut builder),
+                Some(ItemValue::Unreadable(why)) => Err(Misfit::Unreadable(why.clone())),
+            };
+            match pushed {
+                Ok(()) => {}
+                Err(Misfit::Row(error)) => return Err(error),
+                Err(why) => {
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                    builder.push(ValueRef::Null)?;
+                }
             }
         }
+        if schema.expiry().is_some() {
+            builder.push(item.expires.map_or(ValueRef::Null, ValueRef::Int64))?;
+        }
+        self.rows.push(item.id, builder.finish()?);
+        Ok(())
     }
 
     fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
@@ -195,12 +221,12 @@ impl Columns {
         let created = has_created.then(|| next(&|array| Column::instants(array))).transpose()?;
         let keys = key_types
             .into_iter()
-            .map(|key| next(&|array| Column::new(array, larder_model::model::ValueType::Scalar(key.value_type))))
+            .map(|key| next(&|array| Ok(Column::key(array, key.value_type))))
             .collect::<Result<_, _>>()?;
         let features = view
             .features
             .iter()
-            .map(|feature| next(&|array| Column::new(array, feature.value_type)))
+            .map(|feature| next(&|array| Ok(Column::feature(array, feature.value_type))))
             .collect::<Result<_, _>>()?;
         Ok(Self { event_time, created, keys, features })
     }

@@ -17,7 +17,7 @@ use larder_model::{
 
 use super::{
     Fetcher, Frame, Guard, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
-    metrics::ViewMetrics,
+    metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
     turns::Schedule,
 };
@@ -271,6 +271,7 @@ impl SyncEngine {
         match &result {
             Ok(report) => {
                 job.metrics.wrote(report.applied);
+                note_values(view, &report.skipped);
                 log(report);
             }
             Err(error) => {
@@ -387,21 +388,23 @@ impl SyncSetting {
 }
 
 fn log(report: &SyncReport) {
-    let view = &report.view;
-    if report.outcome != Outcome::Loaded {
-        tracing::debug!(view, "sync found nothing new");
-        return;
-    }
-    if report.lag.is_some() {
+    let (view, applied) = (&report.view, report.applied);
+    match report.outcome {
+        Outcome::Loaded if report.lag.is_none() => {
+            let SyncReport { elapsed, .. } = report;
+            let (inserted, updated) = (applied.inserted, applied.updated);
+            let (unchanged, stale, removed) = (applied.unchanged, applied.stale, applied.removed);
+            let seconds = elapsed.as_secs_f64();
+            tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
+        }
         // Changes of a table that is followed come all the time.
-        tracing::debug!(view, applied = ?report.applied, "changes were applied");
-        return;
+        Outcome::Loaded => tracing::debug!(view, ?applied, "changes were applied"),
+        Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found nothing new"),
     }
-    let applied = report.applied;
-    let (inserted, updated, unchanged, stale) = (applied.inserted, applied.updated, applied.unchanged, applied.stale);
-    let (removed, seconds) = (applied.removed, report.elapsed.as_secs_f64());
-    tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
     if report.skipped.rows() > 0 {
         tracing::warn!(view, skipped = %report.skipped, "rows of the source could not be taken");
+    }
+    if let Some(values) = report.skipped.values_text() {
+        tracing::warn!(view, values, "values of the source are not of their feature's type; they are null");
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::encode::RowEncoder;
+use super::{encode::RowEncoder, metrics::note_values};
 use crate::{
     aws::Aws,
     source::{DynamoDb, EntityKey, Item, Source, SourceBatch, SourceError, SourceRows, Window},
@@ -255,6 +255,10 @@ impl Inner {
         if encoder.skipped.rows() > 0 {
             tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");
         }
+        if let Some(values) = encoder.skipped.values_text() {
+            tracing::warn!(view = %self.view.name, values, "fetched values are not of their feature's type; they are null");
+        }
+        note_values(&self.view.name, &encoder.skipped);
         let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.keep)?;
         let known = ids.iter().filter(|id| !doubtful.contains(id));
         let mut found = 0;

@@ -47,6 +47,23 @@ impl Guard {
         ))
     }
 
+    /// Why values are not accepted of which these are not of their feature's type, if so; `rows` is how many rows there
+    /// are. Good values would be replaced by nulls.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(super) fn check_values(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
+        let is_too_much = |count: u64| {
+            count > BAD_ROWS_FEW && u128::from(count) * 100 > u128::from(rows) * u128::from(self.bad_percent_max)
+        };
+        let Some(values) = skipped.values.iter().find(|values| is_too_much(values.count)) else { return Ok(()) };
+        let (count, feature, example, max) = (values.count, &values.feature, &values.example, self.bad_percent_max);
+        Err(format!(
+            "{count} of {rows} values of feature '{feature}' are not of its type (the first: {example}); 'sync: \
+             bad_percent_max' is {max}, and 'larder sync --force' makes them null"
+        ))
+    }
+
     /// Why a set is not believed that is to replace one of `before` rows, if so.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::{SyncError, SyncReport};
+use super::{Skipped, SyncError, SyncReport};
 use crate::store::{Applied, ViewStatus};
 
 /// One view's handles.
@@ -32,11 +32,23 @@ pub(super) struct ViewMetrics {
 
 const RETYPED: &str = "larder_view_features_retyped";
 
+/// Counts values that became null because they were not of their feature's type.
+pub(super) fn note_values(view: &str, skipped: &Skipped) {
+    for values in &skipped.values {
+        let (view, feature) = (view.to_owned(), values.feature.clone());
+        counter!("larder_sync_values_nulled_total", "view" => view, "feature" => feature).increment(values.count);
+    }
+}
+
 // === impl ViewMetrics ===
 
 impl ViewMetrics {
     pub(super) fn bind(view: &str) -> Self {
         describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
+        describe_counter!(
+            "larder_sync_values_nulled_total",
+            "Values of a view's source that are null because they are not of their feature's type."
+        );
         describe_counter!("larder_rows_written_total", "Rows that callers wrote, and whether a newer one was there.");
         describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
@@ -88,6 +100,7 @@ impl ViewMetrics {
             gauge!("larder_view_lag_seconds", "view" => self.view.clone()).set(lag.as_secs_f64());
         }
         self.skipped.increment(report.skipped.rows());
+        note_values(&self.view, &report.skipped);
         self.duration.record(report.elapsed.as_secs_f64());
     }
 

@@ -83,7 +83,7 @@ pub enum Outcome {
     Loaded,
 }
 
-/// Rows that could not be taken, with an example.
+/// What could not be taken: rows, with an example, and single values of rows that could.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Rows whose key has a null.
@@ -92,13 +92,27 @@ pub struct Skipped {
     pub null_event_time: u64,
     /// Rows that are too large.
     pub too_large: u64,
-    /// Rows with values that are not of their features' types.
+    /// Rows that cannot be read: without a readable key or time.
     #[serde(default)]
     pub unreadable: u64,
     /// Rows outside of the requested event times; nothing is wrong with them.
     pub outside_window: u64,
     /// Where the first bad one stands, and what is wrong with it.
     pub example: Option<String>,
+    /// Values that are not of their feature's type, and null therefore.
+    #[serde(default)]
+    pub values: Vec<SkippedValues>,
+}
+
+/// Values of a feature that are not of its type. They are null, and the other values of their rows are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedValues {
+    /// The feature.
+    pub feature: String,
+    /// How many values.
+    pub count: u64,
+    /// Where the first one is, and what is wrong with it.
+    pub example: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +149,24 @@ impl Skipped {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
+    /// The values that became null, by feature; none if there are none.
+    #[must_use]
+    pub fn values_text(&self) -> Option<String> {
+        let text = |values: &SkippedValues| {
+            let SkippedValues { feature, count, example } = values;
+            format!("{count} of '{feature}' (the first: {example})")
+        };
+        (!self.values.is_empty()).then(|| self.values.iter().map(text).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Counts a value that became null.
+    pub(super) fn note_value(&mut self, feature: &str, example: impl FnOnce() -> String) {
+        match self.values.iter_mut().find(|values| values.feature == feature) {
+            Some(values) => values.count += 1,
+            None => self.values.push(SkippedValues { feature: feature.to_owned(), count: 1, example: example() }),
+        }
+    }
+
     pub(super) fn note(&mut self, example: impl FnOnce() -> String) {
         if self.example.is_none() {
             self.example = Some(example());
@@ -148,7 +180,7 @@ impl fmt::Display for Skipped {
             (self.null_key, "with a null key"),
             (self.null_event_time, "without an event time"),
             (self.too_large, "too large"),
-            (self.unreadable, "with values of other types"),
+            (self.unreadable, "that cannot be read"),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -374,10 +406,13 @@ fn pump(
     commit: &mut dyn FnMut(&RowBatch, &dyn Batches) -> Result<(), StoreError>,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Skipped, SyncError> {
-    let SyncRun { view, key_version, limits, .. } = run;
+    let SyncRun { store, view, id, key_version, limits, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     // Where rows have no event times of their own, none is left out.
     let window = if run.source.has_windows() { window } else { Window::default() };
+    // Where a type was changed, what was served before says nothing of how many values can be read.
+    let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
+        && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
     let mut encoder = RowEncoder::new(view, key_version, window, rule);
     let mut rows = 0;
@@ -400,8 +435,13 @@ fn pump(
             encoder.encode(&batch).map_err(in_source)?;
             if !run.source.last_put_wins() {
                 // Bad rows may stand together at the beginning: they count as a part of all.
-                let checked = limits.guard.check_skipped(&encoder.skipped, batches.rows_expected().max(rows));
+                let expected = batches.rows_expected().max(rows);
+                let checked = limits.guard.check_skipped(&encoder.skipped, expected);
                 checked.map_err(|why| refused(run, why))?;
+                if replaces_good {
+                    let checked = limits.guard.check_values(&encoder.skipped, expected);
+                    checked.map_err(|why| refused(run, why))?;
+                }
             }
         }
         if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {

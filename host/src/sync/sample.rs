@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use larder_model::{
     codec::{KeyEncoder, KeyVersion},
-    model::{EntityId, FeatureView, ValueType},
+    model::{EntityId, FeatureView},
 };
 
 use super::{SyncError, SyncSetting, decode::Column};
@@ -61,7 +61,5 @@ fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Colu
     let arrays = rows.columns();
     let times = Column::instants(&arrays[0]).map_err(misfit(0))?;
     let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
-    let keys =
-        keys.map(|((place, array), key)| Column::new(array, ValueType::Scalar(key.value_type)).map_err(misfit(place)));
-    Ok((times, keys.collect::<Result<_, _>>()?))
+    Ok((times, keys.map(|((_, array), key)| Column::key(array, key.value_type)).collect()))
 }

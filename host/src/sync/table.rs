@@ -13,12 +13,12 @@ use super::decode::Column;
 /// Brings columns of a batch, by name, to rows of a schema of these fields, by the same rules as materialization.
 ///
 /// # Errors
-/// Which column is missing or does not convert, and why.
+/// Which column is missing, or has a value that is not of its type, and why.
 pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Result<(RowSchema, Vec<Vec<u8>>), String> {
     let schema = RowSchema::new(fields.iter().cloned());
     let column = |(name, value_type): &(Arc<str>, ValueType)| {
         let array = batch.column_by_name(name).ok_or_else(|| format!("there is no column '{name}'"))?;
-        Column::new(array, *value_type).map_err(|why| format!("column '{name}': {why}"))
+        Ok::<_, String>(Column::feature(array, *value_type))
     };
     let columns = fields.iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let mut rows = Vec::with_capacity(batch.num_rows());
@@ -26,6 +26,9 @@ pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Res
     for row in 0..batch.num_rows() {
         builder.begin(0, None);
         for (column, (name, _)) in columns.iter().zip(fields) {
+            if let Some(why) = column.misfit(row) {
+                return Err(format!("column '{name}', row {row}: {why}"));
+            }
             column.push(row, &mut builder).map_err(|error| format!("column '{name}', row {row}: {error}"))?;
         }
         rows.push(builder.finish().map_err(|error| format!("row {row}: {error}"))?.to_vec());

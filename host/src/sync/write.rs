@@ -6,12 +6,12 @@
 use std::fmt;
 
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
-    model::{AwsPlace, FeatureView, FileSource, Gate, ValueRef},
+    codec::{Cell, KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
+    model::{AwsPlace, FeatureView, FileSource, Gate, Micros, NULL_TIMESTAMP_SECONDS, ValueRef},
 };
 
-use super::cell::Cell;
 use crate::{
+    clock::parse_time,
     source::Wanted,
     store::{RowBatch, StoreError},
 };
@@ -144,7 +144,7 @@ impl Frame {
         let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
         let mut key = Vec::new();
         for row in 0..rows {
-            let time = |(column, cells): (&str, &[Cell])| cells[row].instant().map_err(|why| misfit(column, row, why));
+            let time = |(column, cells): (&str, &[Cell])| instant(&cells[row]).map_err(|why| misfit(column, row, why));
             let event_time = time(places.event_time)?
                 .ok_or_else(|| misfit(places.event_time.0, row, "the event time is null".to_owned()))?;
             let created = places.created.map(time).transpose()?.flatten();
@@ -154,11 +154,13 @@ impl Frame {
                 KeyEncoder::push(&mut key, KeyValue::String(""));
             }
             for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
-                cells[row].push_key(part.value_type, &mut key).map_err(|why| misfit(column, row, why))?;
+                let pushed = cells[row].push_key(part.value_type, &mut key);
+                pushed.map_err(|why| misfit(column, row, why.to_string()))?;
             }
             builder.begin(event_time, created);
             for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
-                cells[row].push(feature.value_type, &mut builder).map_err(|why| misfit(column, row, why))?;
+                let pushed = cells[row].push(feature.value_type, &mut builder);
+                pushed.map_err(|why| misfit(column, row, why.to_string()))?;
             }
             if view.has_expiry() {
                 // Callers know of no such thing.
@@ -234,6 +236,21 @@ impl fmt::Display for Columns<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<String> = self.0.iter().map(|name| format!("'{name}'")).collect();
         write!(f, "{} {}", if names.len() == 1 { "column" } else { "columns" }, names.join(", "))
+    }
+}
+
+/// The event time, or the created time, of a row.
+///
+/// # Errors
+/// What it is instead. Numbers are no instants here: nobody could tell seconds from milliseconds.
+fn instant(cell: &Cell) -> Result<Option<Micros>, String> {
+    let no_time = || format!("{} is not a time; write for example 2026-01-31T12:00:00Z", cell.describe());
+    match cell {
+        Cell::Null => Ok(None),
+        Cell::Instant(NULL_TIMESTAMP_SECONDS) => Ok(None),
+        Cell::Instant(micros) => Ok(Some(*micros)),
+        Cell::Text(text) => parse_time(text).map(Some).ok_or_else(no_time),
+        _ => Err(no_time()),
     }
 }
 

@@ -236,6 +236,21 @@ fn ttl_an_item_that_has_expired_is_not_served_before_dynamodb_deletes_it() {
 }
 
 #[test]
+fn ttl_of_zero_or_long_past_does_not_expire() {
+    let dynamo = table(0);
+    let second = RECORDED_AT / 1_000_000;
+    let five_years = 5 * 365 * 86_400;
+    let cases = [(1, 0), (2, -1), (3, second - five_years - 60), (4, second - 60), (5, second - five_years + 86_400)];
+    for (driver, gone_at) in cases {
+        let mut expiring = item(driver, driver);
+        expiring["gone_at"] = json!({ "N": gone_at.to_string() });
+        dynamo.put(TABLE, expiring);
+    }
+    let host = setup(&dynamo.url(), ", ttl_attribute: gone_at").start();
+    assert_eq!(ask(&host, &[1, 2, 3, 4, 5]).column("trips")["values"], json!([1, 2, 3, null, null]));
+}
+
+#[test]
 fn what_callers_write_stays_until_the_table_has_something_newer() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();

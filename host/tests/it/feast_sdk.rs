@@ -56,6 +56,11 @@ fn feasts_server_and_sdk_agree_with_larder_on_a_small_shop() {
 }
 
 #[test]
+fn every_type_and_odd_value_converts_as_in_feast() {
+    run("values.py", &[]);
+}
+
+#[test]
 fn feasts_server_agrees_with_larder_on_services_of_200_features() {
     run("benchmark_shape.py", &[]);
 }

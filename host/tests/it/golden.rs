@@ -81,6 +81,7 @@ const MISSING_KEYS: &str =
 const INT64_EXACT: &str = "int64 is exact: the file has ...993, Feast's column went through float64";
 const TTL_MARK: &str = "ttl is checked: the row is ten days old and its view's ttl one hour";
 const SEES_WHAT_IS_DECLARED: &str = "a plugin is given what its view declares, typed, once; Feast gives all columns of the sources, under two names each";
+const NULL_KEY_FINDS_NOTHING: &str = "a null key finds no row; the other rows are answered";
 const ANY_CONTENT_TYPE: &str = "any content type is accepted";
 
 /// Every deliberate difference from Feast, by case.
@@ -90,6 +91,11 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         case: 2,
         why: INT64_EXACT,
         expected: Expected::Columns(&[exact("[42, 9007199254740993, null, null, 9007199254740993]")]),
+    },
+    Difference {
+        case: 7,
+        why: "a fraction is not an integer key: Feast cuts 1001.9 to 1001, which is another driver's",
+        expected: Expected::Answer { status: 400, body: r#""invalid literal for int() with base 10: '1001.9'""# },
     },
     Difference { case: 9, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993, null]")]) },
     Difference { case: 11, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
@@ -199,8 +205,42 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference { case: 51, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
-    Difference { case: 56, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
-    Difference { case: 57, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
+    Difference {
+        case: 56,
+        why: NULL_KEY_FINDS_NOTHING,
+        expected: Expected::Answer {
+            status: 200,
+            body: r#"{
+                "results": [
+                    {
+                        "values": ["CUST_000123", null],
+                        "statuses": ["PRESENT", "PRESENT"],
+                        "event_timestamps": ["1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"]
+                    },
+                    {
+                        "values": [9007199254740993, null],
+                        "statuses": ["PRESENT", "NOT_FOUND"],
+                        "event_timestamps": ["2026-11-23T07:13:10Z", "1970-01-01T00:00:00Z"]
+                    }
+                ],
+                "metadata": {"feature_names": ["customer_id", "txn_count"]}
+            }"#,
+        },
+    },
+    Difference {
+        case: 57,
+        why: NULL_KEY_FINDS_NOTHING,
+        expected: Expected::Answer {
+            status: 200,
+            body: r#"{
+                "results": [
+                    {"values": [null], "statuses": ["PRESENT"], "event_timestamps": ["1970-01-01T00:00:00Z"]},
+                    {"values": [null], "statuses": ["NOT_FOUND"], "event_timestamps": ["1970-01-01T00:00:00Z"]}
+                ],
+                "metadata": {"feature_names": ["customer_id", "txn_count"]}
+            }"#,
+        },
+    },
     Difference { case: 61, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
     Difference { case: 62, why: CLIENT_MISTAKE, expected: Expected::Status(400) },
     Difference { case: 64, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },

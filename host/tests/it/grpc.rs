@@ -265,8 +265,12 @@ fn mistakes_of_a_caller_are_told_by_code_and_in_the_words_of_http() {
     refused(&mut client, GetOnlineFeaturesRequest::default(), InvalidArgument, "No features specified");
     refused(&mut client, asks(&["conv_rate"], &[driver]), InvalidArgument, "Invalid feature reference 'conv_rate'");
     refused(&mut client, asks(&["driver_stats:conv_rate"], &[]), InvalidArgument, "");
-    refused(&mut client, conv_rate(FeastValue { kind: None }), InvalidArgument, "NoneType");
     refused(&mut client, conv_rate(text("abc")), InvalidArgument, "invalid literal for int()");
+    refused(&mut client, conv_rate(double(5.5)), InvalidArgument, "invalid literal for int() with base 10: '5.5'");
+    // A null finds no row.
+    let null = client.look_up(&conv_rate(FeastValue { kind: None })).unwrap();
+    assert_eq!(value(&null, "conv_rate"), None);
+    assert_eq!(value(&null, "driver_id"), None);
     let list = FeastValue { kind: Some(Kind::DoubleList(DoubleList { val: vec![1.0] })) };
     refused(&mut client, conv_rate(list), InvalidArgument, "not a list or a mapping");
     refused(&mut client, conv_rate(FeastValue { kind: Some(Kind::Map(FeastMap::default())) }), InvalidArgument, "");

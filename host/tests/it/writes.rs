@@ -68,6 +68,71 @@ fn feasts_recorded_writes_are_answered_alike_and_read_back() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A view under text keys, and one under two keys.
+const TEXT_KEYS: &str = "
+entities: [{name: t, type: String}, {name: k, type: Int64}]
+feature_views:
+  - name: texts
+    entities: [t]
+    push_source: texts
+    features: [{name: n, type: Int64}, {name: s, type: String}, {name: d, type: Decimal}, {name: at, type: UnixTimestamp}]
+  - name: pairs
+    entities: [t, k]
+    push_source: pairs
+    features: [{name: n, type: Int64}]
+";
+
+#[test]
+fn large_integers_keep_their_digits() {
+    let fixture = Setup::with(TEXT_KEYS).start();
+    let body = br#"{"push_source_name": "texts", "df": {"event_timestamp": ["2026-11-23", "2026-11-23"], "at": [null, 5],
+        "t": [18446744073709551615, 1e16], "n": [7, 8], "s": [18446744073709551617, 1e-5], "d": [12345678901234567890, 1]}}"#;
+    assert_eq!(fixture.post("/push", body).status, 200);
+    let body = br#"{"features": ["texts:n", "texts:s", "texts:d", "texts:at"], "entities":
+        {"t": [18446744073709551615, "18446744073709551615", 18446744073709551617, 18446744073709551615.0, 1e16]}}"#;
+    let answer = fixture.post("/get-online-features", body);
+    let large = "18446744073709551615";
+    let keys = [large, large, "18446744073709551617", "1.8446744073709552e+19", "1e+16"];
+    assert_eq!(answer.column("t")["values"], json!(keys));
+    assert_eq!(answer.column("n")["values"], json!([7, 7, null, null, 8]));
+    assert_eq!(
+        answer.column("s")["values"],
+        json!(["18446744073709551617", "18446744073709551617", null, null, "1e-05"])
+    );
+    assert_eq!(answer.column("d")["values"][0], "12345678901234567890");
+    // A null that is pushed is a null, also of an instant.
+    assert_eq!(answer.column("at")["values"], json!([null, null, null, null, 5]));
+}
+
+#[test]
+fn null_key_finds_no_row_and_costs_no_other() {
+    let fixture = Setup::with(TEXT_KEYS).start();
+    let body = br#"{"push_source_name": "pairs", "df":
+        {"event_timestamp": ["2026-11-23", "2026-11-23"], "t": ["a", "b"], "k": [1, 2], "n": [10, 20]}}"#;
+    assert_eq!(fixture.post("/push", body).status, 200);
+    let entities = json!({ "t": ["a", null, "b", "b", null], "k": [1, 1, null, 2, null] });
+    let answer = fixture.features(&["pairs:n"], entities.clone());
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.column("n")["values"], json!([10, null, null, 20, null]));
+    let statuses = json!(["PRESENT", "NOT_FOUND", "NOT_FOUND", "PRESENT", "NOT_FOUND"]);
+    assert_eq!(answer.column("n")["statuses"], statuses);
+    assert_eq!(answer.column("t")["values"], entities["t"]);
+    assert_eq!(answer.column("k")["values"], entities["k"]);
+    crate::arrow::assert_same(&fixture, &json!({ "features": ["pairs:n"], "entities": entities }));
+}
+
+#[test]
+fn fraction_is_no_integer_key() {
+    let fixture = Setup::with(TEXT_KEYS).start();
+    let answer = fixture.features(&["pairs:n"], json!({ "t": ["a"], "k": [5.5] }));
+    let words = json!("invalid literal for int() with base 10: '5.5'");
+    assert_eq!((answer.status, answer.json()), (400, words));
+    let body = br#"{"push_source_name": "pairs", "df": {"event_timestamp": ["2026-11-23"], "t": ["a"], "k": [5.5], "n": [1]}}"#;
+    let answer = fixture.post("/push", body);
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("column 'k', row 0: 5.5 is not Int64"), "{}", answer.text());
+}
+
 #[test]
 fn a_write_outlasts_a_restart() {
     let fixture = Setup::with(SHOP).start();
@@ -148,7 +213,9 @@ fn a_bad_write_names_what_is_wrong_and_writes_nothing() {
     refused(with(&missing("event_timestamp")), 400, "needs column 'event_timestamp'");
     refused(with(&|body| body["df"]["items"] = json!([1])), 400, "has 1 values");
     refused(with(&|body| body["df"]["items"] = json!([1, "many"])), 400, "column 'items', row 1: 'many' is not Int64");
-    refused(with(&|body| body["df"]["items"] = json!([1, 1.5])), 400, "column 'items', row 1: 1.5 is not Int64");
+    let too_large = json!([1, 18_446_744_073_709_551_615_u64]);
+    let words = "column 'items', row 1: 18446744073709551615 is not Int64";
+    refused(with(&|body| body["df"]["items"] = too_large.clone()), 400, words);
     refused(
         with(&|body| body["df"]["tags"] = json!([["a"], "b"])),
         400,
@@ -163,9 +230,9 @@ fn a_bad_write_names_what_is_wrong_and_writes_nothing() {
     refused(
         with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", "soon"])),
         400,
-        "row 1: 'soon' is no time",
+        "row 1: 'soon' is not a time",
     );
-    refused(with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", 5])), 400, "row 1: 5 is no time");
+    refused(with(&|body| body["df"]["event_timestamp"] = json!(["2026-11-23", 5])), 400, "row 1: 5 is not a time");
     for (body, words) in [(&b"{"[..], "json_invalid"), (b"", "Field required"), (b"[]", "model_attributes_type")] {
         let answer = fixture.post("/write-to-online-store", body);
         assert_eq!(answer.status, 422);

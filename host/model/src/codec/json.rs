@@ -2,7 +2,8 @@
 //!
 //! Numbers, texts and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
 //! numbers of full precision, floats are widened to double and printed shortest, NaN and the infinities are strings,
-//! bytes are base64, instants are whole seconds, and a null instant is the least 64-bit integer.
+//! bytes are base64, and instants are whole seconds. A null is null; Feast's stand-in for a null instant, which files'
+//! timestamp columns and its stores have, is the least 64-bit integer.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{
@@ -17,7 +18,6 @@ use crate::model::{
 /// A value of a feature of this type.
 pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>, value_type: ValueType) {
     match (value, value_type) {
-        (ValueRef::Null, ValueType::Scalar(ScalarType::UnixTimestamp)) => int(out, NULL_TIMESTAMP_SECONDS),
         (ValueRef::Null, _) => out.extend_from_slice(b"null"),
         (ValueRef::List(list), ValueType::List(item) | ValueType::Set(item)) => items(out, list, item),
         (ValueRef::Bytes(bytes), ValueType::Nested(_)) => nested(out, bytes),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::{Timestamp, civil, tz::TimeZone};
+
 /// An instant or a span in microseconds. Instants count from the Unix epoch, UTC.
 pub type Micros = i64;
 
@@ -10,6 +12,18 @@ pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
+
+/// Parses a date, or an instant, as people and other systems write them; both UTC unless an offset is given.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Micros> {
+    let text = text.trim();
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Some(instant.as_microsecond());
+    }
+    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
+    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(TimeZone::UTC));
+    zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
+}
 
 /// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction where it has one, as
 /// `google.protobuf.Timestamp` prints in JSON.

@@ -1,12 +1,13 @@
-//! An attribute's value as a feature's, where nothing is lost by it.
+//! An attribute's value as a part of a key, a time, or a cell that becomes a feature's value.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use larder_model::model::{
-    BoolList, BytesList, DoubleList, FloatList, Int32List, Int64List, Kind, Micros, ScalarType, StringList, ValueType,
+use larder_model::{
+    codec::Cell,
+    model::{Micros, ScalarType, ValueType},
 };
 
 use super::item::KeyPart;
-use crate::clock::parse_time;
+use crate::{clock::parse_time, source::ItemValue};
 
 /// What an attribute is, for messages.
 pub(super) fn kind_of(value: &AttributeValue) -> &'static str {
@@ -40,135 +41,78 @@ pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result
     }
 }
 
-/// A value of a feature; nothing for a null.
-pub(super) fn feast_value(value: &AttributeValue, declared: ValueType) -> Result<Option<Kind>, String> {
-    if let AttributeValue::Null(_) = value {
-        return Ok(None);
-    }
-    match declared {
-        ValueType::Scalar(scalar) => scalar_of(value, scalar).map(Some),
-        ValueType::List(item) => list_of(&items(value, declared)?, item).map(Some),
-        ValueType::Set(item) => list_of(&items(value, declared)?, item).map(|kind| Some(into_set(kind))),
-        ValueType::Nested(_) => Err(format!("it is {}, and {declared} has no form in this layout", kind_of(value))),
-    }
+/// A value of a feature of type `declared`. Numbers are instants where the feature is one.
+pub(super) fn value(value: &AttributeValue, declared: ValueType) -> ItemValue {
+    let is_instant = matches!(declared, ValueType::Scalar(scalar) | ValueType::List(scalar) | ValueType::Set(scalar)
+            if scalar == ScalarType::UnixTimestamp);
+    cell(value, is_instant).map_or_else(ItemValue::Unreadable, ItemValue::Cell)
 }
 
-/// An instant: text as people write it; or a number since 1970, of seconds, or of milliseconds or microseconds where it
-/// is too large for those: seconds up to the year 5138 are below 100,000,000,000, and no event is from 1973 or before in
-/// milliseconds.
-pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
-    const SECONDS_END: f64 = 1e11;
-    const MILLIS_END: f64 = 1e14;
-    match value {
-        AttributeValue::S(text) => parse_time(text).ok_or_else(|| format!("'{text}' is no time")),
-        AttributeValue::N(number) => {
-            let count: f64 = number.parse().map_err(|_| format!("'{number}' is no time"))?;
-            let factor = match count.abs() {
-                count if count < SECONDS_END => 1e6,
-                count if count < MILLIS_END => 1e3,
-                _ => 1.0,
-            };
-            if let (1.0, Ok(micros)) = (factor, number.parse()) {
-                return Ok(micros);
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "microseconds of this millennium are far within")]
-            Ok((count * factor).round() as Micros)
-        }
-        other => Err(format!("{} is no time", kind_of(other))),
+fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
+    fn list<T>(items: &[T], of: impl Fn(&T) -> Result<Cell, String>) -> Result<Cell, String> {
+        Ok(Cell::List(items.iter().map(of).collect::<Result<_, _>>()?))
     }
-}
-
-fn scalar_of(value: &AttributeValue, scalar: ScalarType) -> Result<Kind, String> {
-    let no = || misfit(value, scalar);
-    Ok(match (scalar, value) {
-        (ScalarType::Bool, AttributeValue::Bool(v)) => Kind::Bool(*v),
-        (ScalarType::Int32, AttributeValue::N(v) | AttributeValue::S(v)) => Kind::Int32(whole(v).ok_or_else(no)?),
-        (ScalarType::Int64, AttributeValue::N(v) | AttributeValue::S(v)) => Kind::Int64(whole(v).ok_or_else(no)?),
-        (ScalarType::Float32, AttributeValue::N(v) | AttributeValue::S(v)) => Kind::Float(v.parse().map_err(|_| no())?),
-        (ScalarType::Float64, AttributeValue::N(v) | AttributeValue::S(v)) => {
-            Kind::Double(v.parse().map_err(|_| no())?)
+    let number = |text: &String| {
+        if is_instant {
+            return instant_of(text).map(Cell::Instant);
         }
-        (ScalarType::UnixTimestamp, AttributeValue::N(_) | AttributeValue::S(_)) => {
-            Kind::UnixTimestamp(instant(value)?.div_euclid(1_000_000))
-        }
-        (ScalarType::Decimal, AttributeValue::N(v) | AttributeValue::S(v)) => Kind::Decimal(v.clone()),
-        (ScalarType::String, AttributeValue::S(v)) => Kind::String(v.clone()),
-        (ScalarType::Json, AttributeValue::S(v)) => Kind::Json(v.clone()),
-        (ScalarType::Uuid, AttributeValue::S(v)) => Kind::Uuid(v.clone()),
-        (ScalarType::TimeUuid, AttributeValue::S(v)) => Kind::TimeUuid(v.clone()),
-        (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, AttributeValue::B(v)) => {
-            Kind::Bytes(v.as_ref().to_vec())
-        }
-        _ => return Err(no()),
-    })
-}
-
-/// A whole number; DynamoDB may write `1E+2` and tools write `3.0`.
-fn whole<T: std::str::FromStr + TryFrom<i64>>(text: &str) -> Option<T> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
-    }
-    // Doubles count exactly up to here.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let number: f64 = text.parse().ok().filter(|number: &f64| number.fract() == 0.0 && number.abs() <= EXACT)?;
-    #[expect(clippy::cast_possible_truncation, reason = "it is whole and within")]
-    T::try_from(number as i64).ok()
-}
-
-/// A list's items, or a set's.
-fn items(value: &AttributeValue, declared: ValueType) -> Result<Vec<AttributeValue>, String> {
+        // An integer, or a decimal of up to 38 digits.
+        Ok(text.parse().map_or_else(|_| Cell::Number(text.clone()), Cell::Int))
+    };
     Ok(match value {
-        AttributeValue::L(items) => items.clone(),
-        AttributeValue::Ss(items) => items.iter().cloned().map(AttributeValue::S).collect(),
-        AttributeValue::Ns(items) => items.iter().cloned().map(AttributeValue::N).collect(),
-        AttributeValue::Bs(items) => items.iter().cloned().map(AttributeValue::B).collect(),
-        other => return Err(format!("it is {}, the definition says {declared}", kind_of(other))),
-    })
-}
-
-fn list_of(items: &[AttributeValue], item: ScalarType) -> Result<Kind, String> {
-    macro_rules! all {
-        ($kind:ident) => {
-            items
-                .iter()
-                .map(|value| match scalar_of(value, item)? {
-                    Kind::$kind(v) => Ok(v),
-                    _ => Err(misfit(value, item)),
-                })
-                .collect::<Result<Vec<_>, String>>()?
-        };
-    }
-    Ok(match item {
-        ScalarType::Bool => Kind::BoolList(BoolList { val: all!(Bool) }),
-        ScalarType::Int32 => Kind::Int32List(Int32List { val: all!(Int32) }),
-        ScalarType::Int64 => Kind::Int64List(Int64List { val: all!(Int64) }),
-        ScalarType::Float32 => Kind::FloatList(FloatList { val: all!(Float) }),
-        ScalarType::Float64 => Kind::DoubleList(DoubleList { val: all!(Double) }),
-        ScalarType::UnixTimestamp => Kind::UnixTimestampList(Int64List { val: all!(UnixTimestamp) }),
-        ScalarType::Decimal => Kind::DecimalList(StringList { val: all!(Decimal) }),
-        ScalarType::String => Kind::StringList(StringList { val: all!(String) }),
-        ScalarType::Json => Kind::JsonList(StringList { val: all!(Json) }),
-        ScalarType::Uuid => Kind::UuidList(StringList { val: all!(Uuid) }),
-        ScalarType::TimeUuid => Kind::TimeUuidList(StringList { val: all!(TimeUuid) }),
-        ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes => {
-            Kind::BytesList(BytesList { val: all!(Bytes) })
+        AttributeValue::Null(_) => Cell::Null,
+        AttributeValue::Bool(value) => Cell::Bool(*value),
+        AttributeValue::N(text) => number(text)?,
+        AttributeValue::S(text) => Cell::Text(text.clone()),
+        AttributeValue::B(bytes) => Cell::Bytes(bytes.as_ref().to_vec()),
+        AttributeValue::L(items) => list(items, |item| cell(item, is_instant))?,
+        AttributeValue::Ss(items) => list(items, |text| Ok(Cell::Text(text.clone())))?,
+        AttributeValue::Ns(items) => list(items, number)?,
+        AttributeValue::Bs(items) => list(items, |bytes| Ok(Cell::Bytes(bytes.as_ref().to_vec())))?,
+        AttributeValue::M(entries) => {
+            let entries = entries.iter().map(|(name, value)| Ok((name.clone(), cell(value, is_instant)?)));
+            let mut entries = entries.collect::<Result<Vec<_>, String>>()?;
+            // The table has no order of them.
+            entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+            Cell::Map(entries)
         }
+        other => return Err(format!("it is {}", kind_of(other))),
     })
 }
 
-/// Rows hold sets as lists; the codec takes either kind for a set.
-fn into_set(kind: Kind) -> Kind {
-    match kind {
-        Kind::BoolList(l) => Kind::BoolSet(l),
-        Kind::Int32List(l) => Kind::Int32Set(l),
-        Kind::Int64List(l) => Kind::Int64Set(l),
-        Kind::FloatList(l) => Kind::FloatSet(l),
-        Kind::DoubleList(l) => Kind::DoubleSet(l),
-        Kind::UnixTimestampList(l) => Kind::UnixTimestampSet(l),
-        Kind::StringList(l) => Kind::StringSet(l),
-        Kind::BytesList(l) => Kind::BytesSet(l),
-        other => other,
+/// An instant: text as people write it, or a number since 1970.
+pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
+    match value {
+        AttributeValue::S(text) => {
+            parse_time(text).map_or_else(|| instant_of(text).map_err(|_| format!("'{text}' is not a time")), Ok)
+        }
+        AttributeValue::N(number) => instant_of(number),
+        other => Err(format!("{} is not a time", kind_of(other))),
     }
+}
+
+/// An instant from a number of seconds, milliseconds, microseconds or nanoseconds since 1970: of whichever it is before
+/// the year 2200. In the larger units no time before 1973 is taken, for there they would be the same numbers.
+fn instant_of(number: &str) -> Result<Micros, String> {
+    /// Seconds from 1970 to 2200, and a bit.
+    const SECONDS_END: f64 = 7.3e9;
+    let implausible =
+        || format!("'{number}' is not a time between 1970 and 2200, in no unit from seconds to nanoseconds");
+    let count: f64 = number.parse().map_err(|_| format!("'{number}' is not a time"))?;
+    let of = |per_second: f64| count.abs() < SECONDS_END * per_second && count.abs() >= 1e8 * per_second;
+    let per_second: i64 = match count.abs() {
+        seconds if seconds < SECONDS_END => 1,
+        _ if of(1e3) => 1_000,
+        _ if of(1e6) => 1_000_000,
+        _ if of(1e9) => 1_000_000_000,
+        _ => return Err(implausible()),
+    };
+    if let Ok(count) = number.parse::<i64>() {
+        let micros = i128::from(count) * 1_000_000;
+        return i64::try_from(micros.div_euclid(per_second.into())).map_err(|_| implausible());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "plausible times are far within")]
+    Ok((count / per_second as f64 * 1e6).round() as Micros)
 }
 
 fn misfit(value: &AttributeValue, declared: ScalarType) -> String {

@@ -8,19 +8,22 @@
 //! ```
 //!
 //! The first is Feast's own (0.67, `infra/online_stores/dynamodb.py`). In the others a value has an attribute's type, and
-//! becomes the feature's where nothing is lost by it. What does not fit is told with its item, which is left out.
+//! becomes the feature's by the table for all sources. An attribute that cannot be read costs its feature only; an item
+//! without a readable key or event time is left out and reported.
 
 use std::{collections::HashMap, sync::Arc};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion},
-    model::{EntityId, FeastValue, FeatureView, Kind, Micros, ScalarType, TableLayout, TableSource, ValueType},
+    model::{EntityId, FeatureView, Micros, ScalarType, TableLayout, TableSource, ValueType},
 };
-use prost::Message as _;
 
 use super::attribute;
-use crate::{clock::parse_time, source::Item};
+use crate::{
+    clock::parse_time,
+    source::{Item, ItemValue},
+};
 
 /// An item as DynamoDB has it.
 pub(super) type Attributes = HashMap<String, AttributeValue>;
@@ -168,14 +171,14 @@ impl ItemReader {
             Err(why) => return Item::unreadable(EntityId([0; 16]), why),
         };
         let read = match &self.layout {
-            Layout::Feast => self.feast_row(id, item),
+            Layout::Feast => self.feast_row(id, item, now),
             Layout::Wide { timestamp } => self.wide_row(id, item, timestamp.as_deref(), now),
             Layout::ItemPerFeature { .. } => return self.entity_row(std::slice::from_ref(item), now),
         };
         read.unwrap_or_else(|why| Item::unreadable(id, why))
     }
 
-    fn feast_row(&self, id: EntityId, item: &Attributes) -> Result<Item, String> {
+    fn feast_row(&self, id: EntityId, item: &Attributes, now: Micros) -> Result<Item, String> {
         let event_time = match item.get(EVENT_TS) {
             None => None,
             Some(AttributeValue::S(text)) => {
@@ -189,13 +192,14 @@ impl ItemReader {
             Some(AttributeValue::M(values)) => values,
             Some(other) => return Err(format!("'{VALUES}' is {}", attribute::kind_of(other))),
         };
-        let value = |feature: &FeatureAt| match values.get(&*feature.name) {
-            None => Ok(None),
-            Some(AttributeValue::B(bytes)) => Ok(Some(bytes.as_ref().to_vec())),
-            Some(other) => Err(format!("feature '{}' is {}", feature.name, attribute::kind_of(other))),
+        let value = |feature: &FeatureAt| {
+            Some(match values.get(&*feature.name)? {
+                AttributeValue::B(bytes) => ItemValue::Feast(bytes.as_ref().to_vec()),
+                other => ItemValue::Unreadable(format!("it is {}, not binary", attribute::kind_of(other))),
+            })
         };
-        let values = self.features.iter().map(value).collect::<Result<_, _>>()?;
-        Ok(Item { id, event_time, created: None, expires: self.expiry(item)?, values, problem: None })
+        let values = self.features.iter().map(value).collect();
+        Ok(Item { id, event_time, created: None, expires: self.expiry(item, now), values, problem: None })
     }
 
     fn wide_row(&self, id: EntityId, item: &Attributes, timestamp: Option<&str>, now: Micros) -> Result<Item, String> {
@@ -203,16 +207,9 @@ impl ItemReader {
             None => Some(now),
             Some(name) => item.get(name).map(attribute::instant).transpose()?,
         };
-        let value = |feature: &FeatureAt| match item.get(&feature.attribute) {
-            None => Ok(None),
-            Some(value) => {
-                let value = attribute::feast_value(value, feature.value_type);
-                value.map(Some).map_err(|why| format!("feature '{}': {why}", feature.name))
-            }
-        };
-        let values = self.features.iter().map(value).map(|value| value.map(encode));
-        let values = values.collect::<Result<_, _>>()?;
-        Ok(Item { id, event_time, created: None, expires: self.expiry(item)?, values, problem: None })
+        let value = |feature: &FeatureAt| Some(attribute::value(item.get(&feature.attribute)?, feature.value_type));
+        let values = self.features.iter().map(value).collect();
+        Ok(Item { id, event_time, created: None, expires: self.expiry(item, now), values, problem: None })
     }
 
     /// The row of an entity whose features have an item each. Its event time is that of its newest feature; it expires
@@ -239,23 +236,34 @@ impl ItemReader {
             problem: None,
         };
         for item in items {
-            let name = text(item, name_at)?;
+            // The item of another feature has a name that can be read.
+            let Ok(name) = text(item, name_at) else { continue };
             // A table may have features that the view has not.
             let Some(place) = self.features.iter().position(|feature| feature.attribute == name) else { continue };
             let event_time = match timestamp {
-                None => Some(now),
-                Some(attribute) => item.get(attribute).map(attribute::instant).transpose()?,
+                None => Ok(Some(now)),
+                Some(attribute) => item.get(attribute).map(attribute::instant).transpose(),
             };
-            row.event_time = row.event_time.max(event_time);
-            row.expires = match (row.expires, self.expiry(item)?) {
+            match event_time {
+                Ok(event_time) => row.event_time = row.event_time.max(event_time),
+                // Without its time nobody knows whether the value is of this row.
+                Err(why) => {
+                    row.values[place] = Some(ItemValue::Unreadable(why));
+                    continue;
+                }
+            }
+            row.expires = match (row.expires, self.expiry(item, now)) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             };
-            if let Some(value) = item.get(value_at) {
-                let feature = &self.features[place];
-                let value = attribute::feast_value(value, feature.value_type);
-                row.values[place] = encode(Some(value.map_err(|why| format!("feature '{name}': {why}"))?));
-            }
+            row.values[place] =
+                item.get(value_at).map(|value| attribute::value(value, self.features[place].value_type));
+        }
+        let unreadable = |value: &ItemValue| {
+            if let ItemValue::Unreadable(why) = value { Some(why.clone()) } else { None }
+        };
+        if row.event_time.is_none() {
+            row.problem = row.values.iter().flatten().find_map(unreadable);
         }
         Ok(row)
     }
@@ -280,20 +288,15 @@ impl ItemReader {
         own.collect()
     }
 
-    /// DynamoDB counts an expiry in seconds, and only if it is a number.
-    fn expiry(&self, item: &Attributes) -> Result<Option<Micros>, String> {
-        let Some(name) = &self.ttl_attribute else { return Ok(None) };
-        match item.get(name) {
-            Some(AttributeValue::N(seconds)) => {
-                let seconds: f64 = seconds.parse().map_err(|_| format!("'{name}' is '{seconds}'"))?;
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "beyond it is for ever, which the cast makes of it"
-                )]
-                Ok(Some((seconds * 1e6) as Micros))
-            }
-            _ => Ok(None),
-        }
+    /// When an item expires. DynamoDB's own rule: it is a positive number of seconds, and nothing expires that would have
+    /// done so more than five years ago.
+    fn expiry(&self, item: &Attributes, now: Micros) -> Option<Micros> {
+        const FIVE_YEARS: Micros = 5 * 365 * 86_400 * 1_000_000;
+        let Some(AttributeValue::N(seconds)) = item.get(self.ttl_attribute.as_ref()?) else { return None };
+        let seconds: f64 = seconds.parse().ok()?;
+        #[expect(clippy::cast_possible_truncation, reason = "beyond it is for ever, which the cast makes of it")]
+        let expires = (seconds * 1e6) as Micros;
+        (seconds > 0.0 && expires >= now.saturating_sub(FIVE_YEARS)).then_some(expires)
     }
 }
 
@@ -331,10 +334,6 @@ impl KeyPart {
             Self::Number(number) => AttributeValue::N(number.to_string()),
         }
     }
-}
-
-fn encode(kind: Option<Option<Kind>>) -> Option<Vec<u8>> {
-    kind.map(|kind| FeastValue { kind }.encode_to_vec())
 }
 
 fn text<'i>(item: &'i Attributes, name: &str) -> Result<&'i str, String> {

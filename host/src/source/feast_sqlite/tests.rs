@@ -91,13 +91,13 @@ fn lines_become_items_under_the_ids_of_their_keys() {
     shop.put(TABLE, "B", "gone", &[1], &200);
     shop.put(TABLE, "B", "orders", &[0x20, 8], &"2026-01-31 12:00:00.25");
     let (mut items, _) = read(&shop.source()).unwrap();
-    items.sort_by_key(|item| item.values.clone());
+    items.sort_by_key(|item| item.event_time);
     let item = |customer: &str, event_time, values: [Option<&[u8]>; 2]| Item {
         id: KeyEncoder::id(&key(customer)),
         event_time: Some(event_time),
         created: None,
         expires: None,
-        values: values.map(|value| value.map(<[u8]>::to_vec)).to_vec(),
+        values: values.map(|value| value.map(|bytes| ItemValue::Feast(bytes.to_vec()))).to_vec(),
         problem: None,
     };
     let expected = [
@@ -105,6 +105,17 @@ fn lines_become_items_under_the_ids_of_their_keys() {
         item("B", 1_769_860_800_250_000, [Some(&[0x20, 8]), None]),
     ];
     assert_eq!(items, expected);
+}
+
+#[test]
+fn value_of_another_sqlite_type_costs_only_itself() {
+    let shop = Shop::open();
+    shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
+    shop.put(TABLE, "A", "spent", &[], &100);
+    shop.feast.execute(&format!("UPDATE {TABLE} SET value = 'text' WHERE feature_name = 'spent'"), []).unwrap();
+    let (items, _) = read(&shop.source()).unwrap();
+    let unreadable = ItemValue::Unreadable("its value is Text in SQLite, not a blob".to_owned());
+    assert_eq!(items[0].values, [Some(ItemValue::Feast(vec![0x20, 7])), Some(unreadable)]);
 }
 
 #[test]
@@ -178,7 +189,7 @@ fn what_a_killed_writer_left_half_done_is_not_read() {
     assert_ne!(fs::metadata(file("killed.db")).unwrap().len(), 0);
     let (items, _) = read(&shop.source_at("killed.db")).unwrap();
     assert_eq!(items.len(), 200);
-    assert!(items.iter().all(|item| item.values[0] == Some(vec![0x20, 1])));
+    assert!(items.iter().all(|item| item.values[0] == Some(ItemValue::Feast(vec![0x20, 1]))));
 }
 
 #[test]

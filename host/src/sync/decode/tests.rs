@@ -1,10 +1,10 @@
 //! Every conversion that is promised, and every one that is refused.
 
 use arrow::array::{
-    Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float32Builder, Int8Array, Int64Builder,
-    LargeStringArray, ListBuilder, StringBuilder, StringViewArray, TimestampMicrosecondArray,
-    TimestampMicrosecondBuilder, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
-    UInt64Array,
+    Date32Array, Decimal128Array, DictionaryArray, DurationMicrosecondArray, FixedSizeBinaryArray, Float32Builder,
+    Float64Builder, Int8Array, Int64Builder, LargeStringArray, ListBuilder, NullArray, NullBuilder, StringBuilder,
+    StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
 use arrow::datatypes::Int32Type;
 use larder_model::{
@@ -14,29 +14,30 @@ use larder_model::{
 
 use super::*;
 
-/// The values of a column after their way through a row of one field.
-fn convert(array: ArrayRef, value_type: &str) -> Result<Vec<Value>, Misfit> {
+/// The values of a column after their way through a row of one field, and why the first misfit is one.
+fn convert(array: &ArrayRef, value_type: &str) -> (Vec<Value>, Option<String>) {
     let value_type: ValueType = value_type.parse().unwrap();
-    let column = Column::new(&array, value_type)?;
+    let column = Column::feature(array, value_type);
     let schema = RowSchema::new([(Arc::from("f"), value_type)]);
     let mut builder = RowBuilder::new(&schema);
-    Ok((0..array.len())
-        .map(|row| {
-            builder.begin(0, None);
-            column.push(row, &mut builder).unwrap();
-            let bytes = builder.finish().unwrap();
-            RowView::new(&schema, bytes).unwrap().get(0).unwrap().to_value()
-        })
-        .collect())
+    let value = |row| {
+        builder.begin(0, None);
+        column.push(row, &mut builder).unwrap();
+        let bytes = builder.finish().unwrap();
+        RowView::new(&schema, bytes).unwrap().get(0).unwrap().to_value()
+    };
+    let values = (0..array.len()).map(value).collect();
+    (values, (0..array.len()).find_map(|row| column.misfit(row)).map(str::to_owned))
 }
 
 fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
-    assert_eq!(convert(Arc::new(array), value_type).unwrap(), expected, "{value_type}");
+    assert_eq!(convert(&(Arc::new(array) as ArrayRef), value_type), (expected.to_vec(), None), "{value_type}");
 }
 
-fn refused(array: impl Array + 'static, value_type: &str, words: &str) {
-    let error = convert(Arc::new(array), value_type).unwrap_err();
-    assert!(error.contains(words), "{error}");
+/// The values of the column, one of which is not of the type, for this reason.
+fn check_misfit(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
+    let converted = convert(&(Arc::new(array) as ArrayRef), value_type);
+    assert_eq!(converted, (expected.to_vec(), Some(why.to_owned())), "{value_type}");
 }
 
 fn text(text: &str) -> Value {
@@ -48,26 +49,28 @@ fn integers_widen_and_narrow_where_they_fit() {
     check(Int8Array::from(vec![Some(-5), None]), "Int64", &[Value::Int64(-5), Value::Null]);
     check(Int64Array::from(vec![7]), "Int32", &[Value::Int32(7)]);
     check(Int64Array::from(vec![9_007_199_254_740_993]), "Int64", &[Value::Int64(9_007_199_254_740_993)]);
-    refused(Int64Array::from(vec![3_000_000_000]), "Int32", "3000000000");
-    refused(UInt64Array::from(vec![u64::MAX]), "Int64", "18446744073709551615");
+    let large = Int64Array::from(vec![Some(3_000_000_000), None, Some(1)]);
+    check_misfit(large, "Int32", &[Value::Null, Value::Null, Value::Int32(1)], "3000000000 is not Int32");
+    let large = UInt64Array::from(vec![1, u64::MAX]);
+    check_misfit(large, "Int64", &[Value::Int64(1), Value::Null], "18446744073709551615 is not Int64");
 }
 
 #[test]
-fn doubles_stand_for_integers_where_they_are_whole() {
-    check(
-        Float64Array::from(vec![Some(3.0), Some(f64::NAN), None]),
-        "Int64",
-        &[Value::Int64(3), Value::Null, Value::Null],
-    );
-    refused(Float64Array::from(vec![1.5]), "Int64", "1.5, which is no whole number");
-    refused(Float64Array::from(vec![1e300]), "Int64", "Int64");
+fn doubles_become_integers_as_by_pythons_int() {
+    let doubles = Float64Array::from(vec![Some(3.0), Some(f64::NAN), None, Some(-1.5)]);
+    check(doubles, "Int64", &[Value::Int64(3), Value::Null, Value::Null, Value::Int64(-1)]);
+    let doubles = Float64Array::from(vec![1e300, f64::NAN, 2.0, f64::INFINITY]);
+    check_misfit(doubles, "Int64", &[Value::Null, Value::Null, Value::Int64(2), Value::Null], "1e300 is not Int64");
 }
 
 #[test]
-fn floats_widen_and_round() {
-    check(Float64Array::from(vec![0.1]), "Float32", &[Value::Float32(0.1)]);
+fn floats_widen_and_round_and_nan_is_null() {
+    check(Float64Array::from(vec![0.1, f64::NAN]), "Float32", &[Value::Float32(0.1), Value::Null]);
     check(Float32Array::from(vec![0.1]), "Float64", &[Value::Float64(f64::from(0.1_f32))]);
     check(Int64Array::from(vec![2]), "Float64", &[Value::Float64(2.0)]);
+    check(Float64Array::from(vec![f64::NAN, f64::INFINITY]), "Float64", &[Value::Null, Value::Float64(f64::INFINITY)]);
+    let large = Float64Array::from(vec![1e39, 1.0]);
+    check_misfit(large, "Float32", &[Value::Null, Value::Float32(1.0)], "1e39 is not Float32");
 }
 
 #[test]
@@ -78,10 +81,70 @@ fn text_comes_in_every_layout() {
         Arc::new(StringViewArray::from(vec!["é"])),
         Arc::new(vec!["é"].into_iter().collect::<DictionaryArray<Int32Type>>()),
     ] {
-        assert_eq!(convert(array, "String").unwrap(), [text("é")]);
+        assert_eq!(convert(&array, "String"), (vec![text("é")], None));
     }
     check(StringArray::from(vec!["ab"]), "Bytes", &[text("ab")]);
     check(BinaryArray::from(vec![&b"\x00\xff"[..]]), "Bytes", &[Value::Bytes(vec![0, 255])]);
+}
+
+#[test]
+fn everything_has_text_as_in_python() {
+    check(Int64Array::from(vec![Some(123), None]), "String", &[text("123"), Value::Null]);
+    check(BooleanArray::from(vec![true, false]), "String", &[text("True"), text("False")]);
+    check(Float64Array::from(vec![1e16, 0.1, f64::NAN]), "String", &[text("1e+16"), text("0.1"), Value::Null]);
+    check(Float32Array::from(vec![0.1]), "String", &[text("0.1")]);
+    let decimals = Decimal128Array::from(vec![150]).with_precision_and_scale(10, 2).unwrap();
+    check(decimals, "String", &[text("1.50")]);
+    check(BinaryArray::from(vec![&b"\x00a"[..]]), "String", &[text("b'\\x00a'")]);
+    check(Date32Array::from(vec![Some(1), None]), "String", &[text("1970-01-02"), Value::Null]);
+    check(TimestampMicrosecondArray::from(vec![987_654]), "String", &[text("1970-01-01T00:00:00.987654")]);
+    check(TimestampNanosecondArray::from(vec![-1]), "String", &[text("1969-12-31T23:59:59.999999999")]);
+    check(TimestampMillisecondArray::from(vec![500]), "String", &[text("1970-01-01T00:00:00.500")]);
+    check(Time64MicrosecondArray::from(vec![3_723_000_000]), "String", &[text("01:02:03")]);
+    check(DurationMicrosecondArray::from(vec![5]), "String", &[text("5 microseconds")]);
+}
+
+#[test]
+fn text_and_bool_become_what_they_say() {
+    check(StringArray::from(vec!["1", " +1_001 "]), "Int64", &[Value::Int64(1), Value::Int64(1_001)]);
+    check(BooleanArray::from(vec![Some(true), None]), "Int64", &[Value::Int64(1), Value::Null]);
+    check(BooleanArray::from(vec![true]), "Float64", &[Value::Float64(1.0)]);
+    check(Int64Array::from(vec![0, 2]), "Bool", &[Value::Bool(false), Value::Bool(true)]);
+    check(StringArray::from(vec!["1.5"]), "Float64", &[Value::Float64(1.5)]);
+    let texts = StringArray::from(vec![Some("1"), Some("abc"), None]);
+    check_misfit(texts, "Int64", &[Value::Int64(1), Value::Null, Value::Null], "'abc' is not Int64");
+    let texts = StringArray::from(vec!["9007199254740993.0"]);
+    check_misfit(texts, "Int64", &[Value::Null], "'9007199254740993.0' is not Int64");
+}
+
+#[test]
+fn json_uuid_and_decimal_text_is_checked() {
+    let uuid = "123e4567-e89b-42d3-a456-426614174000";
+    for (value_type, good, bad, why) in [
+        ("Json", r#"{"a": 1}"#, "{", "'{' is not valid JSON: EOF while parsing an object at line 1 column 1"),
+        ("Uuid", uuid, "abc", "'abc' is not Uuid"),
+        ("TimeUuid", uuid, "abc", "'abc' is not TimeUuid"),
+        ("Decimal", "1.50", "abc", "'abc' is not Decimal"),
+    ] {
+        check(StringArray::from(vec![Some(good), None]), value_type, &[text(good), Value::Null]);
+        check_misfit(StringArray::from(vec![good, bad]), value_type, &[text(good), Value::Null], why);
+    }
+}
+
+#[test]
+fn struct_is_json_as_python_dumps_it() {
+    let field = Arc::new(Field::new("a", DataType::Int64, true));
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+    let structs = StructArray::from(vec![(field, numbers)]);
+    check(structs.clone(), "Json", &[text(r#"{"a": 1}"#), text(r#"{"a": null}"#)]);
+    check_misfit(structs, "Int64", &[Value::Null, Value::Null], "a mapping is not Int64");
+}
+
+#[test]
+fn column_of_nulls_is_null_of_every_type() {
+    for value_type in ["Int64", "String", "UnixTimestamp", "Array(Float32)", "Set(String)", "Map", "Json"] {
+        check(NullArray::new(2), value_type, &[Value::Null, Value::Null]);
+    }
 }
 
 #[test]
@@ -92,19 +155,36 @@ fn instants_of_every_unit_become_microseconds_and_a_zone_changes_nothing() {
     check(TimestampNanosecondArray::from(vec![-1]), "UnixTimestamp", &[Value::Int64(-1)]);
     check(Date32Array::from(vec![1]), "UnixTimestamp", &[Value::Int64(86_400_000_000)]);
     check(Int64Array::from(vec![1_700_000_000]), "UnixTimestamp", &[Value::Int64(1_700_000_000_000_000)]);
-    refused(TimestampSecondArray::from(vec![i64::MAX]), "UnixTimestamp", "too far from 1970");
+    let far = TimestampSecondArray::from(vec![i64::MAX, 1]);
+    let why = "an instant too far from 1970 for microseconds is not UnixTimestamp";
+    check_misfit(far, "UnixTimestamp", &[Value::Null, Value::Int64(1_000_000)], why);
+}
+
+#[test]
+fn null_among_timestamps_is_feasts_stand_in() {
+    let stand_in = Value::Int64(NULL_TIMESTAMP_SECONDS);
+    check(TimestampMicrosecondArray::from(vec![Some(1), None]), "UnixTimestamp", &[Value::Int64(1), stand_in]);
+    check(Int64Array::from(vec![Some(1), None]), "UnixTimestamp", &[Value::Int64(1_000_000), Value::Null]);
 }
 
 #[test]
 fn event_times_are_no_numbers() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     assert!(Column::instants(&numbers).unwrap_err().contains("has to be a timestamp or a date"));
+    // A null stays one here.
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![None, Some(1)]));
+    let times = Column::instants(&times).unwrap();
+    assert_eq!([times.micros(0), times.micros(1)], [None, Some(1)]);
 }
 
 #[test]
 fn decimals_and_uuids_become_text() {
     let decimals = Decimal128Array::from(vec![12_345]).with_precision_and_scale(10, 2).unwrap();
-    check(decimals, "Decimal", &[text("123.45")]);
+    check(decimals.clone(), "Decimal", &[text("123.45")]);
+    check(decimals.clone(), "Float64", &[Value::Float64(123.45)]);
+    check(decimals, "Int64", &[Value::Int64(123)]);
+    let long = Decimal128Array::from(vec![7]).with_precision_and_scale(38, 0).unwrap();
+    check(long, "Int64", &[Value::Int64(7)]);
     let uuid = FixedSizeBinaryArray::try_from_iter([[0x12; 16]].into_iter()).unwrap();
     check(uuid, "Uuid", &[text("12121212-1212-1212-1212-121212121212")]);
 }
@@ -129,13 +209,70 @@ fn lists_keep_their_items_and_null_items_become_the_types_default() {
     let mut times = ListBuilder::new(TimestampMicrosecondBuilder::new());
     times.append_value([Some(5), None]);
     check(times.finish(), "Array(UnixTimestamp)", &[Value::List(vec![Value::Int64(5), Value::Int64(i64::MIN)])]);
+
+    let mut floats = ListBuilder::new(Float64Builder::new());
+    floats.append_value([Some(1.0), None, Some(f64::NAN)]);
+    let (values, why) = convert(&(Arc::new(floats.finish()) as ArrayRef), "Array(Float64)");
+    let [Value::List(items)] = &*values else { panic!("{values:?}") };
+    assert!(
+        matches!(**items, [Value::Float64(1.0), Value::Float64(one), Value::Float64(other)] if one.is_nan() && other.is_nan())
+    );
+    assert_eq!(why, None);
 }
 
 #[test]
-fn what_does_not_fit_names_both_types() {
-    refused(StringArray::from(vec!["1"]), "Int64", "the column is Utf8, the definition says Int64");
-    refused(Int64Array::from(vec![1]), "String", "the column is Int64, the definition says String");
-    refused(BooleanArray::from(vec![true]), "Float64", "the column is Boolean, the definition says Float64");
-    refused(Int64Array::from(vec![1]), "Array(Int64)", "the column is Int64, the definition says Array(Int64)");
-    refused(Int64Array::from(vec![1]), "Map", "has to be a map or a struct");
+fn empty_lists_without_a_type_are_empty_lists_of_every_type() {
+    for value_type in ["Array(Float32)", "Array(String)", "Set(Int64)", "Array(UnixTimestamp)", "Array(Array)"] {
+        let mut lists = ListBuilder::new(NullBuilder::new());
+        lists.append(true);
+        lists.append(false);
+        let (values, why) = convert(&(Arc::new(lists.finish()) as ArrayRef), value_type);
+        let is_empty = |value: &Value| matches!(value, Value::List(items) if items.is_empty());
+        assert!(is_empty(&values[0]) || matches!(values[0], Value::Bytes(_)), "{value_type}: {values:?}");
+        assert_eq!((&values[1], why), (&Value::Null, None), "{value_type}");
+    }
+    let mut lists = ListBuilder::new(NullBuilder::new());
+    lists.values().append_nulls(2);
+    lists.append(true);
+    check(lists.finish(), "Array(Float32)", &[Value::List(vec![Value::Float32(0.0), Value::Float32(0.0)])]);
+}
+
+#[test]
+fn sets_of_file_have_each_item_once() {
+    let mut ints = ListBuilder::new(Int64Builder::new());
+    ints.append_value([Some(3), Some(3), Some(1)]);
+    check(ints.finish(), "Set(Int64)", &[Value::List(vec![Value::Int64(1), Value::Int64(3)])]);
+}
+
+#[test]
+fn bad_item_costs_its_own_list_only() {
+    let mut texts = ListBuilder::new(StringBuilder::new());
+    texts.append_value([Some("1"), Some("2")]);
+    texts.append_value([Some("3"), Some("x")]);
+    texts.append_null();
+    let expected = [Value::List(vec![Value::Int64(1), Value::Int64(2)]), Value::Null, Value::Null];
+    check_misfit(texts.finish(), "Array(Int64)", &expected, "an item of the list: 'x' is not Int64");
+}
+
+#[test]
+fn keys_convert_without_loss() {
+    let key = |array: ArrayRef, key_type| {
+        let column = Column::key(&array, key_type);
+        let mut key = Vec::new();
+        (column.push_key(0, &mut key).then_some(key), column.misfit(0).map(str::to_owned))
+    };
+    let of = |value: KeyValue<'_>| {
+        let mut key = Vec::new();
+        KeyEncoder::push(&mut key, value);
+        (Some(key), None)
+    };
+    assert_eq!(key(Arc::new(Int64Array::from(vec![1])), ScalarType::String), of(KeyValue::String("1")));
+    assert_eq!(key(Arc::new(StringArray::from(vec!["1"])), ScalarType::Int64), of(KeyValue::Int64(1)));
+    let decimal = Decimal128Array::from(vec![1]).with_precision_and_scale(38, 0).unwrap();
+    assert_eq!(key(Arc::new(decimal), ScalarType::Int64), of(KeyValue::Int64(1)));
+    assert_eq!(key(Arc::new(Float64Array::from(vec![5.0])), ScalarType::Int64), of(KeyValue::Int64(5)));
+    let fraction = key(Arc::new(Float64Array::from(vec![5.5])), ScalarType::Int64);
+    assert_eq!(fraction, (None, Some("5.5 is not Int64".to_owned())));
+    assert_eq!(key(Arc::new(Float64Array::from(vec![f64::NAN])), ScalarType::Int64), (None, None));
+    assert_eq!(key(Arc::new(TimestampMicrosecondArray::from(vec![None])), ScalarType::UnixTimestamp), (None, None));
 }

@@ -25,7 +25,8 @@ feature_views:
 
 fn frame(json: Value) -> Frame {
     let Value::Object(columns) = json else { panic!("an object") };
-    let cells = |values: Value| values.as_array().unwrap().iter().cloned().map(Cell::from).collect();
+    let cell = |value: &Value| Cell::from_json(&value.to_string()).unwrap();
+    let cells = |values: Value| values.as_array().unwrap().iter().map(cell).collect();
     Frame { columns: columns.into_iter().map(|(name, values)| (name, cells(values))).collect() }
 }
 

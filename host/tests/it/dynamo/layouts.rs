@@ -107,18 +107,76 @@ fn an_item_for_each_feature_makes_one_row_and_each_is_followed() {
 }
 
 #[test]
-fn an_item_that_does_not_fit_is_left_out_and_told_and_the_others_are_served() {
+fn unreadable_attribute_costs_only_its_feature() {
     let dynamo = table(3);
     let mut wrong = item(9, 9);
     wrong["trips"] = json!({ "S": "many" });
     dynamo.put(TABLE, wrong);
     let host = setup(&dynamo.url(), "").start();
     assert_eq!(trips(&host, 3), json!(3));
-    assert_eq!(trips(&host, 9), Value::Null);
+    let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [9] }));
+    assert_eq!(answer.column("trips")["values"], json!([null]));
+    assert_eq!(answer.column("trips")["statuses"], json!(["PRESENT"]));
+    assert_eq!(answer.column("rate")["values"], json!([0.5]));
     let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
-    assert!(reports[0].skipped.unreadable >= 1, "by the scan, and by the stream once more");
+    let skipped = &reports[0].skipped;
+    assert_eq!((skipped.rows(), &*skipped.values[0].feature), (0, "trips"));
+    assert!(skipped.values[0].example.ends_with("'many' is not Int64"), "{:?}", skipped.values);
+}
+
+#[test]
+fn bad_item_of_feasts_costs_only_its_feature() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table(TABLE, &[("entity_id", "S")], Some("NEW_IMAGE"));
+    let id = |byte: &str| byte.repeat(16);
+    let item = |id: &str, trips: Value| {
+        let values = json!({ "trips": trips, "rate": { "B": "KQAAAAAAAOA/" } });
+        json!({ "entity_id": { "S": id }, "event_ts": { "S": "2026-11-23 08:00:00+00:00" }, "values": { "M": values } })
+    };
+    // Not a message, an attribute that is not binary, and text under a feature that is a number now.
+    for (byte, trips) in [("01", json!({ "B": "/w==" })), ("02", json!({ "S": "7" })), ("03", json!({ "B": "EgFh" }))] {
+        dynamo.put(TABLE, item(&id(byte), trips));
+    }
+    let definitions = definitions("").replace(", layout: wide, timestamp_field: ts", "");
+    let host = Setup::with(&definitions).config(&config(&dynamo.url())).start();
+    let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
+    let skipped = &reports[0].skipped;
+    // By the scan, and by the stream once more.
+    assert!(reports[0].applied.rows() >= 3, "{:?}", reports[0].applied);
+    assert_eq!((skipped.rows(), skipped.values.len()), (0, 1), "{skipped:?}");
+    assert_eq!(&*skipped.values[0].feature, "trips");
+}
+
+#[test]
+fn event_time_is_taken_in_any_unit_or_its_item_is_left_out() {
+    let dynamo = table(0);
+    let second = RECORDED_AT / 1_000_000 - 60;
+    let seconds = ["", "000", "000000", "000000000"].map(|zeros| format!("{second}{zeros}"));
+    for (driver, time) in (1..).zip(&seconds) {
+        let mut item = item(driver, driver);
+        item["ts"] = json!({ "N": time });
+        dynamo.put(TABLE, item);
+    }
+    let mut nobody_knows = item(9, 9);
+    nobody_knows["ts"] = json!({ "N": format!("{second}0") });
+    dynamo.put(TABLE, nobody_knows);
+    let host = setup(&dynamo.url(), "").start();
+    let answer = ask(&host, &[1, 2, 3, 4, 9]);
+    let column = answer.column("trips");
+    assert_eq!(column["values"], json!([1, 2, 3, 4, null]));
+    assert_eq!(
+        column["event_timestamps"],
+        json!([
+            "2026-11-23T09:12:10Z",
+            "2026-11-23T09:12:10Z",
+            "2026-11-23T09:12:10Z",
+            "2026-11-23T09:12:10Z",
+            "1970-01-01T00:00:00Z"
+        ])
+    );
+    let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
     let example = reports[0].skipped.example.clone().unwrap();
-    assert!(example.contains("feature 'trips': it is a string ('many'), the definition says Int64"), "{example}");
+    assert!(example.contains("is not a time between 1970 and 2200"), "{example}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use arrow::array::{Float64Array, StringArray};
+use arrow::array::StringArray;
 
 use super::*;
 
@@ -65,16 +65,37 @@ fn a_lost_column_is_named_with_what_was_probably_meant() {
 }
 
 #[test]
-fn a_column_that_changed_its_type_is_named_with_both_types() {
-    let words = ["part-0.parquet, column 'rate'", "the column is Utf8, the definition says Float64"];
-    assert_refused(&words, |setup| {
-        let text = Arc::new(StringArray::from(vec!["0.9"; 3]));
-        write(&setup.path(FILE), &replaced(fresh(), "rate", text));
+fn value_of_another_type_costs_only_itself() {
+    everywhere(|place| {
+        let fixture = place.good().start();
+        let texts = |texts: &[&str]| Arc::new(StringArray::from(texts.to_vec()));
+        let columns = replaced(fresh(), "trips", texts(&["7", "many", "9"]));
+        write(&fixture.path(FILE), &replaced(columns, "driver_id", texts(&["1", "2", "3"])));
+        let synced = sync_all(&fixture);
+        assert_eq!(synced.failures, []);
+        let skipped = &synced.report("stats").skipped;
+        assert_eq!(skipped.rows(), 0);
+        let [values] = &skipped.values[..] else { panic!("{skipped:?}") };
+        assert_eq!((&*values.feature, values.count), ("trips", 1));
+        assert!(values.example.ends_with("part-0.parquet, row 1: 'many' is not Int32"), "{}", values.example);
+        assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.9, 0.9, 0.9]));
+        let answer = fixture.features(&["stats:trips"], json!({ "driver_id": [1, 2, 3] }));
+        assert_eq!(answer.column("trips")["values"], json!([7, null, 9]));
+        assert_eq!(answer.column("trips")["statuses"], json!(vec!["PRESENT"; 3]));
     });
-    assert_refused(&["part-0.parquet, column 'driver_id'", "the column is Utf8, the definition says Int64"], |setup| {
-        let text = Arc::new(StringArray::from(vec!["1", "2", "3"]));
-        write(&setup.path(FILE), &replaced(fresh(), "driver_id", text));
-    });
+}
+
+#[test]
+fn key_of_another_type_costs_its_row() {
+    let fixture = Place::Disk.good().start();
+    let keys = Arc::new(StringArray::from(vec!["1", "x", "3"]));
+    write(&fixture.path(FILE), &replaced(fresh(), "driver_id", keys));
+    let synced = sync_all(&fixture);
+    let skipped = &synced.report("stats").skipped;
+    assert_eq!((skipped.rows(), skipped.unreadable), (1, 1));
+    let example = skipped.example.as_deref().unwrap();
+    assert!(example.ends_with("part-0.parquet, row 1: the key: 'x' is not Int64"), "{example}");
+    assert_eq!(rates(&fixture, &[1, 3]), json!([0.9, 0.9]));
 }
 
 #[test]
@@ -87,15 +108,14 @@ fn event_times_that_are_numbers_are_refused() {
 }
 
 #[test]
-fn a_value_that_does_not_fit_its_type_is_told() {
-    assert_refused(&["part-0.parquet, column 'trips'", "3000000000", "Int32"], |setup| {
-        let large = Arc::new(Int64Array::from(vec![1, 3_000_000_000, 1]));
-        write(&setup.path(FILE), &replaced(fresh(), "trips", large));
-    });
-    assert_refused(&["part-0.parquet, column 'trips'", "1.5, which is no whole number"], |setup| {
-        let fractions = Arc::new(Float64Array::from(vec![1.0, 1.5, 1.0]));
-        write(&setup.path(FILE), &replaced(fresh(), "trips", fractions));
-    });
+fn number_beyond_its_type_is_null() {
+    let fixture = Place::Disk.good().start();
+    write(&fixture.path(FILE), &replaced(fresh(), "trips", Arc::new(Int64Array::from(vec![1, 3_000_000_000, 1]))));
+    let synced = sync_all(&fixture);
+    let values = &synced.report("stats").skipped.values;
+    assert!(values[0].example.ends_with("row 1: 3000000000 is not Int32"), "{values:?}");
+    let answer = fixture.features(&["stats:trips"], json!({ "driver_id": [1, 2, 3] }));
+    assert_eq!(answer.column("trips")["values"], json!([1, null, 1]));
 }
 
 #[test]
@@ -132,11 +152,11 @@ fn a_source_without_a_row_has_no_data() {
 #[test]
 fn a_replacing_load_that_fails_changes_nothing() {
     let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
-    // The bad value comes after rows that a load has written by then.
-    assert_refused_with(&replacing, &["part-1.parquet, column 'trips'"], |setup| {
+    // The bad column comes after rows that a load has written by then.
+    assert_refused_with(&replacing, &["part-1.parquet, column 'event_timestamp'"], |setup| {
         write(&setup.path(FILE), &stats(&[(3, 10, 0.9)]));
-        let large = Arc::new(Int64Array::from(vec![3_000_000_000]));
-        write(&setup.path("data/stats/part-1.parquet"), &replaced(stats(&[(4, 10, 0.9)]), "trips", large));
+        let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT]));
+        write(&setup.path("data/stats/part-1.parquet"), &replaced(stats(&[(4, 10, 0.9)]), "event_timestamp", numbers));
     });
 }
 

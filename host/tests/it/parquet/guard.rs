@@ -1,5 +1,7 @@
 //! Publications that went wrong: far fewer or far more rows than before, or too many that are none.
 
+use arrow::array::StringArray;
+
 use super::*;
 
 const REPLACING: &str = "  - name: stats\n    mode: replace\n";
@@ -88,4 +90,18 @@ fn row_35_more_than_a_hundredth_of_bad_rows_is_taken_by_force_only() {
         let synced = sync_all(&host);
         assert_eq!((synced.report("stats").skipped.null_key, rates(&host, &[121])), (120, json!([0.2])));
     });
+}
+
+#[test]
+fn column_of_bad_values_replaces_good_ones_by_force_only() {
+    let host = served(Place::Disk, 300);
+    let texts = |driver: i64| if driver % 2 == 0 { "many".to_owned() } else { driver.to_string() };
+    let trips = Arc::new(StringArray::from_iter_values((1..=300).map(texts)));
+    write(&host.path(FILE), &replaced(drivers(300, 0.2), "trips", trips));
+    assert_judged(&host, "150 of 300 values of feature 'trips' are not of its type");
+    assert_judged(&host, "'sync: bad_percent_max' is 1, and 'larder sync --force' makes them null");
+    assert_eq!(sync(&host, &by_force()).failures, []);
+    assert_eq!(rates(&host, &[1, 2]), json!([0.2, 0.2]));
+    let answer = host.features(&["stats:trips"], json!({ "driver_id": [1, 2] }));
+    assert_eq!(answer.column("trips")["values"], json!([1, null]));
 }

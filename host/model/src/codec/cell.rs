@@ -1,0 +1,135 @@
+//! Values as sources and callers have them, before they become a feature's: from JSON, Feast's messages, files' columns
+//! and tables' attributes. `coerce.rs` is the one table that makes a feature's value of a [`Cell`].
+
+mod json;
+
+use std::collections::{HashMap, hash_map::Entry};
+
+pub use self::json::may_be_integer;
+use crate::model::{FeastMap, FeastValue, Kind, Micros, NULL_TIMESTAMP_SECONDS, ZonedTimestamp};
+
+/// One value, of the type that its source gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A number in exact decimal text: an integer that `i64` cannot hold, or a decimal.
+    Number(String),
+    /// A single. Its shortest text differs from that of the same number as a double.
+    Single(f32),
+    /// A double.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// Raw bytes.
+    Bytes(Vec<u8>),
+    /// Microseconds since the Unix epoch.
+    Instant(Micros),
+    /// Values in order.
+    List(Vec<Cell>),
+    /// Values by name, in the source's order.
+    Map(Vec<(String, Cell)>),
+    /// An instant with its time zone.
+    Zoned(ZonedTimestamp),
+}
+
+const MICROS: i64 = 1_000_000;
+/// Letters of a text that a message repeats.
+const SHOWN_LETTERS: usize = 40;
+
+// === impl Cell ===
+
+impl Cell {
+    /// A mapping. Of two entries of one name the last one counts, at the position of the first, as in Python.
+    #[must_use]
+    pub fn map(entries: Vec<(String, Self)>) -> Self {
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());
+        let mut kept: Vec<(String, Self)> = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            match places.entry(name.clone()) {
+                Entry::Occupied(place) => kept[*place.get()].1 = value,
+                Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    kept.push((name, value));
+                }
+            }
+        }
+        Self::Map(kept)
+    }
+
+    /// Describes the value in a few words, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Number(text) => shortened(text),
+            Self::Single(value) => format!("{value:?}"),
+            Self::Float(value) => format!("{value:?}"),
+            Self::Text(text) => format!("'{}'", shortened(text)),
+            Self::Bytes(bytes) => format!("a value of {} bytes", bytes.len()),
+            Self::Instant(_) | Self::Zoned(_) => "an instant".to_owned(),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a mapping".to_owned(),
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let start: String = text.chars().take(SHOWN_LETTERS).collect();
+    let more = if start.len() < text.len() { "…" } else { "" };
+    format!("{start}{more}")
+}
+
+impl From<FeastValue> for Cell {
+    fn from(value: FeastValue) -> Self {
+        fn list<T>(items: Vec<T>, cell: impl Fn(T) -> Cell) -> Cell {
+            Cell::List(items.into_iter().map(cell).collect())
+        }
+        fn map(map: FeastMap) -> Cell {
+            Cell::Map(map.val.into_iter().map(|(name, value)| (name, Cell::from(value))).collect())
+        }
+        // Beyond what microseconds can say it stays a number of seconds, which the table refuses by name.
+        let instant = |seconds: i64| match seconds {
+            NULL_TIMESTAMP_SECONDS => Self::Instant(NULL_TIMESTAMP_SECONDS),
+            seconds => seconds.checked_mul(MICROS).map_or(Self::Int(seconds), Self::Instant),
+        };
+        let Some(kind) = value.kind else { return Self::Null };
+        match kind {
+            Kind::Null(_) => Self::Null,
+            Kind::Bytes(v) => Self::Bytes(v),
+            Kind::String(v) | Kind::Json(v) | Kind::Uuid(v) | Kind::TimeUuid(v) | Kind::Decimal(v) => Self::Text(v),
+            Kind::Int32(v) => Self::Int(v.into()),
+            Kind::Int64(v) => Self::Int(v),
+            Kind::Double(v) => Self::Float(v),
+            Kind::Float(v) => Self::Single(v),
+            Kind::Bool(v) => Self::Bool(v),
+            Kind::UnixTimestamp(v) => instant(v),
+            Kind::BytesList(v) | Kind::BytesSet(v) => list(v.val, Self::Bytes),
+            Kind::StringList(v)
+            | Kind::StringSet(v)
+            | Kind::JsonList(v)
+            | Kind::UuidList(v)
+            | Kind::TimeUuidList(v)
+            | Kind::UuidSet(v)
+            | Kind::TimeUuidSet(v)
+            | Kind::DecimalList(v)
+            | Kind::DecimalSet(v) => list(v.val, Self::Text),
+            Kind::Int32List(v) | Kind::Int32Set(v) => list(v.val, |v| Self::Int(v.into())),
+            Kind::Int64List(v) | Kind::Int64Set(v) => list(v.val, Self::Int),
+            Kind::UnixTimestampList(v) | Kind::UnixTimestampSet(v) => list(v.val, instant),
+            Kind::DoubleList(v) | Kind::DoubleSet(v) => list(v.val, Self::Float),
+            Kind::FloatList(v) | Kind::FloatSet(v) => list(v.val, Self::Single),
+            Kind::BoolList(v) | Kind::BoolSet(v) => list(v.val, Self::Bool),
+            Kind::Map(v) | Kind::Struct(v) => map(v),
+            Kind::MapList(v) | Kind::StructList(v) => list(v.val, map),
+            Kind::List(v) | Kind::Set(v) => list(v.val, Self::from),
+            Kind::ZonedTimestamp(v) => Self::Zoned(v),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! JSON to cells, with every integer exact and names in their order.
+//!
+//! The reader hands integers beyond 64 bits over as doubles, and `-0` too. Such a double is an error at first; then the
+//! text is read again, slowly, and each number is looked at as it is written.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Cell;
+
+/// As deep as the reader itself goes.
+const DEPTH_MAX: usize = 127;
+/// The first doubles that may be an integer beyond `i64` are of this size.
+const INT_EDGE: f64 = 9_223_372_036_854_775_808.0;
+
+struct CellVisitor;
+
+/// The entries of an object, in order, not yet read.
+struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
+
+struct RawEntriesVisitor;
+
+/// Whether a double may have been written as an integer: only its text can tell.
+#[must_use]
+pub fn may_be_integer(value: f64) -> bool {
+    value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())
+}
+
+impl Cell {
+    /// Reads JSON text.
+    ///
+    /// # Errors
+    /// That of the reader.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text).or_else(|_| exact(text, 0))
+    }
+}
+
+fn exact(text: &str, depth: usize) -> Result<Cell, serde_json::Error> {
+    if depth > DEPTH_MAX {
+        return Err(serde_json::Error::custom("recursion limit exceeded"));
+    }
+    let text = text.trim();
+    match text.as_bytes().first() {
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text)?;
+            let items = items.into_iter().map(|item| exact(item.get(), depth + 1));
+            Ok(Cell::List(items.collect::<Result<_, _>>()?))
+        }
+        Some(b'{') => {
+            let RawEntries(entries) = serde_json::from_str(text)?;
+            let entries = entries.into_iter().map(|(name, value)| Ok((name, exact(value.get(), depth + 1)?)));
+            Ok(Cell::map(entries.collect::<Result<_, serde_json::Error>>()?))
+        }
+        Some(b'-' | b'0'..=b'9') => {
+            // The reader checks the form of the number.
+            let value: f64 = serde_json::from_str(text)?;
+            if text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
+                return Ok(Cell::Float(value));
+            }
+            Ok(text.parse().map_or_else(|_| Cell::Number(text.to_owned()), Cell::Int))
+        }
+        _ => serde_json::from_str(text),
+    }
+}
+
+impl<'de> Deserialize<'de> for Cell {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CellVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for CellVisitor {
+    type Value = Cell;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Cell, E> {
+        Ok(Cell::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Cell, E> {
+        Ok(Cell::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Cell, E> {
+        Ok(Cell::Int(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Cell, E> {
+        Ok(i64::try_from(value).map_or_else(|_| Cell::Number(value.to_string()), Cell::Int))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Cell, E> {
+        if may_be_integer(value) {
+            Err(E::custom("a number that only its text can tell"))
+        } else {
+            Ok(Cell::Float(value))
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Cell, E> {
+        Ok(Cell::Text(text.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Cell, E> {
+        Ok(Cell::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Cell, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Cell::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Cell::map(entries))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawEntries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawEntriesVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for RawEntriesVisitor {
+    type Value = RawEntries<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawEntries<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(RawEntries(entries))
+    }
+}

@@ -1,0 +1,407 @@
+//! The table of coercions: which value of a declared type a [`Cell`] becomes, whichever way it came.
+//!
+//! The rules are those of Feast 0.67, which calls Python's constructors (`type_map.py`,
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). What Feast turns into infinity, splits into letters, or stores as text that
+//! its own client cannot read is refused here. README, "Values and types", has the table and the differences;
+//! `host/tests/feast/values.py` compares both with Feast.
+//!
+//! The caller decides what a refusal does: a write fails, and a source's value becomes null and is counted.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{
+    Cell, KeyEncoder, KeyValue, RowBuilder, RowError,
+    python::{self, IntError},
+    tree,
+};
+use crate::model::{ItemType, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueType, parse_time};
+
+/// Why a cell is not a value of a type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// A value of another type, or out of the type's range.
+    #[error("{found} is not {declared}")]
+    Type {
+        /// The value, in a few words.
+        found: String,
+        /// The type.
+        declared: ValueType,
+    },
+    /// Text that has to be JSON.
+    #[error("{found} is not valid JSON: {why}")]
+    Json {
+        /// The text.
+        found: String,
+        /// The reader's words.
+        why: String,
+    },
+    /// Text that has to be base64.
+    #[error("{found} is not base64")]
+    Base64 {
+        /// The text.
+        found: String,
+    },
+    /// A value that cannot be read at all.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A key without a value.
+    #[error("the key is null")]
+    NullKey,
+    /// The row does not take it.
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+/// Which losses are accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Those of Feast's conversions: a fraction is cut off by `int()`, a double rounded to a single.
+    Feast,
+    /// No fraction is cut off: in keys, which would name another row, and in lists, where Feast refuses it.
+    Whole,
+    /// None: the value was of another type before, and has to be the same number still.
+    Lossless,
+}
+
+const MICROS: i64 = 1_000_000;
+
+// === impl Cell ===
+
+impl Cell {
+    /// The value of a type; null for a null, and for the NaN that stands for one in pandas' columns.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn to_value(&self, declared: ValueType) -> Result<Value, Misfit> {
+        self.convert(declared, Rule::Feast, Rule::Whole)
+    }
+
+    /// The same of a value that was of another type before: it has to be the same number still.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn to_value_lossless(&self, declared: ValueType) -> Result<Value, Misfit> {
+        self.convert(declared, Rule::Lossless, Rule::Lossless)
+    }
+
+    fn convert(&self, declared: ValueType, rule: Rule, rule_of_items: Rule) -> Result<Value, Misfit> {
+        match (self, declared) {
+            (Self::Null, _) => Ok(Value::Null),
+            (cell, ValueType::Scalar(wanted)) => scalar(cell, wanted, rule),
+            (Self::List(cells), ValueType::List(item)) => Ok(Value::List(items(cells, item, rule_of_items)?)),
+            (Self::List(cells), ValueType::Set(item)) => Ok(Value::List(set(items(cells, item, rule_of_items)?))),
+            // As Athena and Redshift export arrays.
+            (Self::Bytes(bytes), ValueType::List(_) | ValueType::Set(_)) => {
+                match std::str::from_utf8(bytes).ok().and_then(|text| Self::from_json(text).ok()) {
+                    Some(list @ Self::List(_)) => list.convert(declared, rule, rule_of_items),
+                    _ => Err(misfit(self, declared)),
+                }
+            }
+            (cell, ValueType::List(_) | ValueType::Set(_)) => Err(misfit(cell, declared)),
+            (cell, ValueType::Nested(nested)) => Ok(Value::Bytes(tree::encode(cell, nested)?)),
+        }
+    }
+
+    /// The value of an item of a list of a type, which is never null. `all_null` says whether all items of its list are.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn to_item(&self, item: ScalarType, all_null: bool) -> Result<Value, Misfit> {
+        one_item(self, item, all_null, Rule::Whole)
+    }
+
+    /// Puts the value into a row's next field, which is of type `declared`.
+    ///
+    /// # Errors
+    /// [`Misfit`]; nothing was put there then.
+    pub fn push(&self, declared: ValueType, builder: &mut RowBuilder<'_>) -> Result<(), Misfit> {
+        Ok(builder.push_value(&self.to_value(declared)?)?)
+    }
+
+    /// Adds the value to an entity key.
+    ///
+    /// Text stands for its own bytes in a key of bytes, as in a lookup.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn push_key(&self, key_type: ScalarType, key: &mut Vec<u8>) -> Result<(), Misfit> {
+        if let (ScalarType::Bytes, Self::Text(text)) = (key_type, self) {
+            KeyEncoder::push(key, KeyValue::Bytes(text.as_bytes()));
+            return Ok(());
+        }
+        let value = self.to_key(key_type)?;
+        KeyEncoder::push(key, key_value(&value, key_type).ok_or(Misfit::NullKey)?);
+        Ok(())
+    }
+
+    /// The value of a part of a key; null for a null.
+    ///
+    /// # Errors
+    /// [`Misfit`]. A fraction is not an integer here.
+    pub fn to_key(&self, key_type: ScalarType) -> Result<Value, Misfit> {
+        scalar(self, key_type, Rule::Whole)
+    }
+}
+
+/// A part of a key as the encoder takes it; none for a null.
+#[must_use]
+pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
+    Some(match value {
+        Value::Int32(value) => KeyValue::Int32(*value),
+        Value::Int64(NULL_TIMESTAMP_SECONDS) if key_type == ScalarType::UnixTimestamp => return None,
+        Value::Int64(value) if key_type == ScalarType::UnixTimestamp => {
+            KeyValue::UnixTimestamp(value.div_euclid(MICROS))
+        }
+        Value::Int64(value) => KeyValue::Int64(*value),
+        Value::Bytes(bytes) if key_type == ScalarType::Bytes => KeyValue::Bytes(bytes),
+        // Every value of a text type was text before.
+        Value::Bytes(bytes) => KeyValue::String(std::str::from_utf8(bytes).ok()?),
+        _ => return None,
+    })
+}
+
+/// A value of a scalar type.
+fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> {
+    let declared = ValueType::Scalar(wanted);
+    let value = match (wanted, cell) {
+        (_, Cell::Null) => Some(Value::Null),
+        // pandas has no value as NaN.
+        (_, Cell::Float(value)) if value.is_nan() => Some(Value::Null),
+        (_, Cell::Single(value)) if value.is_nan() => Some(Value::Null),
+        (ScalarType::Int64, _) => whole(cell, rule).map(Value::Int64),
+        (ScalarType::Int32, _) => whole(cell, rule).and_then(|value| i32::try_from(value).ok()).map(Value::Int32),
+        (ScalarType::Float64, _) => double(cell, rule).map(Value::Float64),
+        (ScalarType::Float32, Cell::Single(value)) => Some(Value::Float32(*value)),
+        (ScalarType::Float32, _) => {
+            let keeps = |value: f64, single: &f32| rule != Rule::Lossless || f64::from(*single) == value;
+            double(cell, rule).and_then(|value| single(value).filter(|single| keeps(value, single))).map(Value::Float32)
+        }
+        (ScalarType::Bool, Cell::Bool(value)) => Some(Value::Bool(*value)),
+        (ScalarType::Bool, Cell::Int(value)) if rule != Rule::Lossless || (0..=1).contains(value) => {
+            Some(Value::Bool(*value != 0))
+        }
+        (ScalarType::UnixTimestamp, _) => instant(cell, rule).map(Value::Int64),
+        (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Bytes(bytes)) => {
+            Some(Value::Bytes(bytes.clone()))
+        }
+        // As they are served.
+        (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Text(text))
+            if rule != Rule::Lossless =>
+        {
+            let bytes = STANDARD.decode(text).map_err(|_| Misfit::Base64 { found: cell.describe() })?;
+            Some(Value::Bytes(bytes))
+        }
+        (ScalarType::String, _) => plain_text(cell).map(|text| Value::Bytes(text.into_bytes())),
+        (ScalarType::Json, _) => json(cell)?.map(|text| Value::Bytes(text.into_bytes())),
+        (ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal, Cell::Text(text))
+            if is_text_of(text, wanted) =>
+        {
+            text_value(text)
+        }
+        (ScalarType::Uuid | ScalarType::TimeUuid, Cell::Bytes(bytes)) => {
+            uuid_text(bytes).map(|text| Value::Bytes(text.into_bytes()))
+        }
+        (ScalarType::Decimal, Cell::Number(text)) => text_value(text),
+        (ScalarType::Decimal, Cell::Int(value)) => text_value(&value.to_string()),
+        (ScalarType::Decimal, Cell::Float(value)) if value.is_finite() => text_value(&python::float_text(*value)),
+        (ScalarType::Decimal, Cell::Single(value)) if value.is_finite() => text_value(&python::single_text(*value)),
+        _ => None,
+    };
+    value.ok_or_else(|| misfit(cell, declared))
+}
+
+/// Items of a list or a set. There are no null items: see [`null_item`].
+fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, Misfit> {
+    let all_null = cells.iter().all(|cell| *cell == Cell::Null);
+    cells.iter().map(|cell| one_item(cell, item, all_null, rule)).collect()
+}
+
+fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result<Value, Misfit> {
+    match (item, cell) {
+        (_, Cell::Null) => Ok(null_item(item, all_null)),
+        // NaN is a value in a list of floats.
+        (ScalarType::Float32, Cell::Float(value)) if value.is_nan() => Ok(Value::Float32(f32::NAN)),
+        (ScalarType::Float64, Cell::Float(value)) if value.is_nan() => Ok(Value::Float64(f64::NAN)),
+        (ScalarType::Float32, Cell::Single(value)) => Ok(Value::Float32(*value)),
+        (ScalarType::Float64, Cell::Single(value)) => Ok(Value::Float64(f64::from(*value))),
+        _ => match scalar(cell, item, rule)? {
+            Value::Null => Err(misfit(cell, ValueType::Scalar(item))),
+            value => Ok(value),
+        },
+    }
+}
+
+/// What is in the place of a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN among
+/// other floats, for numpy has no other null.
+#[must_use]
+pub fn null_item(item: ScalarType, all_null: bool) -> Value {
+    match (item, item.item()) {
+        (ScalarType::UnixTimestamp, _) => Value::Int64(NULL_TIMESTAMP_SECONDS),
+        (ScalarType::Json, _) => Value::Bytes(b"null".to_vec()),
+        (_, ItemType::Bool) => Value::Bool(false),
+        (_, ItemType::Int32) => Value::Int32(0),
+        (_, ItemType::Int64) => Value::Int64(0),
+        (_, ItemType::Float32) => Value::Float32(if all_null { 0.0 } else { f32::NAN }),
+        (_, ItemType::Float64) => Value::Float64(if all_null { 0.0 } else { f64::NAN }),
+        (_, ItemType::Bytes) => Value::Bytes(Vec::new()),
+    }
+}
+
+/// The items of a set: each once, sorted, so that equal sets have equal bytes. Of zeros the first one stays.
+#[must_use]
+pub fn set(mut items: Vec<Value>) -> Vec<Value> {
+    use std::cmp::Ordering;
+    let order = |one: &Value, other: &Value| match (one, other) {
+        (Value::Bool(one), Value::Bool(other)) => one.cmp(other),
+        (Value::Int32(one), Value::Int32(other)) => one.cmp(other),
+        (Value::Int64(one), Value::Int64(other)) => one.cmp(other),
+        // Zeros are equal, and NaN comes last.
+        (Value::Float32(one), Value::Float32(other)) => {
+            one.partial_cmp(other).unwrap_or_else(|| one.is_nan().cmp(&other.is_nan()))
+        }
+        (Value::Float64(one), Value::Float64(other)) => {
+            one.partial_cmp(other).unwrap_or_else(|| one.is_nan().cmp(&other.is_nan()))
+        }
+        (Value::Bytes(one), Value::Bytes(other)) => one.cmp(other),
+        _ => Ordering::Equal,
+    };
+    items.sort_by(order);
+    items.dedup_by(|later, first| order(first, later) == Ordering::Equal);
+    items
+}
+
+/// `int(x)`.
+fn whole(cell: &Cell, rule: Rule) -> Option<i64> {
+    match cell {
+        Cell::Int(value) => Some(*value),
+        Cell::Bool(value) => Some(i64::from(*value)),
+        Cell::Float(value) => whole_of_double(*value, rule),
+        Cell::Single(value) => whole_of_double(f64::from(*value), rule),
+        Cell::Number(text) => match python::whole_of_decimal(text) {
+            Ok((value, was_cut)) => (!was_cut || rule == Rule::Feast).then_some(value),
+            Err(IntError::Literal | IntError::Range) => None,
+        },
+        Cell::Text(text) => python::int(text).ok(),
+        Cell::Bytes(bytes) => python::int(std::str::from_utf8(bytes).ok()?).ok(),
+        _ => None,
+    }
+}
+
+fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
+    // 2^63 is the first double that is no i64.
+    const EDGE: f64 = 9_223_372_036_854_775_808.0;
+    let whole = value.trunc();
+    let fits = (-EDGE..EDGE).contains(&whole) && (rule == Rule::Feast || whole == value);
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and the range was checked")]
+    fits.then_some(whole as i64)
+}
+
+/// `float(x)`, but for finite numbers that a double cannot hold.
+#[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
+fn double(cell: &Cell, rule: Rule) -> Option<f64> {
+    // Doubles count exactly up to here.
+    const EXACT: u64 = 1 << 53;
+    let of_text = |text: &str| {
+        let value = python::float(text)?;
+        // "inf" is infinite, and "1e400" too large.
+        (value.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())).then_some(value)
+    };
+    match cell {
+        Cell::Float(value) => Some(*value),
+        Cell::Single(value) => Some(f64::from(*value)),
+        Cell::Int(value) if rule == Rule::Lossless && value.unsigned_abs() > EXACT => None,
+        Cell::Int(value) => Some(*value as f64),
+        Cell::Bool(value) => Some(f64::from(u8::from(*value))),
+        Cell::Number(text) | Cell::Text(text) => of_text(text),
+        Cell::Bytes(bytes) => of_text(std::str::from_utf8(bytes).ok()?),
+        _ => None,
+    }
+}
+
+/// The nearest single, but for finite numbers that a single cannot hold.
+#[must_use]
+pub fn single(value: f64) -> Option<f32> {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what a Float32 feature asks for, as in Feast")]
+    let rounded = value as f32;
+    (rounded.is_finite() || !value.is_finite()).then_some(rounded)
+}
+
+/// Microseconds of an instant: numbers count seconds.
+fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
+    let of_seconds = |seconds: i64| match seconds {
+        NULL_TIMESTAMP_SECONDS => Some(NULL_TIMESTAMP_SECONDS),
+        seconds => seconds.checked_mul(MICROS),
+    };
+    match cell {
+        Cell::Instant(micros) => Some(*micros),
+        Cell::Zoned(zoned) => of_seconds(zoned.unix_timestamp),
+        // To Feast every float is NaN here.
+        Cell::Float(_) | Cell::Single(_) => None,
+        Cell::Text(text) => match python::int(text) {
+            Ok(seconds) => of_seconds(seconds),
+            Err(_) => parse_time(text),
+        },
+        cell => of_seconds(whole(cell, rule)?),
+    }
+}
+
+/// `str(x)`.
+fn plain_text(cell: &Cell) -> Option<String> {
+    Some(match cell {
+        Cell::Text(text) | Cell::Number(text) => text.clone(),
+        Cell::Int(value) => value.to_string(),
+        Cell::Float(value) => python::float_text(*value),
+        Cell::Single(value) => python::single_text(*value),
+        Cell::Bool(true) => "True".to_owned(),
+        Cell::Bool(false) => "False".to_owned(),
+        Cell::Bytes(bytes) => python::bytes_text(bytes),
+        _ => return None,
+    })
+}
+
+/// JSON text as it is, everything else as `json.dumps(x)` writes it.
+fn json(cell: &Cell) -> Result<Option<String>, Misfit> {
+    match cell {
+        Cell::Text(text) => match check_json(text) {
+            Ok(()) => Ok(Some(text.clone())),
+            Err(error) => Err(Misfit::Json { found: cell.describe(), why: error.to_string() }),
+        },
+        cell => Ok(python::json_text(cell)),
+    }
+}
+
+fn check_json(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ())
+}
+
+/// Whether text is a value of a type that is kept as text.
+#[must_use]
+pub fn is_text_of(text: &str, wanted: ScalarType) -> bool {
+    match wanted {
+        ScalarType::String => true,
+        ScalarType::Json => check_json(text).is_ok(),
+        ScalarType::Uuid | ScalarType::TimeUuid => python::is_uuid(text),
+        ScalarType::Decimal => python::is_decimal(text),
+        _ => false,
+    }
+}
+
+fn text_value(text: &str) -> Option<Value> {
+    Some(Value::Bytes(text.as_bytes().to_vec()))
+}
+
+/// The text of a UUID that comes as its 16 bytes.
+#[must_use]
+pub fn uuid_text(bytes: &[u8]) -> Option<String> {
+    let bytes: &[u8; 16] = bytes.try_into().ok()?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+/// The misfit of a cell that is not of a type.
+pub(super) fn misfit(cell: &Cell, declared: ValueType) -> Misfit {
+    Misfit::Type { found: cell.describe(), declared }
+}
+
+#[cfg(test)]
+mod tests;
