@@ -2,7 +2,7 @@
 //!
 //! A compiler's time and memory do not follow from the size of its input: 100 kB of nested loops take a minute, and
 //! nothing within a process stops a compilation that has begun. So the program executes itself again with a hidden
-//! command (`larder compile-plugin`). The child limits its own CPU time, memory and output by `setrlimit`, has the lowest
+//! command (`larder compile-plugin`). The child limits its own CPU time, memory and output by `setrlimit`, has a low
 //! priority, is the first one that the kernel kills when memory is short, and ends with its parent. What it allocated
 //! goes with it.
 //!
@@ -74,6 +74,9 @@ pub enum CompileKill {
 
 /// The hidden command.
 pub const COMPILE_COMMAND: &str = "compile-plugin";
+/// How much less than serving threads the child gets, of at most 19. With 19 a saturated machine leaves a child a
+/// thousandth of a core, and a deploy waits for minutes.
+const NICE: i32 = 10;
 /// Components that are compiled at once: one of the directory, and one that somebody waits for.
 const CHILDREN_MAX: usize = 2;
 /// A child with the lowest priority gets little of a busy machine. Its CPU time is bounded; this bounds a child that
@@ -274,7 +277,7 @@ fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
     if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the host is gone"));
     }
-    give_way(19);
+    give_way(NICE);
     // Refused where /proc is read-only; then the kernel chooses by size.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limit = |resource, amount: u64| {
