@@ -6,6 +6,7 @@
 mod access;
 mod files;
 mod keeper;
+mod loads;
 mod plugins;
 mod pressure;
 mod serve;
@@ -37,7 +38,7 @@ use crate::{
     plugin::{Component, PluginError},
     serving::{RenewDefinitions, ServingLimits, Snapshot},
     store::{OnlineStore, StoreError},
-    sync::{SyncEngine, SyncSetting, Turns},
+    sync::{LAST_COMMIT_WITHIN, SyncEngine, SyncSetting, Turns},
     telemetry,
 };
 
@@ -420,6 +421,13 @@ impl App {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long a load has, that is under way in a host that stops, to come to its next commit.
+    #[must_use]
+    pub fn last_commit_within(&self) -> Duration {
+        let since = self.turns.stopping_since().map(|since| since.elapsed());
+        since.map_or(Duration::ZERO, |since| LAST_COMMIT_WITHIN.saturating_sub(since))
+    }
+
     /// How often files are looked at for changes; zero is never.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
@@ -464,18 +472,7 @@ impl RenewDefinitions for App {
 
 impl Control for App {
     fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
-        let engine = self.engine.load_full();
-        let views: Vec<String> =
-            if command.views.is_empty() { engine.views().map(str::to_owned).collect() } else { command.views.clone() };
-        for view in views {
-            let result = engine.sync(&view, command.request(), &mut |progress| {
-                tell(AdminEvent::Progress { view: view.clone(), progress });
-            });
-            tell(match result {
-                Ok(report) => AdminEvent::Synced { report },
-                Err(error) => AdminEvent::Failed { view: view.clone(), error: error.to_string() },
-            });
-        }
+        loads::sync(&self.engine.load_full(), command, tell);
     }
 
     fn reload(&self) -> Result<String, String> {

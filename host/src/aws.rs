@@ -20,7 +20,7 @@ use aws_sdk_s3::config::Credentials;
 use larder_model::model::AwsPlace;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::OnceCell,
+    sync::{OnceCell, watch},
 };
 
 pub use self::{
@@ -64,6 +64,8 @@ pub struct StandInKeys;
 pub struct Aws {
     config: AwsConfig,
     runtime: OnceLock<Runtime>,
+    /// Whether the host stops: nothing is waited for any more.
+    stop: watch::Sender<bool>,
     /// What the default chain found, found once.
     found: OnceCell<SdkConfig>,
     s3: Mutex<HashMap<AwsPlace, aws_sdk_s3::Client>>,
@@ -108,6 +110,7 @@ impl Aws {
         Arc::new(Self {
             config,
             runtime: OnceLock::new(),
+            stop: watch::Sender::new(false),
             found: OnceCell::new(),
             s3: Mutex::default(),
             dynamodb: Mutex::default(),
@@ -123,9 +126,31 @@ impl Aws {
     /// Waits for work to be done. For threads that may wait; on one that drives tasks it panics.
     ///
     /// # Errors
-    /// [`AwsError`], when no thread can be had, or what the work says.
+    /// [`AwsError`], when no thread can be had, when [`Aws::stop`] was called, or what the work says.
     pub fn wait_for<T>(&self, work: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
-        self.handle()?.block_on(work)
+        self.wait(work)
+    }
+
+    /// The same for work whose errors are more than those of AWS.
+    ///
+    /// # Errors
+    /// As [`Aws::wait_for`].
+    pub fn wait<T, E: From<AwsError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let mut stop = self.stop.subscribe();
+        self.handle()?.block_on(async {
+            tokio::select! {
+                biased;
+                // The sender is as long-lived as `self`.
+                _ = stop.wait_for(|stops| *stops) => Err(AwsError::stopping().into()),
+                done = work => done,
+            }
+        })
+    }
+
+    /// Ends every wait for AWS, those under way and those to come, with an error: the host stops. Lookups that fetch rows
+    /// have bounds of their own, and go on.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
     }
 
     /// Where its tasks run.

@@ -102,6 +102,8 @@ mod tests {
     #[test]
     fn times_are_dates_or_instants_in_utc() {
         assert_eq!(parse_time("1970-01-02"), Some(86_400_000_000));
+        assert_eq!(larder_model::model::parse_exact_time("1969-12-31T23:59:59.999999999Z"), Some((-1, 999)));
+        assert_eq!(larder_model::model::parse_exact_time("1970-01-01 00:00:00.000001002"), Some((1, 2)));
         assert_eq!(parse_time("1970-01-01T00:00:01"), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01 00:00:01.25"), Some(1_250_000));
         assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Some(1_000_000));

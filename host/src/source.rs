@@ -83,6 +83,12 @@ pub trait Source: Send + Sync + Debug {
         Ok(false)
     }
 
+    /// The unit, in microseconds, to which the source cuts the times of its rows down; `None` where they are as they were
+    /// written.
+    fn time_unit(&self) -> Option<Micros> {
+        None
+    }
+
     /// How long a change may be there before it is seen, where the kind of source decides that.
     fn staleness(&self) -> Option<Duration> {
         None

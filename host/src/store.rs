@@ -6,8 +6,10 @@
 //!
 //! Invariants:
 //! * a batch of rows and the source position that it came from are committed in one transaction;
-//! * of two rows of one key the one with the later event time stays, then the one with the later created time; on a
-//!   full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice changes nothing;
+//! * of two rows of one key the one with the later event time stays, then the one with the later created time, to the
+//!   nanosecond; on a full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice
+//!   changes nothing. Where a source drops a part of its times ([`RowTimes::coarse`]) only what both rows have counts;
+//! * a stored row from the future ([`RowTimes::tolerance`]) loses against any row that arrives;
 //! * what a caller wrote stays until a source has a row that is at least as new;
 //! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
 //! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened is
@@ -37,12 +39,12 @@ pub use self::{
     hot::{HotCacheConfig, Lookup, Row, RowMemory},
     online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
     open::SetAside,
-    record::KeySignature,
+    record::{KeySignature, Postponed},
     repair::Repaired,
     scan::Scanned,
     state::Reader,
     working_set::Checked,
-    write::{Applied, CutOff, Load, LoadMode, RowBatch, Rule},
+    write::{Applied, CutOff, Load, LoadMode, RowBatch, RowTimes, Rule},
 };
 
 #[cfg(test)]

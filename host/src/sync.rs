@@ -29,9 +29,9 @@ pub use self::{
     fetch::{FETCH_ROUNDS, Fetched, Fetcher, fetch_all},
     guard::Guard,
     run::{Outcome, Progress, Skipped, SkippedValues, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
-    sample::sample_keys,
+    sample::{Sample, sample_keys},
     table::decode_rows,
     to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
-    turns::Turns,
+    turns::{LAST_COMMIT_WITHIN, Turns},
     write::{Frame, WriteError},
 };

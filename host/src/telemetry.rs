@@ -55,7 +55,7 @@ const ALIASES: [Alias; 7] = [
         label: Some(("view", "feature_view")),
     },
     Alias {
-        own: "larder_view_last_success_timestamp_seconds",
+        own: "larder_view_last_materialization_timestamp_seconds",
         feast: "feast_materialization_last_success_timestamp",
         label: Some(("view", "feature_view")),
     },

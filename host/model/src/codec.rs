@@ -20,7 +20,7 @@ pub use self::{
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
     feast::{push_feast_value, to_feast_value},
     murmur3::murmur3_x64_128,
-    row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowView},
+    row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowRank, RowView},
     row_text::RowText,
     schema::{FIELDS_MAX, Fingerprint, RowSchema},
 };

@@ -17,7 +17,7 @@ pub use self::{
         BoolList, BytesList, DoubleList, FeastMap, FeastMapList, FeastValue, FloatList, Int32List, Int64List, Kind,
         RepeatedValue, StringList, ZonedTimestamp,
     },
-    time::{Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, duration_text, parse_duration, parse_time},
+    time::{Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, duration_text, parse_duration, parse_exact_time, parse_time},
     value::{ListRef, Value, ValueRef},
     value_type::{ItemType, NestedType, Physical, ScalarType, UnknownType, ValueType},
 };

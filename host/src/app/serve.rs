@@ -4,16 +4,20 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use larder_model::yaml::Problem;
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Semaphore,
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -29,10 +33,11 @@ use crate::{
     aws::ObjectAt,
     files::FileStamp,
     grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
-    http::{Control, Door, HttpLimits, Listener, Router, Server, SyncCommand, Tokens, Writes},
+    http::{Control, Door, HttpLimits, Listener, Router, Server, Tokens, Writes},
     memory::{MemoryBudget, default_budget, memory_limit},
     plugin::Compute,
     serving::{RenewDefinitions, Resources},
+    sync::SyncRequest,
     telemetry,
 };
 
@@ -77,6 +82,8 @@ const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
 /// Large requests that wait for a thread; beyond, they are refused.
 const LARGE_WAITING_MAX: usize = 256;
+/// A sync of the schedule that commits nothing for so long is held up by its source: the next one may begin.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
 /// other reads its source. Views that are followed change by change take no turn.
@@ -252,11 +259,20 @@ impl Serving {
         self.metrics_address
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads.
-    pub async fn run(self, mut signals: Signals) -> ShutdownReason {
+    /// Serves until SIGTERM or SIGINT, then calls `stopping` and drains. SIGHUP reloads.
+    pub async fn run(self, mut signals: Signals, stopping: impl FnOnce()) -> ShutdownReason {
+        let mut reloading = None;
         while signals.next().await == Order::Reload {
-            reload(&self.app, "SIGHUP").await;
+            // Not waited for here: a registry that hangs must not keep the next signal from being heard.
+            let (app, before) = (Arc::clone(&self.app), reloading.take());
+            reloading = Some(tokio::spawn(async move {
+                if let Some(before) = before {
+                    let _: Result<(), JoinError> = before.await;
+                }
+                reload(&app, "SIGHUP").await;
+            }));
         }
+        stopping();
         tracing::info!("stopping: requests under way are ended");
         tokio::select! {
             reason = self.stop() => reason,
@@ -276,18 +292,16 @@ impl Serving {
         for task in self.background {
             task.abort();
         }
-        // Both at once: the bound is one.
+        // All at once: the bound is one.
         let grpc = async {
             match self.grpc {
                 Some(grpc) => grpc.stop().await,
                 None => true,
             }
         };
-        let (data, grpc) = tokio::join!(self.data.stop(), grpc);
-        let mut drained = data && grpc;
-        for server in self.others {
-            drained &= server.stop().await;
-        }
+        let others = join_all(self.others.into_iter().map(Server::stop));
+        let (data, grpc, others) = tokio::join!(self.data.stop(), grpc, others);
+        let drained = data && grpc && others.into_iter().all(|drained| drained);
         if drained { ShutdownReason::Drained } else { ShutdownReason::Hurried }
     }
 }
@@ -322,6 +336,14 @@ impl Signals {
 
     async fn stop(&mut self) {
         while self.next().await != Order::Stop {}
+    }
+
+    /// Waits for work, unless the host is to stop before it has ended.
+    pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.stop() => None,
+        }
     }
 }
 
@@ -376,16 +398,22 @@ async fn watch(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
-    let mut access = stamps(app.access_files());
+    let look = || {
+        let app = Arc::clone(&app);
+        // A file system that hangs must not hold up this runtime, which accepts connections and hears signals.
+        tokio::task::spawn_blocking(move || (app.definitions_changed(), stamps(app.access_files())))
+    };
+    let Ok((_, mut access)) = look().await else { return };
     loop {
-        let definitions = app.definitions_changed();
-        let now = stamps(app.access_files());
-        if definitions {
-            reload(&app, "a file changed").await;
-        } else if now != access {
-            renew(&app, "a file changed").await;
+        // A panic in there is in the log already.
+        if let Ok((definitions, now)) = look().await {
+            if definitions {
+                reload(&app, "a file changed").await;
+            } else if now != access {
+                renew(&app, "a file changed").await;
+            }
+            access = now;
         }
-        access = now;
         sleep(app.definitions_every(app.reload_every())).await;
     }
 }
@@ -480,12 +508,30 @@ async fn schedule(app: Arc<App>) {
 }
 
 async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore>) {
-    let is_followed = app.engine.load().is_followed(&view);
+    let engine = app.engine.load_full();
     // Nobody closes the semaphore.
-    let _slot = if is_followed { None } else { slots.acquire().await.ok() };
-    let command = SyncCommand { views: vec![view], spare, ..SyncCommand::default() };
+    let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
+    let commits = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&commits);
     // How it ended is in the log and in the metrics.
-    let _ = tokio::task::spawn_blocking(move || app.sync(&command, &mut |_| {})).await;
+    let mut sync = tokio::task::spawn_blocking(move || {
+        let request = SyncRequest { spare, ..SyncRequest::default() };
+        let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    });
+    let mut seen = 0;
+    while slot.is_some() {
+        tokio::select! {
+            _ = &mut sync => return,
+            () = sleep(STALLED_AFTER) => {
+                let now = commits.load(Ordering::Relaxed);
+                if now == seen {
+                    slot = None;
+                }
+                seen = now;
+            }
+        }
+    }
+    let _ = sync.await;
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
@@ -497,8 +543,13 @@ async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+        let store = Arc::clone(&app.store);
+        // Waiting for a disk is not for this thread; a panic in there is in the log already.
+        let bytes = tokio::task::spawn_blocking(move || store.file_bytes());
         hot.set(app.store.hot_bytes() as f64);
-        file.set(app.store.file_bytes() as f64);
+        if let Ok(bytes) = bytes.await {
+            file.set(bytes as f64);
+        }
         // Only Linux has these figures; elsewhere they are absent.
         let _ = telemetry::note_process();
     }

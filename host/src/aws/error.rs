@@ -43,6 +43,8 @@ pub enum Trouble {
     Refused,
     /// This host has not what it takes to ask.
     Setup,
+    /// This host stops, and waits for nothing any more.
+    Stopping,
 }
 
 const THROTTLING: [&str; 8] = [
@@ -111,6 +113,13 @@ impl AwsError {
         Self { what: what.into(), trouble: Trouble::Unreachable, why: format!("no end after {after:?}") }
     }
 
+    /// The host stops.
+    #[must_use]
+    pub fn stopping() -> Self {
+        let why = "the host stops, and does not wait for an answer any more".to_owned();
+        Self { what: "AWS".to_owned(), trouble: Trouble::Stopping, why }
+    }
+
     /// An answer that lacks what it has to have.
     #[must_use]
     pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
@@ -153,6 +162,7 @@ impl Trouble {
             Self::Expired => "expired",
             Self::Refused => "refused",
             Self::Setup => "setup",
+            Self::Stopping => "stopping",
         }
     }
 

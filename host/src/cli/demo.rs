@@ -72,13 +72,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
     // Nobody asked for these lookups. A host of their own counts them where nobody looks.
     let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
-    let app = open(&config)?;
-    run_to_the_end(&app, |serving| {
-        tell(&app, serving, args, &request)?;
-        output::say(&times);
-        output::say("Ctrl-C stops.");
-        Ok(())
-    })?;
+    run_to_the_end(
+        move || open(&config),
+        |app, serving| {
+            tell(app, serving, args, &request)?;
+            output::say(&times);
+            output::say("Ctrl-C stops.");
+            Ok(())
+        },
+    )?;
     let program = output::program();
     output::say(&format!("\nstopped; `{program} demo` with the same --dir goes on with the same data"));
     Ok(())

@@ -279,6 +279,10 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
         let outside = output::thousands(report.skipped.outside_window);
         line.push_str(&format!("; {outside} of the files outside of the given times"));
     }
+    if report.skipped.future > 0 {
+        let future = output::thousands(report.skipped.future);
+        line.push_str(&format!("; {future} left out: dated later than now plus 'sync: future_tolerance'"));
+    }
     if report.skipped.rows() > 0 {
         line.push_str(&format!("; NOT taken: {}", report.skipped));
     }

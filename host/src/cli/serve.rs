@@ -1,6 +1,6 @@
 //! `larder serve`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,6 +11,7 @@ use crate::{
     app::{App, Serving, ShutdownReason, Signals},
     clock::SystemClock,
     config::{Config, FEAST_FROM, Origin, process_environment},
+    sync::LAST_COMMIT_WITHIN,
     telemetry,
 };
 
@@ -29,9 +30,8 @@ pub(super) struct ServeArgs {
     from: Option<String>,
 }
 
-/// How long a host that has drained waits for a sync to come to its next commit. One that waits for its source in place
-/// of that is left where it is: what was not committed is read again by the next host.
-const LAST_COMMIT_WITHIN: Duration = Duration::from_secs(3);
+/// Beyond the documented bounds a stopping host waits for so long; then something hangs that nobody expected to.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let mut words = args.config.clone();
@@ -40,10 +40,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     origin.flags.extend(args.grpc.map(|address| ("LARDER_GRPC_LISTEN", address.to_string())));
     let config = load(origin, args.listen)?;
     install_telemetry(&config)?;
-    let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    run_to_the_end(&app, |serving| {
-        announce(&app, serving);
+    let open = move || {
+        let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(app)
+    };
+    run_to_the_end(open, |app, serving| {
+        announce(app, serving);
         Ok(())
     })
 }
@@ -61,24 +64,56 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Serves until a signal ends it. `announce` is called when it listens.
-pub(super) fn run_to_the_end(app: &Arc<App>, announce: impl FnOnce(&Serving) -> Result<()>) -> Result<()> {
+/// Opens a host and serves until a signal ends it, also one that comes before it serves. `announce` is called when it
+/// listens.
+pub(super) fn run_to_the_end(
+    open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
+    announce: impl FnOnce(&Arc<App>, &Serving) -> Result<()>,
+) -> Result<()> {
     // Everything but answering, which has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ran = runtime.block_on(async {
-        let signals = Signals::listen()?;
-        let serving = app.serve().await?;
-        announce(&serving)?;
-        anyhow::Ok(serving.run(signals).await)
+        // Before anything that can take long: a registry that hangs, a large store, plugins to be compiled. The first
+        // process of a container ignores signals that it does not listen to.
+        let mut signals = Signals::listen()?;
+        let opening = tokio::task::spawn_blocking(open);
+        let Some(opened) = signals.unless_stopped(opening).await else { return Ok(None) };
+        let app = opened.context("opening the store ended in a bug of Larder")??;
+        let Some(serving) = signals.unless_stopped(app.serve()).await else { return Ok(None) };
+        let serving = serving?;
+        announce(&app, &serving)?;
+        let limits = &app.config().http.limits;
+        let bound = limits.drain_delay + limits.drain_timeout + LAST_COMMIT_WITHIN + STUCK_AFTER;
+        let reason = serving.run(signals, move || end_within(bound)).await;
+        anyhow::Ok(Some((app, reason)))
     });
-    let drained = matches!(ran, Ok(ShutdownReason::Drained));
-    // Left to itself, the runtime would wait for its threads as long as these wait for AWS.
-    runtime.shutdown_timeout(if drained { LAST_COMMIT_WITHIN } else { Duration::ZERO });
-    if ran? == ShutdownReason::Hurried {
-        tracing::warn!("stopped without waiting any longer; open requests got no answer");
+    // Left to itself, the runtime would wait for its threads as long as these wait for a source.
+    let wait = match &ran {
+        Ok(Some((app, ShutdownReason::Drained))) => app.last_commit_within(),
+        _ => Duration::ZERO,
+    };
+    runtime.shutdown_timeout(wait);
+    match ran? {
+        None => tracing::warn!("stopped before it served"),
+        Some((_, ShutdownReason::Hurried)) => {
+            tracing::warn!("stopped without waiting any longer; open requests got no answer");
+        }
+        Some((_, ShutdownReason::Drained)) => {}
     }
     Ok(())
+}
+
+/// Ends the process after a time, whatever hangs: a disk, or a bug.
+fn end_within(bound: Duration) {
+    let end = move || {
+        thread::sleep(bound);
+        tracing::error!("stopped: something hangs, beyond all bounds of a stop");
+        process::exit(1);
+    };
+    if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
+        tracing::warn!(%error, "no thread to bound the time that stopping takes");
+    }
 }
 
 fn announce(app: &App, serving: &Serving) {

@@ -89,7 +89,7 @@ fn describe(report: &SyncReport) -> String {
         return format!("{view}: up to date");
     }
     let applied = report.applied;
-    let rows = applied.rows() + report.skipped.rows() + report.skipped.outside_window;
+    let rows = applied.rows() + report.skipped.rows() + report.skipped.outside_window + report.skipped.future;
     let seconds = report.elapsed.as_secs_f64();
     let rate = (rows as f64 / seconds.max(1e-6)) as u64;
     let parts = [
@@ -99,6 +99,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.stale, "older than what is there"),
         (applied.removed, "gone"),
         (report.skipped.outside_window, "outside of the given times"),
+        (report.skipped.future, "not served before their time ('sync: future_tolerance')"),
     ];
     let parts: Vec<String> = parts
         .iter()

@@ -7,7 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use larder_model::{model::FeatureView, registry::Catalog, yaml::nearest};
+use larder_model::{
+    model::{FeatureView, duration_text},
+    registry::Catalog,
+    yaml::nearest,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -16,7 +20,11 @@ use super::{
     output,
     target::{Target, error_message},
 };
-use crate::{clock::SystemClock, config::load_definitions, sync::sample_keys};
+use crate::{
+    clock::SystemClock,
+    config::load_definitions,
+    sync::{Sample, sample_keys},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -108,9 +116,18 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
             output::remark(&format!("{}: it has no source to take entities from; name some to verify it", view.name));
             continue;
         }
-        let keys = sample_keys(view, &setting, args.sample.into())?;
+        let Sample { keys, future } = sample_keys(view, &setting, args.sample.into())?;
         let features: Vec<String> = features.iter().map(|feature| format!("{}:{feature}", view.name)).collect();
         let request = json!({ "features": features, "entities": columns(view, &keys) });
+        if future > 0 {
+            let rows = output::counted(future, "row", "rows");
+            let tolerance = duration_text(setting.limits.future_tolerance);
+            output::remark(&format!(
+                "{}: {rows} of its source dated later than now plus 'sync: future_tolerance' ({tolerance}): not served \
+                 before their time",
+                view.name
+            ));
+        }
         questions.push(Question { request, view: Some(view.name.to_string()) });
     }
     Ok(questions)

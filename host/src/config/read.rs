@@ -317,6 +317,11 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
             )),
             retry: section.duration("retry", TIMEOUT_MIN..=HOUR, default.limits.retry),
             guard: guard(&mut section, default.limits.guard),
+            future_tolerance: section.duration(
+                "future_tolerance",
+                Duration::ZERO..=3_650 * 24 * HOUR,
+                default.limits.future_tolerance,
+            ),
         },
         ..default
     };

@@ -8,7 +8,8 @@ use crate::sync::{Progress, SyncReport, SyncRequest};
 
 /// What can be asked of a running host beside features.
 pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Syncs views, all with a source if none is named, and tells every step. Blocks until the end.
+    /// Syncs views, all with a source if none is named, each once, and reports every step. Blocks until the end; when the
+    /// host stops, no longer than a load takes to come to its next commit.
     fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent));
 
     /// Reads configuration and definitions again. The error is what is wrong with them.
@@ -189,6 +190,6 @@ impl SyncCommand {
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         let window = crate::source::Window { from: self.from, to: self.to };
-        SyncRequest { full: self.full, window, force: self.force, spare: self.spare }
+        SyncRequest { full: self.full, window, force: self.force, spare: self.spare, ..SyncRequest::default() }
     }
 }

@@ -20,15 +20,15 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
 };
 use larder_model::model::Micros;
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::{
-    AdminEvent, Control, DeleteCommand, HttpError, HttpLimits, ResetCommand, Scope, SyncCommand, Tokens, Writes,
+    Control, DeleteCommand, HttpError, HttpLimits, ResetCommand, Scope, Tokens, Writes,
     accept::{Form, JSON},
     body::AnswerBody,
     catalog::{catalog_bytes, describe_catalog},
+    commands::{blocking, command, reload, sync},
     decode::decode_request,
     encode::write_answer,
     large::{
@@ -58,6 +58,8 @@ pub struct Router {
     stopping: AtomicBool,
     /// When definitions were last checked because of an unknown name.
     renewed: AtomicI64,
+    /// Sent a while after that: what waits for a load is answered then.
+    given_up: watch::Sender<bool>,
     door: Door,
 }
 
@@ -98,10 +100,10 @@ pub(super) enum PlainAnswer {
     Not,
 }
 
-type Answered = Response<AnswerBody>;
+pub(super) type Answered = Response<AnswerBody>;
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Says that rows which are not here could not be fetched: `late` or `away`.
 const READ_THROUGH: &str = "x-larder-read-through";
@@ -115,7 +117,7 @@ const DELETE: &str = "/v1/delete";
 const RESET: &str = "/v1/reset";
 
 /// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
-const EVENTS_WAITING_MAX: usize = 64;
+pub(super) const EVENTS_WAITING_MAX: usize = 64;
 
 /// A request that took a serving thread longer lets others have it before the next one on its connection.
 pub(super) const TURN: Duration = Duration::from_millis(1);
@@ -133,12 +135,32 @@ impl Router {
         door: Door,
     ) -> Self {
         let (metrics, stopping, renewed) = (HttpMetrics::bind(), AtomicBool::new(false), AtomicI64::new(Micros::MIN));
-        Self { current, clock, limits, resources, metrics, stopping, renewed, door }
+        let given_up = watch::Sender::new(false);
+        Self { current, clock, limits, resources, metrics, stopping, renewed, given_up, door }
     }
 
     /// From here on the host says that it is not ready.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers what waits for a load, a reload or a deployment, with an error: the host stops, and a source may hang.
+    pub(super) fn give_up(&self) {
+        self.given_up.send_replace(true);
+    }
+
+    /// Waits for work that may take as long as a source hangs, but not longer than a stopping host does.
+    async fn unless_given_up<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
+        let mut given_up = self.given_up.subscribe();
+        tokio::select! {
+            biased;
+            done = work => done,
+            // The sender is as long-lived as `self`.
+            _ = given_up.wait_for(|given_up| *given_up) => {
+                let message = "the server stops; what was committed stays";
+                Err(HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "stopping", message))
+            }
+        }
     }
 
     pub(super) fn now(&self) -> Micros {
@@ -291,7 +313,10 @@ impl Router {
                     let bytes = tokio::task::spawn_blocking(move || tree_bytes(&weighed)).await;
                     tree.grow(bytes.map_err(|_| HttpError::internal("weighing a body panicked".to_owned()))?)?;
                 }
-                let (status, body) = writes.answer(uri.path(), uri.query(), body, scope.as_deref()).await?;
+                let written = writes.answer(uri.path(), uri.query(), body, scope.as_deref());
+                // What is pushed is on disk in a moment, also in a host that is about to stop.
+                let is_load = uri.path().starts_with("/materialize");
+                let (status, body) = if is_load { self.unless_given_up(written).await? } else { written.await? };
                 drop(tree);
                 Ok(body.map_or_else(|| whole(status, None, Bytes::new()), |body| json_response(status, &body)))
             }
@@ -312,14 +337,16 @@ impl Router {
             (Door::Admin(control), &Method::POST, DELETE) => {
                 let control = Arc::clone(control);
                 let delete: DeleteCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
-                blocking(move || control.delete(&delete)).await
+                self.unless_given_up(blocking(move || control.delete(&delete))).await
             }
             (Door::Admin(control), &Method::POST, RESET) => {
                 let control = Arc::clone(control);
                 let reset: ResetCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
-                blocking(move || control.reset(&reset)).await
+                self.unless_given_up(blocking(move || control.reset(&reset))).await
             }
-            (Door::Admin(control), &Method::POST, "/v1/reload") => reload(Arc::clone(control)).await,
+            (Door::Admin(control), &Method::POST, "/v1/reload") => {
+                self.unless_given_up(reload(Arc::clone(control))).await
+            }
             (Door::Metrics(metrics), &Method::GET, "/metrics") => {
                 let (text, mut lease) = (metrics.render(), self.lease());
                 lease.grow(text.capacity())?;
@@ -569,9 +596,11 @@ impl Router {
             }
             (Method::POST, None, _) => {
                 let file = self.read_body(request, control.plugin_bytes_max()).await?;
-                blocking(move || control.deploy(&file)).await
+                self.unless_given_up(blocking(move || control.deploy(&file))).await
             }
-            (Method::POST, Some(_), Some(plugin)) => blocking(move || control.roll_back(&plugin)).await,
+            (Method::POST, Some(_), Some(plugin)) => {
+                self.unless_given_up(blocking(move || control.roll_back(&plugin))).await
+            }
             _ => self.elsewhere(&request),
         }
     }
@@ -614,46 +643,6 @@ impl Router {
     }
 }
 
-fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
-    let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { command(body)? };
-    let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-    tokio::task::spawn_blocking(move || {
-        control.sync(&command, &mut |event: AdminEvent| {
-            let mut line = serde_json::to_vec(&event).unwrap_or_default();
-            line.push(b'\n');
-            // A reader that went away does not end the sync.
-            let _gone = sender.blocking_send(Bytes::from(line));
-        });
-    });
-    let mut response = Response::new(AnswerBody::Lines(receiver));
-    response.headers_mut().insert(CONTENT_TYPE, NDJSON);
-    Ok(response)
-}
-
-fn command<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
-    serde_json::from_slice(body)
-        .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))
-}
-
-async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
-    let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
-    match reloaded.map_err(|error| HttpError::internal(format!("reload ended in a bug of Larder: {error}")))? {
-        Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
-        Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
-    }
-}
-
-/// Runs what takes long, or waits for the disk, off this thread. The error is why it is refused.
-async fn blocking<T: Serialize + Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<Answered, HttpError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    match done.map_err(|error| HttpError::internal(format!("a command ended in a bug of Larder: {error}")))? {
-        Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
-        Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
-    }
-}
-
 /// Counts and logs a failed request. What clients did wrong is logged at `debug`: the kind of it, and names, but no values.
 fn note_failed(endpoint: &EndpointMetrics, error: &HttpError, path: &'static str, client: Option<SocketAddr>) {
     endpoint.error.increment(1);
@@ -682,7 +671,7 @@ fn failed(endpoint: &EndpointMetrics, error: &HttpError, path: &'static str, cli
     response
 }
 
-fn json_response(status: StatusCode, body: &Value) -> Answered {
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Answered {
     whole(status, Some(JSON), body.to_string().into())
 }
 

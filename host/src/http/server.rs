@@ -41,7 +41,10 @@ use super::{
     timed::Timed,
     timer::{self, CoarseTimer},
 };
-use crate::plugin::{WRITE_NICE, give_way};
+use crate::{
+    plugin::{WRITE_NICE, give_way},
+    sync::LAST_COMMIT_WITHIN,
+};
 
 /// A server that listens. [`Server::stop`] drains it.
 #[derive(Debug)]
@@ -108,6 +111,9 @@ struct OpenGuard {
 /// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
 /// be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long workers without connections may take to end.
+const WORKERS_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// Connections that a worker has not yet taken over; it takes them as fast as it can poll.
 const HANDOVER_MAX: usize = 1_024;
@@ -190,7 +196,11 @@ impl Server {
             let runtime =
                 Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
-            let serve = move || runtime.block_on(serve(receiver, router, phases));
+            let serve = move || {
+                runtime.block_on(serve(receiver, router, phases));
+                // Left to itself, it would wait for work that its requests have begun, as long as that takes.
+                runtime.shutdown_background();
+            };
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
         }
         let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), phases);
@@ -204,9 +214,15 @@ impl Server {
         self.address
     }
 
-    /// From here on `/ready` says that the server stops; all else goes on.
+    /// From here on `/ready` says that the server stops; all else goes on. Requests that wait for a load have as long as
+    /// that has to come to its next commit.
     pub fn announce_stop(&self) {
         self.router.set_stopping();
+        let router = Arc::clone(&self.router);
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_COMMIT_WITHIN).await;
+            router.give_up();
+        });
     }
 
     /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
@@ -222,13 +238,13 @@ impl Server {
         };
         let drained = timeout(self.router.limits().drain_timeout, drained).await.is_ok();
         self.phase.send_replace(Phase::Ended);
-        if drained {
-            for worker in self.workers {
-                // A worker that panicked has nothing left to end.
-                let _ = worker.join();
+        let ended = async {
+            while !self.workers.iter().all(thread::JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-        }
-        drained
+        };
+        // They have nothing left to do. One that hangs all the same ends with the process.
+        drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     HttpError, Scope,
     invalid::{flag, problem, read_object, unprocessable},
+    loads::Loads,
 };
 use crate::{
     clock::parse_time,
@@ -37,8 +38,7 @@ pub struct Writes {
     definitions: Arc<dyn RenewDefinitions>,
     /// Each holds its table in memory, and waits for the one writer of the store.
     at_once: Arc<Semaphore>,
-    /// Each holds a transaction's worth of rows in memory.
-    materializing: Arc<Semaphore>,
+    loads: Loads,
 }
 
 /// What a write is answered with: the status, and JSON if there is a body.
@@ -46,9 +46,6 @@ pub(super) type Written = (StatusCode, Option<Value>);
 
 /// Writes at once; beyond: 503.
 const WRITES_AT_ONCE_MAX: usize = 32;
-/// Materializations at once; others wait.
-const MATERIALIZATIONS_AT_ONCE_MAX: usize = 1;
-
 /// Where a push may go, in Feast's words.
 const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
 
@@ -58,12 +55,10 @@ impl Writes {
     /// The endpoints.
     pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
 
-    /// Writes to what an engine keeps, by definitions that are read again where a request wants that.
+    /// Writes to what an engine keeps. To be called within the runtime where materializations are to run.
     #[must_use]
     pub fn new(engine: Arc<ArcSwap<SyncEngine>>, definitions: Arc<dyn RenewDefinitions>) -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let (at_once, materializing) = (semaphore(WRITES_AT_ONCE_MAX), semaphore(MATERIALIZATIONS_AT_ONCE_MAX));
-        Self { engine, definitions, at_once, materializing }
+        Self { engine, definitions, at_once: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)), loads: Loads::new() }
     }
 
     /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for
@@ -130,7 +125,7 @@ impl Writes {
                     let why = engine.not_materializable().find(|(known, _)| known == view).map(|(_, why)| why);
                     return Err(not_materializable(view, why));
                 }
-                views
+                distinct(views)
             }
         };
         let done = if skipped.is_empty() { Value::Null } else { json!({ "feature_views": views, "skipped": skipped }) };
@@ -138,23 +133,13 @@ impl Writes {
         if !skipped.is_empty() {
             accepted["skipped"] = json!(skipped);
         }
-        let turn = Arc::clone(&self.materializing);
-        let work = async move {
-            let _turn = turn.acquire_owned().await;
-            let done = spawn_blocking(move || {
-                views.iter().try_for_each(|view| engine.materialize(view, order.window).map(|_report| ()))
-            });
-            match done.await {
-                Ok(done) => done.map_err(|error| failed(&error)),
-                Err(error) => Err(HttpError::internal(format!("materialization ended in a bug of Larder: {error}"))),
-            }
-        };
+        let work = self.loads.take(views)?.run(Arc::clone(&engine), order.window);
         if is_set(query, "async") {
             // Who does not wait for the end finds it in the log and the metrics.
             tokio::spawn(work);
             return Ok((StatusCode::ACCEPTED, Some(accepted)));
         }
-        work.await?;
+        work.await.map_err(|errors| failed(&errors))?;
         Ok((StatusCode::OK, Some(done)))
     }
 }
@@ -240,6 +225,13 @@ fn views(body: &Value) -> Result<Option<Vec<String>>, HttpError> {
             Err(unprocessable("bad_body", vec![problem("list_type", &loc, message, other)]))
         }
     }
+}
+
+/// Each name once, in the order of its first mention.
+fn distinct(mut names: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
 }
 
 fn instant(text: &str) -> Result<i64, HttpError> {
@@ -357,17 +349,14 @@ fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
 }
 
 /// The log has what was wrong, from where it happened.
-fn failed(error: &SyncError) -> HttpError {
-    let view = match error {
-        SyncError::Source { view, .. }
-        | SyncError::Store { view, .. }
-        | SyncError::Refused { view, .. }
-        | SyncError::NoSource { view }
-        | SyncError::UnknownView { view, .. }
-        | SyncError::Stopped { view }
-        | SyncError::Panicked { view, .. } => view,
-    };
-    let message = format!("Feature view {view} could not be materialized; the server's log says why");
+fn failed(errors: &[SyncError]) -> HttpError {
+    let busy = errors.iter().all(|error| matches!(error, SyncError::Busy { .. } | SyncError::Stopped { .. }));
+    let views = errors.iter().map(SyncError::view).collect::<Vec<_>>().join(", ");
+    if busy {
+        let message = format!("Feature view {views} could not be materialized now; try again");
+        return HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
+    }
+    let message = format!("Feature view {views} could not be materialized; the server's log says why");
     HttpError::plain(StatusCode::INTERNAL_SERVER_ERROR, "materialization", message)
 }
 

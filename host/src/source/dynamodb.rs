@@ -33,7 +33,7 @@ use std::{
 
 use larder_model::{
     codec::KeyVersion,
-    model::{EntityId, FeatureView, Micros, OnMiss, TableSource, duration_text},
+    model::{EntityId, FeatureView, Micros, OnMiss, TableLayout, TableSource, duration_text},
 };
 
 use self::{
@@ -343,6 +343,11 @@ impl Source for DynamoDb {
         false
     }
 
+    fn time_unit(&self) -> Option<Micros> {
+        // Python's `datetime` has microseconds.
+        matches!(self.source.layout, TableLayout::Feast).then_some(1)
+    }
+
     fn will_do(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
         let position =
             Position::parse(position).filter(|position| position.stream.is_none() && position.scan.is_none());
@@ -435,7 +440,7 @@ impl Loading<'_> {
     /// The next page of the scan, as rows; none when there are no more.
     fn page(&mut self) -> Result<Option<SourceRows>, SourceError> {
         let Some(scan) = &mut self.scan else { return Ok(None) };
-        let Some((segment, page)) = scan.next() else {
+        let Some((segment, page)) = scan.next(&self.source.aws)? else {
             self.scan = None;
             return Ok(None);
         };

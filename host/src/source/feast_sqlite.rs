@@ -95,6 +95,8 @@ struct Line {
     created: Option<Micros>,
 }
 
+/// Feast cuts times to whole seconds.
+const SECOND: Micros = 1_000_000;
 /// How long a reading waits for a writer to end.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 /// Lines per query, that is per batch: 8,192 entities of 8 features.
@@ -208,6 +210,10 @@ impl Source for FeastSqlite {
 
     fn name(&self) -> String {
         self.shown()
+    }
+
+    fn time_unit(&self) -> Option<Micros> {
+        Some(SECOND)
     }
 }
 
@@ -342,9 +348,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A time as any version of Feast wrote it: seconds, or text without a zone, which is UTC.
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
-    const MICROS: i64 = 1_000_000;
     match value {
-        ValueRef::Integer(seconds) => seconds.checked_mul(MICROS),
+        ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),
         #[expect(clippy::cast_possible_truncation, reason = "times of this millennium are far within")]
         ValueRef::Real(seconds) => Some((seconds * 1e6).round() as i64),
         ValueRef::Text(text) => parse_time(std::str::from_utf8(text).ok()?),

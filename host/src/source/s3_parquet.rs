@@ -104,11 +104,10 @@ impl S3Parquet {
 
     /// What there is, and who to ask for it.
     fn look(&self) -> Result<(Client, Found), SourceError> {
-        // Not `wait_for`: what a list says may be no fault of AWS.
-        self.aws.handle()?.block_on(async {
+        self.aws.wait(async {
             let client = self.aws.s3(&self.source.place).await;
             let found = self.find(&client).await?;
-            Ok((client, found))
+            Ok::<_, SourceError>((client, found))
         })
     }
 
@@ -271,7 +270,7 @@ impl Reading<'_> {
     /// What told that the set is whole has to be what it was, or some of what was read belongs to another set.
     fn check_gate(&self) -> Result<(), SourceError> {
         let Some(gate) = &self.gate else { return Ok(()) };
-        let now = self.source.aws.handle()?.block_on(self.source.one(&self.client, &gate.key))?;
+        let now = self.source.aws.wait(self.source.one(&self.client, &gate.key))?;
         if now.as_ref() == Some(gate) {
             return Ok(());
         }

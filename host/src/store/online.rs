@@ -30,7 +30,7 @@ use larder_model::{
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
-    HotCacheConfig, KeySignature, Reader, SetAside, StoreError,
+    HotCacheConfig, KeySignature, Postponed, Reader, SetAside, StoreError,
     health::Health,
     hot::HotCache,
     metrics::StoreMetrics,
@@ -38,6 +38,7 @@ use super::{
     record::{RowTable, SchemaRecord, VIEWS, ViewRecord},
     runs::delete_building,
     state::State,
+    write::{put_record, read_record},
 };
 use crate::{clock::SharedClock, private};
 
@@ -77,6 +78,8 @@ pub struct ViewStatus {
     pub is_damaged: bool,
     /// How many rows were lost to damage and have not come back.
     pub rows_lost: u64,
+    /// When a materialization of a span last ended well.
+    pub last_materialized: Option<Micros>,
 }
 
 /// How fresh a view is: two times, because a load that ends well may bring nothing new.
@@ -237,8 +240,47 @@ impl OnlineStore {
         let state = self.state();
         let record = &state.view(view).ok()??.record;
         let freshness = Freshness { last_success: record.last_success, newest_event: record.newest_event };
-        let (is_damaged, rows_lost) = (record.is_damaged, record.rows_lost);
-        Some(ViewStatus { rows: record.rows, position: record.position.clone(), freshness, is_damaged, rows_lost })
+        Some(ViewStatus {
+            rows: record.rows,
+            position: record.position.clone(),
+            freshness,
+            is_damaged: record.is_damaged,
+            rows_lost: record.rows_lost,
+            last_materialized: record.last_materialized,
+        })
+    }
+
+    /// Rows that the last load brought which replaced all others, without those that callers wrote; `None` if there was
+    /// no such load.
+    #[must_use]
+    pub fn loaded_rows(&self, view: ViewId) -> Option<u64> {
+        self.state().view(view).ok()??.record.loaded_rows
+    }
+
+    /// The event times of rows that a view's source has and that are not served before their time, if there are some.
+    #[must_use]
+    pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
+        self.state().view(view).ok()??.record.postponed
+    }
+
+    /// Notes that a materialization of a span ended well: it makes a view neither loaded nor fresh.
+    ///
+    /// # Errors
+    /// Those of a failed transaction.
+    pub fn note_materialized(&self, view: ViewId) -> Result<(), StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            record.last_materialized = Some(self.clock.now());
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+
+    /// The time by the store's clock.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.clock.now()
     }
 
     /// The schemas that a view's stored rows have, the current one last.

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use larder_model::{
-    codec::{Fingerprint, RowHeader},
+    codec::{Fingerprint, RowRank},
     model::{EntityId, Micros},
 };
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -16,8 +16,8 @@ use super::{
     Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
     erase::Deletions,
     online::Written,
-    record::{RowTable, ViewRecord, unseal},
-    write::{Arrival, Rule, merge, put_record, read_record},
+    record::{Postponed, RowTable, ViewRecord, unseal},
+    write::{Arrival, Judge, Rule, merge, put_record, read_record},
 };
 
 /// What was laid over a generation.
@@ -27,6 +27,8 @@ pub(super) struct Overlay {
     pub(super) newest_event: Option<Micros>,
     /// The schemas of its rows; none when nothing is left that would have to be laid over the next one.
     pub(super) schemas: HashSet<Fingerprint>,
+    /// The event times of those that are in the future, and were kept for later.
+    pub(super) postponed: Option<Postponed>,
 }
 
 impl OnlineStore {
@@ -40,6 +42,7 @@ impl OnlineStore {
     /// those of a failed transaction: nothing of the batch is there then.
     pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
         let (name, _) = self.record(view)?;
+        let judge = batch.times().judge(self.clock.now());
         self.write(|txn| {
             let mut record = read_record(txn, &name)?;
             let superseded = || StoreError::Superseded { view: name.clone() };
@@ -58,23 +61,23 @@ impl OnlineStore {
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             batch.each_winner(&mut applied, row_error, |id, arrival| {
                 // Callers remove nothing.
-                let Arrival::Row(sealed, header) = arrival else { return Ok(Applied::default()) };
-                if Some(header.fingerprint) != current {
+                let Arrival::Row(sealed, rank) = arrival else { return Ok(Applied::default()) };
+                if Some(rank.header.fingerprint) != current {
                     return Err(superseded());
                 }
-                if deletions.bars(&id, &header)? {
+                if deletions.bars(&id, &rank.header)? {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
-                let outcome = merge(&mut rows, &id, sealed, &header, Rule::Newest)?;
+                let outcome = merge(&mut rows, &id, sealed, &rank, Rule::Newest, judge)?;
                 if let Some(written) = &mut written
                     && outcome.stale == 0
                 {
-                    merge(written, &id, sealed, &header, Rule::Newest)?;
+                    merge(written, &id, sealed, &rank, Rule::Newest, judge)?;
                 }
                 if outcome.changed() > 0 {
                     changed.push(id);
                 }
-                newest = newest.max(Some(header.event_time));
+                newest = newest.max(Some(rank.header.event_time));
                 Ok(outcome)
             })?;
             record.newest_event = newest;
@@ -97,6 +100,7 @@ pub(super) fn overlay(
     name: &str,
     record: &ViewRecord,
     generation: u32,
+    judge: Judge,
 ) -> Result<Overlay, StoreError> {
     let mut overlay = Overlay::default();
     if !record.written {
@@ -109,23 +113,28 @@ pub(super) fn overlay(
     for entry in written.iter()? {
         let (key, sealed) = entry?;
         let (id, sealed) = (EntityId(*key.value()), sealed.value());
-        let header = unseal(&id, sealed).and_then(|row| RowHeader::read(row).ok());
+        let rank = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok());
         // One that does not read was served by nobody: the row of the source is better than none.
-        let Some(header) = header.filter(|header| known.contains(&header.fingerprint)) else {
+        let Some(rank) = rank.filter(|rank| known.contains(&rank.header.fingerprint)) else {
             tracing::warn!(view = name, "a row that was written here does not read any more; it is dropped");
             caught_up.push(id);
             continue;
         };
+        if judge.is_future(&rank) {
+            overlay.postponed = Postponed::union(overlay.postponed, Some(Postponed::at(rank.header.event_time)));
+            overlay.schemas.insert(rank.header.fingerprint);
+            continue;
+        }
         let is_newer = match rows.get(&id.0)? {
             None => true,
             Some(stored) => unseal(&id, stored.value())
-                .and_then(|row| RowHeader::read(row).ok())
-                .is_none_or(|stored| header.precedence() > stored.precedence()),
+                .and_then(|row| RowRank::read(row).ok())
+                .is_none_or(|stored| judge.outlasts(&rank, &stored)),
         };
         if is_newer {
             rows.insert(&id.0, sealed)?;
-            overlay.newest_event = overlay.newest_event.max(Some(header.event_time));
-            overlay.schemas.insert(header.fingerprint);
+            overlay.newest_event = overlay.newest_event.max(Some(rank.header.event_time));
+            overlay.schemas.insert(rank.header.fingerprint);
         } else {
             caught_up.push(id);
         }
@@ -138,4 +147,40 @@ pub(super) fn overlay(
         txn.delete_table(RowTable::new(&record.written_name()))?;
     }
     Ok(overlay)
+}
+
+/// Serves rows that callers wrote with an event time that has come only now: a version that did not look at that took
+/// them, and they were held back since.
+pub(super) fn restore_written(
+    txn: &WriteTransaction,
+    record: &mut ViewRecord,
+    judge: Judge,
+    changed: &mut Vec<EntityId>,
+) -> Result<(), StoreError> {
+    if !record.written {
+        return Ok(());
+    }
+    let written = txn.open_table(RowTable::new(&record.written_name()))?;
+    let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+    for entry in written.iter()? {
+        let (key, sealed) = entry?;
+        let (id, sealed) = (EntityId(*key.value()), sealed.value());
+        let Some(rank) = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok()) else { continue };
+        if judge.is_future(&rank) {
+            record.postponed = Postponed::union(record.postponed, Some(Postponed::at(rank.header.event_time)));
+            continue;
+        }
+        let stored = rows.get(&id.0)?;
+        let is_newer = stored.is_none_or(|stored| {
+            let stored = unseal(&id, stored.value()).and_then(|row| RowRank::read(row).ok());
+            stored.is_none_or(|stored| judge.outlasts(&rank, &stored))
+        });
+        if is_newer {
+            rows.insert(&id.0, sealed)?;
+            record.newest_event = record.newest_event.max(Some(rank.header.event_time));
+            changed.push(id);
+        }
+    }
+    record.rows = rows.len()?;
+    Ok(())
 }

@@ -52,6 +52,11 @@ pub(super) fn unseal<'b>(id: &EntityId, sealed: &'b [u8]) -> Option<&'b [u8]> {
     (*sum == checksum(id, row)).then_some(row)
 }
 
+/// A row that was sealed here, without its seal.
+pub(super) fn without_seal(sealed: &[u8]) -> &[u8] {
+    sealed.split_last_chunk::<SEAL_BYTES>().map_or(sealed, |(row, _)| row)
+}
+
 fn checksum(id: &EntityId, row: &[u8]) -> [u8; SEAL_BYTES] {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&id.0);
@@ -66,6 +71,15 @@ fn record_checksum(json: &[u8]) -> String {
 /// Which keys a view's ids were made from. Rows under another signature cannot be found, so they are of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySignature(String);
+
+/// The event times of rows that a source has and that are not served before their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Postponed {
+    /// The earliest of them.
+    pub first: Micros,
+    /// The latest of them.
+    pub last: Micros,
+}
 
 /// What the store knows of a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,6 +99,12 @@ pub(super) struct ViewRecord {
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
     pub(super) rows: u64,
+    /// Rows that the load brought which built the served generation, without those that callers wrote.
+    #[serde(default)]
+    pub(super) loaded_rows: Option<u64>,
+    /// Event times of rows of the source that were left out because they are in the future.
+    #[serde(default)]
+    pub(super) postponed: Option<Postponed>,
     /// Whether there are rows that callers wrote, kept apart from those of the source.
     #[serde(default)]
     pub(super) written: bool,
@@ -118,6 +138,9 @@ pub(super) struct ViewRecord {
     pub(super) newest_event: Option<Micros>,
     /// When a load last ended well.
     pub(super) last_success: Option<Micros>,
+    /// When a materialization of a span last ended well.
+    #[serde(default)]
+    pub(super) last_materialized: Option<Micros>,
 }
 
 /// A row schema, as it is kept.
@@ -125,6 +148,27 @@ pub(super) struct ViewRecord {
 pub(super) struct SchemaRecord {
     /// Name and type of each field, in order.
     fields: Vec<(String, String)>,
+}
+
+// === impl Postponed ===
+
+impl Postponed {
+    /// The span that covers both; `None` where there is neither.
+    #[must_use]
+    pub fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => {
+                Some(Self { first: one.first.min(other.first), last: one.last.max(other.last) })
+            }
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// The span of one event time.
+    #[must_use]
+    pub fn at(time: Micros) -> Self {
+        Self { first: time, last: time }
+    }
 }
 
 // === impl KeySignature ===
@@ -154,6 +198,8 @@ impl ViewRecord {
             runs: Runs::default(),
             schemas: vec![SchemaRecord::of(schema)],
             rows: 0,
+            loaded_rows: None,
+            postponed: None,
             written: false,
             bytes: 0,
             hand: [0; size_of::<EntityId>()],
@@ -166,6 +212,7 @@ impl ViewRecord {
             position: None,
             newest_event: None,
             last_success: None,
+            last_materialized: None,
         }
     }
 

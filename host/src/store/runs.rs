@@ -19,7 +19,7 @@ use std::{
 };
 
 use larder_model::{
-    codec::RowHeader,
+    codec::RowRank,
     model::{EntityId, Micros},
 };
 use redb::{AccessGuard, Range, ReadableTable, ReadableTableMetadata, Table, TableHandle, WriteTransaction};
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Applied, Load, RowBatch, StoreError,
     online::Written,
-    record::{RowKey, RowTable, ViewRecord, unseal},
+    record::{Postponed, RowKey, RowTable, ViewRecord, unseal},
     write::{Arrival, LoadMode, Rule, put_record},
 };
 
@@ -47,6 +47,9 @@ pub(super) struct Runs {
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
+    /// Event times of rows that were left out because they are in the future.
+    #[serde(default)]
+    pub(super) postponed: Option<Postponed>,
     /// Rows of the largest batch: a transaction of the merge takes as much, for others wait for it, too.
     batch_rows: u64,
     /// Bytes of the largest batch.
@@ -134,9 +137,9 @@ impl Load<'_> {
             let row_error = |source| self.row_error(source);
             let current = self.current_schema(&record)?;
             batch.each_winner(&mut applied, row_error, |id, arrival| match arrival {
-                Arrival::Row(_, header) if header.fingerprint != current => Err(self.superseded()),
-                Arrival::Row(sealed, header) => {
-                    newest = newest.max(Some(header.event_time));
+                Arrival::Row(_, rank) if rank.header.fingerprint != current => Err(self.superseded()),
+                Arrival::Row(sealed, rank) => {
+                    newest = newest.max(Some(rank.header.event_time));
                     run.insert_before(&id.0, sealed)?;
                     Ok(Applied { inserted: 1, ..Applied::default() })
                 }
@@ -154,6 +157,7 @@ impl Load<'_> {
             runs.numbers.push(number);
             runs.rule = batch.rule();
             runs.newest_event = newest;
+            runs.postponed = Postponed::union(runs.postponed, batch.postponed());
             runs.batch_rows = runs.batch_rows.max(batch.len() as u64);
             runs.batch_bytes = runs.batch_bytes.max(batch.bytes() as u64);
             runs.position = position.map(str::to_owned).or(runs.position.take());
@@ -302,7 +306,7 @@ impl Load<'_> {
                 stays = None;
             } else if rival == sealed {
                 outcome.unchanged += 1;
-            } else if rule == Rule::Newest && self.precedence(id, rival)? > self.precedence(id, sealed)? {
+            } else if rule == Rule::Newest && self.rank(id, rival)?.compare(&self.rank(id, sealed)?).is_gt() {
                 outcome.stale += 1;
             } else {
                 outcome.updated += 1;
@@ -312,11 +316,10 @@ impl Load<'_> {
         Ok(stays.map(|(place, _)| place))
     }
 
-    /// A row that was damaged since it was written has no precedence: to go on without it could be to serve an old one.
-    fn precedence(&self, id: &EntityId, sealed: &[u8]) -> Result<(Micros, Option<Micros>), StoreError> {
-        let header = unseal(id, sealed).and_then(|row| RowHeader::read(row).ok());
-        let damaged = || StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name));
-        header.map(|header| header.precedence()).ok_or_else(damaged)
+    /// A row that was damaged since it was written has no rank: to go on without it could be to serve an old one.
+    fn rank(&self, id: &EntityId, sealed: &[u8]) -> Result<RowRank, StoreError> {
+        let rank = unseal(id, sealed).and_then(|row| RowRank::read(row).ok());
+        rank.ok_or_else(|| StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name)))
     }
 
     /// Rows of the one run that is left.

@@ -10,6 +10,7 @@
 //! * [`faults`]: damage, second owners, full disks;
 //! * [`repair`]: damage that heals without a restart, files that are gone;
 //! * [`erase`]: rows that are removed on request;
+//! * [`times`]: nanoseconds, times that a source cuts, rows from the future;
 //! * [`kill`]: SIGKILL at any moment.
 
 mod erase;
@@ -23,3 +24,4 @@ mod race;
 mod repair;
 mod replace;
 mod runs;
+mod times;

@@ -112,13 +112,13 @@ impl OnlineStore {
             batch.each_winner(&mut ignored, row_error, |id, arrival| {
                 if self.hot.changed_since(&id, seen) {
                     doubtful.push(id);
-                } else if let Arrival::Row(sealed, header) = arrival
-                    && Some(header.fingerprint) == current
-                    && !deletions.bars(&id, &header)?
+                } else if let Arrival::Row(sealed, rank) = arrival
+                    && Some(rank.header.fingerprint) == current
+                    && !deletions.bars(&id, &rank.header)?
                 {
                     let before = rows.insert(&id.0, sealed)?.map_or(0, |old| cost(old.value()));
                     bytes = bytes.saturating_sub(before) + cost(sealed);
-                    record.newest_event = record.newest_event.max(Some(header.event_time));
+                    record.newest_event = record.newest_event.max(Some(rank.header.event_time));
                     changed.push(id);
                 }
                 Ok(super::Applied::default())

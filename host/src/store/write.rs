@@ -1,8 +1,10 @@
 //! Writing: a [`Load`] brings one view's rows from a source into the store, batch by batch.
 
+use std::cmp::Ordering;
+
 use larder_model::{
-    codec::{Fingerprint, RowError, RowHeader},
-    model::EntityId,
+    codec::{Fingerprint, RowError, RowRank},
+    model::{EntityId, Micros},
 };
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -11,8 +13,8 @@ use super::{
     OnlineStore, StoreError, ViewId,
     erase::{Deletions, apply_deletions},
     online::Written,
-    put::overlay,
-    record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
+    put::{overlay, restore_written},
+    record::{Postponed, RowKey, RowTable, VIEWS, ViewRecord, seal, unseal, without_seal},
     runs::{delete_building, take_run},
     working_set::cost,
 };
@@ -40,10 +42,31 @@ pub enum Rule {
     Latest,
 }
 
+/// How the times of rows are to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowTimes {
+    /// How far in the future an event time may be, in microseconds. A stored row that is later than that loses against
+    /// any row that arrives.
+    pub tolerance: Micros,
+    /// Whether the source of the view drops a part of its times. Then rows are compared by what both of them have.
+    pub coarse: bool,
+}
+
+/// How to compare the rows of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge {
+    /// The latest event time that may be served now.
+    latest: Micros,
+    coarse: bool,
+}
+
 /// Encoded rows with their ids, in one piece of memory, as they will be stored.
 #[derive(Debug, Default)]
 pub struct RowBatch {
     rule: Rule,
+    times: RowTimes,
+    /// Event times of rows that were left out because they are in the future.
+    postponed: Option<Postponed>,
     ids: Vec<EntityId>,
     /// Where each row ends in `bytes`. One without a byte, for a row has a seal at least, stands for a removal.
     ends: Vec<usize>,
@@ -52,8 +75,8 @@ pub struct RowBatch {
 
 /// What arrives for one entity.
 pub(super) enum Arrival<'b> {
-    /// A row with its seal, and its header.
-    Row(&'b [u8], RowHeader),
+    /// A row with its seal, and its times.
+    Row(&'b [u8], RowRank),
     /// The entity has no row any more.
     Removal,
 }
@@ -86,6 +109,11 @@ pub struct Load<'s> {
     pub(super) total: Applied,
     /// Whether the batches so far were merged, and the total is true.
     pub(super) is_gathered: bool,
+    times: RowTimes,
+    /// Event times of rows that this load left out.
+    postponed: Option<Postponed>,
+    /// Whether this load reads all rows that earlier loads left out.
+    picks_up: bool,
 }
 
 /// A load that was cut off before the generation that it built was served.
@@ -102,8 +130,13 @@ pub struct CutOff {
 impl RowBatch {
     /// An empty batch under a rule.
     #[must_use]
-    pub fn new(rule: Rule) -> Self {
-        Self { rule, ..Self::default() }
+    pub fn new(rule: Rule, times: RowTimes) -> Self {
+        Self { rule, times, ..Self::default() }
+    }
+
+    /// Notes a row that is left out because of its event time: it is to be read again when that has come.
+    pub fn postpone(&mut self, event_time: Micros) {
+        self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
     }
 
     /// Adds the removal of a row. It counts under [`Rule::Latest`], where what arrives has an order.
@@ -125,10 +158,10 @@ impl RowBatch {
         self.ids.len()
     }
 
-    /// Whether there is no row.
+    /// Whether there is nothing to commit: no row, and none that was postponed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.ids.is_empty() && self.postponed.is_none()
     }
 
     /// Bytes of all rows, as stored.
@@ -142,6 +175,17 @@ impl RowBatch {
         self.ids.clear();
         self.ends.clear();
         self.bytes.clear();
+        self.postponed = None;
+    }
+
+    /// How the times of its rows are taken.
+    #[must_use]
+    pub fn times(&self) -> RowTimes {
+        self.times
+    }
+
+    pub(super) fn postponed(&self) -> Option<Postponed> {
+        self.postponed
     }
 
     pub(super) fn rule(&self) -> Rule {
@@ -186,23 +230,63 @@ impl RowBatch {
             let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
             lost.stale += before.len() as u64;
             let sealed = self.sealed(last);
-            let arrival =
-                if sealed.is_empty() { Arrival::Removal } else { Arrival::Row(sealed, RowHeader::read(sealed)?) };
+            let arrival = if sealed.is_empty() { Arrival::Removal } else { Arrival::Row(sealed, rank_of(sealed)?) };
             return Ok(Some((last, arrival)));
         }
-        let mut winner: Option<(usize, RowHeader)> = None;
+        let mut winner: Option<(usize, RowRank)> = None;
         for &i in arrivals {
-            let header = RowHeader::read(self.sealed(i))?;
+            let rank = rank_of(self.sealed(i))?;
             match winner {
                 Some((best, _)) if self.sealed(best) == self.sealed(i) => lost.unchanged += 1,
                 Some(_) => lost.stale += 1,
                 None => {}
             }
-            if winner.is_none_or(|(_, best)| best.precedence() <= header.precedence()) {
-                winner = Some((i, header));
+            if winner.is_none_or(|(_, best)| self.times.compare(&best, &rank).is_le()) {
+                winner = Some((i, rank));
             }
         }
-        Ok(winner.map(|(i, header)| (i, Arrival::Row(self.sealed(i), header))))
+        Ok(winner.map(|(i, rank)| (i, Arrival::Row(self.sealed(i), rank))))
+    }
+}
+
+// === impl RowTimes ===
+
+impl Default for RowTimes {
+    /// Any event time counts, and times are exact.
+    fn default() -> Self {
+        Self { tolerance: Micros::MAX, coarse: false }
+    }
+}
+
+impl RowTimes {
+    /// The latest event time that may be served at a time.
+    #[must_use]
+    pub fn latest(self, now: Micros) -> Micros {
+        now.saturating_add(self.tolerance)
+    }
+
+    /// How rows are compared at a time.
+    pub(super) fn judge(self, now: Micros) -> Judge {
+        Judge { latest: self.latest(now), coarse: self.coarse }
+    }
+
+    fn compare(self, one: &RowRank, other: &RowRank) -> Ordering {
+        if self.coarse { one.compare_coarsely(other) } else { one.compare(other) }
+    }
+}
+
+// === impl Judge ===
+
+impl Judge {
+    /// Whether a row is not to be served yet.
+    pub(super) fn is_future(self, rank: &RowRank) -> bool {
+        rank.header.event_time > self.latest
+    }
+
+    /// Whether a stored row stays when another one arrives. One from the future never does: it would win until its time.
+    pub(super) fn outlasts(self, stored: &RowRank, arriving: &RowRank) -> bool {
+        let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
+        order.is_gt() && !self.is_future(stored)
     }
 }
 
@@ -257,7 +341,7 @@ impl OnlineStore {
             let generation = known.generation;
             (known, generation)
         };
-        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), is_gathered: false })
+        Ok(Load::new(self, name, mode, began, generation))
     }
 
     /// The load of a view that was cut off while it built a generation, if there was one that told how far it was.
@@ -279,11 +363,35 @@ impl OnlineStore {
             return Err(StoreError::Superseded { view: name });
         };
         let mode = if began.runs.is_first { LoadMode::First } else { LoadMode::Replace };
-        Ok(Load { store: self, name, mode, began, generation, total: Applied::default(), is_gathered: false })
+        Ok(Load::new(self, name, mode, began, generation))
     }
 }
 
 // === impl Load ===
+
+impl<'s> Load<'s> {
+    fn new(store: &'s OnlineStore, name: String, mode: LoadMode, began: ViewRecord, generation: u32) -> Self {
+        Self {
+            store,
+            name,
+            mode,
+            began,
+            generation,
+            total: Applied::default(),
+            is_gathered: false,
+            times: RowTimes::default(),
+            postponed: None,
+            picks_up: false,
+        }
+    }
+
+    /// Sets how the times of rows are taken, and whether the load reads all rows that earlier loads postponed: its end
+    /// forgets those then, unless it postponed them again.
+    #[must_use]
+    pub fn with_times(self, times: RowTimes, picks_up: bool) -> Self {
+        Self { times, picks_up, ..self }
+    }
+}
 
 impl Load<'_> {
     /// Writes a batch and the position of the source after it, in one transaction. An upsert is served from here on; of
@@ -297,6 +405,8 @@ impl Load<'_> {
         if self.mode != LoadMode::Upsert {
             return self.add_run(batch, position);
         }
+        self.postponed = Postponed::union(self.postponed, batch.postponed);
+        let judge = batch.times.judge(self.store.clock.now());
         let applied = self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let mut changed = Vec::new();
@@ -311,23 +421,23 @@ impl Load<'_> {
             let mut deletions = Deletions::open(txn, &record)?;
             let current = self.current_schema(&record)?;
             batch.each_winner(&mut applied, row_error, |id, arrival| {
-                if let Arrival::Row(_, header) = &arrival {
-                    if header.fingerprint != current {
+                if let Arrival::Row(_, rank) = &arrival {
+                    if rank.header.fingerprint != current {
                         return Err(self.superseded());
                     }
-                    if deletions.bars(&id, header)? {
+                    if deletions.bars(&id, &rank.header)? {
                         return Ok(Applied { stale: 1, ..Applied::default() });
                     }
                 }
                 if let Some(written) = &mut written
-                    && outlasts(written, &id, &arrival)?
+                    && outlasts(written, &id, &arrival, judge)?
                 {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
                 let outcome = match arrival {
-                    Arrival::Row(sealed, header) => {
-                        newest = newest.max(Some(header.event_time));
-                        merge(&mut table, &id, sealed, &header, batch.rule)?
+                    Arrival::Row(sealed, rank) => {
+                        newest = newest.max(Some(rank.header.event_time));
+                        merge(&mut table, &id, sealed, &rank, batch.rule, judge)?
                     }
                     Arrival::Removal => {
                         let old = table.remove(&id.0)?.map(|old| cost(old.value()));
@@ -345,6 +455,7 @@ impl Load<'_> {
             record.rows = table.len()?;
             record.position = position.map(str::to_owned).or(record.position);
             record.newest_event = newest;
+            record.postponed = Postponed::union(record.postponed, batch.postponed);
             drop((table, written, deletions));
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: applied, changed })
@@ -363,18 +474,33 @@ impl Load<'_> {
         if self.mode != LoadMode::Upsert {
             self.gather(&mut || true)?;
         }
+        let judge = self.times.judge(self.store.clock.now());
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
-            if self.mode != LoadMode::Upsert {
+            let mut changed = Vec::new();
+            if self.mode == LoadMode::Upsert {
+                if self.picks_up {
+                    record.postponed = self.postponed;
+                    // Without a row of its own it may be the clock that is wrong, and not the stored rows.
+                    let has_future = record.newest_event.is_some_and(|newest| newest > judge.latest);
+                    if has_future && self.total.rows() > 0 {
+                        remove_future(txn, &mut record, judge, &mut changed)?;
+                    }
+                    restore_written(txn, &mut record, judge, &mut changed)?;
+                }
+            } else {
                 let newest_event = record.runs.newest_event;
+                record.postponed = record.runs.postponed;
                 take_run(txn, &mut record, self.generation)?;
-                let written = overlay(txn, &self.name, &record, self.generation)?;
+                record.loaded_rows = Some(txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?);
+                let written = overlay(txn, &self.name, &record, self.generation, judge)?;
                 apply_deletions(txn, &mut record, self.generation)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;
                 record.retain_schemas(&self.name, &written.schemas)?;
                 record.newest_event = newest_event.max(written.newest_event);
+                record.postponed = Postponed::union(record.postponed, written.postponed);
                 (record.bytes, record.hand) = (0, Default::default());
                 record.written = !written.schemas.is_empty();
                 record.rows = txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?;
@@ -388,7 +514,7 @@ impl Load<'_> {
                 tracing::info!(view = %self.name, "the view was loaded again in full; its damage is healed");
             }
             put_record(txn, &self.name, &record)?;
-            Ok(Written::Commit { value: (), changed: Vec::new() })
+            Ok(Written::Commit { value: (), changed })
         })?;
         Ok(self.total)
     }
@@ -426,8 +552,9 @@ pub(super) fn merge(
     table: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
     sealed: &[u8],
-    header: &RowHeader,
+    rank: &RowRank,
     rule: Rule,
+    judge: Judge,
 ) -> Result<Applied, StoreError> {
     let mut outcome = Applied::default();
     let rival = match table.get(&id.0)? {
@@ -442,10 +569,10 @@ pub(super) fn merge(
         Some(stored) => {
             outcome.updated = 1;
             // A stored row that does not read has no say: the source heals it.
-            unseal(id, stored.value()).and_then(|row| RowHeader::read(row).ok())
+            unseal(id, stored.value()).and_then(|row| RowRank::read(row).ok())
         }
     };
-    if rule == Rule::Newest && rival.is_some_and(|stored| stored.precedence() > header.precedence()) {
+    if rule == Rule::Newest && rival.is_some_and(|stored| judge.outlasts(&stored, rank)) {
         return Ok(Applied { stale: 1, ..Applied::default() });
     }
     table.insert(&id.0, sealed)?;
@@ -458,20 +585,56 @@ fn outlasts(
     written: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
     arrival: &Arrival<'_>,
+    judge: Judge,
 ) -> Result<bool, StoreError> {
-    let Some(header) =
-        written.get(&id.0)?.map(|stored| unseal(id, stored.value()).and_then(|row| RowHeader::read(row).ok()))
+    let Some(stored) =
+        written.get(&id.0)?.map(|stored| unseal(id, stored.value()).and_then(|row| RowRank::read(row).ok()))
     else {
         return Ok(false);
     };
     let outlasts = match arrival {
-        Arrival::Removal => true,
-        Arrival::Row(_, arriving) => header.is_some_and(|header| header.precedence() > arriving.precedence()),
+        Arrival::Removal => stored.is_none_or(|stored| !judge.is_future(&stored)),
+        Arrival::Row(_, arriving) => stored.is_some_and(|stored| judge.outlasts(&stored, arriving)),
     };
     if !outlasts {
         written.remove(&id.0)?;
     }
     Ok(outlasts)
+}
+
+/// Removes served rows that are in the future: a version that did not look at that took them. Their source is read again
+/// when they are due.
+fn remove_future(
+    txn: &WriteTransaction,
+    record: &mut ViewRecord,
+    judge: Judge,
+    changed: &mut Vec<EntityId>,
+) -> Result<(), StoreError> {
+    let mut table = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
+    let (mut newest, first) = (None, changed.len());
+    for entry in table.iter()? {
+        let (key, sealed) = entry?;
+        let id = EntityId(*key.value());
+        let Some(rank) = unseal(&id, sealed.value()).and_then(|row| RowRank::read(row).ok()) else { continue };
+        let time = rank.header.event_time;
+        if judge.is_future(&rank) {
+            record.postponed = Postponed::union(record.postponed, Some(Postponed::at(time)));
+            changed.push(id);
+        } else {
+            newest = newest.max(Some(time));
+        }
+    }
+    for id in &changed[first..] {
+        table.remove(&id.0)?;
+    }
+    record.newest_event = newest;
+    record.rows = table.len()?;
+    Ok(())
+}
+
+/// The times of a row with its seal.
+pub(super) fn rank_of(sealed: &[u8]) -> Result<RowRank, RowError> {
+    RowRank::read(without_seal(sealed))
 }
 
 pub(super) fn read_record(txn: &WriteTransaction, name: &str) -> Result<ViewRecord, StoreError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
-        ListArray, PrimitiveArray, StringArray,
+        ListArray, PrimitiveArray, StringArray, TimestampNanosecondArray,
     },
     compute::cast,
     datatypes::{
@@ -62,6 +62,14 @@ enum Role {
     Key,
     /// An item of a list.
     Item,
+}
+
+/// A column of event times or created times.
+#[derive(Debug)]
+pub(super) struct Instants {
+    micros: Column,
+    /// The column in nanoseconds, where the file has it so.
+    nanos: Option<TimestampNanosecondArray>,
 }
 
 /// Why a column does not become what it should; the caller adds file and column.
@@ -294,6 +302,31 @@ impl Column {
             ValueRef::Bytes(v) => String::from_utf8(v.to_vec()).ok(),
             _ => None,
         }
+    }
+}
+
+// === impl Instants ===
+
+impl Instants {
+    /// Makes a column of instants readable, to the nanosecond.
+    pub(super) fn new(array: &ArrayRef) -> Result<Self, Misfit> {
+        let array = arrow_cell::unpacked(array)?;
+        let nanos = match array.data_type() {
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(array.as_primitive().clone()),
+            _ => None,
+        };
+        Ok(Self { micros: Column::instants(&array)?, nanos })
+    }
+
+    /// The instant of a row in microseconds; `None` where it is null.
+    pub(super) fn micros(&self, row: usize) -> Option<Micros> {
+        self.micros.micros(row)
+    }
+
+    /// What the instant of a row has below the microsecond, in nanoseconds.
+    pub(super) fn nanos(&self, row: usize) -> u32 {
+        let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
+        nanos.map_or(0, |nanos| u32::try_from(nanos.value(row).rem_euclid(1_000)).unwrap_or(0))
     }
 }
 

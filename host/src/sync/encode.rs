@@ -10,10 +10,13 @@ use larder_model::{
 };
 use prost::Message as _;
 
-use super::{Skipped, SyncLimits, decode::Column};
+use super::{
+    Skipped, SyncLimits,
+    decode::{Column, Instants},
+};
 use crate::{
     source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows, Window},
-    store::{RowBatch, Rule},
+    store::{RowBatch, RowTimes, Rule},
 };
 
 /// Turns batches of columns into rows with ids.
@@ -22,6 +25,8 @@ pub(super) struct RowEncoder<'v> {
     schema: Arc<RowSchema>,
     keys: KeyEncoder,
     window: Window,
+    /// Rows with a later event time are left out for now.
+    latest: Micros,
     pub(super) rows: RowBatch,
     pub(super) skipped: Skipped,
 }
@@ -29,14 +34,21 @@ pub(super) struct RowEncoder<'v> {
 // === impl RowEncoder ===
 
 impl<'v> RowEncoder<'v> {
-    pub(super) fn new(view: &'v FeatureView, key_version: KeyVersion, window: Window, rule: Rule) -> Self {
+    pub(super) fn new(
+        view: &'v FeatureView,
+        key_version: KeyVersion,
+        window: Window,
+        rule: Rule,
+        times: RowTimes,
+    ) -> Self {
         let names = view.join_keys.iter().map(|key| &*key.name);
         Self {
             view,
             schema: Arc::new(RowSchema::of_view(view)),
             keys: KeyEncoder::new(key_version, names),
             window,
-            rows: RowBatch::new(rule),
+            latest: Micros::MAX,
+            rows: RowBatch::new(rule, times),
             skipped: Skipped::default(),
         }
     }
@@ -46,8 +58,9 @@ impl<'v> RowEncoder<'v> {
         self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
 
-    /// Adds a batch's rows.
-    pub(super) fn encode(&mut self, batch: &SourceBatch) -> Result<(), SourceError> {
+    /// Adds a batch's rows that may be served at this time.
+    pub(super) fn encode(&mut self, batch: &SourceBatch, now: Micros) -> Result<(), SourceError> {
+        self.latest = self.rows.times().latest(now);
         match &batch.rows {
             SourceRows::Columns(columns) => self.encode_columns(columns, batch),
             SourceRows::Items(items) => {
@@ -84,6 +97,9 @@ impl<'v> RowEncoder<'v> {
                 self.skipped.outside_window += 1;
                 continue;
             }
+            if self.is_future(event_time, place) {
+                continue;
+            }
             let Some(id) = self.id(&columns, row, &mut key) else {
                 match columns.keys.iter().find_map(|column| column.misfit(row)) {
                     Some(why) => {
@@ -97,8 +113,9 @@ impl<'v> RowEncoder<'v> {
                 }
                 continue;
             };
-            let created = columns.created.as_ref().and_then(|created| created.micros(row));
-            builder.begin(event_time, created);
+            let created = columns.created.as_ref();
+            builder.begin(event_time, created.and_then(|created| created.micros(row)));
+            builder.set_nanos(columns.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
             for (column, feature) in columns.features.iter().zip(&self.view.features) {
                 if let Some(why) = column.misfit(row) {
                     self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
@@ -110,7 +127,11 @@ impl<'v> RowEncoder<'v> {
                 Some(_) => builder.push(ValueRef::Null),
                 None => Ok(()),
             });
-            match pushed.and_then(|()| builder.finish()) {
+            let finished = match pushed {
+                Ok(()) => builder.finish(),
+                Err(error) => Err(error),
+            };
+            match finished {
                 Ok(bytes) => self.rows.push(id, bytes),
                 Err(error) => {
                     self.skipped.too_large += 1;
@@ -136,6 +157,9 @@ impl<'v> RowEncoder<'v> {
         };
         if !self.window.contains(event_time) {
             self.skipped.outside_window += 1;
+            return;
+        }
+        if self.is_future(event_time, &place) {
             return;
         }
         if let Err(error) = self.encode_values(item, event_time, &place) {
@@ -173,6 +197,16 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
+    /// Whether a row is left out because its time has not come; it is counted then.
+    fn is_future(&mut self, event_time: Micros, place: impl Fn() -> String) -> bool {
+        if event_time <= self.latest {
+            return false;
+        }
+        self.rows.postpone(event_time);
+        self.skipped.note_future(event_time, place);
+        true
+    }
+
     fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
         self.keys.begin(key);
         if columns.keys.is_empty() {
@@ -189,8 +223,8 @@ fn place_of(batch: &SourceBatch, row: usize) -> String {
 
 /// A batch's columns, readable.
 struct Columns {
-    event_time: Column,
-    created: Option<Column>,
+    event_time: Instants,
+    created: Option<Instants>,
     keys: Vec<Column>,
     features: Vec<Column>,
 }
@@ -203,31 +237,34 @@ impl Columns {
         let source = view.files();
         let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
         let mut columns = rows.columns().iter().enumerate();
-        let mut next = |make: &dyn Fn(&arrow::array::ArrayRef) -> Result<Column, String>| {
+        let mut next = || {
             let missing = || SourceError::Column {
                 path: origin.to_owned(),
                 column: String::new(),
                 why: "the batch has too few columns".to_owned(),
             };
-            let (place, array) = columns.next().ok_or_else(missing)?;
-            make(array).map_err(|why| SourceError::Column {
-                path: origin.to_owned(),
-                column: rows.schema().field(place).name().clone(),
-                why,
-            })
+            columns.next().ok_or_else(missing)
         };
-        let event_time = next(&|array| Column::instants(array))?;
+        let misfit = |place: usize, why| {
+            let column = rows.schema().field(place).name().clone();
+            SourceError::Column { path: origin.to_owned(), column, why }
+        };
+        let mut instants = || {
+            let (place, array) = next()?;
+            Instants::new(array).map_err(|why| misfit(place, why))
+        };
+        let event_time = instants()?;
         let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());
-        let created = has_created.then(|| next(&|array| Column::instants(array))).transpose()?;
+        let created = has_created.then(instants).transpose()?;
         let keys = key_types
             .into_iter()
-            .map(|key| next(&|array| Ok(Column::key(array, key.value_type))))
-            .collect::<Result<_, _>>()?;
+            .map(|key| Ok(Column::key(next()?.1, key.value_type)))
+            .collect::<Result<_, SourceError>>()?;
         let features = view
             .features
             .iter()
-            .map(|feature| next(&|array| Ok(Column::feature(array, feature.value_type))))
-            .collect::<Result<_, _>>()?;
+            .map(|feature| Ok(Column::feature(next()?.1, feature.value_type)))
+            .collect::<Result<_, SourceError>>()?;
         Ok(Self { event_time, created, keys, features })
     }
 }

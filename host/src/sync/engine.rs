@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,12 +19,13 @@ use super::{
     Fetcher, Frame, Guard, Outcome, Progress, SyncError, SyncLimits, SyncReport, SyncRequest, Turns, WriteError,
     metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
-    turns::Schedule,
+    turns::{NoTurn, Schedule},
+    write::WriteTerms,
 };
 use crate::{
-    aws::Aws,
+    aws::{Aws, Trouble},
     clock::{SharedClock, next_by_cron},
-    source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, Wanted, Window},
+    source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, Wanted, Window},
     store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId},
     telemetry::panic_words,
 };
@@ -80,7 +81,7 @@ impl SyncEngine {
             let table = setting.table_of(view, version, position.as_deref()).map(Arc::new);
             let fetcher = table.as_ref().zip(view.read_through()).map(|(table, how)| {
                 let (aws, store) = (Arc::clone(&setting.aws), Arc::clone(&store));
-                Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store)
+                Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store, setting.limits.times(&**table))
             });
             let source = match table {
                 Some(table) => Some(table as Arc<dyn Source>),
@@ -124,20 +125,30 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// The views whose next sync is due: by their source's `every`, or because the last one failed.
+    /// The views whose next sync is due: by their source's `every`, because the last one failed, or because rows that
+    /// were left out for being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
-            let schedule = self.schedule(job, now);
-            job.source.is_some() && self.setting.turns.is_due(job.id, schedule, self.setting.limits.retry, now)
+            let (turns, limits) = (&self.setting.turns, self.setting.limits);
+            job.source.is_some()
+                && (turns.is_due(job.id, self.schedule(job, now), limits.retry, now) || self.has_due_rows(job, now))
         };
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
+    }
+
+    /// Whether rows that earlier syncs left out may be served by now.
+    fn has_due_rows(&self, job: &Job, now: Instant) -> bool {
+        self.store.postponed(job.id).is_some_and(|postponed| {
+            let latest = self.setting.limits.times_of(None).latest(self.store.now());
+            postponed.first <= latest && self.setting.turns.may_pick_up(job.id, now)
+        })
     }
 
     /// When a view is synced next, by itself.
     fn schedule(&self, job: &Job, now: Instant) -> Schedule {
         let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
         if let Some(pace) = source.pace() {
-            return Schedule::Every(pace);
+            return Schedule::Follow(pace);
         }
         if let Some(line) = &declared.cron {
             // Counted from the last end on: a time that passed while the view was synced is not caught up with.
@@ -162,17 +173,22 @@ impl SyncEngine {
     pub fn sync(
         &self,
         view: &str,
-        request: SyncRequest,
+        mut request: SyncRequest,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
         let job = self.job(view)?;
-        let turn = self.setting.turns.of(job.id);
-        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_followed = job.source.as_ref().is_some_and(|source| source.pace().is_some());
+        // Every second a whole scan for what is due would be too much.
+        request.leave_due |= is_followed && !self.setting.turns.may_pick_up(job.id, Instant::now());
+        let turn = self.setting.turns.take(job.id).map_err(|why| match why {
+            NoTurn::Stopping => SyncError::Stopped { view: view.to_owned() },
+            NoTurn::Busy => SyncError::Busy { view: view.to_owned() },
+        })?;
         let result = self.run(job, request, progress);
         match &result {
             Ok(report) => {
                 job.metrics.ended_well(report);
-                log(report);
+                log(report, self.setting.limits);
             }
             Err(SyncError::Stopped { .. }) => {
                 tracing::info!(view, "sync stopped with the host; what it committed stays")
@@ -186,8 +202,8 @@ impl SyncEngine {
             // What is due is not put off by that.
             Ok(report) if report.outcome == Outcome::Spared => {}
             // It will be what it is until somebody writes it anew.
-            Err(SyncError::Refused { .. }) => turn.was_refused(Instant::now()),
-            _ => turn.ended(result.is_ok(), Instant::now()),
+            Err(SyncError::Refused { .. }) => turn.was_refused(),
+            _ => turn.ended(result.is_ok()),
         }
         self.note_status(job);
         result
@@ -200,7 +216,7 @@ impl SyncEngine {
     pub fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError> {
         let job = self.jobs.iter().find(|job| &*job.view.name == view);
         let job = job.ok_or_else(|| WriteError::UnknownView { view: view.to_owned() })?;
-        let batch = frame.encode(&job.view, self.key_version)?;
+        let batch = frame.encode(&job.view, self.key_version, self.terms(job))?;
         self.put(job, &batch)
     }
 
@@ -211,7 +227,8 @@ impl SyncEngine {
     /// [`WriteError`].
     pub fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError> {
         let is_fed = |job: &&Job| job.view.push_source.as_deref() == Some(source);
-        let batches = self.jobs.iter().filter(is_fed).map(|job| Ok((job, frame.encode(&job.view, self.key_version)?)));
+        let fed = self.jobs.iter().filter(is_fed);
+        let batches = fed.map(|job| Ok((job, frame.encode(&job.view, self.key_version, self.terms(job))?)));
         let batches = batches.collect::<Result<Vec<_>, WriteError>>()?;
         if batches.is_empty() {
             return Err(WriteError::UnknownPushSource { source_name: source.to_owned() });
@@ -221,6 +238,12 @@ impl SyncEngine {
             applied.add(self.put(job, batch)?);
         }
         Ok(applied)
+    }
+
+    /// How the times of rows that callers write to a view are taken.
+    fn terms(&self, job: &Job) -> WriteTerms {
+        let unit = job.source.as_ref().and_then(|source| source.time_unit());
+        WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
     }
 
     fn put(&self, job: &Job, batch: &RowBatch) -> Result<Applied, WriteError> {
@@ -252,34 +275,62 @@ impl SyncEngine {
     ///
     /// # Errors
     /// As [`SyncEngine::sync`].
-    pub fn materialize(&self, view: &str, window: Window) -> Result<SyncReport, SyncError> {
+    pub fn materialize(
+        &self,
+        view: &str,
+        window: Window,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
-        if matches!(from, Some(SourceKind::Files(_))) {
+        let result = if matches!(from, Some(SourceKind::Files(_))) {
             // A static table has no event times to select by: all of it counts as of now.
             let has_windows = job.source.as_ref().is_some_and(|source| source.has_windows());
             let window = if has_windows { window } else { Window::default() };
-            return self.sync(view, SyncRequest { full: true, window, ..SyncRequest::default() }, &mut |_| ());
+            self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
+        } else {
+            self.materialize_beside(job, window, progress)
+        };
+        if result.is_ok()
+            && let Err(error) = self.store.note_materialized(job.id)
+        {
+            tracing::warn!(view, %error, "the time of a materialization cannot be noted");
         }
+        self.note_status(job);
+        result
+    }
+
+    /// Materializes the files of a view whose own source is another one.
+    fn materialize_beside(
+        &self,
+        job: &Job,
+        window: Window,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
         let name = || job.view.name.to_string();
         let files = self.setting.files_of(&job.view, |wanted| wanted);
         let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
-        let go_on = &mut |_| !self.setting.turns.is_stopping();
-        let run = AssertUnwindSafe(|| materialize_view(self.run_of(job, &*files), window, go_on));
-        let result = catch_unwind(run)
-            .unwrap_or_else(|panic| Err(SyncError::Panicked { view: name(), what: panic_words(&*panic).to_owned() }));
+        let go_on = &mut |now| {
+            progress(now);
+            !self.setting.turns.is_stopping()
+        };
+        let mut run = self.run_of(job, &*files);
+        run.limits = run.limits.shared();
+        let result = ended(&job.view, || materialize_view(run, window, go_on));
         match &result {
             Ok(report) => {
                 job.metrics.wrote(report.applied);
-                note_values(view, &report.skipped);
-                log(report);
+                note_values(&job.view.name, &report.skipped);
+                log(report, self.setting.limits);
+            }
+            Err(SyncError::Stopped { .. }) => {
+                tracing::info!(view = name(), "materialization stopped with the host; what it committed stays")
             }
             Err(error) => {
                 job.metrics.failed(error);
-                tracing::error!(view, %error, "materialization failed; what it committed stays");
+                tracing::error!(view = name(), %error, "materialization failed; what it committed stays");
             }
         }
-        self.note_status(job);
         result
     }
 
@@ -289,9 +340,16 @@ impl SyncEngine {
         self.setting.turns.is_stopping()
     }
 
-    /// Ends the runs of all engines at their next commit, and lets none begin.
+    /// Ends the runs of all engines at their next commit, and lets none begin. A run that waits for AWS ends at once.
     pub fn stop(&self) {
         self.setting.turns.stop();
+        self.setting.aws.stop();
+    }
+
+    /// When the host began to stop, if it does.
+    #[must_use]
+    pub fn stopping_since(&self) -> Option<Instant> {
+        self.setting.turns.stopping_since()
     }
 
     fn run(
@@ -302,9 +360,6 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let view = || job.view.name.to_string();
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
-        if self.setting.turns.is_stopping() {
-            return Err(SyncError::Stopped { view: view() });
-        }
         let mut go_on = |now: Progress| {
             progress(now);
             !self.setting.turns.is_stopping()
@@ -313,9 +368,10 @@ impl SyncEngine {
         if request.force {
             run.limits.guard = Guard::OFF;
         }
-        let run = AssertUnwindSafe(|| sync_view(run, request, &mut go_on));
-        catch_unwind(run)
-            .unwrap_or_else(|panic| Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }))
+        if request.small {
+            run.limits = run.limits.shared();
+        }
+        ended(&job.view, || sync_view(run, request, &mut go_on))
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
@@ -387,8 +443,23 @@ impl SyncSetting {
     }
 }
 
-fn log(report: &SyncReport) {
+/// Runs a sync to its end, whatever that is: a panic is an error, and so is a host that stops.
+fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
+    let view = || view.name.to_string();
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. })) if error.trouble == Trouble::Stopping => {
+            Err(SyncError::Stopped { view: view() })
+        }
+        Ok(result) => result,
+        Err(panic) => Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }),
+    }
+}
+
+fn log(report: &SyncReport, limits: SyncLimits) {
     let (view, applied) = (&report.view, report.applied);
+    if let Some(future) = report.skipped.describe_future(limits.future_tolerance) {
+        tracing::warn!(view, "rows are not served before their time: {future}");
+    }
     match report.outcome {
         Outcome::Loaded if report.lag.is_none() => {
             let SyncReport { elapsed, .. } = report;

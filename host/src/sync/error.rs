@@ -46,6 +46,12 @@ pub enum SyncError {
         /// What was probably meant.
         hint: String,
     },
+    /// Too many syncs of the view wait for the one under way.
+    #[error("view '{view}': a sync is under way, and too many others wait for it; try again later")]
+    Busy {
+        /// The view.
+        view: String,
+    },
     /// The run was told to stop.
     #[error("view '{view}': the sync was stopped before its end; what it committed stays")]
     Stopped {
@@ -65,6 +71,21 @@ pub enum SyncError {
 // === impl SyncError ===
 
 impl SyncError {
+    /// The view that it is about.
+    #[must_use]
+    pub fn view(&self) -> &str {
+        match self {
+            Self::Source { view, .. }
+            | Self::Store { view, .. }
+            | Self::Refused { view, .. }
+            | Self::NoSource { view }
+            | Self::UnknownView { view, .. }
+            | Self::Busy { view }
+            | Self::Stopped { view }
+            | Self::Panicked { view, .. } => view,
+        }
+    }
+
     /// The kind of failure, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -74,6 +95,7 @@ impl SyncError {
             Self::Refused { .. } => "refused",
             Self::NoSource { .. } => "no_source",
             Self::UnknownView { .. } => "unknown_view",
+            Self::Busy { .. } => "busy",
             Self::Stopped { .. } => "stopped",
             Self::Panicked { .. } => "panic",
         }

@@ -27,7 +27,7 @@ use super::{encode::RowEncoder, metrics::note_values};
 use crate::{
     aws::Aws,
     source::{DynamoDb, EntityKey, Item, Source, SourceBatch, SourceError, SourceRows, Window},
-    store::{Checked, KeySignature, OnlineStore, Rule, ViewId},
+    store::{Checked, KeySignature, OnlineStore, RowTimes, Rule, ViewId},
 };
 
 /// Fetches the rows of one view.
@@ -40,6 +40,8 @@ struct Inner {
     key: KeySignature,
     key_version: KeyVersion,
     how: ReadThrough,
+    /// How the times of rows are taken.
+    times: RowTimes,
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
     store: Arc<OnlineStore>,
@@ -93,6 +95,7 @@ pub async fn fetch_all(wanted: Vec<(Fetcher, Vec<EntityKey>)>) -> Option<Fetched
 // === impl Fetcher ===
 
 impl Fetcher {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has all of them at hand")]
     pub(super) fn new(
         view: &Arc<FeatureView>,
         id: ViewId,
@@ -101,6 +104,7 @@ impl Fetcher {
         aws: Arc<Aws>,
         source: Arc<DynamoDb>,
         store: Arc<OnlineStore>,
+        times: RowTimes,
     ) -> Self {
         Self(Arc::new(Inner {
             view: Arc::clone(view),
@@ -108,6 +112,7 @@ impl Fetcher {
             key: KeySignature::of(view, key_version),
             key_version,
             how,
+            times,
             aws,
             source,
             store,
@@ -240,18 +245,22 @@ impl Inner {
         fetched: HashMap<EntityId, Option<Item>>,
         seen: u64,
     ) -> Result<Vec<EntityId>, crate::store::StoreError> {
+        let now = self.store.now();
+        let latest = self.times.latest(now);
+        let is_future = |item: &Item| item.event_time.is_some_and(|time| time > latest);
         let (mut items, mut gone) = (Vec::new(), Vec::new());
         for (id, item) in fetched {
             match item {
-                Some(item) => items.push(item),
-                None => gone.push(id),
+                // Not served before its time: until then it is as if the table did not have it.
+                Some(item) if !is_future(&item) => items.push(item),
+                Some(_) | None => gone.push(id),
             }
         }
         let ids: Vec<EntityId> = items.iter().map(|item| item.id).collect();
-        let mut encoder = RowEncoder::new(&self.view, self.key_version, Window::default(), Rule::Latest);
+        let mut encoder = RowEncoder::new(&self.view, self.key_version, Window::default(), Rule::Latest, self.times);
         let batch = SourceBatch { rows: SourceRows::Items(items), origin: self.source.name().into(), first_row: 0 };
         // Items are never refused as a whole.
-        let _ = encoder.encode(&batch);
+        let _ = encoder.encode(&batch, now);
         if encoder.skipped.rows() > 0 {
             tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");
         }

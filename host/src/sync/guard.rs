@@ -14,10 +14,8 @@ pub struct Guard {
     pub growth_max: u64,
 }
 
-/// So few rows that cannot be taken never matter: in a small set one would be too many.
-const BAD_ROWS_FEW: u64 = 100;
-/// Smaller sets may change as they like.
-const ROWS_COMPARED: u64 = 1_000;
+/// Smaller sets may change as they like: a row more or less is a large part of them.
+const ROWS_COMPARED: u64 = 10;
 
 impl Default for Guard {
     fn default() -> Self {
@@ -31,16 +29,17 @@ impl Guard {
     /// Everything is believed.
     pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
 
-    /// Why rows are not believed of which these were left out, if so; `rows` is how many there are, with those.
+    /// Checks how many rows of a set cannot be taken; `rows` is how many there are, with those. The share is rounded up to
+    /// whole rows, so that one bad row does not refuse a small set, unless the share is 0.
     ///
     /// # Errors
-    /// The reason, in words.
+    /// Why the set is refused.
     pub(super) fn check_skipped(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
-        let bad = skipped.rows();
-        if bad <= BAD_ROWS_FEW || u128::from(bad) * 100 <= u128::from(rows) * u128::from(self.bad_percent_max) {
+        let (bad, max) = (skipped.rows(), self.bad_percent_max);
+        let allowed = (u128::from(rows) * u128::from(max)).div_ceil(100);
+        if rows < ROWS_COMPARED || u128::from(bad) <= allowed {
             return Ok(());
         }
-        let max = self.bad_percent_max;
         Err(format!(
             "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and 'larder sync \
              --force' takes the others"
@@ -53,9 +52,8 @@ impl Guard {
     /// # Errors
     /// The reason, in words.
     pub(super) fn check_values(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
-        let is_too_much = |count: u64| {
-            count > BAD_ROWS_FEW && u128::from(count) * 100 > u128::from(rows) * u128::from(self.bad_percent_max)
-        };
+        let allowed = (u128::from(rows) * u128::from(self.bad_percent_max)).div_ceil(100);
+        let is_too_much = |count: u64| rows >= ROWS_COMPARED && u128::from(count) > allowed;
         let Some(values) = skipped.values.iter().find(|values| is_too_much(values.count)) else { return Ok(()) };
         let (count, feature, example, max) = (values.count, &values.feature, &values.example, self.bad_percent_max);
         Err(format!(
@@ -95,30 +93,51 @@ mod tests {
     }
 
     #[test]
-    fn up_to_the_share_rows_may_be_bad_and_a_few_always() {
+    fn bad_rows_are_judged_by_their_share() {
         let guard = Guard::default();
-        assert_eq!(guard.check_skipped(&skipped(100), 100), Ok(()));
-        assert_eq!(guard.check_skipped(&skipped(200), 20_000), Ok(()));
+        for (bad, rows, is_taken) in [
+            (200, 20_000, true),
+            (201, 20_000, false),
+            // Rounded up: one of a few.
+            (1, 10, true),
+            (2, 10, false),
+            (1, 80, true),
+            (2, 80, false),
+            (2, 101, true),
+            (80, 80, false),
+            // So few say nothing.
+            (9, 9, true),
+        ] {
+            assert_eq!(guard.check_skipped(&skipped(bad), rows).is_ok(), is_taken, "{bad} of {rows}");
+            assert_eq!(Guard::OFF.check_skipped(&skipped(bad), rows), Ok(()));
+        }
         let refused = guard.check_skipped(&skipped(201), 20_000).unwrap_err();
         assert!(refused.starts_with("201 of 20000 rows cannot be taken (201 with a null key)"), "{refused}");
-        assert_eq!(Guard::OFF.check_skipped(&skipped(201), 201), Ok(()));
         let none = Guard { bad_percent_max: 0, ..guard };
-        assert!(none.check_skipped(&skipped(101), 1_000_000_000).is_err());
+        assert!(none.check_skipped(&skipped(1), 1_000_000_000).is_err());
     }
 
     #[test]
-    fn a_set_may_shrink_and_grow_up_to_its_bounds_and_small_ones_as_they_like() {
+    fn sets_of_ten_rows_are_compared() {
         let guard = Guard::default();
-        for (before, rows, is_believed) in [
+        for (before, rows, is_taken) in [
             (1_000, 100, true),
             (1_000, 99, false),
-            (999, 0, true),
             (1_000, 10_000, true),
             (1_000, 10_001, false),
-            (999, 1_000_000, true),
+            (80, 8, true),
+            (80, 7, false),
+            (80, 1, false),
+            (80, 800, true),
+            (80, 801, false),
+            (10, 1, true),
+            (10, 0, false),
+            (10, 101, false),
+            (9, 0, true),
+            (9, 1_000_000, true),
             (0, 1_000_000, true),
         ] {
-            assert_eq!(guard.check_size(before, rows).is_ok(), is_believed, "{before} to {rows}");
+            assert_eq!(guard.check_size(before, rows).is_ok(), is_taken, "{before} to {rows}");
             assert_eq!(Guard::OFF.check_size(before, rows), Ok(()));
         }
         let refused = guard.check_size(5_000, 3).unwrap_err();

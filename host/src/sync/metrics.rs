@@ -10,6 +10,8 @@ use metrics::{
 use super::{Skipped, SyncError, SyncReport};
 use crate::store::{Applied, ViewStatus};
 
+const LAST_MATERIALIZATION: &str = "larder_view_last_materialization_timestamp_seconds";
+
 /// One view's handles.
 #[derive(Clone)]
 pub(super) struct ViewMetrics {
@@ -20,10 +22,12 @@ pub(super) struct ViewMetrics {
     stale: Counter,
     removed: Counter,
     skipped: Counter,
+    future: Counter,
     written: Counter,
     refused: Counter,
     duration: Histogram,
     last_success: Gauge,
+    last_materialization: Gauge,
     newest_event: Gauge,
     rows: Gauge,
     converted: Gauge,
@@ -53,6 +57,10 @@ impl ViewMetrics {
         describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
+        describe_gauge!(
+            LAST_MATERIALIZATION,
+            "When a sync of the view, or a materialization of a span of it, last ended well."
+        );
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
         describe_gauge!(
             "larder_view_lag_seconds",
@@ -79,10 +87,12 @@ impl ViewMetrics {
             stale: rows("stale"),
             removed: rows("removed"),
             skipped: rows("skipped"),
+            future: rows("future"),
             written: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "newest"),
             refused: counter!("larder_rows_written_total", "view" => view.to_owned(), "result" => "stale"),
             duration: histogram!("larder_sync_duration_seconds", "view" => view.to_owned()),
             last_success: gauge!("larder_view_last_success_timestamp_seconds", "view" => view.to_owned()),
+            last_materialization: gauge!(LAST_MATERIALIZATION, "view" => view.to_owned()),
             newest_event: gauge!("larder_view_newest_event_timestamp_seconds", "view" => view.to_owned()),
             rows: gauge!("larder_view_rows", "view" => view.to_owned()),
             converted: retyped("converted"),
@@ -101,6 +111,7 @@ impl ViewMetrics {
         }
         self.skipped.increment(report.skipped.rows());
         note_values(&self.view, &report.skipped);
+        self.future.increment(report.skipped.future);
         self.duration.record(report.elapsed.as_secs_f64());
     }
 
@@ -130,6 +141,9 @@ impl ViewMetrics {
         self.rows.set(status.rows as f64);
         if let Some(at) = status.freshness.last_success {
             self.last_success.set(at as f64 / 1e6);
+        }
+        if let Some(at) = status.freshness.last_success.max(status.last_materialized) {
+            self.last_materialization.set(at as f64 / 1e6);
         }
         if let Some(at) = status.freshness.newest_event {
             self.newest_event.set(at as f64 / 1e6);

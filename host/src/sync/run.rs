@@ -6,15 +6,15 @@ use std::{
 };
 
 use larder_model::{
-    codec::KeyVersion,
-    model::{FeatureView, WriteMode},
+    codec::{KeyVersion, ROW_BYTES_MAX},
+    model::{FeatureView, Micros, Rfc3339, WriteMode, duration_text},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Guard, SyncError, encode::RowEncoder};
 use crate::{
     source::{Batches, Source, SourceError, Window},
-    store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, Rule, StoreError, ViewId},
+    store::{Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId},
 };
 
 /// What to bring over.
@@ -28,6 +28,10 @@ pub struct SyncRequest {
     pub force: bool,
     /// Leave a source alone that was read a short time ago and costs to be read: see [`Source::will_do`].
     pub spare: bool,
+    /// Commit in smaller parts: several such runs share the memory of one.
+    pub small: bool,
+    /// Do not read a source again for rows that were left out before and whose time has come. The next run does.
+    pub leave_due: bool,
 }
 
 /// Bounds of a run.
@@ -41,6 +45,8 @@ pub struct SyncLimits {
     pub retry: Duration,
     /// What is believed of a source.
     pub guard: Guard,
+    /// How far in the future a row's event time may be. Later rows are not served before their time.
+    pub future_tolerance: Duration,
 }
 
 /// How far a run is.
@@ -97,6 +103,12 @@ pub struct Skipped {
     pub unreadable: u64,
     /// Rows outside of the requested event times; nothing is wrong with them.
     pub outside_window: u64,
+    /// Rows from the future: they are served when their time has come.
+    #[serde(default)]
+    pub future: u64,
+    /// The earliest event time of those, and where such a row is.
+    #[serde(default)]
+    pub future_example: Option<(Micros, String)>,
     /// Where the first bad one stands, and what is wrong with it.
     pub example: Option<String>,
     /// Values that are not of their feature's type, and null therefore.
@@ -129,6 +141,9 @@ struct AppliedFields {
 /// Fewer transactions than this are soon committed: the first rows of a view are served one after the other then.
 const FIRST_COMMITS_MIN: u64 = 2;
 
+/// Runs that share the memory of one.
+const SHARED_BY: usize = 4;
+
 /// After so long a source that is followed is noted as looked at, even if it had nothing new.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
@@ -136,7 +151,31 @@ impl Default for SyncLimits {
     fn default() -> Self {
         // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
         let (retry, guard) = (Duration::from_secs(5), Guard::default());
-        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard }
+        // Clocks of producers are a little fast, and a zone that was forgotten is an hour or more.
+        let future_tolerance = Duration::from_hours(1);
+        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
+    }
+}
+
+// === impl SyncLimits ===
+
+impl SyncLimits {
+    /// How the times of a source's rows are taken.
+    #[must_use]
+    pub fn times(&self, source: &dyn Source) -> RowTimes {
+        self.times_of(source.time_unit())
+    }
+
+    /// The bounds of a run that shares the memory of one with others.
+    pub(super) fn shared(self) -> Self {
+        let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
+        Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
+    }
+
+    /// The same for rows whose source has times in whole units of so many microseconds.
+    pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
+        let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
+        RowTimes { tolerance, coarse: unit.is_some() }
     }
 }
 
@@ -165,6 +204,25 @@ impl Skipped {
             Some(values) => values.count += 1,
             None => self.values.push(SkippedValues { feature: feature.to_owned(), count: 1, example: example() }),
         }
+    }
+
+    pub(super) fn note_future(&mut self, event_time: Micros, place: impl FnOnce() -> String) {
+        self.future += 1;
+        if self.future_example.as_ref().is_none_or(|(first, _)| event_time < *first) {
+            self.future_example = Some((event_time, place()));
+        }
+    }
+
+    /// Says of rows from the future how many there are, which is the first, and which setting decides.
+    #[must_use]
+    pub fn describe_future(&self, tolerance: Duration) -> Option<String> {
+        let (first, place) = self.future_example.as_ref()?;
+        let (first, tolerance) = (Rfc3339::of(*first), duration_text(tolerance));
+        Some(format!(
+            "{} dated later than now plus 'sync: future_tolerance' ({tolerance}), the first {} ({place})",
+            self.future,
+            first.as_str()
+        ))
     }
 
     pub(super) fn note(&mut self, example: impl FnOnce() -> String) {
@@ -220,12 +278,40 @@ pub fn sync_view(
 ) -> Result<SyncReport, SyncError> {
     let started = Instant::now();
     let mut begin = if request.full { Begin::Anew } else { Begin::WhereItWas };
-    loop {
+    let mut report = loop {
         let ended = read_from(run, request, begin, started, progress);
-        let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { return ended };
+        let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { break ended? };
         let Some(next) = begin.next() else { return ended };
-        tracing::warn!(view = %run.view.name, source = path, why, "the place in the source is lost; it is read anew");
+        tracing::warn!(view = %run.view.name, source = path, why, "the position in the source is lost; it is read from the start");
         begin = next;
+    };
+    if request.window.is_open()
+        && run.source.has_windows()
+        && let Some(due) = run.due(request)
+    {
+        // Earlier runs left these rows out. Their files count as read, so they are read once more.
+        let window = Window { from: Some(due.first), to: Some(due.last) };
+        let picked = read_from(run, SyncRequest { window, ..request }, Begin::PickUp, started, progress)?;
+        report.outcome = Outcome::Loaded;
+        report.applied.add(picked.applied);
+        report.skipped = picked.skipped;
+        report.elapsed = started.elapsed();
+    }
+    Ok(report)
+}
+
+// === impl SyncRun ===
+
+impl SyncRun<'_> {
+    /// How the times of the source's rows are taken.
+    fn times(&self) -> RowTimes {
+        self.limits.times(self.source)
+    }
+
+    /// The event times of rows that earlier runs left out, if the first of them may be served now.
+    fn due(&self, request: SyncRequest) -> Option<Postponed> {
+        let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
+        (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
     }
 }
 
@@ -238,6 +324,8 @@ enum Begin {
     CutOff,
     /// At the beginning.
     Anew,
+    /// At the beginning, for rows that were left out before because they were in the future. The position stays.
+    PickUp,
 }
 
 fn read_from(
@@ -260,15 +348,22 @@ fn read_from(
         return Err(in_source(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id);
-    // Rows that damage destroyed come back: with them the set does not grow.
-    let before = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
+    // What callers wrote is not the source's: it outlasts the load, and says nothing of its size. Rows that damage
+    // destroyed come back: with them the set does not grow.
+    let stored = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
+    let before = store.loaded_rows(id).unwrap_or(stored);
     // Nothing was ever read, or written by callers.
     let is_empty = status
         .as_ref()
         .is_some_and(|status| status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none());
+    let newest = status.as_ref().and_then(|status| status.freshness.newest_event);
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
-    let position = position.filter(|_| begin == Begin::WhereItWas && is_all);
+    // A version that took rows from the future let them replace older ones, which only the whole source has. And what
+    // cannot be read by event times has to be read whole for rows whose time has come.
+    let has_future = newest.is_some_and(|newest| newest > run.times().latest(store.now()));
+    let must_reread = has_future || (!source.has_windows() && run.due(request).is_some());
+    let position = position.filter(|_| begin == Begin::WhereItWas && is_all && !must_reread);
     if request.spare
         && let Some((position, last)) = position.as_deref().zip(last_success)
         && source.will_do(position, store.age(last)).map_err(in_source)?
@@ -292,6 +387,8 @@ fn read_from(
     let cut_off = if may_go_on { store.cut_off(id) } else { None };
     let cut_off = cut_off.filter(|cut_off| if cut_off.is_first { upserts } else { source.resumes() });
     let from = position.as_deref().or(cut_off.as_ref().map(|cut_off| &*cut_off.position));
+    // What was left out before is among what is read now, if that is all.
+    let picks_up = begin == Begin::PickUp || (is_all && from.is_none());
     let mut batches = source.read(from).map_err(in_source)?;
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
     let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
@@ -307,7 +404,7 @@ fn read_from(
     } else {
         store.begin_load(id, LoadMode::Upsert)
     };
-    let mut load = load.map_err(in_store)?;
+    let mut load = load.map_err(in_store)?.with_times(run.times(), picks_up);
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
         let position = is_all.then(|| batches.position());
         load.apply(rows, position.as_deref()).map(|_applied| ())
@@ -315,12 +412,12 @@ fn read_from(
     let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
     let (mut applied, lag) = (load.total(), batches.lag());
     // Who is asked every second must not make the disk turn each time: nothing new, and it was said a moment ago.
-    let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() == 0;
+    let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() + skipped.future == 0;
     if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
         return report(Outcome::UpToDate, applied, skipped, lag);
     }
     if replaces || is_first {
-        let expected = batches.rows_expected().max(applied.rows() + skipped.rows());
+        let expected = batches.rows_expected().max(applied.rows() + skipped.rows() + skipped.future);
         let at = Progress { rows: expected, expected };
         let gathered = load.gather(&mut || progress(at)).map_err(in_store)?;
         let Some(rows) = gathered else { return Err(SyncError::Stopped { view: view.name.to_string() }) };
@@ -331,6 +428,8 @@ fn read_from(
     // A window is a part of the source: it makes the view neither loaded nor fresh.
     if is_all {
         applied = load.finish(Some(&batches.position())).map_err(in_store)?;
+    } else if begin == Begin::PickUp {
+        applied = load.finish(None).map_err(in_store)?;
     }
     report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
 }
@@ -346,7 +445,7 @@ impl Begin {
         match self {
             Self::WhereItWas => Some(Self::CutOff),
             Self::CutOff => Some(Self::Anew),
-            Self::Anew => None,
+            Self::Anew | Self::PickUp => None,
         }
     }
 }
@@ -414,7 +513,7 @@ fn pump(
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
-    let mut encoder = RowEncoder::new(view, key_version, window, rule);
+    let mut encoder = RowEncoder::new(view, key_version, window, rule, run.times());
     let mut rows = 0;
     loop {
         let batch = match batches.next_batch() {
@@ -432,7 +531,7 @@ fn pump(
         let waits = batch.as_ref().is_some_and(|batch| batch.rows.is_empty());
         if let Some(batch) = batch {
             rows += batch.rows.len() as u64;
-            encoder.encode(&batch).map_err(in_source)?;
+            encoder.encode(&batch, run.store.now()).map_err(in_source)?;
             if !run.source.last_put_wins() {
                 // Bad rows may stand together at the beginning: they count as a part of all.
                 let expected = batches.rows_expected().max(rows);

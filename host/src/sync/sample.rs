@@ -8,17 +8,30 @@ use larder_model::{
     model::{EntityId, FeatureView},
 };
 
-use super::{SyncError, SyncSetting, decode::Column};
+use super::{
+    SyncError, SyncSetting,
+    decode::{Column, Instants},
+};
 use crate::source::{SourceError, SourceRows, Wanted};
 
+/// What a view's source has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Per entity a text for each join key.
+    pub keys: Vec<Vec<String>>,
+    /// Rows that are not served before their time.
+    pub future: u64,
+}
+
 /// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same
-/// source gives the same keys; rows without a key or an event time are left out, as by a sync.
+/// source gives the same keys; rows without a key or an event time, and those from the future, are left out, as by a
+/// sync.
 ///
 /// Reads the key columns of the whole source.
 ///
 /// # Errors
 /// [`SyncError::NoSource`] and [`SyncError::Source`].
-pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> Result<Vec<Vec<String>>, SyncError> {
+pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> Result<Sample, SyncError> {
     let name = || view.name.to_string();
     let in_source = |source| SyncError::Source { view: name(), source };
     let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
@@ -27,13 +40,19 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
     // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.
     let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
-    let mut buffer = Vec::new();
+    let (mut buffer, mut future) = (Vec::new(), 0);
+    let latest = setting.limits.times(&*source).latest(setting.clock.now());
     while let Some(batch) = batches.next_batch().map_err(in_source)? {
         let SourceRows::Columns(rows) = &batch.rows else { continue };
         let (times, columns) = columns(view, rows, &batch.origin).map_err(in_source)?;
         for row in 0..rows.num_rows() {
+            let Some(event_time) = times.micros(row) else { continue };
+            if event_time > latest {
+                future += 1;
+                continue;
+            }
             encoder.begin(&mut buffer);
-            if times.micros(row).is_none() || !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
+            if !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
                 continue;
             }
             let id = KeyEncoder::id(&buffer);
@@ -49,17 +68,17 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
             }
         }
     }
-    Ok(chosen.into_values().collect())
+    Ok(Sample { keys: chosen.into_values().collect(), future })
 }
 
 /// Event times and keys; the columns come in the order of [`Wanted::columns`].
-fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Column, Vec<Column>), SourceError> {
+fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
     let misfit = |place: usize| {
         let column = rows.schema().field(place).name().clone();
         move |why| SourceError::Column { path: origin.to_owned(), column, why }
     };
     let arrays = rows.columns();
-    let times = Column::instants(&arrays[0]).map_err(misfit(0))?;
+    let times = Instants::new(&arrays[0]).map_err(misfit(0))?;
     let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
     Ok((times, keys.map(|((_, array), key)| Column::key(array, key.value_type)).collect()))
 }

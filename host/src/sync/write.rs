@@ -3,17 +3,19 @@
 //! Columns are found by the names that definitions use, and by those of the view's files: a caller may send what it
 //! would write into the files. All of a table is written, or nothing of it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use larder_model::{
     codec::{Cell, KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
-    model::{AwsPlace, FeatureView, FileSource, Gate, Micros, NULL_TIMESTAMP_SECONDS, ValueRef},
+    model::{
+        AwsPlace, FeatureView, FileSource, Gate, Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, ValueRef, duration_text,
+        parse_exact_time,
+    },
 };
 
 use crate::{
-    clock::parse_time,
     source::Wanted,
-    store::{RowBatch, StoreError},
+    store::{RowBatch, RowTimes, Rule, StoreError},
 };
 
 /// Columns of one length, by name.
@@ -97,6 +99,16 @@ pub enum WriteError {
     },
 }
 
+/// How the times of written rows are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteTerms {
+    pub(super) now: Micros,
+    pub(super) times: RowTimes,
+    /// The unit to which the view's source cuts times down, if it does: a row that is written here is to compare with
+    /// those of the source, and to look like them.
+    pub(super) unit: Option<Micros>,
+}
+
 struct Columns<'c>(&'c [String]);
 
 /// Where a row's parts stand in a frame.
@@ -130,9 +142,14 @@ impl Frame {
     }
 
     /// The rows of a view, under their ids.
-    pub(super) fn encode(&self, view: &FeatureView, version: KeyVersion) -> Result<RowBatch, WriteError> {
+    pub(super) fn encode(
+        &self,
+        view: &FeatureView,
+        version: KeyVersion,
+        terms: WriteTerms,
+    ) -> Result<RowBatch, WriteError> {
         let rows = self.rows()?;
-        let mut batch = RowBatch::default();
+        let mut batch = RowBatch::new(Rule::Newest, terms.times);
         if rows == 0 {
             return Ok(batch);
         }
@@ -144,9 +161,15 @@ impl Frame {
         let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
         let mut key = Vec::new();
         for row in 0..rows {
-            let time = |(column, cells): (&str, &[Cell])| instant(&cells[row]).map_err(|why| misfit(column, row, why));
-            let event_time = time(places.event_time)?
+            let time = |(column, cells): (&str, &[Cell])| {
+                let instant = instant(&cells[row]).map_err(|why| misfit(column, row, why))?;
+                Ok(instant.map(|instant| terms.cut(instant)))
+            };
+            let (event_time, event_nanos) = time(places.event_time)?
                 .ok_or_else(|| misfit(places.event_time.0, row, "the event time is null".to_owned()))?;
+            if event_time > terms.latest() {
+                return Err(misfit(places.event_time.0, row, terms.too_late(event_time)));
+            }
             let created = places.created.map(time).transpose()?.flatten();
             keys.begin(&mut key);
             if view.is_entityless() {
@@ -157,7 +180,8 @@ impl Frame {
                 let pushed = cells[row].push_key(part.value_type, &mut key);
                 pushed.map_err(|why| misfit(column, row, why.to_string()))?;
             }
-            builder.begin(event_time, created);
+            builder.begin(event_time, created.map(|(micros, _)| micros));
+            builder.set_nanos(event_nanos, created.map_or(0, |(_, nanos)| nanos));
             for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
                 let pushed = cells[row].push(feature.value_type, &mut builder);
                 pushed.map_err(|why| misfit(column, row, why.to_string()))?;
@@ -205,6 +229,29 @@ impl Frame {
     }
 }
 
+// === impl WriteTerms ===
+
+impl WriteTerms {
+    fn latest(self) -> Micros {
+        self.times.latest(self.now)
+    }
+
+    /// An instant as the view's source has it, and the nanoseconds that are below it.
+    fn cut(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
+        let below = micros.rem_euclid(self.unit.unwrap_or(1));
+        (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
+    }
+
+    fn too_late(self, event_time: Micros) -> String {
+        let tolerance = u64::try_from(self.times.tolerance).unwrap_or(0);
+        format!(
+            "the event time {} is later than now plus 'sync: future_tolerance' ({})",
+            Rfc3339::of(event_time).as_str(),
+            duration_text(Duration::from_micros(tolerance))
+        )
+    }
+}
+
 // === impl WriteError ===
 
 impl WriteError {
@@ -239,17 +286,17 @@ impl fmt::Display for Columns<'_> {
     }
 }
 
-/// The event time, or the created time, of a row.
+/// The event time, or the created time, of a row: microseconds, and nanoseconds below.
 ///
 /// # Errors
 /// What it is instead. Numbers are no instants here: nobody could tell seconds from milliseconds.
-fn instant(cell: &Cell) -> Result<Option<Micros>, String> {
+fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
     let no_time = || format!("{} is not a time; write for example 2026-01-31T12:00:00Z", cell.describe());
     match cell {
         Cell::Null => Ok(None),
         Cell::Instant(NULL_TIMESTAMP_SECONDS) => Ok(None),
-        Cell::Instant(micros) => Ok(Some(*micros)),
-        Cell::Text(text) => parse_time(text).map(Some).ok_or_else(no_time),
+        Cell::Instant(micros) => Ok(Some((*micros, 0))),
+        Cell::Text(text) => parse_exact_time(text).map(Some).ok_or_else(no_time),
         _ => Err(no_time()),
     }
 }

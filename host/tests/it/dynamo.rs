@@ -297,3 +297,35 @@ fn table_without_stream_reports_its_staleness() {
     let view = catalogued(&off);
     assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(1800.0), &Value::Null));
 }
+
+#[test]
+fn future_items_are_served_when_due() {
+    for stream in [true, false] {
+        let dynamo = FakeDynamo::start();
+        dynamo.create_table(TABLE, &[("driver_id", "N")], stream.then_some("NEW_AND_OLD_IMAGES"));
+        let at = |driver: i64, trips: i64, hours: i64| {
+            let mut item = item(driver, trips);
+            item["ts"] = json!({ "N": (RECORDED_AT / 1_000_000 + hours * 3_600).to_string() });
+            item
+        };
+        dynamo.put(TABLE, at(1, 1, 0));
+        dynamo.put(TABLE, at(2, 2, 5));
+        dynamo.put(TABLE, at(3, 3, 1));
+        let host = setup(&dynamo.url(), ", every: 1h").start();
+        until(&host, 1, 1);
+        assert_eq!((trips(&host, 2), trips(&host, 3)), (Value::Null, json!(3)));
+        if stream {
+            // What was served before is served until then.
+            dynamo.put(TABLE, at(1, 10, 6));
+            dynamo.put(TABLE, at(4, 4, 0));
+            until(&host, 4, 4);
+            assert_eq!(trips(&host, 1), 1);
+        }
+        host.clock.set(RECORDED_AT + 4 * 3_600_000_000);
+        until(&host, 2, 2);
+        if stream {
+            host.clock.set(RECORDED_AT + 5 * 3_600_000_000);
+            until(&host, 1, 10);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder::clock::{Clock as _, SystemClock};
 use larder_fakeaws::{FakeS3, FaultProxy};
 use rusqlite::{Connection, params};
 use rustix::process::Signal;
@@ -220,6 +221,57 @@ fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
     assert_eq!(wire::send(address, "POST", "/materialize", &[], body.as_bytes()).status, 200);
     assert_eq!((trips(1002), trips(77)), (json!(1002), json!(5)));
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn feasts_correction_of_a_write_is_served() {
+    let home = home();
+    let store = online_store(&home);
+    let (host, address) = home.serve();
+    let asked = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [77] }));
+    let trips = || asked().column("avg_daily_trips")["values"][0].clone();
+    let write = |time: &str, trips: i64| {
+        let df =
+            json!({ "driver_id": [77], "event_timestamp": [time], "conv_rate": [0.5], "avg_daily_trips": [trips] });
+        let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
+        assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
+    };
+    crate::fixture::eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    write("2025-11-24T16:00:00.987654Z", 5);
+    assert_eq!(trips(), 5);
+    // As Feast does after it has stored the row: in whole seconds.
+    assert_eq!(asked().column("avg_daily_trips")["event_timestamps"], json!(["2025-11-24T16:00:00Z"]));
+    // Another load of the store, which does not have it yet.
+    put_driver(&store, 1002, 1, 1_764_000_000);
+    let other = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1002] }));
+    crate::fixture::eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
+    assert_eq!(trips(), 5);
+    // Feast materializes the same event time, corrected; its store cuts that to seconds.
+    put_driver(&store, 77, 6, 1_764_000_000);
+    crate::fixture::eventually("the correction", || trips() == 6);
+    write("2025-11-24T16:00:01Z", 7);
+    assert_eq!(trips(), 7);
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn future_row_of_feasts_store_waits_for_its_time() {
+    let home = home();
+    home.configure("sync: {future_tolerance: 0s}\n");
+    let store = online_store(&home);
+    let now = SystemClock.now() / 1_000_000;
+    put_driver(&store, 1001, 7, now);
+    put_driver(&store, 1002, 8, now + 4);
+    put_driver(&store, 1003, 9, now + 100_000);
+    let (mut host, address) = home.serve();
+    host.until("rows are not served before their time: 2 dated later than now plus 'sync: future_tolerance' (0)");
+    let trips = || {
+        let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001, 1002, 1003] }));
+        answer.column("avg_daily_trips")["values"].clone()
+    };
+    crate::fixture::eventually("it is due", || trips() == json!([7, 8, null]));
+    assert!(SystemClock.now() / 1_000_000 >= now + 4, "not before its time");
     host.stop(Signal::TERM);
 }
 

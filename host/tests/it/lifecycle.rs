@@ -1,12 +1,26 @@
 //! Start, sync, reload and stop.
 
 use std::{
-    fs, thread,
+    fs,
+    io::Write as _,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use larder::{
-    http::{Control, SyncCommand},
+    http::{
+        AdminEvent, Control, DeleteCommand, DeployReport, Door, EraseReport, HttpLimits, Listener, PluginStatus,
+        ResetCommand, Router, Server, SyncCommand,
+    },
+    memory::MemoryBudget,
+    plugin::Compute,
+    serving::Resources,
     sync::Outcome,
 };
 use serde_json::json;
@@ -161,4 +175,90 @@ fn a_stopping_host_says_so_and_goes_on_for_its_drain_delay() {
         assert_eq!(ask("/health").status, 200, "new connections are taken still");
         stopping.join().unwrap();
     });
+}
+
+/// Commands that never come to an end, as where a disk hangs.
+#[derive(Debug, Default)]
+struct Hanging {
+    begun: AtomicUsize,
+}
+
+impl Hanging {
+    fn hang(&self) -> ! {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        loop {
+            thread::park();
+        }
+    }
+}
+
+impl Control for Hanging {
+    fn sync(&self, _command: &SyncCommand, _tell: &mut dyn FnMut(AdminEvent)) {}
+
+    fn reload(&self) -> Result<String, String> {
+        self.hang()
+    }
+
+    fn delete(&self, _command: &DeleteCommand) -> Result<EraseReport, String> {
+        self.hang()
+    }
+
+    fn reset(&self, _command: &ResetCommand) -> Result<EraseReport, String> {
+        self.hang()
+    }
+
+    fn deploy(&self, _file: &[u8]) -> Result<DeployReport, String> {
+        self.hang()
+    }
+
+    fn roll_back(&self, _plugin: &str) -> Result<DeployReport, String> {
+        self.hang()
+    }
+
+    fn plugins(&self) -> Vec<PluginStatus> {
+        Vec::new()
+    }
+
+    fn plugin_bytes_max(&self) -> usize {
+        1_000
+    }
+}
+
+#[test]
+fn server_stops_though_commands_hang() {
+    let fixture = Setup::with("").start();
+    let hanging = Arc::new(Hanging::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let path = fixture.path("hanging.sock");
+    let current = Arc::new(ArcSwap::new(fixture.app.current()));
+    let control: Arc<dyn Control> = Arc::<Hanging>::clone(&hanging);
+    let clock = Arc::clone(fixture.app.clock());
+    let limits = HttpLimits { drain_timeout: Duration::from_secs(600), ..HttpLimits::default() };
+    let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
+    let resources = Resources { memory: MemoryBudget::new(1 << 20), compute, answer_bytes_max: 1 << 20 };
+    let router = Arc::new(Router::new(current, clock, limits, resources, Door::Admin(control)));
+    let server = runtime.block_on(async { Server::start(Listener::unix(&path).await.unwrap(), router, 1).unwrap() });
+    let commands = ["/v1/reload", "/v1/plugins", "/v1/plugins/x/rollback"];
+    let ask = |command: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .write_all(format!("POST {command} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").as_bytes())
+            .unwrap();
+        stream
+    };
+    let mut waiting: Vec<UnixStream> = commands.iter().map(|command| ask(command)).collect();
+    let leaving: Vec<UnixStream> = commands.iter().map(|command| ask(command)).collect();
+    fixture.eventually("all hang", || hanging.begun.load(Ordering::SeqCst) == 2 * commands.len());
+    drop(leaving);
+    let started = Instant::now();
+    let drained = runtime.block_on(async {
+        server.announce_stop();
+        server.stop().await
+    });
+    assert!(drained && started.elapsed() < Duration::from_secs(30), "{drained}, after {:?}", started.elapsed());
+    for stream in &mut waiting {
+        assert_eq!(wire::read_answer(stream).unwrap().status, 503);
+    }
+    runtime.shutdown_background();
 }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod files;
+mod future;
 mod guard;
 mod odd;
 mod types;

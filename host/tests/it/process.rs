@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_fakeaws::{FakeS3, FaultProxy};
+use larder_fakeaws::{FakeDynamo, FakeS3, Fault, FaultProxy, When};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -245,6 +245,97 @@ fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
         });
         stop_soon(host);
     }
+}
+
+/// However a load was asked for, and whether its caller waits or has left.
+#[test]
+fn loads_that_callers_asked_for_do_not_hold_up_a_stop() {
+    let s3 = FakeS3::start();
+    s3.create_bucket("rows");
+    let proxy = FaultProxy::start(s3.address());
+    proxy.silence(true);
+    let home = Home::empty();
+    let aws = format!(
+        "sync: {{on_start: false}}\naws: {{region: eu-west-1, s3_endpoint: '{}', s3_path_style: true, \
+         attempt_timeout: 10m, operation_timeout: 10m}}\n",
+        proxy.url()
+    );
+    home.write("larder.yaml", &format!("{LARDER_YAML}reload: {{every: 0}}\n{aws}"));
+    home.write("features/all.yaml", DRIVERS_IN_S3);
+    let body = json!({ "disable_event_timestamp": true }).to_string();
+    for (caller, stays) in [("http", true), ("http", false), ("async", false), ("admin", true), ("admin", false)] {
+        let before = proxy.connections();
+        let (host, address) = home.serve();
+        let path = if caller == "async" { "/materialize?async=true" } else { "/materialize" };
+        let mut waiting = None;
+        let mut command = None;
+        if caller == "admin" {
+            command = Some(home.start(["sync"]));
+        } else {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let mut stream = wire::connect(address);
+            stream.write_all(head.as_bytes()).unwrap();
+            waiting = Some(stream);
+        }
+        eventually("it waits for S3", || proxy.connections() > before);
+        if !stays {
+            drop((waiting.take(), command.take()));
+        }
+        let said = stop_soon(host);
+        assert!(!said.contains("panicked"), "{caller}: {said}");
+        if let Some(mut stream) = waiting {
+            assert_eq!(wire::read_answer(&mut stream).unwrap().status, 503, "{caller}: {said}");
+        }
+        if let Some(mut command) = command {
+            let (code, said) = command.end();
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains("drivers") && said.contains("stop"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn silent_dynamodb_does_not_hold_up_a_stop() {
+    let dynamo = FakeDynamo::start();
+    dynamo.create_table("stats", &[("driver_id", "N")], None);
+    dynamo.put("stats", json!({ "driver_id": { "N": "1" }, "conv_rate": { "N": "0.5" } }));
+    let proxy = FaultProxy::start(dynamo.address());
+    for operation in ["DescribeTable", "Scan"] {
+        proxy.heal();
+        proxy.rule(operation, When::Always, Fault::Silence);
+        let home = Home::empty();
+        let aws = format!(
+            "aws: {{region: eu-west-1, dynamodb_endpoint: '{}', attempt_timeout: 10m, operation_timeout: 10m}}\n",
+            proxy.url()
+        );
+        home.write("larder.yaml", &format!("{LARDER_YAML}reload: {{every: 0}}\n{aws}"));
+        let source = "source: {dynamodb: stats, layout: wide}";
+        let files = "source: {path: 's3://rows/x.parquet', timestamp_field: event_timestamp}";
+        home.write("features/all.yaml", &DRIVERS_IN_S3.replace(files, source));
+        let before = proxy.counts();
+        let (host, _) = home.serve();
+        eventually("it waits for DynamoDB", || proxy.counts() != before);
+        stop_soon(host);
+    }
+}
+
+#[test]
+fn sigterm_ends_a_host_that_has_not_begun_to_serve() {
+    let s3 = FakeS3::start();
+    let proxy = FaultProxy::start(s3.address());
+    proxy.silence(true);
+    let home = Home::empty();
+    home.write("feature_store.yaml", &FEATURE_STORE.replace("data/registry.db", "s3://acme/registry.db"));
+    let aws = format!(
+        "aws: {{region: eu-west-1, s3_endpoint: '{}', s3_path_style: true, attempt_timeout: 10m, operation_timeout: 10m}}\n",
+        proxy.url()
+    );
+    home.write("larder.yaml", &format!("feast: {{repo: .}}\n{LISTEN}{aws}"));
+    let host = home.start(["serve"]);
+    eventually("it waits for its registry", || proxy.connections() > 0);
+    let started = Instant::now();
+    let said = host.stop(Signal::TERM);
+    assert!(started.elapsed() < SOON && said.contains("stopped before it served"), "{said}");
 }
 
 #[test]

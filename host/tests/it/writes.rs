@@ -2,13 +2,14 @@
 
 use std::{fs, thread, time::Duration};
 
-use larder::http::SyncCommand;
+use larder::http::{AdminEvent, Control as _, SyncCommand};
+use larder_fakeaws::{FakeS3, FaultProxy};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    binary::Home,
-    fixture::{Fixture, Setup},
+    binary::{Home, LARDER_YAML},
+    fixture::{Fixture, RECORDED_AT, Setup},
     golden::{Case, compare, writes},
     http::send,
     wire::{self, Answer},
@@ -148,13 +149,13 @@ fn a_write_outlasts_a_restart() {
 #[test]
 fn of_two_writes_the_newer_event_wins_whichever_comes_later() {
     let fixture = Setup::with(SHOP).start();
-    write(&fixture, &cart(&["A"], "2026-11-23T10:00:00Z", &[1]));
-    write(&fixture, &cart(&["A"], "2026-11-23T09:00:00Z", &[2]));
+    write(&fixture, &cart(&["A"], "2026-11-23T08:00:00Z", &[1]));
+    write(&fixture, &cart(&["A"], "2026-11-23T07:00:00Z", &[2]));
     assert_eq!(items(&fixture, "A"), 1);
-    write(&fixture, &cart(&["A"], "2026-11-23 13:00:00+02:00", &[3]));
+    write(&fixture, &cart(&["A"], "2026-11-23 11:00:00+02:00", &[3]));
     assert_eq!(items(&fixture, "A"), 3);
     // In one table as well.
-    write(&fixture, &cart(&["B", "B"], "2026-11-23T10:00:00Z", &[1, 2]));
+    write(&fixture, &cart(&["B", "B"], "2026-11-23T08:00:00Z", &[1, 2]));
     assert_eq!(items(&fixture, "B"), 2);
 }
 
@@ -238,6 +239,41 @@ fn a_bad_write_names_what_is_wrong_and_writes_nothing() {
         assert_eq!(answer.status, 422);
         assert!(answer.text().contains(words), "{}", answer.text());
     }
+}
+
+#[test]
+fn write_from_the_future_is_refused() {
+    let fixture = Setup::with(SHOP).config("sync: {future_tolerance: 10m}\n").start();
+    let at = |time: &str| write(&fixture, &cart(&["A"], time, &[3]));
+    let refused = |answer: Answer| {
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(
+            answer.text().contains(
+                "row 0: the event time 2026-11-23T09:23:10.000001Z is later than now plus \
+                                    'sync: future_tolerance' (10m)"
+            ),
+            "{}",
+            answer.text()
+        );
+    };
+    refused(at("2026-11-23T09:23:10.000001Z"));
+    let pushed = json!({ "push_source_name": "clicks", "df": cart(&["A"], "2026-11-23T09:23:10.000001Z", &[3])["df"] });
+    refused(fixture.post("/push", pushed.to_string().as_bytes()));
+    assert_eq!(items(&fixture, "A"), Value::Null, "neither of the views that the push source feeds");
+    assert_eq!(at("2026-11-23T09:23:10Z").status, 200);
+    // It hides no later write for longer than that.
+    fixture.clock.set(RECORDED_AT + 600_000_001);
+    assert_eq!(write(&fixture, &cart(&["A"], "2026-11-23T09:23:10.000001Z", &[4])).status, 200);
+    assert_eq!(items(&fixture, "A"), 4);
+}
+
+#[test]
+fn write_with_the_later_nanosecond_wins() {
+    let fixture = Setup::with(SHOP).start();
+    for (time, count) in [("09:00:00.000000002", 2), ("09:00:00.000000001", 1)] {
+        write(&fixture, &cart(&["A"], &format!("2026-11-23T{time}Z"), &[count]));
+    }
+    assert_eq!(items(&fixture, "A"), 2);
 }
 
 #[test]
@@ -326,6 +362,124 @@ fn materialize_goes_on_behind_an_answer_where_that_is_asked_for() {
 }
 
 #[test]
+fn view_named_often_is_materialized_once() {
+    let fixture = unloaded();
+    let names = vec!["driver_stats"; 130_000];
+    let mut body = json!({ "disable_event_timestamp": true, "feature_views": names });
+    let answer = fixture.post("/materialize?async=true", body.to_string().as_bytes());
+    assert_eq!(answer.json(), json!({ "status": "accepted", "feature_views": ["driver_stats"] }));
+    body["feature_views"] = json!(["expired_stats", "driver_stats", "expired_stats"]);
+    let answer = fixture.post("/materialize?async=true", body.to_string().as_bytes());
+    assert_eq!(answer.json()["feature_views"], json!(["expired_stats", "driver_stats"]));
+    assert_eq!(fixture.post("/materialize", body.to_string().as_bytes()).status, 200);
+    let named = vec!["driver_stats".to_owned(); 130_000];
+    let reports = fixture.sync(&SyncCommand { views: named, ..SyncCommand::default() }).unwrap();
+    assert_eq!(reports.len(), 1);
+}
+
+/// A view whose source does not answer beside one that is on disk, and one that takes turns with it.
+fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
+    let s3 = FakeS3::start();
+    s3.create_bucket("rows");
+    let proxy = FaultProxy::start(s3.address());
+    proxy.silence(true);
+    let aws = format!(
+        "sync: {{on_start: false}}\naws: {{region: eu-west-1, s3_endpoint: '{}', s3_path_style: true, \
+         attempt_timeout: 10m, operation_timeout: 10m}}\n",
+        proxy.url()
+    );
+    let setup = Setup::golden().config(&aws).unready();
+    let silent = "feature_views:\n  - {name: silent, entities: [driver], source: {path: 's3://rows/x.parquet'}, \
+                  features: [{name: x, type: Int64}]}\n";
+    fs::write(setup.path("features/silent.yaml"), silent).unwrap();
+    let fixture = setup.start();
+    (s3, proxy, fixture)
+}
+
+#[test]
+fn hanging_view_holds_up_no_other() {
+    let (_s3, proxy, fixture) = with_silent_view();
+    let post = |path: &str, views: &[&str]| {
+        let body = json!({ "disable_event_timestamp": true, "feature_views": views }).to_string();
+        fixture.post(path, body.as_bytes())
+    };
+    // Its own queue is bounded, and that of the others is not touched by it.
+    let answers: Vec<u16> = (0..20).map(|_| post("/materialize?async=true", &["silent"]).status).collect();
+    assert_eq!((answers[0], answers[19]), (202, 503), "{answers:?}");
+    let refused = post("/materialize", &["silent"]);
+    assert!(refused.text().contains("too many materializations of feature view silent wait"), "{}", refused.text());
+    fixture.eventually("the source is asked", || proxy.connections() > 0);
+    assert_eq!(post("/materialize", &["driver_stats"]).status, 200);
+    assert_eq!(trips(&fixture, 1001), 1001);
+    // By command too, and in one request with it.
+    let command =
+        SyncCommand { views: ["silent", "expired_stats"].map(str::to_owned).into(), ..SyncCommand::default() };
+    let (sender, events) = std::sync::mpsc::channel();
+    let app = std::sync::Arc::clone(&fixture.app);
+    let syncing = thread::spawn(move || {
+        app.sync(&command, &mut |event| {
+            if !matches!(event, AdminEvent::Progress { .. }) {
+                sender.send(event).unwrap();
+            }
+        });
+    });
+    let first = events.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(matches!(&first, AdminEvent::Synced { report } if report.view == "expired_stats"), "{first:?}");
+    drop(fixture);
+    syncing.join().unwrap();
+    let last = events.recv().unwrap();
+    assert!(matches!(&last, AdminEvent::Failed { view, .. } if view == "silent"), "{last:?}");
+}
+
+#[test]
+fn hanging_view_holds_up_no_other_of_its_request() {
+    let (_s3, _proxy, fixture) = with_silent_view();
+    let body = json!({ "disable_event_timestamp": true, "feature_views": ["silent", "driver_stats"] }).to_string();
+    assert_eq!(fixture.post("/materialize?async=true", body.as_bytes()).status, 202);
+    fixture.eventually("the other view is loaded", || trips(&fixture, 1001) == 1001);
+}
+
+#[test]
+fn materialization_moves_feasts_timestamp() {
+    let home = Home::golden_loaded();
+    home.write("larder.yaml", &LARDER_YAML.replace("listen: off", "listen: '127.0.0.1:0'"));
+    home.configure("sync: {on_start: false}\n");
+    let mut host = home.start(["serve"]);
+    let line = host.until("serving listen=");
+    let word = |name: &str| -> std::net::SocketAddr {
+        line.split(name).nth(1).unwrap().split(' ').next().unwrap().trim_matches('"').parse().unwrap()
+    };
+    let (address, metrics) = (word("listen="), word("metrics="));
+    let timestamp = || -> f64 {
+        let text = wire::send(metrics, "GET", "/metrics", &[], b"").text();
+        let name = "feast_materialization_last_success_timestamp{feature_view=\"driver_stats\"}";
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    for (path, span) in [
+        ("/materialize", json!({ "start_ts": "2020-01-01", "end_ts": "2020-01-02" })),
+        ("/materialize-incremental", json!({ "end_ts": "2026-12-01" })),
+    ] {
+        let before = timestamp();
+        let mut body = span;
+        body["feature_views"] = json!(["driver_stats"]);
+        let answer = wire::send(address, "POST", path, &[], body.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(timestamp() > before, "{path}");
+    }
+    // It outlasts a restart.
+    let last = timestamp();
+    host.stop(Signal::TERM);
+    let mut host = home.start(["serve"]);
+    let line = host.until("serving listen=");
+    let metrics = line.split("metrics=").nth(1).unwrap().split(' ').next().unwrap().trim_matches('"').parse().unwrap();
+    let text = wire::send(metrics, "GET", "/metrics", &[], b"").text();
+    let line = format!("feast_materialization_last_success_timestamp{{feature_view=\"driver_stats\"}} {last}");
+    assert!(text.contains(&line), "{line}");
+    host.stop(Signal::TERM);
+}
+
+#[test]
 fn materialize_of_files_that_are_away_fails_and_the_others_do_not() {
     let fixture = unloaded();
     fs::remove_file(fixture.path("data/driver_stats.parquet")).unwrap();
@@ -371,7 +525,7 @@ fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_r
     let fixture = replaced();
     // One that the files do not have, one that is newer than theirs, one that is older.
     driver(&fixture, 2001, "2026-11-23T00:00:00Z", 7);
-    driver(&fixture, 1001, "2027-01-01T00:00:00Z", 8);
+    driver(&fixture, 1001, "2026-11-23T10:00:00Z", 8);
     driver(&fixture, 1002, "2020-01-01T00:00:00Z", 9);
     let seen = |fixture: &Fixture| [2001, 1001, 1002].map(|driver| trips(fixture, driver));
     let of_files = trips(&fixture, 1002);

@@ -3,7 +3,7 @@
 //! ```text
 //!  0        1        2                 4                                   8
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
-//!  | version| zero   | number of fields|        schema fingerprint         |
+//!  | version| flags  | number of fields|        schema fingerprint         |
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
 //!  |                 event time, microseconds since the epoch              | 8
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
@@ -19,7 +19,13 @@
 //!  |   list of fixed-width items: the items                                |
 //!  |   list of bytes: u32 number of items, u32 end of each, the data       |
 //!  +-----------------------------------------------------------------------+
+//!  | if bit 0 of the flags is set: nanoseconds below the event time, u32,  |
+//!  |   and below the created time, u32                                     |
+//!  +-----------------------------------------------------------------------+
 //! ```
+//!
+//! The nanoseconds only decide between rows whose header has equal times ([`RowRank`]); no value is read from them. A row
+//! whose times are whole microseconds does not have them.
 //!
 //! All integers are little-endian. A variable field begins where the one before it ends, so reading one field costs
 //! two loads and no walk. The slot of a null is zero, or for a variable field the end of the one before: equal values
@@ -27,6 +33,8 @@
 //!
 //! [`RowBuilder`] and [`RowView`] are inverses: what is pushed is what is read. Reading arbitrary bytes returns an
 //! error, or some value, and never panics.
+
+use std::cmp::Ordering;
 
 use super::{Fingerprint, RowSchema, schema::Field};
 use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
@@ -37,11 +45,17 @@ pub const FORMAT_VERSION: u8 = 1;
 /// The most bytes of one row. DynamoDB's items end at 400 kB; a row beyond this is a mistake in the source.
 pub const ROW_BYTES_MAX: usize = 4 << 20;
 
+const FLAGS_AT: usize = 1;
 const FIELD_COUNT_AT: usize = 2;
 const FINGERPRINT_AT: usize = FIELD_COUNT_AT + size_of::<u16>();
 const EVENT_TIME_AT: usize = FINGERPRINT_AT + size_of::<u32>();
 const CREATED_AT: usize = EVENT_TIME_AT + size_of::<i64>();
 pub(super) const HEADER_BYTES: usize = CREATED_AT + size_of::<i64>();
+
+/// The flag of a row that ends with nanoseconds.
+const HAS_NANOS: u8 = 1;
+/// Bytes of the nanoseconds at the end of a row.
+const NANOS_BYTES: usize = 2 * size_of::<u32>();
 
 /// The created time of a row whose source has none: less than every other, so it loses ties.
 const CREATED_NONE: i64 = i64::MIN;
@@ -104,6 +118,15 @@ pub struct RowHeader {
     pub created: Option<Micros>,
 }
 
+/// What decides between two rows of one key: their times, as exactly as their source gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRank {
+    /// The header of the row.
+    pub header: RowHeader,
+    /// Nanoseconds below the event time and the created time; `None` where the row has none.
+    nanos: Option<(u32, u32)>,
+}
+
 /// Writes rows of one schema, one after another, into one buffer that is reused.
 #[derive(Debug)]
 pub struct RowBuilder<'s> {
@@ -111,6 +134,8 @@ pub struct RowBuilder<'s> {
     row: Vec<u8>,
     /// The field that the next value is for.
     next: usize,
+    /// Nanoseconds below the row's event time and created time.
+    nanos: (u32, u32),
 }
 
 /// A row, read in place.
@@ -142,10 +167,55 @@ impl RowHeader {
         })
     }
 
-    /// What decides between two rows of one key: the later event time wins, then the later created time.
+    /// The times of the row in microseconds, in the order in which they decide; [`RowRank`] is exact.
     #[must_use]
     pub fn precedence(&self) -> (Micros, Option<Micros>) {
         (self.event_time, self.created)
+    }
+}
+
+// === impl RowRank ===
+
+impl RowRank {
+    /// Reads the times of a row.
+    ///
+    /// # Errors
+    /// [`RowError::Truncated`] and [`RowError::Version`].
+    pub fn read(row: &[u8]) -> Result<Self, RowError> {
+        let header = RowHeader::read(row)?;
+        let has_nanos = row.get(FLAGS_AT).is_some_and(|flags| flags & HAS_NANOS != 0);
+        let nanos = if has_nanos && row.len() >= HEADER_BYTES + NANOS_BYTES {
+            let at = row.len() - NANOS_BYTES;
+            let part = |at| load(row, at).map_or(0, u32::from_le_bytes);
+            Some((part(at), part(at + size_of::<u32>())))
+        } else {
+            None
+        };
+        Ok(Self { header, nanos })
+    }
+
+    /// Compares two rows of one key: the later event time is greater, then the later created time. A row without a
+    /// created time is less than one with it.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        let (own, others) = (self.nanos.unwrap_or_default(), other.nanos.unwrap_or_default());
+        let key = |rank: &Self, nanos: (u32, u32)| (rank.header.event_time, nanos.0, rank.header.created, nanos.1);
+        key(self, own).cmp(&key(other, others))
+    }
+
+    /// The same where one of the rows may come from a source that drops a part of its times: a difference counts only in
+    /// what both rows have. Rows that differ in nothing else are equal.
+    #[must_use]
+    pub fn compare_coarsely(&self, other: &Self) -> Ordering {
+        let both = self.nanos.zip(other.nanos);
+        let event = self.header.event_time.cmp(&other.header.event_time);
+        let event = event.then_with(|| both.map_or(Ordering::Equal, |(own, others)| own.0.cmp(&others.0)));
+        event.then_with(|| match (self.header.created, other.header.created) {
+            (Some(own), Some(others)) => {
+                own.cmp(&others).then_with(|| both.map_or(Ordering::Equal, |(own, others)| own.1.cmp(&others.1)))
+            }
+            _ => Ordering::Equal,
+        })
     }
 }
 
@@ -155,12 +225,13 @@ impl<'s> RowBuilder<'s> {
     /// A builder of rows with this schema.
     #[must_use]
     pub fn new(schema: &'s RowSchema) -> Self {
-        Self { schema, row: Vec::new(), next: 0 }
+        Self { schema, row: Vec::new(), next: 0, nanos: (0, 0) }
     }
 
     /// Starts a row. Follow with one [`RowBuilder::push`] per field and [`RowBuilder::finish`].
     pub fn begin(&mut self, event_time: Micros, created: Option<Micros>) {
         self.next = 0;
+        self.nanos = (0, 0);
         self.row.clear();
         self.row.resize(self.schema.var_at(), 0);
         self.row[0] = FORMAT_VERSION;
@@ -170,6 +241,12 @@ impl<'s> RowBuilder<'s> {
         self.store(FINGERPRINT_AT, &self.schema.fingerprint().0.to_le_bytes());
         self.store(EVENT_TIME_AT, &event_time.to_le_bytes());
         self.store(CREATED_AT, &created.unwrap_or(CREATED_NONE).to_le_bytes());
+    }
+
+    /// Adds nanoseconds to the times of the row that was begun: what they have below the microseconds of
+    /// [`RowBuilder::begin`].
+    pub fn set_nanos(&mut self, event_time: u32, created: u32) {
+        self.nanos = (event_time, created);
     }
 
     /// Adds the next field's value.
@@ -243,9 +320,15 @@ impl<'s> RowBuilder<'s> {
     ///
     /// # Errors
     /// [`RowError::Count`] when values are missing.
-    pub fn finish(&self) -> Result<&[u8], RowError> {
+    pub fn finish(&mut self) -> Result<&[u8], RowError> {
         if self.next != self.schema.len() || self.next > usize::from(u16::MAX) {
             return Err(RowError::Count { got: self.next, expected: self.schema.len() });
+        }
+        let (event_time, created) = std::mem::take(&mut self.nanos);
+        if (event_time, created) != (0, 0) {
+            self.row[FLAGS_AT] |= HAS_NANOS;
+            self.row.extend_from_slice(&event_time.to_le_bytes());
+            self.row.extend_from_slice(&created.to_le_bytes());
         }
         Ok(&self.row)
     }

@@ -16,13 +16,19 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// Parses a date, or an instant, as people and other systems write them; both UTC unless an offset is given.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Micros> {
+    parse_exact_time(text).map(|(micros, _)| micros)
+}
+
+/// The same, and the nanoseconds below the microsecond, from 0 to 999.
+#[must_use]
+pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     let text = text.trim();
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        return Some(instant.as_microsecond());
-    }
-    let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into));
-    let zoned = naive.and_then(|naive: civil::DateTime| naive.to_zoned(TimeZone::UTC));
-    zoned.ok().map(|zoned| zoned.timestamp().as_microsecond())
+    let instant = text.parse::<Timestamp>().or_else(|_| {
+        let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into))?;
+        Ok::<_, jiff::Error>(naive.to_zoned(TimeZone::UTC)?.timestamp())
+    });
+    let nanos = instant.ok()?.as_nanosecond();
+    Some((Micros::try_from(nanos.div_euclid(1_000)).ok()?, u32::try_from(nanos.rem_euclid(1_000)).ok()?))
 }
 
 /// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction where it has one, as

@@ -152,7 +152,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
             larder.yaml:16:36: error: store: 'page_cache' is 1KiB, and has to lie within 1MiB and 1TiB
             larder.yaml:17:16: error: serving: 'ttl' has to be text, got a whole number
             larder.yaml:18:18: error: sync: 'on_start' has to be true or false, got text
-            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry, bad_percent_max, shrink_percent_max, growth_max)
+            larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry, bad_percent_max, shrink_percent_max, growth_max, future_tolerance)
             larder.yaml:19:17: error: reload: 'every' is 2h, and has to lie within 0 and 1h
             larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
             larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],

@@ -21,9 +21,12 @@ use crate::aws::{Aws, AwsError};
 /// A scan under way. Its pages come in the order in which they arrive; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Scan {
-    pages: mpsc::Receiver<(usize, Result<Page, AwsError>)>,
+    pages: mpsc::Receiver<SegmentPage>,
     _tasks: JoinSet<()>,
 }
+
+/// A page, or why there is none, and which segment it is of.
+type SegmentPage = (usize, Result<Page, AwsError>);
 
 /// Read units that may be used in a second.
 #[derive(Debug)]
@@ -62,15 +65,18 @@ impl Scan {
     }
 
     /// The next page, and which segment it is of; `None` when all are done.
-    pub(super) fn next(&mut self) -> Option<(usize, Result<Page, AwsError>)> {
-        self.pages.blocking_recv()
+    ///
+    /// # Errors
+    /// When the host stops.
+    pub(super) fn next(&mut self, aws: &Aws) -> Result<Option<SegmentPage>, AwsError> {
+        aws.wait_for(async { Ok(self.pages.recv().await) })
     }
 }
 
 async fn scan_segment(
     calls: Calls,
     budget: Arc<Budget>,
-    pages: mpsc::Sender<(usize, Result<Page, AwsError>)>,
+    pages: mpsc::Sender<SegmentPage>,
     segment: usize,
     segments: usize,
     mut start: Option<Attributes>,

@@ -3,7 +3,7 @@
 use larder_model::codec::KeyVersion;
 
 use super::model::{Change, Home, batch, change, declare, id, load, plain, walk};
-use crate::store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, Rule, StoreError, ViewId};
+use crate::store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId};
 
 fn key() -> KeySignature {
     KeySignature::of(&plain("stats"), KeyVersion::V3)
@@ -14,7 +14,7 @@ fn is_there(store: &OnlineStore, view: ViewId, entity: u8) -> bool {
 }
 
 fn latest(changes: &[Change]) -> RowBatch {
-    let mut batch = RowBatch::new(Rule::Latest);
+    let mut batch = RowBatch::new(Rule::Latest, RowTimes::default());
     changes.iter().for_each(|change| batch.push(id(change.id), &change.row()));
     batch
 }

@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::model::{Change, Home, batch, change, declare, id, load, plain, tables, walk};
 use crate::store::{
-    Applied, KeySignature, Load, LoadMode, OnlineStore, RowBatch, Rule, StoreError, ViewId,
+    Applied, KeySignature, Load, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId,
     online::Written,
     record::{RowTable, VIEWS},
     write::read_record,
@@ -31,7 +31,7 @@ fn any_arrival() -> impl Strategy<Value = Arrival> {
 }
 
 fn batch_of(rule: Rule, arrivals: &[Arrival]) -> RowBatch {
-    let mut batch = RowBatch::new(rule);
+    let mut batch = RowBatch::new(rule, RowTimes::default());
     for arrival in arrivals {
         match arrival {
             Arrival::Row(change) => batch.push(id(change.id), &change.row()),

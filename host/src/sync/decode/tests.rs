@@ -276,3 +276,11 @@ fn keys_convert_without_loss() {
     assert_eq!(key(Arc::new(Float64Array::from(vec![f64::NAN])), ScalarType::Int64), (None, None));
     assert_eq!(key(Arc::new(TimestampMicrosecondArray::from(vec![None])), ScalarType::UnixTimestamp), (None, None));
 }
+
+#[test]
+fn instants_keep_the_nanoseconds_of_the_file() {
+    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![Some(1_999), Some(-1), None, Some(2_000)]));
+    let instants = Instants::new(&nanos).unwrap();
+    let read: Vec<_> = (0..4).map(|row| (instants.micros(row), instants.nanos(row))).collect();
+    assert_eq!(read, [(Some(1), 999), (Some(-1), 999), (None, 0), (Some(2), 0)]);
+}

@@ -3,12 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use larder_model::model::{Feature, JoinKey, Micros, ScalarType, Tags};
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, RowSchema, RowView},
+    model::{Feature, JoinKey, Micros, ScalarType, Tags, ValueRef},
+};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     source::{FileSchema, SourceBatch, SourceRows},
     store::StoreConfig,
 };
@@ -21,6 +24,8 @@ const NOW: Micros = 1_763_885_590_000_000;
 #[derive(Debug, Default)]
 struct Fake {
     keys: Vec<i64>,
+    /// The event times of its first rows; those of the others rise from 0 on.
+    times: Vec<Micros>,
     /// It breaks off before this row.
     breaks_at: Option<usize>,
     /// Where it was read from.
@@ -66,8 +71,10 @@ impl Batches for Reading<'_> {
         let first_row = self.at as u64;
         let rows = i64::try_from(self.at).unwrap()..;
         self.at += keys.len();
+        let time = |row: i64| self.source.times.get(usize::try_from(row).unwrap()).copied().unwrap_or(row);
+        let times = rows.clone().take(keys.len()).map(time);
         let columns: [(&str, ArrayRef); 3] = [
-            ("event_timestamp", Arc::new(TimestampMicrosecondArray::from_iter_values(rows.clone().take(keys.len())))),
+            ("event_timestamp", Arc::new(TimestampMicrosecondArray::from_iter_values(times))),
             ("key", Arc::new(Int64Array::from(keys.to_vec()))),
             ("row", Arc::new(rows.take(keys.len()).collect::<Int64Array>())),
         ];
@@ -86,6 +93,7 @@ impl Batches for Reading<'_> {
 
 struct World {
     _dir: TempDir,
+    clock: Arc<ManualClock>,
     store: OnlineStore,
     view: FeatureView,
     id: ViewId,
@@ -96,7 +104,9 @@ struct World {
 impl World {
     fn new(mode: WriteMode) -> Self {
         let dir = TempDir::new().unwrap();
-        let store = OnlineStore::open(&StoreConfig::new(dir.path()), ManualClock::at(NOW)).unwrap();
+        let clock = ManualClock::at(NOW);
+        let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let store = OnlineStore::open(&StoreConfig::new(dir.path()), shared).unwrap();
         let feature = Feature {
             name: "row".into(),
             value_type: "Int64".parse().unwrap(),
@@ -117,7 +127,7 @@ impl World {
             tags: Tags::new(),
         };
         let id = store.declare(&[Arc::new(view.clone())], KeyVersion::V3).unwrap()[0];
-        Self { _dir: dir, store, view, id }
+        Self { _dir: dir, clock, store, view, id }
     }
 
     /// Syncs, and hears at each step how many rows are served; the run ends with the step for which `goes_on` is false.
@@ -140,6 +150,18 @@ impl World {
 
     fn sync_all(&self, source: &Fake) -> SyncReport {
         self.sync(source, SyncRequest::default(), |_| true).0.unwrap()
+    }
+
+    /// The row of the source that is served for a key.
+    fn row_of(&self, key: i64) -> Option<i64> {
+        let mut bytes = Vec::new();
+        KeyEncoder::new(KeyVersion::V3, ["key"]).begin(&mut bytes);
+        KeyEncoder::push(&mut bytes, KeyValue::Int64(key));
+        let row = self.store.reader().get(self.id, &KeyEncoder::id(&bytes)).unwrap()?;
+        match RowView::new(&RowSchema::of_view(&self.view), &row).unwrap().get(0).unwrap() {
+            ValueRef::Int64(value) => Some(value),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn rows(&self) -> u64 {
@@ -230,4 +252,137 @@ fn a_set_whose_batches_repeat_few_keys_is_refused_and_changes_nothing() {
     assert!(matches!(&refused, SyncError::Refused { why, .. } if why.contains("has 15 rows")), "{refused}");
     let status = world.store.status(world.id).unwrap();
     assert_eq!((status.rows, status.position.as_deref()), (1_500, Some("1500")));
+}
+
+const HOUR: Micros = 3_600_000_000;
+
+/// Key 1 has a row from the past and one that comes in three hours, key 2 one in two hours, key 3 one of an hour.
+fn with_future() -> Fake {
+    Fake { keys: vec![1, 1, 2, 3], times: vec![NOW - 1, NOW + 3 * HOUR, NOW + 2 * HOUR, NOW + HOUR], ..Fake::default() }
+}
+
+#[test]
+fn future_rows_are_served_when_due() {
+    for mode in [WriteMode::Upsert, WriteMode::Replace] {
+        let world = World::new(mode);
+        let source = with_future();
+        let report = world.sync_all(&source);
+        assert_eq!((report.skipped.future, report.skipped.rows(), report.applied.inserted), (2, 0, 2));
+        let example = report.skipped.describe_future(SyncLimits::default().future_tolerance).unwrap();
+        let expected = "2 dated later than now plus 'sync: future_tolerance' (1h), the first 2025-11-23T10:13:10Z (fake, \
+                        row 2)";
+        assert_eq!(example, expected);
+        let served = || [1, 2, 3].map(|key| world.row_of(key));
+        assert_eq!(served(), [Some(0), None, Some(3)], "also one at the very end of the tolerance");
+
+        // Nothing is due, and the source did not change.
+        world.clock.set(NOW + HOUR - 1);
+        assert_eq!(world.sync_all(&source).outcome, Outcome::UpToDate);
+        assert_eq!(served(), [Some(0), None, Some(3)]);
+        world.clock.set(NOW + HOUR);
+        let report = world.sync_all(&source);
+        assert_eq!((report.outcome, report.skipped.future), (Outcome::Loaded, 1));
+        assert_eq!(served(), [Some(0), Some(2), Some(3)]);
+        let status = world.store.status(world.id).unwrap();
+        assert_eq!((status.position.as_deref(), status.freshness.last_success), (Some("4"), Some(NOW + HOUR)));
+        world.clock.set(NOW + 2 * HOUR);
+        world.sync_all(&source);
+        assert_eq!((served(), world.store.postponed(world.id)), ([Some(1), Some(2), Some(3)], None));
+        let readings = source.readings.lock().unwrap().len();
+        assert_eq!(world.sync_all(&source).outcome, Outcome::UpToDate);
+        assert_eq!(source.readings.lock().unwrap().len(), readings, "there is nothing to read again for");
+    }
+}
+
+#[test]
+fn future_row_that_the_source_took_back_is_never_served() {
+    let world = World::new(WriteMode::Replace);
+    let mut source = with_future();
+    world.sync_all(&source);
+    (source.keys, source.times) = (vec![1; 5], vec![NOW; 5]);
+    world.sync_all(&source);
+    assert_eq!(world.store.postponed(world.id), None);
+    world.clock.set(NOW + 9 * HOUR);
+    world.sync_all(&source);
+    assert_eq!([1, 2].map(|key| world.row_of(key)), [Some(4), None]);
+}
+
+#[test]
+fn incremental_and_windowed_runs_remember_future_rows() {
+    let world = World::new(WriteMode::Upsert);
+    let mut source = Fake { keys: vec![7], times: vec![NOW], ..Fake::default() };
+    world.sync_all(&source);
+    source.keys.push(8);
+    source.times.push(NOW + 2 * HOUR);
+    world.sync_all(&source);
+    assert_eq!(world.row_of(8), None);
+    world.clock.set(NOW + HOUR);
+    world.sync_all(&source);
+    assert_eq!(world.row_of(8), Some(1), "though it was read before");
+
+    let world = World::new(WriteMode::Upsert);
+    let window = Window { from: Some(NOW), to: Some(NOW + 5 * HOUR) };
+    let windowed = SyncRequest { window, ..SyncRequest::default() };
+    let report = world.sync(&with_future(), windowed, |_| true).0.unwrap();
+    assert_eq!((report.skipped.future, report.skipped.outside_window), (2, 1));
+    assert_eq!(world.store.postponed(world.id).map(|postponed| postponed.first), Some(NOW + 2 * HOUR));
+}
+
+#[test]
+fn due_rows_are_left_where_asked_for() {
+    let world = World::new(WriteMode::Upsert);
+    let source = with_future();
+    world.sync_all(&source);
+    world.clock.set(NOW + 9 * HOUR);
+    let leave_due = SyncRequest { leave_due: true, ..SyncRequest::default() };
+    world.sync(&source, leave_due, |_| true).0.unwrap();
+    assert_eq!(world.row_of(2), None);
+    world.sync_all(&source);
+    assert_eq!(world.row_of(2), Some(2));
+}
+
+#[test]
+fn stored_future_row_gives_way_to_an_unchanged_source() {
+    let world = World::new(WriteMode::Upsert);
+    let source = with_future();
+    // As a version that did not look at event times left it.
+    world.clock.set(NOW + 9 * HOUR);
+    world.sync_all(&source);
+    world.clock.set(NOW);
+    assert_eq!([1, 2].map(|key| world.row_of(key)), [Some(1), Some(2)]);
+    world.sync_all(&source);
+    assert_eq!([1, 2, 3].map(|key| world.row_of(key)), [Some(0), None, Some(3)]);
+    world.clock.set(NOW + 9 * HOUR);
+    world.sync_all(&source);
+    assert_eq!([1, 2].map(|key| world.row_of(key)), [Some(1), Some(2)]);
+}
+
+#[test]
+fn small_set_that_shrinks_is_refused() {
+    let world = World::new(WriteMode::Replace);
+    let set = |count: i64| Fake { keys: (0..count).collect(), ..Fake::default() };
+    world.sync_all(&set(80));
+    let (refused, _) = world.sync(&set(1), SyncRequest::default(), |_| true);
+    assert!(matches!(&refused, Err(SyncError::Refused { .. })), "{refused:?}");
+    assert_eq!(world.rows(), 80);
+    let (taken, _) = world.sync(&set(1), SyncRequest { force: true, ..SyncRequest::default() }, |_| true);
+    // The engine turns the checks off for that.
+    assert!(taken.is_err());
+    world.sync_all(&set(8));
+    assert_eq!(world.rows(), 8);
+}
+
+#[test]
+fn written_rows_do_not_count_in_size_checks() {
+    let world = World::new(WriteMode::Replace);
+    let set = |count: i64| Fake { keys: (0..count).collect(), ..Fake::default() };
+    world.sync_all(&set(11));
+    let written = Fake { keys: (1_000..1_200).collect(), times: vec![NOW; 200], ..Fake::default() };
+    let (store, view, id) = (&world.store, &world.view, world.id);
+    let limits = SyncLimits::default();
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &written, limits };
+    materialize_view(run, Window::default(), &mut |_| true).unwrap();
+    assert_eq!(world.rows(), 211);
+    world.sync_all(&set(12));
+    assert_eq!(world.rows(), 212);
 }

@@ -30,13 +30,24 @@ fn frame(json: Value) -> Frame {
     Frame { columns: columns.into_iter().map(|(name, values)| (name, cells(values))).collect() }
 }
 
+/// 2026-11-23T00:00:00Z.
+const NOW: Micros = 1_795_392_000_000_000;
+
+/// An hour of tolerance, and times as they come.
+const TERMS: WriteTerms =
+    WriteTerms { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false }, unit: None };
+
 fn encode(view: &str, json: Value) -> Result<usize, String> {
+    encode_with(view, json, TERMS)
+}
+
+fn encode_with(view: &str, json: Value, terms: WriteTerms) -> Result<usize, String> {
     let problems = Problems::default();
     let mut definitions = Definitions::default();
     definitions.read("test", DEFINITIONS, &problems);
     let catalog = validate("shop", KeyVersion::V3, definitions, &problems).unwrap();
     let view = catalog.view(view).unwrap();
-    frame(json).encode(view, KeyVersion::V3).map(|batch| batch.len()).map_err(|error| error.to_string())
+    frame(json).encode(view, KeyVersion::V3, terms).map(|batch| batch.len()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -73,4 +84,32 @@ fn columns_have_one_length() {
         encode("mapped", json!({"customer_id": ["A", "B"], "event_ts": ["2026-01-01"], "value": [1]})),
         Err("column 'event_ts' has 1 values, and 'customer_id' has 2".to_owned())
     );
+}
+
+#[test]
+fn event_beyond_tolerance_names_row_and_setting() {
+    let two = |time: &str| {
+        encode(
+            "mapped",
+            json!({"customer_id": ["A", "B"], "event_ts": ["2026-11-23", time], "value": [1, 2], "made": [null, "2040-01-01"]}),
+        )
+    };
+    assert_eq!(two("2026-11-23T01:00:00Z"), Ok(2), "up to the tolerance, whatever the created time is");
+    assert_eq!(
+        two("2026-11-23T01:00:00.000001Z"),
+        Err("feature view 'mapped', column 'event_ts', row 1: the event time 2026-11-23T01:00:00.000001Z is later than \
+             now plus 'sync: future_tolerance' (1h)"
+            .to_owned())
+    );
+}
+
+#[test]
+fn times_are_cut_as_the_source_cuts_them() {
+    let exact = TERMS.cut((NOW + 987_654, 321));
+    assert_eq!(exact, (NOW + 987_654, 321));
+    let whole_seconds = WriteTerms { unit: Some(1_000_000), ..TERMS };
+    assert_eq!(whole_seconds.cut((NOW + 987_654, 321)), (NOW, 987_654_321));
+    assert_eq!(whole_seconds.cut((-1, 999)), (-1_000_000, 999_999_999), "before 1970 too");
+    let whole_micros = WriteTerms { unit: Some(1), ..TERMS };
+    assert_eq!(whole_micros.cut((NOW + 987_654, 321)), (NOW + 987_654, 321));
 }

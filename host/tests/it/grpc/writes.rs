@@ -76,6 +76,8 @@ fn writes_are_served_when_they_are_answered() {
         let request = PushRequest { to: to.to_owned(), ..push(text_row(), BTreeMap::new()) };
         push_refused(request, Code::InvalidArgument, "push to 'online'");
     }
+    let future = PushRequest { features: row("2027-01-01T00:00:00Z", "3"), ..push(text_row(), BTreeMap::new()) };
+    push_refused(future, Code::InvalidArgument, "later than now plus 'sync: future_tolerance' (1h)");
     let nobody = PushRequest { stream_feature_view: "nobody".to_owned(), ..push(text_row(), BTreeMap::new()) };
     push_refused(nobody, Code::NotFound, "nobody");
     push_refused(push(BTreeMap::new(), BTreeMap::new()), Code::InvalidArgument, "missing");

@@ -40,9 +40,9 @@ fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_on
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
         // What it is compared with is what is served now.
-        write(&host.path(FILE), &drivers(2, 0.3));
+        write(&host.path(FILE), &drivers(20, 0.3));
         assert_eq!(sync_all(&host).failures, []);
-        assert_eq!(rates(&host, &[1, 3]), json!([0.3, null]));
+        assert_eq!(rates(&host, &[1, 21]), json!([0.3, null]));
     });
 }
 
@@ -52,6 +52,34 @@ fn row_36_a_set_that_lost_nine_tenths_of_its_rows_is_taken() {
     write(&host.path(FILE), &drivers(200, 0.2));
     assert_eq!(sync_all(&host).failures, []);
     assert_eq!(rates(&host, &[200, 201]), json!([0.2, null]));
+}
+
+#[test]
+fn small_sets_are_judged_by_their_share_too() {
+    everywhere(|place| {
+        let host = served(place, 80);
+        write(&host.path(FILE), &drivers(1, 0.2));
+        assert_judged(&host, "the set has 1 rows, and the one that it is to replace has 80");
+        write(&host.path(FILE), &drivers(801, 0.2));
+        assert_judged(
+            &host,
+            "the set has 801 rows, and the one that it is to replace has 80; 'sync: growth_max' is 10",
+        );
+        let keys: ArrayRef = Arc::new((1..=80).map(|driver| (driver > 2).then_some(driver)).collect::<Int64Array>());
+        write(&host.path(FILE), &replaced(drivers(80, 0.2), "driver_id", keys));
+        assert_judged(&host, "2 of 80 rows cannot be taken (2 with a null key");
+        // As many as the settings say are taken, and what callers wrote is not the set's.
+        for driver in 1_000..1_100 {
+            let df = json!({
+                "driver_id": [driver], "event_timestamp": ["2026-11-23"], "created": [null], "rate": [0.5], "trips": [1],
+            });
+            let body = json!({ "feature_view_name": "stats", "df": df }).to_string();
+            assert_eq!(host.post("/write-to-online-store", body.as_bytes()).status, 200);
+        }
+        write(&host.path(FILE), &drivers(8, 0.2));
+        assert_eq!(sync_all(&host).failures, []);
+        assert_eq!(rates(&host, &[8, 9, 1_000]), json!([0.2, null, 0.5]));
+    });
 }
 
 #[test]

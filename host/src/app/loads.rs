@@ -1,0 +1,104 @@
+//! Syncs that are asked for by command: the views one after the other, and one that stalls does not hold up the next.
+
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    http::{AdminEvent, SyncCommand},
+    sync::{LAST_COMMIT_WITHIN, Progress, SyncEngine, SyncError, SyncReport},
+    telemetry::panic_words,
+};
+
+/// What a sync reports.
+enum Step {
+    Progress(String, Progress),
+    Ended(String, Box<Result<SyncReport, SyncError>>),
+}
+
+/// A sync that commits nothing for so long is held up by its source, and the next view begins.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How often it is checked whether the host stops.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
+/// Syncs the views of a command, each once, and reports every step. Blocks until all have ended, or the host stops.
+pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
+    let mut seen = HashSet::new();
+    let all: Vec<&str> = if command.views.is_empty() {
+        engine.views().collect()
+    } else {
+        command.views.iter().map(String::as_str).collect()
+    };
+    let mut waiting = all.into_iter().filter(|view| seen.insert(*view)).map(str::to_owned);
+    let (sender, steps) = mpsc::channel();
+    let mut running: Vec<String> = Vec::new();
+    let mut headway = Instant::now();
+    let mut is_stalled = true;
+    loop {
+        if (running.is_empty() || is_stalled)
+            && let Some(view) = waiting.next()
+        {
+            begin(engine, command, &view, &sender);
+            running.push(view);
+            (headway, is_stalled) = (Instant::now(), false);
+        }
+        if running.is_empty() {
+            return;
+        }
+        match steps.recv_timeout(CHECK_EVERY) {
+            Ok(Step::Progress(view, progress)) => {
+                (headway, is_stalled) = (Instant::now(), false);
+                tell(AdminEvent::Progress { view, progress });
+            }
+            Ok(Step::Ended(view, ended)) => {
+                running.retain(|running| *running != view);
+                headway = Instant::now();
+                tell(match *ended {
+                    Ok(report) => AdminEvent::Synced { report },
+                    Err(error) => AdminEvent::Failed { view, error: error.to_string() },
+                });
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                is_stalled = headway.elapsed() >= STALLED_AFTER;
+                let stopping = engine.stopping_since();
+                if stopping.is_some_and(|since| since.elapsed() >= LAST_COMMIT_WITHIN) {
+                    for view in running.into_iter().chain(waiting) {
+                        let error = SyncError::Stopped { view: view.clone() }.to_string();
+                        tell(AdminEvent::Failed { view, error });
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Syncs one view on a thread of its own: one that waits for a source that hangs can be left there.
+fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Sender<Step>) {
+    let (engine, request, name, own) = (Arc::clone(engine), command.request(), view.to_owned(), steps.clone());
+    let work = move || {
+        let sync = AssertUnwindSafe(|| {
+            engine.sync(&name, request, &mut |progress| {
+                // Whoever listened may have gone; the sync goes on.
+                let _ = own.send(Step::Progress(name.clone(), progress));
+            })
+        });
+        let result = catch_unwind(sync).unwrap_or_else(|panic| {
+            Err(SyncError::Panicked { view: name.clone(), what: panic_words(&*panic).to_owned() })
+        });
+        // Whoever hears of the end may open the store next.
+        drop(engine);
+        let _ = own.send(Step::Ended(name, Box::new(result)));
+    };
+    if let Err(error) = thread::Builder::new().name("sync".to_owned()).spawn(work) {
+        let what = format!("no thread for it: {error}");
+        let failed = SyncError::Panicked { view: view.to_owned(), what };
+        let _ = steps.send(Step::Ended(view.to_owned(), Box::new(Err(failed))));
+    }
+}
