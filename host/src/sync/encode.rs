@@ -159,7 +159,7 @@ impl<'v> RowEncoder<'v> {
             self.skipped.outside_window += 1;
             return;
         }
-        if self.is_future(event_time, &place) {
+        if self.is_future(event_time, place) {
             return;
         }
         if let Err(error) = self.encode_values(item, event_time, &place) {
