@@ -371,7 +371,7 @@ feature_views:
         dynamo.url()
     ));
     for more in [["--create-tables"], ["--overwrite"]] {
-        let mut job = home.larder(["materialize"].iter().chain(&more).copied());
+        let mut job = home.larder(["materialize", "stats"].iter().chain(&more).copied());
         let done = job.env("AWS_REGION", "eu-west-1").output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
