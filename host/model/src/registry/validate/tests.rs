@@ -103,8 +103,8 @@ feature_services:
             1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
             1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
             1.yaml:14:11: error: feature view 'a:b': a colon separates view and feature in references
-            1.yaml:14:11: warning: feature view 'a:b' is not named <domain>_<feature> (for example customer_behavior)
             1.yaml:14:11: error: feature view 'a:b' has no features
+            1.yaml:14:11: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a:b' ('naming_warnings: false' turns this off)
             1.yaml:16:48: error: feature view 'a:b': two columns are mapped to 'c'
             1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
             1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
