@@ -332,8 +332,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
     fn poll_waiting(&mut self, mut waiting: Waiting, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut waiting.body).poll(cx) {
             Poll::Pending => {
-                self.then = Then::Wait(waiting);
-                return Poll::Pending;
+                if poll_departure(&mut self.stream, &mut waiting.bytes, cx).is_pending() {
+                    self.then = Then::Wait(waiting);
+                    return Poll::Pending;
+                }
+                // The work on its answer is dropped with `waiting`, if it has not begun.
+                self.then = Then::Close;
             }
             Poll::Ready(Ok(answer)) => {
                 let (status, body) = match answer {
@@ -487,6 +491,21 @@ fn date(now: Micros) -> [u8; 29] {
 /// Whether some bytes begin a lookup.
 pub(super) fn is_lookup(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
+}
+
+/// Waits for the client to close its connection, or its half of it, while an answer is made; hyper ends a connection then,
+/// too. What comes behind the request is appended to `bytes`, up to [`REQUEST_BYTES_MAX`] in all.
+fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
+    let mut piece = [0; 1 << 10];
+    while bytes.len() < REQUEST_BYTES_MAX {
+        let room = piece.len().min(REQUEST_BYTES_MAX - bytes.len());
+        let mut read = ReadBuf::new(&mut piece[..room]);
+        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
+            Ok(()) if !read.filled().is_empty() => bytes.extend_from_slice(read.filled()),
+            _ => return Poll::Ready(()),
+        }
+    }
+    Poll::Pending
 }
 
 /// Looks at the beginning of some bytes.

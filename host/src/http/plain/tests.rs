@@ -95,3 +95,29 @@ fn the_date_is_that_of_http() {
     assert_eq!((text(0), text(-1)), ("Thu, 01 Jan 1970 00:00:00 GMT".into(), "Thu, 01 Jan 1970 00:00:00 GMT".into()));
     assert_eq!(text(i64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
 }
+
+#[test]
+fn client_that_left_is_noticed_and_what_it_sent_is_kept() {
+    let (client, mut server) = tokio::io::duplex(2 * REQUEST_BYTES_MAX);
+    let mut client = Some(client);
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let mut send = |bytes: &[u8], cx: &mut Context<'_>| {
+        let sent = Pin::new(client.as_mut().unwrap()).poll_write(cx, bytes);
+        assert!(matches!(sent, Poll::Ready(Ok(sent)) if sent == bytes.len()));
+    };
+    let mut bytes = b"a request".to_vec();
+    assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
+    send(b", and the next", cx);
+    assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
+    assert_eq!(bytes, b"a request, and the next");
+
+    // Beyond the bound nothing is read, so that the client waits.
+    send(&vec![b'x'; REQUEST_BYTES_MAX], cx);
+    assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
+    assert_eq!(bytes.len(), REQUEST_BYTES_MAX);
+
+    bytes.truncate(9);
+    client = None;
+    assert!(poll_departure(&mut server, &mut bytes, cx).is_ready());
+    assert!(client.is_none() && bytes.starts_with(b"a requestx"));
+}
