@@ -129,6 +129,24 @@ pub enum AppError {
     Setup(String),
 }
 
+/// Mistakes of a reload that the log and callers are told; there may be as many as lines in the files.
+const MISTAKES_MAX: usize = 100;
+
+// === impl AppError ===
+
+impl AppError {
+    /// The error for the log and for callers: the first [`MISTAKES_MAX`] mistakes, and how many more there are.
+    fn brief(&self) -> String {
+        let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
+        let more = problems.len().saturating_sub(MISTAKES_MAX);
+        let mut lines: Vec<String> = problems.iter().take(MISTAKES_MAX).map(ToString::to_string).collect();
+        if more > 0 {
+            lines.push(format!("and {more} more; 'larder check' lists all of them"));
+        }
+        lines.join("\n")
+    }
+}
+
 // === impl App ===
 
 impl App {
@@ -459,7 +477,8 @@ impl RenewDefinitions for App {
                 true
             }
             Err(error) => {
-                tracing::error!("reload failed; the previous definitions keep serving:\n{error}");
+                let error = error.brief();
+                tracing::error!("the reload is refused; the previous definitions keep serving:\n{error}");
                 false
             }
         }
@@ -483,8 +502,8 @@ impl Control for App {
                 let lines: Vec<String> = definitions.iter().chain(&access).map(ToString::to_string).collect();
                 Ok(format!("reloaded, with warnings:\n{}", lines.join("\n")))
             }
-            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.to_string()),
-            (Err(definitions), Err(access)) => Err(format!("{definitions}\n{access}")),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.brief()),
+            (Err(definitions), Err(access)) => Err(format!("{}\n{}", definitions.brief(), access.brief())),
         }
     }
 

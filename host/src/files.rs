@@ -31,6 +31,9 @@ pub struct FileStamp {
     pub changed: (i64, i64),
 }
 
+/// The largest file that a command reads as a whole, where no setting bounds it.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+
 /// Opens a file for reading if it is a regular one.
 ///
 /// # Errors

@@ -29,6 +29,7 @@ mod put;
 mod record;
 mod repair;
 mod runs;
+mod salvage;
 mod scan;
 mod state;
 mod working_set;

@@ -16,6 +16,7 @@ mod guard;
 mod metrics;
 mod run;
 mod sample;
+mod slots;
 mod table;
 mod to_table;
 mod turns;
@@ -30,6 +31,7 @@ pub use self::{
     guard::Guard,
     run::{Outcome, Progress, Skipped, SkippedValues, SyncLimits, SyncReport, SyncRequest, SyncRun, sync_view},
     sample::{Sample, sample_keys},
+    slots::{ASKED_AT_ONCE_MAX, LOADS_AT_ONCE_MAX},
     table::decode_rows,
     to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
     turns::{LAST_COMMIT_WITHIN, Turns},

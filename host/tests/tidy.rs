@@ -210,3 +210,26 @@ fn no_file_is_longer_than_a_head_holds() {
         }
     }
 }
+
+/// A name may mean a pipe or a device, and opening one may hang: `files` opens regular files only.
+#[test]
+fn only_files_opens_files_for_reading() {
+    // The kernel's own files, directories that are synced, and what a command of the user's own project made.
+    let allowed =
+        ["files.rs", "memory/limit.rs", "telemetry.rs", "cli/plugin/build/rust.rs", "cli/plugin/build/python.rs"];
+    let calls = ["fs::read(", "fs::read_to_string(", "File::open("];
+    let src = manifest_dir().join("src");
+    for file in sources(&src) {
+        let name = file.path.strip_prefix(&src).unwrap();
+        if allowed.iter().any(|it| name == Path::new(it))
+            || name.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+        {
+            continue;
+        }
+        let code = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.contains("sync_all()")) {
+            let found = calls.iter().find(|call| line.contains(*call));
+            assert!(found.is_none(), "{}: open it by crate::files: {}", name.display(), line.trim());
+        }
+    }
+}

@@ -37,7 +37,7 @@ use crate::{
     memory::{MemoryBudget, default_budget, memory_limit},
     plugin::Compute,
     serving::{RenewDefinitions, Resources},
-    sync::SyncRequest,
+    sync::{LOADS_AT_ONCE_MAX, SyncRequest},
     telemetry,
 };
 
@@ -84,10 +84,6 @@ const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 const LARGE_WAITING_MAX: usize = 256;
 /// A sync of the schedule that commits nothing for so long is held up by its source: the next one may begin.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
-
-/// Syncs that the schedule runs at once. Each holds a transaction's worth of rows in memory; while one writes, the
-/// other reads its source. Views that are followed change by change take no turn.
-const SYNCS_AT_ONCE: usize = 2;
 
 // === impl App ===
 
@@ -364,7 +360,10 @@ async fn reload(app: &Arc<App>, why: &'static str) {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             tracing::info!(why, "definitions were loaded again");
         }
-        Err(error) => tracing::error!(why, "reload refused, what was served before is served on:\n{error}"),
+        Err(error) => {
+            let error = error.brief();
+            tracing::error!(why, "the reload is refused; the previous definitions keep serving:\n{error}");
+        }
     }
 }
 
@@ -484,7 +483,8 @@ pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
 async fn schedule(app: Arc<App>) {
     let mut ticks = interval(SCHEDULE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let slots = Arc::new(Semaphore::new(SYNCS_AT_ONCE));
+    // While one load writes, the other reads its source. Views that are followed change by change take no slot.
+    let slots = Arc::new(Semaphore::new(LOADS_AT_ONCE_MAX));
     let mut running: HashMap<String, JoinHandle<()>> = HashMap::new();
     loop {
         let mut spare = false;

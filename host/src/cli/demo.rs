@@ -26,6 +26,7 @@ use crate::{
     app::{App, Serving},
     clock::{Clock, SystemClock},
     config::{Config, Origin},
+    files::read_text,
     http::SyncCommand,
 };
 
@@ -116,7 +117,7 @@ fn prepare(args: &DemoArgs) -> Result<()> {
     }
     let marker = data.join(".customers");
     let customers = args.customers.to_string();
-    if fs::read_to_string(&marker).is_ok_and(|made| made == customers) {
+    if read_text(&marker, 64).is_ok_and(|made| made == customers) {
         return Ok(());
     }
     let bar = output::progress("making up customers", args.customers * 3);

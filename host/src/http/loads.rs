@@ -24,7 +24,7 @@ use tokio::{
 use super::HttpError;
 use crate::{
     source::Window,
-    sync::{SyncEngine, SyncError},
+    sync::{ASKED_AT_ONCE_MAX, SyncEngine, SyncError},
 };
 
 /// The loads of a host.
@@ -49,8 +49,6 @@ pub(super) struct Request {
     _request: OwnedSemaphorePermit,
 }
 
-/// Loads at once. Each has a part of the memory of a transaction: see [`SyncEngine::materialize`].
-pub(super) const AT_ONCE_MAX: usize = 4;
 /// Requests at once, with those that wait; beyond: 503.
 const REQUESTS_MAX: usize = 64;
 /// Requests that one view has at once, with the one that is loaded; beyond: 503. The others leave room for other views.
@@ -64,7 +62,7 @@ impl Loads {
     /// No loads yet. To be called within the runtime where they are to run.
     pub(super) fn new() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let (slots, requests) = (semaphore(AT_ONCE_MAX), semaphore(REQUESTS_MAX));
+        let (slots, requests) = (semaphore(ASKED_AT_ONCE_MAX), semaphore(REQUESTS_MAX));
         Self { runtime: Handle::current(), slots, requests, queues: Mutex::default() }
     }
 

@@ -24,7 +24,10 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use wasmtime::{Engine, component::Component};
 
 use super::{Digest, PluginError};
-use crate::private::{self, Before};
+use crate::{
+    files::{FILE_BYTES_MAX, read_regular},
+    private::{self, Before},
+};
 
 /// The directory of compiled code.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl Cache {
     /// The code of a component, if it was compiled before by the same compiler with the same settings.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let name = name(engine, digest);
-        let file = fs::read(self.path(&name)).ok()?;
+        let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
         let (tag, code) = file.split_at_checked(TAG_BYTES)?;
         if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
             tracing::warn!(file = %self.path(&name).display(), "compiled code that is not this host's, or damaged, is dropped");

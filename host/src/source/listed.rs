@@ -64,20 +64,39 @@ impl Listing {
 impl Ignored {
     /// Logs what a listing left out, if it is not what was logged last.
     pub(super) fn log(&self, source: &str, listing: &Listing) {
+        if let Some((ignored, example)) = self.news(listing) {
+            tracing::info!(source, ignored, example, "files that are not data were ignored");
+        }
+    }
+
+    /// How many names a listing left out and the first of them, if that is not what it was at the last call.
+    fn news<'l>(&self, listing: &'l Listing) -> Option<(u64, &'l str)> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *last == *listing {
-            return;
+            return None;
         }
         last.clone_from(listing);
-        if let Listing { count, example: Some(example) } = listing {
-            tracing::info!(source, ignored = count, example, "files that are not data were ignored");
-        }
+        listing.example.as_deref().map(|example| (listing.count, example))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ignored_names_are_logged_once_until_they_change() {
+        let ignored = Ignored::default();
+        let mut listing = Listing::default();
+        assert_eq!(ignored.news(&listing), None, "there are none");
+        listing.ignore("b/_SUCCESS");
+        listing.ignore("a/.crc");
+        assert_eq!(ignored.news(&listing), Some((2, "a/.crc")));
+        assert_eq!(ignored.news(&listing), None, "the same again");
+        listing.ignore("c/_temporary");
+        assert_eq!(ignored.news(&listing), Some((3, "a/.crc")));
+        assert_eq!(ignored.news(&Listing::default()), None, "none any more");
+    }
 
     #[test]
     fn names_of_other_tools_are_left_out_and_partitions_are_not() {

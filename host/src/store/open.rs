@@ -1,9 +1,9 @@
 //! Opening the store's file: making it, checking it, setting a damaged one aside.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     hash::{BuildHasher, RandomState},
-    io,
+    io, mem,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -14,10 +14,12 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMeta
 
 use super::{
     StoreConfig, StoreError,
+    metrics::StoreMetrics,
     record::{META, META_FORMAT, STORE_FORMAT, VIEWS},
+    salvage::{self, Copies, caught, copy_intact},
     state::State,
 };
-use crate::clock::SharedClock;
+use crate::{clock::SharedClock, files::read_text};
 
 /// A damaged file that was moved out of the way when the store was opened.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct SetAside {
     pub path: PathBuf,
     /// What was wrong with it.
     pub why: String,
+    /// Rows of it that are in the new file; `None` if it could not be read at all, and the new file is empty.
+    pub rows_kept: Option<u64>,
 }
 
 /// What the file's extension begins with while it is being made.
@@ -34,6 +38,14 @@ const UNFINISHED: &str = "new-";
 const MARK: &str = "open";
 /// A process that ends so soon after it opened the store may do so again, for the same reason.
 const SOON: Micros = 120_000_000;
+
+/// A line of the mark for each rebuild that was begun at an opening, and not finished.
+const REBUILDING: &str = "rebuilding";
+/// After so many the damaged file is set aside unread.
+const REBUILDS_MAX: usize = 3;
+const MARK_BYTES_MAX: u64 = 64 << 10;
+/// The most bytes of pages that are kept of a damaged file: its rows are read once, in order.
+const OLD_CACHE_BYTES: usize = 16 << 20;
 
 /// A small file beside the store, from opening to closing it. Who finds it knows how the owner before ended, and
 /// whether every page has to be checked: because damage was met, or because the end came soon, as it does again and
@@ -62,13 +74,70 @@ pub(super) fn open_or_replace(
             (db, None)
         }
         Err(StoreError::Damaged(why)) => {
-            let aside = set_aside(path, clock, why)?;
+            let kept = if mark.allows_rebuild() { copy_at_open(path, config, &mark)? } else { None };
+            let aside = match kept {
+                Some((unfinished, copies)) => {
+                    let aside = replace(path, &unfinished, clock, why)?;
+                    for (view, rows) in &copies.lost {
+                        StoreMetrics::rows_lost(view, *rows);
+                        tracing::error!(view, rows, "rows of the view were lost to damage");
+                    }
+                    tracing::warn!(rows = copies.rows, "the damaged store was rebuilt from the rows that are intact");
+                    SetAside { rows_kept: Some(copies.rows), ..aside }
+                }
+                None => {
+                    tracing::error!("no row of the damaged store can be read; rows that only callers wrote are lost");
+                    set_aside(path, clock, why)?
+                }
+            };
             (open_checked(path, config)?, Some(aside))
         }
         Err(other) => return Err(other),
     };
     mark.make();
     Ok((db, aside, mark))
+}
+
+/// A new file, and what of the damaged one is in it.
+type Rebuilt = (PathBuf, Copies);
+
+/// Copies the intact rows of a damaged file to a new one beside it; `None` if the damaged one cannot be read. A process
+/// that is killed meanwhile leaves the damaged file where it is.
+fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option<Rebuilt>, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(OLD_CACHE_BYTES);
+    // A file that was closed as it should be is not written to. In another one the database finds its last commit first.
+    if let Some(old) = caught(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
+        let copied = copy_from(&old, path, config, mark);
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+        return copied;
+    }
+    let old = caught(|| builder.open(path).map_err(|error| open_error(path, error)));
+    let Some(old) = old else { return Ok(None) };
+    let copied = copy_from(&old, path, config, mark);
+    if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+    } else {
+        // Closing it writes once more, and a panic at a damaged page in there may end the process.
+        mem::forget(old);
+    }
+    copied
+}
+
+fn copy_from<D: ReadableDatabase>(
+    old: &D,
+    path: &Path,
+    config: &StoreConfig,
+    mark: &Mark,
+) -> Result<Option<Rebuilt>, StoreError> {
+    mark.note_rebuild();
+    let Some(records) = salvage::records(old) else { return Ok(None) };
+    tracing::warn!(path = %path.display(), "rebuilding the damaged store from the rows that are intact");
+    let (unfinished, new) = create_unfinished(path, config)?;
+    let copied = copy_intact(Some(old), records, &new);
+    drop(new);
+    let copies = copied.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+    Ok(Some((unfinished, copies)))
 }
 
 /// Opens the file and checks that it is a store of ours with everything in it that its records promise.
@@ -206,7 +275,7 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
     let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
     let mut aside = PathBuf::from(&name);
     let mut n = 1;
@@ -215,8 +284,27 @@ pub(super) fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result
         aside = PathBuf::from(format!("{name}-{n}"));
     }
     fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
-    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside and is rebuilt from the sources");
-    Ok(SetAside { path: aside, why })
+    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside");
+    Ok(SetAside { path: aside, why, rows_kept: None })
+}
+
+/// Moves a damaged file aside, and the one that was made from it into its place.
+pub(super) fn replace(
+    path: &Path,
+    unfinished: &Path,
+    clock: &SharedClock,
+    why: String,
+) -> Result<SetAside, StoreError> {
+    let aside = set_aside(path, clock, why)?;
+    if let Err(error) = fs::rename(unfinished, path) {
+        // Rather the damaged file than none.
+        let _ = fs::rename(&aside.path, path);
+        return Err(io("rename", unfinished)(error));
+    }
+    if let Some(dir) = path.parent() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+    }
+    Ok(aside)
 }
 
 // === impl Mark ===
@@ -228,7 +316,7 @@ impl Mark {
 
     /// Whether what the last owner left is a reason to check every page.
     fn is_suspicious(&self) -> bool {
-        let text = match fs::read_to_string(&self.path) {
+        let text = match self.text() {
             Ok(text) => text,
             Err(error) => return error.kind() != io::ErrorKind::NotFound,
         };
@@ -248,10 +336,26 @@ impl Mark {
         self.write(&format!("{}\n{what}\n", self.opened));
     }
 
+    /// Whether a damaged file may be read for its intact rows. Reading one may end the process, at every start.
+    fn allows_rebuild(&self) -> bool {
+        let text = self.text().unwrap_or_default();
+        text.lines().filter(|line| *line == REBUILDING).count() < REBUILDS_MAX
+    }
+
+    /// Says to the next owner that reading the damaged file was begun.
+    fn note_rebuild(&self) {
+        let before = self.text().unwrap_or_else(|_| format!("{}\n", self.opened));
+        self.write(&format!("{before}{REBUILDING}\n"));
+    }
+
     /// To be called when the store was closed as it should be.
     pub(super) fn remove(&self) {
         // One that stays costs a slow start, no more.
         let _ = fs::remove_file(&self.path);
+    }
+
+    fn text(&self) -> io::Result<String> {
+        read_text(&self.path, MARK_BYTES_MAX)
     }
 
     fn write(&self, text: &str) {

@@ -315,7 +315,7 @@ impl SyncEngine {
             !self.setting.turns.is_stopping()
         };
         let mut run = self.run_of(job, &*files);
-        run.limits = run.limits.shared();
+        run.share(&self.setting.turns);
         let result = ended(&job.view, || materialize_view(run, window, go_on));
         match &result {
             Ok(report) => {
@@ -369,14 +369,15 @@ impl SyncEngine {
             run.limits.guard = Guard::OFF;
         }
         if request.small {
-            run.limits = run.limits.shared();
+            run.share(&self.setting.turns);
         }
         ended(&job.view, || sync_view(run, request, &mut go_on))
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
         let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
-        SyncRun { store, view: &job.view, id: job.id, key_version, source, limits }
+        let slots = Some(&self.setting.turns.loads);
+        SyncRun { store, view: &job.view, id: job.id, key_version, source, limits, slots }
     }
 
     pub(super) fn job(&self, view: &str) -> Result<&Job, SyncError> {

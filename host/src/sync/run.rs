@@ -11,7 +11,12 @@ use larder_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Guard, SyncError, encode::RowEncoder};
+use super::{
+    Guard, SyncError,
+    encode::RowEncoder,
+    slots::{ASKED_AT_ONCE_MAX, LoadSlots},
+    turns::Turns,
+};
 use crate::{
     source::{Batches, Source, SourceError, Window},
     store::{Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId},
@@ -142,7 +147,7 @@ struct AppliedFields {
 const FIRST_COMMITS_MIN: u64 = 2;
 
 /// Runs that share the memory of one.
-const SHARED_BY: usize = 4;
+const SHARED_BY: usize = ASKED_AT_ONCE_MAX;
 
 /// After so long a source that is followed is noted as looked at, even if it had nothing new.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
@@ -262,6 +267,8 @@ pub struct SyncRun<'a> {
     pub source: &'a dyn Source,
     /// Bounds.
     pub limits: SyncLimits,
+    /// Bounds the memory of a host's loads; none where there is one load at a time.
+    pub(super) slots: Option<&'a LoadSlots>,
 }
 
 /// Brings a view up to date with its source.
@@ -302,7 +309,12 @@ pub fn sync_view(
 
 // === impl SyncRun ===
 
-impl SyncRun<'_> {
+impl<'a> SyncRun<'a> {
+    /// Makes it one of the loads that callers ask for, of which several share the memory of one.
+    pub(super) fn share(&mut self, turns: &'a Turns) {
+        (self.limits, self.slots) = (self.limits.shared(), Some(&turns.asked_loads));
+    }
+
     /// How the times of the source's rows are taken.
     fn times(&self) -> RowTimes {
         self.limits.times(self.source)
@@ -513,6 +525,16 @@ fn pump(
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
+    let stopped = || SyncError::Stopped { view: view.name.to_string() };
+    // Changes of a table that is followed are few, and must not wait for the load of a large view.
+    let is_followed = run.source.pace().is_some() && store.status(id).is_some_and(|status| status.position.is_some());
+    let _slot = match run.slots.filter(|_| !is_followed) {
+        Some(slots) => {
+            let expected = batches.rows_expected();
+            Some(slots.take(&mut || progress(Progress { rows: 0, expected })).ok_or_else(stopped)?)
+        }
+        None => None,
+    };
     let mut encoder = RowEncoder::new(view, key_version, window, rule, run.times());
     let mut rows = 0;
     loop {
@@ -548,12 +570,12 @@ fn pump(
             committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
             encoder.rows.clear();
             if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
-                return Err(SyncError::Stopped { view: view.name.to_string() });
+                return Err(stopped());
             }
         }
         // A source that has nothing at the moment: the host may want to stop.
         if waits && !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
-            return Err(SyncError::Stopped { view: view.name.to_string() });
+            return Err(stopped());
         }
         if ended {
             return Ok(encoder.skipped);

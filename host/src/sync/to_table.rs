@@ -24,6 +24,7 @@ use super::{
     run::{SyncRun, stage_view},
 };
 use crate::{
+    files::{FILE_BYTES_MAX, read_regular},
     source::{NewTable, TableError, TableRow, TableWriter, Window, Written},
     store::{HotCacheConfig, OnlineStore, StoreConfig, StoreError, ViewId},
 };
@@ -185,7 +186,7 @@ pub fn materialize_to_table(
         None => {
             remove_note(&path)?;
             let (store, limits) = (&store, setting.limits);
-            let staging = SyncRun { store, view, id, key_version, source: &*files, limits };
+            let staging = SyncRun { store, view, id, key_version, source: &*files, limits, slots: None };
             let staged = stage_view(staging, window, &mut |at| {
                 progress(TableStep::Reading(at));
                 true
@@ -287,7 +288,7 @@ fn remove_note(path: &Path) -> Result<(), ToTableError> {
 impl Note {
     /// The note, if there is one that reads: without it there is nothing to go on with, which costs time only.
     fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
+        serde_json::from_slice(&read_regular(path, FILE_BYTES_MAX).ok()?).ok()
     }
 }
 

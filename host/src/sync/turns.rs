@@ -9,6 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::slots::{ASKED_AT_ONCE_MAX, LOADS_AT_ONCE_MAX, LoadSlots};
 use crate::store::ViewId;
 
 /// What all engines of a host share, for it outlives every catalog: which views are being synced, so that two engines
@@ -22,6 +23,10 @@ pub struct Turns {
     views: Mutex<HashMap<ViewId, ViewTurn>>,
     /// Notified when a sync ends, and when the host stops.
     changed: Condvar,
+    /// Bounds the memory of loads by the schedule and by command.
+    pub(super) loads: LoadSlots,
+    /// The same for loads that callers ask for.
+    pub(super) asked_loads: LoadSlots,
     /// When the host began to stop.
     stop: watch::Sender<Option<Instant>>,
 }
@@ -99,8 +104,15 @@ impl Turns {
     }
 
     fn with_jitter(jitter: f64) -> Arc<Self> {
-        let (views, changed, stop) = (Mutex::default(), Condvar::new(), watch::Sender::new(None));
-        Arc::new(Self { began: Instant::now(), jitter, views, changed, stop })
+        Arc::new(Self {
+            began: Instant::now(),
+            jitter,
+            views: Mutex::default(),
+            changed: Condvar::new(),
+            loads: LoadSlots::new(LOADS_AT_ONCE_MAX),
+            asked_loads: LoadSlots::new(ASKED_AT_ONCE_MAX),
+            stop: watch::Sender::new(None),
+        })
     }
 
     fn views(&self) -> MutexGuard<'_, HashMap<ViewId, ViewTurn>> {

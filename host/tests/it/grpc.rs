@@ -528,6 +528,12 @@ fn tokens_are_asked_for_here_too_save_by_health() {
     assert!(narrow.look_up(&service("fs_basic")).is_ok());
     assert_refused(narrow.look_up(&service("fs_other")), Code::PermissionDenied, "'fs_other'");
     assert_refused(narrow.look_up(&features), Code::PermissionDenied, "fs_basic");
+    // No name that the token may not use is offered in place of a wrong one.
+    for wrong in [service("fs_alia"), asks(&["driver_stat:conv_rate"], &[("driver_id", &[int(1001)])])] {
+        let status = narrow.look_up(&wrong).unwrap_err();
+        let hidden = ["fs_alias", "driver_stats"].iter().any(|name| status.message().contains(name));
+        assert!(status.code() == Code::PermissionDenied && !hidden, "{status:?}");
+    }
     let pushed: Result<PushResponse, _> = narrow.call(PUSH, row());
     assert_refused(pushed, Code::PermissionDenied, "may not write");
 }

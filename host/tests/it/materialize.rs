@@ -182,6 +182,23 @@ fn the_newest_row_is_written_and_what_is_newer_in_the_table_stays() {
 }
 
 #[test]
+fn rows_dated_in_the_future_are_left_out_of_tables_and_of_checks() {
+    let dynamo = table();
+    let century = 100 * 365 * 86_400_000_000;
+    let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, century, Some(9)), (2, century, Some(2)), (3, 0, Some(3))]);
+    let ended = materialize(&home, &[]);
+    assert_says(&ended, &[": 2 rows to ", "2 left out: dated later than now plus 'sync: future_tolerance'"]);
+    assert_eq!(trips(&dynamo), [1, 3]);
+
+    home.run(["sync"]).assert_code(0);
+    let verified = home.run(["verify"]);
+    verified.assert_code(0);
+    let words =
+        "driver_stats: 2 rows of its source dated later than now plus 'sync: future_tolerance' (1h): not served";
+    assert!(verified.out.contains(words) || verified.err.contains(words), "{}{}", verified.out, verified.err);
+}
+
+#[test]
 fn overwrite_puts_rows_in_the_place_of_newer_ones() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(60, 1));

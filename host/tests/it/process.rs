@@ -114,7 +114,7 @@ fn sighup_loads_definitions_again_and_a_mistake_keeps_what_is_served() {
     let view = |key: &str| format!("feature_views: [{{{key}: more_stats, features: [{{name: x, type: Int64}}]}}]\n");
     home.write("features/more.yaml", &view("nam"));
     host.signal(Signal::HUP);
-    host.until("reload refused");
+    host.until("the reload is refused");
     assert!(serves("driver_stats") && !serves("more_stats"));
 
     home.write("features/more.yaml", &view("name"));
@@ -122,6 +122,20 @@ fn sighup_loads_definitions_again_and_a_mistake_keeps_what_is_served() {
     host.until("definitions were loaded again");
     assert!(serves("more_stats"));
     stop_soon(host);
+}
+
+#[test]
+fn a_refused_reload_logs_at_most_a_hundred_mistakes() {
+    let home = Home::golden_loaded();
+    home.configure("reload: {every: 0}\n");
+    let (mut host, _) = home.serve();
+    let views: String = (0..150).map(|n| format!("  - {{name: v{n}, features: [], wrong_{n}: 1}}\n")).collect();
+    home.write("features/more.yaml", &format!("feature_views:\n{views}"));
+    host.signal(Signal::HUP);
+    host.until("more; 'larder check' lists all of them");
+    host.signal(Signal::TERM);
+    let (_, said) = host.end();
+    assert_eq!(said.matches("more.yaml:").count(), 100, "{said}");
 }
 
 #[test]

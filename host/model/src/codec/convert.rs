@@ -13,7 +13,7 @@
 //! | text | integers, floats | decimal text of exactly that number |
 //! | `Bool` | integers, text | |
 //! | integers, text | `Bool` | 0, 1, `true`, `false` |
-//! | text, bytes | text, bytes | text: UTF-8 |
+//! | text, bytes | text, bytes | text: UTF-8, and text of the type: JSON, a decimal, a UUID |
 //! | one value | list, set | its own conversion |
 //! | list, set | one value | exactly one item |
 //! | list | set | no item twice |
@@ -24,7 +24,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use prost::Message as _;
 
-use super::RowSchema;
+use super::{RowSchema, coerce::is_text_of, python::float_text};
 use crate::model::{FeastValue, Feature, Kind, NestedType, ScalarType, Value, ValueRef, ValueType};
 
 /// How values of one type become values of another. Exists only for pairs of types that have a conversion.
@@ -248,10 +248,12 @@ impl Scalar<'_> {
     fn text(&self, to: ScalarType) -> Option<String> {
         match *self {
             Self::Int(v) => Some(v.to_string()),
-            Self::Float(v) => v.is_finite().then(|| python_float(v)),
+            Self::Float(v) => v.is_finite().then(|| float_text(v)),
             Self::Bool(v) if to == ScalarType::Json => Some(v.to_string()),
             Self::Bool(v) => Some(if v { "True" } else { "False" }.to_owned()),
-            Self::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
+            Self::Bytes(bytes) => {
+                std::str::from_utf8(bytes).ok().filter(|text| is_text_of(text, to)).map(str::to_owned)
+            }
         }
     }
 }
@@ -276,22 +278,6 @@ fn digits(text: &str) -> Option<(bool, String, i64)> {
         exponent - i64::try_from(fraction.len()).ok()? + i64::try_from(all.len() - significant.len()).ok()?;
     let significant = significant.trim_start_matches('0');
     Some((is_negative, significant.to_owned(), if significant.is_empty() { 0 } else { exponent }))
-}
-
-/// A finite double as Python's `str` writes it: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
-fn python_float(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    match exponent.parse::<i32>() {
-        Ok(exponent) if !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
-        }
-        _ => {
-            let plain = value.to_string();
-            if plain.contains('.') { plain } else { plain + ".0" }
-        }
-    }
 }
 
 /// What a tree is, apart from whether it is called a map or a struct, a list or a set.

@@ -71,14 +71,14 @@ const SERVICE: &str = "all_online";
 /// Infers definitions from files and directories, for a configuration in `dir`.
 ///
 /// # Errors
-/// When a file cannot be read, or nothing can be inferred from any of them.
+/// When nothing can be inferred from any of them.
 pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
     let mut names = BTreeSet::new();
-    for (path, files) in grouped(paths)? {
-        match View::of(&path, &files, dir, &mut names)? {
+    for path in grouped(paths) {
+        match View::of(&path, dir, &mut names) {
             Ok(view) => inferred.views.push(view),
-            Err(why) => inferred.left_out.push(format!("{}: {why}", path.display())),
+            Err(why) => inferred.left_out.push(format!("{}: {why:#}", path.display())),
         }
     }
     if inferred.views.is_empty() {
@@ -88,22 +88,19 @@ pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
 }
 
 /// The files, each by itself; parts of one table (`part-0.parquet`, `part-1.parquet`) by their directory.
-fn grouped(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<FileSchema>)>> {
-    let mut groups: Vec<(PathBuf, Vec<FileSchema>)> = Vec::new();
+fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut groups: Vec<PathBuf> = Vec::new();
     for path in paths {
         let is_part = path.file_name().is_some_and(|name| {
             let name = name.to_string_lossy().to_lowercase();
             name.starts_with("part-") || name.starts_with("part_")
         });
         let path = if is_part { path.parent().unwrap_or(path) } else { path };
-        if groups.iter().any(|(known, _)| known == path) {
-            continue;
+        if !groups.iter().any(|known| known == path) {
+            groups.push(path.to_owned());
         }
-        let source =
-            ParquetFiles::new(path.to_owned(), nothing_wanted(), ParquetLimits::default(), Arc::new(SystemClock));
-        groups.push((path.to_owned(), source.schemas()?));
     }
-    Ok(groups)
+    groups
 }
 
 /// The columns are not known yet.
@@ -135,13 +132,11 @@ fn nothing_wanted() -> Wanted {
 // === impl View ===
 
 impl View {
-    /// The view of files of one table; the inner error says why there is none.
-    fn of(
-        path: &Path,
-        files: &[FileSchema],
-        dir: &Path,
-        names: &mut BTreeSet<String>,
-    ) -> Result<std::result::Result<Self, String>> {
+    /// The view of a file, or of the files of a directory.
+    fn of(path: &Path, dir: &Path, names: &mut BTreeSet<String>) -> Result<Self> {
+        let source =
+            ParquetFiles::new(path.to_owned(), nothing_wanted(), ParquetLimits::default(), Arc::new(SystemClock));
+        let files = source.schemas()?;
         let mut columns = Vec::new();
         let mut left_out = Vec::new();
         let mut used = BTreeSet::new();
@@ -178,7 +173,7 @@ impl View {
         let likely: Vec<&Column> = candidates.iter().filter(|column| is_key_name(&column.column)).copied().collect();
         let pool = if likely.is_empty() { candidates } else { likely };
         if pool.is_empty() {
-            return Ok(Err("no column can be a key: text or whole numbers".to_owned()));
+            bail!("no column can be a key: text or whole numbers");
         }
         let file = files.first().map(|file| PathBuf::from(&file.path)).unwrap_or_default();
         let (keys, key_reason) = choose_keys(&file, &pool, time.as_ref())?;
@@ -190,7 +185,7 @@ impl View {
             .cloned()
             .collect();
         if features.is_empty() {
-            return Ok(Err("no column is left to be a feature".to_owned()));
+            bail!("no column is left to be a feature");
         }
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let mut name = snake(&stem).trim_matches('_').to_owned();
@@ -205,7 +200,7 @@ impl View {
         }
         let path = way(dir, path)?.to_string_lossy().into_owned();
         let name = unique(name, names);
-        Ok(Ok(Self { name, path, keys, key_reason, time, created, features, left_out }))
+        Ok(Self { name, path, keys, key_reason, time, created, features, left_out })
     }
 
     /// Column to name, where they differ.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     cli::{CliError, output},
+    files::{FILE_BYTES_MAX, read_regular, read_text},
     plugin::{BuildInfo, Component, Digest},
 };
 
@@ -111,7 +112,7 @@ fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
             .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
             .collect(),
     };
-    let built_of = |path: &PathBuf| BuildInfo::read(&fs::read(path).unwrap_or_default());
+    let built_of = |path: &PathBuf| BuildInfo::read(&read_regular(path, FILE_BYTES_MAX).unwrap_or_default());
     Ok(candidates.into_iter().find(|path| built_of(path).as_ref() == Some(info)))
 }
 
@@ -174,7 +175,8 @@ fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)
         if path.is_dir() {
             walk(&path, &format!("{below}{name}/"), depth + 1, files)?;
         } else {
-            let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let bytes =
+                read_regular(&path, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", path.display()))?;
             files.push((format!("{below}{name}"), bytes));
         }
     }
@@ -221,7 +223,7 @@ impl Language {
     fn kit_version(self, dir: &Path) -> String {
         match self {
             Self::Rust => {
-                let own = fs::read_to_string(dir.join("larder-plugin/Cargo.toml")).ok();
+                let own = read_text(&dir.join("larder-plugin/Cargo.toml"), FILE_BYTES_MAX).ok();
                 let embedded =
                     RUST_SDK.iter().find(|(path, _)| *path == "Cargo.toml").map(|(_, text)| (*text).to_owned());
                 let manifest = own.or(embedded).unwrap_or_default();

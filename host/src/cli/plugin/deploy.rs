@@ -1,6 +1,6 @@
 //! `larder plugin deploy`, `list` and `rollback`: which version is in service.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,6 +12,7 @@ use crate::{
         ConfigArg, output,
         target::{Target, host_order},
     },
+    files::{FILE_BYTES_MAX, read_regular},
     http::{Control, DeployReport, PluginStatus},
 };
 
@@ -43,7 +44,8 @@ pub(in crate::cli) struct RollbackArgs {
 }
 
 pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
-    let file = fs::read(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
+    let file =
+        read_regular(&args.file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", args.file.display()))?;
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => host_order(&client, Method::POST, "/v1/plugins", file)?,
         Target::Local(app) => {

@@ -1,6 +1,6 @@
 //! A plugin on its author's desk: loaded, and called without a host.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use larder_model::model::{
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::CliError,
+    files::{FILE_BYTES_MAX, read_regular},
     plugin::{
         Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
     },
@@ -31,7 +32,7 @@ impl Desk {
     pub(super) fn open(file: &Path) -> Result<Self> {
         // What the plugin logs, and the words of its panics.
         telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
-        let bytes = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let bytes = read_regular(file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", file.display()))?;
         let runtime = super::local_runtime()?;
         let component = runtime
             .load(&bytes)

@@ -1,7 +1,6 @@
 //! `larder plugin run`: rows through a plugin, without a host.
 
 use std::{
-    fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::desk::{Desk, cell, value_type};
 use crate::{
     cli::{CliError, output},
+    files::{FILE_BYTES_MAX, open_regular, read_regular},
     http::decode_request,
     plugin::{Column, ColumnBuilder, Signature},
     serving::typed_column,
@@ -73,7 +73,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 
 /// Rows by name, typed by the same rules as what callers send.
 fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
-    let text = fs::read(path)?;
+    let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("no JSON list of objects")?;
     let mut columns = Map::new();
     for (i, row) in rows.iter().enumerate() {
@@ -103,7 +103,7 @@ fn parquet(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let mut columns: Vec<ColumnBuilder> =
         signature.inputs.iter().map(|input| ColumnBuilder::new(input.column_type, 0)).collect();
     let mut count = 0;
-    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()? {
         let (schema, rows) = decode_rows(&batch?, &fields).map_err(anyhow::Error::msg)?;
         count += rows.len();
         for row in &rows {

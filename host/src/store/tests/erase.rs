@@ -2,12 +2,8 @@
 
 use larder_model::codec::KeyVersion;
 
-use super::model::{Change, Home, batch, change, declare, id, load, plain, walk};
+use super::model::{Change, Home, batch, change, declare, id, key, load, plain, walk};
 use crate::store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId};
-
-fn key() -> KeySignature {
-    KeySignature::of(&plain("stats"), KeyVersion::V3)
-}
 
 fn is_there(store: &OnlineStore, view: ViewId, entity: u8) -> bool {
     store.reader().get(view, &id(entity)).unwrap().is_some()

@@ -13,7 +13,9 @@ use std::{
 use larder_model::model::{EntityId, Micros};
 use redb::{Database, TableDefinition};
 
-use super::model::{Change, Dice, Home, NOW, Twin, batch, change, child_args, child_dir, config, declare, id, load};
+use super::model::{
+    Change, Dice, Home, NOW, Twin, batch, change, child_args, child_dir, config, declare, id, key, load,
+};
 use super::model::{run_in, test_name, upsert, walk};
 use crate::{
     clock::ManualClock,
@@ -52,9 +54,9 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// Damages a store. It has to be set aside, with the reason told, and a new one be there, which is not served as
-/// loaded and works.
-fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) {
+/// Damages a store. It has to be set aside, with the reason told, and a new one be there, which works. Rows that are kept
+/// have their values; a view with missing rows is not served as loaded. Returns how many rows were kept.
+fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) -> usize {
     let home = stored();
     damage(&home.file());
     let store = home.open();
@@ -62,16 +64,27 @@ fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) {
     assert_eq!(home.files(), ["online.redb".to_owned(), format!("online.redb.corrupt-{}", NOW / 1_000_000)]);
     assert_eq!(aside.path, home.path().join(&home.files()[1]));
     assert!(aside.why.contains(why), "told was: {}", aside.why);
+    let rows_kept = aside.rows_kept;
 
     let [view] = declare(&store, ["stats"]);
     let status = store.status(view).unwrap();
-    assert_eq!((status.rows, status.position, status.freshness), (0, None, Freshness::default()));
-    assert_eq!(store.reader().get(view, &id(1)).unwrap(), None);
+    let kept = ROWS.iter().filter(|row| {
+        let stored = store.reader().get(view, &id(row.id)).unwrap();
+        stored.inspect(|stored| assert_eq!(stored[..], row.row())).is_some()
+    });
+    let kept = kept.count();
+    assert_eq!((status.rows, rows_kept.unwrap_or_default()), (kept as u64, kept as u64));
+    if rows_kept.is_none() {
+        assert_eq!((status.position, status.freshness, status.is_damaged), (None, Freshness::default(), false));
+    } else if kept < ROWS.len() {
+        assert_eq!((status.position, status.is_damaged, status.rows_lost), (None, true, (ROWS.len() - kept) as u64));
+    }
     load(&store, view, LoadMode::Upsert, &ROWS);
     drop(store);
     let store = home.open();
     assert!(store.set_aside().is_none());
     assert_eq!(walk(&store, view).len(), ROWS.len());
+    kept
 }
 
 #[test]
@@ -156,7 +169,8 @@ fn rows_that_are_fewer_than_their_record_says_are_set_aside() {
     let lose_one = |txn: &redb::WriteTransaction| {
         txn.open_table(RowTable::new("rows/0/0")).unwrap().remove(&id(2).0).unwrap().unwrap();
     };
-    assert_set_aside(|file| tamper(file, lose_one), "view 'stats' has 2 rows, its record says 3");
+    let kept = assert_set_aside(|file| tamper(file, lose_one), "view 'stats' has 2 rows, its record says 3");
+    assert_eq!(kept, 2, "those that are there are served");
     let lose_all = |txn: &redb::WriteTransaction| assert!(txn.delete_table(RowTable::new("rows/0/0")).unwrap());
     assert_set_aside(|file| tamper(file, lose_all), "view 'stats' has 0 rows, its record says 3");
 }
@@ -166,6 +180,7 @@ fn a_view_record_that_does_not_read_is_set_aside() {
     let scribble = |txn: &redb::WriteTransaction| {
         txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
     };
+    // Under which schema and key its rows were written is not known any more.
     assert_set_aside(|file| tamper(file, scribble), "record of view 'stats'");
 }
 
@@ -274,9 +289,53 @@ fn a_damaged_value_is_never_served_and_the_next_start_sets_the_store_aside() {
     home.clock.set(NOW + LONG);
 
     let store = home.open();
-    assert!(store.set_aside().is_some(), "a file in which damage was met is checked whole");
+    let aside = store.set_aside().expect("a file in which damage was met is checked whole");
+    assert_eq!(aside.rows_kept, Some(2));
     drop(store);
     assert!(!is_marked(&home), "and the new one is not suspected");
+}
+
+/// A view that only callers write, and one that has a source too: what they wrote is in no source.
+#[test]
+fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
+    let home = Home::new();
+    let store = home.open();
+    let [local, both] = declare(&store, ["local", "both"]);
+    let written = [change(7, 70, 7), change(8, 80, 8)];
+    store.put(local, &key(), &batch(&written), false).unwrap();
+    load(&store, both, LoadMode::Upsert, &ROWS);
+    store.put(both, &key(), &batch(&written), true).unwrap();
+    let mark = fs::read(home.mark()).unwrap();
+    drop(store);
+    // Its owner ended soon after it opened the store, so all of it is checked.
+    fs::write(home.mark(), &mark).unwrap();
+    damage_a_value(&home.file(), &ROWS[1].row());
+
+    let store = home.open();
+    assert_eq!(store.set_aside().unwrap().rows_kept, Some(6));
+    let [local, both] = declare(&store, ["local", "both"]);
+    let of = |view, n| store.reader().get(view, &id(n)).unwrap().map(|row| row.to_vec());
+    for row in &written {
+        assert_eq!((of(local, row.id), of(both, row.id)), (Some(row.row()), Some(row.row())));
+    }
+    assert_eq!((of(both, 2), of(both, 3)), (None, Some(ROWS[2].row())));
+    let is_damaged = |view| store.status(view).unwrap().is_damaged;
+    assert_eq!((is_damaged(local), is_damaged(both)), (false, true));
+    load(&store, both, LoadMode::Replace, &ROWS);
+    assert!(!is_damaged(both));
+    assert_eq!(walk(&store, both).len(), 5, "the source's rows, and what callers wrote laid over them");
+}
+
+#[test]
+fn a_damaged_file_that_ends_the_process_whenever_it_is_read_is_set_aside_unread() {
+    let home = stored();
+    damage_a_value(&home.file(), &ROWS[1].row());
+    fs::write(home.mark(), format!("{NOW}\nrebuilding\nrebuilding\n")).unwrap();
+    let image = fs::read(home.file()).unwrap();
+    assert_eq!(home.open().set_aside().unwrap().rows_kept, Some(2), "the third attempt is made");
+    fs::write(home.file(), image).unwrap();
+    fs::write(home.mark(), format!("{NOW}\nrebuilding\nrebuilding\nrebuilding\n")).unwrap();
+    assert_eq!(home.open().set_aside().unwrap().rows_kept, None);
 }
 
 /// After so many microseconds an end has nothing to do with the start.

@@ -18,7 +18,9 @@ use tempfile::TempDir;
 
 use crate::{
     clock::ManualClock,
-    store::{Applied, HotCacheConfig, Load, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError, ViewId},
+    store::{
+        Applied, HotCacheConfig, KeySignature, Load, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError, ViewId,
+    },
 };
 
 /// 2025-11-23 in microseconds: what the clock of every fixture shows.
@@ -92,6 +94,11 @@ pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
 /// The view whose rows [`Change`] makes.
 pub(super) fn plain(name: &str) -> Arc<FeatureView> {
     view(name, &["value:Int64"])
+}
+
+/// The keys of all plain views.
+pub(super) fn key() -> KeySignature {
+    KeySignature::of(&plain("any"), KeyVersion::V3)
 }
 
 /// Declares plain views of these names.

@@ -3,13 +3,9 @@
 use larder_model::codec::KeyVersion;
 
 use super::model::{
-    Change, Dice, Home, NOW, Twin, batch, change, declare, id, load, plain, tables, upsert, view, walk,
+    Change, Dice, Home, NOW, Twin, batch, change, declare, id, key, load, plain, tables, upsert, view, walk,
 };
 use crate::store::{Applied, KeySignature, LoadMode, OnlineStore, StoreError, ViewId};
-
-fn key() -> KeySignature {
-    KeySignature::of(&plain("any"), KeyVersion::V3)
-}
 
 fn put(store: &OnlineStore, view: ViewId, changes: &[Change], keep: bool) -> Applied {
     store.put(view, &key(), &batch(changes), keep).unwrap()

@@ -139,7 +139,7 @@ impl World {
     ) -> (Result<SyncReport, SyncError>, Vec<u64>) {
         let limits = SyncLimits { commit_rows: BATCH, ..SyncLimits::default() };
         let (store, view, id) = (&self.store, &self.view, self.id);
-        let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source, limits };
+        let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source, limits, slots: None };
         let mut served = Vec::new();
         let report = sync_view(run, request, &mut |_| {
             served.push(self.rows());
@@ -380,7 +380,7 @@ fn written_rows_do_not_count_in_size_checks() {
     let written = Fake { keys: (1_000..1_200).collect(), times: vec![NOW; 200], ..Fake::default() };
     let (store, view, id) = (&world.store, &world.view, world.id);
     let limits = SyncLimits::default();
-    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &written, limits };
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &written, limits, slots: None };
     materialize_view(run, Window::default(), &mut |_| true).unwrap();
     assert_eq!(world.rows(), 211);
     world.sync_all(&set(12));

@@ -1,6 +1,6 @@
 //! Writes over gRPC: served when they are answered, or refused by name.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use larder::grpc::proto::{PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse};
 use larder_model::model::{FeastValue, Kind};
@@ -87,6 +87,25 @@ fn writes_are_served_when_they_are_answered() {
     push_refused(push(row("2026-11-23T00:00:00Z", "3.5"), BTreeMap::new()), Code::InvalidArgument, "items");
     let unknown: Result<WriteToOnlineStoreResponse, _> = client.call(WRITE, write(text_row(), BTreeMap::new(), "nope"));
     assert_refused(unknown, Code::NotFound, "nope");
+}
+
+#[test]
+fn write_that_allows_no_cached_registry_knows_a_view_defined_just_now() {
+    let fixture = Setup::with(SHOP).config(&format!("reload: {{every: 1h}}\n{GRPC}")).start();
+    let mut client = Client::of(&fixture);
+    let more = "feature_views: [{name: stars, entities: [customer], features: [{name: stars, type: Int64}]}]\n";
+    fs::write(fixture.path("features/more.yaml"), more).unwrap();
+    let mut write = |allow_registry_cache| {
+        let features = texts(&[("customer_id", "A"), ("event_timestamp", "2025-11-23T00:00:00Z"), ("stars", "3")]);
+        let feature_view_name = "stars".to_owned();
+        let request =
+            WriteToOnlineStoreRequest { features, feature_view_name, allow_registry_cache, ..Default::default() };
+        client.call::<_, WriteToOnlineStoreResponse>(WRITE, request)
+    };
+    assert_refused(write(true), Code::NotFound, "stars");
+    assert!(write(false).unwrap().status);
+    let ask = asks(&["stars:stars"], &[("customer_id", &[text("A")])]);
+    assert_eq!(value(&client.look_up(&ask).unwrap(), "stars"), Some(Kind::Int64(3)));
 }
 
 #[test]
