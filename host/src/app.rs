@@ -473,7 +473,7 @@ impl RenewDefinitions for App {
         match self.read_definitions() {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(why = "a request wants the newest", "definitions were loaded again");
+                tracing::info!(why = "a request asked for the newest definitions", "definitions reloaded");
                 true
             }
             Err(error) => {
@@ -545,7 +545,7 @@ impl Control for App {
 
 /// What an order about plugins is told by a host that has none.
 const NO_PLUGINS: &str =
-    "this host runs no plugins: its configuration has 'plugins: dir' off, or its log says why it cannot";
+    "this server runs no plugins: its configuration has 'plugins: dir' off, or its log has the reason";
 
 /// A snapshot of definitions, and the engine that keeps it in step.
 fn build(

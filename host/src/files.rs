@@ -93,7 +93,7 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
     } else {
         "no file"
     };
-    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and has to be a regular file")))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
 // === impl FileStamp ===
@@ -148,7 +148,7 @@ mod tests {
         {
             let error = read_regular(&path(name), 10).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
-            assert_eq!(error.to_string(), format!("it is {what}, and has to be a regular file"));
+            assert_eq!(error.to_string(), format!("it is {what}, not a regular file"));
         }
         assert_eq!(open_regular(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(open_regular(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -55,7 +55,7 @@ impl App {
         };
         let is_kept = |view: &str| has(&current, view) || again.as_ref().is_some_and(|again| has(again, view));
         if let Err(error) = self.store.retire(is_kept) {
-            tracing::error!(%error, "rows that callers wrote to removed views cannot be dropped");
+            tracing::error!(%error, "cannot drop rows that callers wrote to removed views");
         }
     }
 

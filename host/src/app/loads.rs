@@ -97,7 +97,7 @@ fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Se
         let _ = own.send(Step::Ended(name, Box::new(result)));
     };
     if let Err(error) = thread::Builder::new().name("sync".to_owned()).spawn(work) {
-        let what = format!("no thread for it: {error}");
+        let what = format!("cannot start its thread: {error}");
         let failed = SyncError::Panicked { view: view.to_owned(), what };
         let _ = steps.send(Step::Ended(view.to_owned(), Box::new(Err(failed))));
     }

@@ -93,8 +93,8 @@ pub(super) enum DeployError {
     Load(#[from] LoadError),
     /// Compiling it was killed before.
     #[error(
-        "compiling this file was ended before, as it {0}: it is not tried again until it changes. hint: `larder plugin \
-         deploy` tries it, and so does a higher 'plugins: compile_time_max' or 'compile_memory_max'"
+        "an earlier compilation of this file was stopped because it {0}; it is not retried until the file changes. hint: \
+         raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
     /// It does not fit the derived views that name it.
@@ -162,7 +162,7 @@ impl Plugins {
             }
             if which == Copy::Live {
                 let version = &version.component.signature().version;
-                tracing::warn!(plugin = name, version, "keeping the version that was in service last");
+                tracing::warn!(plugin = name, version, "keeping the last version in service");
             }
             *slot = Some(version);
         }

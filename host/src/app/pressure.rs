@@ -90,11 +90,14 @@ impl PressureMetrics {
     fn bind() -> Self {
         describe_gauge!(
             "larder_memory_limit_bytes",
-            "Memory that the process may use, by its control groups or the machine."
+            "Memory limit of the process, from its control groups or the machine."
         );
         describe_gauge!("larder_memory_level", "0: normal; 1: caches shrink; 2: large requests are refused too.");
-        describe_gauge!("larder_in_flight_bytes", "Memory that bodies and answers in flight hold, over all listeners.");
-        describe_gauge!("larder_in_flight_max_bytes", "The most memory that bodies and answers in flight may hold.");
+        describe_gauge!(
+            "larder_in_flight_bytes",
+            "Memory held by request and response bodies in flight, over all listeners."
+        );
+        describe_gauge!("larder_in_flight_max_bytes", "Limit of the memory for request and response bodies in flight.");
         describe_counter!(
             "larder_memory_steps_total",
             "How often resident memory came close to its limit, by what was done: shrink_caches, refuse_large."
@@ -161,8 +164,8 @@ fn note(before: Level, level: Level, resident: u64, limit: u64) {
         Level::ShrinkCaches if before < level => {
             tracing::warn!(resident, limit, "memory is close to its limit; shrinking caches");
         }
-        Level::ShrinkCaches => tracing::info!(resident, limit, "memory recovers; accepting large requests"),
-        Level::Normal => tracing::info!(resident, limit, "memory recovered"),
+        Level::ShrinkCaches => tracing::info!(resident, limit, "memory use decreased; accepting large requests again"),
+        Level::Normal => tracing::info!(resident, limit, "memory use is back to normal"),
     }
 }
 

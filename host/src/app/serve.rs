@@ -104,7 +104,9 @@ impl App {
             loading.load_cached_plugins()
         });
         let loaded = loaded.await;
-        loaded.map_err(|error| AppError::Setup(format!("loading plugins ended in a bug of Larder: {error}")))??;
+        loaded.map_err(|error| {
+            AppError::Setup(format!("loading plugins failed because of a bug in Larder: {error}"))
+        })??;
         let http = &self.config.http;
         let limits = self.fitted_limits();
         let resources = self.resources()?;
@@ -190,7 +192,7 @@ impl App {
                 files,
                 connections_max,
                 configured = http.limits.connections_max,
-                "the limit of open files leaves room for fewer connections than 'server: limits: connections_max' for each \
+                "the limit on open files allows fewer connections than 'server: limits: connections_max' for each \
                  listener; hint: raise the hard limit (ulimit -Hn, LimitNOFILE)"
             );
         }
@@ -269,7 +271,7 @@ impl Serving {
             }));
         }
         stopping();
-        tracing::info!("stopping: requests under way are ended");
+        tracing::info!("stopping; waiting for open requests");
         tokio::select! {
             reason = self.stop() => reason,
             () = signals.stop() => ShutdownReason::Hurried,
@@ -350,7 +352,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
     let Reloaded { definitions, access } = match reloaded {
         Ok(reloaded) => reloaded,
         Err(error) => {
-            tracing::error!(why, %error, "reload ended in a bug of Larder");
+            tracing::error!(why, %error, "reload failed because of a bug in Larder");
             return;
         }
     };
@@ -372,7 +374,7 @@ async fn renew(app: &Arc<App>, why: &'static str) {
     let renewing = Arc::clone(app);
     match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
         Ok(access) => note_access(app, why, access),
-        Err(error) => tracing::error!(why, %error, "reload ended in a bug of Larder"),
+        Err(error) => tracing::error!(why, %error, "reload failed because of a bug in Larder"),
     }
 }
 

@@ -116,7 +116,7 @@ impl AwsError {
     /// The host stops.
     #[must_use]
     pub fn stopping() -> Self {
-        let why = "the host stops, and does not wait for an answer any more".to_owned();
+        let why = "Larder is stopping and no longer waits for the response".to_owned();
         Self { what: "AWS".to_owned(), trouble: Trouble::Stopping, why }
     }
 

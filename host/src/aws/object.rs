@@ -61,7 +61,7 @@ impl ObjectAt {
                 }
                 let version = output.e_tag().unwrap_or_default().to_owned();
                 let body = output.body.collect().await;
-                let body = body.map_err(|error| AwsError::garbled(&what, format!("the body broke off: {error}")))?;
+                let body = body.map_err(|error| AwsError::garbled(&what, format!("the body ended early: {error}")))?;
                 Ok(ObjectNow { bytes: body.to_vec(), version })
             };
             // The SDK's own bounds end at the head.

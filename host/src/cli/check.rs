@@ -115,7 +115,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
     if features > features_max {
         let message = format!(
-            "feature service '{}' selects {features} features, at most {features_max} are answered",
+            "feature service '{}' selects {features} features, at most {features_max} are allowed",
             service.name
         );
         problems.push(problem(Severity::Error, message, Some("set 'server: limits: features_max'".to_owned())));

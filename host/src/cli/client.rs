@@ -34,7 +34,11 @@ impl Client {
         self.runtime.block_on(async {
             let response = self.send(method, path, body).await?;
             let status = response.status().as_u16();
-            let body = response.into_body().collect().await.context("the host broke off its answer")?;
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .context("the server closed the connection before its response was complete")?;
             Ok((status, body.to_bytes()))
         })
     }
@@ -48,7 +52,11 @@ impl Client {
             let mut answer = response.into_body();
             let mut pending: Vec<u8> = Vec::new();
             while let Some(frame) = answer.frame().await {
-                let Ok(data) = frame.context("the host broke off its answer")?.into_data() else { continue };
+                let Ok(data) =
+                    frame.context("the server closed the connection before its response was complete")?.into_data()
+                else {
+                    continue;
+                };
                 pending.extend_from_slice(&data);
                 if status != 200 {
                     continue;

@@ -39,13 +39,13 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
             bail!(CliError::Usage(format!("'{part}' is not a key; write for example customer_id=CUST_000123")));
         };
         if key.insert(name.to_owned(), value.to_owned()).is_some() {
-            bail!(CliError::Usage(format!("'{name}' is given twice; one entity is deleted at a time")));
+            bail!(CliError::Usage(format!("'{name}' is given twice; delete one entity at a time")));
         }
     }
     let command = DeleteCommand { view: args.view.clone(), key };
     let report = Target::find(&args.config)?.delete(&command)?;
     let what = if report.rows > 0 { "deleted" } else { "there was no row" };
-    output::say(&format!("{}: {what}; rows that are not newer stay away", args.view));
+    output::say(&format!("{}: {what}; later loads drop rows that are not newer", args.view));
     Ok(())
 }
 

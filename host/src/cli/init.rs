@@ -61,7 +61,7 @@ pub(super) fn run(args: &InitArgs) -> Result<()> {
         write(&config, LARDER_YAML)?;
         write(&definitions, &inferred.to_yaml())?;
         inferred.summary().for_each(|line| output::say(&line));
-        output::say(&format!("confirm the guesses in {}; they say so", definitions.display()));
+        output::say(&format!("check the lines marked 'confirm' in {}", definitions.display()));
     }
     let (program, config) = (output::program(), output::shell_word(&config.to_string_lossy()));
     output::say(&format!("next: {program} check --config {config}"));

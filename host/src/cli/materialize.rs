@@ -287,7 +287,7 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
         line.push_str(&format!("; NOT taken: {}", report.skipped));
     }
     if let Some(values) = report.skipped.values_text() {
-        line.push_str(&format!("; values that are not of their feature's type, null now: {values}"));
+        line.push_str(&format!("; values set to null because they do not match their feature's type: {values}"));
     }
     line
 }

@@ -79,7 +79,7 @@ pub(super) fn run_to_the_end(
         let mut signals = Signals::listen()?;
         let opening = tokio::task::spawn_blocking(open);
         let Some(opened) = signals.unless_stopped(opening).await else { return Ok(None) };
-        let app = opened.context("opening the store ended in a bug of Larder")??;
+        let app = opened.context("opening the store failed because of a bug in Larder")??;
         let Some(serving) = signals.unless_stopped(app.serve()).await else { return Ok(None) };
         let serving = serving?;
         announce(&app, &serving)?;
@@ -95,9 +95,9 @@ pub(super) fn run_to_the_end(
     };
     runtime.shutdown_timeout(wait);
     match ran? {
-        None => tracing::warn!("stopped before it served"),
+        None => tracing::warn!("stopped before serving"),
         Some((_, ShutdownReason::Hurried)) => {
-            tracing::warn!("stopped without waiting any longer; open requests got no answer");
+            tracing::warn!("stopped without waiting for open requests, which got no response");
         }
         Some((_, ShutdownReason::Drained)) => {}
     }
@@ -108,11 +108,11 @@ pub(super) fn run_to_the_end(
 fn end_within(bound: Duration) {
     let end = move || {
         thread::sleep(bound);
-        tracing::error!("stopped: something hangs, beyond all bounds of a stop");
+        tracing::error!("stopped by force: the shutdown exceeded its time limit");
         process::exit(1);
     };
     if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
-        tracing::warn!(%error, "no thread to bound the time that stopping takes");
+        tracing::warn!(%error, "cannot start the thread that bounds the shutdown time");
     }
 }
 

@@ -99,7 +99,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.stale, "older than what is there"),
         (applied.removed, "gone"),
         (report.skipped.outside_window, "outside of the given times"),
-        (report.skipped.future, "not served before their time ('sync: future_tolerance')"),
+        (report.skipped.future, "not served before their event time ('sync: future_tolerance')"),
     ];
     let parts: Vec<String> = parts
         .iter()
@@ -116,7 +116,7 @@ fn describe(report: &SyncReport) -> String {
         line.push_str(&format!("; NOT taken: {}", report.skipped));
     }
     if let Some(values) = report.skipped.values_text() {
-        line.push_str(&format!("; values that are not of their feature's type, null now: {values}"));
+        line.push_str(&format!("; values set to null because they do not match their feature's type: {values}"));
     }
     line
 }

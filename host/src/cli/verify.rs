@@ -124,7 +124,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
             let tolerance = duration_text(setting.limits.future_tolerance);
             output::remark(&format!(
                 "{}: {rows} of its source dated later than now plus 'sync: future_tolerance' ({tolerance}): not served \
-                 before their time",
+                 before their event time",
                 view.name
             ));
         }

@@ -301,7 +301,7 @@ impl FeastRepo {
             problems.warning(&at, format!("'/materialize' skips {views} {names}: {why}"), None);
         }
         for unknown in self.definitions.unknown_fields() {
-            problems.warning(&at, format!("the registry: {unknown}: what it defines is not served"), None);
+            problems.warning(&at, format!("the registry: {unknown}: its definitions are not served"), None);
         }
         definitions
     }
@@ -336,7 +336,7 @@ impl RegistryAt {
     ) -> Option<(Vec<u8>, Option<String>)> {
         let absent = |shown: &str| {
             let message =
-                format!("the registry {shown} is not there yet: nothing is served before 'feast apply' writes it");
+                format!("the registry {shown} does not exist yet: nothing is served until 'feast apply' writes it");
             problems.warning(at, message, None);
             Some((Vec::new(), None))
         };

@@ -200,7 +200,7 @@ impl Calls {
     {
         self.features.check(request.headers(), Wish::Entry)?;
         let Ok(_permit) = self.at_once.try_acquire() else {
-            return Err(Status::resource_exhausted("too many calls are under way; try again"));
+            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
         let (head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
         lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
@@ -211,7 +211,7 @@ impl Calls {
     async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
         self.features.check(request.headers(), Wish::Entry)?;
         let Ok(_permit) = self.at_once.try_acquire() else {
-            return Err(Status::resource_exhausted("too many calls are under way; try again"));
+            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
         let encoding = Encoding::of_answer(request.headers());
         let (head, message, lease) = self.read(request, self.limits.message_bytes_max).await?;

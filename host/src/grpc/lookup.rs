@@ -222,5 +222,5 @@ pub(super) async fn offload<T: Send + 'static>(
 ) -> Result<T, Status> {
     let coming = compute.try_run(work);
     let coming = coming.map_err(|_full| Status::unavailable("too many large requests wait; try again"))?;
-    coming.await.map_err(|_| error::internal("the work on a call ended in a bug of Larder"))?
+    coming.await.map_err(|_| error::internal("the work on a call failed because of a bug in Larder"))?
 }

@@ -77,7 +77,7 @@ impl Encoding {
         match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => Ok(None),
             Some(name) => Self::named(name).map(Some).ok_or_else(|| {
-                Status::unimplemented("messages can be compressed by gzip and deflate, and by nothing else")
+                Status::unimplemented("unsupported compression: messages can be compressed with gzip or deflate")
             }),
         }
     }
@@ -171,7 +171,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
     let mut rest = BytesMut::new();
     let held = lease.held();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::cancelled(format!("the message broke off: {error}")))?;
+        let frame = frame.map_err(|error| Status::cancelled(format!("the message ended early: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         let read = first.len() + rest.len() + data.len();
         if read > max.saturating_add(PREFIX_BYTES) {

@@ -37,7 +37,7 @@ pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequ
 
 fn column<'m>(name: &str, values: &'m RepeatedValue) -> Result<Vec<EntityValue<'m>>, Status> {
     let not_text = || {
-        let text = format!("column '{}' has bytes that are not UTF-8, which is all that is taken", Cut(name));
+        let text = format!("column '{}' has bytes that are not UTF-8", Cut(name));
         Status::invalid_argument(text)
     };
     values.val.iter().map(|value| entity_value(value).ok_or_else(not_text)).collect()

@@ -90,7 +90,7 @@ impl Features {
         let Some(writes) = &self.writes else {
             return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
         };
-        let busy = |_| Status::resource_exhausted("too many writes are under way; try again");
+        let busy = |_| Status::resource_exhausted("too many writes are in progress; try again");
         let permit = Arc::clone(&self.writing).try_acquire_owned().map_err(busy)?;
         let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
@@ -100,8 +100,9 @@ impl Features {
             definitions.renew(allow_cache);
             work(&current.load_full(), &frame)
         });
-        let done =
-            done.await.map_err(|error| error::internal(&format!("a write ended in a bug of Larder: {error}")))?;
+        let done = done
+            .await
+            .map_err(|error| error::internal(&format!("a write failed because of a bug in Larder: {error}")))?;
         done.map_err(error::of_write)
     }
 }
@@ -167,7 +168,7 @@ impl GrpcFeatureServer for Arc<Features> {
 
 /// [`super::Calls`] answers lookups itself: it leases memory for their messages and answers, which tonic does not.
 fn not_here(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
-    error::internal("a lookup came to the services that answer everything else")
+    error::internal("a lookup was routed to the services that do not serve lookups")
 }
 
 /// The row of a write: columns as text, or as values. Both would leave open which one counts.

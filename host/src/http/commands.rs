@@ -40,7 +40,7 @@ pub(super) fn command<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> 
 /// Reads the definitions again.
 pub(super) async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
-    match reloaded.map_err(|error| HttpError::internal(format!("reload ended in a bug of Larder: {error}")))? {
+    match reloaded.map_err(|error| HttpError::internal(format!("reload failed because of a bug in Larder: {error}")))? {
         Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
         Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
     }
@@ -51,7 +51,7 @@ pub(super) async fn blocking<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<Answered, HttpError> {
     let done = tokio::task::spawn_blocking(work).await;
-    match done.map_err(|error| HttpError::internal(format!("a command ended in a bug of Larder: {error}")))? {
+    match done.map_err(|error| HttpError::internal(format!("a command failed because of a bug in Larder: {error}")))? {
         Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
         Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
     }

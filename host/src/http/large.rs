@@ -73,7 +73,9 @@ pub(super) fn offload<T: Send + 'static>(
 /// # Errors
 /// Those of the work, and status 500 if it panicked.
 pub(super) async fn completed<T>(coming: oneshot::Receiver<Result<T, HttpError>>) -> Result<T, HttpError> {
-    coming.await.map_err(|_| HttpError::internal("the work on a request ended in a bug of Larder".to_owned()))?
+    coming
+        .await
+        .map_err(|_| HttpError::internal("the work on a request failed because of a bug in Larder".to_owned()))?
 }
 
 /// Checks what a token may ask for.

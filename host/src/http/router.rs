@@ -157,7 +157,7 @@ impl Router {
             done = work => done,
             // The sender is as long-lived as `self`.
             _ = given_up.wait_for(|given_up| *given_up) => {
-                let message = "the server stops; what was committed stays";
+                let message = "the server is stopping; committed rows are kept";
                 Err(HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "stopping", message))
             }
         }
@@ -214,11 +214,11 @@ impl Router {
             error
         };
         if is_ambiguous {
-            return Err(bad("A request has either Content-Length or Transfer-Encoding, not both."));
+            return Err(bad("A request must not have both Content-Length and Transfer-Encoding."));
         }
         let hosts = request.headers().get_all(HOST).iter().count();
         if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-            return Err(bad("A request has exactly one Host header."));
+            return Err(bad("A request must have exactly one Host header."));
         }
         self.route(request).await
     }
@@ -311,7 +311,10 @@ impl Router {
                     let weighed = body.clone();
                     // Looking through megabytes is not for this thread.
                     let bytes = tokio::task::spawn_blocking(move || tree_bytes(&weighed)).await;
-                    tree.grow(bytes.map_err(|_| HttpError::internal("weighing a body panicked".to_owned()))?)?;
+                    tree.grow(
+                        bytes
+                            .map_err(|_| HttpError::internal("estimating the memory of a body panicked".to_owned()))?,
+                    )?;
                 }
                 let written = writes.answer(uri.path(), uri.query(), body, scope.as_deref());
                 // What is pushed is on disk in a moment, also in a host that is about to stop.
@@ -503,7 +506,7 @@ impl Router {
         }
         if snapshot.awaits_registry() {
             let body =
-                json!({ "status": "waiting", "why": "the Feast registry was not written yet: 'feast apply' does" });
+                json!({ "status": "waiting", "why": "the Feast registry is not written yet. hint: run 'feast apply'" });
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
         }
         let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
@@ -538,7 +541,7 @@ impl Router {
             let mut lease = self.lease();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| {
-                    HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {error}"))
+                    HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body ended early: {error}"))
                 })?;
                 let Ok(data) = frame.into_data() else { continue };
                 let read = first.len() + rest.len() + data.len();

@@ -19,7 +19,7 @@ pub struct SocketFile {
 /// Makes room for a socket at a path: a socket that a dead process left there is removed. Anything else stays.
 ///
 /// # Errors
-/// When the path is taken by something that is no socket, or by a socket that another process listens on.
+/// When the path already names something that is no socket, or by a socket that another process listens on.
 pub(super) fn vacate(path: &Path) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -41,7 +41,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     } else {
         "no socket"
     };
-    let message = format!("the path is taken by {what}. hint: use another path, or remove what is there");
+    let message = format!("the path already names {what}. hint: use another path, or remove it");
     Err(io::Error::new(io::ErrorKind::AddrInUse, message))
 }
 

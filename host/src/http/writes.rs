@@ -90,7 +90,7 @@ impl Writes {
     ) -> Result<Written, HttpError> {
         let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|error| match error {
             TryAcquireError::NoPermits | TryAcquireError::Closed => {
-                let message = "too many writes are under way; try again";
+                let message = "too many writes are in progress; try again";
                 HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "writes_busy", message)
             }
         })?;
@@ -101,7 +101,8 @@ impl Writes {
             definitions.renew(read.get("allow_registry_cache").and_then(flag) != Some(false));
             work(&current.load_full(), &read, &text)
         });
-        done.await.map_err(|error| HttpError::internal(format!("a write ended in a bug of Larder: {error}")))?
+        done.await
+            .map_err(|error| HttpError::internal(format!("a write failed because of a bug in Larder: {error}")))?
     }
 
     async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
@@ -158,7 +159,7 @@ async fn read_order(
     order: fn(&Value) -> Result<Materialization, HttpError>,
 ) -> Result<Materialization, HttpError> {
     let read = spawn_blocking(move || order(&read(&body)?.0)).await;
-    read.map_err(|error| HttpError::internal(format!("reading a body ended in a bug of Larder: {error}")))?
+    read.map_err(|error| HttpError::internal(format!("reading a body failed because of a bug in Larder: {error}")))?
 }
 
 fn push(engine: &SyncEngine, body: &Value, text: &[u8]) -> Result<Written, HttpError> {

@@ -57,12 +57,12 @@ pub enum OverBudget {
     },
     /// Other requests hold the budget.
     #[error(
-        "requests and answers in flight hold all memory that they may; try again; hint: 'server: limits: \
+        "requests and responses in flight use their whole memory budget; try again; hint: raise 'server: limits: \
          in_flight_bytes_max'"
     )]
     Full,
     /// Resident memory is close to the memory limit.
-    #[error("the process is close to its memory limit and takes no large requests; try again")]
+    #[error("the process is close to its memory limit and refuses large requests; try again")]
     Tight,
 }
 
@@ -78,7 +78,7 @@ impl MemoryBudget {
     /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        describe_counter!("larder_in_flight_refused_total", "Requests that found no memory, by reason.");
+        describe_counter!("larder_in_flight_refused_total", "Requests refused for lack of memory, by reason.");
         let refused = |reason: &'static str| counter!("larder_in_flight_refused_total", "reason" => reason);
         let refused =
             Refused { too_large: refused("too_large"), full: refused("full"), tight: refused("memory_limit") };

@@ -50,7 +50,7 @@ impl Cache {
         let before = private::open_dir(dir).map_err(failed)?;
         let path = dir.join("key");
         if before == Before::Writable {
-            tracing::warn!(key = %path.display(), "the key of compiled code may be another user's; made a new one");
+            tracing::warn!(key = %path.display(), "the key of compiled code may belong to another user; created a new one");
             remove_key(&path).map_err(failed)?;
         }
         let key = key(&path).map_err(failed)?;
@@ -158,7 +158,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
         Ok(key) => return Ok(key),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(key = %path.display(), %error, "unusable key of compiled code; made a new one");
+            tracing::warn!(key = %path.display(), %error, "the key of compiled code cannot be used; created a new one");
             remove_key(path)?;
         }
     }

@@ -68,7 +68,7 @@ pub enum CompileKill {
     #[error("made more than {} MiB of code", .0 >> 20)]
     Output(u64),
     /// Something else ended it: a crash, or the kernel when memory was short.
-    #[error("was ended by signal {0}")]
+    #[error("was killed by signal {0}")]
     Signal(i32),
 }
 
@@ -91,7 +91,7 @@ const REFUSED: u8 = 3;
 
 impl Compiler {
     pub(super) fn new(program: PathBuf, limits: CompileLimits) -> Self {
-        describe_counter!("larder_plugin_compilations_total", "Compilations of plugins, by how they ended.");
+        describe_counter!("larder_plugin_compilations_total", "Compilations of plugins, by result.");
         Self { program, limits, state: Mutex::default(), ended: Condvar::new() }
     }
 

@@ -83,7 +83,7 @@ fn run(work: &Mutex<Receiver<Work>>) {
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
             let why = telemetry::panic_words(&*panic);
-            tracing::error!("work on a compute thread ended in a bug of Larder: {why}");
+            tracing::error!("work on a compute thread failed because of a bug in Larder: {why}");
         }
     }
 }

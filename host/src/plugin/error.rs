@@ -63,7 +63,7 @@ pub enum LoadError {
     #[error("compiling the component {kill}. hint: {hint}", kill = .0, hint = compile_hint(*.0))]
     Killed(CompileKill),
     /// Compiling it was ended because the host stops.
-    #[error("compiling was ended, as the host stops")]
+    #[error("compilation was stopped because Larder is stopping")]
     Stopped,
     /// The compiler's process could not be run.
     #[error("the compiler cannot be run: {0}")]
@@ -290,7 +290,7 @@ fn compile_hint(kill: CompileKill) -> &'static str {
     match kill {
         CompileKill::Time(_) => "set 'plugins: compile_time_max'",
         CompileKill::Memory(_) | CompileKill::Output(_) => "set 'plugins: compile_memory_max'",
-        CompileKill::Signal(_) => "the kernel's log says whether memory was short",
+        CompileKill::Signal(_) => "check the kernel log for a lack of memory",
     }
 }
 

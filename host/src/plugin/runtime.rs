@@ -40,7 +40,7 @@ impl PluginRuntime {
     /// [`CompileLimits`]: super::CompileLimits
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
         let loaded = self.load_with(Some(&self.compiler), bytes)?;
-        loaded.ok_or_else(|| LoadError::Compiler("it made no component".to_owned()))
+        loaded.ok_or_else(|| LoadError::Compiler("it produced no component".to_owned()))
     }
 
     /// The same for a file whose code is in the cache; none for another one, which is checked as far as that needs no

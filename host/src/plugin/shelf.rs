@@ -235,11 +235,7 @@ mod tests {
         // It is listed, so that whoever looks is told.
         assert_eq!(names(&shelf), ["a", "b"]);
         assert!(
-            shelf
-                .read("b", 4)
-                .unwrap_err()
-                .to_string()
-                .ends_with("b.wasm: it is a named pipe, and has to be a regular file")
+            shelf.read("b", 4).unwrap_err().to_string().ends_with("b.wasm: it is a named pipe, not a regular file")
         );
     }
 

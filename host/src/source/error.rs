@@ -91,8 +91,8 @@ pub enum SourceError {
     /// A table whose log says which of its files count: read without the log, rows that were deleted or overwritten
     /// would come back.
     #[error(
-        "{path} is a table of {format}: its log says which of its files count, and Larder reads plain Parquet. hint: write \
-         its rows to a directory of their own"
+        "{path} is a table of {format}: its log lists the valid files, but Larder reads only plain Parquet. hint: write \
+         its rows to a separate directory"
     )]
     TableFormat {
         /// The directory or prefix.

@@ -172,7 +172,7 @@ impl Absent {
     /// Logs that a file does not have it, while others do.
     pub(super) fn warn(&self, source: &str, path: &str) {
         let column = &self.column;
-        tracing::warn!(source, file = path, column, "column is missing in this file; its rows have null there");
+        tracing::warn!(source, file = path, column, "column is missing in this file; it is null in the file's rows");
     }
 }
 

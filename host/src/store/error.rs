@@ -98,7 +98,7 @@ impl StoreError {
 
     /// The database panicked, which it does on pages that it would not have written.
     pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
-        Self::Damaged(format!("the database gave up: {}", panic_words(panic)))
+        Self::Damaged(format!("the database panicked: {}", panic_words(panic)))
     }
 
     /// Whether the database refuses everything after such an error, until its file is opened again.

@@ -107,7 +107,7 @@ impl Health {
         match &checked {
             Ok(_) if gone.is_some() => {
                 *gone = None;
-                tracing::info!(path = %path.display(), "the store's file is back; writing continues");
+                tracing::info!(path = %path.display(), "the store's file is available again; writes resume");
             }
             Err(error) if gone.is_none() => {
                 *gone = Some(error.to_string());

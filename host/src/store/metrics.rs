@@ -26,7 +26,7 @@ impl StoreMetrics {
         describe_counter!("larder_hot_cache_requests_total", "Rows looked for in the hot cache, by result.");
         describe_counter!("larder_store_reads_total", "Rows looked for in the store on disk.");
         describe_counter!("larder_store_commits_total", "Transactions committed to the store.");
-        describe_counter!("larder_store_reopened_total", "How often the store was opened again after a failure.");
+        describe_counter!("larder_store_reopened_total", "How often the store was reopened after a failure.");
         describe_counter!("larder_store_damage_total", "How often damage was found in the store's file.");
         describe_counter!(REBUILDS, "Rebuilds of a damaged store, by result.");
         describe_counter!(ROWS_LOST, "Rows that damage destroyed, by view. Views with a source load them again.");

@@ -391,7 +391,7 @@ impl OnlineStore {
         if let Err(error) = &written
             && error.needs_reopening()
         {
-            tracing::warn!(%error, "a write failed; the store is opened again");
+            tracing::warn!(%error, "a write failed; reopening the store");
             let _ = self.reopen(&mut writer);
         }
         written
@@ -436,7 +436,7 @@ impl OnlineStore {
         // What is at the path now is not this store.
         self.health.check_file(&self.path)?;
         if self.gave_up.load(Ordering::Relaxed) {
-            return Err(StoreError::Closed("it is damaged and waits to be rebuilt".to_owned()));
+            return Err(StoreError::Closed("it is damaged and will be rebuilt".to_owned()));
         }
         self.failed.store(false, Ordering::Relaxed);
         let (commit, records) = {
@@ -468,7 +468,7 @@ impl OnlineStore {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the store cannot be opened again; lookups fail until it can");
+                tracing::error!(%error, "the store cannot be reopened; lookups fail until it can");
                 self.state.store(Arc::new(State::closed(commit, &error, records)));
                 Err(error)
             }

@@ -159,7 +159,7 @@ impl OnlineStore {
         let len = self.guarded_scan(|| Ok(table.len()?))?;
         if count != len || expected.is_some_and(|expected| expected != count) {
             let expected = expected.unwrap_or(len);
-            return Err(damaged(&format!("{count} entries are found and {expected} were written")));
+            return Err(damaged(&format!("found {count} entries, expected {expected}")));
         }
         Ok(pause(Duration::ZERO))
     }

@@ -109,7 +109,7 @@ impl State {
     pub(super) fn why_closed(&self) -> Option<Arc<str>> {
         match &self.views {
             Views::Open(_) => None,
-            Views::Reopening(_) => Some("it is being opened again".into()),
+            Views::Reopening(_) => Some("it is being reopened".into()),
             Views::Closed(why, _) => Some(Arc::clone(why)),
         }
     }

@@ -511,7 +511,7 @@ impl Load<'_> {
             if record.is_damaged {
                 // Since the damage the source was read from the start, by this load and those that it continues.
                 (record.is_damaged, record.rows_lost) = (false, 0);
-                tracing::info!(view = %self.name, "the view was loaded again in full; its damage is healed");
+                tracing::info!(view = %self.name, "the view was fully reloaded; its damage is repaired");
             }
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: (), changed })

@@ -100,7 +100,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
             let of = if everywhere { first } else { missing };
             let help = nearest(&column.column, of.columns().map(|(name, _)| name));
             let more = match (everywhere, without.len()) {
-                (false, 2..) => format!(", nor have {} others of {} files", without.len() - 1, files.len()),
+                (false, 2..) => format!(", and neither do {} others of {} files", without.len() - 1, files.len()),
                 _ => String::new(),
             };
             let message = format!("{} has no column '{}'{more}", of.path, column.column);

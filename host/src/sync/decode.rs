@@ -127,7 +127,7 @@ impl Column {
             return Ok(Self::of(instant, Values::Nulls));
         }
         let Some(micros) = micros(&array) else {
-            return Err(format!("the column is {}, and has to be a timestamp or a date", name_of(array.data_type())));
+            return Err(format!("the column is {}, not a timestamp or a date", name_of(array.data_type())));
         };
         Ok(Self::of(instant, Values::Int64(micros?)))
     }

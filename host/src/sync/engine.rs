@@ -191,7 +191,7 @@ impl SyncEngine {
                 log(report, self.setting.limits);
             }
             Err(SyncError::Stopped { .. }) => {
-                tracing::info!(view, "sync stopped with the host; what it committed stays")
+                tracing::info!(view, "sync interrupted by the shutdown; committed rows are kept")
             }
             Err(error) => {
                 job.metrics.failed(error);
@@ -294,7 +294,7 @@ impl SyncEngine {
         if result.is_ok()
             && let Err(error) = self.store.note_materialized(job.id)
         {
-            tracing::warn!(view, %error, "the time of a materialization cannot be noted");
+            tracing::warn!(view, %error, "cannot record the time of a materialization");
         }
         self.note_status(job);
         result
@@ -324,11 +324,11 @@ impl SyncEngine {
                 log(report, self.setting.limits);
             }
             Err(SyncError::Stopped { .. }) => {
-                tracing::info!(view = name(), "materialization stopped with the host; what it committed stays")
+                tracing::info!(view = name(), "materialization interrupted by the shutdown; committed rows are kept")
             }
             Err(error) => {
                 job.metrics.failed(error);
-                tracing::error!(view = name(), %error, "materialization failed; what it committed stays");
+                tracing::error!(view = name(), %error, "materialization failed; committed rows are kept");
             }
         }
         result
@@ -459,7 +459,7 @@ fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>
 fn log(report: &SyncReport, limits: SyncLimits) {
     let (view, applied) = (&report.view, report.applied);
     if let Some(future) = report.skipped.describe_future(limits.future_tolerance) {
-        tracing::warn!(view, "rows are not served before their time: {future}");
+        tracing::warn!(view, "rows are held back until their event time: {future}");
     }
     match report.outcome {
         Outcome::Loaded if report.lag.is_none() => {
@@ -471,12 +471,12 @@ fn log(report: &SyncReport, limits: SyncLimits) {
         }
         // Changes of a table that is followed come all the time.
         Outcome::Loaded => tracing::debug!(view, ?applied, "changes were applied"),
-        Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found nothing new"),
+        Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found no changes"),
     }
     if report.skipped.rows() > 0 {
         tracing::warn!(view, skipped = %report.skipped, "rows of the source could not be taken");
     }
     if let Some(values) = report.skipped.values_text() {
-        tracing::warn!(view, values, "values of the source are not of their feature's type; they are null");
+        tracing::warn!(view, values, "values of the source do not match their feature's type; they are null");
     }
 }

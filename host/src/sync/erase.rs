@@ -90,7 +90,7 @@ impl SyncEngine {
             .partition(|(job, _)| job.source.is_some());
         for (job, view) in lost {
             if let Err(error) = self.store.accept_loss(job.id) {
-                tracing::error!(view, %error, "the loss of rows cannot be noted; it is tried again");
+                tracing::error!(view, %error, "cannot record the loss of rows; retrying");
             }
             self.note_status(job);
         }

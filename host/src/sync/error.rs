@@ -47,19 +47,19 @@ pub enum SyncError {
         hint: String,
     },
     /// Too many syncs of the view wait for the one under way.
-    #[error("view '{view}': a sync is under way, and too many others wait for it; try again later")]
+    #[error("view '{view}': a sync is running, and too many others are waiting for it; try again later")]
     Busy {
         /// The view.
         view: String,
     },
     /// The run was told to stop.
-    #[error("view '{view}': the sync was stopped before its end; what it committed stays")]
+    #[error("view '{view}': the sync was interrupted; committed rows are kept")]
     Stopped {
         /// The view.
         view: String,
     },
     /// The run panicked: a bug here.
-    #[error("view '{view}': the sync ended in a bug of Larder: {what}")]
+    #[error("view '{view}': the sync failed because of a bug in Larder: {what}")]
     Panicked {
         /// The view.
         view: String,

@@ -265,7 +265,7 @@ impl Inner {
             tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");
         }
         if let Some(values) = encoder.skipped.values_text() {
-            tracing::warn!(view = %self.view.name, values, "fetched values are not of their feature's type; they are null");
+            tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
         }
         note_values(&self.view.name, &encoder.skipped);
         let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.keep)?;

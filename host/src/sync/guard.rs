@@ -57,8 +57,8 @@ impl Guard {
         let Some(values) = skipped.values.iter().find(|values| is_too_much(values.count)) else { return Ok(()) };
         let (count, feature, example, max) = (values.count, &values.feature, &values.example, self.bad_percent_max);
         Err(format!(
-            "{count} of {rows} values of feature '{feature}' are not of its type (the first: {example}); 'sync: \
-             bad_percent_max' is {max}, and 'larder sync --force' makes them null"
+            "{count} of {rows} values of feature '{feature}' do not match its type (the first: {example}); 'sync: \
+             bad_percent_max' is {max}; 'larder sync --force' sets them to null"
         ))
     }
 

@@ -51,15 +51,15 @@ impl ViewMetrics {
         describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
         describe_counter!(
             "larder_sync_values_nulled_total",
-            "Values of a view's source that are null because they are not of their feature's type."
+            "Values of a view's source that became null because they do not match their feature's type."
         );
         describe_counter!("larder_rows_written_total", "Rows that callers wrote, and whether a newer one was there.");
         describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
-        describe_gauge!("larder_view_last_success_timestamp_seconds", "When a sync of the view last ended well.");
+        describe_gauge!("larder_view_last_success_timestamp_seconds", "Time of the last successful sync of the view.");
         describe_gauge!(
             LAST_MATERIALIZATION,
-            "When a sync of the view, or a materialization of a span of it, last ended well."
+            "Time of the last successful sync of the view, or materialization of a time range of it."
         );
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
         describe_gauge!(
@@ -68,13 +68,13 @@ impl ViewMetrics {
         );
         describe_gauge!(
             "larder_view_staleness_bound_seconds",
-            "How long a change of the view's table may be there before it is served: the poll interval of its stream, or \
-             the interval of scans where it has none."
+            "Longest time between a change in the view's table and serving it: the poll interval of its stream, or \
+             the scan interval if it has none."
         );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
         describe_gauge!(
             RETYPED,
-            "Features whose stored rows may have another type than the definition says, by how such values are served."
+            "Features whose stored rows may have a type other than the one in the definition, by how they are served."
         );
         let retyped = |served: &'static str| gauge!(RETYPED, "view" => view.to_owned(), "served" => served);
         let rows =

@@ -121,7 +121,7 @@ pub struct Skipped {
     pub values: Vec<SkippedValues>,
 }
 
-/// Values of a feature that are not of its type. They are null, and the other values of their rows are served.
+/// Values of a feature that do not match its type. They are null, and the other values of their rows are served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedValues {
     /// The feature.
@@ -289,7 +289,7 @@ pub fn sync_view(
         let ended = read_from(run, request, begin, started, progress);
         let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { break ended? };
         let Some(next) = begin.next() else { return ended };
-        tracing::warn!(view = %run.view.name, source = path, why, "the position in the source is lost; it is read from the start");
+        tracing::warn!(view = %run.view.name, source = path, why, "the sync position was lost; reading the source from the start");
         begin = next;
     };
     if request.window.is_open()

@@ -62,7 +62,7 @@ static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 fn queue() -> &'static Arc<Queue> {
     QUEUE.get_or_init(|| {
-        describe_counter!(DROPPED, "Lines of the log that were dropped, as their reader was slow or gone.");
+        describe_counter!(DROPPED, "Log lines dropped because their reader was slow or gone.");
         let queue = Arc::new(Queue::new(QUEUE_BYTES_MAX));
         let writing = Arc::clone(&queue);
         // Without the thread lines are dropped, and the program does its work.
@@ -108,7 +108,7 @@ impl Queue {
             let dropped = std::mem::take(&mut state.dropped);
             drop(state);
             if dropped > 0 {
-                let _ = writeln!(out, "{dropped} lines of this log were dropped here, as it was read too slowly");
+                let _ = writeln!(out, "{dropped} log lines were dropped here because the reader was too slow");
             }
             if out.write_all(&line).and_then(|()| out.flush()).is_err() {
                 counter!(DROPPED).increment(1);
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(lines.recv_timeout(LONG).unwrap(), b"first\n");
         let told: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
         let told = String::from_utf8(told).unwrap();
-        assert!(told.starts_with("2 lines of this log were dropped here"), "{told}");
+        assert!(told.starts_with("2 log lines were dropped here"), "{told}");
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn socket_path_of_other_file_is_refused() {
     home.configure("admin: {socket: precious}\n");
     let (mut host, _) = home.serve();
     let told = host.heard().join("\n");
-    assert!(told.contains("the path is taken by a regular file"), "{told}");
+    assert!(told.contains("the path already names a regular file"), "{told}");
     host.signal(Signal::TERM);
     assert_eq!(host.end().0, Some(0));
     assert_eq!(fs::read_to_string(home.path("precious")).unwrap(), "precious");

@@ -374,7 +374,7 @@ derived_views:
     let good = end(&mut tool(&home, ["check"]));
     good.assert_code(0);
     let first = good.out.lines().next().unwrap();
-    assert_eq!(first, "./plugins/not_there.wasm: warning: there is no such plugin: nothing computes driver_words");
+    assert_eq!(first, "./plugins/not_there.wasm: warning: the plugin does not exist, so nothing computes driver_words");
 
     let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
     home.write("features/all.yaml", &definitions.replace("request: Int64", "request: String"));

@@ -150,7 +150,7 @@ impl View {
                     let name = unique(snake_where_needed(column), &mut used);
                     columns.push((Column { name, column: column.to_owned(), value_type }, is_time(data_type)));
                 }
-                None => left_out.push(format!("'{column}' is {data_type}, which no feature type takes")),
+                None => left_out.push(format!("'{column}' is {data_type}, which no feature type accepts")),
             }
         }
         let times = || columns.iter().filter(|(_, is_time)| *is_time).map(|(column, _)| column);
@@ -173,7 +173,7 @@ impl View {
         let likely: Vec<&Column> = candidates.iter().filter(|column| is_key_name(&column.column)).copied().collect();
         let pool = if likely.is_empty() { candidates } else { likely };
         if pool.is_empty() {
-            bail!("no column can be a key: text or whole numbers");
+            bail!("no column can be a key, which has to be text or integers");
         }
         let file = files.first().map(|file| PathBuf::from(&file.path)).unwrap_or_default();
         let (keys, key_reason) = choose_keys(&file, &pool, time.as_ref())?;
@@ -217,7 +217,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
     if rows.len() < ROWS_THAT_TELL && !ids.is_empty() {
-        let reason = format!("a guess by name: {} rows are too few to tell", rows.len());
+        let reason = format!("a guess by name: {} rows are too few to check it", rows.len());
         return Ok((ids.into_iter().take(KEYS_MAX).collect(), reason));
     }
     let of = |keys: &[usize]| {
@@ -231,7 +231,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     let reason = match (&unique, time) {
         (Some(_), Some(time)) => format!("with '{}' different in each row {within}", time.column),
         (Some(_), None) => format!("different in each row {within}"),
-        (None, _) => format!("a guess by name: no key tells all rows apart {within}"),
+        (None, _) => format!("a guess by name: no key is unique {within}"),
     };
     let keys = unique.unwrap_or_else(|| vec![0]);
     Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
@@ -288,7 +288,7 @@ impl Inferred {
     /// The definitions.
     pub(super) fn to_yaml(&self) -> String {
         let mut out = String::from(
-            "# Inferred from Parquet files by 'larder init --from'. Confirm the lines that say so.\n#\n\
+            "# Inferred from Parquet files by 'larder init --from'. Check the lines marked 'confirm'.\n#\n\
              # Paths start at the directory of larder.yaml.\n\nentities:\n",
         );
         let mut entities: BTreeMap<&str, (String, ValueType)> = BTreeMap::new();
@@ -326,7 +326,7 @@ impl Inferred {
             }
         }
         out.push_str(&format!(
-            "\n# What one model asks for: confirm, and give it the model's name.\nfeature_services:\n  - name: \
+            "\n# The features of one model: confirm them, and give the service the model's name.\nfeature_services:\n  - name: \
              {SERVICE}\n    features: [{}]\n",
             views.join(", ")
         ));
@@ -347,7 +347,7 @@ fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, 
     if !types.is_empty() {
         line(format!("    key_types: {{{}}}", types.join(", ")));
     }
-    line("    # How long a row is served after its event time; without it, for ever.".to_owned());
+    line("    # How long a row is served after its event time. If not set, forever.".to_owned());
     line("    #ttl: 30d".to_owned());
     line("    source:".to_owned());
     line(format!("      path: {}", quoted(&view.path)));

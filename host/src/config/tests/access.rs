@@ -244,6 +244,6 @@ fn pipe_in_place_of_a_key_or_token_is_an_error() {
     let config = Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap();
     let error = load_access(&config.http).unwrap_err().to_string();
     for name in ["tls.crt", "a.token"] {
-        assert!(error.contains(&format!("{name}: it is a named pipe, and has to be a regular file")), "{error}");
+        assert!(error.contains(&format!("{name}: it is a named pipe, not a regular file")), "{error}");
     }
 }

@@ -172,11 +172,11 @@ fn pipe_in_place_of_a_file_is_an_error() {
     check_definitions(
         &dir,
         expect![
-            "DIR/larder.yaml:1:1: error: features: cannot read DIR/features/b.yaml: it is a named pipe, and has to be a regular file"
+            "DIR/larder.yaml:1:1: error: features: cannot read DIR/features/b.yaml: it is a named pipe, not a regular file"
         ],
     );
     let path = dir.path().join("pipe.yaml");
     make_pipe(&path);
     let error = Config::load(&path, &no_env).unwrap_err().to_string();
-    assert!(error.ends_with("pipe.yaml: it is a named pipe, and has to be a regular file"), "{error}");
+    assert!(error.ends_with("pipe.yaml: it is a named pipe, not a regular file"), "{error}");
 }

@@ -97,7 +97,7 @@ fn instant_of(number: &str) -> Result<Micros, String> {
     /// Seconds from 1970 to 2200, and a bit.
     const SECONDS_END: f64 = 7.3e9;
     let implausible =
-        || format!("'{number}' is not a time between 1970 and 2200, in no unit from seconds to nanoseconds");
+        || format!("'{number}' is not a time between 1970 and 2200 in any unit from seconds to nanoseconds");
     let count: f64 = number.parse().map_err(|_| format!("'{number}' is not a time"))?;
     let of = |per_second: f64| count.abs() < SECONDS_END * per_second && count.abs() >= 1e8 * per_second;
     let per_second: i64 = match count.abs() {

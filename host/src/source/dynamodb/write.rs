@@ -284,7 +284,7 @@ impl TableWriter {
                     }
                     "it is being made"
                 }
-                Err(error) if error.trouble == Trouble::Missing && is_made => "it is not there yet",
+                Err(error) if error.trouble == Trouble::Missing && is_made => "it does not exist yet",
                 Err(error) => {
                     match (error.trouble, new) {
                         (Trouble::Missing, Some(new)) => {

@@ -223,7 +223,7 @@ fn pipe_in_place_of_the_file_or_its_log_is_an_error() {
     make_pipe("online.db-wal");
     for (file, named) in [("pipe.db", "pipe.db"), ("online.db", "online.db-wal")] {
         let error = read(&shop.source_at(file)).unwrap_err().to_string();
-        assert!(error.ends_with(&format!("{named}: it is a named pipe, and has to be a regular file")), "{error}");
+        assert!(error.ends_with(&format!("{named}: it is a named pipe, not a regular file")), "{error}");
         assert!(file == "online.db" || shop.source_at(file).has_news("").is_err());
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn read(
     }
     let length = tail.metadata_length() as u64;
     let Some(start) = (size - TAIL).checked_sub(length) else {
-        return Err(unreadable(format!("its footer has {length} bytes, and the file has {size}")));
+        return Err(unreadable(format!("its footer has {length} bytes, but the file has {size}")));
     };
     limits.check_memory(path, "the size of the footer in bytes", length)?;
     let footer = if start >= first.start {

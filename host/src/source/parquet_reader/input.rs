@@ -142,8 +142,9 @@ impl ChunkReader for Input {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let beyond =
-            || ParquetError::EOF(format!("it points to {length} bytes at {start}, and has {}", Length::len(self)));
+        let beyond = || {
+            ParquetError::EOF(format!("it refers to {length} bytes at offset {start}, but has {}", Length::len(self)))
+        };
         // Before any memory is asked for: a header may claim any length.
         if start.checked_add(length as u64).is_none_or(|end| end > Length::len(self)) {
             return Err(beyond());

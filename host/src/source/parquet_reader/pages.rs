@@ -582,7 +582,7 @@ impl RowGroups for CheckedPages {
             || chunk.compressed_size() < 0
             || chunk.dictionary_page_offset().is_some_and(|offset| offset < 0)
         {
-            return Err(general("a column is at a negative place".to_owned()));
+            return Err(general("a column is at a negative offset".to_owned()));
         }
         let (at, left) = chunk.byte_range();
         let descr = chunk.column_descr();
@@ -592,7 +592,7 @@ impl RowGroups for CheckedPages {
             inner: SerializedPageReader::new(Arc::clone(&self.input), chunk, self.num_rows(), None)?,
             input: Arc::clone(&self.input),
             budget: Arc::clone(&self.budget),
-            column: column.ok_or_else(|| general("a column is read that nobody wants".to_owned()))?,
+            column: column.ok_or_else(|| general("a column is read that was not requested".to_owned()))?,
             compression: chunk.compression(),
             physical,
             type_length: usize::try_from(descr.type_length()).unwrap_or(0),

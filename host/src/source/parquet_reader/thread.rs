@@ -46,7 +46,7 @@ impl DecodeThread {
         let job = move || {
             let result = match catch_unwind(AssertUnwindSafe(read)) {
                 Ok(result) => result.map_err(|error| error.into().0),
-                Err(panic) => Err(format!("the reader gave up: {}", panic_words(&*panic))),
+                Err(panic) => Err(format!("the reader panicked: {}", panic_words(&*panic))),
             };
             // The caller waits for it.
             let _ = answer.send(result);
@@ -67,7 +67,7 @@ mod tests {
     fn panic_on_the_thread_is_an_error() {
         let thread = DecodeThread::start().unwrap();
         let failed: Result<(), String> = thread.guarded(|| -> Result<(), ParquetError> { panic!("of the reader") });
-        assert_eq!(failed.unwrap_err(), "the reader gave up: of the reader");
+        assert_eq!(failed.unwrap_err(), "the reader panicked: of the reader");
         assert_eq!(thread.guarded(|| Ok::<_, ParquetError>(7)), Ok(7), "the thread is there for the next file");
     }
 }

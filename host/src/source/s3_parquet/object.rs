@@ -119,7 +119,7 @@ impl Object {
         let mut body = output.body;
         let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         while let Some(chunk) = body.next().await {
-            let broken = |error| Failure::Body(garbled(format!("the body broke off: {error}")));
+            let broken = |error| Failure::Body(garbled(format!("the body ended early: {error}")));
             bytes.extend_from_slice(&chunk.map_err(broken)?);
             if bytes.len() as u64 > length {
                 // One that knows no ranges sends everything.
@@ -326,7 +326,7 @@ fn sum(ranges: &[Range<u64>]) -> u64 {
 fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
     let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
     let Some(beyond) = beyond else { return Ok(()) };
-    let why = format!("it points to bytes {} to {}, and has {}", beyond.start, beyond.end, object.bytes);
+    let why = format!("it refers to bytes {} to {}, but has {}", beyond.start, beyond.end, object.bytes);
     Err(SourceError::Unreadable { path: object.url(), why })
 }
 

@@ -100,7 +100,7 @@ fn key_of_another_type_costs_its_row() {
 
 #[test]
 fn event_times_that_are_numbers_are_refused() {
-    let words = ["part-0.parquet, column 'event_timestamp'", "has to be a timestamp or a date"];
+    let words = ["part-0.parquet, column 'event_timestamp'", "not a timestamp or a date"];
     assert_refused(&words, |setup| {
         let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT; 3]));
         write(&setup.path(FILE), &replaced(fresh(), "event_timestamp", numbers));

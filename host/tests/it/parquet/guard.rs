@@ -126,8 +126,8 @@ fn column_of_bad_values_replaces_good_ones_by_force_only() {
     let texts = |driver: i64| if driver % 2 == 0 { "many".to_owned() } else { driver.to_string() };
     let trips = Arc::new(StringArray::from_iter_values((1..=300).map(texts)));
     write(&host.path(FILE), &replaced(drivers(300, 0.2), "trips", trips));
-    assert_judged(&host, "150 of 300 values of feature 'trips' are not of its type");
-    assert_judged(&host, "'sync: bad_percent_max' is 1, and 'larder sync --force' makes them null");
+    assert_judged(&host, "150 of 300 values of feature 'trips' do not match its type");
+    assert_judged(&host, "'sync: bad_percent_max' is 1; 'larder sync --force' sets them to null");
     assert_eq!(sync(&host, &by_force()).failures, []);
     assert_eq!(rates(&host, &[1, 2]), json!([0.2, 0.2]));
     let answer = host.features(&["stats:trips"], json!({ "driver_id": [1, 2] }));

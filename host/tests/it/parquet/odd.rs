@@ -42,7 +42,7 @@ fn make_pipe(path: &Path) {
 
 #[test]
 fn pipe_device_or_socket_is_refused() {
-    let pipe = ["part-1.parquet", "it is a named pipe, and has to be a regular file"];
+    let pipe = ["part-1.parquet", "it is a named pipe, not a regular file"];
     assert_refused_at(Place::Disk, DEFINITIONS, &pipe, |fixture| {
         make_pipe(&fixture.path("data/stats/part-1.parquet"));
     });

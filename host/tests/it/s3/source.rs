@@ -426,7 +426,7 @@ fn a_body_that_breaks_off_is_asked_for_again() {
     proxy.rule("GET /features/set/", When::Always, Fault::ShortBody(1_000));
     let error = read(&source, None).unwrap_err();
     assert!(matches!(&error, SourceError::Aws(error) if error.trouble == Trouble::Garbled), "{error}");
-    assert!(error.to_string().starts_with("s3://features/set/a.parquet: GetObject: the body broke off"), "{error}");
+    assert!(error.to_string().starts_with("s3://features/set/a.parquet: GetObject: the body ended early"), "{error}");
 }
 
 #[test]

@@ -71,20 +71,20 @@ const OWNER: Effect = Unused("it names a person or a team");
 const TIMES: Effect = Unused("it says when the definition was written");
 const ENGINE: Effect = Unused("it says which engine runs the transformation, and Larder runs none");
 const TRAINING: Effect = Unused("it is for training sets");
-const VECTORS: Effect = Unused("it is for searches by similarity; a lookup returns the same value");
-const VERSION_PIN: Effect = Unused("Feast writes the version that is pinned in the place of the current definition");
+const VECTORS: Effect = Unused("it is for similarity search; a lookup returns the same value");
+const VERSION_PIN: Effect = Unused("Feast writes the pinned version in place of the current definition");
 const VERSION_ID: Effect = Unused("it identifies a version; the number names its table");
 const COPIES: Effect = Unused("views carry copies of the parts that they use");
 const BODY: Effect = Unused("it is Python, which Larder does not run");
-const NAME_ONLY: Effect = Unused("the view that is meant is found by its name");
+const NAME_ONLY: Effect = Unused("the view is looked up by its name");
 
 messages! {
     /// The whole file.
     REGISTRY = "feast.core.Registry" {
         1 entities: Inside(&ENTITY);
         2 feature_tables: Unused("Feast has not read them since version 0.20");
-        3 registry_schema_version: Unused("it tells a registry from other files");
-        4 version_id: Unused("it tells a registry from other files");
+        3 registry_schema_version: Unused("it distinguishes a registry from other files");
+        4 version_id: Unused("it distinguishes a registry from other files");
         5 last_updated: TIMES;
         6 feature_views: Inside(&FEATURE_VIEW);
         7 feature_services: Inside(&SERVICE);
@@ -190,7 +190,7 @@ messages! {
         10 owner: OWNER;
         11 entity_columns: Inside(&KEY_COLUMN);
         12 labeler_field: TRAINING;
-        13 conflict_policy: Unused("online, the last label wins by Feast's rule, whatever it says");
+        13 conflict_policy: Unused("online, Feast always serves the last label, whatever the policy");
         14 retain_history: TRAINING;
         15 reference_feature_view: Unused("it names the view that the labels are about");
     }
@@ -367,11 +367,11 @@ messages! {
         7 tags: Read;
         8 owner: OWNER;
         10 feature_transformation: BODY;
-        11 mode: Unused("it says how the Python is called, and a plugin takes its place");
+        11 mode: Unused("it says how the Python function is called; Larder calls a plugin instead");
         12 write_to_online_store: Read;
         13 entities: Read;
         14 entity_columns: Inside(&KEY_COLUMN);
-        15 singleton: Unused("it says how the Python is called, and a plugin takes its place");
+        15 singleton: Unused("it says how the Python function is called; Larder calls a plugin instead");
         16 aggregations: Read;
         17 version: VERSION_PIN;
         18 org: OWNER;
@@ -448,7 +448,7 @@ messages! {
         1 feature_view_name: Read;
         2 feature_columns: Inside(&SELECTED);
         3 feature_view_name_alias: Refused("it reads a view under an alias, and Larder has none for inputs of plugins");
-        4 join_key_map: Refused("it reads a view by other columns than the view's join keys");
+        4 join_key_map: Refused("it joins a view on columns that are not the view's join keys");
         5 timestamp_field: TRAINING;
         6 date_partition_column: TRAINING;
         7 created_timestamp_column: TRAINING;
@@ -459,10 +459,10 @@ messages! {
     }
 }
 
-const NOT_FILES: Effect = Unused("the type says that the source is no file, and why it is not loaded");
+const NOT_FILES: Effect = Unused("the source type already gives the reason: Larder loads files only");
 const PUSHED: Effect = Unused("rows are pushed under the names that the view declares");
 const STREAM: Effect = Unused("Larder reads no stream; what Feast's stream processor writes is served");
-const FROM_REQUEST: Effect = Unused("the fields of the request are all that is read of it");
+const FROM_REQUEST: Effect = Unused("only the fields of the request are read");
 const OLD_VERSION: Effect = Refused("it names a version of a feature view, and Larder serves the current version only");
 
 // === impl Message ===

@@ -204,7 +204,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
     assert_eq!(why(&catalog, "lost"), "its entity 'nobody' is not in the registry");
     assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, and Larder reads Parquet files");
     assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, and Larder reads no gs://");
-    assert!(why(&catalog, "bad\nname").starts_with("its name breaks a rule: "));
+    assert!(why(&catalog, "bad\nname").starts_with("its name is not valid: "));
     assert!(catalog.service("fine").is_some());
     let services = catalog.unservable_services();
     assert_eq!(
@@ -465,7 +465,7 @@ fn one_bad_definition_leaves_the_others() {
     });
     let files = catalog(&registry, &FeastValues::BatchSources);
     assert_eq!(files.views().len(), 1);
-    assert!(why(&files, "keyed").starts_with("its entity 'bad_key' is not served: its name breaks a rule"));
+    assert!(why(&files, "keyed").starts_with("its entity 'bad_key' is not served: its name is not valid"));
     assert_eq!(why(&files, "twice"), "its feature 'a' is defined twice");
     assert_eq!(why(&files, "mapped"), "its batch source maps two columns to 'a'");
     let place = AwsPlace::default();

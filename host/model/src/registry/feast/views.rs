@@ -688,5 +688,5 @@ fn value_type(number: i32) -> Option<ValueType> {
 
 /// The rule for all names.
 fn check_name(name: &str) -> Result<(), Why> {
-    if is_name(name) { Ok(()) } else { Err(format!("its name breaks a rule: {}", name_rule())) }
+    if is_name(name) { Ok(()) } else { Err(format!("its name is not valid: {}", name_rule())) }
 }

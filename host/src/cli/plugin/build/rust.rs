@@ -35,7 +35,7 @@ pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
         .validate(true)
         .module(&module)
         .context("the compiled module is no plugin's: does the library use #[larder_plugin::plugin]?")?;
-    encoder.encode().context("no component can be made of the compiled module")
+    encoder.encode().context("cannot make a component of the compiled module")
 }
 
 fn find() -> Result<Toolchain> {
