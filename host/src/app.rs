@@ -68,12 +68,12 @@ pub struct App {
     registry: ArcSwapOption<RemoteRegistry>,
     /// Whether Feast has not written the registry yet.
     is_unwritten: AtomicBool,
-    /// How old the definitions of a Feast repository may be.
+    /// The maximum age of a Feast repository's definitions.
     cache: ArcSwapOption<RegistryCache>,
-    /// What the files of the definitions were when they were read last, also where they were refused.
+    /// The stamps of the definition files when they were last read, whether they were accepted or not.
     seen: Mutex<Stamps>,
-    /// Definitions are checked and read by one thread at a time: whoever finds them unchanged has to see those that were
-    /// read.
+    /// One thread at a time checks and reads definitions: a thread that finds them unchanged must see the ones that
+    /// were read.
     renewing: Mutex<()>,
     /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
     resync: Notify,
@@ -81,7 +81,7 @@ pub struct App {
     access: OnceLock<Access>,
     /// The plugins; there are none before they are loaded, and in a host without.
     plugins: OnceLock<Plugins>,
-    /// Whether the plugins of the start are in service or refused.
+    /// Whether each plugin that was present at startup is in service or rejected.
     plugins_loaded: AtomicBool,
     /// What is current changes by one hand at a time: definitions are fitted to plugins, and plugins to definitions.
     changing: Mutex<()>,
@@ -192,8 +192,8 @@ impl App {
         Ok((Arc::new(app), definitions.warnings))
     }
 
-    /// Loads the plugins of the configured directory, and compiles those that have to be. What cannot be loaded is
-    /// logged, and its derived views answer by their `on_error`. Blocks while plugins are compiled.
+    /// Loads the plugins in the configured directory, and compiles those that have no cached code. Logs plugins that
+    /// cannot be loaded; their derived views use `on_error`. Blocks while plugins are compiled.
     ///
     /// # Errors
     /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
@@ -203,7 +203,7 @@ impl App {
         Ok(())
     }
 
-    /// Loads the plugins whose compiled code is in the cache: the part of loading that needs no compiler.
+    /// Loads the plugins whose compiled code is in the cache: the part of loading that does not need the compiler.
     ///
     /// # Errors
     /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
@@ -225,7 +225,7 @@ impl App {
         Ok(())
     }
 
-    /// Compiles the plugins that [`App::load_cached_plugins`] left out, and puts them into service. Blocks.
+    /// Compiles the plugins that [`App::load_cached_plugins`] skipped, and puts them into service. Blocks.
     fn compile_plugins(&self) {
         if let Some(plugins) = self.plugins.get() {
             self.look_at_plugins(Loading::Compiled);
@@ -234,7 +234,7 @@ impl App {
         self.plugins_loaded.store(true, Ordering::Release);
     }
 
-    /// Whether each plugin that was there at the start is in service or refused. Until then a derived view may answer by
+    /// Whether each plugin that was present at startup is in service or rejected. Until then, a derived view may use
     /// its `on_error` because its plugin is being compiled.
     #[must_use]
     pub fn plugins_are_loaded(&self) -> bool {
@@ -242,7 +242,7 @@ impl App {
     }
 
     fn recall_plugins(&self, plugins: &Plugins, loading: Loading) {
-        // Compiling comes first: meanwhile others may change what is current.
+        // Compile first: the current snapshot may change meanwhile.
         plugins.recall(self.current.load().catalog(), loading);
         let _changing = self.changing();
         self.swap_plugins(plugins);
@@ -301,22 +301,22 @@ impl App {
         self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the files of the definitions are others than when they were read last.
+    /// Whether the definition files changed since they were last read.
     fn definitions_changed(&self) -> bool {
         let now = stamps(watched_files(&self.loaded_by.load()));
         now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before they are read: what is written meanwhile is read again.
+    /// Before the read, so that a file written during it is read again.
     fn note_seen(&self) {
         let now = stamps(watched_files(&self.loaded_by.load()));
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// Whether the registry in S3, if there is one, is another than the one that was read last.
+    /// Whether the registry in S3, if there is one, changed since it was last read.
     fn remote_registry_changed(&self) -> bool {
         let Some(registry) = self.registry.load_full() else { return false };
-        // While S3 cannot be asked, what was read last is served.
+        // While S3 is unavailable, the definitions that were read last keep serving.
         registry.at.version(&self.aws).is_ok_and(|version| registry.version.as_ref() != Some(&version))
     }
 
@@ -439,7 +439,7 @@ impl App {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a load has, that is under way in a host that stops, to come to its next commit.
+    /// How long a running load has to reach its next commit during shutdown.
     #[must_use]
     pub fn last_commit_within(&self) -> Duration {
         let since = self.turns.stopping_since().map(|since| since.elapsed());
@@ -451,8 +451,8 @@ impl App {
         self.config.sync.reload_every
     }
 
-    /// How often definitions may change before that is noticed, if there is to be such a bound: the shorter of Larder's
-    /// own and that of the Feast repository.
+    /// The interval at which definitions are checked for changes, if they are: the shorter of Larder's interval and the
+    /// Feast repository's.
     fn definitions_every(&self, own: Duration) -> Duration {
         let ttl = self.cache.load().as_ref().and_then(|cache| cache.ttl);
         ttl.map_or(own, |ttl| ttl.min(own))
@@ -462,7 +462,7 @@ impl App {
 impl RenewDefinitions for App {
     fn renew(&self, caller_allows_cache: bool) -> bool {
         let always = self.is_always_wanted();
-        // A host that never reloads has the definitions that it was started with, whatever a client wants.
+        // A server without reloads keeps the definitions that it started with, whatever a client requests.
         if !always && (caller_allows_cache || self.reload_every().is_zero()) {
             return false;
         }

@@ -172,10 +172,10 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
             let _ = error.print();
             return 2;
         }
-        // Help and version are answers, not mistakes.
+        // Help and version are results, not errors.
         Err(answer) => return exit_code(&written(answer.print())),
     };
-    // A server serves whether or not its output has a reader, or a disk has room for it.
+    // A server keeps serving even if its output has no reader or the disk is full.
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
@@ -196,7 +196,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
     exit_code(&if serves { result } else { result.and_then(|()| written(Ok(()))) })
 }
 
-/// An error if a part of the result was not written.
+/// Returns an error if a part of the result was not written.
 fn written(printed: std::io::Result<()>) -> anyhow::Result<()> {
     let printed = printed.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) });
     printed.and(output::finish()).context("cannot write to standard output")
@@ -206,7 +206,7 @@ fn written(printed: std::io::Result<()>) -> anyhow::Result<()> {
 fn exit_code(result: &anyhow::Result<()>) -> u8 {
     let Err(error) = result else { return 0 };
     if is_list_of_mistakes(error) {
-        // Each line begins with its place, as editors read it.
+        // Each line begins with its file and position, in the format that editors parse.
         output::remark(&describe(error));
     } else {
         output::complain(&(describe(error) + help(error)));

@@ -1,4 +1,4 @@
-//! How many files and sockets the process may have open, and what of that connections may take.
+//! The limit on open files and sockets, and the share of it for connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -6,24 +6,24 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// metrics and admin listeners.
 const OTHER_FILES: u64 = 512;
 
-/// Connections to the metrics listener, and to the admin socket: probes, scrapes and commands.
+/// Reserved for connections to the metrics listener and the admin socket: probes, scrapes and commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
 
-/// Raises the soft limit of open files to the hard one. The limit that holds now; none where there is none.
+/// Raises the soft limit of open files to the hard limit. Returns the limit in force, or `None` if there is none.
 pub(super) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Where the operating system refuses, the soft limit holds.
+        // If the operating system refuses, the soft limit applies.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     getrlimit(Resource::Nofile).current
 }
 
-/// How many connections each of `listeners` can have of `wanted`, such that files for everything else are left; all where
-/// there is no limit.
+/// How many of the `wanted` connections each of `listeners` can have so that files for everything else are left; all of
+/// them if there is no limit.
 pub(super) fn fit_connections(wanted: usize, listeners: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return wanted };
-    // Of few files half are left.
+    // If there are few files, half of them are reserved.
     let for_clients = files.saturating_sub(OTHER_FILES).max(files / 2);
     let each = for_clients / listeners.max(1) as u64;
     wanted.min(usize::try_from(each).unwrap_or(wanted)).max(1)

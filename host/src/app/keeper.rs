@@ -1,4 +1,4 @@
-//! What keeps the store whole while the host runs: it is checked, repaired, and read through in the background.
+//! Maintenance of the store while the server runs: checks, repairs, and a background scan.
 
 use std::{
     sync::Arc,
@@ -13,29 +13,29 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::App;
 use crate::config::load_definitions;
 
-/// How often the store's file is looked for, and damage that was found is repaired.
+/// The interval at which the store's file is checked and detected damage is repaired.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// From the end of one scan of the whole store to the next one.
+/// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
-/// For how long a view has to be missing in the definitions before what callers wrote to it is dropped.
+/// How long a view must be missing from the definitions before rows that callers wrote to it are dropped.
 const SETTLE: Duration = Duration::from_millis(300);
-/// When a scan that was interrupted is begun again.
+/// The delay before an interrupted scan is restarted.
 const SCAN_RETRY: Duration = Duration::from_secs(60);
 /// A scan pauses this many times as long as it works: it takes at most a fifth of one core.
 const PAUSE_FACTOR: u32 = 4;
-/// How soon a scan notices that the host stops.
+/// How soon a scan notices a shutdown.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
 impl App {
-    /// Ends what callers wrote to views that the definitions no longer have. A view that cannot be served stays: it is
-    /// defined. Files of definitions are read once more before: one that is being written can be valid and lack views.
-    /// Blocks for [`SETTLE`] then.
+    /// Drops the rows that callers wrote to views that are no longer defined. A view that cannot be served is still
+    /// defined, so its rows stay. Reads definition files again before it drops rows, because a file that is only partly
+    /// written can be valid and lack views; blocks for [`SETTLE`] in that case.
     pub(super) fn retire_views(&self) {
         let has = |catalog: &Catalog, view: &str| {
             catalog.view(view).is_some() || catalog.unservable_views().contains_key(view)
         };
         let current = self.current.load();
-        // Without definitions nothing is known of views.
+        // Without definitions it is not known which views exist.
         if current.awaits_registry() {
             return;
         }
@@ -45,11 +45,11 @@ impl App {
         }
         let loaded_by = self.loaded_by.load();
         let again = if loaded_by.feast.is_some() {
-            // A part of a registry is refused as a whole.
+            // A partly written registry is rejected as a whole.
             None
         } else {
             thread::sleep(SETTLE);
-            // Definitions that cannot be read now are read again soon.
+            // If the definitions cannot be read now, the next check reads them again.
             let Ok(again) = load_definitions(&loaded_by) else { return };
             Some(again.catalog)
         };
@@ -62,13 +62,13 @@ impl App {
     /// Checks the store and repairs damage. Returns the views that have to be loaded again because of it.
     fn keep_store(&self) -> Vec<String> {
         self.store.mend();
-        // An error is in the log, and the repair is tried again.
+        // The error is logged, and the repair is retried.
         let _ = self.store.repair();
         let damaged = self.store.damaged_views();
         if damaged.is_empty() { damaged } else { self.engine.load().to_reload(damaged) }
     }
 
-    /// Reads the whole store; false if that was interrupted.
+    /// Scans the whole store. Returns false if the scan was interrupted.
     fn scan_store(&self) -> bool {
         let mut pause = |worked: Duration| {
             let until = Instant::now() + worked * PAUSE_FACTOR;
@@ -90,7 +90,7 @@ impl App {
                 true
             }
             Ok(None) => false,
-            // It is in the log, and the store is repaired.
+            // The error is logged, and the store is repaired.
             Err(_) => false,
         }
     }
@@ -107,12 +107,12 @@ pub(super) async fn keep(app: Arc<App>) {
     loop {
         ticks.tick().await;
         let keeping = Arc::clone(&app);
-        // Waiting for a disk is not for this thread; a panic in there is in the log already.
+        // This thread must not wait for a disk. A panic there is already logged.
         let Ok(reload) = tokio::task::spawn_blocking(move || keeping.keep_store()).await else { continue };
         #[expect(clippy::cast_precision_loss, reason = "a number of views")]
         damaged.set(reload.len() as f64);
         failing.set(if app.store.failure().is_some() { 1.0 } else { 0.0 });
-        // A load that fails is tried again by the schedule.
+        // The schedule retries a failed load.
         if reload.iter().any(|view| !known.contains(view)) {
             tracing::warn!(views = ?reload, "views that lost rows to damage are loaded again");
             app.resync.notify_one();

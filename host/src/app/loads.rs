@@ -1,4 +1,4 @@
-//! Syncs that are asked for by command: the views one after the other, and one that stalls does not hold up the next.
+//! Syncs requested by a command: views are synced one after the other, and a stalled view does not delay the next.
 
 use std::{
     collections::HashSet,
@@ -23,11 +23,12 @@ enum Step {
     Ended(String, Box<Result<SyncReport, SyncError>>),
 }
 
-/// A sync that commits nothing for so long is held up by its source, and the next view begins.
+/// A sync without a commit for this long is stalled by its source; the next view starts.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// How often it is checked whether the host stops.
+/// The interval of checks for a shutdown.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
-/// Syncs the views of a command, each once, and reports every step. Blocks until all have ended, or the host stops.
+/// Syncs the views of a command, each once, and reports every step. Blocks until all syncs have ended or the server
+/// stops.
 pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
     let mut seen = HashSet::new();
     let all: Vec<&str> = if command.views.is_empty() {
@@ -79,20 +80,20 @@ pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut d
     }
 }
 
-/// Syncs one view on a thread of its own: one that waits for a source that hangs can be left there.
+/// Syncs one view on a separate thread, which can be abandoned if its source hangs.
 fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Sender<Step>) {
     let (engine, request, name, own) = (Arc::clone(engine), command.request(), view.to_owned(), steps.clone());
     let work = move || {
         let sync = AssertUnwindSafe(|| {
             engine.sync(&name, request, &mut |progress| {
-                // Whoever listened may have gone; the sync goes on.
+                // The receiver may be gone; the sync continues.
                 let _ = own.send(Step::Progress(name.clone(), progress));
             })
         });
         let result = catch_unwind(sync).unwrap_or_else(|panic| {
             Err(SyncError::Panicked { view: name.clone(), what: panic_words(&*panic).to_owned() })
         });
-        // Whoever hears of the end may open the store next.
+        // The receiver of the end may open the store next.
         drop(engine);
         let _ = own.send(Step::Ended(name, Box::new(result)));
     };

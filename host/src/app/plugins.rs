@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     shelf: Shelf,
-    /// Files that are not compiled again by themselves.
+    /// Files that are not compiled again automatically.
     killed: KilledCompilations,
     /// The most bytes that a plugin's file can have.
     file_bytes_max: u64,
@@ -50,25 +50,25 @@ struct Entry {
     previous: Option<Version>,
     /// Why the file in the directory is not in service, if it is not.
     refused: Option<String>,
-    /// Whether the file in the directory waits to be compiled, or is being compiled.
+    /// Whether the file in the directory is being compiled or is queued for compilation.
     compiling: bool,
 }
 
 /// Which files are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loading {
-    /// Those whose code is in the cache: within milliseconds each.
+    /// Files with cached code; each loads within milliseconds.
     Cached,
-    /// All: what has no code is compiled, which may take minutes.
+    /// All files; those without cached code are compiled, which may take minutes.
     Compiled,
 }
 
-/// Who wants a file in service.
+/// Why a file is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// It is in the directory.
     ByDirectory,
-    /// Someone deploys it, and waits.
+    /// A caller deploys it and waits for the result.
     ByCommand,
 }
 
@@ -91,7 +91,7 @@ pub(super) enum DeployError {
     /// The file is none, or no good.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// Compiling it was killed before.
+    /// An earlier compilation of it was killed.
     #[error(
         "an earlier compilation of this file was stopped because it {0}; it is not retried until the file changes. hint: \
          raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
@@ -136,8 +136,8 @@ impl Plugins {
         self.file_bytes_max
     }
 
-    /// Loads the versions that were in service last, where the directory has no usable file for them, and those that a
-    /// rollback brings back. With `Loading::Cached` only those whose code is in the cache.
+    /// Loads the last versions in service for which the directory has no usable file, and the versions for rollback.
+    /// With `Loading::Cached`, loads only versions with cached code.
     pub(super) fn recall(&self, catalog: &Catalog, loading: Loading) {
         let wanted: Vec<(String, Copy)> = {
             let state = self.state();
@@ -149,7 +149,7 @@ impl Plugins {
             state.entries.iter().flat_map(missing).collect()
         };
         for (name, which) in wanted {
-            // Loading takes long; meanwhile others may ask for the list, or deploy.
+            // Loading takes long; other callers may list or deploy plugins meanwhile.
             let Some(version) = self.kept(which, &name, catalog, loading) else { continue };
             let mut state = self.state();
             let Some(entry) = state.entries.get_mut(&name) else { continue };
@@ -174,7 +174,7 @@ impl Plugins {
     }
 
     /// Checks a file and compiles it, unless its code is in the cache. A file whose compilation was killed is compiled
-    /// again for a command only.
+    /// again only on command.
     pub(super) fn load(&self, bytes: &[u8], asked: Asked) -> Result<Arc<Component>, DeployError> {
         if let Some(component) = self.runtime.load_cached(bytes)? {
             return Ok(component);
@@ -199,19 +199,19 @@ impl Plugins {
         Ok(self.runtime.load_cached(bytes)?)
     }
 
-    /// Puts off a file that has to be compiled: the next look at the directory finds it again.
+    /// Defers a file that has to be compiled: the next poll of the directory finds it again.
     pub(super) fn put_off(&self, name: &str) {
         self.state().seen.remove(name);
         self.mark_compiling(name);
     }
 
-    /// Ends compilations that are under way, and begins no further one.
+    /// Stops running compilations and starts no new ones.
     pub(super) fn stop_compiling(&self) {
         self.runtime.stop_compiling();
     }
 
-    /// The files in the directory that are new since this was asked last, and are not in service: first those that a
-    /// derived view names, then the small ones, as they may wait for each other's compilation.
+    /// The files in the directory that are new since the last call and not in service: first those that a derived view
+    /// names, then the small ones, because compilations may queue.
     pub(super) fn arrivals(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
         let files = self.shelf.files().unwrap_or_else(|error| {
             tracing::error!(%error, "the directory of plugins cannot be read");
@@ -244,7 +244,7 @@ impl Plugins {
         self.state().entries.entry(name.to_owned()).or_default().compiling = true;
     }
 
-    /// No file of the directory is being compiled any more: those that waited may be gone.
+    /// Clears the marks of all files in the directory: files that were queued may be gone.
     pub(super) fn mark_compiled(&self) {
         self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }

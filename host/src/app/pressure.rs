@@ -16,13 +16,13 @@ use crate::memory::{MemoryBudget, memory_limit, resident_bytes};
 enum Level {
     #[default]
     Normal,
-    /// Caches shrink, and gain nothing.
+    /// Caches shrink and accept no new entries.
     ShrinkCaches,
     /// Large requests are refused too.
     RefuseLarge,
 }
 
-/// What the process is at, with the shares of the limit where that changes.
+/// The current level, with the shares of the limit at which it changes.
 #[derive(Debug, Default)]
 struct Ladder {
     level: Level,
@@ -39,26 +39,26 @@ struct PressureMetrics {
     refusals: Counter,
 }
 
-/// Percent of the limit from which a level holds, and below which it does no more: memory that was freed goes back to the
-/// operating system some seconds later, so a level that ends at once would begin again at once.
+/// The percentages of the limit at which a level starts and ends. They differ because freed memory returns to the
+/// operating system only after some seconds, so a level that ended at once would start again at once.
 const SHRINK_FROM: u64 = 85;
 const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
 const REFUSE_BELOW: u64 = 90;
 
-/// How often memory is looked at.
+/// The interval of memory checks.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// How often the limit is read again: it can change while the process runs.
 const LIMIT_EVERY: u32 = 100;
 
-/// What caches freed has gone back to the operating system after this.
+/// After this long, memory that the caches freed has returned to the operating system.
 const SHRINK_EVERY: Duration = Duration::from_secs(12);
 
 // === impl Ladder ===
 
 impl Ladder {
-    /// Takes the level that these bytes have.
+    /// Moves to the level for this much memory.
     fn step(&mut self, resident: u64, limit: u64) -> Level {
         let percent = |percent: u64| limit / 100 * percent;
         let holds =
@@ -73,7 +73,7 @@ impl Ladder {
         self.level
     }
 
-    /// Whether caches are to shrink now.
+    /// Whether to shrink caches now.
     fn shrinks(&mut self, now: Instant) -> bool {
         let waits = self.shrunk.is_some_and(|shrunk| now.saturating_duration_since(shrunk) < SHRINK_EVERY);
         let shrinks = self.level >= Level::ShrinkCaches && !waits;
@@ -146,7 +146,7 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
         if ladder.shrinks(Instant::now()) {
             metrics.shrinks.increment(1);
             let (store, snapshot) = (Arc::clone(&app.store), app.current.load_full());
-            // Walking through a large cache is not for this thread; a panic in there is in the log already.
+            // This thread must not iterate over a large cache. A panic there is already logged.
             let _ = tokio::task::spawn_blocking(move || {
                 store.shrink_hot_cache();
                 snapshot.drop_plans();

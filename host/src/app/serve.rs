@@ -80,24 +80,25 @@ const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 /// How often it is asked which views are to be synced.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
 
-/// Large requests that wait for a thread; beyond, they are refused.
+/// The limit on large requests that wait for a thread; further ones are refused.
 const LARGE_WAITING_MAX: usize = 256;
-/// A sync of the schedule that commits nothing for so long is held up by its source: the next one may begin.
+/// A scheduled sync without a commit for this long is stalled by its source; the next sync may start.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 // === impl App ===
 
 impl App {
     /// Loads the plugins that are compiled, binds the listeners and starts the background tasks: the compilation of
-    /// other plugins, the first sync, the schedules, the watch over files. Answers come from now on; `/ready` says when
-    /// all views are loaded.
+    /// other plugins, the first sync, the schedules, and the file watcher. Requests are served from now on; `/ready`
+    /// reports when all views are loaded.
     ///
     /// # Errors
     /// [`AppError::Config`] when a key or a token cannot be read, [`AppError::Server`] when an address is taken,
     /// [`AppError::Plugin`], [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
-        // Before anyone can ask, as it takes milliseconds. What has to be compiled goes into service later.
+        // This takes milliseconds, so it runs before requests are accepted. Plugins without cached code go into service
+        // later.
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
             loading.retire_views();
@@ -182,7 +183,7 @@ impl App {
 // === impl App ===
 
 impl App {
-    /// The bounds on requests, with as many connections as there are files for.
+    /// The limits for requests, with the number of connections that the limit on open files allows.
     fn fitted_limits(&self) -> HttpLimits {
         let (http, files) = (&self.config.http, raise_file_limit());
         let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc.is_some());
@@ -199,7 +200,7 @@ impl App {
         HttpLimits { connections_max, ..http.limits }
     }
 
-    /// What the listeners share: memory for requests, and threads for large ones.
+    /// Resources that the listeners share: memory for requests, and threads for large requests.
     fn resources(&self) -> Result<Resources, AppError> {
         let limits = &self.config.http.limits;
         let auto = || usize::try_from(default_budget(memory_limit())).unwrap_or(usize::MAX);
@@ -261,7 +262,7 @@ impl Serving {
     pub async fn run(self, mut signals: Signals, stopping: impl FnOnce()) -> ShutdownReason {
         let mut reloading = None;
         while signals.next().await == Order::Reload {
-            // Not waited for here: a registry that hangs must not keep the next signal from being heard.
+            // Does not wait here: a registry that hangs must not delay the next signal.
             let (app, before) = (Arc::clone(&self.app), reloading.take());
             reloading = Some(tokio::spawn(async move {
                 if let Some(before) = before {
@@ -290,7 +291,7 @@ impl Serving {
         for task in self.background {
             task.abort();
         }
-        // All at once: the bound is one.
+        // All of them concurrently: they share one limit.
         let grpc = async {
             match self.grpc {
                 Some(grpc) => grpc.stop().await,
@@ -336,7 +337,7 @@ impl Signals {
         while self.next().await != Order::Stop {}
     }
 
-    /// Waits for work, unless the host is to stop before it has ended.
+    /// Waits for work to end, or for a shutdown.
     pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
@@ -393,20 +394,20 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     }
 }
 
-/// Checks the files every second or so. Kubernetes swaps a ConfigMap's directory by a symbolic link, so files are watched by
-/// name, and compared by what is behind it.
+/// Checks the files about every second. Kubernetes swaps a ConfigMap's directory with a symbolic link, so files are
+/// watched by name and compared by the file that the name leads to.
 async fn watch(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
     let look = || {
         let app = Arc::clone(&app);
-        // A file system that hangs must not hold up this runtime, which accepts connections and hears signals.
+        // A file system that hangs must not block this runtime, which accepts connections and receives signals.
         tokio::task::spawn_blocking(move || (app.definitions_changed(), stamps(app.access_files())))
     };
     let Ok((_, mut access)) = look().await else { return };
     loop {
-        // A panic in there is in the log already.
+        // A panic there is already logged.
         if let Ok((definitions, now)) = look().await {
             if definitions {
                 reload(&app, "a file changed").await;
@@ -419,11 +420,11 @@ async fn watch(app: Arc<App>) {
     }
 }
 
-/// Compiles the plugins that were there at the start, then looks for new files in their directory. A look is one listing
-/// of a directory.
+/// Compiles the plugins that were present at startup, then polls their directory for new files. A poll is one directory
+/// listing.
 async fn watch_plugins(app: Arc<App>) {
     let compiling = Arc::clone(&app);
-    // A panic in there is in the log already.
+    // A panic there is already logged.
     let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
     if app.reload_every().is_zero() {
         return;
@@ -470,7 +471,7 @@ async fn watch_registry(app: Arc<App>) {
     }
 }
 
-/// The states of files, by path; none of one that is not there. That of a directory changes when files come and go.
+/// The stamps of files by path; `None` for a missing file. A directory's stamp changes when files are added or removed.
 pub(super) type Stamps = HashMap<PathBuf, Option<FileStamp>>;
 
 pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {

@@ -1,4 +1,4 @@
-//! `larder check`: every mistake at once, those included that only the sources and the plugins show.
+//! `larder check`: reports all mistakes in one run, including those that only sources and plugins reveal.
 
 use std::{
     collections::BTreeMap,
@@ -33,9 +33,9 @@ pub(super) struct CheckArgs {
     offline: bool,
 }
 
-/// Sources that are opened at once: they may be far away.
+/// The number of sources opened concurrently, because they may have high latency.
 const SOURCES_AT_ONCE: usize = 8;
-/// The tag of a service whose callers always ask for full names.
+/// The tag of a service whose callers always request full names.
 const FULL_NAMES_TAG: &str = "full_feature_names";
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
@@ -84,7 +84,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// What keeps a feature service from being answered.
+/// Problems that make requests for a feature service fail.
 fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: usize) -> Vec<Problem> {
     let at = catalog.place_of_service(&service.name).cloned().unwrap_or_else(|| Place::file(&service.name));
     let problem = |severity, message, help| Problem { severity, at: at.clone(), message, help };
@@ -97,7 +97,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     }
     let always_full = service.tags.get(FULL_NAMES_TAG).is_some_and(|value| value == "true");
     for (feature, all) in columns.iter().filter(|(_, all)| all.len() > 1 && !always_full) {
-        // An alias shows in full names only, so whoever gave one means to ask for those.
+        // An alias appears only in full names, so a service with one is meant for requests with full names.
         if all.iter().filter(|(projection, _)| projection.alias.is_none()).count() < 2 {
             continue;
         }
@@ -108,7 +108,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
             all.join(" and ")
         );
         let help = format!("rename one, leave one out, or tag the service '{FULL_NAMES_TAG}: \"true\"'");
-        // Feast serves such a service to those who ask for full names, and whoever imports it knows.
+        // Feast serves such a service to requests with full names, so an imported service is not an error.
         let severity = if catalog.is_imported() { Severity::Warning } else { Severity::Error };
         problems.push(problem(severity, message, Some(help)));
     }
@@ -123,7 +123,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     problems
 }
 
-/// What is wrong with the sources of the views. Several are opened at once.
+/// Problems with the sources of the views. Opens several sources concurrently.
 fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let setting = config.sync_setting(Arc::new(SystemClock));
     let views = catalog.views();

@@ -1,4 +1,4 @@
-//! `larder compile-plugin`: the process in which a host compiles plugins. Hosts start it; it is not for people.
+//! `larder compile-plugin`: the process in which a server compiles plugins. Started by the server, not by users.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::plugin::{CompileLimits, compile_here};
 
 #[derive(Debug, Args)]
 pub(super) struct CompileArgs {
-    /// The process that started this one, and that it does not outlive
+    /// The parent process; this one exits when its parent does
     #[arg(long, value_name = "PID")]
     parent: u32,
-    /// CPU time that it may take
+    /// Limit on CPU time
     #[arg(long, value_name = "SECONDS")]
     cpu_seconds: u64,
-    /// Memory that it may take
+    /// Limit on memory
     #[arg(long, value_name = "BYTES")]
     memory_bytes: u64,
 }

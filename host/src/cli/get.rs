@@ -79,14 +79,14 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
     Ok(request)
 }
 
-/// Puts the `=` that is part of a column's name back into it: arguments were split at the first one.
+/// Moves an `=` that belongs to a column's name back into it, because arguments were split at the first `=`.
 pub(super) fn name_keys(request: &mut Value, catalog: &Value) {
     let list = |of: &Value, part: &str| of[part].as_array().cloned().unwrap_or_default();
     let keys = list(catalog, "feature_views").iter().flat_map(|view| list(view, "join_keys")).collect::<Vec<_>>();
     let inputs = list(catalog, "derived_views").iter().flat_map(|view| list(view, "inputs")).collect::<Vec<_>>();
     let names = keys.iter().chain(inputs.iter().map(|input| &input["name"])).filter_map(Value::as_str);
     let mut names: Vec<&str> = names.filter(|name| name.contains('=')).collect();
-    // The longest one that fits is the one that was meant.
+    // The longest matching name is the intended one.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     let Value::Object(entities) = &mut request["entities"] else { return };
     let split = std::mem::take(entities).into_iter().map(|(key, values)| {

@@ -42,7 +42,7 @@ const SEED: u64 = 20_260_101;
 const INFERRED: &str = "features/inferred.yaml";
 
 pub(super) fn run(args: &InitArgs) -> Result<()> {
-    // The current directory, where files of the user's are named.
+    // The current directory, if the user names files.
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let config = dir.join("larder.yaml");
     if args.from.is_empty() {
@@ -69,7 +69,7 @@ pub(super) fn run(args: &InitArgs) -> Result<()> {
     Ok(())
 }
 
-/// The files that paths and patterns mean.
+/// The files that match the paths and patterns.
 fn files(from: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for written in from {

@@ -43,13 +43,13 @@ pub(super) struct MaterializeArgs {
     /// Only rows with event times up to here, included
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
-    /// The table of a view whose source is no table in Feast's layout already [default: {project}.{view}]
+    /// The table of a view whose source is not already a table in Feast's layout [default: {project}.{view}]
     #[arg(long, value_name = "NAME")]
     table_template: Option<String>,
     /// Put rows in the place of what is there, also of newer rows; by batches, which is faster
     #[arg(long)]
     overwrite: bool,
-    /// Make tables that are not there, as Feast does, with their streams turned on
+    /// Create missing tables as Feast does, with their streams turned on
     #[arg(long)]
     create_tables: bool,
     /// Leave the streams of new tables off: changes are then served after the next scan of the table
@@ -68,7 +68,7 @@ pub(super) struct MaterializeArgs {
 
 /// Feast's default.
 const TABLE_TEMPLATE: &str = "{project}.{view}";
-/// File systems take 255.
+/// The limit of file systems is 255.
 const DIR_NAME_BYTES_MAX: usize = 200;
 const NO_FILES: &str = "neither its source nor a batch_source";
 
@@ -163,7 +163,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         let own = view.table().filter(|table| table.layout == TableLayout::Feast);
         let (table, place) = match own {
             Some(own) => (own.table.clone(), own.place.clone()),
-            // A table that nobody named is not made.
+            // A table that is not named explicitly is not created.
             None if all && args.create_tables && args.table_template.is_none() => {
                 output::remark(&format!(
                     "view '{name}' is skipped: it names no table. hint: name the view, or set --table-template"
@@ -198,7 +198,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     Ok(targets)
 }
 
-/// The name of a view's directory: the view's own, unless that is no name for a file.
+/// The name of a view's directory: the view's name, unless that is not a valid file name.
 fn dir_name(view: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if view.len() <= DIR_NAME_BYTES_MAX && !view.starts_with('.') && view.chars().all(is_plain) {

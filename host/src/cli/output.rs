@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::telemetry::{flush_logs, write_line};
 
-/// Why standard output cannot be written, since it first failed.
+/// The first error of writing to standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 /// How long the end of a command waits for the reader of standard error.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -26,10 +26,10 @@ fn note(written: io::Result<()>) {
     }
 }
 
-/// Ends a command's result.
+/// Finishes a command's result.
 ///
 /// # Errors
-/// When a part of it was not written. A reader that went away, as `head` does, is no error.
+/// If a part of it was not written. A reader that stops early, such as `head`, is not an error.
 pub(super) fn finish() -> io::Result<()> {
     note(stdout().flush());
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -43,12 +43,12 @@ pub(super) fn complain(message: &str) {
     write_line(&format!("larder: {message}"));
 }
 
-/// Prints a message that is no part of the result.
+/// Prints a message that is not part of the result.
 pub(super) fn remark(message: &str) {
     write_line(message);
 }
 
-/// Waits until errors, messages and log lines are printed, as long as someone reads them.
+/// Waits until errors, messages and log lines are printed, if they are being read.
 pub(super) fn flush() {
     flush_logs(FLUSH_WITHIN);
 }

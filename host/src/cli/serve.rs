@@ -30,7 +30,7 @@ pub(super) struct ServeArgs {
     from: Option<String>,
 }
 
-/// Beyond the documented bounds a stopping host waits for so long; then something hangs that nobody expected to.
+/// How long a stopping server waits beyond the documented limits, before it treats the shutdown as hung.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
@@ -64,7 +64,7 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens a host and serves until a signal ends it, also one that comes before it serves. `announce` is called when it
+/// Opens the app and serves until a signal stops it, including a signal during startup. Calls `announce` once it
 /// listens.
 pub(super) fn run_to_the_end(
     open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
@@ -74,8 +74,8 @@ pub(super) fn run_to_the_end(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ran = runtime.block_on(async {
-        // Before anything that can take long: a registry that hangs, a large store, plugins to be compiled. The first
-        // process of a container ignores signals that it does not listen to.
+        // Before anything that can take long, such as a registry that hangs, a large store, or plugins to compile: the
+        // first process of a container ignores signals without a handler.
         let mut signals = Signals::listen()?;
         let opening = tokio::task::spawn_blocking(open);
         let Some(opened) = signals.unless_stopped(opening).await else { return Ok(None) };
@@ -88,7 +88,7 @@ pub(super) fn run_to_the_end(
         let reason = serving.run(signals, move || end_within(bound)).await;
         anyhow::Ok(Some((app, reason)))
     });
-    // Left to itself, the runtime would wait for its threads as long as these wait for a source.
+    // By default, the runtime would wait for its threads for as long as they wait for a source.
     let wait = match &ran {
         Ok(Some((app, ShutdownReason::Drained))) => app.last_commit_within(),
         _ => Duration::ZERO,
@@ -104,7 +104,7 @@ pub(super) fn run_to_the_end(
     Ok(())
 }
 
-/// Ends the process after a time, whatever hangs: a disk, or a bug.
+/// Ends the process after a time limit, whatever hangs: a disk, or a bug.
 fn end_within(bound: Duration) {
     let end = move || {
         thread::sleep(bound);

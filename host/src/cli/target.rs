@@ -125,7 +125,7 @@ impl Target {
     }
 }
 
-/// What a running host answered a command with.
+/// A running server's response to a command.
 pub(super) fn host_order<T: serde::de::DeserializeOwned>(
     client: &Client,
     method: Method,

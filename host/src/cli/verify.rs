@@ -44,11 +44,11 @@ pub(super) struct VerifyArgs {
 #[derive(Debug)]
 struct Question {
     request: Value,
-    /// The view that it is about; none where the caller named the entities.
+    /// The view that is verified; `None` if the caller named the entities.
     view: Option<String>,
 }
 
-/// What became of a question.
+/// The result of one request.
 #[derive(Debug, Default)]
 struct Judgement {
     entities: u64,
@@ -56,11 +56,11 @@ struct Judgement {
     missing: u64,
     expired: u64,
     null: u64,
-    /// One line for each value that is not as it should be.
+    /// One line for each wrong value.
     findings: Vec<String>,
 }
 
-/// Lines of a view that are printed; its other ones are counted.
+/// The number of lines printed for each view; further lines are only counted.
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
@@ -228,7 +228,7 @@ impl Judgement {
         self.missing + self.expired + self.null
     }
 
-    /// Prints what is wrong: all of it where the caller named the entities, and else the first lines.
+    /// Prints the problems: all of them if the caller named the entities, else the first ones.
     fn print(&self, question: &Question) {
         let shown = if question.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
         self.findings.iter().take(shown).for_each(|finding| output::say(finding));

@@ -25,19 +25,19 @@ use crate::{
     sync::likely_type,
 };
 
-/// What is inferred of all files.
+/// The result of inference over all files.
 #[derive(Debug)]
 pub(super) struct Inferred {
     views: Vec<View>,
-    /// What no view was made of, and why.
+    /// Files and columns that are not in a view, with the reason.
     pub(super) left_out: Vec<String>,
 }
 
-/// A view, of a file or of a directory of files.
+/// A view of one file or of a directory of files.
 #[derive(Debug)]
 struct View {
     name: String,
-    /// From the directory of the configuration.
+    /// Relative to the directory of the configuration.
     path: String,
     keys: Vec<Column>,
     key_reason: String,
@@ -55,13 +55,13 @@ struct Column {
     value_type: ValueType,
 }
 
-/// Rows that are read to find out which columns tell rows apart.
+/// The number of rows read to find columns with unique values.
 const SAMPLE_ROWS: usize = 20_000;
-/// Fewer rows differ in most columns, whatever the key is.
+/// With fewer rows, most columns are unique, whatever the key is.
 const ROWS_THAT_TELL: usize = 100;
-/// Columns of a key.
+/// The maximum number of columns in a key.
 const KEYS_MAX: usize = 4;
-/// Names of event times, the likeliest first.
+/// Names of event time columns, most likely first.
 const TIMES: [&str; 10] =
     ["event_timestamp", "event_time", "event_ts", "timestamp", "ts", "datetime", "time", "date", "updated_at", "as_of"];
 const CREATED: [&str; 5] = ["created", "created_timestamp", "created_at", "ingested_at", "inserted_at"];
@@ -160,7 +160,7 @@ impl View {
             .or_else(|| times().find(|column| column.column.to_lowercase().contains("event")))
             .or_else(|| times().find(|column| !is_created(column)))
             .cloned();
-        // A table with one time has it as its event time, whatever it is called.
+        // If a table has one time column, that is the event time, whatever its name.
         let (time, created) = if time.is_none() { (created, None) } else { (time, created) };
 
         let is_taken =
@@ -203,7 +203,7 @@ impl View {
         Ok(Self { name, path, keys, key_reason, time, created, features, left_out })
     }
 
-    /// Column to name, where they differ.
+    /// Maps columns to names, where they differ.
     fn mapping(&self) -> BTreeMap<&str, &str> {
         let times = self.time.iter().chain(&self.created);
         let all = times.chain(&self.keys).chain(&self.features);
@@ -211,8 +211,8 @@ impl View {
     }
 }
 
-/// The columns that tell rows apart: the first one that does so by itself, together with the event time, or else the
-/// fewest of the first ones together.
+/// The columns that identify rows: the first column that does so together with the event time, or else as few of the
+/// first columns as are needed together.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
@@ -249,7 +249,7 @@ fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Ve
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch?;
-        // Times as numbers: their time zones cannot all be formatted here.
+        // Times are read as numbers, because not all time zones can be formatted here.
         let plain = |array: &ArrayRef| match array.data_type() {
             DataType::Timestamp(..) => cast(array, &DataType::Int64),
             _ => Ok(Arc::clone(array)),
@@ -315,7 +315,7 @@ impl Inferred {
         out
     }
 
-    /// A service of all views whose features have names of their own.
+    /// A service of all views whose feature names are unique.
     fn write_service(&self, out: &mut String) {
         let mut names: BTreeSet<&str> = BTreeSet::new();
         let mut views = Vec::new();
@@ -374,7 +374,7 @@ fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, 
     }
 }
 
-/// A text as YAML: as it is where that is safe, and else as JSON, which is YAML.
+/// Formats text as YAML: unquoted if that is safe, else as JSON, which is valid YAML.
 fn quoted(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_/.-".contains(c))
@@ -386,7 +386,7 @@ fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// The first of the names that a column has.
+/// The first of the names that a column matches.
 fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
     let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
     columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)
@@ -406,7 +406,7 @@ fn is_key_name(column: &str) -> bool {
         || ["key", "uuid"].contains(&lower.as_str())
 }
 
-/// A column's name where definitions can have it, and else one like it.
+/// The column's name if definitions allow it, else a similar name.
 fn snake_where_needed(column: &str) -> String {
     let starts = column.starts_with(|c: char| c.is_ascii_alphabetic());
     if starts && column.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
@@ -417,7 +417,7 @@ fn snake_where_needed(column: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name.to_owned() } else { format!("column_{name}") }
 }
 
-/// Letters and digits in lower case, everything else as an underscore.
+/// Converts to lower case and replaces everything except letters and digits with an underscore.
 fn snake(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }

@@ -17,7 +17,7 @@ use crate::{
 /// missing, which a host does without, as warnings, and what the host would refuse as errors.
 ///
 /// # Errors
-/// When no plugin at all can be run here.
+/// If plugins cannot run here at all.
 pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
     let views = catalog.derived_views();
     let Some(dir) = config.dir.as_ref().filter(|_| !views.is_empty()) else { return Ok(Vec::new()) };
