@@ -64,7 +64,7 @@ pub struct StandInKeys;
 pub struct Aws {
     config: AwsConfig,
     runtime: OnceLock<Runtime>,
-    /// Whether the host stops: nothing is waited for any more.
+    /// Whether a shutdown has begun: all waits for AWS have ended.
     stop: watch::Sender<bool>,
     /// What the default chain found, found once.
     found: OnceCell<SdkConfig>,
@@ -126,12 +126,12 @@ impl Aws {
     /// Waits for work to be done. For threads that may wait; on one that drives tasks it panics.
     ///
     /// # Errors
-    /// [`AwsError`], when no thread can be had, when [`Aws::stop`] was called, or what the work says.
+    /// [`AwsError`] if no thread can be started or [`Aws::stop`] was called, and the errors of the work.
     pub fn wait_for<T>(&self, work: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
         self.wait(work)
     }
 
-    /// The same for work whose errors are more than those of AWS.
+    /// The same for work with errors other than those of AWS.
     ///
     /// # Errors
     /// As [`Aws::wait_for`].
@@ -140,15 +140,15 @@ impl Aws {
         self.handle()?.block_on(async {
             tokio::select! {
                 biased;
-                // The sender is as long-lived as `self`.
+                // The sender lives as long as `self`.
                 _ = stop.wait_for(|stops| *stops) => Err(AwsError::stopping().into()),
                 done = work => done,
             }
         })
     }
 
-    /// Ends every wait for AWS, those under way and those to come, with an error: the host stops. Lookups that fetch rows
-    /// have bounds of their own, and go on.
+    /// Ends every current and future wait for AWS with an error, for a shutdown. Lookups that fetch rows have their own
+    /// timeouts and continue.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

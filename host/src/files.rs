@@ -1,7 +1,7 @@
-//! Files by name: opened only if they are regular, and compared by what the file system says of them.
+//! Files by path: opened only if they are regular, and compared by their metadata.
 //!
-//! A path that somebody configured may lead to a pipe, a device or a socket. Opening or reading one may wait for ever, and
-//! take a thread along. Everything that reads a file of a name that it was given opens it here.
+//! A configured path may lead to a pipe, a device or a socket. Opening or reading one may block a thread forever. All
+//! code that reads a file at a configured path opens it here.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -12,18 +12,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// What tells one state of a file from another without reading it, through symbolic links.
+/// Identifies the state of a file without reading it; follows symbolic links.
 ///
-/// Size and modification time alone do not: another file of the same size may be put in its place, by a symbolic link or
-/// by a rename, with the same modification time. Device and inode tell the file, and the time of the last change of its
-/// inode is set by the file system and by nobody else.
+/// Size and modification time are not enough: a symbolic link or a rename may put another file with the same size and
+/// modification time in its place. Device and inode identify the file, and only the file system sets the time of the
+/// inode's last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// The device and the inode on it.
     pub device: u64,
     /// See [`FileStamp::device`].
     pub inode: u64,
-    /// Bytes; 0 for a directory, whose size says nothing.
+    /// Bytes; 0 for a directory, whose size has no meaning here.
     pub bytes: u64,
     /// When its content was last modified, in seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
@@ -37,13 +37,13 @@ pub const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Opens a file for reading if it is a regular one.
 ///
 /// # Errors
-/// Those of the operating system, and one of kind [`io::ErrorKind::InvalidInput`] that says what it is instead. Never
-/// waits for a pipe's writer.
+/// Errors of the operating system, and [`io::ErrorKind::InvalidInput`] with the type of file if it is not regular.
+/// Never waits for a pipe's writer.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    // Before it is opened: opening a device may do something.
+    // Check before opening, because opening a device may have side effects.
     check_regular(&fs::metadata(path)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    // It may be another one by now.
+    // Check again: the file may have been replaced.
     check_regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -51,7 +51,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`open_regular`], and one of kind [`io::ErrorKind::FileTooLarge`].
+/// As [`open_regular`], and [`io::ErrorKind::FileTooLarge`].
 pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     let mut bytes = Vec::new();
@@ -66,7 +66,7 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Reads a regular file of text, of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`read_regular`], and one of kind [`io::ErrorKind::InvalidData`] where it is not UTF-8.
+/// As [`read_regular`], and [`io::ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read_regular(path, bytes_max)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
@@ -75,8 +75,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
 /// Checks that something is a regular file.
 ///
 /// # Errors
-/// One of kind [`io::ErrorKind::InvalidInput`] that says what it is instead; [`io::ErrorKind::IsADirectory`] for a
-/// directory.
+/// [`io::ErrorKind::InvalidInput`] with the type of file; [`io::ErrorKind::IsADirectory`] for a directory.
 pub fn check_regular(meta: &Metadata) -> io::Result<()> {
     let of = meta.file_type();
     if of.is_file() {
@@ -119,7 +118,7 @@ impl FileStamp {
         }
     }
 
-    /// Whether it is the same file, whatever happened to it.
+    /// Whether it is the same file, even if its content changed.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -183,7 +182,7 @@ mod tests {
         let after = FileStamp::at(&path("link")).unwrap();
         assert_eq!((after.bytes, after.modified), (before.bytes, before.modified));
         assert_ne!(after, before);
-        // Written over in place, and its modification time put back.
+        // Overwritten in place, with its modification time restored.
         let before = FileStamp::at(&path("b")).unwrap();
         fs::write(path("b"), "c").unwrap();
         File::options().write(true).open(path("b")).unwrap().set_times(time).unwrap();

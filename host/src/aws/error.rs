@@ -43,7 +43,7 @@ pub enum Trouble {
     Refused,
     /// This host has not what it takes to ask.
     Setup,
-    /// This host stops, and waits for nothing any more.
+    /// The server is shutting down and waits for nothing.
     Stopping,
 }
 
@@ -113,7 +113,7 @@ impl AwsError {
         Self { what: what.into(), trouble: Trouble::Unreachable, why: format!("no end after {after:?}") }
     }
 
-    /// The host stops.
+    /// The server is shutting down.
     #[must_use]
     pub fn stopping() -> Self {
         let why = "Larder is stopping and no longer waits for the response".to_owned();
@@ -127,8 +127,8 @@ impl AwsError {
     }
 }
 
-/// An error with its causes, as messages. The outermost one says no more than that something failed; the SDK's own way to
-/// show them appends Rust's debug output.
+/// An error with its causes, as messages. The outermost error only reports that something failed, and the SDK's own
+/// formatting appends Rust's debug output.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut messages: Vec<String> = Vec::new();
     let mut next = Some(error);

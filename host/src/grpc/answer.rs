@@ -15,16 +15,16 @@ use crate::serving::{Answer, ColumnFrom, EchoedValue, RequestError, Room, Status
 /// What Feast says where a value has no time of its own.
 const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 
-/// What a value takes in the message beside its bytes: itself, its status and its event time.
+/// Overhead of a value in the message in addition to its bytes: the value's message, its status and its event time.
 const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of::<Timestamp>();
 
-/// How many times the bytes that a value has in a row it takes in the message, at most.
+/// The maximum ratio of a value's size in the message to its size in a row.
 fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     match (value, value_type) {
-        // A tree is decoded: two of its bytes can be a value.
+        // A tree is decoded, and two of its bytes can be a value.
         (_, ValueType::Nested(_)) => size_of::<FeastValue>(),
         (ValueRef::Bytes(_), _) => 1,
-        // An empty text in a list has four bytes in the row.
+        // An empty string in a list has four bytes in the row.
         _ => size_of::<String>() / 4 + 2,
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Entry {
     book: Arc<Book>,
     is_stream: bool,
     answer: Option<u64>,
-    /// One of those that streams need.
+    /// A permit for a stream.
     permit: Option<OwnedSemaphorePermit>,
 }
 

@@ -50,7 +50,7 @@ pub struct Calls {
     limits: GrpcLimits,
     /// Each holds its message in memory, and makes its answer.
     at_once: Arc<Semaphore>,
-    /// Health that is watched, and reflection: streams for as long as their clients like.
+    /// Streams of health watches and reflection, which last as long as their clients want.
     streams: Arc<Semaphore>,
     pub(super) metrics: GrpcMetrics,
 }
@@ -70,17 +70,17 @@ type Parts = hyper::http::request::Parts;
 
 type Answering = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// Bytes of a message to the health service, and of all messages of one stream to reflection.
+/// The size limit of a message to the health service, and of all messages of one reflection stream together.
 const HEALTH_BYTES_MAX: usize = 4 << 10;
 const REFLECTION_BYTES_MAX: usize = 64 << 10;
 
-/// Streams to health and reflection at once; beyond, they are refused.
+/// The limit on concurrent health and reflection streams; further ones are refused.
 const STREAMS_AT_ONCE_MAX: usize = 1_024;
 
-/// What a header takes beside its bytes.
+/// Overhead of a header in addition to its bytes.
 const HEADER_BYTES: usize = 64;
 
-/// A compressed message of more bytes is decompressed on a compute thread: it can be a thousand times as long.
+/// Larger compressed messages are decompressed on a compute thread, because they can expand a thousand times.
 const THREAD_COMPRESSED_BYTES_MAX: usize = 2 << 10;
 
 /// The method that both of Feast's services have.
@@ -165,7 +165,7 @@ impl Calls {
         if let Some(code) = failed {
             let client = client.map(|client| client.to_string()).unwrap_or_default();
             let method = if self.metrics.knows(method) { method } else { "unknown" };
-            // The message may have values in it.
+            // The message may contain values.
             tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
         }
         self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
@@ -234,7 +234,7 @@ impl Calls {
         Ok(response)
     }
 
-    /// Reads a call's message, and decompresses it. The lease is for headers and message.
+    /// Reads and decompresses a call's message. The lease covers headers and message.
     async fn read(&self, request: Request<Incoming>, max: usize) -> Result<(Parts, Bytes, Lease), Status> {
         let (mut head, body) = request.into_parts();
         let encoding = Encoding::of_request(&head.headers)?;
@@ -245,7 +245,7 @@ impl Calls {
         let message = read.await.map_err(|_| Status::deadline_exceeded("the message took too long to arrive"))??;
         let (message, lease) = match (message.first(), encoding) {
             (Some(1), Some(encoding)) => {
-                // tonic decompresses without these bounds: it gets what is not compressed.
+                // tonic decompresses without these limits, so it gets uncompressed messages.
                 head.headers.remove(ENCODING);
                 let is_short = message.len() <= THREAD_COMPRESSED_BYTES_MAX;
                 let decompress = move || {
@@ -297,7 +297,7 @@ where
     }
 }
 
-/// A request whose messages are bounded all together.
+/// A request with a limit on the total size of its messages.
 fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
     request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }

@@ -40,13 +40,14 @@ pub(super) fn of_request(error: RequestError) -> Status {
         RequestError::Plugin { .. } => Status::internal(text),
         RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
         RequestError::Memory(over) => of_memory(over),
-        // The caller of serving repeats such a request elsewhere.
+        // The caller repeats such a request on a compute thread.
         RequestError::TooLong => internal(&text),
         RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
     }
 }
 
-/// The status of a request that found no memory. `UNAVAILABLE` says that the same call may succeed later.
+/// The status of a request that was refused for lack of memory. `UNAVAILABLE` means that the same call may succeed
+/// later.
 pub(super) fn of_memory(over: OverBudget) -> Status {
     match over {
         OverBudget::TooLarge { .. } => Status::resource_exhausted(over.to_string()),

@@ -23,7 +23,7 @@ pub enum Wish<'w> {
     Entry,
     /// Features.
     Lookup(&'w Selection<'w>),
-    /// To read the name of a feature service, view or feature in an error.
+    /// Permission to read the name of a feature service, view or feature in an error.
     Name(&'w str),
     /// To write.
     Write,

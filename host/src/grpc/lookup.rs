@@ -1,4 +1,4 @@
-//! Lookups: from a message's bytes to those of its answer, on this thread or on one for long work.
+//! Lookups: from the bytes of a request message to the bytes of the response, on this thread or on a compute thread.
 
 use std::sync::Arc;
 
@@ -23,20 +23,20 @@ use crate::{
 /// A larger message is decoded on a compute thread.
 const THREAD_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// A lookup, to be answered on any thread.
+/// A lookup that any thread can serve.
 #[derive(Clone, Debug)]
 pub(super) struct Lookup {
     features: Arc<Features>,
     headers: Arc<HeaderMap>,
     message: Bytes,
-    /// How the answer is compressed, if it is.
+    /// The compression of the response, if any.
     encoding: Option<Encoding>,
 }
 
-/// A framed answer, or who makes it.
+/// A framed response, or the threads that compute it.
 enum Found {
     Answer(Bytes),
-    /// On threads for plugins, or for large requests.
+    /// Offloaded to the threads for plugins or for large requests.
     Offload {
         for_plugins: bool,
     },
@@ -45,12 +45,12 @@ enum Found {
 // === impl Lookup ===
 
 impl Lookup {
-    /// A message without its prefix, and the headers that came with it.
+    /// A message without its prefix, and the headers of its call.
     pub(super) fn new(features: Arc<Features>, headers: HeaderMap, message: Bytes, encoding: Option<Encoding>) -> Self {
         Self { features, headers: Arc::new(headers), message, encoding }
     }
 
-    /// The framed answer, and whether all rows that are fetched by need are there.
+    /// The framed response, and whether all rows that had to be fetched are present.
     pub(super) async fn answer(self) -> Result<(Bytes, Fetched), Status> {
         let again = self.features.renews_definitions().then(|| self.clone());
         let is_unknown = |status: &Status| matches!(status.code(), Code::NotFound | Code::InvalidArgument);
@@ -82,7 +82,7 @@ impl Lookup {
         Ok((answer, fetched))
     }
 
-    /// Brings rows here that are asked for and are not, where views are only in part.
+    /// Fetches requested rows that are not in the store, for views that are only partly loaded.
     async fn fetch_first(&self) -> Result<Fetched, Status> {
         if !self.features.current.load().reads_through() {
             return Ok(Fetched::All);
@@ -95,7 +95,7 @@ impl Lookup {
                     let wanted = snapshot.to_fetch(request, room)?;
                     Ok(wanted)
                 })
-                // What is held for them goes with them.
+                // Their memory is released with them.
                 .map(|wanted| (wanted, room))
         };
         for _ in 0..FETCH_ROUNDS {
@@ -116,7 +116,7 @@ impl Lookup {
         Ok(Fetched::Late)
     }
 
-    /// Answers on this thread, unless that would take too long.
+    /// Serves the lookup on this thread, unless that would take too long.
     fn answer_here(&self, snapshot: &Snapshot) -> Result<Found, Status> {
         let mut room = self.features.resources.thread_room();
         let found = self.with_request(&mut room, |request, room| {
@@ -138,7 +138,7 @@ impl Lookup {
         }
     }
 
-    /// Answers within a lease.
+    /// Serves the lookup within a lease.
     fn answer_within(self, snapshot: &Snapshot, mut room: Room) -> Result<Bytes, Status> {
         room.hold(lookup_bytes(&self.message)).map_err(error::of_request)?;
         let framed = self.with_request(&mut room, |request, room| {
@@ -149,7 +149,7 @@ impl Lookup {
         room.finish(framed).map_err(error::of_request)
     }
 
-    /// Decodes the message and checks what its sender may ask for.
+    /// Decodes the message and checks the caller's permissions.
     fn with_request<T>(
         &self,
         room: &mut Room,
@@ -169,9 +169,9 @@ impl Lookup {
     }
 }
 
-/// Why a lookup has no answer on this thread.
+/// Why a lookup was not served on this thread.
 enum Failed {
-    /// It is to be repeated on a compute thread.
+    /// It has to be repeated on a compute thread.
     TooLong,
     Status(Status),
 }
@@ -191,7 +191,7 @@ impl From<Failed> for Status {
     }
 }
 
-/// Makes the framed answer to a request that was begun.
+/// Makes the framed response to a planned request.
 fn encode(
     snapshot: &Snapshot,
     begun: Begun,
@@ -206,7 +206,7 @@ fn encode(
     let mut out = Vec::new();
     room.reserve(&mut out, len, len)?;
     out.resize(PREFIX_BYTES, 0);
-    // It has the room.
+    // The capacity was reserved.
     let _ = message.encode(&mut out);
     drop(message);
     if encoding.is_some() {
@@ -215,7 +215,7 @@ fn encode(
     Ok(framed(out, encoding))
 }
 
-/// Has work done on these threads.
+/// Runs work on these threads.
 pub(super) async fn offload<T: Send + 'static>(
     compute: &Compute,
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,

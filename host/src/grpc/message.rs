@@ -1,4 +1,4 @@
-//! A call's message: read and decompressed within bounds, and an answer's, compressed where the caller compresses.
+//! Messages: requests are read and decompressed within limits; responses are compressed if the caller compresses.
 
 use std::{
     io::{Read, Write},
@@ -30,21 +30,21 @@ pub(super) const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,def
 pub(super) const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 pub(super) const ENCODING: &str = "grpc-encoding";
 
-/// An answer that is shorter is not compressed.
+/// Shorter responses are not compressed.
 const COMPRESSED_MIN: usize = 1_024;
 
-/// Bytes that HTTP/2 gets of an answer at once.
+/// The size of the pieces in which HTTP/2 gets a response.
 const FRAME_BYTES: usize = 32 << 10;
 
 /// How messages are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
-    /// zlib's format, as gRPC has it.
+    /// zlib's format, as gRPC defines it.
     Deflate,
 }
 
-/// The body of an answer with one message. What its bytes are of is freed with the last of them.
+/// The body of a response with one message. The memory behind its bytes is freed with the last of them.
 #[derive(Debug)]
 pub(super) struct MessageBody {
     bytes: Bytes,
@@ -69,10 +69,10 @@ impl Encoding {
         })
     }
 
-    /// How the messages of a call are compressed, if one of them is.
+    /// The compression of a call's messages, if any of them is compressed.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED` for a method that is not known.
+    /// `UNIMPLEMENTED` for an unknown method.
     pub(super) fn of_request(headers: &HeaderMap) -> Result<Option<Self>, Status> {
         match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => Ok(None),
@@ -82,7 +82,7 @@ impl Encoding {
         }
     }
 
-    /// How an answer is compressed: as the request was, if the caller takes that.
+    /// The compression of a response: that of the request, if the caller accepts it.
     pub(super) fn of_answer(headers: &HeaderMap) -> Option<Self> {
         let own = Self::of_request(headers).ok().flatten()?;
         let accepts = headers.get_all(ACCEPT_ENCODING).iter().any(|accepted| {
@@ -91,11 +91,11 @@ impl Encoding {
         accepts.then_some(own)
     }
 
-    /// Decompresses a message, as far as it keeps to its bound.
+    /// Decompresses a message, up to its size limit.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` beyond the bound, or where there is no memory; `INTERNAL` for bytes that are not compressed so, as
-    /// grpcio's server says it.
+    /// `RESOURCE_EXHAUSTED` beyond the limit, or if there is no memory; `INTERNAL` for bytes that are not compressed
+    /// this way, as from grpcio's server.
     pub(super) fn decompress(self, message: &[u8], max: usize, lease: &mut Lease) -> Result<Vec<u8>, Status> {
         let mut decoder: Box<dyn Read + '_> = match self {
             Self::Gzip => Box::new(GzDecoder::new(message)),
@@ -136,9 +136,9 @@ impl Encoding {
     }
 }
 
-/// Puts a message behind its prefix, compressed where that is wanted and makes it shorter.
+/// Adds the prefix to a message. Compresses the message if that is requested and makes it shorter.
 pub(super) fn framed(message: Vec<u8>, encoding: Option<Encoding>) -> Vec<u8> {
-    // `message` has room for the prefix in front of it.
+    // `message` has space reserved for the prefix.
     let mut framed = message;
     let compressed = encoding.filter(|_| framed.len() >= COMPRESSED_MIN + PREFIX_BYTES);
     let compressed = compressed.and_then(|encoding| encoding.compress(&framed[PREFIX_BYTES..]).ok());
@@ -165,7 +165,8 @@ pub(super) fn plain(message: &[u8]) -> Vec<u8> {
     self::framed(framed, None)
 }
 
-/// Reads a message with its prefix, within its bound. One that says that it is too long is not waited for.
+/// Reads a message with its prefix, up to its size limit. Does not wait for a message whose prefix announces too many
+/// bytes.
 pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> Result<Bytes, Status> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -183,7 +184,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
             first = data;
         } else {
             if read > rest.capacity() {
-                // Both are there while the one is copied to the other.
+                // Both buffers exist while one is copied to the other.
                 let capacity = (2 * read).min(max.saturating_add(PREFIX_BYTES));
                 lease.resize(held + read + capacity).map_err(error::of_memory)?;
                 let mut larger = BytesMut::with_capacity(capacity);

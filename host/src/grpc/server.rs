@@ -82,7 +82,7 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Bytes of answers that a connection holds for a client that reads slower than it asks; each call's.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// Bytes that a client may send before they are read: on one call, and on a whole connection.
+/// How many bytes a client may send before they are read, for each call and each connection.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 

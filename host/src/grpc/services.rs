@@ -67,13 +67,13 @@ impl Features {
         self.gate.as_ref().map_or(Ok(()), |gate| Ok(gate.check(headers, wish)?))
     }
 
-    /// Whether definitions that changed are to be taken up before a name is said to be unknown: the Feast repository allows no
-    /// cache of them.
+    /// Whether to reload changed definitions before a name is reported as unknown, because the Feast repository does
+    /// not allow a cached registry.
     pub(super) fn renews_definitions(&self) -> bool {
         self.definitions.is_always_wanted()
     }
 
-    /// Takes up definitions that changed. Returns whether there are others now.
+    /// Reloads definitions if they changed. Returns whether they did.
     pub(super) async fn renew_definitions(&self) -> bool {
         let definitions = Arc::clone(&self.definitions);
         spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
@@ -95,7 +95,7 @@ impl Features {
         let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;
-            // These threads do nothing but writes, which are not to hold up lookups.
+            // These threads only run writes, which must not delay lookups.
             give_way(WRITE_NICE);
             definitions.renew(allow_cache);
             work(&current.load_full(), &frame)

@@ -1,11 +1,12 @@
-//! How much memory a message takes once it is decoded. A value is two bytes on the way and many in memory.
+//! Estimates how much memory a message takes once it is decoded. A value can be two bytes on the wire and many in
+//! memory.
 
 use larder_model::model::FeastValue;
 
 use super::message::PREFIX_BYTES;
 use crate::serving::EntityValue;
 
-/// A list that grows has up to three times its size for a moment.
+/// A growing list takes up to three times its size for a moment.
 const GROWTH: usize = 3;
 const VALUE_BYTES: usize = GROWTH * (size_of::<FeastValue>() + size_of::<EntityValue<'static>>());
 const TEXT_BYTES: usize = GROWTH * (size_of::<String>() + size_of::<usize>() * 3);
@@ -14,7 +15,7 @@ const ENTRY_BYTES: usize = 512;
 /// The fields of a value that are bytes or text.
 const SCALAR_FIELDS: [u64; 2] = [1, 2];
 
-/// Bytes that a `GetOnlineFeaturesRequest` takes at most.
+/// The maximum memory of a decoded `GetOnlineFeaturesRequest`, in bytes.
 pub(super) fn lookup_bytes(message: &[u8]) -> usize {
     let fields = Fields(message).map(|(field, payload)| match field {
         2 => Fields(payload).map(|(_, text)| TEXT_BYTES + text.len()).sum(),
@@ -24,8 +25,8 @@ pub(super) fn lookup_bytes(message: &[u8]) -> usize {
     message.len() + fields.sum::<usize>()
 }
 
-/// Bytes that a `PushRequest` or `WriteToOnlineStoreRequest` takes at most, with its prefix: texts, or values, by their
-/// columns.
+/// The maximum memory of a decoded `PushRequest` or `WriteToOnlineStoreRequest`, with its prefix, in bytes: text or
+/// values, by column.
 pub(super) fn row_bytes(message: &[u8]) -> usize {
     let columns = Fields(message.get(PREFIX_BYTES..).unwrap_or_default()).map(|(field, payload)| match field {
         // `typed_features`; or `to` of a push, which is short.
@@ -47,7 +48,7 @@ fn value_bytes(value: &[u8]) -> usize {
     Fields(value).map(of_field).sum()
 }
 
-/// The fields of a message: number, and bytes of those that have a length. It ends where that is no message.
+/// Iterates over the fields of a message: the number, and the bytes of length-delimited fields. Ends at invalid data.
 struct Fields<'m>(&'m [u8]);
 
 impl<'m> Fields<'m> {

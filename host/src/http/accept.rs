@@ -57,7 +57,7 @@ impl Form {
             }
             Self::Arrow => {
                 let mut out = encode_arrow(answer, room)?;
-                // How long it would be was known about only.
+                // The exact length was not known in advance.
                 room.reserve(&mut out, 0, 0)?;
                 Ok(out)
             }

@@ -8,8 +8,8 @@ use crate::sync::{Progress, SyncReport, SyncRequest};
 
 /// What can be asked of a running host beside features.
 pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Syncs views, all with a source if none is named, each once, and reports every step. Blocks until the end; when the
-    /// host stops, no longer than a load takes to come to its next commit.
+    /// Syncs views, all with a source if none is named, each once, and reports every step. Blocks until the end; during
+    /// a shutdown, only until the load's next commit.
     fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent));
 
     /// Reads configuration and definitions again. The error is what is wrong with them.
@@ -21,13 +21,13 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// Deletes an entity's row from a view, until a newer one arrives. Blocks for a commit.
     ///
     /// # Errors
-    /// What is wrong with the view, the key or the store; nothing was deleted then.
+    /// A problem with the view, the key or the store; nothing was deleted in that case.
     fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String>;
 
-    /// Drops all rows of a view. Blocks for a commit; loading them again is [`Control::sync`]'s.
+    /// Drops all rows of a view. Blocks for a commit. Use [`Control::sync`] to load the rows again.
     ///
     /// # Errors
-    /// What is wrong with the view or the store; nothing was dropped then.
+    /// A problem with the view or the store; nothing was dropped in that case.
     fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
 
     /// Takes a plugin's file into service. Blocks until it is compiled, fitted and tried. The error is why it is refused.
@@ -84,12 +84,12 @@ pub struct DeleteCommand {
 pub struct ResetCommand {
     /// The feature view.
     pub view: String,
-    /// Whether rows may be dropped that no source can bring back.
+    /// Whether rows may be dropped that cannot be loaded from a source.
     #[serde(default)]
     pub confirmed: bool,
 }
 
-/// The answer to both.
+/// The response to both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EraseReport {
     /// How many rows there were.
@@ -154,7 +154,7 @@ pub struct PluginStatus {
     pub views: Vec<PluginViewStatus>,
     /// Why the plugin's file in the directory is not in service, if it is not.
     pub refused: Option<String>,
-    /// Whether the plugin's file in the directory is being compiled, or waits for that.
+    /// Whether the plugin's file in the directory is being compiled or is queued for compilation.
     #[serde(default)]
     pub compiling: bool,
 }

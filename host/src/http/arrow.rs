@@ -47,7 +47,7 @@ pub(super) enum ArrowFault {
     /// A key that microseconds cannot say.
     #[error("as Arrow, column '{column}' cannot have {seconds}: in microseconds it is no 64-bit number; ask for JSON")]
     Instant { column: String, seconds: i64 },
-    /// A bound on the answer.
+    /// A limit on the response.
     #[error(transparent)]
     Bound(#[from] RequestError),
     /// A bug of ours.
@@ -65,7 +65,7 @@ struct Columns<'r> {
     room: &'r mut Room,
 }
 
-/// What a column takes in the stream beside its values, about.
+/// Approximate overhead of a column in the stream in addition to its values.
 const COLUMN_BYTES: usize = 512;
 
 /// The words of [`Status`], in the order of [`status_place`].
@@ -105,7 +105,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u
         };
         columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
     }
-    // The writer makes a copy before it writes.
+    // The writer makes a copy first.
     let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
     columns.room.hold(bytes)?;
     let mut out = Vec::new();
@@ -265,9 +265,9 @@ fn status_place(status: Status) -> i8 {
 // === impl Columns ===
 
 impl Columns<'_> {
-    /// Holds memory for a column of about so many bytes, before it is made. It grows by doubling.
+    /// Reserves memory for a column of about this many bytes before it is built. The column grows by doubling.
     fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
-        // A tree of JSON may come out shorter than was expected.
+        // A tree's JSON may be shorter than estimated.
         self.room.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
         Ok(self.room.hold(2 * bytes)?)
     }

@@ -1,4 +1,4 @@
-//! An answer's body.
+//! Response bodies.
 
 use std::{
     convert::Infallible,
@@ -10,14 +10,14 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-/// An answer's body: bytes of known length, or lines that come one by one.
+/// A response body: bytes of known length, or lines that are sent one by one.
 #[derive(Debug)]
 pub(super) enum AnswerBody {
     Whole(Bytes),
     Lines(mpsc::Receiver<Bytes>),
 }
 
-/// Bytes that hyper gets at once. Where a stream takes one piece only, as with TLS, it copies them.
+/// The size of the pieces that hyper gets. For a stream that takes only one piece, such as TLS, hyper copies them.
 const FRAME_BYTES: usize = 64 << 10;
 
 impl Body for AnswerBody {

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 use super::Scope;
 use crate::{serving::Snapshot, source::Source, store::ViewId};
 
-/// What a token for feature services may see: the services, the features that are in them, and the keys that they go by.
-/// Neither where the features come from, nor what else there is.
+/// What a token for feature services may see: the services, their features and their keys, but neither the features'
+/// sources nor other definitions.
 #[derive(Debug, Default)]
 struct Visible<'c> {
     /// Features by their view, stored or derived.
@@ -26,14 +26,14 @@ struct Visible<'c> {
     join_keys: BTreeSet<&'c str>,
 }
 
-/// What a feature, or another definition, takes as a tree of JSON values, about.
+/// Approximate size of a feature or another definition as a tree of JSON values.
 const FEATURE_BYTES: usize = 1_536;
 const DEFINITION_BYTES: usize = 4_096;
 
 // === impl Visible ===
 
 impl<'c> Visible<'c> {
-    /// None for a scope of everything.
+    /// `None` for an unlimited scope.
     fn to(scope: &Scope, catalog: &'c Catalog) -> Option<Self> {
         if matches!(scope, Scope::All) {
             return None;
@@ -49,7 +49,7 @@ impl<'c> Visible<'c> {
         Some(visible)
     }
 
-    /// Adds the keys that a view goes by; of a derived one, those of all that it reads.
+    /// Adds the keys of a view; for a derived view, the keys of all views that it reads.
     fn add_keys(&mut self, view: &str, catalog: &'c Catalog) {
         if let Some(view) = catalog.view(view) {
             self.entities.extend(view.entities.iter().map(|name| &**name));
@@ -74,7 +74,7 @@ impl<'c> Visible<'c> {
     }
 }
 
-/// Bytes that the description of a snapshot takes while it is made, about.
+/// Approximate memory of a snapshot's description while it is built, in bytes.
 pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
     let catalog = snapshot.catalog();
     let text = |description: &str, tags: &Tags| {
@@ -96,7 +96,7 @@ pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
     entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
 }
 
-/// Everything that a snapshot serves, with how fresh it is, as far as it is in scope. `now` makes ages of times.
+/// Everything in scope that a snapshot serves, with its freshness. Ages are relative to `now`.
 #[must_use]
 pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Value {
     let catalog = snapshot.catalog();
@@ -156,7 +156,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
     let derived = catalog.derived_views().iter().enumerate().filter(|(_, view)| sees_view(&view.name));
     let derived = derived.map(|(place, view): (usize, &Arc<DerivedView>)| {
         let component = snapshot.transforms().get(place).map(|transform| transform.component()).filter(|_| sees_all);
-        // What the caller has to send is for all to see.
+        // All callers may see the inputs that a request has to send.
         let inputs = view.inputs.iter().filter(|input| sees_all || !matches!(input.from, InputSource::Feature { .. }));
         let inputs = inputs.map(|input| {
             let from = match &input.from {
@@ -214,7 +214,7 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// The features that stored rows have with another type, and how such values are served.
+/// The features that stored rows have with a different type, and how such values are served.
 fn retyped_features(
     snapshot: &Snapshot,
     view: &FeatureView,

@@ -1,4 +1,4 @@
-//! Commands of the admin listener: each runs on a thread that may wait.
+//! Commands of the admin listener: each runs on a thread that may block.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{
     router::{Answered, EVENTS_WAITING_MAX, NDJSON, json_response},
 };
 
-/// Syncs what a body asks for, and answers with a line for each step.
+/// Syncs the views in a request body, and responds with a line for each step.
 pub(super) fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
     let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { command(body)? };
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -22,7 +22,7 @@ pub(super) fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, H
         control.sync(&command, &mut |event: AdminEvent| {
             let mut line = serde_json::to_vec(&event).unwrap_or_default();
             line.push(b'\n');
-            // A reader that went away does not end the sync.
+            // If the reader is gone, the sync continues.
             let _gone = sender.blocking_send(Bytes::from(line));
         });
     });
@@ -46,7 +46,7 @@ pub(super) async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpEr
     }
 }
 
-/// Runs what takes long, or waits for the disk, off this thread. The error is why it is refused.
+/// Runs long or blocking work on another thread. The error is the reason for a refusal.
 pub(super) async fn blocking<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<Answered, HttpError> {

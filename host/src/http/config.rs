@@ -45,10 +45,10 @@ pub struct HttpLimits {
     pub features_max: usize,
     /// Values in one answer, rows times columns; beyond: 413.
     pub values_max: usize,
-    /// Bytes of one answer; beyond: 413.
+    /// Bytes of one response; beyond: 413.
     pub answer_bytes_max: usize,
-    /// Bytes of all bodies and answers in flight, over all listeners and gRPC; beyond: 503. None: as the memory limit has it
-    /// ([`crate::memory::default_budget`]).
+    /// Bytes of all request and response bodies in flight, over all listeners and gRPC; beyond: 503. `None`: derived
+    /// from the memory limit ([`crate::memory::default_budget`]).
     pub in_flight_bytes_max: Option<usize>,
     /// How long a stopping server goes on as before, save that it says it is not ready.
     pub drain_delay: Duration,

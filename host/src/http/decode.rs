@@ -30,13 +30,14 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     Ok(OnlineRequest { selection, entities, full_feature_names, view_metadata })
 }
 
-/// Names of so many columns are compared one by one; of more, they are looked up.
+/// Up to this many column names are compared one by one; more are looked up in a map.
 const FEW_COLUMNS: usize = 16;
 
-/// A number that the reader hands over as a double, and that may be an integer: see [`exact`].
+/// The error for a number that the parser returns as a double although it may be an integer: see [`exact`].
 const ONLY_ITS_TEXT_TELLS: &str = "a number that only its text can tell";
 
-/// Reads a body slowly, with each value as it is written: an integer beyond 64 bits is not the double next to it.
+/// Parses a body on the slow path, with each value as it is written, so that an integer beyond 64 bits is not rounded
+/// to a double.
 fn exact(text: &str) -> Option<Wire<'_>> {
     let wire: Wire<'_, ExactColumns<'_>> = serde_json::from_str(text).ok()?;
     let Wire { entities, service, features, full_feature_names, view_metadata } = wire;
@@ -165,18 +166,18 @@ visitor!(ExactColumnsVisitor, ExactColumns, "an object of lists", {
     }
 });
 
-/// Columns in the order of their first names.
+/// Columns in the order of their first occurrence.
 #[derive(Default)]
 struct ColumnsByName<'a> {
     columns: Columns<'a>,
-    /// Where each column is, once there are too many to look through.
+    /// The index of each column, once there are too many for a linear search.
     places: HashMap<Cow<'a, str>, usize>,
 }
 
 // === impl ColumnsByName ===
 
 impl<'a> ColumnsByName<'a> {
-    /// Adds a column. As in Python, the last of two equal names counts, at the place of the first.
+    /// Adds a column. As in Python, the last of two equal names wins, at the position of the first.
     fn insert(&mut self, name: Cow<'a, str>, values: Vec<EntityValue<'a>>) {
         let Self { columns, places } = self;
         if columns.len() == FEW_COLUMNS {
@@ -306,7 +307,8 @@ mod tests {
             let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
             format!(r#"{{"features":["a:b"],"entities":{{{}}}}}"#, columns.join(","))
         };
-        // Each compared with all others is 3.2 billion comparisons: minutes in a debug build on a busy machine.
+        // Comparing each name with all others would take 3.2 billion comparisons: minutes in a debug build on a busy
+        // machine.
         let (body, started) = (body(80_000), std::time::Instant::now());
         assert_eq!(columns(&body).len(), 80_000);
         assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());

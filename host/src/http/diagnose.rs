@@ -1,7 +1,7 @@
-//! What is wrong with the body of a lookup, in FastAPI's words.
+//! Describes what is wrong with the body of a lookup, with FastAPI's messages.
 //!
-//! The body is read a second time, and only what the answer repeats of it is kept: a body of megabytes that is wrong
-//! everywhere takes no more memory than one that is wrong once.
+//! The body is parsed a second time, and only the parts that the response repeats are kept: a body of megabytes with
+//! many errors takes no more memory than a body with one.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::serving::LISTED_MAX;
 
-/// Items of a list or mapping, and levels of them, that an answer repeats.
+/// The limit on items of a list or mapping, and on levels of nesting, that a response repeats.
 const ECHO_ITEMS_MAX: usize = 20;
 const ECHO_DEPTH_MAX: usize = 8;
 
-/// Characters of a text that an answer repeats.
+/// The limit on characters of a text that a response repeats.
 const ECHO_CHARS_MAX: usize = 200;
 
-/// A value as an answer repeats it: the rest of what is long is left out.
+/// A value as a response repeats it, truncated if it is long.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Echo(pub(super) Value);
 
@@ -29,9 +29,9 @@ pub(super) struct Echo(pub(super) Value);
 #[derive(Clone, Copy)]
 struct AtDepth(usize);
 
-/// What a body has in the places that a lookup reads.
+/// The parts of a body that a lookup reads.
 struct Body {
-    /// All of it, as an answer repeats it.
+    /// The whole body, as a response repeats it.
     echo: Value,
     is_object: bool,
     entities: Option<Vec<Value>>,
@@ -45,7 +45,7 @@ struct Problems<F>(F);
 
 const FLAGS: [&str; 2] = ["full_feature_names", "include_feature_view_version_metadata"];
 
-/// Says what is wrong with a body.
+/// Describes what is wrong with a body.
 pub(super) fn diagnose(body: &[u8]) -> HttpError {
     if body.is_empty() {
         return unprocessable("bad_body", vec![problem("missing", &json!(["body"]), "Field required", &Value::Null)]);
@@ -177,7 +177,7 @@ impl<'de> Deserialize<'de> for Body {
 }
 
 impl Body {
-    /// A body that is no object.
+    /// A body that is not an object.
     fn other(echo: Value) -> Self {
         Self { echo, is_object: false, entities: None, service: None, features: None, flags: [None, None] }
     }
@@ -185,7 +185,7 @@ impl Body {
 
 // === impl Problems ===
 
-/// The value, and what is wrong with its items: the first [`LISTED_MAX`] problems.
+/// The value, and the first [`LISTED_MAX`] problems with its items.
 impl<'de, F: Fn(&Value, &Value) -> Option<Value>> DeserializeSeed<'de> for Problems<F> {
     type Value = (Value, Vec<Value>);
 
@@ -287,7 +287,7 @@ impl<'de> DeserializeSeed<'de> for AtDepth {
     type Value = Echo;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Echo, D::Error> {
-        // Also what is not repeated is read level by level, up to the depth that the reader takes.
+        // Parts that are not repeated are also read level by level, up to the depth limit of the parser.
         deserializer.deserialize_any(self)
     }
 }

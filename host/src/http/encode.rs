@@ -38,21 +38,21 @@ struct ReadRuns<'a> {
     event_times: Option<Range<usize>>,
 }
 
-/// A status and an event time at their longest, with what is between.
+/// The maximum length of a status and an event time, with separators.
 const CELL_BYTES_MAX: usize = 64;
 
-/// What is between a column's parts.
+/// The separators between a column's parts.
 const COLUMN_BYTES: usize = 96;
 
-/// A value in JSON has at most so many bytes for one of a row's: a control character has six, a single that is printed as
-/// a double some more.
+/// The maximum ratio of a value's size in JSON to its size in a row: a control character takes six bytes, a single that
+/// is printed as a double takes some more.
 const EXPANSION_MAX: usize = 8;
 
 /// An answer's body.
 #[must_use]
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    // Without bounds nothing goes wrong.
+    // Without limits this cannot fail.
     let _ = write_answer(answer, &mut out, &mut Room::unbounded());
     out
 }
@@ -60,7 +60,7 @@ pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
 /// Appends an answer's body.
 ///
 /// # Errors
-/// Those of [`Room::reserve`]: what was appended is to be thrown away then.
+/// Those of [`Room::reserve`]; the caller must then discard the appended bytes.
 pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>, room: &mut Room) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();

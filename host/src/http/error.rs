@@ -23,22 +23,23 @@ pub struct HttpError {
     pub log: Option<String>,
     /// The kind of error, as a metric label.
     pub kind: &'static str,
-    /// What the log gets at level `debug`, in place of the kind: no values that a caller sent.
+    /// The text for the log at level `debug`, in place of the kind; contains no values from the caller.
     pub(super) reason: Option<String>,
     /// A header that goes with the status.
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// The kind of [`RequestError::TooLong`], which no client gets.
+/// The kind of [`RequestError::TooLong`], which is never sent to a client.
 const TOO_LONG: &str = "too_long";
 
-/// Bytes of a message. Lists in it have [`crate::serving::LISTED_MAX`] names, each of them cut, before it comes to this.
+/// The size limit of a message in bytes. Lists in it are already limited to [`crate::serving::LISTED_MAX`] truncated
+/// names.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 // === impl HttpError ===
 
 impl HttpError {
-    /// Whether a request named what is not among the definitions.
+    /// Whether a request names an unknown definition.
     pub(super) fn names_unknown(&self) -> bool {
         matches!(self.kind, "unknown_view" | "unknown_service" | "unknown_feature" | "unservable")
     }
@@ -65,7 +66,7 @@ impl HttpError {
         Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
     }
 
-    /// Whether the request is to be repeated on a compute thread.
+    /// Whether the request has to be repeated on a compute thread.
     pub(super) fn is_too_long(&self) -> bool {
         self.kind == TOO_LONG
     }
@@ -83,7 +84,7 @@ impl HttpError {
     }
 }
 
-/// A message may repeat what a caller sent, and is cut where it does so at length.
+/// A message may repeat the caller's input, and is truncated if that is long.
 fn cut(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES_MAX {
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));

@@ -1,9 +1,9 @@
-//! Which requests say their length twice.
+//! Detects requests that specify their length twice.
 //!
-//! A request with `Content-Length` and `Transfer-Encoding` is read by the one by some proxies and by the other by others: what
-//! is one request for the first is two for the second, and the second may carry another client's rights. hyper serves such a
-//! request and does not say that it was one, so the bytes that it reads are looked through before it gets them: only as far
-//! as it takes to know where requests begin.
+//! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use one of them and some the other:
+//! what is one request for the former is two for the latter, and the second may run with another client's rights
+//! (request smuggling). hyper serves such a request without reporting it, so the bytes are scanned before hyper gets
+//! them, only as far as needed to find where requests begin.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of requests, looked through as it is read.
+/// A stream of requests that is scanned while it is read.
 #[derive(Debug)]
 pub(super) struct Framed<S> {
     stream: S,
@@ -25,11 +25,11 @@ pub(super) struct Framed<S> {
     ambiguous: Arc<Ambiguous>,
 }
 
-/// The first request of a connection that says its length twice.
+/// The first request of a connection that specifies its length twice.
 #[derive(Debug)]
 pub(super) struct Ambiguous(AtomicUsize);
 
-/// Where in a stream of requests the next byte is.
+/// The position of the next byte in a stream of requests.
 #[derive(Debug, Default)]
 struct Framing {
     at: At,
@@ -39,29 +39,29 @@ struct Framing {
 
 #[derive(Debug, Default)]
 enum At {
-    /// In a head, of which this is known.
+    /// In a head, with the facts known so far.
     #[default]
     Start,
     Head(Vec<u8>),
-    /// In a body with so many bytes left.
+    /// In a body with this many bytes left.
     Body(u64),
     Chunked(Chunk),
-    /// Where the requests that follow begin is not known. hyper refuses what leads here.
+    /// It is unknown where the next requests begin. hyper rejects the requests that lead to this state.
     Lost,
 }
 
-/// Where in a chunked body.
+/// The position in a chunked body.
 #[derive(Debug, Default)]
 enum Chunk {
-    /// In a line with a size, which comes to this so far.
+    /// In a line with a size, with its value so far.
     #[default]
     Size0,
     Size(u64),
-    /// Behind the digits of the size.
+    /// After the digits of the size.
     Extension(u64),
-    /// In so many bytes of data and the line break behind them.
+    /// In this many bytes of data and the line break after them.
     Data(u64),
-    /// In a line of the trailer that has so many bytes.
+    /// In a trailer line that has this many bytes so far.
     Trailer(usize),
 }
 
@@ -72,7 +72,7 @@ const HEADERS_MAX: usize = 100;
 // === impl Ambiguous ===
 
 impl Ambiguous {
-    /// Whether a request of the connection, counted from 0, or one before it says its length twice.
+    /// Whether a request of the connection, counted from 0, or an earlier one specifies its length twice.
     pub(super) fn is(&self, request: usize) -> bool {
         request >= self.0.load(Ordering::Relaxed)
     }
@@ -132,7 +132,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
 // === impl Framing ===
 
 impl Framing {
-    /// Looks through the next bytes. The number of a request that says its length twice, if one does.
+    /// Scans the next bytes. Returns the number of a request that specifies its length twice, if there is one.
     fn read(&mut self, mut bytes: &[u8]) -> Option<usize> {
         while !bytes.is_empty() {
             match std::mem::take(&mut self.at) {
@@ -172,7 +172,7 @@ impl Framing {
     }
 }
 
-/// What comes behind a head, how long it is, and whether it says its length twice.
+/// Determines what follows a head, its length, and whether the head specifies the length twice.
 fn head_of(head: Vec<u8>) -> (At, usize, bool) {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
@@ -206,7 +206,7 @@ fn head_of(head: Vec<u8>) -> (At, usize, bool) {
 // === impl Chunk ===
 
 impl Chunk {
-    /// Reads some of the bytes: where that leads, and how many were read.
+    /// Consumes some of the bytes. Returns the new state and how many bytes were consumed.
     fn read(self, bytes: &[u8]) -> (At, usize) {
         let byte = bytes[0];
         let next = match self {
@@ -237,7 +237,7 @@ impl Chunk {
     }
 
     fn after_size(size: u64) -> Self {
-        // Behind the data there is a line break, which counts with it.
+        // The line break after the data is counted with it.
         if size == 0 { Self::Trailer(0) } else { Self::Data(size.saturating_add(2)) }
     }
 }
@@ -275,7 +275,7 @@ mod tests {
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\nc: d\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            // What a body has in it is no head.
+            // The content of a body is not a head.
             "POST / HTTP/1.1\r\ncontent-length: 60\r\n\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n           ",
         ] {
             assert_eq!(first_ambiguous(&format!("{before}{TWICE}")), Some(1), "{before}");

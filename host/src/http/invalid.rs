@@ -30,19 +30,19 @@ pub(super) fn not_json(body: &[u8], error: &serde_json::Error) -> HttpError {
     unprocessable("bad_json", vec![detail])
 }
 
-/// A body that is JSON, and no object.
+/// A body that is JSON but not an object.
 pub(super) fn not_an_object(body: &Value) -> HttpError {
     let message = "Input should be a valid dictionary or object to extract fields from";
     unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, body)])
 }
 
-/// Problems as an answer, at most [`LISTED_MAX`] of them.
+/// A response with problems, at most [`LISTED_MAX`] of them.
 pub(super) fn unprocessable(kind: &'static str, mut problems: Vec<Value>) -> HttpError {
     problems.truncate(LISTED_MAX);
     HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(problems))
 }
 
-/// One problem: pydantic's word for it, where it is, what it says, and what was there, cut if it is long.
+/// One problem: pydantic's type of it, its location, the message, and the input, truncated if it is long.
 pub(super) fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
     json!({ "type": kind, "loc": Echo::of(loc), "msg": message, "input": Echo::of(input) })
 }

@@ -1,4 +1,4 @@
-//! Requests that take long: they are answered on compute threads, so that serving threads answer the others meanwhile.
+//! Requests that take long: compute threads serve them, so that serving threads can serve other requests meanwhile.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::{
     serving::{OnlineRequest, RequestError, Resources, Room, Snapshot},
 };
 
-/// A body that another thread makes.
+/// A body that another thread builds.
 pub(super) type Coming = oneshot::Receiver<Result<Bytes, HttpError>>;
 
 /// A larger body is decoded on a compute thread.
 pub(super) const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// A lookup, to be answered on any thread.
+/// A lookup that any thread can serve.
 #[derive(Clone, Debug)]
 pub(super) struct LargeLookup {
     pub(super) snapshot: Arc<Snapshot>,
@@ -31,7 +31,7 @@ pub(super) struct LargeLookup {
 // === impl LargeLookup ===
 
 impl LargeLookup {
-    /// Has it answered on one of these threads.
+    /// Serves it on one of these threads.
     ///
     /// # Errors
     /// Status 503 when too many requests wait.
@@ -54,10 +54,10 @@ impl LargeLookup {
     }
 }
 
-/// Has work done on one of these threads.
+/// Runs work on one of these threads.
 ///
 /// # Errors
-/// Status 503 when too much waits.
+/// Status 503 if too much work is queued.
 pub(super) fn offload<T: Send + 'static>(
     compute: &Compute,
     work: impl FnOnce() -> Result<T, HttpError> + Send + 'static,
@@ -68,7 +68,7 @@ pub(super) fn offload<T: Send + 'static>(
     })
 }
 
-/// What came of offloaded work.
+/// The result of offloaded work.
 ///
 /// # Errors
 /// Those of the work, and status 500 if it panicked.
@@ -78,7 +78,7 @@ pub(super) async fn completed<T>(coming: oneshot::Receiver<Result<T, HttpError>>
         .map_err(|_| HttpError::internal("the work on a request failed because of a bug in Larder".to_owned()))?
 }
 
-/// Checks what a token may ask for.
+/// Checks whether a token permits the request.
 ///
 /// # Errors
 /// Status 403.
@@ -86,7 +86,7 @@ pub(super) fn check_scope(scope: Option<&Scope>, request: &OnlineRequest<'_>) ->
     scope.map_or(Ok(()), |scope| Ok(scope.check(&request.selection)?))
 }
 
-/// An error without names that are beyond a token's scope.
+/// An error without the names outside a token's scope.
 pub(super) fn in_scope(error: RequestError, scope: Option<&Scope>) -> RequestError {
     match scope {
         Some(Scope::Services(_)) => error.hide_names(|name| scope.is_some_and(|scope| scope.has(name))),
@@ -94,10 +94,10 @@ pub(super) fn in_scope(error: RequestError, scope: Option<&Scope>) -> RequestErr
     }
 }
 
-/// An answer with a lease of its size, unless it is small.
+/// A response with a lease of its size, unless it is small.
 ///
 /// # Errors
-/// Status 503 or 413 where there is no memory for it.
+/// Status 503 or 413 if there is no memory for it.
 pub(super) fn lease_answer(memory: &Arc<MemoryBudget>, answer: Vec<u8>) -> Result<Bytes, HttpError> {
     if answer.len() <= SMALL_BYTES {
         return Ok(answer.into());
@@ -107,14 +107,14 @@ pub(super) fn lease_answer(memory: &Arc<MemoryBudget>, answer: Vec<u8>) -> Resul
     Ok(leased_bytes(answer, lease))
 }
 
-/// Bytes that the values of a lookup's body take at most once they are decoded.
+/// The maximum memory of the decoded values of a lookup's body, in bytes.
 fn lookup_bytes(body: &[u8]) -> usize {
-    // A value takes 32 bytes, and a list that grows has up to three times its size for a moment; its first items bring
-    // room for four.
+    // A value takes 32 bytes, and a growing list takes up to three times its size for a moment; its first allocation
+    // has a capacity of four items.
     weigh(body, 96, 192, 96)
 }
 
-/// Bytes that a body takes at most as a tree of JSON values.
+/// The maximum memory of a body as a tree of JSON values, in bytes.
 pub(super) fn tree_bytes(body: &[u8]) -> usize {
     // A mapping of one item has a node for eleven.
     weigh(body, 96, 192, 768)
@@ -129,7 +129,7 @@ fn weigh(body: &[u8], item: usize, list: usize, mapping: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// The most bytes that decoding takes at once, beside the body.
+    /// The maximum memory that decoding takes at once, in addition to the body, in bytes.
     fn most(body: &str, decode: impl FnOnce(&[u8])) -> usize {
         let counted = allocation_counter::measure(|| decode(body.as_bytes()));
         usize::try_from(counted.bytes_max).unwrap()

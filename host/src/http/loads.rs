@@ -1,7 +1,8 @@
-//! Loads that callers ask for, with bounds: views that are loaded at once, requests that wait for a view, and requests.
+//! Loads that callers request, with limits on concurrent loads, on requests that wait for one view, and on all
+//! requests.
 //!
-//! A view waits for others of its own name only. A load that makes no progress, because its source hangs, gives its slot
-//! to the next one and holds up neither the other views of its request nor those of other requests.
+//! A load waits only for other loads of the same view. A load that makes no progress because its source hangs gives its
+//! slot to the next one, and delays neither the other views of its request nor other requests.
 
 use std::{
     collections::HashMap,
@@ -30,17 +31,17 @@ use crate::{
 /// The loads of a host.
 #[derive(Debug)]
 pub(super) struct Loads {
-    /// Where loads run: one that hangs must not keep the threads that answer from ending.
+    /// The runtime on which loads run: a load that hangs must not keep the serving threads from ending.
     runtime: Handle,
     slots: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     queues: Mutex<HashMap<String, Arc<Queue>>>,
 }
 
-/// Who waits for one view. Each holds the queue, so the count of its owners is their number.
+/// The queue of one view. Each waiting request holds a reference, so the reference count is the length of the queue.
 type Queue = AsyncMutex<()>;
 
-/// A request that was taken: it has a place in the queue of each of its views.
+/// An accepted request, which is in the queue of each of its views.
 #[derive(Debug)]
 pub(super) struct Request {
     views: Vec<(String, Arc<Queue>)>,
@@ -51,32 +52,32 @@ pub(super) struct Request {
 
 /// Requests at once, with those that wait; beyond: 503.
 const REQUESTS_MAX: usize = 64;
-/// Requests that one view has at once, with the one that is loaded; beyond: 503. The others leave room for other views.
+/// The limit on requests for one view, including the running one; beyond: 503. Other views can use the rest.
 const REQUESTS_OF_VIEW_MAX: usize = 8;
-/// A load that commits nothing for so long is held up by its source.
+/// A load without a commit for this long is stalled by its source.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 // === impl Loads ===
 
 impl Loads {
-    /// No loads yet. To be called within the runtime where they are to run.
+    /// Creates an empty set of loads. Call it within the runtime on which loads should run.
     pub(super) fn new() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (slots, requests) = (semaphore(ASKED_AT_ONCE_MAX), semaphore(REQUESTS_MAX));
         Self { runtime: Handle::current(), slots, requests, queues: Mutex::default() }
     }
 
-    /// Takes a request for views, whose names differ.
+    /// Accepts a request for views with distinct names.
     ///
     /// # Errors
-    /// 503 when too many requests wait already, or too many for one of the views. Nothing was done then.
+    /// 503 if too many requests are waiting already, or too many for one of the views. Nothing was done in that case.
     pub(super) fn take(&self, views: Vec<String>) -> Result<Request, HttpError> {
         let busy = |message| HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
         let permit = Arc::clone(&self.requests).try_acquire_owned();
         let permit =
             permit.map_err(|_full| busy("too many materializations wait already; try again later".to_owned()))?;
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        // One owner is the map itself.
+        // The map itself holds one reference.
         queues.retain(|_, queue| Arc::strong_count(queue) > 1);
         let is_full = |view: &&String| {
             queues.get(view.as_str()).is_some_and(|queue| Arc::strong_count(queue) > REQUESTS_OF_VIEW_MAX)
@@ -99,8 +100,8 @@ impl Loads {
 // === impl Request ===
 
 impl Request {
-    /// Loads the views, one after the other; one that stalls does not hold up the next. Goes on when nobody waits for it
-    /// any more. The errors come in the order of the views.
+    /// Loads the views one after the other; a stalled view does not delay the next. Continues when no caller waits any
+    /// more. Returns errors in the order of the views.
     pub(super) async fn run(self, engine: Arc<SyncEngine>, window: Window) -> Result<(), Vec<SyncError>> {
         let runtime = self.runtime.clone();
         let work = runtime.spawn(async move {
@@ -111,7 +112,7 @@ impl Request {
                 let load = load(runtime.clone(), Arc::clone(&slots), queue, Arc::clone(&engine), view, window, stalled);
                 let load = runtime.spawn(load);
                 loads.push(async move { (place, load.await) });
-                // The sender goes when the load has ended, too.
+                // The sender is also dropped when the load has ended.
                 let _ = next.await;
             }
             while let Some((place, ended)) = loads.next().await {
@@ -132,7 +133,7 @@ impl Request {
     }
 }
 
-/// Loads one view when it is its turn. `stalled` is dropped when the load has ended or makes no progress.
+/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended or makes no progress.
 async fn load(
     runtime: Handle,
     slots: Arc<Semaphore>,
@@ -144,7 +145,7 @@ async fn load(
 ) -> Result<(), SyncError> {
     let mut stalled = Some(stalled);
     let _turn = unless_stalled(queue.lock(), || drop(stalled.take())).await;
-    // Nobody closes the semaphore.
+    // The semaphore is never closed.
     let mut slot = unless_stalled(slots.acquire_owned(), || drop(stalled.take())).await.ok();
     let beats = Arc::new(AtomicU64::new(0));
     let mut seen = 0;

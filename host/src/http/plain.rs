@@ -50,11 +50,11 @@ pub(super) struct PlainConnection<S> {
     partial_lease: Option<Lease>,
     /// What the client has not taken yet of answers.
     unsent: Vec<u8>,
-    /// What comes behind that: an answer that another thread made.
+    /// What follows that: a response from another thread.
     unsent_body: Bytes,
-    /// What these take of the memory for requests in flight, unless it is little.
+    /// Their lease of the memory for requests in flight, unless they are small.
     lease: Option<Lease>,
-    /// Who asks, for the log.
+    /// The caller, for the log.
     client: Option<SocketAddr>,
     /// What comes when that is sent.
     then: Then,
@@ -75,7 +75,7 @@ enum Then {
     Read,
     /// Whole requests may be left of what was read.
     Again,
-    /// The same, once others had their turn.
+    /// The same, after other connections were served.
     GiveWay,
     /// An answer comes.
     Wait(Waiting),
@@ -126,7 +126,7 @@ struct Output {
     bytes: Vec<u8>,
     /// Where the first begins.
     from: usize,
-    /// What they take of the memory for requests in flight, unless it is little.
+    /// Their lease of the memory for requests in flight, unless they are small.
     lease: Option<Lease>,
 }
 
@@ -142,7 +142,7 @@ const HEAD_BYTES: usize = 192;
 const OUTPUT_BYTES_FULL: usize = 256 << 10;
 /// An answer that was larger gives its memory back.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
-/// How long answers may take one after the other until other connections have their turn.
+/// How long consecutive responses may take before other connections are served.
 const TURN: Duration = super::router::TURN;
 /// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Keeps the beginning of a request. Where that is much and there is no memory for it, hyper's side says so.
+    /// Keeps the beginning of a request. If it is large and there is no memory for it, the hyper path reports that.
     fn keep_partial(&mut self, then: Then, rest: &[u8]) -> Then {
         let is_kept = matches!(then, Then::Read | Then::Again | Then::GiveWay);
         self.partial_lease = None;
@@ -323,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
             self.partial_lease = Some(lease);
         }
-        // Of an empty one there is no memory.
+        // An empty buffer holds no memory.
         self.partial = if is_kept { rest.to_vec() } else { Vec::new() };
         then
     }
@@ -336,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                     self.then = Then::Wait(waiting);
                     return Poll::Pending;
                 }
-                // The work on its answer is dropped with `waiting`, if it has not begun.
+                // The work on its response is dropped with `waiting`, if it has not started.
                 self.then = Then::Close;
             }
             Poll::Ready(Ok(answer)) => {
@@ -414,7 +414,7 @@ impl Output {
             self.bytes.truncate(start);
             return answer;
         };
-        // The client may not take them, and they would be kept. hyper's side says that there is no memory.
+        // The client may not read them, and they would be kept. The hyper path reports that there is no memory.
         if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
             self.bytes.truncate(start);
             return PlainAnswer::Not;
@@ -493,8 +493,9 @@ pub(super) fn is_lookup(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
 }
 
-/// Waits for the client to close its connection, or its half of it, while an answer is made; hyper ends a connection then,
-/// too. What comes behind the request is appended to `bytes`, up to [`REQUEST_BYTES_MAX`] in all.
+/// Waits for the client to close its connection, or its half of it, while a response is computed; hyper closes a
+/// connection in this case, too. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in
+/// total.
 fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
     let mut piece = [0; 1 << 10];
     while bytes.len() < REQUEST_BYTES_MAX {

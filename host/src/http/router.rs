@@ -58,7 +58,7 @@ pub struct Router {
     stopping: AtomicBool,
     /// When definitions were last checked because of an unknown name.
     renewed: AtomicI64,
-    /// Sent a while after that: what waits for a load is answered then.
+    /// Set a while after that: requests that wait for a load then get an error.
     given_up: watch::Sender<bool>,
     door: Door,
 }
@@ -74,7 +74,7 @@ pub enum Door {
         encrypted: bool,
         /// Takes writes, where they are taken.
         writes: Option<Arc<Writes>>,
-        /// Takes up definitions that changed.
+        /// Reloads changed definitions.
         definitions: Arc<dyn RenewDefinitions>,
     },
     /// Features and orders.
@@ -92,7 +92,7 @@ enum Features {
 /// What became of a plain request.
 #[derive(Debug)]
 pub(super) enum PlainAnswer {
-    /// The body of its answer was appended. [`Router::note_plain`] wants to know when the request began.
+    /// The response body was appended. [`Router::note_plain`] needs the start time of the request.
     Here(Instant),
     /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
     Elsewhere(Coming, Instant),
@@ -108,7 +108,7 @@ pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-n
 /// Says that rows which are not here could not be fetched: `late` or `away`.
 const READ_THROUGH: &str = "x-larder-read-through";
 
-/// How often definitions are checked at most because of unknown names.
+/// The minimum interval of checks for changed definitions because of unknown names.
 const RENEWAL_EVERY: Micros = 100_000;
 
 const PLUGINS: &str = "/v1/plugins";
@@ -119,7 +119,7 @@ const RESET: &str = "/v1/reset";
 /// Lines that wait for a slow reader of the sync's progress; beyond, the sync waits for it.
 pub(super) const EVENTS_WAITING_MAX: usize = 64;
 
-/// A request that took a serving thread longer lets others have it before the next one on its connection.
+/// After a request that took longer, a serving thread serves other connections first.
 pub(super) const TURN: Duration = Duration::from_millis(1);
 
 // === impl Router ===
@@ -144,18 +144,19 @@ impl Router {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Answers what waits for a load, a reload or a deployment, with an error: the host stops, and a source may hang.
+    /// Returns an error to requests that wait for a load, a reload or a deployment: the server stops, and a source may
+    /// hang.
     pub(super) fn give_up(&self) {
         self.given_up.send_replace(true);
     }
 
-    /// Waits for work that may take as long as a source hangs, but not longer than a stopping host does.
+    /// Waits for work that may hang with its source, but not longer than the shutdown allows.
     async fn unless_given_up<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
         let mut given_up = self.given_up.subscribe();
         tokio::select! {
             biased;
             done = work => done,
-            // The sender is as long-lived as `self`.
+            // The sender lives as long as `self`.
             _ = given_up.wait_for(|given_up| *given_up) => {
                 let message = "the server is stopping; committed rows are kept";
                 Err(HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "stopping", message))
@@ -171,7 +172,7 @@ impl Router {
         &self.limits
     }
 
-    /// A lease for what a request holds; metrics and admin find memory also where requests find none.
+    /// A lease for a request; metrics and admin have a reserve that other requests cannot use.
     pub(super) fn lease(&self) -> Lease {
         match self.door {
             Door::Data { .. } => self.resources.memory.lease(),
@@ -179,7 +180,7 @@ impl Router {
         }
     }
 
-    /// Answers a request of a client. One whose length was said in two ways is refused: proxies may see another request in
+    /// Serves a client's request. Rejects a request that specifies its length twice: a proxy may see another request in
     /// it.
     pub(super) async fn answer(
         &self,
@@ -206,7 +207,7 @@ impl Router {
         Ok(response)
     }
 
-    /// Routes a request that says once where it goes and how long it is.
+    /// Routes a request with one `Host` and one length.
     async fn checked_route(&self, request: Request<Incoming>, is_ambiguous: bool) -> Result<Answered, HttpError> {
         let bad = |message: &str| {
             let mut error = HttpError::detail(StatusCode::BAD_REQUEST, "bad_request", message);
@@ -223,7 +224,7 @@ impl Router {
         self.route(request).await
     }
 
-    /// A path for the log: of those that there are, as others could be anything.
+    /// The path for the log if it is a known one, because others could be anything.
     fn known_path(&self, path: &str) -> &'static str {
         const PATHS: [&str; 8] =
             ["/get-online-features", "/v1/catalog", "/v1/sync", "/v1/reload", PLUGINS, "/metrics", "/health", "/ready"];
@@ -276,7 +277,7 @@ impl Router {
         error.body.to_string().into_bytes()
     }
 
-    /// Counts a plain request that has its answer, and returns how long it took.
+    /// Counts a fast-path request that was served, and returns how long it took.
     pub(super) fn note_plain(&self, started: Instant) -> Duration {
         let took = started.elapsed();
         self.metrics.online.success.increment(1);
@@ -309,7 +310,7 @@ impl Router {
                 let mut tree = self.lease();
                 if body.len() > SMALL_BYTES {
                     let weighed = body.clone();
-                    // Looking through megabytes is not for this thread.
+                    // This thread must not scan megabytes.
                     let bytes = tokio::task::spawn_blocking(move || tree_bytes(&weighed)).await;
                     tree.grow(
                         bytes
@@ -317,7 +318,7 @@ impl Router {
                     )?;
                 }
                 let written = writes.answer(uri.path(), uri.query(), body, scope.as_deref());
-                // What is pushed is on disk in a moment, also in a host that is about to stop.
+                // A push reaches the disk within a moment, even during a shutdown.
                 let is_load = uri.path().starts_with("/materialize");
                 let (status, body) = if is_load { self.unless_given_up(written).await? } else { written.await? };
                 drop(tree);
@@ -367,12 +368,12 @@ impl Router {
         }
     }
 
-    /// Takes up definitions that changed, before a name is said to be unknown: it may just have been applied. Returns
-    /// whether there are others now.
+    /// Reloads changed definitions before a name is reported as unknown: it may just have been applied. Returns whether
+    /// they changed.
     async fn renew_definitions(&self) -> bool {
         let Door::Data { definitions, .. } = &self.door else { return false };
         if !definitions.is_always_wanted() {
-            // A caller of unknown names must not keep others busy.
+            // A caller of unknown names must not slow down others.
             let (now, last) = (self.clock.now(), self.renewed.load(Ordering::Relaxed));
             let is_due = now.saturating_sub(last) >= RENEWAL_EVERY || now < last;
             let is_first = || self.renewed.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -412,12 +413,12 @@ impl Router {
         let to_fetch = {
             let (body, scope) = (body.clone(), scope.cloned());
             move |mut room: Room| {
-                // Read again for the answer: a request borrows from its body, and nothing is held over a wait.
+                // Parsed again for the response: a request borrows from its body, and nothing is held across a wait.
                 let request = decode_request(&body)?;
                 check_scope(scope.as_deref(), &request)?;
                 let wanted = snapshot.to_fetch(&request, &mut room);
                 let wanted = wanted.map_err(|error| in_scope(error, scope.as_deref()))?;
-                // What is held for them goes with them.
+                // Their memory is released with them.
                 Ok::<_, HttpError>((wanted, room))
             }
         };
@@ -473,7 +474,7 @@ impl Router {
         }
     }
 
-    /// The catalog, as far as the caller may see it. It can be large, and is made on a compute thread then.
+    /// The part of the catalog that the caller may see. A large catalog is built on a compute thread.
     async fn catalog(&self, scope: Option<Arc<Scope>>) -> Result<Answered, HttpError> {
         let (snapshot, now, mut lease) = (self.current.load_full(), self.clock.now(), self.lease());
         let bytes = catalog_bytes(&snapshot);
@@ -511,7 +512,7 @@ impl Router {
         }
         let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
         let status = if damaged.is_empty() { "loading" } else { "healing" };
-        // Who sends no token, or one for some services, learns no names.
+        // A caller without a token, or with a token for some services, must not learn names.
         if let Door::Data { tokens: Some(_), .. } = self.door {
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": status }));
         }
@@ -554,7 +555,7 @@ impl Router {
                     continue;
                 }
                 if read > rest.capacity() {
-                    // Both are there while the one is copied to the other.
+                    // Both buffers exist while one is copied to the other.
                     let (before, capacity) = (rest.capacity(), read.max(length.min(2 * read)));
                     if capacity > SMALL_BYTES {
                         lease.resize(before + capacity)?;
@@ -646,7 +647,7 @@ impl Router {
     }
 }
 
-/// Counts and logs a failed request. What clients did wrong is logged at `debug`: the kind of it, and names, but no values.
+/// Counts and logs a failed request. Client errors are logged at `debug`, with their kind and names, but no values.
 fn note_failed(endpoint: &EndpointMetrics, error: &HttpError, path: &'static str, client: Option<SocketAddr>) {
     endpoint.error.increment(1);
     endpoint.count_error(error.kind);

@@ -55,7 +55,7 @@ pub struct Server {
     open: Arc<AtomicUsize>,
     workers: Vec<thread::JoinHandle<()>>,
     accepting: tokio::task::JoinHandle<()>,
-    /// Removed when it stops.
+    /// Removed when the server stops.
     socket_file: Option<SocketFile>,
 }
 
@@ -112,7 +112,7 @@ struct OpenGuard {
 /// be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long workers without connections may take to end.
+/// How long workers without connections may take to stop.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// Connections that a worker has not yet taken over; it takes them as fast as it can poll.
@@ -192,13 +192,13 @@ impl Server {
         for i in 0..workers.max(1) {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
-            // Threads that block work on writes, which are not to hold up lookups.
+            // Threads that block run writes, which must not delay lookups.
             let runtime =
                 Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || {
                 runtime.block_on(serve(receiver, router, phases));
-                // Left to itself, it would wait for work that its requests have begun, as long as that takes.
+                // By default, it would wait for work that its requests started, however long that takes.
                 runtime.shutdown_background();
             };
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
@@ -214,8 +214,8 @@ impl Server {
         self.address
     }
 
-    /// From here on `/ready` says that the server stops; all else goes on. Requests that wait for a load have as long as
-    /// that has to come to its next commit.
+    /// From now on `/ready` reports that the server is stopping; everything else continues. Requests that wait for a
+    /// load can wait until its next commit.
     pub fn announce_stop(&self) {
         self.router.set_stopping();
         let router = Arc::clone(&self.router);
@@ -243,7 +243,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        // They have nothing left to do. One that hangs all the same ends with the process.
+        // They have nothing left to do. One that hangs anyway ends with the process.
         drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
     }
 }

@@ -1,4 +1,4 @@
-//! The file of a Unix socket: taking its path without taking anything else, and giving it back.
+//! The file of a Unix socket: claims its path without replacing anything else, and releases it.
 
 use std::{
     fs, io,
@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A socket's file, so that only this one is removed in the end.
+/// The identity of a socket's file, so that only this file is removed at the end.
 #[derive(Clone, Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-/// Makes room for a socket at a path: a socket that a dead process left there is removed. Anything else stays.
+/// Prepares a path for a socket: removes a socket that a dead process left there, but nothing else.
 ///
 /// # Errors
 /// When the path already names something that is no socket, or by a socket that another process listens on.
@@ -27,7 +27,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     };
     let kind = meta.file_type();
     let what = if kind.is_socket() {
-        // Other errors mean that a process may have it: its queue is full, or it does not let us in.
+        // Other errors mean that a process may own it: its queue is full, or it denies access.
         match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return fs::remove_file(path),
             _ => "a socket that another process may listen on",
@@ -45,7 +45,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, message))
 }
 
-/// Connects without waiting for a process that does not accept.
+/// Connects, but does not wait if the process does not accept.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -57,15 +57,15 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
 // === impl SocketFile ===
 
 impl SocketFile {
-    /// The file of a socket that was bound just now.
+    /// The file of a socket that was just bound.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), identity: identity(path)? })
     }
 
-    /// Removes the file, unless another one has its path by now.
+    /// Removes the file, unless another file has its path by now.
     pub(super) fn remove(&self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Gone already is as good.
+            // If the file is already gone, there is nothing to do.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&listener, 0).unwrap();
-        // Nobody accepts: one connection fills the queue, and the next one would wait.
+        // Nothing accepts connections: one fills the queue, and the next would wait.
         let mut waiting = Vec::new();
         while let Ok(stream) = connect(&path) {
             waiting.push(stream);

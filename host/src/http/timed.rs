@@ -1,4 +1,4 @@
-//! A connection whose writes have bounds.
+//! A connection with limits on its writes.
 //!
 //! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
 //! that stops reading would hold its connection, and an answer in memory, for ever. And a client that reads a large answer
@@ -24,14 +24,14 @@ pub(super) struct Timed<S> {
     /// Runs while a write waits. Made once, when a write first waits: most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    /// Bytes that were written in large pieces since others had their turn.
+    /// Bytes written in large pieces since other connections were last served.
     large_written: usize,
 }
 
-/// A piece of this many bytes is a large one.
+/// The minimum size of a large piece.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// After as many bytes in large pieces, the other connections of the thread have their turn.
+/// After this many bytes in large pieces, the thread serves its other connections.
 const TURN_BYTES: usize = 1 << 20;
 
 // === impl Timed ===
@@ -41,7 +41,7 @@ impl<S> Timed<S> {
         Self { stream, bound, timer: None, waiting: false, large_written: 0 }
     }
 
-    /// Whether other connections are to have their turn before so much more is written; this one is woken behind them.
+    /// Whether to serve other connections before this many more bytes are written; this connection is woken after them.
     fn gives_way(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
         if bytes < LARGE_BYTES {
             return false;

@@ -104,7 +104,7 @@ pub enum TlsError {
 /// A bundle of all public authorities has a few hundred kilobytes.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
-/// Encrypted bytes that a connection keeps for a client that does not take them.
+/// The limit on encrypted bytes that a connection buffers for a client that does not read them.
 const UNSENT_BYTES_MAX: usize = 32 << 10;
 
 /// What is spoken inside.

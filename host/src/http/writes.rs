@@ -55,7 +55,8 @@ impl Writes {
     /// The endpoints.
     pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
 
-    /// Writes to what an engine keeps. To be called within the runtime where materializations are to run.
+    /// Creates the handler of writes to an engine's store. Call it within the runtime on which materializations should
+    /// run.
     #[must_use]
     pub fn new(engine: Arc<ArcSwap<SyncEngine>>, definitions: Arc<dyn RenewDefinitions>) -> Self {
         Self { engine, definitions, at_once: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)), loads: Loads::new() }
@@ -106,9 +107,9 @@ impl Writes {
     }
 
     async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
-        // As Feast: which views there are is read from the registry as it is now.
+        // As in Feast, the views are read from the current registry.
         let definitions = Arc::clone(&self.definitions);
-        // A panic in there is in the log already.
+        // A panic there is already logged.
         let _ = spawn_blocking(move || definitions.renew(false)).await;
         let engine = self.engine.load_full();
         let mut skipped = BTreeMap::new();
@@ -153,7 +154,7 @@ struct Materialization {
     window: Window,
 }
 
-/// Reads a body that can have megabytes, which is not for a serving thread.
+/// Reads a body that can have megabytes, so it must not run on a serving thread.
 async fn read_order(
     body: bytes::Bytes,
     order: fn(&Value) -> Result<Materialization, HttpError>,
@@ -228,7 +229,7 @@ fn views(body: &Value) -> Result<Option<Vec<String>>, HttpError> {
     }
 }
 
-/// Each name once, in the order of its first mention.
+/// Unique names, in the order of their first occurrence.
 fn distinct(mut names: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -256,8 +257,8 @@ fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
     }
 }
 
-/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`. What is wrong with their form is found in
-/// `body`; the values are read from its text, where integers are exact and names in their order.
+/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`. `body` is used to check their
+/// structure; the values are parsed from its text, where integers are exact and names keep their order.
 fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
     let columns = match body.get("df") {
@@ -276,21 +277,22 @@ fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
         let problem = problem("json_invalid", &loc(&[]), &error.to_string(), &Value::Null);
         unprocessable("bad_json", vec![problem])
     };
-    // Its form was checked above: an object that has an object of lists.
+    // Its structure was checked above: an object that has an object of lists.
     let DataFrame { df } = serde_json::from_slice(text).map_err(unreadable)?;
     let Cell::Map(columns) = Cell::from_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
     let column = |(name, values)| if let Cell::List(cells) = values { Some((name, cells)) } else { None };
     Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
 }
 
-/// The part of a write's body that has the values.
+/// The part of a write's body with the values.
 #[derive(Deserialize)]
 struct DataFrame<'b> {
     #[serde(borrow)]
     df: &'b RawValue,
 }
 
-/// Reads a body, also with the numbers that Python writes and JSON does not have; and the JSON text that it is then.
+/// Parses a body, including the numbers that Python writes and JSON does not allow. Also returns its text as valid
+/// JSON.
 fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     match read_object(body) {
         Err(error) if error.kind == "bad_json" => match pythons_numbers(body) {

@@ -111,7 +111,7 @@ fn client_that_left_is_noticed_and_what_it_sent_is_kept() {
     assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
     assert_eq!(bytes, b"a request, and the next");
 
-    // Beyond the bound nothing is read, so that the client waits.
+    // Beyond the limit nothing is read, so the client waits.
     send(&vec![b'x'; REQUEST_BYTES_MAX], cx);
     assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
     assert_eq!(bytes.len(), REQUEST_BYTES_MAX);
