@@ -1,8 +1,8 @@
-//! Memory: how much this process may use, and one budget for what requests hold.
+//! Memory: how much this process may use, and one budget for all requests.
 //!
-//! Each body that is read and each answer that waits to be sent holds a [`Lease`] of the [`MemoryBudget`], over all
-//! listeners and protocols. [`memory_limit`] finds the limit that the budget follows from, and [`resident_bytes`] what the
-//! process uses now.
+//! Each body that is read and each response that waits to be sent holds a [`Lease`] of the [`MemoryBudget`], over all
+//! listeners and protocols. [`memory_limit`] finds the limit from which the budget is derived, and [`resident_bytes`]
+//! returns the current use of the process.
 
 mod budget;
 mod leased;

@@ -1,8 +1,8 @@
 //! Directories and files that only this process's user may write.
 //!
-//! Whoever can write the data directory can replace the store, and whoever can write the key of compiled code runs code
-//! in this process. So both are checked each time they are opened, as ssh does with its keys: what belongs to another
-//! user is refused, and permissions that are too wide are taken away with a warning.
+//! A user who can write the data directory can replace the store, and a user who can write the key of compiled code can
+//! run code in this process. So both are checked each time they are opened, as ssh does with its keys: files of another
+//! user are rejected, and excess permissions are removed with a warning.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -11,12 +11,12 @@ use std::{
     path::Path,
 };
 
-/// What a directory was like when it was opened.
+/// The state of a directory before it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// It was made, or nobody else could write it.
+    /// It was created, or other users could not write it.
     Private,
-    /// Others could write it until now: its contents may be theirs.
+    /// Other users could write it until now, so its contents may be theirs.
     Writable,
 }
 
@@ -24,14 +24,14 @@ pub enum Before {
 const OTHERS_WRITE: u32 = 0o022;
 /// Any permission of group and others.
 const OTHERS: u32 = 0o077;
-/// Files of a directory can be renamed and deleted by their owners only: a directory that is meant to be shared.
+/// Only owners can rename and delete files in the directory: it is meant to be shared.
 const STICKY: u32 = 0o1000;
 
-/// Opens a directory that only this user may write. One that is not there is made, readable by nobody else. Permission
-/// of others to write an existing one is taken away, and a warning logged.
+/// Opens a directory that only this user may write. Creates a missing one, readable only by this user. If other users
+/// may write an existing one, removes that permission and logs a warning.
 ///
 /// # Errors
-/// When it cannot be made, is no directory, belongs to another user, or is shared by design, as `/tmp` is.
+/// If it cannot be created, is not a directory, belongs to another user, or is shared by design, as `/tmp` is.
 pub fn open_dir(path: &Path) -> io::Result<Before> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;
@@ -49,11 +49,11 @@ pub fn open_dir(path: &Path) -> io::Result<Before> {
     Ok(Before::Writable)
 }
 
-/// Takes an existing file for this user alone: permissions of others are taken away, and a warning logged. Does nothing
-/// where there is no file.
+/// Restricts an existing file to this user: removes permissions of others and logs a warning. Does nothing if there is
+/// no file.
 ///
 /// # Errors
-/// When it belongs to another user, or its permissions cannot be changed.
+/// If it belongs to another user, or its permissions cannot be changed.
 pub fn claim_file(path: &Path) -> io::Result<()> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -72,12 +72,12 @@ pub fn claim_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a small file that only this user may read and write; `bytes_max` and one byte at most.
+/// Reads a small file that only this user may read and write; reads at most `bytes_max` plus one byte.
 ///
 /// # Errors
-/// When it cannot be read, is no regular file, belongs to another user, or others have any permission to it.
+/// If it cannot be read, is not a regular file, belongs to another user, or others have any permission to it.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // Neither a link nor a pipe: a link leads to a file of somebody else's choice, and opening a pipe waits.
+    // Rejects links and pipes: another user may choose the target of a link, and opening a pipe blocks.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
@@ -93,10 +93,10 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a file that only this user may read and write, in place of whatever has its name.
+/// Creates a file that only this user may read and write, and replaces any existing one.
 ///
 /// # Errors
-/// When it cannot be made.
+/// If it cannot be created.
 pub fn create_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -105,7 +105,7 @@ pub fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Whether this user owns it. Root may own it as well, for root can do anything.
+/// Whether this user owns it. Root may own it too, because root can do anything.
 fn check_owner(owner: u32) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     if owner == own || owner == 0 {
@@ -176,7 +176,7 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         set_mode(&pipe, 0o600);
         assert!(read_file(&pipe, 9).unwrap_err().to_string().contains("not a regular file"));
-        // What had the name goes, whatever it was.
+        // Whatever had the name is replaced.
         create_file(&pipe).unwrap();
         assert_eq!(read_file(&pipe, 9).unwrap(), b"");
     }

@@ -172,8 +172,8 @@ pub fn note_process() -> io::Result<()> {
     Ok(())
 }
 
-/// Logs each panic as one line, in place of the lines that Rust writes to standard error: collectors take a line for an
-/// event.
+/// Logs each panic as one line instead of the lines that Rust writes to standard error, because log collectors treat
+/// each line as an event.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -181,18 +181,18 @@ fn log_panics() {
         let message = panic_words(panic.payload()).replace('\n', "\\n");
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), location, "panic: {message}");
         if thread.name() == Some("main") {
-            // The program may end with it.
+            // The program may end with this panic.
             flush_logs(LAST_WORDS_WITHIN);
         }
     }));
 }
 
-/// Starts to log to standard error, panics too. A second call changes nothing. Logging never waits and never fails: see
-/// [`flush_logs`].
+/// Starts logging to standard error, including panics. A second call has no effect. Logging never blocks and never
+/// fails: see [`flush_logs`].
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
-    // Those would be printed to standard error, where a reader that is gone makes the print panic.
+    // Those errors would be printed to standard error, and the print panics if the reader is gone.
     let builder = builder.log_internal_errors(false);
     // Colours are for a terminal; in a file or a collector they are noise.
     let builder = builder.with_ansi(io::stderr().is_terminal());

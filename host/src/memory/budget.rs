@@ -1,4 +1,4 @@
-//! The budget of bytes for bodies and answers in flight.
+//! The memory budget of request and response bodies in flight.
 
 use std::sync::{
     Arc,
@@ -7,52 +7,52 @@ use std::sync::{
 
 use metrics::{Counter, counter, describe_counter};
 
-/// Bytes of a body or an answer that need no lease. README's bound on memory counts them for each open connection.
+/// Bodies of up to this many bytes need no lease. README's memory bound counts them for each open connection.
 pub const SMALL_BYTES: usize = 16 << 10;
 
-/// A lease of more bytes than this is a large one.
+/// The size above which a lease is large.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// Large leases may use this share of the budget, in percent, so that they leave room for small ones.
+/// The share of the budget that large leases may use, in percent; the rest is for small ones.
 const LARGE_PERCENT: usize = 75;
-/// All requests together may use this share; the rest is for metrics and admin.
+/// The share of the budget that all requests may use; the rest is for metrics and admin.
 const REQUESTS_PERCENT: usize = 90;
 
 /// Leases grow in steps of this size, so that a growing answer does not change the shared counter each time.
 const STEP_BYTES: usize = 16 << 10;
 
-/// How many bytes requests may hold, over all listeners.
+/// Limits the bytes that requests hold, over all listeners.
 #[derive(Debug)]
 pub struct MemoryBudget {
     bytes_max: usize,
     used: AtomicUsize,
-    /// Whether resident memory is close to its limit: there are no new large leases then.
+    /// Whether resident memory is close to its limit; if so, large leases are refused.
     is_tight: AtomicBool,
     refused: Refused,
 }
 
-/// Bytes of a [`MemoryBudget`] that are held until this is dropped.
+/// Bytes of a [`MemoryBudget`], which are released when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
     budget: Arc<MemoryBudget>,
-    /// What was asked for.
+    /// The requested bytes.
     held: usize,
-    /// What is taken from the budget: `held`, in whole steps.
+    /// The bytes taken from the budget: `held`, rounded up to whole steps.
     taken: usize,
-    /// Whether it may use the part that is kept for metrics and admin.
+    /// Whether it may use the reserve for metrics and admin.
     is_control: bool,
 }
 
-/// Why there is no lease.
+/// Why a lease was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverBudget {
-    /// It would not fit into an empty budget.
+    /// The request would not fit into an empty budget.
     #[error(
         "the request and its answer need more than {limit} bytes of memory; hint: ask for less at once, or raise \
          'server: limits: in_flight_bytes_max'"
     )]
     TooLarge {
-        /// What one request can have.
+        /// The most that one request can have.
         limit: usize,
     },
     /// Other requests hold the budget.
@@ -91,13 +91,13 @@ impl MemoryBudget {
         Self::new(usize::MAX)
     }
 
-    /// A lease of nothing yet, for a request.
+    /// An empty lease, for a request.
     #[must_use]
     pub fn lease(self: &Arc<Self>) -> Lease {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: false }
     }
 
-    /// A lease of nothing yet, for metrics and admin.
+    /// An empty lease, for metrics and admin.
     #[must_use]
     pub fn control_lease(self: &Arc<Self>) -> Lease {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: true }
@@ -109,25 +109,25 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that may be held.
+    /// The limit of the bytes held.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Refuses new large leases, or allows them again. Leases that exist stay.
+    /// Refuses new large leases, or allows them again. Existing leases are kept.
     pub fn set_tight(&self, is_tight: bool) {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// The most that all leases together may come to, for one of them to grow to `bytes`.
+    /// The limit for the sum of all leases if one of them grows to `bytes`.
     fn limit_for(&self, bytes: usize, is_control: bool) -> usize {
         let percent = match bytes {
             _ if is_control => 100,
             LARGE_BYTES.. => LARGE_PERCENT,
             _ => REQUESTS_PERCENT,
         };
-        // A budget without a bound stays one.
+        // An unlimited budget stays unlimited.
         if self.bytes_max == usize::MAX { usize::MAX } else { self.bytes_max / 100 * percent }
     }
 
@@ -152,18 +152,18 @@ impl MemoryBudget {
 // === impl Lease ===
 
 impl Lease {
-    /// Holds more bytes.
+    /// Grows by this many bytes.
     ///
     /// # Errors
-    /// [`OverBudget`]; it holds what it held then.
+    /// [`OverBudget`]; the lease then keeps its size.
     pub fn grow(&mut self, more: usize) -> Result<(), OverBudget> {
         self.resize(self.held.saturating_add(more))
     }
 
-    /// Holds this many bytes.
+    /// Changes the size to this many bytes.
     ///
     /// # Errors
-    /// [`OverBudget`]; it holds what it held then. It can always shrink.
+    /// [`OverBudget`]; the lease then keeps its size. It can always shrink.
     pub fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let wanted = bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(usize::MAX);
         if wanted > self.taken {

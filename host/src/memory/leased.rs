@@ -1,4 +1,4 @@
-//! Bytes that hold a lease for as long as any part of them is referenced.
+//! Bytes with a lease that lasts as long as any part of them is referenced.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Leased<T> {
     }
 }
 
-/// Bytes with their lease, which ends when the last slice of them is dropped.
+/// Attaches a lease to bytes; it ends when the last slice of them is dropped.
 #[must_use]
 pub fn leased_bytes<T: AsRef<[u8]> + Send + 'static>(bytes: T, lease: Lease) -> Bytes {
     Bytes::from_owner(Leased { bytes, _lease: lease })

@@ -1,4 +1,4 @@
-//! How much memory the process may use, and how much it uses.
+//! The memory limit of the process, and its current use.
 
 use std::{
     fs,
@@ -13,20 +13,20 @@ const BUDGET_MAX: u64 = 1 << 30;
 const BUDGET_UNKNOWN: u64 = 256 << 20;
 
 /// The memory that this process may use, in bytes: the lowest limit of its control groups (version 1 or 2), or the
-/// machine's memory. None where the operating system reports neither.
+/// machine's memory. `None` if the operating system reports neither.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     limit_below(Path::new("/"))
 }
 
-/// Bytes of memory that the process has resident. None where the operating system does not report it.
+/// The resident memory of the process in bytes. `None` if the operating system does not report it.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     resident_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// The budget for requests in flight where the configuration names none: an eighth of the memory limit, within 64 MiB and
-/// 1 GiB.
+/// The budget for requests in flight if the configuration does not set one: an eighth of the memory limit, at least 64
+/// MiB and at most 1 GiB.
 #[must_use]
 pub fn default_budget(limit: Option<u64>) -> u64 {
     limit.map_or(BUDGET_UNKNOWN, |limit| (limit / BUDGET_PART).clamp(BUDGET_MIN, BUDGET_MAX))
@@ -36,7 +36,7 @@ fn resident_of(status: &str) -> Option<u64> {
     kilobytes(status, "VmRSS:")
 }
 
-/// The limit by the files below a root directory.
+/// Reads the limit from the files below a root directory.
 fn limit_below(root: &Path) -> Option<u64> {
     let physical = fs::read_to_string(root.join("proc/meminfo")).ok();
     let physical = physical.and_then(|text| kilobytes(&text, "MemTotal:"));
@@ -45,7 +45,7 @@ fn limit_below(root: &Path) -> Option<u64> {
     limits.chain(physical).min()
 }
 
-/// The limits of one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`: of the group and of all above it.
+/// The limits for one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`: those of the group and all its ancestors.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -55,7 +55,7 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let mount = root.join(mount);
-    // In a container the path can be the host's, which is not there: the mount itself is the group then.
+    // In a container the path can be the host's, which does not exist here: the mount itself is then the group.
     let mut group: PathBuf = mount.join(path.trim_start_matches('/'));
     let mut limits = Vec::new();
     loop {

@@ -108,8 +108,8 @@ const NULL: &[u8] = b",null";
 // === impl ReadText ===
 
 impl ReadText<'_> {
-    /// Bytes of the values of a feature in all rows as JSON, with what [`ReadText::append_values`] needs behind them for a
-    /// moment; none where rows do not have the feature.
+    /// Bytes of a feature's values in all rows as JSON, plus the scratch space that [`ReadText::append_values`] needs;
+    /// `None` if rows do not have the feature.
     #[must_use]
     pub fn values_bytes(&self, feature: usize) -> usize {
         let field = self.plan.map_or(Some(0), |plan| plan.fields[feature]);
@@ -210,7 +210,7 @@ impl Answer<'_> {
             let (row, schema, expired) = match found {
                 Found::Row { row, schema, expired, .. } => (row, schema, expired),
                 Found::Nothing => return Some((None, Status::NotFound)),
-                // Its text, if it is kept, is that of the stored types.
+                // Its cached text, if any, is that of the stored types.
                 Found::Converted(_) => return None,
             };
             let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
@@ -294,7 +294,7 @@ impl Found {
         Self::Row { row, schema, event_time: header.event_time, expired }
     }
 
-    /// A row from before the view's features changed: its values are converted where their types changed.
+    /// A row from before the view's features changed. Values whose type changed are converted.
     #[cold]
     fn of_earlier(row: Row, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
@@ -322,7 +322,7 @@ impl Found {
         }
     }
 
-    /// The cell of anything but a row that is read as it is stored.
+    /// The cell of a value, except for a row that is read as stored.
     #[cold]
     fn other_cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
         let Self::Converted(row) = self else { return Cell::NOTHING };

@@ -1,7 +1,7 @@
-//! Rows that were written before a feature's type changed, converted to the types of today.
+//! Rows that were written before a feature's type changed, converted to the current types.
 //!
-//! The conversion of a schema is decided once per plan ([`RowConversion`]). A lookup that finds such a row makes a
-//! [`ConvertedRow`] of it; rows of the current schema never come here.
+//! A plan decides the conversion of a schema once ([`RowConversion`]). A lookup that finds such a row makes a
+//! [`ConvertedRow`] of it; rows of the current schema are not converted.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use larder_model::{
     model::{Feature, Micros, Value, ValueRef},
 };
 
-/// How rows of an earlier schema answer one read.
+/// How rows of an earlier schema serve one read.
 #[derive(Debug)]
 pub struct RowConversion {
-    /// The converted row: the read's features that stored rows have, with the types of today.
+    /// The schema of a converted row: the read's features that stored rows have, with their current types.
     schema: RowSchema,
-    /// For each field of `schema` the field of the stored row, and how its values are converted.
+    /// For each field of `schema`, the field of the stored row and the conversion of its values.
     fields: Vec<(usize, Conversion)>,
-    /// For each feature of the read its field in `schema`.
+    /// For each feature of the read, its field in `schema`.
     positions: Vec<Option<usize>>,
 }
 
@@ -26,19 +26,19 @@ pub struct RowConversion {
 pub(super) struct ConvertedRow {
     /// A row of [`RowConversion::schema`].
     row: Box<[u8]>,
-    /// The fields whose value could not be converted, in order.
+    /// The fields whose values could not be converted, in order.
     pub(super) lost: Vec<usize>,
     pub(super) event_time: Micros,
     pub(super) expired: bool,
-    /// The read's schema that the stored row has.
+    /// The schema of the stored row, among those of the read.
     pub(super) schema: usize,
 }
 
 // === impl RowConversion ===
 
 impl RowConversion {
-    /// The conversion of rows of a stored schema; none if it has all features with their types of today, or not at all:
-    /// such rows are read as they are.
+    /// The conversion of rows of a stored schema; `None` if each feature has its current type or is missing: such rows
+    /// are read as they are.
     pub(super) fn new<'f>(stored: &RowSchema, features: impl Iterator<Item = Option<&'f Feature>>) -> Option<Self> {
         let (mut named, mut fields, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut is_needed = false;
@@ -57,7 +57,7 @@ impl RowConversion {
         is_needed.then(|| Self { schema: RowSchema::new(named), fields, positions })
     }
 
-    /// Converts a row. A field that is damaged counts as lost, as one that has no conversion.
+    /// Converts a row. A damaged field counts as lost, like one without a conversion.
     pub(super) fn convert(&self, stored: &RowSchema, row: &[u8]) -> Option<(Box<[u8]>, Vec<usize>)> {
         let view = RowView::new(stored, row).ok()?;
         let mut lost = Vec::new();
@@ -73,7 +73,7 @@ impl RowConversion {
         Some((builder.finish().ok()?.into(), lost))
     }
 
-    /// The value of a feature of the read; none where the stored row does not have it, or lost it.
+    /// The value of a feature of the read; `None` if the stored row does not have it, or it was lost.
     pub(super) fn value<'a>(&'a self, converted: &'a ConvertedRow, feature: usize) -> Option<ValueRef<'a>> {
         let field = self.positions[feature].filter(|field| converted.lost.binary_search(field).is_err())?;
         RowView::new(&self.schema, &converted.row).and_then(|view| view.get(field)).ok()

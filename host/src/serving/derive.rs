@@ -70,7 +70,7 @@ fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType
         return column.column().clone();
     }
     let mut column = ColumnBuilder::new(column_type, answer.rows);
-    // Feast's stand-in for a null instant is a null to a plugin.
+    // Feast's placeholder for a null instant is null for a plugin.
     let is_null = |value: &ValueRef<'_>| {
         column_type == ColumnType::TIMESTAMP && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS))
     };

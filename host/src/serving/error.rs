@@ -30,7 +30,7 @@ pub enum RequestError {
         view: String,
         /// The project.
         project: String,
-        /// The view whose name is nearest, if one is near.
+        /// The view with the most similar name, if there is one.
         nearest: Option<String>,
     },
     /// There is no such service.
@@ -40,7 +40,7 @@ pub enum RequestError {
         service: String,
         /// The project.
         project: String,
-        /// The service whose name is nearest, if one is near.
+        /// The service with the most similar name, if there is one.
         nearest: Option<String>,
     },
     /// Something that a registry of Feast's defines, and that cannot be served here.
@@ -60,7 +60,7 @@ pub enum RequestError {
         feature: String,
         /// The view, by its alias if it has one.
         view: String,
-        /// The view's feature whose name is nearest, if one is near.
+        /// The view's feature with the most similar name, if there is one.
         nearest: Option<String>,
     },
     /// Two answers would have one name.
@@ -77,7 +77,7 @@ pub enum RequestError {
     /// No entity column at all, where one is needed.
     #[error("pop from an empty set")]
     NoEntities,
-    /// None of a view's join keys is there, or none has a value.
+    /// All of a view's join keys are missing or have no value.
     #[error(
         "Missing join key values for keys: {}. No values provided for keys: {}. Provided join_key_values: {}",
         list(missing),
@@ -85,7 +85,7 @@ pub enum RequestError {
         list(provided)
     )]
     MissingKeys {
-        /// Join keys of the requested views without a column.
+        /// Join keys of the requested views that have no column.
         missing: Vec<String>,
         /// Join keys of the requested views with a column that has no values.
         empty: Vec<String>,
@@ -142,19 +142,19 @@ pub enum RequestError {
         /// How much there may be.
         limit: usize,
     },
-    /// The answer has too many bytes.
+    /// The response has too many bytes.
     #[error(
         "the answer has more than {limit} bytes; hint: ask for fewer rows or features, or raise 'server: limits: \
          answer_bytes_max'"
     )]
     AnswerTooLarge {
-        /// How many it may have.
+        /// The limit.
         limit: usize,
     },
     /// There is no memory for the request.
     #[error(transparent)]
     Memory(#[from] OverBudget),
-    /// A serving thread would need too long. Never a client's answer: the request is repeated on a compute thread.
+    /// A serving thread would need too long. Clients never get this error: the request is repeated on a compute thread.
     #[error("the request takes too long for a serving thread")]
     TooLong,
     /// The store failed: not the caller's doing.
@@ -162,7 +162,7 @@ pub enum RequestError {
     Store(#[from] StoreError),
 }
 
-/// The setting that bounds what there is too much of.
+/// The setting with the limit that was exceeded.
 fn setting(what: &str) -> &'static str {
     match what {
         "entity rows" => "rows_max",
@@ -195,17 +195,17 @@ fn list(names: &[String]) -> String {
     format!("[{}{}]", quoted.join(", "), More(names.len()))
 }
 
-/// The most names or problems that a message or an answer lists.
+/// The maximum number of names or problems that a message or a response lists.
 pub const LISTED_MAX: usize = 100;
 
-/// Characters of a caller's text that a message repeats.
+/// The maximum number of characters of a caller's text that a message repeats.
 const ECHO_CHARS_MAX: usize = 500;
 
-/// A caller's text, cut to what a message repeats.
+/// A caller's text, truncated for a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut<'t>(pub &'t str);
 
-/// How many names a list leaves out.
+/// The number of names that a list omits.
 struct More(usize);
 
 /// The nearest name.
@@ -244,13 +244,13 @@ impl fmt::Display for Help<'_> {
 // === impl RequestError ===
 
 impl RequestError {
-    /// Whether its message has names and numbers only, and no value of an entity or a feature.
+    /// Whether its message has only names and numbers, and no values of entities or features.
     #[must_use]
     pub fn is_about_names(&self) -> bool {
         !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
     }
 
-    /// The error for a caller who may know these names only.
+    /// The error for a caller that may only see these names.
     #[must_use]
     pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
         if let Self::UnknownView { nearest, .. }

@@ -21,7 +21,7 @@ use super::{EntityValue, RequestError};
 /// A value of an entity column, of its column's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EchoedValue<'a> {
-    /// No value, under which no row is found.
+    /// Null: no row is found for it.
     Null,
     /// A whole number.
     Int(i64),
@@ -45,7 +45,7 @@ pub(super) fn coerce<'a>(
     values.iter().map(|value| coerce_one(value, wanted, key_type.is_some())).collect()
 }
 
-/// The key that a coerced value stands for; none for a null.
+/// The key for a coerced value; `None` for a null.
 pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<KeyValue<'a>> {
     Some(match (value, key_type) {
         (EchoedValue::Null, _) => return None,
@@ -110,14 +110,14 @@ fn coerce_one<'a>(
     })
 }
 
-/// Python's `int(x)`. In a key a fraction is refused, in the words that Python has for its text.
+/// Python's `int(x)`. A fraction in a key is an error, with Python's message for its text.
 fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     match value {
         EntityValue::Int(v) => Ok(*v),
         EntityValue::Large(digits) => Err(out_of_range(digits)),
         EntityValue::Bool(v) => Ok(i64::from(*v)),
         EntityValue::Float(v) => {
-            // 2^63 is the first double that is no i64.
+            // 2^63 is the first double beyond `i64`.
             const EDGE: f64 = 9_223_372_036_854_775_808.0;
             let whole = v.trunc();
             if is_key && whole != *v {

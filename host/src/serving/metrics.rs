@@ -69,7 +69,7 @@ impl ViewCounters {
         }
     }
 
-    /// Counts a row that was converted, and those of its values that could not be.
+    /// Counts a converted row, and its values that could not be converted.
     pub(super) fn note_converted(&self, lost: usize) {
         self.converted.increment(1);
         if lost > 0 {

@@ -139,10 +139,12 @@ pub enum KeyPart {
     Missing,
 }
 
-/// What a feature, a key or a step takes in a plan beside its name, about: a plan's bytes bound a cache.
+/// Approximate size of a feature, a key or a step in a plan, in addition to its name. The plan cache is limited in
+/// bytes.
 const PART_BYTES: usize = 256;
 
-/// A longer name has no nearest one, and no more names are compared with one: a mistake in a name costs little time.
+/// Limits on the length of a name and on the number of known names for suggestions, so that an unknown name costs
+/// little time.
 const NEAREST_CHARS_MAX: usize = 100;
 const NEAREST_OF_MAX: usize = 500;
 
@@ -188,9 +190,9 @@ pub(super) struct Resolver<'c> {
 // === impl Plan ===
 
 impl Plan {
-    /// Bytes that it takes, about.
+    /// Approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        // A name is in the plan, and in what the encoder keeps.
+        // A name is in the plan and in the encoder's data.
         let names = self.entity_columns.iter().map(|column| column.name.len());
         let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
         let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
@@ -309,7 +311,7 @@ impl<'c> Resolver<'c> {
 
     /// The request's columns that are join keys, by their own name, under a projection's name, or by the entity's.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
-        // A request can have thousands of columns: none is compared with all others.
+        // A request can have thousands of columns, so they are not compared pairwise.
         let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
         let mapped: HashMap<&str, &Arc<str>> = mapped.map(|column| (&**column, column)).collect();
         let mut key_types: HashMap<&Arc<str>, ScalarType> = HashMap::new();
@@ -483,14 +485,14 @@ fn unknown_feature(feature: &str, view: &str, known: &[Feature]) -> RequestError
     RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned(), nearest }
 }
 
-/// The known name that is nearest to one that is unknown.
+/// The known name that is most similar to an unknown one.
 fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
     let is_short = name.len() <= NEAREST_CHARS_MAX;
     if is_short { nearest_name(name, known.take(NEAREST_OF_MAX)).map(str::to_owned) } else { None }
 }
 
-/// The error of a request that has no values for join keys that its views need, in Feast's words. Feast lists all join keys
-/// of the project; here are only those that are missing.
+/// The error for a request without values for join keys that its views need, with Feast's message. Feast lists all join
+/// keys of the project; Larder lists only the missing ones.
 pub(super) fn missing_keys<'k>(
     needed: impl Iterator<Item = &'k Arc<str>>,
     with_values: bool,
@@ -511,7 +513,7 @@ pub(super) fn missing_keys<'k>(
 fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     let bad = || RequestError::BadReference(reference.to_owned());
     let (view, feature) = reference.split_once(':').ok_or_else(bad)?;
-    // As Feast parses it: what does not look like a version belongs to the name.
+    // As Feast parses it: a suffix that does not look like a version belongs to the name.
     let view = match view.split_once('@') {
         Some((name, version)) if version.is_empty() || version.eq_ignore_ascii_case("latest") => name,
         Some((_, version)) if is_version(version) => return Err(RequestError::Versioned(view.to_owned())),
@@ -531,7 +533,7 @@ fn is_version(text: &str) -> bool {
 
 /// Two columns of one name would hide each other.
 fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
-    // Each name, and whether its collision is noted.
+    // Each name, and whether its collision was recorded.
     let mut seen: HashMap<String, bool> = HashMap::with_capacity(wanted.columns.len());
     let mut names: Vec<String> = Vec::new();
     for column in &wanted.columns {

@@ -1,13 +1,13 @@
-//! Definitions that may have changed since they were read.
+//! Reloads of definitions that may have changed since they were read.
 
 use std::fmt;
 
-/// Takes up definitions that changed, when a request wants them as they are now and not as they were last read.
+/// Reloads changed definitions for a request that asks for the current ones.
 pub trait RenewDefinitions: fmt::Debug + Send + Sync {
-    /// Reads changed definitions, unless both the caller and the configuration allow definitions that were read
-    /// before. Returns whether other definitions are served now. Blocks: it may read files, and ask S3.
+    /// Reads changed definitions, unless both the caller and the configuration allow cached ones. Returns whether the
+    /// served definitions changed. Blocks: it may read files and objects in S3.
     fn renew(&self, caller_allows_cache: bool) -> bool;
 
-    /// Whether requests that do not say so want definitions as they are now.
+    /// Whether requests get the current definitions by default.
     fn is_always_wanted(&self) -> bool;
 }

@@ -98,7 +98,7 @@ impl From<Cell> for EntityValue<'_> {
             Cell::Float(value) => Self::Float(value),
             Cell::Text(text) => Self::Text(text.into()),
             Cell::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            // JSON has none of the last three.
+            // JSON does not have the last three.
             Cell::Map(_) | Cell::Bytes(_) | Cell::Instant(_) | Cell::Zoned(_) => Self::Nested,
         }
     }
@@ -122,7 +122,7 @@ impl Shape<'_> {
         state.finish()
     }
 
-    /// Bytes of its names.
+    /// The total length of its names in bytes.
     pub(super) fn bytes(&self) -> usize {
         let names: usize = match &self.0.selection {
             Selection::Service(name) => name.len(),
@@ -131,7 +131,7 @@ impl Shape<'_> {
         names + self.0.entities.iter().map(|(name, _)| name.len()).sum::<usize>()
     }
 
-    /// How many names it has.
+    /// The number of its names.
     pub(super) fn names(&self) -> usize {
         let features = if let Selection::Features(features) = &self.0.selection { features.len() } else { 1 };
         features + self.0.entities.len()

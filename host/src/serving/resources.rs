@@ -1,4 +1,4 @@
-//! What all listeners share.
+//! Resources that all listeners share.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use crate::{memory::MemoryBudget, plugin::Compute};
 /// The budget of memory for requests, and threads for requests that take long.
 #[derive(Clone, Debug)]
 pub struct Resources {
-    /// What bodies and answers in flight may hold, over all listeners.
+    /// The memory budget of request and response bodies in flight, over all listeners.
     pub memory: Arc<MemoryBudget>,
-    /// Threads of lower priority, where large answers are made.
+    /// Threads of lower priority that build large responses.
     pub compute: Arc<Compute>,
-    /// Bytes of one answer.
+    /// The size limit of one response in bytes.
     pub answer_bytes_max: usize,
 }
 
 // === impl Resources ===
 
 impl Resources {
-    /// For an answer that is made on a serving thread.
+    /// For a response that is built on a serving thread.
     #[must_use]
     pub fn thread_room(&self) -> Room {
         Room::of_thread(self.answer_bytes_max)
     }
 
-    /// For an answer that is made on a compute thread.
+    /// For a response that is built on a compute thread.
     #[must_use]
     pub fn leased_room(&self) -> Room {
         Room::leased(self.memory.lease(), self.answer_bytes_max)

@@ -1,9 +1,9 @@
-//! What may be held in memory while one answer is made, and how much work a serving thread may do for it.
+//! Limits on the memory for building one response, and on the work of a serving thread for it.
 
 use super::RequestError;
 use crate::memory::{Lease, leased_bytes};
 
-/// Bounds on the memory of one answer: what was looked up, and what is written.
+/// Limits on the memory of one response: the rows that were looked up, and the bytes written.
 #[derive(Debug)]
 pub struct Room {
     account: Account,
@@ -12,44 +12,46 @@ pub struct Room {
 
 #[derive(Debug)]
 enum Account {
-    /// A serving thread makes the answer, one at a time.
+    /// A serving thread builds the response; it builds one at a time.
     Thread {
-        /// Bytes that may still be held.
+        /// The bytes left.
         left: usize,
     },
-    /// A compute thread makes it.
+    /// A compute thread builds it.
     Leased(Lease),
-    /// Nothing bounds it.
+    /// There are no limits.
     Unbounded,
 }
 
-/// Rows and written bytes that an answer may hold on a serving thread. Reading or writing as many takes some milliseconds.
+/// The limit on bytes of rows and output of a response on a serving thread. Reading or writing this many takes some
+/// milliseconds.
 const THREAD_BYTES_MAX: usize = 4 << 20;
 
-/// Lookups of one request on a serving thread: one for each entity row and view. From disk they take some milliseconds.
+/// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk they take some
+/// milliseconds.
 const THREAD_LOOKUPS_MAX: usize = 1_024;
 
-/// Values of an answer that a serving thread makes.
+/// The limit on values of a response on a serving thread.
 const THREAD_VALUES_MAX: usize = 1 << 15;
 
-/// Names of a new request shape that are resolved on a serving thread.
+/// The limit on names of a new request shape that a serving thread resolves.
 const THREAD_NAMES_MAX: usize = 1_024;
 
-/// What is held for each lookup and each value beside the bytes themselves.
+/// Overhead of each lookup and each value in addition to the bytes themselves.
 const LOOKUP_BYTES: usize = 80;
 const VALUE_BYTES: usize = 32;
 
 // === impl Room ===
 
 impl Room {
-    /// For a serving thread: what takes longer than some milliseconds ends with [`RequestError::TooLong`], and is to be
-    /// repeated elsewhere.
+    /// For a serving thread: work that takes longer than some milliseconds ends with [`RequestError::TooLong`] and must
+    /// be repeated on a compute thread.
     #[must_use]
     pub fn of_thread(answer_bytes_max: usize) -> Self {
         Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
     }
 
-    /// For a compute thread, by a lease.
+    /// For a compute thread, limited by a lease.
     #[must_use]
     pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
         Self { account: Account::Leased(lease), answer_bytes_max }
@@ -61,7 +63,7 @@ impl Room {
         Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }
     }
 
-    /// Checks how much work a request is, and holds what it takes beside its rows.
+    /// Checks how much work a request needs, and reserves its memory except for the rows.
     ///
     /// # Errors
     /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -75,7 +77,7 @@ impl Room {
         }
     }
 
-    /// Checks how many names there are to resolve, where the request's shape is a new one.
+    /// Checks the number of names to resolve for a new request shape.
     ///
     /// # Errors
     /// [`RequestError::TooLong`] on a serving thread.
@@ -86,7 +88,7 @@ impl Room {
         }
     }
 
-    /// Holds more bytes.
+    /// Reserves more bytes.
     ///
     /// # Errors
     /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -102,7 +104,7 @@ impl Room {
         }
     }
 
-    /// Makes sure that an answer can grow, by `at_least` these bytes and `at_most` those, before it does.
+    /// Ensures that a response can grow by `at_least` to `at_most` bytes, before it does.
     ///
     /// # Errors
     /// [`RequestError::AnswerTooLarge`], [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -120,7 +122,7 @@ impl Room {
         let capacity = len.max(out.capacity() / 2 * 3);
         match &mut self.account {
             Account::Thread { .. } if len > THREAD_BYTES_MAX => return Err(RequestError::TooLong),
-            // Both are there while the one is copied to the other.
+            // Both buffers exist while one is copied to the other.
             Account::Leased(lease) => {
                 let before = out.capacity();
                 lease.grow(capacity)?;
@@ -132,7 +134,7 @@ impl Room {
         Ok(())
     }
 
-    /// The finished answer, once everything else that was held is dropped. It keeps a lease of its own size.
+    /// The finished response, after everything else that was reserved is released. It keeps a lease of its own size.
     ///
     /// # Errors
     /// [`RequestError::AnswerTooLarge`].

@@ -51,7 +51,7 @@ pub struct Snapshot {
     transforms: Transforms,
     /// Of each view what fetches single rows, if it is not all here; empty where no view is so.
     fetchers: Vec<Option<Fetcher>>,
-    /// Of each view where its rows come from; empty where nobody said.
+    /// The origin of each view's rows; empty if unknown.
     sources: Vec<Option<Arc<dyn Source>>>,
     clock: SharedClock,
     ttl: TtlPolicy,
@@ -81,7 +81,7 @@ struct PlanCache {
 #[derive(Clone, Debug, Default)]
 struct Plans {
     by_hash: HashMap<u64, Arc<CachedPlan>, RandomState>,
-    /// What they take together.
+    /// Their total size.
     bytes: usize,
 }
 
@@ -89,25 +89,25 @@ struct Plans {
 struct CachedPlan {
     shape: OwnedShape,
     plan: Arc<Plan>,
-    /// What both take.
+    /// The size of both.
     bytes: usize,
 }
 
-/// The most plans that are kept, and the most bytes of them. Services have few shapes; a caller that sends new ones all
-/// the time empties the cache now and then, and pays for its own plans.
+/// The limits of the plan cache, in plans and in bytes. Services have few shapes; a caller that keeps sending new ones
+/// empties the cache now and then, and pays for its own plans.
 const PLANS_MAX: usize = 1_024;
 const PLANS_BYTES_MAX: usize = 32 << 20;
 
-/// A plan that takes more is not kept: one client with large requests does not push out the plans of all others.
+/// Larger plans are not cached, so one client with large requests does not evict the plans of all others.
 const PLAN_BYTES_MAX: usize = PLANS_BYTES_MAX / 4;
 
-/// A shape whose names take more is not kept. A service's shape is its name, however many features it has.
+/// Shapes with longer names are not cached. A service's shape is its name, regardless of its number of features.
 const SHAPE_BYTES_MAX: usize = 64 << 10;
 
-/// What a name takes in a kept shape, beside its bytes.
+/// Overhead of a name in a cached shape, in addition to its bytes.
 const NAME_BYTES: usize = 32;
 
-/// What each row that has to be fetched takes, beside the bytes of its key.
+/// Overhead of each row that has to be fetched, in addition to the bytes of its key.
 const FETCH_BYTES: usize = 200;
 
 // === impl Snapshot ===
@@ -173,7 +173,7 @@ impl Snapshot {
         self
     }
 
-    /// The same, waiting for definitions or not.
+    /// The same, with a flag for definitions that are not available yet.
     #[must_use]
     pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
         Self { awaits_registry, ..self }
@@ -185,13 +185,13 @@ impl Snapshot {
         self.awaits_registry
     }
 
-    /// The same with where rows come from, in the catalog's order.
+    /// The same with the origins of rows, in the catalog's order.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Option<Arc<dyn Source>>>) -> Self {
         Self { sources, ..self }
     }
 
-    /// Where the rows of a view come from, by its index in the catalog.
+    /// The origin of a view's rows, by its index in the catalog.
     #[must_use]
     pub fn source(&self, view: usize) -> Option<&dyn Source> {
         self.sources.get(view)?.as_deref()
@@ -252,8 +252,8 @@ impl Snapshot {
         self
     }
 
-    /// Whether callers may be sent here: everything was loaded once, now or under the definitions before, the store works,
-    /// and no rows are missing that damage destroyed.
+    /// Whether the server can receive traffic: every view was loaded once, with the current or the previous
+    /// definitions, the store works, and no rows are missing because of damage.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.was_loaded() && self.store.failure().is_none() && self.damaged().next().is_none()
@@ -263,7 +263,7 @@ impl Snapshot {
         self.ready_before || self.is_loaded()
     }
 
-    /// The views of which rows were lost to damage, and are being loaded again.
+    /// The views that lost rows to damage and are being loaded again.
     pub fn damaged(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
@@ -312,10 +312,10 @@ impl Snapshot {
         self.answer_within(request, &mut Room::unbounded())
     }
 
-    /// Answers a request within bounds on memory and, on a serving thread, on work.
+    /// Serves a request within limits on memory and, on a serving thread, on work.
     ///
     /// # Errors
-    /// What is wrong with the request, or the store; [`RequestError::TooLong`].
+    /// A problem with the request or the store; [`RequestError::TooLong`].
     pub fn answer_within<'r>(
         &self,
         request: &'r OnlineRequest<'r>,
@@ -327,9 +327,9 @@ impl Snapshot {
     /// Finds out what a request takes.
     ///
     /// # Errors
-    /// What is wrong with the request; [`RequestError::TooLong`].
+    /// A problem with the request; [`RequestError::TooLong`].
     pub fn begin(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Begun, RequestError> {
-        // What would be long to resolve is refused first.
+        // Requests that take long to resolve are rejected first.
         let (columns, limit) = (request.entities.len(), self.limits.features_max);
         if columns > limit {
             return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
@@ -404,12 +404,12 @@ impl Snapshot {
         Ok(plan)
     }
 
-    /// Drops all plans: they are made again when they are needed.
+    /// Drops all plans; they are built again on demand.
     pub fn drop_plans(&self) {
         self.plans.plans.store(Arc::default());
     }
 
-    /// Bytes of the plans that are kept.
+    /// The size of the cached plans in bytes.
     #[must_use]
     pub fn plan_bytes(&self) -> usize {
         self.plans.plans.load().bytes
@@ -433,7 +433,7 @@ impl Snapshot {
         let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            // Rows with a null in their key have no id, and nothing is found for them.
+            // Rows with a null in their key have no ID, so nothing is found for them.
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
@@ -447,7 +447,7 @@ impl Snapshot {
                     (None, Some(_)) => {}
                 }
             }
-            // Rows of one entity share their memory, and so do those of one that is asked for several times in a row.
+            // Rows of one entity share their memory, also if a request repeats the entity several times in a row.
             let mut last = None;
             reader.get_each(&key.views, &ids, |place_of_id, place, bytes| {
                 let row = rows_with_id.as_ref().map_or(place_of_id, |with_id| with_id[place_of_id]);
@@ -516,7 +516,7 @@ impl PlanCache {
         Self { hasher: RandomState::default(), plans: ArcSwap::default() }
     }
 
-    /// Keeps a plan, unless it is large.
+    /// Caches a plan, unless it is large.
     fn keep(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
         let shape_bytes = shape.bytes();
         if shape_bytes > SHAPE_BYTES_MAX {
@@ -549,7 +549,7 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
     Ok(Some(first.len()))
 }
 
-/// A part of a key, to ask the table for; none for a null.
+/// A part of a key for a request to the table; `None` for a null.
 fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Option<FetchedPart> {
     Some(FetchedPart::of(match part {
         KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
@@ -557,8 +557,7 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
     }))
 }
 
-/// The id of a row under one key; none where a part of it is null. A key with a part missing has no ids: nothing can be
-/// found under it.
+/// The ID of a row for one key; `None` if a part of the key is null, since no row can be found for such a key.
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);
     for part in &key.parts {

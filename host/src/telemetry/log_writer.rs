@@ -1,8 +1,8 @@
-//! Writes log lines to standard error on a thread of its own, so that no other thread waits for its reader.
+//! Writes log lines to standard error on a separate thread, so that no other thread waits for the reader.
 //!
-//! The reader of a log may be gone, or stop reading while its pipe is full. A thread that writes a line itself would get
-//! an error in the first case and wait for ever in the second. So lines go into a queue that is bounded in bytes; beyond
-//! the bound they are dropped and counted, and lines that cannot be written are dropped as well.
+//! The reader of a log may be gone, or stop reading while its pipe is full. A thread that writes a line itself would
+//! get an error in the first case and block forever in the second. So lines go into a queue with a limit in bytes;
+//! beyond the limit they are dropped and counted, and lines that cannot be written are dropped too.
 
 use std::{
     collections::VecDeque,
@@ -28,30 +28,29 @@ struct State {
     bytes: usize,
     /// Whether lines that were taken out are being written.
     writing: bool,
-    /// Lines that were dropped since the last one that was written.
+    /// The number of lines dropped since the last written one.
     dropped: u64,
 }
 
-/// Puts each piece that is written to it into the queue.
+/// Adds each piece that is written to it to the queue.
 #[derive(Debug)]
 pub(super) struct LineSender(Arc<Queue>);
 
-/// Bytes of lines that may wait.
+/// The limit on bytes of queued lines.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 const DROPPED: &str = "larder_log_lines_dropped_total";
 
-/// The writer of log lines. A line has to come in one piece, as `tracing_subscriber` writes it.
+/// The writer of log lines. Each line must be written in one piece, as `tracing_subscriber` does.
 pub(super) fn writer() -> LineSender {
     LineSender(Arc::clone(queue()))
 }
 
-/// Writes a line to standard error behind the log lines that came before, and waits for it no longer than
-/// [`flush_logs`] does.
+/// Writes a line to standard error after the queued log lines, and waits for it no longer than [`flush_logs`] does.
 pub fn write_line(text: &str) {
     queue().push(format!("{text}\n").into_bytes());
 }
 
-/// Waits until all lines are written; `patience` at most, for the reader may have stopped reading.
+/// Waits until all lines are written, but at most `patience`, because the reader may have stopped reading.
 pub fn flush_logs(patience: Duration) {
     if let Some(queue) = QUEUE.get() {
         queue.flush(patience);
@@ -65,7 +64,7 @@ fn queue() -> &'static Arc<Queue> {
         describe_counter!(DROPPED, "Log lines dropped because their reader was slow or gone.");
         let queue = Arc::new(Queue::new(QUEUE_BYTES_MAX));
         let writing = Arc::clone(&queue);
-        // Without the thread lines are dropped, and the program does its work.
+        // Without the thread, lines are dropped and the program continues.
         let _ = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.write_to(io::stderr()));
         queue
     })
@@ -92,7 +91,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes lines as they come, for ever.
+    /// Writes lines as they arrive; never returns.
     fn write_to(&self, mut out: impl Write) {
         loop {
             let mut state = self.state();
@@ -101,7 +100,7 @@ impl Queue {
             while state.lines.is_empty() {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            // One at a time: the bound counts what waits, and a line that is being written waits no more.
+            // One at a time: the limit counts queued lines, and a line that is being written is no longer queued.
             let line = state.lines.pop_front().unwrap_or_default();
             state.bytes -= line.len();
             state.writing = true;
@@ -152,7 +151,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A reader that takes a piece when the test does.
+    /// A reader that reads a piece when the test requests it.
     struct Slow(SyncSender<Vec<u8>>);
 
     impl Write for Slow {
@@ -191,7 +190,7 @@ mod tests {
     fn stalled_reader_holds_up_nobody() {
         let (queue, lines) = slow(10);
         queue.push(b"first\n".to_vec());
-        // The thread has it and waits for the reader.
+        // The thread has the line and waits for the reader.
         while !queue.state().writing {
             thread::yield_now();
         }
