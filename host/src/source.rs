@@ -48,8 +48,8 @@ pub trait Source: Send + Sync + Debug {
     /// When the source cannot be opened, or has not one row.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
 
-    /// Opens the source without reading a row, and returns the columns of its files; nothing for a source that has no
-    /// files. Of very many files it opens some.
+    /// Opens the source without reading a row, and returns the columns of its files; empty for a source without files.
+    /// If there are very many files, it opens only some.
     ///
     /// # Errors
     /// When the source cannot be opened.
@@ -83,18 +83,18 @@ pub trait Source: Send + Sync + Debug {
         Ok(false)
     }
 
-    /// The unit, in microseconds, to which the source cuts the times of its rows down; `None` where they are as they were
+    /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as
     /// written.
     fn time_unit(&self) -> Option<Micros> {
         None
     }
 
-    /// How long a change may be there before it is seen, where the kind of source decides that.
+    /// The maximum time before a change is noticed, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration> {
         None
     }
 
-    /// What users should know about how it is followed, if anything, with the way out.
+    /// A notice for users about how the source is followed, if there is one, with a hint.
     fn caveat(&self) -> Option<String> {
         None
     }
@@ -174,7 +174,7 @@ pub struct Item {
     pub created: Option<Micros>,
     /// When it expires, if it does so by itself.
     pub expires: Option<Micros>,
-    /// The value of each feature of the view, in its order; none where the store has none.
+    /// The value of each feature of the view, in the view's order; `None` if the store has none.
     pub values: Vec<Option<ItemValue>>,
     /// Why it cannot be a row, if so: it is left out, and told.
     pub problem: Option<String>,
@@ -183,11 +183,11 @@ pub struct Item {
 /// A value of a row of an online store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemValue {
-    /// The bytes of a `feast.types.Value`, as Feast's stores have it.
+    /// The bytes of a `feast.types.Value`, as in Feast's stores.
     Feast(Vec<u8>),
     /// A value of the store's own type.
     Cell(Cell),
-    /// It cannot be read, and why. The other values of the row can.
+    /// The reason why it cannot be read. The other values of the row can be read.
     Unreadable(String),
 }
 

@@ -6,14 +6,15 @@
 //!
 //! Invariants:
 //! * a batch of rows and the source position that it came from are committed in one transaction;
-//! * of two rows of one key the one with the later event time stays, then the one with the later created time, to the
-//!   nanosecond; on a full tie the later arrival stays, so that a corrected file takes effect. Applying a batch twice
-//!   changes nothing. Where a source drops a part of its times ([`RowTimes::coarse`]) only what both rows have counts;
+//! * of two rows of one key the one with the later event time wins, then the one with the later created time, to the
+//!   nanosecond; on a full tie the later arrival wins, so that a corrected file takes effect. Applying a batch twice
+//!   changes nothing. If a source truncates its times ([`RowTimes::coarse`]), rows are compared at the precision that
+//!   both have;
 //! * a stored row from the future ([`RowTimes::tolerance`]) loses against any row that arrives;
 //! * what a caller wrote stays until a source has a row that is at least as new;
 //! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
-//! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened is
-//!   set aside, and damage that is found in an open one is repaired by a rebuild;
+//! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened
+//!   is moved aside, and damage in an open file is repaired by a rebuild;
 //! * a write is acknowledged only if the file is still at its path;
 //! * after a failed write the file is opened again: what was committed is served, and writing goes on.
 

@@ -64,7 +64,7 @@ pub struct DynamoDb {
     rescan_every: Duration,
     /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
     follows: AtomicBool,
-    /// Whether the log says already that it has none.
+    /// Whether it was already logged that the table has no stream.
     warned: AtomicBool,
     view: Arc<str>,
     known: Mutex<Known>,
@@ -370,7 +370,7 @@ impl Source for DynamoDb {
     }
 
     fn caveat(&self) -> Option<String> {
-        // Whoever turned it off in the definitions knows.
+        // No notice if the definitions turn the stream off.
         self.source.poll?;
         let staleness = self.pace().is_none().then(|| self.staleness()).flatten()?;
         Some(format!(

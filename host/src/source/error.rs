@@ -63,7 +63,7 @@ pub enum SourceError {
         found: u64,
         /// How much there may be.
         limit: u64,
-        /// What to do about it, if anything.
+        /// The hint, if there is one.
         hint: &'static str,
     },
     /// Another process writes to the file, and does not come to an end.
@@ -88,8 +88,8 @@ pub enum SourceError {
         /// The table.
         table: String,
     },
-    /// A table whose log says which of its files count: read without the log, rows that were deleted or overwritten
-    /// would come back.
+    /// A table whose log determines its valid files: reading it without the log would bring back rows that were deleted
+    /// or overwritten.
     #[error(
         "{path} is a table of {format}: its log lists the valid files, but Larder reads only plain Parquet. hint: write \
          its rows to a separate directory"
@@ -97,7 +97,7 @@ pub enum SourceError {
     TableFormat {
         /// The directory or prefix.
         path: String,
-        /// Whose format it is.
+        /// The name of the format.
         format: &'static str,
     },
     /// AWS did not answer, or with a refusal.

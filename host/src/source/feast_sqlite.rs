@@ -50,8 +50,8 @@ pub struct FeastSqlite {
     seen: Mutex<Option<(Stamp, String)>>,
 }
 
-/// What tells that a file was not written to: the states of the file and of its log, and SQLite's own count of changes,
-/// which its header has.
+/// Detects whether a file was written to: the stamps of the file and of its log, and SQLite's change counter in the
+/// header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     file: FileStamp,
@@ -95,7 +95,7 @@ struct Line {
     created: Option<Micros>,
 }
 
-/// Feast cuts times to whole seconds.
+/// Feast truncates times to whole seconds.
 const SECOND: Micros = 1_000_000;
 /// How long a reading waits for a writer to end.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
@@ -115,8 +115,8 @@ impl FeastSqlite {
     }
 
     fn begin(&self) -> Result<Reading<'_>, SourceError> {
-        // SQLite would make an empty file, or say no more than that it cannot open it; and it waits for the other end of a
-        // pipe, also of one that has the name of a file that it keeps beside.
+        // SQLite would create an empty file, or only report that it cannot open it. It also blocks on a pipe, including
+        // one with the name of a file that it keeps next to the database.
         let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
         is_regular(&self.path).map_err(|error| self.io(error))?;
         for suffix in ["-wal", "-shm", "-journal"] {
@@ -339,7 +339,7 @@ impl Stamp {
     }
 }
 
-/// A file that SQLite keeps beside a database.
+/// A file that SQLite keeps next to a database.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);

@@ -1,39 +1,40 @@
 //! Which files of a directory, or objects of a prefix, are data.
 //!
-//! Other tools keep files of their own beside data: `_SUCCESS`, `_temporary/`, `.part-0.crc`. As Spark does, names that
-//! begin with `.` or `_` are left out, except directories that begin with `_` and are partitions, `_day=2026-11-28`.
+//! Other tools keep their own files next to data: `_SUCCESS`, `_temporary/`, `.part-0.crc`. As Spark does, names that
+//! begin with `.` or `_` are ignored, except directories that begin with `_` and are partitions, such as
+//! `_day=2026-11-28`.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What a listing left out.
+/// The files that a listing ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     count: u64,
     example: Option<String>,
 }
 
-/// What was logged last of what a source's listings left out, so that it is logged once.
+/// The last logged count of ignored files of a source, so that it is logged only once.
 #[derive(Debug, Default)]
 pub(super) struct Ignored(Mutex<Listing>);
 
-/// Whether a name is one of a file or directory of other tools.
+/// Whether a name belongs to a file or directory of other tools.
 pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
-/// Whether a directory of a hidden name has data.
+/// Whether a directory with a hidden name has data.
 pub(super) fn is_data_dir(name: &str) -> bool {
     name.starts_with('_') && name.contains('=')
 }
 
-/// Whether a path below a prefix is one of a file with rows.
+/// Whether a path below a prefix names a file with rows.
 pub(super) fn is_data(relative: &str) -> bool {
     let (dirs, file) = relative.rsplit_once('/').unwrap_or(("", relative));
     let is_open = |dir: &str| !is_hidden(dir) || is_data_dir(dir);
     file.ends_with(".parquet") && !is_hidden(file) && dirs.split('/').all(is_open)
 }
 
-/// The table format that keeps a file of this path, relative to a directory of Parquet files, if one does.
+/// The table format that uses a file with this path, relative to a directory of Parquet files, if there is one.
 pub(super) fn table_format(relative: &str) -> Option<&'static str> {
     let parts: Vec<&str> = relative.split('/').collect();
     if parts.contains(&"_delta_log") {
@@ -49,10 +50,10 @@ pub(super) fn table_format(relative: &str) -> Option<&'static str> {
 // === impl Listing ===
 
 impl Listing {
-    /// Counts a file that is left out, or a directory with all that is in it.
+    /// Counts an ignored file, or an ignored directory with its contents as one.
     pub(super) fn ignore(&mut self, relative: &str) {
         self.count += 1;
-        // The first by name, whatever the order of the listing.
+        // The first by name, regardless of the order of the listing.
         if self.example.as_deref().is_none_or(|example| relative < example) {
             self.example = Some(relative.to_owned());
         }
@@ -62,7 +63,7 @@ impl Listing {
 // === impl Ignored ===
 
 impl Ignored {
-    /// Logs what a listing left out, if it is not what was logged last.
+    /// Logs what a listing ignored, unless it was logged already.
     pub(super) fn log(&self, source: &str, listing: &Listing) {
         if let Some((ignored, example)) = self.news(listing) {
             tracing::info!(source, ignored, example, "files that are not data were ignored");

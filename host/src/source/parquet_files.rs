@@ -1,8 +1,8 @@
 //! Parquet on the local disk: a file, or a directory of them.
 //!
-//! Only the columns that the view needs are read, batch by batch, within the bounds of [`ParquetLimits`]. The position is
-//! the list of files with what tells their states apart and the rows read of each: an unchanged file is not read again, and
-//! a reading that was interrupted is resumed where it was committed.
+//! Only the columns that the view needs are read, batch by batch, within [`ParquetLimits`]. The position is the list of
+//! files with their stamps and the number of rows read from each: an unchanged file is not read again, and an
+//! interrupted read resumes after its last commit.
 
 use std::{
     collections::BTreeMap,
@@ -82,7 +82,7 @@ struct Current {
     shape: Shape,
 }
 
-/// A file that was opened, and has what is wanted.
+/// An open file that has the wanted columns.
 struct Opened {
     stamp: FileStamp,
     input: Input,
@@ -90,23 +90,23 @@ struct Opened {
     shape: Shape,
 }
 
-/// The name of a file below the directory, its path, and its state.
+/// The name of a file below the directory, its path, and its stamp.
 type Listed = (String, PathBuf, FileStamp);
 
-/// Files whose columns are looked at when no row is read.
+/// The number of files whose columns are checked when no rows are read.
 const SCHEMAS_MAX: usize = 1_000;
 
 // === impl ParquetFiles ===
 
 impl ParquetFiles {
-    /// The files at a path, a file or a directory; it is read when the source is.
+    /// The files at a path, which is a file or a directory. The path is read when the source is opened.
     #[must_use]
     pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         Self { path, wanted, limits, clock, ignored: Ignored::default() }
     }
 
-    /// Name and state of every file, by name. A directory's files are those that end in `.parquet`, at any depth,
-    /// without hidden ones (see [`is_hidden`]).
+    /// Name and stamp of every file, sorted by name. A directory's files are those whose names end in `.parquet`, at
+    /// any depth, except hidden ones (see [`is_hidden`]).
     fn list(&self) -> Result<Vec<Listed>, SourceError> {
         let meta = fs::metadata(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut files = Vec::new();
@@ -136,7 +136,7 @@ impl ParquetFiles {
             if let Some(format) = table_format(&relative()) {
                 return Err(SourceError::TableFormat { path: dir.display().to_string(), format });
             }
-            // Without asking what it is: a hidden file may be gone a moment later.
+            // Without reading its metadata, because a hidden file may disappear at any moment.
             if is_hidden(&name) && !is_data_dir(&name) {
                 listing.ignore(&relative());
                 continue;
@@ -154,7 +154,7 @@ impl ParquetFiles {
         Ok(())
     }
 
-    /// Opens a file and checks that what is wanted is in it.
+    /// Opens a file and checks that it has the wanted columns.
     fn open(&self, path: &Path, thread: &DecodeThread) -> Result<Opened, SourceError> {
         let (file, meta, metadata) = self.metadata(path, thread)?;
         let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
@@ -165,7 +165,7 @@ impl ParquetFiles {
     /// Opens a file and reads its footer.
     fn metadata(&self, path: &Path, thread: &DecodeThread) -> Result<(File, Metadata, ParquetMetaData), SourceError> {
         let file = open_regular(path).map_err(|source| io_error(path, source))?;
-        // The state of what was opened, not of what the directory said before.
+        // The stamp of the open file, not the one from the directory listing.
         let meta = file.metadata().map_err(|source| io_error(path, source))?;
         let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
         let shown = path.display().to_string();
@@ -225,7 +225,7 @@ impl Source for ParquetFiles {
         if rows_all == 0 {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
         }
-        // Files that were read before were checked then.
+        // Files that were read before were checked at that time.
         check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
         let wanted = self.wanted.read_at(self.clock.now());
@@ -253,7 +253,7 @@ impl Source for ParquetFiles {
     }
 }
 
-/// Refuses a column that all files lack, and logs each that some lack.
+/// Returns an error for a column that all files lack, and logs each column that some files lack.
 fn check_absent(source: &str, files: &[(PathBuf, Vec<Absent>)], has_others: bool) -> Result<(), SourceError> {
     let in_all = |absent: &&Absent| files.iter().all(|(_, of)| of.iter().any(|other| other.column == absent.column));
     if let Some((path, absent)) = files.first().filter(|_| !has_others)

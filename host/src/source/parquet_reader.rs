@@ -1,8 +1,8 @@
-//! Reading Parquet, wherever the file is, with memory and stack that have bounds.
+//! Reads Parquet from files and objects with bounded memory and stack.
 //!
-//! A file is input. Its footer may be nested so deep that converting it overflows the stack (`footer.rs`, `thread.rs`), its
-//! pages may decompress to any size (`pages.rs`, `codec.rs`), and its rows may be a thousand times larger than its pages
-//! (`levels.rs`, `rows.rs`, `cut.rs`). Each is an error that names the file, and nothing worse.
+//! A file is untrusted input. Its footer may be nested so deeply that converting it overflows the stack (`footer.rs`,
+//! `thread.rs`), its pages may decompress to any size (`pages.rs`, `codec.rs`), and its rows may be a thousand times
+//! larger than its pages (`levels.rs`, `rows.rs`, `cut.rs`). Each of these is an error that names the file.
 
 mod codec;
 mod cut;
@@ -30,22 +30,22 @@ pub(super) use self::{
 };
 use super::SourceError;
 
-/// Bounds on what a file may make the reader do.
+/// Limits on the resources for reading a file.
 #[derive(Clone, Copy, Debug)]
 pub struct ParquetLimits {
-    /// Rows decoded at a time.
+    /// The maximum number of rows decoded at a time.
     pub batch_rows: usize,
-    /// The most columns of a file, nested ones counted each.
+    /// The maximum number of columns in a file; nested ones count individually.
     pub columns_max: usize,
-    /// The most bytes of memory for decoding a file: for its metadata, and then for pages and decoded rows.
+    /// The maximum memory in bytes for decoding a file: for its metadata, and then for pages and decoded rows.
     pub memory_max: u64,
-    /// What is added to it for each column that is read: a dictionary and a page as writers make them, with what is decoded
-    /// of them.
+    /// The addition to that limit for each column that is read: a dictionary and a page of usual size, with their
+    /// decoded values.
     pub column_bytes: u64,
-    /// The most bytes of decoded rows that are returned at once, unless a row alone has more.
+    /// The maximum size of decoded rows that are returned at once, unless a single row is larger.
     pub piece_bytes: u64,
-    /// The most bytes, as they are stored, of the wanted columns of a row group of an object that are fetched as a whole.
-    /// Of larger ones parts of so many bytes together are fetched when they are needed.
+    /// The maximum stored size of an object's row group, in the wanted columns, that is fetched as a whole. Larger row
+    /// groups are fetched on demand, in parts of this total size.
     pub fetch_bytes: u64,
 }
 
@@ -60,7 +60,7 @@ impl Default for ParquetLimits {
 // === impl ParquetLimits ===
 
 impl ParquetLimits {
-    /// The bounds beside transactions of so many bytes, `sync: commit_bytes`.
+    /// The limits for transactions of this many bytes (`sync: commit_bytes`).
     #[must_use]
     pub fn of(commit_bytes: usize) -> Self {
         let commit_bytes = commit_bytes as u64;
@@ -74,7 +74,7 @@ impl ParquetLimits {
         }
     }
 
-    /// The most memory for decoding so many columns.
+    /// The maximum memory for decoding this many columns.
     fn memory_of(&self, columns: usize) -> u64 {
         self.memory_max.saturating_add(self.column_bytes.saturating_mul(columns as u64))
     }
@@ -94,7 +94,7 @@ impl ParquetLimits {
     }
 }
 
-/// Checks a bound that no setting changes.
+/// Checks a fixed limit.
 pub(super) fn check(path: &str, what: &str, found: u64, limit: u64) -> Result<(), SourceError> {
     if found <= limit {
         return Ok(());
@@ -116,7 +116,7 @@ pub(super) fn metadata(
     footer::read(path, size, limits, thread, fetch)
 }
 
-/// The columns of a file, of the types that they are decoded to.
+/// The columns of a file, with the types that they are decoded to.
 ///
 /// # Errors
 /// Why the file cannot be read.
@@ -124,7 +124,7 @@ pub(super) fn schema(metadata: ParquetMetaData, thread: &DecodeThread) -> Result
     thread.guarded(move || rows::decoded_schema(&metadata))
 }
 
-/// What the reader says of a file, without its own error names in front.
+/// The reader's message about a file, without its error type in front.
 #[derive(Debug)]
 pub(super) struct ReadFailure(String);
 
@@ -141,7 +141,7 @@ impl From<arrow::error::ArrowError> for ReadFailure {
     fn from(error: arrow::error::ArrowError) -> Self {
         Self(match error {
             arrow::error::ArrowError::ParquetError(why) => {
-                // The reader puts its name in front as often as an error passes through it.
+                // The reader adds the type in front each time it wraps an error.
                 why.strip_prefix("Parquet error: ").map(str::to_owned).unwrap_or(why)
             }
             other => other.to_string(),

@@ -1,4 +1,4 @@
-//! What a Parquet file has of what is wanted, wherever the file is: its columns, its partition.
+//! Finds the wanted columns in a Parquet file, local or in S3: among its columns and its partition.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::clock::parse_time;
 pub(super) struct Shape {
     /// The file's columns that are read, in its order, each once.
     roots: Vec<usize>,
-    /// Of each of them, whether its values become messages.
+    /// For each of them, whether its values become messages.
     is_message: Vec<bool>,
     columns: Vec<Origin>,
     absent: Vec<Absent>,
@@ -34,9 +34,9 @@ enum Origin {
     File(usize),
     /// The file's path, which says the same of all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
     Partition(Option<String>),
-    /// Nowhere: it is null in all rows of the file.
+    /// Missing: it is null in all rows of the file.
     Absent,
-    /// Nowhere: it is the time at which a static table is read.
+    /// Missing: it is the time at which a static table is read.
     AsOf,
 }
 
@@ -45,7 +45,7 @@ enum Origin {
 pub(super) struct Absent {
     /// The column, by its name in files.
     pub(super) column: String,
-    /// What was probably meant.
+    /// The most similar column name.
     pub(super) hint: String,
 }
 
@@ -55,13 +55,13 @@ const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 // === impl Shape ===
 
 impl Shape {
-    /// Finds what is wanted in a file. `relative` is the file's path below what was named.
+    /// Finds the wanted columns in a file. `relative` is the file's path below the configured path.
     ///
     /// A file of a directory may lack features and created times that other files have, as schemas evolve: they are
-    /// [`Shape::absent`], and null. Keys and event times have to be in every file.
+    /// [`Shape::absent`], and null. Every file must have keys and event times.
     ///
     /// # Errors
-    /// A column that has to be there is not, or a name stands for two columns.
+    /// If a required column is missing, or a name is ambiguous.
     pub(super) fn of(
         wanted: &Wanted,
         path: &str,
@@ -128,7 +128,7 @@ impl Shape {
         &self.roots
     }
 
-    /// Of each of [`Shape::roots`], whether its values become messages.
+    /// For each of [`Shape::roots`], whether its values become messages.
     pub(super) fn is_message(&self) -> &[bool] {
         &self.is_message
     }
@@ -138,7 +138,7 @@ impl Shape {
         &self.absent
     }
 
-    /// A batch of the file's columns as exactly the wanted columns, in their order.
+    /// Converts a batch of the file's columns to exactly the wanted columns, in their order.
     pub(super) fn project(&self, wanted: &Wanted, path: &str, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
         let (rows, as_of) = (batch.num_rows(), wanted.as_of);
         let column = |(wanted, from): (&WantedColumn, &Origin)| {
@@ -164,19 +164,19 @@ impl Shape {
 // === impl Absent ===
 
 impl Absent {
-    /// That it is missing in all files, or may not be missing.
+    /// The error for a column that is missing in all files, or that is required.
     pub(super) fn error(self, path: &str) -> SourceError {
         SourceError::MissingColumn { path: path.to_owned(), column: self.column, hint: self.hint }
     }
 
-    /// Logs that a file does not have it, while others do.
+    /// Logs that one file lacks the column while others have it.
     pub(super) fn warn(&self, source: &str, path: &str) {
         let column = &self.column;
         tracing::warn!(source, file = path, column, "column is missing in this file; it is null in the file's rows");
     }
 }
 
-/// A column of a type that is null in all rows.
+/// A column of the given type with null in all rows.
 fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     let item = |item: ScalarType| match item.item() {
         ItemType::Bool => DataType::Boolean,

@@ -62,7 +62,7 @@ struct Reading<'s> {
     source: &'s S3Parquet,
     wanted: Wanted,
     thread: DecodeThread,
-    /// Columns that some object has, of those that others lack.
+    /// Columns that some objects lack and at least one object has.
     known: HashSet<String>,
     client: Client,
     base: String,
@@ -79,9 +79,9 @@ struct Pending {
     ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
 }
 
-/// In how many objects, of the last ones by name, a column is looked for that the first one lacks.
+/// The number of objects, last by name, that are searched for a column that the first one lacks.
 const LOOKED_AT_MAX: usize = 256;
-/// Objects whose columns are looked at when no row is read: each costs a request or two.
+/// The number of objects whose columns are checked when no rows are read: each takes one or two requests.
 const SCHEMAS_MAX: usize = 32;
 /// How many small objects are asked for ahead.
 const AHEAD: usize = 16;
@@ -242,7 +242,7 @@ impl Reading<'_> {
         Ok((next.listed, opened))
     }
 
-    /// Looks for a column that an object lacks in the others: if none of them has it, the definition is wrong.
+    /// Searches the other objects for a column that one lacks: if none of them has it, the definition is wrong.
     fn check_absent(&mut self, absent: &Absent, path: &str) -> Result<(), SourceError> {
         let source = self.source;
         if !self.known.contains(&absent.column) && !self.position.has_done() {

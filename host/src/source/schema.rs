@@ -1,4 +1,4 @@
-//! What columns the files of a source have, found out without reading a row.
+//! The columns of a source's files, from their footers, without reading rows.
 
 use arrow::datatypes::{DataType, SchemaRef};
 
@@ -15,7 +15,7 @@ use super::{
 pub struct FileSchema {
     /// The file, for messages.
     pub path: String,
-    /// Its path below what the definition names: partitions are directories there.
+    /// Its path below the path in the definition; partitions are directories in it.
     pub(super) relative: String,
     pub(super) schema: SchemaRef,
 }
@@ -45,7 +45,7 @@ impl FileSchema {
         }
     }
 
-    /// Where the file has a column, by its name there; none if it has no such column.
+    /// Where the file has a column with this name; `None` if it has no such column.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<ColumnAt> {
         let field = self.schema.fields().iter().find(|field| field.name() == name);

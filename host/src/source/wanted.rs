@@ -7,9 +7,9 @@ use larder_model::model::{FeatureView, FileSource, Micros, ScalarType, ValueType
 /// The columns that make a view's rows.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The column of event times. Of a static table it has no column in files: its values are [`Wanted::as_of`].
+    /// The column of event times. For a static table, files have no such column: its values are [`Wanted::as_of`].
     pub event_time: WantedColumn,
-    /// Of a static table, the event time of its rows: when the reading begins.
+    /// For a static table, the event time of its rows: the time at which the read begins.
     pub as_of: Option<Micros>,
     /// The column of creation times, if there is one.
     pub created: Option<WantedColumn>,
@@ -30,7 +30,7 @@ pub struct WantedColumn {
     pub value_type: ValueType,
 }
 
-/// What the event time of a static table is called.
+/// The name of a static table's event time.
 const EVENT_TIME: &str = "event_timestamp";
 
 // === impl Wanted ===
@@ -60,13 +60,13 @@ impl Wanted {
         self.as_of.is_some()
     }
 
-    /// The same as of a time, if it is of a static table.
+    /// The same with this read time, if the table is static.
     #[must_use]
     pub fn read_at(&self, now: Micros) -> Self {
         Self { as_of: self.as_of.map(|_| now), ..self.clone() }
     }
 
-    /// Whether the column at this place of [`Wanted::columns`] has to be in every file: event time and keys.
+    /// Whether the column at this index of [`Wanted::columns`] must be in every file: event time and keys.
     #[must_use]
     pub fn is_required(&self, place: usize) -> bool {
         let created = usize::from(self.created.is_some());

@@ -1,8 +1,8 @@
-//! Removing rows otherwise than through a load: one entity on request, a whole view, and what callers wrote to a view
-//! that the definitions no longer have.
+//! Removal of rows other than by a load: one entity on request, a whole view, and the rows that callers wrote to a view
+//! that is no longer defined.
 //!
-//! A deleted entity stays deleted although its source still has the row: its id is kept with the event and created time
-//! of the deleted row, and a row that arrives is dropped unless it is newer. The first newer row ends that.
+//! A deleted entity stays deleted although its source still has the row: its ID is kept with the event and created time
+//! of the deleted row, and an arriving row is dropped unless it is newer. The first newer row ends the deletion.
 //!
 //! ```text
 //! deleted/<view>   entity id → event time i64, created time i64 (the least if none), seal
@@ -25,10 +25,10 @@ use super::{
     write::{put_record, read_record},
 };
 
-/// The deleted entities of a view, if there are any, open for a write.
+/// The table of a view's deleted entities, if there is one, opened for writing.
 pub(super) struct Deletions<'t>(Option<Table<'t, RowKey, &'static [u8]>>);
 
-/// What a row is compared by: its event time, then its created time.
+/// The sort key of a row: its event time, then its created time.
 type Precedence = (Micros, Option<Micros>);
 
 // === impl Deletions ===
@@ -39,12 +39,12 @@ impl<'t> Deletions<'t> {
         Ok(Self(table))
     }
 
-    /// Whether an entity was deleted, and the row that arrives is not newer than the deleted one. A newer one ends the
+    /// Whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends the
     /// deletion.
     pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader) -> Result<bool, StoreError> {
         let Some(table) = &mut self.0 else { return Ok(false) };
         let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
-        // One that does not read bars nothing older than everything.
+        // An unreadable entry bars no rows.
         if deleted.is_some_and(|deleted| arriving.precedence() <= deleted) {
             return Ok(true);
         }
@@ -53,7 +53,7 @@ impl<'t> Deletions<'t> {
     }
 }
 
-/// Removes deleted entities from a generation that a load has built, unless the load brought newer rows of them.
+/// Removes deleted entities from a generation that a load built, unless the load has newer rows of them.
 pub(super) fn apply_deletions(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
@@ -87,11 +87,11 @@ pub(super) fn apply_deletions(
 }
 
 impl OnlineStore {
-    /// Deletes an entity's row, also the one that a caller wrote, and keeps it deleted until a newer row arrives.
+    /// Deletes an entity's row, including one that a caller wrote, and keeps it deleted until a newer row arrives.
     /// Returns whether there was a row.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] when the view was declared again with other keys, and those of a failed transaction.
+    /// [`StoreError::Superseded`] if the view was redeclared with other keys, and those of a failed transaction.
     pub fn delete(&self, view: ViewId, key: &KeySignature, id: &EntityId) -> Result<bool, StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {
@@ -120,7 +120,7 @@ impl OnlineStore {
             }
             let mut table = txn.open_table(RowTable::new(&record.deleted_name()))?;
             let before = table.get(&id.0)?.and_then(|stored| precedence(id, stored.value()));
-            // Of an entity that has no row here, rows up to now stay away.
+            // If the entity has no row here, rows up to now are dropped.
             let deleted = deleted.max(before).unwrap_or((self.clock.now(), None));
             let mut sealed = Vec::with_capacity(size_of::<Precedence>());
             seal(id, &encode(deleted), &mut sealed);
@@ -132,8 +132,8 @@ impl OnlineStore {
         })
     }
 
-    /// Drops all rows of a view, also those that callers wrote, and has its source read from the start. Deleted entities
-    /// stay deleted. Returns how many rows there were.
+    /// Drops all rows of a view, including those that callers wrote, so that the next load reads its source from the
+    /// start. Deleted entities stay deleted. Returns how many rows there were.
     ///
     /// # Errors
     /// Those of a failed transaction.
@@ -148,7 +148,7 @@ impl OnlineStore {
         })
     }
 
-    /// The views that were declared and not retired since, by name; none while the store is closed.
+    /// The names of the views that were declared and not retired since; empty while the store is closed.
     #[must_use]
     pub fn views(&self) -> Vec<String> {
         let state = self.state();
@@ -156,8 +156,8 @@ impl OnlineStore {
         views.filter(|view| !view.record.is_retired).map(|view| view.name.clone()).collect()
     }
 
-    /// Ends what callers wrote to views that the definitions no longer have: when such a view is added again, it has the
-    /// rows of its source alone. `is_kept` says of a view whether it stays.
+    /// Drops the rows that callers wrote to views that are no longer defined: if such a view is added again, it only
+    /// has the rows of its source. `is_kept` returns whether a view stays.
     ///
     /// # Errors
     /// Those of a failed transaction.
@@ -210,7 +210,8 @@ fn drop_rows(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), Stor
     Ok(())
 }
 
-/// Deletes the rows that callers wrote, and has the source read again: it may have older rows of the same entities.
+/// Deletes the rows that callers wrote, and makes the next load read the source again: it may have older rows of the
+/// same entities.
 fn drop_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

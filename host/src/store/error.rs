@@ -47,13 +47,13 @@ pub enum StoreError {
     /// The file could not be opened again after a failure. Every write tries anew.
     #[error("the store is closed: {0}")]
     Closed(String),
-    /// The path does not name the open file any more. What was committed to it cannot be found by the next start.
+    /// The path no longer names the open file, so the next start cannot find commits to it.
     #[error(
         "store {path} {what} while it was open, so nothing can be written to it. hint: move the file back, or restart \
          Larder, which makes a new store and loads it from the sources"
     )]
     Gone {
-        /// Where the store's file was.
+        /// The path of the store's file.
         path: PathBuf,
         /// What happened to it.
         what: String,

@@ -1,7 +1,7 @@
-//! What is wrong with an open store: damage that was found in its file, or a file that its path no longer names.
+//! The health of an open store: damage found in its file, or a path that no longer names the file.
 //!
-//! Both make the host unready and refuse writes, and both can end without a restart: damage by a repair (`repair.rs`), a
-//! missing file by being moved back.
+//! Both make the server not ready and fail writes, and both can end without a restart: damage by a repair
+//! (`repair.rs`), a missing file when it is moved back.
 
 use std::{
     path::Path,
@@ -19,16 +19,16 @@ pub(super) struct Health {
     /// The first damage since the last repair.
     damage: Mutex<Option<String>>,
     is_damaged: AtomicBool,
-    /// Why the file is not where it was, while that is so.
+    /// The error while the path does not name the file.
     gone: Mutex<Option<String>>,
     identity: Mutex<FileIdentity>,
-    /// Bytes of the file after the last commit or check: it must not shrink in between.
+    /// The size of the file in bytes after the last commit or check; the file must not shrink in between.
     len: AtomicU64,
-    /// When a repair may be tried again after one that failed.
+    /// The earliest time for the next repair after a failed one.
     retry_at: Mutex<Option<Instant>>,
 }
 
-/// How long a repair that failed is not tried again: it copies the whole store.
+/// The delay before a failed repair is retried: a repair copies the whole store.
 const REPAIR_RETRY: Duration = Duration::from_secs(30);
 
 // === impl Health ===
@@ -47,7 +47,7 @@ impl Health {
         })
     }
 
-    /// Why callers should not be sent here, if so.
+    /// The reason why the server should get no traffic, if there is one.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.gone).clone().or_else(|| lock(&self.damage).clone())
     }
@@ -61,7 +61,7 @@ impl Health {
         lock(&self.damage).clone()
     }
 
-    /// Notes damage. It is logged, and noted for the next start, once per repair.
+    /// Records damage. It is logged, and marked for the next start, once per repair.
     pub(super) fn note_damage(&self, what: &str, path: &Path, mark: &Mark, metrics: &StoreMetrics) {
         metrics.damage.increment(1);
         let mut damage = lock(&self.damage);
@@ -77,7 +77,7 @@ impl Health {
         self.is_damaged.store(true, Ordering::Release);
     }
 
-    /// Notes that the file was rebuilt.
+    /// Records that the file was rebuilt.
     pub(super) fn note_repaired(&self, path: &Path) -> Result<(), StoreError> {
         let identity = FileIdentity::of(path)?;
         *lock(&self.identity) = identity;
@@ -92,7 +92,7 @@ impl Health {
         *lock(&self.retry_at) = Instant::now().checked_add(REPAIR_RETRY);
     }
 
-    /// Whether damage waits for a repair, and one may be tried now.
+    /// Whether there is damage to repair, and a repair may be tried now.
     pub(super) fn wants_repair(&self) -> bool {
         self.is_damaged() && lock(&self.retry_at).is_none_or(|at| at <= Instant::now())
     }
@@ -118,13 +118,12 @@ impl Health {
         checked
     }
 
-    /// Notes the length of the file after a commit. To be called while no other commit can run.
+    /// Records the length of the file after a commit. Call it while no other commit can run.
     pub(super) fn note_len(&self, len: u64) {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Describes a truncation: the file has become shorter than it was after the last commit. To be called while no
-    /// commit can run.
+    /// Describes a truncation: the file is shorter than it was after the last commit. Call it while no commit can run.
     pub(super) fn truncation(&self, len: u64) -> Option<String> {
         let known = self.len.load(Ordering::Relaxed);
         (len < known).then(|| format!("the file was truncated from {known} to {len} bytes"))

@@ -58,7 +58,7 @@ pub(super) struct HotCache {
     newest: AtomicU64,
     /// What threads have at hand.
     nears: Arc<Nears>,
-    /// Whether nothing is added for now, for memory is short.
+    /// Whether additions are paused because memory is short.
     is_closed: AtomicBool,
 }
 
@@ -211,7 +211,7 @@ impl HotCache {
         }
     }
 
-    /// Stops adding rows, or goes on with it.
+    /// Pauses or resumes the addition of rows.
     pub(super) fn set_closed(&self, is_closed: bool) {
         self.is_closed.store(is_closed, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Whether the store's path still names the file that is open.
 //!
-//! An open file outlives its name. Without this check a host would acknowledge writes to a file that no process can find
-//! again, because it or its directory was removed, renamed or replaced.
+//! An open file outlives its name. Without this check, a server would acknowledge writes to a file that no process can
+//! open again, because the file or its directory was removed, renamed or replaced.
 
 use std::{
     fs, io,

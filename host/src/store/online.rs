@@ -74,11 +74,11 @@ pub struct ViewStatus {
     pub position: Option<String>,
     /// How fresh it is.
     pub freshness: Freshness,
-    /// Whether rows were lost to damage that no full load has brought back yet.
+    /// Whether rows were lost to damage and no full load has restored them yet.
     pub is_damaged: bool,
-    /// How many rows were lost to damage and have not come back.
+    /// The number of rows that were lost to damage and not restored.
     pub rows_lost: u64,
-    /// When a materialization of a span last ended well.
+    /// The time of the last successful materialization of a time range.
     pub last_materialized: Option<Micros>,
 }
 
@@ -105,7 +105,7 @@ pub struct OnlineStore {
     pub(super) state: ArcSwap<State>,
     /// Set when a read failed in a way that only opening the file again can mend.
     pub(super) failed: AtomicBool,
-    /// Damage of the file, and whether it is still at its path.
+    /// Damage to the file, and whether it is still at its path.
     pub(super) health: Health,
     /// Set when the database panicked: closing it could be the end of the process.
     pub(super) gave_up: AtomicBool,
@@ -149,7 +149,8 @@ impl OnlineStore {
     /// as it is.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
-        // Features may be about people: no other user reads them. What others write would be served.
+        // Features may be personal data, so other users must not read them. Data that other users write would be
+        // served.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
         private::open_dir(dir).map_err(|source| StoreError::Io { action: "use", path: dir.clone(), source })?;
@@ -250,20 +251,21 @@ impl OnlineStore {
         })
     }
 
-    /// Rows that the last load brought which replaced all others, without those that callers wrote; `None` if there was
-    /// no such load.
+    /// The number of rows of the last load that replaced all others, without rows that callers wrote; `None` if there
+    /// was no such load.
     #[must_use]
     pub fn loaded_rows(&self, view: ViewId) -> Option<u64> {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
-    /// The event times of rows that a view's source has and that are not served before their time, if there are some.
+    /// The event times of rows of a view's source that are held back until they are due, if there are any.
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
         self.state().view(view).ok()??.record.postponed
     }
 
-    /// Notes that a materialization of a span ended well: it makes a view neither loaded nor fresh.
+    /// Records a successful materialization of a time range; the view counts neither as loaded nor as fresh because of
+    /// it.
     ///
     /// # Errors
     /// Those of a failed transaction.
@@ -298,19 +300,19 @@ impl OnlineStore {
         Duration::from_micros(u64::try_from(self.clock.now().saturating_sub(time)).unwrap_or(0))
     }
 
-    /// Why callers should not be sent here, if so: the store could not be opened again after a failure, damage was found
-    /// in it, or its file is gone.
+    /// The reason why the server should get no traffic, if there is one: the store could not be reopened after a
+    /// failure, damage was found in it, or its file is gone.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let closed = self.state().why_closed().map(|why| why.to_string());
         closed.or_else(|| self.health.failure())
     }
 
-    /// Checks that the file is where it was, and opens it again if a failure closed it, or made it useless to readers. To
-    /// be called every few seconds: writes do the same, and a host may have none for hours.
+    /// Checks that the file is at its path, and reopens it if a failure closed it or made it unusable for readers. Call
+    /// this every few seconds: writes do the same, but there may be none for hours.
     pub fn mend(&self) {
         let checked = self.health.check_file(&self.path);
-        // A commit that is under way changes the length; there is another check soon.
+        // A running commit changes the length; the next check follows soon.
         if checked.is_ok()
             && let Ok(_writer) = self.writer.try_lock()
             && let Ok(len) = self.health.check_file(&self.path)
@@ -325,7 +327,7 @@ impl OnlineStore {
         }
     }
 
-    /// Stops to add rows to the hot cache, or goes on with it.
+    /// Pauses or resumes the addition of rows to the hot cache.
     pub fn close_hot_cache(&self, is_closed: bool) {
         self.hot.set_closed(is_closed);
     }
@@ -379,7 +381,7 @@ impl OnlineStore {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.health.check_file(&self.path)?;
         if let Some(damage) = self.health.damage() {
-            // What is written behind a damaged page could destroy more.
+            // A write that follows a damaged page could destroy more.
             self.repair_locked(&mut writer)?.ok_or(StoreError::Damaged(damage))?;
         }
         if writer.is_none() {
@@ -425,7 +427,8 @@ impl OnlineStore {
         }
         self.state.store(Arc::new(State::read(db, commit)?));
         self.metrics.commits.increment(1);
-        // A commit to a file that no start can find again is served, for the cache to stay honest, and not acknowledged.
+        // A commit to a file that the next start cannot find is served, so that the cache stays consistent, but not
+        // acknowledged.
         self.health.note_len(self.health.check_file(&self.path)?);
         Ok(value)
     }
@@ -433,7 +436,7 @@ impl OnlineStore {
     /// Closes the file and opens it again. Readers wait meanwhile; if it cannot be opened, they get errors until it
     /// can.
     fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
-        // What is at the path now is not this store.
+        // The file at the path is no longer this store.
         self.health.check_file(&self.path)?;
         if self.gave_up.load(Ordering::Relaxed) {
             return Err(StoreError::Closed("it is damaged and will be rebuilt".to_owned()));
@@ -460,7 +463,7 @@ impl OnlineStore {
         match opened {
             Ok((db, state)) => {
                 *writer = Some(db);
-                // Closing and opening may free the end of the file.
+                // Closing and reopening may truncate the file.
                 self.health.note_len(self.file_bytes());
                 self.state.store(Arc::new(state));
                 self.metrics.reopened.increment(1);
@@ -524,7 +527,7 @@ impl OnlineStore {
         self.health.note_damage(what, &self.path, &self.mark, &self.metrics);
     }
 
-    /// Notes that the database panicked.
+    /// Records that the database panicked.
     pub(super) fn note_panic(&self) {
         self.gave_up.store(true, Ordering::Relaxed);
     }

@@ -185,8 +185,8 @@ fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
     made
 }
 
-/// Makes a new store beside `path`, under a name that no other process has, for a caller that fills it and moves it to
-/// `path`.
+/// Creates a new store next to `path`, under a name that no other process uses, for a caller that fills it and moves it
+/// to `path`.
 pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(PathBuf, Database), StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(config.page_cache_bytes_max);
@@ -195,9 +195,9 @@ pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(Pa
     Ok((unfinished, db))
 }
 
-/// Makes an empty store beside `path`. The file is there also where the store cannot be made.
+/// Creates an empty store next to `path`. The file exists even if the store cannot be created.
 fn unfinished_in(builder: &Builder, path: &Path) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
-    // A name that nobody else has, not even a process of the same number in another container.
+    // A unique name, even among processes with the same ID in other containers.
     let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
     made.map_err(io("create", &unfinished))?;

@@ -27,7 +27,7 @@ pub(super) struct Overlay {
     pub(super) newest_event: Option<Micros>,
     /// The schemas of its rows; none when nothing is left that would have to be laid over the next one.
     pub(super) schemas: HashSet<Fingerprint>,
-    /// The event times of those that are in the future, and were kept for later.
+    /// The event times of rows that are in the future and were kept for later.
     pub(super) postponed: Option<Postponed>,
 }
 
@@ -149,8 +149,8 @@ pub(super) fn overlay(
     Ok(overlay)
 }
 
-/// Serves rows that callers wrote with an event time that has come only now: a version that did not look at that took
-/// them, and they were held back since.
+/// Serves rows that callers wrote with an event time that was in the future until now: a version without that check
+/// accepted them, and they were held back since.
 pub(super) fn restore_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

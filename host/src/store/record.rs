@@ -52,7 +52,7 @@ pub(super) fn unseal<'b>(id: &EntityId, sealed: &'b [u8]) -> Option<&'b [u8]> {
     (*sum == checksum(id, row)).then_some(row)
 }
 
-/// A row that was sealed here, without its seal.
+/// A row that was sealed for this store, without its seal.
 pub(super) fn without_seal(sealed: &[u8]) -> &[u8] {
     sealed.split_last_chunk::<SEAL_BYTES>().map_or(sealed, |(row, _)| row)
 }
@@ -72,7 +72,7 @@ fn record_checksum(json: &[u8]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySignature(String);
 
-/// The event times of rows that a source has and that are not served before their time.
+/// The event times of a source's rows that are held back until they are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Postponed {
     /// The earliest of them.
@@ -99,10 +99,10 @@ pub(super) struct ViewRecord {
     pub(super) schemas: Vec<SchemaRecord>,
     /// Rows of the served generation, counted at the last commit.
     pub(super) rows: u64,
-    /// Rows that the load brought which built the served generation, without those that callers wrote.
+    /// The number of rows of the load that built the served generation, without rows that callers wrote.
     #[serde(default)]
     pub(super) loaded_rows: Option<u64>,
-    /// Event times of rows of the source that were left out because they are in the future.
+    /// Event times of the source's rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
     /// Whether there are rows that callers wrote, kept apart from those of the source.
@@ -114,19 +114,19 @@ pub(super) struct ViewRecord {
     /// Of such a view: the id from which on rows go next.
     #[serde(default)]
     pub(super) hand: [u8; size_of::<EntityId>()],
-    /// Changes whenever rows disappeared otherwise than through a load: a load that began before then is useless.
+    /// Changes whenever rows were removed other than by a load: a load that began before must not continue.
     #[serde(default)]
     pub(super) life: u32,
     /// Whether rows were lost to damage that no full load has brought back yet.
     #[serde(default)]
     pub(super) is_damaged: bool,
-    /// Rows that were lost to damage for good: the view has no source that could bring them back.
+    /// The number of rows permanently lost to damage: the view has no source to restore them from.
     #[serde(default)]
     pub(super) rows_lost: u64,
-    /// Whether the definitions do not have the view any more.
+    /// Whether the view is no longer defined.
     #[serde(default)]
     pub(super) is_retired: bool,
-    /// Whether callers wrote rows of the view while it had no source.
+    /// Whether callers wrote rows to the view while it had no source.
     #[serde(default)]
     pub(super) is_local: bool,
     /// Whether entities were deleted whose rows the source may still have.
@@ -153,7 +153,7 @@ pub(super) struct SchemaRecord {
 // === impl Postponed ===
 
 impl Postponed {
-    /// The span that covers both; `None` where there is neither.
+    /// The span that covers both; `None` if there is neither.
     #[must_use]
     pub fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
@@ -222,8 +222,8 @@ impl ViewRecord {
         Self { generation, life: self.life.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
-    /// Forgets all rows: they are dropped, and the source is read from the start. Deletions stay: a load must not bring
-    /// such rows back. The tables are the caller's to delete.
+    /// Drops all rows, so that the source is read from the start. Deletions stay: a load must not restore such rows.
+    /// The caller has to delete the tables.
     pub(super) fn forget_rows(&mut self) {
         self.schemas.drain(..self.schemas.len().saturating_sub(1));
         *self = Self {
@@ -244,21 +244,21 @@ impl ViewRecord {
         self.last_success = None;
     }
 
-    /// Has the next load read the source from the start, and ends loads that are under way.
+    /// Makes the next load read the source from the start, and ends running loads.
     pub(super) fn read_from_start(&mut self) {
         self.life = self.life.wrapping_add(1);
         self.position = None;
         self.runs.position = None;
     }
 
-    /// Whether a load that began under `began` may go on: the view was not declared anew, no rows disappeared, and no
+    /// Whether a load that began with `began` may continue: the view was not redeclared, no rows were removed, and no
     /// other load began.
     pub(super) fn is_same_life(&self, began: &Self) -> bool {
         let life = |record: &Self| (record.generation, record.building, record.life);
         life(self) == life(began) && self.schemas.last() == began.schemas.last()
     }
 
-    /// Reads a record: JSON, and behind it a line with its checksum, which records of earlier versions do not have.
+    /// Reads a record: JSON, followed by a line with its checksum, which records of earlier versions lack.
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |why: String| StoreError::Damaged(format!("record of view '{name}': {why}"));
         let json = match bytes.iter().rposition(|byte| *byte == b'\n') {

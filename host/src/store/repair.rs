@@ -1,5 +1,5 @@
-//! Rebuilding a damaged store while it is open: every row that is intact is copied to a new file, which takes the place of
-//! the damaged one.
+//! Rebuilding a damaged store while it is open: every intact row is copied to a new file, which replaces the damaged
+//! one.
 //!
 //! The database checks its pages only in a full check of a closed file, and may panic, or write over live pages, where
 //! it follows a damaged one. So nothing is written to a file in which damage was found, and no table of it is mended in
@@ -27,14 +27,14 @@ use super::{
     write::{put_record, read_record},
 };
 
-/// What a rebuild came to.
+/// The result of a rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// Where the damaged file is now.
+    /// The new path of the damaged file.
     pub aside: PathBuf,
-    /// Rows that were copied, of all views.
+    /// The number of rows copied, over all views.
     pub rows: u64,
-    /// The views of which rows were lost, and how many.
+    /// The views that lost rows, with the number of lost rows.
     pub lost: Vec<(String, u64)>,
 }
 
@@ -46,8 +46,8 @@ impl OnlineStore {
     /// lookups continue.
     ///
     /// # Errors
-    /// [`StoreError::Gone`], [`StoreError::DiskFull`] where there is no room for a second file, and others of a failed
-    /// write: the damage stays, and is repaired by a later call.
+    /// [`StoreError::Gone`], [`StoreError::DiskFull`] if there is no space for a second file, and those of a failed
+    /// write. The damage then stays, and a later call repairs it.
     pub fn repair(&self) -> Result<Option<Repaired>, StoreError> {
         if !self.health.wants_repair() {
             return Ok(None);
@@ -86,7 +86,7 @@ impl OnlineStore {
         let state = self.state.load_full();
         let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         if writer.is_none() {
-            // It was closed by an earlier failure; what can be opened now can be read.
+            // It was closed by an earlier failure; if it can be opened now, it can be read.
             *writer = caught(|| open_checked(&self.path, &self.config));
         }
         let copied = copy_intact(writer.as_ref(), state.records(), &new);
@@ -138,8 +138,8 @@ impl OnlineStore {
             thread::sleep(Duration::from_micros(200));
         }
         if is_broken || self.gave_up.load(Ordering::Relaxed) {
-            // Closing writes once more, and a panic at a damaged page in there may end the process. The memory of its page
-            // cache is the price.
+            // Closing writes once more, and a panic there at a damaged page may end the process. So it is not closed,
+            // at the price of its page cache's memory.
             std::mem::forget(db);
         } else {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
@@ -154,7 +154,7 @@ impl OnlineStore {
         views.filter(|view| view.record.is_damaged).map(|view| view.name.clone()).collect()
     }
 
-    /// Accepts that the lost rows of a view do not come back, because it has no source. They stay counted in
+    /// Accepts the loss of a view's rows, because it has no source. They stay counted in
     /// [`super::ViewStatus::rows_lost`].
     ///
     /// # Errors

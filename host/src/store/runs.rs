@@ -47,7 +47,7 @@ pub(super) struct Runs {
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
-    /// Event times of rows that were left out because they are in the future.
+    /// Event times of rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
     /// Rows of the largest batch: a transaction of the merge takes as much, for others wait for it, too.
@@ -316,7 +316,7 @@ impl Load<'_> {
         Ok(stays.map(|(place, _)| place))
     }
 
-    /// A row that was damaged since it was written has no rank: to go on without it could be to serve an old one.
+    /// A row that was damaged since it was written has no rank: to continue without it could serve an older row.
     fn rank(&self, id: &EntityId, sealed: &[u8]) -> Result<RowRank, StoreError> {
         let rank = unseal(id, sealed).and_then(|row| RowRank::read(row).ok());
         rank.ok_or_else(|| StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name)))

@@ -1,9 +1,9 @@
-//! Reading the whole store in the background, to find damage that no lookup meets.
+//! Background scans of the whole store, to find damage that no lookup encounters.
 //!
-//! A flipped bit in a row is found by its seal when the row is read. A flipped bit in an inner page of a tree, or in a key,
-//! hides rows instead: a lookup takes a wrong turn and finds nothing. A scan walks every table in order, and checks that
-//! the ids ascend, that each row has its seal and a known schema, that a lookup by its id finds it, and that there are as
-//! many rows as the view's record says.
+//! The seal of a row reveals a flipped bit in it when the row is read. A flipped bit in an inner page of a tree, or in
+//! a key, hides rows instead: a lookup follows the wrong branch and finds nothing. A scan reads every table in order.
+//! It checks that IDs ascend, that each row has a valid seal and a known schema, that a lookup by ID finds the row, and
+//! that the number of rows matches the view's record.
 
 use std::{
     collections::HashSet,
@@ -24,22 +24,22 @@ use super::{
     write::{put_record, read_record},
 };
 
-/// What a scan read.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// Entries of all tables.
+    /// The number of entries, over all tables.
     pub rows: u64,
     /// How long it took, pauses included.
     pub elapsed: Duration,
 }
 
-/// Entries that are read between two pauses: some milliseconds of work.
+/// The number of entries read between two pauses: some milliseconds of work.
 const CHUNK: usize = 2_048;
 
 impl OnlineStore {
-    /// Reads the whole store and notes the damage that it finds, for [`OnlineStore::repair`]. `pause` is called every few
-    /// milliseconds with the time that was worked since, and ends the scan by returning false. A scan that was ended, or
-    /// for which the file was reopened, returns none.
+    /// Reads the whole store and records damage for [`OnlineStore::repair`]. Calls `pause` every few milliseconds with
+    /// the time worked since the last call; if `pause` returns false, the scan ends. Returns `None` if the scan was
+    /// ended or the file was reopened meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for the first damage.
@@ -58,7 +58,7 @@ impl OnlineStore {
                 self.note_failure(&error);
                 Err(error)
             }
-            // Another file was opened meanwhile: the next scan reads that.
+            // The file was reopened meanwhile: the next scan reads the new one.
             Err(error) => {
                 tracing::debug!(%error, "the scan of the store was interrupted");
                 Ok(None)
@@ -72,7 +72,7 @@ impl OnlineStore {
             Err(_) => return Ok(false),
         };
         for name in names {
-            // Each view in a transaction of its own: what a transaction sees keeps its pages.
+            // Each view has its own transaction, because an open transaction keeps pages from being freed.
             let Some(txn) = self.begin_scan()? else { return Ok(false) };
             let Some(record) = self.guarded_scan(|| record_of(&txn, &name))? else { continue };
             let schemas = record.row_schemas(&name)?;
@@ -103,7 +103,8 @@ impl OnlineStore {
         Ok(true)
     }
 
-    /// Checks one table, which has a name and, if that is known, a number of entries; false when `pause` ended the scan.
+    /// Checks one table, given by its name and, if known, its number of entries. Returns false if `pause` ended the
+    /// scan.
     fn scan_table(
         &self,
         txn: &ReadTransaction,
@@ -170,7 +171,7 @@ impl OnlineStore {
         self.guarded_scan(|| Ok(Some(db.begin_read()?)))
     }
 
-    /// As [`OnlineStore::guarded`], without noting errors: a scan notes those that are damage itself.
+    /// As [`OnlineStore::guarded`], but does not record errors: a scan records damage itself.
     fn guarded_scan<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.unwrap_or_else(|panic| {
@@ -179,11 +180,11 @@ impl OnlineStore {
         })
     }
 
-    /// Forgets the schemas that no row of a view has any more.
+    /// Drops the schemas that no row of a view uses any more.
     fn forget_schemas(&self, name: &str, seen: &ViewRecord, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
         self.write(|txn| {
             let mut record = read_record(txn, name)?;
-            // Rows that were written since have the current schema, which stays in any case.
+            // Rows that were written since use the current schema, which is always kept.
             if record.generation != seen.generation || record.schemas != seen.schemas {
                 return Ok(Written::Nothing(()));
             }

@@ -93,7 +93,7 @@ impl State {
         Self { commit, views: Views::Closed(why.to_string().into(), records) }
     }
 
-    /// The views' names and records; those of the last state that was open, while the file is not.
+    /// The views' names and records; while the file is not open, those of the last open state.
     pub(super) fn records(&self) -> Records {
         match &self.views {
             Views::Open(views) => views.iter().flatten().map(|view| (view.name.clone(), view.record.clone())).collect(),
@@ -171,11 +171,11 @@ impl<'s> Reader<'s> {
         Ok(found)
     }
 
-    /// The rows of entities in several views. `tell` is called with each, with the place of the entity in `ids` and the
-    /// view's in `views`; an error of it ends the lookup.
+    /// The rows of entities in several views. Calls `tell` with each row, the index of the entity in `ids` and the
+    /// index of the view in `views`; an error of `tell` ends the lookup.
     ///
     /// # Errors
-    /// Those of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes are not those that were
+    /// Those of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
     /// written.
     pub fn get_each<E: From<StoreError>>(
         &self,

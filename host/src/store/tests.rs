@@ -8,9 +8,9 @@
 //! * [`race`]: readers against commits;
 //! * [`evolution`]: definitions that change under stored rows;
 //! * [`faults`]: damage, second owners, full disks;
-//! * [`repair`]: damage that heals without a restart, files that are gone;
+//! * [`repair`]: damage that is repaired without a restart, files that are gone;
 //! * [`erase`]: rows that are removed on request;
-//! * [`times`]: nanoseconds, times that a source cuts, rows from the future;
+//! * [`times`]: nanoseconds, times that a source truncates, rows from the future;
 //! * [`kill`]: SIGKILL at any moment.
 
 mod erase;

@@ -42,13 +42,13 @@ pub enum Rule {
     Latest,
 }
 
-/// How the times of rows are to be taken.
+/// How the times of rows are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowTimes {
     /// How far in the future an event time may be, in microseconds. A stored row that is later than that loses against
     /// any row that arrives.
     pub tolerance: Micros,
-    /// Whether the source of the view drops a part of its times. Then rows are compared by what both of them have.
+    /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
     pub coarse: bool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Judge {
 pub struct RowBatch {
     rule: Rule,
     times: RowTimes,
-    /// Event times of rows that were left out because they are in the future.
+    /// Event times of rows that were skipped because they are in the future.
     postponed: Option<Postponed>,
     ids: Vec<EntityId>,
     /// Where each row ends in `bytes`. One without a byte, for a row has a seal at least, stands for a removal.
@@ -110,9 +110,9 @@ pub struct Load<'s> {
     /// Whether the batches so far were merged, and the total is true.
     pub(super) is_gathered: bool,
     times: RowTimes,
-    /// Event times of rows that this load left out.
+    /// Event times of rows that this load skipped.
     postponed: Option<Postponed>,
-    /// Whether this load reads all rows that earlier loads left out.
+    /// Whether this load reads all rows that earlier loads skipped.
     picks_up: bool,
 }
 
@@ -134,7 +134,7 @@ impl RowBatch {
         Self { rule, times, ..Self::default() }
     }
 
-    /// Notes a row that is left out because of its event time: it is to be read again when that has come.
+    /// Records a row that is skipped because of its event time, to read it again when it is due.
     pub fn postpone(&mut self, event_time: Micros) {
         self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
     }
@@ -158,7 +158,7 @@ impl RowBatch {
         self.ids.len()
     }
 
-    /// Whether there is nothing to commit: no row, and none that was postponed.
+    /// Whether there is nothing to commit: no rows and no postponed rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.postponed.is_none()
@@ -178,7 +178,7 @@ impl RowBatch {
         self.postponed = None;
     }
 
-    /// How the times of its rows are taken.
+    /// How the times of its rows are interpreted.
     #[must_use]
     pub fn times(&self) -> RowTimes {
         self.times
@@ -252,7 +252,7 @@ impl RowBatch {
 // === impl RowTimes ===
 
 impl Default for RowTimes {
-    /// Any event time counts, and times are exact.
+    /// Accepts any event time, with exact times.
     fn default() -> Self {
         Self { tolerance: Micros::MAX, coarse: false }
     }
@@ -265,7 +265,7 @@ impl RowTimes {
         now.saturating_add(self.tolerance)
     }
 
-    /// How rows are compared at a time.
+    /// How rows are compared at this time.
     pub(super) fn judge(self, now: Micros) -> Judge {
         Judge { latest: self.latest(now), coarse: self.coarse }
     }
@@ -278,12 +278,13 @@ impl RowTimes {
 // === impl Judge ===
 
 impl Judge {
-    /// Whether a row is not to be served yet.
+    /// Whether a row must not be served yet.
     pub(super) fn is_future(self, rank: &RowRank) -> bool {
         rank.header.event_time > self.latest
     }
 
-    /// Whether a stored row stays when another one arrives. One from the future never does: it would win until its time.
+    /// Whether a stored row stays when another one arrives. A row from the future never stays: it would win until it is
+    /// due.
     pub(super) fn outlasts(self, stored: &RowRank, arriving: &RowRank) -> bool {
         let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
         order.is_gt() && !self.is_future(stored)
@@ -385,8 +386,8 @@ impl<'s> Load<'s> {
         }
     }
 
-    /// Sets how the times of rows are taken, and whether the load reads all rows that earlier loads postponed: its end
-    /// forgets those then, unless it postponed them again.
+    /// Sets how the times of rows are interpreted, and whether the load reads all rows that earlier loads postponed. If
+    /// so, its end clears those that it did not postpone again.
     #[must_use]
     pub fn with_times(self, times: RowTimes, picks_up: bool) -> Self {
         Self { times, picks_up, ..self }
@@ -481,7 +482,7 @@ impl Load<'_> {
             if self.mode == LoadMode::Upsert {
                 if self.picks_up {
                     record.postponed = self.postponed;
-                    // Without a row of its own it may be the clock that is wrong, and not the stored rows.
+                    // If the load has no rows, the clock may be wrong instead of the stored rows.
                     let has_future = record.newest_event.is_some_and(|newest| newest > judge.latest);
                     if has_future && self.total.rows() > 0 {
                         remove_future(txn, &mut record, judge, &mut changed)?;
@@ -509,7 +510,7 @@ impl Load<'_> {
             record.position = position.map(str::to_owned).or(record.position);
             record.last_success = Some(self.store.clock.now());
             if record.is_damaged {
-                // Since the damage the source was read from the start, by this load and those that it continues.
+                // Since the damage, this load and those that it continues have read the source from the start.
                 (record.is_damaged, record.rows_lost) = (false, 0);
                 tracing::info!(view = %self.name, "the view was fully reloaded; its damage is repaired");
             }
@@ -532,7 +533,7 @@ impl Load<'_> {
         if record.is_same_life(&self.began) { Ok(record) } else { Err(self.superseded()) }
     }
 
-    /// The schema that arriving rows must have. A load by earlier definitions could bring others after they were changed.
+    /// The schema that arriving rows must have. A load with earlier definitions could have other rows after a change.
     pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
         let schemas = record.row_schemas(&self.name)?;
         schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())
@@ -602,7 +603,7 @@ fn outlasts(
     Ok(outlasts)
 }
 
-/// Removes served rows that are in the future: a version that did not look at that took them. Their source is read again
+/// Removes served rows that are in the future: a version without that check accepted them. Their source is read again
 /// when they are due.
 fn remove_future(
     txn: &WriteTransaction,

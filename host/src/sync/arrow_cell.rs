@@ -1,4 +1,4 @@
-//! Single values of Arrow columns as cells, for columns that are not of their feature's type and for trees.
+//! Single values of Arrow columns as cells, for columns that do not match their feature's type and for trees.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -22,11 +22,11 @@ const MICROS: i64 = 1_000_000;
 const NANOS: i64 = 1_000_000_000;
 const DAY_MICROS: i64 = 86_400 * MICROS;
 
-/// The value of a row for a feature of type `declared`: as Feast has it after numpy, a timestamp is text where text is
-/// wanted, and nanoseconds where a number is.
+/// The value of a row for a feature of type `declared`. As in Feast after numpy, a timestamp becomes text for a text
+/// feature and nanoseconds for a numeric one.
 ///
 /// # Errors
-/// What it is instead: of a type that Feast has no value for, or an instant beyond microseconds.
+/// A description of the value: its type has no value in Feast, or it is an instant out of range for microseconds.
 pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Result<Cell, String> {
     if array.is_null(row) {
         return Ok(Cell::Null);
@@ -56,7 +56,7 @@ fn cells(items: &ArrayRef, declared: ValueType) -> Result<Cell, String> {
     Ok(Cell::List((0..items.len()).map(|i| cell_for(items, i, declared)).collect::<Result<_, _>>()?))
 }
 
-/// A value by the type that Arrow gives it.
+/// A value by its Arrow type.
 fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     fn int<T: ArrowPrimitiveType>(array: &ArrayRef, row: usize) -> Cell
     where
@@ -125,7 +125,7 @@ fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     })
 }
 
-/// The text of a map's key, as Python's `str`.
+/// The text of a map's key, as Python's `str` formats it.
 fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     let declared = ValueType::Scalar(ScalarType::String);
     let value = cell_for(keys, i, declared)?.to_value(declared).map_err(|error| error.to_string())?;
@@ -147,7 +147,7 @@ fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     })
 }
 
-/// A column without a dictionary or runs.
+/// A column without dictionary or run-end encoding.
 ///
 /// # Errors
 /// Those of Arrow.
@@ -177,7 +177,7 @@ fn nanos(array: &ArrayRef, row: usize) -> i128 {
     i128::from(count) * i128::from(unit)
 }
 
-/// Whether numpy writes values of a type out in a form of their own.
+/// Whether numpy formats values of a type in a special way.
 fn is_written_out(from: &DataType) -> bool {
     matches!(
         from,
@@ -191,7 +191,7 @@ fn is_written_out(from: &DataType) -> bool {
     )
 }
 
-/// The text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` have it.
+/// The text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` format it.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
     let civil = |form: &str| {
         let instant = Timestamp::from_nanosecond(nanos(array, row)).map_err(|error| error.to_string())?;

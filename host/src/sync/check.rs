@@ -1,4 +1,4 @@
-//! Whether a view's source has what the view declares, found out without reading a row.
+//! Checks whether a view's source has the declared columns, without reading rows.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,13 +15,13 @@ use crate::source::{ColumnAt, FileSchema, Source, Wanted, WantedColumn};
 /// Something that is wrong with a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceProblem {
-    /// The feature that it concerns; none where it is the whole source, or its key or times.
+    /// The affected feature; `None` if the problem is with the whole source, its key or its times.
     pub feature: Option<Arc<str>>,
     /// What is wrong.
     pub message: String,
-    /// What to do about it, if that is known.
+    /// The hint, if there is one.
     pub help: Option<String>,
-    /// Whether the view can be loaded all the same.
+    /// Whether the view can still be loaded.
     pub is_warning: bool,
 }
 
@@ -35,7 +35,7 @@ pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting
     if let Some(source) = table.or_else(|| setting.source_of(view)) {
         check(view, &*source, &mut problems);
     }
-    // Where the rows come from elsewhere, files are materialized on demand.
+    // If the rows have another source, files are materialized on demand.
     if view.batch_source.is_some()
         && let Some(files) = setting.files_of(view, |wanted| wanted)
     {
@@ -44,7 +44,7 @@ pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting
     problems
 }
 
-/// The feature type that a column of a file most likely has; none if no type takes such a column.
+/// The most likely feature type for a column of a file; `None` if no type accepts such a column.
 #[must_use]
 pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     let scalar = |data_type: &DataType| {
@@ -74,7 +74,7 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
         }
         other => ValueType::Scalar(scalar(other)?),
     };
-    // The reader of columns decides.
+    // The column decoder decides.
     Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
@@ -89,7 +89,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     let Some(first) = files.first() else { return };
     let Some(declared) = view.files() else { return };
     let wanted = Wanted::of(view, declared);
-    // A view of a static table has no column of times.
+    // A view of a static table has no time column.
     let time = declared.timestamp_field.as_ref().map(|_| &wanted.event_time);
     let rows = time.into_iter().chain(&wanted.created).chain(&wanted.keys);
     for (column, is_feature) in rows.map(|column| (column, false)).chain(wanted.features.iter().map(|it| (it, true))) {
@@ -104,7 +104,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
                 _ => String::new(),
             };
             let message = format!("{} has no column '{}'{more}", of.path, column.column);
-            // A feature or created time that some files do not have is null in their rows.
+            // A feature or created time that some files lack is null in their rows.
             let is_created = wanted.created.as_ref().is_some_and(|created| created.name == column.name);
             let is_warning = (is_feature || is_created) && !everywhere;
             problems.push(SourceProblem { feature: feature.clone(), message, help, is_warning });
@@ -122,7 +122,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     }
 }
 
-/// Why a file's column cannot become what is declared, if it cannot.
+/// The reason why a file's column cannot be converted to the declared type, if there is one.
 fn misfit(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
     let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
     if is_time {

@@ -1,9 +1,9 @@
 //! Arrow columns to the values of a row.
 //!
 //! A file's column is brought once per batch to the one Arrow type that stands for the feature's type; reading a value
-//! of a row is then an index. A column that does not convert as a whole is converted value by value, by the table in
-//! `larder_model::codec::coerce`: a value that is not of the type reads as null, and [`Column::misfit`] says so. What
-//! converts as a whole is what that table would make of every single value.
+//! of a row is then an index. A column that does not convert as a whole is converted value by value, by the rules in
+//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::misfit`] reports
+//! it. Converting a column as a whole gives the same values as those rules.
 
 use std::sync::Arc;
 
@@ -31,15 +31,15 @@ use super::arrow_cell;
 pub(super) struct Column {
     value_type: ValueType,
     values: Values,
-    /// The rows whose value is not of the type, in order.
+    /// The rows whose values do not match the type, in order.
     misfits: Vec<usize>,
-    /// Why the first of them is not.
+    /// The reason for the first of them.
     first_misfit: String,
 }
 
 #[derive(Debug)]
 enum Values {
-    /// Nothing but nulls.
+    /// Only nulls.
     Nulls,
     Bool(BooleanArray),
     Int32(Int32Array),
@@ -55,7 +55,7 @@ enum Values {
     Converted(Vec<Value>),
 }
 
-/// What values are for: what becomes of NaN, of a null and of a fraction depends on it.
+/// The use of values, which determines how NaN, nulls and fractions are converted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Feature,
@@ -68,7 +68,7 @@ enum Role {
 #[derive(Debug)]
 pub(super) struct Instants {
     micros: Column,
-    /// The column in nanoseconds, where the file has it so.
+    /// The column in nanoseconds, if the file has that precision.
     nanos: Option<TimestampNanosecondArray>,
 }
 
@@ -78,17 +78,17 @@ pub(super) type Misfit = String;
 // === impl Column ===
 
 impl Column {
-    /// Makes a column of a feature readable.
+    /// Decodes a column of a feature.
     pub(super) fn feature(array: &ArrayRef, value_type: ValueType) -> Self {
         Self::new(array, value_type, Role::Feature)
     }
 
-    /// Makes a column of a join key readable.
+    /// Decodes a column of a join key.
     pub(super) fn key(array: &ArrayRef, key_type: ScalarType) -> Self {
         Self::new(array, ValueType::Scalar(key_type), Role::Key)
     }
 
-    /// Names both types where no value of a column of one type is a value of the other.
+    /// Names both types if no value of the one can be converted to the other.
     pub(super) fn mismatch(from: &DataType, declared: ValueType) -> Option<String> {
         let from = match from {
             DataType::Dictionary(_, values) => values,
@@ -141,7 +141,7 @@ impl Column {
         if *array.data_type() == DataType::Null && role != Role::Item {
             return Self::of(value_type, Values::Nulls);
         }
-        // What Arrow cannot unpack is looked at one by one.
+        // Values that Arrow cannot unpack are converted one by one.
         let array = &arrow_cell::unpacked(array).unwrap_or_else(|_| Arc::clone(array));
         match value_type {
             ValueType::Scalar(scalar) => match as_a_whole(array, scalar, role) {
@@ -155,7 +155,7 @@ impl Column {
         }
     }
 
-    /// Lists whose items convert as a whole, or at least one by one; none where the column is no list.
+    /// Lists whose items convert as a whole, or at least one by one; `None` if the column is not a list.
     fn list(array: &ArrayRef, item: ScalarType, value_type: ValueType) -> Option<Self> {
         let field = list_item(array.data_type())?;
         let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
@@ -208,13 +208,13 @@ impl Column {
         column
     }
 
-    /// Whether the value of a row is not of the type, and why the first such value of the column is not.
+    /// Whether the value of a row does not match the type, with the reason for the first such value of the column.
     pub(super) fn misfit(&self, row: usize) -> Option<&str> {
         let is_misfit = !self.misfits.is_empty() && self.misfits.binary_search(&row).is_ok();
         is_misfit.then_some(&*self.first_misfit)
     }
 
-    /// Puts the value of a row into the row's next field: null for a misfit.
+    /// Writes the value of a row to the row's next field: null for a value that does not match.
     pub(super) fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
         match &self.values {
             Values::List(list, _) if list.is_null(row) || self.misfit(row).is_some() => builder.push(ValueRef::Null),
@@ -275,7 +275,7 @@ impl Column {
         }
     }
 
-    /// Adds the value of a row to an entity key; false when it is null, or not of the key's type.
+    /// Adds the value of a row to an entity key; returns false if it is null or does not match the key's type.
     pub(super) fn push_key(&self, row: usize, key: &mut Vec<u8>) -> bool {
         let ValueType::Scalar(key_type) = self.value_type else { return false };
         let value = match (&self.values, self.value(row)) {
@@ -308,7 +308,7 @@ impl Column {
 // === impl Instants ===
 
 impl Instants {
-    /// Makes a column of instants readable, to the nanosecond.
+    /// Decodes a column of instants, to the nanosecond.
     pub(super) fn new(array: &ArrayRef) -> Result<Self, Misfit> {
         let array = arrow_cell::unpacked(array)?;
         let nanos = match array.data_type() {
@@ -318,22 +318,22 @@ impl Instants {
         Ok(Self { micros: Column::instants(&array)?, nanos })
     }
 
-    /// The instant of a row in microseconds; `None` where it is null.
+    /// The instant of a row in microseconds; `None` if it is null.
     pub(super) fn micros(&self, row: usize) -> Option<Micros> {
         self.micros.micros(row)
     }
 
-    /// What the instant of a row has below the microsecond, in nanoseconds.
+    /// The nanoseconds below the microsecond of a row's instant.
     pub(super) fn nanos(&self, row: usize) -> u32 {
         let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
         nanos.map_or(0, |nanos| u32::try_from(nanos.value(row).rem_euclid(1_000)).unwrap_or(0))
     }
 }
 
-/// Where the items of a list are.
+/// The range of a list's items.
 fn span(list: &ListArray, row: usize) -> (usize, usize) {
     let ends = list.value_offsets();
-    // Arrow's offsets are not negative and not past the items.
+    // Arrow's offsets are not negative and not beyond the items.
     let at = |i: usize| usize::try_from(ends[i]).unwrap_or(0);
     (at(row), at(row + 1))
 }
@@ -345,7 +345,7 @@ fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end:
     &items.values().inner().as_slice()[start * width..end * width]
 }
 
-/// A column of which every value converts; none where one does not, or where it takes a look at each of them.
+/// Converts a column as a whole; `None` if a value does not convert, or if each must be checked.
 fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
     let from = array.data_type();
     let is_number = from.is_integer() || from.is_floating();
@@ -357,7 +357,7 @@ fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values
         ScalarType::Int64 if from.is_integer() => {
             Values::Int64(cast_all(array, &DataType::Int64)?.as_primitive().clone())
         }
-        // Arrow cuts fractions off, as Python's `int()` does; NaN stands for null in pandas' columns of integers.
+        // Arrow truncates fractions, as Python's `int()` does; NaN represents null in pandas' integer columns.
         ScalarType::Int32 if from.is_floating() && role == Role::Feature => {
             Values::Int32(cast_all(&without_nan(array)?, &DataType::Int32)?.as_primitive().clone())
         }
@@ -387,7 +387,7 @@ fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values
             }
             Values::Text(texts)
         }
-        // Text of a file stands for its own bytes: only JSON has to write bytes as base64.
+        // Text in a file is taken as its UTF-8 bytes: only JSON has to write bytes as base64.
         ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes if is_binary(from) || is_text(from) => {
             Values::Bytes(cast_all(array, &DataType::Binary)?.as_binary().clone())
         }
@@ -396,21 +396,21 @@ fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values
     Some(if role == Role::Item { without_nulls(values, scalar) } else { values })
 }
 
-/// A column in another type, if no value is lost by that.
+/// Casts a column to another type, if that loses no value.
 fn cast_all(array: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     if array.data_type() == to {
         return Some(Arc::clone(array));
     }
-    // Arrow makes a null of what does not fit.
+    // Arrow turns values that do not fit into nulls.
     cast(array, to).ok().filter(|cast| cast.null_count() == array.null_count())
 }
 
-/// For floats that are one value each NaN is null, as pandas has it.
+/// For scalar floats NaN is null, as in pandas.
 fn for_floats(array: &ArrayRef, role: Role) -> Option<ArrayRef> {
     if role == Role::Item { Some(Arc::clone(array)) } else { without_nan(array) }
 }
 
-/// Floats with null in the place of NaN; any other column as it is.
+/// Floats with null in place of NaN; other columns are unchanged.
 fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(array: &ArrayRef, is_nan: impl Fn(T::Native) -> bool) -> ArrayRef {
         let floats = array.as_primitive::<T>();
@@ -427,7 +427,7 @@ fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     })
 }
 
-/// Items with what stands for a null in lists of their type.
+/// Items with nulls replaced by the null placeholder for lists of their type.
 fn without_nulls(values: Values, item: ScalarType) -> Values {
     macro_rules! filled {
         ($array:expr, $values:ident, $shape:ident) => {
@@ -456,8 +456,8 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
     }
 }
 
-/// Instants in microseconds: of timestamps and dates, or of integers, which count seconds. A null among timestamps is
-/// Feast's stand-in for one, for that is how pandas hands it over.
+/// Instants in microseconds, from timestamps and dates, or from integers, which count seconds. A null among timestamps
+/// becomes Feast's placeholder, as it does by way of pandas.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
         let micros = micros(array)?.ok()?;
@@ -481,7 +481,7 @@ fn is_time(array: &ArrayRef) -> bool {
     matches!(array.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Timestamps and dates in microseconds, or `None` where the column is neither.
+/// Timestamps and dates in microseconds, or `None` if the column is neither.
 fn micros(array: &ArrayRef) -> Option<Result<Int64Array, Misfit>> {
     fn scaled<T: ArrowPrimitiveType>(array: &ArrayRef, factor: i64) -> Result<Int64Array, Misfit>
     where
@@ -511,7 +511,7 @@ fn micros(array: &ArrayRef) -> Option<Result<Int64Array, Misfit>> {
     })
 }
 
-/// Decimals that a double divides exactly: both parts of the division are exact.
+/// Decimals that a double division converts exactly: dividend and divisor are exact.
 fn is_short_decimal(of: &DataType) -> bool {
     match of {
         DataType::Decimal32(precision, scale)

@@ -1,5 +1,5 @@
-//! Batches of a source to rows with ids. A value that is not of its feature's type is null, a row without a key or an
-//! event time is left out; both are counted.
+//! Converts batches of a source to rows with IDs. A value that does not match its feature's type becomes null, and a
+//! row without a key or an event time is skipped; both are counted.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct RowEncoder<'v> {
     schema: Arc<RowSchema>,
     keys: KeyEncoder,
     window: Window,
-    /// Rows with a later event time are left out for now.
+    /// Rows with a later event time are skipped for now.
     latest: Micros,
     pub(super) rows: RowBatch,
     pub(super) skipped: Skipped,
@@ -58,7 +58,7 @@ impl<'v> RowEncoder<'v> {
         self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
 
-    /// Adds a batch's rows that may be served at this time.
+    /// Adds the rows of a batch that may be served at this time.
     pub(super) fn encode(&mut self, batch: &SourceBatch, now: Micros) -> Result<(), SourceError> {
         self.latest = self.rows.times().latest(now);
         match &batch.rows {
@@ -142,7 +142,8 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// A row of an online store. A value that cannot be read is null, a row that cannot be is left out; both are counted.
+    /// Adds a row of an online store. An unreadable value becomes null, and an unreadable row is skipped; both are
+    /// counted.
     fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
         let place = || format!("{} (entity id {:?})", place(), item.id);
         if let Some(problem) = &item.problem {
@@ -197,7 +198,7 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// Whether a row is left out because its time has not come; it is counted then.
+    /// Whether a row is skipped because it is not due yet; if so, counts it.
     fn is_future(&mut self, event_time: Micros, place: impl Fn() -> String) -> bool {
         if event_time <= self.latest {
             return false;

@@ -114,7 +114,7 @@ impl SyncEngine {
         self.jobs.iter().map(|job| job.fetcher.clone()).collect()
     }
 
-    /// Of each view, in the catalog's order, where its rows come from; none where others write them.
+    /// The source of each view, in the catalog's order; `None` if callers write its rows.
     #[must_use]
     pub fn sources(&self) -> Vec<Option<Arc<dyn Source>>> {
         self.jobs.iter().map(|job| job.source.clone()).collect()
@@ -125,8 +125,8 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// The views whose next sync is due: by their source's `every`, because the last one failed, or because rows that
-    /// were left out for being in the future may be served now.
+    /// The views whose next sync is due: by their source's `every`, because the last sync failed, or because rows that
+    /// were skipped as being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
             let (turns, limits) = (&self.setting.turns, self.setting.limits);
@@ -136,7 +136,7 @@ impl SyncEngine {
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
 
-    /// Whether rows that earlier syncs left out may be served by now.
+    /// Whether rows that earlier syncs skipped may be served now.
     fn has_due_rows(&self, job: &Job, now: Instant) -> bool {
         self.store.postponed(job.id).is_some_and(|postponed| {
             let latest = self.setting.limits.times_of(None).latest(self.store.now());
@@ -178,7 +178,7 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.pace().is_some());
-        // Every second a whole scan for what is due would be too much.
+        // A full scan every second for due rows would be too expensive.
         request.leave_due |= is_followed && !self.setting.turns.may_pick_up(job.id, Instant::now());
         let turn = self.setting.turns.take(job.id).map_err(|why| match why {
             NoTurn::Stopping => SyncError::Stopped { view: view.to_owned() },
@@ -240,7 +240,7 @@ impl SyncEngine {
         Ok(applied)
     }
 
-    /// How the times of rows that callers write to a view are taken.
+    /// How the times of rows that callers write to a view are interpreted.
     fn terms(&self, job: &Job) -> WriteTerms {
         let unit = job.source.as_ref().and_then(|source| source.time_unit());
         WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
@@ -284,7 +284,7 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         let result = if matches!(from, Some(SourceKind::Files(_))) {
-            // A static table has no event times to select by: all of it counts as of now.
+            // A static table has no event times to select by: its event time is now.
             let has_windows = job.source.as_ref().is_some_and(|source| source.has_windows());
             let window = if has_windows { window } else { Window::default() };
             self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
@@ -300,7 +300,7 @@ impl SyncEngine {
         result
     }
 
-    /// Materializes the files of a view whose own source is another one.
+    /// Materializes the files of a view that has a different source.
     fn materialize_beside(
         &self,
         job: &Job,
@@ -340,13 +340,14 @@ impl SyncEngine {
         self.setting.turns.is_stopping()
     }
 
-    /// Ends the runs of all engines at their next commit, and lets none begin. A run that waits for AWS ends at once.
+    /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends at
+    /// once.
     pub fn stop(&self) {
         self.setting.turns.stop();
         self.setting.aws.stop();
     }
 
-    /// When the host began to stop, if it does.
+    /// When the shutdown began, if it did.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
         self.setting.turns.stopping_since()
@@ -444,7 +445,7 @@ impl SyncSetting {
     }
 }
 
-/// Runs a sync to its end, whatever that is: a panic is an error, and so is a host that stops.
+/// Runs a sync to its end. A panic and a shutdown are returned as errors.
 fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
     let view = || view.name.to_string();
     match catch_unwind(AssertUnwindSafe(run)) {

@@ -1,4 +1,4 @@
-//! Removing rows on request: one entity of a view, or all rows of it.
+//! Removal of rows on request: one entity of a view, or all rows of the view.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub enum EraseError {
     /// There is no such view.
     #[error(transparent)]
     View(#[from] SyncError),
-    /// The key is not the view's.
+    /// The key does not match the view.
     #[error("feature view '{view}': {why}")]
     Key {
         /// The view.
@@ -46,29 +46,29 @@ pub enum EraseError {
 // === impl SyncEngine ===
 
 impl SyncEngine {
-    /// Deletes an entity's row from a view, also one that a caller wrote; it stays deleted until a newer row arrives.
-    /// `key` has a text for each join key. Returns whether there was a row. Blocks for a commit.
+    /// Deletes an entity's row from a view, including one that a caller wrote; it stays deleted until a newer row
+    /// arrives. `key` has the text of each join key. Returns whether there was a row. Blocks for a commit.
     ///
     /// # Errors
-    /// [`EraseError`]; nothing was deleted then.
+    /// [`EraseError`]; nothing was deleted in that case.
     pub fn delete(&self, view: &str, key: &BTreeMap<String, String>) -> Result<bool, EraseError> {
         let job = self.job(view)?;
         let id = entity_id(&job.view, self.key_version, key)
             .map_err(|why| EraseError::Key { view: view.to_owned(), why })?;
         let signature = KeySignature::of(&job.view, self.key_version);
         let was_there = self.store.delete(job.id, &signature, &id).map_err(|source| in_store(view, source))?;
-        // Privacy requests are accounted for; keys and values are not logged.
+        // An audit log of privacy requests; keys and values are not logged.
         tracing::info!(view, entity_id = ?id, was_there, "an entity was deleted on request");
         self.note_status(job);
         Ok(was_there)
     }
 
-    /// Drops all rows of a view, also those that callers wrote. The next sync reads its source from the start. Without a
-    /// source nothing brings rows back, so that has to be `confirmed`. Returns how many rows there were. Blocks for a
-    /// commit.
+    /// Drops all rows of a view, including those that callers wrote. The next sync reads its source from the start. If
+    /// the view has no source, the rows cannot be restored, so this must be `confirmed`. Returns how many rows there
+    /// were. Blocks for a commit.
     ///
     /// # Errors
-    /// [`EraseError`]; nothing was dropped then.
+    /// [`EraseError`]; nothing was dropped in that case.
     pub fn reset(&self, view: &str, confirmed: bool) -> Result<u64, EraseError> {
         let job = self.job(view)?;
         if job.source.is_none() && !confirmed {
@@ -80,8 +80,8 @@ impl SyncEngine {
         Ok(rows)
     }
 
-    /// Of the views that lost rows to damage: accepts the loss of those without a source, and returns the others, which
-    /// have to be loaded again.
+    /// For the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
+    /// which have to be reloaded.
     #[must_use]
     pub fn to_reload(&self, damaged: Vec<String>) -> Vec<String> {
         let (reload, lost): (Vec<_>, Vec<_>) = damaged

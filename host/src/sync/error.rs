@@ -46,7 +46,7 @@ pub enum SyncError {
         /// What was probably meant.
         hint: String,
     },
-    /// Too many syncs of the view wait for the one under way.
+    /// Too many syncs of the view are waiting for the running one.
     #[error("view '{view}': a sync is running, and too many others are waiting for it; try again later")]
     Busy {
         /// The view.
@@ -71,7 +71,7 @@ pub enum SyncError {
 // === impl SyncError ===
 
 impl SyncError {
-    /// The view that it is about.
+    /// The view.
     #[must_use]
     pub fn view(&self) -> &str {
         match self {

@@ -40,7 +40,7 @@ struct Inner {
     key: KeySignature,
     key_version: KeyVersion,
     how: ReadThrough,
-    /// How the times of rows are taken.
+    /// How the times of rows are interpreted.
     times: RowTimes,
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
@@ -251,7 +251,7 @@ impl Inner {
         let (mut items, mut gone) = (Vec::new(), Vec::new());
         for (id, item) in fetched {
             match item {
-                // Not served before its time: until then it is as if the table did not have it.
+                // Not served before its event time: until then, the table is treated as if it did not have the row.
                 Some(item) if !is_future(&item) => items.push(item),
                 Some(_) | None => gone.push(id),
             }

@@ -14,7 +14,7 @@ pub struct Guard {
     pub growth_max: u64,
 }
 
-/// Smaller sets may change as they like: a row more or less is a large part of them.
+/// Smaller sets are not checked: a single row is a large part of them.
 const ROWS_COMPARED: u64 = 10;
 
 impl Default for Guard {
@@ -29,11 +29,11 @@ impl Guard {
     /// Everything is believed.
     pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
 
-    /// Checks how many rows of a set cannot be taken; `rows` is how many there are, with those. The share is rounded up to
-    /// whole rows, so that one bad row does not refuse a small set, unless the share is 0.
+    /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including those. The share is
+    /// rounded up to whole rows, so that one bad row does not fail a small set, unless the share is 0.
     ///
     /// # Errors
-    /// Why the set is refused.
+    /// The reason why the set is rejected.
     pub(super) fn check_skipped(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
         let (bad, max) = (skipped.rows(), self.bad_percent_max);
         let allowed = (u128::from(rows) * u128::from(max)).div_ceil(100);
@@ -46,8 +46,8 @@ impl Guard {
         ))
     }
 
-    /// Why values are not accepted of which these are not of their feature's type, if so; `rows` is how many rows there
-    /// are. Good values would be replaced by nulls.
+    /// Rejects a set in which too many values do not match their feature's type, because good values would be replaced
+    /// by nulls; `rows` is the number of rows.
     ///
     /// # Errors
     /// The reason, in words.
@@ -105,7 +105,7 @@ mod tests {
             (2, 80, false),
             (2, 101, true),
             (80, 80, false),
-            // So few say nothing.
+            // So few rows are not conclusive.
             (9, 9, true),
         ] {
             assert_eq!(guard.check_skipped(&skipped(bad), rows).is_ok(), is_taken, "{bad} of {rows}");

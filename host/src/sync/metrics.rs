@@ -36,7 +36,7 @@ pub(super) struct ViewMetrics {
 
 const RETYPED: &str = "larder_view_features_retyped";
 
-/// Counts values that became null because they were not of their feature's type.
+/// Counts values that became null because they do not match their feature's type.
 pub(super) fn note_values(view: &str, skipped: &Skipped) {
     for values in &skipped.values {
         let (view, feature) = (view.to_owned(), values.feature.clone());
@@ -128,7 +128,7 @@ impl ViewMetrics {
         gauge!("larder_view_staleness_bound_seconds", "view" => self.view.clone()).set(bound.as_secs_f64());
     }
 
-    /// Notes the features that stored rows have with another type.
+    /// Records the features that stored rows have with another type.
     #[expect(clippy::cast_precision_loss, reason = "a number of features")]
     pub(super) fn retyped(&self, retyped: &[Retyped]) {
         let converted = retyped.iter().filter(|feature| feature.conversion.is_some()).count();

@@ -35,7 +35,7 @@ pub struct SyncRequest {
     pub spare: bool,
     /// Commit in smaller parts: several such runs share the memory of one.
     pub small: bool,
-    /// Do not read a source again for rows that were left out before and whose time has come. The next run does.
+    /// Do not read a source again for rows that were skipped before and are now due. The next run does.
     pub leave_due: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct SyncLimits {
     pub retry: Duration,
     /// What is believed of a source.
     pub guard: Guard,
-    /// How far in the future a row's event time may be. Later rows are not served before their time.
+    /// How far in the future a row's event time may be. Later rows are held back until they are due.
     pub future_tolerance: Duration,
 }
 
@@ -94,7 +94,7 @@ pub enum Outcome {
     Loaded,
 }
 
-/// What could not be taken: rows, with an example, and single values of rows that could.
+/// Rows that were skipped, with an example, and single values that became null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Rows whose key has a null.
@@ -108,15 +108,15 @@ pub struct Skipped {
     pub unreadable: u64,
     /// Rows outside of the requested event times; nothing is wrong with them.
     pub outside_window: u64,
-    /// Rows from the future: they are served when their time has come.
+    /// Rows from the future, which are served when they are due.
     #[serde(default)]
     pub future: u64,
-    /// The earliest event time of those, and where such a row is.
+    /// The earliest event time of those, and the position of such a row.
     #[serde(default)]
     pub future_example: Option<(Micros, String)>,
     /// Where the first bad one stands, and what is wrong with it.
     pub example: Option<String>,
-    /// Values that are not of their feature's type, and null therefore.
+    /// Values that became null because they do not match their feature's type.
     #[serde(default)]
     pub values: Vec<SkippedValues>,
 }
@@ -126,9 +126,9 @@ pub struct Skipped {
 pub struct SkippedValues {
     /// The feature.
     pub feature: String,
-    /// How many values.
+    /// The number of values.
     pub count: u64,
-    /// Where the first one is, and what is wrong with it.
+    /// The position of the first one, and what is wrong with it.
     pub example: String,
 }
 
@@ -156,7 +156,7 @@ impl Default for SyncLimits {
     fn default() -> Self {
         // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
         let (retry, guard) = (Duration::from_secs(5), Guard::default());
-        // Clocks of producers are a little fast, and a zone that was forgotten is an hour or more.
+        // Producers' clocks may be slightly fast, and a missing time zone shifts times by an hour or more.
         let future_tolerance = Duration::from_hours(1);
         Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
     }
@@ -165,19 +165,19 @@ impl Default for SyncLimits {
 // === impl SyncLimits ===
 
 impl SyncLimits {
-    /// How the times of a source's rows are taken.
+    /// How the times of a source's rows are interpreted.
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
         self.times_of(source.time_unit())
     }
 
-    /// The bounds of a run that shares the memory of one with others.
+    /// The limits of a run that shares the memory of one run with others.
     pub(super) fn shared(self) -> Self {
         let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
         Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
     }
 
-    /// The same for rows whose source has times in whole units of so many microseconds.
+    /// The same for rows whose source has times in whole units of this many microseconds.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
         RowTimes { tolerance, coarse: unit.is_some() }
@@ -193,7 +193,7 @@ impl Skipped {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
-    /// The values that became null, by feature; none if there are none.
+    /// The values that became null, by feature; `None` if there are none.
     #[must_use]
     pub fn values_text(&self) -> Option<String> {
         let text = |values: &SkippedValues| {
@@ -218,7 +218,7 @@ impl Skipped {
         }
     }
 
-    /// Says of rows from the future how many there are, which is the first, and which setting decides.
+    /// Describes rows from the future: their number, the first one, and the setting that decides.
     #[must_use]
     pub fn describe_future(&self, tolerance: Duration) -> Option<String> {
         let (first, place) = self.future_example.as_ref()?;
@@ -296,7 +296,7 @@ pub fn sync_view(
         && run.source.has_windows()
         && let Some(due) = run.due(request)
     {
-        // Earlier runs left these rows out. Their files count as read, so they are read once more.
+        // Earlier runs skipped these rows. Their files count as read, so they are read again.
         let window = Window { from: Some(due.first), to: Some(due.last) };
         let picked = read_from(run, SyncRequest { window, ..request }, Begin::PickUp, started, progress)?;
         report.outcome = Outcome::Loaded;
@@ -320,7 +320,7 @@ impl<'a> SyncRun<'a> {
         self.limits.times(self.source)
     }
 
-    /// The event times of rows that earlier runs left out, if the first of them may be served now.
+    /// The event times of rows that earlier runs skipped, if the first of them may be served now.
     fn due(&self, request: SyncRequest) -> Option<Postponed> {
         let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
         (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
@@ -336,7 +336,8 @@ enum Begin {
     CutOff,
     /// At the beginning.
     Anew,
-    /// At the beginning, for rows that were left out before because they were in the future. The position stays.
+    /// Read from the beginning, for rows that were skipped because they were in the future. The position does not
+    /// change.
     PickUp,
 }
 
@@ -360,8 +361,8 @@ fn read_from(
         return Err(in_source(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id);
-    // What callers wrote is not the source's: it outlasts the load, and says nothing of its size. Rows that damage
-    // destroyed come back: with them the set does not grow.
+    // Rows that callers wrote are not from the source: they outlast the load and do not count for its size. Rows lost
+    // to damage are restored, so they are not growth.
     let stored = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
     let before = store.loaded_rows(id).unwrap_or(stored);
     // Nothing was ever read, or written by callers.
@@ -371,8 +372,8 @@ fn read_from(
     let newest = status.as_ref().and_then(|status| status.freshness.newest_event);
     let (position, last_success) =
         status.map_or((None, None), |status| (status.position, status.freshness.last_success));
-    // A version that took rows from the future let them replace older ones, which only the whole source has. And what
-    // cannot be read by event times has to be read whole for rows whose time has come.
+    // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
+    // source that cannot be read by event time must also be read in full for due rows.
     let has_future = newest.is_some_and(|newest| newest > run.times().latest(store.now()));
     let must_reread = has_future || (!source.has_windows() && run.due(request).is_some());
     let position = position.filter(|_| begin == Begin::WhereItWas && is_all && !must_reread);
@@ -399,7 +400,7 @@ fn read_from(
     let cut_off = if may_go_on { store.cut_off(id) } else { None };
     let cut_off = cut_off.filter(|cut_off| if cut_off.is_first { upserts } else { source.resumes() });
     let from = position.as_deref().or(cut_off.as_ref().map(|cut_off| &*cut_off.position));
-    // What was left out before is among what is read now, if that is all.
+    // A full read includes the rows that were skipped before.
     let picks_up = begin == Begin::PickUp || (is_all && from.is_none());
     let mut batches = source.read(from).map_err(in_source)?;
     // A window selects rows to add; it says nothing of the others, so it cannot replace them.
@@ -519,9 +520,9 @@ fn pump(
 ) -> Result<Skipped, SyncError> {
     let SyncRun { store, view, id, key_version, limits, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    // Where rows have no event times of their own, none is left out.
+    // If rows have no event times of their own, none is skipped.
     let window = if run.source.has_windows() { window } else { Window::default() };
-    // Where a type was changed, what was served before says nothing of how many values can be read.
+    // After a type change, the previously served values do not indicate how many values can be read.
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };

@@ -14,18 +14,17 @@ use super::{
 };
 use crate::source::{SourceError, SourceRows, Wanted};
 
-/// What a view's source has.
+/// Keys and rows of a view's source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// Per entity a text for each join key.
+    /// For each entity, the text of each join key.
     pub keys: Vec<Vec<String>>,
-    /// Rows that are not served before their time.
+    /// The number of rows that are held back until they are due.
     pub future: u64,
 }
 
-/// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same
-/// source gives the same keys; rows without a key or an event time, and those from the future, are left out, as by a
-/// sync.
+/// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same source
+/// gives the same keys; rows without a key or an event time, and rows from the future, are skipped, as by a sync.
 ///
 /// Reads the key columns of the whole source.
 ///

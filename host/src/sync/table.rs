@@ -13,7 +13,7 @@ use super::decode::Column;
 /// Brings columns of a batch, by name, to rows of a schema of these fields, by the same rules as materialization.
 ///
 /// # Errors
-/// Which column is missing, or has a value that is not of its type, and why.
+/// The column that is missing or has a value that does not match its type, with the reason.
 pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Result<(RowSchema, Vec<Vec<u8>>), String> {
     let schema = RowSchema::new(fields.iter().cloned());
     let column = |(name, value_type): &(Arc<str>, ValueType)| {

@@ -42,7 +42,7 @@ pub struct TableRun<'a> {
     pub window: Window,
     /// The table.
     pub writer: &'a TableWriter,
-    /// How the table is made if it is not there, if it is to be made.
+    /// How to create the table if it does not exist; `None` if it must not be created.
     pub create: Option<NewTable>,
     /// A directory for this view and nothing else, where the scratch store is made.
     pub dir: &'a Path,

@@ -1,4 +1,4 @@
-//! When a view is synced: one sync of a view at a time, the next one after `every`, and sooner after a failure.
+//! Schedules syncs: one sync of a view at a time, the next one after `every`, and sooner after a failure.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use super::slots::{ASKED_AT_ONCE_MAX, LOADS_AT_ONCE_MAX, LoadSlots};
 use crate::store::ViewId;
 
-/// What all engines of a host share, for it outlives every catalog: which views are being synced, so that two engines
-/// never write one view at once, when each was synced last, and whether the host stops.
+/// The state that all engines of a server share, because it outlives every catalog: which views are being synced, so
+/// that two engines never write one view at the same time, when each was last synced, and whether a shutdown has begun.
 #[derive(Debug)]
 pub struct Turns {
     began: Instant,
@@ -21,7 +21,7 @@ pub struct Turns {
     /// another in each process.
     jitter: f64,
     views: Mutex<HashMap<ViewId, ViewTurn>>,
-    /// Notified when a sync ends, and when the host stops.
+    /// Notified when a sync ends, and when the server stops.
     changed: Condvar,
     /// Bounds the memory of loads by the schedule and by command.
     pub(super) loads: LoadSlots,
@@ -31,7 +31,7 @@ pub struct Turns {
     stop: watch::Sender<Option<Instant>>,
 }
 
-/// A view's last sync, and who waits for the next one.
+/// A view's last sync, and the number of syncs that wait.
 #[derive(Clone, Copy, Debug, Default)]
 struct ViewTurn {
     is_running: bool,
@@ -43,7 +43,7 @@ struct ViewTurn {
     failures: u32,
 }
 
-/// The right to sync a view. Dropping it lets the next one begin.
+/// The permit to sync a view. The next sync can begin when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn<'t> {
     turns: &'t Turns,
@@ -56,7 +56,7 @@ pub(super) struct Turn<'t> {
 pub(super) enum NoTurn {
     /// The host stops.
     Stopping,
-    /// [`WAITING_MAX`] syncs of the view wait already.
+    /// [`WAITING_MAX`] syncs of the view are already waiting.
     Busy,
 }
 
@@ -68,28 +68,28 @@ pub(super) enum Schedule {
     Never,
     /// So long after the last end.
     Every(Duration),
-    /// So long after the last end, to follow a source change by change.
+    /// This long after the last end, to follow a source change by change.
     Follow(Duration),
     /// At this moment.
     At(Instant),
 }
 
-/// How long a stopping host lets a load come to its next commit. One that waits for its source instead is left where it
-/// is: what was not committed is read again by the next host.
+/// How long a load may take to reach its next commit during a shutdown. A load that waits for its source is abandoned;
+/// the next start reads uncommitted rows again.
 pub const LAST_COMMIT_WITHIN: Duration = Duration::from_millis(2_500);
-/// Syncs of one view that wait for the one under way; beyond, they are refused. Each holds a thread.
+/// The limit on syncs of one view that wait for the running one; further ones are refused. Each holds a thread.
 pub(super) const WAITING_MAX: usize = 16;
 /// The most that jitter adds, as a part of `every`, and at all.
 const JITTER_PART: f64 = 0.1;
 const JITTER_MAX: Duration = Duration::from_secs(300);
 /// Views that are synced more often than this are not late: their hosts part ways by themselves.
 const JITTER_FROM: Duration = Duration::from_secs(60);
-/// A failed sync of a view that is followed is tried again after so long at the latest.
+/// The maximum delay before a failed sync of a view that follows a stream is retried.
 const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
-/// A failed sync is tried again after so long at the latest.
+/// The maximum delay before a failed sync is retried.
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// A source that is read again only because rows are due is left alone for so many times as long as it took: rows may
-/// be due every second.
+/// After a read only for due rows, the source is not read for this many times the duration of that read: rows may
+/// become due every second.
 const DUE_PAUSE: u32 = 9;
 
 // === impl Turns ===
@@ -119,7 +119,7 @@ impl Turns {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no sync of a view is under way, and begins one. Ends at once when the host stops.
+    /// Waits until no sync of a view is running, and begins one. Returns at once when the server stops.
     pub(super) fn take(&self, view: ViewId) -> Result<Turn<'_>, NoTurn> {
         let mut views = self.views();
         let turn = views.entry(view).or_default();
@@ -152,11 +152,11 @@ impl Turns {
         !turn.is_running && next.is_some_and(|next| next <= now)
     }
 
-    /// Whether a source may be read again by now only because rows that were left out are due.
+    /// Whether a source may be read again now only for skipped rows that are due.
     pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
         let turn = self.of(view);
         let free_at = turn.ended.map(|ended| ended + DUE_PAUSE * turn.took);
-        // After a failure there is a time for the next attempt.
+        // After a failure, the retry has its own time.
         !turn.is_running && turn.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
     }
 
@@ -165,10 +165,10 @@ impl Turns {
         self.of(view).ended.unwrap_or(self.began)
     }
 
-    /// Lets no sync begin any more.
+    /// Prevents new syncs.
     pub fn stop(&self) {
         self.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Instant::now())).is_some());
-        // Whoever is about to wait has looked at the flag under this lock.
+        // A thread that is about to wait has checked the flag under this lock.
         drop(self.views());
         self.changed.notify_all();
     }
@@ -179,7 +179,7 @@ impl Turns {
         self.stopping_since().is_some()
     }
 
-    /// When the host began to stop, if it does.
+    /// When the shutdown began, if it did.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
         *self.stop.borrow()
@@ -189,12 +189,12 @@ impl Turns {
 // === impl Turn ===
 
 impl Turn<'_> {
-    /// Notes how the sync ended.
+    /// Records how the sync ended.
     pub(super) fn ended(self, well: bool) {
         self.note(|failures| if well { 0 } else { failures.saturating_add(1) });
     }
 
-    /// Notes that the sync failed in a way that a try soon after would, too: as after many failures.
+    /// Records a failure that an early retry would not fix, with the delay as after many failures.
     pub(super) fn was_refused(self) {
         self.note(|_| u32::MAX);
     }
@@ -218,7 +218,7 @@ impl Drop for Turn<'_> {
 // === impl ViewTurn ===
 
 impl ViewTurn {
-    /// When to sync next; never, if the view has no schedule and nothing went wrong. `jitter` is from 0 to 1.
+    /// When to sync next; `None` if the view has no schedule and nothing failed. `jitter` is from 0 to 1.
     fn next(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
         let late = |wait: Duration| {
             if wait >= JITTER_FROM { (wait.mul_f64(JITTER_PART * jitter)).min(JITTER_MAX) } else { Duration::ZERO }
@@ -267,7 +267,7 @@ mod tests {
         Schedule::Every(seconds(n))
     }
 
-    /// Sets how the last sync ended, and when.
+    /// Records how and when the last sync ended.
     fn end(turns: &Turns, failures: u32, ended: Instant) {
         turns.views().insert(VIEW, ViewTurn { ended: Some(ended), failures, ..ViewTurn::default() });
     }
@@ -320,7 +320,7 @@ mod tests {
                 assert!(followed <= 10, "{failures} failures: after {followed} s");
             }
         }
-        // Also where the first pause is longer than that.
+        // Also if the first delay is longer than that.
         let turns = Turns::with_jitter(0.0);
         end(&turns, 1, turns.began);
         assert!(turns.is_due(VIEW, every(30), seconds(600), turns.began + seconds(30)));

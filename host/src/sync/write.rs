@@ -99,13 +99,13 @@ pub enum WriteError {
     },
 }
 
-/// How the times of written rows are taken.
+/// How the times of written rows are interpreted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WriteTerms {
     pub(super) now: Micros,
     pub(super) times: RowTimes,
-    /// The unit to which the view's source cuts times down, if it does: a row that is written here is to compare with
-    /// those of the source, and to look like them.
+    /// The unit to which the view's source truncates times, if it does: written rows must be comparable with the
+    /// source's rows, and have the same precision.
     pub(super) unit: Option<Micros>,
 }
 
@@ -236,7 +236,7 @@ impl WriteTerms {
         self.times.latest(self.now)
     }
 
-    /// An instant as the view's source has it, and the nanoseconds that are below it.
+    /// An instant at the precision of the view's source, and the remaining nanoseconds.
     fn cut(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
         let below = micros.rem_euclid(self.unit.unwrap_or(1));
         (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
@@ -286,10 +286,11 @@ impl fmt::Display for Columns<'_> {
     }
 }
 
-/// The event time, or the created time, of a row: microseconds, and nanoseconds below.
+/// The event time or the created time of a row: microseconds, and the remaining nanoseconds.
 ///
 /// # Errors
-/// What it is instead. Numbers are no instants here: nobody could tell seconds from milliseconds.
+/// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
+/// distinguished.
 fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
     let no_time = || format!("{} is not a time; write for example 2026-01-31T12:00:00Z", cell.describe());
     match cell {

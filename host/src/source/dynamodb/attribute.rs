@@ -1,4 +1,4 @@
-//! An attribute's value as a part of a key, a time, or a cell that becomes a feature's value.
+//! Converts an attribute's value to a part of a key, a time, or a cell that becomes a feature's value.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use larder_model::{
@@ -41,7 +41,7 @@ pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result
     }
 }
 
-/// A value of a feature of type `declared`. Numbers are instants where the feature is one.
+/// A value of a feature of type `declared`. Numbers are instants if the feature is an instant.
 pub(super) fn value(value: &AttributeValue, declared: ValueType) -> ItemValue {
     let is_instant = matches!(declared, ValueType::Scalar(scalar) | ValueType::List(scalar) | ValueType::Set(scalar)
             if scalar == ScalarType::UnixTimestamp);
@@ -72,7 +72,7 @@ fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
         AttributeValue::M(entries) => {
             let entries = entries.iter().map(|(name, value)| Ok((name.clone(), cell(value, is_instant)?)));
             let mut entries = entries.collect::<Result<Vec<_>, String>>()?;
-            // The table has no order of them.
+            // The items of a DynamoDB set have no order.
             entries.sort_by(|(one, _), (other, _)| one.cmp(other));
             Cell::Map(entries)
         }
@@ -80,7 +80,7 @@ fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
     })
 }
 
-/// An instant: text as people write it, or a number since 1970.
+/// An instant: text, or a number since 1970.
 pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     match value {
         AttributeValue::S(text) => {
@@ -91,10 +91,11 @@ pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     }
 }
 
-/// An instant from a number of seconds, milliseconds, microseconds or nanoseconds since 1970: of whichever it is before
-/// the year 2200. In the larger units no time before 1973 is taken, for there they would be the same numbers.
+/// An instant from a number of seconds, milliseconds, microseconds or nanoseconds since 1970: the unit that gives a
+/// time before the year 2200. In units finer than seconds, only times from 1973 on are accepted, so that the units do
+/// not overlap.
 fn instant_of(number: &str) -> Result<Micros, String> {
-    /// Seconds from 1970 to 2200, and a bit.
+    /// Seconds from 1970 to 2200, rounded up.
     const SECONDS_END: f64 = 7.3e9;
     let implausible =
         || format!("'{number}' is not a time between 1970 and 2200 in any unit from seconds to nanoseconds");

@@ -7,9 +7,9 @@
 //! item-per-feature  an item for each feature: its entity's key, its name, its value, its event time
 //! ```
 //!
-//! The first is Feast's own (0.67, `infra/online_stores/dynamodb.py`). In the others a value has an attribute's type, and
-//! becomes the feature's by the table for all sources. An attribute that cannot be read costs its feature only; an item
-//! without a readable key or event time is left out and reported.
+//! The first is Feast's own (0.67, `infra/online_stores/dynamodb.py`). In the others a value has an attribute's type,
+//! and is converted by the rules for all sources. An attribute that cannot be read affects only its feature; an item
+//! without a readable key or event time is skipped and reported.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -236,7 +236,7 @@ impl ItemReader {
             problem: None,
         };
         for item in items {
-            // The item of another feature has a name that can be read.
+            // Items of other features have a readable name.
             let Ok(name) = text(item, name_at) else { continue };
             // A table may have features that the view has not.
             let Some(place) = self.features.iter().position(|feature| feature.attribute == name) else { continue };
@@ -246,7 +246,7 @@ impl ItemReader {
             };
             match event_time {
                 Ok(event_time) => row.event_time = row.event_time.max(event_time),
-                // Without its time nobody knows whether the value is of this row.
+                // Without its time it is unknown whether the value belongs to this row.
                 Err(why) => {
                     row.values[place] = Some(ItemValue::Unreadable(why));
                     continue;
@@ -288,8 +288,8 @@ impl ItemReader {
         own.collect()
     }
 
-    /// When an item expires. DynamoDB's own rule: it is a positive number of seconds, and nothing expires that would have
-    /// done so more than five years ago.
+    /// When an item expires, by DynamoDB's own rule: the attribute is a positive number of seconds, and a time more
+    /// than five years ago does not expire.
     fn expiry(&self, item: &Attributes, now: Micros) -> Option<Micros> {
         const FIVE_YEARS: Micros = 5 * 365 * 86_400 * 1_000_000;
         let Some(AttributeValue::N(seconds)) = item.get(self.ttl_attribute.as_ref()?) else { return None };

@@ -25,7 +25,7 @@ pub(super) struct Scan {
     _tasks: JoinSet<()>,
 }
 
-/// A page, or why there is none, and which segment it is of.
+/// The segment, and its page or the error.
 type SegmentPage = (usize, Result<Page, AwsError>);
 
 /// Read units that may be used in a second.

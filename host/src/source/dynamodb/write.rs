@@ -52,10 +52,10 @@ pub struct WriteOptions {
     pub patience: Duration,
 }
 
-/// How a table is made.
+/// How a table is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewTable {
-    /// Whether its stream is turned on, so that hosts see changes within seconds and not with the next scan.
+    /// Whether to turn on its stream, so that servers see changes within seconds instead of with the next scan.
     pub stream: bool,
 }
 
@@ -173,8 +173,9 @@ impl TableWriter {
         self.options.at_once * turns
     }
 
-    /// Makes sure that the table is there, takes rows and is one of Feast's; makes it if `new` says how.
-    /// Returns what tells it from another table of the name, or nothing where one may write but not look.
+    /// Checks that the table exists, is active, and has Feast's layout; creates it if `new` is set. Returns what
+    /// distinguishes it from another table of the same name, or `None` if the role may write but not describe the
+    /// table.
     ///
     /// # Errors
     /// [`TableError`].
@@ -292,7 +293,8 @@ impl TableWriter {
                             is_made = true;
                             continue;
                         }
-                        // Whoever may write need not be allowed to look: the writes will say what is wrong.
+                        // A role that may write need not be allowed to describe the table: the writes report what is
+                        // wrong.
                         (Trouble::Denied, None) => return Ok(None),
                         _ => {}
                     }
@@ -309,7 +311,7 @@ impl TableWriter {
         }
     }
 
-    /// As Feast makes it, but for tags and the stream.
+    /// As Feast creates it, except for tags and the stream.
     async fn create(&self, client: &Client, new: NewTable, headway: &Headway) -> Result<(), TableError> {
         let what = self.what("CreateTable");
         let garbled = |error: aws_sdk_dynamodb::error::BuildError| AwsError::garbled(&what, error.to_string());

@@ -1,7 +1,7 @@
-//! Decompresses the pages whose codecs the Parquet reader leaves without a bound.
+//! Decompresses pages with codecs for which the Parquet reader has no size limit.
 //!
-//! It gives zstd, Snappy and raw LZ4 room for as many bytes as a page's header claims. Gzip, Brotli and LZ4 frames it
-//! reads to their ends, a thousand times the size of the page or more.
+//! For zstd, Snappy and raw LZ4, it allocates the size in the page's header. Gzip, Brotli and LZ4 frames it reads to
+//! their ends, which can be a thousand times the size of the page or more.
 
 use std::io::Read;
 
@@ -14,7 +14,7 @@ use parquet::{
 
 use super::pages::Header;
 
-/// A codec that may decompress to more than the page claims.
+/// A codec that may decompress to more than the header's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unbounded {
     Gzip,
@@ -22,7 +22,8 @@ pub(super) enum Unbounded {
     Lz4Frame,
 }
 
-/// What LZ4 frames begin with, the old format's too. The Parquet reader tries to read one where a page is nothing else.
+/// The magic numbers of LZ4 frames, including the legacy format. The Parquet reader tries to read a frame if a page is
+/// not in another LZ4 format.
 const LZ4_FRAMES: [u32; 2] = [0x184D_2204, 0x184C_2102];
 const BROTLI_BUFFER: usize = 4_096;
 
@@ -33,7 +34,7 @@ const DATA_PAGE_V2: i64 = 3;
 // === impl Unbounded ===
 
 impl Unbounded {
-    /// The codec of a page's bytes, if it is one of these.
+    /// Returns the codec of a page's bytes, if it is one of these.
     pub(super) fn of(compression: Compression, page: &[u8]) -> Option<Self> {
         match compression {
             Compression::GZIP(_) => Some(Self::Gzip),
@@ -46,7 +47,7 @@ impl Unbounded {
         }
     }
 
-    /// Decompresses bytes to exactly so many.
+    /// Decompresses bytes to exactly this size.
     fn decompress(self, bytes: &[u8], out: &mut Vec<u8>, length: usize) -> Result<(), ParquetError> {
         // One byte beyond, to notice that there are more.
         let bound = length as u64 + 1;
@@ -65,7 +66,7 @@ impl Unbounded {
     }
 }
 
-/// The page of a header and its bytes.
+/// Builds a page from its header and bytes.
 pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<Page, ParquetError> {
     let invalid = |what: &str| ParquetError::General(format!("a page's header {what}"));
     let at = |length: u64| usize::try_from(length).unwrap_or(usize::MAX);
@@ -119,7 +120,7 @@ pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<P
     })
 }
 
-/// The encoding of a number in Parquet's Thrift definition.
+/// The encoding for a number in Parquet's Thrift definition.
 fn encoding(number: i64) -> Option<Encoding> {
     Some(match number {
         0 => Encoding::PLAIN,

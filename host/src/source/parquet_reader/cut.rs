@@ -1,7 +1,7 @@
 //! Cuts decoded batches into pieces whose rows are small enough together.
 //!
-//! Texts are decoded as views: 16 bytes a value, which refer to pages or to a dictionary. A batch of them is small where the
-//! texts are not, so what its rows come to when they are copied is added up here, and a piece is copied at a time.
+//! Strings are decoded as views of 16 bytes, which refer to pages or to a dictionary. A batch of views can be small
+//! although the strings are large, so this module computes the size of the copied rows and copies one piece at a time.
 
 use std::{ops::Range, sync::Arc};
 
@@ -16,13 +16,13 @@ use arrow::{
     error::ArrowError,
 };
 
-/// The type that a column is decoded as: texts and bytes as views, nothing as a dictionary.
+/// The type that a column is decoded to: strings and bytes as views, never as a dictionary.
 pub(super) fn decoded_type(of: &DataType) -> DataType {
     match of {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
         DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
         DataType::Dictionary(_, values) => decoded_type(values),
-        // A list of fixed size is padded for each null, and the size is whatever the file's Arrow schema says.
+        // A fixed-size list is padded for each null, and the file's Arrow schema can claim any size.
         DataType::List(item) | DataType::ListView(item) | DataType::FixedSizeList(item, _) => {
             DataType::List(with_type(item, decoded_type))
         }
@@ -42,14 +42,14 @@ fn with_type(field: &FieldRef, change: fn(&DataType) -> DataType) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(change(field.data_type())))
 }
 
-/// How many bytes each row of a batch comes to.
+/// The size of each row of a batch in bytes.
 pub(super) fn row_sizes(batch: &RecordBatch) -> Vec<u64> {
     let mut sizes = vec![0; batch.num_rows()];
     batch.columns().iter().for_each(|column| add_sizes(column, &mut sizes));
     sizes
 }
 
-/// Adds what each value of an array comes to.
+/// Adds the size of each value of an array.
 fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
     let each = |sizes: &mut [u64], bytes: u64| sizes.iter_mut().for_each(|size| *size = size.saturating_add(bytes));
     // The length of a view is its lowest 32 bits.
@@ -75,7 +75,7 @@ fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
 
 fn add_lists<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &[O], sizes: &mut [u64]) {
     let spans = offsets.windows(2).map(|ends| ends[0].as_usize()..ends[1].as_usize());
-    // A sum over items of one width needs no list of them.
+    // Items of the same width need no individual sizes.
     if let Some(width) = fixed_width_of(values.data_type()) {
         let add = |(size, span): (&mut u64, Range<usize>)| *size = size.saturating_add(span.len() as u64 * width + 4);
         return sizes.iter_mut().zip(spans).for_each(add);
@@ -104,7 +104,7 @@ fn width_of(of: &DataType) -> u64 {
     }
 }
 
-/// Some rows of a batch, copied: texts and bytes in the common layout, lists without the items of other rows.
+/// Copies some rows of a batch: strings and bytes in the standard layout, lists without the items of other rows.
 pub(super) fn piece(batch: &RecordBatch, rows: Range<usize>) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| piece_of(column, rows.clone())).collect::<Result<Vec<_>, _>>()?;
     let schema = batch.schema();
@@ -151,7 +151,7 @@ fn list_piece<O: OffsetSizeTrait>(list: &GenericListArray<O>, item: &FieldRef) -
     Ok(Arc::new(GenericListArray::try_new(field, offsets, values, list.nulls().cloned())?))
 }
 
-/// Offsets that begin with 0, and where the values are that they mean.
+/// Offsets that start at 0, and the range of the values to which they refer.
 fn rebased<O: OffsetSizeTrait>(offsets: &[O]) -> (OffsetBuffer<O>, Range<usize>) {
     let first = offsets.first().copied().unwrap_or_default();
     let last = offsets.last().copied().unwrap_or_default();
@@ -172,7 +172,7 @@ mod tests {
         cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &DataType::Utf8View).unwrap()
     }
 
-    /// A list of texts in each row, the second one null.
+    /// A list of strings in each row, the second one null.
     fn lists() -> ArrayRef {
         let item = Arc::new(Field::new("item", DataType::Utf8View, true));
         let offsets = OffsetBuffer::new(vec![0, 2, 2, 3].into());

@@ -1,9 +1,10 @@
 //! The footer of a Parquet file, checked before it is converted.
 //!
-//! A schema is a tree in which each node says how many children follow. The Parquet reader builds it by recursion, gives
-//! each leaf the names of all nodes above it, and makes some 500 bytes of each column of each row group, which may take
-//! 20 bytes in the file. So a small file can overflow the stack or fill the memory before its first row is read. Here the
-//! bytes are walked first, without recursion over the schema, and what would be made of them is counted.
+//! A schema is a tree in which each node has the number of its children. The Parquet reader builds it recursively,
+//! copies the names of all ancestors to each leaf, and allocates some 500 bytes for each column of each row group,
+//! which may take 20 bytes in the file. So a small file can overflow the stack or exhaust memory before its first row
+//! is read. This module scans the bytes first, without recursion over the schema, and computes the memory that the
+//! conversion would take.
 
 use std::ops::Range;
 
@@ -15,26 +16,26 @@ use parquet::file::metadata::{
 use super::{DecodeThread, ParquetLimits, ReadFailure, check, thrift::Compact};
 use crate::source::SourceError;
 
-/// What the metadata of a file come to when they are converted.
+/// The size of a file's metadata after conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
     /// Leaves of the schema.
     columns: u64,
-    /// Bytes of memory, about.
+    /// Approximate memory in bytes.
     bytes: u64,
 }
 
-/// How deep a schema may be nested. A list is two levels of it.
+/// The maximum nesting depth of a schema. A list counts as two levels.
 const DEPTH_MAX: u64 = 64;
 /// The last bytes of a file: the footer's length and a magic number.
 const TAIL: u64 = 8;
-/// The end of a file that is read first: most footers are shorter.
+/// How much of the end of a file is read first: most footers are shorter.
 const FIRST_READ: u64 = 64 << 10;
-/// What the reader makes of a column of a row group, of a node of the schema, and of a leaf's path, each in bytes.
+/// The reader's allocations for a column of a row group, for a schema node, and for a leaf's path, in bytes.
 const CHUNK_BYTES: u64 = 640;
 const NODE_BYTES: u64 = 512;
 const PATH_PART_BYTES: u64 = 32;
-/// Key-value pairs are copied, and the Arrow schema among them is decoded: so many bytes of memory for each of theirs.
+/// Key-value pairs are copied, and the Arrow schema among them is decoded: bytes of memory for each of their bytes.
 const KEY_VALUE_FACTOR: u64 = 6;
 
 /// Reads the footer of a file of `size` bytes. `fetch` reads a range of it.
@@ -77,7 +78,7 @@ pub(super) fn read(
     thread.guarded(move || decode(&footer)).map_err(unreadable)
 }
 
-/// Converts a footer that was checked. Nobody asks for statistics here.
+/// Converts a checked footer, without statistics, which are not used.
 fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetError> {
     let mut options = ParquetMetaDataOptions::new();
     options.set_column_stats_policy(ParquetStatisticsPolicy::SkipAll);
@@ -86,7 +87,7 @@ fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetErro
     ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options))
 }
 
-/// Walks a footer, and counts what would be made of it. Stops at a schema that is too deep.
+/// Scans a footer and computes the size of its conversion. Stops at a schema that is too deep.
 fn extent(footer: &[u8]) -> Result<Extent, String> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement> schema, 3: num_rows, 4: list<RowGroup> row_groups,
     //                       5: list<KeyValue> key_value_metadata, .. }
@@ -109,7 +110,7 @@ fn extent(footer: &[u8]) -> Result<Extent, String> {
 }
 
 fn schema(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), String> {
-    /// A node that is not finished: children that are to come, and the bytes of the names down to it.
+    /// An unfinished node: the number of remaining children, and the length of the names on the path to it.
     struct Open {
         children: u64,
         path_bytes: u64,

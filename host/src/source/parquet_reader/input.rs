@@ -1,4 +1,4 @@
-//! The bytes of a file for the Parquet reader: of a file on disk, or parts of an object.
+//! The bytes of a file for the Parquet reader: a file on disk, or parts of an object.
 
 use std::{
     collections::HashMap,
@@ -18,20 +18,20 @@ use parquet::{
 
 use crate::source::SourceError;
 
-/// Bytes of a file, at any place.
+/// Bytes of a file, at any offset.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// A file on disk, and its length.
     File(Arc<File>, u64),
-    /// Parts of an object with where they start, in order, and its length.
+    /// Parts of an object with their offsets, in order, and the object's length.
     Parts(Arc<Vec<(u64, Bytes)>>, u64),
-    /// An object of which a part is fetched when it is needed.
+    /// An object whose parts are fetched on demand.
     Windows(Arc<Windows>),
 }
 
-/// Columns of an object, of each of which a part is in memory.
+/// Columns of an object, with a part of each in memory.
 pub(crate) struct Windows {
-    /// Where the columns are.
+    /// The ranges of the columns.
     chunks: Vec<Range<u64>>,
     /// The bytes of a part, and the length of the object.
     window: u64,
@@ -44,19 +44,19 @@ type Fetch = dyn Fn(Range<u64>) -> Result<Bytes, SourceError> + Send + Sync;
 
 #[derive(Default)]
 struct WindowState {
-    /// Of each column, a part and where it starts.
+    /// For each column, a part and its offset.
     parts: HashMap<usize, (u64, Bytes)>,
     failure: Option<SourceError>,
 }
 
-/// Reads an input from a place on.
+/// Reads an input from an offset on.
 #[derive(Debug)]
 pub(crate) struct From {
     input: Input,
     at: u64,
 }
 
-/// Page headers have some 50 bytes.
+/// Page headers have about 50 bytes.
 const HEADER_BUFFER: usize = 256;
 
 // === impl Windows ===
@@ -72,7 +72,7 @@ impl Windows {
         Self { chunks, window, length, fetch: Box::new(fetch), state: Mutex::default() }
     }
 
-    /// At least `least` bytes from a place on, and more if they are there.
+    /// Returns at least `least` bytes from an offset on, and more if they are in memory.
     fn at(&self, start: u64, least: u64) -> Option<Bytes> {
         let column = self.chunks.iter().position(|chunk| chunk.contains(&start))?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +84,7 @@ impl Windows {
             }
         }
         let end = self.chunks[column].end.min(start.saturating_add(self.window.max(least)));
-        // The old part goes before the new one comes.
+        // The old part is dropped before the new one is fetched.
         state.parts.remove(&column);
         match (self.fetch)(start..end) {
             Ok(bytes) => {
@@ -108,7 +108,7 @@ impl fmt::Debug for Windows {
 // === impl Input ===
 
 impl Input {
-    /// Why a part could not be fetched, if one could not.
+    /// The error if a part could not be fetched.
     pub(super) fn take_failure(&self) -> Option<SourceError> {
         match self {
             Self::Windows(windows) => windows.state.lock().unwrap_or_else(PoisonError::into_inner).failure.take(),
@@ -116,7 +116,7 @@ impl Input {
         }
     }
 
-    /// The part that has a place, from there on.
+    /// The part that contains an offset, from that offset on.
     fn part(parts: &[(u64, Bytes)], at: u64) -> Option<Bytes> {
         let next = parts.partition_point(|(start, _)| *start <= at);
         let (start, bytes) = parts.get(next.checked_sub(1)?)?;
@@ -145,7 +145,7 @@ impl ChunkReader for Input {
         let beyond = || {
             ParquetError::EOF(format!("it refers to {length} bytes at offset {start}, but has {}", Length::len(self)))
         };
-        // Before any memory is asked for: a header may claim any length.
+        // Checked before memory is allocated: a header may claim any length.
         if start.checked_add(length as u64).is_none_or(|end| end > Length::len(self)) {
             return Err(beyond());
         }

@@ -1,8 +1,8 @@
-//! Counts what an encoded page decodes to, without decoding it.
+//! Computes the decoded size of an encoded page, without decoding it.
 //!
-//! Repetition levels say which values belong to one row: a run of them takes some bytes and may stand for any number of
-//! values, so a row of a list may be a thousand million values in a small page. Lengths of texts that are delta-encoded
-//! are alike.
+//! Repetition levels determine which values belong to one row: a run of them takes a few bytes and can stand for any
+//! number of values, so a list in a small page can have a thousand million values. The same applies to the lengths of
+//! delta-encoded strings.
 
 use bytes::Bytes;
 
@@ -10,65 +10,65 @@ use bytes::Bytes;
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     data: Bytes,
-    /// The next byte that was not looked at.
+    /// The next unread byte.
     at: usize,
     /// Bits of a level.
     width: usize,
-    /// Levels that were not taken.
+    /// The number of levels not consumed.
     left: u64,
     run: Run,
 }
 
 #[derive(Clone, Debug)]
 enum Run {
-    /// The same level so many times.
+    /// The same level, repeated this many times.
     Same { begins_row: bool, left: u64 },
-    /// So many levels one after the other, from this bit on.
+    /// This many bit-packed levels, from this bit on.
     Packed { bit: usize, left: u64 },
 }
 
-/// Levels that were taken.
+/// The number of levels consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// Rows that begin among them.
+    /// The number of rows that begin among them.
     pub(super) rows: u64,
-    /// How many there are.
+    /// Their number.
     pub(super) levels: u64,
 }
 
 /// The lengths of a delta-encoded page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lengths {
-    /// How many there are.
+    /// Their number.
     pub(super) count: u64,
     /// The largest one.
     pub(super) max: u64,
-    /// The byte behind them.
+    /// The offset of the byte after them.
     pub(super) end: usize,
 }
 
 // === impl Levels ===
 
 impl Levels {
-    /// The levels of a page that has `count` values; the largest level of the column is `max`.
+    /// The levels of a page with `count` values; the largest level of the column is `max`.
     pub(super) fn new(data: Bytes, max: i16, count: u64) -> Self {
         let width = usize::try_from(i16::BITS - max.max(0).leading_zeros()).unwrap_or(0);
         Self { data, at: 0, width, left: count, run: Run::Same { begins_row: false, left: 0 } }
     }
 
-    /// Whether all were taken.
+    /// Whether all levels were consumed.
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
     }
 
-    /// Takes what belongs to the row that was begun, and `rows` further ones: up to where the row behind them begins.
+    /// Consumes the levels of the current row and of `rows` further rows, up to the start of the row after them.
     pub(super) fn take(&mut self, rows: u64) -> Taken {
         let mut taken = Taken::default();
         while self.left > 0 {
             match &mut self.run {
                 Run::Same { left: 0, .. } | Run::Packed { left: 0, .. } => {
                     if !self.next_run() {
-                        // The reader will refuse the page. Until then it may take these for values of one row.
+                        // The reader will reject the page. Until then it may treat these as values of one row.
                         taken.levels += self.left;
                         self.left = 0;
                     }
@@ -103,7 +103,7 @@ impl Levels {
         taken
     }
 
-    /// Goes to the next run; false if there is none.
+    /// Moves to the next run; returns false if there is none.
     fn next_run(&mut self) -> bool {
         let Some(head) = varint(&self.data, &mut self.at) else { return false };
         let count = head >> 1;
@@ -123,8 +123,8 @@ impl Levels {
     }
 }
 
-/// Passes over at most `count` bit-packed levels, and stops where more than `rows` rows would begin. How many were passed,
-/// and how many rows begin among them.
+/// Skips at most `count` bit-packed levels, and stops where more than `rows` rows would begin. Returns how many were
+/// skipped, and how many rows begin among them.
 fn packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64, u64) {
     let (mut passed, mut begun, mut bit) = (0, 0, bit);
     while passed < count {
@@ -149,8 +149,8 @@ fn packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64,
 // === impl Lengths ===
 
 impl Lengths {
-    /// Reads lengths in the encoding `DELTA_BINARY_PACKED`, and keeps none of them. The time that it takes is bounded by the
-    /// number of bytes, whatever their number of values.
+    /// Reads lengths in the encoding `DELTA_BINARY_PACKED` without storing them. The time is bounded by the number of
+    /// bytes, not by the number of values.
     pub(super) fn of(data: &[u8]) -> Result<Self, String> {
         let mut at = 0;
         let mut number = |what: &str| varint(data, &mut at).ok_or_else(|| format!("{what} is cut off"));
@@ -178,7 +178,7 @@ impl Lengths {
                     break;
                 }
                 if width == 0 {
-                    // They grow or shrink evenly: the last one is the largest or the first one was.
+                    // They increase or decrease evenly, so the first or the last is the largest.
                     let grown = i64::try_from(values).ok().and_then(|values| min_delta.checked_mul(values));
                     last = grown.and_then(|grown| last.checked_add(grown)).ok_or("a length is too large")?;
                     lengths.note(last)?;
@@ -209,7 +209,7 @@ impl Lengths {
     }
 }
 
-/// So many bits as a number, the lowest first.
+/// Reads this many bits as a number, the lowest first.
 fn bits(data: &[u8], at: usize, bit: usize, width: usize) -> Option<u64> {
     let start = at.checked_add(bit / 8)?;
     let end = at.checked_add(bit.checked_add(width)?.div_ceil(8))?;
@@ -243,7 +243,7 @@ fn zigzag(value: u64) -> i64 {
 mod tests {
     use super::*;
 
-    /// Levels one after the other, bit-packed, as groups of eight.
+    /// Levels, bit-packed in groups of eight.
     fn packed_run(levels: &[u8], width: usize) -> Vec<u8> {
         let groups = levels.len().div_ceil(8);
         let mut bytes = vec![u8::try_from(groups << 1 | 1).unwrap()];
@@ -258,7 +258,7 @@ mod tests {
         bytes
     }
 
-    /// What a walk over the levels themselves gives.
+    /// The expected result, from a loop over the levels themselves.
     fn expected(levels: &[u8], from: &mut usize, rows: u64) -> Taken {
         let mut taken = Taken::default();
         while let Some(level) = levels.get(*from) {

@@ -1,8 +1,8 @@
 //! Pages of a row group, each checked before it is decompressed and before it is decoded.
 //!
-//! A page says in some bytes how many it decompresses to (up to 2 GiB), how many values it has, and by how many values of
-//! a dictionary or of a list a row is made. [`Budget`] adds up what is held and what a batch decodes to; a page that does
-//! not fit into it is refused, and the caller reads again with fewer rows at a time.
+//! A few bytes of a page determine its decompressed size (up to 2 GiB), its number of values, and how many values of a
+//! dictionary or a list make up a row. [`Budget`] sums the memory that is held and the decoded size of a batch. A page
+//! that does not fit is rejected, and the caller reads again with fewer rows at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,32 +31,32 @@ pub(super) struct CheckedPages {
     pub(super) metadata: Arc<ParquetMetaData>,
     pub(super) group: usize,
     pub(super) budget: Arc<Budget>,
-    /// Which of the budget's columns a leaf of the schema is.
+    /// The index of a schema leaf among the budget's columns.
     pub(super) columns: Arc<Vec<Option<usize>>>,
 }
 
-/// What decoding a row group takes, and may take.
+/// The memory for decoding a row group, and its limit.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
     state: Mutex<State>,
 }
 
-/// What a column costs.
+/// The cost of a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// Bytes of memory of a value, its levels and null bits, when it is decoded.
+    /// The memory of a decoded value with its levels and null bits, in bytes.
     pub(super) value: u64,
-    /// Whether values are copied out of a page one by one, and not referred to.
+    /// Whether values are copied out of a page instead of referenced.
     pub(super) copies: bool,
 }
 
 /// Why a batch does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excess {
-    /// Which column, by its path.
+    /// The path of the column.
     pub(super) column: String,
-    /// How many bytes would be taken.
+    /// The number of bytes needed.
     pub(super) bytes: u64,
 }
 
@@ -68,30 +68,30 @@ struct State {
     excess: Option<Excess>,
 }
 
-/// What of a column is in memory.
+/// The memory that a column holds.
 #[derive(Debug)]
 struct Held {
     path: String,
     cost: Cost,
     is_repeated: bool,
-    /// The dictionary, as bytes and decoded.
+    /// The dictionary, in bytes and decoded.
     dictionary: u64,
-    /// The longest value of the dictionary, where it is copied.
+    /// The longest value of the dictionary, if values are copied.
     dictionary_value: u64,
     /// The page that is being decoded.
     page: u64,
-    /// What a value of that page may add to the batch beside [`Cost::value`].
+    /// What a value of that page may add to the batch in addition to [`Cost::value`].
     page_value: u64,
-    /// What the batch has of it so far: decoded values, and pages that it refers to.
+    /// The batch's memory for it so far: decoded values, and pages that it references.
     batch: u64,
-    /// Rows that are to be skipped before the first batch.
+    /// The number of rows to skip before the first batch.
     skip: u64,
     is_skipping: bool,
-    /// Rows of the batch that were begun.
+    /// The number of rows of the batch that were started.
     begun: u64,
-    /// The levels of the page, where they can be counted.
+    /// The levels of the page, if they can be counted.
     levels: Option<Levels>,
-    /// Values of the page, where levels cannot be counted.
+    /// The number of values of the page, if levels cannot be counted.
     uncounted: u64,
 }
 
@@ -106,12 +106,12 @@ struct Checked {
     type_length: usize,
     max_rep_level: i16,
     max_def_level: i16,
-    /// Where the next header is, and how many bytes follow.
+    /// The offset of the next header, and the number of bytes that follow.
     at: u64,
     left: u64,
-    /// The next header, if it was read already.
+    /// The next header, if it was already read.
     next: Option<Header>,
-    /// A dictionary that was passed over, which may be asked for later, and where its bytes are.
+    /// A skipped dictionary, which may be needed later, and the offset of its bytes.
     deferred: Option<(Header, u64)>,
 }
 
@@ -129,14 +129,14 @@ pub(super) struct Header {
     pub(super) nulls: u64,
     pub(super) rows: Option<u64>,
     pub(super) encoding: Option<i64>,
-    /// Of definition and repetition levels: encodings in the first version, bytes in the second.
+    /// For definition and repetition levels: encodings in the first version, sizes in bytes in the second.
     pub(super) level_encodings: [Option<i64>; 2],
     pub(super) levels: [u64; 2],
     /// Whether a page of the second version is not compressed.
     pub(super) is_plain: bool,
 }
 
-/// A header longer than this is none: it holds statistics, whose values writers cut.
+/// The maximum length of a header. Headers contain statistics, whose values writers truncate.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 const INDEX_PAGE: i64 = 1;
 const DICTIONARY_PAGE: i64 = 2;
@@ -144,8 +144,8 @@ const DICTIONARY_PAGE: i64 = 2;
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of `limit` bytes for these columns, by path, cost and whether they are repeated. `skip` rows are passed
-    /// over before the first batch.
+    /// Creates a budget of `limit` bytes for these columns, given by path, cost and whether they are repeated. `skip`
+    /// rows are skipped before the first batch.
     pub(super) fn new(limit: u64, columns: impl Iterator<Item = (String, Cost, bool)>, skip: u64) -> Self {
         let held = |(path, cost, is_repeated)| Held {
             path,
@@ -166,7 +166,7 @@ impl Budget {
         Self { limit, state: Mutex::new(state) }
     }
 
-    /// Begins a batch of so many rows: the one before is not held any more.
+    /// Begins a batch of this many rows; the previous batch was released.
     ///
     /// # Errors
     /// It does not fit.
@@ -179,12 +179,12 @@ impl Budget {
         self.check(&mut state, None, 0)
     }
 
-    /// Why a page was refused, if one was.
+    /// Why a page was rejected, if one was.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.state().excess.clone()
     }
 
-    /// Notes that a column is the one to blame if all of them together and `more` bytes do not fit.
+    /// Records a column as the cause if all columns together with `more` bytes do not fit.
     fn check(&self, state: &mut State, column: Option<usize>, more: u64) -> Result<(), Excess> {
         let sum = state.columns.iter().map(Held::bytes).fold(more, u64::saturating_add);
         if sum <= self.limit {
@@ -198,7 +198,7 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What is in there is whole at every step.
+        // The state is consistent at every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -219,7 +219,7 @@ impl Held {
         self.take(rows);
     }
 
-    /// Counts what the batch takes of the page.
+    /// Counts the batch's memory for the page.
     fn take(&mut self, rows: u64) {
         let mut values = self.uncounted;
         if let Some(levels) = &mut self.levels {
@@ -241,7 +241,7 @@ impl Held {
 // === impl Checked ===
 
 impl Checked {
-    /// The header of the next page; none at the end.
+    /// The header of the next page; `None` at the end.
     fn header(&mut self) -> Result<Option<Header>, ParquetError> {
         if self.next.is_none() && self.left > 0 {
             let bytes_max = self.left.min(HEADER_BYTES_MAX);
@@ -264,14 +264,14 @@ impl Checked {
         self.left -= header.length + header.compressed;
     }
 
-    /// Refuses a page whose bytes do not fit, before they are read and decompressed.
+    /// Rejects a page whose bytes do not fit, before they are read and decompressed.
     fn admit(&self, header: Header) -> Result<(), ParquetError> {
         let mut state = self.budget.state();
         if let Some(held) = state.columns.get_mut(self.column) {
             if header.kind == DICTIONARY_PAGE {
                 held.dictionary = header.uncompressed.max(header.compressed);
             } else {
-                // Texts of a batch refer to their page, which stays until the batch is gone.
+                // Strings of a batch refer to their page, which stays in memory until the batch is dropped.
                 if self.physical == Type::BYTE_ARRAY && !held.cost.copies {
                     held.batch = held.batch.saturating_add(held.page);
                 }
@@ -279,11 +279,11 @@ impl Checked {
                 (held.levels, held.uncounted) = (None, 0);
             }
         }
-        // The compressed bytes are there until they are decompressed.
+        // The compressed bytes stay in memory until they are decompressed.
         self.budget.check(&mut state, Some(self.column), header.compressed).map_err(refused)
     }
 
-    /// A page whose codec has no bound of its own, with a bound.
+    /// Decompresses a page whose codec has no size limit of its own, with a limit.
     fn bounded(&self, header: Header, at: u64) -> Result<Option<Page>, ParquetError> {
         if !matches!(self.compression, Compression::GZIP(_) | Compression::BROTLI(_) | Compression::LZ4) {
             return Ok(None);
@@ -293,7 +293,7 @@ impl Checked {
         codec.map(|codec| codec::page(codec, &header, &bytes)).transpose()
     }
 
-    /// Counts what a page that was decompressed decodes to.
+    /// Counts the decoded size of a decompressed page.
     fn note(&self, page: &Page) -> Result<(), ParquetError> {
         let mut state = self.budget.state();
         let rows = state.rows;
@@ -328,7 +328,7 @@ impl Checked {
         self.budget.check(&mut state, Some(self.column), 0).map_err(refused)
     }
 
-    /// A dictionary is decoded as a whole, as many values as it claims.
+    /// A dictionary is decoded as a whole, with as many values as its header claims.
     fn count_dictionary(&self, held: &mut Held, buf: &Bytes, count: u64) -> Result<(), ParquetError> {
         let width = match self.physical {
             Type::BOOLEAN => 1,
@@ -340,7 +340,7 @@ impl Checked {
         if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {
             return Err(general(format!("a dictionary has {count} values in {} bytes", buf.len())));
         }
-        // Texts refer to the page by views of 16 bytes; other values are copied, and the page is dropped.
+        // Strings refer to the page by views of 16 bytes; other values are copied, and the page is dropped.
         held.dictionary = match self.physical {
             Type::BYTE_ARRAY => held.dictionary.saturating_add(count.saturating_mul(16)),
             _ => count.saturating_mul(width),
@@ -371,7 +371,8 @@ impl Checked {
                 held.page = held.page.saturating_add(lengths(data)?.count.saturating_mul(4));
             }
             Encoding::DELTA_BYTE_ARRAY => {
-                // Of each value the page has what it does not share with the one before: all are copied.
+                // The page stores only the part of each value that differs from the previous one, so all values are
+                // copied.
                 let prefixes = lengths(data)?;
                 let suffixes = lengths(data.get(prefixes.end..).unwrap_or_default())?;
                 held.page = held.page.saturating_add((prefixes.count + suffixes.count).saturating_mul(4));
@@ -434,7 +435,7 @@ impl PageReader for Checked {
 
     fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
         let Some((header, at)) = self.deferred.take() else { return Ok(None) };
-        // The data page that needs it was counted as if it had none.
+        // The data page that needs it was counted as if there were no dictionary.
         self.admit(header)?;
         let page = match self.bounded(header, at)? {
             Some(page) => Some(page),
@@ -467,7 +468,7 @@ impl Iterator for Checked {
 }
 
 impl Held {
-    /// Notes the levels of a new page; without them all of its values may belong to one row.
+    /// Records the levels of a new page; without them all of its values may belong to one row.
     fn note_levels(&mut self, levels: Option<Bytes>, max: i16, count: u64) {
         match levels {
             Some(levels) => self.levels = Some(Levels::new(levels, max, count)),
@@ -527,8 +528,7 @@ fn size(number: i64) -> Result<u64, String> {
     u64::try_from(number).map_err(|_| "a size is negative".to_owned())
 }
 
-/// The levels at the beginning of a page of the first version, which is then without them; none where they cannot be
-/// counted.
+/// Splits the levels off the beginning of a page of the first version; `None` if they cannot be counted.
 fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> Result<Option<Bytes>, ParquetError> {
     let short = || general("a page is too short for its levels".to_owned());
     if encoding == Encoding::RLE {
@@ -539,7 +539,7 @@ fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> 
         *page = page.slice(end..);
         return Ok(Some(levels));
     }
-    // Packed bits of an old version.
+    // The deprecated bit-packed encoding.
     let width = u64::from(i16::BITS - max.leading_zeros());
     let length = usize::try_from(count.saturating_mul(width).div_ceil(8)).unwrap_or(usize::MAX);
     if length > page.len() {
@@ -549,7 +549,7 @@ fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> 
     Ok(None)
 }
 
-/// The length of the longest value of a dictionary of texts.
+/// The length of the longest value in a dictionary of strings.
 fn longest(mut dictionary: &[u8]) -> u64 {
     let mut longest = 0;
     while let Some((length, rest)) = dictionary.split_first_chunk() {
@@ -577,7 +577,7 @@ impl RowGroups for CheckedPages {
 
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
         let chunk = self.metadata.row_group(self.group).column(leaf);
-        // The reader adds the two, and would overflow.
+        // The reader adds the two and would overflow.
         if chunk.data_page_offset() < 0
             || chunk.compressed_size() < 0
             || chunk.dictionary_page_offset().is_some_and(|offset| offset < 0)

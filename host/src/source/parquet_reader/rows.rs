@@ -1,7 +1,8 @@
 //! The rows of a Parquet file, batch by batch, within a budget of memory.
 //!
-//! A row group is read with as many rows at a time as fit into the budget. Where a page shows that they do not, it is read
-//! again from the first row that was not returned, with half as many; one row that does not fit is an error.
+//! A row group is read with as many rows at a time as fit into the budget. If a page does not fit, the row group is
+//! read again from the first row that was not returned, with half as many rows at a time. A single row that does not
+//! fit is an error.
 
 use std::{ops::Range, sync::Arc};
 
@@ -32,49 +33,49 @@ use crate::source::SourceError;
 pub(crate) struct Plan {
     metadata: Arc<ParquetMetaData>,
     levels: FieldLevels,
-    /// Of each leaf of the schema, which of `costs` it has, if it is read.
+    /// For each leaf of the schema, its index in `costs`, if it is read.
     columns: Arc<Vec<Option<usize>>>,
     costs: Vec<(String, Cost, bool)>,
 }
 
-/// Rows of a file that are read, from the first on that was not.
+/// Reads the rows of a file, from the first unread one on.
 pub(crate) struct FileRows {
     path: Arc<str>,
     plan: Arc<Plan>,
     limits: ParquetLimits,
     /// The next row group.
     next: usize,
-    /// Rows that are to be passed over.
+    /// The number of rows to skip.
     skip: u64,
     group: Option<Group>,
     batch: Option<Batch>,
     rows_read: u64,
 }
 
-/// A row group that is read.
+/// A row group that is being read.
 struct Group {
     number: usize,
     input: Arc<Input>,
     rows: u64,
-    /// Rows that were returned or passed over.
+    /// The number of rows returned or skipped.
     done: u64,
     batch_rows: u64,
     open: Option<(ParquetRecordBatchReader, Arc<Budget>)>,
 }
 
-/// A batch that was decoded, of which pieces are returned.
+/// A decoded batch, which is returned in pieces.
 struct Batch {
     rows: RecordBatch,
     sizes: Vec<u64>,
     from: usize,
 }
 
-/// What a value of a nested type takes as a message, beside itself.
+/// The size of a nested value's message, in addition to the value.
 const MESSAGE_BYTES: u64 = 256;
-/// Levels, and room for a list that grows.
+/// Levels, and capacity for a growing list.
 const LEVEL_BYTES: u64 = 24;
 
-/// The columns of a file, of the types that they are decoded to.
+/// The columns of a file, with the types that they are decoded to.
 pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, ParquetError> {
     let file = metadata.file_metadata();
     let arrow = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
@@ -84,7 +85,7 @@ pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, Pa
 // === impl Plan ===
 
 impl Plan {
-    /// How to read these columns of the root. `is_message` tells of each of them, in the same order, whether its values
+    /// How to read these root columns. `is_message` has a flag for each of them, in the same order: whether its values
     /// become messages.
     ///
     /// # Errors
@@ -103,7 +104,7 @@ impl Plan {
         let file = metadata.file_metadata();
         let schema = file.schema_descr();
         let mask = ProjectionMask::roots(schema, roots.iter().copied());
-        // A file says in its metadata which types of Arrow it was written from.
+        // A file's metadata has the Arrow types that it was written from.
         let arrow = parquet_to_arrow_schema(schema, file.key_value_metadata())?;
         let levels = parquet_to_arrow_field_levels(schema, mask.clone(), Some(&decoded_fields(arrow.fields())))?;
         let (mut columns, mut costs) = (Vec::with_capacity(schema.num_columns()), Vec::new());
@@ -120,13 +121,13 @@ impl Plan {
             costs.push((descr.path().string(), cost, descr.max_rep_level() > 0));
         }
         if types.len() != costs.len() {
-            // Which type a leaf has is not known then.
+            // The type of a leaf is then unknown.
             costs.iter_mut().for_each(|(_, cost, _)| cost.copies = true);
         }
         Ok(Self { columns: Arc::new(columns), costs, levels, metadata })
     }
 
-    /// Where the columns of a row group are that are read.
+    /// The ranges of the columns to read in a row group.
     pub(crate) fn ranges(&self, group: usize) -> Vec<Range<u64>> {
         let chunks = self.metadata.row_group(group).columns().iter().zip(self.columns.iter());
         let chunks = chunks.filter(|(_, column)| column.is_some());
@@ -142,12 +143,12 @@ impl Plan {
             .collect()
     }
 
-    /// How many row groups there are.
+    /// The number of row groups.
     pub(crate) fn groups(&self) -> usize {
         self.metadata.num_row_groups()
     }
 
-    /// The bytes of a row that has no lists, when it is decoded.
+    /// The decoded size of a row without lists, in bytes.
     fn row_bytes(&self) -> u64 {
         self.costs.iter().filter(|(.., is_repeated)| !is_repeated).map(|(_, cost, _)| cost.value).sum::<u64>().max(1)
     }
@@ -192,14 +193,14 @@ fn leaf_types(of: &DataType, leaves: &mut Vec<DataType>) {
     }
 }
 
-/// What decoding a value of a column takes.
+/// The cost of decoding a value of a column.
 fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) -> Cost {
     let value = match descr.physical_type() {
         Type::BOOLEAN => 2,
         Type::INT32 | Type::FLOAT => 8,
         Type::INT64 | Type::DOUBLE | Type::INT96 => 16,
         Type::BYTE_ARRAY => 32,
-        // Nulls take as much.
+        // Nulls take the same memory.
         Type::FIXED_LEN_BYTE_ARRAY => {
             u64::try_from(descr.type_length()).unwrap_or(0).saturating_mul(2).saturating_add(32)
         }
@@ -229,21 +230,22 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
 // === impl FileRows ===
 
 impl FileRows {
-    /// The rows of a file behind the first `skip` ones.
+    /// The rows of a file after the first `skip` ones.
     pub(crate) fn new(path: Arc<str>, plan: Plan, limits: ParquetLimits, skip: u64) -> Self {
         let plan = Arc::new(plan);
         Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
     }
 
-    /// Rows that were returned or passed over.
+    /// The number of rows returned or skipped.
     pub(crate) fn rows_read(&self) -> u64 {
         self.rows_read
     }
 
-    /// The next rows; none at the end. `input_of` has the bytes of a row group.
+    /// Returns the next rows; `None` at the end. `input_of` provides the bytes of a row group.
     ///
     /// # Errors
-    /// Those of `input_of`, [`SourceError::Unreadable`] and [`SourceError::Limit`]. There is no way on after one.
+    /// Those of `input_of`, [`SourceError::Unreadable`] and [`SourceError::Limit`]. Reading cannot continue after an
+    /// error.
     pub(crate) fn next(
         &mut self,
         thread: &DecodeThread,
@@ -293,7 +295,7 @@ fn unreadable(path: &str, why: String) -> SourceError {
 // === impl Group ===
 
 impl Group {
-    /// The next rows of the group; none at its end.
+    /// Returns the next rows of the group; `None` at its end.
     fn next(
         &mut self,
         path: &str,
@@ -359,7 +361,7 @@ impl Batch {
         Self { rows, sizes, from: 0 }
     }
 
-    /// The next rows that are small enough together; `first_row` is the number of the first of them in the file.
+    /// Returns the next rows that are small enough together; `first_row` is the number of the first one in the file.
     fn piece(
         &mut self,
         path: &str,

@@ -1,4 +1,4 @@
-//! Files that would take the host's stack or memory, and files that are read in small pieces.
+//! Tests of files that would exhaust stack or memory, and of files that are read in small pieces.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// Bounds without room for each column beside them.
+/// Limits without an addition for each column.
 fn limits(memory_max: u64) -> ParquetLimits {
     ParquetLimits { memory_max, column_bytes: 0, piece_bytes: memory_max / 8, ..ParquetLimits::default() }
 }
@@ -37,7 +37,7 @@ fn written(columns: &[(&str, ArrayRef)], properties: WriterPropertiesBuilder) ->
     writer.into_inner().unwrap().into()
 }
 
-/// All batches of a file's columns, behind the first `skip` rows.
+/// All batches of a file's columns, after the first `skip` rows.
 fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBatch>, SourceError> {
     let thread = DecodeThread::start().unwrap();
     let size = file.len() as u64;
@@ -63,7 +63,7 @@ fn message(file: &Bytes, limits: &ParquetLimits) -> String {
     error.to_string()
 }
 
-/// A file of nothing but a footer.
+/// A file with only a footer.
 fn footer_only(footer: &[u8]) -> Bytes {
     let length = u32::try_from(footer.len()).unwrap().to_le_bytes();
     [b"PAR1", footer, &length, b"PAR1"].concat().into()
@@ -79,7 +79,7 @@ fn varint(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A node of a schema: optional, of this name, with so many children, or a leaf of integers.
+/// A schema node: optional, with this name and this many children, or a leaf of integers.
 fn node(name: &str, children: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if children == 0 {
@@ -97,7 +97,7 @@ fn node(name: &str, children: usize) -> Vec<u8> {
     bytes
 }
 
-/// A footer with these nodes and so many empty row groups.
+/// A footer with these nodes and this many empty row groups.
 fn footer(nodes: &[Vec<u8>], groups: usize) -> Vec<u8> {
     let mut bytes = vec![0x15, 0x02, 0x19, 0xfc];
     bytes.extend(varint(nodes.len()));
@@ -125,7 +125,7 @@ fn deep_schema_is_an_error() {
 
 #[test]
 fn footer_that_would_take_the_memory_is_an_error() {
-    // Each leaf has the names of all nodes above it: 4,000 of a megabyte.
+    // Each leaf has the names of all its ancestors: 4,000 times one megabyte.
     let mut nodes = vec![node("root", 1), node(&"g".repeat(1 << 20), 4_000)];
     nodes.extend((0..4_000).map(|_| node("x", 0)));
     let file = footer_only(&footer(&nodes, 0));
@@ -166,7 +166,7 @@ fn repeated_text_is_returned_in_pieces() {
     }
 }
 
-/// Lists of a repeated number, so long each.
+/// Lists of a repeated number, each of this length.
 fn lists(lengths: &[usize]) -> ArrayRef {
     let mut builder = ListBuilder::new(Int64Builder::new());
     for length in lengths {

@@ -1,8 +1,8 @@
 //! A thread with a stack of known size, on which files are parsed and decoded.
 //!
-//! Files are input. What the Parquet reader does with one may take more stack than the caller's thread has, whatever that
-//! thread is, and it may panic. Here the stack is the same for all callers, the nesting that is followed by recursion is
-//! bounded (`footer.rs`), and a panic is an error.
+//! Files are untrusted input. The Parquet reader may need more stack for one than the caller's thread has, and it may
+//! panic. On this thread the stack is the same for all callers, recursion is bounded (`footer.rs`), and a panic becomes
+//! an error.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use std::{
 use super::ReadFailure;
 use crate::telemetry::panic_words;
 
-/// A thread that runs one job after the other. It ends when this is dropped.
+/// A thread that runs jobs one after the other. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct DecodeThread {
     jobs: mpsc::Sender<Job>,
@@ -22,7 +22,7 @@ pub(crate) struct DecodeThread {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Enough for a schema of the greatest depth, without optimizations too.
+/// Enough for a schema of the maximum depth, even without optimizations.
 const STACK_BYTES: usize = 8 << 20;
 
 // === impl DecodeThread ===

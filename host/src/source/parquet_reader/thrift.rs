@@ -1,18 +1,18 @@
 //! Reads the structure of Thrift's compact protocol without keeping any of it.
 //!
-//! Footers and page headers are checked with this before the Parquet reader converts them: that reader allocates what a
-//! header claims, and follows nested types by recursion.
+//! Footers and page headers are checked with this before the Parquet reader converts them, because that reader
+//! allocates the sizes that a header claims, and reads nested types recursively.
 
 use std::io::{self, Read};
 
-/// Bytes of the compact protocol, of which at most so many are read.
+/// Bytes of the compact protocol, with a limit on the bytes read.
 pub(super) struct Compact<R> {
     input: R,
     left: u64,
     start: u64,
 }
 
-/// What a field or an element of a list is.
+/// The kind of a field or a list element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     True,
@@ -58,13 +58,13 @@ impl<R: Read> Compact<R> {
         Self { input, left: bytes_max, start: bytes_max }
     }
 
-    /// How many bytes were read.
+    /// The number of bytes read.
     pub(super) fn position(&self) -> u64 {
         self.start - self.left
     }
 
-    /// The next field of a structure, by its number and kind; none at the structure's end. `last` is the number of the
-    /// field before, 0 at the beginning.
+    /// Returns the number and kind of a structure's next field; `None` at the structure's end. `last` is the number of
+    /// the previous field, or 0 at the beginning.
     pub(super) fn field(&mut self, last: &mut i16) -> Result<Option<(i16, Kind)>, String> {
         let head = self.byte()?;
         if head & 0x0f == 0 {
@@ -78,11 +78,11 @@ impl<R: Read> Compact<R> {
         Ok(Some((*last, kind)))
     }
 
-    /// The head of a list: the kind of its elements, and how many there are.
+    /// The header of a list: the kind and the number of its elements.
     pub(super) fn list(&mut self) -> Result<(Kind, u64), String> {
         let head = self.byte()?;
         if head == 0 {
-            // An empty list of some writers.
+            // Some writers use this for an empty list.
             return Ok((Kind::Byte, 0));
         }
         let kind = Kind::of(head & 0x0f)?;
@@ -97,14 +97,14 @@ impl<R: Read> Compact<R> {
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
-    /// The length of a text or of bytes, which are passed over.
+    /// The length of a string or of bytes, which are skipped.
     pub(super) fn binary(&mut self) -> Result<u64, String> {
         let length = self.varint()?;
         self.pass(length)?;
         Ok(length)
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     pub(super) fn skip(&mut self, kind: Kind) -> Result<(), String> {
         self.skip_within(kind, false, DEPTH_MAX)
     }
@@ -112,7 +112,7 @@ impl<R: Read> Compact<R> {
     fn skip_within(&mut self, kind: Kind, is_element: bool, depth: usize) -> Result<(), String> {
         let Some(depth) = depth.checked_sub(1) else { return Err("structures are nested too deep".to_owned()) };
         match kind {
-            // In a structure the field's head has the value.
+            // In a structure, the field header contains the value.
             Kind::True | Kind::False => self.pass(u64::from(is_element)),
             Kind::Byte => self.pass(1),
             Kind::Int => self.varint().map(|_| ()),
@@ -146,7 +146,7 @@ impl<R: Read> Compact<R> {
         }
     }
 
-    /// Each element takes one byte at least.
+    /// Each element takes at least one byte.
     fn check_count(&self, count: u64) -> Result<(), String> {
         if count <= self.left { Ok(()) } else { Err(format!("a list has {count} elements in {} bytes", self.left)) }
     }

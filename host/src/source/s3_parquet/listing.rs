@@ -54,8 +54,8 @@ impl S3Parquet {
         // A key that ends like a directory is one, also where a tool has put an empty object of that name.
         let is_prefix = self.key.is_empty() || self.key.ends_with('/');
         let single = if is_prefix { None } else { self.one(client, &self.key).await? };
-        // Consoles and some tools mark a directory by an empty object of its name. It has objects below it; a file that
-        // is empty has none, and is one that cannot be read.
+        // Consoles and some tools mark a directory with an empty object of its name. Such an object has objects below
+        // it. An empty object without any is an unreadable file.
         let single = match single {
             Some(object) if object.version.bytes == 0 && self.has_below(client, &format!("{}/", self.key)).await? => {
                 None
@@ -96,7 +96,7 @@ impl S3Parquet {
                 let is_data = |object: &Listed| {
                     let relative = object.key.strip_prefix(&base).unwrap_or_default();
                     let is_data = is_data(relative);
-                    // The marker of a directory is no file.
+                    // A directory marker is not a file.
                     if !is_data && !relative.is_empty() && !relative.ends_with('/') {
                         listing.ignore(relative);
                     }

@@ -48,7 +48,7 @@ pub(super) struct Opened {
     rows: u64,
 }
 
-/// Where the bytes of an object's row groups come from.
+/// How the bytes of an object's row groups are fetched.
 struct Groups {
     object: Object,
     /// All of it, if it is small.
@@ -73,7 +73,7 @@ pub(super) const AT_ONCE: usize = 8;
 const GAP: u64 = 256 << 10;
 /// How long is waited after a body that broke off; longer with each.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The least part of a column that is fetched at once.
+/// The minimum part of a column that is fetched at once.
 const WINDOW_MIN: u64 = 256 << 10;
 
 // === impl Object ===
@@ -208,7 +208,7 @@ pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
 // === impl Opened ===
 
 impl Opened {
-    /// Reads the footer of an object, and checks that what is wanted is in it.
+    /// Reads the footer of an object, and checks that it has the wanted columns.
     #[expect(clippy::too_many_arguments, reason = "what an object is read by, each once")]
     pub(super) fn open(
         aws: &Aws,
@@ -317,12 +317,12 @@ impl Groups {
     }
 }
 
-/// Bytes of ranges together.
+/// The total size of ranges in bytes.
 fn sum(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
 }
 
-/// A footer can point anywhere.
+/// A footer can contain any offsets.
 fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
     let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
     let Some(beyond) = beyond else { return Ok(()) };

@@ -111,8 +111,8 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
             }
             what
         };
-        // One child of four is killed soon after it began to open the store, each other one after a step of its own, so that
-        // every kind of load makes progress however slow the machine is.
+        // One child in four is killed soon after it begins to open the store; the others are killed after one of their
+        // steps, so that every kind of load makes progress even on a slow machine.
         let until = ["opening", "replaced", "upserted", "resumed"][kill % 4];
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| listen(line) == until), "kill {kill}: the child ended before");

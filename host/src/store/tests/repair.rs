@@ -1,4 +1,4 @@
-//! Damage that is found while the store is open, and healed without a restart.
+//! Damage that is found while the store is open, and repaired without a restart.
 
 use std::{fs, time::Duration};
 
@@ -7,7 +7,7 @@ use larder_model::{codec::KeyVersion, model::EntityId};
 use super::model::{Dice, Home, batch, change, declare, id, load, plain, upsert, walk};
 use crate::store::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId};
 
-/// Rows of many entities, told apart by their first bytes.
+/// Rows of many entities, which differ in their first bytes.
 fn many(n: u32) -> RowBatch {
     let row = change(0, 1, 1).row();
     let mut batch = RowBatch::default();
@@ -23,7 +23,8 @@ fn scan(store: &OnlineStore) -> Result<Option<Scanned>, StoreError> {
     store.scan(&mut |_| true)
 }
 
-/// Repairs what a scan finds, and loads the views that lost rows again, as a host does; returns whether there was damage.
+/// Repairs the damage that a scan finds, and reloads the views that lost rows, as a server does; returns whether there
+/// was damage.
 fn heal(store: &OnlineStore, source: &RowBatch) -> bool {
     let mut was_damaged = false;
     for _ in 0..3 {
@@ -60,7 +61,7 @@ fn damage_a_value(home: &Home, row: &[u8]) {
     fs::write(home.file(), image).unwrap();
 }
 
-/// One bit of many places of a file with pages of every kind, one at a time: once a scan has found nothing wrong, every row
+/// Flips one bit at a time at many offsets of a file with pages of every kind: once a scan finds no damage, every row
 /// is found as it was written.
 #[test]
 fn flipped_bit_anywhere_heals() {
@@ -72,7 +73,7 @@ fn flipped_bit_anywhere_heals() {
     let rows = walk(&store, view);
     drop(store);
     let image = fs::read(home.file()).unwrap();
-    // What was never written says nothing.
+    // Bytes that were never written do not matter.
     let used: Vec<usize> =
         image.chunks(64).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)).map(|(n, _)| n).collect();
     let mut dice = Dice(0x5eed);
@@ -131,7 +132,7 @@ fn damaged_row_heals_without_restart() {
     assert_eq!(store.status(other).unwrap().position.as_deref(), Some("end"), "another view is untouched");
     assert_eq!(store.status(view).unwrap().rows_lost, 1);
 
-    // The mark outlasts a restart, and a full load ends it.
+    // The mark survives a restart, and a full load clears it.
     drop(store);
     let store = home.open();
     assert!(store.set_aside().is_none());
@@ -199,7 +200,7 @@ fn rows_that_callers_wrote_survive_a_repair() {
     assert!(store.damaged_views().is_empty());
     assert_eq!(store.status(local).unwrap().rows_lost, 1, "the loss stays visible");
     assert_eq!(found(&store, local, &id(3)).unwrap().unwrap(), change(3, 30, 3).row());
-    // It is laid over the next generation, too.
+    // It is merged into the next generation, too.
     load(&store, view, LoadMode::Replace, &[change(1, 10, 1)]);
     assert_eq!(found(&store, view, &id(2)).unwrap().unwrap(), change(2, 20, 2).row());
 }

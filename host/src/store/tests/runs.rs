@@ -333,7 +333,7 @@ fn what_a_version_without_runs_was_building_is_begun_anew() {
         tamper(&store, |txn| {
             let record = read_record(txn, "stats")?;
             let encoded = record.encode();
-            // Records of that version have no checksum behind them.
+            // Records of that version have no checksum.
             let json = encoded.split(|byte| *byte == b'\n').next().unwrap();
             let mut json: serde_json::Value = serde_json::from_slice(json).unwrap();
             json["building"] = 1.into();

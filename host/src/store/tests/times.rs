@@ -1,4 +1,4 @@
-//! Which row wins where times differ by nanoseconds, where a source cuts them, and where they are in the future.
+//! Which row wins if times differ by nanoseconds, if a source truncates them, and if they are in the future.
 
 use larder_model::{
     codec::{KeyVersion, RowBuilder, RowSchema},
@@ -34,7 +34,7 @@ fn begin(store: &OnlineStore, view: ViewId, mode: LoadMode, times: RowTimes) -> 
     store.begin_load(view, mode).unwrap().with_times(times, true)
 }
 
-/// Loads batches, from the start to a good end.
+/// Loads batches, from the start to a successful end.
 fn load(store: &OnlineStore, view: ViewId, mode: LoadMode, times: RowTimes, batches: &[&[Fine]]) {
     let mut load = begin(store, view, mode, times);
     batches.iter().for_each(|rows| _ = load.apply(&batch(times, rows), Some("midway")).unwrap());
@@ -75,7 +75,7 @@ fn older_nanosecond_never_wins() {
             for view in [upserted, twice, replaced, runs, first_load, written] {
                 assert_eq!(served(&store, view), [row(winner)], "{first:?}, then {second:?}, view {view:?}");
             }
-            // A replacing load lays what was written over what it brings, by the same rule.
+            // A replacing load merges written rows into its own by the same rule.
             put(&store, runs, EXACT, &[second]);
             load(&store, runs, LoadMode::Replace, EXACT, &[&[first]]);
             assert_eq!(served(&store, runs), [row(winner)]);
@@ -92,7 +92,7 @@ fn source_that_cuts_times_catches_up() {
     let written: Fine = (1, NOW, 987_654_000, Some((NOW, 5)), 1);
     let next_second: Fine = (2, NOW + second, 1, None, 2);
     put(&store, view, COARSE, &[written, next_second]);
-    // Of two writes the exact times count.
+    // Two writes are compared by their exact times.
     put(&store, view, COARSE, &[(1, NOW, 987_653_999, Some((NOW, 5)), 9)]);
     assert_eq!(served(&store, view), [row(written), row(next_second)]);
 
@@ -100,7 +100,7 @@ fn source_that_cuts_times_catches_up() {
     let older: Fine = (2, NOW, 0, None, 4);
     load(&store, view, LoadMode::Replace, COARSE, &[&[corrected, older]]);
     assert_eq!(served(&store, view), [row(corrected), row(next_second)]);
-    // And it has the say from then on.
+    // From then on, the source's row wins.
     load(&store, view, LoadMode::Replace, COARSE, &[&[(1, NOW - second, 0, None, 5), older]]);
     assert_eq!(served(&store, view), [row((1, NOW - second, 0, None, 5)), row(next_second)]);
     // A write of the same second is the later arrival.
@@ -117,7 +117,7 @@ fn stored_future_row_loses_to_any_arrival() {
     let future: Fine = (1, NOW + HOUR + 1, 0, None, 99);
     let past: Fine = (1, NOW - HOUR, 0, None, 1);
     for view in views {
-        // By a version that did not look at that.
+        // Written by a version without that check.
         put(&store, view, RowTimes::default(), &[future]);
         assert_eq!(served(&store, view), [row(future)]);
     }
@@ -128,7 +128,7 @@ fn stored_future_row_loses_to_any_arrival() {
     for view in views {
         assert_eq!(served(&store, view), [row(past)], "{view:?}");
     }
-    // Within the tolerance it is a row like others.
+    // Within the tolerance it is an ordinary row.
     let soon: Fine = (2, NOW + HOUR, 0, None, 2);
     put(&store, written, EXACT, &[soon]);
     put(&store, written, EXACT, &[(2, NOW, 0, None, 3)]);
@@ -157,7 +157,7 @@ fn full_load_holds_stored_future_rows_back() {
     let status = store.status(view).unwrap();
     assert_eq!((status.rows, status.freshness.newest_event), (1, Some(NOW)));
 
-    // When their time has come, the source has the one, and the other one was kept.
+    // When they are due, the source has one of them, and the other was kept.
     home.clock.set(at + 1 - HOUR);
     load(&store, view, LoadMode::Upsert, EXACT, &[&[loaded]]);
     assert_eq!(served(&store, view), [row(loaded), row(written), row(other)]);
@@ -171,7 +171,7 @@ fn wrong_clock_removes_nothing() {
     let [view] = declare(&store, ["stats"]);
     let stored: Fine = (1, NOW, 0, None, 1);
     load(&store, view, LoadMode::Upsert, EXACT, &[&[stored]]);
-    // The machine started before it knew the time: everything is in the future.
+    // The machine started before its clock was set: everything is in the future.
     home.clock.set(0);
     let mut postponing = begin(&store, view, LoadMode::Upsert, EXACT);
     let mut rows = batch(EXACT, &[]);
@@ -190,7 +190,7 @@ fn postponed_times_outlast_a_restart_and_end_with_a_full_load() {
     rows.postpone(NOW + 3 * HOUR);
     rows.postpone(NOW + 2 * HOUR);
     let both = Some(Postponed { first: NOW + 2 * HOUR, last: NOW + 3 * HOUR });
-    // Cut off behind a commit: what was left out of it must not be lost.
+    // Interrupted after a commit: the rows that it skipped must not be lost.
     begin(&store, upserted, LoadMode::Upsert, EXACT).apply(&rows, Some("midway")).unwrap();
     let mut load = begin(&store, replaced, LoadMode::Replace, EXACT);
     load.apply(&rows, Some("midway")).unwrap();
@@ -205,7 +205,7 @@ fn postponed_times_outlast_a_restart_and_end_with_a_full_load() {
     resumed.finish(Some("end")).unwrap();
     assert_eq!(store.postponed(replaced), both);
 
-    // A load of a part adds to it; one that read all of the source knows better.
+    // A partial load adds to it; a load that read the whole source replaces it.
     let mut part = store.begin_load(upserted, LoadMode::Upsert).unwrap().with_times(EXACT, false);
     let mut more = batch(EXACT, &[]);
     more.postpone(NOW + 9 * HOUR);

@@ -14,7 +14,8 @@ use larder_model::{
 
 use super::*;
 
-/// The values of a column after their way through a row of one field, and why the first misfit is one.
+/// The values of a column after encoding to and decoding from a row of one field, and the reason for the first value
+/// that does not match.
 fn convert(array: &ArrayRef, value_type: &str) -> (Vec<Value>, Option<String>) {
     let value_type: ValueType = value_type.parse().unwrap();
     let column = Column::feature(array, value_type);
@@ -34,7 +35,7 @@ fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
     assert_eq!(convert(&(Arc::new(array) as ArrayRef), value_type), (expected.to_vec(), None), "{value_type}");
 }
 
-/// The values of the column, one of which is not of the type, for this reason.
+/// The values of the column, one of which does not match the type, for this reason.
 fn check_misfit(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
     let converted = convert(&(Arc::new(array) as ArrayRef), value_type);
     assert_eq!(converted, (expected.to_vec(), Some(why.to_owned())), "{value_type}");
@@ -171,7 +172,7 @@ fn null_among_timestamps_is_feasts_stand_in() {
 fn event_times_are_no_numbers() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     assert!(Column::instants(&numbers).unwrap_err().contains("not a timestamp or a date"));
-    // A null stays one here.
+    // A null stays null here.
     let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![None, Some(1)]));
     let times = Column::instants(&times).unwrap();
     assert_eq!([times.micros(0), times.micros(1)], [None, Some(1)]);

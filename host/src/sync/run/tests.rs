@@ -24,7 +24,7 @@ const NOW: Micros = 1_763_885_590_000_000;
 #[derive(Debug, Default)]
 struct Fake {
     keys: Vec<i64>,
-    /// The event times of its first rows; those of the others rise from 0 on.
+    /// The event times of its first rows; those of the others ascend from 0.
     times: Vec<Micros>,
     /// It breaks off before this row.
     breaks_at: Option<usize>,
@@ -256,7 +256,7 @@ fn a_set_whose_batches_repeat_few_keys_is_refused_and_changes_nothing() {
 
 const HOUR: Micros = 3_600_000_000;
 
-/// Key 1 has a row from the past and one that comes in three hours, key 2 one in two hours, key 3 one of an hour.
+/// Key 1 has a row from the past and one due in three hours, key 2 one due in two hours, key 3 one due in one hour.
 fn with_future() -> Fake {
     Fake { keys: vec![1, 1, 2, 3], times: vec![NOW - 1, NOW + 3 * HOUR, NOW + 2 * HOUR, NOW + HOUR], ..Fake::default() }
 }
@@ -345,7 +345,7 @@ fn due_rows_are_left_where_asked_for() {
 fn stored_future_row_gives_way_to_an_unchanged_source() {
     let world = World::new(WriteMode::Upsert);
     let source = with_future();
-    // As a version that did not look at event times left it.
+    // As a version without that check left it.
     world.clock.set(NOW + 9 * HOUR);
     world.sync_all(&source);
     world.clock.set(NOW);
@@ -366,7 +366,7 @@ fn small_set_that_shrinks_is_refused() {
     assert!(matches!(&refused, Err(SyncError::Refused { .. })), "{refused:?}");
     assert_eq!(world.rows(), 80);
     let (taken, _) = world.sync(&set(1), SyncRequest { force: true, ..SyncRequest::default() }, |_| true);
-    // The engine turns the checks off for that.
+    // The engine turns the checks off for this case.
     assert!(taken.is_err());
     world.sync_all(&set(8));
     assert_eq!(world.rows(), 8);

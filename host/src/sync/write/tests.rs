@@ -33,7 +33,7 @@ fn frame(json: Value) -> Frame {
 /// 2026-11-23T00:00:00Z.
 const NOW: Micros = 1_795_392_000_000_000;
 
-/// An hour of tolerance, and times as they come.
+/// An hour of tolerance, and exact times.
 const TERMS: WriteTerms =
     WriteTerms { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false }, unit: None };
 
