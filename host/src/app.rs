@@ -196,7 +196,7 @@ impl App {
     /// cannot be loaded; their derived views use `on_error`. Blocks while plugins are compiled.
     ///
     /// # Errors
-    /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
+    /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
     pub fn load_plugins(&self) -> Result<(), AppError> {
         self.load_cached_plugins()?;
         self.compile_plugins();
@@ -206,7 +206,7 @@ impl App {
     /// Loads the plugins whose compiled code is in the cache: the part of loading that does not need the compiler.
     ///
     /// # Errors
-    /// [`AppError::Plugin`], when no plugin at all can be run, and there are derived views.
+    /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
     fn load_cached_plugins(&self) -> Result<(), AppError> {
         let plugins = match Plugins::open(&self.config.plugins) {
             Ok(Some(plugins)) => plugins,

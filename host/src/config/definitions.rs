@@ -16,7 +16,7 @@ use super::{
 
 use crate::{aws::ObjectAt, files::read_text};
 
-/// The largest file of text that is read: a configuration, or definitions.
+/// The size limit of a text file: a configuration or definitions.
 pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// The project of definitions that nobody gave a name.
 const PROJECT: &str = "default";
@@ -35,7 +35,7 @@ pub struct RemoteRegistry {
 pub struct LoadedDefinitions {
     /// Whether there is a Feast repository whose registry is absent or empty: Feast has not written it.
     pub is_unwritten: bool,
-    /// How old definitions of a Feast repository may be, if there is one.
+    /// The maximum age of a Feast repository's definitions, if there is one.
     pub cache: Option<RegistryCache>,
     /// All definitions, valid.
     pub catalog: Catalog,
@@ -47,7 +47,7 @@ pub struct LoadedDefinitions {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads every definition file of a configuration, and its Feast repository, whose registry has to be there.
+/// Reads every definition file of a configuration, and its Feast repository, whose registry must exist.
 ///
 /// # Errors
 /// As [`load_definitions_with`].
@@ -99,7 +99,7 @@ pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<Load
     }
     definitions.any_names = !config.naming_warnings;
     let catalog = validate(&project, key_version, definitions, &problems);
-    // Services of a registry that is written later are known then.
+    // Services of a registry that is written later become known then.
     if let Some(catalog) = catalog.as_ref().filter(|_| !is_unwritten) {
         access::check_scopes(config, catalog, &problems);
     }

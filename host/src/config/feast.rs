@@ -44,7 +44,7 @@ pub struct FeastConfig {
     pub from: FeastFrom,
     /// `every:`, how often tables in DynamoDB that have no stream are read anew.
     pub every: Option<Duration>,
-    /// `unknown_fields:`, what becomes of definitions with fields of a newer Feast.
+    /// `unknown_fields:`, how to treat definitions with fields of a newer Feast.
     pub unknown_fields: UnknownFields,
 }
 
@@ -64,28 +64,28 @@ pub enum FeastFrom {
 pub const FEAST_FROM: [(&str, FeastFrom); 3] =
     [("auto", FeastFrom::Auto), ("online", FeastFrom::Online), ("batch", FeastFrom::Batch)];
 
-/// The words for [`UnknownFields`].
+/// The setting's values for [`UnknownFields`].
 const UNKNOWN_FIELDS: [(&str, UnknownFields); 2] =
     [("refuse", UnknownFields::Refuse), ("ignore", UnknownFields::Ignore)];
 
-/// Whether a repository without definitions will do.
+/// Whether a repository without definitions is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryNeed {
-    /// The registry has to be there, and to have been written by Feast: an empty file in the place of definitions that
-    /// are served is one that Feast is about to write.
+    /// The registry must exist and have content: an empty file in place of served definitions is one that Feast is
+    /// about to write.
     Written,
-    /// The registry has to be there. Feast takes an empty file for one without definitions.
+    /// The registry must exist. As in Feast, an empty file is a registry without definitions.
     There,
-    /// It may come later: a host waits for it.
+    /// The registry may be written later: the server waits for it.
     Later,
 }
 
-/// How old Feast lets definitions be that it has read (`registry:` of `feature_store.yaml`).
+/// How long Feast may use cached definitions (`registry:` of `feature_store.yaml`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryCache {
-    /// `allow_registry_cache:`; if false, a request finds the definitions as they are when it comes.
+    /// `allow_registry_cache:`; if false, each request uses the current definitions.
     pub allowed: bool,
-    /// `cache_ttl_seconds:`; `None`, for 0, is for ever.
+    /// `cache_ttl_seconds:`; `None`, from 0, means that definitions never expire.
     pub ttl: Option<Duration>,
 }
 
@@ -104,7 +104,7 @@ pub struct FeastRepo {
     pub version: Option<String>,
     /// Whether the registry is absent or empty: Feast has not written it.
     pub is_unwritten: bool,
-    /// How old definitions may be.
+    /// The maximum age of definitions.
     pub cache: RegistryCache,
     options: FeastOptions,
     /// From the configuration's directory.
@@ -129,10 +129,10 @@ struct FeatureStore {
     online_store: OnlineStore,
 }
 
-/// What of `registry:` matters.
+/// The parts of `registry:` that Larder uses.
 #[derive(Debug, PartialEq, Eq)]
 struct Registry {
-    /// A path from the repository, or an object.
+    /// A path relative to the repository, or an object.
     at: RegistryAt,
     cache: RegistryCache,
     /// `enable_online_feature_view_versioning:`
@@ -157,9 +157,9 @@ const SQLITE_PATH: &str = "data/online.db";
 const TABLE_TEMPLATE: &str = "{project}.{table_name}";
 /// Feast's default (`RegistryConfig.cache_ttl_seconds`).
 const CACHE_TTL: Duration = Duration::from_secs(600);
-/// How often a registry is read that changes while it is read: Feast writes it in place.
+/// The maximum number of attempts to read a registry that changes during the read: Feast writes it in place.
 const READS_MAX: usize = 10;
-/// The largest registry that is read.
+/// The size limit of a registry.
 const REGISTRY_BYTES_MAX: u64 = 256 << 20;
 /// Where there is a copy, nobody waits longer for S3: what is there is served, and S3 is asked again soon.
 const COPY_AFTER: Duration = Duration::from_secs(3);
@@ -412,7 +412,7 @@ fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
     reasons
 }
 
-/// Reads a file that another process may be writing in place: what was read counts if the file did not change meanwhile.
+/// Reads a file that another process may be writing in place: the result is valid if the file did not change meanwhile.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let read = || read_regular(path, REGISTRY_BYTES_MAX);
     let (mut before, mut bytes) = (FileStamp::at(path)?, read()?);

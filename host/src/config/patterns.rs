@@ -47,10 +47,10 @@ fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(suffix)
 }
 
-/// The files that a path or pattern means, from the current directory.
+/// The files that match a path or pattern, relative to the current directory.
 ///
 /// # Errors
-/// What is wrong with the pattern, or why the directory cannot be listed.
+/// A problem with the pattern, or the error of listing the directory.
 pub fn matching_files(written: &str) -> Result<Vec<PathBuf>, String> {
     let pattern = Pattern::new(Path::new("."), written)?;
     pattern.files().map_err(|error| error.to_string())
@@ -96,7 +96,8 @@ impl Pattern {
         for entry in entries {
             let name = entry?.file_name();
             let path = dir.join(&name);
-            // Directories are not read. What cannot be read, a pipe for one, is named, so that reading it says why.
+            // Directories are skipped. Files that cannot be read, such as a pipe, are included, so that reading them
+            // reports the reason.
             if matches(pattern, &name.to_string_lossy()) && fs::metadata(&path).map_or(true, |meta| !meta.is_dir()) {
                 files.push(path);
             }

@@ -37,7 +37,7 @@ const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
 const ADMIN_SOCKET: &str = "admin.sock";
 
-/// Less would refuse requests that are usual.
+/// A smaller budget would refuse ordinary requests.
 const IN_FLIGHT_MIN: u64 = 16 * MIB;
 
 const WORKERS_MAX: usize = 256;

@@ -42,7 +42,7 @@ pub struct Config {
     pub key_version: Option<KeyVersion>,
     /// `feast:`, the Feast repository whose registry has the definitions, if there is one.
     pub feast: Option<FeastConfig>,
-    /// `naming_warnings:`, whether names off the naming convention are warned about.
+    /// `naming_warnings:`, whether to warn about names outside the naming convention.
     pub naming_warnings: bool,
     /// `features:`, files and patterns as they were written; [`super::load_definitions`] reads them.
     pub features: Vec<Located<String>>,

@@ -16,20 +16,20 @@ pub trait Gate: fmt::Debug + Send + Sync {
     fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), Denied>;
 }
 
-/// What a call is after.
+/// The permission that a call needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Wish<'w> {
-    /// To be heard at all: asked before the message is read.
+    /// To be served at all; checked before the message is read.
     Entry,
     /// Features.
     Lookup(&'w Selection<'w>),
-    /// Permission to read the name of a feature service, view or feature in an error.
+    /// To see the name of a feature service, view or feature in an error.
     Name(&'w str),
     /// To write.
     Write,
 }
 
-/// Why not.
+/// The reason for a denial.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Nobody knows who asks.

@@ -71,8 +71,8 @@ impl Cache {
             .ok()
     }
 
-    /// Stores the code of a component, which the compiler made just now. If the cache cannot be written, the next start
-    /// takes longer and a warning is logged.
+    /// Stores the code of a component that was just compiled. If the cache cannot be written, the next start takes
+    /// longer and a warning is logged.
     pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
         let name = name(engine, digest);
         let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
@@ -131,12 +131,13 @@ impl Cache {
 /// Loads code that this host compiled.
 #[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
 pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
-    // SAFETY: `deserialize` requires bytes that this version of wasmtime made, for it runs them. There are two callers.
-    // `Component::load` passes what `Compiler` read from its child: a process of this very program, which wrote what
-    // `Engine::precompile_component` returned to a file in memory that no other process can open. `Cache::get` passes
-    // bytes whose authentication code takes this host's key, which is in a file that only its user can read and write;
-    // the code is checked over these very bytes, in memory, so that they cannot change in between, and `put` signs
-    // nothing but code of the first kind. That version and settings are the same, `deserialize` checks itself.
+    // SAFETY: `deserialize` requires bytes that this version of wasmtime made, because it runs them. There are two
+    // callers. `Component::load` passes what `Compiler` read from its child: a process of this very program, which
+    // wrote what `Engine::precompile_component` returned to a file in memory that no other process can open.
+    // `Cache::get` passes bytes whose authentication code takes this host's key, which is in a file that only its user
+    // can read and write; the code is checked over exactly these bytes, in memory, so that they cannot change in
+    // between, and `put` signs only code of the first kind. `deserialize` itself checks that version and settings are
+    // the same.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -147,8 +148,8 @@ fn name(engine: &Engine, digest: &Digest) -> String {
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// The host's key, made the first time. Two processes that begin at once end with the same one. A file that is no key,
-/// or that others could read or write, is replaced: code under it is compiled again.
+/// The server's key, created at first use. Two processes that start at the same time get the same key. A file that is
+/// not a key, or that other users could read or write, is replaced, and code signed with it is compiled again.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let read = || -> io::Result<[u8; KEY_BYTES]> {
         let bytes = private::read_file(path, KEY_BYTES as u64)?;
@@ -177,7 +178,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
 }
 
-/// Removes the key, if there is one. Code under it has no valid authentication code any more.
+/// Removes the key, if there is one. Code signed with it no longer has a valid authentication code.
 fn remove_key(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,13 +1,13 @@
-//! Compiles components in a child process, which has bounds and can be killed.
+//! Compiles components in a child process, which has resource limits and can be killed.
 //!
-//! A compiler's time and memory do not follow from the size of its input: 100 kB of nested loops take a minute, and
-//! nothing within a process stops a compilation that has begun. So the program executes itself again with a hidden
-//! command (`larder compile-plugin`). The child limits its own CPU time, memory and output by `setrlimit`, has a low
-//! priority, is the first one that the kernel kills when memory is short, and ends with its parent. What it allocated
-//! goes with it.
+//! A compiler's time and memory cannot be predicted from the size of its input: 100 kB of nested loops take a minute,
+//! and a running compilation cannot be stopped within a process. So the program executes itself with a hidden command
+//! (`larder compile-plugin`). The child limits its own CPU time, memory and output with `setrlimit`, has a low
+//! priority, is the first process that the kernel kills when memory is short, and ends with its parent. Its memory is
+//! freed when it ends.
 //!
-//! Component, code and messages pass through anonymous files in memory (`memfd_create`), so no side waits for the other
-//! to read.
+//! Component, code and messages pass through anonymous files in memory (`memfd_create`), so neither side waits for the
+//! other to read.
 
 use std::{
     fs::File,
@@ -38,10 +38,10 @@ pub(super) struct Compiler {
     ended: Condvar,
 }
 
-/// What one compilation may take.
+/// The limits of one compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// CPU time, in whole seconds: a part of a second counts as one.
+    /// CPU time, rounded up to whole seconds.
     pub time: Duration,
     /// Bytes of the compiler's memory, counted as the kernel counts writable memory (`RLIMIT_DATA`).
     pub memory_bytes: u64,
@@ -50,39 +50,39 @@ pub struct CompileLimits {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// Nothing is compiled any more.
+    /// No further compilation is allowed.
     stopped: bool,
 }
 
-/// Why a compilation was ended.
+/// Why a compilation was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileKill {
-    /// It used up its CPU time, or waited for it too long.
+    /// It used up its CPU time, or did not get CPU time for too long.
     #[error("took more than {} s of CPU time", .0.as_secs())]
     Time(Duration),
-    /// It wanted more memory.
+    /// It needed more memory than its limit.
     #[error("needed more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
-    /// It wrote more code than it may have memory.
+    /// It wrote more code than its memory limit.
     #[error("made more than {} MiB of code", .0 >> 20)]
     Output(u64),
-    /// Something else ended it: a crash, or the kernel when memory was short.
+    /// It ended otherwise: by a crash, or killed by the kernel when memory was short.
     #[error("was killed by signal {0}")]
     Signal(i32),
 }
 
 /// The hidden command.
 pub const COMPILE_COMMAND: &str = "compile-plugin";
-/// How much less than serving threads the child gets, of at most 19. With 19 a saturated machine leaves a child a
-/// thousandth of a core, and a deploy waits for minutes.
+/// The niceness of the child, at most 19. At 19, a saturated machine gives the child a thousandth of a core, and a
+/// deploy waits for minutes.
 const NICE: i32 = 10;
-/// Components that are compiled at once: one of the directory, and one that somebody waits for.
+/// The number of concurrent compilations: one for the directory, and one for a caller that waits.
 const CHILDREN_MAX: usize = 2;
-/// A child with the lowest priority gets little of a busy machine. Its CPU time is bounded; this bounds a child that
-/// gets none at all.
+/// A child with low priority gets little CPU on a busy machine. Its CPU time is limited; this limits a child that gets
+/// none at all.
 const WALL_FACTOR: u32 = 20;
-/// Bytes of the child's message that are read.
+/// The maximum number of bytes read from the child's message.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
 /// The child's exit code for a component that does not compile.
 const REFUSED: u8 = 3;
@@ -114,7 +114,7 @@ impl Compiler {
         compiled
     }
 
-    /// Kills what is compiled now and compiles nothing any more. Who waits for it gets [`LoadError::Stopped`].
+    /// Kills running compilations and allows no further ones. Callers that wait get [`LoadError::Stopped`].
     pub(super) fn stop(&self) {
         self.state().stopped = true;
         self.ended.notify_all();
@@ -160,10 +160,10 @@ impl Compiler {
             .args(["--parent", &std::process::id().to_string()])
             .args(["--cpu-seconds", &whole_seconds(time).to_string()])
             .args(["--memory-bytes", &memory_bytes.to_string()])
-            // It needs nothing of this process: no environment, where tokens may be, and no directory.
+            // The child needs nothing from this process: no environment, which may contain tokens, and no directory.
             .env_clear()
             .current_dir("/")
-            // Ctrl-C in a terminal is for us.
+            // Ctrl-C in a terminal is for the parent.
             .process_group(0)
             .stdin(component)
             .stdout(Stdio::from(code.try_clone()?))
@@ -195,7 +195,7 @@ impl Compiler {
         }
     }
 
-    /// Why a child has no code.
+    /// The error of a child without a result.
     fn verdict(&self, status: ExitStatus, message: String) -> LoadError {
         let CompileLimits { time, memory_bytes } = self.limits;
         let Some(signal) = status.signal() else {
@@ -221,7 +221,7 @@ impl Compiler {
     }
 }
 
-/// Counts a child for as long as it runs.
+/// Counts a child while it runs.
 struct Slot<'c>(&'c Compiler);
 
 impl Drop for Slot<'_> {
@@ -286,7 +286,7 @@ fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Data, limits.memory_bytes)?;
     limit(Resource::Fsize, limits.memory_bytes)?;
-    // SIGXCPU at the first bound tells the reason; SIGKILL comes at the second.
+    // SIGXCPU at the soft limit shows the reason; SIGKILL follows at the hard limit.
     let seconds = whole_seconds(limits.time);
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?;
     Ok(())

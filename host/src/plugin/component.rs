@@ -46,8 +46,8 @@ const MODULE_PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 // === impl Component ===
 
 impl Component {
-    /// Checks a file and makes a component of it. Without a compiler there is none for a file whose code is not in the
-    /// cache.
+    /// Checks a file and makes a component of it. Without a compiler, returns `None` for a file whose code is not in
+    /// the cache.
     pub(super) fn load(
         engines: &Engines,
         settings: &PluginSettings,

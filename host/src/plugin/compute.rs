@@ -30,14 +30,14 @@ type Work = Box<dyn FnOnce() + Send>;
 /// How much less than serving threads these get, of at most 19.
 const NICE: i32 = 10;
 
-/// How much threads for writes give way: lookups come first, but a write holds the store's only writer, so it must not starve
-/// on a busy machine. At 10 a small write took 110 ms instead of 30 where both cores were busy.
+/// The niceness of threads for writes: lookups have priority, but a write holds the store's only writer, so it must not
+/// starve on a busy machine. At 10 a small write took 110 ms instead of 30 with both cores busy.
 pub const WRITE_NICE: i32 = 3;
 
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads of this name, and lets this much work wait for them. They end when this is dropped.
+    /// Starts threads of this name with a queue of this length. They end when this is dropped.
     ///
     /// # Errors
     /// [`PluginError::Thread`].
@@ -88,7 +88,7 @@ fn run(work: &Mutex<Receiver<Work>>) {
     }
 }
 
-/// Makes this thread give way to others, where the operating system lets it: by this much of at most 19.
+/// Lowers this thread's priority, if the operating system allows it: sets this niceness, at most 19.
 pub fn give_way(nice: i32) {
     // On Linux a priority is a thread's, whatever the name of the call says.
     let _ = rustix::process::setpriority_process(None, nice);

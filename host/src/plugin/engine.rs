@@ -108,13 +108,13 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
     Engine::new(config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool))).map_err(failed)
 }
 
-/// The engine of the compiler's process. It makes code for both engines, which differ in the bounds of their instances
-/// only, and runs none of it: so it reserves no address space for instances.
+/// The engine of the compiler's process. It compiles code for both engines, which differ only in the limits of their
+/// instances, and does not run any: so it reserves no address space for instances.
 pub(super) fn compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
-/// The part of the configuration that code depends on. wasmtime refuses code of another one.
+/// The part of the configuration that affects code. wasmtime rejects code from a different configuration.
 fn config() -> Config {
     let mut config = Config::new();
     config

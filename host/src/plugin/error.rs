@@ -59,10 +59,10 @@ pub enum LoadError {
         /// The language that its limits are for.
         language: &'static str,
     },
-    /// Compiling it was ended.
+    /// Its compilation was killed.
     #[error("compiling the component {kill}. hint: {hint}", kill = .0, hint = compile_hint(*.0))]
     Killed(CompileKill),
-    /// Compiling it was ended because the host stops.
+    /// Its compilation was stopped because the server is stopping.
     #[error("compilation was stopped because Larder is stopping")]
     Stopped,
     /// The compiler's process could not be run.

@@ -1,8 +1,8 @@
-//! Records of components whose compilation was killed, so that no start tries them again by itself.
+//! Records of components whose compilation was killed, so that a start does not retry them automatically.
 //!
-//! One small file per component, named by its digest, next to the host's copies of plugins. It has the bounds that the
-//! compilation was held to: with higher ones, or another version of the compiler, the component is tried again. So it is
-//! when someone deploys it.
+//! There is one small file per component, named by its digest, next to the server's copies of plugins. It has the
+//! limits of the compilation: with higher limits or another version of the compiler, the component is retried. A deploy
+//! also retries it.
 
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{CompileKill, CompileLimits, Digest, ShelfError};
 use crate::private;
 
-/// The records of a host.
+/// The records of a server.
 #[derive(Debug)]
 pub struct KilledCompilations {
     dir: PathBuf,
@@ -29,7 +29,7 @@ struct Record {
     larder: String,
 }
 
-/// Records that are kept; the oldest goes.
+/// The maximum number of records; the oldest is removed.
 const RECORDS_MAX: usize = 256;
 const EXTENSION: &str = "json";
 const RECORD_BYTES_MAX: u64 = 4 << 10;
@@ -38,16 +38,16 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 // === impl KilledCompilations ===
 
 impl KilledCompilations {
-    /// Opens the records in a directory, which is made if it is not there.
+    /// Opens the records in a directory, and creates the directory if it does not exist.
     ///
     /// # Errors
-    /// When the directory cannot be made or belongs to another user.
+    /// If the directory cannot be created or belongs to another user.
     pub fn open(dir: &Path) -> Result<Self, ShelfError> {
         private::open_dir(dir).map_err(|source| ShelfError { path: dir.to_owned(), source })?;
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Why compiling a component was killed before, if it was, within bounds that were no tighter than these.
+    /// Why an earlier compilation of a component was killed, if one was, with limits at least as high as these.
     #[must_use]
     pub fn find(&self, digest: &Digest, limits: CompileLimits) -> Option<String> {
         let bytes = private::read_file(&self.path(digest), RECORD_BYTES_MAX).ok()?;
@@ -57,7 +57,8 @@ impl KilledCompilations {
         (record.larder == VERSION && is_bounded_alike).then_some(record.why)
     }
 
-    /// Records that compiling a component was killed. A record that cannot be written costs one more try.
+    /// Records that a component's compilation was killed. If the record cannot be written, the component is retried
+    /// once more.
     pub fn note(&self, digest: &Digest, limits: CompileLimits, kill: CompileKill) {
         let record = Record {
             why: kill.to_string(),
@@ -74,9 +75,9 @@ impl KilledCompilations {
         self.tidy();
     }
 
-    /// Forgets a component.
+    /// Removes a component's record.
     pub fn forget(&self, digest: &Digest) {
-        // One that stays costs a deploy.
+        // If the record stays, the component needs a deploy.
         let _ = fs::remove_file(self.path(digest));
     }
 

@@ -1,7 +1,7 @@
-//! Checks of a component that need no compiler: they read the file once, from section to section.
+//! Checks a component without the compiler, in one pass over the file's sections.
 //!
-//! Compiling can take minutes and gigabytes, so whatever a file's outline tells comes first: imports, exports, and how
-//! many functions there are. Function bodies are not decoded. The compiler validates the file afterwards.
+//! Compilation can take minutes and gigabytes, so the file's structure is checked first: imports, exports, and the
+//! number of functions. Function bodies are not decoded. The compiler validates the file afterwards.
 
 use wasmparser::{ComponentTypeRef, Parser, Payload};
 
@@ -9,7 +9,7 @@ use super::{LoadError, world::IMPORTS};
 
 /// What every plugin exports.
 pub(super) const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
-/// Components and modules within each other. A component that compilers write has two or three levels.
+/// The maximum nesting of components and modules. Components from compilers have two or three levels.
 const DEPTH_MAX: usize = 16;
 
 /// Checks the outline of a component against the world of plugins, and against the limit on functions.
@@ -41,7 +41,7 @@ pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) 
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     let import = import.map_err(broken)?;
-                    // A type that the world uses is nothing that a host has to provide.
+                    // A host does not have to provide a type that the world uses.
                     if !matches!(import.ty, ComponentTypeRef::Type(_)) {
                         imports.push(import.name.name);
                     }
@@ -82,7 +82,7 @@ mod tests {
 
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    /// A number as WebAssembly writes it.
+    /// A number in WebAssembly's encoding.
     fn leb128(mut number: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -100,7 +100,7 @@ mod tests {
         [&[id][..], &leb128(body.len()), body].concat()
     }
 
-    /// A core module with so many functions that do nothing.
+    /// A core module with this many empty functions.
     fn module(functions: usize) -> Vec<u8> {
         let types = section(1, &[1, 0x60, 0, 0]);
         let declared = section(3, &[leb128(functions), vec![0; functions]].concat());
@@ -118,7 +118,7 @@ mod tests {
         let two = component(&[module(60), module(40)]);
         let refused = |bytes: &[u8], max| check(bytes, max, "compiled").unwrap_err();
         assert!(matches!(refused(&two, 99), LoadError::Functions { limit: 99, .. }), "of all modules together");
-        // Within the limit the next check has its say.
+        // Within the limit, the next check runs.
         assert!(matches!(refused(&two, 100), LoadError::Exports(missing) if missing == EXPORTS));
     }
 
@@ -138,7 +138,7 @@ mod tests {
         let whole = component(&[module(3)]);
         for len in COMPONENT.len()..whole.len() {
             let error = check(&whole[..len], 10, "compiled").unwrap_err();
-            // Cut behind a whole section it is a smaller component.
+            // Truncated after a complete section, it is a smaller component.
             assert!(matches!(error, LoadError::Broken(_) | LoadError::Exports(_)), "{len}: {error}");
         }
     }

@@ -32,7 +32,7 @@ impl PluginRuntime {
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and asks it for its signature.
-    /// Blocks while it is compiled: about 15 s for a Python plugin, and up to the bounds of [`CompileLimits`].
+    /// Blocks while it is compiled: about 15 s for a Python plugin, and up to [`CompileLimits`].
     ///
     /// # Errors
     /// Why the file is no plugin.
@@ -43,8 +43,8 @@ impl PluginRuntime {
         loaded.ok_or_else(|| LoadError::Compiler("it produced no component".to_owned()))
     }
 
-    /// The same for a file whose code is in the cache; none for another one, which is checked as far as that needs no
-    /// compiler.
+    /// The same for a file with cached code; `None` for any other file, which is only checked as far as possible
+    /// without the compiler.
     ///
     /// # Errors
     /// Why the file is no plugin.
@@ -57,7 +57,7 @@ impl PluginRuntime {
         Ok(loaded.map(Arc::new))
     }
 
-    /// Ends compilations that are under way, and allows no further one.
+    /// Stops running compilations and allows no further ones.
     pub fn stop_compiling(&self) {
         self.compiler.stop();
     }

@@ -7,11 +7,12 @@ use super::CompileLimits;
 /// How plugins are run.
 #[derive(Clone, Debug)]
 pub struct PluginSettings {
-    /// Where compiled code is kept; without it, every start compiles again.
+    /// The directory for compiled code; without it, every start compiles again.
     pub cache_dir: Option<PathBuf>,
-    /// The program that compiles, in a process of its own: this one. A process that is not `larder` has to name it.
+    /// The program that compiles, in a separate process. By default the current one; a process other than `larder` has
+    /// to set it.
     pub compiler: PathBuf,
-    /// Bounds on one compilation.
+    /// Limits of one compilation.
     pub compile: CompileLimits,
     /// Bounds on plugins in languages that are compiled.
     pub native: PluginLimits,
@@ -82,7 +83,7 @@ impl Default for PluginSettings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache_dir: None,
-            // Also when the file has been replaced or deleted since this process began.
+            // Also if the file was replaced or deleted since this process started.
             compiler: "/proc/self/exe".into(),
             compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
             native,

@@ -92,7 +92,7 @@ impl Shelf {
             let (Some(name), Some(EXTENSION)) = (name, path.extension().and_then(OsStr::to_str)) else { continue };
             // Also through a link: Kubernetes mounts files so. A file that went meanwhile is not there.
             let Ok(meta) = fs::metadata(&path) else { continue };
-            // A pipe or a device is an error of who reads it.
+            // A pipe or a device is reported as an error when it is read.
             if !meta.is_dir() {
                 files.push((name.to_owned(), FileStamp::of(&meta)));
             }
@@ -232,7 +232,7 @@ mod tests {
         shelf.place("a", b"a").unwrap();
         let pipe = shelf.dir().join("b.wasm");
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
-        // It is listed, so that whoever looks is told.
+        // It is listed, so that the load reports it.
         assert_eq!(names(&shelf), ["a", "b"]);
         assert!(
             shelf.read("b", 4).unwrap_err().to_string().ends_with("b.wasm: it is a named pipe, not a regular file")

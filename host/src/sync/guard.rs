@@ -50,7 +50,7 @@ impl Guard {
     /// by nulls; `rows` is the number of rows.
     ///
     /// # Errors
-    /// The reason, in words.
+    /// The reason.
     pub(super) fn check_values(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
         let allowed = (u128::from(rows) * u128::from(self.bad_percent_max)).div_ceil(100);
         let is_too_much = |count: u64| rows >= ROWS_COMPARED && u128::from(count) > allowed;
@@ -65,7 +65,7 @@ impl Guard {
     /// Why a set is not believed that is to replace one of `before` rows, if so.
     ///
     /// # Errors
-    /// The reason, in words.
+    /// The reason.
     pub(super) fn check_size(self, before: u64, rows: u64) -> Result<(), String> {
         let kept = 100_u64.saturating_sub(self.shrink_percent_max);
         let (key, max) = if before < ROWS_COMPARED {

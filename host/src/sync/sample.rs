@@ -14,7 +14,7 @@ use super::{
 };
 use crate::source::{SourceError, SourceRows, Wanted};
 
-/// Keys and rows of a view's source.
+/// A sample of a view's source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// For each entity, the text of each join key.
@@ -23,8 +23,9 @@ pub struct Sample {
     pub future: u64,
 }
 
-/// Keys of at most `count` entities from all over a view's files: per entity a text for each join key. The same source
-/// gives the same keys; rows without a key or an event time, and rows from the future, are skipped, as by a sync.
+/// Keys of at most `count` entities from all over a view's files: for each entity, the text of each join key. The same
+/// source gives the same keys; rows without a key or an event time, and rows from the future, are skipped, as by a
+/// sync.
 ///
 /// Reads the key columns of the whole source.
 ///

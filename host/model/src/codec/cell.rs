@@ -1,5 +1,5 @@
-//! Values as sources and callers have them, before they become a feature's: from JSON, Feast's messages, files' columns
-//! and tables' attributes. `coerce.rs` is the one table that makes a feature's value of a [`Cell`].
+//! Values from sources and callers before conversion: from JSON, Feast's messages, file columns and table attributes.
+//! `coerce.rs` has the rules that convert a [`Cell`] to a feature's value.
 
 mod json;
 
@@ -8,10 +8,10 @@ use std::collections::{HashMap, hash_map::Entry};
 pub use self::json::may_be_integer;
 use crate::model::{FeastMap, FeastValue, Kind, Micros, NULL_TIMESTAMP_SECONDS, ZonedTimestamp};
 
-/// One value, of the type that its source gives it.
+/// One value, with its source's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// No value.
+    /// Null.
     Null,
     /// True or false.
     Bool(bool),
@@ -19,7 +19,7 @@ pub enum Cell {
     Int(i64),
     /// A number in exact decimal text: an integer that `i64` cannot hold, or a decimal.
     Number(String),
-    /// A single. Its shortest text differs from that of the same number as a double.
+    /// A single-precision float. Its shortest text differs from that of the same number as a double.
     Single(f32),
     /// A double.
     Float(f64),
@@ -38,13 +38,13 @@ pub enum Cell {
 }
 
 const MICROS: i64 = 1_000_000;
-/// Letters of a text that a message repeats.
+/// The maximum number of characters of a text that a message repeats.
 const SHOWN_LETTERS: usize = 40;
 
 // === impl Cell ===
 
 impl Cell {
-    /// A mapping. Of two entries of one name the last one counts, at the position of the first, as in Python.
+    /// A mapping. If a name occurs twice, the last entry wins, at the position of the first, as in Python.
     #[must_use]
     pub fn map(entries: Vec<(String, Self)>) -> Self {
         let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());
@@ -94,7 +94,7 @@ impl From<FeastValue> for Cell {
         fn map(map: FeastMap) -> Cell {
             Cell::Map(map.val.into_iter().map(|(name, value)| (name, Cell::from(value))).collect())
         }
-        // Beyond what microseconds can say it stays a number of seconds, which the table refuses by name.
+        // Beyond the range of microseconds it stays a number of seconds, which `coerce.rs` rejects.
         let instant = |seconds: i64| match seconds {
             NULL_TIMESTAMP_SECONDS => Self::Instant(NULL_TIMESTAMP_SECONDS),
             seconds => seconds.checked_mul(MICROS).map_or(Self::Int(seconds), Self::Instant),

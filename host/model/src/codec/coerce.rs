@@ -1,11 +1,12 @@
-//! The table of coercions: which value of a declared type a [`Cell`] becomes, whichever way it came.
+//! The conversion rules: converts a [`Cell`] from any source to a value of a declared type.
 //!
 //! The rules are those of Feast 0.67, which calls Python's constructors (`type_map.py`,
-//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). What Feast turns into infinity, splits into letters, or stores as text that
-//! its own client cannot read is refused here. README, "Values and types", has the table and the differences;
-//! `host/tests/feast/values.py` compares both with Feast.
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). Values that Feast would turn into infinity, split into characters, or
+//! store as text that its own client cannot read are rejected here. README, "Values and types", has the rules and the
+//! differences; `host/tests/feast/values.py` compares both with Feast.
 //!
-//! The caller decides what a refusal does: a write fails, and a source's value becomes null and is counted.
+//! The caller decides what happens with a rejected value: a write fails, and a source's value becomes null and is
+//! counted.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -22,20 +23,20 @@ pub enum Misfit {
     /// A value of another type, or out of the type's range.
     #[error("{found} is not {declared}")]
     Type {
-        /// The value, in a few words.
+        /// A short description of the value.
         found: String,
         /// The type.
         declared: ValueType,
     },
-    /// Text that has to be JSON.
+    /// Text that is not valid JSON.
     #[error("{found} is not valid JSON: {why}")]
     Json {
         /// The text.
         found: String,
-        /// The reader's words.
+        /// The parser's message.
         why: String,
     },
-    /// Text that has to be base64.
+    /// Text that is not valid base64.
     #[error("{found} is not base64")]
     Base64 {
         /// The text.
@@ -47,7 +48,7 @@ pub enum Misfit {
     /// A key without a value.
     #[error("the key is null")]
     NullKey,
-    /// The row does not take it.
+    /// The row does not accept it.
     #[error(transparent)]
     Row(#[from] RowError),
 }
@@ -55,11 +56,11 @@ pub enum Misfit {
 /// Which losses are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Those of Feast's conversions: a fraction is cut off by `int()`, a double rounded to a single.
+    /// Those of Feast's conversions: `int()` truncates a fraction, and a double is rounded to a single.
     Feast,
-    /// No fraction is cut off: in keys, which would name another row, and in lists, where Feast refuses it.
+    /// Fractions are not truncated: in keys, where that would give another row, and in lists, where Feast rejects it.
     Whole,
-    /// None: the value was of another type before, and has to be the same number still.
+    /// None: the value had another type before, and must stay the same number.
     Lossless,
 }
 
@@ -68,7 +69,7 @@ const MICROS: i64 = 1_000_000;
 // === impl Cell ===
 
 impl Cell {
-    /// The value of a type; null for a null, and for the NaN that stands for one in pandas' columns.
+    /// Converts to a value of a type; null for a null, and for NaN, which represents null in pandas.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -76,7 +77,7 @@ impl Cell {
         self.convert(declared, Rule::Feast, Rule::Whole)
     }
 
-    /// The same of a value that was of another type before: it has to be the same number still.
+    /// The same for a value that had another type before and must stay the same number.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -90,7 +91,7 @@ impl Cell {
             (cell, ValueType::Scalar(wanted)) => scalar(cell, wanted, rule),
             (Self::List(cells), ValueType::List(item)) => Ok(Value::List(items(cells, item, rule_of_items)?)),
             (Self::List(cells), ValueType::Set(item)) => Ok(Value::List(set(items(cells, item, rule_of_items)?))),
-            // As Athena and Redshift export arrays.
+            // Athena and Redshift export arrays this way.
             (Self::Bytes(bytes), ValueType::List(_) | ValueType::Set(_)) => {
                 match std::str::from_utf8(bytes).ok().and_then(|text| Self::from_json(text).ok()) {
                     Some(list @ Self::List(_)) => list.convert(declared, rule, rule_of_items),
@@ -102,7 +103,7 @@ impl Cell {
         }
     }
 
-    /// The value of an item of a list of a type, which is never null. `all_null` says whether all items of its list are.
+    /// Converts to a list item of a type, which is never null. `all_null` is whether all items of its list are null.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -110,17 +111,17 @@ impl Cell {
         one_item(self, item, all_null, Rule::Whole)
     }
 
-    /// Puts the value into a row's next field, which is of type `declared`.
+    /// Appends the value to a row's next field, which is of type `declared`.
     ///
     /// # Errors
-    /// [`Misfit`]; nothing was put there then.
+    /// [`Misfit`]; the row is unchanged in that case.
     pub fn push(&self, declared: ValueType, builder: &mut RowBuilder<'_>) -> Result<(), Misfit> {
         Ok(builder.push_value(&self.to_value(declared)?)?)
     }
 
     /// Adds the value to an entity key.
     ///
-    /// Text stands for its own bytes in a key of bytes, as in a lookup.
+    /// In a key of bytes, text is taken as its UTF-8 bytes, as in a lookup.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -143,7 +144,7 @@ impl Cell {
     }
 }
 
-/// A part of a key as the encoder takes it; none for a null.
+/// A part of a key for the encoder; `None` for a null.
 #[must_use]
 pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     Some(match value {
@@ -154,7 +155,7 @@ pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
         }
         Value::Int64(value) => KeyValue::Int64(*value),
         Value::Bytes(bytes) if key_type == ScalarType::Bytes => KeyValue::Bytes(bytes),
-        // Every value of a text type was text before.
+        // Values of text types were stored as text.
         Value::Bytes(bytes) => KeyValue::String(std::str::from_utf8(bytes).ok()?),
         _ => return None,
     })
@@ -165,7 +166,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> 
     let declared = ValueType::Scalar(wanted);
     let value = match (wanted, cell) {
         (_, Cell::Null) => Some(Value::Null),
-        // pandas has no value as NaN.
+        // pandas represents null as NaN.
         (_, Cell::Float(value)) if value.is_nan() => Some(Value::Null),
         (_, Cell::Single(value)) if value.is_nan() => Some(Value::Null),
         (ScalarType::Int64, _) => whole(cell, rule).map(Value::Int64),
@@ -184,7 +185,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> 
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Bytes(bytes)) => {
             Some(Value::Bytes(bytes.clone()))
         }
-        // As they are served.
+        // As served.
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Text(text))
             if rule != Rule::Lossless =>
         {
@@ -231,8 +232,8 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
     }
 }
 
-/// What is in the place of a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN among
-/// other floats, for numpy has no other null.
+/// The replacement for a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN among other
+/// floats, because numpy has no other null.
 #[must_use]
 pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     match (item, item.item()) {
@@ -247,7 +248,8 @@ pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     }
 }
 
-/// The items of a set: each once, sorted, so that equal sets have equal bytes. Of zeros the first one stays.
+/// The items of a set: without duplicates and sorted, so that equal sets have equal bytes. If there are several zeros,
+/// the first one stays.
 #[must_use]
 pub fn set(mut items: Vec<Value>) -> Vec<Value> {
     use std::cmp::Ordering;
@@ -288,7 +290,7 @@ fn whole(cell: &Cell, rule: Rule) -> Option<i64> {
 }
 
 fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
-    // 2^63 is the first double that is no i64.
+    // 2^63 is the first double beyond `i64`.
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
     let whole = value.trunc();
     let fits = (-EDGE..EDGE).contains(&whole) && (rule == Rule::Feast || whole == value);
@@ -296,10 +298,10 @@ fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
     fits.then_some(whole as i64)
 }
 
-/// `float(x)`, but for finite numbers that a double cannot hold.
+/// `float(x)`, except for finite numbers that a double cannot hold.
 #[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
 fn double(cell: &Cell, rule: Rule) -> Option<f64> {
-    // Doubles count exactly up to here.
+    // Doubles represent all integers exactly up to here.
     const EXACT: u64 = 1 << 53;
     let of_text = |text: &str| {
         let value = python::float(text)?;
@@ -318,7 +320,7 @@ fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     }
 }
 
-/// The nearest single, but for finite numbers that a single cannot hold.
+/// The nearest single, except for finite numbers that a single cannot hold.
 #[must_use]
 pub fn single(value: f64) -> Option<f32> {
     #[expect(clippy::cast_possible_truncation, reason = "rounding is what a Float32 feature asks for, as in Feast")]
@@ -335,7 +337,7 @@ fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     match cell {
         Cell::Instant(micros) => Some(*micros),
         Cell::Zoned(zoned) => of_seconds(zoned.unix_timestamp),
-        // To Feast every float is NaN here.
+        // Feast treats every float as NaN here.
         Cell::Float(_) | Cell::Single(_) => None,
         Cell::Text(text) => match python::int(text) {
             Ok(seconds) => of_seconds(seconds),
@@ -359,7 +361,7 @@ fn plain_text(cell: &Cell) -> Option<String> {
     })
 }
 
-/// JSON text as it is, everything else as `json.dumps(x)` writes it.
+/// JSON text unchanged, everything else as `json.dumps(x)` formats it.
 fn json(cell: &Cell) -> Result<Option<String>, Misfit> {
     match cell {
         Cell::Text(text) => match check_json(text) {
@@ -374,7 +376,7 @@ fn check_json(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ())
 }
 
-/// Whether text is a value of a type that is kept as text.
+/// Whether text is a valid value of a type that is stored as text.
 #[must_use]
 pub fn is_text_of(text: &str, wanted: ScalarType) -> bool {
     match wanted {
@@ -390,7 +392,7 @@ fn text_value(text: &str) -> Option<Value> {
     Some(Value::Bytes(text.as_bytes().to_vec()))
 }
 
-/// The text of a UUID that comes as its 16 bytes.
+/// The text of a UUID from its 16 bytes.
 #[must_use]
 pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;
@@ -398,7 +400,7 @@ pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
-/// The misfit of a cell that is not of a type.
+/// The error for a cell that does not match a type.
 pub(super) fn misfit(cell: &Cell, declared: ValueType) -> Misfit {
     Misfit::Type { found: cell.describe(), declared }
 }

@@ -1,8 +1,8 @@
-//! Converts values of the type that a feature had to the type that it has now, where no information is lost.
+//! Converts values from a feature's previous type to its current type, if no information is lost.
 //!
-//! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion`] decides once
-//! per pair of types whether there is a conversion at all; [`Conversion::apply`] then answers for each value, because
-//! some pairs lose information for some values only: an `Int64` fits an `Int32` if it is small enough.
+//! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion`] decides
+//! once per pair of types whether there is a conversion at all; [`Conversion::apply`] then answers for each value,
+//! because some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
 //!
 //! | from | to | condition for a value |
 //! |---|---|---|
@@ -43,11 +43,12 @@ pub struct Retyped {
     pub stored: ValueType,
     /// The type that the definition says.
     pub declared: ValueType,
-    /// How stored values are converted; none where they cannot be, and the feature is `NOT_FOUND` in such rows.
+    /// How stored values are converted; `None` if they cannot be converted, and the feature is `NOT_FOUND` in such
+    /// rows.
     pub conversion: Option<Conversion>,
 }
 
-/// What scalar types have in common when they are converted.
+/// Classes of scalar types for conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Int,
@@ -61,7 +62,7 @@ enum Class {
     Bytes,
 }
 
-/// A scalar value, free of its width.
+/// A scalar value, independent of its width.
 enum Scalar<'v> {
     Int(i64),
     Float(f64),
@@ -106,13 +107,13 @@ impl Conversion {
         exists.then_some(Self { from, to })
     }
 
-    /// Whether values stay as they are.
+    /// Whether values are unchanged.
     #[must_use]
     pub fn is_identity(self) -> bool {
         self.from == self.to
     }
 
-    /// Converts a value; none if information would be lost. Null stays null.
+    /// Converts a value; `None` if information would be lost. Null stays null.
     #[must_use]
     pub fn apply(self, value: ValueRef<'_>) -> Option<Value> {
         use ValueType::{List, Nested, Scalar, Set};
@@ -201,7 +202,7 @@ impl Scalar<'_> {
     fn int(&self) -> Option<i64> {
         match *self {
             Self::Int(v) => Some(v),
-            // Every double in this range is a whole 128-bit integer once it has no fraction.
+            // Every double in this range without a fraction fits a 128-bit integer.
             Self::Float(v) if v.is_finite() && v.trunc() == v => i64::try_from(v as i128).ok(),
             Self::Float(_) => None,
             Self::Bool(v) => Some(i64::from(v)),
@@ -244,7 +245,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// Text as Python's `str` has it; JSON has its own truth values.
+    /// Text as Python's `str` formats it; JSON has its own booleans.
     fn text(&self, to: ScalarType) -> Option<String> {
         match *self {
             Self::Int(v) => Some(v.to_string()),
@@ -258,7 +259,8 @@ impl Scalar<'_> {
     }
 }
 
-/// A decimal number as sign, digits without zeros around them, and the exponent of the last digit; none of other text.
+/// Parses a decimal number to its sign, its digits without leading and trailing zeros, and the exponent of the last
+/// digit; `None` for other text.
 fn digits(text: &str) -> Option<(bool, String, i64)> {
     let (is_negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,8 +1,8 @@
 //! Values of rows to Feast's own message and back: what its online stores hold, and what gRPC carries.
 //!
 //! The two forms differ in what a type is. A row's field has one declared type; Feast's message names the type of each
-//! single value, and an online store may hold values from before a type was changed. A value of the declared type is taken
-//! as it is; one of another type is converted by the table in `coerce.rs` if it stays the same number.
+//! single value, and an online store may hold values from before a type was changed. A value of the declared type is
+//! used unchanged; a value of another type is converted by the rules in `coerce.rs` if it stays the same number.
 
 use prost::Message as _;
 
@@ -17,7 +17,7 @@ const MICROS: i64 = 1_000_000;
 /// Puts a value of Feast's into a row's next field, which is of type `declared`.
 ///
 /// # Errors
-/// [`Misfit`]; nothing was put there then.
+/// [`Misfit`]; the row is unchanged in that case.
 pub fn push_feast_value(builder: &mut RowBuilder<'_>, declared: ValueType, value: &FeastValue) -> Result<(), Misfit> {
     let Some(kind) = value.kind.as_ref().filter(|kind| !matches!(kind, Kind::Null(_))) else {
         return Ok(builder.push(ValueRef::Null)?);
@@ -50,7 +50,7 @@ pub fn push_feast_value(builder: &mut RowBuilder<'_>, declared: ValueType, value
     Ok(builder.push_value(&value)?)
 }
 
-/// A value of a row as Feast's message. A null is one without a kind.
+/// A value of a row as Feast's message. A null is a message without a kind.
 #[must_use]
 pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue {
     let kind = match (value, value_type) {
@@ -112,7 +112,7 @@ fn items_of(kind: &Kind, item: ScalarType) -> Option<Vec<ValueRef<'_>>> {
         | (ScalarType::Uuid, Kind::UuidList(l) | Kind::UuidSet(l))
         | (ScalarType::TimeUuid, Kind::TimeUuidList(l) | Kind::TimeUuidSet(l))
         | (ScalarType::Decimal, Kind::DecimalList(l) | Kind::DecimalSet(l)) => {
-            // The empty text is in the place of a null.
+            // Empty text represents a null.
             let is_valid = |text: &String| text.is_empty() || is_text_of(text, item);
             if !l.val.iter().all(is_valid) {
                 return None;
@@ -215,7 +215,7 @@ fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// Microseconds of whole seconds; the stand-in for null stays what it is. None beyond what microseconds can say.
+/// Microseconds from whole seconds; the null placeholder is unchanged. `None` beyond the range of microseconds.
 fn micros(seconds: i64) -> Option<i64> {
     if seconds == NULL_TIMESTAMP_SECONDS { Some(seconds) } else { seconds.checked_mul(MICROS) }
 }
@@ -319,7 +319,7 @@ mod tests {
                 assert_eq!(through(declared, null.clone()).unwrap().kind, None, "{declared}");
             }
         }
-        // Feast's stand-in for a null instant is served as it is stored.
+        // Feast's placeholder for a null instant is served as stored.
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
         let stand_in = through(instant, Some(Kind::UnixTimestamp(i64::MIN))).unwrap();
         assert_eq!(stand_in.kind, Some(Kind::UnixTimestamp(i64::MIN)));

@@ -2,8 +2,8 @@
 //!
 //! Numbers, texts and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
 //! numbers of full precision, floats are widened to double and printed shortest, NaN and the infinities are strings,
-//! bytes are base64, and instants are whole seconds. A null is null; Feast's stand-in for a null instant, which files'
-//! timestamp columns and its stores have, is the least 64-bit integer.
+//! bytes are base64, and instants are whole seconds. A null is null; Feast's placeholder for a null instant, which
+//! occurs in files' timestamp columns and in its stores, is the least 64-bit integer.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{

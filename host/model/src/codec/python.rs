@@ -1,7 +1,8 @@
 //! Numbers and JSON as Python reads and writes them.
 //!
-//! Feast converts values with Python's constructors (`type_map.py`: `int(x)`, `float(x)`, `str(x)`, `json.dumps(x)`), so
-//! their rules decide which text is a number and how a number reads as text. Every function names the one it follows.
+//! Feast converts values with Python's constructors (`type_map.py`: `int(x)`, `float(x)`, `str(x)`, `json.dumps(x)`),
+//! so their rules determine which text is a number and how a number is formatted. Every function names the Python
+//! function that it implements.
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,7 @@ pub enum IntError {
     Range,
 }
 
-/// An exact decimal number, split at its point.
+/// An exact decimal number, split at its decimal point.
 struct Decimal {
     negative: bool,
     /// All digits, without the point.
@@ -30,7 +31,7 @@ const EXPONENT_MAX: i64 = 100_000;
 /// More digits than any 64-bit integer has.
 const INT_DIGITS_MAX: usize = 20;
 
-/// `int(text)`: surrounding blanks, a sign, and single underscores between digits are accepted.
+/// `int(text)`: surrounding whitespace, a sign, and single underscores between digits are accepted.
 ///
 /// # Errors
 /// [`IntError`].
@@ -47,7 +48,7 @@ pub fn int(text: &str) -> Result<i64, IntError> {
     trimmed.replace('_', "").parse().map_err(|_| IntError::Range)
 }
 
-/// `float(text)`: surrounding blanks, single underscores between digits, `inf`, `infinity` and `nan` in any case.
+/// `float(text)`: surrounding whitespace, single underscores between digits, `inf`, `infinity` and `nan` in any case.
 #[must_use]
 pub fn float(text: &str) -> Option<f64> {
     let trimmed = text.trim();
@@ -111,7 +112,7 @@ pub fn is_decimal(text: &str) -> bool {
     Decimal::parse(&plain).is_some()
 }
 
-/// Whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits, whatever braces, hyphens and prefixes are around them.
+/// Whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits, with any braces, hyphens and prefixes around them.
 #[must_use]
 pub fn is_uuid(text: &str) -> bool {
     let plain = text.replace("urn:", "").replace("uuid:", "");
@@ -120,8 +121,8 @@ pub fn is_uuid(text: &str) -> bool {
     digits.clone().count() == 32 && digits.into_iter().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The integer that an exact decimal number is, cut at its point as `int(Decimal(text))` cuts it, and whether anything
-/// was cut.
+/// Truncates an exact decimal number to an integer as `int(Decimal(text))` does. Also returns whether a fraction was
+/// lost.
 ///
 /// # Errors
 /// [`IntError`].
@@ -169,9 +170,9 @@ pub fn bytes_text(bytes: &[u8]) -> String {
     out
 }
 
-/// `json.dumps(value)`: a blank after commas and colons, and ASCII only.
+/// `json.dumps(value)`: a space after commas and colons, and ASCII only.
 ///
-/// None for what JSON cannot say: bytes and instants, NaN and the infinities.
+/// `None` for values that JSON cannot represent: bytes and instants, NaN and infinities.
 #[must_use]
 pub fn json_text(cell: &Cell) -> Option<String> {
     let mut out = String::new();
@@ -251,7 +252,7 @@ fn special(value: f64) -> String {
     text.to_owned()
 }
 
-/// A number in Rust's scientific notation, `-1.25e-7`, as Python's `repr` has it.
+/// Converts a number from Rust's scientific notation, such as `-1.25e-7`, to the format of Python's `repr`.
 fn positional(scientific: &str) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();

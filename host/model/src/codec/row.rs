@@ -118,12 +118,12 @@ pub struct RowHeader {
     pub created: Option<Micros>,
 }
 
-/// What decides between two rows of one key: their times, as exactly as their source gave them.
+/// Decides which of two rows of one key wins: their times, at their source's precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowRank {
     /// The header of the row.
     pub header: RowHeader,
-    /// Nanoseconds below the event time and the created time; `None` where the row has none.
+    /// Nanoseconds below the event time and the created time; `None` if the row has none.
     nanos: Option<(u32, u32)>,
 }
 
@@ -203,8 +203,8 @@ impl RowRank {
         key(self, own).cmp(&key(other, others))
     }
 
-    /// The same where one of the rows may come from a source that drops a part of its times: a difference counts only in
-    /// what both rows have. Rows that differ in nothing else are equal.
+    /// The same if one of the rows may come from a source that truncates times: rows are compared only at the precision
+    /// that both have, and are otherwise equal.
     #[must_use]
     pub fn compare_coarsely(&self, other: &Self) -> Ordering {
         let both = self.nanos.zip(other.nanos);
@@ -243,7 +243,7 @@ impl<'s> RowBuilder<'s> {
         self.store(CREATED_AT, &created.unwrap_or(CREATED_NONE).to_le_bytes());
     }
 
-    /// Adds nanoseconds to the times of the row that was begun: what they have below the microseconds of
+    /// Adds nanoseconds to the times of the current row: their remainder below the microseconds of
     /// [`RowBuilder::begin`].
     pub fn set_nanos(&mut self, event_time: u32, created: u32) {
         self.nanos = (event_time, created);

@@ -105,7 +105,7 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// How many bytes the value of field `index` has, with its comma.
+    /// The size of field `index`'s value with its comma, in bytes.
     #[inline]
     #[must_use]
     pub fn width(&self, index: usize) -> usize {

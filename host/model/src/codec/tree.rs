@@ -9,10 +9,10 @@ use crate::model::{
 };
 
 const MICROS: i64 = 1_000_000;
-/// A message that is nested deeper does not decode: readers of protobuf, prost and Feast's own, stop at 100.
+/// Messages with deeper nesting cannot be decoded: protobuf decoders, both prost and Feast's, stop at 100 levels.
 const MESSAGES_MAX: usize = 97;
 
-/// The message of a cell that is of a nested type, as bytes.
+/// The message for a cell of a nested type, as bytes.
 ///
 /// # Errors
 /// [`Misfit`].
@@ -70,7 +70,7 @@ fn map(entries: &[(String, Cell)]) -> FeastMap {
     FeastMap { val: entries.iter().map(|(name, value)| (name.clone(), inferred(value))).collect() }
 }
 
-/// Maps, each as it is or as JSON text.
+/// Maps, each as a mapping or as JSON text.
 fn maps(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| match item {
         Cell::Map(entries) => Some(map(entries)),
@@ -83,7 +83,7 @@ fn maps(items: &[Cell]) -> Option<FeastMapList> {
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Lists inside a list. As in Feast, an empty one is no value.
+/// Lists inside a list. As in Feast, an empty list is null.
 fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     let of = |item: &Cell| match item {
         Cell::Null => Some(FeastValue { kind: None }),
@@ -94,7 +94,7 @@ fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     Some(RepeatedValue { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// A value inside a tree, of the type that its form gives it, as Feast infers it.
+/// A value inside a tree, with the type that Feast infers from it.
 fn inferred(cell: &Cell) -> FeastValue {
     let kind = match cell {
         Cell::Null => None,
@@ -115,8 +115,8 @@ fn inferred(cell: &Cell) -> FeastValue {
     FeastValue { kind }
 }
 
-/// A list of one type where its items are of one, else a list of any values. Integers among doubles are doubles, and a
-/// null among them is NaN.
+/// A typed list if all items have one type, else a list of any values. Integers among doubles are doubles, and a null
+/// among them is NaN.
 fn inferred_list(items: &[Cell]) -> Kind {
     macro_rules! all {
         ($($shape:pat => $value:expr),+) => {
@@ -140,13 +140,13 @@ fn inferred_list(items: &[Cell]) -> Kind {
         .unwrap_or_else(|| Kind::List(RepeatedValue { val: items.iter().map(inferred).collect() }))
 }
 
-/// A list that has mappings only.
+/// A list of mappings only.
 fn maps_of(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| if let Cell::Map(entries) = item { Some(map(entries)) } else { None };
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Whole seconds; the stand-in for null stays what it is.
+/// Whole seconds; the null placeholder is unchanged.
 fn seconds(micros: Micros) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }

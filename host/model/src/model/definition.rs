@@ -121,8 +121,8 @@ pub struct FileSource {
     pub place: AwsPlace,
     /// Of a path in S3: what tells that a set of objects is whole.
     pub gate: Gate,
-    /// The column of event times, by its mapped name; none for a static table, whose rows are as of the time at which they
-    /// are read.
+    /// The column of event times, by its mapped name; `None` for a static table, where the event time of rows is the
+    /// time at which they are read.
     pub timestamp_field: Option<String>,
     /// The column of creation times, by its mapped name: it breaks ties between equal event times.
     pub created_timestamp_column: Option<String>,

@@ -13,7 +13,7 @@ pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Parses a date, or an instant, as people and other systems write them; both UTC unless an offset is given.
+/// Parses a date or an instant in common formats; both are UTC unless there is an offset.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Micros> {
     parse_exact_time(text).map(|(micros, _)| micros)

@@ -59,7 +59,7 @@ pub enum Value {
 // === impl ValueRef ===
 
 impl ValueRef<'_> {
-    /// Bytes that the value takes in a row, about; 8 for numbers.
+    /// The approximate size of the value in a row, in bytes; 8 for numbers.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {

@@ -26,16 +26,16 @@ pub struct Catalog {
     pub(super) places: Places,
 }
 
-/// Where definitions are written, for messages about them. Catalogs that differ in nothing else are equal.
+/// The positions of definitions in files, for messages. They are ignored when catalogs are compared.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    /// Whether others chose the names: `imported:`.
+    /// Whether another system chose the names: `imported:`.
     pub(super) imported: bool,
     pub(super) views: BTreeMap<Arc<str>, ViewPlaces>,
     pub(super) services: BTreeMap<Arc<str>, Place>,
 }
 
-/// Where a view and its features are written.
+/// The positions of a view and its features.
 #[derive(Clone, Debug)]
 pub(super) struct ViewPlaces {
     pub(super) view: Place,
@@ -131,8 +131,8 @@ impl Catalog {
         &self.unservable_views
     }
 
-    /// The views that are served and whose files cannot be materialized here, by name, with the reason: what others
-    /// materialize is served.
+    /// The views that are served but whose files Larder cannot materialize, by name, with the reason. Rows that other
+    /// systems materialize are served.
     #[must_use]
     pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unmaterializable_views
@@ -144,7 +144,7 @@ impl Catalog {
         &self.unservable_services
     }
 
-    /// Where a feature of a feature view is written; the view itself where no feature is meant.
+    /// The position of a feature of a feature view, or of the view itself if `feature` is `None`.
     #[must_use]
     pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
         let places = self.places.views.get(view)?;
@@ -157,7 +157,7 @@ impl Catalog {
         self.places.imported
     }
 
-    /// Where a feature service is written.
+    /// The position of a feature service.
     #[must_use]
     pub fn place_of_service(&self, service: &str) -> Option<&Place> {
         self.places.services.get(service)

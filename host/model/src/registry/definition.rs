@@ -32,7 +32,7 @@ pub struct Definitions {
     pub services: Vec<ServiceDefinition>,
     /// Views that are there and cannot be served.
     pub unservable_views: Vec<Unservable>,
-    /// Views that are served, and whose files `/materialize` cannot load, with the reason.
+    /// Views that are served but whose files `/materialize` cannot load, with the reason.
     pub unmaterializable_views: Vec<Unservable>,
     /// Services that are there and cannot be served.
     pub unservable_services: Vec<Unservable>,
@@ -54,7 +54,7 @@ pub struct Unread {
     nameless: bool,
 }
 
-/// Something that another system does, and Larder does not: what, and why not.
+/// Something that another system does and Larder does not, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unservable {
     /// Its name.

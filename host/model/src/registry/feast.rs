@@ -1,9 +1,9 @@
 //! Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
 //! The file is one protobuf message, `feast.core.Registry`, without a header. It says much that Larder does not need
-//! and some things that it cannot do. Each of its fields is read, or has a reason in `fields.rs` why it need not be. What
-//! cannot be served is left out with the reason, and the rest is served: one view on a data warehouse must not take the
-//! others with it.
+//! and some things that it cannot do. Each of its fields is either read or has a reason in `fields.rs` why not.
+//! Definitions that cannot be served are left out with the reason, and the rest is served: one view on a data warehouse
+//! must not affect the others.
 
 mod fields;
 mod proto;
@@ -32,11 +32,11 @@ pub struct FeastRegistry {
     unknown_fields: Vec<String>,
 }
 
-/// What definitions set and Larder does not serve: by the field of the registry that lists them, in its order.
+/// Settings of definitions that Larder does not serve, by the registry field that lists them, in its order.
 #[derive(Clone, Debug, Default)]
 struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 
-/// How a registry's definitions are taken.
+/// How a registry's definitions are converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeastOptions {
     /// Where rows come from.
@@ -44,11 +44,11 @@ pub struct FeastOptions {
     /// Whether each version of a view has a table of its own in the online store
     /// (`enable_online_feature_view_versioning`).
     pub versioned_tables: bool,
-    /// What becomes of definitions with fields of a newer Feast.
+    /// How to treat definitions with fields of a newer Feast.
     pub unknown_fields: UnknownFields,
 }
 
-/// What becomes of definitions that set fields which this version of Larder does not know.
+/// How to treat definitions that set fields which this version of Larder does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownFields {
     /// They are not served: the field may change values.
@@ -90,14 +90,14 @@ pub enum NoRegistry {
 // === impl FeastRegistry ===
 
 impl FeastRegistry {
-    /// Reads a registry file. Feast takes an empty file for a registry without definitions, and so does this.
+    /// Reads a registry file. As in Feast, an empty file is a registry without definitions.
     ///
     /// # Errors
     /// When it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoRegistry> {
         let registry = proto::Registry::decode(bytes).map_err(|error| NoRegistry::Broken(error.to_string()))?;
-        // Many a byte string that is no registry happens to decode. Feast writes an identifier whenever it writes the
-        // file, and the schema's version unless the file was there before, and empty.
+        // Many byte strings that are not a registry happen to decode. Feast writes an identifier whenever it writes the
+        // file, and the schema version unless an empty file existed before.
         let is_registry = !registry.registry_schema_version.is_empty() || is_uuid(&registry.version_id);
         if !is_registry && !bytes.is_empty() {
             return Err(NoRegistry::Foreign);
@@ -121,8 +121,8 @@ impl FeastRegistry {
         projects
     }
 
-    /// What the registry itself sets that this version of Larder does not know: kinds of definitions of a newer Feast,
-    /// perhaps.
+    /// Fields of the registry itself that this version of Larder does not know, for example kinds of definitions of a
+    /// newer Feast.
     #[must_use]
     pub fn unknown_fields(&self) -> &[String] {
         &self.unknown_fields
@@ -173,7 +173,7 @@ impl Audit {
         Self(all)
     }
 
-    /// Definitions with what they set and is not served.
+    /// Definitions with their settings that are not served.
     fn of<'a, T>(&'a self, number: u32, definitions: &'a [T]) -> impl Iterator<Item = (&'a T, &'a [Finding])> {
         let findings = self.0.get(&number).map(Vec::as_slice).unwrap_or_default();
         let findings = findings.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
@@ -181,7 +181,7 @@ impl Audit {
     }
 }
 
-/// Whether a text is what Python's `uuid4` writes.
+/// Whether a text is a UUID in the format of Python's `uuid4`.
 fn is_uuid(text: &str) -> bool {
     let is_part = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',

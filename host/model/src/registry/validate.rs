@@ -34,7 +34,7 @@ pub const NAME_BYTES_MAX: usize = 16 << 10;
 /// How many characters of a bad name a message shows.
 const NAME_SHOWN_MAX: usize = 80;
 
-/// Names that the warning about the naming convention lists.
+/// The maximum number of names that the warning about the naming convention lists.
 const UNUSUAL_SHOWN: usize = 5;
 
 const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
@@ -114,7 +114,7 @@ struct Rules<'r> {
     /// Others chose the names, and made sure that they work: habits are not for them.
     imported: bool,
     any_names: bool,
-    /// Names that do not follow the convention, with what they are names of. One warning is about all of them.
+    /// Names that do not follow the convention, with the kind of definition. One warning lists all of them.
     unusual: RefCell<Vec<(Place, String)>>,
 }
 
@@ -405,7 +405,7 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
 // === impl Rules ===
 
 impl Rules<'_> {
-    /// Views and services are found more easily when they are named `<domain>_<feature>`.
+    /// Checks that names of views and services have the form `<domain>_<feature>`, which makes them easier to find.
     fn check_domain(&self, what: &str, name: &Located<String>) {
         if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
             self.note_unusual(what, name);
@@ -514,8 +514,7 @@ impl<'p> Names<'p> {
     }
 }
 
-/// Feast takes any text for a name, and so does Larder, within a bound; control characters would garble logs and
-/// terminals.
+/// As in Feast, any text is a valid name, up to a length limit; control characters would garble logs and terminals.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     if is_name(&name.value) {
         return true;

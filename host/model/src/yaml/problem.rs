@@ -133,7 +133,7 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
     nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))
 }
 
-/// The known name that is nearest to the one that was written, if one is close enough.
+/// The known name that is most similar to the given one, if one is similar enough.
 #[must_use]
 pub fn nearest_name<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let lower = written.to_lowercase();

@@ -1,7 +1,7 @@
-//! JSON to cells, with every integer exact and names in their order.
+//! Parses JSON to cells, with exact integers and names in their order.
 //!
-//! The reader hands integers beyond 64 bits over as doubles, and `-0` too. Such a double is an error at first; then the
-//! text is read again, slowly, and each number is looked at as it is written.
+//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double is an error at first; then the text
+//! is parsed again on a slow path that reads each number as it is written.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 use super::Cell;
 
-/// As deep as the reader itself goes.
+/// The parser's own depth limit.
 const DEPTH_MAX: usize = 127;
-/// The first doubles that may be an integer beyond `i64` are of this size.
+/// The smallest magnitude of a double that may be an integer beyond `i64`.
 const INT_EDGE: f64 = 9_223_372_036_854_775_808.0;
 
 struct CellVisitor;
@@ -22,7 +22,7 @@ struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Whether a double may have been written as an integer: only its text can tell.
+/// Whether a double may have been written as an integer, which only its text can show.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
     value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())
@@ -32,7 +32,7 @@ impl Cell {
     /// Reads JSON text.
     ///
     /// # Errors
-    /// That of the reader.
+    /// That of the parser.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text).or_else(|_| exact(text, 0))
     }
@@ -55,7 +55,7 @@ fn exact(text: &str, depth: usize) -> Result<Cell, serde_json::Error> {
             Ok(Cell::map(entries.collect::<Result<_, serde_json::Error>>()?))
         }
         Some(b'-' | b'0'..=b'9') => {
-            // The reader checks the form of the number.
+            // The parser checks the format of the number.
             let value: f64 = serde_json::from_str(text)?;
             if text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
                 return Ok(Cell::Float(value));

@@ -1,4 +1,4 @@
-//! Which cell becomes which value, and what is refused in which words.
+//! Tests of conversions and their error messages.
 
 use super::*;
 use crate::{
@@ -32,7 +32,7 @@ fn numbers_and_texts_stand_for_each_other_as_in_feast() {
     let int = |value| Ok(Some(Kind::Int64(value)));
     assert_eq!(typed("9007199254740993", "Int64"), int(9_007_199_254_740_993));
     assert_eq!(typed(r#"" 9_007_199_254_740_993 ""#, "Int64"), int(9_007_199_254_740_993));
-    // pandas has whole numbers as doubles where a null stands among them.
+    // pandas stores whole numbers as doubles if there are nulls among them.
     assert_eq!(typed("7.0", "Int64"), int(7));
     assert_eq!(typed("-1.5", "Int64"), int(-1));
     assert_eq!(typed("true", "Int64"), int(1));
@@ -62,7 +62,7 @@ fn instants_are_seconds_or_texts() {
     assert_eq!(typed(r#""1970-01-01T00:00:01+00:00""#, "UnixTimestamp"), instant(1));
     assert_eq!(typed("true", "UnixTimestamp"), instant(1));
     assert_eq!(typed("null", "UnixTimestamp"), Ok(None));
-    // Feast's stand-in for a null stays what it is.
+    // Feast's placeholder for a null is unchanged.
     assert_eq!(typed("-9223372036854775808", "UnixTimestamp"), instant(i64::MIN));
     assert_eq!(typed("9007199254740993", "UnixTimestamp"), Err("9007199254740993 is not UnixTimestamp".into()));
 }
@@ -230,7 +230,7 @@ fn integers_of_any_size_are_read_as_they_are_written() {
         ("b2".into(), Cell::Null),
     ];
     assert_eq!(nested, Cell::Map(entries));
-    // Of two equal names the last one counts, at the position of the first.
+    // Of two equal names the last one wins, at the position of the first.
     let twice = Cell::Map(vec![("a".into(), Cell::Int(3)), ("b".into(), Cell::Int(2))]);
     assert_eq!(one(r#"{"a": 1, "b": 2, "a": 3}"#), twice);
 }

@@ -285,7 +285,7 @@ fn whole_microseconds_take_no_extra_bytes() {
     let (plain, exact, again) = (row(0), row(1), row(0));
     assert_eq!(exact.len(), plain.len() + NANOS_BYTES);
     assert_eq!((again, plain[FLAGS_AT]), (plain.clone(), 0));
-    // A flag without the bytes that it announces is no reason to fail.
+    // A flag without its bytes is not an error.
     let mut cut = plain;
     cut[FLAGS_AT] = HAS_NANOS;
     cut.truncate(HEADER_BYTES);

@@ -56,7 +56,7 @@ pub struct FilesDefinition {
     pub field_mapping: BTreeMap<String, Located<String>>,
 }
 
-/// What `timestamp_field:` says where files have no event times.
+/// The value of `timestamp_field:` for files without event times.
 const NO_TIMESTAMP: &str = "none";
 /// Feast's customary name, and the default.
 const TIMESTAMP_FIELD: &str = "event_timestamp";
@@ -101,7 +101,7 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
 }
 
 impl FilesDefinition {
-    /// Whether the rows have no event times: they are as of the time at which they are read.
+    /// Whether the rows have no event times of their own, so that their event time is the time at which they are read.
     #[must_use]
     pub fn is_static(&self) -> bool {
         self.timestamp_field == NO_TIMESTAMP

@@ -1,29 +1,29 @@
 //! Every field of Feast's registry, and what Larder does with it.
 //!
-//! A registry may set fields that change an answer and that a reader of the other fields would never notice: a
+//! A registry may set fields that change a response and that a parser of the other fields would never notice: a
 //! transformation, a table format, a pinned version. So each field of each message that matters has an entry here, with
-//! its effect, and [`audit`] walks the bytes of a message and reports the fields that are set and not served. A field
-//! without an entry is one of a newer Feast; nobody here knows what it changes.
+//! its effect, and [`audit`] scans the bytes of a message and reports the fields that are set but not served. A field
+//! without an entry is from a newer Feast, and its effect is unknown.
 //!
-//! `testdata/fields.txt` has the fields of Feast's own descriptors. Unit tests hold this table to it in both directions,
-//! and check that each field has the effect that the table says; an integration test holds the file to the Feast that
-//! is installed.
+//! `testdata/fields.txt` has the fields of Feast's own descriptors. Unit tests compare this table with it in both
+//! directions, and check that each field has the effect in the table; an integration test compares the file with the
+//! installed Feast.
 
 use super::wire::{self, Value};
 
-/// What becomes of a field.
+/// The effect of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effect {
-    /// Larder reads it, and what is served depends on it.
+    /// Larder reads it, and served values depend on it.
     Read,
-    /// A message of which each field counts.
+    /// A message whose fields have their own effects.
     Inside(&'static Message),
-    /// The same, and it says what a view's rows are made of: what it sets that Larder cannot do prevents loading or
-    /// computing them, and does not prevent serving rows that Feast wrote.
+    /// The same, for a message that describes how a view's rows are made. Settings in it that Larder does not support
+    /// prevent loading or computing the rows, but not serving rows that Feast wrote.
     Files(&'static Message),
-    /// It changes no online answer of Larder's, for this reason.
+    /// It does not change Larder's online responses, for this reason.
     Unused(#[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table"))] &'static str),
-    /// Whatever sets it is not served, for this reason.
+    /// Definitions that set it are not served, for this reason.
     Refused(&'static str),
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Field {
     pub(super) effect: Effect,
 }
 
-/// The fields of one message of Feast's, in one role.
+/// The fields of one Feast message, in one role.
 #[derive(Debug)]
 pub(super) struct Message {
     /// Its full name.
@@ -44,14 +44,14 @@ pub(super) struct Message {
     pub(super) fields: &'static [Field],
 }
 
-/// A field that is set and not served.
+/// A field that is set but not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// Why not.
+    /// The reason.
     pub(super) why: String,
-    /// Whether nobody here knows the field.
+    /// Whether the field is unknown.
     pub(super) is_unknown: bool,
-    /// Whether it only concerns what rows are made of.
+    /// Whether it only affects how rows are made.
     pub(super) in_files: bool,
 }
 
@@ -205,7 +205,7 @@ messages! {
         7 vector_length: VECTORS;
     }
 
-    /// A column of a key: its entity has the rest.
+    /// A key column; its entity has the other settings.
     KEY_COLUMN = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: Read;
@@ -227,7 +227,7 @@ messages! {
         7 vector_length: VECTORS;
     }
 
-    /// A feature that a projection selects from a view, which has the rest.
+    /// A feature that a projection selects from a view; the view has the other settings.
     SELECTED = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: NAME_ONLY;
@@ -309,7 +309,7 @@ messages! {
         50 meta: TIMES;
     }
 
-    /// What an on-demand view wants of a request.
+    /// The inputs of an on-demand view from a request.
     REQUEST_SOURCE = "feast.core.DataSource" {
         1 type: FROM_REQUEST;
         2 field_mapping: FROM_REQUEST;
@@ -389,7 +389,7 @@ messages! {
         3 feature_view_projection: Inside(&INPUT_PROJECTION);
     }
 
-    /// A view as an on-demand view of an older Feast mentions it.
+    /// A view as referenced by an on-demand view of an older Feast.
     READ_VIEW = "feast.core.FeatureView" { 1 spec: Inside(&READ_VIEW_SPEC); 2 meta: NAME_ONLY; }
 
     READ_VIEW_SPEC = "feast.core.FeatureViewSpec" {
@@ -473,7 +473,7 @@ impl Message {
     }
 }
 
-/// The fields of a message that are set and not served. The bytes decode, or whoever decodes them says so.
+/// The fields of a message that are set but not served. Invalid bytes are reported by the decoder.
 pub(super) fn audit(message: &Message, bytes: &[u8]) -> Vec<Finding> {
     let mut findings = Vec::new();
     walk(message, bytes, false, &mut findings);
@@ -492,18 +492,18 @@ fn walk(message: &Message, bytes: &[u8], in_files: bool, findings: &mut Vec<Find
             (Effect::Inside(inner), Value::Bytes(bytes)) => walk(inner, bytes, in_files, findings),
             (Effect::Files(inner), Value::Bytes(bytes)) => walk(inner, bytes, true, findings),
             (Effect::Refused(why), _) => findings.push(Finding { why: why.to_owned(), is_unknown: false, in_files }),
-            // What is no message where one is expected does not decode.
+            // Bytes that are not the expected message do not decode.
             (Effect::Inside(_) | Effect::Files(_) | Effect::Read | Effect::Unused(_), _) => {}
         }
     }
 }
 
-/// What is said of a field that the table does not have.
+/// The message about a field that is not in the table.
 pub(super) fn unknown(message: &Message, number: u32) -> String {
     format!("it sets field {number} of {}, which this version of Larder does not know", message.name)
 }
 
-/// The fields of a registry itself that the table does not have: kinds of definitions of a newer Feast, perhaps.
+/// The fields of a registry itself that are not in the table, for example kinds of definitions of a newer Feast.
 pub(super) fn unknown_in_registry(bytes: &[u8]) -> Vec<String> {
     let unknown_fields =
         wire::fields(bytes).map(|(number, _)| number).filter(|number| REGISTRY.field(*number).is_none());

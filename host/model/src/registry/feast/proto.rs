@@ -1,8 +1,8 @@
 //! The messages of a Feast registry, as far as a reader of features needs them.
 //!
-//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not decoded;
-//! `fields.rs` says what each of them means for what is served, and finds fields that a newer Feast adds. Enumerations
-//! are plain numbers: an unknown number is a value like any other. Messages of which only the presence counts are bytes.
+//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not
+//! decoded; `fields.rs` has the effect of each of them, and finds fields that a newer Feast adds. Enumerations are
+//! plain numbers, so an unknown number is a valid value. Messages of which only the presence matters are bytes.
 
 use std::collections::HashMap;
 

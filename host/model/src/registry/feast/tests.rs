@@ -320,7 +320,7 @@ fn empty_file_has_no_definitions() {
     assert!(catalog(&registry, &FeastValues::BatchSources).views().is_empty());
 }
 
-/// Feast sets the schema's version when it makes the file, and never afterwards.
+/// Feast sets the schema version only when it creates the file.
 #[test]
 fn registry_that_began_empty_is_read() {
     let version_id = "0b1fb6a6-5a0b-4a49-8b0e-1df9a0a6f5d0".to_owned();

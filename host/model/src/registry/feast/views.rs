@@ -32,7 +32,7 @@ pub(super) struct Importer<'i> {
     into: Definitions,
     /// Entities by name: the join key.
     join_keys: BTreeMap<String, String>,
-    /// Entities by name that set what Larder cannot do, with the reason.
+    /// Entities with settings that Larder does not support, by name, with the reason.
     bad_entities: BTreeMap<String, Why>,
     /// Features of the views so far, with their types: what on-demand views may read.
     features: BTreeMap<String, Vec<(String, ValueType)>>,
@@ -52,17 +52,17 @@ struct Stored<'p> {
     stream_source: Option<&'p proto::DataSource>,
     disabled: bool,
     online: bool,
-    /// What makes its rows something else than the rows of its batch source, if anything.
+    /// Why its rows differ from the rows of its batch source, if they do.
     made_by: Option<&'static str>,
     /// Whether rows come by pushes only: there are no files to load them from.
     is_only_pushed: bool,
     /// Which version of it is the current one.
     version: i32,
-    /// How far Feast has come with it.
+    /// Its state in Feast.
     state: i32,
     description: &'p str,
     tags: &'p HashMap<String, String>,
-    /// What it sets that is not served.
+    /// Its settings that are not served.
     findings: &'p [Finding],
 }
 
@@ -94,7 +94,7 @@ impl<'i> Importer<'i> {
             )
             .chain(audit.of(proto::LABEL_VIEWS, &registry.label_views).filter_map(Stored::of_label_view))
             .filter(|view| view.project == project)
-            // What is computed on writing is stored like any other view.
+            // A view that is computed on writing is stored like any other view.
             .chain(
                 on_demand
                     .iter()
@@ -130,8 +130,8 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
-    /// The first thing that is set and not served, if any; `in_files` chooses between what concerns a view as a whole
-    /// and what concerns its rows' making.
+    /// The first setting that is not served, if any; `in_files` chooses between settings of the whole view and settings
+    /// for making its rows.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -146,7 +146,7 @@ impl<'i> Importer<'i> {
         }
     }
 
-    /// What would make the definitions as a whole wrong, and is this view's affair alone.
+    /// Errors that would fail all definitions but that only affect this view.
     fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
         check_name(name)?;
         if name.contains(':') {
@@ -273,7 +273,7 @@ impl<'i> Importer<'i> {
             }
         };
         let source = source.map(|(from, every)| SourceDefinition { from, every, cron: None });
-        // Without files nothing can be materialized; what Feast wrote is served all the same.
+        // Without files nothing can be materialized; rows that Feast wrote are still served.
         let batch_source = match (&self.options.values, files) {
             (FeastValues::BatchSources, Ok(_)) => None,
             (_, Ok(files)) => Some(files),
@@ -312,7 +312,7 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// The files that have a view's rows as they are served.
+    /// The files with a view's rows in served form.
     fn view_files(&self, view: &Stored<'_>) -> Result<FilesDefinition, Why> {
         if let Some(made_by) = view.made_by {
             return Err(made_by.to_owned());
@@ -624,7 +624,7 @@ impl<'p> Stored<'p> {
         })
     }
 
-    /// One whose values are computed on writing.
+    /// A view whose values are computed on writing.
     fn of_on_demand_view(
         spec: &'p proto::OnDemandFeatureViewSpec,
         meta: Option<&'p proto::OnDemandFeatureViewMeta>,
@@ -652,8 +652,8 @@ impl<'p> Stored<'p> {
     }
 }
 
-/// Feast serves no view that is on its way to its first rows. One that is being materialized again has rows, and they
-/// are served here.
+/// Feast does not serve a view before its first rows are materialized. A view that is being materialized again has
+/// rows, which Larder serves.
 fn check_state(state: i32) -> Result<(), Why> {
     let name = match state {
         1 => "CREATED",

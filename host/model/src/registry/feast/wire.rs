@@ -1,6 +1,6 @@
-//! The fields of a protobuf message as they stand in its bytes, without knowing the message.
+//! Reads the fields of a protobuf message from its bytes, without its schema.
 
-/// What a field has.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'b> {
     /// A number of variable length: integers, booleans, enumerations.
@@ -11,11 +11,11 @@ pub(super) enum Value<'b> {
     Bytes(&'b [u8]),
     /// Four bytes.
     Fixed32(&'b [u8]),
-    /// A group, which nothing of Feast's has; the fields in it follow as if they stood here.
+    /// A group, which Feast's messages do not use; its fields follow as if they were in this message.
     Group,
 }
 
-/// The fields of a message, in the order of its bytes. Ends where the bytes make no sense.
+/// The fields of a message, in the order of its bytes. Ends at invalid bytes.
 pub(super) fn fields(bytes: &[u8]) -> impl Iterator<Item = (u32, Value<'_>)> {
     let mut rest = bytes;
     std::iter::from_fn(move || next(&mut rest))

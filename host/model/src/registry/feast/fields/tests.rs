@@ -1,4 +1,4 @@
-//! The table of fields beside Feast's descriptors, and beside what the fields do.
+//! Compares the table of fields with Feast's descriptors and with the effects of the fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,7 @@ fn table_has_the_fields_of_feasts_descriptors() {
     }
 }
 
-/// A registry in which every kind of definition stands, and every message of the table.
+/// A registry with every kind of definition and every message of the table.
 fn full_registry() -> Vec<u8> {
     use proto::*;
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
@@ -128,8 +128,8 @@ fn full_registry() -> Vec<u8> {
     registry.encode_to_vec()
 }
 
-/// Everything that is made of a registry: from files, from an online store with a table for each version of a view, and
-/// with views that are computed on writing.
+/// All definitions from a registry: from files, from an online store with a table for each version of a view, and with
+/// views that are computed on writing.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
@@ -144,8 +144,8 @@ fn served(bytes: &[u8]) -> Vec<String> {
         .to_vec()
 }
 
-/// The bytes with another field at the end of a message, which is the last one on its path; messages on the path that
-/// are absent are added. `choose` says which of several on-demand views is meant, by its name.
+/// The bytes with another field at the end of the last message on a path; missing messages on the path are added.
+/// `choose` selects one of several on-demand views by name.
 pub(in crate::registry::feast) fn with(
     bytes: &[u8],
     path: &[u32],
@@ -187,7 +187,7 @@ fn put(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A value is its wire type, and its bytes with what stands in front of them.
+/// A value is its wire type and its bytes with their prefix.
 fn key(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(u64::from(number << 3 | u32::from(value[0])), &mut out);
@@ -208,7 +208,7 @@ fn choose(path: &[u32]) -> Option<&'static str> {
     }
 }
 
-/// Values of a type to try, of which one at least differs from what is there.
+/// Values of a type to try, at least one of which differs from the current one.
 fn samples(kind: &str) -> Vec<Vec<u8>> {
     let varint = |number: u64| {
         let mut out = vec![0];
