@@ -53,7 +53,7 @@ pub enum SyncError {
         view: String,
     },
     /// The run was told to stop.
-    #[error("view '{view}': the sync was interrupted; committed rows are kept")]
+    #[error("view '{view}': the sync was stopped early; committed rows are kept")]
     Stopped {
         /// The view.
         view: String,

@@ -172,13 +172,13 @@ fn socket_path_of_other_file_is_refused() {
         home.write("larder.yaml", &config);
         home.run(["serve"])
     };
-    with("precious").assert_code(1).assert_complains(&["server: unix_socket", "taken by a regular file"]);
+    with("precious").assert_code(1).assert_complains(&["server: unix_socket", "already names a regular file"]);
     fs::create_dir(home.path("dir")).unwrap();
-    with("dir").assert_code(1).assert_complains(&["taken by a directory"]);
+    with("dir").assert_code(1).assert_complains(&["already names a directory"]);
     let _live = UnixListener::bind(home.path("live")).unwrap();
-    with("live").assert_code(1).assert_complains(&["taken by a socket that another process may listen on"]);
+    with("live").assert_code(1).assert_complains(&["already names a socket that another process may listen on"]);
     std::os::unix::fs::symlink("live", home.path("link")).unwrap();
-    with("link").assert_code(1).assert_complains(&["taken by a symbolic link"]);
+    with("link").assert_code(1).assert_complains(&["already names a symbolic link"]);
     assert!(["precious", "dir", "live", "link"].iter().all(|name| fs::symlink_metadata(home.path(name)).is_ok()));
     assert_eq!(fs::read_to_string(home.path("precious")).unwrap(), "precious");
 }

@@ -209,7 +209,7 @@ fn table_formats_are_refused() {
         ("metadata/v1.metadata.json", "is a table of Apache Iceberg"),
         (".hoodie/hoodie.properties", "is a table of Apache Hudi"),
     ] {
-        assert_refused(&[format, "hint: write its rows to a directory of their own"], |fixture| {
+        assert_refused(&[format, "hint: write its rows to a separate directory"], |fixture| {
             let path = fixture.path("data/stats").join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "{}").unwrap();
