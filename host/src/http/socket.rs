@@ -19,7 +19,7 @@ pub struct SocketFile {
 /// Prepares a path for a socket: removes a socket that a dead process left there, but nothing else.
 ///
 /// # Errors
-/// When the path already names something that is not a socket, or by a socket that another process listens on.
+/// If the path names something that is not a socket, or a socket that another process listens on.
 pub(super) fn vacate(path: &Path) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
