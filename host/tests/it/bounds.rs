@@ -1,4 +1,4 @@
-//! What requests may take of memory and time, together and each: every limit obeyed, and broken.
+//! Limits on the memory and time of requests, for each and in total: requests at and beyond every limit.
 
 use std::{
     io::{Read, Write},
@@ -26,13 +26,13 @@ feature_views:
   - {name: texts, entities: [k], push_source: texts, features: [{name: text, type: String}]}
 ";
 
-/// A lookup that is answered whatever else is asked for.
+/// A lookup that is served under any load.
 pub(crate) fn assert_small_lookup_succeeds(fixture: &Fixture) {
     let answer = fixture.features(&["texts:text"], json!({ "k": ["nobody"] }));
     assert_eq!(answer.column("text")["statuses"], json!(["NOT_FOUND"]));
 }
 
-/// A host with a row `large` whose text has so many bytes, and a row `small`.
+/// A server with a row `large` whose text has this many bytes, and a row `small`.
 pub(crate) fn with_texts(bytes: usize, limits: impl FnOnce(&mut HttpLimits)) -> Fixture {
     let fixture = Setup::with(TEXTS).config("grpc: {listen: 127.0.0.1:0}\n").limits(limits).start();
     let df = json!({
@@ -64,7 +64,7 @@ fn answer_beyond_its_bytes_is_refused() {
         let ask = |rows| wire::send(fixture.address(), "POST", PATH, headers, &lookup_of("large", rows));
         let whole = ask(9);
         assert!(whole.status == 200 && whole.body.len() > 900_000, "{headers:?}: {}", whole.status);
-        // Of these one is found out while it is written, and the other would be 500 MB.
+        // The first exceeds the limit while it is written; the other would be 500 MB.
         for rows in [12, 5_000] {
             assert_refused(&ask(rows), 413, "answer_bytes_max");
         }
@@ -102,7 +102,7 @@ fn clients_that_do_not_read_share_one_budget() {
     let fixture = with_texts(500_000, |limits| limits.in_flight_bytes_max = Some(24 * MIB));
     let ask = |rows| wire::send(fixture.address(), "POST", PATH, &[], &lookup_of("large", rows));
     assert_eq!(ask(8).status, 200);
-    // One behind the other, for the kernel takes the first megabytes of each.
+    // One after the other, because the kernel buffers the first megabytes of each.
     let request = [
         format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", lookup_of("large", 8).len())
             .into_bytes(),
@@ -201,7 +201,7 @@ fn many_columns_are_refused_in_linear_time() {
     let refused = fixture.post(PATH, body(80_000).as_bytes());
     assert_eq!(refused.status, 413, "{}", refused.text());
     assert!(refused.text().contains("columns: 80001"), "{}", refused.text());
-    // Seconds on a busy machine. Each column compared with all others takes minutes there.
+    // Seconds on a busy machine, where a pairwise comparison of columns takes minutes.
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!(fixture.post(PATH, body(9_999).as_bytes()).column("text")["values"], json!(["small"]));
 }
@@ -305,7 +305,7 @@ fn length_said_twice_and_hosts_are_refused() {
         }
         let _ = stream.write_all(request.as_bytes());
         let status = wire::read_answer(&mut stream).map(|answer| answer.status);
-        // Nothing that comes behind a request that was refused is a request.
+        // Bytes after a rejected request are not treated as a request.
         assert!(status == Some(200) || matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
         status
     };
@@ -314,7 +314,7 @@ fn length_said_twice_and_hosts_are_refused() {
         (fixture.address(), &health, true),
         (fixture.metrics_address(), &health, false),
     ] {
-        // Alone, behind a request of the fast path, and behind one of hyper's.
+        // Alone, after a request on the fast path, and after one on the hyper path.
         for before in [&[][..], &[&**good], &[&*health], &[&*health, &**good]] {
             let bad = [
                 lookup(&format!("host: x\r\n{length}{te}"), &chunked),

@@ -373,7 +373,7 @@ feature_services:
         features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, the definition says Array(String)
         features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
     .assert_eq(&errors.join("\n"));
-    // What is far away can be left out; services are checked all the same.
+    // Sources can be skipped; services are still checked.
     let offline = home.run(["check", "--offline"]);
     offline.assert_code(3);
     assert_eq!(offline.err.lines().filter(|line| line.contains(": error: ")).count(), 1, "{}", offline.err);
@@ -429,7 +429,7 @@ fn init_infers_definitions_that_check_and_serve() {
     assert!(got.assert_code(0).out.contains("0.6001"), "{}", got.out);
     home.run(["init", "--from", "data/*.parquet"]).assert_code(1).assert_complains(&["is there already"]);
     home.run(["init", "other", "--from", "nothing/*.parquet"]).assert_code(1);
-    // A pattern, as a shell would take it.
+    // A pattern in shell syntax.
     let all = home.run(["init", "other", "--from", "data/*_stats.parquet"]);
     assert!(all.assert_code(0).out.contains("mapped_stats: key cust, event time ts"), "{}", all.out);
     home.run(["check", "--config", "other/larder.yaml"]).assert_code(0);

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const SINGLETON: &str = "twins/odfv_singleton";
-/// Compiling gives way to whatever else the machine does.
+/// Compilation has a low priority.
 const COMPILED: Duration = Duration::from_secs(300);
 
 fn first() -> Vec<u8> {

@@ -292,7 +292,7 @@ fn table_without_stream_reports_its_staleness() {
     let view = catalogued(&followed);
     assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(0.2), &Value::Null));
 
-    // Whoever turned it off knows.
+    // No notice if the stream is turned off by the definitions.
     let off = setup(&dynamo.url(), ", every: 30m, stream: off").start();
     let view = catalogued(&off);
     assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(1800.0), &Value::Null));
@@ -315,7 +315,7 @@ fn future_items_are_served_when_due() {
         until(&host, 1, 1);
         assert_eq!((trips(&host, 2), trips(&host, 3)), (Value::Null, json!(3)));
         if stream {
-            // What was served before is served until then.
+            // Until then, the previous value keeps serving.
             dynamo.put(TABLE, at(1, 10, 6));
             dynamo.put(TABLE, at(4, 4, 0));
             until(&host, 4, 4);

@@ -240,14 +240,14 @@ fn feasts_correction_of_a_write_is_served() {
     crate::fixture::eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     write("2025-11-24T16:00:00.987654Z", 5);
     assert_eq!(trips(), 5);
-    // As Feast does after it has stored the row: in whole seconds.
+    // As Feast does after it stored the row, in whole seconds.
     assert_eq!(asked().column("avg_daily_trips")["event_timestamps"], json!(["2025-11-24T16:00:00Z"]));
-    // Another load of the store, which does not have it yet.
+    // Another load of the store, which does not have the row yet.
     put_driver(&store, 1002, 1, 1_764_000_000);
     let other = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1002] }));
     crate::fixture::eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
     assert_eq!(trips(), 5);
-    // Feast materializes the same event time, corrected; its store cuts that to seconds.
+    // Feast materializes the same event time with a corrected value; its store truncates the time to seconds.
     put_driver(&store, 77, 6, 1_764_000_000);
     crate::fixture::eventually("the correction", || trips() == 6);
     write("2025-11-24T16:00:01Z", 7);

@@ -80,7 +80,7 @@ impl Setup {
         }
     }
 
-    /// Serves metrics, on a port of their own.
+    /// Serves metrics on a separate port.
     pub(crate) fn with_metrics(mut self) -> Self {
         self.with_metrics = true;
         self
@@ -201,7 +201,7 @@ impl Fixture {
 
     pub(crate) fn until_ready(&self) {
         self.eventually("ready", || self.get("/ready").status == 200);
-        // Compiling gives way to whatever else the machine does.
+        // Compilation has a low priority.
         eventually_within("plugins loaded", Duration::from_secs(300), || self.app.plugins_are_loaded());
     }
 

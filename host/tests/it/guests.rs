@@ -44,7 +44,7 @@ fn build(project: &str, features: &str) -> PathBuf {
     file
 }
 
-/// The program that compiles plugins: a test's own is none.
+/// The program that compiles plugins, because a test's own executable cannot.
 pub(crate) fn compiler() -> PathBuf {
     env!("CARGO_BIN_EXE_larder").into()
 }

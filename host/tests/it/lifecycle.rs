@@ -177,7 +177,7 @@ fn a_stopping_host_says_so_and_goes_on_for_its_drain_delay() {
     });
 }
 
-/// Commands that never come to an end, as where a disk hangs.
+/// Commands that never end, as if a disk hangs.
 #[derive(Debug, Default)]
 struct Hanging {
     begun: AtomicUsize,

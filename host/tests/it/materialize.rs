@@ -523,7 +523,7 @@ fn a_host_over_the_tables_answers_as_one_over_the_files() {
     }
 }
 
-/// The stream of a table, by what the table is described as.
+/// The stream of a table, from its description.
 fn stream(dynamo: &FakeDynamo, table: &str) -> Value {
     let body = serde_json::json!({ "TableName": table }).to_string();
     let headers = [("x-amz-target", "DynamoDB_20120810.DescribeTable"), ("content-type", "application/x-amz-json-1.0")];

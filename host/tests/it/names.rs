@@ -1,5 +1,5 @@
-//! Names of every kind, by every way in and out: Feast takes any text for a name. `tests/feast/registry_fields.py` has the
-//! same names in registries that Feast made.
+//! Names of every kind, over every input and output: in Feast, any text is a valid name.
+//! `tests/feast/registry_fields.py` has the same names in registries that Feast made.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -44,7 +44,7 @@ fn names() -> Vec<&'static str> {
     ODD.iter().copied().chain([long]).collect()
 }
 
-/// A view and a service for each name, each with a feature for each name; the join key has one of them, too.
+/// A view and a service for each name, each with a feature for each name; the join key also has one of the names.
 fn definitions() -> String {
     // JSON is YAML.
     let features: Vec<Value> = names().iter().map(|name| json!({ "name": name, "type": "Float64" })).collect();
@@ -121,7 +121,7 @@ fn any_name_is_served_by_every_protocol() {
         let answer = fixture.features(&[&format!("{name}:a,b")], json!({ "the=key": [9] }));
         assert_eq!(answer.column("a,b")["values"], json!([7.5]), "{name}");
     }
-    // A version is none if it does not look like one.
+    // A suffix that does not look like a version is not one.
     let answer = fixture.features(&["Größe in cm@x:a,b"], json!({ "the=key": [1] }));
     assert_eq!(answer.status, 404, "{}", answer.text());
 }

@@ -1,4 +1,5 @@
-//! Standard output and error that cannot be written, sockets' paths that are taken, directories that others can write.
+//! Standard output and error that cannot be written, socket paths that are in use, directories that other users can
+//! write.
 
 use std::{
     fs::{self, File, Permissions},
@@ -13,11 +14,11 @@ use serde_json::json;
 
 use crate::{binary::Home, fixture::eventually, wire};
 
-/// A host whose standard error is the test's.
+/// A server whose standard error the test reads.
 struct Host(Child);
 
 impl Host {
-    /// Starts a host on a port of its own; what it is told of goes to `err`.
+    /// Starts a server on its own port, with standard error to `err`.
     fn start(command: &mut Command, err: impl Into<Stdio>, out: impl Into<Stdio>) -> Self {
         Self(command.stderr(err).stdout(out).spawn().unwrap())
     }
@@ -42,7 +43,7 @@ impl Drop for Host {
     }
 }
 
-/// The golden repository on a port that was free a moment ago, for nobody reads which one it took.
+/// The golden repository on a port that was free a moment ago, because the port cannot be read from the log.
 fn home_on_a_port(logs: &str) -> (Home, std::net::SocketAddr) {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let home = Home::golden_loaded();
@@ -163,7 +164,7 @@ fn socket_path_of_other_file_is_refused() {
     assert_eq!(host.end().0, Some(0));
     assert_eq!(fs::read_to_string(home.path("precious")).unwrap(), "precious");
 
-    // The data socket is what clients use: without it there is no use in a start.
+    // Clients use the data socket, so the server does not start without it.
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     let with = |socket: &str| {
         let config = config
@@ -196,7 +197,7 @@ fn data_directory_that_others_write_becomes_private() {
     assert_eq!(fs::metadata(dir.join("online.redb")).unwrap().permissions().mode() & 0o777, 0o600);
     home.run(["list"]).assert_code(0);
 
-    // As `/tmp` is: that cannot be made private.
+    // Like `/tmp`, which cannot be made private.
     fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
     home.run(["serve"]).assert_code(4).assert_complains(&["data/store", "other users share this directory"]);
 }

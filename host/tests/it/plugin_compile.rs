@@ -1,4 +1,5 @@
-//! Components that cost much to compile: refused by their outline, or stopped at a bound, while the host serves.
+//! Components that are expensive to compile: rejected by their structure, or stopped at a limit, while the server keeps
+//! serving.
 
 use std::{
     fs,
@@ -28,7 +29,7 @@ const MIB: u64 = 1 << 20;
 /// Loops that cranelift takes minutes for; it grows with their square.
 const ENDLESS: usize = 100_000;
 
-/// A number as WebAssembly writes it.
+/// A number in WebAssembly's encoding.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -46,7 +47,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     [&[id][..], &leb128(body.len()), body].concat()
 }
 
-/// A core module with so many functions of one body, `() -> ()`.
+/// A core module with this many functions `() -> ()` with the same body.
 fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     let body = [&[0][..], body, &[0x0b]].concat();
     let body = [leb128(body.len()), body].concat();
@@ -56,19 +57,19 @@ fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     [&b"\0asm\x01\0\0\0"[..], &types, &declared, &code].concat()
 }
 
-/// One function of so many empty loops.
+/// One function with this many empty loops.
 fn loops(count: usize) -> Vec<u8> {
     module(1, &[0x03, 0x40, 0x0b].repeat(count))
 }
 
-/// A good plugin that brings a module along which it never makes an instance of.
+/// A valid plugin that contains a module which it never instantiates.
 fn bomb(module: &[u8]) -> Vec<u8> {
     [fs::read(guest(SINGLETON)).unwrap(), section(1, module)].concat()
 }
 
 fn runtime(compiler: PathBuf, compile: CompileLimits, functions: usize) -> Arc<PluginRuntime> {
     let default = PluginSettings::default();
-    // Debug code on a machine that has other things to do.
+    // For debug builds on a busy machine.
     let native = PluginLimits { functions, time: Duration::from_secs(5), ..default.native };
     PluginRuntime::new(PluginSettings { compiler, compile, native, ..default }).unwrap()
 }
@@ -78,7 +79,7 @@ const SHORT: CompileLimits = CompileLimits { time: Duration::from_secs(1), ..WID
 
 #[test]
 fn outline_is_checked_before_compiling() {
-    // There is no compiler: whatever wanted one would say so.
+    // There is no compiler: a file that needs one would fail with that error.
     let runtime = runtime("/no/compiler".into(), WIDE, 20_000);
     let refused = |bytes: &[u8]| runtime.load(bytes).unwrap_err();
     let without_exports = [COMPONENT, &section(1, &loops(ENDLESS))].concat();
@@ -89,7 +90,7 @@ fn outline_is_checked_before_compiling() {
     assert!(matches!(refused(&imports), LoadError::Imports(_) | LoadError::Broken(_)));
     let cut = bomb(&loops(ENDLESS));
     assert!(matches!(refused(&cut[..cut.len() - 1]), LoadError::Broken(_)));
-    // What passes all that has to be compiled.
+    // A file that passes these checks has to be compiled.
     assert!(matches!(refused(&bomb(&loops(1))), LoadError::Compiler(why) if why.contains("/no/compiler")));
 }
 
@@ -109,7 +110,7 @@ fn compiling_is_bounded_in_memory() {
     let error = runtime(compiler(), tight, 100_000).load(&many).unwrap_err();
     assert!(matches!(error, LoadError::Killed(CompileKill::Memory(_))), "{error}");
     assert!(error.to_string().contains("needed more than 24 MiB of memory"), "{error}");
-    // A plugin as people write them fits.
+    // A typical plugin fits.
     runtime(compiler(), tight, 100_000).load(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
 }
 
@@ -156,7 +157,7 @@ fn host_serves_while_it_compiles() {
     assert_eq!(trips(&fixture).status, 501);
     let stored = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
     assert_eq!(stored.column("conv_rate")["values"], json!([0.6001]));
-    // Someone who waits is served meanwhile.
+    // A caller that waits is served meanwhile.
     fixture.app.deploy(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
     assert_eq!(trips(&fixture).column("trips_plus_one")["values"], json!([1002]));
     let started = Instant::now();
@@ -178,7 +179,7 @@ fn killed_file_is_tried_again_on_demand_only() {
         why.starts_with("an earlier compilation of this file was stopped because it took more than 1 s of CPU time"),
         "{why}"
     );
-    // A deploy tries, and a file that is another one is tried.
+    // A deploy retries it, and a different file is tried.
     let why = fixture.app.deploy(&bomb(&loops(ENDLESS))).unwrap_err();
     assert!(why.starts_with("compiling the component took more than 1 s of CPU time"), "{why}");
     place(&bomb(&loops(100)), &fixture.path("plugins"));
@@ -186,7 +187,7 @@ fn killed_file_is_tried_again_on_demand_only() {
     assert_eq!(refusal(&fixture), None);
 }
 
-/// A host that compiles without end, and the process in which it does.
+/// A server whose compilation never ends, and the process that compiles.
 fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     let home = Home::golden_loaded();
     home.configure(&limits("10m"));
@@ -202,7 +203,7 @@ fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     (home, host, address, process)
 }
 
-/// Whether a process has ended; an orphan may be a zombie until the machine's first process looks.
+/// Whether a process has ended; an orphan may be a zombie until the init process reaps it.
 fn has_ended(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).map_or(true, |stat| stat.contains(") Z "))
 }

@@ -261,7 +261,7 @@ fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
     }
 }
 
-/// However a load was asked for, and whether its caller waits or has left.
+/// For all ways to request a load, and whether its caller waits or has left.
 #[test]
 fn loads_that_callers_asked_for_do_not_hold_up_a_stop() {
     let s3 = FakeS3::start();

@@ -1,5 +1,5 @@
-//! Features whose type changes in the definitions: rows of the previous load keep answering, converted where no
-//! information is lost, until their source brings new ones.
+//! Features whose type changes in the definitions: rows of the previous load keep serving, converted if no information
+//! is lost, until their source is loaded again.
 
 use std::{fs, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const FILE: &str = "data/stats.parquet";
 
-/// A view with a source, one that callers write only, and `mode` of the first.
+/// A view with a source and this `mode`, and one that only callers write.
 fn definitions(mode: &str, features: &str) -> String {
     format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
@@ -38,7 +38,7 @@ fn columns() -> Columns {
 
 const BEFORE: &str = "{name: x, type: Int64}, {name: y, type: Float64}, {name: z, type: String}";
 
-/// A host with rows 1 and 2 of both views, and no source any more.
+/// A server with rows 1 and 2 of both views, whose source is gone.
 fn loaded(mode: &str) -> Fixture {
     let setup = Setup::with(&definitions(mode, BEFORE)).config("sync: {retry: 1h}\n");
     write(&setup.path(FILE), &columns());
@@ -53,7 +53,7 @@ fn loaded(mode: &str) -> Fixture {
     fixture
 }
 
-/// Takes other definitions into service, without waiting for the watch over files.
+/// Puts other definitions into service, without waiting for the file watcher.
 fn redefine(fixture: &Fixture, mode: &str, features: &str) {
     fs::write(fixture.path("features/defined.yaml"), definitions(mode, features)).unwrap();
     fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
@@ -95,7 +95,7 @@ fn retyped_feature_keeps_serving_converted_values() {
             redefine(&fixture, mode, &features);
             for _ in 0..2 {
                 assert_answer(&fixture, "x", values.clone(), statuses.clone());
-                // What did not change is untouched.
+                // Features that did not change are not affected.
                 assert_answer(&fixture, "y", json!([0.5, 1.5]), json!(PRESENT));
                 assert_answer(&fixture, "z", json!(["a", "b"]), json!(PRESENT));
                 assert_eq!(fixture.get("/ready").status, 200, "{of}");
@@ -129,7 +129,7 @@ fn new_load_takes_the_place_of_converted_values() {
     assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "no source brings this view's rows");
 }
 
-/// What the catalog says of a view's features whose type changed.
+/// The catalog's entry for a view's features whose type changed.
 fn retyped(fixture: &Fixture, view: &str) -> Value {
     let catalog = fixture.get("/v1/catalog").json();
     let views = catalog["feature_views"].as_array().unwrap();

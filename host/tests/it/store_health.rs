@@ -1,4 +1,4 @@
-//! A store that is damaged, moved or replaced under a running host; and rows that are removed on request.
+//! A store that is damaged, moved or replaced while the server runs, and rows that are removed on request.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 
-/// A view with a source, and one that callers write only.
+/// A view with a source, and one that only callers write.
 const DEFINITIONS: &str = "
 entities: [{name: driver, join_key: driver_id, type: Int64}]
 feature_views:
@@ -44,7 +44,7 @@ fn put(fixture: &Fixture, view: &str, driver: i64, text: &str) -> wire::Answer {
     fixture.post("/write-to-online-store", body.to_string().as_bytes())
 }
 
-/// The texts of drivers 1 and 2; none if the lookup fails.
+/// The texts of drivers 1 and 2; `None` if the lookup fails.
 fn texts(fixture: &Fixture, view: &str) -> Option<Value> {
     let answer = fixture.features(&[&format!("{view}:text")], json!({ "driver_id": [1, 2] }));
     (answer.status == 200).then(|| answer.column("text")["values"].clone())

@@ -69,7 +69,7 @@ fn feasts_recorded_writes_are_answered_alike_and_read_back() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A view under text keys, and one under two keys.
+/// A view with text keys, and one with two keys.
 const TEXT_KEYS: &str = "
 entities: [{name: t, type: String}, {name: k, type: Int64}]
 feature_views:
@@ -101,7 +101,7 @@ fn large_integers_keep_their_digits() {
         json!(["18446744073709551617", "18446744073709551617", null, null, "1e-05"])
     );
     assert_eq!(answer.column("d")["values"][0], "12345678901234567890");
-    // A null that is pushed is a null, also of an instant.
+    // A pushed null is null, also for an instant.
     assert_eq!(answer.column("at")["values"], json!([null, null, null, null, 5]));
 }
 
@@ -261,7 +261,7 @@ fn write_from_the_future_is_refused() {
     refused(fixture.post("/push", pushed.to_string().as_bytes()));
     assert_eq!(items(&fixture, "A"), Value::Null, "neither of the views that the push source feeds");
     assert_eq!(at("2026-11-23T09:23:10Z").status, 200);
-    // It hides no later write for longer than that.
+    // It hides later writes no longer than that.
     fixture.clock.set(RECORDED_AT + 600_000_001);
     assert_eq!(write(&fixture, &cart(&["A"], "2026-11-23T09:23:10.000001Z", &[4])).status, 200);
     assert_eq!(items(&fixture, "A"), 4);
@@ -377,7 +377,7 @@ fn view_named_often_is_materialized_once() {
     assert_eq!(reports.len(), 1);
 }
 
-/// A view whose source does not answer beside one that is on disk, and one that takes turns with it.
+/// A view whose source does not respond, one on disk, and one that shares its queue.
 fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
     let s3 = FakeS3::start();
     s3.create_bucket("rows");
@@ -403,7 +403,7 @@ fn hanging_view_holds_up_no_other() {
         let body = json!({ "disable_event_timestamp": true, "feature_views": views }).to_string();
         fixture.post(path, body.as_bytes())
     };
-    // Its own queue is bounded, and that of the others is not touched by it.
+    // Its own queue is limited, and the queues of other views are not affected.
     let answers: Vec<u16> = (0..20).map(|_| post("/materialize?async=true", &["silent"]).status).collect();
     assert_eq!((answers[0], answers[19]), (202, 503), "{answers:?}");
     let refused = post("/materialize", &["silent"]);
@@ -467,7 +467,7 @@ fn materialization_moves_feasts_timestamp() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(timestamp() > before, "{path}");
     }
-    // It outlasts a restart.
+    // It survives a restart.
     let last = timestamp();
     host.stop(Signal::TERM);
     let mut host = home.start(["serve"]);

@@ -1,4 +1,4 @@
-//! What calls may take of memory, and compressed messages: by a client that frames its messages itself.
+//! Limits on the memory of calls, and compressed messages, with a client that frames its messages itself.
 
 use std::{
     convert::Infallible,
@@ -46,7 +46,7 @@ struct Connection {
     sender: SendRequest<Sent>,
 }
 
-/// Bytes, and an end or none.
+/// Bytes, with or without the end of the stream.
 struct Sent {
     bytes: Option<Bytes>,
     ends: bool,
@@ -61,7 +61,7 @@ struct Answer {
 }
 
 impl Connection {
-    /// A client that takes so many bytes of an answer without saying more.
+    /// A client with a flow-control window of this many bytes.
     fn to(fixture: &Fixture, window: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let address = fixture.grpc_address();
@@ -78,7 +78,7 @@ impl Connection {
         Self { runtime, sender }
     }
 
-    /// Begins a call, which goes on for as long as its answer is kept.
+    /// Begins a call, which lasts as long as its response is kept.
     fn begin(&mut self, path: &str, sent: Sent) -> JoinHandle<Response<Incoming>> {
         let request = Request::post(format!("http://larder{path}")).header("content-type", "application/grpc");
         let answer = self.sender.send_request(request.body(sent).unwrap());
@@ -154,7 +154,7 @@ fn values(answer: &[u8]) -> Vec<Option<Kind>> {
 fn compressed_calls_are_answered_alike() {
     let fixture = with_texts(5_000, |_| {});
     let mut connection = Connection::to(&fixture, 1 << 20);
-    // The second is long enough to be decompressed, and answered, elsewhere.
+    // The second is long enough to be decompressed and served on a compute thread.
     for (key, rows) in [("small", 1), ("large", 3), ("nobody", 20_000)] {
         let rows = rows.min(10_000);
         let message = message(key, rows);

@@ -152,7 +152,7 @@ fn a_source_without_a_row_has_no_data() {
 #[test]
 fn a_replacing_load_that_fails_changes_nothing() {
     let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
-    // The bad column comes after rows that a load has written by then.
+    // The bad column follows rows that the load has already written.
     assert_refused_with(&replacing, &["part-1.parquet, column 'event_timestamp'"], |setup| {
         write(&setup.path(FILE), &stats(&[(3, 10, 0.9)]));
         let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT]));
@@ -201,7 +201,7 @@ fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
     });
 }
 
-/// Overwritten and deleted rows stay in files that only the table's log leaves out.
+/// Overwritten and deleted rows stay in files that only the table's log excludes.
 #[test]
 fn table_formats_are_refused() {
     for (file, format) in [

@@ -1,4 +1,4 @@
-//! Rows whose event time has not come, and rows whose times differ by nanoseconds.
+//! Rows that are not due yet, and rows whose times differ by nanoseconds.
 
 use arrow::array::TimestampNanosecondArray;
 
@@ -12,7 +12,7 @@ fn future_row_is_served_at_its_time_without_a_sync() {
         for mode in ["upsert", "replace"] {
             let named = format!("  - name: stats\n    mode: {mode}\n");
             let prepared = place.good_with(&DEFINITIONS.replace("  - name: stats\n", &named));
-            // Of driver 1 there is a row from before too; of driver 3 there is none.
+            // Driver 1 also has a row from the past; driver 3 has none.
             write(
                 &prepared.path(FILE),
                 &stats(&[(1, 60, 0.1), (1, -3 * HOUR, 0.9), (2, -HOUR, 0.2), (3, -2 * HOUR, 0.3)]),
@@ -29,7 +29,7 @@ fn future_row_is_served_at_its_time_without_a_sync() {
                 "{first:?}"
             );
 
-            // A write is not hidden by what is to come.
+            // A write is not hidden by a row from the future.
             let df = json!({
                 "driver_id": [1], "event_timestamp": ["2026-11-23T09:13:10Z"], "created": [null], "rate": [0.5],
                 "trips": [1],
@@ -40,7 +40,7 @@ fn future_row_is_served_at_its_time_without_a_sync() {
 
             host.clock.set(RECORDED_AT + HOUR * SECOND);
             host.eventually("the first is due", || rates(&host, &[1, 2, 3]) == json!([0.5, 0.2, 0.3]));
-            // What is remembered outlasts a restart.
+            // Postponed rows survive a restart.
             let Host { fixture, bucket } = host;
             let host = Host { fixture: fixture.restart(), bucket };
             assert_eq!(rates(&host, &[1, 2]), json!([0.5, 0.2]));

@@ -68,7 +68,7 @@ fn small_sets_are_judged_by_their_share_too() {
         let keys: ArrayRef = Arc::new((1..=80).map(|driver| (driver > 2).then_some(driver)).collect::<Int64Array>());
         write(&host.path(FILE), &replaced(drivers(80, 0.2), "driver_id", keys));
         assert_judged(&host, "2 of 80 rows cannot be taken (2 with a null key");
-        // As many as the settings say are taken, and what callers wrote is not the set's.
+        // As many as the settings allow are accepted, and rows that callers wrote do not count.
         for driver in 1_000..1_100 {
             let df = json!({
                 "driver_id": [driver], "event_timestamp": ["2026-11-23"], "created": [null], "rate": [0.5], "trips": [1],

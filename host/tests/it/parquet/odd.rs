@@ -1,4 +1,4 @@
-//! Files that are hostile, no files at all, or of a schema that changes from one to the next.
+//! Hostile files, paths that are not regular files, and schemas that change between files.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use larder::clock::parse_time;
 
 use super::*;
 
-/// A file of nothing but a footer, whose schema is nested this deep.
+/// A file with only a footer, whose schema is nested this deep.
 fn nested(depth: usize) -> Vec<u8> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement>, 3: num_rows, 4: list<RowGroup> }
     let mut footer = vec![0x15, 0x02, 0x19, 0xfc];
@@ -46,7 +46,7 @@ fn pipe_device_or_socket_is_refused() {
     assert_refused_at(Place::Disk, DEFINITIONS, &pipe, |fixture| {
         make_pipe(&fixture.path("data/stats/part-1.parquet"));
     });
-    // In the place of the directory.
+    // In place of the directory.
     assert_refused_at(Place::Disk, DEFINITIONS, &["it is a named pipe"], |fixture| {
         fs::remove_dir_all(fixture.path("data/stats")).unwrap();
         make_pipe(&fixture.path("data/stats"));
@@ -72,7 +72,7 @@ fn column_missing_in_some_files_is_null() {
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[1, 3, 4]), json!([0.1, 0.3, null]));
         assert_eq!(values(&fixture, "stats:trips", &[1, 3, 4]), json!([5, null, 5]));
-        // Also where everything is read again, and the first file by name lacks it.
+        // Also if everything is read again, and the first file by name lacks it.
         write(&fixture.path("data/stats/part-.parquet"), &without(stats(&[(5, 10, 0.5)]), "trips"));
         let everything = SyncCommand { full: true, ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &everything).failures, []);
@@ -86,7 +86,7 @@ fn column_missing_in_all_files_is_an_error() {
         write(&fixture.path(FILE), &without(stats(&[(1, 10, 0.9)]), "trips"));
         write(&fixture.path("data/stats/part-1.parquet"), &without(stats(&[(3, 10, 0.9)]), "trips"));
     });
-    // Keys and event times have to be in each.
+    // Every file must have keys and event times.
     for column in ["driver_id", "event_timestamp"] {
         assert_refused(&["part-1.parquet", &format!("has no column '{column}'")], |fixture| {
             write(&fixture.path("data/stats/part-1.parquet"), &without(stats(&[(3, 10, 0.9)]), column));
@@ -151,11 +151,11 @@ fn static_table_needs_no_time_column() {
         write(&prepared.path("data/other.parquet"), &other(1));
         let fixture = prepared.start();
         assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.1, 0.2, null]));
-        // Its rows are as of the time at which they were read.
+        // The event time of its rows is the time at which they were read.
         let answer = fixture.features(&["stats:rate"], json!({ "driver_id": [1] }));
         let time = answer.column("rate")["event_timestamps"][0].as_str().and_then(parse_time);
         assert_eq!(time, Some(RECORDED_AT));
-        // A newer file takes its place, and the one that is read later wins.
+        // A newer file replaces it, and the later read wins.
         fixture.clock.set(RECORDED_AT + 10 * SECOND);
         write(&fixture.path(FILE), &table(&[(1, 0, 0.7)]));
         assert_eq!(sync_all(&fixture).failures, []);

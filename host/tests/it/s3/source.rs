@@ -466,7 +466,7 @@ fn empty_object_of_the_directorys_name_is_a_marker() {
             assert_eq!(rows.len(), 10, "{marker}, {path}");
         }
     }
-    // An empty object alone is a file that cannot be read.
+    // An empty object alone is an unreadable file.
     let s3 = server(&[("set", b"")]);
     let error = read(&source(&s3, "path: \"s3://features/set\""), None).unwrap_err().to_string();
     assert!(error.contains("s3://features/set is not a readable Parquet file"), "{error}");
