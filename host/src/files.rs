@@ -101,7 +101,7 @@ impl FileStamp {
     /// The state of the file at a path, through symbolic links.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// Errors of the operating system.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|meta| Self::of(&meta))
     }

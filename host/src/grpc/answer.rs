@@ -32,7 +32,7 @@ fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
 /// Makes an answer's message.
 ///
 /// # Errors
-/// Those of [`Room::hold`].
+/// Errors of [`Room::hold`].
 pub(super) fn translate(answer: &Answer<'_>, room: &mut Room) -> Result<GetOnlineFeaturesResponse, RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();

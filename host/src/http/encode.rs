@@ -60,7 +60,7 @@ pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
 /// Appends an answer's body.
 ///
 /// # Errors
-/// Those of [`Room::reserve`]; the caller must then discard the appended bytes.
+/// Errors of [`Room::reserve`]; the caller must then discard the appended bytes.
 pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>, room: &mut Room) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();

@@ -71,7 +71,7 @@ pub(super) fn offload<T: Send + 'static>(
 /// The result of offloaded work.
 ///
 /// # Errors
-/// Those of the work, and status 500 if it panicked.
+/// Errors of the work, and status 500 if it panicked.
 pub(super) async fn completed<T>(coming: oneshot::Receiver<Result<T, HttpError>>) -> Result<T, HttpError> {
     coming
         .await

@@ -1,7 +1,7 @@
 //! A connection with limits on its writes.
 //!
 //! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
-//! that stops reading would hold its connection, and an answer in memory, for ever. And a client that reads a large answer
+//! that stops reading would hold its connection, and an answer in memory, forever. A client that reads a large answer
 //! as fast as it is written would hold its serving thread until the end.
 
 use std::{

@@ -35,7 +35,7 @@ impl PluginRuntime {
     /// Blocks while it is compiled: about 15 s for a Python plugin, and up to [`CompileLimits`].
     ///
     /// # Errors
-    /// Why the file is no plugin.
+    /// The reason why the file is not a plugin.
     ///
     /// [`CompileLimits`]: super::CompileLimits
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
@@ -47,7 +47,7 @@ impl PluginRuntime {
     /// without the compiler.
     ///
     /// # Errors
-    /// Why the file is no plugin.
+    /// The reason why the file is not a plugin.
     pub fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
         self.load_with(None, bytes)
     }

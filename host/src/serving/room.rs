@@ -57,7 +57,7 @@ impl Room {
         Self { account: Account::Leased(lease), answer_bytes_max }
     }
 
-    /// Without bounds, for tools.
+    /// Without limits, for tools.
     #[must_use]
     pub fn unbounded() -> Self {
         Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }

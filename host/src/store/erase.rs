@@ -136,7 +136,7 @@ impl OnlineStore {
     /// start. Deleted entities stay deleted. Returns how many rows there were.
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn reset(&self, view: ViewId) -> Result<u64, StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {
@@ -160,7 +160,7 @@ impl OnlineStore {
     /// has the rows of its source. `is_kept` returns whether a view stays.
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn retire(&self, is_kept: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         self.write(|txn| {
             let mut retired: Vec<(String, ViewRecord)> = Vec::new();

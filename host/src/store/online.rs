@@ -192,7 +192,7 @@ impl OnlineStore {
     /// When a view's features changed, its rows stay and its source will be read from the start.
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn declare(&self, views: &[Arc<FeatureView>], version: KeyVersion) -> Result<Vec<ViewId>, StoreError> {
         self.write(|txn| {
             let mut ids = Vec::with_capacity(views.len());
@@ -268,7 +268,7 @@ impl OnlineStore {
     /// it.
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn note_materialized(&self, view: ViewId) -> Result<(), StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {

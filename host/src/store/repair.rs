@@ -158,7 +158,7 @@ impl OnlineStore {
     /// [`super::ViewStatus::rows_lost`].
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn accept_loss(&self, view: ViewId) -> Result<(), StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {

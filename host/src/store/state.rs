@@ -175,7 +175,7 @@ impl<'s> Reader<'s> {
     /// index of the view in `views`; an error of `tell` ends the lookup.
     ///
     /// # Errors
-    /// Those of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
+    /// Errors of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
     /// written.
     pub fn get_each<E: From<StoreError>>(
         &self,

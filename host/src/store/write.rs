@@ -322,7 +322,7 @@ impl OnlineStore {
     /// Starts a load of a view. One load of a view at a time: the caller sees to it.
     ///
     /// # Errors
-    /// Those of a failed transaction.
+    /// Errors of a failed transaction.
     pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
         let (name, known) = self.record(view)?;
         let builds = mode != LoadMode::Upsert;

@@ -150,7 +150,7 @@ fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
 /// A column without dictionary or run-end encoding.
 ///
 /// # Errors
-/// Those of Arrow.
+/// Errors of Arrow.
 pub(super) fn unpacked(array: &ArrayRef) -> Result<ArrayRef, String> {
     let values = match array.data_type() {
         DataType::Dictionary(_, values) => &**values,

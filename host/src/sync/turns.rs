@@ -54,7 +54,7 @@ pub(super) struct Turn<'t> {
 /// Why a sync cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoTurn {
-    /// The host stops.
+    /// The server is shutting down.
     Stopping,
     /// [`WAITING_MAX`] syncs of the view are already waiting.
     Busy,
@@ -173,7 +173,7 @@ impl Turns {
         self.changed.notify_all();
     }
 
-    /// Whether the host stops.
+    /// Whether a shutdown has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping_since().is_some()

@@ -377,7 +377,7 @@ fn view_named_often_is_materialized_once() {
     assert_eq!(reports.len(), 1);
 }
 
-/// A view whose source does not respond, one on disk, and one that shares its queue.
+/// A view whose source does not respond, next to views on disk.
 fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
     let s3 = FakeS3::start();
     s3.create_bucket("rows");

@@ -244,7 +244,7 @@ impl FileRows {
     /// Returns the next rows; `None` at the end. `input_of` provides the bytes of a row group.
     ///
     /// # Errors
-    /// Those of `input_of`, [`SourceError::Unreadable`] and [`SourceError::Limit`]. Reading cannot continue after an
+    /// Errors of `input_of`, [`SourceError::Unreadable`] and [`SourceError::Limit`]. Reading cannot continue after an
     /// error.
     pub(crate) fn next(
         &mut self,
