@@ -95,7 +95,7 @@ pub async fn fetch_all(wanted: Vec<(Fetcher, Vec<EntityKey>)>) -> Option<Fetched
 // === impl Fetcher ===
 
 impl Fetcher {
-    #[expect(clippy::too_many_arguments, reason = "one caller, which has all of them at hand")]
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has all of them")]
     pub(super) fn new(
         view: &Arc<FeatureView>,
         id: ViewId,

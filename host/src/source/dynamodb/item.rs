@@ -294,7 +294,7 @@ impl ItemReader {
         const FIVE_YEARS: Micros = 5 * 365 * 86_400 * 1_000_000;
         let Some(AttributeValue::N(seconds)) = item.get(self.ttl_attribute.as_ref()?) else { return None };
         let seconds: f64 = seconds.parse().ok()?;
-        #[expect(clippy::cast_possible_truncation, reason = "beyond it is for ever, which the cast makes of it")]
+        #[expect(clippy::cast_possible_truncation, reason = "times beyond it never expire; the cast saturates")]
         let expires = (seconds * 1e6) as Micros;
         (seconds > 0.0 && expires >= now.saturating_sub(FIVE_YEARS)).then_some(expires)
     }

@@ -22,7 +22,7 @@ pub(super) enum Effect {
     /// prevent loading or computing the rows, but not serving rows that Feast wrote.
     Files(&'static Message),
     /// It does not change Larder's online responses, for this reason.
-    Unused(#[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table"))] &'static str),
+    Unused(#[cfg_attr(not(test), expect(dead_code, reason = "for readers of the table"))] &'static str),
     /// Definitions that set it are not served, for this reason.
     Refused(&'static str),
 }
@@ -31,7 +31,7 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the table"))]
     pub(super) name: &'static str,
     pub(super) effect: Effect,
 }
