@@ -171,7 +171,7 @@ visitor!(ExactColumnsVisitor, ExactColumns, "an object of lists", {
 struct ColumnsByName<'a> {
     columns: Columns<'a>,
     /// The index of each column, once there are too many for a linear search.
-    places: HashMap<Cow<'a, str>, usize>,
+    places: Option<HashMap<Cow<'a, str>, usize>>,
 }
 
 // === impl ColumnsByName ===
@@ -180,20 +180,20 @@ impl<'a> ColumnsByName<'a> {
     /// Adds a column. As in Python, the last of two equal names wins, at the position of the first.
     fn insert(&mut self, name: Cow<'a, str>, values: Vec<EntityValue<'a>>) {
         let Self { columns, places } = self;
-        if columns.len() == FEW_COLUMNS {
-            *places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        if columns.len() < FEW_COLUMNS {
+            match columns.iter().position(|(known, _)| *known == name) {
+                Some(place) => columns[place].1 = values,
+                None => columns.push((name, values)),
+            }
+            return;
         }
-        let known = if columns.len() < FEW_COLUMNS {
-            columns.iter().position(|(known, _)| *known == name)
-        } else {
-            places.get(&name).copied()
-        };
-        match known {
-            Some(place) => columns[place].1 = values,
+        let places = places.get_or_insert_with(|| {
+            columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect()
+        });
+        match places.get(&name) {
+            Some(place) => columns[*place].1 = values,
             None => {
-                if columns.len() >= FEW_COLUMNS {
-                    places.insert(name.clone(), columns.len());
-                }
+                places.insert(name.clone(), columns.len());
                 columns.push((name, values));
             }
         }

@@ -100,11 +100,7 @@ fn feature_column(
     if let Some(read) = read {
         let ReadRuns { text, rest, event_times } = &mut reads[read];
         if let Some(text) = text
-            && {
-                let values = text.values_bytes(feature);
-                room.reserve(out, 0, values + cells_max)?;
-                text.append_values(feature, out)
-            }
+            && text.append_values(feature, cells_max, out, room)?
         {
             again(out, rest, |out| {
                 out.extend_from_slice(STATUSES);

@@ -78,7 +78,8 @@ enum Then {
     /// The same, after other connections were served.
     GiveWay,
     /// An answer comes.
-    Wait(Waiting),
+    /// Boxed, so that the common cases are cheap to move.
+    Wait(Box<Waiting>),
     Close,
     Hyper(Vec<u8>),
 }
@@ -269,7 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                         done += request.len;
                     }
                     PlainAnswer::Elsewhere(body, started) => {
-                        break Then::Wait(Waiting { body, started, bytes: rest.to_vec(), len: request.len });
+                        let bytes = rest.to_vec();
+                        break Then::Wait(Box::new(Waiting { body: *body, started, bytes, len: request.len }));
                     }
                     PlainAnswer::Not => break Then::Hyper(rest.to_vec()),
                 },
@@ -303,8 +305,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                 Poll::Ready(written) => written?,
                 Poll::Pending => 0,
             };
-            self.unsent = answers[written..].to_vec();
-            if !self.unsent.is_empty() && output.lease.is_some() {
+            if written < answers.len() {
+                self.unsent = answers[written..].to_vec();
                 self.lease = output.lease.take();
             }
         }
@@ -329,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
     }
 
     /// Waits for an answer that another thread makes, or an error: to have hyper's side tell that would compute it twice.
-    fn poll_waiting(&mut self, mut waiting: Waiting, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_waiting(&mut self, mut waiting: Box<Waiting>, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut waiting.body).poll(cx) {
             Poll::Pending => {
                 if poll_departure(&mut self.stream, &mut waiting.bytes, cx).is_pending() {
@@ -362,6 +364,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unsent.is_empty() || !self.unsent_body.is_empty() {
+            ready!(self.poll_unsent(cx))?;
+        }
+        // TLS may hold some of it.
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
         while sent < self.unsent.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.unsent[sent..]) {
@@ -383,8 +393,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
         }
         self.unsent_body = Bytes::new();
-        // TLS may hold some of it.
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -450,10 +459,14 @@ impl Head {
     /// Of an answer whose body has so many bytes; behind the last one the connection ends.
     fn new(status: StatusCode, body_bytes: usize, now: Micros, is_last: bool) -> Self {
         let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
-        head.push(b"HTTP/1.1 ");
-        head.push(status.as_str().as_bytes());
-        head.push(b" ");
-        head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+        if status == StatusCode::OK {
+            head.push(b"HTTP/1.1 200 OK");
+        } else {
+            head.push(b"HTTP/1.1 ");
+            head.push(status.as_str().as_bytes());
+            head.push(b" ");
+            head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+        }
         head.push(b"\r\ncontent-type: application/json\r\ncontent-length: ");
         head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
         head.push(b"\r\ndate: ");

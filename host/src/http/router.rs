@@ -95,7 +95,7 @@ pub(super) enum PlainAnswer {
     /// The response body was appended. [`Router::note_plain`] needs the start time of the request.
     Here(Instant),
     /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
-    Elsewhere(Coming, Instant),
+    Elsewhere(Box<Coming>, Instant),
     /// Something about it is not plain, as when it goes wrong.
     Not,
 }
@@ -250,7 +250,7 @@ impl Router {
         let offload = |compute: &Compute| {
             let (snapshot, body) = (Arc::clone(&snapshot), Bytes::copy_from_slice(request.body));
             let lookup = LargeLookup { snapshot, body, scope: scope.clone(), form: Form::Json };
-            Ok(PlainAnswer::Elsewhere(lookup.offload(&self.resources, compute)?, started))
+            Ok(PlainAnswer::Elsewhere(Box::new(lookup.offload(&self.resources, compute)?), started))
         };
         let answered = (|| -> Result<PlainAnswer, HttpError> {
             let decoded = decode_request(request.body)?;

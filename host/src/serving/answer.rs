@@ -9,7 +9,7 @@ use larder_model::{
 use smallvec::SmallVec;
 
 use super::{
-    ColumnFrom, Plan, TtlPolicy,
+    ColumnFrom, Plan, RequestError, Room, TtlPolicy,
     convert::ConvertedRow,
     derive::Derived,
     keys::EchoedColumn,
@@ -108,38 +108,36 @@ const NULL: &[u8] = b",null";
 // === impl ReadText ===
 
 impl ReadText<'_> {
-    /// Bytes of a feature's values in all rows as JSON, plus the scratch space that [`ReadText::append_values`] needs;
-    /// `None` if rows do not have the feature.
-    #[must_use]
-    pub fn values_bytes(&self, feature: usize) -> usize {
-        let field = self.plan.map_or(Some(0), |plan| plan.fields[feature]);
-        let Some(field) = field else { return 0 };
-        let values = match &*self.rows {
-            [(Some(text), _)] => text.width(field),
-            _ => RowText::width_of_sums(&self.bounds, field),
-        };
-        values + self.nulls * NULL.len() + RowText::ROOM
-    }
-
-    /// Appends the values of a feature in all rows as JSON, with commas between. False, and nothing, where rows do not
-    /// have the feature.
-    #[must_use]
-    pub fn append_values(&self, feature: usize, out: &mut Vec<u8>) -> bool {
+    /// Appends the values of a feature in all rows as JSON, separated by commas, and makes room for `more` bytes after
+    /// them. Returns false and appends nothing if rows do not have the feature.
+    ///
+    /// # Errors
+    /// Those of [`Room::reserve`].
+    pub fn append_values(
+        &self,
+        feature: usize,
+        more: usize,
+        out: &mut Vec<u8>,
+        room: &mut Room,
+    ) -> Result<bool, RequestError> {
         let field = match self.plan {
             Some(plan) => plan.fields[feature],
-            // There is no row to look into.
+            // No row was found, so each value is a null.
             None => Some(0),
         };
-        let Some(field) = field else { return false };
+        let Some(field) = field else { return Ok(false) };
         if let [(Some(text), _)] = &*self.rows {
-            text.append(field, out);
-            return true;
+            let value = text.value(field);
+            room.reserve(out, 0, value.len() + more)?;
+            out.extend_from_slice(value);
+            return Ok(true);
         }
         let start = out.len();
         let width = RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len();
-        // The first has no comma.
+        room.reserve(out, 0, width + RowText::ROOM + more)?;
+        // The first value has no comma.
         let end = start + width.saturating_sub(1);
-        // With room behind, so that the last values are copied as the others are.
+        // With room after them, so that the last values are copied as the others are.
         out.resize(end + RowText::ROOM, b' ');
         let mut at = start;
         for (row, (text, _)) in self.rows.iter().enumerate() {
@@ -153,7 +151,7 @@ impl ReadText<'_> {
             };
         }
         out.truncate(end);
-        true
+        Ok(true)
     }
 
     fn sum_up(&mut self) {

@@ -437,14 +437,13 @@ impl Snapshot {
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
-                match (entity_id(key, entities, row, &mut buffer), &mut rows_with_id) {
-                    (Some(id), None) => ids.push(id),
-                    (Some(id), Some(with_id)) => {
-                        ids.push(id);
-                        with_id.push(row);
-                    }
-                    (None, None) => rows_with_id = Some((0..row).collect()),
-                    (None, Some(_)) => {}
+                let Some(id) = entity_id(key, entities, row, &mut buffer) else {
+                    rows_with_id.get_or_insert_with(|| (0..row).collect());
+                    continue;
+                };
+                ids.push(id);
+                if let Some(with_id) = &mut rows_with_id {
+                    with_id.push(row);
                 }
             }
             // Rows of one entity share their memory, also if a request repeats the entity several times in a row.
@@ -558,6 +557,7 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
 }
 
 /// The ID of a row for one key; `None` if a part of the key is null, since no row can be found for such a key.
+#[inline]
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);
     for part in &key.parts {
