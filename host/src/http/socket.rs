@@ -39,7 +39,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     } else if kind.is_file() {
         "a regular file"
     } else {
-        "no socket"
+        "a file that is not a socket"
     };
     let message = format!("the path already names {what}. hint: use another path, or remove it");
     Err(io::Error::new(io::ErrorKind::AddrInUse, message))
@@ -110,11 +110,11 @@ mod tests {
             ("to_file", "a symbolic link"),
             ("to_stale", "a symbolic link"),
             ("to_nothing", "a symbolic link"),
-            ("pipe", "no socket"),
+            ("pipe", "a file that is not a socket"),
             ("live", "a socket that another process may listen on"),
         ] {
             let told = vacate(&at(name)).unwrap_err().to_string();
-            assert!(told.contains(&format!("taken by {what}.")), "{name}: {told}");
+            assert!(told.contains(&format!("already names {what}.")), "{name}: {told}");
             assert!(fs::symlink_metadata(at(name)).is_ok(), "{name} is still there");
         }
         assert_eq!(fs::read(at("file")).unwrap(), b"precious");
