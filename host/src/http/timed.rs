@@ -26,6 +26,8 @@ pub(super) struct Timed<S> {
     waiting: bool,
     /// Bytes written in large pieces since other connections were last served.
     large_written: usize,
+    /// Whether the last write left bytes over.
+    is_partial: bool,
 }
 
 /// The minimum size of a large piece.
@@ -38,7 +40,7 @@ const TURN_BYTES: usize = 1 << 20;
 
 impl<S> Timed<S> {
     pub(super) fn new(stream: S, bound: Duration) -> Self {
-        Self { stream, bound, timer: None, waiting: false, large_written: 0 }
+        Self { stream, bound, timer: None, waiting: false, large_written: 0, is_partial: false }
     }
 
     /// Whether to serve other connections before this many more bytes are written; this connection is woken after them.
@@ -53,6 +55,10 @@ impl<S> Timed<S> {
         self.large_written = 0;
         cx.waker().wake_by_ref();
         true
+    }
+
+    fn note_written(&mut self, written: &Poll<io::Result<usize>>, bytes: usize) {
+        self.is_partial = !matches!(written, Poll::Ready(Ok(written)) if *written == bytes);
     }
 
     /// Lets a write pass, or starts or looks at the clock while it waits.
@@ -72,7 +78,12 @@ impl<S> Timed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && !self.is_partial {
+            // All is written, and the thread serves its other connections until the next request comes.
+            self.large_written = 0;
+        }
+        read
     }
 }
 
@@ -81,8 +92,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         if self.gives_way(bytes.len(), cx) {
             return Poll::Pending;
         }
-        let bytes = &bytes[..bytes.len().min(TURN_BYTES)];
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let piece = &bytes[..bytes.len().min(TURN_BYTES)];
+        let written = Pin::new(&mut self.stream).poll_write(cx, piece);
+        self.note_written(&written, bytes.len());
         self.watch(written, cx)
     }
 
@@ -91,10 +103,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.gives_way(slices.iter().map(|slice| slice.len()).sum(), cx) {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.gives_way(bytes, cx) {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note_written(&written, bytes);
         self.watch(written, cx)
     }
 
@@ -110,5 +124,65 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.watch(shut, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes every byte at once, and never has one.
+    struct Sink;
+
+    impl AsyncRead for Sink {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes so many bytes, and reads in between as hyper does; returns how often other connections were served before
+    /// the end.
+    fn write(timed: &mut Timed<Sink>, mut bytes: &[u8]) -> usize {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        while !bytes.is_empty() {
+            assert!(Pin::new(&mut *timed).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending());
+            match Pin::new(&mut *timed).poll_write(cx, bytes) {
+                Poll::Ready(written) => bytes = &bytes[written.unwrap()..],
+                Poll::Pending => turns += 1,
+            }
+        }
+        turns
+    }
+
+    #[test]
+    fn large_answer_gives_way_and_answers_between_requests_do_not() {
+        let timed = || Timed::new(Sink, Duration::from_secs(1));
+        assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
+        let mut timed = timed();
+        for _ in 0..100 {
+            assert_eq!(write(&mut timed, &vec![0; 4 * LARGE_BYTES]), 0, "a read came in between");
+        }
+        // A client that sends its requests ahead of the answers never lets a read wait.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let answer = vec![0; 4 * LARGE_BYTES];
+        let written = (0..100).filter(|_| Pin::new(&mut timed).poll_write(cx, &answer).is_ready()).count();
+        assert_eq!(written, 80, "every fifth attempt gives way");
     }
 }

@@ -139,7 +139,13 @@ impl ReadText<'_> {
         let end = start + width.saturating_sub(1);
         // With room after them, so that the last values are copied as the others are.
         out.resize(end + RowText::ROOM, b' ');
-        let mut at = start;
+        self.copy_values(field, out, start);
+        out.truncate(end);
+        Ok(true)
+    }
+
+    /// Writes the values of a field in all rows from a place of `out` on.
+    fn copy_values(&self, field: usize, out: &mut [u8], mut at: usize) {
         for (row, (text, _)) in self.rows.iter().enumerate() {
             at += match text {
                 Some(text) => text.copy(field, row > 0, out, at),
@@ -150,8 +156,6 @@ impl ReadText<'_> {
                 }
             };
         }
-        out.truncate(end);
-        Ok(true)
     }
 
     fn sum_up(&mut self) {
@@ -279,7 +283,7 @@ impl Found {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         if let Some(field) = plan.expiry {
             let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));

@@ -42,7 +42,16 @@ pub(super) fn coerce<'a>(
     key_type: Option<ScalarType>,
 ) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
-    values.iter().map(|value| coerce_one(value, wanted, key_type.is_some())).collect()
+    let mut column = EchoedColumn::with_capacity(values.len());
+    // Not collected: each result would be moved as a whole, and an error is large.
+    for value in values {
+        column.push(match value {
+            EntityValue::Text(text) if wanted == ScalarType::String => EchoedValue::Text(Cow::Borrowed(text)),
+            EntityValue::Int(value) if wanted == ScalarType::Int64 => EchoedValue::Int(*value),
+            value => coerce_one(value, wanted, key_type.is_some())?,
+        });
+    }
+    Ok(column)
 }
 
 /// The key for a coerced value; `None` for a null.
@@ -160,7 +169,8 @@ fn float(value: &EntityValue<'_>) -> Result<f64, RequestError> {
         EntityValue::Float(v) => Ok(*v),
         EntityValue::Int(v) => Ok(*v as f64),
         EntityValue::Bool(v) => Ok(f64::from(u8::from(*v))),
-        EntityValue::Large(text) | EntityValue::Text(text) => of_text(text),
+        EntityValue::Large(text) => of_text(text),
+        EntityValue::Text(text) => of_text(text),
         EntityValue::Null | EntityValue::List(_) | EntityValue::Nested => of_text(""),
     }
 }

@@ -39,7 +39,7 @@ pub enum EntityValue<'a> {
     /// A whole number.
     Int(i64),
     /// An integer beyond `i64`, in decimal digits.
-    Large(Cow<'a, str>),
+    Large(Box<str>),
     /// Any other number.
     Float(f64),
     /// Text.

@@ -173,6 +173,7 @@ impl EntityRows {
     }
 
     /// The row of a view in a generation: `Some(None)` when it is known that there is none.
+    #[inline]
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(in crate::store) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
         let copy = self.copies().find(|copy| copy.view() == view && copy.generation() == generation)?;
