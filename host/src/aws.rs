@@ -5,6 +5,7 @@
 //! result. A host that asks for nothing at AWS has neither runtime nor clients.
 
 mod error;
+mod limit;
 mod object;
 
 use std::{
@@ -23,6 +24,7 @@ use tokio::{
     sync::{OnceCell, watch},
 };
 
+use self::limit::LimitResponses;
 pub use self::{
     error::{AwsError, Trouble},
     object::{ObjectAt, ObjectNow},
@@ -175,7 +177,9 @@ impl Aws {
         let found = self.found().await;
         let mut clients = self.s3.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(place.clone()).or_insert_with(|| {
-            let mut config = aws_sdk_s3::config::Builder::from(found).force_path_style(self.config.s3_path_style);
+            let mut config = aws_sdk_s3::config::Builder::from(found)
+                .force_path_style(self.config.s3_path_style)
+                .interceptor(LimitResponses);
             if let Some(endpoint) = place.endpoint.as_ref().or(self.config.s3_endpoint.as_ref()) {
                 config = config.endpoint_url(endpoint);
             }
@@ -192,8 +196,8 @@ impl Aws {
         let found = self.found().await;
         let mut clients = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(place.clone()).or_insert_with(|| {
-            let mut tables = aws_sdk_dynamodb::config::Builder::from(found);
-            let mut streams = aws_sdk_dynamodbstreams::config::Builder::from(found);
+            let mut tables = aws_sdk_dynamodb::config::Builder::from(found).interceptor(LimitResponses);
+            let mut streams = aws_sdk_dynamodbstreams::config::Builder::from(found).interceptor(LimitResponses);
             if let Some(endpoint) = place.endpoint.as_ref().or(self.config.dynamodb_endpoint.as_ref()) {
                 tables = tables.endpoint_url(endpoint);
                 streams = streams.endpoint_url(endpoint);

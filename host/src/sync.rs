@@ -23,7 +23,7 @@ mod turns;
 mod write;
 
 pub use self::{
-    check::{SourceProblem, check_source, likely_type},
+    check::{SourceProblem, check_source, likely_type, wider_type},
     engine::{SyncEngine, SyncSetting},
     erase::EraseError,
     error::SyncError,

@@ -321,6 +321,8 @@ impl Signals {
     /// [`AppError::Setup`] when the operating system refuses.
     pub fn listen() -> Result<Self, AppError> {
         let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
+        // A write beyond a limit on the size of files fails then, and does not end the process. The handler stays.
+        drop(of(SignalKind::from_raw(libc::SIGXFSZ))?);
         let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
     }

@@ -54,15 +54,24 @@ impl ObjectAt {
             let fetch = async {
                 let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
                 let output = output.map_err(|error| AwsError::of(&what, error))?;
+                let too_large = |bytes: i64| {
+                    let why = format!("it has {bytes} bytes or more, at most {bytes_max} are read");
+                    AwsError { what: what.clone(), trouble: Trouble::Refused, why }
+                };
                 let bytes = output.content_length().unwrap_or(0);
                 if bytes > bytes_max {
-                    let why = format!("it has {bytes} bytes, at most {bytes_max} are read");
-                    return Err(AwsError { what: what.clone(), trouble: Trouble::Refused, why });
+                    return Err(too_large(bytes));
                 }
                 let version = output.e_tag().unwrap_or_default().to_owned();
-                let body = output.body.collect().await;
-                let body = body.map_err(|error| AwsError::garbled(&what, format!("the body ended early: {error}")))?;
-                Ok(ObjectNow { bytes: body.to_vec(), version })
+                let (mut body, mut bytes) = (output.body, Vec::new());
+                while let Some(chunk) = body.next().await {
+                    let broken = |error| AwsError::garbled(&what, format!("the body ended early: {error}"));
+                    bytes.extend_from_slice(&chunk.map_err(broken)?);
+                    if i64::try_from(bytes.len()).unwrap_or(i64::MAX) > bytes_max {
+                        return Err(too_large(bytes_max));
+                    }
+                }
+                Ok(ObjectNow { bytes, version })
             };
             // The SDK's own bounds end at the head.
             let fetched = tokio::time::timeout(patience, fetch).await;

@@ -289,6 +289,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_the_nearest_doubles() {
+        let mut texts: Vec<String> = vec!["9007199254740993.0".to_owned(), "0.42451918914251396".to_owned()];
+        let mut bits: u64 = 1;
+        texts.extend((0..10_000).map(|_| {
+            // Knuth's generator: any bits will do.
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let exponent = 1_000 + (bits >> 8) % 40;
+            format!("{:?}", f64::from_bits((exponent << 52) | (bits >> 12)))
+        }));
+        let body = format!(r#"{{"features":["a:b"],"entities":{{"x":[{}]}}}}"#, texts.join(","));
+        let request = decode_request(body.as_bytes()).unwrap();
+        for (text, value) in texts.iter().zip(&request.entities[0].1) {
+            assert_eq!(*value, EntityValue::Float(text.parse().unwrap()), "{text}");
+            assert_eq!(Cell::from_json(text).unwrap(), Cell::Float(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
     fn last_of_equal_columns_counts() {
         for others in [0, FEW_COLUMNS - 2, FEW_COLUMNS - 1, FEW_COLUMNS, 100] {
             let others: String = (0..others).map(|n| format!(r#""c{n}":[1],"#)).collect();

@@ -140,7 +140,7 @@ const HEADERS_MAX: usize = 32;
 /// Where an answer's body begins in its buffer: heads are shorter, and are written in front of it.
 const HEAD_BYTES: usize = 192;
 /// Once there is so much to send, requests that came along wait until the client has taken it: a few bytes can ask for many.
-const OUTPUT_BYTES_FULL: usize = 256 << 10;
+const OUTPUT_BYTES_FULL: usize = 64 << 10;
 /// An answer that was larger gives its memory back.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// How long consecutive responses may take before other connections are served.
@@ -284,8 +284,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             if took > TURN {
                 break Then::GiveWay;
             }
+            // A client that sends many requests ahead gets large answers one by one, in turns with other connections.
             if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
-                break Then::Again;
+                break Then::GiveWay;
             }
         };
         let then = self.keep_partial(then, &input[done..]);

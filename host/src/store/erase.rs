@@ -179,22 +179,33 @@ impl OnlineStore {
             }
             let mut changed = Vec::new();
             for (name, mut record) in retired {
-                let before = record.rows;
-                if record.is_local {
-                    drop_rows(txn, &mut record)?;
-                } else if record.written {
-                    drop_written(txn, &mut record, &mut changed)?;
-                }
-                if before != record.rows {
-                    let dropped = before - record.rows;
-                    tracing::warn!(view = %name, dropped, "the view was removed; rows that callers wrote to it are dropped");
-                }
+                drop_rows_of_callers(txn, &name, &mut record, &mut changed)?;
                 record.is_retired = true;
                 put_record(txn, &name, &record)?;
             }
             Ok(Written::Commit { value: (), changed })
         })
     }
+}
+
+/// Drops the rows that callers wrote to a view that was removed.
+pub(super) fn drop_rows_of_callers(
+    txn: &WriteTransaction,
+    name: &str,
+    record: &mut ViewRecord,
+    changed: &mut Vec<EntityId>,
+) -> Result<(), StoreError> {
+    let before = record.rows;
+    if record.is_local {
+        drop_rows(txn, record)?;
+    } else if record.written {
+        drop_written(txn, record, changed)?;
+    }
+    if before != record.rows {
+        let dropped = before - record.rows;
+        tracing::warn!(view = %name, dropped, "the view was removed; rows that callers wrote to it are dropped");
+    }
+    Ok(())
 }
 
 /// Deletes all tables of a view's rows.

@@ -113,7 +113,10 @@ impl From<redb::Error> for StoreError {
         match error {
             Redb::Corrupted(what) => Self::Damaged(what),
             Redb::Io(source) => match source.kind() {
-                io::ErrorKind::StorageFull => Self::DiskFull(source),
+                // A limit on the size of files counts as a full disk.
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                    Self::DiskFull(source)
+                }
                 // What the database says of a file that is not one of its own, or ends too early.
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(source.to_string()),
                 _ => Self::Database(Box::new(Redb::Io(source))),

@@ -31,6 +31,7 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
     HotCacheConfig, KeySignature, Postponed, Reader, SetAside, StoreError,
+    erase::drop_rows_of_callers,
     health::Health,
     hot::HotCache,
     metrics::StoreMetrics,
@@ -198,6 +199,7 @@ impl OnlineStore {
             let mut ids = Vec::with_capacity(views.len());
             let mut changed = false;
             let mut useless = Vec::new();
+            let mut recreated = Vec::new();
             {
                 let mut table = txn.open_table(VIEWS)?;
                 let mut next_id = 0;
@@ -211,6 +213,10 @@ impl OnlineStore {
                         None => None,
                     };
                     let record = declared(known.as_ref(), view, version, &mut next_id);
+                    let was_created = known.as_ref().and_then(|known| known.created);
+                    if was_created.zip(view.created).is_some_and(|(before, now)| before != now) {
+                        recreated.push(view.name.to_string());
+                    }
                     ids.push(ViewId(record.id));
                     if known.as_ref().is_none_or(|known| known.encode() != record.encode()) {
                         table.insert(&*view.name, record.encode().as_slice())?;
@@ -225,7 +231,14 @@ impl OnlineStore {
                     txn.delete_table(RowTable::new(&table))?;
                 }
             }
-            Ok(if changed { Written::Commit { value: ids, changed: Vec::new() } } else { Written::Nothing(ids) })
+            let mut rows = Vec::new();
+            for name in recreated {
+                // It was removed and added again before anyone saw that it was gone.
+                let mut record = read_record(txn, &name)?;
+                drop_rows_of_callers(txn, &name, &mut record, &mut rows)?;
+                put_record(txn, &name, &record)?;
+            }
+            Ok(if changed { Written::Commit { value: ids, changed: rows } } else { Written::Nothing(ids) })
         })
     }
 
@@ -546,13 +559,14 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
     let schema = RowSchema::of_view(view);
     let Some(known) = known else {
         *next_id += 1;
-        return ViewRecord::new(*next_id - 1, key, &schema);
+        return ViewRecord { created: view.created, ..ViewRecord::new(*next_id - 1, key, &schema) };
     };
     if known.key != key {
-        return known.reset(key, &schema);
+        return ViewRecord { created: view.created, ..known.reset(key, &schema) };
     }
     let mut record = known.clone();
     record.is_retired = false;
+    record.created = view.created.or(record.created);
     let current = SchemaRecord::of(&schema);
     if record.schemas.last() != Some(&current) {
         record.schemas.retain(|schema| *schema != current);

@@ -41,8 +41,8 @@ const SOON: Micros = 120_000_000;
 
 /// A line of the mark for each rebuild that was begun at an opening, and not finished.
 const REBUILDING: &str = "rebuilding";
-/// After so many the damaged file is set aside unread.
-const REBUILDS_MAX: usize = 3;
+/// After so many the damaged file is set aside unread. A kill counts too, so there are more than a crash needs.
+const REBUILDS_MAX: usize = 10;
 const MARK_BYTES_MAX: u64 = 64 << 10;
 /// The most bytes of pages that are kept of a damaged file: its rows are read once, in order.
 const OLD_CACHE_BYTES: usize = 16 << 20;
@@ -65,6 +65,13 @@ pub(super) fn open_or_replace(
 ) -> Result<(Database, Option<SetAside>, Mark), StoreError> {
     let mark = Mark::new(path, clock);
     let suspicious = mark.is_suspicious();
+    if mark.is_there() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
+        tracing::error!(
+            path = %path.display(),
+            "the store's file is missing or empty, although a store was open when the last process ended: all views are \
+             loaded again, and rows that only callers wrote are lost"
+        );
+    }
     let check_on_open = config.check_on_open || suspicious;
     let (db, aside) = match open_checked(path, &StoreConfig { check_on_open, ..config.clone() }) {
         Ok(db) => {
@@ -86,8 +93,18 @@ pub(super) fn open_or_replace(
                     SetAside { rows_kept: Some(copies.rows), ..aside }
                 }
                 None => {
-                    tracing::error!("no row of the damaged store can be read; rows that only callers wrote are lost");
-                    set_aside(path, clock, why)?
+                    let aside = set_aside(path, clock, why)?;
+                    let reason = if mark.allows_rebuild() {
+                        "no row of it can be read".to_owned()
+                    } else {
+                        format!("{REBUILDS_MAX} starts ended while they read it")
+                    };
+                    tracing::error!(
+                        file = %aside.path.display(), reason,
+                        "no row of the damaged store is kept: all views are loaded again, and rows that only callers wrote \
+                         are missing. Keep the file to recover them"
+                    );
+                    aside
                 }
             };
             (open_checked(path, config)?, Some(aside))
@@ -334,6 +351,11 @@ impl Mark {
     /// Says to the next owner that damage was met.
     pub(super) fn note_damage(&self, what: &str) {
         self.write(&format!("{}\n{what}\n", self.opened));
+    }
+
+    /// Whether the last owner ended without closing the store.
+    fn is_there(&self) -> bool {
+        self.path.try_exists().unwrap_or(true)
     }
 
     /// Whether a damaged file may be read for its intact rows. Reading one may end the process, at every start.

@@ -125,6 +125,8 @@ pub(super) struct ViewRecord {
     pub(super) rows_lost: u64,
     /// Whether the view is no longer defined.
     #[serde(default)]
+    pub(super) created: Option<Micros>,
+    #[serde(default)]
     pub(super) is_retired: bool,
     /// Whether callers wrote rows to the view while it had no source.
     #[serde(default)]
@@ -206,6 +208,7 @@ impl ViewRecord {
             life: 0,
             is_damaged: false,
             rows_lost: 0,
+            created: None,
             is_retired: false,
             is_local: false,
             has_deletions: false,

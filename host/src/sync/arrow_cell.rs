@@ -12,7 +12,7 @@ use arrow::{
         UInt64Type,
     },
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Span, civil::Date};
 use larder_model::{
     codec::{Cell, python},
     model::{NestedType, ScalarType, ValueType, ZonedTimestamp},
@@ -32,6 +32,10 @@ pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Res
         return Ok(Cell::Null);
     }
     match (declared, array.data_type()) {
+        // As in all floats, NaN stands for a null.
+        (ValueType::Scalar(_), DataType::Float16) if array.as_primitive::<Float16Type>().value(row).is_nan() => {
+            Ok(Cell::Null)
+        }
         (ValueType::Scalar(ScalarType::String), from) if is_written_out(from) => text(array, row).map(Cell::Text),
         (
             ValueType::Scalar(ScalarType::Int64 | ScalarType::Int32 | ScalarType::Float32),
@@ -193,9 +197,16 @@ fn is_written_out(from: &DataType) -> bool {
 
 /// The text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` format it.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
+    // Not by way of a timestamp, whose range ends before the last day of 9999.
     let civil = |form: &str| {
-        let instant = Timestamp::from_nanosecond(nanos(array, row)).map_err(|error| error.to_string())?;
-        Ok(instant.strftime(form).to_string())
+        let nanos = nanos(array, row);
+        let day = i128::from(DAY_MICROS) * 1_000;
+        let days = i64::try_from(nanos.div_euclid(day)).map_err(|error| error.to_string())?;
+        let rest = i64::try_from(nanos.rem_euclid(day)).map_err(|error| error.to_string())?;
+        let date =
+            Date::constant(1970, 1, 1).checked_add(Span::new().try_days(days).map_err(|error| error.to_string())?);
+        let at = date.map(|date| date.at(0, 0, 0, 0)).and_then(|at| at.checked_add(SignedDuration::from_nanos(rest)));
+        Ok(at.map_err(|error| error.to_string())?.strftime(form).to_string())
     };
     match array.data_type() {
         DataType::Date32 | DataType::Date64 => civil("%Y-%m-%d"),

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{array::new_empty_array, datatypes::DataType};
 use larder_model::{
-    model::{FeatureView, ScalarType, ValueType},
+    model::{FeatureView, NestedType, ScalarType, ValueType},
     registry::Catalog,
     yaml::nearest,
 };
 
 use super::{SyncSetting, decode::Column};
-use crate::source::{ColumnAt, FileSchema, Source, Wanted, WantedColumn};
+use crate::source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedColumn};
 
 /// Something that is wrong with a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +69,43 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     };
     let likely = match data_type {
         DataType::Dictionary(_, values) => return likely_type(values),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            ValueType::List(scalar(item.data_type())?)
-        }
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => match item.data_type() {
+            DataType::Struct(_) => ValueType::Nested(NestedType::StructList),
+            DataType::Map(..) => ValueType::Nested(NestedType::MapList),
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+                ValueType::Nested(NestedType::ValueList)
+            }
+            item => ValueType::List(scalar(item)?),
+        },
+        DataType::Struct(_) => ValueType::Nested(NestedType::Struct),
+        DataType::Map(..) => ValueType::Nested(NestedType::Map),
+        DataType::Time32(_) | DataType::Time64(_) => ValueType::Scalar(ScalarType::String),
         other => ValueType::Scalar(scalar(other)?),
     };
     // The column decoder decides.
     Column::mismatch(data_type, likely).is_none().then_some(likely)
+}
+
+/// The narrowest type that has the values of both, if there is one: of columns whose type differs between files.
+#[must_use]
+pub fn wider_type(one: ValueType, other: ValueType) -> Option<ValueType> {
+    use ScalarType::{Float32, Float64, Int32, Int64, String};
+    let scalar = |one: ScalarType, other: ScalarType| {
+        let is_number = |it| matches!(it, Int32 | Int64 | Float32 | Float64);
+        Some(match (one, other) {
+            (one, other) if one == other => one,
+            (Int32, Int64) | (Int64, Int32) => Int64,
+            (one, other) if is_number(one) && is_number(other) => Float64,
+            (String, _) | (_, String) => String,
+            _ => return None,
+        })
+    };
+    match (one, other) {
+        (one, other) if one == other => Some(one),
+        (ValueType::Scalar(one), ValueType::Scalar(other)) => scalar(one, other).map(ValueType::Scalar),
+        (ValueType::List(one), ValueType::List(other)) => scalar(one, other).map(ValueType::List),
+        _ => None,
+    }
 }
 
 fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProblem>) {
@@ -88,6 +118,10 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     };
     let Some(first) = files.first() else { return };
     let Some(declared) = view.files() else { return };
+    // Files without a single row are an error of a sync.
+    if let Err(error @ SourceError::Empty { .. }) = source.read(None) {
+        problems.push(SourceProblem { feature: None, message: error.to_string(), help: None, is_warning: false });
+    }
     let wanted = Wanted::of(view, declared);
     // A view of a static table has no time column.
     let time = declared.timestamp_field.as_ref().map(|_| &wanted.event_time);
@@ -109,6 +143,9 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
             let is_warning = (is_feature || is_created) && !everywhere;
             problems.push(SourceProblem { feature: feature.clone(), message, help, is_warning });
         }
+        if let Some(message) = narrowed(&files, column) {
+            problems.push(SourceProblem { feature: feature.clone(), message, help: None, is_warning: true });
+        }
         let mut told = BTreeSet::new();
         for file in &files {
             let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
@@ -120,6 +157,26 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
             }
         }
     }
+}
+
+/// Describes a column that some files have with a wider type than others, if the declared type is none that has all of
+/// their values.
+fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
+    let type_in = |file: &FileSchema| match file.column(&column.column)? {
+        ColumnAt::File(data_type) => likely_type(&data_type),
+        ColumnAt::Path => None,
+    };
+    let mut types = files.iter().filter_map(|file| Some((file, type_in(file)?)));
+    let (_, first) = types.next()?;
+    let declared = column.value_type;
+    let (file, found) = types
+        .find(|(_, found)| *found != first && wider_type(declared, *found).is_some_and(|wider| wider != declared))?;
+    let path = &file.path;
+    let column = &column.column;
+    Some(format!(
+        "{path}, column '{column}': it is {found} here and {first} in other files; values that are not {declared} are null \
+         or rounded"
+    ))
 }
 
 /// The reason why a file's column cannot be converted to the declared type, if there is one.

@@ -9,7 +9,10 @@ use larder_model::{
 };
 
 use super::{SyncEngine, SyncError};
-use crate::store::{KeySignature, StoreError};
+use crate::{
+    source::SourceError,
+    store::{KeySignature, StoreError},
+};
 
 /// Why rows cannot be removed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,16 @@ pub enum EraseError {
     NoSource {
         /// The view.
         view: String,
+    },
+    /// The source cannot be read, so that the rows could not be loaded again.
+    #[error(
+        "feature view '{view}': nothing was dropped, because its source cannot be read: {source}. hint: add --yes to drop the rows"
+    )]
+    Source {
+        /// The view.
+        view: String,
+        /// What is wrong with the source.
+        source: SourceError,
     },
     /// The store failed.
     #[error("feature view '{view}': {source}")]
@@ -73,6 +86,10 @@ impl SyncEngine {
         let job = self.job(view)?;
         if job.source.is_none() && !confirmed {
             return Err(EraseError::NoSource { view: view.to_owned() });
+        }
+        // Rows that cannot be loaded again are better than none.
+        if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {
+            source.schemas().map_err(|source| EraseError::Source { view: view.to_owned(), source })?;
         }
         let rows = self.store.reset(job.id).map_err(|source| in_store(view, source))?;
         tracing::warn!(view, rows, "all rows of the view were dropped on request");

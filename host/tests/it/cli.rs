@@ -4,14 +4,16 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     process::Stdio,
+    sync::Arc,
 };
 
+use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array};
 use expect_test::expect;
 use serde_json::{Value, json};
 
 use crate::{
     binary::{Home, LARDER_YAML},
-    wire,
+    parquet, wire,
 };
 
 const GOOD: &str = "
@@ -492,4 +494,94 @@ fn a_store_that_is_read_only_exits_4_and_is_named() {
     assert!(err.contains("cannot open data/store/online.redb: Permission denied"), "{err}");
     // The directory can be emptied again.
     allow("data/store", 0o755);
+}
+
+/// What `init --from` writes about files, which `check` then accepts.
+fn inferred(home: &Home, dir: &str, from: &[&str]) -> String {
+    home.run([&["init", dir, "--from"], from].concat()).assert_code(0);
+    home.run(["check", "--config", &format!("{dir}/larder.yaml")]).assert_code(0);
+    fs::read_to_string(home.path(&format!("{dir}/features/inferred.yaml"))).unwrap()
+}
+
+fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+#[test]
+fn init_keeps_the_names_of_columns() {
+    let home = Home::empty();
+    let columns = vec![("id", ints(0..200)), ("a b", ints(0..200)), ("a_b", ints(0..200)), ("größe", ints(0..200))];
+    parquet::write(&home.path("data/odd.parquet"), &columns);
+    let written = inferred(&home, "odd", &["data/odd.parquet"]);
+    for line in ["{name: \"a b\", type: Int64}", "{name: a_b, type: Int64}", "{name: \"größe\", type: Int64}"] {
+        assert!(written.contains(line), "no '{line}' in:\n{written}");
+    }
+    assert!(!written.contains("field_mapping"), "{written}");
+}
+
+#[test]
+fn init_infers_a_type_that_has_the_values_of_all_files() {
+    let home = Home::empty();
+    let narrow: ArrayRef = Arc::new(Int32Array::from_iter_values(0..200));
+    let single: ArrayRef = Arc::new(Float32Array::from_iter_values((0..200_u8).map(f32::from)));
+    let double: ArrayRef = Arc::new(Float64Array::from_iter_values((0..200_u8).map(f64::from)));
+    let unsigned: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..200));
+    let first = vec![("id", ints(0..200)), ("n", narrow), ("f", single), ("u", Arc::clone(&unsigned))];
+    parquet::write(&home.path("data/day=1/part-0.parquet"), &first);
+    let second = vec![("id", ints(200..400)), ("n", ints(200..400)), ("f", double), ("u", unsigned)];
+    parquet::write(&home.path("data/day=2/part-0.parquet"), &second);
+    let written = inferred(&home, "all", &["data"]);
+    for line in [
+        "{name: \"n\", type: Int64}",
+        "{name: f, type: Float64}",
+        "{name: day, type: Int64}",
+        "# confirm: 'u' is unsigned; values above 9223372036854775807 are null",
+    ] {
+        assert!(written.contains(line), "no '{line}' in:\n{written}");
+    }
+    // A type that some files exceed is worth a warning.
+    let path = home.path("all/features/inferred.yaml");
+    fs::write(path, written.replace("{name: \"n\", type: Int64}", "{name: \"n\", type: Int32}")).unwrap();
+    let checked = home.run(["check", "--config", "all/larder.yaml"]);
+    let words = "column 'n': it is Int64 here and Int32 in other files; values that are not Int32 are null";
+    assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
+}
+
+#[test]
+fn init_makes_a_view_of_each_table_and_finds_keys_of_several_columns() {
+    let home = Home::empty();
+    let pairs = vec![
+        ("year", ints((0..400).map(|_| 2026))),
+        ("row", ints((0..400).map(|n| n / 20))),
+        ("place", ints((0..400).map(|n| n % 20))),
+        ("x", ints(0..400)),
+    ];
+    let renamed = vec![("customer_id", ints(0..400)), ("spent", ints(0..400)), ("row", ints(0..400))];
+    parquet::write(&home.path("data/seats.parquet"), &pairs);
+    parquet::write(&home.path("data/customers.parquet"), &renamed);
+    let written = inferred(&home, "two", &["data"]);
+    for line in
+        ["- name: customers_features", "- name: seats_features", "# Without seats_features: features of equal names."]
+    {
+        assert!(written.contains(line), "no '{line}' in:\n{written}");
+    }
+    let no_single = vec![
+        ("year", ints((0..400).map(|_| 2026))),
+        ("row", ints((0..400).map(|n| n / 20))),
+        ("place", ints((0..400).map(|n| n % 20))),
+        ("x", ints((0..400).map(|n| n % 3))),
+    ];
+    parquet::write(&home.path("more/seats.parquet"), &no_single);
+    let written = inferred(&home, "more_seats", &["more/seats.parquet"]);
+    assert!(written.contains("entities: [row, place]  # confirm: different in each row"), "{written}");
+    let same = vec![
+        ("kind", ints((0..400).map(|n| n % 7))),
+        ("x", Arc::new(Float64Array::from_iter_values((0..400_i32).map(f64::from))) as ArrayRef),
+    ];
+    parquet::write(&home.path("same/kinds.parquet"), &same);
+    let written = inferred(&home, "kinds", &["same/kinds.parquet"]);
+    assert!(
+        written.contains("# confirm: a guess: 7 keys in the first 400 rows; of rows with equal keys one is served"),
+        "{written}"
+    );
 }

@@ -193,6 +193,13 @@ fn wrong_delete_and_reset_name_the_mistake() {
     }
     assert_eq!(status_of(&home), "PRESENT");
     home.write("features/local.yaml", "feature_views: [{name: local, features: [{name: x, type: Int64}]}]\n");
+    let file = home.path("data/driver_stats.parquet");
+    let aside = file.with_extension("aside");
+    fs::rename(&file, &aside).unwrap();
+    let words = ["nothing was dropped, because its source cannot be read", "--yes"];
+    home.run(["reset", "driver_stats"]).assert_code(1).assert_complains(&words);
+    assert_eq!(status_of(&home), "PRESENT");
+    fs::rename(&aside, &file).unwrap();
     home.run(["reset", "local"]).assert_code(1).assert_complains(&["has no source", "--yes"]);
     home.run(["reset", "local", "--yes"]).assert_code(0);
 }

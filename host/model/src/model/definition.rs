@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
-use super::{ScalarType, ValueType};
+use super::{Micros, ScalarType, ValueType};
 
 /// The join key of a view without entities, as Feast names it. Its value is the empty string.
 pub const JOIN_KEY_DUMMY: &str = "__dummy_id";
@@ -82,6 +82,9 @@ pub struct FeatureView {
     pub description: String,
     /// Free words.
     pub tags: Tags,
+    /// When the registry that defines it got it first, if it says so. Another time means that the view was removed and
+    /// added again in between.
+    pub created: Option<Micros>,
 }
 
 /// Where a view's rows come from, and how often they are fetched.

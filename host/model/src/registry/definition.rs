@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    model::{ValueType, WriteMode},
+    model::{Micros, ValueType, WriteMode},
     yaml::{Located, Node, Place, Problems, Table, Tree, nearest, parse},
 };
 
@@ -105,6 +105,9 @@ pub struct ViewDefinition {
     pub description: String,
     /// `tags:`.
     pub tags: BTreeMap<String, String>,
+    /// When Feast's registry got it first, if it says so. Another time means that the view was removed and
+    /// added again in between.
+    pub created: Option<Micros>,
 }
 
 /// One of a view's `features:`.
@@ -297,6 +300,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
         mode: mode.unwrap_or_default(),
         description,
         tags,
+        created: None,
     })
 }
 

@@ -247,6 +247,7 @@ fn views(
             mode: definition.mode,
             description: definition.description,
             tags: definition.tags,
+            created: definition.created,
         };
         source::check(&view, &definition.name, problems);
         all_unsure.insert(Arc::clone(&name), unsure);
@@ -524,7 +525,9 @@ fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     false
 }
 
-pub(super) fn is_name(text: &str) -> bool {
+/// Whether a definition may have a name.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 

@@ -13,7 +13,10 @@ use arrow::{
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use larder_model::model::{FeatureView, FileSource, ValueType, WriteMode};
+use larder_model::{
+    model::{FeatureView, FileSource, ScalarType, ValueType, WriteMode},
+    registry::is_name,
+};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
@@ -22,7 +25,7 @@ use crate::{
     clock::SystemClock,
     files::open_regular,
     source::{FileSchema, ParquetFiles, ParquetLimits, Source, Wanted},
-    sync::likely_type,
+    sync::{likely_type, wider_type},
 };
 
 /// The result of inference over all files.
@@ -44,7 +47,8 @@ struct View {
     time: Option<Column>,
     created: Option<Column>,
     features: Vec<Column>,
-    left_out: Vec<String>,
+    /// Comments on columns.
+    notes: Vec<String>,
 }
 
 /// A column under the name that definitions use.
@@ -75,7 +79,7 @@ const SERVICE: &str = "all_online";
 pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
     let mut names = BTreeSet::new();
-    for path in grouped(paths) {
+    for path in grouped(paths).into_iter().flat_map(tables) {
         match View::of(&path, dir, &mut names) {
             Ok(view) => inferred.views.push(view),
             Err(why) => inferred.left_out.push(format!("{}: {why:#}", path.display())),
@@ -103,6 +107,50 @@ fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     groups
 }
 
+/// The paths of single tables: a directory whose files have little in common is not one.
+fn tables(path: PathBuf) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path];
+    }
+    let Ok(files) = schemas(&path) else { return vec![path] };
+    let columns = |file: &FileSchema| file.columns().map(|(name, _)| name.to_owned()).collect::<HashSet<_>>();
+    let Some(first) = files.first().map(columns) else { return vec![path] };
+    let is_other = |file: &FileSchema| {
+        let columns = columns(file);
+        2 * first.intersection(&columns).count() < first.len().max(columns.len())
+    };
+    if files.iter().any(is_other) {
+        files.into_iter().map(|file| PathBuf::from(file.path)).collect()
+    } else {
+        vec![path]
+    }
+}
+
+/// The schemas of a file, or of the files of a directory.
+fn schemas(path: &Path) -> Result<Vec<FileSchema>> {
+    let (limits, clock) = (ParquetLimits::default(), Arc::new(SystemClock));
+    Ok(ParquetFiles::new(path.to_owned(), nothing_wanted(), limits, clock).schemas()?)
+}
+
+/// The columns that are directories of a path, `year=2026/`, each with a type that has all of its values.
+fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
+    let mut found: Vec<(String, bool)> = Vec::new();
+    for file in files {
+        let dirs = Path::new(&file.path).strip_prefix(below).ok().and_then(Path::parent);
+        for part in dirs.into_iter().flat_map(Path::components) {
+            let part = part.as_os_str().to_string_lossy();
+            let Some((name, value)) = part.split_once('=') else { continue };
+            let is_int = value.parse::<i64>().is_ok_and(|int| int.to_string() == value);
+            match found.iter_mut().find(|(known, _)| known == name) {
+                Some((_, are_ints)) => *are_ints &= is_int,
+                None => found.push((name.to_owned(), is_int)),
+            }
+        }
+    }
+    let value_type = |is_int| ValueType::Scalar(if is_int { ScalarType::Int64 } else { ScalarType::String });
+    found.into_iter().map(|(name, is_int)| (name, value_type(is_int))).collect()
+}
+
 /// The columns are not known yet.
 fn nothing_wanted() -> Wanted {
     let files = FileSource {
@@ -125,6 +173,7 @@ fn nothing_wanted() -> Wanted {
         mode: WriteMode::default(),
         description: String::new(),
         tags: Default::default(),
+        created: None,
     };
     Wanted::of(&view, &files)
 }
@@ -134,25 +183,38 @@ fn nothing_wanted() -> Wanted {
 impl View {
     /// The view of a file, or of the files of a directory.
     fn of(path: &Path, dir: &Path, names: &mut BTreeSet<String>) -> Result<Self> {
-        let source =
-            ParquetFiles::new(path.to_owned(), nothing_wanted(), ParquetLimits::default(), Arc::new(SystemClock));
-        let files = source.schemas()?;
-        let mut columns = Vec::new();
-        let mut left_out = Vec::new();
-        let mut used = BTreeSet::new();
-        let mut seen = HashSet::new();
+        let files = schemas(path)?;
+        let mut notes = Vec::new();
+        let mut found: Vec<(&str, &DataType, Option<ValueType>)> = Vec::new();
         for (column, data_type) in files.iter().flat_map(FileSchema::columns) {
-            if !seen.insert(column.to_owned()) {
-                continue;
-            }
-            match likely_type(data_type) {
-                Some(value_type) => {
-                    let name = unique(snake_where_needed(column), &mut used);
-                    columns.push((Column { name, column: column.to_owned(), value_type }, is_time(data_type)));
-                }
-                None => left_out.push(format!("'{column}' is {data_type}, which no feature type accepts")),
+            match found.iter_mut().find(|(known, ..)| *known == column) {
+                None => found.push((column, data_type, likely_type(data_type))),
+                Some((_, _, known)) => *known = known.zip(likely_type(data_type)).and_then(|(a, b)| wider_type(a, b)),
             }
         }
+        // Columns keep their names, and those that need another one get none of these.
+        let mut used: BTreeSet<String> = found.iter().map(|(column, ..)| (*column).to_owned()).collect();
+        let mut columns = Vec::new();
+        for (column, data_type, value_type) in found {
+            let Some(value_type) = value_type else {
+                notes.push(format!(
+                    "left out: '{column}' is {data_type}, which no feature type accepts, or differs between files"
+                ));
+                continue;
+            };
+            if *data_type == DataType::UInt64 {
+                notes.push(format!(
+                    "confirm: '{column}' is unsigned; values above {} are null. A feature of type Decimal has them",
+                    i64::MAX
+                ));
+            }
+            let name = if is_name(column) { column.to_owned() } else { unique(snake(column), &mut used) };
+            columns.push((Column { name, column: column.to_owned(), value_type }, is_time(data_type)));
+        }
+        let in_path = partitions(&files, path).into_iter().filter(|(name, _)| !used.contains(name));
+        let in_path: Vec<Column> =
+            in_path.map(|(column, value_type)| Column { name: column.clone(), column, value_type }).collect();
+
         let times = || columns.iter().filter(|(_, is_time)| *is_time).map(|(column, _)| column);
         let created = named(times(), &CREATED).cloned();
         let is_created = |column: &&Column| created.as_ref().is_some_and(|it| it.column == column.column);
@@ -182,6 +244,7 @@ impl View {
             .iter()
             .map(|(column, _)| column)
             .filter(|column| !is_taken(column) && !is_key(column))
+            .chain(&in_path)
             .cloned()
             .collect();
         if features.is_empty() {
@@ -200,7 +263,7 @@ impl View {
         }
         let path = way(dir, path)?.to_string_lossy().into_owned();
         let name = unique(name, names);
-        Ok(Self { name, path, keys, key_reason, time, created, features, left_out })
+        Ok(Self { name, path, keys, key_reason, time, created, features, notes })
     }
 
     /// Maps columns to names, where they differ.
@@ -220,20 +283,44 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
         let reason = format!("a guess by name: {} rows are too few to check it", rows.len());
         return Ok((ids.into_iter().take(KEYS_MAX).collect(), reason));
     }
-    let of = |keys: &[usize]| {
-        let mut seen = HashSet::new();
-        rows.iter().all(|row| seen.insert(keys.iter().map(|key| &row[*key]).chain(row.last()).collect::<Vec<_>>()))
+    let distinct = |keys: &[usize]| {
+        let key =
+            |row: &Vec<String>| keys.iter().map(|key| row[*key].clone()).chain(row.last().cloned()).collect::<Vec<_>>();
+        rows.iter().map(key).collect::<HashSet<_>>().len()
     };
-    let single = (0..pool.len()).map(|place| vec![place]);
-    let several = (2..=pool.len().min(KEYS_MAX)).map(|count| (0..count).collect::<Vec<_>>());
+    let mut keys: Vec<usize> = Vec::new();
+    let mut told_apart = 0;
+    // A single column that identifies rows is likelier than several: the first such one. Then always the one that tells
+    // most rows apart.
+    let single = (0..pool.len()).find(|place| distinct(&[*place]) == rows.len());
+    if let Some(place) = single {
+        (keys, told_apart) = (vec![place], rows.len());
+    }
+    while told_apart < rows.len() && keys.len() < KEYS_MAX {
+        let with = |place: usize| keys.iter().copied().chain([place]).collect::<Vec<_>>();
+        let others = (0..pool.len()).filter(|place| !keys.contains(place));
+        let counted = others.map(|place| (distinct(&with(place)), place));
+        // Of equal ones the first.
+        let Some((count, place)) = counted.max_by_key(|(count, place)| (*count, std::cmp::Reverse(*place))) else {
+            break;
+        };
+        if count <= told_apart {
+            break;
+        }
+        (keys, told_apart) = (with(place), count);
+    }
+    keys.sort_unstable();
     let within = format!("in the first {} rows", rows.len());
-    let unique = single.chain(several).find(|keys| of(keys));
-    let reason = match (&unique, time) {
-        (Some(_), Some(time)) => format!("with '{}' different in each row {within}", time.column),
-        (Some(_), None) => format!("different in each row {within}"),
-        (None, _) => format!("a guess by name: no key is unique {within}"),
+    let reason = match time {
+        _ if told_apart < rows.len() => {
+            format!("a guess: {told_apart} keys {within}; of rows with equal keys one is served")
+        }
+        Some(time) => format!("with '{}' different in each row {within}", time.column),
+        None => format!("different in each row {within}"),
     };
-    let keys = unique.unwrap_or_else(|| vec![0]);
+    if keys.is_empty() {
+        keys.push(0);
+    }
     Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
 }
 
@@ -317,19 +404,31 @@ impl Inferred {
 
     /// A service of all views whose feature names are unique.
     fn write_service(&self, out: &mut String) {
-        let mut names: BTreeSet<&str> = BTreeSet::new();
-        let mut views = Vec::new();
+        let mut names: BTreeSet<&str> =
+            self.views.iter().flat_map(|view| &view.keys).map(|key| key.name.as_str()).collect();
+        let (mut views, mut others) = (Vec::new(), Vec::new());
         for view in &self.views {
             if view.features.iter().all(|feature| !names.contains(feature.name.as_str())) {
                 names.extend(view.features.iter().map(|feature| feature.name.as_str()));
                 views.push(quoted(&view.name));
+            } else {
+                others.push(view.name.as_str());
             }
+        }
+        if views.is_empty() {
+            return;
         }
         out.push_str(&format!(
             "\n# The features of one model: confirm them, and give the service the model's name.\nfeature_services:\n  - name: \
              {SERVICE}\n    features: [{}]\n",
             views.join(", ")
         ));
+        if !others.is_empty() {
+            out.push_str(&format!(
+                "    # Without {}: features of equal names. Ask for these by full names, or select features.\n",
+                others.join(", ")
+            ));
+        }
     }
 }
 
@@ -369,8 +468,8 @@ fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, 
     for feature in &view.features {
         line(format!("      - {{name: {}, type: {}}}", quoted(&feature.name), feature.value_type));
     }
-    for why in &view.left_out {
-        line(format!("      # left out: {}", why.replace(char::is_control, " ")));
+    for why in &view.notes {
+        line(format!("      # {}", why.replace(char::is_control, " ")));
     }
 }
 
@@ -404,17 +503,6 @@ fn is_key_name(column: &str) -> bool {
     is_id(column)
         || ["_key", "_uuid", "_sk", "_pk"].iter().any(|end| lower.ends_with(end))
         || ["key", "uuid"].contains(&lower.as_str())
-}
-
-/// The column's name if definitions allow it, else a similar name.
-fn snake_where_needed(column: &str) -> String {
-    let starts = column.starts_with(|c: char| c.is_ascii_alphabetic());
-    if starts && column.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return column.to_owned();
-    }
-    let name = snake(column);
-    let name = name.trim_matches('_');
-    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name.to_owned() } else { format!("column_{name}") }
 }
 
 /// Converts to lower case and replaces everything except letters and digits with an underscore.

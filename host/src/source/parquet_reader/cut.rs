@@ -16,6 +16,9 @@ use arrow::{
     error::ArrowError,
 };
 
+/// The size of a value within a struct while it is converted, in addition to the value.
+const CELL_BYTES: u64 = 64;
+
 /// The type that a column is decoded to: strings and bytes as views, never as a dictionary.
 pub(super) fn decoded_type(of: &DataType) -> DataType {
     match of {
@@ -68,7 +71,11 @@ fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
             let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
             add_lists(&entries, array.as_map().value_offsets(), sizes);
         }
-        DataType::Struct(_) => array.as_struct().columns().iter().for_each(|column| add_sizes(column, sizes)),
+        DataType::Struct(fields) => {
+            // Each value of a struct carries the names of its fields once it is converted.
+            each(sizes, fields.iter().map(|field| field.name().len() as u64 + CELL_BYTES).sum());
+            array.as_struct().columns().iter().for_each(|column| add_sizes(column, sizes));
+        }
         other => each(sizes, width_of(other)),
     }
 }
@@ -100,6 +107,8 @@ fn fixed_width_of(of: &DataType) -> Option<u64> {
 fn width_of(of: &DataType) -> u64 {
     match of {
         DataType::FixedSizeBinary(length) => u64::try_from(*length).unwrap_or(0),
+        // Each value with a time zone carries its name once it is converted.
+        DataType::Timestamp(_, Some(zone)) => 8 + zone.len() as u64,
         other => other.primitive_width().map_or(1, |width| width as u64),
     }
 }
@@ -162,7 +171,7 @@ fn rebased<O: OffsetSizeTrait>(offsets: &[O]) -> (OffsetBuffer<O>, Range<usize>)
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{Int64Array, StringArray},
+        array::{Int64Array, StringArray, TimestampMicrosecondArray},
         datatypes::Int64Type,
     };
 
@@ -193,8 +202,20 @@ mod tests {
     fn row_sizes_count_what_views_refer_to() {
         let texts = [1 + 4, 32 + 4, 4];
         let lists = [4 + 32 + 4 + 4, 4, 4 + 1 + 4];
-        let expected: Vec<u64> = (0..3).map(|row| 8 + texts[row] + lists[row] + 8 + texts[row]).collect();
+        let expected: Vec<u64> =
+            (0..3).map(|row| 8 + texts[row] + lists[row] + 8 + texts[row] + 2 * (1 + CELL_BYTES)).collect();
         assert_eq!(row_sizes(&batch()), expected);
+    }
+
+    #[test]
+    fn names_of_fields_and_time_zones_count_for_each_value() {
+        let name = "n".repeat(1 << 20);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let of_struct: ArrayRef = Arc::new(StructArray::try_from(vec![(name.as_str(), numbers)]).unwrap());
+        let instants = TimestampMicrosecondArray::from(vec![1, 2]).with_timezone(name.as_str());
+        let columns = [("s", of_struct), ("z", Arc::new(instants) as ArrayRef)];
+        let sizes = row_sizes(&RecordBatch::try_from_iter(columns).unwrap());
+        assert!(sizes.iter().all(|size| *size > 2 << 20), "{sizes:?}");
     }
 
     #[test]

@@ -23,10 +23,14 @@ struct Extent {
     columns: u64,
     /// Approximate memory in bytes.
     bytes: u64,
+    /// Where the list of row groups begins, if it is empty.
+    no_row_groups: Option<u64>,
 }
 
 /// The maximum nesting depth of a schema. A list counts as two levels.
 const DEPTH_MAX: u64 = 64;
+/// Thrift's compact encoding of the header.
+const EMPTY_LIST_OF_STRUCTS: u8 = 0x0c;
 /// The last bytes of a file: the footer's length and a magic number.
 const TAIL: u64 = 8;
 /// How much of the end of a file is read first: most footers are shorter.
@@ -73,6 +77,16 @@ pub(super) fn read(
         fetch(start..size - TAIL)?
     };
     let extent = extent(&footer).map_err(|why| unreadable(format!("in its footer {why}")))?;
+    // fastparquet writes an empty list of row groups as one of bytes, which the Parquet library does not accept.
+    let short_list = |at: &usize| footer.get(*at).is_some_and(|head| head >> 4 == 0);
+    let footer = match extent.no_row_groups.and_then(|at| usize::try_from(at).ok()).filter(short_list) {
+        Some(at) => {
+            let mut footer = footer.to_vec();
+            footer[at] = EMPTY_LIST_OF_STRUCTS;
+            footer.into()
+        }
+        None => footer,
+    };
     check(path, "the number of columns", extent.columns, limits.columns_max as u64)?;
     limits.check_memory(path, "the memory for the file's metadata in bytes", extent.bytes)?;
     thread.guarded(move || decode(&footer)).map_err(unreadable)
@@ -97,7 +111,11 @@ fn extent(footer: &[u8]) -> Result<Extent, String> {
     while let Some((field, kind)) = input.field(&mut last)? {
         match field {
             2 => schema(&mut input, &mut extent)?,
-            4 => row_groups(&mut input, &mut extent)?,
+            4 => {
+                let at = input.position();
+                let groups = row_groups(&mut input, &mut extent)?;
+                extent.no_row_groups = (groups == 0).then_some(at);
+            }
             5 => {
                 let before = input.position();
                 input.skip(kind)?;
@@ -149,7 +167,8 @@ fn schema(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), String>
     Ok(())
 }
 
-fn row_groups(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), String> {
+/// Returns how many row groups there are.
+fn row_groups(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<u64, String> {
     let (_, groups) = input.list()?;
     for _ in 0..groups {
         extent.add(NODE_BYTES);
@@ -165,7 +184,7 @@ fn row_groups(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), Str
             (0..chunks).try_for_each(|_| input.skip(kind))?;
         }
     }
-    Ok(())
+    Ok(groups)
 }
 
 // === impl Extent ===

@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     /// For each leaf of the schema, its index in `costs`, if it is read.
     columns: Arc<Vec<Option<usize>>>,
     costs: Vec<(String, Cost, bool)>,
+    /// The number of root columns: a bound on memory has a part for each of these, however many leaves it has.
+    roots: usize,
 }
 
 /// Reads the rows of a file, from the first unread one on.
@@ -124,7 +126,7 @@ impl Plan {
             // The type of a leaf is then unknown.
             costs.iter_mut().for_each(|(_, cost, _)| cost.copies = true);
         }
-        Ok(Self { columns: Arc::new(columns), costs, levels, metadata })
+        Ok(Self { columns: Arc::new(columns), costs, roots: roots.len(), levels, metadata })
     }
 
     /// The ranges of the columns to read in a row group.
@@ -253,7 +255,7 @@ impl FileRows {
     ) -> Result<Option<RecordBatch>, SourceError> {
         loop {
             if let Some(batch) = &mut self.batch {
-                let piece = batch.piece(&self.path, &self.limits, self.plan.costs.len(), self.rows_read)?;
+                let piece = batch.piece(&self.path, &self.limits, self.plan.roots, self.rows_read)?;
                 if let Some(piece) = piece {
                     self.rows_read += piece.num_rows() as u64;
                     return Ok(Some(piece));
@@ -281,7 +283,7 @@ impl FileRows {
                 continue;
             }
             let input = Arc::new(input_of(&self.plan, number)?);
-            let at_once = self.limits.memory_of(self.plan.costs.len()) / 8 / self.plan.row_bytes();
+            let at_once = self.limits.memory_of(self.plan.roots) / 8 / self.plan.row_bytes();
             let batch_rows = at_once.clamp(1, self.limits.batch_rows as u64);
             self.group = Some(Group { number, input, rows, done, batch_rows, open: None });
         }
@@ -303,7 +305,7 @@ impl Group {
         limits: &ParquetLimits,
         thread: &DecodeThread,
     ) -> Result<Option<RecordBatch>, SourceError> {
-        let limit = limits.memory_of(plan.costs.len());
+        let limit = limits.memory_of(plan.roots);
         while self.done < self.rows {
             let (mut reader, budget) = match self.open.take() {
                 Some(open) => open,

@@ -362,3 +362,14 @@ fn null_list_of_fixed_size_takes_no_items() {
     let batches = read(&file, &limits(MIB), 0).unwrap();
     assert_eq!((batches.len(), batches[0].column(0).null_count()), (1, 50));
 }
+
+#[test]
+fn empty_list_of_row_groups_has_any_element_type() {
+    let nodes = [node("g", 1), node("x", 0)];
+    let of_structs = footer(&nodes, 0);
+    // fastparquet writes a list of no bytes.
+    let of_bytes = [&of_structs[..of_structs.len() - 3], &[0x03, 0x00]].concat();
+    for footer in [of_structs, of_bytes] {
+        assert_eq!(read(&footer_only(&footer), &ParquetLimits::default(), 0).unwrap().len(), 0);
+    }
+}

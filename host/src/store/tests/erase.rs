@@ -1,8 +1,10 @@
 //! Rows that are removed on request, or with their view.
 
-use larder_model::codec::KeyVersion;
+use std::sync::Arc;
 
-use super::model::{Change, Home, batch, change, declare, id, key, load, plain, walk};
+use larder_model::{codec::KeyVersion, model::FeatureView};
+
+use super::model::{Change, Home, NOW, batch, change, declare, id, key, load, plain, walk};
 use crate::store::{Applied, KeySignature, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId};
 
 fn is_there(store: &OnlineStore, view: ViewId, entity: u8) -> bool {
@@ -105,6 +107,30 @@ fn reset_drops_rows_and_keeps_deletions() {
     assert!(store.set_aside().is_none());
     load(&store, view, LoadMode::Replace, &rows);
     assert!(!is_there(&store, view, 1) && is_there(&store, view, 2) && !is_there(&store, view, 4));
+}
+
+/// A view that was removed and added again, which only its time of creation shows, loses what callers wrote.
+#[test]
+fn view_created_again_loses_what_callers_wrote() {
+    let home = Home::new();
+    let store = home.open();
+    let declare_at = |created| {
+        let view = |name| Arc::new(FeatureView { created, ..FeatureView::clone(&plain(name)) });
+        let ids = store.declare(&[view("stats"), view("local")], KeyVersion::V3).unwrap();
+        (ids[0], ids[1])
+    };
+    let (view, local) = declare_at(None);
+    load(&store, view, LoadMode::Upsert, &[change(1, 10, 1)]);
+    store.put(view, &key(), &batch(&[change(2, 20, 3)]), true).unwrap();
+    store.put(local, &key(), &batch(&[change(1, 20, 3)]), false).unwrap();
+    let there = || [(view, 1), (view, 2), (local, 1)].map(|(view, n)| is_there(&store, view, n));
+    for created in [Some(NOW), Some(NOW), None] {
+        assert_eq!(declare_at(created), (view, local));
+        assert_eq!(there(), [true; 3], "{created:?}");
+    }
+    declare_at(Some(NOW + 1));
+    assert_eq!(there(), [true, false, false]);
+    assert_eq!(store.status(view).unwrap().position, None, "the source is read again");
 }
 
 #[test]

@@ -88,6 +88,7 @@ pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
         mode: WriteMode::Upsert,
         description: String::new(),
         tags: Tags::new(),
+        created: None,
     })
 }
 

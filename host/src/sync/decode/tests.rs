@@ -1,12 +1,13 @@
 //! Every conversion that is promised, and every one that is refused.
 
 use arrow::array::{
-    Date32Array, Decimal128Array, DictionaryArray, DurationMicrosecondArray, FixedSizeBinaryArray, Float32Builder,
-    Float64Builder, Int8Array, Int64Builder, LargeStringArray, ListBuilder, NullArray, NullBuilder, StringBuilder,
-    StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
-    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    Date32Array, Decimal128Array, DictionaryArray, DurationMicrosecondArray, FixedSizeBinaryArray, Float16Array,
+    Float32Builder, Float64Builder, Int8Array, Int64Builder, LargeStringArray, ListBuilder, NullArray, NullBuilder,
+    StringBuilder, StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+    UInt64Array,
 };
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Float16Type, Int32Type};
 use larder_model::{
     codec::{RowSchema, RowView},
     model::Value,
@@ -100,6 +101,10 @@ fn everything_has_text_as_in_python() {
     check(Date32Array::from(vec![Some(1), None]), "String", &[text("1970-01-02"), Value::Null]);
     check(TimestampMicrosecondArray::from(vec![987_654]), "String", &[text("1970-01-01T00:00:00.987654")]);
     check(TimestampNanosecondArray::from(vec![-1]), "String", &[text("1969-12-31T23:59:59.999999999")]);
+    // The last day that Python has.
+    check(Date32Array::from(vec![2_932_896]), "String", &[text("9999-12-31")]);
+    let nan = <Float16Type as ArrowPrimitiveType>::Native::from_f32(f32::NAN);
+    check(Float16Array::from(vec![nan]), "String", &[Value::Null]);
     check(TimestampMillisecondArray::from(vec![500]), "String", &[text("1970-01-01T00:00:00.500")]);
     check(Time64MicrosecondArray::from(vec![3_723_000_000]), "String", &[text("01:02:03")]);
     check(DurationMicrosecondArray::from(vec![5]), "String", &[text("5 microseconds")]);

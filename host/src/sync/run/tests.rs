@@ -125,6 +125,7 @@ impl World {
             mode,
             description: String::new(),
             tags: Tags::new(),
+            created: None,
         };
         let id = store.declare(&[Arc::new(view.clone())], KeyVersion::V3).unwrap()[0];
         Self { _dir: dir, clock, store, view, id }

@@ -1,7 +1,17 @@
 //! The source alone, before a server that replaces objects by order: which ranges are asked for, what a position knows,
 //! and what becomes of a reading that is cut off, torn, or lied to.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use ::parquet::{
     arrow::ArrowWriter,
@@ -10,13 +20,14 @@ use ::parquet::{
 use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use larder::{
-    aws::{Aws, AwsConfig, StandInKeys, Trouble},
+    aws::{Aws, AwsConfig, ObjectAt, StandInKeys, Trouble},
     clock::SystemClock,
     source::{ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted},
 };
 use larder_fakeaws::{FakeS3, Fault, FaultProxy, S3Call, When};
 use larder_model::{
     codec::KeyVersion,
+    model::AwsPlace,
     registry::{Definitions, validate},
     yaml::Problems,
 };
@@ -481,4 +492,42 @@ fn large_row_group_is_fetched_in_parts() {
     let parts = read(&source_at(s3.url(), "path: \"s3://features/set/\"", limits), None).unwrap().0;
     assert!(whole == parts, "{} and {} rows", whole.len(), parts.len());
     assert!(gets(&s3).len() - before > 6, "{}", gets(&s3).len() - before);
+}
+
+/// A server that answers every request with a body that does not end; returns its address and the bytes it has sent.
+fn endless() -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, sent) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&sent);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sent) = (stream.unwrap(), Arc::clone(&counted));
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 1 << 16]);
+                let chunk = [&b"10000\r\n"[..], &[b' '; 1 << 16], b"\r\n"].concat();
+                let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ntransfer-encoding: chunked\r\n\r\n";
+                let mut ended = stream.write_all(head);
+                while ended.is_ok() {
+                    ended = stream.write_all(&chunk);
+                    sent.fetch_add(1 << 16, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (url, sent)
+}
+
+#[test]
+fn response_that_does_not_end_is_cut_off() {
+    let (url, sent) = endless();
+    let registry = ObjectAt::parse("s3://bucket/registry.db", AwsPlace::default()).unwrap();
+    let refused = registry.read(&aws(url.clone()), 1 << 20, Duration::from_secs(30)).unwrap_err();
+    assert!(refused.to_string().contains("at most 1048576 are read"), "{refused}");
+    assert!(sent.load(Ordering::Relaxed) < 64 << 20);
+
+    let source = source_at(url, &format!("path: \"s3://{BUCKET}/set/\""), ParquetLimits::default());
+    source.schemas().unwrap_err();
+    // Each of two attempts ends after 64 MiB, and what the kernel has in its buffers.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 3 * (64 << 20), "{sent}");
 }

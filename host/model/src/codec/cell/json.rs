@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::value::RawValue;
 
 use super::Cell;
+use crate::codec::ROW_BYTES_MAX;
 
 /// The parser's own depth limit.
 const DEPTH_MAX: usize = 127;
@@ -34,6 +35,10 @@ impl Cell {
     /// # Errors
     /// That of the parser.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        // Values take many times the memory of their text.
+        if text.len() > ROW_BYTES_MAX {
+            return Err(serde_json::Error::custom(format!("it has more than {ROW_BYTES_MAX} bytes")));
+        }
         serde_json::from_str(text).or_else(|_| exact(text, 0))
     }
 }

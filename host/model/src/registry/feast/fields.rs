@@ -116,7 +116,7 @@ messages! {
     FEATURE_VIEW = "feast.core.FeatureView" { 1 spec: Inside(&VIEW_SPEC); 2 meta: Inside(&VIEW_META); }
 
     VIEW_META = "feast.core.FeatureViewMeta" {
-        1 created_timestamp: TIMES;
+        1 created_timestamp: Read;
         2 last_updated_timestamp: TIMES;
         3 materialization_intervals: Unused("Larder keeps its own positions");
         4 current_version_number: Read;

@@ -4,9 +4,11 @@
 //! decoded; `fields.rs` has the effect of each of them, and finds fields that a newer Feast adds. Enumerations are
 //! plain numbers, so an unknown number is a valid value. Messages of which only the presence matters are bytes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use prost::{Message, Oneof};
+
+use crate::model::Micros;
 
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = ($($prost:tt)*));* $(;)? })*) => {$(
@@ -60,6 +62,7 @@ messages! {
 
     /// `feast.core.FeatureViewMeta`.
     FeatureViewMeta {
+        created_timestamp: Option<Span> = (message, optional, tag = "1");
         current_version_number: i32 = (int32, tag = "4");
         state: i32 = (int32, tag = "6");
     }
@@ -249,3 +252,19 @@ pub(super) const LABEL_VIEWS: u32 = 19;
 pub(super) const BATCH_FILE: i32 = 1;
 /// See [`BATCH_FILE`].
 pub(super) const PUSH_SOURCE: i32 = 9;
+
+// === impl Span ===
+
+impl Span {
+    /// A length of time, in whole microseconds as in Feast; `None` for zero, and for one that is too long for an instant.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
+        let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;
+        Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
+    }
+
+    /// A moment, in microseconds since 1970.
+    pub(super) fn micros(&self) -> Option<Micros> {
+        self.seconds.checked_mul(1_000_000)?.checked_add(i64::from(self.nanos) / 1_000)
+    }
+}

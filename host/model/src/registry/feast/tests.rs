@@ -14,7 +14,9 @@ pub(super) const PROJECT: &str = "churn_prediction";
 
 /// What a registry defines; and that it is the same when it was written as YAML and read again.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
-    let definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
+    let mut definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
+    // YAML has no time of creation.
+    definitions.views.iter_mut().for_each(|view| view.created = None);
     let yaml = to_yaml(&definitions);
     let catalog = valid(definitions, "");
     let problems = Problems::default();
@@ -407,7 +409,7 @@ fn delta_tables_are_not_loaded_as_parquet() {
 fn versions_have_tables_of_their_own_where_feast_makes_them() {
     let registry = registry(|registry| {
         for (name, current_version_number) in [("first", 0), ("third", 3)] {
-            let meta = Some(FeatureViewMeta { current_version_number, state: 4 });
+            let meta = Some(FeatureViewMeta { current_version_number, state: 4, created_timestamp: None });
             registry.feature_views.push(FeatureView { spec: Some(view(name, &[("a", 4)])), meta });
         }
     });

@@ -11,7 +11,7 @@ use super::{
     proto::{self, BATCH_FILE, PUSH_SOURCE, SourceOf},
 };
 use crate::{
-    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, ScalarType, TableSource, ValueType, WriteMode},
+    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, Micros, ScalarType, TableSource, ValueType, WriteMode},
     registry::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
@@ -60,6 +60,7 @@ struct Stored<'p> {
     version: i32,
     /// Its state in Feast.
     state: i32,
+    created: Option<Micros>,
     description: &'p str,
     tags: &'p HashMap<String, String>,
     /// Its settings that are not served.
@@ -291,13 +292,14 @@ impl<'i> Importer<'i> {
             key_types,
             features,
             unread_features: Unread::default(),
-            ttl: view.ttl.and_then(duration),
+            ttl: view.ttl.and_then(proto::Span::duration),
             source,
             batch_source,
             push_source: push.map(|source| self.located(source.name.clone())),
             mode: WriteMode::Upsert,
             description: view.description.trim().to_owned(),
             tags: sorted(view.tags),
+            created: view.created,
         });
         Ok(())
     }
@@ -566,6 +568,7 @@ impl<'p> Stored<'p> {
             is_only_pushed: false,
             version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
             state: view.meta.as_ref().map_or(0, |meta| meta.state),
+            created: view.meta.as_ref().and_then(|meta| meta.created_timestamp.as_ref()?.micros()),
             description: &spec.description,
             tags: &spec.tags,
             findings,
@@ -594,6 +597,7 @@ impl<'p> Stored<'p> {
             is_only_pushed: false,
             version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
             state: view.meta.as_ref().map_or(0, |meta| meta.state),
+            created: view.meta.as_ref().and_then(|meta| meta.created_timestamp.as_ref()?.micros()),
             description: &spec.description,
             tags: &spec.tags,
             findings,
@@ -618,6 +622,7 @@ impl<'p> Stored<'p> {
             is_only_pushed: true,
             version: 0,
             state: 0,
+            created: None,
             description: &spec.description,
             tags: &spec.tags,
             findings,
@@ -645,6 +650,7 @@ impl<'p> Stored<'p> {
             is_only_pushed: false,
             version: meta.map_or(0, |meta| meta.current_version_number),
             state: meta.map_or(0, |meta| meta.state),
+            created: None,
             description: &spec.description,
             tags: &spec.tags,
             findings,
@@ -661,13 +667,6 @@ fn check_state(state: i32) -> Result<(), Why> {
         _ => return Ok(()),
     };
     Err(format!("its state in the registry is {name}: Feast serves a view that was materialized"))
-}
-
-/// In whole microseconds, as in Feast; what is too long to stand beside an instant is for ever.
-fn duration(span: &proto::Span) -> Option<Duration> {
-    let (seconds, nanos) = (u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
-    let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;
-    Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
 }
 
 fn sorted(tags: &HashMap<String, String>) -> BTreeMap<String, String> {

@@ -35,7 +35,10 @@ fn assert_the_same(one: &Catalog, other: &Catalog) {
 fn a_registry_is_written_as_what_it_is() {
     let registry = FeastRegistry::parse(REGISTRY).unwrap();
     for values in [FeastValues::BatchSources, FeastValues::OnlineStore("data/on line.db".to_owned())] {
-        let definitions = registry.definitions("registry.db", "churn_prediction", &values.into());
+        let mut definitions = registry.definitions("registry.db", "churn_prediction", &values.into());
+        assert!(definitions.views.iter().all(|view| view.created.is_some()));
+        // YAML has no time of creation.
+        definitions.views.iter_mut().for_each(|view| view.created = None);
         let text = to_yaml(&definitions);
         let direct = catalog(definitions);
         assert_eq!((direct.views().len(), direct.derived_views().len(), direct.services().len()), (6, 5, 4));
