@@ -1,7 +1,7 @@
 //! `larder check`: reports all mistakes in one run, including those that only sources and plugins reveal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -98,9 +98,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     let always_full = service.tags.get(FULL_NAMES_TAG).is_some_and(|value| value == "true");
     for (feature, all) in columns.iter().filter(|(_, all)| all.len() > 1 && !always_full) {
         // An alias appears only in full names, so a service with one is meant for requests with full names.
-        if all.iter().filter(|(projection, _)| projection.alias.is_none()).count() < 2 {
-            continue;
-        }
+        let means_full_names = all.iter().filter(|(projection, _)| projection.alias.is_none()).count() < 2;
         let all = all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
         let message = format!(
             "feature service '{}': {} have the same name, '{feature}': requests without full_feature_names fail",
@@ -109,8 +107,27 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
         );
         let help = format!("rename one, leave one out, or tag the service '{FULL_NAMES_TAG}: \"true\"'");
         // Feast serves such a service to requests with full names, so an imported service is not an error.
-        let severity = if catalog.is_imported() { Severity::Warning } else { Severity::Error };
+        let is_warning = catalog.is_imported() || means_full_names;
+        let severity = if is_warning { Severity::Warning } else { Severity::Error };
         problems.push(problem(severity, message, Some(help)));
+    }
+    let views = service.projections.iter().filter_map(|projection| Some((projection, catalog.view(&projection.view)?)));
+    let keys: BTreeSet<&str> = views
+        .flat_map(|(projection, view)| view.join_keys.iter().map(|key| (&projection.join_key_map, &key.name)))
+        .map(|(columns, key)| columns.get(key).map_or(&**key, |column| &**column))
+        .collect();
+    for (feature, all) in columns.iter().filter(|(feature, _)| keys.contains(*feature) && !always_full) {
+        let all = all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "feature service '{}': {all} has the name of a join key: responses without full_feature_names have two columns \
+             '{feature}'",
+            service.name
+        );
+        problems.push(problem(
+            Severity::Warning,
+            message,
+            Some("rename the feature, or ask for full names".to_owned()),
+        ));
     }
     let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
     if features > features_max {

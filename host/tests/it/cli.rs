@@ -388,6 +388,30 @@ feature_services:
 }
 
 #[test]
+fn check_warns_of_columns_with_one_name() {
+    let home = Home::with(
+        "
+entities: [{name: user, join_key: user_id, type: Int64}, {name: shop, join_key: shop_id, type: Int64}]
+feature_views:
+  - {name: user_stats, entities: [user], features: [{name: clicks, type: Int64}]}
+  - {name: shop_stats, entities: [shop], features: [{name: clicks, type: Int64}, {name: user_id, type: Int64}]}
+feature_services:
+  - {name: aliased_online, features: [user_stats, {view: shop_stats, alias: s, features: [clicks]}]}
+  - {name: keys_online, features: [user_stats, {view: shop_stats, features: [user_id]}]}
+",
+    );
+    let checked = home.run(["check"]);
+    for words in [
+        "feature service 'aliased_online': user_stats:clicks and s:clicks have the same name, 'clicks': requests without \
+         full_feature_names fail",
+        "feature service 'keys_online': shop_stats:user_id has the name of a join key: responses without \
+         full_feature_names have two columns 'user_id'",
+    ] {
+        assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
+    }
+}
+
+#[test]
 fn init_without_files_has_its_data() {
     let home = Home::empty();
     home.run(["init", "."]).assert_code(0);
