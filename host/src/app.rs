@@ -129,13 +129,13 @@ pub enum AppError {
     Setup(String),
 }
 
-/// Mistakes of a reload that the log and callers are told; there may be as many as lines in the files.
+/// The maximum number of mistakes of a reload in the log and in the response to a caller.
 const MISTAKES_MAX: usize = 100;
 
 // === impl AppError ===
 
 impl AppError {
-    /// The error for the log and for callers: the first [`MISTAKES_MAX`] mistakes, and how many more there are.
+    /// The error text for the log and for callers: the first [`MISTAKES_MAX`] mistakes and the number of the others.
     fn brief(&self) -> String {
         let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
         let more = problems.len().saturating_sub(MISTAKES_MAX);

@@ -15,9 +15,9 @@ use http_body_util::Limited;
 #[derive(Debug)]
 pub(super) struct LimitResponses;
 
-/// DynamoDB returns at most 16 MB of items, and S3 at most 1,000 keys of 1 kB each.
+/// The limit. DynamoDB returns at most 16 MB of items, and S3 at most 1,000 keys of 1 kB each.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
-/// The operation that reads an object. Its callers read in pieces, and know how long the object is.
+/// The operation that reads an object. Its callers read the body in pieces and limit it themselves.
 const GET_OBJECT: &str = "GetObject";
 
 impl Intercept for LimitResponses {

@@ -151,3 +151,16 @@ through_redb!(
     redb::CursorError,
     redb::SetDurabilityError
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quota_and_file_size_limit_are_a_full_disk() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
+            let error = StoreError::from(redb::Error::Io(kind.into()));
+            assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub struct SetAside {
     pub path: PathBuf,
     /// What was wrong with it.
     pub why: String,
-    /// Rows of it that are in the new file; `None` if it could not be read at all, and the new file is empty.
+    /// The number of its rows that the new file has; `None` if no row could be read, so that the new file is empty.
     pub rows_kept: Option<u64>,
 }
 
@@ -39,12 +39,13 @@ const MARK: &str = "open";
 /// A process that ends so soon after it opened the store may do so again, for the same reason.
 const SOON: Micros = 120_000_000;
 
-/// A line of the mark for each rebuild that was begun at an opening, and not finished.
+/// A line in the mark for each rebuild that a start has begun and not finished.
 const REBUILDING: &str = "rebuilding";
-/// After so many the damaged file is set aside unread. A kill counts too, so there are more than a crash needs.
+/// After this many such lines, the damaged file is set aside unread. A kill leaves a line too, so the number is higher
+/// than crashes alone would need.
 const REBUILDS_MAX: usize = 10;
 const MARK_BYTES_MAX: u64 = 64 << 10;
-/// The most bytes of pages that are kept of a damaged file: its rows are read once, in order.
+/// The size of the page cache for a damaged file. It is small because each row is read once, in order.
 const OLD_CACHE_BYTES: usize = 16 << 20;
 
 /// A small file beside the store, from opening to closing it. Who finds it knows how the owner before ended, and
@@ -115,15 +116,16 @@ pub(super) fn open_or_replace(
     Ok((db, aside, mark))
 }
 
-/// A new file, and what of the damaged one is in it.
+/// The new file, and a summary of the rows that were copied to it.
 type Rebuilt = (PathBuf, Copies);
 
-/// Copies the intact rows of a damaged file to a new one beside it; `None` if the damaged one cannot be read. A process
-/// that is killed meanwhile leaves the damaged file where it is.
+/// Copies the intact rows of a damaged file to a new file next to it; returns `None` if the damaged file cannot be read.
+/// If the process is killed during the copy, the damaged file stays in place.
 fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option<Rebuilt>, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(OLD_CACHE_BYTES);
-    // A file that was closed as it should be is not written to. In another one the database finds its last commit first.
+    // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first, which
+    // writes to the file.
     if let Some(old) = caught(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
         let copied = copy_from(&old, path, config, mark);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
@@ -135,7 +137,7 @@ fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option
     if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     } else {
-        // Closing it writes once more, and a panic at a damaged page in there may end the process.
+        // Closing the database writes to it again, and a panic at a damaged page during that may end the process.
         mem::forget(old);
     }
     copied
@@ -147,7 +149,20 @@ fn copy_from<D: ReadableDatabase>(
     config: &StoreConfig,
     mark: &Mark,
 ) -> Result<Option<Rebuilt>, StoreError> {
-    mark.note_rebuild();
+    let before = mark.note_rebuild();
+    let copied = copy_records(old, path, config);
+    if copied.is_err() {
+        // The rebuild ended by itself, on a full disk for example, so the next start may try again.
+        mark.write(&before);
+    }
+    copied
+}
+
+fn copy_records<D: ReadableDatabase>(
+    old: &D,
+    path: &Path,
+    config: &StoreConfig,
+) -> Result<Option<Rebuilt>, StoreError> {
     let Some(records) = salvage::records(old) else { return Ok(None) };
     tracing::warn!(path = %path.display(), "rebuilding the damaged store from the rows that are intact");
     let (unfinished, new) = create_unfinished(path, config)?;
@@ -305,7 +320,7 @@ fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, 
     Ok(SetAside { path: aside, why, rows_kept: None })
 }
 
-/// Moves a damaged file aside, and the one that was made from it into its place.
+/// Moves a damaged file aside and the rebuilt file into its place.
 pub(super) fn replace(
     path: &Path,
     unfinished: &Path,
@@ -314,7 +329,7 @@ pub(super) fn replace(
 ) -> Result<SetAside, StoreError> {
     let aside = set_aside(path, clock, why)?;
     if let Err(error) = fs::rename(unfinished, path) {
-        // Rather the damaged file than none.
+        // A damaged file is better than none.
         let _ = fs::rename(&aside.path, path);
         return Err(io("rename", unfinished)(error));
     }
@@ -358,16 +373,17 @@ impl Mark {
         self.path.try_exists().unwrap_or(true)
     }
 
-    /// Whether a damaged file may be read for its intact rows. Reading one may end the process, at every start.
+    /// Whether to try to read the intact rows of a damaged file, which may end the process.
     fn allows_rebuild(&self) -> bool {
         let text = self.text().unwrap_or_default();
         text.lines().filter(|line| *line == REBUILDING).count() < REBUILDS_MAX
     }
 
-    /// Says to the next owner that reading the damaged file was begun.
-    fn note_rebuild(&self) {
+    /// Records that a rebuild has begun. Returns the text of the mark before that.
+    fn note_rebuild(&self) -> String {
         let before = self.text().unwrap_or_else(|_| format!("{}\n", self.opened));
         self.write(&format!("{before}{REBUILDING}\n"));
+        before
     }
 
     /// To be called when the store was closed as it should be.

@@ -1,10 +1,10 @@
 //! Rebuilding a damaged store while it is open: every intact row is copied to a new file, which replaces the damaged
 //! one.
 //!
-//! The database checks its pages only in a full check of a closed file, and may panic, or write over live pages, where
-//! it follows a damaged one. So nothing is written to a file in which damage was found, and no table of it is mended in
-//! place: the intact rows are copied (`salvage.rs`). Views of which rows are missing afterwards are marked, and their
-//! sources are read from the start; until then the host is not ready.
+//! The database checks its pages only in a full check of a closed file. If it follows a damaged page, it may panic or
+//! overwrite live pages. So nothing is written to a damaged file, and no table of it is repaired in place: the intact rows
+//! are copied (`salvage.rs`). Views with missing rows are marked, and their sources are read from the start; until then
+//! the server is not ready.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Copying the intact rows of a damaged file to a new one.
 //!
 //! A copy needs none of the inner pages: rows are read one after another, each is checked by its seal, and the trees are
-//! built again. A read from the damaged file may panic; that counts as a page that cannot be read.
+//! built from scratch. A panic during a read of the damaged file is treated as an unreadable page.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,14 +19,14 @@ use super::{
 
 /// What was copied to a new file.
 pub(super) struct Copies {
-    /// The views with missing rows, and how many.
+    /// The views with missing rows, with their number.
     pub(super) lost: Vec<(String, u64)>,
     pub(super) rows: u64,
     /// Whether the database failed at a page of the damaged file.
     pub(super) is_broken: bool,
 }
 
-/// A table of the damaged file, read for as far as it can be.
+/// A table of the damaged file, read as far as possible.
 struct Salvage<'t> {
     table: &'t ReadOnlyTable<RowKey, &'static [u8]>,
     /// The last row that was copied.
@@ -38,10 +38,10 @@ struct Salvage<'t> {
 /// Rows with their seals.
 type Chunk = Vec<(EntityId, Vec<u8>)>;
 
-/// Bytes of rows that are copied in one transaction.
+/// The size of the rows copied in one transaction, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The records of all views that can be read; `None` if the file has no such records, or rows of another format.
+/// The readable records of views; `None` if there are none, or if the rows have another format.
 pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
     let txn = caught(|| Ok(old.begin_read()?))?;
     let format = caught(|| Ok(txn.open_table(META)?.get(META_FORMAT)?.map(|format| format.value())))??;
@@ -72,7 +72,7 @@ pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
 /// Copies the intact rows of the views that `records` names into a new file. Views of which rows are missing are marked.
 ///
 /// # Errors
-/// Those of writing the new file, and a record with a schema that does not read.
+/// Errors of writing the new file, and a record whose schema cannot be read.
 pub(super) fn copy_intact<D: ReadableDatabase>(
     old: Option<&D>,
     records: Records,
@@ -124,21 +124,21 @@ pub(super) fn copy_intact<D: ReadableDatabase>(
         txn.open_table(VIEWS)?.insert(&*name, record.encode().as_slice())?;
         txn.commit()?;
     }
-    // The commits of rows did not wait for the disk; this one brings all of it there.
+    // The commits of rows did not wait for the disk; this one flushes all of them.
     let mut txn = new.begin_write()?;
     txn.set_quick_repair(true);
     txn.commit()?;
     Ok(copies)
 }
 
-/// What was copied of one table.
+/// The result of copying one table.
 #[derive(Default)]
 struct Copied {
     count: u64,
     is_broken: bool,
 }
 
-/// Copies the intact entries of a table. One that is not there is empty.
+/// Copies the intact entries of a table. A missing table is empty.
 fn copy(
     from: Option<&ReadOnlyTable<RowKey, &'static [u8]>>,
     new: &Database,
@@ -168,7 +168,7 @@ fn copy(
 // === impl Salvage ===
 
 impl Salvage<'_> {
-    /// Hands on all rows that can be read, in the order of their ids; `take` checks and copies them.
+    /// Passes all readable rows to `take`, in the order of their IDs; `take` checks and copies them.
     fn run(&mut self, take: &mut dyn FnMut(&Chunk) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let table = self.table;
         let Some(iter) = caught(|| Ok(table.iter()?)) else {
@@ -179,7 +179,7 @@ impl Salvage<'_> {
         if !self.is_broken {
             return Ok(());
         }
-        // Behind the damage: as far back from the end as can be read.
+        // After the damage: as far backwards from the end as possible.
         let mut first = None;
         let last = self.last;
         let _ = caught(|| {
@@ -211,7 +211,7 @@ impl Salvage<'_> {
                     let Some(entry) = iter.next() else { return Ok(true) };
                     let (key, sealed) = entry?;
                     let id = EntityId(*key.value());
-                    // One that is out of order was damaged.
+                    // A row that is out of order was damaged.
                     if last.is_none_or(|last| id > last) && unseal(&id, sealed.value()).is_some() {
                         bytes += sealed.value().len();
                         *last = Some(id);
@@ -235,7 +235,7 @@ impl Salvage<'_> {
     }
 }
 
-/// Reads from the damaged file; none where that fails, which may be a panic.
+/// Reads from the damaged file; returns `None` if that fails or panics.
 pub(super) fn caught<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()
 }

@@ -86,7 +86,7 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
-/// The narrowest type that has the values of both, if there is one: of columns whose type differs between files.
+/// The narrowest type for the values of both types, if there is one. For columns whose type differs between files.
 #[must_use]
 pub fn wider_type(one: ValueType, other: ValueType) -> Option<ValueType> {
     use ScalarType::{Float32, Float64, Int32, Int64, String};
@@ -118,7 +118,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     };
     let Some(first) = files.first() else { return };
     let Some(declared) = view.files() else { return };
-    // Files without a single row are an error of a sync.
+    // A sync fails if the files have no rows.
     if let Err(error @ SourceError::Empty { .. }) = source.read(None) {
         problems.push(SourceProblem { feature: None, message: error.to_string(), help: None, is_warning: false });
     }
@@ -159,8 +159,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     }
 }
 
-/// Describes a column that some files have with a wider type than others, if the declared type is none that has all of
-/// their values.
+/// Describes a column that has a wider type in some files than in others, if the declared type is too narrow for them.
 fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     let type_in = |file: &FileSchema| match file.column(&column.column)? {
         ColumnAt::File(data_type) => likely_type(&data_type),

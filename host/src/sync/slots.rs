@@ -1,15 +1,14 @@
-//! How many loads hold rows in memory at once. Loads that callers ask for are counted apart from those of the schedule, so
-//! that neither keep the others waiting.
+//! A limit on the loads that hold rows in memory at the same time. Loads requested over HTTP have slots of their own, so
+//! that they and scheduled loads do not delay each other.
 //!
-//! A load that waits for a source that hangs keeps its slot, because it keeps its memory. One that has not read a row
-//! yet has none.
+//! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source hangs.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
-/// The slots of a host for one kind of load.
+/// The slots for one kind of load.
 #[derive(Debug)]
 pub(super) struct LoadSlots {
     max: usize,
@@ -17,18 +16,18 @@ pub(super) struct LoadSlots {
     freed: Condvar,
 }
 
-/// The right to hold the rows of a load in memory.
+/// Permission for one load to hold rows in memory, until it is dropped.
 #[derive(Debug)]
 pub(super) struct LoadSlot<'s> {
     slots: &'s LoadSlots,
 }
 
-/// Loads by the schedule or by command that hold rows in memory at once. README's bound on memory counts these and
+/// The maximum number of concurrent loads that the schedule or a command started. README's memory bound counts this and
 /// [`ASKED_AT_ONCE_MAX`].
 pub const LOADS_AT_ONCE_MAX: usize = 2;
-/// Loads that callers asked for over HTTP that hold rows in memory at once.
+/// The maximum number of concurrent loads requested over HTTP.
 pub const ASKED_AT_ONCE_MAX: usize = 4;
-/// A load that waits tells its caller so often that it does.
+/// The interval at which a waiting load calls back to its caller.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 // === impl LoadSlots ===
@@ -38,7 +37,7 @@ impl LoadSlots {
         Self { max, used: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// Waits for a slot. `go_on` is called from time to time meanwhile, and ends the wait by returning false.
+    /// Waits for a slot. Calls `go_on` from time to time; the wait ends when it returns false.
     pub(super) fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used >= self.max {
@@ -75,13 +74,13 @@ mod tests {
     fn load_beyond_the_bound_waits_for_a_slot_or_for_its_caller() {
         let slots = LoadSlots::new(3);
         let mut held: Vec<_> = (0..3).map(|_| slots.take(&mut || unreachable!()).unwrap()).collect();
-        let mut told = 0;
+        let mut calls = 0;
         let refused = slots.take(&mut || {
-            told += 1;
-            told < 2
+            calls += 1;
+            calls < 2
         });
         assert!(refused.is_none(), "the caller gave up");
-        assert_eq!(told, 2);
+        assert_eq!(calls, 2);
         thread::scope(|scope| {
             let (taken, was_taken) = mpsc::channel();
             let slots = &slots;

@@ -107,7 +107,7 @@ fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     groups
 }
 
-/// The paths of single tables: a directory whose files have little in common is not one.
+/// The paths of the tables at a path: the path itself, or each file of a directory whose files share few columns.
 fn tables(path: PathBuf) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path];
@@ -132,7 +132,7 @@ fn schemas(path: &Path) -> Result<Vec<FileSchema>> {
     Ok(ParquetFiles::new(path.to_owned(), nothing_wanted(), limits, clock).schemas()?)
 }
 
-/// The columns that are directories of a path, `year=2026/`, each with a type that has all of its values.
+/// The partition columns, `year=2026/`: each with `Int64` if all of its values are integers, else with `String`.
 fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     let mut found: Vec<(String, bool)> = Vec::new();
     for file in files {
@@ -192,7 +192,7 @@ impl View {
                 Some((_, _, known)) => *known = known.zip(likely_type(data_type)).and_then(|(a, b)| wider_type(a, b)),
             }
         }
-        // Columns keep their names, and those that need another one get none of these.
+        // Columns keep their names. A column whose name is not valid gets a name that no other column has.
         let mut used: BTreeSet<String> = found.iter().map(|(column, ..)| (*column).to_owned()).collect();
         let mut columns = Vec::new();
         for (column, data_type, value_type) in found {
@@ -274,8 +274,7 @@ impl View {
     }
 }
 
-/// The columns that identify rows: the first column that does so together with the event time, or else as few of the
-/// first columns as are needed together.
+/// The columns that identify rows together with the event time: one column if possible, else a combination.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
@@ -289,31 +288,31 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
         rows.iter().map(key).collect::<HashSet<_>>().len()
     };
     let mut keys: Vec<usize> = Vec::new();
-    let mut told_apart = 0;
-    // A single column that identifies rows is likelier than several: the first such one. Then always the one that tells
-    // most rows apart.
+    let mut found = 0;
+    // The first column that identifies rows by itself. If there is none, add the column that distinguishes the most rows,
+    // again and again.
     let single = (0..pool.len()).find(|place| distinct(&[*place]) == rows.len());
     if let Some(place) = single {
-        (keys, told_apart) = (vec![place], rows.len());
+        (keys, found) = (vec![place], rows.len());
     }
-    while told_apart < rows.len() && keys.len() < KEYS_MAX {
+    while found < rows.len() && keys.len() < KEYS_MAX {
         let with = |place: usize| keys.iter().copied().chain([place]).collect::<Vec<_>>();
         let others = (0..pool.len()).filter(|place| !keys.contains(place));
         let counted = others.map(|place| (distinct(&with(place)), place));
-        // Of equal ones the first.
+        // Among equal columns, the first.
         let Some((count, place)) = counted.max_by_key(|(count, place)| (*count, std::cmp::Reverse(*place))) else {
             break;
         };
-        if count <= told_apart {
+        if count <= found {
             break;
         }
-        (keys, told_apart) = (with(place), count);
+        (keys, found) = (with(place), count);
     }
     keys.sort_unstable();
     let within = format!("in the first {} rows", rows.len());
     let reason = match time {
-        _ if told_apart < rows.len() => {
-            format!("a guess: {told_apart} keys {within}; of rows with equal keys one is served")
+        _ if found < rows.len() => {
+            format!("a guess: {found} keys {within}; of rows with equal keys one is served")
         }
         Some(time) => format!("with '{}' different in each row {within}", time.column),
         None => format!("different in each row {within}"),

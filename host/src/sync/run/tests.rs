@@ -387,3 +387,18 @@ fn written_rows_do_not_count_in_size_checks() {
     world.sync_all(&set(12));
     assert_eq!(world.rows(), 212);
 }
+
+#[test]
+fn load_without_a_slot_reads_no_row() {
+    let world = World::new(WriteMode::Upsert);
+    let source = Fake { keys: (0..10).collect(), ..Fake::default() };
+    let (store, view, id) = (&world.store, &world.view, world.id);
+    let (limits, none) = (SyncLimits::default(), LoadSlots::new(0));
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots: Some(&none) };
+    let stopped = sync_view(run, SyncRequest::default(), &mut |progress| {
+        assert_eq!(progress.rows, 0);
+        false
+    });
+    assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
+    assert_eq!(world.rows(), 0);
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    codec::{RowSchema, RowView, to_feast_value},
+    codec::{ROW_BYTES_MAX, RowSchema, RowView, to_feast_value},
     model::{DoubleList, FeastMap, FeastValue, Int64List, Kind, NestedType, RepeatedValue, StringList, ZonedTimestamp},
 };
 
@@ -258,4 +258,11 @@ fn map_too_deep_to_be_read_is_refused() {
     let error = through(&Cell::from_json(&nested(33)).unwrap(), map).unwrap_err();
     assert!(error.starts_with("the value is nested too deep: its message would have 100 levels"), "{error}");
     assert!(through(&Cell::Text(nested(33)), map).is_err());
+}
+
+#[test]
+fn json_text_larger_than_a_row_is_an_error() {
+    let padded = |bytes: usize| format!("[1{}]", " ".repeat(bytes - 3));
+    assert_eq!(Cell::from_json(&padded(ROW_BYTES_MAX)).unwrap(), Cell::List(vec![Cell::Int(1)]));
+    assert!(Cell::from_json(&padded(ROW_BYTES_MAX + 1)).unwrap_err().to_string().contains("more than 4194304 bytes"));
 }
