@@ -33,7 +33,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     app::AppError,
-    config::{Config, ConfigError, FEAST_FROM, Origin, process_environment},
+    config::{CheckedConfig, Config, ConfigError, FEAST_FROM, Origin, process_environment},
     plugin::COMPILE_COMMAND,
     store::StoreError,
 };
@@ -148,6 +148,11 @@ impl ConfigArg {
         let plugins = self.plugins.as_deref().map(from_here).transpose()?;
         flags.extend(plugins.map(|plugins| ("LARDER_PLUGINS_DIR", plugins)));
         Ok(Origin { file, is_optional, flags })
+    }
+
+    /// The configuration, also if it has errors.
+    fn check(&self) -> anyhow::Result<CheckedConfig> {
+        Ok(Config::check(&self.origin()?, &process_environment)?)
     }
 
     fn load(&self) -> anyhow::Result<Config> {

@@ -20,12 +20,15 @@ mod types;
 
 pub use self::{
     access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},
-    definitions::{LoadedDefinitions, RemoteRegistry, load_definitions, load_definitions_with, watched_files},
+    definitions::{
+        CheckedDefinitions, LoadedDefinitions, RemoteRegistry, check_definitions, load_definitions,
+        load_definitions_with, watched_files,
+    },
     environment::{Environment, process_environment},
     error::ConfigError,
     feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt, RegistryCache, RegistryNeed},
     patterns::matching_files,
-    types::{Config, LogConfig, Origin, PluginConfig, SyncConfig},
+    types::{CheckedConfig, Config, LogConfig, Origin, PluginConfig, Sound, SyncConfig},
 };
 
 #[cfg(test)]

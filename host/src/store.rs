@@ -32,6 +32,7 @@ mod repair;
 mod runs;
 mod salvage;
 mod scan;
+mod space;
 mod state;
 mod working_set;
 mod write;
@@ -44,6 +45,7 @@ pub use self::{
     record::{KeySignature, Postponed},
     repair::Repaired,
     scan::Scanned,
+    space::SpaceLimits,
     state::Reader,
     working_set::Checked,
     write::{Applied, CutOff, Load, LoadMode, RowBatch, RowTimes, Rule},

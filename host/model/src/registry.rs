@@ -18,6 +18,6 @@ pub use self::{
         Unservable, ViewDefinition,
     },
     feast::{FeastOptions, FeastRegistry, FeastValues, NoRegistry, UnknownFields},
-    validate::{FEATURES_MAX, NAME_BYTES_MAX, is_name, validate},
+    validate::{FEATURES_MAX, NAME_BYTES_MAX, Validated, is_name, validate, validate_each},
     write::to_yaml,
 };

@@ -456,7 +456,7 @@ async fn watch_registry(app: Arc<App>) {
         let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
             Ok(Ok(version)) => version,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the registry cannot be looked at; what it said is served on");
+                tracing::warn!(%error, "the registry cannot be read; the definitions read before stay in service");
                 continue;
             }
             Err(_) => continue,
@@ -542,7 +542,7 @@ async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
 async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
-    describe_gauge!("larder_store_file_bytes", "Bytes of the store's file.");
+    describe_gauge!("larder_store_file_bytes", "Disk space that the store's file takes, in bytes.");
     let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));
     let mut ticks = interval(UPKEEP_EVERY);
     loop {
@@ -550,7 +550,7 @@ async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
         metrics.run_upkeep();
         let store = Arc::clone(&app.store);
         // Waiting for a disk is not for this thread; a panic in there is in the log already.
-        let bytes = tokio::task::spawn_blocking(move || store.file_bytes());
+        let bytes = tokio::task::spawn_blocking(move || store.disk_bytes());
         hot.set(app.store.hot_bytes() as f64);
         if let Ok(bytes) = bytes.await {
             file.set(bytes as f64);

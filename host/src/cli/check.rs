@@ -20,7 +20,7 @@ use larder_model::{
 use super::{ConfigArg, output, plugin};
 use crate::{
     clock::SystemClock,
-    config::{Config, ConfigError, load_access, load_definitions},
+    config::{CheckedConfig, Config, ConfigError, check_definitions, load_access},
     sync::check_source,
 };
 
@@ -39,25 +39,33 @@ const SOURCES_AT_ONCE: usize = 8;
 const FULL_NAMES_TAG: &str = "full_feature_names";
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
-    let config = args.config.load()?;
-    let (loaded, access) = match (load_definitions(&config), load_access(&config.http)) {
-        (Err(ConfigError::Invalid(mut problems)), Err(ConfigError::Invalid(others))) => {
-            problems.extend(others);
-            problems.sort_by(|a, b| a.at.cmp(&b.at));
-            return Err(ConfigError::Invalid(problems).into());
-        }
-        (loaded, access) => (loaded?, access?),
+    let CheckedConfig { config, sound, mut problems } = args.config.check()?;
+    // Each stage checks what the stages before found without errors, so that one run reports all mistakes.
+    let Some(config) = config else { return Err(ConfigError::Invalid(problems).into()) };
+    match load_access(&config.http) {
+        Ok(access) => problems.extend(access.warnings),
+        Err(ConfigError::Invalid(found)) => problems.extend(found),
+        Err(other) => return Err(other.into()),
+    }
+    let catalog = sound.definitions.then(|| {
+        let checked = check_definitions(&config);
+        problems.extend(checked.problems);
+        checked.sound
+    });
+    let Some(catalog) = &catalog else {
+        problems.sort_by(|a, b| a.at.cmp(&b.at));
+        return Err(ConfigError::Invalid(problems).into());
     };
-    let catalog = &loaded.catalog;
-    let mut problems: Vec<Problem> = loaded.warnings.into_iter().chain(access.warnings).collect();
     for service in catalog.services() {
         problems.extend(service_problems(service, catalog, config.http.limits.features_max));
     }
-    if !args.offline {
+    if !args.offline && sound.sources {
         problems.extend(source_problems(&config, catalog));
     }
     problems.sort_by(|a, b| a.at.cmp(&b.at));
-    problems.extend(plugin::fit(&config.plugins, catalog)?);
+    if sound.plugins {
+        problems.extend(plugin::fit(&config.plugins, catalog)?);
+    }
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(ConfigError::Invalid(problems).into());
     }
@@ -148,7 +156,10 @@ fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let work = || {
         while let Some(view) = views.get(next.fetch_add(1, Ordering::Relaxed)) {
             for problem in check_source(view, catalog, &setting) {
-                let at = catalog.place_of_view(&view.name, problem.feature.as_deref());
+                let at = match &problem.feature {
+                    Some(feature) => catalog.place_of_view(&view.name, Some(feature)),
+                    None => catalog.place_of_source(&view.name),
+                };
                 let at = at.cloned().unwrap_or_else(|| Place::file(&view.name));
                 let severity = if problem.is_warning { Severity::Warning } else { Severity::Error };
                 let message = format!("feature view '{}': {}", view.name, problem.message);

@@ -1,6 +1,9 @@
 //! A client of a running host's admin socket.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -10,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::UnixStream,
     runtime::{Builder, Runtime},
+    time::timeout,
 };
 
 /// Speaks to one host. Its calls block.
@@ -19,14 +23,30 @@ pub(super) struct Client {
     runtime: Runtime,
 }
 
+/// A host answers a probe in less than a millisecond; a stopped or stuck one does not.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
 // === impl Client ===
 
 impl Client {
     /// Finds out whether a host listens at the socket.
+    ///
+    /// # Errors
+    /// If something listens and does not answer.
     pub(super) fn connect(socket: &Path) -> Result<Option<Self>> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let listens = runtime.block_on(async { UnixStream::connect(socket).await.is_ok() });
-        Ok(listens.then(|| Self { socket: socket.to_owned(), runtime }))
+        if !listens {
+            return Ok(None);
+        }
+        let client = Self { socket: socket.to_owned(), runtime };
+        // A command may take as long as it needs, so only this is limited.
+        let probe = async { timeout(ANSWERS_WITHIN, client.send(Method::GET, "/health", Vec::new())).await };
+        client.runtime.block_on(probe).with_context(|| {
+            let seconds = ANSWERS_WITHIN.as_secs();
+            format!("the process that listens at {} has not answered for {seconds} s", socket.display())
+        })??;
+        Ok(Some(client))
     }
 
     /// Sends a request; status and body come back whole.

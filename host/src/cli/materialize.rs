@@ -109,6 +109,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
             writer: &writer,
             create: args.create_tables.then_some(NewTable { stream: !args.no_stream }),
             dir: &dir,
+            space: config.store.space,
         };
         let mut bar = None;
         let written = materialize_to_table(run, &mut |step| draw(&mut bar, &view.name, step));

@@ -41,7 +41,8 @@ impl Target {
 
     /// Finds the host of a configuration, or opens its store.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
-        telemetry::install_logs("warn", LogFormat::Text);
+        // The commands print what a sync reports, so its log lines would be repetitions.
+        telemetry::install_logs("warn,larder::sync::engine=off", LogFormat::Text);
         let config = config.load()?;
         if let Some(client) = Client::connect(&config.admin_socket)? {
             return Ok(Self::Running(client));

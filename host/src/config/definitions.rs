@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use larder_model::{
-    registry::{Catalog, validate},
+    registry::{Catalog, Validated, validate_each},
     yaml::{Located, Place, Problem, Problems},
 };
 
@@ -47,6 +47,33 @@ pub struct LoadedDefinitions {
     pub warnings: Vec<Problem>,
 }
 
+/// The definitions without errors, and what is wrong with the others.
+#[derive(Debug)]
+pub struct CheckedDefinitions {
+    /// The definitions without errors. They are for further checks, and must not be served.
+    pub sound: Catalog,
+    /// Everything that was noted, by file and line.
+    pub problems: Vec<Problem>,
+}
+
+/// Definitions as they were read, with everything that was noted.
+struct Read {
+    validated: Validated,
+    is_unwritten: bool,
+    cache: Option<RegistryCache>,
+    files: Vec<PathBuf>,
+    registry: Option<RemoteRegistry>,
+    problems: Problems,
+}
+
+/// Checks every definition file of a configuration, and its Feast repository, whose registry must exist.
+#[must_use]
+pub fn check_definitions(config: &Config) -> CheckedDefinitions {
+    let read = read(config, RegistryNeed::There);
+    let sound = read.validated.sound().clone();
+    CheckedDefinitions { sound, problems: read.problems.into_sorted() }
+}
+
 /// Reads every definition file of a configuration, and its Feast repository, whose registry must exist.
 ///
 /// # Errors
@@ -61,6 +88,18 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
 /// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
 /// nothing among them, and scopes of tokens that no definition fits.
 pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<LoadedDefinitions, ConfigError> {
+    let Read { validated, is_unwritten, cache, files, registry, problems } = read(config, need);
+    let failed = problems.has_errors();
+    let problems = problems.into_sorted();
+    match validated.complete() {
+        Some(catalog) if !failed => {
+            Ok(LoadedDefinitions { is_unwritten, cache, catalog, files, registry, warnings: problems })
+        }
+        _ => Err(ConfigError::Invalid(problems)),
+    }
+}
+
+fn read(config: &Config, need: RegistryNeed) -> Read {
     let problems = Problems::default();
     let mut files = Vec::new();
     let repo = config.feast.as_ref().map(|feast| {
@@ -98,19 +137,13 @@ pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<Load
         files.push(path);
     }
     definitions.any_names = !config.naming_warnings;
-    let catalog = validate(&project, key_version, definitions, &problems);
-    // Services of a registry that is written later become known then.
-    if let Some(catalog) = catalog.as_ref().filter(|_| !is_unwritten) {
-        access::check_scopes(config, catalog, &problems);
+    let before = problems.error_count();
+    let validated = validate_each(&project, key_version, definitions, &problems);
+    // Services of a registry that is written later become known then, and a service with an error when it is corrected.
+    if problems.error_count() == before && !is_unwritten {
+        access::check_scopes(config, validated.sound(), &problems);
     }
-    let failed = problems.has_errors();
-    let problems = problems.into_sorted();
-    match catalog {
-        Some(catalog) if !failed => {
-            Ok(LoadedDefinitions { is_unwritten, cache, catalog, files, registry, warnings: problems })
-        }
-        _ => Err(ConfigError::Invalid(problems)),
-    }
+    Read { validated, is_unwritten, cache, files, registry, problems }
 }
 
 /// What to look at to notice a change: the configuration file, the definition files as they are now, and the

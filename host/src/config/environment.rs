@@ -48,6 +48,8 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["store", "data_dir"], kind: Kind::Text },
     Override { path: &["store", "page_cache"], kind: Kind::Plain },
     Override { path: &["store", "hot_cache"], kind: Kind::Plain },
+    Override { path: &["store", "free_bytes_min"], kind: Kind::Plain },
+    Override { path: &["store", "file_bytes_max"], kind: Kind::Plain },
     Override { path: &["store", "check_on_open"], kind: Kind::Plain },
     Override { path: &["serving", "ttl"], kind: Kind::Text },
     Override { path: &["plugins", "dir"], kind: Kind::Text },

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -14,7 +15,7 @@ use larder_model::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Environment, LogConfig, Origin, SyncConfig, access, aws, environment, feast, foreign,
+    Config, Environment, LogConfig, Origin, Sound, SyncConfig, access, aws, environment, feast, foreign,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -24,7 +25,7 @@ use crate::{
     grpc::GrpcConfig,
     http::{HttpConfig, HttpLimits},
     serving::TtlPolicy,
-    store::{HotCacheConfig, StoreConfig},
+    store::{HotCacheConfig, SpaceLimits, StoreConfig},
     sync::{Guard, SyncLimits},
 };
 
@@ -54,15 +55,15 @@ const TIB: u64 = 1 << 40;
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// Reads a configuration; none when an error was noted.
+/// Reads a configuration, with defaults in place of values that have errors; none if the text is not YAML.
 pub(super) fn read(
     file_name: &str,
     base_dir: &Path,
     text: &str,
     env: Environment<'_>,
     problems: &Problems,
-) -> Option<Config> {
-    let before = problems.error_count();
+) -> Option<(Config, Sound)> {
+    let count = || problems.error_count();
     let mut root = parse(file_name, text, problems)?;
     // A file of comments, or an empty one, leaves everything at its default.
     if root.tree == Tree::Null {
@@ -74,19 +75,25 @@ pub(super) fn read(
     }
 
     let mut top = Section::top(&root, problems);
+    let before = count();
     let project = project(&mut top);
     let key_version = key_version(&mut top);
     let naming_warnings = top.bool("naming_warnings", true);
     let feast = feast::feast(top.section("feast"), base_dir);
     let features = features(&mut top, base_dir, feast.is_some());
+    let definitions = count() == before;
     let http = server(top.section("server"), base_dir);
     let grpc = grpc(top.section("grpc"), &http);
     let metrics_listen = metrics(top.section("metrics"), &http, grpc.as_ref());
+    let before = count();
     let aws = aws::aws(top.section("aws"));
+    let sources = count() == before;
     let store = store(top.section("store"), base_dir);
     let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
     let ttl = serving(top.section("serving"), text);
+    let before = count();
     let plugins = plugins::plugins(top.section("plugins"), base_dir, &store, &http);
+    let sound = Sound { definitions, sources, plugins: count() == before };
     let mut sync = sync(top.section("sync"));
     reload(top.section("reload"), &mut sync);
     let log = log(top.section("log"));
@@ -111,7 +118,7 @@ pub(super) fn read(
         sync,
         log,
     };
-    (problems.error_count() == before).then_some(config)
+    Some((config, sound))
 }
 
 /// The name stands in metrics and in the names of Feast's tables.
@@ -203,7 +210,7 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
         features_max: section.count("features_max", 1..=100_000, default.features_max),
         values_max: section.count("values_max", 1..=100_000_000, default.values_max),
         answer_bytes_max: memory(section.bytes("answer_bytes_max", 64 * KIB..=TIB, default.answer_bytes_max as u64)),
-        in_flight_bytes_max: in_flight(&mut section),
+        in_flight_bytes_max: bytes_or(&mut section, "in_flight_bytes_max", "auto", IN_FLIGHT_MIN..=TIB).map(memory),
         drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, default.drain_delay),
         // Zero: requests under way are dropped at once.
         drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
@@ -212,13 +219,11 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
     limits
 }
 
-/// Bytes, or `auto`.
-fn in_flight(section: &mut Section<'_>) -> Option<usize> {
-    const KEY: &str = "in_flight_bytes_max";
-    if matches!(&section.get(KEY)?.tree, Tree::Text(word) if word == "auto") {
-        return None;
-    }
-    Some(memory(section.bytes(KEY, IN_FLIGHT_MIN..=TIB, IN_FLIGHT_MIN)))
+/// Bytes; `None` for `word`, which is also the default.
+fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: RangeInclusive<u64>) -> Option<u64> {
+    let is_word = matches!(&section.get(key)?.tree, Tree::Text(text) if text == word);
+    let least = *within.start();
+    (!is_word).then(|| section.bytes(key, within, least))
 }
 
 /// It is off where nothing is said, so that nobody opens a port unawares.
@@ -264,11 +269,16 @@ fn store(mut section: Section<'_>, base_dir: &Path) -> StoreConfig {
     // Fewer pages than these and every lookup goes to disk more than once.
     let page_cache = section.bytes("page_cache", MIB..=TIB, default.page_cache_bytes_max as u64);
     let hot_cache = section.bytes("hot_cache", 0..=TIB, default.hot.bytes_max);
+    let space = SpaceLimits {
+        free_bytes_min: bytes_or(&mut section, "free_bytes_min", "auto", 0..=1_024 * TIB),
+        file_bytes_max: bytes_or(&mut section, "file_bytes_max", "off", MIB..=1_024 * TIB),
+    };
     let check_on_open = section.bool("check_on_open", default.check_on_open);
     section.finish();
     StoreConfig {
         page_cache_bytes_max: memory(page_cache),
         hot: HotCacheConfig { bytes_max: hot_cache },
+        space,
         check_on_open,
         ..default
     }

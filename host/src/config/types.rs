@@ -10,7 +10,7 @@ use std::{
 
 use larder_model::{
     codec::KeyVersion,
-    yaml::{Located, Problems},
+    yaml::{Located, Problem, Problems, Severity},
 };
 
 use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
@@ -77,6 +77,29 @@ pub struct Origin {
     pub is_optional: bool,
     /// What the command line says, as variables of the environment that take the place of the environment's own.
     pub flags: Vec<(&'static str, String)>,
+}
+
+/// A configuration that may have errors.
+#[derive(Clone, Debug)]
+pub struct CheckedConfig {
+    /// The configuration, with defaults in place of values that have errors; none if the file is not YAML. It is for
+    /// further checks only.
+    pub config: Option<Config>,
+    /// The parts of it without errors.
+    pub sound: Sound,
+    /// Everything that was noted, by file and line.
+    pub problems: Vec<Problem>,
+}
+
+/// The parts of a configuration without errors, so that what they name can be checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sound {
+    /// `project`, `entity_key_version`, `feast` and `features`, which name the definitions.
+    pub definitions: bool,
+    /// `aws`, by which sources are reached.
+    pub sources: bool,
+    /// `plugins`.
+    pub plugins: bool,
 }
 
 /// When sources and definitions are looked at.
@@ -174,6 +197,16 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_from(origin: &Origin, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let checked = Self::check(origin, env)?;
+        let has_errors = checked.problems.iter().any(|problem| problem.severity == Severity::Error);
+        checked.config.filter(|_| !has_errors).ok_or(ConfigError::Invalid(checked.problems))
+    }
+
+    /// Reads a configuration, as [`Config::load_from`], also if it has errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Io`] when the file cannot be read.
+    pub fn check(origin: &Origin, env: Environment<'_>) -> Result<CheckedConfig, ConfigError> {
         let path = &*origin.file;
         let text = match read_text(path, TEXT_BYTES_MAX) {
             Ok(text) => text,
@@ -190,10 +223,10 @@ impl Config {
             _ => Path::new("."),
         };
         let problems = Problems::default();
-        match Self::parse(&path.display().to_string(), base_dir, &text, env, &problems) {
-            Some(config) => Ok(Self { origin: origin.clone(), ..config }),
-            None => Err(ConfigError::Invalid(problems.into_sorted())),
-        }
+        let read = read(&path.display().to_string(), base_dir, &text, env, &problems);
+        let sound = read.as_ref().map_or_else(Sound::default, |(_, sound)| *sound);
+        let config = read.map(|(config, _)| Self { origin: origin.clone(), ..config });
+        Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 
     /// Reads a configuration file's text. `file_name` is for messages, relative paths start at `base_dir`. None when
@@ -206,6 +239,8 @@ impl Config {
         env: Environment<'_>,
         problems: &Problems,
     ) -> Option<Self> {
-        read(file_name, base_dir, text, env, problems)
+        let before = problems.error_count();
+        let (config, _) = read(file_name, base_dir, text, env, problems)?;
+        (problems.error_count() == before).then_some(config)
     }
 }

@@ -6,7 +6,7 @@
 use tonic::Status;
 
 use super::Denied;
-use crate::{memory::OverBudget, serving::RequestError, sync::WriteError};
+use crate::{memory::OverBudget, serving::RequestError, store::StoreError, sync::WriteError};
 
 /// Characters of a status's text. It travels in a header, which clients bound, and where a character can take twelve.
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -62,6 +62,11 @@ pub(super) fn of_write(error: WriteError) -> Status {
         WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
         // The view was declared anew meanwhile: the next attempt meets the new one.
         WriteError::Superseded { .. } => Status::aborted(text),
+        // The disk is a matter of the operator, and the same write may succeed later.
+        WriteError::Store { source: StoreError::DiskFull(_), .. } => {
+            tracing::error!("write failed: {text}");
+            Status::unavailable(text)
+        }
         WriteError::Store { .. } => internal(&format!("write failed: {error}")),
         _ => Status::invalid_argument(text),
     }

@@ -15,7 +15,7 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// Reads configuration and definitions again. The error is what is wrong with them.
     ///
     /// # Errors
-    /// The mistakes, one per line; what was served is served on.
+    /// The mistakes, one per line; the definitions before stay in service.
     fn reload(&self) -> Result<String, String>;
 
     /// Deletes an entity's row from a view, until a newer one arrives. Blocks for a commit.

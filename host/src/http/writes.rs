@@ -28,6 +28,7 @@ use crate::{
     clock::parse_time,
     serving::RenewDefinitions,
     source::Window,
+    store::StoreError,
     sync::{Frame, SyncEngine, SyncError, WriteError},
 };
 
@@ -374,6 +375,11 @@ impl From<WriteError> for HttpError {
                 Self::feast(StatusCode::UNPROCESSABLE_ENTITY, kind, "PushSourceNotFoundException", &message)
             }
             WriteError::Superseded { .. } => Self::feast(StatusCode::CONFLICT, kind, "FeastError", &message),
+            // The disk is a matter of the operator, and the same write may succeed later.
+            WriteError::Store { source: StoreError::DiskFull(_), .. } => {
+                let log = Some(format!("write failed: {message}"));
+                Self { log, ..Self::detail(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message) }
+            }
             WriteError::Store { .. } => Self::internal(format!("write failed: {message}")),
             _ => Self::feast(StatusCode::BAD_REQUEST, kind, "FeastError", &message),
         }

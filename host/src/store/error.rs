@@ -38,8 +38,8 @@ pub enum StoreError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The disk is full. What was committed before stays.
-    #[error("the disk under the store is full: {0}")]
+    /// The disk is full, or the file may not grow (see [`super::SpaceLimits`]). What was committed before stays.
+    #[error("no disk space for the store: {0}")]
     DiskFull(io::Error),
     /// The bytes are not those of a store, or not consistent.
     #[error("store is damaged: {0}")]

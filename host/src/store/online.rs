@@ -11,7 +11,7 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +30,7 @@ use larder_model::{
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
-    HotCacheConfig, KeySignature, Postponed, Reader, SetAside, StoreError,
+    HotCacheConfig, KeySignature, Postponed, Reader, SetAside, SpaceLimits, StoreError,
     erase::drop_rows_of_callers,
     health::Health,
     hot::HotCache,
@@ -52,6 +52,8 @@ pub struct StoreConfig {
     pub page_cache_bytes_max: usize,
     /// The cache of rows above it.
     pub hot: HotCacheConfig,
+    /// How much disk space the file may take.
+    pub space: SpaceLimits,
     /// Whether opening reads the whole file and checks every page. Without it a page is trusted, and a row checked
     /// when it is read.
     pub check_on_open: bool,
@@ -134,6 +136,7 @@ impl StoreConfig {
             data_dir: data_dir.into(),
             page_cache_bytes_max: 256 << 20,
             hot: HotCacheConfig::default(),
+            space: SpaceLimits::default(),
             check_on_open: false,
         }
     }
@@ -356,9 +359,15 @@ impl OnlineStore {
         self.hot.weight()
     }
 
-    /// Bytes of the store's file, or 0 if it cannot be asked.
+    /// Bytes that the store's file takes on disk, or 0 if it cannot be asked. Its length is greater: it is sparse.
     #[must_use]
-    pub fn file_bytes(&self) -> u64 {
+    pub fn disk_bytes(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 512;
+        fs::metadata(&self.path).map_or(0, |meta| meta.blocks().saturating_mul(BLOCK_BYTES))
+    }
+
+    /// The length of the store's file, or 0 if it cannot be asked.
+    fn file_bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
 

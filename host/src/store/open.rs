@@ -17,6 +17,7 @@ use super::{
     metrics::StoreMetrics,
     record::{META, META_FORMAT, STORE_FORMAT, VIEWS},
     salvage::{self, Copies, caught, copy_intact},
+    space::open_limited,
     state::State,
 };
 use crate::{clock::SharedClock, files::read_text};
@@ -185,9 +186,9 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
     // A file of arbitrary bytes must not end the process, whatever it does inside the database.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         if new {
-            return create(&builder, path);
+            return create(&builder, path, config);
         }
-        let db = builder.create(path).map_err(|error| open_error(path, error))?;
+        let db = open_file(&builder, path, config)?;
         check(&db, path)?;
         remove_unfinished(path);
         Ok(db)
@@ -197,13 +198,13 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
 
 /// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
 /// between leaves nothing that the next one would take for a damaged store.
-fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
+fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
     match fs::metadata(path) {
         // An empty file, as `touch` makes it, only holds the name.
         Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
         _ => {}
     }
-    let (unfinished, db) = unfinished_in(builder, path)?;
+    let (unfinished, db) = unfinished_in(builder, path, config)?;
     let made = db.and_then(|db| {
         // A link and not a rename: of two processes that start at once, one finds the name taken.
         fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
@@ -222,20 +223,29 @@ fn create(builder: &Builder, path: &Path) -> Result<Database, StoreError> {
 pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(PathBuf, Database), StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(config.page_cache_bytes_max);
-    let (unfinished, db) = unfinished_in(&builder, path)?;
+    let (unfinished, db) = unfinished_in(&builder, path, config)?;
     let db = db.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
     Ok((unfinished, db))
 }
 
 /// Creates an empty store next to `path`. The file exists even if the store cannot be created.
-fn unfinished_in(builder: &Builder, path: &Path) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
+fn unfinished_in(
+    builder: &Builder,
+    path: &Path,
+    config: &StoreConfig,
+) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
     // A unique name, even among processes with the same ID in other containers.
     let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
     made.map_err(io("create", &unfinished))?;
-    let db = builder.create(&unfinished).map_err(|error| open_error(path, error));
+    let db = open_file(builder, &unfinished, config);
     let db = db.and_then(|db| initialize(&db).map(|()| db));
     Ok((unfinished, db))
+}
+
+/// Opens a database, or creates one in an empty file.
+fn open_file(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    open_limited(builder, path, config.space).map_err(|error| open_error(path, error))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

@@ -123,9 +123,10 @@ pub(super) struct ViewRecord {
     /// The number of rows permanently lost to damage: the view has no source to restore them from.
     #[serde(default)]
     pub(super) rows_lost: u64,
-    /// Whether the view is no longer defined.
+    /// When the view was created, by Feast's registry.
     #[serde(default)]
     pub(super) created: Option<Micros>,
+    /// Whether the view is no longer defined.
     #[serde(default)]
     pub(super) is_retired: bool,
     /// Whether callers wrote rows to the view while it had no source.

@@ -353,6 +353,23 @@ impl OnlineStore {
         Some(CutOff { position: record.runs.position?, is_first: record.runs.is_first })
     }
 
+    /// Deletes the rows of a load that was cut off before they were served, so that other loads can use the space.
+    ///
+    /// # Errors
+    /// Errors of a failed transaction.
+    pub fn discard_cut_off(&self, view: ViewId) -> Result<(), StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            if record.building.is_none() {
+                return Ok(Written::Nothing(()));
+            }
+            delete_building(txn, &mut record)?;
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+
     /// Goes on with the load that was cut off, from where [`OnlineStore::cut_off`] says. One load of a view at a time, as
     /// for all.
     ///

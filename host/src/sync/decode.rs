@@ -541,11 +541,25 @@ fn is_binary(of: &DataType) -> bool {
     matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
-/// A column's type in few words; a struct's fields would fill the screen.
+/// A column's type in the terms of definitions, which are those of people who do not know Arrow.
 fn name_of(of: &DataType) -> String {
     match of {
         DataType::Struct(_) => "a struct".to_owned(),
         DataType::Map(..) => "a map".to_owned(),
+        DataType::Null => "null".to_owned(),
+        DataType::Boolean => "Bool".to_owned(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "String".to_owned(),
+        binary if is_binary(binary) => "Bytes".to_owned(),
+        DataType::Timestamp(..) => "a timestamp".to_owned(),
+        DataType::Date32 | DataType::Date64 => "a date".to_owned(),
+        DataType::Time32(_) | DataType::Time64(_) => "a time of day".to_owned(),
+        DataType::Duration(_) | DataType::Interval(_) => "a duration".to_owned(),
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => format!("Decimal({digits}, {scale})"),
+        DataType::Dictionary(_, values) => name_of(values),
+        DataType::RunEndEncoded(_, values) => name_of(values.data_type()),
         other => list_item(other)
             .map_or_else(|| other.to_string(), |item| format!("a list of {}", name_of(item.data_type()))),
     }

@@ -195,7 +195,12 @@ impl SyncEngine {
             }
             Err(error) => {
                 job.metrics.failed(error);
-                tracing::error!(view, %error, "sync failed; what was served before is served on");
+                let is_loaded = self.store.status(job.id).is_some_and(|status| status.freshness.last_success.is_some());
+                if is_loaded {
+                    tracing::error!(view, %error, "sync failed; the rows loaded before stay in service");
+                } else {
+                    tracing::error!(view, %error, "sync failed; the view has never been loaded");
+                }
             }
         }
         match &result {

@@ -2,7 +2,7 @@
 
 use crate::{source::SourceError, store::StoreError};
 
-/// Why a view could not be brought up to date. What was served before is served on.
+/// Why a view could not be brought up to date. The rows loaded before stay in service.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {

@@ -287,6 +287,9 @@ pub fn sync_view(
     let mut begin = if request.full { Begin::Anew } else { Begin::WhereItWas };
     let mut report = loop {
         let ended = read_from(run, request, begin, started, progress);
+        if matches!(&ended, Err(SyncError::Store { source: StoreError::DiskFull(_), .. })) {
+            run.free_space();
+        }
         let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { break ended? };
         let Some(next) = begin.next() else { return ended };
         tracing::warn!(view = %run.view.name, source = path, why, "the sync position was lost; reading the source from the start");
@@ -318,6 +321,17 @@ impl<'a> SyncRun<'a> {
     /// How the times of the source's rows are taken.
     fn times(&self) -> RowTimes {
         self.limits.times(self.source)
+    }
+
+    /// Deletes what the run has written if the next one would not continue it: until then, other views need the space.
+    fn free_space(&self) {
+        let cut_off = self.store.cut_off(self.id);
+        if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.resumes()) {
+            return;
+        }
+        if let Err(error) = self.store.discard_cut_off(self.id) {
+            tracing::warn!(view = %self.view.name, %error, "cannot delete the rows of a load that failed");
+        }
     }
 
     /// The event times of rows that earlier runs skipped, if the first of them may be served now.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     files::{FILE_BYTES_MAX, read_regular},
     source::{NewTable, TableError, TableRow, TableWriter, Window, Written},
-    store::{HotCacheConfig, OnlineStore, StoreConfig, StoreError, ViewId},
+    store::{HotCacheConfig, OnlineStore, SpaceLimits, StoreConfig, StoreError, ViewId},
 };
 
 /// Which view is written where.
@@ -46,6 +46,8 @@ pub struct TableRun<'a> {
     pub create: Option<NewTable>,
     /// A directory for this view and nothing else, where the scratch store is made.
     pub dir: &'a Path,
+    /// How much disk space the scratch store may take.
+    pub space: SpaceLimits,
 }
 
 /// How far a run is.
@@ -150,14 +152,14 @@ pub fn materialize_to_table(
     run: TableRun<'_>,
     progress: &mut dyn FnMut(TableStep),
 ) -> Result<TableReport, ToTableError> {
-    let TableRun { view, key_version, setting, window, writer, dir, .. } = run;
+    let TableRun { view, key_version, setting, window, writer, dir, space, .. } = run;
     let started = Instant::now();
     let name = || view.name.to_string();
     let files = setting.files_of(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
     // A table that is not there is told before anything is read.
     let table_id = writer.prepare(run.create)?;
     let scratch = dir.join(SCRATCH);
-    let config = StoreConfig { hot: HotCacheConfig { bytes_max: 0 }, ..StoreConfig::new(&scratch) };
+    let config = StoreConfig { hot: HotCacheConfig { bytes_max: 0 }, space, ..StoreConfig::new(&scratch) };
     // Whoever has it open is the one who writes: a second run ends here.
     let store = OnlineStore::open(&config, Arc::clone(&setting.clock))?;
     let ids = store.declare(std::slice::from_ref(view), key_version)?;

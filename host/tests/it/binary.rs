@@ -131,9 +131,7 @@ impl Home {
     /// Starts a host, and waits until it listens.
     pub(crate) fn serve(&self) -> (Running, SocketAddr) {
         let mut host = self.start(["serve"]);
-        let line = host.until("serving listen=");
-        let address = line.split("listen=").nth(1).unwrap().split(' ').next().unwrap();
-        let address = address.trim_matches('"').parse().unwrap();
+        let address = host.listens_at();
         (host, address)
     }
 }
@@ -188,6 +186,14 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Waits until a host listens; returns its address.
+    #[track_caller]
+    pub(crate) fn listens_at(&mut self) -> SocketAddr {
+        let line = self.until("serving listen=");
+        let address = line.split("listen=").nth(1).unwrap().split(' ').next().unwrap();
+        address.trim_matches('"').parse().unwrap()
     }
 
     /// The lines so far.

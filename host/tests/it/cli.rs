@@ -112,6 +112,7 @@ fn sync_of_a_source_that_is_away_exits_1_and_names_the_file() {
     let synced = home.run(["sync"]);
     synced.assert_code(1).assert_complains(&["pair_stats", "data/pair_stats.parquet", "1 of the feature views"]);
     assert!(synced.out.contains("driver_stats: 3 rows in "), "{}", synced.out);
+    assert_eq!(synced.err.matches("No such file").count(), 1, "told once: {}", synced.err);
 }
 
 #[test]
@@ -369,10 +370,10 @@ feature_services:
     checked.assert_code(3);
     let errors: Vec<&str> = checked.err.lines().filter(|line| line.contains(": error: ")).collect();
     expect![[r#"
-        features/more.yaml:2:11: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
-        features/more.yaml:6:11: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
+        features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
         features/more.yaml:9:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
         features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, the definition says Array(String)
+        features/more.yaml:12:20: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
         features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
     .assert_eq(&errors.join("\n"));
     // Sources can be skipped; services are still checked.
@@ -385,6 +386,46 @@ feature_services:
         &tagged.replace("  - name: two_rates\n", "  - name: two_rates\n    tags: {full_feature_names: 'true'}\n"),
     );
     home.run(["check", "--offline"]).assert_code(0);
+}
+
+#[test]
+fn check_reports_all_stages_in_one_run() {
+    let home = Home::golden();
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &format!("{config}serving: {{ttl: never}}\n"));
+    home.write(
+        "features/more.yaml",
+        "feature_views:
+  - name: lost_stats
+    entities: [driver]
+    features: [{name: x, type: Int64}]
+    source: {path: data/lost.parquet, timestamp_field: event_timestamp}
+  - name: unknown_entity
+    entities: [drivr]
+    features: [{name: x, type: Int64}]
+    source: {path: data/lost.parquet, timestamp_field: event_timestamp}
+  - name: unknown_type
+    entities: [driver]
+    features: [{name: y, type: Int46}, {name: conv_rat, type: Float64}]
+    source: {path: data/driver_stats.parquet, timestamp_field: event_timestamp}
+feature_services:
+  - name: two_rates
+    features: [driver_stats, {view: driver_stats, alias: b}, {view: nowhere}]
+  - name: keys
+    features: [lost_stats, {view: unknown_type, features: [x]}]
+",
+    );
+    let checked = home.run(["check"]);
+    checked.assert_code(3);
+    let errors: Vec<&str> = checked.err.lines().filter(|line| line.contains(": error: ")).collect();
+    expect![[r#"
+        features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
+        features/more.yaml:7:16: error: there is no entity 'drivr' (did you mean 'driver'?)
+        features/more.yaml:12:32: error: unknown type 'Int46' (did you mean 'Int64'?)
+        features/more.yaml:12:47: error: feature view 'unknown_type': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
+        features/more.yaml:16:69: error: there is no feature view 'nowhere'
+        features/more.yaml:18:60: error: feature view 'unknown_type' has no feature 'x'
+        larder.yaml:5:16: error: serving: 'ttl' is 'never', expected one of mark, null, ignore"#]].assert_eq(&errors.join("\n"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use larder_fakeaws::{FakeDynamo, FaultProxy, When};
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Fixture, RECORDED_AT, Setup, eventually},
+    fixture::{Fixture, RECORDED_AT, Setup, eventually, eventually_within},
     wire::Answer,
 };
 

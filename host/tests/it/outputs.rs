@@ -153,6 +153,20 @@ fn result_into_closed_pipe_is_no_error() {
 }
 
 #[test]
+fn command_gives_up_on_a_socket_that_never_answers() {
+    let home = Home::golden();
+    fs::create_dir_all(home.path("data/store")).unwrap();
+    // It accepts connections by the kernel's queue.
+    let _silent = UnixListener::bind(home.path("data/store/admin.sock")).unwrap();
+    for arguments in [&["list"][..], &["sync"]] {
+        let started = Instant::now();
+        let ended = home.run(arguments.iter().copied());
+        ended.assert_code(1).assert_complains(&["data/store/admin.sock has not answered for 10 s"]);
+        assert!(started.elapsed() < Duration::from_secs(25));
+    }
+}
+
+#[test]
 fn socket_path_of_other_file_is_refused() {
     let home = Home::golden_loaded();
     home.write("precious", "precious");

@@ -8,6 +8,7 @@ mod files;
 mod future;
 mod guard;
 mod odd;
+mod space;
 mod types;
 
 use std::{

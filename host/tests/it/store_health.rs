@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    binary::Home,
+    binary::{Home, Running},
     fixture::{Fixture, Setup},
     parquet::{Columns, times, write},
     wire,
@@ -97,6 +97,53 @@ fn damage_without_a_source_says_what_is_lost() {
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(catalog_of(&fixture, "written")["rows_lost"], 1, "it stays known");
+}
+
+#[test]
+fn limit_on_the_size_of_files_fails_writes_and_not_the_server() {
+    let home = Home::with(DEFINITIONS.split("    source:").next().unwrap());
+    // 8 or 16 MiB: shells count in different units.
+    let limited = format!("ulimit -f 16384; exec {} serve", env!("CARGO_BIN_EXE_larder"));
+    let mut host = Running::new(home.call(Path::new("sh"), ["-c", &limited]).spawn().unwrap());
+    let address = host.listens_at();
+    let put = |driver: usize, text: String| {
+        let rows = json!({ "driver_id": [driver], "event_timestamp": ["2026-11-23T09:13:00Z"], "text": [text] });
+        let body = json!({ "feature_view_name": "loaded", "df": rows }).to_string();
+        wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes())
+    };
+    assert_eq!(put(1, "small".to_owned()).status, 200);
+    let failed = (2..30).map(|driver| put(driver, "x".repeat(1_000_000))).find(|answer| answer.status != 200);
+    let failed = failed.expect("30 MB do not fit");
+    assert!(failed.status == 503 && failed.text().contains("no disk space for the store"), "{}", failed.text());
+
+    let lookup = json!({ "features": ["loaded:text"], "entities": { "driver_id": [1] } }).to_string();
+    let answer = wire::send(address, "POST", "/get-online-features", &[], lookup.as_bytes());
+    assert_eq!(answer.column("text")["values"], json!(["small"]));
+    host.stop(Signal::TERM);
+}
+
+#[test]
+fn missing_store_file_is_reported_at_the_next_start() {
+    for is_removed in [true, false] {
+        let home = Home::golden_loaded();
+        let (mut host, _) = home.serve();
+        host.signal(Signal::KILL);
+        host.end();
+        let file = home.path("data/store/online.redb");
+        if is_removed {
+            fs::remove_file(&file).unwrap()
+        } else {
+            fs::write(&file, "").unwrap()
+        }
+        let mut host = home.start(["serve"]);
+        host.until("the store's file is missing or empty");
+        host.until("serving listen=");
+    }
+    // A store that was closed is not missed.
+    let home = Home::golden_loaded();
+    fs::remove_file(home.path("data/store/online.redb")).unwrap();
+    let (host, _) = home.serve();
+    assert!(!host.stop(Signal::TERM).contains("missing or empty"));
 }
 
 #[test]

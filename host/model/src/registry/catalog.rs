@@ -39,6 +39,8 @@ pub(super) struct Places {
 #[derive(Clone, Debug)]
 pub(super) struct ViewPlaces {
     pub(super) view: Place,
+    /// The path or table of its source, if it has one.
+    pub(super) source: Option<Place>,
     pub(super) features: BTreeMap<Arc<str>, Place>,
 }
 
@@ -149,6 +151,13 @@ impl Catalog {
     pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
         let places = self.places.views.get(view)?;
         Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
+    }
+
+    /// The position of what a view's rows are read from; that of the view if it has no source.
+    #[must_use]
+    pub fn place_of_source(&self, view: &str) -> Option<&Place> {
+        let places = self.places.views.get(view)?;
+        Some(places.source.as_ref().unwrap_or(&places.view))
     }
 
     /// Whether the definitions were made by another system, which chose the names.

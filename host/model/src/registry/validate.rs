@@ -39,6 +39,13 @@ const UNUSUAL_SHOWN: usize = 5;
 
 const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
 
+/// The outcome of checking definitions.
+#[derive(Debug)]
+pub struct Validated {
+    sound: Catalog,
+    has_errors: bool,
+}
+
 /// Checks definitions against each other. `None` when there is an error; warnings alone do not hinder.
 #[must_use]
 pub fn validate(
@@ -47,6 +54,17 @@ pub fn validate(
     definitions: Definitions,
     problems: &Problems,
 ) -> Option<Catalog> {
+    validate_each(project, key_version, definitions, problems).complete()
+}
+
+/// Checks definitions against each other, and keeps those without errors for further checks.
+#[must_use]
+pub fn validate_each(
+    project: &str,
+    key_version: KeyVersion,
+    definitions: Definitions,
+    problems: &Problems,
+) -> Validated {
     let before = problems.error_count();
     let places = places(&definitions);
     let imported = definitions.imported;
@@ -57,13 +75,13 @@ pub fn validate(
     let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, &rules, problems);
     let services = services(definitions.services, &views, &rules, problems);
     rules.warn_of_names(problems);
-    if problems.error_count() > before {
-        return None;
-    }
 
     let entities = entities.items;
     let (mut stored, mut derived) = (BTreeMap::new(), Vec::new());
     for (name, view) in views.known.items {
+        if views.unsure.get(&name).is_some_and(|unsure| unsure.is_faulty) {
+            continue;
+        }
         match view {
             View::Stored(view) => _ = stored.insert(name, view),
             View::Derived(view) => derived.push(view),
@@ -72,7 +90,7 @@ pub fn validate(
     let view_places =
         stored.keys().enumerate().map(|(place, name)| (Arc::clone(name), place)).collect::<HashMap<_, _>>();
     let join_keys = entities.values().map(|entity| (Arc::clone(&entity.join_key), entity.value_type)).collect();
-    Some(Catalog {
+    let sound = Catalog {
         project: project.into(),
         key_version,
         entities: entities.into_values().collect(),
@@ -85,15 +103,18 @@ pub fn validate(
         unmaterializable_views: by_name(definitions.unmaterializable_views),
         unservable_services: by_name(definitions.unservable_services),
         places,
-    })
+    };
+    Validated { sound, has_errors: problems.error_count() > before }
 }
 
 fn places(definitions: &Definitions) -> Places {
     let name = |name: &Located<String>| (Arc::from(name.value.as_str()), name.at.clone());
     let view = |view: &ViewDefinition| {
         let features = view.features.iter().map(|feature| name(&feature.name)).collect();
+        let source = view.source.as_ref().map(|source| source.from.place().clone());
+        let source = source.or_else(|| view.batch_source.as_ref().map(|files| files.path.at.clone()));
         let (view, at) = name(&view.name);
-        (view, ViewPlaces { view: at, features })
+        (view, ViewPlaces { view: at, source, features })
     };
     Places {
         imported: definitions.imported,
@@ -143,6 +164,8 @@ struct Views {
 struct Unsure {
     features: Unread,
     join_keys: bool,
+    /// Whether the view itself has an error.
+    is_faulty: bool,
 }
 
 fn entities(definitions: Vec<EntityDefinition>, unread: Unread, problems: &Problems) -> Known<Entity> {
@@ -193,6 +216,7 @@ fn views(
     let mut known = Known::new("feature view", unread);
     let mut all_unsure = BTreeMap::new();
     for definition in definitions {
+        let before = problems.error_count();
         let Some(name) = view_name(&definition.name, names, rules, problems) else {
             known.unread.note(Some(&definition.name.value));
             continue;
@@ -200,7 +224,7 @@ fn views(
 
         let mut join_keys: Vec<JoinKey> = Vec::new();
         let mut entity_names: Vec<Arc<str>> = Vec::new();
-        let mut unsure = Unsure { features: definition.unread_features.clone(), join_keys: false };
+        let mut unsure = Unsure { features: definition.unread_features.clone(), ..Unsure::default() };
         for entity in &definition.entities {
             let Some(found) = entities.lookup(entity, problems) else {
                 unsure.join_keys = true;
@@ -250,6 +274,7 @@ fn views(
             created: definition.created,
         };
         source::check(&view, &definition.name, problems);
+        unsure.is_faulty = unsure.join_keys || problems.error_count() > before;
         all_unsure.insert(Arc::clone(&name), unsure);
         known.items.insert(name, View::Stored(Arc::new(view)));
     }
@@ -337,6 +362,7 @@ fn services(
     let mut names = Names::new("feature service", problems);
     let mut services = BTreeMap::new();
     for definition in definitions {
+        let before = problems.error_count();
         let Some(name) = names.add(&definition.name) else { continue };
         rules.check_domain("feature service", &definition.name);
         if definition.projections.is_empty() && definition.unread_projections.is_empty() {
@@ -363,7 +389,9 @@ fn services(
             description: definition.description,
             tags: definition.tags,
         };
-        services.insert(name, Arc::new(service));
+        if problems.error_count() == before {
+            services.insert(name, Arc::new(service));
+        }
     }
     services
 }
@@ -401,6 +429,23 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
     }
     let alias = definition.alias.map(|alias| alias.value.into());
     Some(Projection { view: Arc::clone(view.name()), features, alias, join_key_map })
+}
+
+// === impl Validated ===
+
+impl Validated {
+    /// The catalog, if no definition has an error.
+    #[must_use]
+    pub fn complete(self) -> Option<Catalog> {
+        (!self.has_errors).then_some(self.sound)
+    }
+
+    /// The definitions without errors. They can be checked further, and must not be served: a service or a derived view
+    /// may mention a view that is missing.
+    #[must_use]
+    pub fn sound(&self) -> &Catalog {
+        &self.sound
+    }
 }
 
 // === impl Rules ===

@@ -1,6 +1,10 @@
 //! Mistakes in text that people wrote, with the place of each.
 
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::Arc,
+};
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +52,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 pub struct Problems {
     list: RefCell<Vec<Problem>>,
+    /// How many of them are errors.
+    errors: Cell<usize>,
 }
 
 // === impl Place ===
@@ -105,13 +111,13 @@ impl Problems {
     /// Whether an error was noted; warnings do not count.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list.borrow().iter().any(|problem| problem.severity == Severity::Error)
+        self.error_count() > 0
     }
 
     /// How many errors were noted so far.
     #[must_use]
     pub fn error_count(&self) -> usize {
-        self.list.borrow().iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.errors.get()
     }
 
     /// Everything noted, by file and line.
@@ -123,6 +129,7 @@ impl Problems {
     }
 
     fn push(&self, severity: Severity, at: &Place, message: String, help: Option<String>) {
+        self.errors.set(self.errors.get() + usize::from(severity == Severity::Error));
         self.list.borrow_mut().push(Problem { severity, at: at.clone(), message, help });
     }
 }

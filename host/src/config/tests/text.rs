@@ -13,7 +13,7 @@ use crate::{
     config::{LogConfig, SyncConfig},
     http::HttpLimits,
     serving::TtlPolicy,
-    store::StoreConfig,
+    store::{SpaceLimits, StoreConfig},
     sync::{Guard, SyncLimits},
     telemetry::LogFormat,
 };
@@ -58,7 +58,7 @@ fn every_key_takes_effect() {
          body_bytes_max: 5KiB\n    rows_max: 6\n    features_max: 7\n    values_max: 8\n    \
          answer_bytes_max: 9MiB\n    in_flight_bytes_max: 17MiB\n    drain_delay: 3s\n    drain_timeout: 9s\n\
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
-         store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true}\nserving: {ttl: ignore}\n\
+         store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true,\n  free_bytes_min: 18MiB, file_bytes_max: 19MiB}\nserving: {ttl: ignore}\n\
          sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s,\n  bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15}\nreload: {every: 0}\n\
          log: {level: 'warn,larder::sync=debug', format: json}\n",
     );
@@ -87,6 +87,9 @@ fn every_key_takes_effect() {
     assert_eq!(config.store.data_dir, Path::new("/var/lib/larder"));
     assert_eq!((config.store.page_cache_bytes_max, config.store.hot.bytes_max), (3 << 20, 0));
     assert!(config.store.check_on_open);
+    assert_eq!(config.store.space, SpaceLimits { free_bytes_min: Some(18 << 20), file_bytes_max: Some(19 << 20) });
+    let words = parse("store: {free_bytes_min: auto, file_bytes_max: off}\n");
+    assert_eq!(words.store.space, SpaceLimits::default());
     assert_eq!(config.ttl, TtlPolicy::Ignore);
     let SyncConfig { on_start, limits, reload_every, registry_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
@@ -265,6 +268,8 @@ fn every_bound_is_obeyed_and_can_be_broken() {
         (&["server", "limits"], "drain_timeout", ["0", "1h"], ["-1s", "3601s"]),
         (&["store"], "page_cache", ["1MiB", "1024GiB"], ["1023KiB", "1025GiB"]),
         (&["store"], "hot_cache", ["0", "1024GiB"], ["-1", "1025GiB"]),
+        (&["store"], "free_bytes_min", ["0", "1048576GiB"], ["-1", "1048577GiB"]),
+        (&["store"], "file_bytes_max", ["1MiB", "1048576GiB"], ["1023KiB", "1048577GiB"]),
         (&["sync"], "retry", ["100ms", "1h"], ["0s", "3601s"]),
         (&["sync"], "commit_rows", ["1", "16777216"], ["0", "16777217"]),
         (&["sync"], "commit_bytes", ["4MiB", "4GiB"], ["4194303", "4097MiB"]),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray as _, Int64Array, ListArray, RecordBatch, StringArray, StringDictionaryBuilder,
+        StructArray,
         builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder},
     },
     compute::{cast, concat_batches},
@@ -207,6 +208,34 @@ fn row_that_does_not_fit_is_an_error() {
     let file = written(&[("list", Arc::new(builder.finish()))], properties());
     let message = self::message(&file, &limits(32 * MIB));
     assert!(message.contains("the size of row 0 in bytes is 50"), "{message}");
+}
+
+/// A file chooses how many fields a struct has, so the limit must not grow with them.
+#[test]
+fn memory_is_limited_by_columns_and_not_by_fields_of_a_struct() {
+    const FIELDS: usize = 100;
+    let limits = ParquetLimits { column_bytes: MIB, ..limits(MIB) };
+    let texts = |row_bytes: usize| -> Vec<(String, ArrayRef)> {
+        let text = "x".repeat(row_bytes / FIELDS);
+        let column = |n| (format!("c{n}"), Arc::new(StringArray::from(vec![&*text])) as ArrayRef);
+        (0..FIELDS).map(column).collect()
+    };
+    let as_columns = |row_bytes| {
+        let texts = texts(row_bytes);
+        let columns: Vec<(&str, ArrayRef)> = texts.iter().map(|(name, array)| (&**name, Arc::clone(array))).collect();
+        written(&columns, properties())
+    };
+    let as_struct = |row_bytes| {
+        let fields =
+            texts(row_bytes).into_iter().map(|(name, array)| (Arc::new(Field::new(name, DataType::Utf8, true)), array));
+        let fields: Vec<_> = fields.collect();
+        written(&[("s", Arc::new(StructArray::from(fields)))], properties())
+    };
+    let row_bytes = 10 << 20;
+    assert_eq!(read(&as_columns(row_bytes), &limits, 0).unwrap().len(), 1);
+    let error = message(&as_struct(row_bytes), &limits);
+    assert!(error.contains("sync: commit_bytes") && error.contains("2097152"), "{error}");
+    assert_eq!(read(&as_struct(200 << 10), &limits, 0).unwrap().len(), 1);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::model::{run_in, test_name, upsert, walk};
 use crate::{
     clock::ManualClock,
     store::{
-        Freshness, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError,
+        Freshness, LoadMode, OnlineStore, RowBatch, SpaceLimits, StoreConfig, StoreError,
         record::{META, META_FORMAT, RowTable, VIEWS, seal},
     },
 };
@@ -336,6 +336,33 @@ fn a_damaged_file_that_ends_the_process_whenever_it_is_read_is_set_aside_unread(
     fs::write(home.file(), image).unwrap();
     fs::write(home.mark(), format!("{NOW}\n{}", "rebuilding\n".repeat(10))).unwrap();
     assert_eq!(home.open().set_aside().unwrap().rows_kept, None);
+}
+
+#[test]
+fn rebuild_that_fails_for_lack_of_space_is_tried_again() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    upsert(&store, view).apply(&many(0, 60_000), Some("all")).unwrap();
+    load(&store, view, LoadMode::Upsert, &ROWS);
+    let mark = fs::read(home.mark()).unwrap();
+    drop(store);
+    // Its owner ended soon after it opened the store, so all of it is checked.
+    fs::write(home.mark(), &mark).unwrap();
+    damage_a_value(&home.file(), &ROWS[1].row());
+    let image = fs::read(home.file()).unwrap();
+
+    let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
+    let config = crate::store::StoreConfig { space, ..home.config() };
+    // More often than starts that end in the middle of it may try.
+    for _ in 0..12 {
+        let error = OnlineStore::open(&config, ManualClock::at(NOW)).map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+        assert_eq!(fs::read(home.mark()).unwrap(), mark);
+    }
+    assert!(fs::read(home.file()).unwrap() == image, "the damaged file stays in place");
+    let store = home.open();
+    assert_eq!(store.set_aside().unwrap().rows_kept, Some(60_002));
 }
 
 /// After so many microseconds an end has nothing to do with the start.

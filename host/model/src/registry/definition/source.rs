@@ -100,6 +100,18 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
     Some(SourceDefinition { from: from?, every, cron })
 }
 
+impl SourceFrom {
+    /// Where the path or table is written.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::Files(files) => &files.path.at,
+            Self::DynamoDb { at, .. } => at,
+            Self::FeastSqlite { path, .. } => &path.at,
+        }
+    }
+}
+
 impl FilesDefinition {
     /// Whether the rows have no event times of their own, so that their event time is the time at which they are read.
     #[must_use]

@@ -26,6 +26,7 @@ pub(super) fn derived_views(
     // First what they compute, so that they can read each other in any order; then what they read.
     let mut begun = Vec::new();
     for mut definition in definitions {
+        let before = problems.error_count();
         let Some(name) = view_name(&definition.name, names, rules, problems) else {
             views.known.unread.note(Some(&definition.name.value));
             continue;
@@ -35,7 +36,7 @@ pub(super) fn derived_views(
             check_type("feature", &feature.name, feature.value_type, &written.name.at, problems);
         }
         let on_error = on_error(std::mem::take(&mut definition.on_error), &features, problems);
-        let mut unsure = Unsure { features: definition.unread_features.clone(), join_keys: false };
+        let mut unsure = Unsure { features: definition.unread_features.clone(), ..Unsure::default() };
         if features.is_empty() {
             unsure.features.note(None);
         }
@@ -54,13 +55,21 @@ pub(super) fn derived_views(
             description: std::mem::take(&mut definition.description),
             tags: std::mem::take(&mut definition.tags),
         };
+        unsure.is_faulty = problems.error_count() > before || !definition.unread_features.is_empty();
         views.unsure.insert(Arc::clone(&name), unsure);
         views.known.items.insert(name, View::Derived(Arc::new(view.clone())));
         begun.push((view, definition));
     }
     let mut places = BTreeMap::new();
     for (mut view, definition) in begun {
+        let before = problems.error_count();
         view.inputs = inputs(&definition, &views, entities, problems);
+        // An input may be missing without an error here: that of a feature which was not read.
+        if (problems.error_count() > before || view.inputs.len() < definition.inputs.len())
+            && let Some(unsure) = views.unsure.get_mut(&view.name)
+        {
+            unsure.is_faulty = true;
+        }
         places.insert(Arc::clone(&view.name), definition.name.at);
         views.known.items.insert(Arc::clone(&view.name), View::Derived(Arc::new(view)));
     }

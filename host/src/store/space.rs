@@ -1,0 +1,305 @@
+//! The store's file, which grows only while there is disk space to spare.
+//!
+//! A small source can become a large store: a Parquet file of a megabyte may have gigabytes of repeated text. Without a
+//! bound, such a load takes the last byte of a disk that other processes use too. [`LimitedFile`] is the database's access
+//! to its file. It refuses a write behind the end of the file's data when the file is as large as it may be, or when the
+//! free space of its disk is short. For the database that is a full disk: the transaction fails, what was committed before
+//! is served, and a transaction that finds enough free pages within the file succeeds.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    ops::Bound,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
+use rustix::fs::{SeekFrom, fstatvfs, seek};
+
+/// How much disk space the store's file may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// The file grows beyond 16 MiB only while its file system has at least so many free bytes (`store: free_bytes_min`).
+    /// `None`: a twentieth of the file system, at most 1 GiB.
+    pub free_bytes_min: Option<u64>,
+    /// The most bytes of the file (`store: file_bytes_max`). `None`: no limit.
+    pub file_bytes_max: Option<u64>,
+}
+
+/// A file of the database, with limits on its growth.
+#[derive(Debug)]
+struct LimitedFile {
+    inner: FileBackend,
+    /// The same open file, for its metadata.
+    file: File,
+    limits: SpaceLimits,
+    /// Where the file ends as far as it was written since it was opened, or, once space was short, at all. Its length says
+    /// nothing: the database makes the file longer than it needs.
+    end: AtomicU64,
+    /// By how many bytes the file grew since its disk was last looked at.
+    unchecked: AtomicU64,
+    /// Whether the disk had too little free space then.
+    is_short: AtomicBool,
+    /// Whether the database is open. Opening it, which may repair it, is not limited: what is stored must be readable.
+    is_open: Arc<AtomicBool>,
+}
+
+/// The space of a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Space {
+    free: u64,
+    total: u64,
+}
+
+/// Smaller files grow on any disk, so that a server without stored rows can start.
+const SMALL_BYTES: u64 = 16 << 20;
+const FREE_PART: u64 = 20;
+const FREE_DEFAULT_MAX: u64 = 1 << 30;
+/// The disk is looked at each time that the file grew by so many bytes.
+const CHECK_BYTES: u64 = 256 << 10;
+
+// === impl SpaceLimits ===
+
+impl SpaceLimits {
+    /// No limits.
+    pub const OFF: Self = Self { free_bytes_min: Some(0), file_bytes_max: None };
+
+    /// Checks the end of a write.
+    ///
+    /// # Errors
+    /// That the file would be too large, with the setting.
+    fn check_end(self, end: u64) -> Result<(), String> {
+        match self.file_bytes_max {
+            Some(max) if end > max => Err(format!("its file has no free pages, and 'store: file_bytes_max' is {max}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the free space of the disk.
+    ///
+    /// # Errors
+    /// That it is too little, with the setting.
+    fn check_free(self, space: Space) -> Result<(), String> {
+        let min = self.free_bytes_min.unwrap_or_else(|| (space.total / FREE_PART).min(FREE_DEFAULT_MAX));
+        if space.free >= min {
+            return Ok(());
+        }
+        let free = space.free;
+        Err(format!("its disk has {free} free bytes, and 'store: free_bytes_min' is {min}"))
+    }
+}
+
+/// Opens the database in a file, or creates one if the file is empty or missing.
+pub(super) fn open_limited(builder: &Builder, path: &Path, limits: SpaceLimits) -> Result<Database, DatabaseError> {
+    let file = LimitedFile::at(path, limits)?;
+    let is_open = Arc::clone(&file.is_open);
+    let db = builder.create_with_backend(file)?;
+    is_open.store(true, Ordering::Relaxed);
+    Ok(db)
+}
+
+// === impl LimitedFile ===
+
+impl LimitedFile {
+    /// Opens a file, or creates an empty one.
+    fn at(path: &Path, limits: SpaceLimits) -> Result<Self, DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let inner = FileBackend::new(file.try_clone()?)?;
+        let opened = Self {
+            inner,
+            file,
+            limits,
+            end: AtomicU64::new(0),
+            unchecked: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+            is_open: Arc::default(),
+        };
+        // A failed transaction has the file opened again: it must not grow a little by each attempt.
+        let _ = opened.check_free()?;
+        Ok(opened)
+    }
+
+    /// Checks the limits before a write of `len` bytes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`], and errors of asking the file system.
+    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.saturating_add(len);
+        let before = self.end.load(Ordering::Relaxed);
+        if end <= before || !self.is_open.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.limits.check_end(end).map_err(full)?;
+        let unchecked = self.unchecked.fetch_add(len, Ordering::Relaxed) + len;
+        if end > SMALL_BYTES
+            && (self.is_short.load(Ordering::Relaxed) || unchecked >= CHECK_BYTES)
+            && let Err(why) = self.check_free()?
+            && end > self.end.load(Ordering::Relaxed)
+        {
+            return Err(full(why));
+        }
+        // One thread writes.
+        self.end.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Looks at the free space of the disk. If it is too little, [`LimitedFile::end`] is that of the whole file from
+    /// here on.
+    fn check_free(&self) -> io::Result<Result<(), String>> {
+        self.unchecked.store(0, Ordering::Relaxed);
+        let stat = fstatvfs(&self.file)?;
+        let of = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let checked = self.limits.check_free(Space { free: of(stat.f_bavail), total: of(stat.f_blocks) });
+        let was_short = self.is_short.swap(checked.is_err(), Ordering::Relaxed);
+        if checked.is_err() && !was_short {
+            self.end.fetch_max(end_of_data(&self.file), Ordering::Relaxed);
+        }
+        Ok(checked)
+    }
+}
+
+fn full(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, why)
+}
+
+/// Where the last data of a sparse file ends.
+fn end_of_data(file: &File) -> u64 {
+    // The database reads and writes at offsets, so the position of the open file means nothing.
+    let mut end = 0;
+    while let Ok(data) = seek(file, SeekFrom::Data(end))
+        && let Ok(hole) = seek(file, SeekFrom::Hole(data))
+        && hole > end
+    {
+        end = hole;
+    }
+    end
+}
+
+impl StorageBackend for LimitedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check(offset, data.len() as u64)?;
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn free_space_by_default_is_a_part_of_the_disk() {
+        let limits = SpaceLimits::default();
+        let check = |free, total| limits.check_free(Space { free, total });
+        assert!(check(GIB, 500 * GIB).is_ok() && check(GIB - 1, 500 * GIB).is_err());
+        assert!(check(GIB / 2, 10 * GIB).is_ok() && check(GIB / 2 - 1, 10 * GIB).is_err());
+        let error = check(7, 20 << 20).unwrap_err();
+        assert_eq!(error, "its disk has 7 free bytes, and 'store: free_bytes_min' is 1048576");
+        assert!(SpaceLimits::OFF.check_free(Space { free: 0, total: GIB }).is_ok());
+    }
+
+    fn open(path: &Path, limits: SpaceLimits) -> LimitedFile {
+        let file = LimitedFile::at(path, limits).unwrap();
+        file.is_open.store(true, Ordering::Relaxed);
+        file
+    }
+
+    #[test]
+    fn file_never_exceeds_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let limits = SpaceLimits { file_bytes_max: Some(MIB), ..SpaceLimits::OFF };
+        // As after each failed transaction.
+        for _ in 0..3 {
+            let file = open(&path, limits);
+            file.set_len(64 * MIB).unwrap();
+            file.write(MIB - 4_096, &[1; 4_096]).unwrap();
+            let error = file.write(MIB - 4_095, &[1; 4_096]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert!(error.to_string().contains("'store: file_bytes_max' is 1048576"), "{error}");
+            file.write(0, &[1; 4_096]).unwrap();
+        }
+        let file = LimitedFile::at(&path, limits).unwrap();
+        file.write(MIB, &[1; 4_096]).expect("opening is not limited");
+    }
+
+    #[test]
+    fn file_on_a_short_disk_never_grows_and_its_pages_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let limits = SpaceLimits { free_bytes_min: Some(u64::MAX), file_bytes_max: None };
+        let file = open(&path, SpaceLimits::OFF);
+        file.set_len(64 * MIB).unwrap();
+        file.write(20 * MIB, &[1; 4_096]).unwrap();
+        file.close().unwrap();
+        drop(file);
+        for _ in 0..3 {
+            let file = open(&path, limits);
+            for offset in [0, 15 * MIB, 17 * MIB, 20 * MIB] {
+                file.write(offset, &[1; 4_096]).expect("it does not make the file larger");
+            }
+            let error = file.write(20 * MIB + 4_096, &[1; 1]).unwrap_err();
+            assert!(error.to_string().contains("'store: free_bytes_min' is 18446744073709551615"), "{error}");
+            file.close().unwrap();
+        }
+        assert_eq!(end_of_data(&File::open(&path).unwrap()), 20 * MIB + 4_096);
+        // A small file grows.
+        let file = open(&dir.path().join("small"), limits);
+        file.set_len(64 * MIB).unwrap();
+        file.write(16 * MIB - 4_096, &[1; 4_096]).unwrap();
+        file.write(16 * MIB - 4_095, &[1; 4_096]).unwrap_err();
+        fs::remove_file(&path).unwrap();
+    }
+}
