@@ -16,6 +16,9 @@
 //! what Feast serves, and each reading stands for the whole of it. Looks are cheap: the file's stamp tells whether
 //! anything was written to it, and a digest whether that touched this table.
 //!
+//! A value in SQLite can have a gigabyte. So lengths are asked first, which reads no more than the length, and what is
+//! longer than a row may be is not read: a value of that size is unreadable, and a table with such a key is refused.
+//!
 //! Nothing is written here. The file is opened so that SQLite may roll back what a writer left half done when it was
 //! killed, as every reader of the file would.
 
@@ -28,7 +31,7 @@ use std::{
 };
 
 use larder_model::{
-    codec::{KeyEncoder, murmur3_x64_128},
+    codec::{KeyEncoder, ROW_BYTES_MAX, murmur3_x64_128},
     model::{FeatureView, Micros},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
@@ -80,6 +83,8 @@ struct Entity {
     event_time: Option<Micros>,
     created: Option<Micros>,
     values: Vec<Option<ItemValue>>,
+    /// Bytes of the values.
+    bytes: usize,
 }
 
 /// A running digest of lines.
@@ -101,6 +106,14 @@ const SECOND: Micros = 1_000_000;
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 /// Lines per query, that is per batch: 8,192 entities of 8 features.
 const LINES_PER_BATCH: u32 = 65_536;
+/// Bytes of the lines of a query, unless its first line alone has more.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// The longest value that is read, and the most bytes of all values of an entity: no longer row is stored.
+const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
+/// The longest key, or name of a feature.
+const KEY_BYTES_MAX: usize = 64 << 10;
+/// The longest time, as text.
+const TIME_BYTES_MAX: usize = 64;
 /// Where SQLite's header has the count of changes (`fileformat2.html`, "file change counter").
 const CHANGES_AT: usize = 24;
 
@@ -137,6 +150,23 @@ impl FeastSqlite {
         });
         if begun.map_err(|error| self.failed(&error))? == 0 {
             return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
+        }
+        // Every comparison of keys would load them.
+        let long = format!(
+            "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
+             {KEY_BYTES_MAX}",
+            self.quoted()
+        );
+        let long = connection.query_row(&long, [], |row| row.get::<_, i64>(0)).map_err(|error| self.failed(&error))?;
+        if long > 0 {
+            let what = "the number of lines with a key or feature name of more than 64 KiB".to_owned();
+            return Err(SourceError::Limit {
+                path: self.shown(),
+                what,
+                found: long.unsigned_abs(),
+                limit: 0,
+                hint: "",
+            });
         }
         let count = format!("SELECT count(DISTINCT entity_key) FROM {}", self.quoted());
         let expected = connection.query_row(&count, [], |row| row.get::<_, i64>(0));
@@ -224,8 +254,11 @@ impl Reading<'_> {
     fn lines(&mut self) -> Result<Vec<Line>, rusqlite::Error> {
         let behind = if self.last.is_some() { "WHERE (entity_key, feature_name) > (?1, ?2)" } else { "" };
         let sql = format!(
-            "SELECT entity_key, feature_name, value, event_ts, created_ts FROM {} {behind} \
+            "SELECT entity_key, feature_name, {}, {}, {}, octet_length(value) FROM {} {behind} \
              ORDER BY entity_key, feature_name LIMIT {LINES_PER_BATCH}",
+            within("value", VALUE_BYTES_MAX),
+            within("event_ts", TIME_BYTES_MAX),
+            within("created_ts", TIME_BYTES_MAX),
             self.source.quoted()
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -233,11 +266,20 @@ impl Reading<'_> {
             Some((key, feature)) => statement.query(params![key, feature])?,
             None => statement.query([])?,
         };
-        let mut lines = Vec::new();
-        while let Some(row) = rows.next()? {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES_MAX
+            && let Some(row) = rows.next()?
+        {
             let (event_time, created) = (row.get_ref(3)?, row.get_ref(4)?);
             let (key, feature): (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
+            let value_bytes: usize = row.get::<_, Option<i64>>(5)?.and_then(|len| len.try_into().ok()).unwrap_or(0);
             let value = match row.get_ref(2)? {
+                _ if value_bytes > VALUE_BYTES_MAX => {
+                    self.digest.add(&[&value_bytes.to_le_bytes()], [ValueRef::Null; 2]);
+                    ItemValue::Unreadable(format!(
+                        "its value has {value_bytes} bytes, at most {VALUE_BYTES_MAX} are read"
+                    ))
+                }
                 ValueRef::Blob(bytes) => ItemValue::Feast(bytes.to_vec()),
                 // The message of a null has no bytes.
                 ValueRef::Null => ItemValue::Feast(Vec::new()),
@@ -246,6 +288,7 @@ impl Reading<'_> {
             let digested = if let ItemValue::Feast(bytes) = &value { &**bytes } else { &[] };
             self.digest.add(&[&key, feature.as_bytes(), digested], [event_time, created]);
             let (event_time, created) = (instant(event_time), instant(created));
+            bytes += key.len() + feature.len() + if value_bytes > VALUE_BYTES_MAX { 0 } else { value_bytes };
             lines.push(Line { key, feature, value, event_time, created });
         }
         Ok(lines)
@@ -256,14 +299,18 @@ impl Reading<'_> {
         if self.entity.as_ref().is_none_or(|entity| entity.key != line.key) {
             items.extend(self.entity.take().map(Entity::finish));
             let values = vec![None; self.source.features.len()];
-            self.entity = Some(Entity { key: line.key, event_time: None, created: None, values });
+            self.entity = Some(Entity { key: line.key, event_time: None, created: None, values, bytes: 0 });
         }
         let Some(entity) = &mut self.entity else { return };
         // Feast writes all features of a row at once, and takes the time of any of them.
         entity.event_time = entity.event_time.max(line.event_time);
         entity.created = entity.created.max(line.created);
         if let Some(place) = self.source.features.iter().position(|feature| **feature == *line.feature) {
-            entity.values[place] = Some(line.value);
+            if let ItemValue::Feast(bytes) = &line.value {
+                entity.bytes += bytes.len();
+            }
+            // The row is too long then, and is left out.
+            entity.values[place] = (entity.bytes <= VALUE_BYTES_MAX).then_some(line.value);
         }
     }
 }
@@ -307,8 +354,10 @@ impl Batches for Reading<'_> {
 
 impl Entity {
     fn finish(self) -> Item {
-        let Self { key, event_time, created, values } = self;
-        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values, problem: None }
+        let Self { key, event_time, created, values, bytes } = self;
+        let problem = (bytes > VALUE_BYTES_MAX)
+            .then(|| format!("its values have {bytes} bytes, at most {VALUE_BYTES_MAX} are stored"));
+        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values, problem }
     }
 }
 
@@ -339,6 +388,11 @@ impl Stamp {
     }
 }
 
+/// SQL for a column, or null if it has more bytes than this.
+fn within(column: &str, bytes_max: usize) -> String {
+    format!("CASE WHEN octet_length({column}) <= {bytes_max} THEN {column} END")
+}
+
 /// A file that SQLite keeps next to a database.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
@@ -350,8 +404,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
     match value {
         ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),
-        #[expect(clippy::cast_possible_truncation, reason = "times of this millennium are far within")]
-        ValueRef::Real(seconds) => Some((seconds * 1e6).round() as i64),
+        #[expect(clippy::cast_possible_truncation, reason = "it is within")]
+        ValueRef::Real(seconds) => {
+            // 2^63; a larger time is none.
+            let micros = (seconds * 1e6).round();
+            (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros as i64)
+        }
         ValueRef::Text(text) => parse_time(std::str::from_utf8(text).ok()?),
         ValueRef::Null | ValueRef::Blob(_) => None,
     }

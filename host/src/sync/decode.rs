@@ -126,10 +126,11 @@ impl Column {
         if *array.data_type() == DataType::Null {
             return Ok(Self::of(instant, Values::Nulls));
         }
-        let Some(micros) = micros(&array) else {
+        let Some((micros, misfits)) = micros(&array) else {
             return Err(format!("the column is {}, not a timestamp or a date", name_of(array.data_type())));
         };
-        Ok(Self::of(instant, Values::Int64(micros?)))
+        let first_misfit = if misfits.is_empty() { String::new() } else { arrow_cell::TOO_FAR.to_owned() };
+        Ok(Self { misfits, first_misfit, ..Self::of(instant, Values::Int64(micros)) })
     }
 
     fn of(value_type: ValueType, values: Values) -> Self {
@@ -323,6 +324,11 @@ impl Instants {
         self.micros.micros(row)
     }
 
+    /// Why the instant of a row is unreadable, if it is.
+    pub(super) fn misfit(&self, row: usize) -> Option<&str> {
+        self.micros.misfit(row)
+    }
+
     /// The nanoseconds below the microsecond of a row's instant.
     pub(super) fn nanos(&self, row: usize) -> u32 {
         let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
@@ -460,7 +466,10 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
 /// becomes Feast's placeholder, as it does by way of pandas.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
-        let micros = micros(array)?.ok()?;
+        let (micros, misfits) = micros(array)?;
+        if !misfits.is_empty() {
+            return None;
+        }
         if role == Role::Key || micros.null_count() == 0 {
             return Some(micros);
         }
@@ -481,30 +490,32 @@ fn is_time(array: &ArrayRef) -> bool {
     matches!(array.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Timestamps and dates in microseconds, or `None` if the column is neither.
-fn micros(array: &ArrayRef) -> Option<Result<Int64Array, Misfit>> {
-    fn scaled<T: ArrowPrimitiveType>(array: &ArrayRef, factor: i64) -> Result<Int64Array, Misfit>
+/// Timestamps and dates in microseconds, and the rows whose time is out of the range of those, which are null. `None` if
+/// the column is neither.
+fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
+    fn scaled<T: ArrowPrimitiveType>(array: &ArrayRef, factor: i64) -> (Int64Array, Vec<usize>)
     where
         T::Native: Into<i64>,
     {
-        array
-            .as_primitive::<T>()
-            .try_unary(|value| {
-                let value: i64 = value.into();
-                value.checked_mul(factor).ok_or_else(|| {
-                    arrow::error::ArrowError::ComputeError(format!("{value} is too far from 1970 for microseconds"))
-                })
-            })
-            .map_err(|error| error.to_string())
+        let array = array.as_primitive::<T>();
+        let scale = |value: T::Native| value.into().checked_mul(factor);
+        let micros: Int64Array = array.unary_opt(scale);
+        let is_misfit = |row: &usize| micros.is_null(*row) && array.is_valid(*row);
+        let misfits = if micros.null_count() == array.null_count() {
+            Vec::new()
+        } else {
+            (0..array.len()).filter(is_misfit).collect()
+        };
+        (micros, misfits)
     }
-    fn same<T: ArrowTimestampType>(array: &ArrayRef, divisor: i64) -> Int64Array {
-        array.as_primitive::<T>().unary(|value| value.div_euclid(divisor))
+    fn same<T: ArrowTimestampType>(array: &ArrayRef, divisor: i64) -> (Int64Array, Vec<usize>) {
+        (array.as_primitive::<T>().unary(|value| value.div_euclid(divisor)), Vec::new())
     }
     Some(match array.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => scaled::<TimestampSecondType>(array, 1_000_000),
         DataType::Timestamp(TimeUnit::Millisecond, _) => scaled::<TimestampMillisecondType>(array, 1_000),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(same::<TimestampMicrosecondType>(array, 1)),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(same::<TimestampNanosecondType>(array, 1_000)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => same::<TimestampMicrosecondType>(array, 1),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => same::<TimestampNanosecondType>(array, 1_000),
         DataType::Date32 => scaled::<Date32Type>(array, 86_400_000_000),
         DataType::Date64 => scaled::<Date64Type>(array, 1_000),
         _ => return None,

@@ -89,8 +89,16 @@ impl<'v> RowEncoder<'v> {
         for row in 0..rows.num_rows() {
             let place = || place_of(batch, row);
             let Some(event_time) = columns.event_time.micros(row) else {
-                self.skipped.null_event_time += 1;
-                self.skipped.note(|| format!("{}: no event time", place()));
+                match columns.event_time.misfit(row) {
+                    Some(why) => {
+                        self.skipped.unreadable += 1;
+                        self.skipped.note(|| format!("{}: the event time: {why}", place()));
+                    }
+                    None => {
+                        self.skipped.null_event_time += 1;
+                        self.skipped.note(|| format!("{}: no event time", place()));
+                    }
+                }
                 continue;
             };
             if !self.window.contains(event_time) {

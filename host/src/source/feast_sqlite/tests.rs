@@ -119,6 +119,68 @@ fn value_of_another_sqlite_type_costs_only_itself() {
 }
 
 #[test]
+fn long_values_are_not_read_and_cost_only_themselves() {
+    let shop = Shop::open();
+    let long = |bytes: usize| format!("zeroblob({bytes})");
+    shop.put(TABLE, "a", "orders", b"orders", &1_000);
+    shop.put(TABLE, "a", "spent", b"spent", &1_000);
+    shop.put(TABLE, "b", "orders", b"orders", &2_000);
+    let set = |what: &str, value: &str, feature: &str| {
+        let sql = format!("UPDATE {TABLE} SET {what} = {value} WHERE entity_key = ?1 AND feature_name = ?2");
+        assert_eq!(shop.feast.execute(&sql, params![key("a"), feature]).unwrap(), 1);
+    };
+    let of = |items: &[Item], customer: &str| {
+        items.iter().find(|item| item.id == KeyEncoder::id(&key(customer))).unwrap().clone()
+    };
+    set("value", &long(VALUE_BYTES_MAX + 1), "spent");
+    let (items, before) = read(&shop.source()).unwrap();
+    let a = of(&items, "a");
+    assert_eq!(a.values[0], Some(ItemValue::Feast(b"orders".to_vec())));
+    assert!(matches!(&a.values[1], Some(ItemValue::Unreadable(why)) if why.contains("4194305 bytes")), "{a:?}");
+    assert_eq!((of(&items, "b").event_time, a.problem), (Some(2_000 * SECOND), None));
+    // A change of such a value is noticed as far as its length changes.
+    set("value", &long(900_000_000), "spent");
+    assert_ne!(read(&shop.source()).unwrap().1, before);
+
+    // Together they are too long for a row.
+    set("value", &long(VALUE_BYTES_MAX - 10), "spent");
+    set("value", &long(11), "orders");
+    let a = of(&read(&shop.source()).unwrap().0, "a");
+    assert!(a.problem.unwrap().contains("4194305 bytes"));
+    set("value", &long(10), "orders");
+    assert_eq!(of(&read(&shop.source()).unwrap().0, "a").problem, None);
+
+    set("event_ts", "'2026-01-01 00:00:00' || hex(zeroblob(1000))", "orders");
+    set("event_ts", &long(100), "spent");
+    assert_eq!(of(&read(&shop.source()).unwrap().0, "a").event_time, None);
+
+    shop.put(TABLE, "c", &"x".repeat(KEY_BYTES_MAX), b"", &1_000);
+    assert_eq!(read(&shop.source()).unwrap().0.len(), 3);
+    shop.put(TABLE, "c", &"x".repeat(KEY_BYTES_MAX + 1), b"", &1_000);
+    let error = read(&shop.source()).unwrap_err().to_string();
+    assert!(error.contains("more than 64 KiB is 1, at most 0"), "{error}");
+}
+
+#[test]
+fn lines_of_large_values_are_read_in_small_batches() {
+    let shop = Shop::open();
+    for n in 0..20 {
+        let customer = format!("{n:02}");
+        shop.put(TABLE, &customer, "orders", &vec![1; 2 << 20], &1_000);
+        shop.put(TABLE, &customer, "spent", b"spent", &1_000);
+    }
+    let source = shop.source();
+    let mut batches = source.read(None).unwrap();
+    let (mut items, mut largest) = (0, 0);
+    while let Some(batch) = batches.next_batch().unwrap() {
+        largest = largest.max(batch.rows.len());
+        items += batch.rows.len();
+    }
+    assert_eq!(items, 20);
+    assert!(largest <= 9, "{largest} entities of 2 MiB in a batch of 16 MiB");
+}
+
+#[test]
 fn an_entity_whose_lines_straddle_two_queries_is_one_item() {
     let shop = Shop::open();
     shop.feast.execute_batch("BEGIN").unwrap();

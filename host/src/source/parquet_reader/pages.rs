@@ -136,6 +136,10 @@ pub(super) struct Header {
     pub(super) is_plain: bool,
 }
 
+/// Bytes of a page that its values do not have to account for, and of each value for its levels and its share of an
+/// encoding's blocks.
+const PAGE_BYTES_FREE: u64 = 1 << 20;
+const VALUE_BYTES_FREE: u64 = 16;
 /// The maximum length of a header. Headers contain statistics, whose values writers truncate.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 const INDEX_PAGE: i64 = 1;
@@ -264,8 +268,31 @@ impl Checked {
         self.left -= header.length + header.compressed;
     }
 
+    /// Rejects a page that has more bytes than its values can need: to decompress them would take seconds for nothing.
+    fn check_size(&self, header: Header) -> Result<(), ParquetError> {
+        // A text can have any length.
+        let Some(values) = header.values.filter(|_| self.physical != Type::BYTE_ARRAY) else { return Ok(()) };
+        let most = values.saturating_mul(self.fixed_width() + VALUE_BYTES_FREE).saturating_add(PAGE_BYTES_FREE);
+        if header.uncompressed <= most {
+            return Ok(());
+        }
+        Err(general(format!("a page has {} bytes for {values} values", header.uncompressed)))
+    }
+
+    /// The bytes of a value in the encoding `PLAIN`, or of the length of one.
+    fn fixed_width(&self) -> u64 {
+        match self.physical {
+            Type::BOOLEAN => 1,
+            Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+            Type::INT64 | Type::DOUBLE => 8,
+            Type::INT96 => 12,
+            Type::FIXED_LEN_BYTE_ARRAY => self.type_length.max(1) as u64,
+        }
+    }
+
     /// Rejects a page whose bytes do not fit, before they are read and decompressed.
     fn admit(&self, header: Header) -> Result<(), ParquetError> {
+        self.check_size(header)?;
         let mut state = self.budget.state();
         if let Some(held) = state.columns.get_mut(self.column) {
             if header.kind == DICTIONARY_PAGE {
@@ -330,13 +357,7 @@ impl Checked {
 
     /// A dictionary is decoded as a whole, with as many values as its header claims.
     fn count_dictionary(&self, held: &mut Held, buf: &Bytes, count: u64) -> Result<(), ParquetError> {
-        let width = match self.physical {
-            Type::BOOLEAN => 1,
-            Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
-            Type::INT64 | Type::DOUBLE => 8,
-            Type::INT96 => 12,
-            Type::FIXED_LEN_BYTE_ARRAY => self.type_length.max(1) as u64,
-        };
+        let width = self.fixed_width();
         if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {
             return Err(general(format!("a dictionary has {count} values in {} bytes", buf.len())));
         }

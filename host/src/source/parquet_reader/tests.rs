@@ -272,6 +272,30 @@ fn page_that_decompresses_to_more_than_it_claims_is_an_error() {
 }
 
 #[test]
+fn page_of_more_bytes_than_its_values_need_is_an_error() {
+    const VALUES: i64 = 200_000;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..VALUES));
+    let properties = properties()
+        .set_dictionary_enabled(false)
+        .set_compression(Compression::BROTLI(parquet::basic::BrotliLevel::default()))
+        .set_data_page_size_limit(8 << 20)
+        .set_data_page_row_count_limit(1 << 20);
+    let mut file = written(&[("n", numbers)], properties).to_vec();
+    assert!(read(&file.clone().into(), &ParquetLimits::default(), 0).unwrap().len() > 1);
+    // The second field of the page's header is the size of what it decompresses to.
+    assert_eq!((file[4], file[6]), (0x15, 0x15));
+    for (claimed, is_refused) in [(100 << 20, true), (6 << 20, true), (5 << 20, false)] {
+        let bytes = varint(claimed * 2);
+        assert_eq!(bytes.len(), 4);
+        file[7..11].copy_from_slice(&bytes);
+        // What is not refused for its size does not decompress to it.
+        let message = message(&file.clone().into(), &ParquetLimits::default());
+        let found = message.contains(&format!("a page has {claimed} bytes for 200000 values"));
+        assert_eq!(found, is_refused, "{message}");
+    }
+}
+
+#[test]
 fn dictionary_that_claims_too_many_values_is_an_error() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7; 100]));
     let mut file = written(&[("n", numbers)], properties().set_compression(Compression::UNCOMPRESSED)).to_vec();

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use arrow::array::StringArray;
+use arrow::array::{StringArray, TimestampMillisecondArray, TimestampSecondArray};
 
 use super::*;
 
@@ -96,6 +96,26 @@ fn key_of_another_type_costs_its_row() {
     let example = skipped.example.as_deref().unwrap();
     assert!(example.ends_with("part-0.parquet, row 1: the key: 'x' is not Int64"), "{example}");
     assert_eq!(rates(&fixture, &[1, 3]), json!([0.9, 0.9]));
+}
+
+#[test]
+fn event_time_out_of_range_costs_its_row() {
+    let fixture = Place::Disk.good().start();
+    let now = RECORDED_AT / 1_000 - 10_000;
+    for times in [
+        Arc::new(TimestampMillisecondArray::from(vec![now, 1 << 62, now])) as ArrayRef,
+        Arc::new(TimestampMillisecondArray::from(vec![now, i64::MIN, now])),
+        Arc::new(TimestampSecondArray::from(vec![now / 1_000, 1 << 62, now / 1_000])),
+    ] {
+        write(&fixture.path(FILE), &replaced(fresh(), "event_timestamp", times));
+        let synced = sync(&fixture, &SyncCommand { full: true, ..SyncCommand::default() });
+        assert_eq!(synced.failures, []);
+        let skipped = &synced.report("stats").skipped;
+        assert_eq!((skipped.rows(), skipped.unreadable), (1, 1));
+        let example = skipped.example.as_deref().unwrap();
+        assert!(example.contains("part-0.parquet, row 1: the event time: an instant too far from 1970"), "{example}");
+        assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.9, 0.2, 0.9]));
+    }
 }
 
 #[test]
