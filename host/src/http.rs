@@ -30,6 +30,7 @@ mod socket;
 mod timed;
 mod timer;
 mod tls;
+mod upload;
 mod writes;
 
 pub use self::{

@@ -1,5 +1,7 @@
 //! The limit on open files and sockets, and the share of it for connections.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are not connections of clients: the store, sources, AWS, plugins, the log, runtimes; and the connections to the
@@ -8,6 +10,8 @@ const OTHER_FILES: u64 = 512;
 
 /// Reserved for connections to the metrics listener and the admin socket: probes, scrapes and commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
+/// How long a connection to the admin socket may be idle.
+pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Raises the soft limit of open files to the hard limit. Returns the limit in force, or `None` if there is none.
 pub(super) fn raise_file_limit() -> Option<u64> {

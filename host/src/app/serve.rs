@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     App, AppError, Reloaded,
     access::{Access, TokenGate},
-    files::{CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
+    files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     keeper,
     plugins::{Loading, Plugins},
     pressure::watch_memory,
@@ -116,7 +116,14 @@ impl App {
             Arc::new(Router::new(current, clock, limits, resources.clone(), door))
         };
         let router = |door| router_with(limits, door);
-        let control = |door| router_with(HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits }, door);
+        let control = |door| {
+            let mut limits = HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
+            if matches!(door, Door::Admin(_)) {
+                // Commands connect when they have something to say, and idle connections would keep others out.
+                limits.header_timeout = limits.header_timeout.min(ADMIN_IDLE_MAX);
+            }
+            router_with(limits, door)
+        };
 
         let (access, warnings) = Access::open(http)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

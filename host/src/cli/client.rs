@@ -91,7 +91,8 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
-        let gone = || format!("the host at {} does not answer", self.socket.display());
+        let gone =
+            || format!("the host at {} does not answer; it may have too many connections open", self.socket.display());
         let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
         // Ends with the connection; what went wrong shows in the request.

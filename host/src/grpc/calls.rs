@@ -7,7 +7,7 @@ use http_body_util::{Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
@@ -302,8 +302,60 @@ fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
     request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }
 
+/// A request with only the path and the headers that are used here.
+///
+/// A connection may have [`super::server`]'s most calls with hundreds of headers each, which take three times as many bytes
+/// in memory as HTTP/2 counts for them, until the message has arrived. What is kept is copied, because a part of a frame
+/// holds the whole frame in memory.
+pub(super) fn received<B>(request: Request<B>) -> Request<B> {
+    const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
+    /// More of one name than that are not told from that many.
+    const EACH_MAX: usize = 2;
+    let (head, body) = request.into_parts();
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.version_mut() = head.version;
+    // A path without a slash in front is none.
+    *request.uri_mut() = head.uri.path().parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    for name in KEPT {
+        for value in head.headers.get_all(name).iter().take(EACH_MAX) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.append(HeaderName::from_static(name), value);
+            }
+        }
+    }
+    request
+}
+
 /// The code of an answer that is an error. That of a stream comes at its end, and counts as none here.
 fn failure(headers: &HeaderMap) -> Option<Code> {
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     code.filter(|code| *code != Code::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_keep_only_the_headers_that_are_used() {
+        let mut request = Request::new("body");
+        *request.uri_mut() = "http://host:1/feast.serving.ServingService/GetOnlineFeatures?x=1".parse().unwrap();
+        for n in 0..400 {
+            let name: HeaderName = format!("x-{n}").parse().unwrap();
+            request.headers_mut().append(name, HeaderValue::from_static("v"));
+        }
+        for _ in 0..5 {
+            request.headers_mut().append("authorization", HeaderValue::from_static("Bearer t"));
+        }
+        request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        request.headers_mut().append(ENCODING, HeaderValue::from_static("gzip"));
+        let kept = received(request);
+        assert_eq!(kept.uri().path(), "/feast.serving.ServingService/GetOnlineFeatures");
+        assert_eq!((kept.headers().len(), *kept.body()), (4, "body"));
+        assert_eq!(kept.headers().get_all("authorization").iter().count(), 2, "more than one is refused");
+        assert_eq!(kept.headers()[CONTENT_TYPE], "application/grpc");
+        assert_eq!(kept.headers()[ENCODING], "gzip");
+    }
 }

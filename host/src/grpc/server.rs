@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Calls, book::Book};
+use super::{Calls, book::Book, calls::received};
 
 /// A gRPC server that listens. [`GrpcServer::stop`] drains it.
 #[derive(Debug)]
@@ -207,6 +207,8 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
     let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&book));
     let service = service_fn(move |request| {
         let (calls, book) = (Arc::clone(&calls), Arc::clone(&own));
+        // At once: all requests that arrived together are accepted before the first is polled.
+        let request = received(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &book, Some(client)).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());

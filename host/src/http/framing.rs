@@ -35,6 +35,8 @@ struct Framing {
     at: At,
     /// Requests whose heads are read.
     heads: usize,
+    /// Whether the size of a chunk has more digits than any size. hyper takes zeros without end for one.
+    has_long_size: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,15 +50,17 @@ enum At {
     Chunked(Chunk),
     /// It is unknown where the next requests begin. hyper rejects the requests that lead to this state.
     Lost,
+    /// Behind too many digits of a chunk's size.
+    LongSize,
 }
 
 /// The position in a chunked body.
 #[derive(Debug, Default)]
 enum Chunk {
-    /// In a line with a size, with its value so far.
+    /// In a line with a size, with its value and the number of its digits so far.
     #[default]
     Size0,
-    Size(u64),
+    Size(u64, usize),
     /// After the digits of the size.
     Extension(u64),
     /// In this many bytes of data and the line break after them.
@@ -68,6 +72,8 @@ enum Chunk {
 /// hyper reads no longer heads.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
+/// Hexadecimal digits of a chunk's size: the largest number that hyper reads has so many.
+const SIZE_DIGITS_MAX: usize = 16;
 
 // === impl Ambiguous ===
 
@@ -98,6 +104,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if let Some(head) = this.framing.read(&buffer.filled()[before..]) {
             this.ambiguous.0.fetch_min(head, Ordering::Relaxed);
+        }
+        if this.framing.has_long_size {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the size of a chunk has too many digits",
+            )));
         }
         read
     }
@@ -138,6 +150,10 @@ impl Framing {
             match std::mem::take(&mut self.at) {
                 At::Lost => {
                     self.at = At::Lost;
+                    return None;
+                }
+                At::LongSize => {
+                    (self.at, self.has_long_size) = (At::Lost, true);
                     return None;
                 }
                 // Empty lines before a head are skipped.
@@ -210,11 +226,12 @@ impl Chunk {
     fn read(self, bytes: &[u8]) -> (At, usize) {
         let byte = bytes[0];
         let next = match self {
-            Self::Size0 | Self::Size(_) => {
-                let size = if let Self::Size(size) = self { size } else { 0 };
+            Self::Size0 | Self::Size(..) => {
+                let (size, digits) = if let Self::Size(size, digits) = self { (size, digits) } else { (0, 0) };
                 match (char::from(byte).to_digit(16), byte) {
+                    (Some(_), _) if digits == SIZE_DIGITS_MAX => return (At::LongSize, 1),
                     (Some(digit), _) => match size.checked_mul(16) {
-                        Some(size) => Self::Size(size + u64::from(digit)),
+                        Some(size) => Self::Size(size + u64::from(digit), digits + 1),
                         None => return (At::Lost, 1),
                     },
                     (None, b'\n') => Self::after_size(size),

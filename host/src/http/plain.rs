@@ -33,6 +33,7 @@ use super::{
     Router, Scope, Tokens,
     large::Coming,
     router::PlainAnswer,
+    timed::give_way,
     timer::{CoarseSleep, CoarseTimer},
 };
 use crate::memory::{Lease, SMALL_BYTES};
@@ -205,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                 Then::Again => is_read = true,
                 Then::GiveWay => {
                     self.then = Then::Again;
-                    cx.waker().wake_by_ref();
+                    give_way(cx);
                     return Poll::Pending;
                 }
                 Then::Wait(waiting) => {

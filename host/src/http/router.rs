@@ -7,17 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    body::{Body, Incoming},
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION},
+    body::Incoming,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue, LOCATION},
 };
 use larder_model::model::Micros;
 use serde_json::{Value, json};
@@ -36,6 +34,8 @@ use super::{
     },
     metrics::{EndpointMetrics, HttpMetrics},
     plain::PlainRequest,
+    timed::Linger,
+    upload::Upload,
 };
 use crate::{
     clock::SharedClock,
@@ -187,18 +187,25 @@ impl Router {
         request: Request<Incoming>,
         client: Option<SocketAddr>,
         is_ambiguous: bool,
+        linger: &Linger,
     ) -> Result<Answered, Infallible> {
         let started = Instant::now();
         let online = request.uri().path() == "/get-online-features";
         let endpoint = if online { &self.metrics.online } else { &self.metrics.other };
         let path = self.known_path(request.uri().path());
-        let response = match self.checked_route(request, is_ambiguous).await {
+        let (head, body) = request.into_parts();
+        let mut body = Upload::new(body, head.headers.contains_key(EXPECT));
+        let mut response = match self.checked_route(&Request::from_parts(head, ()), &mut body, is_ambiguous).await {
             Ok(response) => {
                 endpoint.success.increment(1);
                 response
             }
             Err(error) => failed(endpoint, &error, path, client),
         };
+        if !body.skip().await {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            linger.note();
+        }
         let took = started.elapsed();
         endpoint.duration.record(took.as_secs_f64());
         if took > TURN {
@@ -208,7 +215,12 @@ impl Router {
     }
 
     /// Routes a request with one `Host` and one length.
-    async fn checked_route(&self, request: Request<Incoming>, is_ambiguous: bool) -> Result<Answered, HttpError> {
+    async fn checked_route(
+        &self,
+        request: &Request<()>,
+        body: &mut Upload,
+        is_ambiguous: bool,
+    ) -> Result<Answered, HttpError> {
         let bad = |message: &str| {
             let mut error = HttpError::detail(StatusCode::BAD_REQUEST, "bad_request", message);
             error.header = Some(Box::new((CONNECTION, HeaderValue::from_static("close"))));
@@ -221,7 +233,7 @@ impl Router {
         if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
             return Err(bad("A request must have exactly one Host header."));
         }
-        self.route(request).await
+        self.route(request, body).await
     }
 
     /// The path for the log if it is a known one, because others could be anything.
@@ -285,14 +297,14 @@ impl Router {
         took
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Answered, HttpError> {
+    async fn route(&self, request: &Request<()>, body: &mut Upload) -> Result<Answered, HttpError> {
         // What HEAD asks for is the head of GET's answer; hyper leaves its body out.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (&self.door, method, request.uri().path()) {
             (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
-                let scope = self.admit(&request)?;
+                let scope = self.admit(request)?;
                 let form = Form::wanted(request.headers());
-                let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                let body = self.read_body(body, self.limits.body_bytes_max).await?;
                 match self.online_features(body.clone(), scope.clone(), form).await {
                     Err(error) if error.names_unknown() && self.renew_definitions().await => {
                         self.online_features(body, scope, form).await
@@ -301,12 +313,12 @@ impl Router {
                 }
             }
             (Door::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
-                let scope = self.admit(&request)?;
+                let scope = self.admit(request)?;
                 let Some(writes) = writes else {
                     return Err(HttpError::forbidden("This server takes no writes ('server: writes' is off)."));
                 };
                 let uri = request.uri().clone();
-                let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                let body = self.read_body(body, self.limits.body_bytes_max).await?;
                 let mut tree = self.lease();
                 if body.len() > SMALL_BYTES {
                     let weighed = body.clone();
@@ -327,25 +339,25 @@ impl Router {
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
             (Door::Data { .. } | Door::Admin(_), &Method::GET, "/v1/catalog") => {
-                let scope = self.admit(&request)?;
+                let scope = self.admit(request)?;
                 self.catalog(scope).await
             }
             (Door::Admin(control), &Method::POST, "/v1/sync") => {
                 let control = Arc::clone(control);
-                let body = self.read_body(request, self.limits.body_bytes_max).await?;
+                let body = self.read_body(body, self.limits.body_bytes_max).await?;
                 sync(control, &body)
             }
             (Door::Admin(control), _, path) if path == PLUGINS || path.starts_with(PLUGINS_BELOW) => {
-                self.plugins(Arc::clone(control), request).await
+                self.plugins(Arc::clone(control), request, body).await
             }
             (Door::Admin(control), &Method::POST, DELETE) => {
                 let control = Arc::clone(control);
-                let delete: DeleteCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
+                let delete: DeleteCommand = command(&self.read_body(body, self.limits.body_bytes_max).await?)?;
                 self.unless_given_up(blocking(move || control.delete(&delete))).await
             }
             (Door::Admin(control), &Method::POST, RESET) => {
                 let control = Arc::clone(control);
-                let reset: ResetCommand = command(&self.read_body(request, self.limits.body_bytes_max).await?)?;
+                let reset: ResetCommand = command(&self.read_body(body, self.limits.body_bytes_max).await?)?;
                 self.unless_given_up(blocking(move || control.reset(&reset))).await
             }
             (Door::Admin(control), &Method::POST, "/v1/reload") => {
@@ -356,12 +368,12 @@ impl Router {
                 lease.grow(text.capacity())?;
                 Ok(whole(StatusCode::OK, Some(PROMETHEUS), leased_bytes(text, lease)))
             }
-            _ => self.elsewhere(&request),
+            _ => self.elsewhere(request),
         }
     }
 
     /// Who knocks, by what they may ask for; none where everybody may ask for everything.
-    fn admit(&self, request: &Request<Incoming>) -> Result<Option<Arc<Scope>>, HttpError> {
+    fn admit(&self, request: &Request<()>) -> Result<Option<Arc<Scope>>, HttpError> {
         match &self.door {
             Door::Data { tokens: Some(tokens), .. } => Ok(Some(tokens.admit(request.headers())?)),
             _ => Ok(None),
@@ -525,71 +537,18 @@ impl Router {
         json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "loading", "feature_views": missing }))
     }
 
-    /// Reads a body within its bounds.
-    async fn read_body(&self, request: Request<Incoming>, max: usize) -> Result<Bytes, HttpError> {
-        let too_large = || {
-            let message = format!("the body has more than {max} bytes; hint: 'server: limits: body_bytes_max'");
-            HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-        };
-        let mut body = request.into_body();
-        if body.size_hint().lower() > max as u64 {
-            return Err(too_large());
-        }
-        let length = usize::try_from(body.size_hint().lower()).unwrap_or(max);
-        let read = async {
-            let mut first = Bytes::new();
-            let mut rest = BytesMut::new();
-            let mut lease = self.lease();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| {
-                    HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body ended early: {error}"))
-                })?;
-                let Ok(data) = frame.into_data() else { continue };
-                let read = first.len() + rest.len() + data.len();
-                if read > max {
-                    return Err(too_large());
-                }
-                // Nearly every body comes in one piece, which needs no copy.
-                if first.is_empty() && rest.is_empty() {
-                    first = data;
-                    continue;
-                }
-                if read > rest.capacity() {
-                    // Both buffers exist while one is copied to the other.
-                    let (before, capacity) = (rest.capacity(), read.max(length.min(2 * read)));
-                    if capacity > SMALL_BYTES {
-                        lease.resize(before + capacity)?;
-                    }
-                    let mut larger = BytesMut::with_capacity(capacity);
-                    larger.extend_from_slice(&std::mem::take(&mut first));
-                    larger.extend_from_slice(&rest);
-                    rest = larger;
-                    if capacity > SMALL_BYTES {
-                        lease.resize(rest.capacity())?;
-                    }
-                }
-                rest.extend_from_slice(&data);
-            }
-            Ok(if rest.is_empty() {
-                first
-            } else if lease.held() == 0 {
-                rest.freeze()
-            } else {
-                leased_bytes(rest, lease)
-            })
-        };
-        // A body that is here already, as nearly all are, is not worth a timer.
-        let mut read = std::pin::pin!(read);
-        if let Poll::Ready(body) = std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
-            return body;
-        }
-        tokio::time::timeout(self.limits.body_timeout, read).await.unwrap_or_else(|_| {
-            Err(HttpError::detail(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body took too long to arrive"))
-        })
+    /// Reads a body within its limits.
+    async fn read_body(&self, body: &mut Upload, max: usize) -> Result<Bytes, HttpError> {
+        body.read(max, self.lease(), self.limits.body_timeout).await
     }
 
     /// What the admin door does with plugins.
-    async fn plugins(&self, control: Arc<dyn Control>, request: Request<Incoming>) -> Result<Answered, HttpError> {
+    async fn plugins(
+        &self,
+        control: Arc<dyn Control>,
+        request: &Request<()>,
+        body: &mut Upload,
+    ) -> Result<Answered, HttpError> {
         let method = request.method().clone();
         let rest = request.uri().path().strip_prefix(PLUGINS_BELOW).map(str::to_owned);
         let rollback = rest.as_deref().and_then(|rest| rest.strip_suffix("/rollback")).map(str::to_owned);
@@ -599,18 +558,18 @@ impl Router {
                 Ok(json_response(StatusCode::OK, &json!({ "plugins": plugins })))
             }
             (Method::POST, None, _) => {
-                let file = self.read_body(request, control.plugin_bytes_max()).await?;
+                let file = self.read_body(body, control.plugin_bytes_max()).await?;
                 self.unless_given_up(blocking(move || control.deploy(&file))).await
             }
             (Method::POST, Some(_), Some(plugin)) => {
                 self.unless_given_up(blocking(move || control.roll_back(&plugin))).await
             }
-            _ => self.elsewhere(&request),
+            _ => self.elsewhere(request),
         }
     }
 
     /// The answer to what no route takes: another method, another spelling, or nothing.
-    fn elsewhere(&self, request: &Request<Incoming>) -> Result<Answered, HttpError> {
+    fn elsewhere(&self, request: &Request<()>) -> Result<Answered, HttpError> {
         let (method, path) = (request.method(), request.uri().path());
         if let Some(allow) = self.allowed(path) {
             let mut error = HttpError::detail(StatusCode::METHOD_NOT_ALLOWED, "method", "Method Not Allowed");

@@ -14,12 +14,12 @@ use std::{
     path::Path,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Poll,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::{server::conn::http1, service::service_fn};
@@ -28,7 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Builder,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 
@@ -38,7 +38,7 @@ use super::{
     plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
     socket::{self, SocketFile},
-    timed::Timed,
+    timed::{Linger, Timed},
     timer::{self, CoarseTimer},
 };
 use crate::{
@@ -102,11 +102,25 @@ enum Connection {
     Unix(std::os::unix::net::UnixStream),
 }
 
+/// What a connection is served with.
+struct Life {
+    router: Arc<Router>,
+    phases: watch::Receiver<Phase>,
+    linger: Linger,
+}
+
+/// When the thread began to serve a connection, since it last served others.
+#[derive(Default)]
+struct Turn(Mutex<Option<Instant>>);
+
 /// Counts an open connection for as long as it lives.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     router: Arc<Router>,
 }
+
+/// For how long requests of one connection are answered before those of others.
+const TURN: Duration = Duration::from_micros(200);
 
 /// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
 /// be noticed.
@@ -284,28 +298,33 @@ async fn serve(
     router: Arc<Router>,
     mut phases: watch::Receiver<Phase>,
 ) {
+    let handshakes = Arc::new(Semaphore::new(1));
     let clock = tokio::spawn(timer::turn(timer::tick_for(router.limits().header_timeout)));
     // Each connection holds a sender until it ends; nothing is ever sent.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
         let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
+        let handshakes = Arc::clone(&handshakes);
         tokio::spawn(async move {
             let _until_the_end = (guard, alive);
             let bound = router.limits().write_timeout;
+            let life = Life { router, phases, linger: Linger::default() };
+            let linger = life.linger.clone();
             let served = match connection {
                 Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), Some(client), router, phases).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), Some(client), life).await,
                     Err(_) => return,
                 },
                 Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
                         // Boxed: a connection without TLS does not carry the room for it.
-                        Box::pin(serve_encrypted(Timed::new(stream, bound), client, &tls, router, phases)).await
+                        Box::pin(serve_encrypted(Timed::new(stream, bound, linger), client, &tls, &handshakes, life))
+                            .await
                     }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound), None, router, phases).await,
+                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), None, life).await,
                     Err(_) => return,
                 },
             };
@@ -330,19 +349,20 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: SocketAddr,
     tls: &Tls,
-    router: Arc<Router>,
-    mut phases: watch::Receiver<Phase>,
+    handshakes: &Semaphore,
+    mut life: Life,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let shaking = in_turn(handshakes, tls.shake_hands(stream));
     let shaken = tokio::select! {
-        shaken = timeout(router.limits().header_timeout, tls.shake_hands(stream)) => shaken,
-        _ = phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
+        shaken = timeout(life.router.limits().header_timeout, shaking) => shaken,
+        _ = life.phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
     };
     let error = match shaken {
-        Ok(Ok(stream)) => return serve_connection(stream, Some(client), router, phases).await,
+        Ok(Ok(stream)) => return serve_connection(stream, Some(client), life).await,
         Ok(Err(error)) => error,
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
-    router.metrics.handshakes_failed.increment(1);
+    life.router.metrics.handshakes_failed.increment(1);
     // Scanners, plain HTTP, certificates that one side does not take: the count tells that there is something to see.
     tracing::debug!(%error, "no TLS on this connection");
     Ok(())
@@ -352,9 +372,9 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: Option<SocketAddr>,
-    router: Arc<Router>,
-    phases: watch::Receiver<Phase>,
+    life: Life,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Life { router, phases, linger } = life;
     let mut watch = phases.clone();
     let mut signal = pin!(watch.changed());
     // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
@@ -376,11 +396,18 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     let has_begun = AtomicBool::new(stream.is_read());
     let stream = Framed::new(stream);
     let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
+    let turn = Turn::default();
     let service = service_fn(|request| {
         has_begun.store(true, Ordering::Relaxed);
-        let router = Arc::clone(&router);
+        let (router, linger, is_over) = (Arc::clone(&router), linger.clone(), turn.is_over());
         let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
-        async move { router.answer(request, client, is_ambiguous).await }
+        async move {
+            // A client that sends its requests ahead gets its answers in turns with other connections.
+            if is_over {
+                tokio::task::yield_now().await;
+            }
+            router.answer(request, client, is_ambiguous, &linger).await
+        }
     });
     let connection = http1::Builder::new()
         .timer(CoarseTimer)
@@ -395,10 +422,50 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
+        turn.begin();
         connection.as_mut().poll(cx)
     })
     .await?;
     Ok(())
+}
+
+/// Polls work in turns with other such work of this thread, and with everything else: between two of these polls, the
+/// thread looks for events and serves the connections that are ready. A TLS handshake computes for up to a millisecond.
+async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        // The semaphore is never closed.
+        let mut permit = turns.acquire().await.ok();
+        tokio::task::yield_now().await;
+        let mut is_polled = false;
+        let done = poll_fn(|cx| {
+            if std::mem::replace(&mut is_polled, true) {
+                return Poll::Ready(None);
+            }
+            let done = work.as_mut().poll(cx).map(Some);
+            // If there is more to do, the work has this task woken.
+            permit = None;
+            done
+        });
+        if let Some(value) = done.await {
+            return value;
+        }
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// Notes that the thread polls the connection.
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the thread has served this connection for long enough.
+    fn is_over(&self) -> bool {
+        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.is_some_and(|begun| begun.elapsed() > TURN)
+    }
 }
 
 // === impl OpenGuard ===
@@ -415,5 +482,52 @@ impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::AcqRel);
         self.router.metrics.connections.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn handshakes_leave_turns_to_other_work() {
+        const HANDSHAKES: usize = 20;
+        let polls = Arc::new(Mutex::new(Vec::new()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let turns = Arc::new(Semaphore::new(1));
+            let shaking = (0..HANDSHAKES).map(|_| {
+                let (turns, polls) = (Arc::clone(&turns), Arc::clone(&polls));
+                tokio::spawn(async move {
+                    let mut left = 3;
+                    let work = poll_fn(|cx| {
+                        polls.lock().unwrap().push("handshake");
+                        left -= 1;
+                        cx.waker().wake_by_ref();
+                        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                    });
+                    in_turn(&turns, work).await;
+                })
+            });
+            let shaking: Vec<_> = shaking.collect();
+            let other = tokio::spawn({
+                let polls = Arc::clone(&polls);
+                async move {
+                    loop {
+                        polls.lock().unwrap().push("other");
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            for one in shaking {
+                one.await.unwrap();
+            }
+            other.abort();
+        });
+        let polls = polls.lock().unwrap();
+        assert_eq!(polls.iter().filter(|poll| **poll == "handshake").count(), 3 * HANDSHAKES);
+        assert!(!polls.windows(3).any(|polls| polls == ["handshake"; 3]), "{polls:?}");
     }
 }

@@ -1,12 +1,19 @@
-//! A connection with limits on its writes.
+//! A connection with limits on its reads, its writes and its end.
 //!
 //! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
 //! that stops reading would hold its connection, and an answer in memory, forever. A client that reads a large answer
-//! as fast as it is written would hold its serving thread until the end.
+//! as fast as it is written, or sends as fast as it is read, would hold its serving thread until the end.
+//!
+//! A connection that is closed while its client still sends is reset, and the client loses the answer that says why. So
+//! after such an answer the rest is read for a while and dropped ([`Linger`]).
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +22,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
+
+/// Whether an answer was sent before its request was read, shared between the connection and its requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Linger(Arc<AtomicBool>);
 
 /// Fails a write that has not moved a byte for the bound's time.
 #[derive(Debug)]
@@ -28,6 +39,11 @@ pub(super) struct Timed<S> {
     large_written: usize,
     /// Whether the last write left bytes over.
     is_partial: bool,
+    /// Bytes read since other connections were last served.
+    read: usize,
+    linger: Linger,
+    /// Once the connection is shut down: the time at which the rest is not read any more, and how much of it was.
+    lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 /// The minimum size of a large piece.
@@ -36,15 +52,52 @@ const LARGE_BYTES: usize = 64 << 10;
 /// After this many bytes in large pieces, the thread serves its other connections.
 const TURN_BYTES: usize = 1 << 20;
 
+/// After this many bytes have been read, the thread serves its other connections. A byte can cost more to parse than to
+/// send: those of a chunk's size, for one.
+const READ_TURN_BYTES: usize = 64 << 10;
+
+/// For how long, and how many bytes, the rest of a request is read after the answer.
+const LINGER_FOR: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 64 << 20;
+
+/// Has a task polled again after the runtime has looked for events: those that are ready and are not known yet come
+/// before it. To be used instead of waking the task, which would be polled 60 times before that.
+pub(super) fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
+// === impl Linger ===
+
+impl Linger {
+    /// Notes that an answer was sent before its request was read.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 // === impl Timed ===
 
 impl<S> Timed<S> {
-    pub(super) fn new(stream: S, bound: Duration) -> Self {
-        Self { stream, bound, timer: None, waiting: false, large_written: 0, is_partial: false }
+    pub(super) fn new(stream: S, bound: Duration, linger: Linger) -> Self {
+        Self {
+            stream,
+            bound,
+            timer: None,
+            waiting: false,
+            large_written: 0,
+            is_partial: false,
+            read: 0,
+            linger,
+            lingering: None,
+        }
     }
 
     /// Whether to serve other connections before this many more bytes are written; this connection is woken after them.
-    fn gives_way(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+    fn gives_way(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
         if bytes < LARGE_BYTES {
             return false;
         }
@@ -53,7 +106,7 @@ impl<S> Timed<S> {
             return false;
         }
         self.large_written = 0;
-        cx.waker().wake_by_ref();
+        give_way(cx);
         true
     }
 
@@ -78,16 +131,26 @@ impl<S> Timed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read >= READ_TURN_BYTES {
+            self.read = 0;
+            give_way(cx);
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() && !self.is_partial {
-            // All is written, and the thread serves its other connections until the next request comes.
-            self.large_written = 0;
+        self.read += buffer.filled().len() - before;
+        if read.is_pending() {
+            self.read = 0;
+            if !self.is_partial {
+                // All is written, and the thread serves its other connections until the next request comes.
+                self.large_written = 0;
+            }
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gives_way(bytes.len(), cx) {
             return Poll::Pending;
@@ -122,8 +185,36 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch(shut, cx)
+        if self.lingering.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            if let result @ (Poll::Pending | Poll::Ready(Err(_))) = self.watch(shut, cx) {
+                return result;
+            }
+            if !self.linger.is_noted() {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingering = Some((Box::pin(sleep(LINGER_FOR)), 0));
+        }
+        self.poll_linger(cx).map(Ok)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Timed<S> {
+    /// Reads and drops what the client still sends, until it ends or this has gone on for long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = [0; 8 << 10];
+        loop {
+            let mut rest = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut *self).poll_read(cx, &mut rest);
+            let bytes = rest.filled().len();
+            let Some((until, dropped)) = &mut self.lingering else { return Poll::Ready(()) };
+            *dropped += bytes;
+            match read {
+                Poll::Ready(Ok(())) if bytes > 0 && *dropped < LINGER_BYTES_MAX => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return until.as_mut().poll(cx),
+            }
+        }
     }
 }
 
@@ -171,9 +262,31 @@ mod tests {
         turns
     }
 
+    /// Has as many bytes as are wanted.
+    struct Source;
+
+    impl AsyncRead for Source {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let bytes = buffer.remaining();
+            buffer.initialize_unfilled();
+            buffer.advance(bytes);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn client_that_sends_without_end_gives_way() {
+        let mut timed = Timed::new(Source, Duration::from_secs(1), Linger::default());
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut buffer = [0; 16 << 10];
+        let turns =
+            (0..100).filter(|_| Pin::new(&mut timed).poll_read(cx, &mut ReadBuf::new(&mut buffer)).is_pending());
+        assert_eq!(turns.count(), 20, "after each 64 KiB");
+    }
+
     #[test]
     fn large_answer_gives_way_and_answers_between_requests_do_not() {
-        let timed = || Timed::new(Sink, Duration::from_secs(1));
+        let timed = || Timed::new(Sink, Duration::from_secs(1), Linger::default());
         assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
         let mut timed = timed();
         for _ in 0..100 {

@@ -275,7 +275,7 @@ impl Reading<'_> {
             let value_bytes: usize = row.get::<_, Option<i64>>(5)?.and_then(|len| len.try_into().ok()).unwrap_or(0);
             let value = match row.get_ref(2)? {
                 _ if value_bytes > VALUE_BYTES_MAX => {
-                    self.digest.add(&[&value_bytes.to_le_bytes()], [ValueRef::Null; 2]);
+                    self.digest.add(&[&(value_bytes as u64).to_le_bytes()], [ValueRef::Null; 2]);
                     ItemValue::Unreadable(format!(
                         "its value has {value_bytes} bytes, at most {VALUE_BYTES_MAX} are read"
                     ))

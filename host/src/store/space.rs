@@ -2,14 +2,15 @@
 //!
 //! A small source can become a large store: a Parquet file of a megabyte may have gigabytes of repeated text. Without a
 //! bound, such a load takes the last byte of a disk that other processes use too. [`LimitedFile`] is the database's access
-//! to its file. It refuses a write behind the end of the file's data when the file is as large as it may be, or when the
-//! free space of its disk is short. For the database that is a full disk: the transaction fails, what was committed before
-//! is served, and a transaction that finds enough free pages within the file succeeds.
+//! to its file. It refuses a write that would take more disk space when the file has as much as it may have, and a write
+//! behind the end of the file's data when its disk has too little. For the database that is a full disk: the transaction
+//! fails, what was committed before is served, and a transaction that finds enough free pages in the file succeeds.
 
 use std::{
     fs::{File, OpenOptions},
     io,
     ops::Bound,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc,
@@ -26,7 +27,7 @@ pub struct SpaceLimits {
     /// The file grows beyond 16 MiB only while its file system has at least so many free bytes (`store: free_bytes_min`).
     /// `None`: a twentieth of the file system, at most 1 GiB.
     pub free_bytes_min: Option<u64>,
-    /// The most bytes of the file (`store: file_bytes_max`). `None`: no limit.
+    /// The most bytes that the file takes on disk (`store: file_bytes_max`). `None`: no limit.
     pub file_bytes_max: Option<u64>,
 }
 
@@ -37,6 +38,8 @@ struct LimitedFile {
     /// The same open file, for its metadata.
     file: File,
     limits: SpaceLimits,
+    /// At least the bytes that the file takes on disk.
+    bytes: AtomicU64,
     /// Where the file ends as far as it was written since it was opened, or, once space was short, at all. Its length says
     /// nothing: the database makes the file longer than it needs.
     end: AtomicU64,
@@ -59,6 +62,8 @@ struct Space {
 const SMALL_BYTES: u64 = 16 << 20;
 const FREE_PART: u64 = 20;
 const FREE_DEFAULT_MAX: u64 = 1 << 30;
+/// The unit of `st_blocks`, whatever the file system's block size is.
+const BLOCK_BYTES: u64 = 512;
 /// The disk is looked at each time that the file grew by so many bytes.
 const CHECK_BYTES: u64 = 256 << 10;
 
@@ -67,17 +72,6 @@ const CHECK_BYTES: u64 = 256 << 10;
 impl SpaceLimits {
     /// No limits.
     pub const OFF: Self = Self { free_bytes_min: Some(0), file_bytes_max: None };
-
-    /// Checks the end of a write.
-    ///
-    /// # Errors
-    /// That the file would be too large, with the setting.
-    fn check_end(self, end: u64) -> Result<(), String> {
-        match self.file_bytes_max {
-            Some(max) if end > max => Err(format!("its file has no free pages, and 'store: file_bytes_max' is {max}")),
-            _ => Ok(()),
-        }
-    }
 
     /// Checks the free space of the disk.
     ///
@@ -113,14 +107,20 @@ impl LimitedFile {
             inner,
             file,
             limits,
+            bytes: AtomicU64::new(0),
             end: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
             is_open: Arc::default(),
         };
+        opened.bytes.store(opened.bytes_on_disk()?, Ordering::Relaxed);
         // A failed transaction has the file opened again: it must not grow a little by each attempt.
         let _ = opened.check_free()?;
         Ok(opened)
+    }
+
+    fn bytes_on_disk(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.blocks().saturating_mul(BLOCK_BYTES))
     }
 
     /// Checks the limits before a write of `len` bytes.
@@ -128,12 +128,14 @@ impl LimitedFile {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`], and errors of asking the file system.
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
-        let end = offset.saturating_add(len);
-        let before = self.end.load(Ordering::Relaxed);
-        if end <= before || !self.is_open.load(Ordering::Relaxed) {
+        if !self.is_open.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.limits.check_end(end).map_err(full)?;
+        self.check_file(offset, len)?;
+        let end = offset.saturating_add(len);
+        if end <= self.end.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let unchecked = self.unchecked.fetch_add(len, Ordering::Relaxed) + len;
         if end > SMALL_BYTES
             && (self.is_short.load(Ordering::Relaxed) || unchecked >= CHECK_BYTES)
@@ -145,6 +147,27 @@ impl LimitedFile {
         // One thread writes.
         self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Checks the size of the file.
+    fn check_file(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Some(max) = self.limits.file_bytes_max else { return Ok(()) };
+        // As if each write took more space.
+        let most = self.bytes.fetch_add(len, Ordering::Relaxed).saturating_add(len);
+        if most <= max {
+            return Ok(());
+        }
+        let bytes = self.bytes_on_disk()?;
+        if bytes.saturating_add(len) > max && !self.has_blocks(offset, len) {
+            return Err(full(format!("its file takes {bytes} bytes, and 'store: file_bytes_max' is {max}")));
+        }
+        self.bytes.store(bytes.saturating_add(len), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether all of a range lies on disk, so that a write into it takes no more space.
+    fn has_blocks(&self, offset: u64, len: u64) -> bool {
+        seek(&self.file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(len))
     }
 
     /// Looks at the free space of the disk. If it is too little, [`LimitedFile::end`] is that of the whole file from
@@ -265,14 +288,22 @@ mod tests {
         for _ in 0..3 {
             let file = open(&path, limits);
             file.set_len(64 * MIB).unwrap();
-            file.write(MIB - 4_096, &[1; 4_096]).unwrap();
-            let error = file.write(MIB - 4_095, &[1; 4_096]).unwrap_err();
+            // Pages anywhere in the file.
+            for page in 0..256 {
+                file.write(page * 5 * 4_096, &[1; 4_096]).unwrap();
+            }
+            let error = file.write(4_096, &[1; 4_096]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            assert!(error.to_string().contains("'store: file_bytes_max' is 1048576"), "{error}");
+            assert!(
+                error.to_string().contains("takes 1048576 bytes, and 'store: file_bytes_max' is 1048576"),
+                "{error}"
+            );
             file.write(0, &[1; 4_096]).unwrap();
+            assert_eq!(file.bytes_on_disk().unwrap(), MIB);
+            file.close().unwrap();
         }
         let file = LimitedFile::at(&path, limits).unwrap();
-        file.write(MIB, &[1; 4_096]).expect("opening is not limited");
+        file.write(4_096, &[1; 4_096]).expect("opening is not limited");
     }
 
     #[test]

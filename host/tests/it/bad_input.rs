@@ -55,6 +55,69 @@ fn ragged_columns_and_nested_keys_are_refused() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
+/// An answer that does not need the body comes before it is read. Either the rest is read past, or the answer says that the
+/// connection is closed, and reaches a client that sends everything before it reads.
+#[test]
+fn early_answer_keeps_its_connection_or_says_that_it_ends() {
+    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1 << 20).start();
+    let request = |method: &str, path: &str, bytes: usize| {
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").into_bytes()
+    };
+    let cases = [("POST", "/nowhere", 404), ("POST", "/push/", 307), ("PUT", PATH, 405)];
+    for (method, path, status) in cases {
+        for (bytes, is_kept) in [(200, true), (200_000, true), (3_000_000, false), (20_000_000, false)] {
+            let mut stream = wire::connect(fixture.address());
+            stream.write_all(&request(method, path, bytes)).unwrap();
+            // The answer could be sent before the body comes.
+            std::thread::sleep(Duration::from_millis(5));
+            stream.write_all(&vec![b'x'; bytes]).unwrap_or_else(|error| panic!("{path}, {bytes}: {error}"));
+            let answer = wire::read_answer(&mut stream).unwrap_or_else(|| panic!("{path}, {bytes}: no answer"));
+            assert_eq!(answer.status, status);
+            let closes = answer.headers.get("connection").is_some_and(|value| value == "close");
+            assert_eq!(closes, !is_kept, "{path}, {bytes}");
+            if is_kept {
+                stream.write_all(&request("POST", "/nowhere", 0)).unwrap();
+                assert_eq!(wire::read_answer(&mut stream).unwrap().status, 404, "the next request is answered");
+            }
+        }
+    }
+    for bytes in [1_500_000, 5_000_000, 30_000_000] {
+        let mut stream = wire::connect(fixture.address());
+        stream.write_all(&request("POST", PATH, bytes)).unwrap();
+        stream.write_all(&vec![b'x'; bytes]).unwrap();
+        let answer = wire::read_answer(&mut stream).unwrap();
+        assert_eq!((answer.status, &*answer.headers["connection"]), (413, "close"));
+    }
+    // Who waits to be told that the body is wanted is not asked for it.
+    let mut stream = wire::connect(fixture.address());
+    let head = "POST /nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = wire::read_answer(&mut stream).unwrap();
+    assert_eq!((answer.status, &*answer.headers["connection"]), (404, "close"));
+    assert_alive(&fixture);
+}
+
+#[test]
+fn size_of_a_chunk_without_end_closes_the_connection() {
+    let fixture = Setup::golden().start();
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let body = json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string();
+    for zeros in [0, 10, 14, 15, 1_000_000] {
+        let mut stream = wire::connect(fixture.address());
+        let chunk = format!("{}{:02x}\r\n{body}\r\n0\r\n\r\n", "0".repeat(zeros), body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        // The connection may end before all of it is sent.
+        let _ = stream.write_all(chunk.as_bytes());
+        let status = wire::read_answer(&mut stream).map(|answer| answer.status);
+        if zeros <= 14 {
+            assert_eq!(status, Some(200), "{zeros}");
+        } else {
+            assert!(matches!(status, None | Some(400)), "{zeros}: {status:?}");
+        }
+    }
+    assert_alive(&fixture);
+}
+
 #[test]
 fn a_body_of_body_bytes_max_is_read_and_one_byte_more_is_413() {
     let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1_000).start();
