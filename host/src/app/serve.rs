@@ -133,7 +133,10 @@ impl App {
 
         let of = |key| move |source| AppError::Server { key, source };
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
-        let writes = || Arc::new(Writes::new(Arc::clone(&self.engine), Arc::clone(&definitions)));
+        let writes = || {
+            let at_once = Arc::clone(&resources.writes);
+            Arc::new(Writes::new(Arc::clone(&self.engine), Arc::clone(&definitions), at_once))
+        };
         let writes = http.writes.then(writes);
         let door = |encrypted| {
             let (tokens, definitions) = (tokens.clone(), Arc::clone(&definitions));
@@ -214,7 +217,7 @@ impl App {
         let memory = MemoryBudget::new(limits.in_flight_bytes_max.unwrap_or_else(auto));
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let compute = Compute::start("large", threads, LARGE_WAITING_MAX)?;
-        Ok(Resources { memory, compute: Arc::new(compute), answer_bytes_max: limits.answer_bytes_max })
+        Ok(Resources::new(memory, Arc::new(compute), limits.answer_bytes_max))
     }
 
     /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.

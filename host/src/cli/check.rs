@@ -45,7 +45,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     match load_access(&config.http) {
         Ok(access) => problems.extend(access.warnings),
         Err(ConfigError::Invalid(found)) => problems.extend(found),
-        Err(other) => return Err(other.into()),
+        Err(other) => problems.push(error_at(&config, &other)),
     }
     let catalog = sound.definitions.then(|| {
         let checked = check_definitions(&config);
@@ -64,7 +64,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     }
     problems.sort_by(|a, b| a.at.cmp(&b.at));
     if sound.plugins {
-        problems.extend(plugin::fit(&config.plugins, catalog)?);
+        match plugin::fit(&config.plugins, catalog) {
+            Ok(found) => problems.extend(found),
+            Err(other) => problems.push(error_at(&config, &format!("plugins: {other:#}"))),
+        }
     }
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(ConfigError::Invalid(problems).into());
@@ -90,6 +93,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         },
     ));
     Ok(())
+}
+
+/// An error that has no line in a file.
+fn error_at(config: &Config, error: &impl ToString) -> Problem {
+    let at = Place::file(&config.origin.file.display().to_string());
+    Problem { severity: Severity::Error, at, message: error.to_string(), help: None }
 }
 
 /// Problems that make requests for a feature service fail.

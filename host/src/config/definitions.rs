@@ -137,10 +137,9 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
         files.push(path);
     }
     definitions.any_names = !config.naming_warnings;
-    let before = problems.error_count();
     let validated = validate_each(&project, key_version, definitions, &problems);
     // Services of a registry that is written later become known then, and a service with an error when it is corrected.
-    if problems.error_count() == before && !is_unwritten {
+    if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
     }
     Read { validated, is_unwritten, cache, files, registry, problems }

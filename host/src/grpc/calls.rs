@@ -309,8 +309,10 @@ fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
 /// holds the whole frame in memory.
 pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
-    /// More of one name than that are not told from that many.
+    /// The maximum number of values kept for one header. Two suffice to detect duplicates.
     const EACH_MAX: usize = 2;
+    /// The maximum length of a value that is kept. Longer ones are cut: no token is that long.
+    const VALUE_BYTES_MAX: usize = 8 << 10;
     let (head, body) = request.into_parts();
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
@@ -320,7 +322,8 @@ pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
     for name in KEPT {
         for value in head.headers.get_all(name).iter().take(EACH_MAX) {
-            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            let bytes = value.as_bytes();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes[..bytes.len().min(VALUE_BYTES_MAX)]) {
                 headers.append(HeaderName::from_static(name), value);
             }
         }

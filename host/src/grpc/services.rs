@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
 use larder_model::{codec::Cell, model::FeastValue};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
@@ -34,12 +34,7 @@ pub struct Features {
     writes: Option<Arc<ArcSwap<SyncEngine>>>,
     definitions: Arc<dyn RenewDefinitions>,
     gate: Option<Arc<dyn Gate>>,
-    /// Each waits for the one writer of the store.
-    writing: Arc<Semaphore>,
 }
-
-/// Writes at once; beyond, they are refused.
-const WRITES_AT_ONCE_MAX: usize = 32;
 
 // === impl Features ===
 
@@ -53,8 +48,7 @@ impl Features {
         definitions: Arc<dyn RenewDefinitions>,
         gate: Option<Arc<dyn Gate>>,
     ) -> Self {
-        let writing = Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX));
-        Self { current, resources, writes, definitions, gate, writing }
+        Self { current, resources, writes, definitions, gate }
     }
 
     /// Whether callers may be sent here.
@@ -91,7 +85,7 @@ impl Features {
             return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
         };
         let busy = |_| Status::resource_exhausted("too many writes are in progress; try again");
-        let permit = Arc::clone(&self.writing).try_acquire_owned().map_err(busy)?;
+        let permit = Arc::clone(&self.resources.writes).try_acquire_owned().map_err(busy)?;
         let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
         let done = spawn_blocking(move || {
             let _permit = permit;

@@ -37,7 +37,7 @@ use crate::{
 pub struct Writes {
     engine: Arc<ArcSwap<SyncEngine>>,
     definitions: Arc<dyn RenewDefinitions>,
-    /// Each holds its table in memory, and waits for the one writer of the store.
+    /// Permits for writes, which gRPC uses too.
     at_once: Arc<Semaphore>,
     loads: Loads,
 }
@@ -45,8 +45,6 @@ pub struct Writes {
 /// What a write is answered with: the status, and JSON if there is a body.
 pub(super) type Written = (StatusCode, Option<Value>);
 
-/// Writes at once; beyond: 503.
-const WRITES_AT_ONCE_MAX: usize = 32;
 /// Where a push may go, in Feast's words.
 const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
 
@@ -56,11 +54,15 @@ impl Writes {
     /// The endpoints.
     pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
 
-    /// Creates the handler of writes to an engine's store. Call it within the runtime on which materializations should
-    /// run.
+    /// Creates the handler of writes to an engine's store; `at_once` are the permits for writes. Call it within the
+    /// runtime on which materializations should run.
     #[must_use]
-    pub fn new(engine: Arc<ArcSwap<SyncEngine>>, definitions: Arc<dyn RenewDefinitions>) -> Self {
-        Self { engine, definitions, at_once: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)), loads: Loads::new() }
+    pub fn new(
+        engine: Arc<ArcSwap<SyncEngine>>,
+        definitions: Arc<dyn RenewDefinitions>,
+        at_once: Arc<Semaphore>,
+    ) -> Self {
+        Self { engine, definitions, at_once, loads: Loads::new() }
     }
 
     /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for

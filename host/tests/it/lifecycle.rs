@@ -235,7 +235,7 @@ fn server_stops_though_commands_hang() {
     let clock = Arc::clone(fixture.app.clock());
     let limits = HttpLimits { drain_timeout: Duration::from_secs(600), ..HttpLimits::default() };
     let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
-    let resources = Resources { memory: MemoryBudget::new(1 << 20), compute, answer_bytes_max: 1 << 20 };
+    let resources = Resources::new(MemoryBudget::new(1 << 20), compute, 1 << 20);
     let router = Arc::new(Router::new(current, clock, limits, resources, Door::Admin(control)));
     let server = runtime.block_on(async { Server::start(Listener::unix(&path).await.unwrap(), router, 1).unwrap() });
     let commands = ["/v1/reload", "/v1/plugins", "/v1/plugins/x/rollback"];

@@ -54,6 +54,46 @@ fn items(fixture: &Fixture, customer: &str) -> Value {
     value(fixture, "cart:items", json!({ "customer_id": [customer] }))
 }
 
+/// One limit for HTTP and gRPC, on every listener.
+#[test]
+fn writes_beyond_their_number_are_refused() {
+    const ROWS: usize = 3_000;
+    let fixture = Setup::with(
+        "
+entities: [{name: k, type: Int64}]
+feature_views:
+  - {name: numbers, entities: [k], push_source: numbers, features: [{name: n, type: Int64}]}
+",
+    )
+    .start();
+    let push = |first: usize| {
+        let df = json!({ "k": (first..first + ROWS).collect::<Vec<_>>(), "n": vec![first; ROWS],
+                         "event_timestamp": vec!["2026-11-23T08:00:00Z"; ROWS] });
+        fixture.post("/push", json!({ "push_source_name": "numbers", "df": df }).to_string().as_bytes())
+    };
+    let at_once = |callers: usize| {
+        let push = &push;
+        std::thread::scope(|scope| {
+            let callers: Vec<_> =
+                (0..callers).map(|caller| scope.spawn(move || (caller, push(caller * ROWS)))).collect();
+            callers.into_iter().map(|caller| caller.join().unwrap()).collect::<Vec<_>>()
+        })
+    };
+    assert!(at_once(30).iter().all(|(_, answer)| answer.status == 200));
+    let answers = at_once(150);
+    let (written, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, answer)| answer.status == 200);
+    assert!(written.len() >= 32 && !refused.is_empty(), "{} written, {} refused", written.len(), refused.len());
+    for (_, answer) in refused {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.text().contains("too many writes are in progress"), "{}", answer.text());
+    }
+    for (caller, _) in written {
+        let first = caller * ROWS;
+        let answer = fixture.features(&["numbers:n"], json!({ "k": [first, first + ROWS - 1] }));
+        assert_eq!(answer.column("n")["values"], json!([first, first]));
+    }
+}
+
 #[test]
 fn feasts_recorded_writes_are_answered_alike_and_read_back() {
     let fixture = Setup::golden().start();
