@@ -347,6 +347,12 @@ impl App {
             return Ok(config);
         }
         let newer = Config::load_from(&config.origin, &process_environment)?;
+        for section in config.fixed_sections_that_differ(&newer) {
+            tracing::warn!(
+                "'{section}' changed in {}; it takes effect at the next start",
+                config.origin.file.display()
+            );
+        }
         let http = HttpConfig { tls: newer.http.tls, auth: newer.http.auth, ..config.http };
         Ok(Config { store: config.store, aws: config.aws, http, ..newer })
     }

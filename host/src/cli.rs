@@ -150,7 +150,7 @@ impl ConfigArg {
         Ok(Origin { file, is_optional, flags })
     }
 
-    /// The configuration, also if it has errors.
+    /// Reads the configuration even if it has errors.
     fn check(&self) -> anyhow::Result<CheckedConfig> {
         Ok(Config::check(&self.origin()?, &process_environment)?)
     }

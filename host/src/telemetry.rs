@@ -190,7 +190,7 @@ fn log_panics() {
 /// Starts logging to standard error, including panics. A second call has no effect. Logging never blocks and never
 /// fails: see [`flush_logs`].
 pub fn install_logs(filter: &str, format: LogFormat) {
-    // The library for HTTP/2 warns of what clients do, as often as they do it.
+    // The `h2` crate logs a warning for each misbehaving client, so clients could flood the log.
     let with_h2 = format!("{filter},h2=error");
     let filter = if filter.contains("h2") || filter == "off" { filter } else { &*with_h2 };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));

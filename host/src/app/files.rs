@@ -10,7 +10,7 @@ const OTHER_FILES: u64 = 512;
 
 /// Reserved for connections to the metrics listener and the admin socket: probes, scrapes and commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
-/// How long a connection to the admin socket may be idle.
+/// The maximum idle time of a connection to the admin socket.
 pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Raises the soft limit of open files to the hard limit. Returns the limit in force, or `None` if there is none.

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::App;
 use crate::config::load_definitions;
 
-/// The interval at which the store's file is checked and detected damage is repaired.
+/// The interval at which the store file is checked and detected damage is repaired.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);

@@ -119,7 +119,7 @@ impl App {
         let control = |door| {
             let mut limits = HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
             if matches!(door, Door::Admin(_)) {
-                // Commands connect when they have something to say, and idle connections would keep others out.
+                // Commands connect only to send a request, and idle connections would use up the connection limit.
                 limits.header_timeout = limits.header_timeout.min(ADMIN_IDLE_MAX);
             }
             router_with(limits, door)
@@ -466,7 +466,7 @@ async fn watch_registry(app: Arc<App>) {
         let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
             Ok(Ok(version)) => version,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the registry cannot be read; the definitions read before stay in service");
+                tracing::warn!(%error, "cannot read the registry; keeping the previous definitions");
                 continue;
             }
             Err(_) => continue,
@@ -552,7 +552,7 @@ async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
 async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
     describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
-    describe_gauge!("larder_store_file_bytes", "Disk space that the store's file takes, in bytes.");
+    describe_gauge!("larder_store_file_bytes", "Disk space used by the store file, in bytes.");
     let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));
     let mut ticks = interval(UPKEEP_EVERY);
     loop {

@@ -40,7 +40,7 @@ const FULL_NAMES_TAG: &str = "full_feature_names";
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let CheckedConfig { config, sound, mut problems } = args.config.check()?;
-    // Each stage checks what the stages before found without errors, so that one run reports all mistakes.
+    // Each stage checks what the previous stages found valid, so that one run reports as many errors as possible.
     let Some(config) = config else { return Err(ConfigError::Invalid(problems).into()) };
     match load_access(&config.http) {
         Ok(access) => problems.extend(access.warnings),

@@ -23,7 +23,7 @@ pub(super) struct Client {
     runtime: Runtime,
 }
 
-/// A host answers a probe in less than a millisecond; a stopped or stuck one does not.
+/// The timeout of the `/health` probe. A healthy server answers within a millisecond.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 // === impl Client ===
@@ -32,7 +32,7 @@ impl Client {
     /// Finds out whether a host listens at the socket.
     ///
     /// # Errors
-    /// If something listens and does not answer.
+    /// If a process listens at the socket but does not answer within `ANSWERS_WITHIN`, or closes the connection.
     pub(super) fn connect(socket: &Path) -> Result<Option<Self>> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let listens = runtime.block_on(async { UnixStream::connect(socket).await.is_ok() });
@@ -40,11 +40,15 @@ impl Client {
             return Ok(None);
         }
         let client = Self { socket: socket.to_owned(), runtime };
-        // A command may take as long as it needs, so only this is limited.
+        // Only the probe has a timeout: commands can take any time.
         let probe = async { timeout(ANSWERS_WITHIN, client.send(Method::GET, "/health", Vec::new())).await };
         client.runtime.block_on(probe).with_context(|| {
             let seconds = ANSWERS_WITHIN.as_secs();
-            format!("the process that listens at {} has not answered for {seconds} s", socket.display())
+            format!(
+                "the process that listens at {} gave no answer within {seconds} s; hint: check whether the server is \
+                 stopped or stuck",
+                socket.display()
+            )
         })??;
         Ok(Some(client))
     }
@@ -92,7 +96,7 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
         let gone =
-            || format!("the host at {} does not answer; it may have too many connections open", self.socket.display());
+            || format!("cannot reach the server at {}; hint: it may have 128 connections open", self.socket.display());
         let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
         // Ends with the connection; what went wrong shows in the request.

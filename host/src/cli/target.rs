@@ -41,7 +41,7 @@ impl Target {
 
     /// Finds the host of a configuration, or opens its store.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
-        // The commands print what a sync reports, so its log lines would be repetitions.
+        // The command prints the result of each sync itself, so the sync engine's log lines would be duplicates.
         telemetry::install_logs("warn,larder::sync::engine=off", LogFormat::Text);
         let config = config.load()?;
         if let Some(client) = Client::connect(&config.admin_socket)? {

@@ -64,10 +64,10 @@ struct Judgement {
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let mut questions = if args.what.entities.is_empty() {
+    let (mut questions, mut failed) = if args.what.entities.is_empty() {
         sampled(args)?
     } else {
-        vec![Question { request: request(&args.what)?, view: None }]
+        (vec![Question { request: request(&args.what)?, view: None }], 0)
     };
     let target = Target::find_with_plugins(&args.config)?;
     if !args.what.entities.is_empty() {
@@ -78,7 +78,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     for question in &questions {
         let (status, answer) = target.online_features(&question.request)?;
         if status != 200 {
-            bail!(CliError::Failed(error_message(&answer)));
+            let Some(view) = &question.view else { bail!(CliError::Failed(error_message(&answer))) };
+            output::complain(&format!("{view}: {}", error_message(&answer)));
+            failed += 1;
+            continue;
         }
         let judgement = Judgement::of(&answer, question, args.no_nulls);
         values += judgement.values;
@@ -88,6 +91,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     }
     if !lines.is_empty() {
         output::table(&["VIEW", "ENTITIES", "VALUES", "MISSING", "EXPIRED", "NULL"], &lines);
+    }
+    if failed > 0 {
+        let failed = output::counted(failed, "view", "views");
+        bail!(CliError::Failed(format!("{failed} could not be verified")));
     }
     let values = output::counted(values, "value", "values");
     if bad > 0 {
@@ -102,11 +109,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 }
 
 /// A question for each view that was meant, about entities that its source has.
-fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
+///
+/// Returns them with the number of views whose source has none.
+fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
     let setting = config.sync_setting(Arc::new(SystemClock));
-    let mut questions = Vec::new();
+    let (mut questions, mut unreadable) = (Vec::new(), 0);
     for (view, features) in meant(&args.what, &catalog)? {
         let Some(view) = catalog.view(&view) else {
             let hint = hint(&view, catalog.views().iter().map(|view| &*view.name));
@@ -117,6 +126,11 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
             continue;
         }
         let Sample { keys, future } = sample_keys(view, &setting, args.sample.into())?;
+        if keys.is_empty() && future == 0 && !view.is_entityless() {
+            output::complain(&format!("{}: its source has no row with a readable key and time", view.name));
+            unreadable += 1;
+            continue;
+        }
         let features: Vec<String> = features.iter().map(|feature| format!("{}:{feature}", view.name)).collect();
         let request = json!({ "features": features, "entities": columns(view, &keys) });
         if future > 0 {
@@ -130,7 +144,7 @@ fn sampled(args: &VerifyArgs) -> Result<Vec<Question>> {
         }
         questions.push(Question { request, view: Some(view.name.to_string()) });
     }
-    Ok(questions)
+    Ok((questions, unreadable))
 }
 
 /// The views, with the features of each, that the words ask for; without words all of them.

@@ -47,16 +47,16 @@ pub struct LoadedDefinitions {
     pub warnings: Vec<Problem>,
 }
 
-/// The definitions without errors, and what is wrong with the others.
+/// The definitions that can be checked further, and all problems found.
 #[derive(Debug)]
 pub struct CheckedDefinitions {
-    /// The definitions without errors. They are for further checks, and must not be served.
+    /// The definitions that can be checked further; see [`Validated::sound`]. They must not be served.
     pub sound: Catalog,
-    /// Everything that was noted, by file and line.
+    /// All errors and warnings, sorted by file and line.
     pub problems: Vec<Problem>,
 }
 
-/// Definitions as they were read, with everything that was noted.
+/// Definitions after parsing and validation, with all errors and warnings.
 struct Read {
     validated: Validated,
     is_unwritten: bool,
@@ -66,7 +66,7 @@ struct Read {
     problems: Problems,
 }
 
-/// Checks every definition file of a configuration, and its Feast repository, whose registry must exist.
+/// Checks all definition files of a configuration and its Feast repository. The repository's registry must exist.
 #[must_use]
 pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     let read = read(config, RegistryNeed::There);
@@ -138,7 +138,8 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     }
     definitions.any_names = !config.naming_warnings;
     let validated = validate_each(&project, key_version, definitions, &problems);
-    // Services of a registry that is written later become known then, and a service with an error when it is corrected.
+    // Token scopes are checked only once all services are known: not before the registry is written, nor if a
+    // definition has an error.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
     }

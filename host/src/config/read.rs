@@ -55,7 +55,8 @@ const TIB: u64 = 1 << 40;
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// Reads a configuration, with defaults in place of values that have errors; none if the text is not YAML.
+/// Reads a configuration. Values with errors are replaced by a valid value, usually the default. Returns `None` if the
+/// text is not YAML.
 pub(super) fn read(
     file_name: &str,
     base_dir: &Path,
@@ -219,7 +220,7 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
     limits
 }
 
-/// Bytes; `None` for `word`, which is also the default.
+/// Reads a number of bytes. Returns `None` if the key is absent or its value is `word`.
 fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: RangeInclusive<u64>) -> Option<u64> {
     let is_word = matches!(&section.get(key)?.tree, Tree::Text(text) if text == word);
     let least = *within.start();

@@ -82,21 +82,22 @@ pub struct Origin {
 /// A configuration that may have errors.
 #[derive(Clone, Debug)]
 pub struct CheckedConfig {
-    /// The configuration, with defaults in place of values that have errors; none if the file is not YAML. It is for
+    /// The configuration; values with errors are replaced by valid ones. `None` if the file is not YAML. Use it for
     /// further checks only.
     pub config: Option<Config>,
-    /// The parts of it without errors.
+    /// Which parts of the configuration are free of errors.
     pub sound: Sound,
-    /// Everything that was noted, by file and line.
+    /// All errors and warnings, sorted by file and line.
     pub problems: Vec<Problem>,
 }
 
-/// The parts of a configuration without errors, so that what they name can be checked.
+/// Which parts of a configuration are free of errors, so that the definitions, sources and plugins that they name can
+/// be checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sound {
     /// `project`, `entity_key_version`, `feast` and `features`, which name the definitions.
     pub definitions: bool,
-    /// `aws`, by which sources are reached.
+    /// `aws`, which sources need for access to S3 and DynamoDB.
     pub sources: bool,
     /// `plugins`.
     pub plugins: bool,
@@ -184,6 +185,26 @@ impl Config {
         }
     }
 
+    /// The sections, or keys of one, that differ in another configuration and cannot be changed while a server runs.
+    #[must_use]
+    pub fn fixed_sections_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let fixed = |config: &Self| {
+            let http = &config.http;
+            [
+                ("server", format!("{:?}", (http.listen, &http.unix_socket, http.insecure, http.workers, http.writes))),
+                ("server: limits", format!("{:?}", http.limits)),
+                ("grpc", format!("{:?}", config.grpc)),
+                ("metrics", format!("{:?}", config.metrics_listen)),
+                ("admin", format!("{:?}", config.admin_socket)),
+                ("aws", format!("{:?}", config.aws.config())),
+                ("store", format!("{:?}", config.store)),
+                ("log", format!("{:?}", config.log)),
+            ]
+        };
+        let differs = fixed(self).into_iter().zip(fixed(other)).filter(|((_, ours), (_, others))| ours != others);
+        differs.map(|((section, _), _)| section).collect()
+    }
+
     /// Reads a configuration file; variables of the environment win over it.
     ///
     /// # Errors
@@ -202,10 +223,10 @@ impl Config {
         checked.config.filter(|_| !has_errors).ok_or(ConfigError::Invalid(checked.problems))
     }
 
-    /// Reads a configuration, as [`Config::load_from`], also if it has errors.
+    /// Reads a configuration like [`Config::load_from`], but returns it even if it has errors.
     ///
     /// # Errors
-    /// [`ConfigError::Io`] when the file cannot be read.
+    /// [`ConfigError::Io`] if the file cannot be read.
     pub fn check(origin: &Origin, env: Environment<'_>) -> Result<CheckedConfig, ConfigError> {
         let path = &*origin.file;
         let text = match read_text(path, TEXT_BYTES_MAX) {

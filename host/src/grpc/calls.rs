@@ -302,11 +302,11 @@ fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
     request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }
 
-/// A request with only the path and the headers that are used here.
+/// Strips a request down to its method, path and the headers that the handlers use.
 ///
-/// A connection may have [`super::server`]'s most calls with hundreds of headers each, which take three times as many bytes
-/// in memory as HTTP/2 counts for them, until the message has arrived. What is kept is copied, because a part of a frame
-/// holds the whole frame in memory.
+/// A connection can have 128 open calls (`STREAMS_MAX`) with hundreds of headers each. Until the message arrives, the
+/// headers take about three times the memory that HTTP/2 counts for them. The kept values are copied, because a slice
+/// of a frame keeps the whole frame in memory.
 pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
     /// The maximum number of values kept for one header. Two suffice to detect duplicates.
@@ -317,7 +317,7 @@ pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.version_mut() = head.version;
-    // A path without a slash in front is none.
+    // A path without a leading slash is invalid and matches no method.
     *request.uri_mut() = head.uri.path().parse().unwrap_or_default();
     let headers = request.headers_mut();
     for name in KEPT {
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_keep_only_the_headers_that_are_used() {
+    fn received_request_keeps_only_used_headers() {
         let mut request = Request::new("body");
         *request.uri_mut() = "http://host:1/feast.serving.ServingService/GetOnlineFeatures?x=1".parse().unwrap();
         for n in 0..400 {
@@ -357,7 +357,7 @@ mod tests {
         let kept = received(request);
         assert_eq!(kept.uri().path(), "/feast.serving.ServingService/GetOnlineFeatures");
         assert_eq!((kept.headers().len(), *kept.body()), (4, "body"));
-        assert_eq!(kept.headers().get_all("authorization").iter().count(), 2, "more than one is refused");
+        assert_eq!(kept.headers().get_all("authorization").iter().count(), 2, "two are kept to reject duplicates");
         assert_eq!(kept.headers()[CONTENT_TYPE], "application/grpc");
         assert_eq!(kept.headers()[ENCODING], "gzip");
     }

@@ -62,7 +62,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
         WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
         // The view was declared anew meanwhile: the next attempt meets the new one.
         WriteError::Superseded { .. } => Status::aborted(text),
-        // The disk is a matter of the operator, and the same write may succeed later.
+        // No disk space is an operational problem, not a bug: the same write can succeed later.
         WriteError::Store { source: StoreError::DiskFull(_), .. } => {
             tracing::error!("write failed: {text}");
             Status::unavailable(text)

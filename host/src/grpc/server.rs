@@ -1,6 +1,6 @@
 //! Listening, and the life of a connection.
 //!
-//! Threads of their own answer: a lookup blocks while it reads the store's file, and must hold up neither schedules nor
+//! Threads of their own answer: a lookup blocks while it reads the store file, and must hold up neither schedules nor
 //! HTTP. Every wait has a bound: a message's in [`Calls`], all others are looked at here, a few times in each bound's
 //! time. A peer that is gone without a word is found by HTTP/2's pings.
 
@@ -207,7 +207,8 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
     let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&book));
     let service = service_fn(move |request| {
         let (calls, book) = (Arc::clone(&calls), Arc::clone(&own));
-        // At once: all requests that arrived together are accepted before the first is polled.
+        // Not inside the future: hyper accepts all requests of a read before it polls the first one, so their headers
+        // would pile up.
         let request = received(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &book, Some(client)).await) }
     });

@@ -15,7 +15,7 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// Reads configuration and definitions again. The error is what is wrong with them.
     ///
     /// # Errors
-    /// The mistakes, one per line; the definitions before stay in service.
+    /// The errors, one per line. The previous definitions stay in effect.
     fn reload(&self) -> Result<String, String>;
 
     /// Deletes an entity's row from a view, until a newer one arrives. Blocks for a commit.

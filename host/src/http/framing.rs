@@ -35,7 +35,7 @@ struct Framing {
     at: At,
     /// Requests whose heads are read.
     heads: usize,
-    /// Whether the size of a chunk has more digits than any size. hyper takes zeros without end for one.
+    /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. hyper accepts any number of leading zeros.
     has_long_size: bool,
 }
 
@@ -50,14 +50,14 @@ enum At {
     Chunked(Chunk),
     /// It is unknown where the next requests begin. hyper rejects the requests that lead to this state.
     Lost,
-    /// Behind too many digits of a chunk's size.
+    /// After a chunk size with too many digits.
     LongSize,
 }
 
 /// The position in a chunked body.
 #[derive(Debug, Default)]
 enum Chunk {
-    /// In a line with a size, with its value and the number of its digits so far.
+    /// In the line with the chunk size: its value and number of digits so far.
     #[default]
     Size0,
     Size(u64, usize),
@@ -72,7 +72,7 @@ enum Chunk {
 /// hyper reads no longer heads.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
-/// Hexadecimal digits of a chunk's size: the largest number that hyper reads has so many.
+/// The maximum number of hexadecimal digits of a chunk size: 16, as in the largest `u64`.
 const SIZE_DIGITS_MAX: usize = 16;
 
 // === impl Ambiguous ===
@@ -108,7 +108,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
         if this.framing.has_long_size {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the size of a chunk has too many digits",
+                "a chunk size has more than 16 digits",
             )));
         }
         read

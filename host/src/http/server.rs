@@ -102,14 +102,14 @@ enum Connection {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// What a connection is served with.
+/// The state that a connection needs while it is served.
 struct Life {
     router: Arc<Router>,
     phases: watch::Receiver<Phase>,
     linger: Linger,
 }
 
-/// When the thread began to serve a connection, since it last served others.
+/// The start of the current poll of a connection.
 #[derive(Default)]
 struct Turn(Mutex<Option<Instant>>);
 
@@ -119,7 +119,7 @@ struct OpenGuard {
     router: Arc<Router>,
 }
 
-/// For how long requests of one connection are answered before those of others.
+/// How long a connection may be served before the thread serves other connections.
 const TURN: Duration = Duration::from_micros(200);
 
 /// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
@@ -402,7 +402,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         let (router, linger, is_over) = (Arc::clone(&router), linger.clone(), turn.is_over());
         let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
         async move {
-            // A client that sends its requests ahead gets its answers in turns with other connections.
+            // Yield between pipelined requests, so that one client does not occupy the thread.
             if is_over {
                 tokio::task::yield_now().await;
             }
@@ -429,8 +429,8 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Polls work in turns with other such work of this thread, and with everything else: between two of these polls, the
-/// thread looks for events and serves the connections that are ready. A TLS handshake computes for up to a millisecond.
+/// Polls `work` so that at most one such future is polled at a time on this thread, and the runtime polls for I/O
+/// events and serves ready connections between two polls. A TLS handshake computes for up to a millisecond.
 async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
@@ -443,7 +443,7 @@ async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
                 return Poll::Ready(None);
             }
             let done = work.as_mut().poll(cx).map(Some);
-            // If there is more to do, the work has this task woken.
+            // If `work` is pending, it wakes this task later.
             permit = None;
             done
         });
@@ -456,12 +456,12 @@ async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
 // === impl Turn ===
 
 impl Turn {
-    /// Notes that the thread polls the connection.
+    /// Records the start of a poll of the connection.
     fn begin(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether the thread has served this connection for long enough.
+    /// Whether this poll has lasted longer than `TURN`.
     fn is_over(&self) -> bool {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.is_some_and(|begun| begun.elapsed() > TURN)
@@ -492,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handshakes_leave_turns_to_other_work() {
+    fn handshakes_yield_to_other_work() {
         const HANDSHAKES: usize = 20;
         let polls = Arc::new(Mutex::new(Vec::new()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();

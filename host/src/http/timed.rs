@@ -1,11 +1,12 @@
-//! A connection with limits on its reads, its writes and its end.
+//! A connection wrapper that limits write stalls, yields after large reads and writes, and drains unread input when it
+//! closes.
 //!
 //! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
 //! that stops reading would hold its connection, and an answer in memory, forever. A client that reads a large answer
 //! as fast as it is written, or sends as fast as it is read, would hold its serving thread until the end.
 //!
-//! A connection that is closed while its client still sends is reset, and the client loses the answer that says why. So
-//! after such an answer the rest is read for a while and dropped ([`Linger`]).
+//! If a connection is closed while the client is still sending, the kernel resets it and the client loses the response.
+//! So after an early response, the wrapper reads and discards the rest for a limited time ([`Linger`]).
 
 use std::{
     io,
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Whether an answer was sent before its request was read, shared between the connection and its requests.
+/// Whether a response goes out before its request was read completely. Shared by the connection and its requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Linger(Arc<AtomicBool>);
 
@@ -42,7 +43,7 @@ pub(super) struct Timed<S> {
     /// Bytes read since other connections were last served.
     read: usize,
     linger: Linger,
-    /// Once the connection is shut down: the time at which the rest is not read any more, and how much of it was.
+    /// Set at shutdown: the deadline for discarding the rest of the request, and the number of bytes discarded so far.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -52,16 +53,16 @@ const LARGE_BYTES: usize = 64 << 10;
 /// After this many bytes in large pieces, the thread serves its other connections.
 const TURN_BYTES: usize = 1 << 20;
 
-/// After this many bytes have been read, the thread serves its other connections. A byte can cost more to parse than to
-/// send: those of a chunk's size, for one.
+/// After this many bytes have been read, the thread serves its other connections. Parsing a byte can cost the server
+/// more than sending it costs the client, for example in chunk sizes.
 const READ_TURN_BYTES: usize = 64 << 10;
 
-/// For how long, and how many bytes, the rest of a request is read after the answer.
+/// Limits on discarding the rest of a request after an early response.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 64 << 20;
 
-/// Has a task polled again after the runtime has looked for events: those that are ready and are not known yet come
-/// before it. To be used instead of waking the task, which would be polled 60 times before that.
+/// Schedules the task to be polled again after the runtime has polled for I/O events. Use it instead of `wake_by_ref`:
+/// a task that wakes itself can be polled up to 61 times before the runtime polls for events.
 pub(super) fn give_way(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
@@ -69,7 +70,7 @@ pub(super) fn give_way(cx: &mut Context<'_>) {
 // === impl Linger ===
 
 impl Linger {
-    /// Notes that an answer was sent before its request was read.
+    /// Records that the response to an unread request will be sent, so that the connection lingers.
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -200,7 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 }
 
 impl<S: AsyncRead + Unpin> Timed<S> {
-    /// Reads and drops what the client still sends, until it ends or this has gone on for long enough.
+    /// Reads and discards input until the client closes the connection or a limit (`LINGER_FOR`, `LINGER_BYTES_MAX`) is
+    /// reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut buffer = [0; 8 << 10];
         loop {
@@ -262,7 +264,7 @@ mod tests {
         turns
     }
 
-    /// Has as many bytes as are wanted.
+    /// A reader that fills every buffer.
     struct Source;
 
     impl AsyncRead for Source {
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_sends_without_end_gives_way() {
+    fn fast_sender_yields_to_other_connections() {
         let mut timed = Timed::new(Source, Duration::from_secs(1), Linger::default());
         let cx = &mut Context::from_waker(Waker::noop());
         let mut buffer = [0; 16 << 10];

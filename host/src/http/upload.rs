@@ -1,4 +1,4 @@
-//! Request bodies: read within limits, or read past after an answer that did not need them.
+//! Reads request bodies within limits, or discards bodies that the handler did not need.
 
 use std::{pin::pin, task::Poll, time::Duration};
 
@@ -17,34 +17,37 @@ use crate::memory::{Lease, SMALL_BYTES, leased_bytes};
 #[derive(Debug)]
 pub(super) struct Upload {
     body: Incoming,
-    /// Whether its client sends it only after a response `100 Continue`, which reading it brings about.
+    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends that response when the body is
+    /// first read.
     is_expected: bool,
-    /// Whether it was given up: it is too large, too slow or broken.
+    /// Whether reading the body failed: it was too large, too slow or broken, or the memory budget was exceeded. Not
+    /// set if the header `Content-Length` alone shows that the body is too large.
     is_given_up: bool,
 }
 
-/// How much of a body that is not needed is read, and for how long, so that its connection can be kept.
+/// Limits on discarding an unneeded body to keep its connection open.
 const SKIPPED_BYTES_MAX: usize = 256 << 10;
 const SKIPPED_WITHIN: Duration = Duration::from_secs(1);
 
 // === impl Upload ===
 
 impl Upload {
-    /// A body; `is_expected` if the request has a header `Expect`.
+    /// Wraps a body. Set `is_expected` if the request has an `Expect` header.
     pub(super) fn new(body: Incoming, is_expected: bool) -> Self {
         Self { body, is_expected, is_given_up: false }
     }
 
-    /// Reads the body if it has at most `max` bytes and arrives within a time. Its memory is leased.
+    /// Reads the body if it has at most `max` bytes and arrives within `within`. Leases memory for bodies that arrive
+    /// in pieces and need a buffer of more than `SMALL_BYTES`.
     pub(super) async fn read(&mut self, max: usize, lease: Lease, within: Duration) -> Result<Bytes, HttpError> {
         let too_large = || {
-            let message = format!("the body has more than {max} bytes; hint: 'server: limits: body_bytes_max'");
+            let message = format!("the body has more than {max} bytes; hint: raise 'server: limits: body_bytes_max'");
             HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         };
         if self.body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        // A body that is here already, as nearly all are, is not worth a timer.
+        // Nearly all bodies have already arrived; skip the timer for them.
         let read = {
             let mut read = pin!(self.read_frames(max, lease, too_large));
             match std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
@@ -70,7 +73,7 @@ impl Upload {
         let mut rest = BytesMut::new();
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| {
-                HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("the body ended early: {error}"))
+                HttpError::detail(StatusCode::BAD_REQUEST, "broken_body", format!("cannot read the body: {error}"))
             })?;
             let Ok(data) = frame.into_data() else { continue };
             let read = first.len() + rest.len() + data.len();
@@ -107,8 +110,8 @@ impl Upload {
         })
     }
 
-    /// Reads past what is left of a body that the response did not need. False if that is too much: the connection must
-    /// be closed then, because the next request on it begins behind the body.
+    /// Discards the rest of the body. Returns false if the rest is too long, too slow or broken: the connection must
+    /// then be closed, because the next request starts after the body.
     pub(super) async fn skip(&mut self) -> bool {
         if self.body.is_end_stream() {
             return true;

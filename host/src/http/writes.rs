@@ -377,7 +377,7 @@ impl From<WriteError> for HttpError {
                 Self::feast(StatusCode::UNPROCESSABLE_ENTITY, kind, "PushSourceNotFoundException", &message)
             }
             WriteError::Superseded { .. } => Self::feast(StatusCode::CONFLICT, kind, "FeastError", &message),
-            // The disk is a matter of the operator, and the same write may succeed later.
+            // No disk space is an operational problem, not a bug: the same write can succeed later.
             WriteError::Store { source: StoreError::DiskFull(_), .. } => {
                 let log = Some(format!("write failed: {message}"));
                 Self { log, ..Self::detail(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message) }

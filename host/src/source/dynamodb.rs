@@ -6,7 +6,7 @@
 //! then, and not before. From there on each reading brings the changes since the last one. The position has the table,
 //! the segments and the shards, so a scan that was cut off goes on where each segment was. What makes a position void, a
 //! stream that was turned off, a table that was made anew, changes that were dropped before they were read, is told as
-//! [`SourceError::Lost`], and the table is read anew; the rows of the earlier reading stay in service meanwhile.
+//! [`SourceError::Lost`], and the table is read again from the start; the previous rows keep serving until then.
 //!
 //! A table without a stream is scanned again and again. One that is fetched from (`on_miss: fetch`) is not scanned at all:
 //! rows come one by one, and its stream says which of them are old.

@@ -16,8 +16,9 @@
 //! what Feast serves, and each reading stands for the whole of it. Looks are cheap: the file's stamp tells whether
 //! anything was written to it, and a digest whether that touched this table.
 //!
-//! A value in SQLite can have a gigabyte. So lengths are asked first, which reads no more than the length, and what is
-//! longer than a row may be is not read: a value of that size is unreadable, and a table with such a key is refused.
+//! A SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
+//! longer than a row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature name
+//! longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
 //!
 //! Nothing is written here. The file is opened so that SQLite may roll back what a writer left half done when it was
 //! killed, as every reader of the file would.
@@ -83,7 +84,7 @@ struct Entity {
     event_time: Option<Micros>,
     created: Option<Micros>,
     values: Vec<Option<ItemValue>>,
-    /// Bytes of the values.
+    /// Total bytes of the values read so far, including the ones that were dropped.
     bytes: usize,
 }
 
@@ -104,15 +105,15 @@ struct Line {
 const SECOND: Micros = 1_000_000;
 /// How long a reading waits for a writer to end.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
-/// Lines per query, that is per batch: 8,192 entities of 8 features.
+/// The maximum number of rows of a query, that is of a batch: 8,192 entities of 8 features.
 const LINES_PER_BATCH: u32 = 65_536;
-/// Bytes of the lines of a query, unless its first line alone has more.
+/// The size at which a batch ends. A batch can exceed it by one line.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// The longest value that is read, and the most bytes of all values of an entity: no longer row is stored.
+/// The maximum size of a value, and of all values of an entity together: the store accepts no longer rows.
 const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
-/// The longest key, or name of a feature.
+/// The maximum length of a key or feature name.
 const KEY_BYTES_MAX: usize = 64 << 10;
-/// The longest time, as text.
+/// The maximum length of a timestamp stored as text.
 const TIME_BYTES_MAX: usize = 64;
 /// Where SQLite's header has the count of changes (`fileformat2.html`, "file change counter").
 const CHANGES_AT: usize = 24;
@@ -151,7 +152,7 @@ impl FeastSqlite {
         if begun.map_err(|error| self.failed(&error))? == 0 {
             return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
         }
-        // Every comparison of keys would load them.
+        // Checked first: the queries below compare keys, which would load the long ones.
         let long = format!(
             "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
              {KEY_BYTES_MAX}",
@@ -159,13 +160,13 @@ impl FeastSqlite {
         );
         let long = connection.query_row(&long, [], |row| row.get::<_, i64>(0)).map_err(|error| self.failed(&error))?;
         if long > 0 {
-            let what = "the number of lines with a key or feature name of more than 64 KiB".to_owned();
+            let what = "the number of rows with a key or feature name longer than 64 KiB".to_owned();
             return Err(SourceError::Limit {
                 path: self.shown(),
                 what,
                 found: long.unsigned_abs(),
                 limit: 0,
-                hint: "",
+                hint: "; hint: delete these rows from the table",
             });
         }
         let count = format!("SELECT count(DISTINCT entity_key) FROM {}", self.quoted());
@@ -277,7 +278,7 @@ impl Reading<'_> {
                 _ if value_bytes > VALUE_BYTES_MAX => {
                     self.digest.add(&[&(value_bytes as u64).to_le_bytes()], [ValueRef::Null; 2]);
                     ItemValue::Unreadable(format!(
-                        "its value has {value_bytes} bytes, at most {VALUE_BYTES_MAX} are read"
+                        "its value has {value_bytes} bytes, but at most {VALUE_BYTES_MAX} are allowed"
                     ))
                 }
                 ValueRef::Blob(bytes) => ItemValue::Feast(bytes.to_vec()),
@@ -309,7 +310,7 @@ impl Reading<'_> {
             if let ItemValue::Feast(bytes) = &line.value {
                 entity.bytes += bytes.len();
             }
-            // The row is too long then, and is left out.
+            // If the limit is exceeded, the row is skipped; drop the value to save memory.
             entity.values[place] = (entity.bytes <= VALUE_BYTES_MAX).then_some(line.value);
         }
     }
@@ -356,7 +357,7 @@ impl Entity {
     fn finish(self) -> Item {
         let Self { key, event_time, created, values, bytes } = self;
         let problem = (bytes > VALUE_BYTES_MAX)
-            .then(|| format!("its values have {bytes} bytes, at most {VALUE_BYTES_MAX} are stored"));
+            .then(|| format!("its values have {bytes} bytes, but at most {VALUE_BYTES_MAX} are allowed"));
         Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values, problem }
     }
 }
@@ -388,7 +389,7 @@ impl Stamp {
     }
 }
 
-/// SQL for a column, or null if it has more bytes than this.
+/// Returns a SQL expression for a column that is null if the value has more than `bytes_max` bytes.
 fn within(column: &str, bytes_max: usize) -> String {
     format!("CASE WHEN octet_length({column}) <= {bytes_max} THEN {column} END")
 }
@@ -404,9 +405,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
     match value {
         ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),
-        #[expect(clippy::cast_possible_truncation, reason = "it is within")]
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be within the range of `i64`")]
         ValueRef::Real(seconds) => {
-            // 2^63; a larger time is none.
+            // The literal is 2^63. A time outside the range of `i64` is treated as missing.
             let micros = (seconds * 1e6).round();
             (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros as i64)
         }

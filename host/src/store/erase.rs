@@ -41,11 +41,11 @@ impl<'t> Deletions<'t> {
 
     /// Whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends the
     /// deletion.
-    pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader) -> Result<bool, StoreError> {
+    pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader, is_static: bool) -> Result<bool, StoreError> {
         let Some(table) = &mut self.0 else { return Ok(false) };
         let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
         // An unreadable entry bars no rows.
-        if deleted.is_some_and(|deleted| arriving.precedence() <= deleted) {
+        if deleted.is_some_and(|deleted| is_static || arriving.precedence() <= deleted) {
             return Ok(true);
         }
         table.remove(&id.0)?;
@@ -58,6 +58,7 @@ pub(super) fn apply_deletions(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
     generation: u32,
+    is_static: bool,
 ) -> Result<(), StoreError> {
     if !record.has_deletions {
         return Ok(());
@@ -70,7 +71,7 @@ pub(super) fn apply_deletions(
         let id = EntityId(*key.value());
         let Some(arrived) = rows.get(&id.0)?.map(|row| header(&id, row.value())) else { continue };
         let is_newer = match (precedence(&id, stored.value()), arrived) {
-            (Some(deleted), Some(arrived)) => arrived.precedence() > deleted,
+            (Some(deleted), Some(arrived)) => !is_static && arrived.precedence() > deleted,
             (deleted, _) => deleted.is_none(),
         };
         if is_newer {

@@ -13,7 +13,7 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("store {path} is in use by another Larder")]
     InUse {
-        /// The store's file.
+        /// The store file.
         path: PathBuf,
     },
     /// It was written by a newer Larder.
@@ -21,7 +21,7 @@ pub enum StoreError {
         "store {path} has format {found}, and this Larder knows formats up to {known}: use a newer Larder, or another data_dir"
     )]
     Newer {
-        /// The store's file.
+        /// The store file.
         path: PathBuf,
         /// The format in the file.
         found: u32,
@@ -38,8 +38,9 @@ pub enum StoreError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The disk is full, or the file may not grow (see [`super::SpaceLimits`]). What was committed before stays.
-    #[error("no disk space for the store: {0}")]
+    /// The disk is full, or a limit keeps the file from growing (see [`super::SpaceLimits`]). Committed data stays
+    /// intact.
+    #[error("the store cannot grow: {0}")]
     DiskFull(io::Error),
     /// The bytes are not those of a store, or not consistent.
     #[error("store is damaged: {0}")]
@@ -53,7 +54,7 @@ pub enum StoreError {
          Larder, which makes a new store and loads it from the sources"
     )]
     Gone {
-        /// The path of the store's file.
+        /// The path of the store file.
         path: PathBuf,
         /// What happened to it.
         what: String,

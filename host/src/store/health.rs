@@ -70,7 +70,8 @@ impl Health {
         }
         tracing::error!(
             path = %path.display(), what,
-            "the store is damaged; the host is not ready until the store is rebuilt and the affected views are loaded again"
+            "the store is damaged; the server is not ready until the store is rebuilt and the affected views are \
+             loaded again"
         );
         mark.note_damage(what);
         *damage = Some(what.to_owned());
@@ -107,11 +108,11 @@ impl Health {
         match &checked {
             Ok(_) if gone.is_some() => {
                 *gone = None;
-                tracing::info!(path = %path.display(), "the store's file is available again; writes resume");
+                tracing::info!(path = %path.display(), "the store file is available again; writes resume");
             }
             Err(error) if gone.is_none() => {
                 *gone = Some(error.to_string());
-                tracing::error!(%error, "the store's file is gone; writes fail and the host is not ready");
+                tracing::error!(%error, "the store file is gone; writes fail and the server is not ready");
             }
             Ok(_) | Err(_) => {}
         }

@@ -27,7 +27,7 @@ impl StoreMetrics {
         describe_counter!("larder_store_reads_total", "Rows looked for in the store on disk.");
         describe_counter!("larder_store_commits_total", "Transactions committed to the store.");
         describe_counter!("larder_store_reopened_total", "How often the store was reopened after a failure.");
-        describe_counter!("larder_store_damage_total", "How often damage was found in the store's file.");
+        describe_counter!("larder_store_damage_total", "How often damage was found in the store file.");
         describe_counter!(REBUILDS, "Rebuilds of a damaged store, by result.");
         describe_counter!(ROWS_LOST, "Rows that damage destroyed, by view. Views with a source load them again.");
         describe_gauge!(

@@ -46,13 +46,13 @@ use crate::{clock::SharedClock, private};
 /// Where the store lies and how much memory it may take.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The directory of the store's file; made if it is not there.
+    /// The directory of the store file; made if it is not there.
     pub data_dir: PathBuf,
     /// The most bytes of file pages that the embedded database keeps in memory.
     pub page_cache_bytes_max: usize,
     /// The cache of rows above it.
     pub hot: HotCacheConfig,
-    /// How much disk space the file may take.
+    /// Limits on the disk space of the store file.
     pub space: SpaceLimits,
     /// Whether opening reads the whole file and checks every page. Without it a page is trusted, and a row checked
     /// when it is read.
@@ -185,7 +185,7 @@ impl OnlineStore {
         self.set_aside.as_ref()
     }
 
-    /// The store's file.
+    /// The store file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -225,10 +225,22 @@ impl OnlineStore {
                         table.insert(&*view.name, record.encode().as_slice())?;
                         changed = true;
                     }
-                    useless.extend(known.filter(|known| known.key != record.key));
+                    let known = known.filter(|known| known.key != record.key);
+                    useless.extend(known.map(|known| (&view.name, known)));
                 }
             }
-            for mut known in useless {
+            for (view, mut known) in useless {
+                if known.rows > 0 {
+                    let (rows, has_rows_of_callers) = (known.rows, known.written || known.is_local);
+                    if has_rows_of_callers {
+                        tracing::warn!(
+                            %view, rows,
+                            "the keys of the view changed, so its rows are deleted, including rows that callers wrote"
+                        );
+                    } else {
+                        tracing::info!(%view, rows, "the keys of the view changed, so its rows are deleted and loaded again");
+                    }
+                }
                 delete_building(txn, &mut known)?;
                 for table in [known.table_name(known.generation), known.written_name()] {
                     txn.delete_table(RowTable::new(&table))?;
@@ -359,14 +371,15 @@ impl OnlineStore {
         self.hot.weight()
     }
 
-    /// Bytes that the store's file takes on disk, or 0 if it cannot be asked. Its length is greater: it is sparse.
+    /// Returns the disk space of the store file in bytes, or 0 if its metadata cannot be read. The file is sparse, so
+    /// its length can be greater.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         const BLOCK_BYTES: u64 = 512;
         fs::metadata(&self.path).map_or(0, |meta| meta.blocks().saturating_mul(BLOCK_BYTES))
     }
 
-    /// The length of the store's file, or 0 if it cannot be asked.
+    /// Returns the length of the store file, or 0 if its metadata cannot be read.
     fn file_bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }

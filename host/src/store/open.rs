@@ -1,4 +1,4 @@
-//! Opening the store's file: making it, checking it, setting a damaged one aside.
+//! Opening the store file: making it, checking it, setting a damaged one aside.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -70,7 +70,7 @@ pub(super) fn open_or_replace(
     if mark.is_there() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
         tracing::error!(
             path = %path.display(),
-            "the store's file is missing or empty, although a store was open when the last process ended: all views are \
+            "the store file is missing or empty, although a store was open when the last process ended: all views are \
              loaded again, and rows that only callers wrote are lost"
         );
     }

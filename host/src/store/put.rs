@@ -65,7 +65,7 @@ impl OnlineStore {
                 if Some(rank.header.fingerprint) != current {
                     return Err(superseded());
                 }
-                if deletions.bars(&id, &rank.header)? {
+                if deletions.bars(&id, &rank.header, false)? {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
                 let outcome = merge(&mut rows, &id, sealed, &rank, Rule::Newest, judge)?;

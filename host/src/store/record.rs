@@ -123,7 +123,7 @@ pub(super) struct ViewRecord {
     /// The number of rows permanently lost to damage: the view has no source to restore them from.
     #[serde(default)]
     pub(super) rows_lost: u64,
-    /// When the view was created, by Feast's registry.
+    /// When the view was created, according to Feast's registry.
     #[serde(default)]
     pub(super) created: Option<Micros>,
     /// Whether the view is no longer defined.

@@ -1,10 +1,11 @@
-//! The store's file, which grows only while there is disk space to spare.
+//! Limits the growth of the store file.
 //!
-//! A small source can become a large store: a Parquet file of a megabyte may have gigabytes of repeated text. Without a
-//! bound, such a load takes the last byte of a disk that other processes use too. [`LimitedFile`] is the database's access
-//! to its file. It refuses a write that would take more disk space when the file has as much as it may have, and a write
-//! behind the end of the file's data when its disk has too little. For the database that is a full disk: the transaction
-//! fails, what was committed before is served, and a transaction that finds enough free pages in the file succeeds.
+//! A small source can expand to a large store: a Parquet file of 1 MB can decode to gigabytes of repeated text. Without
+//! a limit, such a load could fill a disk that other processes share. [`LimitedFile`] is the storage backend of the
+//! database. It rejects a write that would take more disk space than `file_bytes_max` allows, and a write past the end
+//! of the file's data while the file system has less free space than `free_bytes_min`. The database handles both like a
+//! full disk: the transaction fails, committed data keeps serving, and transactions that fit into free pages still
+//! succeed.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,13 +22,13 @@ use std::{
 use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
 use rustix::fs::{SeekFrom, fstatvfs, seek};
 
-/// How much disk space the store's file may take.
+/// Limits on the disk space of the store file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceLimits {
-    /// The file grows beyond 16 MiB only while its file system has at least so many free bytes (`store: free_bytes_min`).
-    /// `None`: a twentieth of the file system, at most 1 GiB.
+    /// The minimum free space of the file system, in bytes, for the file to grow beyond 16 MiB (`store:
+    /// free_bytes_min`). `None`: 5 % of the file system, at most 1 GiB.
     pub free_bytes_min: Option<u64>,
-    /// The most bytes that the file takes on disk (`store: file_bytes_max`). `None`: no limit.
+    /// The maximum disk space of the file, in bytes (`store: file_bytes_max`). `None`: no limit.
     pub file_bytes_max: Option<u64>,
 }
 
@@ -38,16 +39,17 @@ struct LimitedFile {
     /// The same open file, for its metadata.
     file: File,
     limits: SpaceLimits,
-    /// At least the bytes that the file takes on disk.
+    /// An upper bound of the disk space of the file, in bytes.
     bytes: AtomicU64,
-    /// Where the file ends as far as it was written since it was opened, or, once space was short, at all. Its length says
-    /// nothing: the database makes the file longer than it needs.
+    /// The highest offset written since the file was opened. Once free space is low, the end of the data in the whole
+    /// file. The file's length cannot be used, because the database extends the file in advance.
     end: AtomicU64,
-    /// By how many bytes the file grew since its disk was last looked at.
+    /// Bytes written past `end` since the last check of the free space: an upper bound of the growth.
     unchecked: AtomicU64,
-    /// Whether the disk had too little free space then.
+    /// Whether the last check found too little free space.
     is_short: AtomicBool,
-    /// Whether the database is open. Opening it, which may repair it, is not limited: what is stored must be readable.
+    /// Whether the database is open. Writes while it opens (repairs) are not limited, so that stored data stays
+    /// readable.
     is_open: Arc<AtomicBool>,
 }
 
@@ -58,13 +60,13 @@ struct Space {
     total: u64,
 }
 
-/// Smaller files grow on any disk, so that a server without stored rows can start.
+/// Files up to this size can always grow, so that a server without stored rows can start even if space is low.
 const SMALL_BYTES: u64 = 16 << 20;
 const FREE_PART: u64 = 20;
 const FREE_DEFAULT_MAX: u64 = 1 << 30;
 /// The unit of `st_blocks`, whatever the file system's block size is.
 const BLOCK_BYTES: u64 = 512;
-/// The disk is looked at each time that the file grew by so many bytes.
+/// How many bytes may be written past the end between two checks of the free space.
 const CHECK_BYTES: u64 = 256 << 10;
 
 // === impl SpaceLimits ===
@@ -73,17 +75,20 @@ impl SpaceLimits {
     /// No limits.
     pub const OFF: Self = Self { free_bytes_min: Some(0), file_bytes_max: None };
 
-    /// Checks the free space of the disk.
+    /// Checks the free space of the file system.
     ///
     /// # Errors
-    /// That it is too little, with the setting.
+    /// A message with the free space and the setting if there is too little.
     fn check_free(self, space: Space) -> Result<(), String> {
         let min = self.free_bytes_min.unwrap_or_else(|| (space.total / FREE_PART).min(FREE_DEFAULT_MAX));
         if space.free >= min {
             return Ok(());
         }
         let free = space.free;
-        Err(format!("its disk has {free} free bytes, and 'store: free_bytes_min' is {min}"))
+        Err(format!(
+            "its file system has {free} free bytes, but 'store: free_bytes_min' is {min}; hint: free disk space or \
+             lower 'store: free_bytes_min'"
+        ))
     }
 }
 
@@ -114,7 +119,8 @@ impl LimitedFile {
             is_open: Arc::default(),
         };
         opened.bytes.store(opened.bytes_on_disk()?, Ordering::Relaxed);
-        // A failed transaction has the file opened again: it must not grow a little by each attempt.
+        // The file is reopened after a failed transaction, so check now: otherwise it would grow a little with each
+        // retry.
         let _ = opened.check_free()?;
         Ok(opened)
     }
@@ -126,7 +132,7 @@ impl LimitedFile {
     /// Checks the limits before a write of `len` bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`], and errors of asking the file system.
+    /// [`io::ErrorKind::StorageFull`] if a limit is exceeded, and I/O errors of the checks.
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         if !self.is_open.load(Ordering::Relaxed) {
             return Ok(());
@@ -144,7 +150,7 @@ impl LimitedFile {
         {
             return Err(full(why));
         }
-        // One thread writes.
+        // No race: only one thread writes.
         self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())
     }
@@ -152,26 +158,29 @@ impl LimitedFile {
     /// Checks the size of the file.
     fn check_file(&self, offset: u64, len: u64) -> io::Result<()> {
         let Some(max) = self.limits.file_bytes_max else { return Ok(()) };
-        // As if each write took more space.
+        // Assume that each write takes new space; measure only when the assumption exceeds the limit.
         let most = self.bytes.fetch_add(len, Ordering::Relaxed).saturating_add(len);
         if most <= max {
             return Ok(());
         }
         let bytes = self.bytes_on_disk()?;
         if bytes.saturating_add(len) > max && !self.has_blocks(offset, len) {
-            return Err(full(format!("its file takes {bytes} bytes, and 'store: file_bytes_max' is {max}")));
+            return Err(full(format!(
+                "its file takes {bytes} bytes and needs {len} more, but 'store: file_bytes_max' is {max}; hint: raise \
+                 'store: file_bytes_max' or store fewer rows"
+            )));
         }
         self.bytes.store(bytes.saturating_add(len), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether all of a range lies on disk, so that a write into it takes no more space.
+    /// Whether all blocks of a range are allocated, so that a write to it needs no new space.
     fn has_blocks(&self, offset: u64, len: u64) -> bool {
         seek(&self.file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(len))
     }
 
-    /// Looks at the free space of the disk. If it is too little, [`LimitedFile::end`] is that of the whole file from
-    /// here on.
+    /// Checks the free space of the file system. When it first is too little, sets [`LimitedFile::end`] to the end of
+    /// the data in the whole file.
     fn check_free(&self) -> io::Result<Result<(), String>> {
         self.unchecked.store(0, Ordering::Relaxed);
         let stat = fstatvfs(&self.file)?;
@@ -189,9 +198,9 @@ fn full(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, why)
 }
 
-/// Where the last data of a sparse file ends.
+/// Returns the end of the last data range of a sparse file.
 fn end_of_data(file: &File) -> u64 {
-    // The database reads and writes at offsets, so the position of the open file means nothing.
+    // Moving the file position is safe: the database reads and writes at explicit offsets.
     let mut end = 0;
     while let Ok(data) = seek(file, SeekFrom::Data(end))
         && let Ok(hole) = seek(file, SeekFrom::Hole(data))
@@ -263,13 +272,17 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn free_space_by_default_is_a_part_of_the_disk() {
+    fn default_free_space_follows_disk_size() {
         let limits = SpaceLimits::default();
         let check = |free, total| limits.check_free(Space { free, total });
         assert!(check(GIB, 500 * GIB).is_ok() && check(GIB - 1, 500 * GIB).is_err());
         assert!(check(GIB / 2, 10 * GIB).is_ok() && check(GIB / 2 - 1, 10 * GIB).is_err());
         let error = check(7, 20 << 20).unwrap_err();
-        assert_eq!(error, "its disk has 7 free bytes, and 'store: free_bytes_min' is 1048576");
+        assert_eq!(
+            error,
+            "its file system has 7 free bytes, but 'store: free_bytes_min' is 1048576; hint: free disk space or lower \
+             'store: free_bytes_min'"
+        );
         assert!(SpaceLimits::OFF.check_free(Space { free: 0, total: GIB }).is_ok());
     }
 
@@ -295,7 +308,7 @@ mod tests {
             let error = file.write(4_096, &[1; 4_096]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
             assert!(
-                error.to_string().contains("takes 1048576 bytes, and 'store: file_bytes_max' is 1048576"),
+                error.to_string().contains("1048576 bytes and needs 4096 more, but 'store: file_bytes_max' is 1048576"),
                 "{error}"
             );
             file.write(0, &[1; 4_096]).unwrap();
@@ -307,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn file_on_a_short_disk_never_grows_and_its_pages_are_written() {
+    fn low_disk_space_stops_growth_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let limits = SpaceLimits { free_bytes_min: Some(u64::MAX), file_bytes_max: None };
@@ -319,14 +332,14 @@ mod tests {
         for _ in 0..3 {
             let file = open(&path, limits);
             for offset in [0, 15 * MIB, 17 * MIB, 20 * MIB] {
-                file.write(offset, &[1; 4_096]).expect("it does not make the file larger");
+                file.write(offset, &[1; 4_096]).expect("a write within the data succeeds");
             }
             let error = file.write(20 * MIB + 4_096, &[1; 1]).unwrap_err();
             assert!(error.to_string().contains("'store: free_bytes_min' is 18446744073709551615"), "{error}");
             file.close().unwrap();
         }
         assert_eq!(end_of_data(&File::open(&path).unwrap()), 20 * MIB + 4_096);
-        // A small file grows.
+        // A file below 16 MiB can still grow.
         let file = open(&dir.path().join("small"), limits);
         file.set_len(64 * MIB).unwrap();
         file.write(16 * MIB - 4_096, &[1; 4_096]).unwrap();

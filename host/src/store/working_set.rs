@@ -114,7 +114,7 @@ impl OnlineStore {
                     doubtful.push(id);
                 } else if let Arrival::Row(sealed, rank) = arrival
                     && Some(rank.header.fingerprint) == current
-                    && !deletions.bars(&id, &rank.header)?
+                    && !deletions.bars(&id, &rank.header, false)?
                 {
                     let before = rows.insert(&id.0, sealed)?.map_or(0, |old| cost(old.value()));
                     bytes = bytes.saturating_sub(before) + cost(sealed);

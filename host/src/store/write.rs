@@ -50,6 +50,9 @@ pub struct RowTimes {
     pub tolerance: Micros,
     /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
     pub coarse: bool,
+    /// Whether the source has no event times, so that those of its rows say when they were read. Such a row is never newer
+    /// than a deletion.
+    pub is_static: bool,
 }
 
 /// How to compare the rows of one transaction.
@@ -254,7 +257,7 @@ impl RowBatch {
 impl Default for RowTimes {
     /// Accepts any event time, with exact times.
     fn default() -> Self {
-        Self { tolerance: Micros::MAX, coarse: false }
+        Self { tolerance: Micros::MAX, coarse: false, is_static: false }
     }
 }
 
@@ -322,7 +325,7 @@ impl OnlineStore {
     /// Starts a load of a view. One load of a view at a time: the caller sees to it.
     ///
     /// # Errors
-    /// Errors of a failed transaction.
+    /// If the transaction fails.
     pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
         let (name, known) = self.record(view)?;
         let builds = mode != LoadMode::Upsert;
@@ -353,10 +356,10 @@ impl OnlineStore {
         Some(CutOff { position: record.runs.position?, is_first: record.runs.is_first })
     }
 
-    /// Deletes the rows of a load that was cut off before they were served, so that other loads can use the space.
+    /// Deletes the unserved rows of an interrupted load, so that other loads can use their space.
     ///
     /// # Errors
-    /// Errors of a failed transaction.
+    /// If the transaction fails.
     pub fn discard_cut_off(&self, view: ViewId) -> Result<(), StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {
@@ -443,7 +446,7 @@ impl Load<'_> {
                     if rank.header.fingerprint != current {
                         return Err(self.superseded());
                     }
-                    if deletions.bars(&id, &rank.header)? {
+                    if deletions.bars(&id, &rank.header, batch.times.is_static)? {
                         return Ok(Applied { stale: 1, ..Applied::default() });
                     }
                 }
@@ -512,7 +515,7 @@ impl Load<'_> {
                 take_run(txn, &mut record, self.generation)?;
                 record.loaded_rows = Some(txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?);
                 let written = overlay(txn, &self.name, &record, self.generation, judge)?;
-                apply_deletions(txn, &mut record, self.generation)?;
+                apply_deletions(txn, &mut record, self.generation, self.times.is_static)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
                 record.building = None;

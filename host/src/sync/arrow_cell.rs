@@ -54,7 +54,7 @@ pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Res
     }
 }
 
-pub(super) const TOO_FAR: &str = "an instant too far from 1970 for microseconds";
+pub(super) const TOO_FAR: &str = "a time outside the range of microsecond timestamps";
 
 fn cells(items: &ArrayRef, declared: ValueType) -> Result<Cell, String> {
     Ok(Cell::List((0..items.len()).map(|i| cell_for(items, i, declared)).collect::<Result<_, _>>()?))

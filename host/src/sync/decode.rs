@@ -324,7 +324,7 @@ impl Instants {
         self.micros.micros(row)
     }
 
-    /// Why the instant of a row is unreadable, if it is.
+    /// Returns the reason why the time of a row cannot be read, if it cannot.
     pub(super) fn misfit(&self, row: usize) -> Option<&str> {
         self.micros.misfit(row)
     }
@@ -490,8 +490,8 @@ fn is_time(array: &ArrayRef) -> bool {
     matches!(array.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Timestamps and dates in microseconds, and the rows whose time is out of the range of those, which are null. `None` if
-/// the column is neither.
+/// Converts timestamps and dates to microseconds. Also returns the rows whose time is out of range; their values are
+/// null. Returns `None` if the column has neither timestamps nor dates.
 fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
     fn scaled<T: ArrowPrimitiveType>(array: &ArrayRef, factor: i64) -> (Int64Array, Vec<usize>)
     where
@@ -552,7 +552,7 @@ fn is_binary(of: &DataType) -> bool {
     matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
-/// A column's type in the terms of definitions, which are those of people who do not know Arrow.
+/// Returns the name of a column's type as users write it in definitions, instead of Arrow's name.
 fn name_of(of: &DataType) -> String {
     match of {
         DataType::Struct(_) => "a struct".to_owned(),

@@ -92,7 +92,7 @@ impl<'v> RowEncoder<'v> {
                 match columns.event_time.misfit(row) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
-                        self.skipped.note(|| format!("{}: the event time: {why}", place()));
+                        self.skipped.note(|| format!("{}: invalid event time: {why}", place()));
                     }
                     None => {
                         self.skipped.null_event_time += 1;

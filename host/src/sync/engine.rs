@@ -197,9 +197,9 @@ impl SyncEngine {
                 job.metrics.failed(error);
                 let is_loaded = self.store.status(job.id).is_some_and(|status| status.freshness.last_success.is_some());
                 if is_loaded {
-                    tracing::error!(view, %error, "sync failed; the rows loaded before stay in service");
+                    tracing::error!(view, %error, "sync failed; previously committed rows keep serving");
                 } else {
-                    tracing::error!(view, %error, "sync failed; the view has never been loaded");
+                    tracing::error!(view, %error, "sync failed; no sync of this view has succeeded yet");
                 }
             }
         }

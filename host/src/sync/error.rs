@@ -2,7 +2,7 @@
 
 use crate::{source::SourceError, store::StoreError};
 
-/// Why a view could not be brought up to date. The rows loaded before stay in service.
+/// The reason why a sync failed. Previously committed rows keep serving.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {

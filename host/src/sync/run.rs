@@ -168,7 +168,9 @@ impl SyncLimits {
     /// How the times of a source's rows are interpreted.
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
-        self.times_of(source.time_unit())
+        // A table in DynamoDB has no windows either, and tells what was put later.
+        let is_static = !source.has_windows() && !source.last_put_wins();
+        RowTimes { is_static, ..self.times_of(source.time_unit()) }
     }
 
     /// The limits of a run that shares the memory of one run with others.
@@ -180,7 +182,7 @@ impl SyncLimits {
     /// The same for rows whose source has times in whole units of this many microseconds.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
-        RowTimes { tolerance, coarse: unit.is_some() }
+        RowTimes { tolerance, coarse: unit.is_some(), is_static: false }
     }
 }
 
@@ -323,14 +325,17 @@ impl<'a> SyncRun<'a> {
         self.limits.times(self.source)
     }
 
-    /// Deletes what the run has written if the next one would not continue it: until then, other views need the space.
+    /// Deletes the rows of a failed run unless the next run can resume it, so that other views can use the space.
     fn free_space(&self) {
         let cut_off = self.store.cut_off(self.id);
         if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.resumes()) {
             return;
         }
         if let Err(error) = self.store.discard_cut_off(self.id) {
-            tracing::warn!(view = %self.view.name, %error, "cannot delete the rows of a load that failed");
+            tracing::warn!(
+                view = %self.view.name, %error,
+                "failed to delete the rows of an interrupted load; they stay on disk until the next sync"
+            );
         }
     }
 

@@ -46,7 +46,7 @@ pub struct TableRun<'a> {
     pub create: Option<NewTable>,
     /// A directory for this view and nothing else, where the scratch store is made.
     pub dir: &'a Path,
-    /// How much disk space the scratch store may take.
+    /// Limits on the disk space of the scratch store.
     pub space: SpaceLimits,
 }
 

@@ -55,10 +55,11 @@ fn ragged_columns_and_nested_keys_are_refused() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
-/// An answer that does not need the body comes before it is read. Either the rest is read past, or the answer says that the
-/// connection is closed, and reaches a client that sends everything before it reads.
+/// A response that does not depend on the body is sent before the body is read. The server either discards the rest of
+/// the body, or sends `Connection: close`; in both cases the response reaches a client that sends everything before it
+/// reads.
 #[test]
-fn early_answer_keeps_its_connection_or_says_that_it_ends() {
+fn early_response_keeps_or_closes_connection() {
     let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1 << 20).start();
     let request = |method: &str, path: &str, bytes: usize| {
         format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").into_bytes()
@@ -68,7 +69,7 @@ fn early_answer_keeps_its_connection_or_says_that_it_ends() {
         for (bytes, is_kept) in [(200, true), (200_000, true), (3_000_000, false), (20_000_000, false)] {
             let mut stream = wire::connect(fixture.address());
             stream.write_all(&request(method, path, bytes)).unwrap();
-            // The answer could be sent before the body comes.
+            // Gives the server time to respond before the body arrives.
             std::thread::sleep(Duration::from_millis(5));
             stream.write_all(&vec![b'x'; bytes]).unwrap_or_else(|error| panic!("{path}, {bytes}: {error}"));
             let answer = wire::read_answer(&mut stream).unwrap_or_else(|| panic!("{path}, {bytes}: no answer"));
@@ -88,7 +89,7 @@ fn early_answer_keeps_its_connection_or_says_that_it_ends() {
         let answer = wire::read_answer(&mut stream).unwrap();
         assert_eq!((answer.status, &*answer.headers["connection"]), (413, "close"));
     }
-    // Who waits to be told that the body is wanted is not asked for it.
+    // A client that waits for `100 Continue` never gets it.
     let mut stream = wire::connect(fixture.address());
     let head = "POST /nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
@@ -98,7 +99,7 @@ fn early_answer_keeps_its_connection_or_says_that_it_ends() {
 }
 
 #[test]
-fn size_of_a_chunk_without_end_closes_the_connection() {
+fn endless_chunk_size_closes_connection() {
     let fixture = Setup::golden().start();
     let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let body = json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string();
@@ -106,7 +107,7 @@ fn size_of_a_chunk_without_end_closes_the_connection() {
         let mut stream = wire::connect(fixture.address());
         let chunk = format!("{}{:02x}\r\n{body}\r\n0\r\n\r\n", "0".repeat(zeros), body.len());
         stream.write_all(head.as_bytes()).unwrap();
-        // The connection may end before all of it is sent.
+        // The server can close the connection before the whole chunk is sent.
         let _ = stream.write_all(chunk.as_bytes());
         let status = wire::read_answer(&mut stream).map(|answer| answer.status);
         if zeros <= 14 {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array};
+use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, StringArray, UInt64Array};
 use expect_test::expect;
 use serde_json::{Value, json};
 
@@ -112,7 +112,7 @@ fn sync_of_a_source_that_is_away_exits_1_and_names_the_file() {
     let synced = home.run(["sync"]);
     synced.assert_code(1).assert_complains(&["pair_stats", "data/pair_stats.parquet", "1 of the feature views"]);
     assert!(synced.out.contains("driver_stats: 3 rows in "), "{}", synced.out);
-    assert_eq!(synced.err.matches("No such file").count(), 1, "told once: {}", synced.err);
+    assert_eq!(synced.err.matches("No such file").count(), 1, "the error is reported once: {}", synced.err);
 }
 
 #[test]
@@ -297,6 +297,33 @@ fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_nu
 }
 
 #[test]
+fn verify_reports_a_view_without_keys_and_verifies_the_others() {
+    let home = Home::golden_loaded();
+    let columns: parquet::Columns = vec![
+        ("sid", Arc::new(StringArray::from(vec!["k0", "k1"]))),
+        ("event_timestamp", parquet::times([Some(60), Some(60)].into_iter())),
+        ("x", Arc::new(StringArray::from(vec!["a", "b"]))),
+    ];
+    parquet::write(&home.path("data/unreadable.parquet"), &columns);
+    home.write(
+        "features/more.yaml",
+        "entities: [{name: sid, type: Int64}]
+feature_views:
+  - name: unreadable_keys
+    entities: [sid]
+    features: [{name: x, type: String}]
+    source: {path: data/unreadable.parquet, timestamp_field: event_timestamp}
+",
+    );
+    let verified = home.run(["verify"]);
+    verified.assert_code(1).assert_complains(&[
+        "unreadable_keys: its source has no row with a readable key and time",
+        "1 view could not be verified",
+    ]);
+    assert!(verified.out.contains("driver_stats") && verified.out.contains("pair_stats"), "{}", verified.out);
+}
+
+#[test]
 fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
     let home = Home::golden();
     home.run(["sync", "pair_stats", "global_stats"]).assert_code(0);
@@ -389,7 +416,7 @@ feature_services:
 }
 
 #[test]
-fn check_reports_all_stages_in_one_run() {
+fn check_reports_errors_of_all_stages() {
     let home = Home::golden();
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     home.write("larder.yaml", &format!("{config}serving: {{ttl: never}}\n"));

@@ -77,7 +77,7 @@ fn a_broken_definition_file_keeps_what_is_served_and_mending_it_is_taken() {
     fs::write(&file, good.replace("name: driver_stats", "nam: driver_stats")).unwrap();
     let refused = fixture.app.reload_definitions().unwrap_err().to_string();
     assert!(refused.contains("unknown key 'nam'"), "{refused}");
-    assert!(serves("driver_stats"), "what was served is served on");
+    assert!(serves("driver_stats"), "the previous data keeps serving");
 
     let more = good
         .replace("feature_views:\n", "feature_views:\n  - {name: extra_view, features: [{name: x, type: Int64}]}\n");

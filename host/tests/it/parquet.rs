@@ -1,7 +1,7 @@
 //! Parquet sources through a whole host: every fault by its name, and every type to the answer.
 //!
-//! A fault must be told with file, view and column; what was served before is served on; the other view goes on. Files on
-//! disk and objects in S3 have to do the same: tests write files, and run [`everywhere`].
+//! A fault must be reported with file, view and column; the previous data keeps serving; the other view continues.
+//! Files on disk and objects in S3 must behave alike: tests write files, and run [`everywhere`].
 
 mod faults;
 mod files;
@@ -24,7 +24,7 @@ use arrow::{
     datatypes::Schema,
 };
 use larder::{
-    http::{AdminEvent, Control, SyncCommand},
+    http::{AdminEvent, Control, DeleteCommand, SyncCommand},
     sync::{Outcome, SyncReport},
 };
 use larder_fakeaws::FakeS3;
@@ -249,7 +249,8 @@ fn rates(fixture: &Fixture, drivers: &[i64]) -> Value {
     values(fixture, "stats:rate", drivers)
 }
 
-/// Breaks the source of `stats`: the sync says so in these words, its rows are served on, and `other` goes on.
+/// Breaks the source of `stats`: the sync fails with these words, the view's previous rows keep serving, and `other`
+/// continues.
 fn assert_refused(words: &[&str], damage: impl Fn(&Fixture)) {
     assert_refused_with(DEFINITIONS, words, damage);
 }
@@ -270,7 +271,7 @@ fn assert_refused_at(place: Place, definitions: &str, words: &[&str], damage: im
     for word in ["view 'stats'", "data/stats"].iter().chain(words) {
         assert!(error.contains(word), "'{word}' is not in: {error}");
     }
-    assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.1, 0.2, null]), "what was served is served on: {error}");
+    assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.1, 0.2, null]), "the previous data keeps serving: {error}");
     assert_eq!(synced.report("other").outcome, Outcome::Loaded);
     assert_eq!(values(&fixture, "other:n", &[1]), json!([2]), "the other view goes on");
     assert_eq!(fixture.get("/ready").status, 200);

@@ -55,7 +55,7 @@ fn catalog_of(fixture: &Fixture, view: &str) -> Value {
     catalog["feature_views"].as_array().unwrap().iter().find(|known| known["name"] == view).unwrap().clone()
 }
 
-/// Flips a bit of every copy of a text in the store's file.
+/// Flips a bit of every copy of a text in the store file.
 fn flip(file: &Path, text: &str) {
     let mut image = fs::read(file).unwrap();
     let copies: Vec<usize> =
@@ -100,7 +100,7 @@ fn damage_without_a_source_says_what_is_lost() {
 }
 
 #[test]
-fn limit_on_the_size_of_files_fails_writes_and_not_the_server() {
+fn file_size_limit_fails_only_writes() {
     let home = Home::with(DEFINITIONS.split("    source:").next().unwrap());
     // 8 or 16 MiB: shells count in different units.
     let limited = format!("ulimit -f 16384; exec {} serve", env!("CARGO_BIN_EXE_larder"));
@@ -113,8 +113,8 @@ fn limit_on_the_size_of_files_fails_writes_and_not_the_server() {
     };
     assert_eq!(put(1, "small".to_owned()).status, 200);
     let failed = (2..30).map(|driver| put(driver, "x".repeat(1_000_000))).find(|answer| answer.status != 200);
-    let failed = failed.expect("30 MB do not fit");
-    assert!(failed.status == 503 && failed.text().contains("no disk space for the store"), "{}", failed.text());
+    let failed = failed.expect("28 MB exceed the file size limit");
+    assert!(failed.status == 503 && failed.text().contains("the store cannot grow"), "{}", failed.text());
 
     let lookup = json!({ "features": ["loaded:text"], "entities": { "driver_id": [1] } }).to_string();
     let answer = wire::send(address, "POST", "/get-online-features", &[], lookup.as_bytes());
@@ -123,7 +123,7 @@ fn limit_on_the_size_of_files_fails_writes_and_not_the_server() {
 }
 
 #[test]
-fn missing_store_file_is_reported_at_the_next_start() {
+fn missing_store_file_is_logged() {
     for is_removed in [true, false] {
         let home = Home::golden_loaded();
         let (mut host, _) = home.serve();
@@ -136,14 +136,34 @@ fn missing_store_file_is_reported_at_the_next_start() {
             fs::write(&file, "").unwrap()
         }
         let mut host = home.start(["serve"]);
-        host.until("the store's file is missing or empty");
+        host.until("the store file is missing or empty");
         host.until("serving listen=");
     }
-    // A store that was closed is not missed.
+    // A missing store is not reported after a clean shutdown.
     let home = Home::golden_loaded();
     fs::remove_file(home.path("data/store/online.redb")).unwrap();
     let (host, _) = home.serve();
     assert!(!host.stop(Signal::TERM).contains("missing or empty"));
+}
+
+#[test]
+fn changed_keys_and_fixed_settings_are_reported() {
+    let definitions = DEFINITIONS.split("    source:").next().unwrap();
+    let home = Home::with(definitions);
+    let (mut host, address) = home.serve();
+    let rows = json!({ "driver_id": [1], "event_timestamp": ["2026-11-23T09:13:00Z"], "text": ["a"] });
+    let body = json!({ "feature_view_name": "loaded", "df": rows }).to_string();
+    assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
+    home.write("features/all.yaml", &definitions.replace("Int64", "String"));
+    let line = host.until("the keys of the view changed");
+    assert!(line.contains("including rows that callers wrote") && line.contains("rows=1"), "{line}");
+
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &config.replace("workers: 2", "workers: 3, limits: {rows_max: 5}"));
+    host.until("'server' changed in");
+    let line = host.until("'server: limits' changed in");
+    assert!(line.contains("it takes effect at the next start"), "{line}");
+    host.stop(Signal::TERM);
 }
 
 #[test]

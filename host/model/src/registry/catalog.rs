@@ -39,7 +39,7 @@ pub(super) struct Places {
 #[derive(Clone, Debug)]
 pub(super) struct ViewPlaces {
     pub(super) view: Place,
-    /// The path or table of its source, if it has one.
+    /// The position of the source's path or table, if the view has a source or a `batch_source`.
     pub(super) source: Option<Place>,
     pub(super) features: BTreeMap<Arc<str>, Place>,
 }
@@ -153,7 +153,7 @@ impl Catalog {
         Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
     }
 
-    /// The position of what a view's rows are read from; that of the view if it has no source.
+    /// Returns the position of a view's source, or of the view if it has no source. `None` if there is no such view.
     #[must_use]
     pub fn place_of_source(&self, view: &str) -> Option<&Place> {
         let places = self.places.views.get(view)?;

@@ -57,7 +57,9 @@ pub fn validate(
     validate_each(project, key_version, definitions, problems).complete()
 }
 
-/// Checks definitions against each other, and keeps those without errors for further checks.
+/// Checks definitions against each other and keeps the usable ones for further checks: without views that have errors,
+/// but with views of which only some features could not be read, and with derived views that depend on each other in a
+/// cycle.
 #[must_use]
 pub fn validate_each(
     project: &str,
@@ -159,12 +161,13 @@ struct Views {
     unsure: ByName<Unsure>,
 }
 
-/// What is not wholly known of a view, because something in it was told to be wrong.
+/// What is not fully known of a view, because part of it has a reported error.
 #[derive(Default)]
 struct Unsure {
     features: Unread,
     join_keys: bool,
-    /// Whether the view itself has an error.
+    /// Whether the view has an error or uses an entity, view or feature that has one. False for a stored view of which
+    /// only some features could not be read.
     is_faulty: bool,
 }
 
@@ -440,8 +443,8 @@ impl Validated {
         (!self.has_errors).then_some(self.sound)
     }
 
-    /// The definitions without errors. They can be checked further, and must not be served: a service or a derived view
-    /// may mention a view that is missing.
+    /// Returns the definitions that can be checked further. They must not be served: services and derived views can
+    /// refer to views that were left out.
     #[must_use]
     pub fn sound(&self) -> &Catalog {
         &self.sound

@@ -52,7 +52,7 @@ pub struct Problem {
 #[derive(Debug, Default)]
 pub struct Problems {
     list: RefCell<Vec<Problem>>,
-    /// How many of them are errors.
+    /// The number of errors in `list`.
     errors: Cell<usize>,
 }
 

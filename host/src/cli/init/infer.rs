@@ -197,6 +197,12 @@ impl View {
         let mut columns = Vec::new();
         for (column, data_type, value_type) in found {
             let Some(value_type) = value_type else {
+                if *data_type == DataType::Null {
+                    notes.push(format!(
+                        "left out: '{column}' has only nulls, so its type is unknown; any type accepts them"
+                    ));
+                    continue;
+                }
                 notes.push(format!(
                     "left out: '{column}' is {data_type}, which no feature type accepts, or differs between files"
                 ));

@@ -119,7 +119,7 @@ fn value_of_another_sqlite_type_costs_only_itself() {
 }
 
 #[test]
-fn long_values_are_not_read_and_cost_only_themselves() {
+fn oversized_value_is_skipped_alone() {
     let shop = Shop::open();
     let long = |bytes: usize| format!("zeroblob({bytes})");
     shop.put(TABLE, "a", "orders", b"orders", &1_000);
@@ -138,11 +138,11 @@ fn long_values_are_not_read_and_cost_only_themselves() {
     assert_eq!(a.values[0], Some(ItemValue::Feast(b"orders".to_vec())));
     assert!(matches!(&a.values[1], Some(ItemValue::Unreadable(why)) if why.contains("4194305 bytes")), "{a:?}");
     assert_eq!((of(&items, "b").event_time, a.problem), (Some(2_000 * SECOND), None));
-    // A change of such a value is noticed as far as its length changes.
+    // A change of an oversized value is detected only if its length changes.
     set("value", &long(900_000_000), "spent");
     assert_ne!(read(&shop.source()).unwrap().1, before);
 
-    // Together they are too long for a row.
+    // Each value is allowed, but the row is too long.
     set("value", &long(VALUE_BYTES_MAX - 10), "spent");
     set("value", &long(11), "orders");
     let a = of(&read(&shop.source()).unwrap().0, "a");
@@ -158,11 +158,11 @@ fn long_values_are_not_read_and_cost_only_themselves() {
     assert_eq!(read(&shop.source()).unwrap().0.len(), 3);
     shop.put(TABLE, "c", &"x".repeat(KEY_BYTES_MAX + 1), b"", &1_000);
     let error = read(&shop.source()).unwrap_err().to_string();
-    assert!(error.contains("more than 64 KiB is 1, at most 0"), "{error}");
+    assert!(error.contains("longer than 64 KiB is 1, at most 0"), "{error}");
 }
 
 #[test]
-fn lines_of_large_values_are_read_in_small_batches() {
+fn batches_of_large_values_stay_small() {
     let shop = Shop::open();
     for n in 0..20 {
         let customer = format!("{n:02}");

@@ -136,8 +136,8 @@ pub(super) struct Header {
     pub(super) is_plain: bool,
 }
 
-/// Bytes of a page that its values do not have to account for, and of each value for its levels and its share of an
-/// encoding's blocks.
+/// Allowances in the size check of a page: a fixed number of bytes per page, and for each value the bytes of its levels
+/// and of its share of an encoding block.
 const PAGE_BYTES_FREE: u64 = 1 << 20;
 const VALUE_BYTES_FREE: u64 = 16;
 /// The maximum length of a header. Headers contain statistics, whose values writers truncate.
@@ -268,18 +268,22 @@ impl Checked {
         self.left -= header.length + header.compressed;
     }
 
-    /// Rejects a page that has more bytes than its values can need: to decompress them would take seconds for nothing.
+    /// Rejects a page that is larger than its values can be, because decompressing it would waste seconds.
     fn check_size(&self, header: Header) -> Result<(), ParquetError> {
-        // A text can have any length.
+        // Values of type `BYTE_ARRAY` can have any length.
         let Some(values) = header.values.filter(|_| self.physical != Type::BYTE_ARRAY) else { return Ok(()) };
         let most = values.saturating_mul(self.fixed_width() + VALUE_BYTES_FREE).saturating_add(PAGE_BYTES_FREE);
         if header.uncompressed <= most {
             return Ok(());
         }
-        Err(general(format!("a page has {} bytes for {values} values", header.uncompressed)))
+        Err(general(format!(
+            "a page claims {} bytes for {values} values, but at most {most} are possible",
+            header.uncompressed
+        )))
     }
 
-    /// The bytes of a value in the encoding `PLAIN`, or of the length of one.
+    /// Returns the bytes of a value in `PLAIN` encoding; for `BYTE_ARRAY`, the bytes of its length prefix. Rounds the
+    /// single bit of a boolean up to 1.
     fn fixed_width(&self) -> u64 {
         match self.physical {
             Type::BOOLEAN => 1,

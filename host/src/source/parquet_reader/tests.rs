@@ -210,9 +210,9 @@ fn row_that_does_not_fit_is_an_error() {
     assert!(message.contains("the size of row 0 in bytes is 50"), "{message}");
 }
 
-/// A file chooses how many fields a struct has, so the limit must not grow with them.
+/// The file determines how many fields a struct has, so the memory limit must not depend on that number.
 #[test]
-fn memory_is_limited_by_columns_and_not_by_fields_of_a_struct() {
+fn memory_limit_ignores_struct_field_count() {
     const FIELDS: usize = 100;
     let limits = ParquetLimits { column_bytes: MIB, ..limits(MIB) };
     let texts = |row_bytes: usize| -> Vec<(String, ArrayRef)> {
@@ -260,7 +260,7 @@ fn page_that_decompresses_to_more_than_it_claims_is_an_error() {
     ] {
         let properties = properties().set_dictionary_enabled(false).set_compression(compression);
         let mut file = written(&[("text", Arc::clone(&text))], properties).to_vec();
-        // The second field of the page's header is the size of what it decompresses to.
+        // The second field of the page header is the uncompressed page size.
         let head = &file[4..10];
         assert_eq!((head[0], head[2]), (0x15, 0x15), "{compression}");
         let claimed = varint(3 << 21);
@@ -272,7 +272,7 @@ fn page_that_decompresses_to_more_than_it_claims_is_an_error() {
 }
 
 #[test]
-fn page_of_more_bytes_than_its_values_need_is_an_error() {
+fn page_larger_than_its_values_fails() {
     const VALUES: i64 = 200_000;
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..VALUES));
     let properties = properties()
@@ -282,15 +282,15 @@ fn page_of_more_bytes_than_its_values_need_is_an_error() {
         .set_data_page_row_count_limit(1 << 20);
     let mut file = written(&[("n", numbers)], properties).to_vec();
     assert!(read(&file.clone().into(), &ParquetLimits::default(), 0).unwrap().len() > 1);
-    // The second field of the page's header is the size of what it decompresses to.
+    // The second field of the page header is the uncompressed page size.
     assert_eq!((file[4], file[6]), (0x15, 0x15));
     for (claimed, is_refused) in [(100 << 20, true), (6 << 20, true), (5 << 20, false)] {
         let bytes = varint(claimed * 2);
         assert_eq!(bytes.len(), 4);
         file[7..11].copy_from_slice(&bytes);
-        // What is not refused for its size does not decompress to it.
+        // A claimed size that passes the check fails later, because the page does not decompress to that size.
         let message = message(&file.clone().into(), &ParquetLimits::default());
-        let found = message.contains(&format!("a page has {claimed} bytes for 200000 values"));
+        let found = message.contains(&format!("a page claims {claimed} bytes for 200000 values"));
         assert_eq!(found, is_refused, "{message}");
     }
 }

@@ -307,7 +307,7 @@ fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
     store.put(both, &key(), &batch(&written), true).unwrap();
     let mark = fs::read(home.mark()).unwrap();
     drop(store);
-    // Its owner ended soon after it opened the store, so all of it is checked.
+    // The mark says that the previous process ended soon after it opened the store, so the whole file is checked.
     fs::write(home.mark(), &mark).unwrap();
     damage_a_value(&home.file(), &ROWS[1].row());
 
@@ -339,7 +339,7 @@ fn a_damaged_file_that_ends_the_process_whenever_it_is_read_is_set_aside_unread(
 }
 
 #[test]
-fn rebuild_that_fails_for_lack_of_space_is_tried_again() {
+fn rebuild_without_disk_space_is_retried() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -347,14 +347,14 @@ fn rebuild_that_fails_for_lack_of_space_is_tried_again() {
     load(&store, view, LoadMode::Upsert, &ROWS);
     let mark = fs::read(home.mark()).unwrap();
     drop(store);
-    // Its owner ended soon after it opened the store, so all of it is checked.
+    // The mark says that the previous process ended soon after it opened the store, so the whole file is checked.
     fs::write(home.mark(), &mark).unwrap();
     damage_a_value(&home.file(), &ROWS[1].row());
     let image = fs::read(home.file()).unwrap();
 
     let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
     let config = crate::store::StoreConfig { space, ..home.config() };
-    // More often than starts that end in the middle of it may try.
+    // More attempts than the limit for rebuilds that end the process.
     for _ in 0..12 {
         let error = OnlineStore::open(&config, ManualClock::at(NOW)).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull(_)), "{error}");

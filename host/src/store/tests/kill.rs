@@ -113,7 +113,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
             what
         };
         // One child in five is killed soon after it begins to open the store; the others are killed after one of their
-        // steps, so that every kind of load makes progress, and is cut off, even on a slow machine.
+        // steps, so that every kind of load both progresses and is interrupted, even on a slow machine.
         let until = ["opening", "replaced", "upserted", "resumed", "reading"][kill % 5];
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| listen(line) == until), "kill {kill}: the child ended before");

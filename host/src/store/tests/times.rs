@@ -9,8 +9,8 @@ use super::model::{Home, NOW, change, declare, id, plain, walk};
 use crate::store::{KeySignature, Load, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, ViewId};
 
 const HOUR: Micros = 3_600_000_000;
-const EXACT: RowTimes = RowTimes { tolerance: HOUR, coarse: false };
-const COARSE: RowTimes = RowTimes { tolerance: HOUR, coarse: true };
+const EXACT: RowTimes = RowTimes { tolerance: HOUR, coarse: false, is_static: false };
+const COARSE: RowTimes = RowTimes { tolerance: HOUR, coarse: true, is_static: false };
 
 /// A row to come: entity, event time, nanoseconds below it, created time and nanoseconds below that, value.
 type Fine = (u8, Micros, u32, Option<(Micros, u32)>, i64);

@@ -35,7 +35,7 @@ const NOW: Micros = 1_795_392_000_000_000;
 
 /// An hour of tolerance, and exact times.
 const TERMS: WriteTerms =
-    WriteTerms { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false }, unit: None };
+    WriteTerms { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false, is_static: false }, unit: None };
 
 fn encode(view: &str, json: Value) -> Result<usize, String> {
     encode_with(view, json, TERMS)

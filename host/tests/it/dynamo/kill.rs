@@ -75,8 +75,8 @@ fn after_any_kill_the_store_comes_to_be_what_table_and_objects_are_and_no_value_
     writer.join().unwrap();
     world.proxy.heal();
     let (host, address) = world.serve();
-    // A busy machine has many changes to read again.
-    eventually_within("the store is what its sources are", Duration::from_secs(120), || world.is_equal(address));
+    // On a busy machine, many changes are left to reread.
+    eventually_within("the store equals its sources", Duration::from_secs(120), || world.is_equal(address));
     world.look(address, &mut seen, kills);
     host.stop(Signal::TERM);
     println!("{kills} kills, {looks} looks at {DRIVERS} drivers, ready in {ready}, {:?}", world.proxy.counts());

@@ -27,7 +27,7 @@ fn assert_judged(host: &Host, words: &str) {
     let [(view, error)] = &synced.failures[..] else { panic!("it was taken: {:?}", synced.reports) };
     assert_eq!(view, "stats");
     assert!(error.contains("data/stats") && error.contains(words), "{error}");
-    assert_eq!(rates(host, &[1, 2]), json!([0.1, 0.1]), "what was served is served on");
+    assert_eq!(rates(host, &[1, 2]), json!([0.1, 0.1]), "the previous data keeps serving");
 }
 
 #[test]

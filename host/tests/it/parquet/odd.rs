@@ -160,6 +160,15 @@ fn static_table_needs_no_time_column() {
         write(&fixture.path(FILE), &table(&[(1, 0, 0.7)]));
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[1, 2]), json!([0.7, 0.2]));
+        // A deleted entity stays deleted, although each read gives its row a later time.
+        let delete = DeleteCommand { view: "stats".to_owned(), key: [("driver_id".to_owned(), "1".to_owned())].into() };
+        assert_eq!(fixture.app.delete(&delete).unwrap().rows, 1);
+        for (n, full) in [(20, false), (30, true), (40, false)] {
+            fixture.clock.set(RECORDED_AT + n * SECOND);
+            write(&fixture.path(FILE), &table(&[(1, 0, 0.8), (2, 0, n as f64)]));
+            assert_eq!(sync(&fixture, &SyncCommand { full, ..SyncCommand::default() }).failures, []);
+            assert_eq!(rates(&fixture, &[1, 2]), json!([null, n as f64]));
+        }
         // There are no event times to select by.
         let views = vec!["stats".to_owned()];
         let span = SyncCommand { views, from: Some(0), to: Some(1), ..SyncCommand::default() };

@@ -1,4 +1,4 @@
-//! Small files that become large rows: the disk space of a load is limited.
+//! Limits on the disk space of loads whose small files expand to large rows.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -23,7 +23,7 @@ feature_views:
 
 const MIB: u64 = 1 << 20;
 
-/// Rows that all have the same text of 1 MB, which the file has once.
+/// Writes rows with the same 1 MB text, which the file stores only once.
 fn write_texts(fixture: &Fixture, rows: i64) {
     let columns: Columns = vec![
         ("driver_id", Arc::new(Int64Array::from_iter_values(0..rows))),
@@ -34,7 +34,7 @@ fn write_texts(fixture: &Fixture, rows: i64) {
     assert!(fs::metadata(fixture.path("data/texts/part-0.parquet")).unwrap().len() < 3 * MIB);
 }
 
-/// A host with a few rows in both views, and limits on its store.
+/// Starts a server with one row in each view and limits on its store.
 fn start(place: Place, store: &str) -> Host {
     let prepared = place.with(TEXTS, &format!("store: {{{store}}}\nsync: {{commit_bytes: 4MiB, retry: 1h}}\n"));
     let columns: Columns = vec![
@@ -67,10 +67,10 @@ fn assert_others_go_on(host: &Host, rate: f64) {
 }
 
 #[test]
-fn load_stops_at_the_limit_of_the_stores_file() {
+fn load_fails_at_file_size_limit() {
     everywhere(|place| {
         let host = start(place, "file_bytes_max: 96MiB");
-        // Within the limit, also while it is merged.
+        // Fits within the limit, even during the merge.
         write_texts(&host, 12);
         assert_eq!(sync_all(&host).failures, []);
         assert_eq!(values(&host, "texts:text", &[11])[0].as_str().unwrap().len(), 1_000_000);
@@ -82,7 +82,7 @@ fn load_stops_at_the_limit_of_the_stores_file() {
             assert!(view == "texts" && error.contains("'store: file_bytes_max' is 100663296"), "{error}");
             let bytes = bytes_on_disk(&host);
             assert!(bytes <= 96 * MIB, "{place:?}: {bytes}");
-            // The rows of the failed load leave the file, so that there is space for others.
+            // The rows of the failed load are deleted, so that other loads have space.
             assert_eq!(values(&host, "texts:text", &[11])[0].as_str().unwrap().len(), 1_000_000);
             assert_others_go_on(&host, rate);
             assert_eq!(host.get("/ready").status, 200);
@@ -93,7 +93,7 @@ fn load_stops_at_the_limit_of_the_stores_file() {
 }
 
 #[test]
-fn pushes_stop_at_the_limit_of_the_stores_file() {
+fn pushes_fail_at_file_size_limit() {
     let host = start(Place::Disk, "file_bytes_max: 24MiB");
     let push = |batch: i64| {
         let rows = batch * 2_000..(batch + 1) * 2_000;
@@ -125,7 +125,7 @@ fn pushes_stop_at_the_limit_of_the_stores_file() {
 }
 
 #[test]
-fn load_stops_where_the_disk_has_too_little_free_space() {
+fn load_fails_on_low_disk_space() {
     everywhere(|place| {
         // More than any disk has.
         let host = start(place, "free_bytes_min: 1000000GiB");
@@ -133,7 +133,7 @@ fn load_stops_where_the_disk_has_too_little_free_space() {
         let synced = sync_texts(&host);
         let [(view, error)] = &synced.failures[..] else { panic!("{place:?}: {:?}", synced.failures) };
         assert!(view == "texts" && error.contains("'store: free_bytes_min' is 1073741824000000"), "{error}");
-        assert!(bytes_on_disk(&host) <= 16 * MIB, "a small file may grow");
+        assert!(bytes_on_disk(&host) <= 16 * MIB, "files up to 16 MiB can grow");
         assert_eq!(values(&host, "texts:text", &[1]), json!(["small"]));
         assert_others_go_on(&host, 0.2);
         drop(host);

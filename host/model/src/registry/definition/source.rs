@@ -101,7 +101,7 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
 }
 
 impl SourceFrom {
-    /// Where the path or table is written.
+    /// Returns the position of the path or table in the definition file.
     #[must_use]
     pub fn place(&self) -> &Place {
         match self {

@@ -64,7 +64,8 @@ pub(super) fn derived_views(
     for (mut view, definition) in begun {
         let before = problems.error_count();
         view.inputs = inputs(&definition, &views, entities, problems);
-        // An input may be missing without an error here: that of a feature which was not read.
+        // An input of a feature that could not be read is missing without an error here; the error was reported when
+        // the feature was read.
         if (problems.error_count() > before || view.inputs.len() < definition.inputs.len())
             && let Some(unsure) = views.unsure.get_mut(&view.name)
         {
