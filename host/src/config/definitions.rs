@@ -137,6 +137,11 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
         files.push(path);
     }
     definitions.any_names = !config.naming_warnings;
+    let mentions_names = !(definitions.views.is_empty() && definitions.services.is_empty());
+    if mentions_names && definitions.may_lack_names() {
+        let message = "references to unknown entities and views are not checked until the errors below are corrected";
+        problems.warning(&Place::file(&config.origin.file.display().to_string()), message, None);
+    }
     let validated = validate_each(&project, key_version, definitions, &problems);
     // Token scopes are checked only once all services are known: not before the registry is written, nor if a
     // definition has an error.

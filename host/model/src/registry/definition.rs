@@ -197,6 +197,12 @@ impl Definitions {
         self.unread_entities.nameless = true;
         self.unread_views.nameless = true;
     }
+
+    /// Whether something could not be read whose name is unknown, so that references to unknown names are not reported.
+    #[must_use]
+    pub fn may_lack_names(&self) -> bool {
+        self.unread_entities.nameless || self.unread_views.nameless
+    }
 }
 
 // === impl Unread ===
