@@ -34,7 +34,7 @@ use super::{
     },
     metrics::{EndpointMetrics, HttpMetrics},
     plain::PlainRequest,
-    timed::Linger,
+    timed::{Linger, yield_to_events},
     upload::Upload,
 };
 use crate::{
@@ -209,7 +209,7 @@ impl Router {
         let took = started.elapsed();
         endpoint.duration.record(took.as_secs_f64());
         if took > TURN {
-            tokio::task::yield_now().await;
+            yield_to_events().await;
         }
         Ok(response)
     }

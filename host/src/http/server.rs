@@ -38,7 +38,7 @@ use super::{
     plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
     socket::{self, SocketFile},
-    timed::{Linger, Timed},
+    timed::{Linger, Timed, yield_to_events},
     timer::{self, CoarseTimer},
 };
 use crate::{
@@ -404,7 +404,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         async move {
             // Yield between pipelined requests, so that one client does not occupy the thread.
             if is_over {
-                tokio::task::yield_now().await;
+                yield_to_events().await;
             }
             router.answer(request, client, is_ambiguous, &linger).await
         }

@@ -67,6 +67,15 @@ pub(super) fn give_way(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
+/// Waits until the runtime has polled for I/O events, and the tasks that are ready have run.
+///
+/// hyper wakes its own task while it passes on a body, so a task that yields by itself is polled again at once. Another
+/// task is not woken early.
+pub(super) async fn yield_to_events() {
+    // It has nothing that could fail.
+    let _ = tokio::spawn(tokio::task::yield_now()).await;
+}
+
 // === impl Linger ===
 
 impl Linger {

@@ -110,6 +110,9 @@ const NAME_BYTES: usize = 32;
 /// Overhead of each row that has to be fetched, in addition to the bytes of its key.
 const FETCH_BYTES: usize = 200;
 
+/// The maximum number of times that a lookup reads the store, if failed writes close it.
+const LOOKUP_ATTEMPTS_MAX: usize = 4;
+
 // === impl Snapshot ===
 
 impl Snapshot {
@@ -420,8 +423,30 @@ impl Snapshot {
         Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
     }
 
-    /// Looks up every row of every read, all in one committed state of the store.
+    /// Looks up every row of every read. If a write fails meanwhile, which closes the store, the lookup is repeated in the
+    /// reopened one.
     fn look_up(
+        &self,
+        plan: &Plan,
+        entities: &[EchoedColumn<'_>],
+        rows: usize,
+        now: Micros,
+        room: &mut Room,
+    ) -> Result<SmallVec<[Found; 4]>, RequestError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let seen = self.store.seen();
+            match self.look_up_once(plan, entities, rows, now, room) {
+                Err(RequestError::Store(error))
+                    if attempts < LOOKUP_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) => {}
+                looked_up => return looked_up,
+            }
+        }
+    }
+
+    /// Looks up every row of every read, all in one committed state of the store.
+    fn look_up_once(
         &self,
         plan: &Plan,
         entities: &[EchoedColumn<'_>],

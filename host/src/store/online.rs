@@ -539,6 +539,20 @@ impl OnlineStore {
         }
     }
 
+    /// Whether a read failed only because a write failed, and the store is open again. Waits for the write. `seen` is
+    /// [`OnlineStore::seen`] from before the read.
+    ///
+    /// The caller must have dropped its [`Reader`], because reopening the file waits for all readers.
+    #[cold]
+    pub fn was_reopened(&self, error: &StoreError, seen: u64) -> bool {
+        if !error.needs_reopening() {
+            return false;
+        }
+        drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        let state = self.state.load();
+        state.commit > seen && state.why_closed().is_none()
+    }
+
     /// Runs something that reads pages, so that a damaged one does not end more than it has to.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {

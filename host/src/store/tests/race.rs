@@ -5,13 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_model::{codec::RowHeader, model::Micros};
+use larder_model::{
+    codec::RowHeader,
+    model::{EntityId, Micros},
+};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use super::model::{Home, batch, change, declare, id, load, upsert};
-use crate::store::{
-    LoadMode, Lookup, OnlineStore, Reader, Row, StoreError, ViewId,
-    record::{RowTable, seal},
+use crate::{
+    clock::ManualClock,
+    store::{
+        LoadMode, Lookup, OnlineStore, Reader, Row, RowBatch, SpaceLimits, StoreConfig, StoreError, ViewId,
+        record::{RowTable, seal},
+    },
 };
 
 /// The event time of a row, which these tests use as its version; -1 if there is no row.
@@ -113,6 +119,30 @@ fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
     store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
     store.mend();
     assert_eq!(version(&store.reader(), view, 1), 2);
+}
+
+/// What a lookup does that meets a store which a failed write has closed.
+#[test]
+fn reader_learns_that_the_store_was_reopened() {
+    let home = Home::new();
+    let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
+    let store = OnlineStore::open(&StoreConfig { space, ..home.config() }, ManualClock::at(0)).unwrap();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
+    let closed = || StoreError::Database(Box::new(redb::Error::PreviousIo));
+    let seen = store.seen();
+    assert!(!store.was_reopened(&closed(), seen), "no write has failed");
+    let mut large = RowBatch::default();
+    for n in 0..40_000_u32 {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&n.to_le_bytes());
+        large.push(EntityId(key), &change(0, 1, 1).row());
+    }
+    let error = upsert(&store, view).apply(&large, None).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+    assert!(store.was_reopened(&closed(), seen));
+    assert!(!store.was_reopened(&StoreError::Damaged(String::new()), seen), "reopening does not help");
+    assert_eq!(version(&store.reader(), view, 1), 1);
 }
 
 #[test]
