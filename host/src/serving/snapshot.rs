@@ -433,19 +433,20 @@ impl Snapshot {
         now: Micros,
         room: &mut Room,
     ) -> Result<SmallVec<[Found; 4]>, RequestError> {
-        let mut attempts = 0;
+        let (mut attempts, mut seen) = (1, 0);
         loop {
-            attempts += 1;
-            let seen = self.store.seen();
-            match self.look_up_once(plan, entities, rows, now, room) {
+            match self.look_up_once(plan, entities, rows, now, room, &mut seen) {
                 Err(RequestError::Store(error))
-                    if attempts < LOOKUP_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) => {}
+                    if attempts < LOOKUP_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) =>
+                {
+                    attempts += 1;
+                }
                 looked_up => return looked_up,
             }
         }
     }
 
-    /// Looks up every row of every read, all in one committed state of the store.
+    /// Looks up every row of every read, all in one committed state of the store, whose commit is `seen`.
     fn look_up_once(
         &self,
         plan: &Plan,
@@ -453,8 +454,10 @@ impl Snapshot {
         rows: usize,
         now: Micros,
         room: &mut Room,
+        seen: &mut u64,
     ) -> Result<SmallVec<[Found; 4]>, RequestError> {
         let reader = self.store.reader();
+        *seen = reader.commit();
         let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {

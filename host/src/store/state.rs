@@ -157,6 +157,12 @@ impl<'s> Reader<'s> {
         Self { store, state, counts: Counts::default() }
     }
 
+    /// The commit that it reads.
+    #[must_use]
+    pub fn commit(&self) -> u64 {
+        self.state.commit
+    }
+
     /// The row of an entity in one view, if there is one: from memory, else from disk.
     ///
     /// # Errors
