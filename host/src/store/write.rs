@@ -50,8 +50,8 @@ pub struct RowTimes {
     pub tolerance: Micros,
     /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
     pub coarse: bool,
-    /// Whether the source has no event times, so that those of its rows say when they were read. Such a row is never newer
-    /// than a deletion.
+    /// Whether the source has no event times. The event time of its rows is the time at which they were read, so it cannot
+    /// show that a row is newer than a deletion.
     pub is_static: bool,
 }
 

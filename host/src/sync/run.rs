@@ -168,7 +168,7 @@ impl SyncLimits {
     /// How the times of a source's rows are interpreted.
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
-        // A table in DynamoDB has no windows either, and tells what was put later.
+        // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
         let is_static = !source.has_windows() && !source.last_put_wins();
         RowTimes { is_static, ..self.times_of(source.time_unit()) }
     }
