@@ -23,6 +23,7 @@ mod large;
 mod loads;
 mod metrics;
 mod plain;
+mod request_body;
 mod rewound;
 mod router;
 mod server;
@@ -30,7 +31,6 @@ mod socket;
 mod timed;
 mod timer;
 mod tls;
-mod upload;
 mod writes;
 
 pub use self::{

@@ -188,21 +188,19 @@ impl Config {
     /// The sections, or keys of one, that differ in another configuration and cannot be changed while a server runs.
     #[must_use]
     pub fn fixed_sections_that_differ(&self, other: &Self) -> Vec<&'static str> {
-        let fixed = |config: &Self| {
-            let http = &config.http;
-            [
-                ("server", format!("{:?}", (http.listen, &http.unix_socket, http.insecure, http.workers, http.writes))),
-                ("server: limits", format!("{:?}", http.limits)),
-                ("grpc", format!("{:?}", config.grpc)),
-                ("metrics", format!("{:?}", config.metrics_listen)),
-                ("admin", format!("{:?}", config.admin_socket)),
-                ("aws", format!("{:?}", config.aws.config())),
-                ("store", format!("{:?}", config.store)),
-                ("log", format!("{:?}", config.log)),
-            ]
-        };
-        let differs = fixed(self).into_iter().zip(fixed(other)).filter(|((_, ours), (_, others))| ours != others);
-        differs.map(|((section, _), _)| section).collect()
+        let listener =
+            |http: &HttpConfig| (http.listen, http.unix_socket.clone(), http.insecure, http.workers, http.writes);
+        let differs = [
+            ("server", listener(&self.http) != listener(&other.http)),
+            ("server: limits", self.http.limits != other.http.limits),
+            ("grpc", self.grpc != other.grpc),
+            ("metrics", self.metrics_listen != other.metrics_listen),
+            ("admin", self.admin_socket != other.admin_socket),
+            ("aws", self.aws.config() != other.aws.config()),
+            ("store", self.store != other.store),
+            ("log", self.log != other.log),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
     }
 
     /// Reads a configuration file; variables of the environment win over it.

@@ -33,7 +33,7 @@ use super::{
     Router, Scope, Tokens,
     large::Coming,
     router::PlainAnswer,
-    timed::give_way,
+    timed::yield_poll,
     timer::{CoarseSleep, CoarseTimer},
 };
 use crate::memory::{Lease, SMALL_BYTES};
@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
                 Then::Again => is_read = true,
                 Then::GiveWay => {
                     self.then = Then::Again;
-                    give_way(cx);
+                    yield_poll(cx);
                     return Poll::Pending;
                 }
                 Then::Wait(waiting) => {

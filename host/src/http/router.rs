@@ -34,8 +34,8 @@ use super::{
     },
     metrics::{EndpointMetrics, HttpMetrics},
     plain::PlainRequest,
-    timed::{Linger, yield_to_events},
-    upload::Upload,
+    request_body::RequestBody,
+    timed::{LingerFlag, yield_to_events},
 };
 use crate::{
     clock::SharedClock,
@@ -187,14 +187,14 @@ impl Router {
         request: Request<Incoming>,
         client: Option<SocketAddr>,
         is_ambiguous: bool,
-        linger: &Linger,
+        linger: &LingerFlag,
     ) -> Result<Answered, Infallible> {
         let started = Instant::now();
         let online = request.uri().path() == "/get-online-features";
         let endpoint = if online { &self.metrics.online } else { &self.metrics.other };
         let path = self.known_path(request.uri().path());
         let (head, body) = request.into_parts();
-        let mut body = Upload::new(body, head.headers.contains_key(EXPECT));
+        let mut body = RequestBody::new(body, head.headers.contains_key(EXPECT));
         let mut response = match self.checked_route(&Request::from_parts(head, ()), &mut body, is_ambiguous).await {
             Ok(response) => {
                 endpoint.success.increment(1);
@@ -204,7 +204,7 @@ impl Router {
         };
         if !body.skip().await {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            linger.note();
+            linger.set();
         }
         let took = started.elapsed();
         endpoint.duration.record(took.as_secs_f64());
@@ -218,7 +218,7 @@ impl Router {
     async fn checked_route(
         &self,
         request: &Request<()>,
-        body: &mut Upload,
+        body: &mut RequestBody,
         is_ambiguous: bool,
     ) -> Result<Answered, HttpError> {
         let bad = |message: &str| {
@@ -297,7 +297,7 @@ impl Router {
         took
     }
 
-    async fn route(&self, request: &Request<()>, body: &mut Upload) -> Result<Answered, HttpError> {
+    async fn route(&self, request: &Request<()>, body: &mut RequestBody) -> Result<Answered, HttpError> {
         // What HEAD asks for is the head of GET's answer; hyper leaves its body out.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (&self.door, method, request.uri().path()) {
@@ -538,7 +538,7 @@ impl Router {
     }
 
     /// Reads a body within its limits.
-    async fn read_body(&self, body: &mut Upload, max: usize) -> Result<Bytes, HttpError> {
+    async fn read_body(&self, body: &mut RequestBody, max: usize) -> Result<Bytes, HttpError> {
         body.read(max, self.lease(), self.limits.body_timeout).await
     }
 
@@ -547,7 +547,7 @@ impl Router {
         &self,
         control: Arc<dyn Control>,
         request: &Request<()>,
-        body: &mut Upload,
+        body: &mut RequestBody,
     ) -> Result<Answered, HttpError> {
         let method = request.method().clone();
         let rest = request.uri().path().strip_prefix(PLUGINS_BELOW).map(str::to_owned);

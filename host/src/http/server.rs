@@ -38,7 +38,7 @@ use super::{
     plain::{Next, PlainConnection, is_lookup},
     rewound::Rewound,
     socket::{self, SocketFile},
-    timed::{Linger, Timed, yield_to_events},
+    timed::{LingerFlag, Timed, yield_to_events},
     timer::{self, CoarseTimer},
 };
 use crate::{
@@ -106,12 +106,12 @@ enum Connection {
 struct Life {
     router: Arc<Router>,
     phases: watch::Receiver<Phase>,
-    linger: Linger,
+    linger: LingerFlag,
 }
 
 /// The start of the current poll of a connection.
 #[derive(Default)]
-struct Turn(Mutex<Option<Instant>>);
+struct PollBudget(Mutex<Option<Instant>>);
 
 /// Counts an open connection for as long as it lives.
 struct OpenGuard {
@@ -120,7 +120,7 @@ struct OpenGuard {
 }
 
 /// How long a connection may be served before the thread serves other connections.
-const TURN: Duration = Duration::from_micros(200);
+const POLL_BUDGET: Duration = Duration::from_micros(200);
 
 /// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
 /// be noticed.
@@ -308,7 +308,7 @@ async fn serve(
         tokio::spawn(async move {
             let _until_the_end = (guard, alive);
             let bound = router.limits().write_timeout;
-            let life = Life { router, phases, linger: Linger::default() };
+            let life = Life { router, phases, linger: LingerFlag::default() };
             let linger = life.linger.clone();
             let served = match connection {
                 Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
@@ -352,7 +352,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     handshakes: &Semaphore,
     mut life: Life,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let shaking = in_turn(handshakes, tls.shake_hands(stream));
+    let shaking = one_at_a_time(handshakes, tls.shake_hands(stream));
     let shaken = tokio::select! {
         shaken = timeout(life.router.limits().header_timeout, shaking) => shaken,
         _ = life.phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
@@ -396,14 +396,14 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     let has_begun = AtomicBool::new(stream.is_read());
     let stream = Framed::new(stream);
     let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
-    let turn = Turn::default();
+    let budget = PollBudget::default();
     let service = service_fn(|request| {
         has_begun.store(true, Ordering::Relaxed);
-        let (router, linger, is_over) = (Arc::clone(&router), linger.clone(), turn.is_over());
+        let (router, linger, is_spent) = (Arc::clone(&router), linger.clone(), budget.is_spent());
         let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
         async move {
             // Yield between pipelined requests, so that one client does not occupy the thread.
-            if is_over {
+            if is_spent {
                 yield_to_events().await;
             }
             router.answer(request, client, is_ambiguous, &linger).await
@@ -422,7 +422,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
-        turn.begin();
+        budget.begin();
         connection.as_mut().poll(cx)
     })
     .await?;
@@ -431,7 +431,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Polls `work` so that at most one such future is polled at a time on this thread, and the runtime polls for I/O
 /// events and serves ready connections between two polls. A TLS handshake computes for up to a millisecond.
-async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
+async fn one_at_a_time<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         // The semaphore is never closed.
@@ -453,18 +453,18 @@ async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
     }
 }
 
-// === impl Turn ===
+// === impl PollBudget ===
 
-impl Turn {
+impl PollBudget {
     /// Records the start of a poll of the connection.
     fn begin(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether this poll has lasted longer than `TURN`.
-    fn is_over(&self) -> bool {
+    /// Whether this poll has lasted longer than `POLL_BUDGET`.
+    fn is_spent(&self) -> bool {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.is_some_and(|begun| begun.elapsed() > TURN)
+        begun.is_some_and(|begun| begun.elapsed() > POLL_BUDGET)
     }
 }
 
@@ -508,7 +508,7 @@ mod tests {
                         cx.waker().wake_by_ref();
                         if left == 0 { Poll::Ready(()) } else { Poll::Pending }
                     });
-                    in_turn(&turns, work).await;
+                    one_at_a_time(&turns, work).await;
                 })
             });
             let shaking: Vec<_> = shaking.collect();

@@ -6,7 +6,7 @@
 //! as fast as it is written, or sends as fast as it is read, would hold its serving thread until the end.
 //!
 //! If a connection is closed while the client is still sending, the kernel resets it and the client loses the response.
-//! So after an early response, the wrapper reads and discards the rest for a limited time ([`Linger`]).
+//! So after an early response, the wrapper reads and discards the rest for a limited time ([`LingerFlag`]).
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use tokio::{
 
 /// Whether a response goes out before its request was read completely. Shared by the connection and its requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Linger(Arc<AtomicBool>);
+pub(super) struct LingerFlag(Arc<AtomicBool>);
 
 /// Fails a write that has not moved a byte for the bound's time.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct Timed<S> {
     is_partial: bool,
     /// Bytes read since other connections were last served.
     read: usize,
-    linger: Linger,
+    linger: LingerFlag,
     /// Set at shutdown: the deadline for discarding the rest of the request, and the number of bytes discarded so far.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
@@ -63,7 +63,7 @@ const LINGER_BYTES_MAX: usize = 64 << 20;
 
 /// Schedules the task to be polled again after the runtime has polled for I/O events. Use it instead of `wake_by_ref`:
 /// a task that wakes itself can be polled up to 61 times before the runtime polls for events.
-pub(super) fn give_way(cx: &mut Context<'_>) {
+pub(super) fn yield_poll(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
@@ -76,15 +76,15 @@ pub(super) async fn yield_to_events() {
     let _ = tokio::spawn(tokio::task::yield_now()).await;
 }
 
-// === impl Linger ===
+// === impl LingerFlag ===
 
-impl Linger {
+impl LingerFlag {
     /// Records that the response to an unread request will be sent, so that the connection lingers.
-    pub(super) fn note(&self) {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_noted(&self) -> bool {
+    fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -92,7 +92,7 @@ impl Linger {
 // === impl Timed ===
 
 impl<S> Timed<S> {
-    pub(super) fn new(stream: S, bound: Duration, linger: Linger) -> Self {
+    pub(super) fn new(stream: S, bound: Duration, linger: LingerFlag) -> Self {
         Self {
             stream,
             bound,
@@ -116,7 +116,7 @@ impl<S> Timed<S> {
             return false;
         }
         self.large_written = 0;
-        give_way(cx);
+        yield_poll(cx);
         true
     }
 
@@ -143,7 +143,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read >= READ_TURN_BYTES {
             self.read = 0;
-            give_way(cx);
+            yield_poll(cx);
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
             if let result @ (Poll::Pending | Poll::Ready(Err(_))) = self.watch(shut, cx) {
                 return result;
             }
-            if !self.linger.is_noted() {
+            if !self.linger.is_set() {
                 return Poll::Ready(Ok(()));
             }
             self.lingering = Some((Box::pin(sleep(LINGER_FOR)), 0));
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn fast_sender_yields_to_other_connections() {
-        let mut timed = Timed::new(Source, Duration::from_secs(1), Linger::default());
+        let mut timed = Timed::new(Source, Duration::from_secs(1), LingerFlag::default());
         let cx = &mut Context::from_waker(Waker::noop());
         let mut buffer = [0; 16 << 10];
         let turns =
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn large_answer_gives_way_and_answers_between_requests_do_not() {
-        let timed = || Timed::new(Sink, Duration::from_secs(1), Linger::default());
+        let timed = || Timed::new(Sink, Duration::from_secs(1), LingerFlag::default());
         assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
         let mut timed = timed();
         for _ in 0..100 {

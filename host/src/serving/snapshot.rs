@@ -27,7 +27,7 @@ use crate::{
     clock::SharedClock,
     plugin::Compute,
     source::{EntityKey, KeyPart as FetchedPart, Source},
-    store::{Lookup, OnlineStore, ViewId},
+    store::{Lookup, OnlineStore, Reader, ViewId},
     sync::Fetcher,
 };
 
@@ -110,8 +110,8 @@ const NAME_BYTES: usize = 32;
 /// Overhead of each row that has to be fetched, in addition to the bytes of its key.
 const FETCH_BYTES: usize = 200;
 
-/// The maximum number of times that a lookup reads the store, if failed writes close it.
-const LOOKUP_ATTEMPTS_MAX: usize = 4;
+/// The maximum number of attempts to read the store, if failed writes close it.
+const READ_ATTEMPTS_MAX: usize = 4;
 
 // === impl Snapshot ===
 
@@ -221,30 +221,32 @@ impl Snapshot {
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
-        let reader = self.store.reader();
-        let mut wanted: Vec<(Fetcher, Vec<EntityKey>)> = Vec::new();
-        let mut buffer = Vec::with_capacity(64);
-        for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            for Lookup { view, .. } in &key.views {
-                let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
-                let Some(fetcher) = fetcher else { continue };
-                let mut missing: Vec<EntityKey> = Vec::new();
-                let mut seen: HashSet<EntityId> = HashSet::new();
-                for row in 0..rows {
-                    let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
-                    let is_here = reader.get(*view, &id)?.is_some();
-                    if fetcher.wants(&id, is_here) && seen.insert(id) {
-                        room.hold(FETCH_BYTES + 2 * buffer.len())?;
-                        let parts = key.parts.iter().filter_map(|part| fetched_part(*part, &entities, row)).collect();
-                        missing.push(EntityKey { id, parts });
+        self.read_store(|reader| {
+            let mut wanted: Vec<(Fetcher, Vec<EntityKey>)> = Vec::new();
+            let mut buffer = Vec::with_capacity(64);
+            for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
+                for Lookup { view, .. } in &key.views {
+                    let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
+                    let Some(fetcher) = fetcher else { continue };
+                    let mut missing: Vec<EntityKey> = Vec::new();
+                    let mut seen: HashSet<EntityId> = HashSet::new();
+                    for row in 0..rows {
+                        let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
+                        let is_here = reader.get(*view, &id)?.is_some();
+                        if fetcher.wants(&id, is_here) && seen.insert(id) {
+                            room.hold(FETCH_BYTES + 2 * buffer.len())?;
+                            let parts =
+                                key.parts.iter().filter_map(|part| fetched_part(*part, &entities, row)).collect();
+                            missing.push(EntityKey { id, parts });
+                        }
+                    }
+                    if !missing.is_empty() {
+                        wanted.push((fetcher.clone(), missing));
                     }
                 }
-                if !missing.is_empty() {
-                    wanted.push((fetcher.clone(), missing));
-                }
             }
-        }
-        Ok(wanted)
+            Ok(wanted)
+        })
     }
 
     /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
@@ -369,7 +371,7 @@ impl Snapshot {
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
-        let found = self.look_up(&plan, &entities, rows, now, room)?;
+        let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, room))?;
         self.count(&plan, &found, rows);
         let mut answer = Answer { plan, rows, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
@@ -423,41 +425,35 @@ impl Snapshot {
         Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
     }
 
-    /// Looks up every row of every read. If a write fails meanwhile, which closes the store, the lookup is repeated in the
-    /// reopened one.
-    fn look_up(
-        &self,
-        plan: &Plan,
-        entities: &[EchoedColumn<'_>],
-        rows: usize,
-        now: Micros,
-        room: &mut Room,
-    ) -> Result<SmallVec<[Found; 4]>, RequestError> {
-        let (mut attempts, mut seen) = (1, 0);
+    /// Reads the store, all in one committed state. A failed write closes the store for a moment; if that is why the read
+    /// failed, it is repeated in the reopened store.
+    fn read_store<T>(&self, mut read: impl FnMut(&Reader<'_>) -> Result<T, RequestError>) -> Result<T, RequestError> {
+        let mut attempts = 1;
         loop {
-            match self.look_up_once(plan, entities, rows, now, room, &mut seen) {
+            let reader = self.store.reader();
+            let (seen, done) = (reader.commit(), read(&reader));
+            // Reopening the file waits for all readers.
+            drop(reader);
+            match done {
                 Err(RequestError::Store(error))
-                    if attempts < LOOKUP_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) =>
+                    if attempts < READ_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) =>
                 {
                     attempts += 1;
                 }
-                looked_up => return looked_up,
+                done => return done,
             }
         }
     }
 
-    /// Looks up every row of every read, all in one committed state of the store, whose commit is `seen`.
-    fn look_up_once(
-        &self,
+    /// Looks up every row of every read.
+    fn look_up(
+        reader: &Reader<'_>,
         plan: &Plan,
         entities: &[EchoedColumn<'_>],
         rows: usize,
         now: Micros,
         room: &mut Room,
-        seen: &mut u64,
     ) -> Result<SmallVec<[Found; 4]>, RequestError> {
-        let reader = self.store.reader();
-        *seen = reader.commit();
         let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {

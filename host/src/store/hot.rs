@@ -43,7 +43,7 @@ mod entry;
 mod near;
 
 /// Bounds of the hot cache.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotCacheConfig {
     /// The most bytes of rows and bookkeeping; 0 turns the cache off. Beside it each thread that looks rows up has a table
     /// of up to 1 MiB.

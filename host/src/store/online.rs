@@ -11,7 +11,7 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -38,13 +38,14 @@ use super::{
     open::{Mark, open_checked, open_or_replace},
     record::{RowTable, SchemaRecord, VIEWS, ViewRecord},
     runs::delete_building,
+    space::bytes_on_disk,
     state::State,
     write::{put_record, read_record},
 };
 use crate::{clock::SharedClock, private};
 
 /// Where the store lies and how much memory it may take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     /// The directory of the store file; made if it is not there.
     pub data_dir: PathBuf,
@@ -375,8 +376,7 @@ impl OnlineStore {
     /// its length can be greater.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        const BLOCK_BYTES: u64 = 512;
-        fs::metadata(&self.path).map_or(0, |meta| meta.blocks().saturating_mul(BLOCK_BYTES))
+        fs::metadata(&self.path).map_or(0, |meta| bytes_on_disk(&meta))
     }
 
     /// Returns the length of the store file, or 0 if its metadata cannot be read.

@@ -8,7 +8,7 @@
 //! succeed.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io,
     ops::Bound,
     os::unix::fs::MetadataExt,
@@ -47,7 +47,7 @@ struct LimitedFile {
     /// Bytes written past `end` since the last check of the free space: an upper bound of the growth.
     unchecked: AtomicU64,
     /// Whether the last check found too little free space.
-    is_short: AtomicBool,
+    is_space_low: AtomicBool,
     /// Whether the database is open. Writes while it opens (repairs) are not limited, so that stored data stays
     /// readable.
     is_open: Arc<AtomicBool>,
@@ -72,9 +72,6 @@ const CHECK_BYTES: u64 = 256 << 10;
 // === impl SpaceLimits ===
 
 impl SpaceLimits {
-    /// No limits.
-    pub const OFF: Self = Self { free_bytes_min: Some(0), file_bytes_max: None };
-
     /// Checks the free space of the file system.
     ///
     /// # Errors
@@ -115,7 +112,7 @@ impl LimitedFile {
             bytes: AtomicU64::new(0),
             end: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
-            is_short: AtomicBool::new(false),
+            is_space_low: AtomicBool::new(false),
             is_open: Arc::default(),
         };
         opened.bytes.store(opened.bytes_on_disk()?, Ordering::Relaxed);
@@ -126,7 +123,7 @@ impl LimitedFile {
     }
 
     fn bytes_on_disk(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.blocks().saturating_mul(BLOCK_BYTES))
+        Ok(bytes_on_disk(&self.file.metadata()?))
     }
 
     /// Checks the limits before a write of `len` bytes.
@@ -144,7 +141,7 @@ impl LimitedFile {
         }
         let unchecked = self.unchecked.fetch_add(len, Ordering::Relaxed) + len;
         if end > SMALL_BYTES
-            && (self.is_short.load(Ordering::Relaxed) || unchecked >= CHECK_BYTES)
+            && (self.is_space_low.load(Ordering::Relaxed) || unchecked >= CHECK_BYTES)
             && let Err(why) = self.check_free()?
             && end > self.end.load(Ordering::Relaxed)
         {
@@ -186,12 +183,17 @@ impl LimitedFile {
         let stat = fstatvfs(&self.file)?;
         let of = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         let checked = self.limits.check_free(Space { free: of(stat.f_bavail), total: of(stat.f_blocks) });
-        let was_short = self.is_short.swap(checked.is_err(), Ordering::Relaxed);
+        let was_short = self.is_space_low.swap(checked.is_err(), Ordering::Relaxed);
         if checked.is_err() && !was_short {
             self.end.fetch_max(end_of_data(&self.file), Ordering::Relaxed);
         }
         Ok(checked)
     }
+}
+
+/// Bytes that a file takes on disk.
+pub(super) fn bytes_on_disk(meta: &Metadata) -> u64 {
+    meta.blocks().saturating_mul(BLOCK_BYTES)
 }
 
 fn full(why: String) -> io::Error {
@@ -268,6 +270,7 @@ mod tests {
 
     use super::*;
 
+    const OFF: SpaceLimits = SpaceLimits { free_bytes_min: Some(0), file_bytes_max: None };
     const GIB: u64 = 1 << 30;
     const MIB: u64 = 1 << 20;
 
@@ -283,7 +286,7 @@ mod tests {
             "its file system has 7 free bytes, but 'store: free_bytes_min' is 1048576; hint: free disk space or lower \
              'store: free_bytes_min'"
         );
-        assert!(SpaceLimits::OFF.check_free(Space { free: 0, total: GIB }).is_ok());
+        assert!(OFF.check_free(Space { free: 0, total: GIB }).is_ok());
     }
 
     fn open(path: &Path, limits: SpaceLimits) -> LimitedFile {
@@ -296,7 +299,7 @@ mod tests {
     fn file_never_exceeds_its_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let limits = SpaceLimits { file_bytes_max: Some(MIB), ..SpaceLimits::OFF };
+        let limits = SpaceLimits { file_bytes_max: Some(MIB), ..OFF };
         // As after each failed transaction.
         for _ in 0..3 {
             let file = open(&path, limits);
@@ -324,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let limits = SpaceLimits { free_bytes_min: Some(u64::MAX), file_bytes_max: None };
-        let file = open(&path, SpaceLimits::OFF);
+        let file = open(&path, OFF);
         file.set_len(64 * MIB).unwrap();
         file.write(20 * MIB, &[1; 4_096]).unwrap();
         file.close().unwrap();

@@ -145,6 +145,11 @@ impl Ended {
         self
     }
 
+    /// The lines of standard error that report an error at a place in a file.
+    pub(crate) fn errors(&self) -> Vec<&str> {
+        self.err.lines().filter(|line| line.contains(": error: ")).collect()
+    }
+
     /// Complaints go to standard error, and say all of these.
     #[track_caller]
     pub(crate) fn assert_complains(&self, words: &[&str]) -> &Self {

@@ -395,18 +395,17 @@ feature_services:
     );
     let checked = home.run(["check"]);
     checked.assert_code(3);
-    let errors: Vec<&str> = checked.err.lines().filter(|line| line.contains(": error: ")).collect();
     expect![[r#"
         features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
         features/more.yaml:9:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
         features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, the definition says Array(String)
         features/more.yaml:12:20: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
         features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
-    .assert_eq(&errors.join("\n"));
+    .assert_eq(&checked.errors().join("\n"));
     // Sources can be skipped; services are still checked.
     let offline = home.run(["check", "--offline"]);
     offline.assert_code(3);
-    assert_eq!(offline.err.lines().filter(|line| line.contains(": error: ")).count(), 1, "{}", offline.err);
+    assert_eq!(offline.errors().len(), 1, "{}", offline.err);
     let tagged = fs::read_to_string(home.path("features/more.yaml")).unwrap();
     home.write(
         "features/more.yaml",
@@ -444,7 +443,6 @@ feature_services:
     );
     let checked = home.run(["check"]);
     checked.assert_code(3);
-    let errors: Vec<&str> = checked.err.lines().filter(|line| line.contains(": error: ")).collect();
     expect![[r#"
         features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
         features/more.yaml:7:16: error: there is no entity 'drivr' (did you mean 'driver'?)
@@ -452,7 +450,7 @@ feature_services:
         features/more.yaml:12:47: error: feature view 'unknown_type': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
         features/more.yaml:16:69: error: there is no feature view 'nowhere'
         features/more.yaml:18:60: error: feature view 'unknown_type' has no feature 'x'
-        larder.yaml:5:16: error: serving: 'ttl' is 'never', expected one of mark, null, ignore"#]].assert_eq(&errors.join("\n"));
+        larder.yaml:5:16: error: serving: 'ttl' is 'never', expected one of mark, null, ignore"#]].assert_eq(&checked.errors().join("\n"));
 }
 
 #[test]

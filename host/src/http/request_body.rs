@@ -15,26 +15,26 @@ use crate::memory::{Lease, SMALL_BYTES, leased_bytes};
 
 /// The body of a request.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct RequestBody {
     body: Incoming,
     /// Whether the client waits for `100 Continue` before it sends the body. hyper sends that response when the body is
     /// first read.
-    is_expected: bool,
+    expects_continue: bool,
     /// Whether reading the body failed: it was too large, too slow or broken, or the memory budget was exceeded. Not
     /// set if the header `Content-Length` alone shows that the body is too large.
-    is_given_up: bool,
+    read_failed: bool,
 }
 
 /// Limits on discarding an unneeded body to keep its connection open.
 const SKIPPED_BYTES_MAX: usize = 256 << 10;
 const SKIPPED_WITHIN: Duration = Duration::from_secs(1);
 
-// === impl Upload ===
+// === impl RequestBody ===
 
-impl Upload {
-    /// Wraps a body. Set `is_expected` if the request has an `Expect` header.
-    pub(super) fn new(body: Incoming, is_expected: bool) -> Self {
-        Self { body, is_expected, is_given_up: false }
+impl RequestBody {
+    /// Wraps a body. Set `expects_continue` if the request has an `Expect` header.
+    pub(super) fn new(body: Incoming, expects_continue: bool) -> Self {
+        Self { body, expects_continue, read_failed: false }
     }
 
     /// Reads the body if it has at most `max` bytes and arrives within `within`. Leases memory for bodies that arrive
@@ -58,7 +58,7 @@ impl Upload {
                 }),
             }
         };
-        self.is_given_up = read.is_err();
+        self.read_failed = read.is_err();
         read
     }
 
@@ -116,7 +116,7 @@ impl Upload {
         if self.body.is_end_stream() {
             return true;
         }
-        if self.is_given_up || self.is_expected || self.body.size_hint().lower() > SKIPPED_BYTES_MAX as u64 {
+        if self.read_failed || self.expects_continue || self.body.size_hint().lower() > SKIPPED_BYTES_MAX as u64 {
             return false;
         }
         let read = async {
