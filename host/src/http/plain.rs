@@ -266,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
             match parse(rest, body_bytes_max) {
                 Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
-                    PlainAnswer::Here(started) => {
+                    PlainAnswer::Here(started, _) => {
                         took += self.router.note_plain(started);
                         done += request.len;
                     }
@@ -421,7 +421,7 @@ impl Output {
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
         let answer = router.answer_plain(request, &mut self.bytes);
-        let PlainAnswer::Here(started) = answer else {
+        let PlainAnswer::Here(_, now) = answer else {
             self.bytes.truncate(start);
             return answer;
         };
@@ -430,7 +430,7 @@ impl Output {
             self.bytes.truncate(start);
             return PlainAnswer::Not;
         }
-        let head = Head::new(StatusCode::OK, self.bytes.len() - body, router.now(), is_last);
+        let head = Head::new(StatusCode::OK, self.bytes.len() - body, now, is_last);
         // Right in front of the body: how long it is was not known before that was written.
         let head_at = body - head.len;
         self.bytes[head_at..body].copy_from_slice(head.bytes());
@@ -440,7 +440,7 @@ impl Output {
             self.bytes.copy_within(head_at.., start);
             self.bytes.truncate(self.bytes.len() - (head_at - start));
         }
-        PlainAnswer::Here(started)
+        answer
     }
 
     fn is_leased(&mut self, router: &Router) -> bool {

@@ -92,8 +92,9 @@ enum Features {
 /// What became of a plain request.
 #[derive(Debug)]
 pub(super) enum PlainAnswer {
-    /// The response body was appended. [`Router::note_plain`] needs the start time of the request.
-    Here(Instant),
+    /// The response body was appended. [`Router::note_plain`] needs the start time of the request; the second time is
+    /// the clock's, for the response's date.
+    Here(Instant, Micros),
     /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
     Elsewhere(Box<Coming>, Instant),
     /// Something about it is not plain, as when it goes wrong.
@@ -272,8 +273,9 @@ impl Router {
             if let Some(compute) = snapshot.elsewhere(&begun) {
                 return offload(compute);
             }
-            write_answer(&snapshot.finish(begun, &decoded, &mut room)?, out, &mut room)?;
-            Ok(PlainAnswer::Here(started))
+            let answer = snapshot.finish(begun, &decoded, &mut room)?;
+            write_answer(&answer, out, &mut room)?;
+            Ok(PlainAnswer::Here(started, answer.now))
         })();
         match answered {
             Err(error) if error.is_too_long() => offload(&self.resources.compute),

@@ -26,6 +26,8 @@ pub struct Answer<'r> {
     pub plan: Arc<Plan>,
     /// How many rows the answer has.
     pub rows: usize,
+    /// The time of the lookup, by which rows expire.
+    pub now: Micros,
     /// The entity columns, as [`Plan::entity_columns`] has them.
     pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
     /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.

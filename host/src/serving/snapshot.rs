@@ -373,7 +373,7 @@ impl Snapshot {
         let now = self.clock.now();
         let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, room))?;
         self.count(&plan, &found, rows);
-        let mut answer = Answer { plan, rows, entities, found, derived: Vec::new(), ttl: self.ttl };
+        let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
             derive(&mut answer, request, now)?;
         }

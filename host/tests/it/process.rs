@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     binary::{Home, LARDER_YAML, Running},
     feast_repo::FEATURE_STORE,
-    fixture::eventually,
+    fixture::{eventually, eventually_within},
     generations::{Generations, VIEWS, is_read_whole, rows_at, rows_of},
     wire::{self, Underway},
 };
@@ -367,6 +367,34 @@ fn a_sync_that_a_stopping_host_ends_fails_with_a_reason() {
     let (code, said) = sync.end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("balance_stats") && said.contains("stop"), "{said}");
+}
+
+/// The resident memory of a process in MiB.
+fn resident(host: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn freed_memory_returns_while_the_server_is_idle() {
+    let (host, address) = Home::golden_loaded().serve();
+    let before = resident(&host);
+    let unfinished = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head = b"POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n";
+        stream.write_all(head).unwrap();
+        stream.write_all(&vec![b' '; 1_900_000]).unwrap();
+        stream
+    };
+    let bodies: Vec<TcpStream> = (0..60).map(|_| unfinished()).collect();
+    eventually("the bodies are in memory", || resident(&host) >= before + 100);
+    drop(bodies);
+    eventually_within("memory returns", Duration::from_secs(60), || {
+        thread::sleep(Duration::from_millis(100));
+        resident(&host) < before + 40
+    });
+    stop_soon(host);
 }
 
 #[test]

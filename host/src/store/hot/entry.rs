@@ -131,6 +131,11 @@ impl EntityRows {
         self.0.len()
     }
 
+    /// Where the piece is in memory.
+    pub(super) fn address(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
     /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
     pub(super) fn of(id: &EntityId, before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
