@@ -21,7 +21,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+.PHONY: demo built-plugins test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync soak fuzz deny help
 
@@ -30,11 +30,17 @@ help:
 
 ## make demo         build, make up CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566), with the
 ##                   churn plugin
-demo: check-tools check-guest-tools
-	cargo build --release --locked -p larder
-	target/release/larder plugin build plugins/examples/churn --out target/guests/churn.wasm
-	target/release/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS) \
-		--plugin target/guests/churn.wasm
+demo: check-tools
+	cargo build --profile quick --locked -p larder
+	target/quick/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS) \
+		--plugin plugins/built/churn.wasm
+
+## make built-plugins rebuild plugins/built from the examples, after a change of theirs
+built-plugins: check-tools check-guest-tools
+	cargo build --profile quick --locked -p larder
+	rm -f plugins/built/churn.wasm
+	target/quick/larder plugin build plugins/examples/churn --out plugins/built/churn.wasm
+	cd plugins/built && sha256sum churn.wasm > churn.wasm.sha256
 
 ## make test         the whole check: format, lints, tests; what CI runs
 test: check-tools check-guest-tools check-python

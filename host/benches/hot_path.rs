@@ -8,18 +8,16 @@
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use larder::{
-    clock::ManualClock,
-    http::{decode_request, encode_answer},
-    serving::{ServingLimits, Snapshot, TtlPolicy},
-    store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig},
-};
+use larder_common::clock::ManualClock;
+use larder_http::{decode_request, encode_answer};
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema, RowView},
     model::{EntityId, ValueRef},
     registry::{Catalog, Definitions, validate},
     yaml::Problems,
 };
+use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tempfile::TempDir;
 
 const CUSTOMERS: u32 = 10_000;

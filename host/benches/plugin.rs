@@ -21,11 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::plugin::{
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ScalarType, ValueRef, ValueType};
+use larder_plugin_host::{
     Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, PluginLimits, PluginRuntime, PluginSettings,
     Transform,
 };
-use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ScalarType, ValueRef, ValueType};
 
 const ROWS: [usize; 4] = [1, 32, 100, 1_000];
 const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list: false };

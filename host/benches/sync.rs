@@ -17,20 +17,21 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use larder::{
-    aws::{Aws, AwsConfig, StandInKeys},
-    clock::{Clock, SystemClock},
-    source::{ParquetFiles, ParquetLimits, Source, Wanted},
-    store::{OnlineStore, StoreConfig, ViewId},
-    sync::{SyncEngine, SyncLimits, SyncReport, SyncRequest, SyncSetting, Turns},
-};
+use larder_common::clock::{Clock, SystemClock};
 use larder_fakeaws::{FakeDynamo, FakeS3};
+use larder_ingest::{SyncReport, SyncRequest};
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion},
     model::EntityId,
     registry::{Catalog, Definitions, validate},
     yaml::Problems,
 };
+use larder_source::{
+    ParquetFiles, ParquetLimits, Source, Wanted,
+    aws::{Aws, AwsConfig, StandInKeys},
+};
+use larder_store::{OnlineStore, StoreConfig, ViewId};
+use larder_sync::{SyncEngine, SyncLimits, SyncSetting, Turns};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::json;
 use tempfile::TempDir;

@@ -10,6 +10,7 @@ mod loads;
 mod plugins;
 mod pressure;
 mod serve;
+mod writer;
 
 use std::{
     path::PathBuf,
@@ -21,32 +22,28 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use larder_model::yaml::Problem;
-use tokio::sync::Notify;
-
-use crate::{
-    aws::Aws,
-    clock::SharedClock,
-    config::{
-        Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
-        process_environment, watched_files,
-    },
-    http::{
-        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand,
-        SyncCommand,
-    },
-    plugin::{Component, PluginError},
-    serving::{RenewDefinitions, ServingLimits, Snapshot},
-    store::{OnlineStore, StoreError},
-    sync::{LAST_COMMIT_WITHIN, SyncEngine, SyncSetting, Turns},
-    telemetry,
+use larder_common::{clock::SharedClock, telemetry};
+use larder_http::{
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand, SyncCommand,
 };
+use larder_ingest::LAST_COMMIT_WITHIN;
+use larder_model::yaml::Problem;
+use larder_plugin_host::{Component, PluginError};
+use larder_serving::{RenewDefinitions, ServingLimits, Snapshot};
+use larder_source::aws::Aws;
+use larder_store::{OnlineStore, StoreError};
+use larder_sync::{SyncEngine, SyncSetting, Turns};
+use tokio::sync::Notify;
 
 pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
     plugins::{Asked, DeployError, Loading, Plugins},
     serve::{Stamps, stamps},
+};
+use crate::config::{
+    Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
+    process_environment, watched_files,
 };
 
 /// A host: configuration, store, catalog and sync engine.
@@ -119,11 +116,11 @@ pub enum AppError {
         /// The setting that names it.
         key: &'static str,
         /// Why not.
-        source: crate::http::ServerError,
+        source: larder_http::ServerError,
     },
     /// The gRPC listener cannot be started.
     #[error("grpc: listen: {0}")]
-    Grpc(#[from] crate::grpc::GrpcServerError),
+    Grpc(#[from] larder_grpc::GrpcServerError),
     /// Metrics or signals cannot be set up.
     #[error("{0}")]
     Setup(String),

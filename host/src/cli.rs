@@ -30,12 +30,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use larder_plugin_host::COMPILE_COMMAND;
+use larder_store::StoreError;
 
 use crate::{
     app::AppError,
     config::{CheckedConfig, Config, ConfigError, FEAST_FROM, Origin, process_environment},
-    plugin::COMPILE_COMMAND,
-    store::StoreError,
 };
 
 /// The feature store's edge: features beside the model, Feast-compatible, in tens of microseconds.

@@ -1,22 +1,7 @@
 //! Larder: the feature store's edge.
 //!
-//! The rooms, from the ground up; each uses only those on floors below it (`host/ARCHITECTURE.md`).
-
-pub mod aws;
-pub mod clock;
-pub mod files;
-pub mod memory;
-pub mod plugin;
-pub mod private;
-pub mod source;
-pub mod store;
-pub mod sync;
-pub mod telemetry;
-
-pub mod serving;
-
-pub mod grpc;
-pub mod http;
+//! This crate is the program: its configuration, how a server is put together, and the command line. The layers below
+//! are crates of their own (`host/ARCHITECTURE.md`).
 
 pub mod config;
 

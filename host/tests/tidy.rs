@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check: floors, opening words, sizes.
+//! Rules that the compiler does not check: layers of modules, module docs, sizes of files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -8,33 +8,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms of `host/src` and the floor that each is on. A room uses rooms of lower floors only.
-const FLOORS: [(&str, u8); 17] = [
-    ("aws", 1),
-    ("clock", 1),
-    ("files", 1),
-    ("memory", 1),
-    ("private", 1),
-    ("telemetry", 1),
-    ("store", 2),
-    ("source", 2),
-    ("sync", 3),
-    ("plugin", 3),
-    ("serving", 4),
-    ("grpc", 5),
-    ("http", 5),
-    ("config", 6),
-    ("app", 7),
-    ("cli", 8),
-    ("main", 9),
+/// The layers of modules within a crate, where there are some: the compiler checks only those of crates. A module uses
+/// modules with lower numbers only.
+const LAYERS: [(&str, &[(&str, u8)]); 2] = [
+    ("host/src", &[("config", 1), ("app", 2), ("cli", 3), ("main", 4)]),
+    ("host/model/src", &[("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)]),
 ];
 
-/// The rooms of `host/model/src`: yaml and registry build on the words and bytes below them.
-const MODEL_FLOORS: [(&str, u8); 4] = [("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)];
-
 /// Where our sources are.
-const DIRS: [&str; 14] = [
+const DIRS: [&str; 23] = [
     "host/src",
+    "host/common/src",
+    "host/grpc/src",
+    "host/http/src",
+    "host/ingest/src",
+    "host/plugin/src",
+    "host/serving/src",
+    "host/source/src",
+    "host/store/src",
+    "host/sync/src",
     "host/fakeaws/src",
     "host/fakeaws/tests",
     "host/fakeaws/dynoxide/src",
@@ -50,7 +42,7 @@ const DIRS: [&str; 14] = [
     "plugins/hostile",
 ];
 
-/// A file that grows past this wants a wall.
+/// The most lines of a file.
 const LINES_MAX: usize = 700;
 
 struct SourceFile {
@@ -76,16 +68,16 @@ fn sources(dir: &Path) -> Vec<SourceFile> {
     files
 }
 
-/// The room that a file belongs to: the first step below `src`.
-fn room(file: &SourceFile, src: &Path) -> String {
+/// The top-level module that a file belongs to.
+fn module(file: &SourceFile, src: &Path) -> String {
     let relative = file.path.strip_prefix(src).unwrap();
     let first = relative.components().next().unwrap().as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The rooms that a text names after `crate::`, in imports and in paths.
-fn used_rooms(text: &str) -> BTreeSet<String> {
-    let mut rooms = BTreeSet::new();
+/// The modules that a text names after `crate::`, in imports and in paths.
+fn used_modules(text: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     for part in code.split("crate::").skip(1) {
         if let Some(list) = part.strip_prefix('{') {
@@ -99,38 +91,38 @@ fn used_rooms(text: &str) -> BTreeSet<String> {
                     ',' if depth == 0 => word.clear(),
                     c if depth == 0 && (c.is_alphanumeric() || c == '_') => word.push(c),
                     ':' if depth == 0 && !word.is_empty() => {
-                        rooms.insert(std::mem::take(&mut word));
+                        modules.insert(std::mem::take(&mut word));
                     }
                     _ => {}
                 }
             }
         } else {
-            rooms.insert(part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            modules.insert(part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
         }
     }
-    rooms
+    modules
 }
 
-fn check_floors(src: &Path, floors: &[(&str, u8)]) {
-    let floor = |room: &str| floors.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor);
+fn check_layers(src: &Path, layers: &[(&str, u8)]) {
+    let layer = |module: &str| layers.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer);
     let mut wrong = Vec::new();
     for file in sources(src) {
-        let own = room(&file, src);
+        let own = module(&file, src);
         if own == "lib" {
             continue;
         }
-        let Some(own_floor) = floor(&own) else {
-            wrong.push(format!("{}: room '{own}' is on no floor; add it to FLOORS", file.path.display()));
+        let Some(own_layer) = layer(&own) else {
+            wrong.push(format!("{}: module '{own}' is in no layer; add it to LAYERS", file.path.display()));
             continue;
         };
-        for used in used_rooms(&file.text) {
+        for used in used_modules(&file.text) {
             // Other words after `crate::` are names in lib.rs.
-            if let Some(used_floor) = floor(&used)
+            if let Some(used_layer) = layer(&used)
                 && used != own
-                && used_floor >= own_floor
+                && used_layer >= own_layer
             {
                 wrong.push(format!(
-                    "{}: '{own}' (floor {own_floor}) uses '{used}' (floor {used_floor})",
+                    "{}: '{own}' (layer {own_layer}) uses '{used}' (layer {used_layer})",
                     file.path.display()
                 ));
             }
@@ -140,52 +132,18 @@ fn check_floors(src: &Path, floors: &[(&str, u8)]) {
 }
 
 #[test]
-fn rooms_use_only_rooms_on_lower_floors() {
-    check_floors(&manifest_dir().join("src"), &FLOORS);
-    check_floors(&manifest_dir().join("model/src"), &MODEL_FLOORS);
-}
-
-#[test]
-fn only_its_own_room_knows_a_library() {
-    let rules: [(&str, &[&str]); 18] = [
-        ("redb::", &["store"]),
-        ("aws_config::", &["aws"]),
-        ("aws_sdk_s3::", &["aws", "source"]),
-        ("aws_sdk_dynamodb::", &["aws", "source"]),
-        ("aws_sdk_dynamodbstreams::", &["aws", "source"]),
-        ("moka::", &["store"]),
-        ("wasmtime::", &["plugin"]),
-        ("parquet::", &["source", "cli"]),
-        ("arrow::", &["source", "sync", "http", "cli"]),
-        ("serde_json::", &["http", "cli", "store", "source", "sync", "plugin"]),
-        ("hyper::", &["http", "grpc", "cli"]),
-        ("tonic::", &["grpc"]),
-        ("tonic_health::", &["grpc"]),
-        ("tonic_reflection::", &["grpc"]),
-        ("prost_types::", &["grpc"]),
-        ("rustls::", &["http"]),
-        ("tokio_rustls::", &["http"]),
-        ("aws_lc_rs::", &["http", "plugin"]),
-    ];
-    let src = manifest_dir().join("src");
-    for file in sources(&src) {
-        let own = room(&file, &src);
-        for (library, rooms) in rules {
-            let used = file.text.lines().any(|line| {
-                let line = line.trim_start();
-                !line.starts_with("//")
-                    && (line.contains(&format!("use {library}")) || line.contains(&format!(" {library}")))
-            });
-            assert!(!used || rooms.contains(&own.as_str()), "{}: {library} belongs to {rooms:?}", file.path.display());
-        }
+fn modules_use_only_modules_of_lower_layers() {
+    let root = manifest_dir().parent().unwrap();
+    for (src, layers) in LAYERS {
+        check_layers(&root.join(src), layers);
     }
 }
 
 #[test]
 fn the_walker_finds_imports_in_every_form() {
     let text = "use crate::a;\nuse crate::b::{c, d};\nuse crate::{\n    e::{F, g::H},\n    i::J,\n};\n// crate::k\nlet x = crate::l::m();";
-    let rooms: Vec<String> = used_rooms(text).into_iter().collect();
-    assert_eq!(rooms, ["a", "b", "e", "i", "l"]);
+    let modules: Vec<String> = used_modules(text).into_iter().collect();
+    assert_eq!(modules, ["a", "b", "e", "i", "l"]);
 }
 
 #[test]
@@ -201,7 +159,7 @@ fn every_source_file_says_what_it_is_for() {
 }
 
 #[test]
-fn no_file_is_longer_than_a_head_holds() {
+fn no_file_is_longer_than_the_limit() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
@@ -215,12 +173,18 @@ fn no_file_is_longer_than_a_head_holds() {
 #[test]
 fn only_files_opens_files_for_reading() {
     // The kernel's own files, directories that are synced, and what a command of the user's own project made.
-    let allowed =
-        ["files.rs", "memory/limit.rs", "telemetry.rs", "cli/plugin/build/rust.rs", "cli/plugin/build/python.rs"];
+    let allowed = [
+        "host/common/src/files.rs",
+        "host/common/src/memory/limit.rs",
+        "host/common/src/telemetry.rs",
+        "host/src/cli/plugin/build/rust.rs",
+        "host/src/cli/plugin/build/python.rs",
+    ];
     let calls = ["fs::read(", "fs::read_to_string(", "File::open("];
-    let src = manifest_dir().join("src");
-    for file in sources(&src) {
-        let name = file.path.strip_prefix(&src).unwrap();
+    let root = manifest_dir().parent().unwrap();
+    let program = DIRS.iter().filter(|dir| dir.starts_with("host/") && dir.ends_with("/src"));
+    for file in program.filter(|dir| !dir.contains("fakeaws")).flat_map(|dir| sources(&root.join(dir))) {
+        let name = file.path.strip_prefix(root).unwrap();
         if allowed.iter().any(|it| name == Path::new(it))
             || name.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
         {
@@ -229,7 +193,41 @@ fn only_files_opens_files_for_reading() {
         let code = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.contains("sync_all()")) {
             let found = calls.iter().find(|call| line.contains(*call));
-            assert!(found.is_none(), "{}: open it by crate::files: {}", name.display(), line.trim());
+            assert!(found.is_none(), "{}: open it by larder_common::files: {}", name.display(), line.trim());
         }
     }
+}
+
+/// Larder's own crates among the dependencies of a manifest, without their prefix.
+fn own_dependencies(manifest: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| Some(line.strip_prefix("larder-")?.split(['.', ' ']).next()?.to_owned())).collect()
+}
+
+#[test]
+fn architecture_lists_the_crates_and_their_dependencies() {
+    let root = manifest_dir().parent().unwrap();
+    let page = fs::read_to_string(manifest_dir().join("ARCHITECTURE.md")).unwrap();
+    let listed: Vec<(String, String, String)> = page
+        .lines()
+        .filter(|line| line.starts_with("| `larder"))
+        .map(|line| {
+            let cells: Vec<String> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+            (cells[1].clone(), cells[2].clone(), cells[3].clone())
+        })
+        .collect();
+    let mut all: Vec<String> = Vec::new();
+    for (name, dir, depends_on) in &listed {
+        let manifest = fs::read_to_string(root.join(dir).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{dir} is not {name}");
+        all.extend(name.strip_prefix("larder-").map(str::to_owned));
+        if name != "larder" {
+            assert_eq!(own_dependencies(&manifest).join(", "), *depends_on, "{name}");
+        }
+    }
+    all.sort();
+    let mut of_program = own_dependencies(&fs::read_to_string(manifest_dir().join("Cargo.toml")).unwrap());
+    of_program.sort();
+    assert_eq!(all, of_program, "the program uses every crate of the table, and the table has every crate");
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use larder::plugin::Digest;
+use larder_plugin_host::Digest;
 
 /// The files under `wit/` with their digests, save those for people.
 fn files(dir: &Path, root: &Path, found: &mut BTreeMap<String, String>) {

@@ -6,6 +6,7 @@ mod convert;
 mod entity_key;
 mod feast;
 pub mod json;
+mod key_part;
 mod murmur3;
 pub mod python;
 mod row;
@@ -19,6 +20,7 @@ pub use self::{
     convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
     feast::{push_feast_value, to_feast_value},
+    key_part::{EntityKey, KeyPart},
     murmur3::murmur3_x64_128,
     row::{FORMAT_VERSION, ROW_BYTES_MAX, RowBuilder, RowError, RowHeader, RowRank, RowView},
     row_text::RowText,

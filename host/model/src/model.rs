@@ -6,6 +6,7 @@ mod feast_value;
 mod time;
 mod value;
 mod value_type;
+mod window;
 
 pub use self::{
     definition::{
@@ -20,4 +21,5 @@ pub use self::{
     time::{Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, duration_text, parse_duration, parse_exact_time, parse_time},
     value::{ListRef, Value, ValueRef},
     value_type::{ItemType, NestedType, Physical, ScalarType, UnknownType, ValueType},
+    window::Window,
 };

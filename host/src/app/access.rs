@@ -3,13 +3,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
+use larder_grpc::{self, Gate, Headers, Wish};
+use larder_http::{Denied, HttpConfig, Tls, Tokens};
 use larder_model::yaml::{Place, Problem, Problems};
 
-use crate::{
-    config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens},
-    grpc::{self, Gate, Headers, Wish},
-    http::{Denied, HttpConfig, Tls, Tokens},
-};
+use crate::config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens};
 
 /// Keys and tokens, as the listeners have them. Whether there are any is settled at the start.
 #[derive(Debug)]
@@ -27,23 +25,23 @@ pub(super) struct TokenGate(pub(super) Arc<Tokens>);
 // === impl TokenGate ===
 
 impl Gate for TokenGate {
-    fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), grpc::Denied> {
+    fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), larder_grpc::Denied> {
         let scope = self.0.admit(headers).map_err(denied)?;
         match wish {
             Wish::Entry => Ok(()),
             Wish::Lookup(selection) => scope.check(selection).map_err(denied),
             Wish::Name(name) if scope.has(name) => Ok(()),
-            Wish::Name(_) => Err(grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
+            Wish::Name(_) => Err(larder_grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
             Wish::Write => scope.check_write().map_err(denied),
         }
     }
 }
 
-fn denied(denied: Denied) -> grpc::Denied {
+fn denied(denied: Denied) -> larder_grpc::Denied {
     let text = denied.to_string();
     match denied {
-        Denied::NoToken | Denied::WrongToken => grpc::Denied::Unknown(text),
-        Denied::BeyondScope(_) => grpc::Denied::Forbidden(text),
+        Denied::NoToken | Denied::WrongToken => larder_grpc::Denied::Unknown(text),
+        Denied::BeyondScope(_) => larder_grpc::Denied::Forbidden(text),
     }
 }
 

@@ -11,11 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    http::{AdminEvent, SyncCommand},
-    sync::{LAST_COMMIT_WITHIN, Progress, SyncEngine, SyncError, SyncReport},
-    telemetry::panic_words,
-};
+use larder_common::telemetry::panic_words;
+use larder_http::{AdminEvent, SyncCommand};
+use larder_ingest::{LAST_COMMIT_WITHIN, Progress, SyncReport};
+use larder_sync::{SyncEngine, SyncError};
 
 /// What a sync reports.
 enum Step {

@@ -10,19 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder_common::files::FileStamp;
+use larder_http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus};
 use larder_model::{model::DerivedView, registry::Catalog};
+use larder_plugin_host::{
+    BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginError, PluginRuntime, Shelf, ShelfError,
+    Transform,
+};
+use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
 
-use crate::{
-    config::PluginConfig,
-    files::FileStamp,
-    http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus},
-    plugin::{
-        BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginError, PluginRuntime, Shelf,
-        ShelfError, Transform,
-    },
-    serving::Transforms,
-};
+use crate::config::PluginConfig;
 
 /// The plugins of a host.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder_common::memory::{MemoryBudget, memory_limit, resident_bytes};
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::App;
-use crate::memory::{MemoryBudget, memory_limit, resident_bytes};
 
 /// How close to the limit the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,19 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use larder_common::{
+    compute::Compute,
+    files::FileStamp,
+    memory::{MemoryBudget, default_budget, memory_limit},
+    telemetry,
+};
+use larder_grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer};
+use larder_http::{Control, Door, HttpLimits, Listener, Router, Server, Tokens, Writes};
+use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
+use larder_serving::{RenewDefinitions, Resources};
+use larder_source::aws::ObjectAt;
+use larder_sync::LOADS_AT_ONCE_MAX;
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -28,17 +40,7 @@ use super::{
     keeper,
     plugins::{Loading, Plugins},
     pressure::watch_memory,
-};
-use crate::{
-    aws::ObjectAt,
-    files::FileStamp,
-    grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer},
-    http::{Control, Door, HttpLimits, Listener, Router, Server, Tokens, Writes},
-    memory::{MemoryBudget, default_budget, memory_limit},
-    plugin::Compute,
-    serving::{RenewDefinitions, Resources},
-    sync::{LOADS_AT_ONCE_MAX, SyncRequest},
-    telemetry,
+    writer::EngineWriter,
 };
 
 /// A host that serves. [`Serving::run`] lives until it is told to stop.
@@ -135,7 +137,7 @@ impl App {
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
         let writes = || {
             let at_once = Arc::clone(&resources.writes);
-            Arc::new(Writes::new(Arc::clone(&self.engine), Arc::clone(&definitions), at_once))
+            Arc::new(Writes::new(self.writer(), Arc::clone(&definitions), at_once))
         };
         let writes = http.writes.then(writes);
         let door = |encrypted| {
@@ -210,13 +212,18 @@ impl App {
         HttpLimits { connections_max, ..http.limits }
     }
 
+    fn writer(&self) -> Arc<dyn CurrentWriter> {
+        Arc::new(EngineWriter(Arc::clone(&self.engine)))
+    }
+
     /// Resources that the listeners share: memory for requests, and threads for large requests.
     fn resources(&self) -> Result<Resources, AppError> {
         let limits = &self.config.http.limits;
         let auto = || usize::try_from(default_budget(memory_limit())).unwrap_or(usize::MAX);
         let memory = MemoryBudget::new(limits.in_flight_bytes_max.unwrap_or_else(auto));
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let compute = Compute::start("large", threads, LARGE_WAITING_MAX)?;
+        let compute = Compute::start("large", threads, LARGE_WAITING_MAX)
+            .map_err(|error| AppError::Setup(format!("a thread for large requests cannot be started: {error}")))?;
         Ok(Resources::new(memory, Arc::new(compute), limits.answer_bytes_max))
     }
 
@@ -238,7 +245,7 @@ impl App {
             drain_timeout: limits.drain_timeout,
         };
         let gate = tokens.map(|tokens| Arc::new(TokenGate(tokens)) as Arc<dyn Gate>);
-        let writes = http.writes.then(|| Arc::clone(&self.engine));
+        let writes = http.writes.then(|| self.writer());
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
         let features = Features::new(Arc::clone(&self.current), resources, writes, definitions, gate);
         let calls = Calls::new(features, limits);

@@ -11,18 +11,16 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
+use larder_common::clock::SystemClock;
 use larder_model::{
     model::{FeatureService, Projection},
     registry::Catalog,
     yaml::{Place, Problem, Severity},
 };
+use larder_sync::check_source;
 
 use super::{ConfigArg, output, plugin};
-use crate::{
-    clock::SystemClock,
-    config::{CheckedConfig, Config, ConfigError, check_definitions, load_access},
-    sync::check_source,
-};
+use crate::config::{CheckedConfig, Config, ConfigError, check_definitions, load_access};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-
-use crate::plugin::{CompileLimits, compile_here};
+use larder_plugin_host::{CompileLimits, compile_here};
 
 #[derive(Debug, Args)]
 pub(super) struct CompileArgs {

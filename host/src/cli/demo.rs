@@ -10,6 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use larder_common::{
+    clock::{Clock, SystemClock},
+    files::read_text,
+};
+use larder_http::SyncCommand;
 use metrics::NoopRecorder;
 use serde_json::{Value, json};
 
@@ -24,10 +29,7 @@ use super::{
 };
 use crate::{
     app::{App, Serving},
-    clock::{Clock, SystemClock},
     config::{Config, Origin},
-    files::read_text,
-    http::SyncCommand,
 };
 
 #[derive(Debug, Args)]
@@ -183,9 +185,9 @@ fn measure(app: &App, request: &Value) -> Result<String> {
     let mut times = Vec::with_capacity(LOOKUPS);
     for _ in 0..LOOKUPS * 2 {
         let started = Instant::now();
-        let request = crate::http::decode_request(&body).map_err(|error| anyhow::anyhow!("{}", error.body))?;
+        let request = larder_http::decode_request(&body).map_err(|error| anyhow::anyhow!("{}", error.body))?;
         let answer = snapshot.answer(&request)?;
-        std::hint::black_box(crate::http::encode_answer(&answer));
+        std::hint::black_box(larder_http::encode_answer(&answer));
         times.push(started.elapsed().as_secs_f64() * 1e6);
     }
     let mut times = times.split_off(LOOKUPS);

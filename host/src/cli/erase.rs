@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use larder_http::{DeleteCommand, ResetCommand, SyncCommand};
 
 use super::{CliError, ConfigArg, output, sync, target::Target};
-use crate::http::{DeleteCommand, ResetCommand, SyncCommand};
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {

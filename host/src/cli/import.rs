@@ -15,15 +15,12 @@ use larder_model::{
     registry::{UnknownFields, to_yaml, validate},
     yaml::Problems,
 };
-
+use larder_plugin_host::Shelf;
+use larder_source::aws::{Aws, AwsConfig};
 use serde_json::Value;
 
 use super::{CliError, output};
-use crate::{
-    aws::{Aws, AwsConfig},
-    config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment},
-    plugin::Shelf,
-};
+use crate::config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {

@@ -9,16 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use larder_common::clock::{Clock, SystemClock};
 
 use super::{
     CliError,
     dataset::{DatasetSpec, generate},
     output,
 };
-use crate::{
-    clock::{Clock, SystemClock},
-    config::matching_files,
-};
+use crate::config::matching_files;
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {

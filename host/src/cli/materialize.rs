@@ -13,21 +13,21 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
+use larder_common::{
+    clock::SystemClock,
+    telemetry::{self, LogFormat},
+};
 use larder_model::{
     codec::murmur3_x64_128,
-    model::{AwsPlace, EntityId, FeatureView, TableLayout, parse_duration},
+    model::{AwsPlace, EntityId, FeatureView, TableLayout, Window, parse_duration},
     registry::Catalog,
     yaml::nearest,
 };
+use larder_source::{NewTable, TableError, TableWriter, WriteOptions};
+use larder_sync::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table};
 
 use super::{CliError, ConfigArg, output, sync::parse_time};
-use crate::{
-    clock::SystemClock,
-    config::{Config, load_definitions},
-    source::{NewTable, TableError, TableWriter, Window, WriteOptions},
-    sync::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
-    telemetry::{self, LogFormat},
-};
+use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {

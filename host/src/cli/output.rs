@@ -7,8 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::telemetry::{flush_logs, write_line};
+use larder_common::telemetry::{flush_logs, write_line};
 
 /// The first error of writing to standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Subcommand;
+use larder_plugin_host::{PluginRuntime, PluginSettings};
 
 pub(super) use self::{fit::fit, new::python_project};
-use crate::plugin::{PluginRuntime, PluginSettings};
 
 /// What to do with plugins.
 #[derive(Debug, Subcommand)]

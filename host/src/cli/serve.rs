@@ -4,15 +4,14 @@ use std::{net::SocketAddr, process, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use larder_common::{clock::SystemClock, telemetry};
+use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::model::SourceKind;
 
 use super::ConfigArg;
 use crate::{
     app::{App, Serving, ShutdownReason, Signals},
-    clock::SystemClock,
     config::{Config, FEAST_FROM, Origin, process_environment},
-    sync::LAST_COMMIT_WITHIN,
-    telemetry,
 };
 
 #[derive(Debug, Args)]

@@ -5,13 +5,11 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
+use larder_common::clock;
+use larder_http::{AdminEvent, SyncCommand};
+use larder_ingest::{Outcome, SyncReport};
 
 use super::{CliError, ConfigArg, output, target::Target};
-use crate::{
-    clock,
-    http::{AdminEvent, SyncCommand},
-    sync::{Outcome, SyncReport},
-};
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {

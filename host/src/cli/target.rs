@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use hyper::Method;
+use larder_common::{
+    clock::SystemClock,
+    telemetry::{self, LogFormat},
+};
+use larder_http::{
+    AdminEvent, Control, DeleteCommand, EraseReport, ResetCommand, Scope, SyncCommand, decode_request,
+    describe_catalog, encode_answer,
+};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{CliError, ConfigArg, client::Client, output};
-use crate::{
-    app::App,
-    clock::SystemClock,
-    http::{
-        AdminEvent, Control, DeleteCommand, EraseReport, ResetCommand, Scope, SyncCommand, decode_request,
-        describe_catalog, encode_answer,
-    },
-    telemetry::{self, LogFormat},
-};
+use crate::app::App;
 
 /// The two ways to get at features. A store is open in one process at a time, so a running host is asked.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Target {
     /// Finds the host of a configuration, or opens its store.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
         // The command prints the result of each sync itself, so the sync engine's log lines would be duplicates.
-        telemetry::install_logs("warn,larder::sync::engine=off", LogFormat::Text);
+        telemetry::install_logs("warn,larder_sync::engine=off", LogFormat::Text);
         let config = config.load()?;
         if let Some(client) = Client::connect(&config.admin_socket)? {
             return Ok(Self::Running(client));

@@ -7,11 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use larder_common::clock::SystemClock;
 use larder_model::{
     model::{FeatureView, duration_text},
     registry::Catalog,
     yaml::nearest,
 };
+use larder_sync::{Sample, sample_keys};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -20,11 +22,7 @@ use super::{
     output,
     target::{Target, error_message},
 };
-use crate::{
-    clock::SystemClock,
-    config::load_definitions,
-    sync::{Sample, sample_keys},
-};
+use crate::config::load_definitions;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {

@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
+use larder_http::{AuthConfig, HttpConfig, Scope, TlsConfig, TlsFile, TlsKeys, Token, TokenConfig, is_read_by_all};
 use larder_model::{
     registry::Catalog,
     yaml::{Located, Problem, Problems, Tree, nearest},
 };
 
 use super::{Config, ConfigError, section::Section};
-use crate::http::{AuthConfig, HttpConfig, Scope, TlsConfig, TlsFile, TlsKeys, Token, TokenConfig, is_read_by_all};
 
 /// What the files of `server: tls` and `server: auth` hold. Each is there if it is configured.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! `aws:`, how AWS is reached.
 
+use std::sync::Arc;
+
+use larder_source::aws::{Aws, AwsConfig};
+
 use super::{
     read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
 };
-use std::sync::Arc;
-
-use crate::aws::{Aws, AwsConfig};
 
 pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
     let default = AwsConfig::default();

@@ -2,10 +2,12 @@
 
 use std::{io, path::PathBuf};
 
+use larder_common::files::read_text;
 use larder_model::{
     registry::{Catalog, Validated, validate_each},
     yaml::{Located, Place, Problem, Problems},
 };
+use larder_source::aws::ObjectAt;
 
 use super::{
     Config, ConfigError, FeastRepo, RegistryAt, RegistryCache, RegistryNeed, access,
@@ -13,8 +15,6 @@ use super::{
     feast,
     patterns::{Pattern, resolve},
 };
-
-use crate::{aws::ObjectAt, files::read_text};
 
 /// The size limit of a text file: a configuration or definitions.
 pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;

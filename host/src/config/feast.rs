@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use larder_common::files::{FileStamp, read_regular, read_text};
 use larder_model::{
     codec::KeyVersion,
     model::AwsPlace,
@@ -19,6 +20,10 @@ use larder_model::{
     },
     yaml::{Located, Node, Place, Problems, Table, Tree, parse},
 };
+use larder_source::{
+    DynamoDb,
+    aws::{Aws, ObjectAt, ObjectNow, Trouble},
+};
 
 use super::{
     Environment,
@@ -26,11 +31,6 @@ use super::{
     patterns::resolve,
     read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
-};
-use crate::{
-    aws::{Aws, ObjectAt, ObjectNow, Trouble},
-    files::{FileStamp, read_regular, read_text},
-    source::DynamoDb,
 };
 
 /// A Feast repository, as `larder.yaml` or the command line names it.

@@ -2,15 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
+use larder_http::HttpConfig;
+use larder_plugin_host::{CompileLimits, PluginLimits, PluginSettings};
+use larder_store::StoreConfig;
+
 use super::{
     read::{KIB, MIB, is_off, memory},
     section::Section,
     types::PluginConfig,
-};
-use crate::{
-    http::HttpConfig,
-    plugin::{CompileLimits, PluginLimits, PluginSettings},
-    store::StoreConfig,
 };
 
 /// Where plugins are looked for, from the configuration's directory.

@@ -8,10 +8,16 @@ use std::{
     time::Duration,
 };
 
+use larder_common::telemetry::LogFormat;
+use larder_grpc::GrpcConfig;
+use larder_http::{HttpConfig, HttpLimits};
 use larder_model::{
     codec::{KeyVersion, ROW_BYTES_MAX},
     yaml::{Located, Node, Problems, Tree, nearest, parse},
 };
+use larder_serving::TtlPolicy;
+use larder_store::{HotCacheConfig, SpaceLimits, StoreConfig};
+use larder_sync::{Guard, SyncLimits};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -19,14 +25,6 @@ use super::{
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
-};
-use crate::telemetry::LogFormat;
-use crate::{
-    grpc::GrpcConfig,
-    http::{HttpConfig, HttpLimits},
-    serving::TtlPolicy,
-    store::{HotCacheConfig, SpaceLimits, StoreConfig},
-    sync::{Guard, SyncLimits},
 };
 
 /// Feast's feature server listens there.
@@ -375,7 +373,7 @@ fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     for directive in filter.split(',').map(str::trim) {
         if !directive.contains(['=', '[', ']', '{', '}']) && !is_level(directive) {
             let levels = LEVELS.join(", ");
-            let help = nearest(directive, LEVELS).unwrap_or_else(|| "for example info,larder::sync=debug".to_owned());
+            let help = nearest(directive, LEVELS).unwrap_or_else(|| "for example info,larder_sync=debug".to_owned());
             return Err((format!("expected one of {levels}, or a filter of module=level"), Some(help)));
         }
     }

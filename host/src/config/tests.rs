@@ -17,8 +17,10 @@ mod text;
 use std::path::Path;
 
 use expect_test::Expect;
-use larder_model::codec::KeyVersion;
-use larder_model::yaml::{Problem, Problems};
+use larder_model::{
+    codec::KeyVersion,
+    yaml::{Problem, Problems},
+};
 
 use super::Config;
 

@@ -8,24 +8,20 @@ use std::{
     time::Duration,
 };
 
+use larder_common::{clock::SharedClock, files::read_text, telemetry::LogFormat};
+use larder_grpc::GrpcConfig;
+use larder_http::HttpConfig;
 use larder_model::{
     codec::KeyVersion,
     yaml::{Located, Problem, Problems, Severity},
 };
+use larder_plugin_host::PluginSettings;
+use larder_serving::TtlPolicy;
+use larder_source::aws::Aws;
+use larder_store::StoreConfig;
+use larder_sync::{SyncLimits, SyncSetting, Turns};
 
 use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
-use crate::{
-    aws::Aws,
-    clock::SharedClock,
-    files::read_text,
-    grpc::GrpcConfig,
-    http::HttpConfig,
-    plugin::PluginSettings,
-    serving::TtlPolicy,
-    store::StoreConfig,
-    sync::{SyncLimits, SyncSetting, Turns},
-    telemetry::LogFormat,
-};
 
 /// Everything that an operator can set. Its paths start at the configuration file's directory already.
 #[derive(Clone, Debug)]
@@ -130,7 +126,7 @@ pub struct PluginConfig {
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A level or a filter, such as `info` or `info,larder::sync=debug`; `tracing_subscriber::EnvFilter` takes it.
+    /// A level or a filter, such as `info` or `info,larder_sync=debug`; `tracing_subscriber::EnvFilter` takes it.
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use larder::{
-    clock::ManualClock,
-    http::{decode_request, encode_answer},
-    serving::{ServingLimits, Snapshot, TtlPolicy},
-    store::{LoadMode, OnlineStore, RowBatch, StoreConfig},
-};
+use larder_common::clock::ManualClock;
+use larder_http::{decode_request, encode_answer};
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
     model::ValueRef,
     registry::{Definitions, validate},
     yaml::Problems,
 };
+use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_store::{LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tempfile::TempDir;
 
 use crate::fixture::RECORDED_AT;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::http::HttpLimits;
+use larder_http::HttpLimits;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

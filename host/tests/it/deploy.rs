@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::http::Control;
+use larder_http::Control;
 use serde_json::{Value, json};
 
 use crate::{

@@ -6,10 +6,8 @@ use std::{
     thread,
 };
 
-use larder::{
-    http::decode_request,
-    serving::{Answer, OnlineRequest},
-};
+use larder_http::decode_request;
+use larder_serving::{Answer, OnlineRequest};
 use serde_json::{Value, json};
 
 use crate::{

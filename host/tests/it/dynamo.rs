@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use larder::http::SyncCommand;
 use larder_fakeaws::{FakeDynamo, FaultProxy, When};
+use larder_http::SyncCommand;
 use serde_json::{Value, json};
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::clock::{Clock as _, SystemClock};
+use larder_common::clock::{Clock as _, SystemClock};
 use larder_fakeaws::{FakeS3, FaultProxy};
 use rusqlite::{Connection, params};
 use rustix::process::Signal;

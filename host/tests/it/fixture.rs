@@ -10,11 +10,11 @@ use std::{
 
 use larder::{
     app::{App, Serving},
-    aws::{Aws, AwsConfig, StandInKeys},
-    clock::{Clock, ManualClock},
     config::Config,
-    http::{AdminEvent, Control, HttpLimits, SyncCommand},
 };
+use larder_common::clock::{Clock, ManualClock};
+use larder_http::{AdminEvent, Control, HttpLimits, SyncCommand};
+use larder_source::aws::{Aws, AwsConfig, StandInKeys};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -223,7 +223,7 @@ impl Fixture {
     }
 
     /// Syncs views; the error is what the first failure says.
-    pub(crate) fn sync(&self, command: &SyncCommand) -> Result<Vec<larder::sync::SyncReport>, String> {
+    pub(crate) fn sync(&self, command: &SyncCommand) -> Result<Vec<larder_ingest::SyncReport>, String> {
         let mut reports = Vec::new();
         let mut failed = None;
         self.app.sync(command, &mut |event| match event {

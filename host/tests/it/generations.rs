@@ -16,15 +16,13 @@ use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     datatypes::Int64Type,
 };
-use larder::{
-    clock::ManualClock,
-    config::{Config, load_definitions},
-    store::{OnlineStore, StoreError, ViewId},
-};
+use larder::config::{Config, load_definitions};
+use larder_common::clock::ManualClock;
 use larder_model::{
     codec::{KeyEncoder, KeyValue, RowSchema, RowView},
     model::{EntityId, ValueRef},
 };
+use larder_store::{OnlineStore, StoreError, ViewId};
 use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::grpc::proto::{
+use larder_grpc::proto::{
     PushRequest, PushResponse,
     feast::serving::{
         FeatureList, FieldStatus, GetFeastServingInfoRequest, GetFeastServingInfoResponse, GetOnlineFeaturesRequest,
@@ -165,7 +165,7 @@ fn names_and_views_are_told_as_they_are_asked_for_and_calls_are_counted() {
     let views = answer.metadata.unwrap().feature_view_metadata;
     assert_eq!(views.iter().map(|view| &*view.name).collect::<Vec<_>>(), ["driver_stats"]);
 
-    let metrics = larder::telemetry::install_metrics().unwrap().render();
+    let metrics = larder_common::telemetry::install_metrics().unwrap().render();
     for series in [
         r#"larder_grpc_requests_total{method="GetOnlineFeatures",status="success"}"#,
         r#"larder_grpc_request_duration_seconds_count{method="GetOnlineFeatures"}"#,

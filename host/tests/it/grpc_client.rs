@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use larder::grpc::proto::feast::serving::{GetOnlineFeaturesRequest, GetOnlineFeaturesResponse};
+use larder_grpc::proto::feast::serving::{GetOnlineFeaturesRequest, GetOnlineFeaturesResponse};
 use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::{

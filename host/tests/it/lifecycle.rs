@@ -13,16 +13,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use larder::{
-    http::{
-        AdminEvent, Control, DeleteCommand, DeployReport, Door, EraseReport, HttpLimits, Listener, PluginStatus,
-        ResetCommand, Router, Server, SyncCommand,
-    },
-    memory::MemoryBudget,
-    plugin::Compute,
-    serving::Resources,
-    sync::Outcome,
+use larder_common::{compute::Compute, memory::MemoryBudget};
+use larder_http::{
+    AdminEvent, Control, DeleteCommand, DeployReport, Door, EraseReport, HttpLimits, Listener, PluginStatus,
+    ResetCommand, Router, Server, SyncCommand,
 };
+use larder_ingest::Outcome;
+use larder_serving::Resources;
 use serde_json::json;
 
 use crate::{

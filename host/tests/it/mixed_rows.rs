@@ -3,18 +3,16 @@
 
 use std::sync::Arc;
 
-use larder::{
-    clock::ManualClock,
-    http::{decode_request, encode_answer},
-    serving::{ServingLimits, Snapshot, TtlPolicy},
-    store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig},
-};
+use larder_common::clock::ManualClock;
+use larder_http::{decode_request, encode_answer};
 use larder_model::{
     codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
     model::{EntityId, ValueRef},
     registry::{Catalog, Definitions, validate},
     yaml::Problems,
 };
+use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 

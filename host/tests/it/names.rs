@@ -8,7 +8,7 @@ use arrow::{
     datatypes::Float64Type,
     ipc::reader::StreamReader,
 };
-use larder::grpc::proto::feast::serving::{
+use larder_grpc::proto::feast::serving::{
     FeatureList, GetOnlineFeaturesRequest, get_online_features_request::Kind as Asked,
 };
 use larder_model::model::{FeastValue, Kind, RepeatedValue};

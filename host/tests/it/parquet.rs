@@ -23,11 +23,9 @@ use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray},
     datatypes::Schema,
 };
-use larder::{
-    http::{AdminEvent, Control, DeleteCommand, SyncCommand},
-    sync::{Outcome, SyncReport},
-};
 use larder_fakeaws::FakeS3;
+use larder_http::{AdminEvent, Control, DeleteCommand, SyncCommand};
+use larder_ingest::{Outcome, SyncReport};
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use serde_json::{Value, json};
 

@@ -254,7 +254,7 @@ fn slow(x: i64) -> Vec<u8> {
 
 #[test]
 fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stays() {
-    let metrics = larder::telemetry::install_metrics().unwrap();
+    let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let mut stream = wire::connect(fixture.address());
     let left = || {
@@ -291,7 +291,7 @@ fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stay
 
 #[test]
 fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_connection_stays() {
-    let metrics = larder::telemetry::install_metrics().unwrap();
+    let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let counted = |series: &str| {
         let text = metrics.render();

@@ -9,10 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::{
-    http::Control,
-    plugin::{CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings},
-};
+use larder_http::Control;
+use larder_plugin_host::{CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings};
 use rustix::process::Signal;
 use serde_json::json;
 

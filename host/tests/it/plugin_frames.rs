@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use larder::plugin::{CallError, Component, Halt, Transform};
 use larder_model::model::ValueRef;
+use larder_plugin_host::{CallError, Component, Halt, Transform};
 
 use crate::{
     guests::{guest, guest_with},
@@ -45,7 +45,7 @@ fn both_versions_of_the_contract_are_served_and_say_so() {
         let (first, second) = (Transform::bind(runtime(), &first, &view("null")).unwrap(), in_mode("good", ""));
         let (first, second) = (call(&first, rows).unwrap(), call(&second, rows).unwrap());
         for place in [0, 1, 3, 4] {
-            let of = |outputs: &[larder::plugin::Output], row| outputs[place].get(row).to_value();
+            let of = |outputs: &[larder_plugin_host::Output], row| outputs[place].get(row).to_value();
             (0..rows).for_each(|row| assert_eq!(of(&first, row), of(&second, row), "row {row} of {rows}"));
         }
         assert_eq!(second[2].get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));

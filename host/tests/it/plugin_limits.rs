@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::plugin::{
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
+use larder_plugin_host::{
     BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Halt, LoadError, Misfit,
     Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
 };
-use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 
 use crate::guests::{compiler, guest, guest_with};
 

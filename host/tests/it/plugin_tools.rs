@@ -12,8 +12,8 @@ use std::{
     sync::Arc,
 };
 
-use larder::plugin::{Column, ColumnBuilder, ColumnScalar, PluginRuntime, PluginSettings, Transform};
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
+use larder_plugin_host::{Column, ColumnBuilder, ColumnScalar, Component, PluginRuntime, PluginSettings, Transform};
 
 use crate::{
     binary::{Ended, Home},
@@ -233,7 +233,7 @@ fn the_python_kit_and_the_example_pass_their_tests() {
 }
 
 #[test]
-fn churn_in_rust_and_in_python_give_the_same_bits_for_10_000_rows() {
+fn churn_in_rust_in_python_and_as_shipped_gives_the_same_bits() {
     let home = Home::empty();
     let runtime = runtime();
     let view = churn_view();
@@ -244,22 +244,29 @@ fn churn_in_rust_and_in_python_give_the_same_bits_for_10_000_rows() {
         built.assert_code(0);
         runtime.load(&fs::read(&file).unwrap()).unwrap()
     });
-    assert_eq!((rust.language(), python.language()), ("rust", "python"));
-    assert_eq!(rust.signature(), python.signature());
-    let [rust, python] = [rust, python].map(|component| Transform::bind(&runtime, &component, &view).unwrap());
+    // `make demo` runs these bytes, so that it needs no compiler for WebAssembly.
+    let shipped = runtime.load(&fs::read(in_tree("plugins/built/churn.wasm")).unwrap()).unwrap();
+    let digest = fs::read_to_string(in_tree("plugins/built/churn.wasm.sha256")).unwrap();
+    assert_eq!(digest, format!("{}  churn.wasm\n", shipped.digest()));
+    let sources = |component: &Component| component.build().unwrap().sources.clone();
+    assert_eq!(sources(&shipped), sources(&rust), "the example has changed; run `make built-plugins`");
+    assert_eq!((rust.language(), python.language(), shipped.language()), ("rust", "python", "rust"));
+    assert_eq!((rust.signature(), rust.signature()), (python.signature(), shipped.signature()));
+    let plugins = [rust, python, shipped].map(|component| Transform::bind(&runtime, &component, &view).unwrap());
 
     const ROWS: usize = 500;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut present = 0;
     for batch in 0..20 {
         let columns: Vec<Column> = view.inputs.iter().map(|input| churn_column(input, ROWS, &mut random)).collect();
-        let answers = [&rust, &python].map(|plugin| {
+        let answers = plugins.each_ref().map(|plugin| {
             let inputs: Vec<Column> = plugin.inputs().iter().map(|place| columns[*place].clone()).collect();
             let outputs = plugin.call(0, ROWS, inputs).unwrap();
             let outputs = plugin.outputs().iter().map(|place| &outputs[*place]);
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
         });
-        assert_eq!(answers[0], answers[1], "batch {batch}");
+        assert_eq!(answers[0], answers[1], "batch {batch}, Python");
+        assert_eq!(answers[0], answers[2], "batch {batch}, as shipped");
         present += answers[0].iter().flatten().flatten().count();
     }
     assert!((10_000..40_000).contains(&present), "{present} of 40,000 values are there: neither all nor none");
@@ -315,7 +322,7 @@ fn churn_view() -> DerivedView {
 fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Column {
     const CONTRACTS: [&str; 5] = ["Month-to-month", "One year", "Two year", "", "Zwölf Monate"];
     const ODD: [f64; 6] = [0.0, -0.0, 1e308, -1e308, f64::INFINITY, f64::NAN];
-    let column_type = larder::plugin::ColumnType::of(input.value_type).unwrap();
+    let column_type = larder_plugin_host::ColumnType::of(input.value_type).unwrap();
     let mut column = ColumnBuilder::new(column_type, rows);
     for _ in 0..rows {
         let odd = random.below(10) == 0;

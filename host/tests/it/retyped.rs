@@ -4,7 +4,7 @@
 use std::{fs, sync::Arc};
 
 use arrow::array::{Float64Array, Int64Array, StringArray};
-use larder::http::SyncCommand;
+use larder_http::SyncCommand;
 use serde_json::{Value, json};
 
 use crate::{

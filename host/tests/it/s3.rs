@@ -7,11 +7,9 @@ mod source;
 use std::{fs, io::Read as _, sync::Arc, time::Duration};
 
 use arrow::array::{ArrayRef, Int64Array};
-use larder::{
-    http::SyncCommand,
-    sync::{Outcome, SyncReport},
-};
 use larder_fakeaws::{FakeS3, Fault, FaultProxy, When};
+use larder_http::SyncCommand;
+use larder_ingest::{Outcome, SyncReport};
 use serde_json::{Value, json};
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::{fs, thread, time::Duration};
 
-use larder::http::{AdminEvent, Control as _, SyncCommand};
 use larder_fakeaws::{FakeS3, FaultProxy};
+use larder_http::{AdminEvent, Control as _, SyncCommand};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

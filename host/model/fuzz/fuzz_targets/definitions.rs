@@ -2,12 +2,8 @@
 
 #![no_main]
 
-use larder_model::{
-    codec::KeyVersion,
-    registry::{Definitions, validate},
-    yaml::Problems,
-};
 use libfuzzer_sys::fuzz_target;
+use larder_model::{ codec::KeyVersion, registry::{Definitions, validate}, yaml::Problems, };
 
 fuzz_target!(|text: &str| {
     let problems = Problems::default();

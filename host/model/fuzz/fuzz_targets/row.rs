@@ -4,11 +4,8 @@
 
 use std::sync::Arc;
 
-use larder_model::{
-    codec::{FORMAT_VERSION, RowHeader, RowSchema, RowView},
-    model::ValueType,
-};
 use libfuzzer_sys::fuzz_target;
+use larder_model::{ codec::{FORMAT_VERSION, RowHeader, RowSchema, RowView}, model::ValueType, };
 
 const TYPES: [&str; 12] = [
     "Bool", "Int32", "Int64", "Float32", "Float64", "String", "Array(Bool)", "Array(Int32)", "Array(Float64)",

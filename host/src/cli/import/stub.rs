@@ -6,9 +6,10 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use larder_model::model::{DerivedInput, DerivedView, InputSource};
+use larder_plugin_host::ColumnType;
 use serde_json::Value;
 
-use crate::{cli::plugin::python_project, plugin::ColumnType};
+use crate::cli::plugin::python_project;
 
 /// What no parameter of a Python function can be called.
 const KEYWORDS: [&str; 35] = [

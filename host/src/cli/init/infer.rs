@@ -13,20 +13,17 @@ use arrow::{
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
+use larder_common::{clock::SystemClock, files::open_regular};
 use larder_model::{
     model::{FeatureView, FileSource, ScalarType, ValueType, WriteMode},
     registry::is_name,
 };
+use larder_source::{FileSchema, ParquetFiles, ParquetLimits, Source, Wanted};
+use larder_sync::{likely_type, wider_type};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
-use crate::{
-    cli::{CliError, import::way},
-    clock::SystemClock,
-    files::open_regular,
-    source::{FileSchema, ParquetFiles, ParquetLimits, Source, Wanted},
-    sync::{likely_type, wider_type},
-};
+use crate::cli::{CliError, import::way};
 
 /// The result of inference over all files.
 #[derive(Debug)]

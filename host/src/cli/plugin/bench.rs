@@ -8,12 +8,10 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
+use larder_plugin_host::Transform;
 
 use super::desk::{Desk, Dice};
-use crate::{
-    cli::{CliError, output},
-    plugin::Transform,
-};
+use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BenchArgs {

@@ -13,16 +13,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use larder_common::files::{FILE_BYTES_MAX, read_regular, read_text};
+use larder_plugin_host::{BuildInfo, Component, Digest};
 
 use super::{
     embedded::{File, PYTHON_SDK, PYTHON_WIT, RUST_SDK, RUST_WIT},
     local_runtime,
 };
-use crate::{
-    cli::{CliError, output},
-    files::{FILE_BYTES_MAX, read_regular, read_text},
-    plugin::{BuildInfo, Component, Digest},
-};
+use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {

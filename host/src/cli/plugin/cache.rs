@@ -3,8 +3,9 @@
 use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
+use larder_common::private;
 
-use crate::{cli::CliError, private};
+use crate::cli::CliError;
 
 /// The variable that moves it.
 const VARIABLE: &str = "LARDER_CACHE";

@@ -4,15 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use larder_plugin_host::{CallError, Column, Output, Signature, Transform};
 
 use super::{
     desk::{Desk, Dice, cell},
     inspect::print_signature,
 };
-use crate::{
-    cli::{CliError, output},
-    plugin::{CallError, Column, Output, Signature, Transform},
-};
+use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckArgs {

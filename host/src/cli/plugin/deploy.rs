@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use hyper::Method;
+use larder_common::files::{FILE_BYTES_MAX, read_regular};
+use larder_http::{Control, DeployReport, PluginStatus};
 use serde_json::Value;
 
-use crate::{
-    cli::{
-        ConfigArg, output,
-        target::{Target, host_order},
-    },
-    files::{FILE_BYTES_MAX, read_regular},
-    http::{Control, DeployReport, PluginStatus},
+use crate::cli::{
+    ConfigArg, output,
+    target::{Target, host_order},
 };
 
 #[derive(Debug, Args)]
@@ -116,8 +114,8 @@ fn tell(report: &DeployReport) {
 
 fn row(plugin: &PluginStatus) -> Vec<String> {
     let live = plugin.live.as_ref();
-    let of = |part: fn(&crate::http::PluginVersion) -> String| live.map_or_else(|| "-".to_owned(), part);
-    let view = |view: &crate::http::PluginViewStatus| match view.breaker.as_str() {
+    let of = |part: fn(&larder_http::PluginVersion) -> String| live.map_or_else(|| "-".to_owned(), part);
+    let view = |view: &larder_http::PluginViewStatus| match view.breaker.as_str() {
         "closed" => view.view.clone(),
         breaker => format!("{} (breaker {breaker})", view.view),
     };

@@ -3,19 +3,19 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use larder_common::{
+    files::{FILE_BYTES_MAX, read_regular},
+    telemetry::{self, LogFormat},
+};
 use larder_model::model::{
     DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
 };
+use larder_plugin_host::{
+    Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
+};
 use serde_json::{Value, json};
 
-use crate::{
-    cli::CliError,
-    files::{FILE_BYTES_MAX, read_regular},
-    plugin::{
-        Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
-    },
-    telemetry::{self, LogFormat},
-};
+use crate::cli::CliError;
 
 /// A plugin's file, loaded as a host would load it, with the limits that hosts have by default.
 pub(super) struct Desk {

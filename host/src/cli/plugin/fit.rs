@@ -7,11 +7,9 @@ use larder_model::{
     registry::Catalog,
     yaml::{Place, Problem, Severity},
 };
+use larder_plugin_host::{PluginRuntime, PluginSettings, Shelf, Transform, read_file};
 
-use crate::{
-    config::PluginConfig,
-    plugin::{PluginRuntime, PluginSettings, Shelf, Transform, read_file},
-};
+use crate::config::PluginConfig;
 
 /// Loads each plugin that a derived view names and tries it in its views, as a start of the host would. Returns what is
 /// missing, which a host does without, as warnings, and what the host would refuse as errors.

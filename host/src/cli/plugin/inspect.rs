@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use larder_plugin_host::{Component, Field};
 use serde_json::{Value, json};
 
 use super::desk::Desk;
-use crate::{
-    cli::output,
-    plugin::{Component, Field},
-};
+use crate::cli::output;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
@@ -58,7 +56,7 @@ pub(super) fn print_signature(component: &Component) {
 
 fn facts(component: &Component) -> Vec<(&'static str, String)> {
     let build = component.build();
-    let of = |part: fn(&crate::plugin::BuildInfo) -> &String| {
+    let of = |part: fn(&larder_plugin_host::BuildInfo) -> &String| {
         build.map_or_else(|| "unknown".to_owned(), |it| part(it).clone())
     };
     vec![

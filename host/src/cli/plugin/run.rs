@@ -7,22 +7,20 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use larder_common::files::{FILE_BYTES_MAX, open_regular, read_regular};
+use larder_http::decode_request;
 use larder_model::{
     codec::RowView,
     model::{Micros, ValueRef},
 };
+use larder_plugin_host::{Column, ColumnBuilder, Signature};
+use larder_serving::typed_column;
+use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
 use super::desk::{Desk, cell, value_type};
-use crate::{
-    cli::{CliError, output},
-    files::{FILE_BYTES_MAX, open_regular, read_regular},
-    http::decode_request,
-    plugin::{Column, ColumnBuilder, Signature},
-    serving::typed_column,
-    sync::decode_rows,
-};
+use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunArgs {
@@ -88,7 +86,7 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)>
     }
     let body = json!({ "entities": columns }).to_string();
     let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
-    let column = |input: &crate::plugin::Field| {
+    let column = |input: &larder_plugin_host::Field| {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
         let values = values.map(|(_, values)| values.as_slice()).unwrap_or_default();
         Ok(typed_column(&input.name, input.column_type, values)?)

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
+use larder_common::telemetry::LogFormat;
+use larder_serving::TtlPolicy;
 
 use super::{check_with, lines, parse_with, sockets};
-use crate::{config::LogConfig, serving::TtlPolicy, telemetry::LogFormat};
+use crate::config::LogConfig;
 
 #[test]
 fn variables_win_over_the_file() {
@@ -62,7 +64,7 @@ fn variables_obey_the_same_checks_and_are_named_in_place_of_the_file() {
             ("LARDER_LOG_LEVEL", "verbose"),
         ],
         expect![[r#"
-            LARDER_LOG_LEVEL: error: log: 'level' is 'verbose': expected one of error, warn, info, debug, trace, or a filter of module=level (for example info,larder::sync=debug)
+            LARDER_LOG_LEVEL: error: log: 'level' is 'verbose': expected one of error, warn, info, debug, trace, or a filter of module=level (for example info,larder_sync=debug)
             LARDER_PROJECT: error: configuration: 'project' is 'a/b', which is not a valid name (letters, digits, '_' and '-', at most 200, a letter or digit first)
             LARDER_SERVER_LISTEN: error: server: 'listen' is 0.0.0.0:6566, where other machines reach it unencrypted (listen on 127.0.0.1:6566, set 'tls', or add 'insecure: true' beside it if everyone in that network may read along)
             LARDER_SERVER_WORKERS: error: server: 'workers' has to be auto, or a number within 1 and 256

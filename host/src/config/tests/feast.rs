@@ -8,13 +8,11 @@ use larder_model::{
     registry::{FeastValues, UnknownFields},
     yaml::Problems,
 };
+use larder_source::aws::{Aws, AwsConfig};
 use tempfile::TempDir;
 
 use super::make_pipe;
-use crate::{
-    aws::{Aws, AwsConfig},
-    config::{FeastConfig, FeastFrom, FeastRepo, RegistryNeed},
-};
+use crate::config::{FeastConfig, FeastFrom, FeastRepo, RegistryNeed};
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 

@@ -6,17 +6,15 @@ use std::{
 };
 
 use expect_test::expect;
+use larder_common::telemetry::LogFormat;
+use larder_http::HttpLimits;
 use larder_model::codec::KeyVersion;
+use larder_serving::TtlPolicy;
+use larder_store::{SpaceLimits, StoreConfig};
+use larder_sync::{Guard, SyncLimits};
 
 use super::{BASE, check, comparable, lines, nested, parse, parse_with, sockets};
-use crate::{
-    config::{LogConfig, SyncConfig},
-    http::HttpLimits,
-    serving::TtlPolicy,
-    store::{SpaceLimits, StoreConfig},
-    sync::{Guard, SyncLimits},
-    telemetry::LogFormat,
-};
+use crate::config::{LogConfig, SyncConfig};
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
@@ -60,7 +58,7 @@ fn every_key_takes_effect() {
          metrics: {listen: 127.0.0.1:2}\nadmin: {socket: /run/admin.sock}\n\
          store: {data_dir: /var/lib/larder, page_cache: 3MiB, hot_cache: 0, check_on_open: true,\n  free_bytes_min: 18MiB, file_bytes_max: 19MiB}\nserving: {ttl: ignore}\n\
          sync: {on_start: false, commit_rows: 10, commit_bytes: 11MB, retry: 12s,\n  bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15}\nreload: {every: 0}\n\
-         log: {level: 'warn,larder::sync=debug', format: json}\n",
+         log: {level: 'warn,larder_sync=debug', format: json}\n",
     );
     assert_eq!((config.project.as_deref(), config.key_version), (Some("churn"), Some(KeyVersion::V2)));
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["a.yaml", "f/*.yaml"]);
@@ -96,7 +94,7 @@ fn every_key_takes_effect() {
     assert_eq!(limits.retry, seconds(12));
     assert_eq!(limits.guard, Guard { bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15 });
     assert_eq!((reload_every, registry_every), (Duration::ZERO, seconds(60)));
-    assert_eq!(config.log, LogConfig { level: "warn,larder::sync=debug".into(), format: LogFormat::Json });
+    assert_eq!(config.log, LogConfig { level: "warn,larder_sync=debug".into(), format: LogFormat::Json });
 }
 
 #[test]
@@ -302,7 +300,7 @@ fn every_bound_is_obeyed_and_can_be_broken() {
 
 #[test]
 fn a_log_filter_has_to_mean_something() {
-    for level in ["error", "INFO", "larder=debug", "warn,larder::http=trace", "info,larder[sync{view=a}]=debug"] {
+    for level in ["error", "INFO", "larder=debug", "warn,larder_http=trace", "info,larder[sync{view=a}]=debug"] {
         assert_eq!(parse(&format!("log: {{level: '{level}'}}\n")).log.level, level);
     }
     for level in ["inof", "", "info,lader", "larder=loud", "larder=debug,,", "a[b"] {

@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::symlink, time::Duration};
 
-use larder::{
-    config::{Config, load_definitions},
-    memory::default_budget,
-    sync::LOADS_AT_ONCE_MAX,
-};
+use larder::config::{Config, load_definitions};
+use larder_common::memory::default_budget;
 use larder_fakeaws::FakeDynamo;
 use larder_model::yaml::Problems;
+use larder_sync::LOADS_AT_ONCE_MAX;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -550,9 +548,10 @@ fn the_build_is_sent_all_that_it_reads() {
     let ignored = read(&format!("{DIR}/Dockerfile.dockerignore"));
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     assert_eq!(lines[0], "*", "what is not named stays at home: stores, keys, .git");
-    let members = read("Cargo.toml");
-    let members = members.lines().find_map(|line| line.strip_prefix("members = [")?.strip_suffix(']')).unwrap();
-    let members = members.split(", ").map(|member| member.trim_matches('"').split('/').next().unwrap());
+    let manifest = read("Cargo.toml");
+    let (_, members) = manifest.split_once("members = [").unwrap();
+    let members = members.split(']').next().unwrap().split(',').map(str::trim).filter(|member| !member.is_empty());
+    let members = members.map(|member| member.trim_matches('"').split('/').next().unwrap());
     // The others are compiled in: contracts, and the files that `init` and `plugin new` hand out.
     for needed in members.chain(["Cargo.toml", "Cargo.lock", "configs", "plugins", "wit"]) {
         assert!(lines.contains(&format!("!{needed}").as_str()), "{needed}");

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use larder::{
-    aws::{Aws, AwsConfig, StandInKeys},
-    clock::{Clock, ManualClock},
-    source::{Batches, DynamoDb, Source as _, SourceError},
-};
+use larder_common::clock::{Clock, ManualClock};
 use larder_model::{
     codec::KeyVersion,
     registry::{Definitions, validate},
     yaml::Problems,
+};
+use larder_source::{
+    Batches, DynamoDb, Source as _, SourceError,
+    aws::{Aws, AwsConfig, StandInKeys},
 };
 
 use super::*;

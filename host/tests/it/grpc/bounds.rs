@@ -20,7 +20,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::grpc::proto::{
+use larder_grpc::proto::{
     PushRequest, PushResponse,
     feast::serving::{
         FeatureList, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse, get_online_features_request::Kind as Asked,

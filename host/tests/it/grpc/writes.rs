@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use larder::grpc::proto::{PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse};
+use larder_grpc::proto::{PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse};
 use larder_model::model::{FeastValue, Kind};
 use tonic::Code;
 

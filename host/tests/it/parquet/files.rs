@@ -4,10 +4,8 @@ use std::fs;
 
 use arrow::array::{FixedSizeListArray, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field};
-use larder::{
-    clock::{SharedClock, SystemClock},
-    source::{ParquetFiles, ParquetLimits, Source, SourceError, Wanted},
-};
+use larder_common::clock::{SharedClock, SystemClock};
+use larder_source::{ParquetFiles, ParquetLimits, Source, SourceError, Wanted};
 
 use super::*;
 

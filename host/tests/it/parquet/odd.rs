@@ -7,7 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use larder::clock::parse_time;
+use larder_common::clock::parse_time;
 
 use super::*;
 

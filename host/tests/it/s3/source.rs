@@ -13,17 +13,9 @@ use std::{
     time::Duration,
 };
 
-use ::parquet::{
-    arrow::ArrowWriter,
-    file::{properties::WriterProperties, reader::FileReader as _, serialized_reader::SerializedFileReader},
-};
 use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use larder::{
-    aws::{Aws, AwsConfig, ObjectAt, StandInKeys, Trouble},
-    clock::SystemClock,
-    source::{ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted},
-};
+use larder_common::clock::SystemClock;
 use larder_fakeaws::{FakeS3, Fault, FaultProxy, S3Call, When};
 use larder_model::{
     codec::KeyVersion,
@@ -31,9 +23,17 @@ use larder_model::{
     registry::{Definitions, validate},
     yaml::Problems,
 };
+use larder_source::{
+    ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    aws::{Aws, AwsConfig, ObjectAt, StandInKeys, Trouble},
+};
 
 use super::{BUCKET, definitions, file};
 use crate::{fixture::eventually, parquet};
+use ::parquet::{
+    arrow::ArrowWriter,
+    file::{properties::WriterProperties, reader::FileReader as _, serialized_reader::SerializedFileReader},
+};
 
 const KEY: &str = "set/a.parquet";
 

@@ -1,6 +1,7 @@
 //! Rust to a component: cargo with a target for WebAssembly, found or told how to get.
 
 use std::{
+    collections::BTreeSet,
     env,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -89,6 +90,24 @@ fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
     found.status.success().then(|| PathBuf::from(text.trim()))
 }
 
+/// The directories that cargo unpacks libraries to, which are named after the registry's host: a machine that uses a
+/// mirror has another name there. Fetches the libraries, so the first build has the same directories as the next.
+fn registries(manifest: &Path) -> BTreeSet<String> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET, "--manifest-path"]).arg(manifest);
+    // If it fails, so does the build, and says why.
+    let Ok(output) = cargo.stderr(Stdio::null()).output() else { return BTreeSet::new() };
+    let Ok(metadata) = serde_json::from_slice::<Value>(&output.stdout) else { return BTreeSet::new() };
+    let manifests = metadata["packages"].as_array().into_iter().flatten();
+    manifests.filter_map(|package| registry_of(package["manifest_path"].as_str()?)).collect()
+}
+
+/// The registry's directory in the path of an unpacked library.
+fn registry_of(manifest: &str) -> Option<String> {
+    let (cargo_home, rest) = manifest.split_once("/registry/src/")?;
+    Some(format!("{cargo_home}/registry/src/{}", rest.split('/').next()?))
+}
+
 /// Runs cargo, whose words go to the terminal. Returns the module that it wrote.
 fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
@@ -104,6 +123,8 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
     let home = env::var("CARGO_HOME").ok().or_else(|| Some(format!("{}/.cargo", env::var("HOME").ok()?)));
     let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     flags.extend(home.map(|home| format!("--remap-path-prefix={home}=/cargo")));
+    // The last one that matches counts.
+    flags.extend(registries(&manifest).into_iter().map(|dir| format!("--remap-path-prefix={dir}=/cargo/registry")));
     if let Toolchain::Sources { rustc, linker } = toolchain {
         cargo.arg("-Zbuild-std=std,panic_abort");
         // The compiler of a distribution is a stable one, and compiles its own libraries with what is unstable.
@@ -136,4 +157,17 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
 fn same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(a).is_some() && real(a) == real(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registry_is_found_in_the_path_of_a_library() {
+        let of = |path| registry_of(path);
+        let found = of("/home/x/.cargo/registry/src/mirror.example-0123456789abcdef/serde-1.0.0/Cargo.toml");
+        assert_eq!(found.as_deref(), Some("/home/x/.cargo/registry/src/mirror.example-0123456789abcdef"));
+        assert_eq!(of("/work/plugin/Cargo.toml"), None);
+    }
 }

@@ -1,0 +1,143 @@
+//! Time, injected: what is fresh and what is stale is decided by a clock that tests can turn. And time as text.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use larder_model::model::Micros;
+
+pub use larder_model::model::parse_time;
+
+/// Something that knows what time it is.
+pub trait Clock: Send + Sync + Debug {
+    /// Microseconds since the Unix epoch, UTC.
+    fn now(&self) -> Micros;
+}
+
+/// A clock that everyone holds.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// A clock that stands still until it is turned, for tests.
+#[derive(Debug)]
+pub struct ManualClock {
+    now: AtomicI64,
+}
+
+/// An instant as Python's `str` writes an aware `datetime` in UTC, which is how Feast writes one into DynamoDB:
+/// `2026-11-23 08:17:22+00:00`, with six digits of fraction where it has one. None outside of the years 1 to 9999.
+///
+/// The order of such texts is the order of the instants: `+` sorts before `.`.
+#[must_use]
+pub fn python_text(instant: Micros) -> Option<String> {
+    let at = Timestamp::from_microsecond(instant).ok()?.to_zoned(TimeZone::UTC).datetime();
+    if at.year() < 1 {
+        return None;
+    }
+    let (year, month, day, hour, minute, second) =
+        (at.year(), at.month(), at.day(), at.hour(), at.minute(), at.second());
+    let mut text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+    let fraction = instant.rem_euclid(1_000_000);
+    if fraction != 0 {
+        text.push_str(&format!(".{fraction:06}"));
+    }
+    text.push_str("+00:00");
+    Some(text)
+}
+
+/// The next time, after one, at which a line of cron says that it is time, in UTC; none for a line that does not read or
+/// has no next time.
+#[must_use]
+pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
+    let cron: croner::Cron = line.parse().ok()?;
+    let after = Timestamp::from_microsecond(after).ok()?.to_zoned(TimeZone::UTC);
+    cron.find_next_occurrence(&after, false).ok().map(|next| next.timestamp().as_microsecond())
+}
+
+// === impl SystemClock ===
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    fn now(&self) -> Micros {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX),
+            Err(before) => -Micros::try_from(before.duration().as_micros()).unwrap_or(Micros::MAX),
+        }
+    }
+}
+
+// === impl ManualClock ===
+
+impl ManualClock {
+    /// A clock that shows this time.
+    #[must_use]
+    pub fn at(now: Micros) -> Arc<Self> {
+        Arc::new(Self { now: AtomicI64::new(now) })
+    }
+
+    /// Turns the clock to this time.
+    pub fn set(&self, now: Micros) {
+        self.now.store(now, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Micros {
+        self.now.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_or_instants_in_utc() {
+        assert_eq!(parse_time("1970-01-02"), Some(86_400_000_000));
+        assert_eq!(larder_model::model::parse_exact_time("1969-12-31T23:59:59.999999999Z"), Some((-1, 999)));
+        assert_eq!(larder_model::model::parse_exact_time("1970-01-01 00:00:00.000001002"), Some((1, 2)));
+        assert_eq!(parse_time("1970-01-01T00:00:01"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01 00:00:01.25"), Some(1_250_000));
+        assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Some(1_500_000));
+        // Python's `str`, which Feast writes into DynamoDB.
+        assert_eq!(parse_time("1970-01-01 00:00:01+00:00"), Some(1_000_000));
+        assert_eq!(parse_time("1970-01-01 02:00:01.500000+02:00"), Some(1_500_000));
+        assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn instants_are_written_as_python_writes_them_and_sort_as_they_follow() {
+        let cases = [
+            (-62_135_596_800_000_000, "0001-01-01 00:00:00+00:00"),
+            (-1, "1969-12-31 23:59:59.999999+00:00"),
+            (1_000_000, "1970-01-01 00:00:01+00:00"),
+            (1_000_001, "1970-01-01 00:00:01.000001+00:00"),
+            (1_500_000, "1970-01-01 00:00:01.500000+00:00"),
+            (2_000_000, "1970-01-01 00:00:02+00:00"),
+        ];
+        for (instant, text) in cases {
+            assert_eq!(python_text(instant).as_deref(), Some(text));
+            assert_eq!(parse_time(text), Some(instant));
+        }
+        assert!(cases.is_sorted_by_key(|(_, text)| text));
+        assert_eq!([i64::MIN, -62_135_596_800_000_001, i64::MAX].map(python_text), [None, None, None]);
+    }
+
+    #[test]
+    fn a_line_of_cron_names_the_next_time() {
+        let hour = 3_600_000_000;
+        assert_eq!(next_by_cron("15 */6 * * *", 0), Some(hour / 4));
+        assert_eq!(next_by_cron("15 */6 * * *", hour / 4), Some(6 * hour + hour / 4), "and not the same again");
+        assert_eq!(next_by_cron("at noon", 0), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Threads for work that is expected to be long, so that it holds up nothing else.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use crate::telemetry;
+
+/// A few threads that give way to those that serve, and a queue with a bound.
+#[derive(Debug)]
+pub struct Compute {
+    queue: SyncSender<Work>,
+}
+
+/// There is too much work already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much work waits already")]
+pub struct Full;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// How much less than serving threads these get, of at most 19.
+const NICE: i32 = 10;
+
+/// The niceness of threads for writes: lookups have priority, but a write holds the store's only writer, so it must not
+/// starve on a busy machine. At 10 a small write took 110 ms instead of 30 with both cores busy.
+pub const WRITE_NICE: i32 = 3;
+
+// === impl Compute ===
+
+impl Compute {
+    /// Starts threads of this name with a queue of this length. They end when this is dropped.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
+        let (queue, work) = sync_channel::<Work>(waiting_max);
+        let work = Arc::new(Mutex::new(work));
+        for i in 0..threads.max(1) {
+            let work = Arc::clone(&work);
+            let thread = thread::Builder::new().name(format!("{name}-{i}"));
+            thread.spawn(move || run(&work))?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// Has work done by one of the threads. Who waits for what comes of it may be asynchronous or not. If the work
+    /// panics, nothing comes.
+    ///
+    /// # Errors
+    /// When the bound on what waits is reached: nothing is done then.
+    pub fn try_run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, Full> {
+        let (sender, receiver) = oneshot::channel();
+        let work: Work = Box::new(move || {
+            // Whoever asked and went away needs nothing done.
+            if !sender.is_closed() {
+                let _ = sender.send(work());
+            }
+        });
+        match self.queue.try_send(work) {
+            Ok(()) => Ok(receiver),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Full),
+        }
+    }
+}
+
+fn run(work: &Mutex<Receiver<Work>>) {
+    give_way(NICE);
+    loop {
+        // The lock is held while there is nothing to do, and by one thread: the others wait for the lock instead.
+        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(next) = next else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
+            let why = telemetry::panic_words(&*panic);
+            tracing::error!("work on a compute thread failed because of a bug in Larder: {why}");
+        }
+    }
+}
+
+/// Lowers this thread's priority, if the operating system allows it: sets this niceness, at most 19.
+pub fn give_way(nice: i32) {
+    // On Linux a priority is a thread's, whatever the name of the call says.
+    let _ = rustix::process::setpriority_process(None, nice);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn work_is_done_and_beyond_the_bound_refused_and_a_panic_costs_its_own_result_only() {
+        let compute = Compute::start("test", 1, 2).unwrap();
+        let barrier = Arc::new(Barrier::new(2));
+        let (entered, leaves) = (Arc::clone(&barrier), Arc::clone(&barrier));
+        let first = compute.try_run(move || {
+            entered.wait();
+            entered.wait();
+            1
+        });
+        leaves.wait();
+        // The thread is busy: two may wait, a third may not.
+        let second = compute.try_run(|| -> i32 { panic!("on purpose") }).unwrap();
+        let third = compute.try_run(|| 3).unwrap();
+        assert_eq!(compute.try_run(|| 4).unwrap_err(), Full);
+        leaves.wait();
+        assert_eq!(first.unwrap().blocking_recv(), Ok(1));
+        assert!(second.blocking_recv().is_err());
+        assert_eq!(third.blocking_recv(), Ok(3));
+    }
+}

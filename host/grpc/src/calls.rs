@@ -1,0 +1,362 @@
+//! Which call goes to which service, and what is asked of it before.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http_body_util::{Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use larder_common::memory::{Lease, leased_bytes};
+use larder_ingest::Fetched;
+use tokio::sync::Semaphore;
+use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use super::{
+    Features, GrpcLimits, Wish,
+    book::{Book, Entry},
+    error,
+    lookup::{Lookup, offload},
+    message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
+    metrics::GrpcMetrics,
+    proto::{
+        self, feast::serving::serving_service_server::ServingServiceServer,
+        grpc_feature_server_server::GrpcFeatureServerServer,
+    },
+    weight::row_bytes,
+};
+
+type Lookups = ServingServiceServer<Arc<Features>>;
+type LookupsAndWrites = GrpcFeatureServerServer<Arc<Features>>;
+type Health = HealthServer<HealthService>;
+
+/// Answers calls, each with the features that are current when it begins.
+pub struct Calls {
+    features: Arc<Features>,
+    lookups: Lookups,
+    lookups_and_writes: LookupsAndWrites,
+    health: Health,
+    reporter: HealthReporter,
+    reflection: Reflection,
+    limits: GrpcLimits,
+    /// Each holds its message in memory, and makes its answer.
+    at_once: Arc<Semaphore>,
+    /// Streams of health watches and reflection, which last as long as their clients want.
+    streams: Arc<Semaphore>,
+    pub(super) metrics: GrpcMetrics,
+}
+
+/// Tools ask by the one name or by the other.
+struct Reflection {
+    v1: Box<dyn Reflects>,
+    v1alpha: Box<dyn Reflects>,
+}
+
+/// The services of reflection, whose types have no names.
+trait Reflects: Send + Sync {
+    fn answer(&self, request: Request<Limited<Incoming>>) -> Answering;
+}
+
+type Parts = hyper::http::request::Parts;
+
+type Answering = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// The size limit of a message to the health service, and of all messages of one reflection stream together.
+const HEALTH_BYTES_MAX: usize = 4 << 10;
+const REFLECTION_BYTES_MAX: usize = 64 << 10;
+
+/// The limit on concurrent health and reflection streams; further ones are refused.
+const STREAMS_AT_ONCE_MAX: usize = 1_024;
+
+/// Overhead of a header in addition to its bytes.
+const HEADER_BYTES: usize = 64;
+
+/// Larger compressed messages are decompressed on a compute thread, because they can expand a thousand times.
+const THREAD_COMPRESSED_BYTES_MAX: usize = 2 << 10;
+
+/// The method that both of Feast's services have.
+const LOOKUP: &str = "GetOnlineFeatures";
+
+/// Two services that tools know by these names.
+const REFLECTION_V1: &str = "grpc.reflection.v1.ServerReflection";
+const REFLECTION_V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+// === impl Calls ===
+
+impl Calls {
+    /// The services over these features.
+    ///
+    /// # Errors
+    /// When the descriptors of the `.proto` files cannot be read, which a test would have seen.
+    pub fn new(features: Features, limits: GrpcLimits) -> Result<Self, tonic_reflection::server::Error> {
+        let features = Arc::new(features);
+        let reporter = HealthReporter::new();
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reflection =
+            Reflection { v1: Box::new(describe().build_v1()?), v1alpha: Box::new(describe().build_v1alpha()?) };
+        Ok(Self {
+            lookups: Lookups::new(Arc::clone(&features)).max_decoding_message_size(limits.message_bytes_max),
+            lookups_and_writes: LookupsAndWrites::new(Arc::clone(&features))
+                .max_decoding_message_size(limits.message_bytes_max),
+            features,
+            health: Health::new(HealthService::from_health_reporter(reporter.clone())),
+            reporter,
+            reflection,
+            limits,
+            streams: Arc::new(Semaphore::new(STREAMS_AT_ONCE_MAX)),
+            at_once: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            metrics: GrpcMetrics::bind(),
+        })
+    }
+
+    pub(super) fn limits(&self) -> &GrpcLimits {
+        &self.limits
+    }
+
+    /// Whether callers may be sent here.
+    pub(super) fn is_ready(&self) -> bool {
+        self.features.is_ready()
+    }
+
+    /// Tells those who ask for health. The name of no service is that of the whole host.
+    pub(super) async fn report(&self, is_ready: bool) {
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", Lookups::NAME, LookupsAndWrites::NAME] {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Answers a call that came on a connection with this book.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        book: &Arc<Book>,
+        client: Option<SocketAddr>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let path = request.uri().path().to_owned();
+        let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
+        let is_stream = !matches!(service, Lookups::NAME | LookupsAndWrites::NAME) && method != "Check";
+        let mut entry = book.enter(is_stream);
+        let routed = match is_stream.then(|| Arc::clone(&self.streams).try_acquire_owned()) {
+            Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
+            Some(Ok(permit)) => {
+                entry.keep(permit);
+                self.route(service, method, request).await
+            }
+            None => self.route(service, method, request).await,
+        };
+        let mut response = routed.unwrap_or_else(Status::into_http);
+        response.headers_mut().insert(ACCEPT_ENCODING, ENCODINGS);
+        let failed = failure(response.headers());
+        if let Some(code) = failed {
+            let client = client.map(|client| client.to_string()).unwrap_or_default();
+            let method = if self.metrics.knows(method) { method } else { "unknown" };
+            // The message may contain values.
+            tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
+        }
+        self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
+        response.map(|body| Entry::leave(entry, body))
+    }
+
+    async fn route(&self, service: &str, method: &str, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+        let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
+        if !request.headers().get(CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes())) {
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Ok(response);
+        }
+        match service {
+            Lookups::NAME | LookupsAndWrites::NAME if method == LOOKUP => self.look_up(request).await,
+            Lookups::NAME => self.one(self.lookups.clone(), request).await,
+            LookupsAndWrites::NAME => self.one(self.lookups_and_writes.clone(), request).await,
+            Health::NAME => {
+                let (head, message, _lease) = self.read(request, HEALTH_BYTES_MAX).await?;
+                Ok(call(self.health.clone(), Request::from_parts(head, Full::new(message))).await)
+            }
+            REFLECTION_V1 => Ok(self.reflection.v1.answer(limited(request)).await),
+            REFLECTION_V1ALPHA => Ok(self.reflection.v1alpha.answer(limited(request)).await),
+            _ => Err(Status::unimplemented("there is no such service")),
+        }
+    }
+
+    /// Answers a call that has one message and one answer: lets it in, and reads the message, before the service sees it.
+    async fn one<S>(&self, service: S, request: Request<Incoming>) -> Result<Response<Body>, Status>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<Body>, Error = std::convert::Infallible>,
+    {
+        self.features.check(request.headers(), Wish::Entry)?;
+        let Ok(_permit) = self.at_once.try_acquire() else {
+            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
+        };
+        let (head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
+        lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
+        Ok(call(service, Request::from_parts(head, Full::new(message))).await)
+    }
+
+    /// Answers a lookup, with a lease of memory for its message and its answer.
+    async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+        self.features.check(request.headers(), Wish::Entry)?;
+        let Ok(_permit) = self.at_once.try_acquire() else {
+            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
+        };
+        let encoding = Encoding::of_answer(request.headers());
+        let (head, message, lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let message = leased_bytes(message, lease).slice(PREFIX_BYTES..);
+        let lookup = Lookup::new(Arc::clone(&self.features), head.headers, message, encoding);
+        let (answer, fetched) = lookup.answer().await?;
+        let mut response = Response::new(Body::new(MessageBody::new(answer)));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(encoding) = encoding {
+            headers.insert(ENCODING, encoding.name());
+        }
+        if let Some(word) = match fetched {
+            Fetched::All => None,
+            Fetched::Late => Some(HeaderValue::from_static("late")),
+            Fetched::Away => Some(HeaderValue::from_static("away")),
+        } {
+            headers.insert("x-larder-read-through", word);
+        }
+        Ok(response)
+    }
+
+    /// Reads and decompresses a call's message. The lease covers headers and message.
+    async fn read(&self, request: Request<Incoming>, max: usize) -> Result<(Parts, Bytes, Lease), Status> {
+        let (mut head, body) = request.into_parts();
+        let encoding = Encoding::of_request(&head.headers)?;
+        let mut lease = self.features.resources.memory.lease();
+        let headers = head.headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
+        lease.grow(headers.sum()).map_err(error::of_memory)?;
+        let read = tokio::time::timeout(self.limits.message_timeout, read(body, max, &mut lease));
+        let message = read.await.map_err(|_| Status::deadline_exceeded("the message took too long to arrive"))??;
+        let (message, lease) = match (message.first(), encoding) {
+            (Some(1), Some(encoding)) => {
+                // tonic decompresses without these limits, so it gets uncompressed messages.
+                head.headers.remove(ENCODING);
+                let is_short = message.len() <= THREAD_COMPRESSED_BYTES_MAX;
+                let decompress = move || {
+                    let compressed = message.get(PREFIX_BYTES..).unwrap_or_default();
+                    let decompressed = encoding.decompress(compressed, max, &mut lease)?;
+                    lease.grow(decompressed.len()).map_err(error::of_memory)?;
+                    Ok((Bytes::from(plain(&decompressed)), lease))
+                };
+                if is_short { decompress()? } else { offload(&self.features.resources.compute, decompress).await? }
+            }
+            _ => (message, lease),
+        };
+        if message.len() < PREFIX_BYTES {
+            return Err(Status::internal("the message is missing"));
+        }
+        Ok((head, message, lease))
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").field("features", &self.features).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<S> Reflects for S
+where
+    S: Service<Request<Limited<Incoming>>, Response = Response<Body>, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    fn answer(&self, request: Request<Limited<Incoming>>) -> Answering {
+        let service = self.clone();
+        Box::pin(async move { call(service, request).await })
+    }
+}
+
+/// Calls a service. Those that tonic makes are always ready, and never fail.
+async fn call<S, B>(mut service: S, request: Request<B>) -> Response<Body>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = std::convert::Infallible>,
+{
+    match service.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// A request with a limit on the total size of its messages.
+fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
+    request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
+}
+
+/// Strips a request down to its method, path and the headers that the handlers use.
+///
+/// A connection can have 128 open calls (`STREAMS_MAX`) with hundreds of headers each. Until the message arrives, the
+/// headers take about three times the memory that HTTP/2 counts for them. The kept values are copied, because a slice
+/// of a frame keeps the whole frame in memory.
+pub(super) fn received<B>(request: Request<B>) -> Request<B> {
+    const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
+    /// The maximum number of values kept for one header. Two suffice to detect duplicates.
+    const EACH_MAX: usize = 2;
+    /// The maximum length of a value that is kept. Longer ones are cut: no token is that long.
+    const VALUE_BYTES_MAX: usize = 8 << 10;
+    let (head, body) = request.into_parts();
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.version_mut() = head.version;
+    // A path without a leading slash is invalid and matches no method.
+    *request.uri_mut() = head.uri.path().parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    for name in KEPT {
+        for value in head.headers.get_all(name).iter().take(EACH_MAX) {
+            let bytes = value.as_bytes();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes[..bytes.len().min(VALUE_BYTES_MAX)]) {
+                headers.append(HeaderName::from_static(name), value);
+            }
+        }
+    }
+    request
+}
+
+/// The code of an answer that is an error. That of a stream comes at its end, and counts as none here.
+fn failure(headers: &HeaderMap) -> Option<Code> {
+    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    code.filter(|code| *code != Code::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn received_request_keeps_only_used_headers() {
+        let mut request = Request::new("body");
+        *request.uri_mut() = "http://host:1/feast.serving.ServingService/GetOnlineFeatures?x=1".parse().unwrap();
+        for n in 0..400 {
+            let name: HeaderName = format!("x-{n}").parse().unwrap();
+            request.headers_mut().append(name, HeaderValue::from_static("v"));
+        }
+        for _ in 0..5 {
+            request.headers_mut().append("authorization", HeaderValue::from_static("Bearer t"));
+        }
+        request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        request.headers_mut().append(ENCODING, HeaderValue::from_static("gzip"));
+        let kept = received(request);
+        assert_eq!(kept.uri().path(), "/feast.serving.ServingService/GetOnlineFeatures");
+        assert_eq!((kept.headers().len(), *kept.body()), (4, "body"));
+        assert_eq!(kept.headers().get_all("authorization").iter().count(), 2, "two are kept to reject duplicates");
+        assert_eq!(kept.headers()[CONTENT_TYPE], "application/grpc");
+        assert_eq!(kept.headers()[ENCODING], "gzip");
+    }
+}

@@ -1,0 +1,106 @@
+//! Errors to gRPC's status: the words are the same as over HTTP, and the log has what a caller is not told.
+//!
+//! Bytes that are no message never come here: tonic answers them with `INTERNAL` and says what it could not parse, as
+//! gRPC's own list of codes has it.
+
+use larder_common::memory::OverBudget;
+use larder_ingest::WriteError;
+use larder_serving::RequestError;
+use larder_store::StoreError;
+use tonic::Status;
+
+use super::Denied;
+
+/// Characters of a status's text. It travels in a header, which clients bound, and where a character can take twelve.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// A failure on this side: the caller learns that, and no more.
+pub(super) fn internal(log: &str) -> Status {
+    tracing::error!("{log}");
+    Status::internal("internal error; the server's log says more")
+}
+
+/// The status of a lookup's error.
+pub(super) fn of_request(error: RequestError) -> Status {
+    let text = short(error.to_string());
+    match error {
+        RequestError::UnknownView { .. }
+        | RequestError::UnknownService { .. }
+        | RequestError::UnknownFeature { .. } => Status::not_found(text),
+        RequestError::NoFeatures
+        | RequestError::BadReference(_)
+        | RequestError::Versioned(_)
+        | RequestError::Collision { .. }
+        | RequestError::Ragged
+        | RequestError::NoEntities
+        | RequestError::MissingKeys { .. }
+        | RequestError::MissingRequestData { .. }
+        | RequestError::BadRequestData { .. }
+        | RequestError::BadKey(_) => Status::invalid_argument(text),
+        RequestError::TooLarge { .. } => Status::resource_exhausted(text),
+        RequestError::NoPlugin { .. } | RequestError::Unservable { .. } => Status::failed_precondition(text),
+        // The log has it already: the plugin room tells of every failure, under a rate.
+        RequestError::Plugin { .. } => Status::internal(text),
+        RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
+        RequestError::Memory(over) => of_memory(over),
+        // The caller repeats such a request on a compute thread.
+        RequestError::TooLong => internal(&text),
+        RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
+    }
+}
+
+/// The status of a request that was refused for lack of memory. `UNAVAILABLE` means that the same call may succeed
+/// later.
+pub(super) fn of_memory(over: OverBudget) -> Status {
+    match over {
+        OverBudget::TooLarge { .. } => Status::resource_exhausted(over.to_string()),
+        OverBudget::Full | OverBudget::Tight => Status::unavailable(over.to_string()),
+    }
+}
+
+/// The status of a write's error.
+pub(super) fn of_write(error: WriteError) -> Status {
+    let text = short(error.to_string());
+    match error {
+        WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
+        // The view was declared anew meanwhile: the next attempt meets the new one.
+        WriteError::Superseded { .. } => Status::aborted(text),
+        // No disk space is an operational problem, not a bug: the same write can succeed later.
+        WriteError::Store { source: StoreError::DiskFull(_), .. } => {
+            tracing::error!("write failed: {text}");
+            Status::unavailable(text)
+        }
+        WriteError::Store { .. } => internal(&format!("write failed: {error}")),
+        _ => Status::invalid_argument(text),
+    }
+}
+
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unknown(text) => Self::unauthenticated(short(text)),
+            Denied::Forbidden(text) => Self::permission_denied(short(text)),
+        }
+    }
+}
+
+fn short(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_fits_into_a_header_whatever_the_caller_wrote() {
+        assert_eq!(short("é".repeat(1_000)), "é".repeat(1_000));
+        let long = of_request(RequestError::BadKey("中".repeat(100_000)));
+        assert!(long.message().chars().count() <= TEXT_CHARS_MAX + 1, "{long}");
+        assert_eq!(short("中".repeat(100_000)).chars().count(), TEXT_CHARS_MAX + 1);
+    }
+}

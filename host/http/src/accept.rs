@@ -1,0 +1,117 @@
+//! What an answer is written as: the request's `Accept` says.
+
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
+use larder_serving::{Answer, Room};
+
+use super::{HttpError, arrow::encode_arrow, encode::write_answer};
+
+/// The forms of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Feast's JSON.
+    Json,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ARROW: HeaderValue = HeaderValue::from_static(ARROW_TYPE);
+const ARROW_TYPE: &str = "application/vnd.apache.arrow.stream";
+
+// === impl Form ===
+
+impl Form {
+    /// The form that is wanted: Arrow where it is named, and JSON is not wanted more; JSON in all other cases.
+    pub(super) fn wanted(headers: &HeaderMap) -> Self {
+        let (mut arrow, mut json) = (0.0, 0.0);
+        for value in headers.get_all(ACCEPT) {
+            let Ok(value) = value.to_str() else { continue };
+            for range in value.split(',') {
+                let mut parts = range.split(';');
+                let name = parts.next().unwrap_or_default().trim();
+                if name.eq_ignore_ascii_case(ARROW_TYPE) {
+                    arrow = quality(parts);
+                } else if name.eq_ignore_ascii_case("application/json") {
+                    json = quality(parts);
+                }
+            }
+        }
+        if arrow > 0.0 && arrow >= json { Self::Arrow } else { Self::Json }
+    }
+
+    /// What the answer's `Content-Type` says.
+    pub(super) fn content_type(self) -> HeaderValue {
+        match self {
+            Self::Json => JSON,
+            Self::Arrow => ARROW,
+        }
+    }
+
+    /// Writes an answer's body.
+    pub(super) fn encode(self, answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, HttpError> {
+        match self {
+            Self::Json => {
+                let mut out = Vec::new();
+                write_answer(answer, &mut out, room)?;
+                Ok(out)
+            }
+            Self::Arrow => {
+                let mut out = encode_arrow(answer, room)?;
+                // The exact length was not known in advance.
+                room.reserve(&mut out, 0, 0)?;
+                Ok(out)
+            }
+        }
+    }
+}
+
+/// How much a media type is wanted: 1 where nothing is said, 0 where what is said is no number.
+fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> f32 {
+    let said = parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then_some(value.trim())
+    });
+    said.map_or(1.0, |value| value.parse().unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(accept: &[&'static str]) -> Form {
+        let accept = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value)));
+        let mut headers = HeaderMap::new();
+        accept.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        Form::wanted(&headers)
+    }
+
+    #[test]
+    fn arrow_is_answered_where_it_is_named_and_wanted_no_less_than_json() {
+        for accept in [
+            &["application/vnd.apache.arrow.stream"][..],
+            &["Application/VND.Apache.Arrow.Stream ; x=y"],
+            &["application/vnd.apache.arrow.stream, */*"],
+            &["application/json;q=0.5, application/vnd.apache.arrow.stream;Q=0.5"],
+            &["application/json;q=0.8", "application/vnd.apache.arrow.stream"],
+        ] {
+            assert_eq!(wanted(accept), Form::Arrow, "{accept:?}");
+        }
+        for accept in [
+            &[][..],
+            &[""],
+            &["*/*"],
+            &["application/*"],
+            &["application/json"],
+            &["text/html"],
+            &["application/vnd.apache.arrow.file"],
+            &["application/vnd.apache.arrow.stream;q=0"],
+            &["application/vnd.apache.arrow.stream;q=much"],
+            &["application/vnd.apache.arrow.stream;q=NaN"],
+            &["application/vnd.apache.arrow.stream;q=0.5, application/json"],
+        ] {
+            assert_eq!(wanted(accept), Form::Json, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! An [`Answer`] as an Arrow IPC stream with one record batch.
+//!
+//! First come the columns of the JSON answer, in its order and by its names; then for each feature `NAME__status` and
+//! `NAME__event_timestamp`. A column has the Arrow type of what it was declared as: JSON, UUIDs and decimals are text,
+//! sets are lists, instants are microseconds in UTC. What is a tree (maps, structs, lists of lists, zoned instants) is
+//! text that holds the JSON that the JSON answer has in its place. Null is null everywhere: there is no least integer in
+//! the place of an instant, and no epoch in that of an event time.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryBuilder, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array,
+        Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
+    },
+    buffer::{NullBuffer, OffsetBuffer},
+    datatypes::{Field, Schema},
+    error::ArrowError,
+    ipc::writer::StreamWriter,
+};
+use hyper::StatusCode;
+use larder_model::{
+    codec::json::nested_json,
+    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
+};
+use larder_serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, RequestError, Room, Status};
+use serde_json::{Value, json};
+
+use super::HttpError;
+
+/// Why an answer cannot be had as Arrow.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ArrowFault {
+    /// Two columns would have one name.
+    #[error(
+        "as Arrow, two columns would be named '{0}': each feature comes with NAME__status and NAME__event_timestamp; \
+         ask for full feature names, for fewer features, or for JSON"
+    )]
+    Collision(String),
+    /// More than 32-bit offsets reach.
+    #[error("as Arrow, column '{0}' would be larger than 2 GiB; ask for fewer rows")]
+    TooLarge(String),
+    /// A key that microseconds cannot say.
+    #[error("as Arrow, column '{column}' cannot have {seconds}: in microseconds it is no 64-bit number; ask for JSON")]
+    Instant { column: String, seconds: i64 },
+    /// A limit on the response.
+    #[error(transparent)]
+    Bound(#[from] RequestError),
+    /// A bug of ours.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}
+
+/// The columns so far.
+struct Columns<'r> {
+    fields: Vec<Field>,
+    arrays: Vec<ArrayRef>,
+    names: HashSet<String>,
+    /// Bytes of the arrays.
+    bytes: usize,
+    room: &'r mut Room,
+}
+
+/// Approximate overhead of a column in the stream in addition to its values.
+const COLUMN_BYTES: usize = 512;
+
+/// The words of [`Status`], in the order of [`status_place`].
+const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
+
+/// Writes an answer's body.
+pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, ArrowFault> {
+    let plan = &*answer.plan;
+    let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut columns = Columns { fields, arrays, names, bytes: 0, room };
+    for (place, column) in plan.entity_columns.iter().enumerate() {
+        let values = answer.entity_column(place);
+        let nullable = values.contains(&EchoedValue::Null);
+        columns.add(&column.name, entity_column(column, values)?, nullable)?;
+    }
+    for column in &plan.feature_columns {
+        let values = answer.cells(column.from).map(|cell| cell.value);
+        // A tree is written as JSON, which is longer.
+        let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
+        columns.expect(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
+        columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
+    }
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
+    // The event times of a read are those of all its columns.
+    let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
+    for column in &plan.feature_columns {
+        let places = answer.cells(column.from).map(|cell| status_place(cell.status));
+        let statuses = DictionaryArray::try_new(Int8Array::from_iter_values(places), Arc::clone(&words))?;
+        columns.add(&format!("{}__status", column.name), Arc::new(statuses), false)?;
+        let times = match column.from {
+            // What is computed has no time of its own.
+            ColumnFrom::Step { .. } => instants((0..answer.rows).map(|_| None)),
+            ColumnFrom::Read { read, .. } => {
+                let of_read = || instants((0..answer.rows).map(|row| answer.event_time(read, row)));
+                Arc::clone(times[read].get_or_insert_with(of_read))
+            }
+        };
+        columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
+    }
+    // The writer makes a copy first.
+    let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
+    columns.room.hold(bytes)?;
+    let mut out = Vec::new();
+    columns.room.reserve(&mut out, columns.bytes / 2, bytes)?;
+    let schema = Arc::new(Schema::new_with_metadata(columns.fields, metadata(plan)));
+    let options = RecordBatchOptions::new().with_row_count(Some(answer.rows));
+    let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns.arrays, &options)?;
+    let mut writer = StreamWriter::try_new(out, &schema)?;
+    writer.write(&batch)?;
+    Ok(writer.into_inner()?)
+}
+
+/// The names of the views, for a request that wants to know, as the JSON answer has them.
+fn metadata(plan: &Plan) -> HashMap<String, String> {
+    let views = plan.view_metadata.iter().map(|views| {
+        let views: Vec<Value> = views.iter().map(|view| json!({ "name": view })).collect();
+        ("feature_view_metadata".to_owned(), Value::Array(views).to_string())
+    });
+    views.collect()
+}
+
+fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowFault> {
+    // What is nobody's key has the type of its values, which are of one.
+    let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
+        Some(EchoedValue::Int(_)) => ScalarType::Int64,
+        Some(EchoedValue::Float(_)) => ScalarType::Float64,
+        Some(EchoedValue::Bool(_)) => ScalarType::Bool,
+        Some(EchoedValue::Text(_) | EchoedValue::Null) | None => ScalarType::String,
+    });
+    let values = values.iter().map(|value| echoed(&column.name, value, scalar)).collect::<Result<Vec<_>, _>>()?;
+    scalars(&column.name, scalar, values.into_iter())
+}
+
+fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowFault> {
+    Ok(match (value, scalar) {
+        (EchoedValue::Null, _) => ValueRef::Null,
+        // Keys are whole seconds, as Feast has them.
+        (EchoedValue::Int(v), ScalarType::UnixTimestamp) => {
+            let too_far = || ArrowFault::Instant { column: column.to_owned(), seconds: *v };
+            ValueRef::Int64(v.checked_mul(1_000_000).ok_or_else(too_far)?)
+        }
+        // The range of such a key was seen to when it was read.
+        (EchoedValue::Int(v), ScalarType::Int32) => i32::try_from(*v).map_or(ValueRef::Null, ValueRef::Int32),
+        (EchoedValue::Int(v), _) => ValueRef::Int64(*v),
+        (EchoedValue::Float(v), _) => ValueRef::Float64(*v),
+        (EchoedValue::Text(v), _) => ValueRef::Bytes(v.as_bytes()),
+        (EchoedValue::Bool(v), _) => ValueRef::Bool(*v),
+    })
+}
+
+fn feature_column<'a>(
+    name: &str,
+    value_type: ValueType,
+    values: impl Iterator<Item = ValueRef<'a>> + Clone,
+) -> Result<ArrayRef, ArrowFault> {
+    match value_type {
+        ValueType::Scalar(scalar) => scalars(name, scalar, values),
+        ValueType::List(item) | ValueType::Set(item) => lists(name, item, values),
+        ValueType::Nested(_) => texts(name, values.map(|value| bytes(value).and_then(nested_json).map(Cow::Owned))),
+    }
+}
+
+fn lists<'a>(
+    name: &str,
+    item: ScalarType,
+    values: impl Iterator<Item = ValueRef<'a>> + Clone,
+) -> Result<ArrayRef, ArrowFault> {
+    let lists = values.map(|value| match value {
+        ValueRef::List(list) => Some(list),
+        _ => None,
+    });
+    let mut end = 0;
+    let mut ends = vec![0];
+    for list in lists.clone() {
+        end += list.map_or(0, |list| list.len());
+        ends.push(offset(name, end)?);
+    }
+    let present: NullBuffer = lists.clone().map(|list| list.is_some()).collect();
+    let items = scalars(name, item, lists.flatten().flat_map(|list| list.iter()))?;
+    let field = Arc::new(Field::new_list_field(items.data_type().clone(), true));
+    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
+}
+
+/// Values of one type; what is of another is null, as in the JSON answer: a row's shapes are those of its types.
+fn scalars<'a>(
+    name: &str,
+    scalar: ScalarType,
+    values: impl Iterator<Item = ValueRef<'a>>,
+) -> Result<ArrayRef, ArrowFault> {
+    macro_rules! numbers {
+        ($array:ident, $shape:ident) => {
+            Arc::new($array::from_iter(values.map(|value| match value {
+                ValueRef::$shape(value) => Some(value),
+                _ => None,
+            })))
+        };
+    }
+    Ok(match scalar {
+        ScalarType::Bool => numbers!(BooleanArray, Bool),
+        ScalarType::Int32 => numbers!(Int32Array, Int32),
+        ScalarType::Int64 => numbers!(Int64Array, Int64),
+        ScalarType::Float32 => numbers!(Float32Array, Float32),
+        ScalarType::Float64 => numbers!(Float64Array, Float64),
+        ScalarType::UnixTimestamp => instants(values.map(|value| match value {
+            ValueRef::Int64(micros) if micros != NULL_TIMESTAMP_SECONDS => Some(micros),
+            _ => None,
+        })),
+        ScalarType::String | ScalarType::Json | ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal => {
+            texts(name, values.map(|value| bytes(value).map(String::from_utf8_lossy)))?
+        }
+        ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes => {
+            let mut array = BinaryBuilder::new();
+            for value in values.map(bytes) {
+                offset(name, array.values_slice().len() + value.map_or(0, <[u8]>::len))?;
+                array.append_option(value);
+            }
+            Arc::new(array.finish())
+        }
+    })
+}
+
+fn texts<'a>(name: &str, values: impl Iterator<Item = Option<Cow<'a, str>>>) -> Result<ArrayRef, ArrowFault> {
+    let mut array = StringBuilder::new();
+    for value in values {
+        offset(name, array.values_slice().len() + value.as_ref().map_or(0, |value| value.len()))?;
+        array.append_option(value);
+    }
+    Ok(Arc::new(array.finish()))
+}
+
+fn instants(values: impl Iterator<Item = Option<Micros>>) -> ArrayRef {
+    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {
+    match value {
+        ValueRef::Bytes(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// A place in a column's data; beyond what an offset can say Arrow would panic.
+fn offset(name: &str, place: usize) -> Result<i32, ArrowFault> {
+    i32::try_from(place).map_err(|_| ArrowFault::TooLarge(name.to_owned()))
+}
+
+/// The place of a status in [`STATUSES`].
+fn status_place(status: Status) -> i8 {
+    match status {
+        Status::Present => 0,
+        Status::NotFound => 1,
+        Status::OutsideMaxAge => 2,
+        Status::Invalid => 3,
+    }
+}
+
+// === impl Columns ===
+
+impl Columns<'_> {
+    /// Reserves memory for a column of about this many bytes before it is built. The column grows by doubling.
+    fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
+        // A tree's JSON may be shorter than estimated.
+        self.room.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
+        Ok(self.room.hold(2 * bytes)?)
+    }
+
+    fn add(&mut self, name: &str, array: ArrayRef, nullable: bool) -> Result<(), ArrowFault> {
+        if !self.names.insert(name.to_owned()) {
+            return Err(ArrowFault::Collision(name.to_owned()));
+        }
+        self.bytes += array.get_buffer_memory_size();
+        self.fields.push(Field::new(name, array.data_type().clone(), nullable));
+        self.arrays.push(array);
+        Ok(())
+    }
+}
+
+// === impl ArrowFault ===
+
+impl From<ArrowFault> for HttpError {
+    fn from(fault: ArrowFault) -> Self {
+        let message = fault.to_string();
+        match fault {
+            ArrowFault::Collision(_) => Self::detail(StatusCode::BAD_REQUEST, "collision", message),
+            ArrowFault::Instant { .. } => Self::detail(StatusCode::BAD_REQUEST, "bad_key", message),
+            ArrowFault::Bound(error) => error.into(),
+            ArrowFault::TooLarge(_) => Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
+            ArrowFault::Arrow(error) => Self::internal(format!("an answer could not be written as Arrow: {error}")),
+        }
+    }
+}

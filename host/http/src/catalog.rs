@@ -1,0 +1,238 @@
+//! `/v1/catalog`: what is served, for people and tools.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use larder_ingest::SourceStatus;
+use larder_model::{
+    codec::{Retyped, retyped},
+    model::{DerivedView, Feature, FeatureView, InputSource, Micros, Rfc3339, SourceKind, Tags},
+    registry::Catalog,
+};
+use larder_serving::Snapshot;
+use larder_store::ViewId;
+use serde_json::{Map, Value, json};
+
+use super::Scope;
+
+/// What a token for feature services may see: the services, their features and their keys, but neither the features'
+/// sources nor other definitions.
+#[derive(Debug, Default)]
+struct Visible<'c> {
+    /// Features by their view, stored or derived.
+    features: BTreeMap<&'c str, BTreeSet<&'c str>>,
+    entities: BTreeSet<&'c str>,
+    join_keys: BTreeSet<&'c str>,
+}
+
+/// Approximate size of a feature or another definition as a tree of JSON values.
+const FEATURE_BYTES: usize = 1_536;
+const DEFINITION_BYTES: usize = 4_096;
+
+// === impl Visible ===
+
+impl<'c> Visible<'c> {
+    /// `None` for an unlimited scope.
+    fn to(scope: &Scope, catalog: &'c Catalog) -> Option<Self> {
+        if matches!(scope, Scope::All) {
+            return None;
+        }
+        let mut visible = Self::default();
+        for service in catalog.services().iter().filter(|service| scope.has(&service.name)) {
+            for projection in &service.projections {
+                let features = visible.features.entry(&projection.view).or_default();
+                features.extend(projection.features.iter().map(|feature| &**feature));
+                visible.add_keys(&projection.view, catalog);
+            }
+        }
+        Some(visible)
+    }
+
+    /// Adds the keys of a view; for a derived view, the keys of all views that it reads.
+    fn add_keys(&mut self, view: &str, catalog: &'c Catalog) {
+        if let Some(view) = catalog.view(view) {
+            self.entities.extend(view.entities.iter().map(|name| &**name));
+        }
+        for input in catalog.derived_view(view).iter().flat_map(|view| &view.inputs) {
+            match &input.from {
+                InputSource::Feature { view, .. } => self.add_keys(view, catalog),
+                InputSource::JoinKey(key) => {
+                    self.join_keys.insert(key);
+                }
+                InputSource::Request => {}
+            }
+        }
+    }
+
+    fn has_entity(&self, name: &str, join_key: &str) -> bool {
+        self.entities.contains(name) || self.join_keys.contains(join_key)
+    }
+
+    fn has_feature(&self, view: &str, feature: &str) -> bool {
+        self.features.get(view).is_some_and(|features| features.contains(feature))
+    }
+}
+
+/// Approximate memory of a snapshot's description while it is built, in bytes.
+pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
+    let catalog = snapshot.catalog();
+    let text = |description: &str, tags: &Tags| {
+        2 * description.len() + tags.iter().map(|(name, value)| 100 + 2 * (name.len() + value.len())).sum::<usize>()
+    };
+    let features = |features: &[Feature]| {
+        features.iter().map(|feature| FEATURE_BYTES + text(&feature.description, &feature.tags)).sum::<usize>()
+    };
+    let entities = catalog.entities().iter().map(|entity| text(&entity.description, &entity.tags));
+    let views = catalog.views().iter().map(|view| text(&view.description, &view.tags) + features(&view.features));
+    let derived = catalog
+        .derived_views()
+        .iter()
+        .map(|view| text(&view.description, &view.tags) + features(&view.features) + FEATURE_BYTES * view.inputs.len());
+    let services = catalog.services().iter().map(|service| {
+        let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
+        text(&service.description, &service.tags) + 256 * features
+    });
+    entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
+}
+
+/// Everything in scope that a snapshot serves, with its freshness. Ages are relative to `now`.
+#[must_use]
+pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Value {
+    let catalog = snapshot.catalog();
+    let visible = Visible::to(scope, catalog);
+    let sees_all = visible.is_none();
+    let sees_view = |name: &str| visible.as_ref().is_none_or(|visible| visible.features.contains_key(name));
+    let features = |view: &str, features: &[Feature]| -> Vec<Value> {
+        let seen = features
+            .iter()
+            .filter(|feature| visible.as_ref().is_none_or(|visible| visible.has_feature(view, &feature.name)));
+        seen.map(feature).collect()
+    };
+    let entities = catalog
+        .entities()
+        .iter()
+        .filter(|entity| visible.as_ref().is_none_or(|visible| visible.has_entity(&entity.name, &entity.join_key)));
+    let entities = entities.map(|entity| {
+        json!({
+            "name": &*entity.name, "join_key": &*entity.join_key,
+            "type": larder_model::model::ValueType::Scalar(entity.value_type).to_string(),
+            "description": entity.description, "tags": tags(&entity.tags),
+        })
+    });
+    let views = catalog.views().iter().zip(snapshot.view_ids()).enumerate();
+    let views = views.filter(|(_, (view, _))| sees_view(&view.name)).map(|(index, (view, id))| {
+        let source = snapshot.source(index).filter(|_| sees_all);
+        let status = snapshot.store().status(*id);
+        let freshness = status.as_ref().map(|status| status.freshness).unwrap_or_default();
+        let time = |time: Option<Micros>| time.map(|time| Rfc3339::of(time).as_str().to_owned());
+        let age = |time: Option<Micros>| time.map(|time| now.saturating_sub(time) / 1_000_000);
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
+            "entities": view.entities.iter().map(|name| &**name).collect::<Vec<_>>(),
+            "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
+            "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
+            "source": view.source.as_ref().filter(|_| sees_all).map(|source| match &source.from {
+                SourceKind::Files(files) => &files.path,
+                SourceKind::DynamoDb(table) => &table.table,
+                SourceKind::FeastSqlite { path, .. } => path,
+            }),
+            "staleness_bound_seconds": source.and_then(SourceStatus::staleness).map(|bound| bound.as_secs_f64()),
+            "caveat": source.and_then(SourceStatus::caveat),
+            "features": features(&view.name, &view.features),
+            "retyped_features": retyped_features(snapshot, view, *id, |feature| {
+                visible.as_ref().is_none_or(|visible| visible.has_feature(&view.name, feature))
+            }),
+            "rows": status.as_ref().map_or(0, |status| status.rows),
+            "damaged": status.as_ref().is_some_and(|status| status.is_damaged),
+            "rows_lost": status.as_ref().map_or(0, |status| status.rows_lost),
+            "loaded": freshness.last_success.is_some(),
+            "last_success": time(freshness.last_success),
+            "last_success_age_seconds": age(freshness.last_success),
+            "newest_event": time(freshness.newest_event),
+            "newest_event_age_seconds": age(freshness.newest_event),
+        })
+    });
+    let derived = catalog.derived_views().iter().enumerate().filter(|(_, view)| sees_view(&view.name));
+    let derived = derived.map(|(place, view): (usize, &Arc<DerivedView>)| {
+        let component = snapshot.transforms().get(place).map(|transform| transform.component()).filter(|_| sees_all);
+        // All callers may see the inputs that a request has to send.
+        let inputs = view.inputs.iter().filter(|input| sees_all || !matches!(input.from, InputSource::Feature { .. }));
+        let inputs = inputs.map(|input| {
+            let from = match &input.from {
+                InputSource::Feature { view, feature } => format!("{view}:{feature}"),
+                InputSource::Request => "request".to_owned(),
+                InputSource::JoinKey(key) => format!("key {key}"),
+            };
+            json!({ "name": &*input.name, "type": input.value_type.to_string(), "from": from })
+        });
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
+            "plugin": sees_all.then_some(&*view.plugin),
+            "plugin_version": component.map(|component| component.signature().version.clone()),
+            "plugin_digest": component.map(|component| component.digest().to_string()),
+            "inputs": inputs.collect::<Vec<_>>(),
+            "features": features(&view.name, &view.features),
+        })
+    });
+    let in_scope = catalog.services().iter().filter(|service| scope.has(&service.name));
+    let services = in_scope.map(|service| {
+        let features: Vec<String> = service
+            .projections
+            .iter()
+            .flat_map(|projection| {
+                projection.features.iter().map(move |feature| format!("{}:{feature}", projection.prefix()))
+            })
+            .collect();
+        json!({
+            "name": &*service.name, "description": service.description, "tags": tags(&service.tags),
+            "features": features,
+        })
+    });
+    let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>, is_seen: &dyn Fn(&str) -> bool| -> Map<String, Value> {
+        let left_out = left_out.iter().filter(|(name, _)| is_seen(name));
+        left_out.map(|(name, why)| (name.to_string(), Value::from(&**why))).collect()
+    };
+    json!({
+        "unservable": {
+            "feature_views": unservable(catalog.unservable_views(), &|_| sees_all),
+            "feature_services": unservable(catalog.unservable_services(), &|name| scope.has(name)),
+        },
+        "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views(), &|name| sees_view(name)) },
+        "project": catalog.project(),
+        "entities": entities.collect::<Vec<_>>(),
+        "feature_views": views.collect::<Vec<_>>(),
+        "derived_views": derived.collect::<Vec<_>>(),
+        "feature_services": services.collect::<Vec<_>>(),
+    })
+}
+
+fn feature(feature: &Feature) -> Value {
+    json!({
+        "name": &*feature.name, "type": feature.value_type.to_string(),
+        "description": feature.description, "tags": tags(&feature.tags),
+    })
+}
+
+/// The features that stored rows have with a different type, and how such values are served.
+fn retyped_features(
+    snapshot: &Snapshot,
+    view: &FeatureView,
+    id: ViewId,
+    is_visible: impl Fn(&str) -> bool,
+) -> Vec<Value> {
+    let schemas = snapshot.store().schemas(id).unwrap_or_default();
+    let describe = |feature: Retyped| {
+        json!({
+            "name": &*feature.feature, "stored_type": feature.stored.to_string(), "type": feature.declared.to_string(),
+            "served": if feature.conversion.is_some() { "converted" } else { "not_found" },
+        })
+    };
+    let retyped = retyped(&view.features, &schemas).into_iter();
+    retyped.filter(|feature| is_visible(&feature.feature)).map(describe).collect()
+}
+
+fn tags(tags: &Tags) -> Value {
+    tags.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
+}

@@ -1,0 +1,206 @@
+//! Loads that callers request, with limits on concurrent loads, on requests that wait for one view, and on all
+//! requests.
+//!
+//! A load waits only for other loads of the same view. A load that makes no progress because its source hangs gives its
+//! slot to the next one, and delays neither the other views of its request nor other requests.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use hyper::StatusCode;
+use larder_ingest::{MATERIALIZATIONS_MAX, MaterializeError, RowWriter};
+use larder_model::model::Window;
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinError,
+    time::sleep,
+};
+
+use super::HttpError;
+
+/// The loads of a host.
+#[derive(Debug)]
+pub(super) struct Loads {
+    /// The runtime on which loads run: a load that hangs must not keep the serving threads from ending.
+    runtime: Handle,
+    slots: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    queues: Mutex<HashMap<String, Arc<Queue>>>,
+}
+
+/// The queue of one view. Each waiting request holds a reference, so the reference count is the length of the queue.
+type Queue = AsyncMutex<()>;
+
+/// An accepted request, which is in the queue of each of its views.
+#[derive(Debug)]
+pub(super) struct Request {
+    views: Vec<(String, Arc<Queue>)>,
+    slots: Arc<Semaphore>,
+    runtime: Handle,
+    _request: OwnedSemaphorePermit,
+}
+
+/// Requests at once, with those that wait; beyond: 503.
+const REQUESTS_MAX: usize = 64;
+/// The limit on requests for one view, including the running one; beyond: 503. Other views can use the rest.
+const REQUESTS_OF_VIEW_MAX: usize = 8;
+/// A load without a commit for this long is stalled by its source.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+// === impl Loads ===
+
+impl Loads {
+    /// Creates an empty set of loads. Call it within the runtime on which loads should run.
+    pub(super) fn new() -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let (slots, requests) = (semaphore(MATERIALIZATIONS_MAX), semaphore(REQUESTS_MAX));
+        Self { runtime: Handle::current(), slots, requests, queues: Mutex::default() }
+    }
+
+    /// Accepts a request for views with distinct names.
+    ///
+    /// # Errors
+    /// 503 if too many requests are waiting already, or too many for one of the views. Nothing was done in that case.
+    pub(super) fn take(&self, views: Vec<String>) -> Result<Request, HttpError> {
+        let busy = |message| HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
+        let permit = Arc::clone(&self.requests).try_acquire_owned();
+        let permit =
+            permit.map_err(|_full| busy("too many materializations wait already; try again later".to_owned()))?;
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map itself holds one reference.
+        queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+        let is_full = |view: &&String| {
+            queues.get(view.as_str()).is_some_and(|queue| Arc::strong_count(queue) > REQUESTS_OF_VIEW_MAX)
+        };
+        if let Some(view) = views.iter().find(is_full) {
+            return Err(busy(format!(
+                "too many materializations of feature view {view} wait already; try again later"
+            )));
+        }
+        let mut place = |view: String| {
+            let queue = Arc::clone(queues.entry(view.clone()).or_default());
+            (view, queue)
+        };
+        let views = views.into_iter().map(&mut place).collect();
+        let (slots, runtime) = (Arc::clone(&self.slots), self.runtime.clone());
+        Ok(Request { views, slots, runtime, _request: permit })
+    }
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Loads the views one after the other; a stalled view does not delay the next. Continues when no caller waits any
+    /// more. Returns errors in the order of the views.
+    pub(super) async fn run(self, engine: Arc<dyn RowWriter>, window: Window) -> Result<(), Vec<MaterializeError>> {
+        let runtime = self.runtime.clone();
+        let work = runtime.spawn(async move {
+            let Self { views, slots, runtime, _request } = self;
+            let (mut loads, mut failed) = (FuturesUnordered::new(), Vec::new());
+            for (place, (view, queue)) in views.into_iter().enumerate() {
+                let (stalled, next) = oneshot::channel();
+                let load = load(runtime.clone(), Arc::clone(&slots), queue, Arc::clone(&engine), view, window, stalled);
+                let load = runtime.spawn(load);
+                loads.push(async move { (place, load.await) });
+                // The sender is also dropped when the load has ended.
+                let _ = next.await;
+            }
+            while let Some((place, ended)) = loads.next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => failed.push((place, error)),
+                    Err(error) => {
+                        failed.push((place, panicked(&error)));
+                    }
+                }
+            }
+            failed.sort_by_key(|(place, _)| *place);
+            if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
+        });
+        work.await.unwrap_or_else(|error| Err(vec![panicked(&error)]))
+    }
+}
+
+/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended or makes no progress.
+async fn load(
+    runtime: Handle,
+    slots: Arc<Semaphore>,
+    queue: Arc<Queue>,
+    engine: Arc<dyn RowWriter>,
+    view: String,
+    window: Window,
+    stalled: oneshot::Sender<()>,
+) -> Result<(), MaterializeError> {
+    let mut stalled = Some(stalled);
+    let _turn = unless_stalled(queue.lock(), || drop(stalled.take())).await;
+    // The semaphore is never closed.
+    let mut slot = unless_stalled(slots.acquire_owned(), || drop(stalled.take())).await.ok();
+    let beats = Arc::new(AtomicU64::new(0));
+    let mut seen = 0;
+    let work = {
+        let beats = Arc::clone(&beats);
+        runtime.spawn_blocking(move || {
+            engine.materialize(&view, window, &mut |_| _ = beats.fetch_add(1, Ordering::Relaxed))
+        })
+    };
+    let done = unless_stalled(work, || {
+        let now = beats.load(Ordering::Relaxed);
+        if now == seen {
+            drop((slot.take(), stalled.take()));
+        }
+        seen = now;
+    });
+    done.await.unwrap_or_else(|error| Err(panicked(&error)))
+}
+
+/// A task of a materialization panicked: a bug.
+fn panicked(error: &JoinError) -> MaterializeError {
+    tracing::error!(%error, "a materialization failed because of a bug in Larder");
+    MaterializeError { view: String::new(), is_busy: false }
+}
+
+/// Waits for something, and calls `late` each time that [`STALLED_AFTER`] has passed meanwhile.
+async fn unless_stalled<T>(work: impl Future<Output = T>, mut late: impl FnMut()) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return done,
+            () = sleep(STALLED_AFTER) => late(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn views(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn requests_of_a_view_leave_room_for_others() {
+        let loads = Loads::new();
+        let of_one: Vec<Request> = (0..REQUESTS_OF_VIEW_MAX).map(|_| loads.take(views(&["a"])).unwrap()).collect();
+        let refused = loads.take(views(&["b", "a"])).unwrap_err();
+        assert_eq!((refused.status, refused.kind), (StatusCode::SERVICE_UNAVAILABLE, "materializations_busy"));
+        let others: Vec<Request> =
+            (REQUESTS_OF_VIEW_MAX..REQUESTS_MAX).map(|n| loads.take(views(&[&format!("view {n}")])).unwrap()).collect();
+        assert!(loads.take(views(&["z"])).is_err(), "all of them together are bounded too");
+        drop(of_one);
+        drop(loads.take(views(&["a", "b"])).unwrap());
+        drop(others);
+        loads.take(views(&["a"])).unwrap();
+        assert_eq!(loads.queues.lock().unwrap().len(), 1, "queues without requests go");
+    }
+}

@@ -1,0 +1,573 @@
+//! The short way: requests for features that are plain are read and answered here, without hyper.
+//!
+//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with 200 and JSON by one
+//! look into memory. hyper can do everything that HTTP/1.1 has, and half of a lookup's time went into its being able to.
+//! So a connection begins here. What is whole, plain and goes well is answered at once; at the first request of any other
+//! kind the connection is hyper's, with all bytes from that request on, and stays so. Nothing is refused here, and no error
+//! is told: hyper's side does that, as if this did not exist.
+//!
+//! Bytes are read, parsed, answered and written in one go in a worker's own buffers, so a connection that waits holds none.
+//! Only what another thread computes is waited for, with the bytes from that request on kept.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::{Buf, Bytes};
+use httpdate::HttpDate;
+use hyper::{
+    StatusCode,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
+use larder_common::memory::{Lease, SMALL_BYTES};
+use larder_model::model::Micros;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Router, Scope, Tokens,
+    large::Coming,
+    router::PlainAnswer,
+    timed::yield_poll,
+    timer::{CoarseSleep, CoarseTimer},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A connection that has asked for nothing but plain things yet.
+#[derive(Debug)]
+pub(super) struct PlainConnection<S> {
+    stream: S,
+    router: Arc<Router>,
+    /// The beginning of a request whose rest has not come.
+    partial: Vec<u8>,
+    partial_lease: Option<Lease>,
+    /// What the client has not taken yet of answers.
+    unsent: Vec<u8>,
+    /// What follows that: a response from another thread.
+    unsent_body: Bytes,
+    /// Their lease of the memory for requests in flight, unless they are small.
+    lease: Option<Lease>,
+    /// The caller, for the log.
+    client: Option<SocketAddr>,
+    /// What comes when that is sent.
+    then: Then,
+    sleep: CoarseSleep,
+}
+
+/// How a connection goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is over.
+    Ended,
+    /// It is hyper's, which sees these bytes first.
+    Hyper(Vec<u8>),
+}
+
+#[derive(Debug)]
+enum Then {
+    Read,
+    /// Whole requests may be left of what was read.
+    Again,
+    /// The same, after other connections were served.
+    GiveWay,
+    /// An answer comes.
+    /// Boxed, so that the common cases are cheap to move.
+    Wait(Box<Waiting>),
+    Close,
+    Hyper(Vec<u8>),
+}
+
+/// A request whose answer another thread makes.
+#[derive(Debug)]
+struct Waiting {
+    body: Coming,
+    started: Instant,
+    /// The request, and what came behind it.
+    bytes: Vec<u8>,
+    /// Bytes of the request.
+    len: usize,
+}
+
+/// What the beginning of some bytes is.
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed<'b> {
+    Plain(PlainRequest<'b>),
+    /// As far as it goes it is plain.
+    Partial,
+    Other,
+}
+
+/// `POST /get-online-features`, whole, that wants JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PlainRequest<'b> {
+    /// `Authorization`, if it is there.
+    pub(super) authorization: Option<&'b [u8]>,
+    /// The body.
+    pub(super) body: &'b [u8],
+    /// Bytes of the whole request.
+    len: usize,
+}
+
+/// A worker's buffers.
+struct Buffers {
+    input: Vec<u8>,
+    output: Output,
+}
+
+/// Answers, one behind the other.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// Where the first begins.
+    from: usize,
+    /// Their lease of the memory for requests in flight, unless they are small.
+    lease: Option<Lease>,
+}
+
+/// How lookups begin.
+const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
+/// Requests that are longer are hyper's.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// More than clients send; a request with more is hyper's.
+const HEADERS_MAX: usize = 32;
+/// Where an answer's body begins in its buffer: heads are shorter, and are written in front of it.
+const HEAD_BYTES: usize = 192;
+/// Once there is so much to send, requests that came along wait until the client has taken it: a few bytes can ask for many.
+const OUTPUT_BYTES_FULL: usize = 64 << 10;
+/// An answer that was larger gives its memory back.
+const OUTPUT_BYTES_KEPT: usize = 4 << 20;
+/// How long consecutive responses may take before other connections are served.
+const TURN: Duration = super::router::TURN;
+/// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The last of the year 9999, beyond which HTTP has no dates.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> =
+        RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
+    /// `Date` of a second since 1970.
+    static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
+}
+
+// === impl PlainRequest ===
+
+impl PlainRequest<'_> {
+    /// What its sender may ask for; none without a valid token.
+    pub(super) fn admit(&self, tokens: &Tokens) -> Option<Arc<Scope>> {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(self.authorization?).ok()?);
+        tokens.admit(&headers).ok()
+    }
+}
+
+// === impl PlainConnection ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
+    pub(super) fn new(stream: S, router: Arc<Router>, client: Option<SocketAddr>) -> Self {
+        let sleep = CoarseSleep::new(CoarseTimer::after(router.limits().header_timeout));
+        let (partial, unsent, unsent_body) = (Vec::new(), Vec::new(), Bytes::new());
+        Self {
+            stream,
+            router,
+            partial,
+            unsent,
+            unsent_body,
+            lease: None,
+            client,
+            then: Then::Read,
+            sleep,
+            partial_lease: None,
+        }
+    }
+
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Serves until the connection ends or is another's. Once the host drains, requests that have begun are answered.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(super) fn poll_serve(&mut self, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        loop {
+            ready!(self.poll_send(cx))?;
+            let mut is_read = false;
+            match std::mem::replace(&mut self.then, Then::Read) {
+                Then::Read => {}
+                Then::Again => is_read = true,
+                Then::GiveWay => {
+                    self.then = Then::Again;
+                    yield_poll(cx);
+                    return Poll::Pending;
+                }
+                Then::Wait(waiting) => {
+                    ready!(self.poll_waiting(waiting, is_draining, cx));
+                    continue;
+                }
+                Then::Close => return Poll::Ready(Ok(Next::Ended)),
+                Then::Hyper(bytes) => return Poll::Ready(Ok(Next::Hyper(bytes))),
+            }
+            if is_draining && self.partial.is_empty() {
+                return Poll::Ready(Ok(Next::Ended));
+            }
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_turn(buffers, is_read, is_draining, cx))? {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(Ok(Next::Ended)),
+                Poll::Pending => {
+                    ready!(Pin::new(&mut self.sleep).poll(cx));
+                    return Poll::Ready(Ok(match std::mem::take(&mut self.partial) {
+                        partial if partial.is_empty() => Next::Ended,
+                        partial => Next::Hyper(partial),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Reads what has come unless it is read, answers what is whole, and writes what the client takes. False at the
+    /// connection's end.
+    fn poll_turn(
+        &mut self,
+        buffers: &mut Buffers,
+        is_read: bool,
+        is_draining: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let Buffers { input, output } = buffers;
+        let before = self.partial.len();
+        input[..before].copy_from_slice(&self.partial);
+        let mut end = before;
+        if !is_read {
+            let mut read = ReadBuf::new(&mut input[before..]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            end += read.filled().len();
+            if end == before {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        let input = &input[..end];
+        let mut took = Duration::ZERO;
+        let mut done = 0;
+        let body_bytes_max = self.router.limits().body_bytes_max;
+        output.clear();
+        let then = loop {
+            let rest = &input[done..];
+            if rest.is_empty() {
+                break Then::Read;
+            }
+            match parse(rest, body_bytes_max) {
+                Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
+                    PlainAnswer::Here(started, _) => {
+                        took += self.router.note_plain(started);
+                        done += request.len;
+                    }
+                    PlainAnswer::Elsewhere(body, started) => {
+                        let bytes = rest.to_vec();
+                        break Then::Wait(Box::new(Waiting { body: *body, started, bytes, len: request.len }));
+                    }
+                    PlainAnswer::Not => break Then::Hyper(rest.to_vec()),
+                },
+                Parsed::Partial if rest.len() < REQUEST_BYTES_MAX => break Then::Read,
+                _ => break Then::Hyper(rest.to_vec()),
+            }
+            if is_draining {
+                break Then::Close;
+            }
+            if took > TURN {
+                break Then::GiveWay;
+            }
+            // A client that sends many requests ahead gets large answers one by one, in turns with other connections.
+            if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
+                break Then::GiveWay;
+            }
+        };
+        let then = self.keep_partial(then, &input[done..]);
+        if let Then::Read | Then::Again | Then::GiveWay = then {
+            let header_timeout = self.router.limits().header_timeout;
+            if self.partial.is_empty() {
+                self.sleep.reset(CoarseTimer::after(header_timeout));
+            } else if before == 0 || done > 0 {
+                self.sleep.reset(CoarseTimer::after(PATIENCE.min(header_timeout)));
+            }
+        }
+        self.then = then;
+        // Nearly always the client takes all of it at once.
+        let answers = output.answers();
+        if !answers.is_empty() {
+            let written = match Pin::new(&mut self.stream).poll_write(cx, answers) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            if written < answers.len() {
+                self.unsent = answers[written..].to_vec();
+                self.lease = output.lease.take();
+            }
+        }
+        output.clear();
+        Poll::Ready(Ok(true))
+    }
+
+    /// Keeps the beginning of a request. If it is large and there is no memory for it, the hyper path reports that.
+    fn keep_partial(&mut self, then: Then, rest: &[u8]) -> Then {
+        let is_kept = matches!(then, Then::Read | Then::Again | Then::GiveWay);
+        self.partial_lease = None;
+        if is_kept && rest.len() > SMALL_BYTES {
+            let mut lease = self.router.lease();
+            if lease.grow(rest.len()).is_err() {
+                return Then::Hyper(rest.to_vec());
+            }
+            self.partial_lease = Some(lease);
+        }
+        // An empty buffer holds no memory.
+        self.partial = if is_kept { rest.to_vec() } else { Vec::new() };
+        then
+    }
+
+    /// Waits for an answer that another thread makes, or an error: to have hyper's side tell that would compute it twice.
+    fn poll_waiting(&mut self, mut waiting: Box<Waiting>, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
+        match Pin::new(&mut waiting.body).poll(cx) {
+            Poll::Pending => {
+                if poll_departure(&mut self.stream, &mut waiting.bytes, cx).is_pending() {
+                    self.then = Then::Wait(waiting);
+                    return Poll::Pending;
+                }
+                // The work on its response is dropped with `waiting`, if it has not started.
+                self.then = Then::Close;
+            }
+            Poll::Ready(Ok(answer)) => {
+                let (status, body) = match answer {
+                    Ok(body) => {
+                        self.router.note_plain(waiting.started);
+                        (StatusCode::OK, body)
+                    }
+                    Err(error) => (error.status, self.router.fail_plain(waiting.started, &error, self.client).into()),
+                };
+                let head = Head::new(status, body.len(), self.router.now(), is_draining);
+                self.unsent = head.bytes().to_vec();
+                self.unsent_body = body;
+                self.partial = waiting.bytes.split_off(waiting.len);
+                // What came behind the request could not go on meanwhile.
+                self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
+                self.then = if is_draining { Then::Close } else { Then::Again };
+            }
+            // The thread is gone.
+            Poll::Ready(Err(_)) => self.then = Then::Hyper(waiting.bytes),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unsent.is_empty() || !self.unsent_body.is_empty() {
+            ready!(self.poll_unsent(cx))?;
+        }
+        // TLS may hold some of it.
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.unsent[sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(more)) => sent += more,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.unsent.drain(..sent);
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.unsent = Vec::new();
+        self.lease = None;
+        while !self.unsent_body.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent_body))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.unsent_body.advance(sent),
+            }
+        }
+        self.unsent_body = Bytes::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.from = 0;
+        self.lease = None;
+        if self.bytes.capacity() > OUTPUT_BYTES_KEPT {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn answers(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+
+    /// Adds the whole answer to a request, if it is made here.
+    fn answer(&mut self, router: &Router, request: &PlainRequest<'_>, is_last: bool) -> PlainAnswer {
+        let start = self.bytes.len();
+        let body = start + HEAD_BYTES;
+        self.bytes.resize(body, 0);
+        let answer = router.answer_plain(request, &mut self.bytes);
+        let PlainAnswer::Here(_, now) = answer else {
+            self.bytes.truncate(start);
+            return answer;
+        };
+        // The client may not read them, and they would be kept. The hyper path reports that there is no memory.
+        if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
+            self.bytes.truncate(start);
+            return PlainAnswer::Not;
+        }
+        let head = Head::new(StatusCode::OK, self.bytes.len() - body, now, is_last);
+        // Right in front of the body: how long it is was not known before that was written.
+        let head_at = body - head.len;
+        self.bytes[head_at..body].copy_from_slice(head.bytes());
+        if start == 0 {
+            self.from = head_at;
+        } else {
+            self.bytes.copy_within(head_at.., start);
+            self.bytes.truncate(self.bytes.len() - (head_at - start));
+        }
+        answer
+    }
+
+    fn is_leased(&mut self, router: &Router) -> bool {
+        let bytes = self.bytes.len();
+        self.lease.get_or_insert_with(|| router.lease()).resize(bytes).is_ok()
+    }
+}
+
+/// The head of an answer.
+struct Head {
+    bytes: [u8; HEAD_BYTES],
+    len: usize,
+}
+
+// === impl Head ===
+
+impl Head {
+    /// Of an answer whose body has so many bytes; behind the last one the connection ends.
+    fn new(status: StatusCode, body_bytes: usize, now: Micros, is_last: bool) -> Self {
+        let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
+        if status == StatusCode::OK {
+            head.push(b"HTTP/1.1 200 OK");
+        } else {
+            head.push(b"HTTP/1.1 ");
+            head.push(status.as_str().as_bytes());
+            head.push(b" ");
+            head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+        }
+        head.push(b"\r\ncontent-type: application/json\r\ncontent-length: ");
+        head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
+        head.push(b"\r\ndate: ");
+        head.push(&date(now));
+        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+        head
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+/// `Date` of this moment: written once a second.
+fn date(now: Micros) -> [u8; 29] {
+    let second = u64::try_from(now / 1_000_000).unwrap_or(0);
+    let (known, text) = DATE.get();
+    if known == second && second > 0 {
+        return text;
+    }
+    let mut text = [b' '; 29];
+    let fresh = HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND))).to_string();
+    // Always 29 letters, up to the year 9999.
+    let len = fresh.len().min(text.len());
+    text[..len].copy_from_slice(&fresh.as_bytes()[..len]);
+    DATE.set((second, text));
+    text
+}
+
+/// Whether some bytes begin a lookup.
+pub(super) fn is_lookup(bytes: &[u8]) -> bool {
+    bytes.starts_with(START)
+}
+
+/// Waits for the client to close its connection, or its half of it, while a response is computed; hyper closes a
+/// connection in this case, too. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in
+/// total.
+fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
+    let mut piece = [0; 1 << 10];
+    while bytes.len() < REQUEST_BYTES_MAX {
+        let room = piece.len().min(REQUEST_BYTES_MAX - bytes.len());
+        let mut read = ReadBuf::new(&mut piece[..room]);
+        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
+            Ok(()) if !read.filled().is_empty() => bytes.extend_from_slice(read.filled()),
+            _ => return Poll::Ready(()),
+        }
+    }
+    Poll::Pending
+}
+
+/// Looks at the beginning of some bytes.
+fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
+    let Some(rest) = bytes.strip_prefix(START) else {
+        return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
+    };
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let (head, headers) = match httparse::parse_headers(rest, &mut headers) {
+        Ok(httparse::Status::Complete((len, headers))) => (START.len() + len, headers),
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(_) => return Parsed::Other,
+    };
+    let (mut length, mut authorization, mut has_host) = (None, None, false);
+    for header in headers {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        // By the first letter: most headers are none of these.
+        match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
+            Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
+                (None, Some(bytes)) => length = Some(bytes),
+                _ => return Parsed::Other,
+            },
+            Some(b'c') if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => {
+                return Parsed::Other;
+            }
+            Some(b'a') if is("accept") && !matches!(header.value, b"*/*" | b"application/json") => {
+                return Parsed::Other;
+            }
+            Some(b'a') if is("authorization") && authorization.replace(header.value).is_some() => return Parsed::Other,
+            Some(b'h') if is("host") && std::mem::replace(&mut has_host, true) => return Parsed::Other,
+            Some(b't' | b'e' | b'u') if is("transfer-encoding") || is("expect") || is("upgrade") => {
+                return Parsed::Other;
+            }
+            _ => {}
+        }
+    }
+    let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
+    let Some(length) = length.filter(is_small).filter(|_| has_host) else { return Parsed::Other };
+    match bytes.get(head..head + length) {
+        Some(body) => Parsed::Plain(PlainRequest { authorization, body, len: head + length }),
+        None => Parsed::Partial,
+    }
+}
+
+/// Digits and nothing else, few enough not to overflow.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let is_number = matches!(digits.len(), 1..=9) && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
+}

@@ -1,0 +1,531 @@
+//! Listening, and the life of a connection.
+//!
+//! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
+//! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
+//! by hyper's timer in `timer`, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's
+//! here.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    path::Path,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use larder_common::compute::{WRITE_NICE, give_way};
+use larder_ingest::LAST_COMMIT_WITHIN;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    runtime::Builder,
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
+
+use super::{
+    Router, Tls,
+    framing::{Framed, HEAD_BYTES_MAX},
+    plain::{Next, PlainConnection, is_lookup},
+    rewound::Rewound,
+    socket::{self, SocketFile},
+    timed::{LingerFlag, Timed, yield_to_events},
+    timer::{self, CoarseTimer},
+};
+
+/// A server that listens. [`Server::stop`] drains it.
+#[derive(Debug)]
+pub struct Server {
+    address: Option<SocketAddr>,
+    router: Arc<Router>,
+    phase: watch::Sender<Phase>,
+    open: Arc<AtomicUsize>,
+    workers: Vec<thread::JoinHandle<()>>,
+    accepting: tokio::task::JoinHandle<()>,
+    /// Removed when the server stops.
+    socket_file: Option<SocketFile>,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP port.
+    Tcp(TcpListener),
+    /// On a TCP port, encrypted.
+    Tls(TcpListener, Arc<Tls>),
+    /// On a Unix socket.
+    Unix(UnixListener, SocketFile),
+}
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address or path.
+        address: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A thread or runtime could not be started.
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+/// How a server's life goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Connections end once they have answered what is under way.
+    Draining,
+    /// What is left is dropped.
+    Ended,
+}
+
+enum Connection {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Tls(std::net::TcpStream, SocketAddr, Arc<Tls>),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// The state that a connection needs while it is served.
+struct Life {
+    router: Arc<Router>,
+    phases: watch::Receiver<Phase>,
+    linger: LingerFlag,
+}
+
+/// The start of the current poll of a connection.
+#[derive(Default)]
+struct PollBudget(Mutex<Option<Instant>>);
+
+/// Counts an open connection for as long as it lives.
+struct OpenGuard {
+    open: Arc<AtomicUsize>,
+    router: Arc<Router>,
+}
+
+/// How long a connection may be served before the thread serves other connections.
+const POLL_BUDGET: Duration = Duration::from_micros(200);
+
+/// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
+/// be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long workers without connections may take to stop.
+const WORKERS_END_WITHIN: Duration = Duration::from_secs(1);
+
+/// Connections that a worker has not yet taken over; it takes them as fast as it can poll.
+const HANDOVER_MAX: usize = 1_024;
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds a TCP address; with TLS if there is one.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn tcp(address: SocketAddr, tls: Option<Arc<Tls>>) -> Result<Self, ServerError> {
+        let bind = |source| ServerError::Bind { address: address.to_string(), source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        Ok(match tls {
+            None => Self::Tcp(listener),
+            Some(tls) => Self::Tls(listener, tls),
+        })
+    }
+
+    /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; anything
+    /// else at the path is an error.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`].
+    pub async fn unix(path: &Path) -> Result<Self, ServerError> {
+        use std::os::unix::fs::PermissionsExt;
+        let bind = |source| ServerError::Bind { address: path.display().to_string(), source };
+        socket::vacate(path).map_err(bind)?;
+        let listener = UnixListener::bind(path).map_err(bind)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(bind)?;
+        Ok(Self::Unix(listener, SocketFile::of(path).map_err(bind)?))
+    }
+
+    async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, client) = accept_tcp(listener).await?;
+                Ok(Connection::Tcp(stream, client))
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, client) = accept_tcp(listener).await?;
+                Ok(Connection::Tls(stream, client, Arc::clone(tls)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Connection::Unix(stream.into_std()?))
+            }
+        }
+    }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (stream, client) = listener.accept().await?;
+    // Answers are written at once; waiting to fill a packet only delays them.
+    stream.set_nodelay(true)?;
+    Ok((stream.into_std()?, client))
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts to answer on a listener with `workers` threads.
+    ///
+    /// # Errors
+    /// [`ServerError::Worker`].
+    pub fn start(listener: Listener, router: Arc<Router>, workers: usize) -> Result<Self, ServerError> {
+        let (address, socket_file) = match &listener {
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => (listener.local_addr().ok(), None),
+            Listener::Unix(_, file) => (None, Some(file.clone())),
+        };
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut senders = Vec::with_capacity(workers);
+        let mut threads = Vec::with_capacity(workers);
+        for i in 0..workers.max(1) {
+            let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
+            senders.push(sender);
+            // Threads that block run writes, which must not delay lookups.
+            let runtime =
+                Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
+            let (router, phases) = (Arc::clone(&router), phases.clone());
+            let serve = move || {
+                runtime.block_on(serve(receiver, router, phases));
+                // By default, it would wait for work that its requests started, however long that takes.
+                runtime.shutdown_background();
+            };
+            threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
+        }
+        let accepting = accept(listener, senders, Arc::clone(&router), Arc::clone(&open), phases);
+        let accepting = tokio::spawn(accepting);
+        Ok(Self { address, router, phase, open, workers: threads, accepting, socket_file })
+    }
+
+    /// The TCP address that is listened on; with port 0 in the configuration, the port that was found.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// From now on `/ready` reports that the server is stopping; everything else continues. Requests that wait for a
+    /// load can wait until its next commit.
+    pub fn announce_stop(&self) {
+        self.router.set_stopping();
+        let router = Arc::clone(&self.router);
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_COMMIT_WITHIN).await;
+            router.give_up();
+        });
+    }
+
+    /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
+    pub async fn stop(self) -> bool {
+        self.router.set_stopping();
+        self.phase.send_replace(Phase::Draining);
+        self.accepting.abort();
+        self.socket_file.iter().for_each(SocketFile::remove);
+        let drained = async {
+            while self.open.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let drained = timeout(self.router.limits().drain_timeout, drained).await.is_ok();
+        self.phase.send_replace(Phase::Ended);
+        let ended = async {
+            while !self.workers.iter().all(thread::JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        // They have nothing left to do. One that hangs anyway ends with the process.
+        drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    workers: Vec<mpsc::Sender<(Connection, OpenGuard)>>,
+    router: Arc<Router>,
+    open: Arc<AtomicUsize>,
+    mut phases: watch::Receiver<Phase>,
+) {
+    for next in (0..workers.len()).cycle() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phases.changed() => return,
+        };
+        match accepted {
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Ok(_) if open.load(Ordering::Acquire) >= router.limits().connections_max => {
+                router.metrics.connections_refused.increment(1);
+            }
+            Ok(connection) => {
+                let guard = OpenGuard::new(&open, &router);
+                if workers[next].send((connection, guard)).await.is_err() {
+                    tracing::error!("a worker thread is gone");
+                }
+            }
+        }
+    }
+}
+
+/// A worker's life: takes connections over until the server stops and the last one has ended.
+async fn serve(
+    mut connections: mpsc::Receiver<(Connection, OpenGuard)>,
+    router: Arc<Router>,
+    mut phases: watch::Receiver<Phase>,
+) {
+    let handshakes = Arc::new(Semaphore::new(1));
+    let clock = tokio::spawn(timer::turn(timer::tick_for(router.limits().header_timeout)));
+    // Each connection holds a sender until it ends; nothing is ever sent.
+    let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
+    while let Some((connection, guard)) = connections.recv().await {
+        let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
+        let handshakes = Arc::clone(&handshakes);
+        tokio::spawn(async move {
+            let _until_the_end = (guard, alive);
+            let bound = router.limits().write_timeout;
+            let life = Life { router, phases, linger: LingerFlag::default() };
+            let linger = life.linger.clone();
+            let served = match connection {
+                Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
+                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), Some(client), life).await,
+                    Err(_) => return,
+                },
+                Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        // Boxed: a connection without TLS does not carry the room for it.
+                        Box::pin(serve_encrypted(Timed::new(stream, bound, linger), client, &tls, &handshakes, life))
+                            .await
+                    }
+                    Err(_) => return,
+                },
+                Connection::Unix(stream) => match UnixStream::from_std(stream) {
+                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), None, life).await,
+                    Err(_) => return,
+                },
+            };
+            // Clients that go away, are slow or speak no HTTP: their business, and theirs to see.
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    // Whoever leaves here drops the connections that are left.
+    drop(alive);
+    tokio::select! {
+        _ = all_ended.recv() => {}
+        _ = phases.wait_for(|phase| *phase == Phase::Ended) => {}
+    }
+    clock.abort();
+}
+
+/// Shakes hands before it serves, within the time that headers have. A host that stops does not wait for a handshake:
+/// no request is under way.
+async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: SocketAddr,
+    tls: &Tls,
+    handshakes: &Semaphore,
+    mut life: Life,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let shaking = one_at_a_time(handshakes, tls.shake_hands(stream));
+    let shaken = tokio::select! {
+        shaken = timeout(life.router.limits().header_timeout, shaking) => shaken,
+        _ = life.phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
+    };
+    let error = match shaken {
+        Ok(Ok(stream)) => return serve_connection(stream, Some(client), life).await,
+        Ok(Err(error)) => error,
+        Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
+    };
+    life.router.metrics.handshakes_failed.increment(1);
+    // Scanners, plain HTTP, certificates that one side does not take: the count tells that there is something to see.
+    tracing::debug!(%error, "no TLS on this connection");
+    Ok(())
+}
+
+/// Serves a connection: plain requests by the short way, and from the first of another kind on by hyper.
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: Option<SocketAddr>,
+    life: Life,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Life { router, phases, linger } = life;
+    let mut watch = phases.clone();
+    let mut signal = pin!(watch.changed());
+    // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
+    poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
+    let is_draining = || phases.has_changed().unwrap_or(true);
+
+    let mut plain = PlainConnection::new(stream, Arc::clone(&router), client);
+    let first = match poll_fn(|cx| plain.poll_serve(is_draining(), cx)).await? {
+        Next::Ended => return Ok(()),
+        Next::Hyper(bytes) => bytes,
+    };
+    // Probes and scrapes have no place on it to lose.
+    if is_lookup(&first) {
+        router.metrics.left_short_way.increment(1);
+    }
+    let stream = Rewound::new(first, plain.into_stream());
+    let limits = *router.limits();
+    // hyper takes a request that is still with us for none.
+    let has_begun = AtomicBool::new(stream.is_read());
+    let stream = Framed::new(stream);
+    let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
+    let budget = PollBudget::default();
+    let service = service_fn(|request| {
+        has_begun.store(true, Ordering::Relaxed);
+        let (router, linger, is_spent) = (Arc::clone(&router), linger.clone(), budget.is_spent());
+        let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
+        async move {
+            // Yield between pipelined requests, so that one client does not occupy the thread.
+            if is_spent {
+                yield_to_events().await;
+            }
+            router.answer(request, client, is_ambiguous, &linger).await
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(CoarseTimer)
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut is_told = false;
+    poll_fn(|cx| {
+        if !is_told && is_draining() && has_begun.load(Ordering::Relaxed) {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        budget.begin();
+        connection.as_mut().poll(cx)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Polls `work` so that at most one such future is polled at a time on this thread, and the runtime polls for I/O
+/// events and serves ready connections between two polls. A TLS handshake computes for up to a millisecond.
+async fn one_at_a_time<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        // The semaphore is never closed.
+        let mut permit = turns.acquire().await.ok();
+        tokio::task::yield_now().await;
+        let mut is_polled = false;
+        let done = poll_fn(|cx| {
+            if std::mem::replace(&mut is_polled, true) {
+                return Poll::Ready(None);
+            }
+            let done = work.as_mut().poll(cx).map(Some);
+            // If `work` is pending, it wakes this task later.
+            permit = None;
+            done
+        });
+        if let Some(value) = done.await {
+            return value;
+        }
+    }
+}
+
+// === impl PollBudget ===
+
+impl PollBudget {
+    /// Records the start of a poll of the connection.
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether this poll has lasted longer than `POLL_BUDGET`.
+    fn is_spent(&self) -> bool {
+        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.is_some_and(|begun| begun.elapsed() > POLL_BUDGET)
+    }
+}
+
+// === impl OpenGuard ===
+
+impl OpenGuard {
+    fn new(open: &Arc<AtomicUsize>, router: &Arc<Router>) -> Self {
+        open.fetch_add(1, Ordering::AcqRel);
+        router.metrics.connections.increment(1.0);
+        Self { open: Arc::clone(open), router: Arc::clone(router) }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.router.metrics.connections.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn handshakes_yield_to_other_work() {
+        const HANDSHAKES: usize = 20;
+        let polls = Arc::new(Mutex::new(Vec::new()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let turns = Arc::new(Semaphore::new(1));
+            let shaking = (0..HANDSHAKES).map(|_| {
+                let (turns, polls) = (Arc::clone(&turns), Arc::clone(&polls));
+                tokio::spawn(async move {
+                    let mut left = 3;
+                    let work = poll_fn(|cx| {
+                        polls.lock().unwrap().push("handshake");
+                        left -= 1;
+                        cx.waker().wake_by_ref();
+                        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                    });
+                    one_at_a_time(&turns, work).await;
+                })
+            });
+            let shaking: Vec<_> = shaking.collect();
+            let other = tokio::spawn({
+                let polls = Arc::clone(&polls);
+                async move {
+                    loop {
+                        polls.lock().unwrap().push("other");
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            for one in shaking {
+                one.await.unwrap();
+            }
+            other.abort();
+        });
+        let polls = polls.lock().unwrap();
+        assert_eq!(polls.iter().filter(|poll| **poll == "handshake").count(), 3 * HANDSHAKES);
+        assert!(!polls.windows(3).any(|polls| polls == ["handshake"; 3]), "{polls:?}");
+    }
+}

@@ -1,0 +1,332 @@
+//! TLS 1.2 and 1.3, with or without certificates of clients.
+//!
+//! A [`Tls`] stands behind a listener and can be given other keys while connections are open: those keep what they
+//! shook hands on, new ones get the new certificate.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use larder_common::files::read_regular;
+use larder_model::yaml::Located;
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// `server: tls`: PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// The server's certificate, first, and those between it and the root.
+    pub cert: Located<PathBuf>,
+    /// Its private key.
+    pub key: Located<PathBuf>,
+    /// The authorities of clients; with them, a client without a certificate of theirs is turned away.
+    pub client_ca: Option<Located<PathBuf>>,
+}
+
+/// Keys that have been read and fit together.
+#[derive(Clone, Debug)]
+pub struct TlsKeys {
+    server: Arc<ServerConfig>,
+}
+
+/// What new connections are shaken hands with.
+#[derive(Debug)]
+pub struct Tls {
+    current: ArcSwap<ServerConfig>,
+}
+
+/// Which of the files, by its key in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFile {
+    /// `cert`.
+    Cert,
+    /// `key`.
+    Key,
+    /// `client_ca`.
+    ClientCa,
+}
+
+/// Why the files give no keys.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which one.
+        file: TlsFile,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file has something else in it.
+    #[error("{} has no {wanted} in PEM form", path.display())]
+    NotThere {
+        /// Which one.
+        file: TlsFile,
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+    },
+    /// The key belongs to another certificate.
+    #[error("the key in {} does not belong to the certificate in {}", key.display(), cert.display())]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// What is in a file cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    Unfit {
+        /// Which one.
+        file: TlsFile,
+        /// The file.
+        path: PathBuf,
+        /// The TLS library's reason.
+        why: String,
+    },
+}
+
+/// A bundle of all public authorities has a few hundred kilobytes.
+const PEM_BYTES_MAX: u64 = 4 << 20;
+
+/// The limit on encrypted bytes that a connection buffers for a client that does not read them.
+const UNSENT_BYTES_MAX: usize = 32 << 10;
+
+/// What is spoken inside.
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+// === impl TlsConfig ===
+
+impl TlsConfig {
+    /// Where a file is named.
+    #[must_use]
+    pub fn file(&self, file: TlsFile) -> &Located<PathBuf> {
+        match (file, &self.client_ca) {
+            (TlsFile::ClientCa, Some(client_ca)) => client_ca,
+            (TlsFile::Key, _) => &self.key,
+            (TlsFile::Cert | TlsFile::ClientCa, _) => &self.cert,
+        }
+    }
+}
+
+// === impl TlsKeys ===
+
+impl TlsKeys {
+    /// Reads the files, and finds out whether they fit together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read(config: &TlsConfig) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let certified = certified(&config.cert.value, &config.key.value, &provider)?;
+
+        let unfit = |file, path: &Path, error: &dyn fmt::Display| TlsError::Unfit {
+            file,
+            path: path.to_path_buf(),
+            why: error.to_string(),
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unfit(TlsFile::Cert, &config.cert.value, &error))?;
+        let builder = match &config.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(Located { value: path, .. }) => {
+                let mut roots = RootCertStore::empty();
+                for root in certificates(TlsFile::ClientCa, path)? {
+                    roots.add(root).map_err(|error| unfit(TlsFile::ClientCa, path, &error))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| unfit(TlsFile::ClientCa, path, &error))?)
+            }
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        server.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        Ok(Self { server: Arc::new(server) })
+    }
+}
+
+/// The certificate with its key.
+fn certified(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(TlsFile::Cert, cert)?;
+    // The parser's complaint may quote the line that it stopped at: not for keys.
+    let private = PrivateKeyDer::from_pem_slice(&read(TlsFile::Key, key)?).map_err(|_| TlsError::NotThere {
+        file: TlsFile::Key,
+        path: key.to_path_buf(),
+        wanted: "private key",
+    })?;
+    let private = provider.key_provider.load_private_key(private).map_err(|error| TlsError::Unfit {
+        file: TlsFile::Key,
+        path: key.to_path_buf(),
+        why: error.to_string(),
+    })?;
+    let certified = CertifiedKey::new(chain, private);
+    match certified.keys_match() {
+        // A key that does not tell its public half cannot be compared; the first handshake does it.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(TlsError::Mismatch { key: key.to_path_buf(), cert: cert.to_path_buf() })
+        }
+        Err(error) => Err(TlsError::Unfit { file: TlsFile::Cert, path: cert.to_path_buf(), why: error.to_string() }),
+    }
+}
+
+fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(file, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| TlsError::Unfit { file, path: path.to_path_buf(), why: error.to_string() })?;
+    if found.is_empty() {
+        return Err(TlsError::NotThere { file, path: path.to_path_buf(), wanted: "certificate" });
+    }
+    Ok(found)
+}
+
+fn read(file: TlsFile, path: &Path) -> Result<Vec<u8>, TlsError> {
+    read_regular(path, PEM_BYTES_MAX).map_err(|source| TlsError::Read { file, path: path.to_path_buf(), source })
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// These keys, from now on.
+    #[must_use]
+    pub fn new(keys: TlsKeys) -> Self {
+        Self { current: ArcSwap::new(keys.server) }
+    }
+
+    /// Other keys in their place, for connections that begin from here on. No session of before is resumed, so that
+    /// every client is checked by the new authorities.
+    pub fn replace(&self, keys: TlsKeys) {
+        self.current.store(keys.server);
+    }
+
+    /// Shakes hands. It has no bound of its own.
+    pub(super) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let acceptor = TlsAcceptor::from(self.current.load_full());
+        acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(UNSENT_BYTES_MAX))).await
+    }
+}
+
+// === impl TlsError ===
+
+impl TlsError {
+    /// The file that is to blame.
+    #[must_use]
+    pub fn file(&self) -> TlsFile {
+        match self {
+            Self::Read { file, .. } | Self::NotThere { file, .. } | Self::Unfit { file, .. } => *file,
+            Self::Mismatch { .. } => TlsFile::Key,
+        }
+    }
+}
+
+// === impl TlsFile ===
+
+impl fmt::Display for TlsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cert => "cert",
+            Self::Key => "key",
+            Self::ClientCa => "client_ca",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use larder_model::yaml::Place;
+    use rcgen::{CertifiedKey as Made, KeyPair, generate_simple_self_signed};
+
+    use super::*;
+
+    struct Files {
+        dir: tempfile::TempDir,
+        config: TlsConfig,
+    }
+
+    fn files(cert: &str, key: &str, client_ca: Option<&str>) -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            Located { value: path, at: Place::file("larder.yaml") }
+        };
+        let config = TlsConfig {
+            cert: write("cert.pem", cert),
+            key: write("key.pem", key),
+            client_ca: client_ca.map(|text| write("ca.pem", text)),
+        };
+        Files { dir, config }
+    }
+
+    fn pair() -> (String, String) {
+        let Made { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (cert.pem(), signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_pair_that_fits_is_taken_with_and_without_authorities() {
+        let (cert, key) = pair();
+        for client_ca in [None, Some(&*cert)] {
+            let keys = TlsKeys::read(&files(&cert, &key, client_ca).config).unwrap();
+            assert_eq!(keys.server.alpn_protocols, [b"http/1.1".to_vec()]);
+        }
+        // A file may hold both, and words between.
+        let both = format!("a note\n{key}{cert}");
+        assert!(TlsKeys::read(&files(&both, &both, None).config).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_fit_names_the_file_to_blame() {
+        let (cert, key) = pair();
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        let broken = cert.replace("MII", "!!!");
+        let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let cut_off = &key[..key.len() / 2];
+        for (cert, key, client_ca, file, words) in [
+            ("", &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM form"),
+            (&*key, &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM form"),
+            (&*broken, &*key, None, TlsFile::Cert, "DIR/cert.pem cannot be used"),
+            (no_der, &*key, None, TlsFile::Cert, "DIR/cert.pem cannot be used"),
+            (&*cert, "", None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
+            (&*cert, &*cert, None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
+            (&*cert, cut_off, None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
+            (&*cert, no_key, None, TlsFile::Key, "DIR/key.pem cannot be used"),
+            (
+                &*cert,
+                &*other,
+                None,
+                TlsFile::Key,
+                "the key in DIR/key.pem does not belong to the certificate in DIR/cert.pem",
+            ),
+            (&*cert, &*key, Some(""), TlsFile::ClientCa, "DIR/ca.pem has no certificate in PEM form"),
+            (&*cert, &*key, Some(no_der), TlsFile::ClientCa, "DIR/ca.pem cannot be used"),
+        ] {
+            let files = files(cert, key, client_ca);
+            let error = TlsKeys::read(&files.config).unwrap_err();
+            let message = error.to_string().replace(&files.dir.path().display().to_string(), "DIR");
+            assert!(message.starts_with(words), "{message}");
+            assert_eq!(error.file(), file, "{message}");
+        }
+        let files = files(&cert, &key, None);
+        fs::remove_file(&files.config.key.value).unwrap();
+        let error = TlsKeys::read(&files.config).unwrap_err();
+        assert!(matches!(error, TlsError::Read { file: TlsFile::Key, .. }), "{error}");
+    }
+}

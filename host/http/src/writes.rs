@@ -1,0 +1,407 @@
+//! Feast's endpoints that write: `/push`, `/write-to-online-store`, `/materialize` and `/materialize-incremental`.
+//!
+//! Their bodies and answers are those of Feast's feature server, which its SDK sends and expects. What is answered with
+//! 200 is on disk.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use hyper::StatusCode;
+use larder_common::clock::parse_time;
+use larder_ingest::{CurrentWriter, Frame, MaterializeError, RowWriter, WriteError};
+use larder_model::{codec::Cell, model::Window};
+use larder_serving::RenewDefinitions;
+use larder_store::StoreError;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use tokio::{
+    sync::{Semaphore, TryAcquireError},
+    task::spawn_blocking,
+};
+
+use super::{
+    HttpError, Scope,
+    invalid::{flag, problem, read_object, unprocessable},
+    loads::Loads,
+};
+
+/// Takes writes, with the writer that is current when they begin.
+#[derive(Debug)]
+pub struct Writes {
+    engine: Arc<dyn CurrentWriter>,
+    definitions: Arc<dyn RenewDefinitions>,
+    /// Permits for writes, which gRPC uses too.
+    at_once: Arc<Semaphore>,
+    loads: Loads,
+}
+
+/// What a write is answered with: the status, and JSON if there is a body.
+pub(super) type Written = (StatusCode, Option<Value>);
+
+/// Where a push may go, in Feast's words.
+const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
+
+// === impl Writes ===
+
+impl Writes {
+    /// The endpoints.
+    pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
+
+    /// Creates the handler of writes to an engine's store; `at_once` are the permits for writes. Call it within the
+    /// runtime on which materializations should run.
+    #[must_use]
+    pub fn new(
+        engine: Arc<dyn CurrentWriter>,
+        definitions: Arc<dyn RenewDefinitions>,
+        at_once: Arc<Semaphore>,
+    ) -> Self {
+        Self { engine, definitions, at_once, loads: Loads::new() }
+    }
+
+    /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for
+    /// materializations.
+    ///
+    /// # Errors
+    /// Feast's bodies, with a 4xx for what the caller did wrong. Nothing was written then, save by a materialization,
+    /// which commits as it goes.
+    pub(super) async fn answer(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        body: bytes::Bytes,
+        scope: Option<&Scope>,
+    ) -> Result<Written, HttpError> {
+        scope.map_or(Ok(()), Scope::check_write)?;
+        match path {
+            "/push" => self.write(body, push).await,
+            "/write-to-online-store" => self.write(body, write_to_online_store).await,
+            "/materialize" => self.materialize(read_order(body, whole_span).await?, query).await,
+            _ => self.materialize(read_order(body, span_until).await?, query).await,
+        }
+    }
+
+    async fn write(
+        &self,
+        body: bytes::Bytes,
+        work: fn(&dyn RowWriter, &Value, &[u8]) -> Result<Written, HttpError>,
+    ) -> Result<Written, HttpError> {
+        let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::NoPermits | TryAcquireError::Closed => {
+                let message = "too many writes are in progress; try again";
+                HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "writes_busy", message)
+            }
+        })?;
+        let (current, definitions) = (Arc::clone(&self.engine), Arc::clone(&self.definitions));
+        let done = spawn_blocking(move || {
+            let _permit = permit;
+            let (read, text) = read(&body)?;
+            definitions.renew(read.get("allow_registry_cache").and_then(flag) != Some(false));
+            work(&*current.current(), &read, &text)
+        });
+        done.await
+            .map_err(|error| HttpError::internal(format!("a write failed because of a bug in Larder: {error}")))?
+    }
+
+    async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
+        // As in Feast, the views are read from the current registry.
+        let definitions = Arc::clone(&self.definitions);
+        // A panic there is already logged.
+        let _ = spawn_blocking(move || definitions.renew(false)).await;
+        let engine = self.engine.current();
+        let mut skipped = BTreeMap::new();
+        let views = match order.views {
+            None => {
+                skipped.extend(engine.not_materializable());
+                for (view, why) in &skipped {
+                    tracing::warn!(view, why, "materialization skips a feature view");
+                }
+                engine.materializable()
+            }
+            Some(views) => {
+                let known: HashSet<String> = engine.materializable().into_iter().collect();
+                if let Some(view) = views.iter().find(|view| !known.contains(*view)) {
+                    let why = engine.not_materializable().into_iter().find(|(known, _)| known == view);
+                    return Err(not_materializable(view, why.as_ref().map(|(_, why)| &**why)));
+                }
+                distinct(views)
+            }
+        };
+        let done = if skipped.is_empty() { Value::Null } else { json!({ "feature_views": views, "skipped": skipped }) };
+        let mut accepted = json!({ "status": "accepted", "feature_views": views });
+        if !skipped.is_empty() {
+            accepted["skipped"] = json!(skipped);
+        }
+        let work = self.loads.take(views)?.run(Arc::clone(&engine), order.window);
+        if is_set(query, "async") {
+            // Who does not wait for the end finds it in the log and the metrics.
+            tokio::spawn(work);
+            return Ok((StatusCode::ACCEPTED, Some(accepted)));
+        }
+        work.await.map_err(|errors| failed(&errors))?;
+        Ok((StatusCode::OK, Some(done)))
+    }
+}
+
+/// What is to be materialized.
+#[derive(Debug, PartialEq, Eq)]
+struct Materialization {
+    /// All that have files when there is none.
+    views: Option<Vec<String>>,
+    window: Window,
+}
+
+/// Reads a body that can have megabytes, so it must not run on a serving thread.
+async fn read_order(
+    body: bytes::Bytes,
+    order: fn(&Value) -> Result<Materialization, HttpError>,
+) -> Result<Materialization, HttpError> {
+    let read = spawn_blocking(move || order(&read(&body)?.0)).await;
+    read.map_err(|error| HttpError::internal(format!("reading a body failed because of a bug in Larder: {error}")))?
+}
+
+fn push(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> Result<Written, HttpError> {
+    let source = required_text(body, "push_source_name")?;
+    match body.get("to").map_or(Some("online"), Value::as_str) {
+        Some("online") => {}
+        Some(place) if PLACES.contains(&place) => {
+            let message = format!("cannot push to '{place}': Larder has no offline store, so push to 'online'");
+            return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
+        }
+        place => {
+            let place = place.map_or_else(|| "null".to_owned(), str::to_owned);
+            let places = PLACES.map(|place| format!("'{place}'")).join(", ");
+            let message = format!("{place} is not a supported push format. Please specify one of these [{places}].");
+            return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
+        }
+    }
+    engine.push(&source, &frame(body, text)?)?;
+    Ok((StatusCode::OK, None))
+}
+
+fn write_to_online_store(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> Result<Written, HttpError> {
+    let view = required_text(body, "feature_view_name")?;
+    engine.write(&view, &frame(body, text)?)?;
+    Ok((StatusCode::OK, Some(Value::Null)))
+}
+
+/// The body of `/materialize`.
+fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
+    let views = views(body)?;
+    if body.get("disable_event_timestamp").and_then(flag) == Some(true) {
+        return Ok(Materialization { views, window: Window::default() });
+    }
+    let (Some(start), Some(end)) = (text(body, "start_ts"), text(body, "end_ts")) else {
+        let message = "start_ts and end_ts are required when disable_event_timestamp is False";
+        return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message.to_owned()));
+    };
+    let window = Window { from: Some(instant(start)?), to: Some(instant(end)?) };
+    if window.from >= window.to {
+        let message = format!("start_ts ({start}) must be before end_ts ({end})");
+        return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message));
+    }
+    Ok(Materialization { views, window })
+}
+
+/// The body of `/materialize-incremental`. Everything up to the end is looked at, also what came late: rows that are
+/// there already change nothing.
+fn span_until(body: &Value) -> Result<Materialization, HttpError> {
+    let end = required_text(body, "end_ts")?;
+    Ok(Materialization { views: views(body)?, window: Window { from: None, to: Some(instant(&end)?) } })
+}
+
+fn views(body: &Value) -> Result<Option<Vec<String>>, HttpError> {
+    let loc = json!(["body", "feature_views"]);
+    match body.get("feature_views") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(names)) => {
+            let names = names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            let message = "Input should be a valid string";
+            names.map(Some).ok_or_else(|| unprocessable("bad_body", vec![problem("string_type", &loc, message, body)]))
+        }
+        Some(other) => {
+            let message = "Input should be a valid list";
+            Err(unprocessable("bad_body", vec![problem("list_type", &loc, message, other)]))
+        }
+    }
+}
+
+/// Unique names, in the order of their first occurrence.
+fn distinct(mut names: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+fn instant(text: &str) -> Result<i64, HttpError> {
+    let message = || format!("Invalid timestamp format: Unknown string format: {text}");
+    parse_time(text).ok_or_else(|| HttpError::plain(StatusCode::BAD_REQUEST, "bad_span", message()))
+}
+
+fn text<'v>(body: &'v Value, name: &str) -> Option<&'v str> {
+    body.get(name).and_then(Value::as_str)
+}
+
+fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
+    let loc = json!(["body", name]);
+    match body.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        None => Err(unprocessable("bad_body", vec![problem("missing", &loc, "Field required", body)])),
+        Some(other) => {
+            let message = "Input should be a valid string";
+            Err(unprocessable("bad_body", vec![problem("string_type", &loc, message, other)]))
+        }
+    }
+}
+
+/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`. `body` is used to check their
+/// structure; the values are parsed from its text, where integers are exact and names keep their order.
+fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
+    let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
+    let columns = match body.get("df") {
+        Some(Value::Object(columns)) => columns,
+        None => return Err(unprocessable("bad_body", vec![problem("missing", &loc(&[]), "Field required", body)])),
+        Some(other) => {
+            let message = "Input should be a valid dictionary";
+            return Err(unprocessable("bad_body", vec![problem("dict_type", &loc(&[]), message, other)]));
+        }
+    };
+    if let Some((name, other)) = columns.iter().find(|(_, values)| !values.is_array()) {
+        let problem = problem("list_type", &loc(&[name]), "Input should be a valid list", other);
+        return Err(unprocessable("bad_body", vec![problem]));
+    }
+    let unreadable = |error: serde_json::Error| {
+        let problem = problem("json_invalid", &loc(&[]), &error.to_string(), &Value::Null);
+        unprocessable("bad_json", vec![problem])
+    };
+    // Its structure was checked above: an object that has an object of lists.
+    let DataFrame { df } = serde_json::from_slice(text).map_err(unreadable)?;
+    let Cell::Map(columns) = Cell::from_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
+    let column = |(name, values)| if let Cell::List(cells) = values { Some((name, cells)) } else { None };
+    Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
+}
+
+/// The part of a write's body with the values.
+#[derive(Deserialize)]
+struct DataFrame<'b> {
+    #[serde(borrow)]
+    df: &'b RawValue,
+}
+
+/// Parses a body, including the numbers that Python writes and JSON does not allow. Also returns its text as valid
+/// JSON.
+fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
+    match read_object(body) {
+        Err(error) if error.kind == "bad_json" => match pythons_numbers(body) {
+            Cow::Owned(body) => Ok((read_object(&body)?, Cow::Owned(body))),
+            Cow::Borrowed(_) => Err(error),
+        },
+        read => Ok((read?, Cow::Borrowed(body))),
+    }
+}
+
+/// Puts JSON in the place of Python's `NaN`, which stands for no value in a table of pandas, and of its infinities,
+/// which are values, as Python's `str` has them.
+fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
+    const WORDS: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
+    let mut mended = Vec::with_capacity(body.len());
+    let (mut at, mut in_text, mut found) = (0, false, false);
+    while let Some(&byte) = body.get(at) {
+        let word = WORDS.iter().find(|(word, _)| !in_text && body[at..].starts_with(word));
+        if let Some((word, json)) = word {
+            mended.extend_from_slice(json);
+            at += word.len();
+            found = true;
+            continue;
+        }
+        if in_text && byte == b'\\' {
+            mended.push(byte);
+            at += 1;
+        } else if byte == b'"' {
+            in_text = !in_text;
+        }
+        mended.extend(body.get(at));
+        at += 1;
+    }
+    if found { Cow::Owned(mended) } else { Cow::Borrowed(body) }
+}
+
+/// Whether a query has a flag: `?async=true`.
+fn is_set(query: Option<&str>, name: &str) -> bool {
+    let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| Value::from(value))
+    });
+    value.as_ref().and_then(flag) == Some(true)
+}
+
+fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
+    match why {
+        None => {
+            let message = format!("Feature view {view} does not exist");
+            HttpError::feast(StatusCode::NOT_FOUND, "unknown_view", "FeatureViewNotFoundException", &message)
+        }
+        Some(why) => {
+            let message = format!("Feature view {view} cannot be materialized: {why}");
+            HttpError::plain(StatusCode::BAD_REQUEST, "not_materializable", message)
+        }
+    }
+}
+
+/// The log has what was wrong, from where it happened.
+fn failed(errors: &[MaterializeError]) -> HttpError {
+    let busy = errors.iter().all(|error| error.is_busy);
+    let views = errors.iter().map(|error| &*error.view).collect::<Vec<_>>().join(", ");
+    if busy {
+        let message = format!("Feature view {views} could not be materialized now; try again");
+        return HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
+    }
+    let message = format!("Feature view {views} could not be materialized; the server's log says why");
+    HttpError::plain(StatusCode::INTERNAL_SERVER_ERROR, "materialization", message)
+}
+
+impl From<WriteError> for HttpError {
+    fn from(error: WriteError) -> Self {
+        let (kind, message) = (error.kind(), error.to_string());
+        match error {
+            WriteError::UnknownView { .. } => {
+                Self::feast(StatusCode::NOT_FOUND, kind, "FeastObjectNotFoundException", &message)
+            }
+            WriteError::UnknownPushSource { .. } => {
+                Self::feast(StatusCode::UNPROCESSABLE_ENTITY, kind, "PushSourceNotFoundException", &message)
+            }
+            WriteError::Superseded { .. } => Self::feast(StatusCode::CONFLICT, kind, "FeastError", &message),
+            // No disk space is an operational problem, not a bug: the same write can succeed later.
+            WriteError::Store { source: StoreError::DiskFull(_), .. } => {
+                let log = Some(format!("write failed: {message}"));
+                Self { log, ..Self::detail(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message) }
+            }
+            WriteError::Store { .. } => Self::internal(format!("write failed: {message}")),
+            _ => Self::feast(StatusCode::BAD_REQUEST, kind, "FeastError", &message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_numbers_become_json_outside_of_texts_only() {
+        let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
+        let read: Value = serde_json::from_slice(&pythons_numbers(body)).unwrap();
+        let expected = json!({"a": [null, 1, "-inf", "inf"], "NaN": "a \"NaN\" \\", "b": null});
+        assert_eq!(read, expected);
+        assert!(matches!(pythons_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_flag_of_a_query_is_read_as_pydantic_reads_it() {
+        assert!(is_set(Some("force=false&async=True"), "async"));
+        assert!(!is_set(Some("async=false"), "async"));
+        assert!(!is_set(Some("asynchronous=true"), "async"));
+        assert!(!is_set(None, "async"));
+    }
+}

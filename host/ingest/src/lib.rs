@@ -1,0 +1,17 @@
+//! How rows come into the store on request: the interfaces between the servers, which receive requests, and the sync
+//! engine, which carries them out.
+//!
+//! A server writes through a [`RowWriter`], and lookups fetch missing rows through a [`RowFetcher`]. `larder-sync`
+//! implements both; neither the servers nor the lookup path depend on it, on a source or on a file format.
+
+mod frame;
+mod load;
+mod read_through;
+mod writer;
+
+pub use self::{
+    frame::{Frame, WriteError},
+    load::{Outcome, Progress, Skipped, SkippedValues, SyncReport, SyncRequest},
+    read_through::{FETCH_ROUNDS, Fetched, RowFetcher, Wanted, fetch_all},
+    writer::{CurrentWriter, LAST_COMMIT_WITHIN, MATERIALIZATIONS_MAX, MaterializeError, RowWriter, SourceStatus},
+};

@@ -1,0 +1,183 @@
+//! Loads: what is asked of one, how far it is, and what came of it.
+
+use std::{fmt, time::Duration};
+
+use larder_model::model::{Micros, Rfc3339, Window, duration_text};
+use larder_store::Applied;
+use serde::{Deserialize, Serialize};
+
+/// What to bring over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncRequest {
+    /// Read everything, also what was read before.
+    pub full: bool,
+    /// Only rows of these event times. The source then counts as unread as before: the next run reads it all.
+    pub window: Window,
+    /// Take what is there, whatever the sanity checks of `sync: guard` say.
+    pub force: bool,
+    /// Leave a source alone that was read a short time ago and costs to be read: such as a table without a stream.
+    pub spare: bool,
+    /// Commit in smaller parts: several such runs share the memory of one.
+    pub small: bool,
+    /// Do not read a source again for rows that were skipped before and are now due. The next run does.
+    pub leave_due: bool,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Rows read and committed so far.
+    pub rows: u64,
+    /// Rows that the source is expected to have.
+    pub expected: u64,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncReport {
+    /// The view.
+    pub view: String,
+    /// Whether there was anything to read.
+    pub outcome: Outcome,
+    /// What the rows did to the store.
+    #[serde(with = "AppliedFields")]
+    pub applied: Applied,
+    /// Rows that could not be taken.
+    pub skipped: Skipped,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How far the view is behind its source, where that is known.
+    #[serde(default)]
+    pub lag: Option<Duration>,
+}
+
+/// Whether there was anything to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The source is as it was at the last run.
+    UpToDate,
+    /// The source was read a short time ago, and that will do.
+    Spared,
+    /// Rows were read.
+    Loaded,
+}
+
+/// Rows that were skipped, with an example, and single values that became null.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Rows whose key has a null.
+    pub null_key: u64,
+    /// Rows without an event time.
+    pub null_event_time: u64,
+    /// Rows that are too large.
+    pub too_large: u64,
+    /// Rows that cannot be read: without a readable key or time.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// Rows outside of the requested event times; nothing is wrong with them.
+    pub outside_window: u64,
+    /// Rows from the future, which are served when they are due.
+    #[serde(default)]
+    pub future: u64,
+    /// The earliest event time of those, and the position of such a row.
+    #[serde(default)]
+    pub future_example: Option<(Micros, String)>,
+    /// Where the first bad one stands, and what is wrong with it.
+    pub example: Option<String>,
+    /// Values that became null because they do not match their feature's type.
+    #[serde(default)]
+    pub values: Vec<SkippedValues>,
+}
+
+/// Values of a feature that do not match its type. They are null, and the other values of their rows are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedValues {
+    /// The feature.
+    pub feature: String,
+    /// The number of values.
+    pub count: u64,
+    /// The position of the first one, and what is wrong with it.
+    pub example: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Applied")]
+struct AppliedFields {
+    inserted: u64,
+    updated: u64,
+    unchanged: u64,
+    stale: u64,
+    #[serde(default)]
+    removed: u64,
+}
+
+// === impl Skipped ===
+
+impl Skipped {
+    /// Rows with something wrong.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.null_key + self.null_event_time + self.too_large + self.unreadable
+    }
+
+    /// The values that became null, by feature; `None` if there are none.
+    #[must_use]
+    pub fn values_text(&self) -> Option<String> {
+        let text = |values: &SkippedValues| {
+            let SkippedValues { feature, count, example } = values;
+            format!("{count} of '{feature}' (the first: {example})")
+        };
+        (!self.values.is_empty()).then(|| self.values.iter().map(text).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Counts a value that became null.
+    pub fn note_value(&mut self, feature: &str, example: impl FnOnce() -> String) {
+        match self.values.iter_mut().find(|values| values.feature == feature) {
+            Some(values) => values.count += 1,
+            None => self.values.push(SkippedValues { feature: feature.to_owned(), count: 1, example: example() }),
+        }
+    }
+
+    /// Counts a row from the future, and keeps the position of the earliest one.
+    pub fn note_future(&mut self, event_time: Micros, place: impl FnOnce() -> String) {
+        self.future += 1;
+        if self.future_example.as_ref().is_none_or(|(first, _)| event_time < *first) {
+            self.future_example = Some((event_time, place()));
+        }
+    }
+
+    /// Describes rows from the future: their number, the first one, and the setting that decides.
+    #[must_use]
+    pub fn describe_future(&self, tolerance: Duration) -> Option<String> {
+        let (first, place) = self.future_example.as_ref()?;
+        let (first, tolerance) = (Rfc3339::of(*first), duration_text(tolerance));
+        Some(format!(
+            "{} dated later than now plus 'sync: future_tolerance' ({tolerance}), the first {} ({place})",
+            self.future,
+            first.as_str()
+        ))
+    }
+
+    /// Keeps the first example of a row with something wrong.
+    pub fn note(&mut self, example: impl FnOnce() -> String) {
+        if self.example.is_none() {
+            self.example = Some(example());
+        }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.null_key, "with a null key"),
+            (self.null_event_time, "without an event time"),
+            (self.too_large, "too large"),
+            (self.unreadable, "that cannot be read"),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        write!(f, "{}", parts.join(", "))?;
+        self.example.iter().try_for_each(|example| write!(f, "; the first: {example}"))
+    }
+}

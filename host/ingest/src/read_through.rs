@@ -1,0 +1,44 @@
+//! Read-through: rows that are fetched from their table when a lookup needs them.
+
+use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
+
+use futures_util::future::join_all;
+use larder_model::{codec::EntityKey, model::EntityId};
+use larder_store::ViewId;
+
+/// Fetches rows of one view on demand, and keeps them in the store.
+pub trait RowFetcher: Send + Sync + Debug {
+    /// The view, in the store.
+    fn view(&self) -> ViewId;
+
+    /// Whether an entity has to be fetched before it is looked up; `is_here` says whether the store has a row.
+    fn wants(&self, id: &EntityId, is_here: bool) -> bool;
+
+    /// Fetches entities. Ends after the view's timeout at the latest.
+    fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>>;
+}
+
+/// The entities that a request needs from one view.
+pub type Wanted = (Arc<dyn RowFetcher>, Vec<EntityKey>);
+
+/// What came of asking for entities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fetched {
+    /// What the table has of them is here.
+    #[default]
+    All,
+    /// Some were not here in time.
+    Late,
+    /// The table is away.
+    Away,
+}
+
+/// The maximum number of times that one request fetches: rows that a deletion or another write removes meanwhile are
+/// fetched again.
+pub const FETCH_ROUNDS: usize = 3;
+
+/// Fetches what a request needs of several views at the same time; `None` if it needs nothing.
+pub async fn fetch_all(wanted: Vec<Wanted>) -> Option<Fetched> {
+    let fetching = wanted.into_iter().map(|(view, keys)| async move { view.fetch(keys).await });
+    join_all(fetching).await.into_iter().max()
+}

@@ -1,0 +1,73 @@
+//! Writing on request: rows that callers send, and views that they ask to be materialized.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use larder_model::model::Window;
+use larder_store::Applied;
+
+use super::{Frame, Progress, WriteError};
+
+/// Writes to the views of one catalog. Each call blocks its thread.
+pub trait RowWriter: Send + Sync + Debug {
+    /// Writes rows that a caller sends to one view: durable, and served, when this returns.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing was written in that case.
+    fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError>;
+
+    /// Writes rows that a caller sends to every view that a push source feeds. All fit, or none is written; the views
+    /// are committed one after the other.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError>;
+
+    /// The names of the views that can be materialized.
+    fn materializable(&self) -> Vec<String>;
+
+    /// The views that cannot be materialized: their names and the reasons.
+    fn not_materializable(&self) -> Vec<(String, String)>;
+
+    /// Reads the rows of a span of event times from a view's files.
+    ///
+    /// # Errors
+    /// [`MaterializeError`]; the reason is in the log.
+    fn materialize(
+        &self,
+        view: &str,
+        window: Window,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), MaterializeError>;
+}
+
+/// The writer for the current definitions.
+pub trait CurrentWriter: Send + Sync + Debug {
+    /// The writer; a change of the definitions replaces it.
+    fn current(&self) -> Arc<dyn RowWriter>;
+}
+
+/// What a source says of itself.
+pub trait SourceStatus: Send + Sync + Debug {
+    /// The maximum time before a change in the source is noticed, if the kind of source determines it.
+    fn staleness(&self) -> Option<Duration>;
+
+    /// A notice for users about how the source is followed, if there is one, with a hint.
+    fn caveat(&self) -> Option<String>;
+}
+
+/// Why a view was not materialized, as far as the caller is told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("feature view '{view}' was not materialized")]
+pub struct MaterializeError {
+    /// The view; empty if unknown.
+    pub view: String,
+    /// Whether the same request can succeed later: the server is busy, or stopping.
+    pub is_busy: bool,
+}
+
+/// The maximum number of concurrent materializations.
+pub const MATERIALIZATIONS_MAX: usize = 4;
+
+/// How long a load may take to reach its next commit during a shutdown. A load that waits for its source is abandoned;
+/// the next start reads uncommitted rows again.
+pub const LAST_COMMIT_WITHIN: Duration = Duration::from_millis(2_500);

@@ -1,0 +1,326 @@
+//! Compiled code on disk, so that a start needs no compiler.
+//!
+//! Such a file is machine code: whoever writes one runs what he likes in the host. So it is the host's own and nobody
+//! else's: the directory has mode 0700, and each file carries a code that only this host's key makes, which is looked at
+//! before anything in the file is. That also finds files that are torn or rotten. A file is a copy of what the compiler
+//! makes again: whatever is wrong with it, it is dropped.
+//!
+//! ```text
+//! compiled/key             32 random bytes, mode 0600
+//! compiled/<name>.cwasm    HMAC-SHA256 (32 bytes) of name and code, then the code
+//! ```
+//!
+//! The name is made of the digest of the component, and of the compiler and its settings.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
+use larder_common::{
+    files::{FILE_BYTES_MAX, read_regular},
+    private::{self, Before},
+};
+use wasmtime::{Engine, component::Component};
+
+use super::{Digest, PluginError};
+
+/// The directory of compiled code.
+#[derive(Debug)]
+pub(super) struct Cache {
+    dir: PathBuf,
+    key: hmac::Key,
+}
+
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 32;
+/// Bytes of code that are kept; the oldest goes. A Python plugin's has some 35 MB.
+const BYTES_MAX: u64 = 1 << 30;
+
+// === impl Cache ===
+
+impl Cache {
+    /// Opens a directory, which is made if it is not there.
+    pub(super) fn open(dir: &Path) -> Result<Self, PluginError> {
+        let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
+        let before = private::open_dir(dir).map_err(failed)?;
+        let path = dir.join("key");
+        if before == Before::Writable {
+            tracing::warn!(key = %path.display(), "the key of compiled code may belong to another user; created a new one");
+            remove_key(&path).map_err(failed)?;
+        }
+        let key = key(&path).map_err(failed)?;
+        Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+    }
+
+    /// The code of a component, if it was compiled before by the same compiler with the same settings.
+    pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
+        let name = name(engine, digest);
+        let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
+        let (tag, code) = file.split_at_checked(TAG_BYTES)?;
+        if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
+            tracing::warn!(file = %self.path(&name).display(), "compiled code that is not this host's, or damaged, is dropped");
+            return None;
+        }
+        load(engine, code)
+            .inspect_err(|error| tracing::warn!(%error, "compiled code cannot be loaded, and is compiled again"))
+            .ok()
+    }
+
+    /// Stores the code of a component that was just compiled. If the cache cannot be written, the next start takes
+    /// longer and a warning is logged.
+    pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
+        let name = name(engine, digest);
+        let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let written = || -> io::Result<()> {
+            let mut file = private::create_file(&beside)?;
+            file.write_all(self.tag(&name, code).as_ref())?;
+            file.write_all(code)?;
+            fs::rename(&beside, self.path(&name))
+        };
+        let written = written().inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
+        });
+        if let Err(error) = written {
+            tracing::warn!(dir = %self.dir.display(), %error, "compiled code cannot be kept");
+        }
+        self.tidy(BYTES_MAX);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.cwasm"))
+    }
+
+    /// The code of authentication, of the name too: a file under another's name is a forgery.
+    fn tag(&self, name: &str, code: &[u8]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(name.as_bytes());
+        context.update(&[0]);
+        context.update(code);
+        context.sign()
+    }
+
+    /// Drops the oldest files beyond the bound.
+    fn tidy(&self, bytes_max: u64) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let is_code = path.extension().is_some_and(|extension| extension == "cwasm");
+                let meta = fs::metadata(&path).ok().filter(|_| is_code)?;
+                Some((meta.modified().ok()?, meta.len(), path))
+            })
+            .collect();
+        files.sort();
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, of_file, path) in files {
+            if bytes <= bytes_max {
+                return;
+            }
+            bytes -= of_file;
+            // If it cannot be dropped now, then next time.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Loads code that this host compiled.
+#[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
+pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
+    // SAFETY: `deserialize` requires bytes that this version of wasmtime made, because it runs them. There are two
+    // callers. `Component::load` passes what `Compiler` read from its child: a process of this very program, which
+    // wrote what `Engine::precompile_component` returned to a file in memory that no other process can open.
+    // `Cache::get` passes bytes whose authentication code takes this host's key, which is in a file that only its user
+    // can read and write; the code is checked over exactly these bytes, in memory, so that they cannot change in
+    // between, and `put` signs only code of the first kind. `deserialize` itself checks that version and settings are
+    // the same.
+    unsafe { Component::deserialize(engine, code) }
+}
+
+/// A file's name: of the component, and of what compiled it.
+fn name(engine: &Engine, digest: &Digest) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{digest}-{:016x}", hasher.finish())
+}
+
+/// The server's key, created at first use. Two processes that start at the same time get the same key. A file that is
+/// not a key, or that other users could read or write, is replaced, and code signed with it is compiled again.
+fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let read = || -> io::Result<[u8; KEY_BYTES]> {
+        let bytes = private::read_file(path, KEY_BYTES as u64)?;
+        bytes.try_into().map_err(|_| io::Error::other(format!("it does not have the {KEY_BYTES} bytes of a key")))
+    };
+    match read() {
+        Ok(key) => return Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(key = %path.display(), %error, "the key of compiled code cannot be used; created a new one");
+            remove_key(path)?;
+        }
+    }
+    let mut key = [0; KEY_BYTES];
+    rand::fill(&mut key).map_err(|_| io::Error::other("no randomness to be had"))?;
+    let beside = path.with_extension(std::process::id().to_string());
+    let mut file = private::create_file(&beside)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    // A link is made whole, and by one of them only.
+    let linked = fs::hard_link(&beside, path);
+    fs::remove_file(&beside)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read(),
+    }
+}
+
+/// Removes the key, if there is one. Code signed with it no longer has a valid authentication code.
+fn remove_key(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::PermissionsExt as _};
+
+    use wasmtime::Config;
+
+    use super::*;
+
+    /// The smallest component there is.
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn engine(nan: bool) -> Engine {
+        Engine::new(Config::new().wasm_component_model(true).cranelift_nan_canonicalization(nan)).unwrap()
+    }
+
+    /// A cache with the component's code in it, and the path of that.
+    fn filled(dir: &Path) -> (Cache, Engine, Digest, PathBuf) {
+        let (cache, engine, digest) = (Cache::open(dir).unwrap(), engine(true), Digest::of(COMPONENT));
+        cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
+        let path = cache.path(&name(&engine, &digest));
+        (cache, engine, digest, path)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, digest, _) = filled(dir.path());
+        assert!(cache.get(&engine, &digest).is_some());
+        assert!(Cache::open(dir.path()).unwrap().get(&engine, &digest).is_some());
+        assert!(cache.get(&engine, &Digest::of(b"other")).is_none());
+    }
+
+    #[test]
+    fn code_that_was_changed_torn_or_renamed_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, digest, path) = filled(dir.path());
+        let good = fs::read(&path).unwrap();
+        for change in [TAG_BYTES - 1, TAG_BYTES, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[change] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert!(cache.get(&engine, &digest).is_none(), "byte {change}");
+        }
+        fs::write(&path, &good[..good.len() / 2]).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        fs::write(&path, b"").unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        let other = Digest::of(b"other");
+        fs::write(cache.path(&name(&engine, &other)), &good).unwrap();
+        assert!(cache.get(&engine, &other).is_none(), "code of another component");
+    }
+
+    #[test]
+    fn code_of_another_host_is_none() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (cache, engine, digest, path) = filled(ours.path());
+        let (_, _, _, foreign) = filled(theirs.path());
+        fs::copy(foreign, path).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+    }
+
+    #[test]
+    fn code_of_other_settings_has_another_name() {
+        let digest = Digest::of(COMPONENT);
+        assert_ne!(name(&engine(true), &digest), name(&engine(false), &digest));
+    }
+
+    #[test]
+    fn directory_and_key_are_the_hosts_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("compiled");
+        Cache::open(&own).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&own), mode(&own.join("key"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "nothing is left beside the key");
+    }
+
+    #[test]
+    fn unusable_key_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, engine, digest, code) = filled(dir.path());
+        let path = dir.path().join("key");
+        let good = fs::read(&path).unwrap();
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        type Change<'c> = &'c dyn Fn();
+        let changes: [(&str, Change<'_>); 5] = [
+            ("empty", &|| fs::write(&path, "").unwrap()),
+            ("short", &|| fs::write(&path, &good[1..]).unwrap()),
+            ("long", &|| fs::write(&path, [&good[..], b"0"].concat()).unwrap()),
+            ("readable by others", &|| set_mode(&path, 0o644)),
+            ("a link", &|| {
+                fs::rename(&path, path.with_extension("target")).unwrap();
+                std::os::unix::fs::symlink(path.with_extension("target"), &path).unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            change();
+            let cache = Cache::open(dir.path()).unwrap();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600 && meta.len() == 32, "{what}");
+            assert_ne!(fs::read(&path).unwrap(), good, "{what}");
+            assert!(cache.get(&engine, &digest).is_none(), "{what}: code under the old key");
+            cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
+            assert!(cache.get(&engine, &digest).is_some(), "{what}");
+        }
+        assert!(code.try_exists().unwrap());
+    }
+
+    #[test]
+    fn writable_directory_loses_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, engine, digest, _) = filled(dir.path());
+        let before = fs::read(dir.path().join("key")).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert_ne!(fs::read(dir.path().join("key")).unwrap(), before);
+        assert!(cache.get(&engine, &digest).is_none());
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let file = |name: &str, age: u64| {
+            let path = dir.path().join(name);
+            fs::write(&path, [0; 100]).unwrap();
+            let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000 - age);
+            File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+            path
+        };
+        let (old, new) = (file("old.cwasm", 9), file("new.cwasm", 1));
+        cache.tidy(200);
+        assert!(old.try_exists().unwrap(), "as many bytes as there may be");
+        cache.tidy(199);
+        assert!(!old.try_exists().unwrap() && new.try_exists().unwrap());
+        assert!(dir.path().join("key").try_exists().unwrap());
+    }
+}

@@ -1,0 +1,294 @@
+//! Compiles components in a child process, which has resource limits and can be killed.
+//!
+//! A compiler's time and memory cannot be predicted from the size of its input: 100 kB of nested loops take a minute,
+//! and a running compilation cannot be stopped within a process. So the program executes itself with a hidden command
+//! (`larder compile-plugin`). The child limits its own CPU time, memory and output with `setrlimit`, has a low
+//! priority, is the first process that the kernel kills when memory is short, and ends with its parent. Its memory is
+//! freed when it ends.
+//!
+//! Component, code and messages pass through anonymous files in memory (`memfd_create`), so neither side waits for the
+//! other to read.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder_common::compute::give_way;
+use metrics::{counter, describe_counter};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit},
+};
+
+use super::{LoadError, engine};
+
+/// Runs the compiler. One per process.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    program: PathBuf,
+    limits: CompileLimits,
+    state: Mutex<State>,
+    /// Notified when a child ended.
+    ended: Condvar,
+}
+
+/// The limits of one compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// CPU time, rounded up to whole seconds.
+    pub time: Duration,
+    /// Bytes of the compiler's memory, counted as the kernel counts writable memory (`RLIMIT_DATA`).
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    /// No further compilation is allowed.
+    stopped: bool,
+}
+
+/// Why a compilation was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileKill {
+    /// It used up its CPU time, or did not get CPU time for too long.
+    #[error("took more than {} s of CPU time", .0.as_secs())]
+    Time(Duration),
+    /// It needed more memory than its limit.
+    #[error("needed more than {} MiB of memory", .0 >> 20)]
+    Memory(u64),
+    /// It wrote more code than its memory limit.
+    #[error("made more than {} MiB of code", .0 >> 20)]
+    Output(u64),
+    /// It ended otherwise: by a crash, or killed by the kernel when memory was short.
+    #[error("was killed by signal {0}")]
+    Signal(i32),
+}
+
+/// The hidden command.
+pub const COMPILE_COMMAND: &str = "compile-plugin";
+/// The niceness of the child, at most 19. At 19, a saturated machine gives the child a thousandth of a core, and a
+/// deploy waits for minutes.
+const NICE: i32 = 10;
+/// The number of concurrent compilations: one for the directory, and one for a caller that waits.
+const CHILDREN_MAX: usize = 2;
+/// A child with low priority gets little CPU on a busy machine. Its CPU time is limited; this limits a child that gets
+/// none at all.
+const WALL_FACTOR: u32 = 20;
+/// The maximum number of bytes read from the child's message.
+const MESSAGE_BYTES_MAX: u64 = 4 << 10;
+/// The child's exit code for a component that does not compile.
+const REFUSED: u8 = 3;
+
+// === impl Compiler ===
+
+impl Compiler {
+    pub(super) fn new(program: PathBuf, limits: CompileLimits) -> Self {
+        describe_counter!("larder_plugin_compilations_total", "Compilations of plugins, by result.");
+        Self { program, limits, state: Mutex::default(), ended: Condvar::new() }
+    }
+
+    /// Compiles a component. Blocks until the child ends.
+    ///
+    /// # Errors
+    /// [`LoadError::Broken`], [`LoadError::Killed`], [`LoadError::Stopped`] and [`LoadError::Compiler`].
+    pub(super) fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let _slot = self.slot()?;
+        let compiled = self.run(bytes);
+        let result = match &compiled {
+            Ok(_) => "done",
+            Err(LoadError::Killed(CompileKill::Time(_))) => "time",
+            Err(LoadError::Killed(CompileKill::Memory(_) | CompileKill::Output(_))) => "memory",
+            Err(LoadError::Killed(_)) => "crashed",
+            Err(LoadError::Stopped) => "stopped",
+            Err(_) => "refused",
+        };
+        counter!("larder_plugin_compilations_total", "result" => result).increment(1);
+        compiled
+    }
+
+    /// Kills running compilations and allows no further ones. Callers that wait get [`LoadError::Stopped`].
+    pub(super) fn stop(&self) {
+        self.state().stopped = true;
+        self.ended.notify_all();
+    }
+
+    fn slot(&self) -> Result<Slot<'_>, LoadError> {
+        let mut state = self.state();
+        while state.running >= CHILDREN_MAX && !state.stopped {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.stopped {
+            return Err(LoadError::Stopped);
+        }
+        state.running += 1;
+        Ok(Slot(self))
+    }
+
+    fn run(&self, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let failed = |error: io::Error| LoadError::Compiler(format!("{}: {error}", self.program.display()));
+        let (mut code, mut message) = (memory_file().map_err(failed)?, memory_file().map_err(failed)?);
+        let mut child = self.spawn(bytes, &code, &message).map_err(failed)?;
+        let status = self.wait(&mut child).map_err(failed)??;
+        let mut text = Vec::new();
+        message.rewind().map_err(failed)?;
+        message.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).map_err(failed)?;
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        if !status.success() {
+            return Err(self.verdict(status, text));
+        }
+        let mut compiled = Vec::new();
+        code.rewind().map_err(failed)?;
+        code.read_to_end(&mut compiled).map_err(failed)?;
+        Ok(compiled)
+    }
+
+    fn spawn(&self, bytes: &[u8], code: &File, message: &File) -> io::Result<Child> {
+        let mut component = memory_file()?;
+        component.write_all(bytes)?;
+        component.rewind()?;
+        let CompileLimits { time, memory_bytes } = self.limits;
+        Command::new(&self.program)
+            .arg(COMPILE_COMMAND)
+            .args(["--parent", &std::process::id().to_string()])
+            .args(["--cpu-seconds", &whole_seconds(time).to_string()])
+            .args(["--memory-bytes", &memory_bytes.to_string()])
+            // The child needs nothing from this process: no environment, which may contain tokens, and no directory.
+            .env_clear()
+            .current_dir("/")
+            // Ctrl-C in a terminal is for the parent.
+            .process_group(0)
+            .stdin(component)
+            .stdout(Stdio::from(code.try_clone()?))
+            .stderr(Stdio::from(message.try_clone()?))
+            .spawn()
+    }
+
+    /// Waits for the child, or kills it.
+    fn wait(&self, child: &mut Child) -> io::Result<Result<ExitStatus, LoadError>> {
+        let started = Instant::now();
+        let wall = Duration::from_secs(whole_seconds(self.limits.time)) * WALL_FACTOR;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Ok(status));
+            }
+            let why = if self.state().stopped {
+                LoadError::Stopped
+            } else if started.elapsed() > wall {
+                LoadError::Killed(CompileKill::Time(self.limits.time))
+            } else {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+                continue;
+            };
+            child.kill()?;
+            child.wait()?;
+            return Ok(Err(why));
+        }
+    }
+
+    /// The error of a child without a result.
+    fn verdict(&self, status: ExitStatus, message: String) -> LoadError {
+        let CompileLimits { time, memory_bytes } = self.limits;
+        let Some(signal) = status.signal() else {
+            if status.code() == Some(REFUSED.into()) {
+                return LoadError::Broken(message);
+            }
+            return LoadError::Compiler(format!("{} ended with {status}: {message}", self.program.display()));
+        };
+        let is = |of: Signal| signal == of.as_raw();
+        LoadError::Killed(if is(Signal::XCPU) {
+            CompileKill::Time(time)
+        } else if is(Signal::XFSZ) {
+            CompileKill::Output(memory_bytes)
+        } else if is(Signal::ABORT) && message.contains("memory allocation") {
+            CompileKill::Memory(memory_bytes)
+        } else {
+            CompileKill::Signal(signal)
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a child while it runs.
+struct Slot<'c>(&'c Compiler);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.state().running -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn memory_file() -> io::Result<File> {
+    Ok(memfd_create("larder-compile", MemfdFlags::CLOEXEC)?.into())
+}
+
+/// The child: limits this process, reads a component from standard input and writes its code to standard output.
+/// Returns the exit code.
+#[must_use]
+pub fn compile_here(parent: u32, limits: CompileLimits) -> u8 {
+    let message = match limit_this_process(parent, limits).map_err(|error| error.to_string()) {
+        Ok(()) => match compile_stdin() {
+            Ok(()) => return 0,
+            Err(Failed::Refused(message)) => {
+                let _ = write!(io::stderr(), "{message}");
+                return REFUSED;
+            }
+            Err(Failed::Io(error)) => error.to_string(),
+        },
+        Err(message) => message,
+    };
+    let _ = write!(io::stderr(), "{message}");
+    1
+}
+
+enum Failed {
+    Refused(String),
+    Io(io::Error),
+}
+
+fn compile_stdin() -> Result<(), Failed> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(Failed::Io)?;
+    let engine = engine::compiling().map_err(|error| Failed::Io(io::Error::other(format!("{error:#}"))))?;
+    let code = engine.precompile_component(&bytes).map_err(|error| Failed::Refused(format!("{error:#}")))?;
+    let mut out = io::stdout().lock();
+    out.write_all(&code).and_then(|()| out.flush()).map_err(Failed::Io)
+}
+
+fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if std::os::unix::process::parent_id() != parent {
+        return Err(io::Error::other("the host is gone"));
+    }
+    give_way(NICE);
+    // Refused where /proc is read-only; then the kernel chooses by size.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let limit = |resource, amount: u64| {
+        setrlimit(resource, Rlimit { current: Some(amount), maximum: Some(amount) }).map_err(io::Error::from)
+    };
+    limit(Resource::Core, 0)?;
+    limit(Resource::Data, limits.memory_bytes)?;
+    limit(Resource::Fsize, limits.memory_bytes)?;
+    // SIGXCPU at the soft limit shows the reason; SIGKILL follows at the hard limit.
+    let seconds = whole_seconds(limits.time);
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! An instance of a component with its bounds: what a call into it may take, and what becomes of it when it fails.
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::{ResourceLimiter, Store, Trap};
+
+use super::{
+    Halt, PluginLimits,
+    bindings::Level,
+    engine::{Engines, ticks},
+    logs::PluginLog,
+    world::{World, WorldPre},
+};
+
+/// What the host keeps for an instance.
+#[derive(Debug)]
+pub(super) struct GuestState {
+    memory: MemoryLimit,
+    log: Arc<PluginLog>,
+}
+
+/// How much memory an instance has, and may have.
+#[derive(Debug)]
+struct MemoryLimit {
+    bytes_max: usize,
+    table_elements_max: usize,
+    /// The most that there was.
+    high_water: usize,
+    /// Whether more was wanted than there may be.
+    refused: bool,
+}
+
+/// An instance.
+pub(super) struct Guest {
+    store: Store<GuestState>,
+    world: World,
+    /// Calls so far.
+    pub(super) calls: u32,
+}
+
+/// What a call into a guest may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) time: Duration,
+    /// Bytes that may come out of it.
+    pub(super) output_bytes: usize,
+}
+
+/// Elements of all tables: function pointers, of which a plugin has as many as it has functions in vtables.
+const TABLE_ELEMENTS_MAX: usize = 65_536;
+/// Every word that a guest sends is counted as some bytes more than it has.
+const FUEL_SLACK: usize = 4_096;
+
+// === impl Guest ===
+
+impl Guest {
+    /// Makes an instance. Its initialisation is held to the bounds of a call.
+    pub(super) fn new(
+        engines: &Engines,
+        pre: &WorldPre,
+        limits: &PluginLimits,
+        log: &Arc<PluginLog>,
+    ) -> Result<Self, wasmtime::Error> {
+        let memory = MemoryLimit {
+            bytes_max: limits.memory_bytes,
+            table_elements_max: TABLE_ELEMENTS_MAX,
+            high_water: 0,
+            refused: false,
+        };
+        let mut store = Store::new(pre.engine(), GuestState { memory, log: Arc::clone(log) });
+        store.limiter(|state| &mut state.memory);
+        store.set_epoch_deadline(ticks(limits.time));
+        store.set_hostcall_fuel(limits.output_bytes);
+        let running = engines.run();
+        let world = pre.instantiate(&mut store)?;
+        drop(running);
+        Ok(Self { store, world, calls: 0 })
+    }
+
+    /// Calls into it. After an error it must not be called again.
+    pub(super) fn call<T>(
+        &mut self,
+        engines: &Engines,
+        bounds: Bounds,
+        call: impl FnOnce(&World, &mut Store<GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, Halt> {
+        self.calls += 1;
+        self.store.set_epoch_deadline(ticks(bounds.time));
+        self.store.set_hostcall_fuel(bounds.output_bytes.saturating_add(FUEL_SLACK));
+        let running = engines.run();
+        let result = call(&self.world, &mut self.store);
+        drop(running);
+        result.map_err(|error| self.halt(&error, bounds))
+    }
+
+    /// The most memory that it had, in bytes.
+    pub(super) fn high_water(&self) -> usize {
+        self.store.data().memory.high_water
+    }
+
+    fn halt(&self, error: &wasmtime::Error, bounds: Bounds) -> Halt {
+        let memory = &self.store.data().memory;
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => Halt::Timeout(bounds.time),
+            Some(Trap::StackOverflow) => Halt::Stack,
+            // An allocator that is refused memory gives up.
+            Some(_) if memory.refused => Halt::Memory { limit: memory.bytes_max },
+            Some(trap) => Halt::Trap(trap.to_string()),
+            None => {
+                let message = format!("{:#}", error);
+                if message.contains("fuel") {
+                    Halt::Output { limit: bounds.output_bytes }
+                } else {
+                    Halt::Value(message)
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+/// Why an instance could not be made: its own doing, or the pool's.
+pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits) -> Halt {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Halt::Timeout(limits.time),
+        Some(Trap::StackOverflow) => Halt::Stack,
+        Some(trap) => Halt::Trap(trap.to_string()),
+        None => Halt::Trap(format!("{error:#}")),
+    }
+}
+
+// === impl GuestState ===
+
+impl GuestState {
+    /// Writes a line of the plugin's.
+    pub(super) fn write(&self, level: Level, message: &str) {
+        self.log.write(level, message);
+    }
+}
+
+// === impl MemoryLimit ===
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.bytes_max;
+        self.refused |= !fits;
+        if fits {
+            self.high_water = self.high_water.max(desired);
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.table_elements_max;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module};
+
+    use super::*;
+    use crate::PluginSettings;
+
+    /// What no compiler of Rust writes: a table, and an exported `grow` that adds so many empty slots to it, and returns
+    /// how many there were, or -1.
+    const GROWING: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x06\x01\x60\x01\x7f\x01\x7f\
+        \x03\x02\x01\0\
+        \x04\x04\x01\x70\0\x01\
+        \x07\x08\x01\x04grow\0\0\
+        \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
+
+    #[test]
+    fn a_table_grows_up_to_its_limit_and_no_further() {
+        let engines = Engines::new(&PluginSettings::default()).unwrap();
+        for is_python in [false, true] {
+            let engine = engines.of(is_python);
+            let memory =
+                MemoryLimit { bytes_max: 0, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, refused: false };
+            let log = Arc::new(PluginLog::new("?", "?", "?", &PluginSettings::default().native));
+            let mut store = Store::new(engine, GuestState { memory, log });
+            store.limiter(|state| &mut state.memory);
+            store.set_epoch_deadline(1_000_000);
+            let module = Module::new(engine, GROWING).unwrap();
+            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+            let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
+            let mut grow_by = |count: i32| grow.call(&mut store, count).unwrap();
+            assert_eq!(grow_by(10_000), 1);
+            assert_eq!(grow_by(1_000_000_000), -1);
+            assert_eq!(grow_by(i32::try_from(TABLE_ELEMENTS_MAX).unwrap()), -1);
+            assert_eq!(grow_by(1), 10_001, "what was refused has changed nothing");
+            assert!(store.data().memory.refused);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a host needs to run plugins, once per process.
+
+use std::sync::Arc;
+
+use larder_common::compute::Compute;
+
+use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
+
+/// Engines, the clock that ends calls, the compiler and the cache of its code, and threads for long work.
+#[derive(Debug)]
+pub struct PluginRuntime {
+    pub(super) engines: Engines,
+    cache: Option<Cache>,
+    compiler: Compiler,
+    compute: Compute,
+    settings: PluginSettings,
+}
+
+// === impl PluginRuntime ===
+
+impl PluginRuntime {
+    /// Sets up the engines and starts the threads.
+    ///
+    /// # Errors
+    /// When the operating system refuses memory maps, threads, or the cache's directory.
+    pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
+        let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
+        let engines = Engines::new(&settings)?;
+        let compute = Compute::start("plugin-compute", settings.compute_threads, settings.compute_waiting_max)
+            .map_err(PluginError::Thread)?;
+        let compiler = Compiler::new(settings.compiler.clone(), settings.compile);
+        Ok(Arc::new(Self { engines, cache, compiler, compute, settings }))
+    }
+
+    /// Checks a file, compiles it in a child process unless the cache has its code, and asks it for its signature.
+    /// Blocks while it is compiled: about 15 s for a Python plugin, and up to [`CompileLimits`].
+    ///
+    /// # Errors
+    /// The reason why the file is not a plugin.
+    ///
+    /// [`CompileLimits`]: super::CompileLimits
+    pub fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
+        let loaded = self.load_with(Some(&self.compiler), bytes)?;
+        loaded.ok_or_else(|| LoadError::Compiler("it produced no component".to_owned()))
+    }
+
+    /// The same for a file with cached code; `None` for any other file, which is only checked as far as possible
+    /// without the compiler.
+    ///
+    /// # Errors
+    /// The reason why the file is not a plugin.
+    pub fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
+        self.load_with(None, bytes)
+    }
+
+    fn load_with(&self, compiler: Option<&Compiler>, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
+        let loaded = Component::load(&self.engines, &self.settings, self.cache.as_ref(), compiler, bytes)?;
+        Ok(loaded.map(Arc::new))
+    }
+
+    /// Stops running compilations and allows no further ones.
+    pub fn stop_compiling(&self) {
+        self.compiler.stop();
+    }
+
+    /// The threads for long work.
+    #[must_use]
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// What it was set up with.
+    #[must_use]
+    pub fn settings(&self) -> &PluginSettings {
+        &self.settings
+    }
+}

@@ -1,0 +1,351 @@
+//! An answer: rows in hand, and what each cell of the response shows of them.
+
+use std::sync::Arc;
+
+use larder_model::{
+    codec::{RowHeader, RowText, RowView},
+    model::{Micros, ValueRef},
+};
+use larder_plugin_host::Output;
+use larder_store::Row;
+use smallvec::SmallVec;
+
+pub use super::keys::EchoedValue;
+use super::{
+    ColumnFrom, Plan, RequestError, Room, TtlPolicy,
+    convert::ConvertedRow,
+    derive::Derived,
+    keys::EchoedColumn,
+    plan::{RowPlan, ViewRead},
+};
+
+/// A request's answer, to be walked column by column.
+#[derive(Debug)]
+pub struct Answer<'r> {
+    /// How the request was resolved: names and order of the columns.
+    pub plan: Arc<Plan>,
+    /// How many rows the answer has.
+    pub rows: usize,
+    /// The time of the lookup, by which rows expire.
+    pub now: Micros,
+    /// The entity columns, as [`Plan::entity_columns`] has them.
+    pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
+    /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
+    pub(super) found: SmallVec<[Found; 4]>,
+    /// What the plan's steps came to, in their order.
+    pub(super) derived: Vec<Derived>,
+    pub(super) ttl: TtlPolicy,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    Row {
+        row: Row,
+        /// Which of the read's schemas the row has.
+        schema: usize,
+        event_time: Micros,
+        expired: bool,
+    },
+    /// A row from before a feature's type changed.
+    Converted(Box<ConvertedRow>),
+}
+
+/// Feast's status of a value (`feast.serving.FieldStatus`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There is a row, and the value is of it, even when it is null.
+    Present,
+    /// There is no row, or the row does not have this feature.
+    NotFound,
+    /// There is a row, and it is older than the view's ttl allows.
+    OutsideMaxAge,
+    /// The plugin that computes the value failed, and the value is what its view says for that case.
+    Invalid,
+}
+
+/// One cell of the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell<'a> {
+    /// The value; null where there is none.
+    pub value: ValueRef<'a>,
+    /// What is to be thought of it.
+    pub status: Status,
+}
+
+/// A column of an answer, to be read row by row.
+#[derive(Clone, Copy, Debug)]
+enum Column<'a> {
+    Stored {
+        /// Of each row.
+        found: &'a [Found],
+        read: &'a ViewRead,
+        feature: usize,
+        ttl: TtlPolicy,
+    },
+    Computed(&'a Output),
+    /// What the view says for when it cannot be computed.
+    Failed(ValueRef<'a>),
+}
+
+/// The rows of one read as text, if they all are here so: their values are copied then, and not printed.
+#[derive(Debug)]
+pub struct ReadText<'a> {
+    rows: SmallVec<[TextRow<'a>; 1]>,
+    /// How features lie in the rows; none where there is no row at all.
+    plan: Option<&'a RowPlan>,
+    /// The bounds of the rows' values, summed up; none of a single row, which has them itself.
+    bounds: SmallVec<[u32; 4]>,
+    /// Rows that are not here.
+    nulls: usize,
+}
+
+/// A row as text, or none whose values are shown, and the status of its values.
+type TextRow<'a> = (Option<RowText<'a>>, Status);
+
+/// A value that is not there, behind another.
+const NULL: &[u8] = b",null";
+
+// === impl ReadText ===
+
+impl ReadText<'_> {
+    /// Appends the values of a feature in all rows as JSON, separated by commas, and makes room for `more` bytes after
+    /// them. Returns false and appends nothing if rows do not have the feature.
+    ///
+    /// # Errors
+    /// Those of [`Room::reserve`].
+    pub fn append_values(
+        &self,
+        feature: usize,
+        more: usize,
+        out: &mut Vec<u8>,
+        room: &mut Room,
+    ) -> Result<bool, RequestError> {
+        let field = match self.plan {
+            Some(plan) => plan.fields[feature],
+            // No row was found, so each value is a null.
+            None => Some(0),
+        };
+        let Some(field) = field else { return Ok(false) };
+        if let [(Some(text), _)] = &*self.rows {
+            let value = text.value(field);
+            room.reserve(out, 0, value.len() + more)?;
+            out.extend_from_slice(value);
+            return Ok(true);
+        }
+        let start = out.len();
+        let width = RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len();
+        room.reserve(out, 0, width + RowText::ROOM + more)?;
+        // The first value has no comma.
+        let end = start + width.saturating_sub(1);
+        // With room after them, so that the last values are copied as the others are.
+        out.resize(end + RowText::ROOM, b' ');
+        self.copy_values(field, out, start);
+        out.truncate(end);
+        Ok(true)
+    }
+
+    /// Writes the values of a field in all rows from a place of `out` on.
+    fn copy_values(&self, field: usize, out: &mut [u8], mut at: usize) {
+        for (row, (text, _)) in self.rows.iter().enumerate() {
+            at += match text {
+                Some(text) => text.copy(field, row > 0, out, at),
+                None => {
+                    let null = &NULL[usize::from(row == 0)..];
+                    out[at..at + null.len()].copy_from_slice(null);
+                    null.len()
+                }
+            };
+        }
+    }
+
+    fn sum_up(&mut self) {
+        for (text, _) in &self.rows {
+            match text {
+                None => self.nulls += 1,
+                Some(_) if self.rows.len() == 1 => {}
+                Some(text) => {
+                    self.bounds.resize(text.bounds(), 0);
+                    text.add_bounds(&mut self.bounds);
+                }
+            }
+        }
+    }
+
+    /// The statuses of every feature that the rows have.
+    pub fn statuses(&self) -> impl Iterator<Item = Status> {
+        self.rows.iter().map(|(_, status)| *status)
+    }
+
+    /// Appends a row's event time with a comma before it or without. False where there is no row.
+    #[must_use]
+    pub fn append_event_time(&self, row: usize, with_comma: bool, out: &mut Vec<u8>) -> bool {
+        let Some((Some(text), _)) = self.rows.get(row) else { return false };
+        text.append_event_time(with_comma, out);
+        true
+    }
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    /// The values of an entity column.
+    #[must_use]
+    pub fn entity_column(&self, place: usize) -> &[EchoedValue<'_>] {
+        &self.entities[place]
+    }
+
+    /// The event time of the row that a read found, if it found one.
+    #[must_use]
+    pub fn event_time(&self, read: usize, row: usize) -> Option<Micros> {
+        match &self.found[read * self.rows + row] {
+            Found::Nothing => None,
+            Found::Row { event_time, .. } => Some(*event_time),
+            Found::Converted(row) => Some(row.event_time),
+        }
+    }
+
+    /// The rows of a read as text; none unless all are here so, with one schema.
+    #[must_use]
+    pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
+        let mut first_schema = None;
+        let rows = self.found[read * self.rows..][..self.rows].iter().map(|found| {
+            let (row, schema, expired) = match found {
+                Found::Row { row, schema, expired, .. } => (row, schema, expired),
+                Found::Nothing => return Some((None, Status::NotFound)),
+                // Its cached text, if any, is that of the stored types.
+                Found::Converted(_) => return None,
+            };
+            let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
+            Some(match (expired, self.ttl) {
+                (true, TtlPolicy::Null) => (None, Status::OutsideMaxAge),
+                (true, TtlPolicy::Mark) => (Some(text), Status::OutsideMaxAge),
+                _ => (Some(text), Status::Present),
+            })
+        });
+        let rows = rows.collect::<Option<SmallVec<[TextRow<'_>; 1]>>>()?;
+        let plan = first_schema.map(|schema| &self.plan.reads[read].schemas[schema]);
+        let mut text = ReadText { rows, plan, bounds: SmallVec::new(), nulls: 0 };
+        text.sum_up();
+        Some(text)
+    }
+
+    /// The cells of a feature column, one for each row.
+    pub fn cells(&self, from: ColumnFrom) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
+        let column = match from {
+            ColumnFrom::Read { read, feature } => {
+                let found = &self.found[read * self.rows..][..self.rows];
+                Column::Stored { found, read: &self.plan.reads[read], feature, ttl: self.ttl }
+            }
+            ColumnFrom::Step { step, feature } => match self.output(from) {
+                Some(output) => Column::Computed(output),
+                None => Column::Failed(self.plan.steps[step].fallback(feature)),
+            },
+        };
+        (0..self.rows).map(move |row| column.cell(row))
+    }
+
+    /// The column of a derived feature, if it was computed.
+    pub(super) fn output(&self, from: ColumnFrom) -> Option<&Output> {
+        let ColumnFrom::Step { step, feature } = from else { return None };
+        let transform = self.plan.steps[step].transform.as_ref()?;
+        match self.derived.get(step)? {
+            Derived::Outputs(outputs) => outputs.get(transform.outputs()[feature]),
+            Derived::Failed => None,
+        }
+    }
+}
+
+// === impl Column ===
+
+impl<'a> Column<'a> {
+    #[inline]
+    fn cell(self, row: usize) -> Cell<'a> {
+        match self {
+            Self::Stored { found, read, feature, ttl } => found[row].cell(read, feature, ttl),
+            Self::Computed(output) => Cell { value: output.get(row), status: Status::Present },
+            Self::Failed(value) => Cell { value, status: Status::Invalid },
+        }
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Looks at a row's header: which schema it has, and whether it is too old. A row that cannot be read is none.
+    pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
+        let Some(row) = row else { return Self::Nothing };
+        let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
+        match read.schemas.first() {
+            Some(current) if current.fingerprint == header.fingerprint => {
+                Self::of_schema(row, 0, current, &header, read, now)
+            }
+            _ => Self::of_earlier(row, &header, read, now),
+        }
+    }
+
+    #[inline(always)]
+    fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
+        if let Some(field) = plan.expiry {
+            let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));
+            // DynamoDB deletes what has expired in its own time, days later perhaps.
+            if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
+                return Self::Nothing;
+            }
+        }
+        let expired = read.ttl.is_some_and(|ttl| now.saturating_sub(header.event_time) > ttl);
+        Self::Row { row, schema, event_time: header.event_time, expired }
+    }
+
+    /// A row from before the view's features changed. Values whose type changed are converted.
+    #[cold]
+    fn of_earlier(row: Row, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
+        let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
+        let Some(schema) = read.schemas.iter().position(is) else { return Self::Nothing };
+        let plan = &read.schemas[schema];
+        let found = Self::of_schema(row, schema, plan, header, read, now);
+        let (Some(conversion), Self::Row { row, event_time, expired, .. }) = (&plan.conversion, &found) else {
+            return found;
+        };
+        let Some(converted) = conversion.convert(&plan.schema, row) else { return Self::Nothing };
+        let converted = ConvertedRow::new(converted, schema, *event_time, *expired);
+        read.counters.note_converted(converted.lost.len());
+        Self::Converted(Box::new(converted))
+    }
+
+    /// What is shown of a feature of the row.
+    fn cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
+        let Self::Row { row, schema, expired, .. } = self else { return self.other_cell(read, feature, ttl) };
+        let plan = &read.schemas[*schema];
+        let Some(field) = plan.fields[feature] else { return Cell::NOTHING };
+        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
+        match RowView::new(&plan.schema, row).and_then(|view| view.get(field)) {
+            Ok(value) => Cell::of(value, *expired, ttl),
+            Err(_) => Cell::NOTHING,
+        }
+    }
+
+    /// The cell of a value, except for a row that is read as stored.
+    #[cold]
+    fn other_cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
+        let Self::Converted(row) = self else { return Cell::NOTHING };
+        let value = read.schemas[row.schema].conversion.as_ref().and_then(|plan| plan.value(row, feature));
+        value.map_or(Cell::NOTHING, |value| Cell::of(value, row.expired, ttl))
+    }
+}
+
+// === impl Cell ===
+
+impl<'a> Cell<'a> {
+    const NOTHING: Self = Self { value: ValueRef::Null, status: Status::NotFound };
+
+    #[inline]
+    fn of(value: ValueRef<'a>, expired: bool, ttl: TtlPolicy) -> Self {
+        match (expired, ttl) {
+            (true, TtlPolicy::Mark) => Self { value, status: Status::OutsideMaxAge },
+            (true, TtlPolicy::Null) => Self { value: ValueRef::Null, status: Status::OutsideMaxAge },
+            _ => Self { value, status: Status::Present },
+        }
+    }
+}

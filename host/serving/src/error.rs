@@ -1,0 +1,302 @@
+//! Why a request cannot be answered. Messages are Feast's own where Feast has the case (observed on 0.67).
+
+use std::fmt;
+
+use larder_common::memory::OverBudget;
+use larder_store::StoreError;
+
+/// Why a request cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Neither features nor a service.
+    #[error("No features specified for retrieval")]
+    NoFeatures,
+    /// A reference that is not `view:feature`.
+    #[error(
+        "Invalid feature reference '{}'. Expected format: '<feature_view>:<feature>' or '<feature_view>@<version>:<feature>'",
+        Cut(.0)
+    )]
+    BadReference(String),
+    /// A reference to a version of a view.
+    #[error(
+        "Version-qualified ref '{}' not supported: online versioning is disabled. Set 'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml.",
+        Cut(.0)
+    )]
+    Versioned(String),
+    /// There is no such view.
+    #[error("Feature view {} does not exist in project {project}{}", Cut(view), Help(nearest))]
+    UnknownView {
+        /// The view.
+        view: String,
+        /// The project.
+        project: String,
+        /// The view with the most similar name, if there is one.
+        nearest: Option<String>,
+    },
+    /// There is no such service.
+    #[error("Feature service {} does not exist in project {project}{}", Cut(service), Help(nearest))]
+    UnknownService {
+        /// The service.
+        service: String,
+        /// The project.
+        project: String,
+        /// The service with the most similar name, if there is one.
+        nearest: Option<String>,
+    },
+    /// Something that a registry of Feast's defines, and that cannot be served here.
+    #[error("Feature {what} {name} cannot be served by Larder: {why}")]
+    Unservable {
+        /// Whether it is a view or a service.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// The view has no such feature.
+    #[error("Feature {} not found in projection {}{}", Cut(feature), Cut(view), Help(nearest))]
+    UnknownFeature {
+        /// The feature.
+        feature: String,
+        /// The view, by its alias if it has one.
+        view: String,
+        /// The view's feature with the most similar name, if there is one.
+        nearest: Option<String>,
+    },
+    /// Two answers would have one name.
+    #[error("{}", collision(names, *full_names))]
+    Collision {
+        /// The names.
+        names: Vec<String>,
+        /// Whether full names were asked for.
+        full_names: bool,
+    },
+    /// Columns of different lengths.
+    #[error("All entity rows must have the same columns.")]
+    Ragged,
+    /// No entity column at all, where one is needed.
+    #[error("pop from an empty set")]
+    NoEntities,
+    /// All of a view's join keys are missing or have no value.
+    #[error(
+        "Missing join key values for keys: {}. No values provided for keys: {}. Provided join_key_values: {}",
+        list(missing),
+        list(empty),
+        list(provided)
+    )]
+    MissingKeys {
+        /// Join keys of the requested views that have no column.
+        missing: Vec<String>,
+        /// Join keys of the requested views with a column that has no values.
+        empty: Vec<String>,
+        /// Columns that there are.
+        provided: Vec<String>,
+    },
+    /// Columns that derived views want of the caller, and that are not there.
+    #[error(
+        "Required request data source features {} not found in the entity rows, but required by feature views",
+        list(names)
+    )]
+    MissingRequestData {
+        /// The columns.
+        names: Vec<String>,
+    },
+    /// A value for a derived view that is not of its type.
+    #[error("request data '{name}', row {row}: {found} is not {declared}")]
+    BadRequestData {
+        /// The column.
+        name: String,
+        /// The row, from 0.
+        row: usize,
+        /// The type that it should have.
+        declared: String,
+        /// What was sent.
+        found: String,
+    },
+    /// A derived view whose features may not be made up, and that has no plugin.
+    #[error("derived view {view} has no plugin: nothing computes it until {plugin}.wasm is deployed")]
+    NoPlugin {
+        /// The view.
+        view: String,
+        /// The plugin that is to compute it.
+        plugin: String,
+    },
+    /// A derived view whose features may not be made up, and whose plugin failed.
+    #[error("derived view {view} could not be computed: {why}")]
+    Plugin {
+        /// The view.
+        view: String,
+        /// What may be said of it.
+        why: String,
+    },
+    /// A key that is not of its type.
+    #[error("{}", Cut(.0))]
+    BadKey(String),
+    /// More of something than is allowed.
+    #[error("{what}: {found} in this request, at most {limit} are allowed; hint: 'server: limits: {}'", setting(what))]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// How much there may be.
+        limit: usize,
+    },
+    /// The response has too many bytes.
+    #[error(
+        "the answer has more than {limit} bytes; hint: ask for fewer rows or features, or raise 'server: limits: \
+         answer_bytes_max'"
+    )]
+    AnswerTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// There is no memory for the request.
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
+    /// A serving thread would need too long. Clients never get this error: the request is repeated on a compute thread.
+    #[error("the request takes too long for a serving thread")]
+    TooLong,
+    /// The store failed: not the caller's doing.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+}
+
+/// The setting with the limit that was exceeded.
+fn setting(what: &str) -> &'static str {
+    match what {
+        "entity rows" => "rows_max",
+        "values" => "values_max",
+        _ => "features_max",
+    }
+}
+
+/// Feast's words (`FeatureNameCollisionError`).
+fn collision(names: &[String], full_names: bool) -> String {
+    let listed: Vec<String> = names.iter().take(LISTED_MAX).map(|name| Cut(name).to_string()).collect();
+    let names = format!("{}{}", listed.join(", "), More(names.len()));
+    if full_names {
+        format!(
+            "Duplicate features named {names} found.\nTo resolve this collision, please ensure that the feature views \
+             or their own features have different names. If you're intentionally joining the same feature view twice \
+             on different sets of entities, please rename one of the feature views with '.with_name'."
+        )
+    } else {
+        format!(
+            "Duplicate features named {names} found.\nTo resolve this collision, either use the full feature name by \
+             setting 'full_feature_names=True', or ensure that the features in question have different names."
+        )
+    }
+}
+
+/// A list as Python prints it.
+fn list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().take(LISTED_MAX).map(|name| format!("'{}'", Cut(name))).collect();
+    format!("[{}{}]", quoted.join(", "), More(names.len()))
+}
+
+/// The maximum number of names or problems that a message or a response lists.
+pub const LISTED_MAX: usize = 100;
+
+/// The maximum number of characters of a caller's text that a message repeats.
+const ECHO_CHARS_MAX: usize = 500;
+
+/// A caller's text, truncated for a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'t>(pub &'t str);
+
+/// The number of names that a list omits.
+struct More(usize);
+
+/// The nearest name.
+struct Help<'n>(&'n Option<String>);
+
+// === impl Cut ===
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(ECHO_CHARS_MAX) {
+            None => f.write_str(self.0),
+            Some((end, _)) => write!(f, "{}… ({} bytes)", &self.0[..end], self.0.len()),
+        }
+    }
+}
+
+// === impl More ===
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.saturating_sub(LISTED_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+// === impl Help ===
+
+impl fmt::Display for Help<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|name| write!(f, "; did you mean '{name}'?"))
+    }
+}
+
+// === impl RequestError ===
+
+impl RequestError {
+    /// Whether its message has only names and numbers, and no values of entities or features.
+    #[must_use]
+    pub fn is_about_names(&self) -> bool {
+        !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
+    }
+
+    /// The error for a caller that may only see these names.
+    #[must_use]
+    pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
+        if let Self::UnknownView { nearest, .. }
+        | Self::UnknownService { nearest, .. }
+        | Self::UnknownFeature { nearest, .. } = &mut self
+        {
+            nearest.take_if(|name| !may_know(name));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_for_those_who_may_know_it() {
+        let unknown = || RequestError::UnknownService {
+            service: "fraut".to_owned(),
+            project: "p".to_owned(),
+            nearest: Some("fraud".to_owned()),
+        };
+        let message = |may_know| unknown().hide_names(|name| name == may_know).to_string();
+        assert_eq!(message("fraud"), "Feature service fraut does not exist in project p; did you mean 'fraud'?");
+        assert_eq!(message("churn"), "Feature service fraut does not exist in project p");
+    }
+
+    #[test]
+    fn long_input_is_cut_in_messages() {
+        let long = "x".repeat(1 << 20);
+        let names: Vec<String> = (0..5_000).map(|n| format!("name_{n}")).collect();
+        for error in [
+            RequestError::BadReference(long.clone()),
+            RequestError::Versioned(long.clone()),
+            RequestError::UnknownView { view: long.clone(), project: "p".to_owned(), nearest: None },
+            RequestError::UnknownService { service: long.clone(), project: "p".to_owned(), nearest: None },
+            RequestError::UnknownFeature { feature: long.clone(), view: long.clone(), nearest: None },
+            RequestError::Collision { names: names.clone(), full_names: false },
+            RequestError::MissingKeys { missing: names.clone(), empty: Vec::new(), provided: vec![long.clone()] },
+            RequestError::BadKey(long),
+        ] {
+            let message = error.to_string();
+            assert!(message.len() < 4_096, "{} bytes: {}", message.len(), &message[..200]);
+        }
+        let listed = RequestError::MissingRequestData { names }.to_string();
+        assert!(listed.contains("'name_99', and 4900 more]") && !listed.contains("name_100'"), "{listed}");
+    }
+}

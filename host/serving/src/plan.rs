@@ -1,0 +1,552 @@
+//! Plans: a request's shape, resolved against a catalog once.
+//!
+//! All names become places here, so that answering needs none: which request column holds which part of which key,
+//! which view is read under which key, which slot of a row answers which output column.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
+    sync::{Arc, OnceLock},
+};
+
+use larder_model::{
+    codec::{Fingerprint, KeyEncoder, RowSchema},
+    model::{Feature, FeatureView, Micros, ScalarType, ValueType},
+    registry::Catalog,
+    yaml::nearest_name,
+};
+use larder_store::{Lookup, OnlineStore, ViewId};
+
+use self::derived::{WantedStep, request_inputs};
+use super::{OnlineRequest, RequestError, Selection, Transforms, convert::RowConversion, metrics::ViewCounters};
+
+mod derived;
+
+pub use self::derived::{RequestInput, Step, StepInput};
+
+/// How requests of one shape are answered.
+#[derive(Debug)]
+pub struct Plan {
+    /// The entity columns of the answer, in the request's order.
+    pub entity_columns: Vec<EntityColumn>,
+    /// The feature columns of the answer, in the requested order.
+    pub feature_columns: Vec<FeatureColumn>,
+    /// The reads behind them.
+    pub reads: Vec<ViewRead>,
+    /// The keys that the reads go by; views with the same keys share one.
+    pub keys: Vec<KeyPlan>,
+    /// The derived views to compute, each behind those that it reads.
+    pub steps: Vec<Step>,
+    /// What the steps want of the caller.
+    pub request_inputs: Vec<RequestInput>,
+    /// The names of the views that take part, if the request wants to know.
+    pub view_metadata: Option<Vec<String>>,
+    /// What an encoder made of the plan once, to be copied into every answer. Serving does not look into it.
+    pub encoded: OnceLock<Box<[u8]>>,
+}
+
+/// An entity column, which the answer repeats.
+#[derive(Debug)]
+pub struct EntityColumn {
+    /// Its name in the answer: the join key.
+    pub name: Arc<str>,
+    /// Its place among the request's columns.
+    pub request_place: usize,
+    /// The type of the key; none for a column that is no key of the requested views.
+    pub key_type: Option<ScalarType>,
+}
+
+/// A feature column of the answer.
+#[derive(Debug)]
+pub struct FeatureColumn {
+    /// Its name in the answer.
+    pub name: String,
+    /// Where its values come from.
+    pub from: ColumnFrom,
+    /// The feature's type.
+    pub value_type: ValueType,
+}
+
+/// Where a feature's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnFrom {
+    /// A stored view.
+    Read {
+        /// The read, as a place in [`Plan::reads`].
+        read: usize,
+        /// Its place among the read's features.
+        feature: usize,
+    },
+    /// A derived view.
+    Step {
+        /// The step, as a place in [`Plan::steps`].
+        step: usize,
+        /// Its place among the view's features.
+        feature: usize,
+    },
+}
+
+/// A view that is read.
+#[derive(Debug)]
+pub struct ViewRead {
+    /// The view, in the store.
+    pub view: ViewId,
+    /// How old a row may be.
+    pub ttl: Option<Micros>,
+    /// The schemas that rows may have, the current one first, each with the slot of each feature.
+    pub schemas: Vec<RowPlan>,
+    /// The view's name and its join keys', for messages.
+    pub name: Arc<str>,
+    pub(super) join_keys: Vec<Arc<str>>,
+    pub(super) counters: ViewCounters,
+}
+
+/// How features lie in rows of one schema.
+#[derive(Debug)]
+pub struct RowPlan {
+    /// What rows of this schema carry.
+    pub fingerprint: Fingerprint,
+    /// The schema.
+    pub schema: Arc<RowSchema>,
+    /// For each feature of the read its field in the schema; none where rows of this schema do not have it.
+    pub fields: Vec<Option<usize>>,
+    /// The field that says when a row expires by itself, if rows say so.
+    pub expiry: Option<usize>,
+    /// How values are converted, in rows from before a feature's type changed.
+    pub conversion: Option<RowConversion>,
+}
+
+/// How entity ids are made, and what is read under them.
+#[derive(Debug)]
+pub struct KeyPlan {
+    /// Makes the ids.
+    pub encoder: KeyEncoder,
+    /// The parts of the key, in the order of their names.
+    pub parts: Vec<KeyPart>,
+    /// The reads that go by this key, as places in [`Plan::reads`].
+    pub reads: Vec<usize>,
+    /// The views of those reads, in the same order, and how many values of each the answer has.
+    pub views: Vec<Lookup>,
+}
+
+/// One part of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyPart {
+    /// The value of an entity column, as a place in [`Plan::entity_columns`], of this type.
+    Column(usize, ScalarType),
+    /// The part of a view without entities: the empty text.
+    Dummy,
+    /// A part that the request does not have. Feast looks up with the rest of the key, and finds nothing.
+    Missing,
+}
+
+/// Approximate size of a feature, a key or a step in a plan, in addition to its name. The plan cache is limited in
+/// bytes.
+const PART_BYTES: usize = 256;
+
+/// Limits on the length of a name and on the number of known names for suggestions, so that an unknown name costs
+/// little time.
+const NEAREST_CHARS_MAX: usize = 100;
+const NEAREST_OF_MAX: usize = 500;
+
+/// What a request wants: the views to read, and the answer's columns in order.
+#[derive(Default)]
+struct Wanted<'c> {
+    /// Those that are asked for, and behind them those that only derived views read.
+    views: Vec<WantedView<'c>>,
+    steps: Vec<WantedStep<'c>>,
+    columns: Vec<WantedColumn>,
+    /// The first feature that its view does not have.
+    unknown: Option<RequestError>,
+}
+
+struct WantedColumn {
+    /// What stands before `__` in its full name.
+    prefix: Arc<str>,
+    feature: Arc<str>,
+    /// Features of reads are places in the view's selection.
+    from: ColumnFrom,
+    value_type: ValueType,
+}
+
+struct WantedView<'c> {
+    view: &'c Arc<FeatureView>,
+    /// Join key to request column, where they differ.
+    join_key_map: BTreeMap<Arc<str>, Arc<str>>,
+    features: Vec<Arc<str>>,
+}
+
+/// What resolving needs to look at.
+pub(super) struct Resolver<'c> {
+    pub(super) catalog: &'c Catalog,
+    pub(super) store: &'c OnlineStore,
+    /// The store's ids of the catalog's views, in the catalog's order.
+    pub(super) ids: &'c [ViewId],
+    /// What computes the catalog's derived views.
+    pub(super) transforms: &'c Transforms,
+    /// The most features of a request.
+    pub(super) features_max: usize,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Approximate size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        // A name is in the plan and in the encoder's data.
+        let names = self.entity_columns.iter().map(|column| column.name.len());
+        let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
+        let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
+        let parts = self.entity_columns.len() + self.feature_columns.len() + self.reads.len() + self.keys.len();
+        let inputs: usize = self.steps.iter().map(|step| step.inputs.len() + step.view.features.len()).sum();
+        let parts = parts + inputs + self.request_inputs.len();
+        2 * names + size_of::<Option<usize>>() * fields + PART_BYTES * (1 + parts)
+    }
+}
+
+// === impl Resolver ===
+
+impl<'c> Resolver<'c> {
+    /// Resolves a request's shape. The checks come in Feast's order, so that a request with several mistakes hears of
+    /// the same one.
+    pub(super) fn resolve(&self, request: &OnlineRequest<'_>) -> Result<Plan, RequestError> {
+        let mut wanted = match &request.selection {
+            Selection::Service(name) => self.want_service(name)?,
+            Selection::Features(references) => self.want_references(references)?,
+        };
+        let view_metadata = request.view_metadata.then(|| wanted.prefixes());
+        let count = wanted.columns.len();
+        self.check_count(count)?;
+        check_collisions(&wanted, request.full_feature_names)?;
+        if let Some(unknown) = wanted.unknown.take() {
+            return Err(unknown);
+        }
+        self.want_inputs(&mut wanted)?;
+
+        let entityless = wanted.views.iter().all(|wanted| wanted.view.is_entityless());
+        if request.entities.is_empty() && !(entityless && wanted.steps.iter().all(WantedStep::asks_nothing)) {
+            return Err(RequestError::NoEntities);
+        }
+        let request_inputs = request_inputs(request, &wanted)?;
+        let entity_columns = self.entity_columns(request, &wanted);
+        let keys = self.keys(&wanted, &entity_columns)?;
+        let reads = wanted.views.iter().map(|view| self.read(view)).collect::<Result<Vec<_>, _>>()?;
+        let steps = self.steps(&mut wanted, &entity_columns, &request_inputs);
+        let feature_columns = wanted.columns.into_iter().map(|column| FeatureColumn {
+            name: column.name(request.full_feature_names),
+            from: column.from,
+            value_type: column.value_type,
+        });
+        Ok(Plan {
+            feature_columns: feature_columns.collect(),
+            entity_columns,
+            reads,
+            keys,
+            steps,
+            request_inputs,
+            view_metadata,
+            encoded: OnceLock::new(),
+        })
+    }
+
+    fn check_count(&self, features: usize) -> Result<(), RequestError> {
+        if features > self.features_max {
+            return Err(RequestError::TooLarge { what: "features", found: features, limit: self.features_max });
+        }
+        Ok(())
+    }
+
+    fn want_service(&self, name: &str) -> Result<Wanted<'c>, RequestError> {
+        let project = || self.catalog.project().to_owned();
+        let unknown = || {
+            let known = self.catalog.services().iter().map(|service| &*service.name);
+            let (service, nearest) = (name.to_owned(), nearest_of(name, known));
+            RequestError::UnknownService { service, project: project(), nearest }
+        };
+        if let Some(why) = self.catalog.unservable_services().get(name) {
+            return Err(RequestError::Unservable { what: "service", name: name.to_owned(), why: why.to_string() });
+        }
+        let service = self.catalog.service(name).ok_or_else(unknown)?;
+        let mut wanted = Wanted::default();
+        for projection in &service.projections {
+            let (prefix, features) = (projection.prefix(), projection.features.iter());
+            if let Some(derived) = self.catalog.derived_view(&projection.view) {
+                let step = wanted.step(derived);
+                features.for_each(|feature| wanted.derived_column(step, prefix, feature));
+                continue;
+            }
+            // Each projection is a read of its own: it may go by other columns of the request.
+            let read = wanted.views.len();
+            let view = self.catalog.view(&projection.view).ok_or_else(|| self.unknown_view(&projection.view))?;
+            let join_key_map = projection.join_key_map.clone();
+            wanted.views.push(WantedView { view, join_key_map, features: Vec::new() });
+            features.for_each(|feature| wanted.stored_column(read, prefix, feature));
+        }
+        Ok(wanted)
+    }
+
+    fn want_references(&self, references: &[impl AsRef<str>]) -> Result<Wanted<'c>, RequestError> {
+        if references.is_empty() {
+            return Err(RequestError::NoFeatures);
+        }
+        self.check_count(references.len())?;
+        let mut wanted = Wanted::default();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for reference in references {
+            let (name, feature) = split_reference(reference.as_ref())?;
+            let feature: Arc<str> = feature.into();
+            if let Some(derived) = self.catalog.derived_view(name) {
+                let step = wanted.step(derived);
+                wanted.derived_column(step, &derived.name, &feature);
+            } else {
+                let view = self.catalog.view(name).ok_or_else(|| self.unknown_view(name))?;
+                let read = *places.entry(&view.name).or_insert_with(|| {
+                    wanted.views.push(WantedView { view, join_key_map: BTreeMap::new(), features: Vec::new() });
+                    wanted.views.len() - 1
+                });
+                wanted.stored_column(read, &view.name, &feature);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The request's columns that are join keys, by their own name, under a projection's name, or by the entity's.
+    fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
+        // A request can have thousands of columns, so they are not compared pairwise.
+        let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
+        let mapped: HashMap<&str, &Arc<str>> = mapped.map(|column| (&**column, column)).collect();
+        let mut key_types: HashMap<&Arc<str>, ScalarType> = HashMap::new();
+        for view in &wanted.views {
+            for key in &view.view.join_keys {
+                key_types.entry(view.request_column(&key.name)).or_insert(key.value_type);
+            }
+        }
+        let mut seen: HashSet<&Arc<str>> = HashSet::new();
+        let mut columns: Vec<EntityColumn> = Vec::new();
+        for (request_place, (name, _)) in request.entities.iter().enumerate() {
+            let mapped = mapped.get(&**name).copied();
+            let own = self.catalog.join_keys().get_key_value(&**name).map(|(key, _)| key);
+            let by_entity = || self.catalog.entity(name).map(|entity| &entity.join_key);
+            let Some(name) = mapped.or(own).or_else(by_entity) else { continue };
+            if !seen.insert(name) {
+                continue;
+            }
+            let key_type = key_types.get(name).copied();
+            // A plugin may read a key that no view goes by.
+            let read = || {
+                let reads = wanted.steps.iter().any(|step| step.reads_key(name));
+                if reads { self.catalog.join_keys().get(name).copied() } else { None }
+            };
+            columns.push(EntityColumn { name: Arc::clone(name), request_place, key_type: key_type.or_else(read) });
+        }
+        columns
+    }
+
+    /// The keys of all views, each once.
+    fn keys(&self, wanted: &Wanted<'_>, entity_columns: &[EntityColumn]) -> Result<Vec<KeyPlan>, RequestError> {
+        let mut keys: Vec<KeyPlan> = Vec::new();
+        for (read, view) in wanted.views.iter().enumerate() {
+            let part = |key: &larder_model::model::JoinKey| {
+                if view.view.is_entityless() {
+                    return KeyPart::Dummy;
+                }
+                let column = view.request_column(&key.name);
+                let place = entity_columns.iter().position(|entity| entity.name == *column);
+                place.map_or(KeyPart::Missing, |place| KeyPart::Column(place, key.value_type))
+            };
+            let parts: Vec<KeyPart> = view.view.join_keys.iter().map(part).collect();
+            if parts.iter().all(|part| *part == KeyPart::Missing) {
+                let needed = wanted.views.iter().flat_map(|view| {
+                    let keys = if view.view.is_entityless() { &[][..] } else { &view.view.join_keys };
+                    keys.iter().map(|key| view.request_column(&key.name))
+                });
+                return Err(missing_keys(needed, true, entity_columns));
+            }
+            let names = view.view.join_keys.iter().map(|key| &*key.name);
+            let encoder = KeyEncoder::new(self.catalog.key_version(), names);
+            let same = |known: &KeyPlan| known.encoder == encoder && known.parts == parts;
+            let place = keys.iter().position(same).unwrap_or_else(|| {
+                keys.push(KeyPlan { encoder, parts, reads: Vec::new(), views: Vec::new() });
+                keys.len() - 1
+            });
+            keys[place].reads.push(read);
+            keys[place].views.push(Lookup { view: self.view_id(view.view)?, values: view.features.len() });
+        }
+        Ok(keys)
+    }
+
+    fn read(&self, wanted: &WantedView<'_>) -> Result<ViewRead, RequestError> {
+        let view = wanted.view;
+        let id = self.view_id(view)?;
+        let feature = |name: &Arc<str>| view.feature_index(name).map(|index| &view.features[index]);
+        let field = |schema: &RowSchema, name: &Arc<str>| {
+            let feature = feature(name)?;
+            schema.position(&feature.name, feature.value_type)
+        };
+        let row_plan = |schema: &Arc<RowSchema>| RowPlan {
+            fingerprint: schema.fingerprint(),
+            schema: Arc::clone(schema),
+            fields: wanted.features.iter().map(|name| field(schema, name)).collect(),
+            expiry: schema.expiry(),
+            conversion: RowConversion::new(schema, wanted.features.iter().map(feature)),
+        };
+        Ok(ViewRead {
+            view: id,
+            ttl: view.ttl.map(|ttl| Micros::try_from(ttl.as_micros()).unwrap_or(Micros::MAX)),
+            schemas: self.store.schemas(id)?.iter().rev().map(row_plan).collect(),
+            join_keys: view.join_keys.iter().map(|key| Arc::clone(&key.name)).collect(),
+            name: Arc::clone(&view.name),
+            counters: ViewCounters::bind(&view.name),
+        })
+    }
+
+    fn view_id(&self, view: &FeatureView) -> Result<ViewId, RequestError> {
+        let id = self.catalog.view_index(&view.name).map(|index| self.ids[index]);
+        id.ok_or_else(|| self.unknown_view(&view.name))
+    }
+
+    fn unknown_view(&self, view: &str) -> RequestError {
+        if let Some(why) = self.catalog.unservable_views().get(view) {
+            return RequestError::Unservable { what: "view", name: view.to_owned(), why: why.to_string() };
+        }
+        let stored = self.catalog.views().iter().map(|view| &*view.name);
+        let derived = self.catalog.derived_views().iter().map(|view| &*view.name);
+        let (project, nearest) = (self.catalog.project().to_owned(), nearest_of(view, stored.chain(derived)));
+        RequestError::UnknownView { view: view.to_owned(), project, nearest }
+    }
+}
+
+// === impl Wanted ===
+
+impl<'c> Wanted<'c> {
+    /// The views that take part, each once.
+    fn prefixes(&self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        self.columns
+            .iter()
+            .filter(|column| seen.insert(&column.prefix))
+            .map(|column| column.prefix.to_string())
+            .collect()
+    }
+
+    /// Adds a column of a stored view.
+    fn stored_column(&mut self, read: usize, prefix: &Arc<str>, feature: &Arc<str>) {
+        let wanted = &mut self.views[read];
+        let view = wanted.view;
+        let value_type = view.feature_index(feature).map(|place| view.features[place].value_type);
+        let from = ColumnFrom::Read { read, feature: wanted.features.len() };
+        wanted.features.push(Arc::clone(feature));
+        self.column(prefix, feature, from, value_type, &view.features);
+    }
+
+    /// Adds a column of a derived view.
+    fn derived_column(&mut self, step: usize, prefix: &Arc<str>, feature: &Arc<str>) {
+        let view = self.steps[step].view;
+        let place = view.feature_index(feature);
+        let from = ColumnFrom::Step { step, feature: place.unwrap_or_default() };
+        self.column(prefix, feature, from, place.map(|place| view.features[place].value_type), &view.features);
+    }
+
+    /// Adds a column, whose view may not have it: that is told when all names were looked at.
+    fn column(
+        &mut self,
+        prefix: &Arc<str>,
+        feature: &Arc<str>,
+        from: ColumnFrom,
+        value_type: Option<ValueType>,
+        known: &[Feature],
+    ) {
+        let (prefix, feature) = (Arc::clone(prefix), Arc::clone(feature));
+        if value_type.is_none() && self.unknown.is_none() {
+            self.unknown = Some(unknown_feature(&feature, &prefix, known));
+        }
+        let value_type = value_type.unwrap_or(ValueType::Scalar(ScalarType::String));
+        self.columns.push(WantedColumn { prefix, feature, from, value_type });
+    }
+}
+
+// === impl WantedView ===
+
+impl WantedView<'_> {
+    fn request_column<'w>(&'w self, join_key: &'w Arc<str>) -> &'w Arc<str> {
+        self.join_key_map.get(join_key).unwrap_or(join_key)
+    }
+}
+
+// === impl WantedColumn ===
+
+impl WantedColumn {
+    fn name(&self, full_names: bool) -> String {
+        if full_names { format!("{}__{}", self.prefix, self.feature) } else { self.feature.to_string() }
+    }
+}
+
+fn unknown_feature(feature: &str, view: &str, known: &[Feature]) -> RequestError {
+    let nearest = nearest_of(feature, known.iter().map(|feature| &*feature.name));
+    RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned(), nearest }
+}
+
+/// The known name that is most similar to an unknown one.
+fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    let is_short = name.len() <= NEAREST_CHARS_MAX;
+    if is_short { nearest_name(name, known.take(NEAREST_OF_MAX)).map(str::to_owned) } else { None }
+}
+
+/// The error for a request without values for join keys that its views need, with Feast's message. Feast lists all join
+/// keys of the project; Larder lists only the missing ones.
+pub(super) fn missing_keys<'k>(
+    needed: impl Iterator<Item = &'k Arc<str>>,
+    with_values: bool,
+    provided: &[EntityColumn],
+) -> RequestError {
+    let needed: BTreeSet<&Arc<str>> = needed.collect();
+    let provided: BTreeSet<&Arc<str>> = provided.iter().map(|column| &column.name).collect();
+    let (given, missing): (Vec<_>, Vec<_>) = needed.iter().partition(|key| provided.contains(**key));
+    let names = |keys: Vec<&Arc<str>>| keys.into_iter().map(ToString::to_string).collect();
+    RequestError::MissingKeys {
+        missing: names(missing),
+        empty: if with_values { Vec::new() } else { names(given) },
+        provided: names(provided.into_iter().collect()),
+    }
+}
+
+/// `view:feature`, or `view@latest:feature`.
+fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
+    let bad = || RequestError::BadReference(reference.to_owned());
+    let (view, feature) = reference.split_once(':').ok_or_else(bad)?;
+    // As Feast parses it: a suffix that does not look like a version belongs to the name.
+    let view = match view.split_once('@') {
+        Some((name, version)) if version.is_empty() || version.eq_ignore_ascii_case("latest") => name,
+        Some((_, version)) if is_version(version) => return Err(RequestError::Versioned(view.to_owned())),
+        Some(_) | None => view,
+    };
+    if view.is_empty() || feature.is_empty() {
+        return Err(bad());
+    }
+    Ok((view, feature))
+}
+
+/// `v2`, also `V2`.
+fn is_version(text: &str) -> bool {
+    let digits = text.strip_prefix(['v', 'V']);
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Two columns of one name would hide each other.
+fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
+    // Each name, and whether its collision was recorded.
+    let mut seen: HashMap<String, bool> = HashMap::with_capacity(wanted.columns.len());
+    let mut names: Vec<String> = Vec::new();
+    for column in &wanted.columns {
+        match seen.entry(column.name(full_names)) {
+            Entry::Vacant(name) => {
+                name.insert(false);
+            }
+            Entry::Occupied(mut name) => {
+                if !name.insert(true) {
+                    names.push(name.key().clone());
+                }
+            }
+        }
+    }
+    if names.is_empty() { Ok(()) } else { Err(RequestError::Collision { names, full_names }) }
+}

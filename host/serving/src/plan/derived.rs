@@ -1,0 +1,276 @@
+//! The derived part of a plan: which plugins are called, in which order, and where each finds what it reads.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use larder_model::{
+    codec::{RowBuilder, RowSchema, RowView},
+    model::{DerivedView, InputSource, OnError, ScalarType, Value, ValueRef},
+};
+use larder_plugin_host::{ColumnType, Transform};
+
+use super::{ColumnFrom, EntityColumn, Resolver, Wanted, WantedView};
+use crate::{OnlineRequest, RequestError};
+
+/// A derived view to compute.
+#[derive(Debug)]
+pub struct Step {
+    /// The view.
+    pub view: Arc<DerivedView>,
+    /// What computes it; none while its plugin is not there.
+    pub transform: Option<Arc<Transform>>,
+    /// Where each input of the plugin comes from.
+    pub inputs: Vec<StepInput>,
+    /// What its features are when the plugin fails.
+    fallback: Fallback,
+}
+
+/// Where an input of a plugin comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepInput {
+    /// A feature, stored or derived.
+    Feature(ColumnFrom, ColumnType),
+    /// The caller, as a place in [`super::Plan::request_inputs`].
+    Request(usize),
+    /// An entity column, as a place in [`super::Plan::entity_columns`]; none where the request does not have it.
+    Key(Option<usize>, ScalarType),
+}
+
+/// What a plugin reads of the request itself.
+#[derive(Debug)]
+pub struct RequestInput {
+    /// Its column's place in the request.
+    pub request_place: usize,
+    /// What its values have to be.
+    pub column_type: ColumnType,
+    /// Its name, for messages.
+    pub name: Arc<str>,
+}
+
+/// A row of the view's features as they are when the plugin fails.
+#[derive(Debug)]
+struct Fallback {
+    schema: RowSchema,
+    row: Vec<u8>,
+}
+
+/// A derived view that the request needs.
+pub(super) struct WantedStep<'c> {
+    pub(super) view: &'c Arc<DerivedView>,
+    /// Where the inputs come from, in the order of the plugin; of requests' columns and keys nothing is known yet.
+    inputs: Vec<WantedInput<'c>>,
+}
+
+enum WantedInput<'c> {
+    Feature(ColumnFrom, ColumnType),
+    Request(&'c Arc<str>, ColumnType),
+    Key(&'c Arc<str>),
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What a feature is when the plugin fails.
+    #[must_use]
+    pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
+        let row = RowView::new(&self.fallback.schema, &self.fallback.row);
+        row.and_then(|row| row.get(feature)).unwrap_or(ValueRef::Null)
+    }
+
+    /// Whether a request has no answer without this.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.view.on_error == OnError::Fail
+    }
+}
+
+// === impl Fallback ===
+
+impl Fallback {
+    fn of(view: &DerivedView) -> Self {
+        let none = BTreeMap::new();
+        let defaults = if let OnError::Default(defaults) = &view.on_error { defaults } else { &none };
+        let schema =
+            RowSchema::new(view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)));
+        let mut builder = RowBuilder::new(&schema);
+        builder.begin(0, None);
+        // Validation gave each default its feature's type, so that nothing here can fail; a row that does reads as nulls.
+        for feature in &view.features {
+            let _ = builder.push_value(defaults.get(&feature.name).unwrap_or(&Value::Null));
+        }
+        let row = builder.finish().map(<[u8]>::to_vec).unwrap_or_default();
+        Self { schema, row }
+    }
+}
+
+// === impl WantedStep ===
+
+impl WantedStep<'_> {
+    /// Whether a request without any column has all that this wants.
+    pub(super) fn asks_nothing(&self) -> bool {
+        self.view.inputs.iter().all(|input| matches!(input.from, InputSource::Feature { .. }))
+    }
+
+    /// Whether its plugin may read a join key.
+    pub(super) fn reads_key(&self, key: &str) -> bool {
+        self.view.inputs.iter().any(|input| matches!(&input.from, InputSource::JoinKey(read) if **read == *key))
+    }
+}
+
+// === impl Wanted ===
+
+impl<'c> Wanted<'c> {
+    /// The step of a derived view, a new one if there is none.
+    pub(super) fn step(&mut self, view: &'c Arc<DerivedView>) -> usize {
+        let known = self.steps.iter().position(|step| step.view.name == view.name);
+        known.unwrap_or_else(|| {
+            self.steps.push(WantedStep { view, inputs: Vec::new() });
+            self.steps.len() - 1
+        })
+    }
+
+    /// The place of a feature that is read for a plugin's sake, under the view's own name and keys.
+    fn hidden(&mut self, view: &'c Arc<larder_model::model::FeatureView>, feature: &Arc<str>) -> ColumnFrom {
+        let same = |wanted: &WantedView<'_>| wanted.view.name == view.name && wanted.join_key_map.is_empty();
+        let read = self.views.iter().position(same).unwrap_or_else(|| {
+            self.views.push(WantedView { view, join_key_map: BTreeMap::new(), features: Vec::new() });
+            self.views.len() - 1
+        });
+        let features = &mut self.views[read].features;
+        let feature = features.iter().position(|known| known == feature).unwrap_or_else(|| {
+            features.push(Arc::clone(feature));
+            features.len() - 1
+        });
+        ColumnFrom::Read { read, feature }
+    }
+}
+
+// === impl Resolver ===
+
+impl<'c> Resolver<'c> {
+    /// Adds all that the wanted derived views read, and what those read in turn. Only what the plugin itself reads is
+    /// looked up: its view may offer it more.
+    pub(super) fn want_inputs(&self, wanted: &mut Wanted<'c>) -> Result<(), RequestError> {
+        // Steps are added at the end while this runs.
+        let mut step = 0;
+        while step < wanted.steps.len() {
+            let view: &'c Arc<DerivedView> = wanted.steps[step].view;
+            let read = self.transform(view).map(|transform| transform.inputs()).unwrap_or_default();
+            let inputs = read.iter().map(|place| {
+                let input = &view.inputs[*place];
+                // Validation lets in nothing that has no column.
+                let column_type = ColumnType::of(input.value_type).unwrap_or(ColumnType::TEXT);
+                Ok(match &input.from {
+                    InputSource::Request => WantedInput::Request(&input.name, column_type),
+                    InputSource::JoinKey(key) => WantedInput::Key(key),
+                    InputSource::Feature { view, feature } => {
+                        let from = if let Some(derived) = self.catalog.derived_view(view) {
+                            let feature = derived
+                                .feature_index(feature)
+                                .ok_or_else(|| super::unknown_feature(feature, view, &[]))?;
+                            ColumnFrom::Step { step: wanted.step(derived), feature }
+                        } else {
+                            let view = self.catalog.view(view).ok_or_else(|| self.unknown_view(view))?;
+                            wanted.hidden(view, feature)
+                        };
+                        WantedInput::Feature(from, column_type)
+                    }
+                })
+            });
+            wanted.steps[step].inputs = inputs.collect::<Result<_, RequestError>>()?;
+            step += 1;
+        }
+        Ok(())
+    }
+
+    fn transform(&self, view: &DerivedView) -> Option<&'c Arc<Transform>> {
+        self.transforms.get(self.catalog.derived_index(&view.name)?)
+    }
+
+    /// The steps, each behind those that it reads.
+    pub(super) fn steps(
+        &self,
+        wanted: &mut Wanted<'_>,
+        entity_columns: &[EntityColumn],
+        request_inputs: &[RequestInput],
+    ) -> Vec<Step> {
+        let order = order(&wanted.steps);
+        let place = |step: usize| order.iter().position(|known| *known == step).unwrap_or(step);
+        let moved = |from: ColumnFrom| match from {
+            ColumnFrom::Step { step, feature } => ColumnFrom::Step { step: place(step), feature },
+            read @ ColumnFrom::Read { .. } => read,
+        };
+        wanted.columns.iter_mut().for_each(|column| column.from = moved(column.from));
+        let input = |input: &WantedInput<'_>| match *input {
+            WantedInput::Feature(from, column_type) => StepInput::Feature(moved(from), column_type),
+            // `request_inputs` has found them all.
+            WantedInput::Request(name, column_type) => {
+                let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
+                StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
+            }
+            WantedInput::Key(key) => {
+                let column = entity_columns.iter().position(|column| column.name == *key);
+                StepInput::Key(column, self.catalog.join_keys().get(key).copied().unwrap_or(ScalarType::String))
+            }
+        };
+        let step = |place: &usize| {
+            let wanted = &wanted.steps[*place];
+            Step {
+                view: Arc::clone(wanted.view),
+                transform: self.transform(wanted.view).cloned(),
+                inputs: wanted.inputs.iter().map(input).collect(),
+                fallback: Fallback::of(wanted.view),
+            }
+        };
+        order.iter().map(step).collect()
+    }
+}
+
+/// The steps such that each comes behind those that it reads. The catalog has no circles.
+fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
+    let mut order: Vec<usize> = Vec::with_capacity(steps.len());
+    while order.len() < steps.len() {
+        let before = order.len();
+        for (place, step) in steps.iter().enumerate() {
+            let has_all = |input: &WantedInput<'_>| match input {
+                WantedInput::Feature(ColumnFrom::Step { step, .. }, _) => order.contains(step),
+                _ => true,
+            };
+            if !order.contains(&place) && step.inputs.iter().all(has_all) {
+                order.push(place);
+            }
+        }
+        if order.len() == before {
+            break;
+        }
+    }
+    order
+}
+
+/// The columns of the request that derived views ask for. As in Feast, all that a view asks for has to be there, whatever
+/// its plugin makes of it.
+pub(super) fn request_inputs(
+    request: &OnlineRequest<'_>,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<RequestInput>, RequestError> {
+    let mut inputs: Vec<RequestInput> = Vec::new();
+    let mut missing: Vec<String> = Vec::new();
+    // A request can have thousands of columns, and views dozens of inputs.
+    let mut places: Option<HashMap<&str, usize>> = None;
+    for input in wanted.steps.iter().flat_map(|step| step.view.request_inputs()) {
+        let columns = || request.entities.iter().enumerate().map(|(place, (name, _))| (&**name, place)).collect();
+        let column = places.get_or_insert_with(columns).get(&*input.name).copied();
+        match (column, ColumnType::of(input.value_type)) {
+            (Some(request_place), Some(column_type)) => {
+                if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
+                    inputs.push(RequestInput { request_place, column_type, name: Arc::clone(&input.name) });
+                }
+            }
+            _ if missing.contains(&input.name.to_string()) => {}
+            _ => missing.push(input.name.to_string()),
+        }
+    }
+    if missing.is_empty() { Ok(inputs) } else { Err(RequestError::MissingRequestData { names: missing }) }
+}

@@ -1,0 +1,205 @@
+//! Limits on the memory for building one response, and on the work of a serving thread for it.
+
+use larder_common::memory::{Lease, leased_bytes};
+
+use super::RequestError;
+
+/// Limits on the memory of one response: the rows that were looked up, and the bytes written.
+#[derive(Debug)]
+pub struct Room {
+    account: Account,
+    answer_bytes_max: usize,
+}
+
+#[derive(Debug)]
+enum Account {
+    /// A serving thread builds the response; it builds one at a time.
+    Thread {
+        /// The bytes left.
+        left: usize,
+    },
+    /// A compute thread builds it.
+    Leased(Lease),
+    /// There are no limits.
+    Unbounded,
+}
+
+/// The limit on bytes of rows and output of a response on a serving thread. Reading or writing this many takes some
+/// milliseconds.
+const THREAD_BYTES_MAX: usize = 4 << 20;
+
+/// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk they take some
+/// milliseconds.
+const THREAD_LOOKUPS_MAX: usize = 1_024;
+
+/// The limit on values of a response on a serving thread.
+const THREAD_VALUES_MAX: usize = 1 << 15;
+
+/// The limit on names of a new request shape that a serving thread resolves.
+const THREAD_NAMES_MAX: usize = 1_024;
+
+/// Overhead of each lookup and each value in addition to the bytes themselves.
+const LOOKUP_BYTES: usize = 80;
+const VALUE_BYTES: usize = 32;
+
+// === impl Room ===
+
+impl Room {
+    /// For a serving thread: work that takes longer than some milliseconds ends with [`RequestError::TooLong`] and must
+    /// be repeated on a compute thread.
+    #[must_use]
+    pub fn of_thread(answer_bytes_max: usize) -> Self {
+        Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
+    }
+
+    /// For a compute thread, limited by a lease.
+    #[must_use]
+    pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
+        Self { account: Account::Leased(lease), answer_bytes_max }
+    }
+
+    /// Without limits, for tools.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }
+    }
+
+    /// Checks how much work a request needs, and reserves its memory except for the rows.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    pub(super) fn begin(&mut self, lookups: usize, values: usize) -> Result<(), RequestError> {
+        match &mut self.account {
+            Account::Thread { .. } if lookups > THREAD_LOOKUPS_MAX || values > THREAD_VALUES_MAX => {
+                Err(RequestError::TooLong)
+            }
+            Account::Leased(lease) => Ok(lease.grow(lookups * LOOKUP_BYTES + values * VALUE_BYTES)?),
+            Account::Thread { .. } | Account::Unbounded => Ok(()),
+        }
+    }
+
+    /// Checks the number of names to resolve for a new request shape.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread.
+    pub(super) fn check_names(&self, names: usize) -> Result<(), RequestError> {
+        match &self.account {
+            Account::Thread { .. } if names > THREAD_NAMES_MAX => Err(RequestError::TooLong),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reserves more bytes.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    #[inline]
+    pub fn hold(&mut self, bytes: usize) -> Result<(), RequestError> {
+        match &mut self.account {
+            Account::Thread { left } => {
+                *left = left.checked_sub(bytes).ok_or(RequestError::TooLong)?;
+                Ok(())
+            }
+            Account::Leased(lease) => Ok(lease.grow(bytes)?),
+            Account::Unbounded => Ok(()),
+        }
+    }
+
+    /// Ensures that a response can grow by `at_least` to `at_most` bytes, before it does.
+    ///
+    /// # Errors
+    /// [`RequestError::AnswerTooLarge`], [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
+    #[inline]
+    pub fn reserve(&mut self, out: &mut Vec<u8>, at_least: usize, at_most: usize) -> Result<(), RequestError> {
+        if out.len().saturating_add(at_least) > self.answer_bytes_max {
+            return Err(RequestError::AnswerTooLarge { limit: self.answer_bytes_max });
+        }
+        if out.capacity() - out.len() >= at_most { Ok(()) } else { self.extend(out, at_most) }
+    }
+
+    #[cold]
+    fn extend(&mut self, out: &mut Vec<u8>, more: usize) -> Result<(), RequestError> {
+        let len = out.len().saturating_add(more);
+        let capacity = len.max(out.capacity() / 2 * 3);
+        match &mut self.account {
+            Account::Thread { .. } if len > THREAD_BYTES_MAX => return Err(RequestError::TooLong),
+            // Both buffers exist while one is copied to the other.
+            Account::Leased(lease) => {
+                let before = out.capacity();
+                lease.grow(capacity)?;
+                out.reserve_exact(capacity - out.len());
+                lease.resize(lease.held().saturating_sub(before))?;
+            }
+            Account::Thread { .. } | Account::Unbounded => out.reserve_exact(capacity - out.len()),
+        }
+        Ok(())
+    }
+
+    /// The finished response, after everything else that was reserved is released. It keeps a lease of its own size.
+    ///
+    /// # Errors
+    /// [`RequestError::AnswerTooLarge`].
+    pub fn finish(self, mut answer: Vec<u8>) -> Result<bytes::Bytes, RequestError> {
+        if answer.len() > self.answer_bytes_max {
+            return Err(RequestError::AnswerTooLarge { limit: self.answer_bytes_max });
+        }
+        match self.account {
+            Account::Leased(mut lease) => {
+                answer.shrink_to_fit();
+                lease.resize(answer.capacity())?;
+                Ok(leased_bytes(answer, lease))
+            }
+            Account::Thread { .. } | Account::Unbounded => Ok(answer.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_common::memory::MemoryBudget;
+
+    #[test]
+    fn serving_thread_gives_up_long_work() {
+        let begin = |lookups, values| Room::of_thread(usize::MAX).begin(lookups, values);
+        begin(THREAD_LOOKUPS_MAX, THREAD_VALUES_MAX).unwrap();
+        assert!(matches!(begin(THREAD_LOOKUPS_MAX + 1, 1), Err(RequestError::TooLong)));
+        assert!(matches!(begin(1, THREAD_VALUES_MAX + 1), Err(RequestError::TooLong)));
+        let mut room = Room::of_thread(usize::MAX);
+        room.hold(THREAD_BYTES_MAX).unwrap();
+        assert!(matches!(room.hold(1), Err(RequestError::TooLong)));
+        let mut out = Vec::new();
+        Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX).unwrap();
+        let too_long = Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX + 1);
+        assert!(matches!(too_long, Err(RequestError::TooLong)));
+    }
+
+    #[test]
+    fn growing_answer_is_always_leased() {
+        let budget = MemoryBudget::new(100 << 20);
+        let mut room = Room::leased(budget.lease(), 8 << 20);
+        let mut out: Vec<u8> = Vec::new();
+        while out.len() < 8 << 20 {
+            room.reserve(&mut out, 1 << 18, 1 << 18).unwrap();
+            out.resize(out.len() + (1 << 18), b'x');
+            assert!(budget.used() >= out.capacity(), "{} of {}", budget.used(), out.capacity());
+        }
+        let too_large = room.reserve(&mut out, 1, 1).unwrap_err();
+        assert!(matches!(too_large, RequestError::AnswerTooLarge { limit } if limit == 8 << 20));
+        room.hold(1 << 20).unwrap();
+        let answer = room.finish(out).unwrap();
+        assert_eq!(budget.used(), 8 << 20, "its own size, and no more");
+        drop(answer);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn answer_beyond_the_budget_is_refused() {
+        let budget = MemoryBudget::new(4 << 20);
+        let mut room = Room::leased(budget.lease(), usize::MAX);
+        assert!(matches!(room.hold(4 << 20), Err(RequestError::Memory(_))));
+        assert!(matches!(room.reserve(&mut Vec::new(), 0, 4 << 20), Err(RequestError::Memory(_))));
+        drop(room);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -1,0 +1,587 @@
+//! What one request sees from its first byte to its last: a catalog, its plans, and the store.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use larder_common::{clock::SharedClock, compute::Compute};
+use larder_ingest::{RowFetcher, SourceStatus, Wanted};
+use larder_model::{
+    codec::{EntityKey, KeyEncoder, KeyPart as FetchedPart, KeyValue, Retyped, retyped},
+    model::{EntityId, Micros},
+    registry::Catalog,
+};
+use larder_store::{Lookup, OnlineStore, Reader, ViewId};
+use smallvec::SmallVec;
+
+use super::{
+    Answer, OnlineRequest, Plan, RequestError, Room, Transforms, TtlPolicy,
+    answer::Found,
+    derive::derive,
+    keys::{self, EchoedColumn},
+    metrics::ServingMetrics,
+    plan::{KeyPart, KeyPlan, Resolver, missing_keys},
+    request::{OwnedShape, Shape},
+};
+
+/// Bounds on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServingLimits {
+    /// Entity rows.
+    pub rows_max: usize,
+    /// Features; and as many columns.
+    pub features_max: usize,
+    /// Values of the answer: rows times columns.
+    pub values_max: usize,
+}
+
+/// A catalog in service. A reload makes a new one; requests under way keep theirs.
+#[derive(Debug)]
+pub struct Snapshot {
+    catalog: Arc<Catalog>,
+    store: Arc<OnlineStore>,
+    ids: Vec<ViewId>,
+    transforms: Transforms,
+    /// Of each view what fetches single rows, if it is not all here; empty where no view is so.
+    fetchers: Vec<Option<Arc<dyn RowFetcher>>>,
+    /// The origin of each view's rows; empty if unknown.
+    sources: Vec<Option<Arc<dyn SourceStatus>>>,
+    clock: SharedClock,
+    ttl: TtlPolicy,
+    limits: ServingLimits,
+    plans: PlanCache,
+    metrics: ServingMetrics,
+    /// Whether the snapshot before this one was ready.
+    ready_before: bool,
+    /// Whether the definitions are still to come: Feast has not written the registry.
+    awaits_registry: bool,
+}
+
+/// A request of which is known what it takes.
+#[derive(Debug)]
+pub struct Begun {
+    plan: Arc<Plan>,
+    rows: usize,
+}
+
+/// Plans by the hash of their shape. Readers never wait; a new plan copies the map.
+#[derive(Debug)]
+struct PlanCache {
+    hasher: RandomState,
+    plans: ArcSwap<Plans>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Plans {
+    by_hash: HashMap<u64, Arc<CachedPlan>, RandomState>,
+    /// Their total size.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct CachedPlan {
+    shape: OwnedShape,
+    plan: Arc<Plan>,
+    /// The size of both.
+    bytes: usize,
+}
+
+/// The limits of the plan cache, in plans and in bytes. Services have few shapes; a caller that keeps sending new ones
+/// empties the cache now and then, and pays for its own plans.
+const PLANS_MAX: usize = 1_024;
+const PLANS_BYTES_MAX: usize = 32 << 20;
+
+/// Larger plans are not cached, so one client with large requests does not evict the plans of all others.
+const PLAN_BYTES_MAX: usize = PLANS_BYTES_MAX / 4;
+
+/// Shapes with longer names are not cached. A service's shape is its name, regardless of its number of features.
+const SHAPE_BYTES_MAX: usize = 64 << 10;
+
+/// Overhead of a name in a cached shape, in addition to its bytes.
+const NAME_BYTES: usize = 32;
+
+/// Overhead of each row that has to be fetched, in addition to the bytes of its key.
+const FETCH_BYTES: usize = 200;
+
+/// The maximum number of attempts to read the store, if failed writes close it.
+const READ_ATTEMPTS_MAX: usize = 4;
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Puts a catalog into service: makes its views known to the store. No derived view has a plugin yet.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        store: Arc<OnlineStore>,
+        clock: SharedClock,
+        ttl: TtlPolicy,
+        limits: ServingLimits,
+    ) -> Result<Self, larder_store::StoreError> {
+        let ids = store.declare(catalog.views(), catalog.key_version())?;
+        for (view, id) in catalog.views().iter().zip(&ids) {
+            log_retyped(&view.name, &retyped(&view.features, &store.schemas(*id)?));
+        }
+        let plans = PlanCache::new();
+        Ok(Self {
+            catalog,
+            store,
+            ids,
+            transforms: Transforms::default(),
+            fetchers: Vec::new(),
+            sources: Vec::new(),
+            clock,
+            ttl,
+            limits,
+            plans,
+            metrics: ServingMetrics::bind(),
+            ready_before: false,
+            awaits_registry: false,
+        })
+    }
+
+    /// The same with other plugins, to be swapped in.
+    #[must_use]
+    pub fn with_transforms(&self, transforms: Transforms) -> Self {
+        Self {
+            catalog: Arc::clone(&self.catalog),
+            store: Arc::clone(&self.store),
+            ids: self.ids.clone(),
+            transforms,
+            fetchers: self.fetchers.clone(),
+            sources: self.sources.clone(),
+            clock: Arc::clone(&self.clock),
+            ttl: self.ttl,
+            limits: self.limits,
+            plans: PlanCache::new(),
+            metrics: self.metrics.clone(),
+            ready_before: self.was_loaded(),
+            awaits_registry: self.awaits_registry,
+        }
+    }
+
+    /// The same with what fetches single rows of views that are not all here, in the catalog's order.
+    #[must_use]
+    pub fn with_fetchers(mut self, fetchers: Vec<Option<Arc<dyn RowFetcher>>>) -> Self {
+        self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
+        self
+    }
+
+    /// The same, with a flag for definitions that are not available yet.
+    #[must_use]
+    pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
+        Self { awaits_registry, ..self }
+    }
+
+    /// Whether the definitions are still to come: Feast has not written the registry.
+    #[must_use]
+    pub fn awaits_registry(&self) -> bool {
+        self.awaits_registry
+    }
+
+    /// The same with the origins of rows, in the catalog's order.
+    #[must_use]
+    pub fn with_sources(self, sources: Vec<Option<Arc<dyn SourceStatus>>>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// The origin of a view's rows, by its index in the catalog.
+    #[must_use]
+    pub fn source(&self, view: usize) -> Option<&dyn SourceStatus> {
+        self.sources.get(view)?.as_deref()
+    }
+
+    /// Whether there are views of which only a part is here.
+    #[must_use]
+    pub fn reads_through(&self) -> bool {
+        !self.fetchers.is_empty()
+    }
+
+    /// What has to be fetched before a request is answered: of each view the entities.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn to_fetch(&self, request: &OnlineRequest<'_>, room: &mut Room) -> Result<Vec<Wanted>, RequestError> {
+        let Begun { plan, rows } = self.begin(request, room)?;
+        room.begin(rows.saturating_mul(plan.reads.len()), 0)?;
+        let columns = plan.entity_columns.iter();
+        let entities = columns
+            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
+        self.read_store(|reader| {
+            let mut wanted: Vec<Wanted> = Vec::new();
+            let mut buffer = Vec::with_capacity(64);
+            for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
+                for Lookup { view, .. } in &key.views {
+                    let fetcher = self.fetchers.iter().flatten().find(|fetcher| fetcher.view() == *view);
+                    let Some(fetcher) = fetcher else { continue };
+                    let mut missing: Vec<EntityKey> = Vec::new();
+                    let mut seen: HashSet<EntityId> = HashSet::new();
+                    for row in 0..rows {
+                        let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
+                        let is_here = reader.get(*view, &id)?.is_some();
+                        if fetcher.wants(&id, is_here) && seen.insert(id) {
+                            room.hold(FETCH_BYTES + 2 * buffer.len())?;
+                            let parts =
+                                key.parts.iter().filter_map(|part| fetched_part(*part, &entities, row)).collect();
+                            missing.push(EntityKey { id, parts });
+                        }
+                    }
+                    if !missing.is_empty() {
+                        wanted.push((Arc::clone(fetcher), missing));
+                    }
+                }
+            }
+            Ok(wanted)
+        })
+    }
+
+    /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
+    /// source is missing must not take every pod out of service at once.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.ready_before = before.was_loaded();
+        self
+    }
+
+    /// Whether the server can receive traffic: every view was loaded once, with the current or the previous
+    /// definitions, the store works, and no rows are missing because of damage.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.was_loaded() && self.store.failure().is_none() && self.damaged().next().is_none()
+    }
+
+    fn was_loaded(&self) -> bool {
+        self.ready_before || self.is_loaded()
+    }
+
+    /// The views that lost rows to damage and are being loaded again.
+    pub fn damaged(&self) -> impl Iterator<Item = &str> {
+        self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
+            let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
+            is_damaged.then_some(&*view.name)
+        })
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The store's ids of the catalog's views, in the catalog's order.
+    #[must_use]
+    pub fn view_ids(&self) -> &[ViewId] {
+        &self.ids
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<OnlineStore> {
+        &self.store
+    }
+
+    /// Whether the definitions are there, and every view with a source has been loaded once. Staleness does not count: a view that was loaded is
+    /// served for as long as its source is away.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        !self.awaits_registry && self.not_loaded().next().is_none()
+    }
+
+    /// The views with a source that were never loaded.
+    pub fn not_loaded(&self) -> impl Iterator<Item = &str> {
+        self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
+            let loaded = self.store.status(*id).is_some_and(|status| status.freshness.last_success.is_some());
+            (view.source.is_some() && !loaded).then_some(&*view.name)
+        })
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
+        self.answer_within(request, &mut Room::unbounded())
+    }
+
+    /// Serves a request within limits on memory and, on a serving thread, on work.
+    ///
+    /// # Errors
+    /// A problem with the request or the store; [`RequestError::TooLong`].
+    pub fn answer_within<'r>(
+        &self,
+        request: &'r OnlineRequest<'r>,
+        room: &mut Room,
+    ) -> Result<Answer<'r>, RequestError> {
+        self.finish(self.begin(request, room)?, request, room)
+    }
+
+    /// Finds out what a request takes.
+    ///
+    /// # Errors
+    /// A problem with the request; [`RequestError::TooLong`].
+    pub fn begin(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Begun, RequestError> {
+        // Requests that take long to resolve are rejected first.
+        let (columns, limit) = (request.entities.len(), self.limits.features_max);
+        if columns > limit {
+            return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
+        }
+        let rows = rows(request, self.limits.rows_max)?;
+        let plan = self.plan(request, room)?;
+        // Without any column a plan is made only for what has one row for everything.
+        Ok(Begun { plan, rows: rows.unwrap_or(1) })
+    }
+
+    /// Answers a request that this snapshot began.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or the store.
+    pub fn finish<'r>(
+        &self,
+        begun: Begun,
+        request: &'r OnlineRequest<'r>,
+        room: &mut Room,
+    ) -> Result<Answer<'r>, RequestError> {
+        let Begun { plan, rows } = begun;
+        let values = rows.saturating_mul(plan.entity_columns.len() + plan.feature_columns.len());
+        if values > self.limits.values_max {
+            return Err(RequestError::TooLarge { what: "values", found: values, limit: self.limits.values_max });
+        }
+        if rows == 0 && !plan.reads.is_empty() {
+            let needed = plan.reads.iter().flat_map(|read| &read.join_keys);
+            return Err(missing_keys(needed, false, &plan.entity_columns));
+        }
+        room.begin(rows * plan.reads.len(), values)?;
+
+        let columns = plan.entity_columns.iter();
+        let entities = columns
+            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
+        let now = self.clock.now();
+        let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, room))?;
+        self.count(&plan, &found, rows);
+        let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
+        if !answer.plan.steps.is_empty() && rows > 0 {
+            derive(&mut answer, request, now)?;
+        }
+        Ok(answer)
+    }
+
+    /// Where to answer a request whose plugins are expected to take long; none if a serving thread can.
+    #[must_use]
+    pub fn elsewhere(&self, begun: &Begun) -> Option<&Compute> {
+        let transforms = begun.plan.steps.iter().filter_map(|step| step.transform.as_ref());
+        let long = transforms.into_iter().any(|transform| transform.is_long(begun.rows));
+        if long { self.transforms.runtime().map(|runtime| runtime.compute()) } else { None }
+    }
+
+    /// What computes the derived views, in the catalog's order.
+    #[must_use]
+    pub fn transforms(&self) -> &Transforms {
+        &self.transforms
+    }
+
+    fn plan(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Arc<Plan>, RequestError> {
+        let shape = Shape(request);
+        let hash = shape.hash(&self.plans.hasher);
+        if let Some(cached) = self.plans.plans.load().by_hash.get(&hash)
+            && shape.is(&cached.shape)
+        {
+            return Ok(Arc::clone(&cached.plan));
+        }
+        room.check_names(shape.names())?;
+        let plan = Arc::new(self.resolver().resolve(request)?);
+        self.metrics.plans.increment(1);
+        self.plans.keep(hash, &shape, &plan);
+        Ok(plan)
+    }
+
+    /// Drops all plans; they are built again on demand.
+    pub fn drop_plans(&self) {
+        self.plans.plans.store(Arc::default());
+    }
+
+    /// The size of the cached plans in bytes.
+    #[must_use]
+    pub fn plan_bytes(&self) -> usize {
+        self.plans.plans.load().bytes
+    }
+
+    fn resolver(&self) -> Resolver<'_> {
+        let (catalog, store, ids, transforms) = (&self.catalog, &self.store, &self.ids, &self.transforms);
+        Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
+    }
+
+    /// Reads the store, all in one committed state. A failed write closes the store for a moment; if that is why the read
+    /// failed, it is repeated in the reopened store.
+    fn read_store<T>(&self, mut read: impl FnMut(&Reader<'_>) -> Result<T, RequestError>) -> Result<T, RequestError> {
+        let mut attempts = 1;
+        loop {
+            let reader = self.store.reader();
+            let (seen, done) = (reader.commit(), read(&reader));
+            // Reopening the file waits for all readers.
+            drop(reader);
+            match done {
+                Err(RequestError::Store(error))
+                    if attempts < READ_ATTEMPTS_MAX && self.store.was_reopened(&error, seen) =>
+                {
+                    attempts += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Looks up every row of every read.
+    fn look_up(
+        reader: &Reader<'_>,
+        plan: &Plan,
+        entities: &[EchoedColumn<'_>],
+        rows: usize,
+        now: Micros,
+        room: &mut Room,
+    ) -> Result<SmallVec<[Found; 4]>, RequestError> {
+        let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
+        let mut buffer = Vec::with_capacity(64);
+        for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
+            // Rows with a null in their key have no ID, so nothing is found for them.
+            let mut rows_with_id: Option<Vec<usize>> = None;
+            let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
+            for row in 0..rows {
+                let Some(id) = entity_id(key, entities, row, &mut buffer) else {
+                    rows_with_id.get_or_insert_with(|| (0..row).collect());
+                    continue;
+                };
+                ids.push(id);
+                if let Some(with_id) = &mut rows_with_id {
+                    with_id.push(row);
+                }
+            }
+            // Rows of one entity share their memory, also if a request repeats the entity several times in a row.
+            let mut last = None;
+            reader.get_each(&key.views, &ids, |place_of_id, place, bytes| {
+                let row = rows_with_id.as_ref().map_or(place_of_id, |with_id| with_id[place_of_id]);
+                if let Some(bytes) = &bytes {
+                    let memory = bytes.memory();
+                    if last.replace(memory) != Some(memory) {
+                        room.hold(memory.bytes)?;
+                    }
+                }
+                let read = key.reads[place];
+                found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
+                Ok::<_, RequestError>(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
+    fn count(&self, plan: &Plan, found: &[Found], rows: usize) {
+        self.metrics.requests.increment(1);
+        self.metrics.entities.record(rows as f64);
+        self.metrics.features.record(plan.feature_columns.len() as f64);
+        for (read, found) in plan.reads.iter().zip(found.chunks(rows.max(1))) {
+            let (mut present, mut not_found, mut expired) = (0, 0, 0);
+            for found in found {
+                match found {
+                    Found::Nothing => not_found += 1,
+                    Found::Row { expired: true, .. } => expired += 1,
+                    Found::Row { .. } => present += 1,
+                    Found::Converted(row) if row.expired => expired += 1,
+                    Found::Converted(_) => present += 1,
+                }
+            }
+            let add = |counter: &metrics::Counter, count: u64| {
+                if count > 0 {
+                    counter.increment(count);
+                }
+            };
+            add(&read.counters.present, present);
+            add(&read.counters.not_found, not_found);
+            add(&read.counters.outside_max_age, expired);
+        }
+    }
+}
+
+/// Logs the features whose type changed since rows were stored.
+fn log_retyped(view: &str, retyped: &[Retyped]) {
+    for Retyped { feature, stored, declared, conversion } in retyped {
+        match conversion {
+            Some(_) => tracing::info!(
+                view, %feature, %stored, %declared,
+                "a feature's type changed; stored values are converted until the view is loaded again"
+            ),
+            None => tracing::warn!(
+                view, %feature, %stored, %declared,
+                "a feature's type changed and stored values cannot be converted; they are NOT_FOUND until the view is loaded again"
+            ),
+        }
+    }
+}
+
+// === impl PlanCache ===
+
+impl PlanCache {
+    fn new() -> Self {
+        Self { hasher: RandomState::default(), plans: ArcSwap::default() }
+    }
+
+    /// Caches a plan, unless it is large.
+    fn keep(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
+        let shape_bytes = shape.bytes();
+        if shape_bytes > SHAPE_BYTES_MAX {
+            return;
+        }
+        let bytes = shape_bytes + NAME_BYTES * shape.names() + plan.bytes();
+        if bytes > PLAN_BYTES_MAX {
+            return;
+        }
+        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(plan), bytes });
+        self.plans.rcu(|plans| {
+            let is_full = plans.by_hash.len() >= PLANS_MAX || plans.bytes + bytes > PLANS_BYTES_MAX;
+            let mut plans = if is_full { Plans::default() } else { Plans::clone(plans) };
+            let replaced = plans.by_hash.insert(hash, Arc::clone(&cached));
+            plans.bytes = plans.bytes + bytes - replaced.map_or(0, |replaced| replaced.bytes);
+            plans
+        });
+    }
+}
+
+/// How many rows a request has; none if it has no column at all.
+fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, RequestError> {
+    let Some((_, first)) = request.entities.first() else { return Ok(None) };
+    if request.entities.iter().any(|(_, values)| values.len() != first.len()) {
+        return Err(RequestError::Ragged);
+    }
+    if first.len() > rows_max {
+        return Err(RequestError::TooLarge { what: "entity rows", found: first.len(), limit: rows_max });
+    }
+    Ok(Some(first.len()))
+}
+
+/// A part of a key for a request to the table; `None` for a null.
+fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Option<FetchedPart> {
+    Some(FetchedPart::of(match part {
+        KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
+        KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+    }))
+}
+
+/// The ID of a row for one key; `None` if a part of the key is null, since no row can be found for such a key.
+#[inline]
+fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
+    key.encoder.begin(buffer);
+    for part in &key.parts {
+        let value = match *part {
+            KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
+            KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+        };
+        KeyEncoder::push(buffer, value);
+    }
+    Some(KeyEncoder::id(buffer))
+}

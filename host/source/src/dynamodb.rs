@@ -1,0 +1,597 @@
+//! A table in DynamoDB: scanned once, then followed by its stream of changes.
+//!
+//! A reading of the whole notes where the stream stands, scans the table in segments, and then reads the stream from there
+//! until it has passed the end of the scan. Rows of a table have no versions: what was scanned may be older than what the
+//! stream says, or newer, and only behind that point every row is what it was at one moment, so the sync swaps it in
+//! then, and not before. From there on each reading brings the changes since the last one. The position has the table,
+//! the segments and the shards, so a scan that was cut off goes on where each segment was. What makes a position void, a
+//! stream that was turned off, a table that was made anew, changes that were dropped before they were read, is told as
+//! [`SourceError::Lost`], and the table is read again from the start; the previous rows keep serving until then.
+//!
+//! A table without a stream is scanned again and again. One that is fetched from (`on_miss: fetch`) is not scanned at all:
+//! rows come one by one, and its stream says which of them are old.
+
+mod attribute;
+mod calls;
+mod fetch;
+mod item;
+mod lineage;
+mod position;
+mod scan;
+mod stream;
+mod write;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder_common::clock::SharedClock;
+use larder_model::{
+    codec::KeyVersion,
+    model::{EntityId, FeatureView, Micros, OnMiss, TableLayout, TableSource, duration_text},
+};
+
+pub use self::write::{NewTable, TableError, TableRow, TableWriter, WriteOptions, Written};
+use self::{
+    calls::{Calls, Described, Record},
+    item::{Attributes, ItemReader},
+    position::{Position, ScanPosition, SegmentPosition, StreamPosition},
+    scan::Scan,
+    stream::Shards,
+};
+use super::{Batches, Change, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
+use crate::aws::{Aws, Trouble};
+
+/// One view's table.
+#[derive(Debug)]
+pub struct DynamoDb {
+    aws: Arc<Aws>,
+    clock: SharedClock,
+    source: TableSource,
+    items: ItemReader,
+    /// How often it is scanned again where it has no stream.
+    rescan_every: Duration,
+    /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
+    follows: AtomicBool,
+    /// Whether it was already logged that the table has no stream.
+    warned: AtomicBool,
+    view: Arc<str>,
+    known: Mutex<Known>,
+}
+
+/// What is known of the table between two readings.
+#[derive(Debug, Default)]
+struct Known {
+    described: Option<(Instant, Described)>,
+    shards: Shards,
+    /// Where the stream was left by the last reading: the iterators stand there.
+    left_at: Option<StreamPosition>,
+}
+
+/// A reading of the whole.
+struct Loading<'s> {
+    source: &'s DynamoDb,
+    calls: Calls,
+    position: Position,
+    origin: Arc<str>,
+    scan: Option<Scan>,
+    /// Items of an entity that may have more on the next page, by segment.
+    held: HashMap<usize, Vec<Attributes>>,
+    scan_ended: Option<Instant>,
+    /// Why the reading breaks off behind what was handed on.
+    failed: Option<SourceError>,
+    expected: u64,
+    rows: u64,
+    has_ended: bool,
+}
+
+/// A reading of what changed.
+struct Tail<'s> {
+    source: &'s DynamoDb,
+    calls: Calls,
+    position: Position,
+    origin: Arc<str>,
+    until: Instant,
+    has_ended: bool,
+    /// Why the reading breaks off behind what was handed on; it is not up to date then.
+    failed: Option<SourceError>,
+    is_partial: bool,
+    rows: u64,
+    lag: Duration,
+}
+
+/// How often it is asked whether a table is still the one that it was.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
+/// DynamoDB keeps changes for a day. Whoever was away for nearly as long cannot know what he missed.
+const KEPT_FOR: Micros = 23 * 3_600 * 1_000_000;
+/// A reading of changes ends after so long even if there are more, so that they can be read from the store.
+const TAIL_FOR: Duration = Duration::from_millis(500);
+/// The longest that items of changes without images are waited for.
+const LOOK_UP_FOR: Duration = Duration::from_secs(20);
+/// Between two rounds when a stream is read to its end.
+const ROUND_EVERY: Duration = Duration::from_millis(50);
+
+// === impl DynamoDb ===
+
+impl DynamoDb {
+    /// How often a table without a stream is scanned where nothing is said: a scan costs as much as reading all of it.
+    pub const RESCAN_EVERY: Duration = Duration::from_hours(1);
+
+    /// The table of a view, whose ids have this version; `position` is where its last reading ended, if there was one.
+    #[must_use]
+    pub fn new(
+        aws: Arc<Aws>,
+        clock: SharedClock,
+        view: &FeatureView,
+        source: &TableSource,
+        version: KeyVersion,
+        every: Option<Duration>,
+        position: Option<&str>,
+    ) -> Self {
+        let items = ItemReader::new(view, source, version);
+        let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
+        // Until somebody looks, it is as it was.
+        let had_stream = position.and_then(Position::parse).is_none_or(|position| position.stream.is_some());
+        let follows = AtomicBool::new(source.poll.is_some() && had_stream);
+        let (warned, view) = (AtomicBool::new(false), Arc::clone(&view.name));
+        let (source, known) = (source.clone(), Mutex::default());
+        Self { aws, clock, source, items, rescan_every, follows, warned, view, known }
+    }
+
+    async fn calls(&self) -> Calls {
+        Calls { dynamo: self.aws.dynamodb(&self.source.place).await, table: self.source.table.clone() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the table is, no older than `age`.
+    fn describe(&self, calls: &Calls, age: Duration) -> Result<Described, SourceError> {
+        if let Some((at, described)) = &self.known().described
+            && at.elapsed() < age
+        {
+            return Ok(described.clone());
+        }
+        let described = self.aws.wait_for(calls.describe())?;
+        if let Some(why) = self.items.misfit(&described.keys) {
+            return Err(SourceError::Table { table: self.source.table.clone(), why });
+        }
+        self.follows.store(self.stream_of(&described).is_some(), Ordering::Relaxed);
+        match self.caveat() {
+            None => self.warned.store(false, Ordering::Relaxed),
+            Some(caveat) if !self.warned.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(view = &*self.view, "{caveat}")
+            }
+            Some(_) => {}
+        }
+        self.known().described = Some((Instant::now(), described.clone()));
+        Ok(described)
+    }
+
+    /// The stream that is to be followed, if there is one.
+    fn stream_of<'d>(&self, described: &'d Described) -> Option<&'d str> {
+        self.source.poll?;
+        described.stream.as_ref().map(|(arn, _)| arn.as_str())
+    }
+
+    fn lost(&self, why: impl Into<String>) -> SourceError {
+        SourceError::Lost { path: self.name(), why: why.into() }
+    }
+
+    /// Begins a reading of the whole, or goes on with one.
+    fn load(&self, calls: Calls, described: &Described, from: Option<Position>) -> Result<Loading<'_>, SourceError> {
+        let position = match from {
+            Some(position) => position,
+            None => {
+                let stream = match self.stream_of(described) {
+                    None => None,
+                    Some(arn) => {
+                        let listed = self.aws.wait_for(calls.shards(arn))?;
+                        Some(StreamPosition { arn: arn.to_owned(), shards: lineage::begin(&listed) })
+                    }
+                };
+                // Rows that are fetched are not scanned.
+                let segments = if self.is_fetched() { 0 } else { usize::from(self.source.segments) };
+                let table = described.identity.clone();
+                Position { table, stream, scan: Some(ScanPosition::new(segments)), as_of: self.clock.now() }
+            }
+        };
+        self.known().shards = Shards::default();
+        let scan = match &position.scan {
+            Some(scan) if !scan.is_done() => {
+                Some(Scan::start(&self.aws, &calls, &scan.segments, self.source.read_units)?)
+            }
+            _ => None,
+        };
+        Ok(Loading {
+            source: self,
+            calls,
+            position,
+            origin: self.name().into(),
+            scan,
+            held: HashMap::new(),
+            scan_ended: None,
+            failed: None,
+            expected: described.items,
+            rows: 0,
+            has_ended: false,
+        })
+    }
+
+    fn is_fetched(&self) -> bool {
+        matches!(self.source.on_miss, OnMiss::Fetch(_))
+    }
+
+    /// Whether changes since then may be gone.
+    fn is_too_old(&self, position: &Position) -> bool {
+        self.clock.now().saturating_sub(position.as_of) > KEPT_FOR
+    }
+
+    /// What became of rows, in the order in which it happened.
+    fn changes(&self, calls: &Calls, records: Vec<Record>) -> Result<Vec<Change>, SourceError> {
+        let has_images = self
+            .known()
+            .described
+            .as_ref()
+            .is_none_or(|(_, described)| described.stream.as_ref().is_none_or(|(_, has_images)| *has_images));
+        let now = self.clock.now();
+        if self.is_fetched() {
+            // What was fetched is as new as the fetch, and an older state must not take its place: it is fetched anew.
+            return Ok(self.touched(&records).map(Change::Remove).collect());
+        }
+        if self.items.is_split() || !has_images {
+            return self.look_up(calls, &records, now);
+        }
+        let change = |record: Record| match &record.image {
+            Some(image) => Change::Put(self.items.row(image, now)),
+            None if record.is_removal => match self.items.id(&record.keys) {
+                Ok(id) => Change::Remove(id),
+                Err(why) => Change::Put(Item::unreadable(EntityId([0; 16]), why)),
+            },
+            None => Change::Put(self.items.row(&record.keys, now)),
+        };
+        Ok(records.into_iter().map(change).collect())
+    }
+
+    fn touched<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = EntityId> + 'a {
+        records.iter().filter_map(|record| self.items.id(&record.keys).ok())
+    }
+
+    /// Where the stream does not say what a row is now, the table does.
+    fn look_up(&self, calls: &Calls, records: &[Record], now: Micros) -> Result<Vec<Change>, SourceError> {
+        let keys = records.iter().filter_map(|record| {
+            let key = if self.items.is_split() { self.items.partition_of(&record.keys) } else { record.keys.clone() };
+            Some((self.items.id(&record.keys).ok()?, key))
+        });
+        let rows = self.aws.wait_for(self.rows(calls, keys.collect(), now, Instant::now() + LOOK_UP_FOR))?;
+        Ok(rows.into_iter().map(|(id, row)| row.map_or(Change::Remove(id), Change::Put)).collect())
+    }
+}
+
+impl Source for DynamoDb {
+    fn has_news(&self, _position: &str) -> Result<bool, SourceError> {
+        // That is seen by reading it.
+        Ok(true)
+    }
+
+    fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
+        let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
+        let Some(text) = position else {
+            let described = self.describe(&calls, Duration::ZERO)?;
+            return Ok(Box::new(self.load(calls, &described, None)?));
+        };
+        let position = Position::parse(text).ok_or_else(|| self.lost("the position is one in another source"))?;
+        let described = self.describe(&calls, DESCRIBE_EVERY)?;
+        if position.table != described.identity {
+            return Err(self.lost("it is another table than the one that was read: it was made anew"));
+        }
+        let stream = self.stream_of(&described);
+        match (&position.stream, stream) {
+            (Some(known), Some(arn)) if known.arn == arn => {}
+            (Some(_), Some(_)) => return Err(self.lost("its stream was turned off and on")),
+            (Some(_), None) => return Err(self.lost("its stream was turned off")),
+            (None, Some(_)) => return Err(self.lost("it has a stream now")),
+            // There is nothing to be read but what lookups ask for.
+            (None, None) if self.is_fetched() => return Ok(Box::new(self.nothing(calls, position))),
+            // Without a stream each reading is one of the whole.
+            (None, None) if position.scan.is_none() => return Ok(Box::new(self.load(calls, &described, None)?)),
+            (None, None) => {}
+        }
+        if position.stream.is_some() && self.is_too_old(&position) {
+            return Err(self.lost("nothing was read for nearly a day, and DynamoDB keeps changes no longer"));
+        }
+        if let Some(scan) = &position.scan {
+            let segments = if self.is_fetched() { 0 } else { usize::from(self.source.segments) };
+            if scan.segments.len() != segments {
+                return Err(self.lost("it is scanned in another number of segments than before"));
+            }
+            return Ok(Box::new(self.load(calls, &described, Some(position))?));
+        }
+        Ok(Box::new(self.tail(calls, position)))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
+        self.describe(&calls, Duration::ZERO).map(|_| Vec::new())
+    }
+
+    fn name(&self) -> String {
+        format!("DynamoDB table '{}'", self.source.table)
+    }
+
+    fn last_put_wins(&self) -> bool {
+        true
+    }
+
+    fn resumes(&self) -> bool {
+        true
+    }
+
+    fn has_windows(&self) -> bool {
+        false
+    }
+
+    fn time_unit(&self) -> Option<Micros> {
+        // Python's `datetime` has microseconds.
+        matches!(self.source.layout, TableLayout::Feast).then_some(1)
+    }
+
+    fn will_do(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
+        let position =
+            Position::parse(position).filter(|position| position.stream.is_none() && position.scan.is_none());
+        let Some(position) = position else { return Ok(false) };
+        if self.is_fetched() || age >= self.rescan_every / 2 {
+            return Ok(false);
+        }
+        // One that has a stream since then is to be followed, and one that was made anew is another.
+        let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
+        let described = self.describe(&calls, Duration::ZERO)?;
+        Ok(position.table == described.identity && self.stream_of(&described).is_none())
+    }
+
+    fn staleness(&self) -> Option<Duration> {
+        match (self.pace(), &self.source.on_miss) {
+            (Some(pace), _) => Some(pace),
+            (None, OnMiss::Fetch(how)) => Some(how.fresh_for),
+            (None, OnMiss::NotFound) => Some(self.rescan_every),
+        }
+    }
+
+    fn caveat(&self) -> Option<String> {
+        // No notice if the definitions turn the stream off.
+        self.source.poll?;
+        let staleness = self.pace().is_none().then(|| self.staleness()).flatten()?;
+        Some(format!(
+            "{} has no stream: a change is served up to {} after it was made. hint: turn its stream on (NEW_IMAGE), or, \
+             to accept that, set 'stream: off' in the view's source",
+            self.name(),
+            duration_text(staleness)
+        ))
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
+    }
+}
+
+impl DynamoDb {
+    fn tail(&self, calls: Calls, position: Position) -> Tail<'_> {
+        let mut known = self.known();
+        // After a commit that failed the iterators are ahead of what was committed.
+        if known.left_at != position.stream {
+            known.shards.rewind();
+        }
+        drop(known);
+        Tail {
+            source: self,
+            calls,
+            position,
+            origin: self.name().into(),
+            until: Instant::now() + TAIL_FOR,
+            has_ended: false,
+            failed: None,
+            is_partial: false,
+            rows: 0,
+            lag: Duration::ZERO,
+        }
+    }
+
+    /// A reading that has nothing.
+    fn nothing(&self, calls: Calls, position: Position) -> Tail<'_> {
+        Tail { has_ended: true, ..self.tail(calls, position) }
+    }
+
+    /// Asks the stream once; `position` moves behind what is returned.
+    fn round(&self, calls: &Calls, position: &mut StreamPosition) -> Result<stream::Round, SourceError> {
+        let mut known = self.known();
+        let known = &mut *known;
+        let asked = async { Ok(known.shards.round(calls, position).await) };
+        let round = self.aws.wait_for(asked)?;
+        known.left_at = Some(position.clone());
+        if let Err(SourceError::Lost { .. }) = &round {
+            // Perhaps the table is another one now.
+            known.described = None;
+        }
+        round
+    }
+}
+
+// === impl Loading ===
+
+impl Loading<'_> {
+    fn batch(&mut self, rows: SourceRows) -> SourceBatch {
+        let first_row = self.rows;
+        self.rows += rows.len() as u64;
+        SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }
+    }
+
+    /// The next page of the scan, as rows; none when there are no more.
+    fn page(&mut self) -> Result<Option<SourceRows>, SourceError> {
+        let Some(scan) = &mut self.scan else { return Ok(None) };
+        let Some((segment, page)) = scan.next(&self.source.aws)? else {
+            self.scan = None;
+            return Ok(None);
+        };
+        let page = page.map_err(|error| match error.trouble {
+            Trouble::Missing => self.source.lost(format!("the table is gone ({})", error.why)),
+            _ => SourceError::Aws(error),
+        })?;
+        let now = self.source.clock.now();
+        let items = &self.source.items;
+        let mut reached = SegmentPosition::after(page.last_key.as_ref());
+        let rows = if items.is_split() {
+            let mut waiting = self.held.remove(&segment).unwrap_or_default();
+            waiting.extend(page.items);
+            // The last entity may have more items on the next page.
+            let held = match reached {
+                SegmentPosition::Done => Vec::new(),
+                _ => {
+                    let last = waiting.last().cloned();
+                    let is_other =
+                        |item: &Attributes| last.as_ref().is_none_or(|last| !items.is_same_entity(item, last));
+                    let from = waiting.iter().rposition(is_other).map_or(0, |place| place + 1);
+                    waiting.split_off(from)
+                }
+            };
+            if !held.is_empty() {
+                // A reading that goes on begins behind the last item that was handed on.
+                reached = match waiting.last() {
+                    Some(last) => SegmentPosition::after(Some(&self.primary_key(last))),
+                    None => self.segment(segment),
+                };
+                self.held.insert(segment, held);
+            }
+            let entities = waiting.chunk_by(|one, other| items.is_same_entity(one, other));
+            entities.map(|entity| items.entity_row(entity, now)).collect()
+        } else {
+            page.items.iter().map(|item| items.row(item, now)).collect()
+        };
+        if let Some(scan) = &mut self.position.scan
+            && let Some(at) = scan.segments.get_mut(segment)
+        {
+            *at = reached;
+        }
+        Ok(Some(SourceRows::Items(rows)))
+    }
+
+    fn segment(&self, segment: usize) -> SegmentPosition {
+        let scan = self.position.scan.as_ref();
+        scan.and_then(|scan| scan.segments.get(segment).cloned()).unwrap_or(SegmentPosition::Start)
+    }
+
+    fn primary_key(&self, item: &Attributes) -> Attributes {
+        let known = self.source.known();
+        let keys = known.described.as_ref().map(|(_, described)| described.keys.clone()).unwrap_or_default();
+        keys.into_iter().filter_map(|name| Some((name.clone(), item.get(&name)?.clone()))).collect()
+    }
+
+    /// When the scan's last page came. A reading that goes on behind a scan was not there; it begins to count now.
+    fn scan_ended(&mut self) -> (Micros, Instant) {
+        let moment = *self.scan_ended.get_or_insert_with(Instant::now);
+        let now = self.source.clock.now();
+        match &mut self.position.scan {
+            Some(scan) => (*scan.ended.get_or_insert(now), moment),
+            None => (now, moment),
+        }
+    }
+}
+
+impl Batches for Loading<'_> {
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.has_ended {
+            return Ok(None);
+        }
+        if let Some(rows) = self.page()? {
+            return Ok(Some(self.batch(rows)));
+        }
+        if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
+            // The shards were not read since it began: what changed then may be gone, and to begin anew would end alike.
+            let why = "the scan took nearly a day, and DynamoDB keeps changes no longer: give it more 'segments' or \
+                       'read_units', or turn 'stream' off";
+            return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
+        }
+        let (time, moment) = self.scan_ended();
+        let Some(stream) = &mut self.position.stream else {
+            self.has_ended = true;
+            return Ok(None);
+        };
+        let round = self.source.round(&self.calls, stream)?;
+        self.failed = round.failed;
+        let changes = self.source.changes(&self.calls, round.records)?;
+        if changes.is_empty() {
+            if self.source.known().shards.have_passed(time, moment) {
+                self.has_ended = true;
+                return Ok(None);
+            }
+            thread::sleep(ROUND_EVERY);
+        }
+        Ok(Some(self.batch(SourceRows::Changes(changes))))
+    }
+
+    fn rows_expected(&self) -> u64 {
+        self.expected
+    }
+
+    fn position(&self) -> String {
+        // Until the stream was read to its end, all is as of the beginning, when it was asked where its shards are.
+        if !self.has_ended {
+            return self.position.print();
+        }
+        Position { scan: None, as_of: self.source.clock.now(), ..self.position.clone() }.print()
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
+
+// === impl Tail ===
+
+impl Batches for Tail<'_> {
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.has_ended {
+            return Ok(None);
+        }
+        let Some(stream) = &mut self.position.stream else { return Ok(None) };
+        let round = self.source.round(&self.calls, stream)?;
+        let goes_on = round.has_closed || round.has_more;
+        self.failed = round.failed;
+        self.is_partial |= self.failed.is_some();
+        let changes = self.source.changes(&self.calls, round.records)?;
+        let now = self.source.clock.now();
+        self.lag = self.source.known().shards.lag(now);
+        let first_row = self.rows;
+        self.rows += changes.len() as u64;
+        // A shard may be asked five times a second: to wait for an answer without records would keep those that came.
+        let is_late = self.rows > 0 && Instant::now() >= self.until;
+        self.has_ended = !goes_on || is_late;
+        let rows = SourceRows::Changes(changes);
+        Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }))
+    }
+
+    fn rows_expected(&self) -> u64 {
+        0
+    }
+
+    fn position(&self) -> String {
+        let as_of = if self.is_partial { self.position.as_of } else { self.source.clock.now() };
+        Position { as_of, ..self.position.clone() }.print()
+    }
+
+    fn lag(&self) -> Option<Duration> {
+        self.position.stream.as_ref().map(|_| self.lag)
+    }
+}

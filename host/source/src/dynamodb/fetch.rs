@@ -1,0 +1,69 @@
+//! Single rows, asked of the table when they are asked for here.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use larder_model::{
+    codec::EntityKey,
+    model::{EntityId, Micros},
+};
+
+use super::{DynamoDb, calls::Calls, item::Attributes};
+use crate::{Item, SourceError, aws::AwsError};
+
+/// Partitions that are asked for at once: of items by feature each entity has its own.
+const QUERIES_AT_ONCE: usize = 32;
+
+impl DynamoDb {
+    /// The rows of these entities as the table has them at this moment; `None` for those that it does not have. It takes
+    /// no longer than `within`.
+    ///
+    /// To be driven by tasks of [`crate::aws::Aws::handle`].
+    ///
+    /// # Errors
+    /// [`SourceError::Aws`]; nothing is known of any of them then.
+    pub async fn fetch(
+        &self,
+        keys: &[EntityKey],
+        within: Duration,
+    ) -> Result<HashMap<EntityId, Option<Item>>, SourceError> {
+        let fetched = tokio::time::timeout(within, self.fetch_all(keys, Instant::now() + within)).await;
+        let timed_out = || AwsError::timed_out(format!("DynamoDB table '{}': fetch", self.source.table), within);
+        Ok(fetched.map_err(|_| timed_out())??)
+    }
+
+    async fn fetch_all(&self, keys: &[EntityKey], until: Instant) -> Result<HashMap<EntityId, Option<Item>>, AwsError> {
+        let calls = self.calls().await;
+        let keys = keys.iter().map(|key| (key.id, self.items.key_of(key))).collect();
+        self.rows(&calls, keys, self.clock.now(), until).await
+    }
+
+    /// The rows of these entities, each under the key of its item or of its items' partition; `None` for those that the
+    /// table does not have.
+    pub(super) async fn rows(
+        &self,
+        calls: &Calls,
+        keys: HashMap<EntityId, Attributes>,
+        now: Micros,
+        until: Instant,
+    ) -> Result<HashMap<EntityId, Option<Item>>, AwsError> {
+        let mut rows: HashMap<EntityId, Option<Item>> = keys.keys().map(|id| (*id, None)).collect();
+        if self.items.is_split() {
+            let queries = stream::iter(keys)
+                .map(|(id, partition)| async move { Ok::<_, AwsError>((id, calls.query(&partition, true).await?)) });
+            let mut queries = queries.buffer_unordered(QUERIES_AT_ONCE);
+            while let Some((id, items)) = queries.try_next().await? {
+                rows.insert(id, (!items.is_empty()).then(|| self.items.entity_row(&items, now)));
+            }
+            return Ok(rows);
+        }
+        for item in calls.get(keys.into_values().collect(), true, until).await? {
+            let row = self.items.row(&item, now);
+            rows.insert(row.id, Some(row));
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,482 @@
+//! Rows to a table in Feast's own layout: the way back of [`super::item`], many rows in flight.
+//!
+//! As a rule an item is put only where there is none, or an older one: `event_ts` is text, and the order of Feast's texts
+//! is that of their times as long as both are in UTC, which Feast's are unless somebody handed it times of another zone.
+//! What may pass (too many requests, AWS within, the network) is tried again for as long as anything comes through.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_sdk_dynamodb::{
+    Client,
+    types::{
+        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, PutRequest, ScalarAttributeType,
+        StreamSpecification, StreamViewType, TableStatus, WriteRequest,
+    },
+};
+use larder_common::clock::python_text;
+use larder_model::model::{AwsPlace, EntityId, Micros};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::item::{Attributes, ENTITY_ID, EVENT_TS, VALUES};
+use crate::aws::{Aws, AwsError, Trouble};
+
+/// Writes rows of one view to one table.
+#[derive(Clone, Debug)]
+pub struct TableWriter {
+    aws: Arc<Aws>,
+    place: AwsPlace,
+    table: Arc<str>,
+    /// The view's features, in the order of the rows' values.
+    features: Arc<[Arc<str>]>,
+    options: WriteOptions,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Whether a row takes the place of what is there, also of something newer. It costs fewer requests.
+    pub overwrite: bool,
+    /// How many requests are in flight at once.
+    pub at_once: usize,
+    /// How long it is tried without anything coming through.
+    pub patience: Duration,
+}
+
+/// How a table is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewTable {
+    /// Whether to turn on its stream, so that servers see changes within seconds instead of with the next scan.
+    pub stream: bool,
+}
+
+/// A row for a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRow {
+    /// The hash of the entity's key.
+    pub id: EntityId,
+    /// When its values were true.
+    pub event_time: Micros,
+    /// Of each feature the bytes of a `feast.types.Value`; empty for a null.
+    pub values: Vec<Vec<u8>>,
+}
+
+/// What became of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// They are in the table now.
+    pub written: u64,
+    /// The table had an item that is as new or newer. A row whose first attempt came through without an answer counts
+    /// here too: the second one finds it there.
+    pub older: u64,
+}
+
+/// Why a table does not take rows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// There is none of this name.
+    #[error("there is no DynamoDB table '{table}'")]
+    Missing {
+        /// The name.
+        table: String,
+    },
+    /// It is no table of Feast's.
+    #[error("DynamoDB table '{table}': its key is {found}, a table of Feast's has '{ENTITY_ID}' and nothing else")]
+    Keys {
+        /// The table.
+        table: String,
+        /// The attributes of its key.
+        found: String,
+    },
+    /// Nothing came through for too long.
+    #[error("DynamoDB table '{table}': nothing was written for {patience:?}; the last attempt: {why}")]
+    Stuck {
+        /// The table.
+        table: String,
+        /// How long it was tried.
+        patience: Duration,
+        /// What the last attempt failed with.
+        why: String,
+    },
+    /// AWS refused, in words that no other attempt will change.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+/// What all requests of one call to [`TableWriter::write`] share.
+struct Shared {
+    client: Client,
+    rows: Mutex<std::vec::IntoIter<TableRow>>,
+    written: AtomicU64,
+    older: AtomicU64,
+    headway: Headway,
+}
+
+/// When something last came through.
+struct Headway(Mutex<Instant>);
+
+/// The most items of one BatchWriteItem.
+const BATCH: usize = 25;
+/// The most bytes of an item, names included.
+const ITEM_BYTES_MAX: usize = 400 << 10;
+/// Between two attempts, doubled each time; each is cut short by chance, so that those that were refused together do not
+/// come again together.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a table that is being made is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is told how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+// === impl TableWriter ===
+
+impl TableWriter {
+    /// A writer. `features` are the view's, in the order in which rows have their values.
+    #[must_use]
+    pub fn new(
+        aws: Arc<Aws>,
+        place: AwsPlace,
+        table: &str,
+        features: impl IntoIterator<Item = Arc<str>>,
+        options: WriteOptions,
+    ) -> Self {
+        Self { aws, place, table: table.into(), features: features.into_iter().collect(), options }
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// How rows are written.
+    #[must_use]
+    pub fn options(&self) -> WriteOptions {
+        self.options
+    }
+
+    /// How many rows are worth one call of [`TableWriter::write`]: its last requests are waited for, so each of those in
+    /// flight should have many to do.
+    #[must_use]
+    pub fn rows_at_once(&self) -> usize {
+        let turns = if self.options.overwrite { 8 * BATCH } else { 64 };
+        self.options.at_once * turns
+    }
+
+    /// Checks that the table exists, is active, and has Feast's layout; creates it if `new` is set. Returns what
+    /// distinguishes it from another table of the same name, or `None` if the role may write but not describe the
+    /// table.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn prepare(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
+        self.aws.handle()?.block_on(self.look(new))
+    }
+
+    /// Why a row cannot be an item, if so.
+    #[must_use]
+    pub fn misfit(&self, row: &TableRow) -> Option<String> {
+        let Some(time) = python_text(row.event_time) else {
+            return Some(format!("its event time, {} us from 1970, is in no year from 1 to 9999", row.event_time));
+        };
+        // As DynamoDB counts: names and values, three bytes for a map and one for each of its entries.
+        let values = self.features.iter().zip(&row.values).map(|(name, value)| name.len() + value.len() + 1);
+        let fixed = ENTITY_ID.len() + 32 + EVENT_TS.len() + time.len() + VALUES.len() + 3;
+        let bytes = fixed + values.sum::<usize>();
+        (bytes > ITEM_BYTES_MAX).then(|| format!("it is {bytes} bytes, DynamoDB takes {ITEM_BYTES_MAX} at most"))
+    }
+
+    /// Writes rows, of different entities, and returns when all of them are answered for. `tell` hears now and then how
+    /// far it is. Blocks its thread.
+    ///
+    /// # Errors
+    /// [`TableError`]: some of the rows were written then, nobody says which.
+    pub fn write(&self, rows: Vec<TableRow>, tell: &mut dyn FnMut(Written)) -> Result<Written, TableError> {
+        let handle = self.aws.handle()?;
+        handle.block_on(async {
+            let shared = Arc::new(Shared {
+                client: self.client().await,
+                rows: Mutex::new(rows.into_iter()),
+                written: AtomicU64::new(0),
+                older: AtomicU64::new(0),
+                headway: Headway::now(),
+            });
+            // Tasks of the runtime: signing is work for more threads than the one that waits. Dropping the set ends them.
+            let mut tasks = JoinSet::new();
+            for _ in 0..self.options.at_once {
+                tasks.spawn_on(self.clone().take_turns(Arc::clone(&shared)), handle);
+            }
+            let mut ticks = tokio::time::interval(TELL_EVERY);
+            loop {
+                tokio::select! {
+                    ended = tasks.join_next() => match ended {
+                        None => return Ok(shared.counts()),
+                        Some(Ok(ended)) => ended?,
+                        Some(Err(error)) => return Err(self.broken(&error.to_string())),
+                    },
+                    _ = ticks.tick() => tell(shared.counts()),
+                }
+            }
+        })
+    }
+
+    async fn client(&self) -> Client {
+        self.aws.dynamodb(&self.place).await.tables
+    }
+
+    fn what(&self, operation: &str) -> String {
+        format!("DynamoDB table '{}': {operation}", self.table)
+    }
+
+    fn broken(&self, why: &str) -> TableError {
+        AwsError { what: self.what("write"), trouble: Trouble::Setup, why: why.to_owned() }.into()
+    }
+
+    fn refused(&self, error: AwsError) -> TableError {
+        match error.trouble {
+            Trouble::Missing => TableError::Missing { table: self.table.to_string() },
+            _ => error.into(),
+        }
+    }
+
+    /// Whether to try once more after this, and if so, when the time has come.
+    async fn again(&self, error: AwsError, attempt: u32, headway: &Headway) -> Result<(), TableError> {
+        if !error.trouble.may_pass() {
+            return Err(self.refused(error));
+        }
+        if headway.none_for() >= self.options.patience {
+            let (table, patience) = (self.table.to_string(), self.options.patience);
+            return Err(TableError::Stuck { table, patience, why: format!("{}: {}", error.what, error.why) });
+        }
+        tracing::debug!(%error, attempt, "a write to DynamoDB is tried again");
+        sleep(pause(attempt)).await;
+        Ok(())
+    }
+
+    async fn look(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
+        let client = self.client().await;
+        let what = self.what("DescribeTable");
+        let headway = Headway::now();
+        let mut attempt = 0;
+        let mut is_made = false;
+        loop {
+            let described = client.describe_table().table_name(&*self.table).send().await;
+            let not_yet = match described.map_err(|error| AwsError::of(&what, error)) {
+                Ok(output) => {
+                    let table = output.table.ok_or_else(|| AwsError::garbled(&what, "it describes no table"))?;
+                    if table.table_status() != Some(&TableStatus::Creating) {
+                        let keys: Vec<&str> = table.key_schema().iter().map(|key| key.attribute_name()).collect();
+                        if keys != [ENTITY_ID] {
+                            let found = keys.iter().map(|key| format!("'{key}'")).collect::<Vec<_>>().join(" and ");
+                            return Err(TableError::Keys { table: self.table.to_string(), found });
+                        }
+                        let created = table.creation_date_time().map(|time| time.as_nanos().to_string());
+                        return Ok(table.table_id().map(str::to_owned).or(created));
+                    }
+                    "it is being made"
+                }
+                Err(error) if error.trouble == Trouble::Missing && is_made => "it does not exist yet",
+                Err(error) => {
+                    match (error.trouble, new) {
+                        (Trouble::Missing, Some(new)) => {
+                            self.create(&client, new, &headway).await?;
+                            is_made = true;
+                            continue;
+                        }
+                        // A role that may write need not be allowed to describe the table: the writes report what is
+                        // wrong.
+                        (Trouble::Denied, None) => return Ok(None),
+                        _ => {}
+                    }
+                    self.again(error, attempt, &headway).await?;
+                    attempt += 1;
+                    continue;
+                }
+            };
+            if headway.none_for() >= self.options.patience {
+                let (table, patience) = (self.table.to_string(), self.options.patience);
+                return Err(TableError::Stuck { table, patience, why: not_yet.to_owned() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// As Feast creates it, except for tags and the stream.
+    async fn create(&self, client: &Client, new: NewTable, headway: &Headway) -> Result<(), TableError> {
+        let what = self.what("CreateTable");
+        let garbled = |error: aws_sdk_dynamodb::error::BuildError| AwsError::garbled(&what, error.to_string());
+        let key = KeySchemaElement::builder().attribute_name(ENTITY_ID).key_type(KeyType::Hash).build();
+        let attribute = AttributeDefinition::builder()
+            .attribute_name(ENTITY_ID)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .map_err(garbled)?;
+        let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewImage);
+        let stream = new.stream.then(|| stream.build()).transpose().map_err(garbled)?;
+        let request = client
+            .create_table()
+            .table_name(&*self.table)
+            .key_schema(key.map_err(garbled)?)
+            .attribute_definitions(attribute)
+            .set_stream_specification(stream)
+            .billing_mode(BillingMode::PayPerRequest);
+        let mut attempt = 0;
+        loop {
+            match request.clone().send().await {
+                Ok(_) => return Ok(()),
+                // Somebody else makes it, or an attempt without an answer did.
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
+                    return Ok(());
+                }
+                Err(error) => self.again(AwsError::of(&what, error), attempt, headway).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One of those that write side by side: takes rows for a request until there are none.
+    async fn take_turns(self, shared: Arc<Shared>) -> Result<(), TableError> {
+        loop {
+            let rows = shared.take(if self.options.overwrite { BATCH } else { 1 });
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if self.options.overwrite {
+                self.put_all(rows, &shared).await?;
+                continue;
+            }
+            for row in rows {
+                self.put_newer(row, &shared).await?;
+            }
+        }
+    }
+
+    /// Puts an item unless there is one that is as new.
+    async fn put_newer(&self, row: TableRow, shared: &Shared) -> Result<(), TableError> {
+        let what = self.what("PutItem");
+        let item = self.item(row).map_err(|why| self.broken(&why))?;
+        let time = item.get(EVENT_TS).cloned().unwrap_or(AttributeValue::Null(true));
+        let request = shared
+            .client
+            .put_item()
+            .table_name(&*self.table)
+            .condition_expression("attribute_not_exists(#id) OR #ts < :ts")
+            .expression_attribute_names("#id", ENTITY_ID)
+            .expression_attribute_names("#ts", EVENT_TS)
+            .expression_attribute_values(":ts", time)
+            .set_item(Some(item));
+        let mut attempt = 0;
+        loop {
+            let put = request.clone().send().await;
+            let count = match put {
+                Ok(_) => &shared.written,
+                Err(error)
+                    if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                {
+                    &shared.older
+                }
+                Err(error) => {
+                    self.again(AwsError::of(&what, error), attempt, &shared.headway).await?;
+                    attempt += 1;
+                    continue;
+                }
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            shared.headway.note();
+            return Ok(());
+        }
+    }
+
+    /// Puts items whatever is there. What DynamoDB leaves over is put again.
+    async fn put_all(&self, rows: Vec<TableRow>, shared: &Shared) -> Result<(), TableError> {
+        let what = self.what("BatchWriteItem");
+        let mut left = Vec::with_capacity(rows.len());
+        for row in rows {
+            let item = self.item(row).map_err(|why| self.broken(&why))?;
+            let put = PutRequest::builder().set_item(Some(item)).build();
+            let put = put.map_err(|error| AwsError::garbled(&what, error.to_string()))?;
+            left.push(WriteRequest::builder().put_request(put).build());
+        }
+        let mut attempt = 0;
+        while !left.is_empty() {
+            let request = shared.client.batch_write_item().request_items(&*self.table, left.clone());
+            let error = match request.send().await {
+                Ok(output) => {
+                    let rest: Vec<WriteRequest> =
+                        output.unprocessed_items.into_iter().flatten().flat_map(|(_, requests)| requests).collect();
+                    let done = left.len().saturating_sub(rest.len());
+                    left = rest;
+                    if done > 0 {
+                        shared.written.fetch_add(done as u64, Ordering::Relaxed);
+                        shared.headway.note();
+                        attempt = 0;
+                    }
+                    if left.is_empty() {
+                        return Ok(());
+                    }
+                    let why = "some items were not processed".to_owned();
+                    AwsError { what: what.clone(), trouble: Trouble::Throttled, why }
+                }
+                Err(error) => AwsError::of(&what, error),
+            };
+            self.again(error, attempt, &shared.headway).await?;
+            attempt += 1;
+        }
+        Ok(())
+    }
+
+    fn item(&self, row: TableRow) -> Result<Attributes, String> {
+        let time = python_text(row.event_time).ok_or_else(|| format!("entity id {}: no such time", row.id))?;
+        let values = self.features.iter().zip(row.values);
+        let values = values.map(|(name, value)| (name.to_string(), AttributeValue::B(value.into())));
+        Ok(HashMap::from([
+            (ENTITY_ID.to_owned(), AttributeValue::S(row.id.to_string())),
+            (EVENT_TS.to_owned(), AttributeValue::S(time)),
+            (VALUES.to_owned(), AttributeValue::M(values.collect())),
+        ]))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn take(&self, count: usize) -> Vec<TableRow> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).by_ref().take(count).collect()
+    }
+
+    fn counts(&self) -> Written {
+        Written { written: self.written.load(Ordering::Relaxed), older: self.older.load(Ordering::Relaxed) }
+    }
+}
+
+// === impl Headway ===
+
+impl Headway {
+    fn now() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn none_for(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// A pause of somewhere between half of what is due and all of it.
+fn pause(attempt: u32) -> Duration {
+    let due = PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(PAUSE_MAX);
+    // A hasher's keys are the chance that the standard library has.
+    let chance = RandomState::new().build_hasher().finish() % 1_000;
+    due / 2 + due / 2 * u32::try_from(chance).unwrap_or(0) / 1_000
+}

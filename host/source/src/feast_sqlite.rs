@@ -1,0 +1,420 @@
+//! The SQLite file that Feast's local provider keeps its online store in.
+//!
+//! A table per feature view, `<project>_<view>`, with a line for each feature of each entity (Feast 0.67,
+//! `infra/online_stores/sqlite.py`):
+//!
+//! ```text
+//! entity_key BLOB      the serialized key, not hashed
+//! feature_name TEXT
+//! value BLOB           a serialized `feast.types.Value`
+//! event_ts timestamp   whole seconds since the epoch; text in tables that older versions wrote
+//! created_ts timestamp the same, or null
+//! PRIMARY KEY (entity_key, feature_name)
+//! ```
+//!
+//! Feast puts, overwrites and deletes lines, and compares nothing with what is there. So the table as it stands is
+//! what Feast serves, and each reading stands for the whole of it. Looks are cheap: the file's stamp tells whether
+//! anything was written to it, and a digest whether that touched this table.
+//!
+//! A SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
+//! longer than a row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature name
+//! longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
+//!
+//! Nothing is written here. The file is opened so that SQLite may roll back what a writer left half done when it was
+//! killed, as every reader of the file would.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use larder_common::{
+    clock::parse_time,
+    files::{FileStamp, check_regular, open_regular},
+};
+use larder_model::{
+    codec::{KeyEncoder, ROW_BYTES_MAX, murmur3_x64_128},
+    model::{FeatureView, Micros},
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
+
+use super::{Batches, FileSchema, Item, ItemValue, Source, SourceBatch, SourceError, SourceRows};
+
+/// One view's table.
+#[derive(Debug)]
+pub struct FeastSqlite {
+    path: PathBuf,
+    table: String,
+    /// In the order of the view.
+    features: Vec<Arc<str>>,
+    /// The digest of the table when the file was last looked through, and the file's stamp then.
+    seen: Mutex<Option<(Stamp, String)>>,
+}
+
+/// Detects whether a file was written to: the stamps of the file and of its log, and SQLite's change counter in the
+/// header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: FileStamp,
+    log: Option<FileStamp>,
+    changes: [u8; 4],
+}
+
+/// A reading under way: one transaction, which sees one state of the table.
+struct Reading<'s> {
+    source: &'s FeastSqlite,
+    connection: Connection,
+    origin: Arc<str>,
+    /// The last line that was read.
+    last: Option<(Vec<u8>, String)>,
+    /// The entity whose lines are being read.
+    entity: Option<Entity>,
+    digest: Digest,
+    entities: u64,
+    expected: u64,
+    ended: bool,
+}
+
+/// One entity's lines so far.
+struct Entity {
+    key: Vec<u8>,
+    event_time: Option<Micros>,
+    created: Option<Micros>,
+    values: Vec<Option<ItemValue>>,
+    /// Total bytes of the values read so far, including the ones that were dropped.
+    bytes: usize,
+}
+
+/// A running digest of lines.
+#[derive(Clone, Default)]
+struct Digest([u8; 16]);
+
+/// One line of the table.
+struct Line {
+    key: Vec<u8>,
+    feature: String,
+    value: ItemValue,
+    event_time: Option<Micros>,
+    created: Option<Micros>,
+}
+
+/// Feast truncates times to whole seconds.
+const SECOND: Micros = 1_000_000;
+/// How long a reading waits for a writer to end.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
+/// The maximum number of rows of a query, that is of a batch: 8,192 entities of 8 features.
+const LINES_PER_BATCH: u32 = 65_536;
+/// The size at which a batch ends. A batch can exceed it by one line.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// The maximum size of a value, and of all values of an entity together: the store accepts no longer rows.
+const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
+/// The maximum length of a key or feature name.
+const KEY_BYTES_MAX: usize = 64 << 10;
+/// The maximum length of a timestamp stored as text.
+const TIME_BYTES_MAX: usize = 64;
+/// Where SQLite's header has the count of changes (`fileformat2.html`, "file change counter").
+const CHANGES_AT: usize = 24;
+
+// === impl FeastSqlite ===
+
+impl FeastSqlite {
+    /// The table of a view, whose features the lines name.
+    #[must_use]
+    pub fn new(path: PathBuf, table: &str, view: &FeatureView) -> Self {
+        let features = view.features.iter().map(|feature| Arc::clone(&feature.name)).collect();
+        Self { path, table: table.to_owned(), features, seen: Mutex::new(None) }
+    }
+
+    fn begin(&self) -> Result<Reading<'_>, SourceError> {
+        // SQLite would create an empty file, or only report that it cannot open it. It also blocks on a pipe, including
+        // one with the name of a file that it keeps next to the database.
+        let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
+        is_regular(&self.path).map_err(|error| self.io(error))?;
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let path = beside(&self.path, suffix);
+            match is_regular(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SourceError::Io { path: path.display().to_string(), source: error });
+                }
+                _ => {}
+            }
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(&error))?;
+        let begun = connection.busy_timeout(BUSY_TIMEOUT).and_then(|()| {
+            connection.execute_batch("PRAGMA query_only = ON; BEGIN")?;
+            let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
+            connection.query_row(known, [&self.table], |row| row.get::<_, i64>(0))
+        });
+        if begun.map_err(|error| self.failed(&error))? == 0 {
+            return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
+        }
+        // Checked first: the queries below compare keys, which would load the long ones.
+        let long = format!(
+            "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
+             {KEY_BYTES_MAX}",
+            self.quoted()
+        );
+        let long = connection.query_row(&long, [], |row| row.get::<_, i64>(0)).map_err(|error| self.failed(&error))?;
+        if long > 0 {
+            let what = "the number of rows with a key or feature name longer than 64 KiB".to_owned();
+            return Err(SourceError::Limit {
+                path: self.shown(),
+                what,
+                found: long.unsigned_abs(),
+                limit: 0,
+                hint: "; hint: delete these rows from the table",
+            });
+        }
+        let count = format!("SELECT count(DISTINCT entity_key) FROM {}", self.quoted());
+        let expected = connection.query_row(&count, [], |row| row.get::<_, i64>(0));
+        let expected = expected.map_err(|error| self.failed(&error))?;
+        Ok(Reading {
+            source: self,
+            connection,
+            origin: self.shown().into(),
+            last: None,
+            entity: None,
+            digest: Digest::default(),
+            entities: 0,
+            expected: u64::try_from(expected).unwrap_or(0),
+            ended: false,
+        })
+    }
+
+    /// The table's name as SQL has it.
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.table.replace('"', "\"\""))
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn io(&self, source: io::Error) -> SourceError {
+        SourceError::Io { path: self.shown(), source }
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> SourceError {
+        let path = self.shown();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Busy { path },
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None => {
+                SourceError::NotSqlite { path, why: error.to_string() }
+            }
+            Some(_) => SourceError::Io { path, source: io::Error::other(error.to_string()) },
+        }
+    }
+
+    fn remember(&self, stamp: Stamp, digest: String) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, digest));
+    }
+}
+
+impl Source for FeastSqlite {
+    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+        // Taken before the lines are read: what is written meanwhile is looked at next time.
+        let stamp = Stamp::of(&self.path).map_err(|error| self.io(error))?;
+        if let Some((known, digest)) = &*self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+            && *known == stamp
+        {
+            return Ok(digest != position);
+        }
+        let mut reading = self.begin()?;
+        while reading.next_batch()?.is_some() {}
+        let digest = reading.position();
+        let has_news = digest != position;
+        self.remember(stamp, digest);
+        Ok(has_news)
+    }
+
+    fn read(&self, _position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
+        Ok(Box::new(self.begin()?))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        self.begin().map(|_| Vec::new())
+    }
+
+    fn name(&self) -> String {
+        self.shown()
+    }
+
+    fn time_unit(&self) -> Option<Micros> {
+        Some(SECOND)
+    }
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    /// The next lines, in the order of the primary key.
+    fn lines(&mut self) -> Result<Vec<Line>, rusqlite::Error> {
+        let behind = if self.last.is_some() { "WHERE (entity_key, feature_name) > (?1, ?2)" } else { "" };
+        let sql = format!(
+            "SELECT entity_key, feature_name, {}, {}, {}, octet_length(value) FROM {} {behind} \
+             ORDER BY entity_key, feature_name LIMIT {LINES_PER_BATCH}",
+            within("value", VALUE_BYTES_MAX),
+            within("event_ts", TIME_BYTES_MAX),
+            within("created_ts", TIME_BYTES_MAX),
+            self.source.quoted()
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = match &self.last {
+            Some((key, feature)) => statement.query(params![key, feature])?,
+            None => statement.query([])?,
+        };
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES_MAX
+            && let Some(row) = rows.next()?
+        {
+            let (event_time, created) = (row.get_ref(3)?, row.get_ref(4)?);
+            let (key, feature): (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
+            let value_bytes: usize = row.get::<_, Option<i64>>(5)?.and_then(|len| len.try_into().ok()).unwrap_or(0);
+            let value = match row.get_ref(2)? {
+                _ if value_bytes > VALUE_BYTES_MAX => {
+                    self.digest.add(&[&(value_bytes as u64).to_le_bytes()], [ValueRef::Null; 2]);
+                    ItemValue::Unreadable(format!(
+                        "its value has {value_bytes} bytes, but at most {VALUE_BYTES_MAX} are allowed"
+                    ))
+                }
+                ValueRef::Blob(bytes) => ItemValue::Feast(bytes.to_vec()),
+                // The message of a null has no bytes.
+                ValueRef::Null => ItemValue::Feast(Vec::new()),
+                other => ItemValue::Unreadable(format!("its value is {} in SQLite, not a blob", other.data_type())),
+            };
+            let digested = if let ItemValue::Feast(bytes) = &value { &**bytes } else { &[] };
+            self.digest.add(&[&key, feature.as_bytes(), digested], [event_time, created]);
+            let (event_time, created) = (instant(event_time), instant(created));
+            bytes += key.len() + feature.len() + if value_bytes > VALUE_BYTES_MAX { 0 } else { value_bytes };
+            lines.push(Line { key, feature, value, event_time, created });
+        }
+        Ok(lines)
+    }
+
+    /// Adds a line to its entity; the entity before is complete when another one's begin.
+    fn add(&mut self, line: Line, items: &mut Vec<Item>) {
+        if self.entity.as_ref().is_none_or(|entity| entity.key != line.key) {
+            items.extend(self.entity.take().map(Entity::finish));
+            let values = vec![None; self.source.features.len()];
+            self.entity = Some(Entity { key: line.key, event_time: None, created: None, values, bytes: 0 });
+        }
+        let Some(entity) = &mut self.entity else { return };
+        // Feast writes all features of a row at once, and takes the time of any of them.
+        entity.event_time = entity.event_time.max(line.event_time);
+        entity.created = entity.created.max(line.created);
+        if let Some(place) = self.source.features.iter().position(|feature| **feature == *line.feature) {
+            if let ItemValue::Feast(bytes) = &line.value {
+                entity.bytes += bytes.len();
+            }
+            // If the limit is exceeded, the row is skipped; drop the value to save memory.
+            entity.values[place] = (entity.bytes <= VALUE_BYTES_MAX).then_some(line.value);
+        }
+    }
+}
+
+impl Batches for Reading<'_> {
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        let first_row = self.entities;
+        let mut items = Vec::new();
+        while items.is_empty() && !self.ended {
+            let lines = self.lines().map_err(|error| self.source.failed(&error))?;
+            match lines.last() {
+                Some(line) => self.last = Some((line.key.clone(), line.feature.clone())),
+                None => self.ended = true,
+            }
+            for line in lines {
+                self.add(line, &mut items);
+            }
+            if self.ended {
+                items.extend(self.entity.take().map(Entity::finish));
+            }
+        }
+        self.entities += items.len() as u64;
+        let batch = SourceBatch { rows: SourceRows::Items(items), origin: Arc::clone(&self.origin), first_row };
+        Ok(if batch.rows.is_empty() { None } else { Some(batch) })
+    }
+
+    fn rows_expected(&self) -> u64 {
+        self.expected
+    }
+
+    fn position(&self) -> String {
+        self.digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
+
+// === impl Entity ===
+
+impl Entity {
+    fn finish(self) -> Item {
+        let Self { key, event_time, created, values, bytes } = self;
+        let problem = (bytes > VALUE_BYTES_MAX)
+            .then(|| format!("its values have {bytes} bytes, but at most {VALUE_BYTES_MAX} are allowed"));
+        Item { id: KeyEncoder::id(&key), event_time, created, expires: None, values, problem }
+    }
+}
+
+// === impl Digest ===
+
+impl Digest {
+    fn add(&mut self, parts: &[&[u8]], times: [ValueRef<'_>; 2]) {
+        let mut bytes = self.0.to_vec();
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        times.iter().for_each(|time| bytes.extend_from_slice(format!("{time:?};").as_bytes()));
+        self.0 = murmur3_x64_128(&bytes);
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = FileStamp::at(path)?;
+        let log = FileStamp::at(&beside(path, "-wal")).ok();
+        let mut head = Vec::new();
+        open_regular(path)?.take(CHANGES_AT as u64 + 4).read_to_end(&mut head)?;
+        let changes = head.get(CHANGES_AT..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
+        Ok(Self { file, log, changes })
+    }
+}
+
+/// Returns a SQL expression for a column that is null if the value has more than `bytes_max` bytes.
+fn within(column: &str, bytes_max: usize) -> String {
+    format!("CASE WHEN octet_length({column}) <= {bytes_max} THEN {column} END")
+}
+
+/// A file that SQLite keeps next to a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// A time as any version of Feast wrote it: seconds, or text without a zone, which is UTC.
+fn instant(value: ValueRef<'_>) -> Option<Micros> {
+    match value {
+        ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be within the range of `i64`")]
+        ValueRef::Real(seconds) => {
+            // The literal is 2^63. A time outside the range of `i64` is treated as missing.
+            let micros = (seconds * 1e6).round();
+            (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros as i64)
+        }
+        ValueRef::Text(text) => parse_time(std::str::from_utf8(text).ok()?),
+        ValueRef::Null | ValueRef::Blob(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

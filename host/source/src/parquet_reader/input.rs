@@ -1,0 +1,187 @@
+//! The bytes of a file for the Parquet reader: a file on disk, or parts of an object.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    io::{self, BufReader, Read},
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use parquet::{
+    errors::ParquetError,
+    file::reader::{ChunkReader, Length},
+};
+
+use crate::SourceError;
+
+/// Bytes of a file, at any offset.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// A file on disk, and its length.
+    File(Arc<File>, u64),
+    /// Parts of an object with their offsets, in order, and the object's length.
+    Parts(Arc<Vec<(u64, Bytes)>>, u64),
+    /// An object whose parts are fetched on demand.
+    Windows(Arc<Windows>),
+}
+
+/// Columns of an object, with a part of each in memory.
+pub(crate) struct Windows {
+    /// The ranges of the columns.
+    chunks: Vec<Range<u64>>,
+    /// The bytes of a part, and the length of the object.
+    window: u64,
+    length: u64,
+    fetch: Box<Fetch>,
+    state: Mutex<WindowState>,
+}
+
+type Fetch = dyn Fn(Range<u64>) -> Result<Bytes, SourceError> + Send + Sync;
+
+#[derive(Default)]
+struct WindowState {
+    /// For each column, a part and its offset.
+    parts: HashMap<usize, (u64, Bytes)>,
+    failure: Option<SourceError>,
+}
+
+/// Reads an input from an offset on.
+#[derive(Debug)]
+pub(crate) struct From {
+    input: Input,
+    at: u64,
+}
+
+/// Page headers have about 50 bytes.
+const HEADER_BUFFER: usize = 256;
+
+// === impl Windows ===
+
+impl Windows {
+    /// Reads the columns of an object at these ranges by `fetch`, `window` bytes of each at a time.
+    pub(crate) fn new(
+        chunks: Vec<Range<u64>>,
+        window: u64,
+        length: u64,
+        fetch: impl Fn(Range<u64>) -> Result<Bytes, SourceError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { chunks, window, length, fetch: Box::new(fetch), state: Mutex::default() }
+    }
+
+    /// Returns at least `least` bytes from an offset on, and more if they are in memory.
+    fn at(&self, start: u64, least: u64) -> Option<Bytes> {
+        let column = self.chunks.iter().position(|chunk| chunk.contains(&start))?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, bytes)) = state.parts.get(&column) {
+            let offset = start.checked_sub(*from).and_then(|offset| usize::try_from(offset).ok());
+            let left = offset.and_then(|offset| (offset < bytes.len()).then(|| bytes.slice(offset..)));
+            if let Some(left) = left.filter(|left| left.len() as u64 >= least) {
+                return Some(left);
+            }
+        }
+        let end = self.chunks[column].end.min(start.saturating_add(self.window.max(least)));
+        // The old part is dropped before the new one is fetched.
+        state.parts.remove(&column);
+        match (self.fetch)(start..end) {
+            Ok(bytes) => {
+                state.parts.insert(column, (start, bytes.clone()));
+                Some(bytes).filter(|bytes| bytes.len() as u64 >= least)
+            }
+            Err(error) => {
+                state.failure = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Windows").field("chunks", &self.chunks).finish_non_exhaustive()
+    }
+}
+
+// === impl Input ===
+
+impl Input {
+    /// The error if a part could not be fetched.
+    pub(super) fn take_failure(&self) -> Option<SourceError> {
+        match self {
+            Self::Windows(windows) => windows.state.lock().unwrap_or_else(PoisonError::into_inner).failure.take(),
+            Self::File(..) | Self::Parts(..) => None,
+        }
+    }
+
+    /// The part that contains an offset, from that offset on.
+    fn part(parts: &[(u64, Bytes)], at: u64) -> Option<Bytes> {
+        let next = parts.partition_point(|(start, _)| *start <= at);
+        let (start, bytes) = parts.get(next.checked_sub(1)?)?;
+        let offset = usize::try_from(at - start).ok()?;
+        (offset < bytes.len()).then(|| bytes.slice(offset..))
+    }
+}
+
+impl Length for Input {
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(_, length) | Self::Parts(_, length) => *length,
+            Self::Windows(windows) => windows.length,
+        }
+    }
+}
+
+impl ChunkReader for Input {
+    type T = BufReader<From>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::with_capacity(HEADER_BUFFER, From { input: self.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let beyond = || {
+            ParquetError::EOF(format!("it refers to {length} bytes at offset {start}, but has {}", Length::len(self)))
+        };
+        // Checked before memory is allocated: a header may claim any length.
+        if start.checked_add(length as u64).is_none_or(|end| end > Length::len(self)) {
+            return Err(beyond());
+        }
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let part = match self {
+            Self::File(file, _) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start)?;
+                return Ok(bytes.into());
+            }
+            Self::Parts(parts, _) => Self::part(parts, start),
+            Self::Windows(windows) => windows.at(start, length as u64),
+        };
+        Ok(part.filter(|part| part.len() >= length).ok_or_else(beyond)?.slice(..length))
+    }
+}
+
+// === impl From ===
+
+impl Read for From {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let part = match &self.input {
+            Input::File(file, _) => {
+                let read = file.read_at(buffer, self.at)?;
+                self.at += read as u64;
+                return Ok(read);
+            }
+            Input::Parts(parts, _) => Input::part(parts, self.at),
+            Input::Windows(windows) => windows.at(self.at, 1),
+        };
+        let part = part.unwrap_or_default();
+        let length = part.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&part[..length]);
+        self.at += length as u64;
+        Ok(length)
+    }
+}

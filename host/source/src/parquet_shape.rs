@@ -1,0 +1,274 @@
+//! Finds the wanted columns in a Parquet file, local or in S3: among its columns and its partition.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::datatypes::{DataType, Field, Schema};
+use larder_common::clock::parse_time;
+use larder_model::{
+    model::{ItemType, ScalarType, ValueType},
+    yaml::nearest,
+};
+use parquet::file::metadata::ParquetMetaData;
+
+use super::{SourceError, Wanted, WantedColumn};
+
+/// Where each wanted column comes from, in files of one schema.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// The file's columns that are read, in its order, each once.
+    roots: Vec<usize>,
+    /// For each of them, whether its values become messages.
+    is_message: Vec<bool>,
+    columns: Vec<Origin>,
+    absent: Vec<Absent>,
+}
+
+/// Where a column comes from.
+#[derive(Debug)]
+enum Origin {
+    /// The reader's column at this place.
+    File(usize),
+    /// The file's path, which says the same of all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
+    Partition(Option<String>),
+    /// Missing: it is null in all rows of the file.
+    Absent,
+    /// Missing: it is the time at which a static table is read.
+    AsOf,
+}
+
+/// A column that a file does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// The column, by its name in files.
+    pub(super) column: String,
+    /// The most similar column name.
+    pub(super) hint: String,
+}
+
+/// What Hive writes for a null.
+const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+
+// === impl Shape ===
+
+impl Shape {
+    /// Finds the wanted columns in a file. `relative` is the file's path below the configured path.
+    ///
+    /// A file of a directory may lack features and created times that other files have, as schemas evolve: they are
+    /// [`Shape::absent`], and null. Every file must have keys and event times.
+    ///
+    /// # Errors
+    /// If a required column is missing, or a name is ambiguous.
+    pub(super) fn of(
+        wanted: &Wanted,
+        path: &str,
+        relative: &str,
+        metadata: &ParquetMetaData,
+    ) -> Result<Self, SourceError> {
+        let names: Vec<&str> = metadata
+            .file_metadata()
+            .schema_descr()
+            .root_schema()
+            .get_fields()
+            .iter()
+            .map(|field| field.name())
+            .collect();
+        let (mut found, mut absent) = (Vec::new(), Vec::new());
+        let mut roots = BTreeSet::new();
+        for (place, column) in wanted.columns().enumerate() {
+            if place == 0 && wanted.is_static() {
+                found.push(Err(Origin::AsOf));
+                continue;
+            }
+            let mut of_name = (0..names.len()).filter(|root| names[*root] == &*column.column);
+            let (root, second) = (of_name.next(), of_name.next());
+            if second.is_some() {
+                let why = "the file has more than one column of this name".to_owned();
+                return Err(SourceError::Column { path: path.to_owned(), column: column.column.to_string(), why });
+            }
+            found.push(match (root, partition(relative, &column.column)) {
+                (Some(root), _) => {
+                    roots.insert(root);
+                    Ok(root)
+                }
+                (None, Some(value)) => Err(Origin::Partition(value)),
+                (None, None) => {
+                    let help = nearest(&column.column, names.iter().copied());
+                    let hint = help.map_or_else(String::new, |help| format!(" ({help})"));
+                    let missing = Absent { column: column.column.to_string(), hint };
+                    if wanted.is_required(place) {
+                        return Err(missing.error(path));
+                    }
+                    absent.push(missing);
+                    Err(Origin::Absent)
+                }
+            });
+        }
+        let roots: Vec<usize> = roots.into_iter().collect();
+        let mut is_message = vec![false; roots.len()];
+        let mut columns = Vec::new();
+        for (origin, column) in found.into_iter().zip(wanted.columns()) {
+            columns.push(match origin {
+                Ok(root) => {
+                    let place = roots.binary_search(&root).unwrap_or_default();
+                    is_message[place] |= matches!(column.value_type, ValueType::Nested(_));
+                    Origin::File(place)
+                }
+                Err(origin) => origin,
+            });
+        }
+        Ok(Self { roots, is_message, columns, absent })
+    }
+
+    /// The file's columns that are to be read.
+    pub(super) fn roots(&self) -> &[usize] {
+        &self.roots
+    }
+
+    /// For each of [`Shape::roots`], whether its values become messages.
+    pub(super) fn is_message(&self) -> &[bool] {
+        &self.is_message
+    }
+
+    /// The columns that the file does not have.
+    pub(super) fn absent(&self) -> &[Absent] {
+        &self.absent
+    }
+
+    /// Converts a batch of the file's columns to exactly the wanted columns, in their order.
+    pub(super) fn project(&self, wanted: &Wanted, path: &str, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
+        let (rows, as_of) = (batch.num_rows(), wanted.as_of);
+        let column = |(wanted, from): (&WantedColumn, &Origin)| {
+            let array = match from {
+                Origin::File(place) => Arc::clone(batch.column(*place)),
+                Origin::Partition(value) => constant(wanted, value.as_deref(), rows).map_err(|why| {
+                    SourceError::Column { path: path.to_owned(), column: wanted.column.to_string(), why }
+                })?,
+                Origin::Absent => nulls(wanted.value_type, rows),
+                Origin::AsOf => Arc::new(TimestampMicrosecondArray::from(vec![as_of; rows]).with_timezone("UTC")),
+            };
+            Ok((Field::new(wanted.name.as_ref(), array.data_type().clone(), true), array))
+        };
+        let columns = wanted.columns().zip(&self.columns).map(column).collect::<Result<Vec<_>, SourceError>>()?;
+        // Two wanted columns can be one in the file, under two names; there is no other way to fail here.
+        let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+            .map_err(|error| SourceError::Unreadable { path: path.to_owned(), why: error.to_string() })
+    }
+}
+
+// === impl Absent ===
+
+impl Absent {
+    /// The error for a column that is missing in all files, or that is required.
+    pub(super) fn error(self, path: &str) -> SourceError {
+        SourceError::MissingColumn { path: path.to_owned(), column: self.column, hint: self.hint }
+    }
+
+    /// Logs that one file lacks the column while others have it.
+    pub(super) fn warn(&self, source: &str, path: &str) {
+        let column = &self.column;
+        tracing::warn!(source, file = path, column, "column is missing in this file; it is null in the file's rows");
+    }
+}
+
+/// A column of the given type with null in all rows.
+fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
+    let item = |item: ScalarType| match item.item() {
+        ItemType::Bool => DataType::Boolean,
+        ItemType::Int32 => DataType::Int32,
+        ItemType::Int64 if item == ScalarType::UnixTimestamp => {
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None)
+        }
+        ItemType::Int64 => DataType::Int64,
+        ItemType::Float32 => DataType::Float32,
+        ItemType::Float64 => DataType::Float64,
+        ItemType::Bytes => DataType::Utf8,
+    };
+    let of = match value_type {
+        ValueType::Scalar(scalar) => item(scalar),
+        ValueType::List(scalar) | ValueType::Set(scalar) => {
+            DataType::List(Arc::new(Field::new("item", item(scalar), true)))
+        }
+        ValueType::Nested(_) => DataType::Utf8,
+    };
+    new_null_array(&of, rows)
+}
+
+/// What a path says of a column: `Some(None)` is a null.
+pub(super) fn partition(relative: &str, column: &str) -> Option<Option<String>> {
+    let (dirs, _file) = relative.rsplit_once('/')?;
+    let value = dirs.split('/').filter_map(|dir| dir.split_once('=')).find(|(name, _)| unescaped(name) == column)?.1;
+    Some((value != NULL_PARTITION).then(|| unescaped(value)))
+}
+
+/// Without the escapes of URLs, which Hive writes for what a path cannot have.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let escaped = (*first == b'%').then(|| behind.get(..2)).flatten();
+        let escaped = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A column that has one value in all rows.
+fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<ArrayRef, String> {
+    macro_rules! all {
+        ($array:ident, $parse:expr) => {{
+            let value = value.map($parse).transpose()?;
+            Arc::new($array::from(vec![value; rows])) as ArrayRef
+        }};
+    }
+    fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+        text.parse().map_err(|_| format!("the path says '{text}', which is none"))
+    }
+    let ValueType::Scalar(scalar) = wanted.value_type else {
+        return Err(format!("it stands in the path, and {} cannot be written there", wanted.value_type));
+    };
+    Ok(match scalar {
+        ScalarType::Int64 => all!(Int64Array, number),
+        ScalarType::Int32 => all!(Int32Array, number),
+        ScalarType::Float64 => all!(Float64Array, number),
+        ScalarType::Float32 => all!(Float32Array, number),
+        ScalarType::Bool => all!(BooleanArray, number),
+        ScalarType::UnixTimestamp => {
+            let instant =
+                |text: &str| parse_time(text).ok_or_else(|| format!("the path says '{text}', which is no time"));
+            let value = value.map(instant).transpose()?;
+            Arc::new(TimestampMicrosecondArray::from(vec![value; rows]).with_timezone("UTC"))
+        }
+        _ => Arc::new(StringArray::from(vec![value; rows])),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_what_its_partition_is() {
+        let of = |path, column| partition(path, column);
+        assert_eq!(of("day=2026-11-25/hour=7/part-0.parquet", "hour"), Some(Some("7".into())));
+        assert_eq!(of("day=__HIVE_DEFAULT_PARTITION__/x.parquet", "day"), Some(None));
+        assert_eq!(of("city=S%C3%A3o%20Paulo%2F1/x.parquet", "city"), Some(Some("São Paulo/1".into())));
+        assert_eq!(of("odd=50%/x.parquet", "odd"), Some(Some("50%".into())));
+        assert_eq!(of("day=1.parquet", "day"), None, "the file's own name is no partition");
+        assert_eq!(of("day=1/x.parquet", "month"), None);
+    }
+}

@@ -1,0 +1,320 @@
+//! Parquet in S3: an object, or all under a prefix.
+//!
+//! Of an object the footer is read, and then, row group by row group, the parts of the wanted columns; a small one comes
+//! whole, and the next ones with it. Every request says which version of the object it means (`If-Match`): one that was
+//! replaced meanwhile fails the reading, and is never read half and half. In memory are one row group's part of the wanted
+//! columns, as it is stored, and that of the next, which is fetched meanwhile; of a large row group a part of each column.
+//!
+//! The position has a mark for each object that was read, and the version and rows of one that was read in part
+//! (`position.rs`, where it says what that costs). An object that is the same is not read again, and a reading that was cut
+//! off goes on where it was committed.
+//!
+//! A set of objects is never replaced at one moment, so a definition can name what tells that it is whole: a marker that
+//! is written last, or a manifest that names the objects (`Gate`). Nothing is read before it is there. With a marker
+//! nothing is read again before that is written anew: S3 tells the second of that, so one that is written twice within a
+//! second was written once.
+
+mod listing;
+mod manifest;
+mod object;
+mod position;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use aws_sdk_s3::Client;
+use larder_common::clock::SharedClock;
+use larder_model::model::{FileSource, Gate};
+use tokio::task::JoinHandle;
+
+use self::{
+    listing::{Found, Set},
+    object::{Object, Opened, SMALL, fetch_whole},
+    position::{Listed, Position},
+};
+use super::{
+    Batches, FileSchema, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    listed::Ignored,
+    parquet_reader::{DecodeThread, ParquetLimits},
+    parquet_shape::{Absent, Shape},
+};
+use crate::aws::{Aws, AwsError};
+
+/// The objects of one view.
+#[derive(Debug)]
+pub struct S3Parquet {
+    aws: Arc<Aws>,
+    source: FileSource,
+    bucket: String,
+    /// The key of an object, or a prefix.
+    key: String,
+    wanted: Wanted,
+    limits: ParquetLimits,
+    clock: SharedClock,
+    ignored: Ignored,
+}
+
+struct Reading<'s> {
+    source: &'s S3Parquet,
+    wanted: Wanted,
+    thread: DecodeThread,
+    /// Columns that some objects lack and at least one object has.
+    known: HashSet<String>,
+    client: Client,
+    base: String,
+    gate: Option<Listed>,
+    pending: VecDeque<Pending>,
+    current: Option<(Listed, Opened)>,
+    position: Position,
+    rows_expected: u64,
+}
+
+struct Pending {
+    listed: Listed,
+    /// Its bytes, on their way.
+    ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
+}
+
+/// The number of objects, last by name, that are searched for a column that the first one lacks.
+const LOOKED_AT_MAX: usize = 256;
+/// The number of objects whose columns are checked when no rows are read: each takes one or two requests.
+const SCHEMAS_MAX: usize = 32;
+/// How many small objects are asked for ahead.
+const AHEAD: usize = 16;
+
+// === impl S3Parquet ===
+
+impl S3Parquet {
+    /// The objects at `s3://bucket/key`; they are looked at when they are read.
+    #[must_use]
+    pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
+        let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        Self { aws, source: source.clone(), bucket, key, wanted, limits, clock, ignored: Ignored::default() }
+    }
+
+    fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.bucket)
+    }
+
+    /// What there is, and who to ask for it.
+    fn look(&self) -> Result<(Client, Found), SourceError> {
+        self.aws.wait(async {
+            let client = self.aws.s3(&self.source.place).await;
+            let found = self.find(&client).await?;
+            Ok::<_, SourceError>((client, found))
+        })
+    }
+
+    fn object(&self, listed: &Listed) -> Object {
+        let config = self.aws.config();
+        Object {
+            bucket: self.bucket.clone(),
+            key: listed.key.clone(),
+            etag: listed.version.etag.clone(),
+            bytes: listed.version.bytes,
+            patience: config.operation_timeout,
+            attempts: config.attempts_max,
+        }
+    }
+
+    fn check_objects(&self, set: &Set) -> Result<(), SourceError> {
+        if !set.objects.is_empty() {
+            return Ok(());
+        }
+        Err(self.empty(match self.source.gate {
+            Gate::Manifest(_) => ": the manifest names no object",
+            Gate::Open | Gate::Marker(_) => ": no object there is a *.parquet",
+        }))
+    }
+
+    fn empty(&self, hint: &'static str) -> SourceError {
+        SourceError::Empty { path: self.source.path.clone(), hint }
+    }
+}
+
+impl Source for S3Parquet {
+    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+        let known = Position::parse(position);
+        Ok(match self.look()?.1 {
+            // The next set is being written; if this one was read whole, it is as whole as it was.
+            Found::NotYet { .. } => !known.is_whole(),
+            Found::Whole(Set { gate: Some(gate), .. }) if matches!(self.source.gate, Gate::Marker(_)) => {
+                !known.is_whole() || known.gate != Some(gate.version)
+            }
+            Found::Whole(set) => !known.is_all_of(&set.objects),
+        })
+    }
+
+    fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
+        let known = position.map(Position::parse).unwrap_or_default();
+        let (client, found) = self.look()?;
+        let set = match found {
+            Found::Whole(set) => set,
+            Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
+        };
+        self.check_objects(&set)?;
+        let Set { base, objects, gate } = set;
+        let position = known.begin(&objects, gate.as_ref().map(|gate| gate.version.clone()));
+        let pending = objects.into_iter().filter(|object| !position.has(object));
+        let pending = pending.map(|listed| Pending { listed, ahead: None }).collect();
+        let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
+        Ok(Box::new(Reading {
+            source: self,
+            wanted: self.wanted.read_at(self.clock.now()),
+            thread,
+            known: HashSet::new(),
+            client,
+            base,
+            gate,
+            pending,
+            current: None,
+            position,
+            rows_expected: 0,
+        }))
+    }
+
+    fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
+        let (client, found) = self.look()?;
+        let set = match found {
+            Found::Whole(set) => set,
+            Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
+        };
+        self.check_objects(&set)?;
+        let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
+        let open = |listed: &Listed| {
+            let relative = listed.key.strip_prefix(&set.base).unwrap_or(&listed.key).to_owned();
+            let object = self.object(listed);
+            let metadata = object::metadata(&self.aws, &client, &thread, &object, None, &self.limits)?;
+            FileSchema::of(object.url(), relative, metadata, &thread)
+        };
+        set.objects.iter().take(SCHEMAS_MAX).map(open).collect()
+    }
+
+    fn name(&self) -> String {
+        self.source.path.clone()
+    }
+
+    fn has_windows(&self) -> bool {
+        !self.wanted.is_static()
+    }
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    /// Asks for the next objects, if they are small.
+    fn look_ahead(&mut self) -> Result<(), AwsError> {
+        let handle = self.source.aws.handle()?;
+        let next = self.pending.iter_mut().take(AHEAD);
+        for pending in next.filter(|pending| pending.ahead.is_none() && pending.listed.version.bytes <= SMALL) {
+            let (client, object) = (self.client.clone(), self.source.object(&pending.listed));
+            pending.ahead = Some(handle.spawn(async move { fetch_whole(&client, object).await }));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, mut next: Pending) -> Result<(Listed, Opened), SourceError> {
+        let source = self.source;
+        let object = source.object(&next.listed);
+        let whole = match next.ahead.take() {
+            None => None,
+            Some(ahead) => {
+                let url = object.url();
+                let fetched = async { ahead.await.map_err(|error| AwsError::garbled(&url, error.to_string()))? };
+                Some(source.aws.wait_for(fetched).map_err(|error| object::changed(&url, error))?)
+            }
+        };
+        let relative = next.listed.key.strip_prefix(&self.base).unwrap_or(&next.listed.key);
+        let skipped = self.position.rows_of(&next.listed);
+        let (wanted, limits) = (&source.wanted, source.limits);
+        let thread = &self.thread;
+        let opened = Opened::open(&source.aws, &self.client, thread, object, whole, wanted, limits, relative, skipped)?;
+        for absent in opened.absent().to_vec() {
+            self.check_absent(&absent, &opened.origin())?;
+        }
+        self.rows_expected = self.rows_expected.saturating_add(opened.rows().saturating_sub(skipped));
+        Ok((next.listed, opened))
+    }
+
+    /// Searches the other objects for a column that one lacks: if none of them has it, the definition is wrong.
+    fn check_absent(&mut self, absent: &Absent, path: &str) -> Result<(), SourceError> {
+        let source = self.source;
+        if !self.known.contains(&absent.column) && !self.position.has_done() {
+            let mut others = self.pending.iter().rev().take(LOOKED_AT_MAX);
+            let has_it = others.try_fold(false, |has_it, other| {
+                if has_it {
+                    return Ok(true);
+                }
+                let object = source.object(&other.listed);
+                let metadata =
+                    object::metadata(&source.aws, &self.client, &self.thread, &object, None, &source.limits)?;
+                let relative = other.listed.key.strip_prefix(&self.base).unwrap_or(&other.listed.key);
+                let shape = Shape::of(&source.wanted, &object.url(), relative, &metadata)?;
+                Ok::<_, SourceError>(!shape.absent().iter().any(|other| other.column == absent.column))
+            });
+            if !has_it? {
+                return Err(absent.clone().error(path));
+            }
+        }
+        self.known.insert(absent.column.clone());
+        absent.warn(&source.source.path, path);
+        Ok(())
+    }
+
+    /// What told that the set is whole has to be what it was, or some of what was read belongs to another set.
+    fn check_gate(&self) -> Result<(), SourceError> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let now = self.source.aws.wait(self.source.one(&self.client, &gate.key))?;
+        if now.as_ref() == Some(gate) {
+            return Ok(());
+        }
+        Err(SourceError::Changed { path: self.source.url(&gate.key) })
+    }
+}
+
+impl Batches for Reading<'_> {
+    fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        loop {
+            if self.current.is_none() {
+                self.look_ahead()?;
+                let Some(next) = self.pending.pop_front() else {
+                    if !self.position.has_rows() {
+                        return Err(self.source.empty(""));
+                    }
+                    self.check_gate()?;
+                    return Ok(None);
+                };
+                self.current = Some(self.open(next)?);
+            }
+            let Some((listed, opened)) = &mut self.current else { return Ok(None) };
+            let first_row = opened.rows_read();
+            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.wanted)?;
+            let Some(columns) = batch else {
+                self.position.end(listed, opened.rows_read());
+                self.current = None;
+                continue;
+            };
+            self.position.read(listed, opened.rows_read());
+            let origin = opened.origin();
+            return Ok(Some(SourceBatch { rows: SourceRows::Columns(columns), origin, first_row }));
+        }
+    }
+
+    fn rows_expected(&self) -> u64 {
+        self.rows_expected
+    }
+
+    fn position(&self) -> String {
+        self.position.print()
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.pending.iter().filter_map(|pending| pending.ahead.as_ref()).for_each(JoinHandle::abort);
+    }
+}

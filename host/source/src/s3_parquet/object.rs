@@ -1,0 +1,371 @@
+//! One object: ranges of it, always of the same version, and the rows that they hold.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use arrow::array::RecordBatch;
+use aws_sdk_s3::Client;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parquet::file::metadata::ParquetMetaData;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::{
+    SourceError, Wanted,
+    aws::{Aws, AwsError, Trouble},
+    parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan, Windows},
+    parquet_shape::{Absent, Shape},
+};
+
+/// One version of an object.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) bucket: String,
+    pub(super) key: String,
+    pub(super) etag: String,
+    pub(super) bytes: u64,
+    /// How long a range may take to come: the SDK's own bounds end at its head.
+    pub(super) patience: Duration,
+    /// How often a range is asked for whose body breaks off.
+    pub(super) attempts: u32,
+}
+
+/// Why a range did not come.
+enum Failure {
+    /// The answer is a refusal, or there was none, however often it was asked for.
+    Answer(AwsError),
+    /// The answer was right and did not come to its end.
+    Body(AwsError),
+}
+
+/// An object that is being read.
+pub(super) struct Opened {
+    groups: Groups,
+    origin: Arc<str>,
+    file_rows: FileRows,
+    shape: Shape,
+    rows: u64,
+}
+
+/// How the bytes of an object's row groups are fetched.
+struct Groups {
+    object: Object,
+    /// All of it, if it is small.
+    whole: Option<Bytes>,
+    ahead: Option<Ahead>,
+    fetch_bytes: u64,
+}
+
+/// Ranges on their way, before they are asked for.
+struct Ahead {
+    ranges: Vec<Range<u64>>,
+    fetched: JoinHandle<Result<Vec<Bytes>, AwsError>>,
+}
+
+/// An object up to this size comes with one request.
+pub(super) const SMALL: u64 = 1 << 20;
+/// The most bytes of one request.
+const PART: u64 = 8 << 20;
+/// Requests in flight for one object.
+pub(super) const AT_ONCE: usize = 8;
+/// Ranges that lie so close are asked for as one.
+const GAP: u64 = 256 << 10;
+/// How long is waited after a body that broke off; longer with each.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The minimum part of a column that is fetched at once.
+const WINDOW_MIN: u64 = 256 << 10;
+
+// === impl Object ===
+
+impl Object {
+    pub(super) fn url(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    /// A range. The SDK tries again where there is no answer, but not where an answer breaks off: then it is asked for
+    /// anew here.
+    async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut attempt = 1;
+        loop {
+            let fetch = tokio::time::timeout(self.patience, self.fetch_once(client, &range));
+            let fetched = fetch.await.map_err(|_| AwsError::timed_out(self.what(), self.patience))?;
+            match fetched {
+                Ok(bytes) => return Ok(bytes),
+                Err(Failure::Body(_)) if attempt < self.attempts => {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                }
+                Err(Failure::Answer(error) | Failure::Body(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn fetch_once(&self, client: &Client, range: &Range<u64>) -> Result<Bytes, Failure> {
+        let length = range.end - range.start;
+        let garbled = |why: String| AwsError::garbled(self.what(), why);
+        let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag);
+        let output = request.range(format!("bytes={}-{}", range.start, range.end - 1)).send().await;
+        let output = output.map_err(|error| Failure::Answer(AwsError::of(self.what(), error)))?;
+        // A server that knows no `If-Match` would answer with another version.
+        let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
+        if etag != self.etag.trim_matches('"') {
+            let why = "the version that came is not the one that was asked for".to_owned();
+            return Err(Failure::Answer(AwsError { what: self.what(), trouble: Trouble::Changed, why }));
+        }
+        let mut body = output.body;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        while let Some(chunk) = body.next().await {
+            let broken = |error| Failure::Body(garbled(format!("the body ended early: {error}")));
+            bytes.extend_from_slice(&chunk.map_err(broken)?);
+            if bytes.len() as u64 > length {
+                // One that knows no ranges sends everything.
+                return Err(Failure::Answer(garbled(format!("more came than the {length} bytes that were asked for"))));
+            }
+        }
+        if bytes.len() as u64 == length {
+            Ok(bytes.freeze())
+        } else {
+            Err(Failure::Body(garbled(format!("{} bytes came, {length} were asked for", bytes.len()))))
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("{}: GetObject", self.url())
+    }
+
+    /// Ranges, several at once; neighbours come with one request, and what is large in parts.
+    async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
+        let spans = coalesced(ranges);
+        let mut parts = Vec::new();
+        for span in &spans {
+            parts.extend(split(span.clone()).map(|part| (span.end - span.start, part)));
+        }
+        let fetched = stream::iter(parts);
+        let fetched = fetched.map(|(length, part)| async move { Ok((length, self.fetch(client, part).await?)) });
+        let mut fetched = fetched.buffered(AT_ONCE);
+        // Parts come in their order, and are put together as they come: no more of them lie about than are in flight.
+        let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
+        while let Some((length, bytes)) = fetched.try_next().await? {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if bytes.len() == length {
+                whole.push(bytes);
+                continue;
+            }
+            growing.reserve(length - growing.len());
+            growing.extend_from_slice(&bytes);
+            if growing.len() == length {
+                whole.push(std::mem::take(&mut growing).freeze());
+            }
+        }
+        let piece = |range: &Range<u64>| {
+            if range.is_empty() {
+                return Bytes::new();
+            }
+            let place = spans.partition_point(|span| span.end < range.end);
+            let at = |offset: u64| usize::try_from(offset - spans[place].start).unwrap_or(usize::MAX);
+            whole[place].slice(at(range.start)..at(range.end))
+        };
+        Ok(ranges.iter().map(piece).collect())
+    }
+}
+
+/// All of an object.
+pub(super) async fn fetch_whole(client: &Client, object: Object) -> Result<Bytes, AwsError> {
+    object.fetch(client, 0..object.bytes).await
+}
+
+/// Ranges that lie close together, as one; in order.
+fn coalesced(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
+    sorted.sort_by_key(|range| range.start);
+    let mut spans: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match spans.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP) => last.end = last.end.max(range.end),
+            _ => spans.push(range),
+        }
+    }
+    spans
+}
+
+fn split(span: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let end = span.end;
+    (span.start..end).step_by(usize::try_from(PART).unwrap_or(usize::MAX)).map(move |from| from..end.min(from + PART))
+}
+
+/// An object that is not what it was.
+pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
+    match error.trouble {
+        Trouble::Changed | Trouble::Missing => SourceError::Changed { path: url.to_owned() },
+        _ => SourceError::Aws(error),
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// Reads the footer of an object, and checks that it has the wanted columns.
+    #[expect(clippy::too_many_arguments, reason = "what an object is read by, each once")]
+    pub(super) fn open(
+        aws: &Aws,
+        client: &Client,
+        thread: &DecodeThread,
+        object: Object,
+        whole: Option<Bytes>,
+        wanted: &Wanted,
+        limits: ParquetLimits,
+        relative: &str,
+        rows_skipped: u64,
+    ) -> Result<Self, SourceError> {
+        let url = object.url();
+        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits)?;
+        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        let shape = Shape::of(wanted, &url, relative, &metadata)?;
+        let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
+        let plan = plan.map_err(|why| SourceError::Unreadable { path: url.clone(), why })?;
+        let origin: Arc<str> = url.into();
+        let file_rows = FileRows::new(Arc::clone(&origin), plan, limits, rows_skipped);
+        let groups = Groups { object, whole, ahead: None, fetch_bytes: limits.fetch_bytes };
+        Ok(Self { groups, origin, file_rows, shape, rows })
+    }
+
+    /// The wanted columns that the object does not have.
+    pub(super) fn absent(&self) -> &[Absent] {
+        self.shape.absent()
+    }
+
+    pub(super) fn origin(&self) -> Arc<str> {
+        Arc::clone(&self.origin)
+    }
+
+    /// Rows of the object.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that were read.
+    pub(super) fn rows_read(&self) -> u64 {
+        self.file_rows.rows_read()
+    }
+
+    /// The next rows; none at the end.
+    pub(super) fn next(
+        &mut self,
+        aws: &Arc<Aws>,
+        client: &Client,
+        thread: &DecodeThread,
+        wanted: &Wanted,
+    ) -> Result<Option<RecordBatch>, SourceError> {
+        let groups = &mut self.groups;
+        let batch = self.file_rows.next(thread, &mut |plan, group| groups.input(aws, client, plan, group))?;
+        batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
+    }
+}
+
+// === impl Groups ===
+
+impl Groups {
+    /// The bytes of a row group. The next one is fetched while this one is decoded.
+    fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
+        let length = self.object.bytes;
+        if let Some(whole) = &self.whole {
+            return Ok(Input::Parts(Arc::new(vec![(0, whole.clone())]), length));
+        }
+        let ranges = plan.ranges(group);
+        check_ranges(&self.object, &ranges)?;
+        if sum(&ranges) > self.fetch_bytes {
+            let (aws, client, object) = (Arc::clone(aws), client.clone(), self.object.clone());
+            let window = self.fetch_bytes / ranges.len().max(1) as u64;
+            let fetch = move |range| {
+                let fetched = aws.wait_for(object.fetch_all(&client, &[range]));
+                let mut parts = fetched.map_err(|error| changed(&object.url(), error))?;
+                Ok(parts.pop().unwrap_or_default())
+            };
+            return Ok(Input::Windows(Arc::new(Windows::new(ranges, window.max(WINDOW_MIN), length, fetch))));
+        }
+        let fetched = match self.ahead.take().filter(|ahead| ahead.ranges == ranges) {
+            Some(mut ahead) => {
+                let url = self.object.url();
+                let lost = |error: JoinError| AwsError::garbled(&url, error.to_string());
+                let fetched = async { (&mut ahead.fetched).await.map_err(lost)? };
+                aws.wait_for(fetched).map_err(|error| changed(&url, error))?
+            }
+            None => {
+                let fetched = aws.wait_for(self.object.fetch_all(client, &ranges));
+                fetched.map_err(|error| changed(&self.object.url(), error))?
+            }
+        };
+        if group + 1 < plan.groups() {
+            self.ahead = self.fetch_ahead(aws, client, plan.ranges(group + 1))?;
+        }
+        let mut parts: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(fetched).collect();
+        parts.sort_by_key(|(start, _)| *start);
+        Ok(Input::Parts(Arc::new(parts), length))
+    }
+
+    fn fetch_ahead(&self, aws: &Aws, client: &Client, ranges: Vec<Range<u64>>) -> Result<Option<Ahead>, AwsError> {
+        if sum(&ranges) > self.fetch_bytes || check_ranges(&self.object, &ranges).is_err() {
+            return Ok(None);
+        }
+        let (object, client, wanted) = (self.object.clone(), client.clone(), ranges.clone());
+        let fetched = aws.handle()?.spawn(async move { object.fetch_all(&client, &wanted).await });
+        Ok(Some(Ahead { ranges, fetched }))
+    }
+}
+
+/// The total size of ranges in bytes.
+fn sum(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
+}
+
+/// A footer can contain any offsets.
+fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
+    let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
+    let Some(beyond) = beyond else { return Ok(()) };
+    let why = format!("it refers to bytes {} to {}, but has {}", beyond.start, beyond.end, object.bytes);
+    Err(SourceError::Unreadable { path: object.url(), why })
+}
+
+// === impl Ahead ===
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.fetched.abort();
+    }
+}
+
+/// The footer of an object.
+pub(super) fn metadata(
+    aws: &Aws,
+    client: &Client,
+    thread: &DecodeThread,
+    object: &Object,
+    whole: Option<&Bytes>,
+    limits: &ParquetLimits,
+) -> Result<ParquetMetaData, SourceError> {
+    let url = object.url();
+    let fetch = &mut |range: Range<u64>| {
+        if let Some(whole) = whole {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+            return Ok(whole.slice(at(range.start)..at(range.end)));
+        }
+        let mut parts = aws.wait_for(object.fetch_all(client, &[range])).map_err(|error| changed(&url, error))?;
+        Ok(parts.pop().unwrap_or_default())
+    };
+    parquet_reader::metadata(&url, object.bytes, limits, thread, fetch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_request_and_what_is_large_is_several() {
+        assert_eq!(coalesced(&[0..10, 10..20, 15..30, 900_000..900_001]), [0..30, 900_000..900_001]);
+        assert_eq!(coalesced(&[900_000..900_010, 7..7, 0..10]), [0..10, 900_000..900_010]);
+        let parts: Vec<_> = split(5..5 + 2 * PART + 1).collect();
+        assert_eq!(parts, [5..5 + PART, 5 + PART..5 + 2 * PART, 5 + 2 * PART..6 + 2 * PART]);
+    }
+}

@@ -1,0 +1,166 @@
+//! What can go wrong with the store.
+
+use std::{any::Any, io, path::PathBuf};
+
+use larder_common::telemetry::panic_words;
+use larder_model::codec::RowError;
+
+/// Why the store cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("store {path} is in use by another Larder")]
+    InUse {
+        /// The store file.
+        path: PathBuf,
+    },
+    /// It was written by a newer Larder.
+    #[error(
+        "store {path} has format {found}, and this Larder knows formats up to {known}: use a newer Larder, or another data_dir"
+    )]
+    Newer {
+        /// The store file.
+        path: PathBuf,
+        /// The format in the file.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The operating system refused; `source` says why.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was being done: "open", "create".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The disk is full, or a limit keeps the file from growing (see [`super::SpaceLimits`]). Committed data stays
+    /// intact.
+    #[error("the store cannot grow: {0}")]
+    DiskFull(io::Error),
+    /// The bytes are not those of a store, or not consistent.
+    #[error("store is damaged: {0}")]
+    Damaged(String),
+    /// The file could not be opened again after a failure. Every write tries anew.
+    #[error("the store is closed: {0}")]
+    Closed(String),
+    /// The path no longer names the open file, so the next start cannot find commits to it.
+    #[error(
+        "store {path} {what} while it was open, so nothing can be written to it. hint: move the file back, or restart \
+         Larder, which makes a new store and loads it from the sources"
+    )]
+    Gone {
+        /// The path of the store file.
+        path: PathBuf,
+        /// What happened to it.
+        what: String,
+    },
+    /// The embedded database failed otherwise.
+    #[error("store failed: {0}")]
+    Database(#[source] Box<redb::Error>),
+    /// A load cannot go on. Starting it again is the way out.
+    #[error("view '{view}' was declared anew, or loaded by another, since this load began")]
+    Superseded {
+        /// The view.
+        view: String,
+    },
+    /// A row of the store does not read.
+    #[error("view '{view}': {source}")]
+    Row {
+        /// The row's view.
+        view: String,
+        /// What is wrong with it.
+        source: RowError,
+    },
+}
+
+/// A short word for metrics.
+impl StoreError {
+    /// The kind of failure, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => "in_use",
+            Self::Newer { .. } => "newer_format",
+            Self::Io { .. } => "io",
+            Self::DiskFull(_) => "disk_full",
+            Self::Damaged(_) => "damaged",
+            Self::Closed(_) => "closed",
+            Self::Gone { .. } => "gone",
+            Self::Database(_) => "database",
+            Self::Superseded { .. } => "superseded",
+            Self::Row { .. } => "row",
+        }
+    }
+
+    /// The database panicked, which it does on pages that it would not have written.
+    pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
+        Self::Damaged(format!("the database panicked: {}", panic_words(panic)))
+    }
+
+    /// Whether the database refuses everything after such an error, until its file is opened again.
+    pub(super) fn needs_reopening(&self) -> bool {
+        matches!(self, Self::DiskFull(_) | Self::Database(_))
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        use redb::Error as Redb;
+        match error {
+            Redb::Corrupted(what) => Self::Damaged(what),
+            Redb::Io(source) => match source.kind() {
+                // A limit on the size of files counts as a full disk.
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                    Self::DiskFull(source)
+                }
+                // What the database says of a file that is not one of its own, or ends too early.
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(source.to_string()),
+                _ => Self::Database(Box::new(Redb::Io(source))),
+            },
+            // No store was ever written like this.
+            Redb::TableDoesNotExist(_)
+            | Redb::TableTypeMismatch { .. }
+            | Redb::TypeDefinitionChanged { .. }
+            | Redb::TableIsMultimap(_)
+            | Redb::RepairAborted
+            | Redb::UpgradeRequired(_) => Self::Damaged(error.to_string()),
+            other => Self::Database(Box::new(other)),
+        }
+    }
+}
+
+macro_rules! through_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+
+through_redb!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::CursorError,
+    redb::SetDurabilityError
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quota_and_file_size_limit_are_a_full_disk() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
+            let error = StoreError::from(redb::Error::Io(kind.into()));
+            assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+        }
+    }
+}

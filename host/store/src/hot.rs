@@ -1,0 +1,521 @@
+//! The hot cache: rows that were read lately, in memory, bounded by bytes.
+//!
+//! An entry holds the rows of one entity, of all views that were asked for it, in one piece: a request for features of
+//! several views costs one look, and most of a look is waiting for memory.
+//!
+//! The cache is filled by readers and has to be honest after every commit, without a lock between the two. The danger
+//! is a slow reader: it loads a row, a commit replaces that row, and only then the reader puts its old copy in.
+//!
+//! So every entry carries the number of the commit that its reader saw, and every entity falls into one of many slots
+//! that hold the number of the last commit which changed an entity of that slot. A copy counts only if its number is
+//! not below its slot's. The writer raises the slots after its commit and before the new state can be read: from the
+//! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Entities that share a
+//! slot with a changed one lose their copies for nothing; they are read from disk once more. No slot is above the last commit
+//! that changed anything, so that is looked at first.
+//!
+//! What a thread found it keeps at hand, in front of the shared cache ([`near`]), for as long as that has it; a copy counts
+//! there by the same numbers.
+//!
+//! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
+//! commit that it sees, or a slow reader would find newer rows among its own.
+
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use larder_model::model::EntityId;
+use moka::sync::Cache;
+use smallvec::{SmallVec, smallvec};
+
+pub(super) use self::entry::{EntityRows, FoundRow};
+pub use self::entry::{Lookup, Row, RowMemory};
+use self::{
+    entry::look_ahead,
+    near::{Near, Nears},
+};
+
+mod entry;
+mod near;
+
+/// Bounds of the hot cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotCacheConfig {
+    /// The most bytes of rows and bookkeeping; 0 turns the cache off. Beside it each thread that looks rows up has a table
+    /// of up to 1 MiB.
+    pub bytes_max: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct HotCache {
+    cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
+    slots: Box<[AtomicU64]>,
+    /// The last commit that changed any entity: no slot is above it.
+    newest: AtomicU64,
+    /// What threads have at hand.
+    nears: Arc<Nears>,
+    /// Whether additions are paused because memory is short.
+    is_closed: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HotKey(EntityId);
+
+/// Entity ids are hashes already: folding is enough.
+#[derive(Clone, Copy, Debug)]
+struct HotHasher;
+
+#[derive(Debug)]
+struct HotHash(u64);
+
+/// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
+const SLOTS: usize = 1 << 16;
+
+/// What an entry costs beside its piece: the key, reference counts and the cache's own nodes, as a million entries
+/// showed in the resident set.
+const ENTRY_BYTES: usize = 350;
+
+/// One entry in so many is looked at to find the middle of the cache's memory.
+const SAMPLED: usize = 16;
+
+impl Default for HotCacheConfig {
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20 }
+    }
+}
+
+// === impl HotCache ===
+
+impl HotCache {
+    pub(super) fn new(config: HotCacheConfig) -> Self {
+        let nears = Arc::new(Nears::new(config.bytes_max));
+        let let_go = Arc::clone(&nears);
+        let cache = (config.bytes_max > 0).then(|| {
+            Cache::builder()
+                .max_capacity(config.bytes_max)
+                .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.bytes() + ENTRY_BYTES).unwrap_or(u32::MAX))
+                .eviction_listener(move |key, rows, _| let_go.note_gone(HotHasher.hash_one(*key), rows))
+                .build_with_hasher(HotHasher)
+        });
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Self { cache, slots, newest: AtomicU64::new(0), nears, is_closed: AtomicBool::new(false) }
+    }
+
+    /// Whether rows are kept at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts. It may be read of these views
+    /// soon: their rows are brought near.
+    pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
+        let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
+        let found = self.nears.with_own(|near| {
+            let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
+            let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
+            if let [id] = ids {
+                let hash = hash(id);
+                let at_hand = near.get(id, hash);
+                look_ahead(&[at_hand], views);
+                let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
+                return smallvec![self.settle(cache, near, id, hash, at_hand, seen)];
+            }
+            let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
+            near.look_ahead(&hashes);
+            let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| near.get(id, *hash));
+            let at_hand: SmallVec<[Option<&EntityRows>; 4]> = at_hand.collect();
+            look_ahead(&at_hand, views);
+            let at_hand = at_hand.into_iter().zip(&hashes);
+            let at_hand = at_hand.map(|(rows, hash)| rows.filter(|rows| counting(rows, *hash)).cloned());
+            let mut found: SmallVec<[Option<EntityRows>; 4]> = at_hand.collect();
+            for ((id, hash), rows) in ids.iter().zip(hashes).zip(&mut found) {
+                *rows = self.settle(cache, near, id, hash, rows.take(), seen);
+            }
+            found
+        });
+        self.nears.forget_gone();
+        found
+    }
+
+    /// What is at hand of an entity, which the shared cache is to hear of now and then; else what that has.
+    #[inline]
+    fn settle(
+        &self,
+        cache: &Cache<HotKey, EntityRows, HotHasher>,
+        near: &mut Near,
+        id: &EntityId,
+        hash: u64,
+        at_hand: Option<EntityRows>,
+        seen: u64,
+    ) -> Option<EntityRows> {
+        if let Some(rows) = at_hand {
+            if near.tells() {
+                cache.get(&HotKey(*id));
+            }
+            return Some(rows);
+        }
+        let rows = cache.get(&HotKey(*id)).filter(|rows| self.counts(rows, hash, seen))?;
+        near.keep(id, hash, rows.clone());
+        Some(rows)
+    }
+
+    /// Whether a copy counts for a reader of the state of commit `seen`. The slot is looked at with the copy in hand: a
+    /// commit that came before the copy was put in has raised it by then, so a reader from before finds out.
+    fn counts(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
+        let counts = |changed| rows.seen() >= changed && seen >= changed;
+        // Most of the time nothing at all has changed since. A slot lies in a line of its own, somewhere.
+        counts(self.newest.load(Ordering::Acquire)) || counts(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
+    }
+
+    /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`], and gives it
+    /// back in one piece.
+    pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
+        let rows = EntityRows::of(id, before, found, seen);
+        if let Some(cache) = &self.cache
+            && seen >= self.slot(id).load(Ordering::Acquire)
+            && !self.is_closed.load(Ordering::Relaxed)
+        {
+            self.nears.with_own(|near| {
+                cache.insert(HotKey(*id), rows.clone());
+                // What this thread has at hand does not have what was found.
+                near.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
+            });
+            self.nears.forget_gone();
+        }
+        rows
+    }
+
+    /// Puts out of use every copy of an entity's rows from before commit `commit`. To be called after that commit and
+    /// before its state can be read.
+    pub(super) fn outdate(&self, id: &EntityId, commit: u64) {
+        self.newest.fetch_max(commit, Ordering::Release);
+        self.slot(id).fetch_max(commit, Ordering::Release);
+    }
+
+    /// Whether a commit behind this one changed an entity, or one that shares its slot.
+    pub(super) fn changed_since(&self, id: &EntityId, seen: u64) -> bool {
+        self.slot(id).load(Ordering::Acquire) > seen
+    }
+
+    /// Whether there are rows of an entity.
+    pub(super) fn holds(&self, id: &EntityId) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
+    }
+
+    /// [`HotCache::outdate`] for every entity.
+    pub(super) fn outdate_all(&self, commit: u64) {
+        self.newest.fetch_max(commit, Ordering::Release);
+        for slot in &self.slots {
+            slot.fetch_max(commit, Ordering::Release);
+        }
+    }
+
+    /// Pauses or resumes the addition of rows.
+    pub(super) fn set_closed(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::Relaxed);
+    }
+
+    /// Evicts the half of the entries that lies above the others in memory.
+    ///
+    /// Memory returns to the operating system in whole pages, and a page holds several entries: neighbours free their
+    /// pages, and entries here and there free almost none.
+    pub(super) fn shrink(&self) {
+        let Some(cache) = &self.cache else { return };
+        // A sample: a list of all addresses would take memory when it is short.
+        let mut sample: Vec<usize> = cache.iter().step_by(SAMPLED).map(|(_, rows)| rows.address()).collect();
+        if sample.is_empty() {
+            return;
+        }
+        let half = sample.len() / 2;
+        let (_, middle, _) = sample.select_nth_unstable(half);
+        for (key, _) in cache.iter().filter(|(_, rows)| rows.address() >= *middle) {
+            cache.invalidate(&*key);
+        }
+        cache.run_pending_tasks();
+        self.nears.forget_gone();
+    }
+
+    /// Bytes that the entries weigh.
+    pub(super) fn weight(&self) -> u64 {
+        self.cache.as_ref().map_or(0, Cache::weighted_size)
+    }
+
+    fn slot(&self, id: &EntityId) -> &AtomicU64 {
+        let place = HotHasher.hash_one(HotKey(*id)) as usize % SLOTS;
+        &self.slots[place]
+    }
+}
+
+// === impl HotKey ===
+
+impl Hash for HotKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let id = u128::from_le_bytes(self.0.0);
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+        state.write_u64((id as u64) ^ (id >> 64) as u64);
+    }
+}
+
+// === impl HotHash ===
+
+impl BuildHasher for HotHasher {
+    type Hasher = HotHash;
+
+    fn build_hasher(&self) -> HotHash {
+        HotHash(0)
+    }
+}
+
+impl Hasher for HotHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // The multiplier of Fibonacci hashing spreads every bit over the others.
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
+
+    use super::*;
+    use crate::ViewId;
+
+    const ID: EntityId = EntityId([1; 16]);
+
+    fn found(view: u32, row: Option<&[u8]>) -> FoundRow {
+        FoundRow { view: ViewId(view), generation: 0, row: row.map(Row::copy_of), text: Vec::new() }
+    }
+
+    fn get(hot: &HotCache, seen: u64) -> Option<EntityRows> {
+        hot.get(&[ID], &[Lookup { view: ViewId(1), values: 1 }], seen).pop().flatten()
+    }
+
+    /// What is known of a view's row, as text.
+    fn known(hot: &HotCache, view: u32, seen: u64) -> Option<Option<String>> {
+        let row = get(hot, seen)?.row(ViewId(view), 0)?;
+        Some(row.map(|row| String::from_utf8(row.to_vec()).unwrap()))
+    }
+
+    fn row(text: &str) -> Option<Option<String>> {
+        Some(Some(text.to_owned()))
+    }
+
+    #[test]
+    fn a_copy_from_before_a_commit_does_not_count_after_it_whenever_it_is_put_in() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        assert_eq!(known(&hot, 1, 4), row("old"));
+
+        hot.outdate(&ID, 5);
+        assert_eq!(known(&hot, 1, 5), None, "the copy that was there");
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        assert_eq!(known(&hot, 1, 5), None, "the copy of a reader that was late");
+
+        hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
+        assert_eq!(known(&hot, 1, 5), row("new"));
+        assert_eq!(known(&hot, 1, 4), None, "a reader of the state before does not see it");
+    }
+
+    #[test]
+    fn what_one_thread_has_at_hand_does_not_hide_what_another_put_in() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                assert_eq!(known(&hot, 1, 4), row("old"), "from the shared cache");
+                hot.outdate(&ID, 5);
+                hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
+            });
+            other.join().unwrap();
+        });
+        assert_eq!(known(&hot, 1, 5), row("new"), "and not the old one, which this thread has");
+    }
+
+    #[test]
+    fn what_the_shared_cache_let_go_is_not_at_hand_either() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
+        assert_eq!(known(&hot, 1, 1), row("row"));
+        hot.cache.as_ref().unwrap().invalidate(&HotKey(ID));
+        hot.nears.forget_gone();
+        assert_eq!(known(&hot, 1, 1), None);
+        hot.put(&ID, None, &[found(1, Some(b"again"))], 1);
+        assert_eq!(known(&hot, 1, 1), row("again"));
+    }
+
+    #[test]
+    fn threads_that_look_and_put_while_much_is_let_go_hold_nothing_that_the_cache_does_not() {
+        const BYTES_MAX: usize = 1 << 18;
+        let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let large = [0; 2_000];
+        let go = |thread: u64| {
+            let look = |n: u64| {
+                let ids = [id(n % 300), id(n * 7 % 300)];
+                let known = hot.get(&ids[..=usize::from(n.is_multiple_of(3))], &[], 1);
+                ids.into_iter().zip(known).find(|(_, known)| known.is_none())
+            };
+            let missed = (0..5_000).filter_map(|n| look(thread * 31 + n * 13));
+            missed.map(|(id, _)| hot.put(&id, None, &[found(1, Some(&large))], 1)).collect::<Vec<_>>()
+        };
+        let is_counted = Barrier::new(5);
+        let (put, held) = thread::scope(|scope| {
+            let (ended, are_ended) = mpsc::channel();
+            for thread in 0..4 {
+                let (ended, is_counted, go) = (ended.clone(), &is_counted, &go);
+                scope.spawn(move || {
+                    ended.send(go(thread)).unwrap();
+                    // Its table is there until then.
+                    is_counted.wait();
+                });
+            }
+            let put: Vec<EntityRows> = are_ended.iter().take(4).flatten().collect();
+            let cache = hot.cache.as_ref().unwrap();
+            cache.run_pending_tasks();
+            hot.nears.forget_gone();
+            // The cache frees what it let go a little later, while it is used.
+            let count = || put.iter().filter(|rows| rows.shares() > 1).count();
+            let held = (0..1_000).map(|_| count()).find(|held| {
+                cache.iter().for_each(drop);
+                held * large.len() <= BYTES_MAX
+            });
+            is_counted.wait();
+            (put.len(), held)
+        });
+        assert!(put > 1_000, "{put} were put: there were hardly any misses");
+        assert!(held.is_some_and(|held| held > 20), "too many of {put} are held");
+    }
+
+    #[test]
+    fn shrunk_cache_loses_half_and_a_closed_one_gains_nothing() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let put = |n: u64| hot.put(&id(n), None, &[found(1, Some(b"row"))], 1);
+        let held = || (0..1_000).filter(|n| hot.get(&[id(*n)], &[], 1)[0].is_some()).count();
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), 1_000);
+        hot.set_closed(true);
+        hot.shrink();
+        let left = held();
+        assert!((300..=700).contains(&left), "{left}: neither the cache nor this thread's table has the others");
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), left);
+        hot.set_closed(false);
+        (0..1_000).for_each(|n| drop(put(n)));
+        assert_eq!(held(), 1_000);
+    }
+
+    #[test]
+    fn shrunk_cache_frees_neighbours_at_once() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let row = [7; 1_000];
+        let put: Vec<_> = (0..20_000).map(|n| (id(n), hot.put(&id(n), None, &[found(1, Some(&row))], 1))).collect();
+        hot.shrink();
+        // Counted first, because each use of the cache frees some.
+        let freed = put.iter().filter(|(_, rows)| rows.shares() == 1).count();
+        let (mut left, mut evicted) = (Vec::new(), Vec::new());
+        let cache = hot.cache.as_ref().unwrap();
+        for (id, rows) in &put {
+            let list = if cache.contains_key(&HotKey(*id)) { &mut left } else { &mut evicted };
+            list.push(rows.address());
+        }
+        assert!((8_000..=12_000).contains(&left.len()), "{}", left.len());
+        assert!(left.iter().max() < evicted.iter().min(), "those that stay and those that go are apart in memory");
+        assert!(freed + 200 > evicted.len(), "{freed} of {} evicted entries are freed", evicted.len());
+    }
+
+    #[test]
+    fn many_are_found_together_as_one_by_one() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        let id = |n: u8| EntityId([[n; 8], [0; 8]].concat().try_into().unwrap());
+        let put = |n: u8| {
+            // Small entries and large ones, and one of which it is known that there is no row.
+            let row = vec![n; usize::from(n) * 500];
+            let found = [found(1, (n != 4).then_some(&*row)), FoundRow { text: vec![n; 300], ..found(2, Some(&row)) }];
+            hot.put(&id(n), None, &found, 1);
+        };
+        // Half of them is at hand, the others are in the shared cache only, and some are nowhere.
+        (0..6).step_by(2).for_each(put);
+        thread::scope(|scope| scope.spawn(|| (1..6).step_by(2).for_each(put)).join().unwrap());
+        hot.outdate(&id(0), 2);
+
+        let ids: Vec<EntityId> = (0..9).map(id).collect();
+        let wanted = [1, 2, 3].map(|view| Lookup { view: ViewId(view), values: 2 });
+        let rows = |found: Option<EntityRows>| found.map(|rows| [1, 2].map(|view| rows.row(ViewId(view), 0)));
+        let together: Vec<_> = hot.get(&ids, &wanted, 2).into_iter().map(rows).collect();
+        let len = |row: &Option<Option<Row>>| row.as_ref().unwrap().as_ref().map(|row| row.len());
+        let lens: Vec<_> = together.iter().map(|rows| rows.as_ref().map(|rows| len(&rows[0]))).collect();
+        let there = |len| Some(Some(len));
+        assert_eq!(lens, [None, there(500), there(1_000), there(1_500), Some(None), there(2_500), None, None, None]);
+        for (id, together) in ids.iter().zip(together) {
+            assert_eq!(rows(hot.get(&[*id], &wanted, 2).pop().unwrap()), together);
+        }
+    }
+
+    #[test]
+    fn rows_of_several_views_gather_in_one_entry() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"one")), found(2, None)], 1);
+        let before = get(&hot, 1);
+        hot.put(&ID, before.as_ref(), &[found(3, Some(b"three"))], 1);
+        assert_eq!(known(&hot, 1, 1), row("one"));
+        assert_eq!(known(&hot, 2, 1), Some(None), "that there is none is known too");
+        assert_eq!(known(&hot, 3, 1), row("three"));
+        assert_eq!(known(&hot, 4, 1), None);
+    }
+
+    #[test]
+    fn what_is_added_to_an_entry_does_not_make_its_older_copies_younger() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
+        let before = get(&hot, 4);
+        // A commit comes between a reader's look and its put; the reader adds what it read after the commit.
+        hot.outdate(&ID, 5);
+        hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
+        assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not come back");
+    }
+
+    #[test]
+    fn a_generation_has_its_own_copies() {
+        let hot = HotCache::new(HotCacheConfig::default());
+        hot.put(&ID, None, &[found(1, Some(b"one"))], 1);
+        assert!(get(&hot, 1).unwrap().row(ViewId(1), 1).is_none());
+        let next = FoundRow { generation: 1, ..found(1, Some(b"next")) };
+        hot.put(&ID, get(&hot, 1).as_ref(), &[next], 1);
+        let rows = get(&hot, 1).unwrap();
+        assert_eq!(rows.row(ViewId(1), 1), Some(Some(Row::copy_of(b"next"))));
+        assert!(rows.row(ViewId(1), 0).is_none(), "the generation before is gone");
+    }
+
+    #[test]
+    fn bytes_max_holds_and_zero_keeps_nothing() {
+        let hot = HotCache::new(HotCacheConfig { bytes_max: 10_000 });
+        for i in 0..200_u8 {
+            hot.put(&EntityId([i; 16]), None, &[found(1, Some(&[0; 100]))], 1);
+        }
+        hot.cache.as_ref().unwrap().run_pending_tasks();
+        assert!(hot.weight() <= 10_000 && hot.weight() > 5_000, "{}", hot.weight());
+
+        let off = HotCache::new(HotCacheConfig { bytes_max: 0 });
+        off.put(&ID, None, &[found(1, Some(b"x"))], 1);
+        assert_eq!(known(&off, 1, 1), None);
+    }
+}

@@ -1,0 +1,415 @@
+//! Opening the store file: making it, checking it, setting a damaged one aside.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    hash::{BuildHasher, RandomState},
+    io, mem,
+    os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use larder_common::{clock::SharedClock, files::read_text};
+use larder_model::model::Micros;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, TableError};
+
+use super::{
+    StoreConfig, StoreError,
+    metrics::StoreMetrics,
+    record::{META, META_FORMAT, STORE_FORMAT, VIEWS},
+    salvage::{self, Copies, caught, copy_intact},
+    space::open_limited,
+    state::State,
+};
+
+/// A damaged file that was moved out of the way when the store was opened.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub why: String,
+    /// The number of its rows that the new file has; `None` if no row could be read, so that the new file is empty.
+    pub rows_kept: Option<u64>,
+}
+
+/// What the file's extension begins with while it is being made.
+const UNFINISHED: &str = "new-";
+/// The extension of the mark.
+const MARK: &str = "open";
+/// A process that ends so soon after it opened the store may do so again, for the same reason.
+const SOON: Micros = 120_000_000;
+
+/// A line in the mark for each rebuild that a start has begun and not finished.
+const REBUILDING: &str = "rebuilding";
+/// After this many such lines, the damaged file is set aside unread. A kill leaves a line too, so the number is higher
+/// than crashes alone would need.
+const REBUILDS_MAX: usize = 10;
+const MARK_BYTES_MAX: u64 = 64 << 10;
+/// The size of the page cache for a damaged file. It is small because each row is read once, in order.
+const OLD_CACHE_BYTES: usize = 16 << 20;
+
+/// A small file beside the store, from opening to closing it. Who finds it knows how the owner before ended, and
+/// whether every page has to be checked: because damage was met, or because the end came soon, as it does again and
+/// again where a damaged page is run into at every start.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    /// When the store was opened: the first line of the file. A second line says what damage was met since.
+    opened: Micros,
+}
+
+/// Opens the file, or makes an empty store where there is none; a damaged file is moved out of the way first.
+pub(super) fn open_or_replace(
+    path: &Path,
+    config: &StoreConfig,
+    clock: &SharedClock,
+) -> Result<(Database, Option<SetAside>, Mark), StoreError> {
+    let mark = Mark::new(path, clock);
+    let suspicious = mark.is_suspicious();
+    if mark.is_there() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
+        tracing::error!(
+            path = %path.display(),
+            "the store file is missing or empty, although a store was open when the last process ended: all views are \
+             loaded again, and rows that only callers wrote are lost"
+        );
+    }
+    let check_on_open = config.check_on_open || suspicious;
+    let (db, aside) = match open_checked(path, &StoreConfig { check_on_open, ..config.clone() }) {
+        Ok(db) => {
+            if suspicious {
+                tracing::info!(path = %path.display(), "the store was not closed the last time; all of it was checked");
+            }
+            (db, None)
+        }
+        Err(StoreError::Damaged(why)) => {
+            let kept = if mark.allows_rebuild() { copy_at_open(path, config, &mark)? } else { None };
+            let aside = match kept {
+                Some((unfinished, copies)) => {
+                    let aside = replace(path, &unfinished, clock, why)?;
+                    for (view, rows) in &copies.lost {
+                        StoreMetrics::rows_lost(view, *rows);
+                        tracing::error!(view, rows, "rows of the view were lost to damage");
+                    }
+                    tracing::warn!(rows = copies.rows, "the damaged store was rebuilt from the rows that are intact");
+                    SetAside { rows_kept: Some(copies.rows), ..aside }
+                }
+                None => {
+                    let aside = set_aside(path, clock, why)?;
+                    let reason = if mark.allows_rebuild() {
+                        "no row of it can be read".to_owned()
+                    } else {
+                        format!("{REBUILDS_MAX} starts ended while they read it")
+                    };
+                    tracing::error!(
+                        file = %aside.path.display(), reason,
+                        "no row of the damaged store is kept: all views are loaded again, and rows that only callers wrote \
+                         are missing. Keep the file to recover them"
+                    );
+                    aside
+                }
+            };
+            (open_checked(path, config)?, Some(aside))
+        }
+        Err(other) => return Err(other),
+    };
+    mark.make();
+    Ok((db, aside, mark))
+}
+
+/// The new file, and a summary of the rows that were copied to it.
+type Rebuilt = (PathBuf, Copies);
+
+/// Copies the intact rows of a damaged file to a new file next to it; returns `None` if the damaged file cannot be read.
+/// If the process is killed during the copy, the damaged file stays in place.
+fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option<Rebuilt>, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(OLD_CACHE_BYTES);
+    // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first, which
+    // writes to the file.
+    if let Some(old) = caught(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
+        let copied = copy_from(&old, path, config, mark);
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+        return copied;
+    }
+    let old = caught(|| builder.open(path).map_err(|error| open_error(path, error)));
+    let Some(old) = old else { return Ok(None) };
+    let copied = copy_from(&old, path, config, mark);
+    if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
+    } else {
+        // Closing the database writes to it again, and a panic at a damaged page during that may end the process.
+        mem::forget(old);
+    }
+    copied
+}
+
+fn copy_from<D: ReadableDatabase>(
+    old: &D,
+    path: &Path,
+    config: &StoreConfig,
+    mark: &Mark,
+) -> Result<Option<Rebuilt>, StoreError> {
+    let before = mark.note_rebuild();
+    let copied = copy_records(old, path, config);
+    if copied.is_err() {
+        // The rebuild ended by itself, on a full disk for example, so the next start may try again.
+        mark.write(&before);
+    }
+    copied
+}
+
+fn copy_records<D: ReadableDatabase>(
+    old: &D,
+    path: &Path,
+    config: &StoreConfig,
+) -> Result<Option<Rebuilt>, StoreError> {
+    let Some(records) = salvage::records(old) else { return Ok(None) };
+    tracing::warn!(path = %path.display(), "rebuilding the damaged store from the rows that are intact");
+    let (unfinished, new) = create_unfinished(path, config)?;
+    let copied = copy_intact(Some(old), records, &new);
+    drop(new);
+    let copies = copied.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+    Ok(Some((unfinished, copies)))
+}
+
+/// Opens the file and checks that it is a store of ours with everything in it that its records promise.
+pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    let new = match fs::metadata(path) {
+        Ok(meta) => meta.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(StoreError::Io { action: "open", path: path.to_owned(), source }),
+    };
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.page_cache_bytes_max);
+    builder.set_check_integrity_on_open(config.check_on_open);
+    // A file of arbitrary bytes must not end the process, whatever it does inside the database.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        if new {
+            return create(&builder, path, config);
+        }
+        let db = open_file(&builder, path, config)?;
+        check(&db, path)?;
+        remove_unfinished(path);
+        Ok(db)
+    }));
+    opened.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)))
+}
+
+/// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
+/// between leaves nothing that the next one would take for a damaged store.
+fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    match fs::metadata(path) {
+        // An empty file, as `touch` makes it, only holds the name.
+        Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
+        _ => {}
+    }
+    let (unfinished, db) = unfinished_in(builder, path, config)?;
+    let made = db.and_then(|db| {
+        // A link and not a rename: of two processes that start at once, one finds the name taken.
+        fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
+            _ => io("create", path)(source),
+        })?;
+        Ok(db)
+    });
+    // Left to the next start is as good.
+    let _ = fs::remove_file(&unfinished);
+    made
+}
+
+/// Creates a new store next to `path`, under a name that no other process uses, for a caller that fills it and moves it
+/// to `path`.
+pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(PathBuf, Database), StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(config.page_cache_bytes_max);
+    let (unfinished, db) = unfinished_in(&builder, path, config)?;
+    let db = db.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+    Ok((unfinished, db))
+}
+
+/// Creates an empty store next to `path`. The file exists even if the store cannot be created.
+fn unfinished_in(
+    builder: &Builder,
+    path: &Path,
+    config: &StoreConfig,
+) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
+    // A unique name, even among processes with the same ID in other containers.
+    let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
+    made.map_err(io("create", &unfinished))?;
+    let db = open_file(builder, &unfinished, config);
+    let db = db.and_then(|db| initialize(&db).map(|()| db));
+    Ok((unfinished, db))
+}
+
+/// Opens a database, or creates one in an empty file.
+fn open_file(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    open_limited(builder, path, config.space).map_err(|error| open_error(path, error))
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { action, path, source }
+}
+
+/// Removes what creations that were cut off left behind. One that is under way beside us has lost its race: the store
+/// is there.
+fn remove_unfinished(path: &Path) {
+    let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().map(|extension| extension.to_string_lossy().into_owned());
+        if extension.is_some_and(|extension| extension.starts_with(UNFINISHED)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse { path: path.to_owned() }
+        }
+        other => match redb::Error::from(other).into() {
+            StoreError::Database(error) => match *error {
+                redb::Error::Io(source) => StoreError::Io { action: "open", path: path.to_owned(), source },
+                other => StoreError::Database(Box::new(other)),
+            },
+            known => known,
+        },
+    }
+}
+
+fn initialize(db: &Database) -> Result<(), StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    txn.open_table(META)?.insert(META_FORMAT, u64::from(STORE_FORMAT))?;
+    txn.open_table(VIEWS)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
+    let txn = db.begin_read()?;
+    let missing = |what: &str| StoreError::Damaged(format!("it has no {what}"));
+    let format = match txn.open_table(META) {
+        Ok(meta) => meta.get(META_FORMAT)?.map(|format| format.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(other) => return Err(other.into()),
+    };
+    let found = u32::try_from(format.ok_or_else(|| missing("format record"))?).unwrap_or(u32::MAX);
+    if found > STORE_FORMAT {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
+    }
+    if found < STORE_FORMAT {
+        // All of it is a copy of what the sources have: reading them again is surer than a conversion.
+        return Err(StoreError::Damaged(format!("format {found} is older than this Larder's, {STORE_FORMAT}")));
+    }
+    // Reading the state opens every table; counting its rows is one look at the tree's root.
+    for view in State::read(db, 0)?.views()? {
+        let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
+        if rows != view.record.rows {
+            let message = format!("view '{}' has {rows} rows, its record says {}", view.name, view.record.rows);
+            return Err(StoreError::Damaged(message));
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+    let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
+    let mut aside = PathBuf::from(&name);
+    let mut n = 1;
+    while aside.try_exists().unwrap_or(false) {
+        n += 1;
+        aside = PathBuf::from(format!("{name}-{n}"));
+    }
+    fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
+    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside");
+    Ok(SetAside { path: aside, why, rows_kept: None })
+}
+
+/// Moves a damaged file aside and the rebuilt file into its place.
+pub(super) fn replace(
+    path: &Path,
+    unfinished: &Path,
+    clock: &SharedClock,
+    why: String,
+) -> Result<SetAside, StoreError> {
+    let aside = set_aside(path, clock, why)?;
+    if let Err(error) = fs::rename(unfinished, path) {
+        // A damaged file is better than none.
+        let _ = fs::rename(&aside.path, path);
+        return Err(io("rename", unfinished)(error));
+    }
+    if let Some(dir) = path.parent() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+    }
+    Ok(aside)
+}
+
+// === impl Mark ===
+
+impl Mark {
+    fn new(path: &Path, clock: &SharedClock) -> Self {
+        Self { path: path.with_extension(MARK), opened: clock.now() }
+    }
+
+    /// Whether what the last owner left is a reason to check every page.
+    fn is_suspicious(&self) -> bool {
+        let text = match self.text() {
+            Ok(text) => text,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
+        match text.trim_end().parse::<Micros>() {
+            Ok(opened) => self.opened.saturating_sub(opened) < SOON,
+            // More is in there than a time.
+            Err(_) => true,
+        }
+    }
+
+    pub(super) fn make(&self) {
+        self.write(&format!("{}\n", self.opened));
+    }
+
+    /// Says to the next owner that damage was met.
+    pub(super) fn note_damage(&self, what: &str) {
+        self.write(&format!("{}\n{what}\n", self.opened));
+    }
+
+    /// Whether the last owner ended without closing the store.
+    fn is_there(&self) -> bool {
+        self.path.try_exists().unwrap_or(true)
+    }
+
+    /// Whether to try to read the intact rows of a damaged file, which may end the process.
+    fn allows_rebuild(&self) -> bool {
+        let text = self.text().unwrap_or_default();
+        text.lines().filter(|line| *line == REBUILDING).count() < REBUILDS_MAX
+    }
+
+    /// Records that a rebuild has begun. Returns the text of the mark before that.
+    fn note_rebuild(&self) -> String {
+        let before = self.text().unwrap_or_else(|_| format!("{}\n", self.opened));
+        self.write(&format!("{before}{REBUILDING}\n"));
+        before
+    }
+
+    /// To be called when the store was closed as it should be.
+    pub(super) fn remove(&self) {
+        // One that stays costs a slow start, no more.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn text(&self) -> io::Result<String> {
+        read_text(&self.path, MARK_BYTES_MAX)
+    }
+
+    fn write(&self, text: &str) {
+        // On a full disk, for one: the store itself may well be readable.
+        if let Err(error) = fs::write(&self.path, text) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot write the mark that the store is open");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! SIGKILL at any moment: the store then holds the rows up to its stored position, and nothing else.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, BufRead, BufReader, Write as _},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder_common::clock::ManualClock;
+
+use super::model::{
+    Change, Dice, Home, NOW, Twin, batch, child_args, child_dir, config, declare, load, run_in, tables, test_name, walk,
+};
+use crate::{LoadMode, OnlineStore, ViewId};
+
+const SEED: u64 = 0x1a4d_e400;
+
+/// For every three batches of upserts the child replaces the second view once, and the third, where it goes on with what
+/// the child before has left. Both are built of several runs, and merged in several transactions.
+const UPSERTS: u64 = 3;
+/// Rows of a run.
+const RUN: usize = 8;
+
+const VIEWS: [&str; 3] = ["upserted", "replaced", "resumed"];
+
+/// Batch `n` of a view: the same in the child and in the test.
+fn changes(view: ViewId, n: u64) -> Vec<Change> {
+    let mut dice = Dice(SEED ^ (n << 8) ^ u64::from(view.0));
+    let mut any = |_| Change {
+        id: u8::try_from(dice.below(200)).unwrap(),
+        event: i64::try_from(dice.below(10) + n).unwrap(),
+        created: None,
+        value: i64::try_from(dice.below(1_000)).unwrap(),
+    };
+    (0..40).map(&mut any).collect()
+}
+
+fn position(store: &OnlineStore, view: ViewId) -> u64 {
+    store.status(view).unwrap().position.map_or(0, |position| position.parse().unwrap())
+}
+
+#[test]
+fn a_child_of_the_test_below_loads_until_it_is_killed() {
+    let Some(dir) = child_dir() else { return };
+    let say = |what: &str, n: u64| {
+        // One write per line, unbuffered: what was said is known to be said.
+        let mut line = String::new();
+        writeln!(line, "{what} {n}").unwrap();
+        std::io::stdout().write_all(line.as_bytes()).unwrap();
+    };
+    say("opening", 0);
+    let store = OnlineStore::open(&config(&dir, 1 << 20), ManualClock::at(NOW)).unwrap();
+    let [upserted, replaced, resumed] = declare(&store, VIEWS);
+    loop {
+        let mut load = store.begin_load(upserted, LoadMode::Upsert).unwrap();
+        for _ in 0..UPSERTS {
+            let n = position(&store, upserted) + 1;
+            load.apply(&batch(&changes(upserted, n)), Some(&n.to_string())).unwrap();
+            say("upserted", n);
+        }
+        let n = position(&store, replaced) + 1;
+        let mut load = store.begin_load(replaced, LoadMode::Replace).unwrap();
+        for run in changes(replaced, n).chunks(RUN) {
+            load.apply(&batch(run), Some("never seen")).unwrap();
+        }
+        load.finish(Some(&n.to_string())).unwrap();
+        say("replaced", n);
+        let n = position(&store, resumed) + 1;
+        let (mut load, read) = match store.cut_off(resumed) {
+            Some(cut_off) => (store.resume_load(resumed).unwrap(), cut_off.position.parse().unwrap()),
+            None => (store.begin_load(resumed, LoadMode::Replace).unwrap(), 0),
+        };
+        for (read, run) in changes(resumed, n).chunks(RUN).enumerate().skip(read) {
+            load.apply(&batch(run), Some(&(read + 1).to_string())).unwrap();
+            say("reading", read as u64);
+        }
+        if read > 0 {
+            say("went on from", read as u64);
+        }
+        load.finish(Some(&n.to_string())).unwrap();
+        say("resumed", n);
+    }
+}
+
+#[test]
+fn after_a_kill_rows_are_those_of_the_stored_position() {
+    // LARDER_KILLS=200 for a long run.
+    let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
+    let home = Home::new();
+    let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
+    let mut dice = Dice(SEED);
+    let mut twin = Twin::default();
+    let (mut applied, mut generations, mut went_on) = (0, [0; 2], 0);
+    for kill in 1..=kills {
+        let test = test_name!(a_child_of_the_test_below_loads_until_it_is_killed);
+        let mut child = run_in(home.path(), child_args(&test)).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut said_upserted, mut said_built) = (applied, generations);
+        let mut listen = |line: io::Result<String>| {
+            let line = line.unwrap();
+            let mut words = line.split(' ').rev();
+            let (n, what) = (words.next().unwrap().parse().unwrap_or(0), words.next().unwrap_or("").to_owned());
+            match what.as_str() {
+                "upserted" => said_upserted = n,
+                "replaced" => said_built[0] = n,
+                "resumed" => said_built[1] = n,
+                "from" => went_on += 1,
+                _ => {}
+            }
+            what
+        };
+        // One child in five is killed soon after it begins to open the store; the others are killed after one of their
+        // steps, so that every kind of load both progresses and is interrupted, even on a slow machine.
+        let until = ["opening", "replaced", "upserted", "resumed", "reading"][kill % 5];
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().any(|line| listen(line) == until), "kill {kill}: the child ended before");
+        if until != "reading" {
+            thread::sleep(Duration::from_millis(1 + dice.below(60)));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.for_each(|line| _ = listen(line));
+
+        if kill / 4 % 2 == 0 {
+            // As if the child had lived longer: the next owner does not check the whole file then.
+            let _ = fs::remove_file(home.mark());
+        }
+        let opening = Instant::now();
+        let store = home.open();
+        let took = opening.elapsed();
+        let context = format!("kill {kill} of seed {SEED:#x}");
+        assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
+        assert!(store.set_aside().is_none(), "{context}: {:?}", store.set_aside());
+
+        // What was reported as committed is there; one commit more may be.
+        let stored = position(&store, upserted);
+        assert!(
+            (said_upserted..=said_upserted + 1).contains(&stored),
+            "{context}: {said_upserted} said, {stored} stored"
+        );
+        for n in applied + 1..=stored {
+            twin.apply(&changes(upserted, n));
+        }
+        assert!(walk(&store, upserted) == twin.rows(), "{context}: rows are not those of position {stored}");
+        applied = stored;
+
+        for ((view, said), generation) in [replaced, resumed].into_iter().zip(said_built).zip(&mut generations) {
+            let stored = position(&store, view);
+            assert!((said..=said + 1).contains(&stored), "{context}: {said} said, {stored} stored");
+            let mut twin = Twin::default();
+            if stored > 0 {
+                twin.apply(&changes(view, stored));
+            }
+            assert!(walk(&store, view) == twin.rows(), "{context}: rows are not those of generation {stored}");
+            *generation = stored;
+        }
+    }
+    println!("{kills} kills over {applied} upserts and {generations:?} replacing loads, {went_on} went on");
+    assert!(
+        applied >= kills as u64 && generations.iter().all(|generation| *generation >= kills as u64 / 5),
+        "{applied} upserts, {generations:?} replacing loads"
+    );
+    assert!(went_on >= kills / 10, "{went_on} loads went on where a kill had cut them off");
+    // Nothing stays of all that was cut off.
+    for view in [replaced, resumed] {
+        load(&home.open(), view, LoadMode::Replace, &changes(view, 0));
+    }
+    let tables = tables(&home);
+    assert!(!tables.iter().any(|table| table.starts_with("run/")), "{tables:?}");
+    assert_eq!(tables.len(), 5, "meta, views, and one of each view: {tables:?}");
+}
+
+#[test]
+fn a_store_that_was_not_closed_opens_without_a_walk_through_its_file() {
+    let home = Home::new();
+    let store = home.open();
+    // What a kill leaves behind is the file as it is now.
+    let copy = home.path().join("copy.redb");
+    let assert_needs_no_repair = |after: &str| {
+        fs::copy(home.file(), &copy).unwrap();
+        let opened = redb::Builder::new().set_repair_callback(redb::RepairSession::abort).open(&copy);
+        assert!(opened.is_ok(), "after {after}: {:?}", opened.err());
+    };
+    assert_needs_no_repair("creation");
+    let [view] = declare(&store, ["stats"]);
+    assert_needs_no_repair("a declaration");
+    let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
+    assert_needs_no_repair("the beginning of a load");
+    load.apply(&batch(&changes(view, 1)), None).unwrap();
+    assert_needs_no_repair("a batch");
+    load.apply(&batch(&changes(view, 2)), None).unwrap();
+    load.gather(&mut || true).unwrap();
+    assert_needs_no_repair("a merge");
+    load.finish(None).unwrap();
+    assert_needs_no_repair("the end of a load");
+}

@@ -1,0 +1,355 @@
+//! Loads that build a generation of sorted runs, which are merged at the end.
+
+use std::collections::BTreeMap;
+
+use larder_model::{codec::KeyVersion, model::EntityId};
+use proptest::{collection::vec, prelude::*};
+use redb::{ReadableTable, WriteTransaction};
+
+use super::model::{Change, Home, batch, change, declare, id, load, plain, tables, walk};
+use crate::{
+    Applied, KeySignature, Load, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId,
+    online::Written,
+    record::{RowTable, VIEWS},
+    write::read_record,
+};
+
+/// A row, or the removal of one.
+#[derive(Clone, Copy, Debug)]
+enum Arrival {
+    Row(Change),
+    Removal(u8),
+}
+
+/// Few entities, times and values, so that all kinds of ties happen.
+fn any_arrival() -> impl Strategy<Value = Arrival> {
+    let row = (0..40_u8, 0..3_i64, proptest::option::of(0..2_i64), 0..2_i64);
+    (row, 0..4_u8).prop_map(|((id, event, created, value), kind)| match kind {
+        0 => Arrival::Removal(id),
+        _ => Arrival::Row(Change { id, event, created, value }),
+    })
+}
+
+fn batch_of(rule: Rule, arrivals: &[Arrival]) -> RowBatch {
+    let mut batch = RowBatch::new(rule, RowTimes::default());
+    for arrival in arrivals {
+        match arrival {
+            Arrival::Row(change) => batch.push(id(change.id), &change.row()),
+            // Counts under the other rule only.
+            Arrival::Removal(byte) if rule == Rule::Latest => batch.remove(id(*byte)),
+            Arrival::Removal(_) => {}
+        }
+    }
+    batch
+}
+
+fn any_batches() -> impl Strategy<Value = Vec<RowBatch>> {
+    (vec(vec(any_arrival(), 0..60), 0..7), any::<bool>()).prop_map(|(batches, is_latest)| {
+        let rule = if is_latest { Rule::Latest } else { Rule::Newest };
+        batches.iter().map(|arrivals| batch_of(rule, arrivals)).collect()
+    })
+}
+
+/// What an upsert of these batches, one after another, leaves and tells.
+fn upserted(store: &OnlineStore, view: ViewId, batches: &[RowBatch]) -> (BTreeMap<EntityId, Vec<u8>>, Applied) {
+    let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
+    batches.iter().for_each(|batch| _ = load.apply(batch, None).unwrap());
+    let applied = load.finish(Some("end")).unwrap();
+    (walk(store, view), applied)
+}
+
+/// Gathers up to so many transactions, and tells whether that was all.
+fn gather_some(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
+    let mut left = transactions;
+    load.gather(&mut || {
+        left = left.saturating_sub(1);
+        left > 0
+    })
+    .unwrap()
+}
+
+/// The tables of a view's rows, those of callers too.
+fn row_tables(home: &Home) -> Vec<String> {
+    tables(home).into_iter().filter(|table| table.contains('/')).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn many_runs_merge_to_what_the_same_batches_come_to_one_after_another(
+        batches in any_batches(),
+        mode in prop_oneof![Just(LoadMode::Replace), Just(LoadMode::First)],
+    ) {
+        let home = Home::new();
+        let store = home.open();
+        let [merged, twin] = declare(&store, ["merged", "twin"]);
+        let (expected, outcome) = upserted(&store, twin, &batches);
+
+        let mut load = store.begin_load(merged, mode).unwrap();
+        batches.iter().for_each(|batch| _ = load.apply(batch, Some("midway")).unwrap());
+        prop_assert_eq!(load.gather(&mut || true).unwrap(), Some(expected.len() as u64));
+        prop_assert_eq!(load.total(), outcome, "what is told before the end");
+        prop_assert!(walk(&store, merged).is_empty(), "and nothing is served by then");
+        prop_assert_eq!(load.finish(Some("end")).unwrap(), outcome);
+
+        prop_assert_eq!(walk(&store, merged), expected);
+        let [status, twins] = [merged, twin].map(|view| store.status(view).unwrap());
+        prop_assert_eq!(status, twins);
+        drop(store);
+        prop_assert_eq!(row_tables(&home).iter().filter(|table| table.starts_with("run")).count(), 0);
+    }
+
+    #[test]
+    fn a_load_that_is_cut_off_anywhere_goes_on_to_the_same_rows(
+        batches in any_batches(),
+        cuts in vec((0..7_usize, 0..6_u64), 1..4),
+    ) {
+        let home = Home::new();
+        let mut store = home.open();
+        let [view, twin] = declare(&store, ["view", "twin"]);
+        let (expected, _) = upserted(&store, twin, &batches);
+        // At each cut some batches more are there, and a part of the merge of all by then.
+        let mut done = 0;
+        let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
+        for (more, transactions) in cuts {
+            for batch in batches.iter().skip(done).take(more) {
+                load.apply(batch, Some("midway")).unwrap();
+                done += 1;
+            }
+            gather_some(&mut load, transactions);
+            drop(load);
+            prop_assert!(walk(&store, view).is_empty(), "none of it is served");
+            drop(store);
+            store = home.open();
+            load = match store.cut_off(view) {
+                Some(cut_off) => {
+                    prop_assert_eq!((&*cut_off.position, cut_off.is_first), ("midway", false));
+                    store.resume_load(view).unwrap()
+                }
+                None => {
+                    prop_assert_eq!(done, 0, "nothing to go on with");
+                    store.begin_load(view, LoadMode::Replace).unwrap()
+                }
+            };
+        }
+        batches.iter().skip(done).for_each(|batch| _ = load.apply(batch, Some("midway")).unwrap());
+        prop_assert_eq!(load.gather(&mut || true).unwrap(), Some(expected.len() as u64));
+        let applied = load.finish(Some("end")).unwrap();
+        prop_assert!(applied.inserted >= expected.len() as u64, "{:?} of {}", applied, expected.len());
+        prop_assert_eq!(walk(&store, view), expected);
+        prop_assert_eq!(store.cut_off(view), None);
+        let [status, twins] = [view, twin].map(|view| store.status(view).unwrap());
+        prop_assert_eq!(status, twins);
+        drop(store);
+        prop_assert_eq!(row_tables(&home).iter().filter(|table| table.starts_with("run")).count(), 0);
+    }
+}
+
+/// Three runs of 30 rows, of 50 entities: 20 of them come twice, 10 of these are newer the second time.
+fn three_runs(store: &OnlineStore, view: ViewId, mode: LoadMode) -> Load<'_> {
+    let mut load = store.begin_load(view, mode).unwrap();
+    for (first, event) in [(0, 1), (10, 2), (20, 0)] {
+        load.apply(&batch(&rows(first, event)), Some("midway")).unwrap();
+    }
+    load
+}
+
+fn rows(first: u8, event: i64) -> Vec<Change> {
+    (first..first + 30).map(|id| change(id, event, i64::from(id))).collect()
+}
+
+#[test]
+fn the_counts_of_a_load_of_many_runs_are_true() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let mut load = three_runs(&store, view, LoadMode::Replace);
+    assert_eq!(load.gather(&mut || true).unwrap(), Some(50));
+    let expected = Applied { inserted: 50, updated: 20, stale: 20, ..Applied::default() };
+    assert_eq!(load.total(), expected);
+    assert_eq!(load.gather(&mut || true).unwrap(), Some(50), "once more is as once");
+    assert_eq!(load.finish(None).unwrap(), expected);
+    assert_eq!(store.status(view).unwrap().rows, 50);
+}
+
+#[test]
+fn a_merge_lets_others_write_between_its_transactions() {
+    let home = Home::new();
+    let store = home.open();
+    let [view, other] = declare(&store, ["stats", "other"]);
+    let mut load = three_runs(&store, view, LoadMode::Replace);
+    let key = KeySignature::of(&plain("other"), KeyVersion::V3);
+    let mut turns = 0;
+    let gathered = load.gather(&mut || {
+        turns += 1;
+        store.put(other, &key, &batch(&[change(1, turns, turns)]), false).unwrap();
+        true
+    });
+    assert_eq!(gathered.unwrap(), Some(50));
+    // 90 rows, by as many as the largest batch had.
+    assert_eq!(turns, 3);
+    assert_eq!(walk(&store, other)[&id(1)], change(1, 3, 3).row());
+}
+
+#[test]
+fn what_was_merged_is_not_kept_twice() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let mut load = three_runs(&store, view, LoadMode::Replace);
+    assert_eq!(gather_some(&mut load, 3), None);
+    let stored: usize = store
+        .write(|txn| {
+            let runs = txn.list_tables()?.filter(|table| redb::TableHandle::name(table).starts_with("run/"));
+            let names: Vec<String> = runs.map(|table| redb::TableHandle::name(&table).to_owned()).collect();
+            let rows = names.iter().map(|name| Ok(txn.open_table(RowTable::new(name))?.iter()?.count()));
+            Ok(Written::Nothing(rows.sum::<Result<usize, StoreError>>()?))
+        })
+        .unwrap();
+    // Two transactions have looked at 30 rows or a little more each, and kept those that won.
+    assert!((50..75).contains(&stored), "{stored} rows of 90");
+}
+
+#[test]
+fn what_a_cut_off_load_left_is_gone_with_the_next_one() {
+    for transactions in 0..6 {
+        for next in [LoadMode::Upsert, LoadMode::Replace, LoadMode::First] {
+            let home = Home::new();
+            let store = home.open();
+            let [view] = declare(&store, ["stats"]);
+            let mut cut_off = three_runs(&store, view, LoadMode::Replace);
+            gather_some(&mut cut_off, transactions);
+            drop(cut_off);
+            drop(store);
+            let store = home.open();
+            load(&store, view, next, &rows(7, 7));
+            assert_eq!(walk(&store, view).len(), 30);
+            drop(store);
+            assert_eq!(row_tables(&home).len(), 1, "{:?}", row_tables(&home));
+        }
+    }
+}
+
+#[test]
+fn what_a_cut_off_load_left_goes_with_the_keys_of_its_view() {
+    for transactions in 0..4 {
+        let home = Home::new();
+        let store = home.open();
+        let [view, other] = declare(&store, ["stats", "other"]);
+        let mut cut_off = three_runs(&store, view, LoadMode::Replace);
+        gather_some(&mut cut_off, transactions);
+        drop(cut_off);
+        let _others = three_runs(&store, other, LoadMode::Replace);
+        store.declare(&[plain("stats")], KeyVersion::V2).unwrap();
+        assert_eq!(store.cut_off(view), None);
+        drop(store);
+        assert_eq!(row_tables(&home), ["run/1/0", "run/1/1", "run/1/2"], "the other view's runs stay");
+    }
+}
+
+#[test]
+fn a_first_load_that_was_cut_off_says_so() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    drop(three_runs(&store, view, LoadMode::First));
+    drop(store);
+    let store = home.open();
+    assert!(store.cut_off(view).unwrap().is_first);
+    let mut load = store.resume_load(view).unwrap();
+    load.apply(&batch(&rows(40, 5)), None).unwrap();
+    assert!(store.cut_off(view).unwrap().is_first, "also the second time");
+    load.finish(Some("end")).unwrap();
+    assert_eq!(walk(&store, view).len(), 70);
+}
+
+#[test]
+fn runs_under_another_definition_are_not_gone_on_with() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    drop(three_runs(&store, view, LoadMode::First));
+    store.declare(&[super::model::view("stats", &["value:Float64"])], KeyVersion::V3).unwrap();
+    assert_eq!(store.cut_off(view), None);
+    assert!(matches!(store.resume_load(view), Err(StoreError::Superseded { .. })));
+}
+
+#[test]
+fn a_merge_that_another_load_took_the_place_of_is_refused() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let mut first = three_runs(&store, view, LoadMode::Replace);
+    gather_some(&mut first, 2);
+    load(&store, view, LoadMode::Upsert, &rows(3, 3));
+    assert!(matches!(first.gather(&mut || true), Err(StoreError::Superseded { .. })));
+    assert!(matches!(first.finish(None), Err(StoreError::Superseded { .. })));
+    assert_eq!(walk(&store, view).len(), 30);
+}
+
+/// Changes the store behind the back of a load.
+fn tamper(store: &OnlineStore, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) {
+    let commit = |txn: &WriteTransaction| {
+        change(txn)?;
+        Ok(Written::Commit { value: (), changed: Vec::new() })
+    };
+    store.write(commit).unwrap();
+}
+
+#[test]
+fn a_damaged_row_of_a_run_does_not_give_way_to_an_older_one() {
+    for rule in [Rule::Newest, Rule::Latest] {
+        let home = Home::with_hot(0);
+        let store = home.open();
+        let [view] = declare(&store, ["stats"]);
+        let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
+        for event in [1, 2] {
+            load.apply(&batch_of(rule, &[Arrival::Row(change(1, event, event))]), None).unwrap();
+        }
+        tamper(&store, |txn| {
+            let mut run = txn.open_table(RowTable::new("run/0/1"))?;
+            let mut sealed = run.get(&id(1).0)?.unwrap().value().to_vec();
+            sealed[9] ^= 1;
+            run.insert(&id(1).0, &sealed[..])?;
+            Ok(())
+        });
+        match load.finish(None) {
+            Err(error) => assert!(matches!(error, StoreError::Damaged(_)), "{error}"),
+            // Which of them is the last one is known all the same. Who reads it is told.
+            Ok(_) => assert!(matches!(store.reader().get(view, &id(1)), Err(StoreError::Damaged(_)))),
+        }
+        assert!(store.failure().is_some());
+    }
+}
+
+#[test]
+fn what_a_version_without_runs_was_building_is_begun_anew() {
+    for next in [LoadMode::Upsert, LoadMode::Replace] {
+        let home = Home::new();
+        let store = home.open();
+        let [view] = declare(&store, ["stats"]);
+        load(&store, view, LoadMode::Upsert, &rows(0, 1));
+        tamper(&store, |txn| {
+            let record = read_record(txn, "stats")?;
+            let encoded = record.encode();
+            // Records of that version have no checksum.
+            let json = encoded.split(|byte| *byte == b'\n').next().unwrap();
+            let mut json: serde_json::Value = serde_json::from_slice(json).unwrap();
+            json["building"] = 1.into();
+            json["building_position"] = "midway".into();
+            json.as_object_mut().unwrap().remove("building_runs");
+            txn.open_table(VIEWS)?.insert("stats", json.to_string().as_bytes())?;
+            txn.open_table(RowTable::new("rows/0/1"))?.insert(&id(99).0, &b"half a generation"[..])?;
+            Ok(())
+        });
+        drop(store);
+        let store = home.open();
+        assert_eq!((declare(&store, ["stats"]), store.cut_off(view)), ([view], None));
+        assert!(matches!(store.resume_load(view), Err(StoreError::Superseded { .. })));
+        load(&store, view, next, &rows(10, 2));
+        assert_eq!(walk(&store, view).len(), if next == LoadMode::Upsert { 40 } else { 30 });
+        drop(store);
+        assert_eq!(row_tables(&home).len(), 1, "{:?}", row_tables(&home));
+    }
+}

@@ -1,0 +1,278 @@
+//! Converts batches of a source to rows with IDs. A value that does not match its feature's type becomes null, and a
+//! row without a key or an event time is skipped; both are counted.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use larder_ingest::Skipped;
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion, Misfit, RowBuilder, RowError, RowSchema, push_feast_value},
+    model::{EntityId, FeastValue, FeatureView, Micros, ValueRef, Window},
+};
+use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows};
+use larder_store::{RowBatch, RowTimes, Rule};
+use prost::Message as _;
+
+use super::{
+    SyncLimits,
+    decode::{Column, Instants},
+};
+
+/// Turns batches of columns into rows with ids.
+pub(super) struct RowEncoder<'v> {
+    view: &'v FeatureView,
+    schema: Arc<RowSchema>,
+    keys: KeyEncoder,
+    window: Window,
+    /// Rows with a later event time are skipped for now.
+    latest: Micros,
+    pub(super) rows: RowBatch,
+    pub(super) skipped: Skipped,
+}
+
+// === impl RowEncoder ===
+
+impl<'v> RowEncoder<'v> {
+    pub(super) fn new(
+        view: &'v FeatureView,
+        key_version: KeyVersion,
+        window: Window,
+        rule: Rule,
+        times: RowTimes,
+    ) -> Self {
+        let names = view.join_keys.iter().map(|key| &*key.name);
+        Self {
+            view,
+            schema: Arc::new(RowSchema::of_view(view)),
+            keys: KeyEncoder::new(key_version, names),
+            window,
+            latest: Micros::MAX,
+            rows: RowBatch::new(rule, times),
+            skipped: Skipped::default(),
+        }
+    }
+
+    /// Whether it holds as much as one transaction takes.
+    pub(super) fn is_full(&self, limits: SyncLimits) -> bool {
+        self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
+    }
+
+    /// Adds the rows of a batch that may be served at this time.
+    pub(super) fn encode(&mut self, batch: &SourceBatch, now: Micros) -> Result<(), SourceError> {
+        self.latest = self.rows.times().latest(now);
+        match &batch.rows {
+            SourceRows::Columns(columns) => self.encode_columns(columns, batch),
+            SourceRows::Items(items) => {
+                for (row, item) in items.iter().enumerate() {
+                    self.encode_item(item, || place_of(batch, row));
+                }
+                Ok(())
+            }
+            SourceRows::Changes(changes) => {
+                for (row, change) in changes.iter().enumerate() {
+                    match change {
+                        Change::Remove(id) => self.rows.remove(*id),
+                        Change::Put(item) => self.encode_item(item, || place_of(batch, row)),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn encode_columns(&mut self, rows: &RecordBatch, batch: &SourceBatch) -> Result<(), SourceError> {
+        let columns = Columns::new(self.view, rows, &batch.origin)?;
+        let schema = Arc::clone(&self.schema);
+        let mut builder = RowBuilder::new(&schema);
+        let mut key = Vec::new();
+        for row in 0..rows.num_rows() {
+            let place = || place_of(batch, row);
+            let Some(event_time) = columns.event_time.micros(row) else {
+                match columns.event_time.misfit(row) {
+                    Some(why) => {
+                        self.skipped.unreadable += 1;
+                        self.skipped.note(|| format!("{}: invalid event time: {why}", place()));
+                    }
+                    None => {
+                        self.skipped.null_event_time += 1;
+                        self.skipped.note(|| format!("{}: no event time", place()));
+                    }
+                }
+                continue;
+            };
+            if !self.window.contains(event_time) {
+                self.skipped.outside_window += 1;
+                continue;
+            }
+            if self.is_future(event_time, place) {
+                continue;
+            }
+            let Some(id) = self.id(&columns, row, &mut key) else {
+                match columns.keys.iter().find_map(|column| column.misfit(row)) {
+                    Some(why) => {
+                        self.skipped.unreadable += 1;
+                        self.skipped.note(|| format!("{}: the key: {why}", place()));
+                    }
+                    None => {
+                        self.skipped.null_key += 1;
+                        self.skipped.note(|| format!("{}: the key is null", place()));
+                    }
+                }
+                continue;
+            };
+            let created = columns.created.as_ref();
+            builder.begin(event_time, created.and_then(|created| created.micros(row)));
+            builder.set_nanos(columns.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
+            for (column, feature) in columns.features.iter().zip(&self.view.features) {
+                if let Some(why) = column.misfit(row) {
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                }
+            }
+            let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
+            let pushed = pushed.and_then(|()| match self.schema.expiry() {
+                // Files say nothing of that.
+                Some(_) => builder.push(ValueRef::Null),
+                None => Ok(()),
+            });
+            let finished = match pushed {
+                Ok(()) => builder.finish(),
+                Err(error) => Err(error),
+            };
+            match finished {
+                Ok(bytes) => self.rows.push(id, bytes),
+                Err(error) => {
+                    self.skipped.too_large += 1;
+                    self.skipped.note(|| format!("{}: {error}", place()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a row of an online store. An unreadable value becomes null, and an unreadable row is skipped; both are
+    /// counted.
+    fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
+        let place = || format!("{} (entity id {:?})", place(), item.id);
+        if let Some(problem) = &item.problem {
+            self.skipped.unreadable += 1;
+            self.skipped.note(|| format!("{}: {problem}", place()));
+            return;
+        }
+        let Some(event_time) = item.event_time else {
+            self.skipped.null_event_time += 1;
+            self.skipped.note(|| format!("{}: no event time", place()));
+            return;
+        };
+        if !self.window.contains(event_time) {
+            self.skipped.outside_window += 1;
+            return;
+        }
+        if self.is_future(event_time, place) {
+            return;
+        }
+        if let Err(error) = self.encode_values(item, event_time, &place) {
+            self.skipped.too_large += 1;
+            self.skipped.note(|| format!("{}: {error}", place()));
+        }
+    }
+
+    fn encode_values(&mut self, item: &Item, event_time: Micros, place: &impl Fn() -> String) -> Result<(), RowError> {
+        let schema = Arc::clone(&self.schema);
+        let mut builder = RowBuilder::new(&schema);
+        builder.begin(event_time, item.created);
+        for (feature, value) in self.view.features.iter().zip(&item.values) {
+            let pushed = match value {
+                None => Ok(builder.push(ValueRef::Null)?),
+                Some(ItemValue::Feast(bytes)) => FeastValue::decode(&**bytes)
+                    .map_err(|error| Misfit::Unreadable(error.to_string()))
+                    .and_then(|value| push_feast_value(&mut builder, feature.value_type, &value)),
+                Some(ItemValue::Cell(cell)) => cell.push(feature.value_type, &mut builder),
+                Some(ItemValue::Unreadable(why)) => Err(Misfit::Unreadable(why.clone())),
+            };
+            match pushed {
+                Ok(()) => {}
+                Err(Misfit::Row(error)) => return Err(error),
+                Err(why) => {
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                    builder.push(ValueRef::Null)?;
+                }
+            }
+        }
+        if schema.expiry().is_some() {
+            builder.push(item.expires.map_or(ValueRef::Null, ValueRef::Int64))?;
+        }
+        self.rows.push(item.id, builder.finish()?);
+        Ok(())
+    }
+
+    /// Whether a row is skipped because it is not due yet; if so, counts it.
+    fn is_future(&mut self, event_time: Micros, place: impl Fn() -> String) -> bool {
+        if event_time <= self.latest {
+            return false;
+        }
+        self.rows.postpone(event_time);
+        self.skipped.note_future(event_time, place);
+        true
+    }
+
+    fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
+        self.keys.begin(key);
+        if columns.keys.is_empty() {
+            // A view without entities has one row, under the empty dummy key.
+            KeyEncoder::push(key, KeyValue::String(""));
+        }
+        columns.keys.iter().all(|column| column.push_key(row, key)).then(|| KeyEncoder::id(key))
+    }
+}
+
+fn place_of(batch: &SourceBatch, row: usize) -> String {
+    format!("{}, row {}", batch.origin, batch.first_row + row as u64)
+}
+
+/// A batch's columns, readable.
+struct Columns {
+    event_time: Instants,
+    created: Option<Instants>,
+    keys: Vec<Column>,
+    features: Vec<Column>,
+}
+
+// === impl Columns ===
+
+impl Columns {
+    /// The columns come in the order of [`larder_source::Wanted::columns`].
+    fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
+        let source = view.files();
+        let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
+        let mut columns = rows.columns().iter().enumerate();
+        let mut next = || {
+            let missing = || SourceError::Column {
+                path: origin.to_owned(),
+                column: String::new(),
+                why: "the batch has too few columns".to_owned(),
+            };
+            columns.next().ok_or_else(missing)
+        };
+        let misfit = |place: usize, why| {
+            let column = rows.schema().field(place).name().clone();
+            SourceError::Column { path: origin.to_owned(), column, why }
+        };
+        let mut instants = || {
+            let (place, array) = next()?;
+            Instants::new(array).map_err(|why| misfit(place, why))
+        };
+        let event_time = instants()?;
+        let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());
+        let created = has_created.then(instants).transpose()?;
+        let keys = key_types
+            .into_iter()
+            .map(|key| Ok(Column::key(next()?.1, key.value_type)))
+            .collect::<Result<_, SourceError>>()?;
+        let features = view
+            .features
+            .iter()
+            .map(|feature| Ok(Column::feature(next()?.1, feature.value_type)))
+            .collect::<Result<_, SourceError>>()?;
+        Ok(Self { event_time, created, keys, features })
+    }
+}

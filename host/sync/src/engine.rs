@@ -1,0 +1,460 @@
+//! The engine: knows every view's source, and runs at most one sync of a view at a time.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder_common::{
+    clock::{SharedClock, next_by_cron},
+    telemetry::panic_words,
+};
+use larder_ingest::{Outcome, Progress, RowFetcher, SourceStatus, SyncReport, SyncRequest, WriteError};
+use larder_model::{
+    codec::{KeyVersion, retyped},
+    model::{FeatureView, Micros, SourceKind, Window},
+    registry::Catalog,
+    yaml::nearest,
+};
+use larder_source::{
+    DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, Wanted,
+    aws::{Aws, Trouble},
+};
+use larder_store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId};
+
+use super::{
+    Fetcher, Guard, SyncError, SyncLimits, Turns,
+    metrics::{ViewMetrics, note_values},
+    run::{SyncRun, materialize_view, sync_view},
+    turns::{NoTurn, Schedule},
+    write::WriteTerms,
+};
+
+/// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the views' turns.
+#[derive(Debug)]
+pub struct SyncEngine {
+    pub(super) store: Arc<OnlineStore>,
+    pub(super) key_version: KeyVersion,
+    pub(super) jobs: Vec<Job>,
+    /// Views that a registry defines and that cannot be materialized here, with the reason.
+    pub(super) unmaterializable: BTreeMap<Arc<str>, Arc<str>>,
+    setting: SyncSetting,
+}
+
+/// What sources are reached by, and what all views' syncs have in common.
+#[derive(Clone, Debug)]
+pub struct SyncSetting {
+    /// Where relative paths of sources start.
+    pub base_dir: PathBuf,
+    /// The way to sources in AWS.
+    pub aws: Arc<Aws>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Bounds of a run.
+    pub limits: SyncLimits,
+    /// Whose turn it is.
+    pub turns: Arc<Turns>,
+}
+
+/// The status of a source, without its rows.
+#[derive(Debug)]
+struct StatusOf(Arc<dyn Source>);
+
+/// One view's part.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) view: Arc<FeatureView>,
+    pub(super) id: ViewId,
+    pub(super) source: Option<Arc<dyn Source>>,
+    fetcher: Option<Fetcher>,
+    metrics: ViewMetrics,
+}
+
+// === impl SyncEngine ===
+
+impl SyncEngine {
+    /// An engine for a catalog. `ids` are the store's ids of the catalog's views, in the catalog's order.
+    #[must_use]
+    pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
+        let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
+            let version = catalog.key_version();
+            let position = store.status(*id).and_then(|status| status.position);
+            let table = setting.table_of(view, version, position.as_deref()).map(Arc::new);
+            let fetcher = table.as_ref().zip(view.read_through()).map(|(table, how)| {
+                let (aws, store) = (Arc::clone(&setting.aws), Arc::clone(&store));
+                Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store, setting.limits.times(&**table))
+            });
+            let source = match table {
+                Some(table) => Some(table as Arc<dyn Source>),
+                None => setting.source_of(view).map(Arc::from),
+            };
+            Job { view: Arc::clone(view), id: *id, source, fetcher, metrics: ViewMetrics::bind(&view.name) }
+        };
+        let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
+        let left_out = catalog.unservable_views().iter().chain(catalog.unmaterializable_views());
+        let unmaterializable = left_out.map(|(view, why)| (Arc::clone(view), Arc::clone(why))).collect();
+        let engine = Self { store, key_version: catalog.key_version(), jobs, unmaterializable, setting };
+        engine.jobs.iter().for_each(|job| engine.note_status(job));
+        engine
+    }
+
+    /// Whether a view is followed change by change: a sync of it is over in a moment, and others must not hold it up.
+    #[must_use]
+    pub fn is_followed(&self, view: &str) -> bool {
+        let job = self.jobs.iter().find(|job| &*job.view.name == view);
+        let is_loaded = |job: &Job| {
+            let status = self.store.status(job.id);
+            status.is_some_and(|status| status.freshness.last_success.is_some() && status.position.is_some())
+        };
+        job.is_some_and(|job| job.source.as_ref().is_some_and(|source| source.pace().is_some()) && is_loaded(job))
+    }
+
+    /// What fetches single rows of each view, in the catalog's order; `None` if the store has all of its rows.
+    #[must_use]
+    pub fn fetchers(&self) -> Vec<Option<Arc<dyn RowFetcher>>> {
+        self.jobs.iter().map(|job| Some(Arc::new(job.fetcher.clone()?) as Arc<dyn RowFetcher>)).collect()
+    }
+
+    /// The source of each view, in the catalog's order; `None` if callers write its rows.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Option<Arc<dyn SourceStatus>>> {
+        let status = |source: Arc<dyn Source>| Arc::new(StatusOf(source)) as Arc<dyn SourceStatus>;
+        self.jobs.iter().map(|job| job.source.clone().map(status)).collect()
+    }
+
+    /// Every view that has a source.
+    pub fn views(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
+    }
+
+    /// The views whose next sync is due: by their source's `every`, because the last sync failed, or because rows that
+    /// were skipped as being in the future may be served now.
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let is_due = move |job: &&Job| {
+            let (turns, limits) = (&self.setting.turns, self.setting.limits);
+            job.source.is_some()
+                && (turns.is_due(job.id, self.schedule(job, now), limits.retry, now) || self.has_due_rows(job, now))
+        };
+        self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
+    }
+
+    /// Whether rows that earlier syncs skipped may be served now.
+    fn has_due_rows(&self, job: &Job, now: Instant) -> bool {
+        self.store.postponed(job.id).is_some_and(|postponed| {
+            let latest = self.setting.limits.times_of(None).latest(self.store.now());
+            postponed.first <= latest && self.setting.turns.may_pick_up(job.id, now)
+        })
+    }
+
+    /// When a view is synced next, by itself.
+    fn schedule(&self, job: &Job, now: Instant) -> Schedule {
+        let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
+        if let Some(pace) = source.pace() {
+            return Schedule::Follow(pace);
+        }
+        if let Some(line) = &declared.cron {
+            // Counted from the last end on: a time that passed while the view was synced is not caught up with.
+            let ago = now.saturating_duration_since(self.setting.turns.last(job.id));
+            let wall = self.setting.clock.now();
+            let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
+            let next = next_by_cron(line, after).and_then(|next| {
+                let until = next.saturating_sub(wall);
+                let step = Duration::from_micros(until.unsigned_abs());
+                if until >= 0 { now.checked_add(step) } else { now.checked_sub(step) }
+            });
+            return next.map_or(Schedule::Never, Schedule::At);
+        }
+        let rescan = matches!(declared.from, SourceKind::DynamoDb(_)).then_some(DynamoDb::RESCAN_EVERY);
+        declared.every.or(rescan).map_or(Schedule::Never, Schedule::Every)
+    }
+
+    /// Syncs one view, by name. Blocks while it runs, and while another run of the same view does.
+    ///
+    /// # Errors
+    /// As [`sync_view`]; also [`SyncError::UnknownView`] and [`SyncError::NoSource`].
+    pub fn sync(
+        &self,
+        view: &str,
+        mut request: SyncRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
+        let job = self.job(view)?;
+        let is_followed = job.source.as_ref().is_some_and(|source| source.pace().is_some());
+        // A full scan every second for due rows would be too expensive.
+        request.leave_due |= is_followed && !self.setting.turns.may_pick_up(job.id, Instant::now());
+        let turn = self.setting.turns.take(job.id).map_err(|why| match why {
+            NoTurn::Stopping => SyncError::Stopped { view: view.to_owned() },
+            NoTurn::Busy => SyncError::Busy { view: view.to_owned() },
+        })?;
+        let result = self.run(job, request, progress);
+        match &result {
+            Ok(report) => {
+                job.metrics.ended_well(report);
+                log(report, self.setting.limits);
+            }
+            Err(SyncError::Stopped { .. }) => {
+                tracing::info!(view, "sync interrupted by the shutdown; committed rows are kept")
+            }
+            Err(error) => {
+                job.metrics.failed(error);
+                let is_loaded = self.store.status(job.id).is_some_and(|status| status.freshness.last_success.is_some());
+                if is_loaded {
+                    tracing::error!(view, %error, "sync failed; previously committed rows keep serving");
+                } else {
+                    tracing::error!(view, %error, "sync failed; no sync of this view has succeeded yet");
+                }
+            }
+        }
+        match &result {
+            // What is due is not put off by that.
+            Ok(report) if report.outcome == Outcome::Spared => {}
+            // It will be what it is until somebody writes it anew.
+            Err(SyncError::Refused { .. }) => turn.was_refused(),
+            _ => turn.ended(result.is_ok()),
+        }
+        self.note_status(job);
+        result
+    }
+
+    /// How the times of rows that callers write to a view are interpreted.
+    pub(super) fn terms(&self, job: &Job) -> WriteTerms {
+        let unit = job.source.as_ref().and_then(|source| source.time_unit());
+        WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
+    }
+
+    pub(super) fn put(&self, job: &Job, batch: &RowBatch) -> Result<Applied, WriteError> {
+        if batch.is_empty() {
+            return Ok(Applied::default());
+        }
+        let key = KeySignature::of(&job.view, self.key_version);
+        let put = self.store.put(job.id, &key, batch, job.source.is_some());
+        let applied = put.map_err(|source| WriteError::store(&job.view, source))?;
+        job.metrics.wrote(applied);
+        self.note_status(job);
+        Ok(applied)
+    }
+
+    /// Reads the rows of a span of event times from a view's files. Newer rows that are there stay: unlike Feast's, a
+    /// span that is materialized late takes nothing back. Blocks while it runs.
+    ///
+    /// # Errors
+    /// As [`SyncEngine::sync`].
+    pub(super) fn load_from_files(
+        &self,
+        view: &str,
+        window: Window,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
+        let job = self.job(view)?;
+        let from = job.view.source.as_ref().map(|source| &source.from);
+        let result = if matches!(from, Some(SourceKind::Files(_))) {
+            // A static table has no event times to select by: its event time is now.
+            let has_windows = job.source.as_ref().is_some_and(|source| source.has_windows());
+            let window = if has_windows { window } else { Window::default() };
+            self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
+        } else {
+            self.materialize_beside(job, window, progress)
+        };
+        if result.is_ok()
+            && let Err(error) = self.store.note_materialized(job.id)
+        {
+            tracing::warn!(view, %error, "cannot record the time of a materialization");
+        }
+        self.note_status(job);
+        result
+    }
+
+    /// Materializes the files of a view that has a different source.
+    fn materialize_beside(
+        &self,
+        job: &Job,
+        window: Window,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
+        let name = || job.view.name.to_string();
+        let files = self.setting.files_of(&job.view, |wanted| wanted);
+        let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
+        let go_on = &mut |now| {
+            progress(now);
+            !self.setting.turns.is_stopping()
+        };
+        let mut run = self.run_of(job, &*files);
+        run.share(&self.setting.turns);
+        let result = ended(&job.view, || materialize_view(run, window, go_on));
+        match &result {
+            Ok(report) => {
+                job.metrics.wrote(report.applied);
+                note_values(&job.view.name, &report.skipped);
+                log(report, self.setting.limits);
+            }
+            Err(SyncError::Stopped { .. }) => {
+                tracing::info!(view = name(), "materialization interrupted by the shutdown; committed rows are kept")
+            }
+            Err(error) => {
+                job.metrics.failed(error);
+                tracing::error!(view = name(), %error, "materialization failed; committed rows are kept");
+            }
+        }
+        result
+    }
+
+    /// Whether the host is stopping.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.setting.turns.is_stopping()
+    }
+
+    /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends at
+    /// once.
+    pub fn stop(&self) {
+        self.setting.turns.stop();
+        self.setting.aws.stop();
+    }
+
+    /// When the shutdown began, if it did.
+    #[must_use]
+    pub fn stopping_since(&self) -> Option<Instant> {
+        self.setting.turns.stopping_since()
+    }
+
+    fn run(
+        &self,
+        job: &Job,
+        request: SyncRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SyncReport, SyncError> {
+        let view = || job.view.name.to_string();
+        let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
+        let mut go_on = |now: Progress| {
+            progress(now);
+            !self.setting.turns.is_stopping()
+        };
+        let mut run = self.run_of(job, &**source);
+        if request.force {
+            run.limits.guard = Guard::OFF;
+        }
+        if request.small {
+            run.share(&self.setting.turns);
+        }
+        ended(&job.view, || sync_view(run, request, &mut go_on))
+    }
+
+    fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
+        let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
+        let slots = Some(&self.setting.turns.loads);
+        SyncRun { store, view: &job.view, id: job.id, key_version, source, limits, slots }
+    }
+
+    pub(super) fn job(&self, view: &str) -> Result<&Job, SyncError> {
+        self.jobs.iter().find(|job| &*job.view.name == view).ok_or_else(|| {
+            let names = self.jobs.iter().map(|job| &*job.view.name);
+            let hint = nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
+            SyncError::UnknownView { view: view.to_owned(), hint }
+        })
+    }
+
+    pub(super) fn note_status(&self, job: &Job) {
+        if let Some(bound) = job.source.as_ref().and_then(|source| source.staleness()) {
+            job.metrics.staleness(bound);
+        }
+        if let Some(status) = self.store.status(job.id) {
+            job.metrics.status(&status);
+        }
+        if let Ok(schemas) = self.store.schemas(job.id) {
+            job.metrics.retyped(&retyped(&job.view.features, &schemas));
+        }
+    }
+}
+
+impl SourceStatus for StatusOf {
+    fn staleness(&self) -> Option<Duration> {
+        self.0.staleness()
+    }
+
+    fn caveat(&self) -> Option<String> {
+        self.0.caveat()
+    }
+}
+
+// === impl SyncSetting ===
+
+impl SyncSetting {
+    /// A view's table in DynamoDB, if it has one.
+    pub(super) fn table_of(
+        &self,
+        view: &FeatureView,
+        key_version: KeyVersion,
+        position: Option<&str>,
+    ) -> Option<DynamoDb> {
+        let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
+        let every = view.source.as_ref()?.every;
+        Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, every, position))
+    }
+
+    /// A view's source, if it has one that is no table.
+    pub(super) fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
+        let source = view.source.as_ref()?;
+        match &source.from {
+            SourceKind::Files(_) => self.files_of(view, |wanted| wanted),
+            SourceKind::DynamoDb(_) => None,
+            SourceKind::FeastSqlite { path, table } => {
+                Some(Box::new(FeastSqlite::new(self.base_dir.join(path), table, view)))
+            }
+        }
+    }
+
+    /// A view's files, if it has some; `choose` may leave out columns.
+    pub(super) fn files_of(
+        &self,
+        view: &FeatureView,
+        choose: impl FnOnce(Wanted) -> Wanted,
+    ) -> Option<Box<dyn Source>> {
+        let files = view.files()?;
+        let wanted = choose(Wanted::of(view, files));
+        let (limits, clock) = (ParquetLimits::of(self.limits.commit_bytes), Arc::clone(&self.clock));
+        if files.path.starts_with("s3://") {
+            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits, clock)));
+        }
+        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits, clock)))
+    }
+}
+
+/// Runs a sync to its end. A panic and a shutdown are returned as errors.
+fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
+    let view = || view.name.to_string();
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. })) if error.trouble == Trouble::Stopping => {
+            Err(SyncError::Stopped { view: view() })
+        }
+        Ok(result) => result,
+        Err(panic) => Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }),
+    }
+}
+
+fn log(report: &SyncReport, limits: SyncLimits) {
+    let (view, applied) = (&report.view, report.applied);
+    if let Some(future) = report.skipped.describe_future(limits.future_tolerance) {
+        tracing::warn!(view, "rows are held back until their event time: {future}");
+    }
+    match report.outcome {
+        Outcome::Loaded if report.lag.is_none() => {
+            let SyncReport { elapsed, .. } = report;
+            let (inserted, updated) = (applied.inserted, applied.updated);
+            let (unchanged, stale, removed) = (applied.unchanged, applied.stale, applied.removed);
+            let seconds = elapsed.as_secs_f64();
+            tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
+        }
+        // Changes of a table that is followed come all the time.
+        Outcome::Loaded => tracing::debug!(view, ?applied, "changes were applied"),
+        Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found no changes"),
+    }
+    if report.skipped.rows() > 0 {
+        tracing::warn!(view, skipped = %report.skipped, "rows of the source could not be taken");
+    }
+    if let Some(values) = report.skipped.values_text() {
+        tracing::warn!(view, values, "values of the source do not match their feature's type; they are null");
+    }
+}

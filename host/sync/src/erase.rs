@@ -1,0 +1,150 @@
+//! Removal of rows on request: one entity of a view, or all rows of the view.
+
+use std::collections::BTreeMap;
+
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion},
+    model::{EntityId, FeatureView, JoinKey, ScalarType},
+    yaml::nearest,
+};
+use larder_source::SourceError;
+use larder_store::{KeySignature, StoreError};
+
+use super::{SyncEngine, SyncError};
+
+/// Why rows cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// There is no such view.
+    #[error(transparent)]
+    View(#[from] SyncError),
+    /// The key does not match the view.
+    #[error("feature view '{view}': {why}")]
+    Key {
+        /// The view.
+        view: String,
+        /// What is wrong with the key.
+        why: String,
+    },
+    /// All rows of a view without a source would be lost for good.
+    #[error(
+        "feature view '{view}' has no source: its rows were written by callers and cannot be loaded again. hint: add --yes to drop them"
+    )]
+    NoSource {
+        /// The view.
+        view: String,
+    },
+    /// The source cannot be read, so that the rows could not be loaded again.
+    #[error(
+        "feature view '{view}': nothing was dropped, because its source cannot be read: {source}. hint: add --yes to drop the rows"
+    )]
+    Source {
+        /// The view.
+        view: String,
+        /// What is wrong with the source.
+        source: SourceError,
+    },
+    /// The store failed.
+    #[error("feature view '{view}': {source}")]
+    Store {
+        /// The view.
+        view: String,
+        /// What is wrong with the store.
+        source: StoreError,
+    },
+}
+
+// === impl SyncEngine ===
+
+impl SyncEngine {
+    /// Deletes an entity's row from a view, including one that a caller wrote; it stays deleted until a newer row
+    /// arrives. `key` has the text of each join key. Returns whether there was a row. Blocks for a commit.
+    ///
+    /// # Errors
+    /// [`EraseError`]; nothing was deleted in that case.
+    pub fn delete(&self, view: &str, key: &BTreeMap<String, String>) -> Result<bool, EraseError> {
+        let job = self.job(view)?;
+        let id = entity_id(&job.view, self.key_version, key)
+            .map_err(|why| EraseError::Key { view: view.to_owned(), why })?;
+        let signature = KeySignature::of(&job.view, self.key_version);
+        let was_there = self.store.delete(job.id, &signature, &id).map_err(|source| in_store(view, source))?;
+        // An audit log of privacy requests; keys and values are not logged.
+        tracing::info!(view, entity_id = ?id, was_there, "an entity was deleted on request");
+        self.note_status(job);
+        Ok(was_there)
+    }
+
+    /// Drops all rows of a view, including those that callers wrote. The next sync reads its source from the start. If
+    /// the view has no source, the rows cannot be restored, so this must be `confirmed`. Returns how many rows there
+    /// were. Blocks for a commit.
+    ///
+    /// # Errors
+    /// [`EraseError`]; nothing was dropped in that case.
+    pub fn reset(&self, view: &str, confirmed: bool) -> Result<u64, EraseError> {
+        let job = self.job(view)?;
+        if job.source.is_none() && !confirmed {
+            return Err(EraseError::NoSource { view: view.to_owned() });
+        }
+        // Rows that cannot be loaded again are better than none.
+        if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {
+            source.schemas().map_err(|source| EraseError::Source { view: view.to_owned(), source })?;
+        }
+        let rows = self.store.reset(job.id).map_err(|source| in_store(view, source))?;
+        tracing::warn!(view, rows, "all rows of the view were dropped on request");
+        self.note_status(job);
+        Ok(rows)
+    }
+
+    /// For the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
+    /// which have to be reloaded.
+    #[must_use]
+    pub fn to_reload(&self, damaged: Vec<String>) -> Vec<String> {
+        let (reload, lost): (Vec<_>, Vec<_>) = damaged
+            .into_iter()
+            .filter_map(|view| Some((self.job(&view).ok()?, view)))
+            .partition(|(job, _)| job.source.is_some());
+        for (job, view) in lost {
+            if let Err(error) = self.store.accept_loss(job.id) {
+                tracing::error!(view, %error, "cannot record the loss of rows; retrying");
+            }
+            self.note_status(job);
+        }
+        reload.into_iter().map(|(_, view)| view).collect()
+    }
+}
+
+fn in_store(view: &str, source: StoreError) -> EraseError {
+    EraseError::Store { view: view.to_owned(), source }
+}
+
+/// The entity id of a key that is given as text.
+fn entity_id(view: &FeatureView, version: KeyVersion, key: &BTreeMap<String, String>) -> Result<EntityId, String> {
+    let parts: &[JoinKey] = if view.is_entityless() { &[] } else { &view.join_keys };
+    let names = || parts.iter().map(|part| &*part.name);
+    if let Some(unknown) = key.keys().find(|name| !names().any(|known| known == *name)) {
+        let all: Vec<&str> = names().collect();
+        let hint = nearest(unknown, names()).unwrap_or_else(|| format!("its join keys are: {}", all.join(", ")));
+        return Err(format!("'{unknown}' is not one of its join keys; {hint}"));
+    }
+    let mut buffer = Vec::new();
+    KeyEncoder::new(version, view.join_keys.iter().map(|part| &*part.name)).begin(&mut buffer);
+    if view.is_entityless() {
+        KeyEncoder::push(&mut buffer, KeyValue::String(""));
+    }
+    for part in parts {
+        let text = key.get(&*part.name).ok_or_else(|| format!("join key '{}' is missing", part.name))?;
+        KeyEncoder::push(&mut buffer, key_value(part, text)?);
+    }
+    Ok(KeyEncoder::id(&buffer))
+}
+
+fn key_value<'t>(part: &JoinKey, text: &'t str) -> Result<KeyValue<'t>, String> {
+    let misfit = |_| format!("join key '{}' is {:?}, and '{text}' is not", part.name, part.value_type);
+    Ok(match part.value_type {
+        ScalarType::Int32 => KeyValue::Int32(text.parse().map_err(misfit)?),
+        ScalarType::Int64 => KeyValue::Int64(text.parse().map_err(misfit)?),
+        ScalarType::UnixTimestamp => KeyValue::UnixTimestamp(text.parse().map_err(misfit)?),
+        ScalarType::Bytes => KeyValue::Bytes(text.as_bytes()),
+        _ => KeyValue::String(text),
+    })
+}

@@ -1,0 +1,104 @@
+//! Why a sync run failed. The message names the view; the source's part names the file and the column.
+
+use larder_source::SourceError;
+use larder_store::StoreError;
+
+/// The reason why a sync failed. Previously committed rows keep serving.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The source cannot be read.
+    #[error("view '{view}': {source}")]
+    Source {
+        /// The view.
+        view: String,
+        /// What is wrong with its source.
+        source: SourceError,
+    },
+    /// The store cannot be written.
+    #[error("view '{view}': {source}")]
+    Store {
+        /// The view.
+        view: String,
+        /// What is wrong with the store.
+        source: StoreError,
+    },
+    /// What the source has is not believed: see [`super::Guard`].
+    #[error("view '{view}': {path}: {why}")]
+    Refused {
+        /// The view.
+        view: String,
+        /// The source.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The view has rows from elsewhere only.
+    #[error("view '{view}' has no source to sync from")]
+    NoSource {
+        /// The view.
+        view: String,
+    },
+    /// There is no such view.
+    #[error("there is no feature view '{view}'{hint}")]
+    UnknownView {
+        /// The name that was asked for.
+        view: String,
+        /// What was probably meant.
+        hint: String,
+    },
+    /// Too many syncs of the view are waiting for the running one.
+    #[error("view '{view}': a sync is running, and too many others are waiting for it; try again later")]
+    Busy {
+        /// The view.
+        view: String,
+    },
+    /// The run was told to stop.
+    #[error("view '{view}': the sync was stopped early; committed rows are kept")]
+    Stopped {
+        /// The view.
+        view: String,
+    },
+    /// The run panicked: a bug here.
+    #[error("view '{view}': the sync failed because of a bug in Larder: {what}")]
+    Panicked {
+        /// The view.
+        view: String,
+        /// The panic's words.
+        what: String,
+    },
+}
+
+// === impl SyncError ===
+
+impl SyncError {
+    /// The view.
+    #[must_use]
+    pub fn view(&self) -> &str {
+        match self {
+            Self::Source { view, .. }
+            | Self::Store { view, .. }
+            | Self::Refused { view, .. }
+            | Self::NoSource { view }
+            | Self::UnknownView { view, .. }
+            | Self::Busy { view }
+            | Self::Stopped { view }
+            | Self::Panicked { view, .. } => view,
+        }
+    }
+
+    /// The kind of failure, as a metric label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Source { source, .. } => source.kind(),
+            Self::Store { source, .. } => source.kind(),
+            Self::Refused { .. } => "refused",
+            Self::NoSource { .. } => "no_source",
+            Self::UnknownView { .. } => "unknown_view",
+            Self::Busy { .. } => "busy",
+            Self::Stopped { .. } => "stopped",
+            Self::Panicked { .. } => "panic",
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Read-through: rows that are not here are fetched from their table when somebody asks for them.
+//!
+//! A [`Fetcher`] is asked for entities before a lookup. Those that are here and hold need nothing; each of the others is
+//! fetched once, however many callers wait for it, and kept in the store, where the lookup finds it. What the table does
+//! not have is remembered for a while. Nobody waits longer than he may, and when the table is away nobody waits at all:
+//! the lookup answers with what is here, and says so.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use larder_ingest::{Fetched, RowFetcher};
+use larder_model::{
+    codec::{EntityKey, KeyVersion},
+    model::{EntityId, FeatureView, ReadThrough, Window},
+};
+use larder_source::{DynamoDb, Item, Source, SourceBatch, SourceError, SourceRows, aws::Aws};
+use larder_store::{Checked, KeySignature, OnlineStore, RowTimes, Rule, ViewId};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout_at,
+};
+
+use super::{encode::RowEncoder, metrics::note_values};
+
+/// Fetches the rows of one view.
+#[derive(Clone)]
+pub struct Fetcher(Arc<Inner>);
+
+struct Inner {
+    view: Arc<FeatureView>,
+    id: ViewId,
+    key: KeySignature,
+    key_version: KeyVersion,
+    how: ReadThrough,
+    /// How the times of rows are interpreted.
+    times: RowTimes,
+    aws: Arc<Aws>,
+    source: Arc<DynamoDb>,
+    store: Arc<OnlineStore>,
+    checked: Checked,
+    flights: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
+    slots: Semaphore,
+    /// Until when nobody asks, after a failure.
+    away_until: Mutex<Option<Instant>>,
+    metrics: FetchMetrics,
+}
+
+struct FetchMetrics {
+    found: Counter,
+    missing: Counter,
+    failed: Counter,
+    late: Counter,
+    away: Counter,
+    duration: Histogram,
+}
+
+/// Entities of one request of DynamoDB.
+const BATCH: usize = 100;
+/// How long a fetch goes on when nobody waits for it any more: what it brings is there for the next one.
+const FETCH_FOR: Duration = Duration::from_secs(5);
+/// After a failure nobody asks for so long.
+const AWAY_FOR: Duration = Duration::from_secs(1);
+/// How often entities are asked for again that changed while they were fetched.
+const ROUNDS: usize = 4;
+
+// === impl Fetcher ===
+
+impl Fetcher {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has all of them")]
+    pub(super) fn new(
+        view: &Arc<FeatureView>,
+        id: ViewId,
+        key_version: KeyVersion,
+        how: ReadThrough,
+        aws: Arc<Aws>,
+        source: Arc<DynamoDb>,
+        store: Arc<OnlineStore>,
+        times: RowTimes,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            view: Arc::clone(view),
+            id,
+            key: KeySignature::of(view, key_version),
+            key_version,
+            how,
+            times,
+            aws,
+            source,
+            store,
+            checked: Checked::new(how.missing_for.max(how.fresh_for)),
+            flights: Mutex::default(),
+            slots: Semaphore::new(how.at_once.into()),
+            away_until: Mutex::default(),
+            metrics: FetchMetrics::bind(&view.name),
+        }))
+    }
+
+    async fn fetch_within_timeout(&self, keys: Vec<EntityKey>) -> Fetched {
+        let inner = &self.0;
+        if inner.is_away() {
+            inner.metrics.away.increment(keys.len() as u64);
+            return Fetched::Away;
+        }
+        let started = Instant::now();
+        let until = tokio::time::Instant::now() + inner.how.timeout;
+        let (mut waits, mut mine, mut signals) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let mut flights = inner.flights();
+            for key in keys {
+                if let Some(flight) = flights.get(&key.id) {
+                    waits.push(flight.clone());
+                    continue;
+                }
+                let (signal, flight) = watch::channel(());
+                flights.insert(key.id, flight.clone());
+                waits.push(flight);
+                mine.push(key);
+                signals.push(signal);
+            }
+        }
+        if let Ok(handle) = inner.aws.handle() {
+            let mut signals = signals.into_iter();
+            for keys in mine.chunks(BATCH) {
+                // Whoever waits sees the end of it by the signals being dropped.
+                let (inner, keys) = (Arc::clone(inner), keys.to_vec());
+                let signals: Vec<_> = signals.by_ref().take(keys.len()).collect();
+                handle.spawn(async move {
+                    inner.run(&keys).await;
+                    let mut flights = inner.flights();
+                    keys.iter().for_each(|key| _ = flights.remove(&key.id));
+                    drop(signals);
+                });
+            }
+        }
+        for mut flight in waits {
+            // Nothing is ever sent: it ends.
+            if timeout_at(until, flight.changed()).await.is_err() {
+                inner.metrics.late.increment(1);
+                return Fetched::Late;
+            }
+        }
+        inner.metrics.duration.record(started.elapsed().as_secs_f64());
+        if inner.is_away() { Fetched::Away } else { Fetched::All }
+    }
+}
+
+impl RowFetcher for Fetcher {
+    fn view(&self) -> ViewId {
+        self.0.id
+    }
+
+    fn wants(&self, id: &EntityId, is_here: bool) -> bool {
+        let follows = self.0.source.pace().is_some();
+        !(self.0.store.is_checked(&self.0.checked, id, is_here) || (is_here && follows))
+    }
+
+    fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>> {
+        Box::pin(self.fetch_within_timeout(keys))
+    }
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").field("view", &self.0.view.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn flights(&self) -> MutexGuard<'_, HashMap<EntityId, watch::Receiver<()>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_away(&self) -> bool {
+        let away_until = self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        away_until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn note_away(&self, until: Option<Instant>) {
+        *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    async fn run(&self, keys: &[EntityKey]) {
+        // Nobody closes it.
+        let _slot = self.slots.acquire().await;
+        let mut keys = keys.to_vec();
+        for _ in 0..ROUNDS {
+            let seen = self.store.seen();
+            let fetched = match self.source.fetch(&keys, FETCH_FOR.max(self.how.timeout)).await {
+                Ok(fetched) => fetched,
+                Err(error) => return self.failed(&keys, &error),
+            };
+            self.note_away(None);
+            match self.keep(fetched, seen) {
+                Ok(doubtful) if doubtful.is_empty() => return,
+                Ok(doubtful) => keys.retain(|key| doubtful.contains(&key.id)),
+                Err(error) => {
+                    tracing::error!(view = %self.view.name, %error, "rows that were fetched cannot be kept");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn failed(&self, keys: &[EntityKey], error: &SourceError) {
+        self.metrics.failed.increment(keys.len() as u64);
+        if !self.is_away() {
+            tracing::warn!(view = %self.view.name, %error, "rows cannot be fetched; lookups do without them");
+        }
+        self.note_away(Some(Instant::now() + AWAY_FOR));
+    }
+
+    /// Writes what came, and notes what is known now.
+    fn keep(
+        &self,
+        fetched: HashMap<EntityId, Option<Item>>,
+        seen: u64,
+    ) -> Result<Vec<EntityId>, larder_store::StoreError> {
+        let now = self.store.now();
+        let latest = self.times.latest(now);
+        let is_future = |item: &Item| item.event_time.is_some_and(|time| time > latest);
+        let (mut items, mut gone) = (Vec::new(), Vec::new());
+        for (id, item) in fetched {
+            match item {
+                // Not served before its event time: until then, the table is treated as if it did not have the row.
+                Some(item) if !is_future(&item) => items.push(item),
+                Some(_) | None => gone.push(id),
+            }
+        }
+        let ids: Vec<EntityId> = items.iter().map(|item| item.id).collect();
+        let mut encoder = RowEncoder::new(&self.view, self.key_version, Window::default(), Rule::Latest, self.times);
+        let batch = SourceBatch { rows: SourceRows::Items(items), origin: self.source.name().into(), first_row: 0 };
+        // Items are never refused as a whole.
+        let _ = encoder.encode(&batch, now);
+        if encoder.skipped.rows() > 0 {
+            tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");
+        }
+        if let Some(values) = encoder.skipped.values_text() {
+            tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
+        }
+        note_values(&self.view.name, &encoder.skipped);
+        let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.keep)?;
+        let known = ids.iter().filter(|id| !doubtful.contains(id));
+        let mut found = 0;
+        for id in known {
+            self.checked.note(*id, true, self.how.fresh_for, seen);
+            found += 1;
+        }
+        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.missing_for, seen));
+        self.metrics.found.increment(found);
+        self.metrics.missing.increment(gone.len() as u64);
+        Ok(doubtful)
+    }
+}
+
+// === impl FetchMetrics ===
+
+impl FetchMetrics {
+    fn bind(view: &str) -> Self {
+        describe_counter!(
+            "larder_fetches_total",
+            "Entities that were asked of a view's table for a lookup, by result."
+        );
+        describe_histogram!("larder_fetch_duration_seconds", "How long lookups waited for a view's table.");
+        let result =
+            |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);
+        Self {
+            found: result("found"),
+            missing: result("missing"),
+            failed: result("failed"),
+            late: result("late"),
+            away: result("away"),
+            duration: histogram!("larder_fetch_duration_seconds", "view" => view.to_owned()),
+        }
+    }
+}

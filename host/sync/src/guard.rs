@@ -1,0 +1,146 @@
+//! What keeps a broken publication from taking the place of a good one: too many rows that cannot be taken, or far fewer
+//! or far more of them than the set that is served has.
+
+use larder_ingest::Skipped;
+
+/// Bounds of what is believed of a source. A table that is followed is not judged: it is what others serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Of a hundred rows, how many may be ones that cannot be taken.
+    pub bad_percent_max: u64,
+    /// By how many of a hundred rows a replacing set may be smaller than what it replaces.
+    pub shrink_percent_max: u64,
+    /// How many times as large as what it replaces a replacing set may be.
+    pub growth_max: u64,
+}
+
+/// Smaller sets are not checked: a single row is a large part of them.
+const ROWS_COMPARED: u64 = 10;
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { bad_percent_max: 1, shrink_percent_max: 90, growth_max: 10 }
+    }
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// Everything is believed.
+    pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
+
+    /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including those. The share is
+    /// rounded up to whole rows, so that one bad row does not fail a small set, unless the share is 0.
+    ///
+    /// # Errors
+    /// The reason why the set is rejected.
+    pub(super) fn check_skipped(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
+        let (bad, max) = (skipped.rows(), self.bad_percent_max);
+        let allowed = (u128::from(rows) * u128::from(max)).div_ceil(100);
+        if rows < ROWS_COMPARED || u128::from(bad) <= allowed {
+            return Ok(());
+        }
+        Err(format!(
+            "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and 'larder sync \
+             --force' takes the others"
+        ))
+    }
+
+    /// Rejects a set in which too many values do not match their feature's type, because good values would be replaced
+    /// by nulls; `rows` is the number of rows.
+    ///
+    /// # Errors
+    /// The reason.
+    pub(super) fn check_values(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
+        let allowed = (u128::from(rows) * u128::from(self.bad_percent_max)).div_ceil(100);
+        let is_too_much = |count: u64| rows >= ROWS_COMPARED && u128::from(count) > allowed;
+        let Some(values) = skipped.values.iter().find(|values| is_too_much(values.count)) else { return Ok(()) };
+        let (count, feature, example, max) = (values.count, &values.feature, &values.example, self.bad_percent_max);
+        Err(format!(
+            "{count} of {rows} values of feature '{feature}' do not match its type (the first: {example}); 'sync: \
+             bad_percent_max' is {max}; 'larder sync --force' sets them to null"
+        ))
+    }
+
+    /// Why a set is not believed that is to replace one of `before` rows, if so.
+    ///
+    /// # Errors
+    /// The reason.
+    pub(super) fn check_size(self, before: u64, rows: u64) -> Result<(), String> {
+        let kept = 100_u64.saturating_sub(self.shrink_percent_max);
+        let (key, max) = if before < ROWS_COMPARED {
+            return Ok(());
+        } else if u128::from(rows) * 100 < u128::from(before) * u128::from(kept) {
+            ("shrink_percent_max", self.shrink_percent_max)
+        } else if rows > before.saturating_mul(self.growth_max) {
+            ("growth_max", self.growth_max)
+        } else {
+            return Ok(());
+        };
+        Err(format!(
+            "the set has {rows} rows, and the one that it is to replace has {before}; 'sync: {key}' is {max}, and \
+             'larder sync --force' takes it"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipped(null_key: u64) -> Skipped {
+        Skipped { null_key, ..Skipped::default() }
+    }
+
+    #[test]
+    fn bad_rows_are_judged_by_their_share() {
+        let guard = Guard::default();
+        for (bad, rows, is_taken) in [
+            (200, 20_000, true),
+            (201, 20_000, false),
+            // Rounded up: one of a few.
+            (1, 10, true),
+            (2, 10, false),
+            (1, 80, true),
+            (2, 80, false),
+            (2, 101, true),
+            (80, 80, false),
+            // So few rows are not conclusive.
+            (9, 9, true),
+        ] {
+            assert_eq!(guard.check_skipped(&skipped(bad), rows).is_ok(), is_taken, "{bad} of {rows}");
+            assert_eq!(Guard::OFF.check_skipped(&skipped(bad), rows), Ok(()));
+        }
+        let refused = guard.check_skipped(&skipped(201), 20_000).unwrap_err();
+        assert!(refused.starts_with("201 of 20000 rows cannot be taken (201 with a null key)"), "{refused}");
+        let none = Guard { bad_percent_max: 0, ..guard };
+        assert!(none.check_skipped(&skipped(1), 1_000_000_000).is_err());
+    }
+
+    #[test]
+    fn sets_of_ten_rows_are_compared() {
+        let guard = Guard::default();
+        for (before, rows, is_taken) in [
+            (1_000, 100, true),
+            (1_000, 99, false),
+            (1_000, 10_000, true),
+            (1_000, 10_001, false),
+            (80, 8, true),
+            (80, 7, false),
+            (80, 1, false),
+            (80, 800, true),
+            (80, 801, false),
+            (10, 1, true),
+            (10, 0, false),
+            (10, 101, false),
+            (9, 0, true),
+            (9, 1_000_000, true),
+            (0, 1_000_000, true),
+        ] {
+            assert_eq!(guard.check_size(before, rows).is_ok(), is_taken, "{before} to {rows}");
+            assert_eq!(Guard::OFF.check_size(before, rows), Ok(()));
+        }
+        let refused = guard.check_size(5_000, 3).unwrap_err();
+        assert!(refused.contains("has 3 rows") && refused.contains("has 5000; 'sync: shrink_percent_max' is 90"));
+    }
+}

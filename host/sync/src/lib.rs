@@ -1,0 +1,39 @@
+//! Synchronisation: rows from a source into the store, and what came of it.
+//!
+//! [`sync_view`] is one run for one view: pull a batch, decode its columns, encode rows, commit them with the source's
+//! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time. What callers
+//! write comes as a [`larder_ingest::Frame`], and goes the same way without a source.
+
+mod arrow_cell;
+mod check;
+mod decode;
+mod encode;
+mod engine;
+mod erase;
+mod error;
+mod fetch;
+mod guard;
+mod metrics;
+mod run;
+mod sample;
+mod slots;
+mod table;
+mod to_table;
+mod turns;
+mod write;
+mod writer;
+
+pub use self::{
+    check::{SourceProblem, check_source, likely_type, wider_type},
+    engine::{SyncEngine, SyncSetting},
+    erase::EraseError,
+    error::SyncError,
+    fetch::Fetcher,
+    guard::Guard,
+    run::{SyncLimits, SyncRun, sync_view},
+    sample::{Sample, sample_keys},
+    slots::LOADS_AT_ONCE_MAX,
+    table::decode_rows,
+    to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
+    turns::Turns,
+};

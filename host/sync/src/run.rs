@@ -1,0 +1,425 @@
+//! One run: a view's source into the store.
+
+use std::time::{Duration, Instant};
+
+use larder_ingest::{MATERIALIZATIONS_MAX, Outcome, Progress, Skipped, SyncReport, SyncRequest};
+use larder_model::{
+    codec::{KeyVersion, ROW_BYTES_MAX},
+    model::{FeatureView, Micros, Window, WriteMode},
+};
+use larder_source::{Batches, Source, SourceError};
+use larder_store::{
+    Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId,
+};
+
+use super::{Guard, SyncError, encode::RowEncoder, slots::LoadSlots, turns::Turns};
+
+/// Bounds of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncLimits {
+    /// Rows per transaction.
+    pub commit_rows: usize,
+    /// Bytes of rows per transaction.
+    pub commit_bytes: usize,
+    /// How long after a failed run the next one begins; doubled with every further failure, up to five minutes.
+    pub retry: Duration,
+    /// What is believed of a source.
+    pub guard: Guard,
+    /// How far in the future a row's event time may be. Later rows are held back until they are due.
+    pub future_tolerance: Duration,
+}
+
+/// Fewer transactions than this are soon committed: the first rows of a view are served one after the other then.
+const FIRST_COMMITS_MIN: u64 = 2;
+
+/// Runs that share the memory of one.
+const SHARED_BY: usize = MATERIALIZATIONS_MAX;
+
+/// After so long a source that is followed is noted as looked at, even if it had nothing new.
+const IDLE_COMMIT: Duration = Duration::from_secs(10);
+
+impl Default for SyncLimits {
+    fn default() -> Self {
+        // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
+        let (retry, guard) = (Duration::from_secs(5), Guard::default());
+        // Producers' clocks may be slightly fast, and a missing time zone shifts times by an hour or more.
+        let future_tolerance = Duration::from_hours(1);
+        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
+    }
+}
+
+// === impl SyncLimits ===
+
+impl SyncLimits {
+    /// How the times of a source's rows are interpreted.
+    #[must_use]
+    pub fn times(&self, source: &dyn Source) -> RowTimes {
+        // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
+        let is_static = !source.has_windows() && !source.last_put_wins();
+        RowTimes { is_static, ..self.times_of(source.time_unit()) }
+    }
+
+    /// The limits of a run that shares the memory of one run with others.
+    pub(super) fn shared(self) -> Self {
+        let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
+        Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
+    }
+
+    /// The same for rows whose source has times in whole units of this many microseconds.
+    pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
+        let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
+        RowTimes { tolerance, coarse: unit.is_some(), is_static: false }
+    }
+}
+
+/// Who is synced, from where to where.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncRun<'a> {
+    /// Where the rows go.
+    pub store: &'a OnlineStore,
+    /// The view.
+    pub view: &'a FeatureView,
+    /// The view, in the store.
+    pub id: ViewId,
+    /// Which entity ids its rows get.
+    pub key_version: KeyVersion,
+    /// Where the rows come from.
+    pub source: &'a dyn Source,
+    /// Bounds.
+    pub limits: SyncLimits,
+    /// Bounds the memory of a host's loads; none where there is one load at a time.
+    pub(super) slots: Option<&'a LoadSlots>,
+}
+
+/// Brings a view up to date with its source.
+///
+/// `progress` hears of every commit, and ends the run early by returning false.
+///
+/// # Errors
+/// What is wrong with the source or the store. Committed batches of an upsert stay, and the next run goes on behind
+/// them; a replacing load that fails has changed nothing.
+pub fn sync_view(
+    run: SyncRun<'_>,
+    request: SyncRequest,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<SyncReport, SyncError> {
+    let started = Instant::now();
+    let mut begin = if request.full { Begin::Anew } else { Begin::WhereItWas };
+    let mut report = loop {
+        let ended = read_from(run, request, begin, started, progress);
+        if matches!(&ended, Err(SyncError::Store { source: StoreError::DiskFull(_), .. })) {
+            run.free_space();
+        }
+        let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { break ended? };
+        let Some(next) = begin.next() else { return ended };
+        tracing::warn!(view = %run.view.name, source = path, why, "the sync position was lost; reading the source from the start");
+        begin = next;
+    };
+    if request.window.is_open()
+        && run.source.has_windows()
+        && let Some(due) = run.due(request)
+    {
+        // Earlier runs skipped these rows. Their files count as read, so they are read again.
+        let window = Window { from: Some(due.first), to: Some(due.last) };
+        let picked = read_from(run, SyncRequest { window, ..request }, Begin::PickUp, started, progress)?;
+        report.outcome = Outcome::Loaded;
+        report.applied.add(picked.applied);
+        report.skipped = picked.skipped;
+        report.elapsed = started.elapsed();
+    }
+    Ok(report)
+}
+
+// === impl SyncRun ===
+
+impl<'a> SyncRun<'a> {
+    /// Makes it one of the loads that callers ask for, of which several share the memory of one.
+    pub(super) fn share(&mut self, turns: &'a Turns) {
+        (self.limits, self.slots) = (self.limits.shared(), Some(&turns.asked_loads));
+    }
+
+    /// How the times of the source's rows are taken.
+    fn times(&self) -> RowTimes {
+        self.limits.times(self.source)
+    }
+
+    /// Deletes the rows of a failed run unless the next run can resume it, so that other views can use the space.
+    fn free_space(&self) {
+        let cut_off = self.store.cut_off(self.id);
+        if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.resumes()) {
+            return;
+        }
+        if let Err(error) = self.store.discard_cut_off(self.id) {
+            tracing::warn!(
+                view = %self.view.name, %error,
+                "failed to delete the rows of an interrupted load; they stay on disk until the next sync"
+            );
+        }
+    }
+
+    /// The event times of rows that earlier runs skipped, if the first of them may be served now.
+    fn due(&self, request: SyncRequest) -> Option<Postponed> {
+        let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
+        (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
+    }
+}
+
+/// Where a run begins. When a place is lost, the next one is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// Where the run before ended.
+    WhereItWas,
+    /// Where a reading of the whole was cut off.
+    CutOff,
+    /// At the beginning.
+    Anew,
+    /// Read from the beginning, for rows that were skipped because they were in the future. The position does not
+    /// change.
+    PickUp,
+}
+
+fn read_from(
+    run: SyncRun<'_>,
+    request: SyncRequest,
+    begin: Begin,
+    started: Instant,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<SyncReport, SyncError> {
+    let SyncRun { store, view, id, source, .. } = run;
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let report = |outcome, applied, skipped, lag| {
+        let (view, elapsed) = (view.name.to_string(), started.elapsed());
+        Ok(SyncReport { view, outcome, applied, skipped, elapsed, lag })
+    };
+
+    let is_all = request.window.is_open();
+    if !is_all && !source.has_windows() {
+        return Err(in_source(SourceError::NoWindow { path: source.name() }));
+    }
+    let status = store.status(id);
+    // Rows that callers wrote are not from the source: they outlast the load and do not count for its size. Rows lost
+    // to damage are restored, so they are not growth.
+    let stored = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
+    let before = store.loaded_rows(id).unwrap_or(stored);
+    // Nothing was ever read, or written by callers.
+    let is_empty = status
+        .as_ref()
+        .is_some_and(|status| status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none());
+    let newest = status.as_ref().and_then(|status| status.freshness.newest_event);
+    let (position, last_success) =
+        status.map_or((None, None), |status| (status.position, status.freshness.last_success));
+    // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
+    // source that cannot be read by event time must also be read in full for due rows.
+    let has_future = newest.is_some_and(|newest| newest > run.times().latest(store.now()));
+    let must_reread = has_future || (!source.has_windows() && run.due(request).is_some());
+    let position = position.filter(|_| begin == Begin::WhereItWas && is_all && !must_reread);
+    if request.spare
+        && let Some((position, last)) = position.as_deref().zip(last_success)
+        && source.will_do(position, store.age(last)).map_err(in_source)?
+    {
+        return report(Outcome::Spared, Applied::default(), Skipped::default(), None);
+    }
+    if let Some(position) = &position
+        && !source.has_news(position).map_err(in_source)?
+    {
+        // Looked at and found complete: that is a success too.
+        let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;
+        load.finish(Some(position)).map_err(in_store)?;
+        return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
+    }
+
+    // A replacing load of files begins with the first of them each time.
+    let position = position.filter(|_| view.mode != WriteMode::Replace);
+    // Where the order of changes is told there is a scan before them, which takes the place of what is there.
+    let upserts = view.mode == WriteMode::Upsert && is_all && !source.last_put_wins();
+    let may_go_on = position.is_none() && begin != Begin::Anew;
+    let cut_off = if may_go_on { store.cut_off(id) } else { None };
+    let cut_off = cut_off.filter(|cut_off| if cut_off.is_first { upserts } else { source.resumes() });
+    let from = position.as_deref().or(cut_off.as_ref().map(|cut_off| &*cut_off.position));
+    // A full read includes the rows that were skipped before.
+    let picks_up = begin == Begin::PickUp || (is_all && from.is_none());
+    let mut batches = source.read(from).map_err(in_source)?;
+    // A window selects rows to add; it says nothing of the others, so it cannot replace them.
+    let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
+    let is_large = batches.rows_expected() / FIRST_COMMITS_MIN >= run.limits.commit_rows as u64;
+    let was_first = cut_off.as_ref().is_some_and(|cut_off| cut_off.is_first);
+    let is_first = !replaces && upserts && (was_first || (is_empty && is_large));
+    let load = if cut_off.is_some_and(|cut_off| if cut_off.is_first { is_first } else { replaces }) {
+        store.resume_load(id)
+    } else if replaces {
+        store.begin_load(id, LoadMode::Replace)
+    } else if is_first {
+        store.begin_load(id, LoadMode::First)
+    } else {
+        store.begin_load(id, LoadMode::Upsert)
+    };
+    let mut load = load.map_err(in_store)?.with_times(run.times(), picks_up);
+    let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
+        let position = is_all.then(|| batches.position());
+        load.apply(rows, position.as_deref()).map(|_applied| ())
+    };
+    let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
+    let (mut applied, lag) = (load.total(), batches.lag());
+    // Who is asked every second must not make the disk turn each time: nothing new, and it was said a moment ago.
+    let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() + skipped.future == 0;
+    if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
+        return report(Outcome::UpToDate, applied, skipped, lag);
+    }
+    if replaces || is_first {
+        let expected = batches.rows_expected().max(applied.rows() + skipped.rows() + skipped.future);
+        let at = Progress { rows: expected, expected };
+        let gathered = load.gather(&mut || progress(at)).map_err(in_store)?;
+        let Some(rows) = gathered else { return Err(SyncError::Stopped { view: view.name.to_string() }) };
+        if view.mode == WriteMode::Replace {
+            run.limits.guard.check_size(before, rows).map_err(|why| refused(run, why))?;
+        }
+    }
+    // A window is a part of the source: it makes the view neither loaded nor fresh.
+    if is_all {
+        applied = load.finish(Some(&batches.position())).map_err(in_store)?;
+    } else if begin == Begin::PickUp {
+        applied = load.finish(None).map_err(in_store)?;
+    }
+    report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
+}
+
+fn refused(run: SyncRun<'_>, why: String) -> SyncError {
+    SyncError::Refused { view: run.view.name.to_string(), path: run.source.name(), why }
+}
+
+// === impl Begin ===
+
+impl Begin {
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::WhereItWas => Some(Self::CutOff),
+            Self::CutOff => Some(Self::Anew),
+            Self::Anew | Self::PickUp => None,
+        }
+    }
+}
+
+/// Writes a view's files, or a span of them, beside what the view's own source brings: as callers' rows, which that
+/// source does not take away. `run.source` is the files.
+///
+/// # Errors
+/// As [`sync_view`]. What was committed stays, and the same again does it no harm.
+pub(super) fn materialize_view(
+    run: SyncRun<'_>,
+    window: Window,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<SyncReport, SyncError> {
+    let SyncRun { store, view, id, key_version, source, .. } = run;
+    let started = Instant::now();
+    let batches = source.read(None);
+    let mut batches = batches.map_err(|source| SyncError::Source { view: view.name.to_string(), source })?;
+    let key = KeySignature::of(view, key_version);
+    let mut applied = Applied::default();
+    let commit = &mut |rows: &RowBatch, _: &dyn Batches| {
+        applied.add(store.put(id, &key, rows, true)?);
+        Ok(())
+    };
+    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let (outcome, elapsed) = (Outcome::Loaded, started.elapsed());
+    Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
+}
+
+/// Reads a view's files, or a span of them, into a store that has nothing else of the view, and notes the position also
+/// for a span: who asks knows which span it was.
+///
+/// # Errors
+/// As [`sync_view`]. What was there before stays then.
+pub(super) fn stage_view(
+    run: SyncRun<'_>,
+    window: Window,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<(Skipped, String), SyncError> {
+    let SyncRun { store, view, id, source, .. } = run;
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let mut batches = source.read(None).map_err(in_source)?;
+    let mut load = store.begin_load(id, LoadMode::Replace).map_err(in_store)?;
+    let commit = &mut |rows: &RowBatch, _: &dyn Batches| load.apply(rows, None).map(|_applied| ());
+    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let position = batches.position();
+    load.finish(Some(&position)).map_err(in_store)?;
+    Ok((skipped, position))
+}
+
+/// Takes a reading to its end: batches become rows, which `commit` takes by the transaction. Tells what was left out.
+fn pump(
+    run: SyncRun<'_>,
+    batches: &mut dyn Batches,
+    window: Window,
+    commit: &mut dyn FnMut(&RowBatch, &dyn Batches) -> Result<(), StoreError>,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Skipped, SyncError> {
+    let SyncRun { store, view, id, key_version, limits, .. } = run;
+    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
+    // If rows have no event times of their own, none is skipped.
+    let window = if run.source.has_windows() { window } else { Window::default() };
+    // After a type change, the previously served values do not indicate how many values can be read.
+    let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
+        && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
+    let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
+    let stopped = || SyncError::Stopped { view: view.name.to_string() };
+    // Changes of a table that is followed are few, and must not wait for the load of a large view.
+    let is_followed = run.source.pace().is_some() && store.status(id).is_some_and(|status| status.position.is_some());
+    let _slot = match run.slots.filter(|_| !is_followed) {
+        Some(slots) => {
+            let expected = batches.rows_expected();
+            Some(slots.take(&mut || progress(Progress { rows: 0, expected })).ok_or_else(stopped)?)
+        }
+        None => None,
+    };
+    let mut encoder = RowEncoder::new(view, key_version, window, rule, run.times());
+    let mut rows = 0;
+    loop {
+        let batch = match batches.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => {
+                // What changes in order stands by itself: that the next change cannot be had takes nothing from it.
+                if run.source.last_put_wins() && !encoder.rows.is_empty() {
+                    let committed = commit(&encoder.rows, batches);
+                    committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
+                }
+                return Err(in_source(error));
+            }
+        };
+        let ended = batch.is_none();
+        let waits = batch.as_ref().is_some_and(|batch| batch.rows.is_empty());
+        if let Some(batch) = batch {
+            rows += batch.rows.len() as u64;
+            encoder.encode(&batch, run.store.now()).map_err(in_source)?;
+            if !run.source.last_put_wins() {
+                // Bad rows may stand together at the beginning: they count as a part of all.
+                let expected = batches.rows_expected().max(rows);
+                let checked = limits.guard.check_skipped(&encoder.skipped, expected);
+                checked.map_err(|why| refused(run, why))?;
+                if replaces_good {
+                    let checked = limits.guard.check_values(&encoder.skipped, expected);
+                    checked.map_err(|why| refused(run, why))?;
+                }
+            }
+        }
+        if encoder.is_full(limits) || (ended && !encoder.rows.is_empty()) {
+            let committed = commit(&encoder.rows, batches);
+            committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
+            encoder.rows.clear();
+            if !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
+                return Err(stopped());
+            }
+        }
+        // A source that has nothing at the moment: the host may want to stop.
+        if waits && !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
+            return Err(stopped());
+        }
+        if ended {
+            return Ok(encoder.skipped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

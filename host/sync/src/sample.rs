@@ -1,0 +1,84 @@
+//! A few keys of a source, to ask for what should be there.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use larder_model::{
+    codec::{KeyEncoder, KeyVersion},
+    model::{EntityId, FeatureView},
+};
+use larder_source::{SourceError, SourceRows, Wanted};
+
+use super::{
+    SyncError, SyncSetting,
+    decode::{Column, Instants},
+};
+
+/// A sample of a view's source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// For each entity, the text of each join key.
+    pub keys: Vec<Vec<String>>,
+    /// The number of rows that are held back until they are due.
+    pub future: u64,
+}
+
+/// Keys of at most `count` entities from all over a view's files: for each entity, the text of each join key. The same
+/// source gives the same keys; rows without a key or an event time, and rows from the future, are skipped, as by a
+/// sync.
+///
+/// Reads the key columns of the whole source.
+///
+/// # Errors
+/// [`SyncError::NoSource`] and [`SyncError::Source`].
+pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> Result<Sample, SyncError> {
+    let name = || view.name.to_string();
+    let in_source = |source| SyncError::Source { view: name(), source };
+    let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
+    let source = setting.files_of(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let mut batches = source.read(None).map_err(in_source)?;
+    let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
+    // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.
+    let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
+    let (mut buffer, mut future) = (Vec::new(), 0);
+    let latest = setting.limits.times(&*source).latest(setting.clock.now());
+    while let Some(batch) = batches.next_batch().map_err(in_source)? {
+        let SourceRows::Columns(rows) = &batch.rows else { continue };
+        let (times, columns) = columns(view, rows, &batch.origin).map_err(in_source)?;
+        for row in 0..rows.num_rows() {
+            let Some(event_time) = times.micros(row) else { continue };
+            if event_time > latest {
+                future += 1;
+                continue;
+            }
+            encoder.begin(&mut buffer);
+            if !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
+                continue;
+            }
+            let id = KeyEncoder::id(&buffer);
+            let is_among = chosen.len() < count || chosen.last_key_value().is_some_and(|(last, _)| id < *last);
+            if !is_among || chosen.contains_key(&id) {
+                continue;
+            }
+            if let Some(texts) = columns.iter().map(|column| column.key_text(row)).collect() {
+                chosen.insert(id, texts);
+            }
+            if chosen.len() > count {
+                chosen.pop_last();
+            }
+        }
+    }
+    Ok(Sample { keys: chosen.into_values().collect(), future })
+}
+
+/// Event times and keys; the columns come in the order of [`Wanted::columns`].
+fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
+    let misfit = |place: usize| {
+        let column = rows.schema().field(place).name().clone();
+        move |why| SourceError::Column { path: origin.to_owned(), column, why }
+    };
+    let arrays = rows.columns();
+    let times = Instants::new(&arrays[0]).map_err(misfit(0))?;
+    let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
+    Ok((times, keys.map(|((_, array), key)| Column::key(array, key.value_type)).collect()))
+}

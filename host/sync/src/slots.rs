@@ -1,0 +1,91 @@
+//! A limit on the loads that hold rows in memory at the same time. Loads requested over HTTP have slots of their own, so
+//! that they and scheduled loads do not delay each other.
+//!
+//! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source hangs.
+
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The slots for one kind of load.
+#[derive(Debug)]
+pub(super) struct LoadSlots {
+    max: usize,
+    used: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Permission for one load to hold rows in memory, until it is dropped.
+#[derive(Debug)]
+pub(super) struct LoadSlot<'s> {
+    slots: &'s LoadSlots,
+}
+
+/// The maximum number of concurrent loads that the schedule or a command started. README's memory bound counts this and
+/// [`larder_ingest::MATERIALIZATIONS_MAX`].
+pub const LOADS_AT_ONCE_MAX: usize = 2;
+/// The interval at which a waiting load calls back to its caller.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+// === impl LoadSlots ===
+
+impl LoadSlots {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, used: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// Waits for a slot. Calls `go_on` from time to time; the wait ends when it returns false.
+    pub(super) fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while *used >= self.max {
+            let waited = self.freed.wait_timeout(used, TELL_EVERY);
+            let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            used = now;
+            if timeout.timed_out() {
+                drop(used);
+                if !go_on() {
+                    return None;
+                }
+                used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        *used += 1;
+        Some(LoadSlot { slots: self })
+    }
+}
+
+impl Drop for LoadSlot<'_> {
+    fn drop(&mut self) {
+        *self.slots.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.slots.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn load_beyond_the_bound_waits_for_a_slot_or_for_its_caller() {
+        let slots = LoadSlots::new(3);
+        let mut held: Vec<_> = (0..3).map(|_| slots.take(&mut || unreachable!()).unwrap()).collect();
+        let mut calls = 0;
+        let refused = slots.take(&mut || {
+            calls += 1;
+            calls < 2
+        });
+        assert!(refused.is_none(), "the caller gave up");
+        assert_eq!(calls, 2);
+        thread::scope(|scope| {
+            let (taken, was_taken) = mpsc::channel();
+            let slots = &slots;
+            scope.spawn(move || taken.send(slots.take(&mut || true).is_some()).unwrap());
+            assert!(was_taken.recv_timeout(Duration::from_millis(50)).is_err(), "all slots are used");
+            held.pop();
+            assert!(was_taken.recv().unwrap());
+        });
+    }
+}

@@ -1,0 +1,403 @@
+//! Schedules syncs: one sync of a view at a time, the next one after `every`, and sooner after a failure.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use larder_ingest::MATERIALIZATIONS_MAX;
+use larder_store::ViewId;
+use tokio::sync::watch;
+
+use super::slots::{LOADS_AT_ONCE_MAX, LoadSlots};
+
+/// The state that all engines of a server share, because it outlives every catalog: which views are being synced, so
+/// that two engines never write one view at the same time, when each was last synced, and whether a shutdown has begun.
+#[derive(Debug)]
+pub struct Turns {
+    began: Instant,
+    /// By this much of its `every` a view is late, so that hundreds of hosts do not ask at one moment: from 0 to 1,
+    /// another in each process.
+    jitter: f64,
+    views: Mutex<HashMap<ViewId, ViewTurn>>,
+    /// Notified when a sync ends, and when the server stops.
+    changed: Condvar,
+    /// Bounds the memory of loads by the schedule and by command.
+    pub(super) loads: LoadSlots,
+    /// The same for loads that callers ask for.
+    pub(super) asked_loads: LoadSlots,
+    /// When the host began to stop.
+    stop: watch::Sender<Option<Instant>>,
+}
+
+/// A view's last sync, and the number of syncs that wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct ViewTurn {
+    is_running: bool,
+    waiting: usize,
+    ended: Option<Instant>,
+    /// How long the last sync took.
+    took: Duration,
+    /// Failures since the last success.
+    failures: u32,
+}
+
+/// The permit to sync a view. The next sync can begin when it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'t> {
+    turns: &'t Turns,
+    view: ViewId,
+    began: Instant,
+}
+
+/// Why a sync cannot begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// The server is shutting down.
+    Stopping,
+    /// [`WAITING_MAX`] syncs of the view are already waiting.
+    Busy,
+}
+
+/// When a view is synced by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Schedule {
+    /// Never, but after a failure.
+    #[default]
+    Never,
+    /// So long after the last end.
+    Every(Duration),
+    /// This long after the last end, to follow a source change by change.
+    Follow(Duration),
+    /// At this moment.
+    At(Instant),
+}
+
+/// The limit on syncs of one view that wait for the running one; further ones are refused. Each holds a thread.
+pub(super) const WAITING_MAX: usize = 16;
+/// The most that jitter adds, as a part of `every`, and at all.
+const JITTER_PART: f64 = 0.1;
+const JITTER_MAX: Duration = Duration::from_secs(300);
+/// Views that are synced more often than this are not late: their hosts part ways by themselves.
+const JITTER_FROM: Duration = Duration::from_secs(60);
+/// The maximum delay before a failed sync of a view that follows a stream is retried.
+const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
+/// The maximum delay before a failed sync is retried.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// After a read only for due rows, the source is not read for this many times the duration of that read: rows may
+/// become due every second.
+const DUE_PAUSE: u32 = 9;
+
+// === impl Turns ===
+
+impl Turns {
+    /// Nothing was synced yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let random = RandomState::new().build_hasher().finish();
+        #[expect(clippy::cast_precision_loss, reason = "any number from 0 to 1 will do")]
+        Self::with_jitter(random as f64 / u64::MAX as f64)
+    }
+
+    fn with_jitter(jitter: f64) -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            jitter,
+            views: Mutex::default(),
+            changed: Condvar::new(),
+            loads: LoadSlots::new(LOADS_AT_ONCE_MAX),
+            asked_loads: LoadSlots::new(MATERIALIZATIONS_MAX),
+            stop: watch::Sender::new(None),
+        })
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<ViewId, ViewTurn>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no sync of a view is running, and begins one. Returns at once when the server stops.
+    pub(super) fn take(&self, view: ViewId) -> Result<Turn<'_>, NoTurn> {
+        let mut views = self.views();
+        let turn = views.entry(view).or_default();
+        if turn.is_running {
+            if turn.waiting >= WAITING_MAX {
+                return Err(NoTurn::Busy);
+            }
+            turn.waiting += 1;
+            let waits = |views: &mut HashMap<ViewId, ViewTurn>| {
+                !self.is_stopping() && views.get(&view).is_some_and(|turn| turn.is_running)
+            };
+            views = self.changed.wait_while(views, waits).unwrap_or_else(PoisonError::into_inner);
+            views.entry(view).or_default().waiting -= 1;
+        }
+        if self.is_stopping() {
+            return Err(NoTurn::Stopping);
+        }
+        views.entry(view).or_default().is_running = true;
+        Ok(Turn { turns: self, view, began: Instant::now() })
+    }
+
+    fn of(&self, view: ViewId) -> ViewTurn {
+        self.views().get(&view).copied().unwrap_or_default()
+    }
+
+    /// Whether a view is to be synced by now. One that is being synced is not.
+    pub(super) fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
+        let turn = self.of(view);
+        let next = turn.next(self.began, schedule, retry, self.jitter);
+        !turn.is_running && next.is_some_and(|next| next <= now)
+    }
+
+    /// Whether a source may be read again now only for skipped rows that are due.
+    pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
+        let turn = self.of(view);
+        let free_at = turn.ended.map(|ended| ended + DUE_PAUSE * turn.took);
+        // After a failure, the retry has its own time.
+        !turn.is_running && turn.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
+    }
+
+    /// When a view's last sync ended, or the host began.
+    pub(super) fn last(&self, view: ViewId) -> Instant {
+        self.of(view).ended.unwrap_or(self.began)
+    }
+
+    /// Prevents new syncs.
+    pub fn stop(&self) {
+        self.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Instant::now())).is_some());
+        // A thread that is about to wait has checked the flag under this lock.
+        drop(self.views());
+        self.changed.notify_all();
+    }
+
+    /// Whether a shutdown has begun.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping_since().is_some()
+    }
+
+    /// When the shutdown began, if it did.
+    #[must_use]
+    pub fn stopping_since(&self) -> Option<Instant> {
+        *self.stop.borrow()
+    }
+}
+
+// === impl Turn ===
+
+impl Turn<'_> {
+    /// Records how the sync ended.
+    pub(super) fn ended(self, well: bool) {
+        self.note(|failures| if well { 0 } else { failures.saturating_add(1) });
+    }
+
+    /// Records a failure that an early retry would not fix, with the delay as after many failures.
+    pub(super) fn was_refused(self) {
+        self.note(|_| u32::MAX);
+    }
+
+    fn note(&self, failures: impl FnOnce(u32) -> u32) {
+        let now = Instant::now();
+        let mut views = self.turns.views();
+        let turn = views.entry(self.view).or_default();
+        (turn.ended, turn.took) = (Some(now), now.saturating_duration_since(self.began));
+        turn.failures = failures(turn.failures);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.views().entry(self.view).or_default().is_running = false;
+        self.turns.changed.notify_all();
+    }
+}
+
+// === impl ViewTurn ===
+
+impl ViewTurn {
+    /// When to sync next; `None` if the view has no schedule and nothing failed. `jitter` is from 0 to 1.
+    fn next(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
+        let late = |wait: Duration| {
+            if wait >= JITTER_FROM { (wait.mul_f64(JITTER_PART * jitter)).min(JITTER_MAX) } else { Duration::ZERO }
+        };
+        let last = self.ended.unwrap_or(began);
+        if self.failures == 0 {
+            return match schedule {
+                Schedule::Never => None,
+                Schedule::At(next) => next.checked_add(late(JITTER_FROM)),
+                Schedule::Every(every) => last.checked_add(every + late(every)),
+                Schedule::Follow(pace) => last.checked_add(pace),
+            };
+        }
+        let doubled = retry.saturating_mul(1 << (self.failures - 1).min(16));
+        let wait = doubled.min(RETRY_MAX.max(retry));
+        let wait = wait + late(wait);
+        match schedule {
+            Schedule::Never => last.checked_add(wait),
+            // Never later than without the failure.
+            Schedule::At(next) => last.checked_add(wait).map(|retry| retry.min(next)),
+            Schedule::Every(every) => last.checked_add(wait.min(every)),
+            Schedule::Follow(pace) => last.checked_add(wait.min(pace.max(FOLLOWED_RETRY_MAX))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    const RETRY: Duration = Duration::from_secs(5);
+    const VIEW: ViewId = ViewId::from_number(0);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// The first second, from the last end or the beginning on, in which the view is due.
+    fn due_after(turns: &Turns, schedule: Schedule, since: Instant) -> Option<u64> {
+        (0..=7_200).find(|&n| turns.is_due(VIEW, schedule, RETRY, since + seconds(n)))
+    }
+
+    fn every(n: u64) -> Schedule {
+        Schedule::Every(seconds(n))
+    }
+
+    /// Records how and when the last sync ended.
+    fn end(turns: &Turns, failures: u32, ended: Instant) {
+        turns.views().insert(VIEW, ViewTurn { ended: Some(ended), failures, ..ViewTurn::default() });
+    }
+
+    #[test]
+    fn view_is_due_every_so_long_after_its_end() {
+        let turns = Turns::with_jitter(0.0);
+        assert_eq!(due_after(&turns, every(60), turns.began), Some(60), "or after the beginning");
+        let now = turns.began + seconds(100);
+        end(&turns, 0, now);
+        assert_eq!(due_after(&turns, every(60), now), Some(60));
+    }
+
+    #[test]
+    fn view_without_every_is_due_after_failure_only() {
+        let turns = Turns::new();
+        assert_eq!(due_after(&turns, Schedule::Never, turns.began), None);
+        end(&turns, 1, turns.began);
+        assert_eq!(due_after(&turns, Schedule::Never, turns.began), Some(5));
+        end(&turns, 0, turns.began);
+        assert_eq!(due_after(&turns, Schedule::Never, turns.began), None);
+    }
+
+    #[test]
+    fn retries_double_up_to_five_minutes() {
+        let turns = Turns::with_jitter(0.0);
+        let waits: Vec<u64> = (1..=9)
+            .map(|failures| {
+                end(&turns, failures, turns.began);
+                due_after(&turns, Schedule::Never, turns.began).unwrap()
+            })
+            .collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        assert_eq!(due_after(&turns, every(3_600), turns.began), Some(300));
+    }
+
+    #[test]
+    fn retry_is_never_later_than_every() {
+        for jitter in [0.0, 1.0] {
+            let turns = Turns::with_jitter(jitter);
+            for failures in [1, 2, 5, 9, u32::MAX] {
+                end(&turns, failures, turns.began);
+                for n in [1, 2, 7, 30, 65, 200, 301] {
+                    let due = due_after(&turns, every(n), turns.began).unwrap();
+                    assert!(due <= n, "{failures} failures, every {n} s: after {due} s, jitter {jitter}");
+                }
+                let next = Schedule::At(turns.began + seconds(7));
+                assert!(due_after(&turns, next, turns.began).unwrap() <= 7, "{failures} failures, by cron");
+                let followed = due_after(&turns, Schedule::Follow(seconds(1)), turns.began).unwrap();
+                assert!(followed <= 10, "{failures} failures: after {followed} s");
+            }
+        }
+        // Also if the first delay is longer than that.
+        let turns = Turns::with_jitter(0.0);
+        end(&turns, 1, turns.began);
+        assert!(turns.is_due(VIEW, every(30), seconds(600), turns.began + seconds(30)));
+    }
+
+    #[test]
+    fn refused_source_is_not_read_again_soon() {
+        let turns = Turns::with_jitter(0.0);
+        turns.take(VIEW).unwrap().was_refused();
+        let ended = turns.last(VIEW);
+        assert_eq!(due_after(&turns, Schedule::Never, ended), Some(300));
+        turns.take(VIEW).unwrap().ended(false);
+        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), Some(300));
+        turns.take(VIEW).unwrap().ended(true);
+        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), None);
+        turns.take(VIEW).unwrap().ended(false);
+        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), Some(5));
+    }
+
+    #[test]
+    fn hosts_that_sync_seldom_spread_out() {
+        let late = |jitter| due_after(&Turns::with_jitter(jitter), every(3_600), Instant::now());
+        assert_eq!(late(0.0), Some(3_600));
+        assert!(late(0.5).is_some_and(|at| (3_775..=3_785).contains(&at)), "{:?}", late(0.5));
+        assert!(late(1.0).is_some_and(|at| (3_895..=3_905).contains(&at)), "never by more than five minutes");
+        assert_eq!(due_after(&Turns::with_jitter(1.0), every(5), Instant::now()), Some(5));
+    }
+
+    #[test]
+    fn view_with_a_time_is_due_then() {
+        let turns = Turns::with_jitter(0.0);
+        let at = turns.began + seconds(1_000);
+        let due = |turns: &Turns, n| turns.is_due(VIEW, Schedule::At(at), RETRY, turns.began + seconds(n));
+        assert!(!due(&turns, 999) && due(&turns, 1_000));
+        end(&turns, 1, turns.began);
+        assert!(due(&turns, 5));
+    }
+
+    #[test]
+    fn view_that_is_being_synced_is_not_due() {
+        let turns = Turns::new();
+        let running = turns.take(VIEW).unwrap();
+        let later = turns.began + seconds(10);
+        assert!(!turns.is_due(VIEW, every(1), RETRY, later) && !turns.may_pick_up(VIEW, later));
+        drop(running);
+        assert!(turns.is_due(VIEW, every(1), RETRY, later) && turns.may_pick_up(VIEW, later));
+    }
+
+    #[test]
+    fn due_rows_take_a_tenth_of_the_time() {
+        let turns = Turns::new();
+        let ended = turns.began;
+        turns.views().insert(VIEW, ViewTurn { ended: Some(ended), took: seconds(10), ..ViewTurn::default() });
+        assert!(!turns.may_pick_up(VIEW, ended + seconds(89)));
+        assert!(turns.may_pick_up(VIEW, ended + seconds(90)));
+        end(&turns, 1, ended);
+        assert!(!turns.may_pick_up(VIEW, ended + seconds(900)), "a failure has its own pauses");
+    }
+
+    #[test]
+    fn waiting_syncs_are_bounded_and_end_with_the_host() {
+        let turns = Turns::new();
+        let running = turns.take(VIEW).unwrap();
+        let (sender, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..WAITING_MAX {
+                let (turns, sender) = (&turns, sender.clone());
+                scope.spawn(move || sender.send(turns.take(VIEW).map(|_| ())).unwrap());
+            }
+            while turns.of(VIEW).waiting < WAITING_MAX {
+                thread::yield_now();
+            }
+            assert_eq!(turns.take(VIEW).map(|_| ()), Err(NoTurn::Busy));
+            turns.stop();
+            for _ in 0..WAITING_MAX {
+                assert_eq!(ended.recv(), Ok(Err(NoTurn::Stopping)), "though one is still under way");
+            }
+        });
+        drop(running);
+        assert_eq!(turns.take(VIEW).map(|_| ()), Err(NoTurn::Stopping));
+    }
+}

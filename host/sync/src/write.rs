@@ -1,0 +1,175 @@
+//! Rows that callers write: a table of loosely typed cells to the rows of a view.
+//!
+//! Columns are found by the names that definitions use, and by those of the view's files: a caller may send what it
+//! would write into the files. All of a table is written, or nothing of it.
+
+use std::time::Duration;
+
+use larder_ingest::{Frame, WriteError};
+use larder_model::{
+    codec::{Cell, KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
+    model::{
+        AwsPlace, FeatureView, FileSource, Gate, Micros, NULL_TIMESTAMP_SECONDS, Rfc3339, ValueRef, duration_text,
+        parse_exact_time,
+    },
+};
+use larder_source::Wanted;
+use larder_store::{RowBatch, RowTimes, Rule};
+
+/// How the times of written rows are interpreted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteTerms {
+    pub(super) now: Micros,
+    pub(super) times: RowTimes,
+    /// The unit to which the view's source truncates times, if it does: written rows must be comparable with the
+    /// source's rows, and have the same precision.
+    pub(super) unit: Option<Micros>,
+}
+
+/// Where a row's parts stand in a frame.
+struct Places<'f> {
+    event_time: (&'f str, &'f [Cell]),
+    created: Option<(&'f str, &'f [Cell])>,
+    keys: Vec<(&'f str, &'f [Cell])>,
+    features: Vec<(&'f str, &'f [Cell])>,
+}
+
+/// What Feast's client calls the time columns, whatever the view's files call them.
+const EVENT_TIME: &str = "event_timestamp";
+const CREATED: &str = "created";
+
+/// The rows of a view, under their ids.
+pub(super) fn encode(
+    frame: &Frame,
+    view: &FeatureView,
+    version: KeyVersion,
+    terms: WriteTerms,
+) -> Result<RowBatch, WriteError> {
+    let rows = frame.rows()?;
+    let mut batch = RowBatch::new(Rule::Newest, terms.times);
+    if rows == 0 {
+        return Ok(batch);
+    }
+    let places = places(frame, view)?;
+    let of = || view.name.to_string();
+    let misfit = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
+    let schema = RowSchema::of_view(view);
+    let mut builder = RowBuilder::new(&schema);
+    let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
+    let mut key = Vec::new();
+    for row in 0..rows {
+        let time = |(column, cells): (&str, &[Cell])| {
+            let instant = instant(&cells[row]).map_err(|why| misfit(column, row, why))?;
+            Ok(instant.map(|instant| terms.cut(instant)))
+        };
+        let (event_time, event_nanos) = time(places.event_time)?
+            .ok_or_else(|| misfit(places.event_time.0, row, "the event time is null".to_owned()))?;
+        if event_time > terms.latest() {
+            return Err(misfit(places.event_time.0, row, terms.too_late(event_time)));
+        }
+        let created = places.created.map(time).transpose()?.flatten();
+        keys.begin(&mut key);
+        if view.is_entityless() {
+            // One row for everybody, under the empty dummy key.
+            KeyEncoder::push(&mut key, KeyValue::String(""));
+        }
+        for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
+            let pushed = cells[row].push_key(part.value_type, &mut key);
+            pushed.map_err(|why| misfit(column, row, why.to_string()))?;
+        }
+        builder.begin(event_time, created.map(|(micros, _)| micros));
+        builder.set_nanos(event_nanos, created.map_or(0, |(_, nanos)| nanos));
+        for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
+            let pushed = cells[row].push(feature.value_type, &mut builder);
+            pushed.map_err(|why| misfit(column, row, why.to_string()))?;
+        }
+        if view.has_expiry() {
+            // Callers know of no such thing.
+            let pushed = builder.push(ValueRef::Null);
+            pushed.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
+        }
+        let bytes = builder.finish();
+        let bytes = bytes.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
+        batch.push(KeyEncoder::id(&key), bytes);
+    }
+    Ok(batch)
+}
+
+fn places<'f>(frame: &'f Frame, view: &FeatureView) -> Result<Places<'f>, WriteError> {
+    let files = view.files().cloned().unwrap_or_else(plain);
+    let wanted = Wanted::of(view, &files);
+    let column = |names: &[&str]| names.iter().find_map(|name| frame.column(name));
+    let mut missing = Vec::new();
+    let mut needed = |names: &[&str]| {
+        column(names).unwrap_or_else(|| {
+            missing.push(names[0].to_owned());
+            ("", &[])
+        })
+    };
+    let event_time = needed(&[&wanted.event_time.name, &wanted.event_time.column, EVENT_TIME]);
+    let keys = wanted.keys.iter().map(|key| needed(&[&key.name, &key.column])).collect();
+    let features = wanted.features.iter().map(|feature| needed(&[&feature.name, &feature.column])).collect();
+    let created = wanted.created.as_ref();
+    let created = created.and_then(|created| column(&[&created.name, &created.column]));
+    // Unless it is a feature that has this name.
+    let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| frame.column(CREATED)).flatten());
+    if missing.is_empty() {
+        Ok(Places { event_time, created, keys, features })
+    } else {
+        Err(WriteError::MissingColumns { view: view.name.to_string(), missing })
+    }
+}
+
+// === impl WriteTerms ===
+
+impl WriteTerms {
+    fn latest(self) -> Micros {
+        self.times.latest(self.now)
+    }
+
+    /// An instant at the precision of the view's source, and the remaining nanoseconds.
+    fn cut(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
+        let below = micros.rem_euclid(self.unit.unwrap_or(1));
+        (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
+    }
+
+    fn too_late(self, event_time: Micros) -> String {
+        let tolerance = u64::try_from(self.times.tolerance).unwrap_or(0);
+        format!(
+            "the event time {} is later than now plus 'sync: future_tolerance' ({})",
+            Rfc3339::of(event_time).as_str(),
+            duration_text(Duration::from_micros(tolerance))
+        )
+    }
+}
+
+/// The event time or the created time of a row: microseconds, and the remaining nanoseconds.
+///
+/// # Errors
+/// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
+/// distinguished.
+fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
+    let no_time = || format!("{} is not a time; write for example 2026-01-31T12:00:00Z", cell.describe());
+    match cell {
+        Cell::Null => Ok(None),
+        Cell::Instant(NULL_TIMESTAMP_SECONDS) => Ok(None),
+        Cell::Instant(micros) => Ok(Some((*micros, 0))),
+        Cell::Text(text) => parse_exact_time(text).map(Some).ok_or_else(no_time),
+        _ => Err(no_time()),
+    }
+}
+
+/// The columns of a view that has no files.
+fn plain() -> FileSource {
+    FileSource {
+        path: String::new(),
+        place: AwsPlace::default(),
+        gate: Gate::Open,
+        timestamp_field: Some(EVENT_TIME.to_owned()),
+        created_timestamp_column: None,
+        field_mapping: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
