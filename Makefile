@@ -7,6 +7,13 @@ FUZZ_SECONDS ?= 60
 KILLS ?= 1000
 AWS_KILLS ?= 200
 ENTITIES ?= 10000000
+# Integration tests that use the network, Python, a compiler for WebAssembly or another program, or kill the program often.
+SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_compile \
+	plugin_frames plugin_limits plugin_tools
+# Tests of other modules that need a plugin, by a part of their names.
+PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
+SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
+SLOW_SKIPS = $(patsubst %,--skip %::,$(SLOW_TESTS)) $(addprefix --skip ,$(PLUGIN_TESTS))
 # More words for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
 BENCH_ARGS ?=
 # Programs of other builds, to be measured beside this one.
@@ -21,7 +28,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo built-plugins test fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+.PHONY: demo built-plugins test test-fast fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync soak fuzz deny help
 
@@ -53,6 +60,14 @@ test: check-tools check-guest-tools check-python
 		cargo nextest run --workspace --locked --no-fail-fast; \
 	else \
 		cargo test --workspace --locked --no-fail-fast; \
+	fi
+
+## make test-fast    unit tests, and integration tests that need nothing but cargo: two minutes once built
+test-fast: check-tools
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --locked --no-fail-fast -E 'not ($(SLOW_FILTER) none())'; \
+	else \
+		cargo test --workspace --locked --no-fail-fast -- $(SLOW_SKIPS); \
 	fi
 
 ## make bench-smoke  CPU and latency of one lookup beside bare hyper, in one run
