@@ -31,7 +31,7 @@ use larder_source::{
     aws::{Aws, AwsConfig, StandInKeys},
 };
 use larder_store::{OnlineStore, StoreConfig, ViewId};
-use larder_sync::{SyncEngine, SyncLimits, SyncSetting, Turns};
+use larder_sync::{SyncEngine, SyncLimits, SyncScheduler, SyncSetting};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::json;
 use tempfile::TempDir;
@@ -155,7 +155,7 @@ impl World {
             aws: Arc::clone(&self.aws),
             clock,
             limits: SyncLimits::default(),
-            turns: Turns::new(),
+            scheduler: SyncScheduler::new(),
         };
         let engine = SyncEngine::new(Arc::clone(&store), &catalog, &ids, setting);
         Run { _dir: dir, store, engine, ids }

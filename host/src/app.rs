@@ -32,7 +32,7 @@ use larder_plugin_host::{Component, PluginError};
 use larder_serving::{RenewDefinitions, ServingLimits, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
-use larder_sync::{SyncEngine, SyncSetting, Turns};
+use larder_sync::{SyncEngine, SyncScheduler, SyncSetting};
 use tokio::sync::Notify;
 
 pub use self::serve::{Serving, ShutdownReason, Signals};
@@ -58,7 +58,7 @@ pub struct App {
     store: Arc<OnlineStore>,
     current: Arc<ArcSwap<Snapshot>>,
     engine: Arc<ArcSwap<SyncEngine>>,
-    turns: Arc<Turns>,
+    scheduler: Arc<SyncScheduler>,
     /// The way to sources in AWS.
     aws: Arc<Aws>,
     /// The registry in S3 that the definitions were last loaded from, if there is one.
@@ -155,9 +155,9 @@ impl App {
         let seen = Mutex::new(stamps(watched_files(&config)));
         let definitions = load_definitions_with(&config, RegistryNeed::Later)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
-        let turns = Turns::new();
+        let scheduler = SyncScheduler::new();
         let aws = Arc::clone(&config.aws);
-        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &turns)?;
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &scheduler)?;
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
@@ -173,7 +173,7 @@ impl App {
             store,
             current,
             engine,
-            turns,
+            scheduler,
             aws,
             registry,
             is_unwritten,
@@ -361,7 +361,7 @@ impl App {
         let catalog = &definitions.catalog;
         let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
         let refitted = self.plugins.get().map(refit).transpose()?;
-        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.turns)?;
+        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.scheduler)?;
         if let (Some(plugins), Some(refitted)) = (self.plugins.get(), refitted) {
             snapshot = snapshot.with_transforms(refitted.transforms(plugins, catalog));
             plugins.accept(refitted);
@@ -445,7 +445,7 @@ impl App {
     /// How long a running load has to reach its next commit during shutdown.
     #[must_use]
     pub fn last_commit_within(&self) -> Duration {
-        let since = self.turns.stopping_since().map(|since| since.elapsed());
+        let since = self.scheduler.stopping_since().map(|since| since.elapsed());
         since.map_or(Duration::ZERO, |since| LAST_COMMIT_WITHIN.saturating_sub(since))
     }
 
@@ -556,7 +556,7 @@ fn build(
     definitions: &LoadedDefinitions,
     store: &Arc<OnlineStore>,
     clock: &SharedClock,
-    turns: &Arc<Turns>,
+    scheduler: &Arc<SyncScheduler>,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
     let limits = ServingLimits {
         rows_max: config.http.limits.rows_max,
@@ -566,7 +566,7 @@ fn build(
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
     let snapshot = snapshot.awaiting_registry(definitions.is_unwritten);
-    let setting = SyncSetting { turns: Arc::clone(turns), ..config.sync_setting(Arc::clone(clock)) };
+    let setting = SyncSetting { scheduler: Arc::clone(scheduler), ..config.sync_setting(Arc::clone(clock)) };
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
     let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());
     Ok((snapshot, engine))

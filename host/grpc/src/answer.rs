@@ -4,7 +4,7 @@ use larder_model::{
     codec::to_feast_value,
     model::{FeastValue, Kind, Micros, ScalarType, ValueRef, ValueType},
 };
-use larder_serving::{Answer, ColumnFrom, EchoedValue, RequestError, Room, Status};
+use larder_serving::{Answer, ColumnFrom, EchoedValue, RequestError, ResponseBudget, Status};
 use prost_types::Timestamp;
 
 use super::proto::feast::serving::{
@@ -32,11 +32,14 @@ fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
 /// Makes an answer's message.
 ///
 /// # Errors
-/// Errors of [`Room::hold`].
-pub(super) fn translate(answer: &Answer<'_>, room: &mut Room) -> Result<GetOnlineFeaturesResponse, RequestError> {
+/// Errors of [`ResponseBudget::hold`].
+pub(super) fn translate(
+    answer: &Answer<'_>,
+    budget: &mut ResponseBudget,
+) -> Result<GetOnlineFeaturesResponse, RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
-    room.hold(columns * answer.rows * VALUE_BYTES)?;
+    budget.hold(columns * answer.rows * VALUE_BYTES)?;
     let entities = plan.entity_columns.iter().map(|column| column.name.to_string());
     let features = plan.feature_columns.iter().map(|column| column.name.clone());
     let views = plan.view_metadata.iter().flatten();
@@ -60,7 +63,7 @@ pub(super) fn translate(answer: &Answer<'_>, room: &mut Room) -> Result<GetOnlin
             // Eight bytes are in the value itself.
             let bytes = cell.value.bytes();
             if bytes > 8 {
-                room.hold(bytes * expansion(cell.value, column.value_type))?;
+                budget.hold(bytes * expansion(cell.value, column.value_type))?;
             }
             vector.values.push(match cell.status {
                 Status::NotFound => FeastValue::default(),

@@ -20,9 +20,8 @@ use tonic_health::{
 };
 
 use super::{
-    Features, GrpcLimits, Wish,
-    book::{Book, Entry},
-    error,
+    Action, Features, GrpcLimits, error,
+    in_flight::{CallGuard, InFlightCalls},
     lookup::{Lookup, offload},
     message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
     metrics::GrpcMetrics,
@@ -141,14 +140,14 @@ impl Calls {
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        book: &Arc<Book>,
+        in_flight: &Arc<InFlightCalls>,
         client: Option<SocketAddr>,
     ) -> Response<Body> {
         let started = Instant::now();
         let path = request.uri().path().to_owned();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let is_stream = !matches!(service, Lookups::NAME | LookupsAndWrites::NAME) && method != "Check";
-        let mut entry = book.enter(is_stream);
+        let mut entry = in_flight.enter(is_stream);
         let routed = match is_stream.then(|| Arc::clone(&self.streams).try_acquire_owned()) {
             Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
             Some(Ok(permit)) => {
@@ -167,7 +166,7 @@ impl Calls {
             tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
         }
         self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
-        response.map(|body| Entry::leave(entry, body))
+        response.map(|body| CallGuard::leave(entry, body))
     }
 
     async fn route(&self, service: &str, method: &str, request: Request<Incoming>) -> Result<Response<Body>, Status> {
@@ -196,7 +195,7 @@ impl Calls {
     where
         S: Service<Request<Full<Bytes>>, Response = Response<Body>, Error = std::convert::Infallible>,
     {
-        self.features.check(request.headers(), Wish::Entry)?;
+        self.features.check(request.headers(), Action::Connect)?;
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
@@ -207,7 +206,7 @@ impl Calls {
 
     /// Answers a lookup, with a lease of memory for its message and its answer.
     async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-        self.features.check(request.headers(), Wish::Entry)?;
+        self.features.check(request.headers(), Action::Connect)?;
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };

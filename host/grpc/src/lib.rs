@@ -2,14 +2,14 @@
 //!
 //! [`GrpcServer`] owns connections and bounds them; [`Calls`] routes a call to its service and reads its message within
 //! its bounds. What a lookup means is serving's: the messages are translated to its request and back. Who is let in is
-//! asked of a [`Gate`], so that this room knows no tokens.
+//! asked of a [`Authorizer`], so that this room knows no tokens.
 
 mod answer;
-mod book;
+mod authorizer;
 mod calls;
 mod config;
 mod error;
-mod gate;
+mod in_flight;
 mod lookup;
 mod message;
 mod metrics;
@@ -20,9 +20,9 @@ mod services;
 mod weight;
 
 pub use self::{
+    authorizer::{Action, Authorizer, Denied, Headers},
     calls::Calls,
     config::{GrpcConfig, GrpcLimits},
-    gate::{Denied, Gate, Headers, Wish},
     server::{GrpcServer, GrpcServerError},
     services::Features,
 };

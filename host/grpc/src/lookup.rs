@@ -6,12 +6,12 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use larder_common::compute::Compute;
 use larder_ingest::{FETCH_ROUNDS, Fetched, fetch_all};
-use larder_serving::{Begun, OnlineRequest, RequestError, Room, Snapshot};
+use larder_serving::{OnlineRequest, PlannedRequest, RequestError, ResponseBudget, Snapshot};
 use prost::Message;
 use tonic::{Code, Status};
 
 use super::{
-    Features, Wish, answer, error,
+    Action, Features, answer, error,
     message::{Encoding, PREFIX_BYTES, framed},
     proto::feast::serving::GetOnlineFeaturesRequest,
     request,
@@ -75,8 +75,8 @@ impl Lookup {
         };
         let runtime = snapshot.transforms().runtime().filter(|_| for_plugins);
         let compute: &Compute = runtime.map_or(&*resources.compute, |runtime| runtime.compute());
-        let (lookup, current, room) = (self.clone(), Arc::clone(&snapshot), resources.leased_room());
-        let answer = offload(compute, move || lookup.answer_within(&current, room)).await?;
+        let (lookup, current, budget) = (self.clone(), Arc::clone(&snapshot), resources.leased_room());
+        let answer = offload(compute, move || lookup.answer_within(&current, budget)).await?;
         Ok((answer, fetched))
     }
 
@@ -87,23 +87,23 @@ impl Lookup {
         }
         let snapshot = self.features.current.load_full();
         let (lookup, resources) = (self.clone(), &self.features.resources);
-        let to_fetch = move |mut room: Room| {
+        let to_fetch = move |mut budget: ResponseBudget| {
             lookup
-                .with_request(&mut room, |request, room| {
-                    let wanted = snapshot.to_fetch(request, room)?;
+                .with_request(&mut budget, |request, budget| {
+                    let wanted = snapshot.to_fetch(request, budget)?;
                     Ok(wanted)
                 })
                 // Their memory is released with them.
-                .map(|wanted| (wanted, room))
+                .map(|wanted| (wanted, budget))
         };
         for _ in 0..FETCH_ROUNDS {
             let is_small = self.message.len() <= THREAD_MESSAGE_BYTES_MAX;
-            let (wanted, _room) = match is_small.then(|| to_fetch(resources.thread_room())) {
+            let (wanted, _room) = match is_small.then(|| to_fetch(resources.thread_budget())) {
                 Some(Err(Failed::Status(status))) => return Err(status),
                 Some(Ok(wanted)) => wanted,
                 None | Some(Err(Failed::TooLong)) => {
-                    let (to_fetch, room) = (to_fetch.clone(), resources.leased_room());
-                    offload(&resources.compute, move || Ok(to_fetch(room)?)).await?
+                    let (to_fetch, budget) = (to_fetch.clone(), resources.leased_room());
+                    offload(&resources.compute, move || Ok(to_fetch(budget)?)).await?
                 }
             };
             let fetched = fetch_all(wanted).await;
@@ -116,13 +116,13 @@ impl Lookup {
 
     /// Serves the lookup on this thread, unless that would take too long.
     fn answer_here(&self, snapshot: &Snapshot) -> Result<Found, Status> {
-        let mut room = self.features.resources.thread_room();
-        let found = self.with_request(&mut room, |request, room| {
-            let begun = snapshot.begin(request, room)?;
-            if snapshot.elsewhere(&begun).is_some() {
+        let mut budget = self.features.resources.thread_budget();
+        let found = self.with_request(&mut budget, |request, budget| {
+            let planned = snapshot.begin(request, budget)?;
+            if snapshot.elsewhere(&planned).is_some() {
                 return Ok(None);
             }
-            encode(snapshot, begun, request, self.encoding, room).map(Some)
+            encode(snapshot, planned, request, self.encoding, budget).map(Some)
         });
         match found {
             Ok(None) => Ok(Found::Offload { for_plugins: true }),
@@ -137,30 +137,30 @@ impl Lookup {
     }
 
     /// Serves the lookup within a lease.
-    fn answer_within(self, snapshot: &Snapshot, mut room: Room) -> Result<Bytes, Status> {
-        room.hold(lookup_bytes(&self.message)).map_err(error::of_request)?;
-        let framed = self.with_request(&mut room, |request, room| {
-            let begun = snapshot.begin(request, room)?;
-            encode(snapshot, begun, request, self.encoding, room)
+    fn answer_within(self, snapshot: &Snapshot, mut budget: ResponseBudget) -> Result<Bytes, Status> {
+        budget.hold(lookup_bytes(&self.message)).map_err(error::of_request)?;
+        let framed = self.with_request(&mut budget, |request, budget| {
+            let planned = snapshot.begin(request, budget)?;
+            encode(snapshot, planned, request, self.encoding, budget)
         })?;
         drop(self);
-        room.finish(framed).map_err(error::of_request)
+        budget.finish(framed).map_err(error::of_request)
     }
 
     /// Decodes the message and checks the caller's permissions.
     fn with_request<T>(
         &self,
-        room: &mut Room,
-        work: impl FnOnce(&OnlineRequest<'_>, &mut Room) -> Result<T, RequestError>,
+        budget: &mut ResponseBudget,
+        work: impl FnOnce(&OnlineRequest<'_>, &mut ResponseBudget) -> Result<T, RequestError>,
     ) -> Result<T, Failed> {
         let message = GetOnlineFeaturesRequest::decode(&*self.message)
             .map_err(|error| Status::internal(format!("the message cannot be decoded: {error}")))?;
         let request = request::translate(&message)?;
-        self.features.check(&self.headers, Wish::Lookup(&request.selection))?;
-        work(&request, room).map_err(|error| match error {
+        self.features.check(&self.headers, Action::Lookup(&request.selection))?;
+        work(&request, budget).map_err(|error| match error {
             RequestError::TooLong => Failed::TooLong,
             error => {
-                let may_know = |name: &str| self.features.check(&self.headers, Wish::Name(name)).is_ok();
+                let may_know = |name: &str| self.features.check(&self.headers, Action::Name(name)).is_ok();
                 Failed::Status(error::of_request(error.hide_names(may_know)))
             }
         })
@@ -192,23 +192,23 @@ impl From<Failed> for Status {
 /// Makes the framed response to a planned request.
 fn encode(
     snapshot: &Snapshot,
-    begun: Begun,
+    planned: PlannedRequest,
     request: &OnlineRequest<'_>,
     encoding: Option<Encoding>,
-    room: &mut Room,
+    budget: &mut ResponseBudget,
 ) -> Result<Vec<u8>, RequestError> {
-    let answer = snapshot.finish(begun, request, room)?;
-    let message = answer::translate(&answer, room)?;
+    let answer = snapshot.finish(planned, request, budget)?;
+    let message = answer::translate(&answer, budget)?;
     drop(answer);
     let len = PREFIX_BYTES + message.encoded_len();
     let mut out = Vec::new();
-    room.reserve(&mut out, len, len)?;
+    budget.reserve(&mut out, len, len)?;
     out.resize(PREFIX_BYTES, 0);
     // The capacity was reserved.
     let _ = message.encode(&mut out);
     drop(message);
     if encoding.is_some() {
-        room.hold(len)?;
+        budget.hold(len)?;
     }
     Ok(framed(out, encoding))
 }

@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Calls, book::Book, calls::received};
+use super::{Calls, calls::received, in_flight::InFlightCalls};
 
 /// A gRPC server that listens. [`GrpcServer::stop`] drains it.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub enum GrpcServerError {
 enum Phase {
     Serving,
     /// As before, save that it says that it is not healthy.
-    Leaving,
+    UnsentBody,
     /// Connections end once they have answered what is under way.
     Draining,
 }
@@ -133,7 +133,7 @@ impl GrpcServer {
 
     /// From here on health says that the server stops; all else goes on.
     pub fn announce_stop(&self) {
-        self.phase.send_replace(Phase::Leaving);
+        self.phase.send_replace(Phase::UnsentBody);
     }
 
     /// Stops accepting, lets calls under way end within the drain's bound, and closes. True if all ended.
@@ -203,14 +203,14 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
     // Answers are written at once; waiting to fill a packet only delays them. Where it cannot be had, it goes without.
     let _ = stream.set_nodelay(true);
     let limits = *guard.calls.limits();
-    let book = Book::new();
-    let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&book));
+    let in_flight = InFlightCalls::new();
+    let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&in_flight));
     let service = service_fn(move |request| {
-        let (calls, book) = (Arc::clone(&calls), Arc::clone(&own));
+        let (calls, in_flight) = (Arc::clone(&calls), Arc::clone(&own));
         // Not inside the future: hyper accepts all requests of a read before it polls the first one, so their headers
         // would pile up.
         let request = received(request);
-        async move { Ok::<_, Infallible>(calls.answer(request, &book, Some(client)).await) }
+        async move { Ok::<_, Infallible>(calls.answer(request, &in_flight, Some(client)).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -242,16 +242,16 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
                 connection.as_mut().graceful_shutdown();
             }
             _ = looks.tick() => {
-                if book.is_unread(limits.answer_timeout) {
+                if in_flight.is_unread(limits.answer_timeout) {
                     tracing::debug!("gRPC connection closed: its client does not read");
                     return;
                 }
                 if is_told {
                     // Two looks in a row, so that a last answer is out. Who only watches something would stay for ever.
-                    if std::mem::replace(&mut is_done, !book.has_calls()) && is_done {
+                    if std::mem::replace(&mut is_done, !in_flight.has_calls()) && is_done {
                         return;
                     }
-                } else if book.is_idle(limits.idle_timeout) {
+                } else if in_flight.is_idle(limits.idle_timeout) {
                     is_told = true;
                     connection.as_mut().graceful_shutdown();
                 }

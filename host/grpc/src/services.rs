@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Gate, Wish, error,
+    Action, Authorizer, error,
     proto::{
         PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse,
         feast::serving::{
@@ -31,7 +31,7 @@ pub struct Features {
     /// Takes writes, where they are taken.
     writes: Option<Arc<dyn CurrentWriter>>,
     definitions: Arc<dyn RenewDefinitions>,
-    gate: Option<Arc<dyn Gate>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 // === impl Features ===
@@ -44,9 +44,9 @@ impl Features {
         resources: Resources,
         writes: Option<Arc<dyn CurrentWriter>>,
         definitions: Arc<dyn RenewDefinitions>,
-        gate: Option<Arc<dyn Gate>>,
+        authorizer: Option<Arc<dyn Authorizer>>,
     ) -> Self {
-        Self { current, resources, writes, definitions, gate }
+        Self { current, resources, writes, definitions, authorizer }
     }
 
     /// Whether callers may be sent here.
@@ -55,8 +55,8 @@ impl Features {
     }
 
     /// Asks the gate, if there is one.
-    pub(super) fn check(&self, headers: &HeaderMap, wish: Wish<'_>) -> Result<(), Status> {
-        self.gate.as_ref().map_or(Ok(()), |gate| Ok(gate.check(headers, wish)?))
+    pub(super) fn check(&self, headers: &HeaderMap, action: Action<'_>) -> Result<(), Status> {
+        self.authorizer.as_ref().map_or(Ok(()), |authorizer| Ok(authorizer.check(headers, action)?))
     }
 
     /// Whether to reload changed definitions before a name is reported as unknown, because the Feast repository does
@@ -78,7 +78,7 @@ impl Features {
         allow_cache: bool,
         work: impl FnOnce(&dyn RowWriter, &Frame) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), Status> {
-        self.check(headers, Wish::Write)?;
+        self.check(headers, Action::Write)?;
         let Some(writes) = &self.writes else {
             return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
         };

@@ -1,7 +1,7 @@
 //! What an answer is written as: the request's `Accept` says.
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
-use larder_serving::{Answer, Room};
+use larder_serving::{Answer, ResponseBudget};
 
 use super::{HttpError, arrow::encode_arrow, encode::write_answer};
 
@@ -48,17 +48,17 @@ impl Form {
     }
 
     /// Writes an answer's body.
-    pub(super) fn encode(self, answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, HttpError> {
+    pub(super) fn encode(self, answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, HttpError> {
         match self {
             Self::Json => {
                 let mut out = Vec::new();
-                write_answer(answer, &mut out, room)?;
+                write_answer(answer, &mut out, budget)?;
                 Ok(out)
             }
             Self::Arrow => {
-                let mut out = encode_arrow(answer, room)?;
+                let mut out = encode_arrow(answer, budget)?;
                 // The exact length was not known in advance.
-                room.reserve(&mut out, 0, 0)?;
+                budget.reserve(&mut out, 0, 0)?;
                 Ok(out)
             }
         }

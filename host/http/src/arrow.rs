@@ -27,7 +27,7 @@ use larder_model::{
     codec::json::nested_json,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
 };
-use larder_serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, RequestError, Room, Status};
+use larder_serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, RequestError, ResponseBudget, Status};
 use serde_json::{Value, json};
 
 use super::HttpError;
@@ -62,7 +62,7 @@ struct Columns<'r> {
     names: HashSet<String>,
     /// Bytes of the arrays.
     bytes: usize,
-    room: &'r mut Room,
+    budget: &'r mut ResponseBudget,
 }
 
 /// Approximate overhead of a column in the stream in addition to its values.
@@ -72,10 +72,10 @@ const COLUMN_BYTES: usize = 512;
 const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
 
 /// Writes an answer's body.
-pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u8>, ArrowFault> {
+pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, ArrowFault> {
     let plan = &*answer.plan;
     let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
-    let mut columns = Columns { fields, arrays, names, bytes: 0, room };
+    let mut columns = Columns { fields, arrays, names, bytes: 0, budget };
     for (place, column) in plan.entity_columns.iter().enumerate() {
         let values = answer.entity_column(place);
         let nullable = values.contains(&EchoedValue::Null);
@@ -107,9 +107,9 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, room: &mut Room) -> Result<Vec<u
     }
     // The writer makes a copy first.
     let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
-    columns.room.hold(bytes)?;
+    columns.budget.hold(bytes)?;
     let mut out = Vec::new();
-    columns.room.reserve(&mut out, columns.bytes / 2, bytes)?;
+    columns.budget.reserve(&mut out, columns.bytes / 2, bytes)?;
     let schema = Arc::new(Schema::new_with_metadata(columns.fields, metadata(plan)));
     let options = RecordBatchOptions::new().with_row_count(Some(answer.rows));
     let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns.arrays, &options)?;
@@ -268,8 +268,8 @@ impl Columns<'_> {
     /// Reserves memory for a column of about this many bytes before it is built. The column grows by doubling.
     fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
         // A tree's JSON may be shorter than estimated.
-        self.room.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
-        Ok(self.room.hold(2 * bytes)?)
+        self.budget.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
+        Ok(self.budget.hold(2 * bytes)?)
     }
 
     fn add(&mut self, name: &str, array: ArrayRef, nullable: bool) -> Result<(), ArrowFault> {

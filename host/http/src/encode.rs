@@ -10,7 +10,9 @@ use larder_model::{
     codec::json::{boolean, float, int, separate, text, value},
     model::Rfc3339,
 };
-use larder_serving::{Answer, ColumnFrom, EchoedValue, FeatureColumn, Plan, ReadText, RequestError, Room, Status};
+use larder_serving::{
+    Answer, ColumnFrom, EchoedValue, FeatureColumn, Plan, ReadText, RequestError, ResponseBudget, Status,
+};
 use smallvec::SmallVec;
 
 /// What a column is written between; the first has no comma.
@@ -52,33 +54,37 @@ const EXPANSION_MAX: usize = 8;
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     // Without limits this cannot fail.
-    let _ = write_answer(answer, &mut out, &mut Room::unbounded());
+    let _ = write_answer(answer, &mut out, &mut ResponseBudget::unbounded());
     out
 }
 
 /// Appends an answer's body.
 ///
 /// # Errors
-/// Errors of [`Room::reserve`]; the caller must then discard the appended bytes.
-pub(super) fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>, room: &mut Room) -> Result<(), RequestError> {
+/// Errors of [`ResponseBudget::reserve`]; the caller must then discard the appended bytes.
+pub(super) fn write_answer(
+    answer: &Answer<'_>,
+    out: &mut Vec<u8>,
+    budget: &mut ResponseBudget,
+) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
     // About what numbers with their statuses and times take; growing copies.
-    room.reserve(out, 0, 256 + columns * (COLUMN_BYTES + answer.rows * 48))?;
+    budget.reserve(out, 0, 256 + columns * (COLUMN_BYTES + answer.rows * 48))?;
     let mut runs = Runs::default();
     let read_runs = |read| ReadRuns { text: answer.text(read), ..ReadRuns::default() };
     let mut reads: SmallVec<[ReadRuns<'_>; 4]> = (0..plan.reads.len()).map(read_runs).collect();
     out.extend_from_slice(br#"{"results":["#);
     for place in 0..plan.entity_columns.len() {
         begin_column(out, place);
-        entity_column(out, answer, place, &mut runs, room)?;
+        entity_column(out, answer, place, &mut runs, budget)?;
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
         begin_column(out, plan.entity_columns.len() + i);
-        feature_column(out, answer, column, &mut reads, &mut runs, room)?;
+        feature_column(out, answer, column, &mut reads, &mut runs, budget)?;
     }
     let tail = plan.encoded.get_or_init(|| tail(plan));
-    room.reserve(out, tail.len(), tail.len())?;
+    budget.reserve(out, tail.len(), tail.len())?;
     out.extend_from_slice(tail);
     Ok(())
 }
@@ -89,7 +95,7 @@ fn feature_column(
     column: &FeatureColumn,
     reads: &mut [ReadRuns<'_>],
     runs: &mut Runs,
-    room: &mut Room,
+    budget: &mut ResponseBudget,
 ) -> Result<(), RequestError> {
     let cells_max = COLUMN_BYTES + answer.rows * CELL_BYTES_MAX;
     let (read, feature) = match column.from {
@@ -99,7 +105,7 @@ fn feature_column(
     if let Some(read) = read {
         let ReadRuns { text, rest, event_times } = &mut reads[read];
         if let Some(text) = text
-            && text.append_values(feature, cells_max, out, room)?
+            && text.append_values(feature, cells_max, out, budget)?
         {
             again(out, rest, |out| {
                 out.extend_from_slice(STATUSES);
@@ -114,7 +120,7 @@ fn feature_column(
     let mut statuses: SmallVec<[Status; 16]> = SmallVec::with_capacity(answer.rows);
     for (row, cell) in answer.cells(column.from).enumerate() {
         let bytes = cell.value.bytes();
-        room.reserve(out, 0, bytes * EXPANSION_MAX + COLUMN_BYTES)?;
+        budget.reserve(out, 0, bytes * EXPANSION_MAX + COLUMN_BYTES)?;
         separate(out, row);
         match cell.status {
             Status::NotFound => out.extend_from_slice(b"null"),
@@ -122,7 +128,7 @@ fn feature_column(
         }
         statuses.push(cell.status);
     }
-    room.reserve(out, 0, cells_max)?;
+    budget.reserve(out, 0, cells_max)?;
     out.extend_from_slice(STATUSES);
     if statuses.iter().all(|status| *status == Status::Present) {
         again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
@@ -187,13 +193,13 @@ fn entity_column(
     answer: &Answer<'_>,
     place: usize,
     runs: &mut Runs,
-    room: &mut Room,
+    budget: &mut ResponseBudget,
 ) -> Result<(), RequestError> {
     let texts = answer.entity_column(place).iter().map(|value| match value {
         EchoedValue::Text(text) => text.len() * EXPANSION_MAX,
         _ => 0,
     });
-    room.reserve(out, 0, texts.sum::<usize>() + COLUMN_BYTES + answer.rows * CELL_BYTES_MAX)?;
+    budget.reserve(out, 0, texts.sum::<usize>() + COLUMN_BYTES + answer.rows * CELL_BYTES_MAX)?;
     for (row, value) in answer.entity_column(place).iter().enumerate() {
         separate(out, row);
         match value {

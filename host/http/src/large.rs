@@ -8,13 +8,13 @@ use larder_common::{
     compute::Compute,
     memory::{MemoryBudget, SMALL_BYTES, leased_bytes},
 };
-use larder_serving::{OnlineRequest, RequestError, Resources, Room, Snapshot};
+use larder_serving::{OnlineRequest, RequestError, Resources, ResponseBudget, Snapshot};
 use tokio::sync::oneshot;
 
 use super::{HttpError, Scope, accept::Form, decode::decode_request};
 
 /// A body that another thread builds.
-pub(super) type Coming = oneshot::Receiver<Result<Bytes, HttpError>>;
+pub(super) type PendingBody = oneshot::Receiver<Result<Bytes, HttpError>>;
 
 /// A larger body is decoded on a compute thread.
 pub(super) const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
@@ -35,22 +35,22 @@ impl LargeLookup {
     ///
     /// # Errors
     /// Status 503 when too many requests wait.
-    pub(super) fn offload(self, resources: &Resources, compute: &Compute) -> Result<Coming, HttpError> {
-        let room = resources.leased_room();
-        offload(compute, move || self.answer(room))
+    pub(super) fn offload(self, resources: &Resources, compute: &Compute) -> Result<PendingBody, HttpError> {
+        let budget = resources.leased_room();
+        offload(compute, move || self.answer(budget))
     }
 
-    fn answer(self, mut room: Room) -> Result<Bytes, HttpError> {
-        room.hold(lookup_bytes(&self.body))?;
+    fn answer(self, mut budget: ResponseBudget) -> Result<Bytes, HttpError> {
+        budget.hold(lookup_bytes(&self.body))?;
         let request = decode_request(&self.body)?;
         let scope = self.scope.as_deref();
         check_scope(scope, &request)?;
-        let answer = self.snapshot.answer_within(&request, &mut room).map_err(|error| in_scope(error, scope))?;
-        let out = self.form.encode(&answer, &mut room)?;
+        let answer = self.snapshot.answer_within(&request, &mut budget).map_err(|error| in_scope(error, scope))?;
+        let out = self.form.encode(&answer, &mut budget)?;
         drop(answer);
         drop(request);
         drop(self.body);
-        Ok(room.finish(out)?)
+        Ok(budget.finish(out)?)
     }
 }
 

@@ -16,19 +16,19 @@ mod decode;
 mod diagnose;
 mod encode;
 mod error;
+mod fast_path;
 mod framing;
 mod invalid;
 mod keyfile;
 mod large;
+mod limited_io;
 mod loads;
 mod metrics;
-mod plain;
+mod prefixed_io;
 mod request_body;
-mod rewound;
 mod router;
 mod server;
 mod socket;
-mod timed;
 mod timer;
 mod tls;
 mod writes;
@@ -45,7 +45,7 @@ pub use self::{
     encode::encode_answer,
     error::HttpError,
     keyfile::is_read_by_all,
-    router::{Door, Router},
+    router::{ListenerRole, Router},
     server::{Listener, Server, ServerError},
     socket::SocketFile,
     tls::{Tls, TlsConfig, TlsError, TlsFile, TlsKeys},

@@ -25,7 +25,7 @@ use larder_common::{
 };
 use larder_ingest::{FETCH_ROUNDS, Fetched, fetch_all};
 use larder_model::model::Micros;
-use larder_serving::{LISTED_MAX, RenewDefinitions, Resources, Room, Snapshot};
+use larder_serving::{LISTED_MAX, RenewDefinitions, Resources, ResponseBudget, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -37,13 +37,14 @@ use super::{
     commands::{blocking, command, reload, sync},
     decode::decode_request,
     encode::write_answer,
+    fast_path::FastRequest,
     large::{
-        Coming, LargeLookup, THREAD_BODY_BYTES_MAX, check_scope, completed, in_scope, lease_answer, offload, tree_bytes,
+        LargeLookup, PendingBody, THREAD_BODY_BYTES_MAX, check_scope, completed, in_scope, lease_answer, offload,
+        tree_bytes,
     },
+    limited_io::{LingerFlag, yield_to_events},
     metrics::{EndpointMetrics, HttpMetrics},
-    plain::PlainRequest,
     request_body::RequestBody,
-    timed::{LingerFlag, yield_to_events},
 };
 
 /// Answers requests, each with the snapshot that is current when it begins.
@@ -60,12 +61,12 @@ pub struct Router {
     renewed: AtomicI64,
     /// Set a while after that: requests that wait for a load then get an error.
     given_up: watch::Sender<bool>,
-    door: Door,
+    role: ListenerRole,
 }
 
 /// Which listener a router stands behind, and so what it answers beside health and readiness.
 #[derive(Clone, Debug)]
-pub enum Door {
+pub enum ListenerRole {
     /// Features.
     Data {
         /// Whom it lets in; everybody where there are none.
@@ -86,17 +87,17 @@ pub enum Door {
 /// The features of a request, or who brings them.
 enum Features {
     Answer(Bytes),
-    Offloaded(Coming),
+    Offloaded(PendingBody),
 }
 
 /// What became of a plain request.
 #[derive(Debug)]
-pub(super) enum PlainAnswer {
+pub(super) enum FastAnswer {
     /// The response body was appended. [`Router::note_plain`] needs the start time of the request; the second time is
     /// the clock's, for the response's date.
     Here(Instant, Micros),
     /// The body comes, or an error, which [`Router::note_plain`] and [`Router::fail_plain`] want to know.
-    Elsewhere(Box<Coming>, Instant),
+    Offloaded(Box<PendingBody>, Instant),
     /// Something about it is not plain, as when it goes wrong.
     Not,
 }
@@ -133,11 +134,11 @@ impl Router {
         clock: SharedClock,
         limits: HttpLimits,
         resources: Resources,
-        door: Door,
+        role: ListenerRole,
     ) -> Self {
         let (metrics, stopping, renewed) = (HttpMetrics::bind(), AtomicBool::new(false), AtomicI64::new(Micros::MIN));
         let given_up = watch::Sender::new(false);
-        Self { current, clock, limits, resources, metrics, stopping, renewed, given_up, door }
+        Self { current, clock, limits, resources, metrics, stopping, renewed, given_up, role }
     }
 
     /// From here on the host says that it is not ready.
@@ -175,9 +176,9 @@ impl Router {
 
     /// A lease for a request; metrics and admin have a reserve that other requests cannot use.
     pub(super) fn lease(&self) -> Lease {
-        match self.door {
-            Door::Data { .. } => self.resources.memory.lease(),
-            Door::Admin(_) | Door::Metrics(_) => self.resources.memory.control_lease(),
+        match self.role {
+            ListenerRole::Data { .. } => self.resources.memory.lease(),
+            ListenerRole::Admin(_) | ListenerRole::Metrics(_) => self.resources.memory.control_lease(),
         }
     }
 
@@ -246,42 +247,42 @@ impl Router {
     }
 
     /// Appends the body of the answer to a plain request.
-    pub(super) fn answer_plain(&self, request: &PlainRequest<'_>, out: &mut Vec<u8>) -> PlainAnswer {
+    pub(super) fn answer_plain(&self, request: &FastRequest<'_>, out: &mut Vec<u8>) -> FastAnswer {
         let started = Instant::now();
-        let scope = match &self.door {
-            Door::Metrics(_) => return PlainAnswer::Not,
-            Door::Data { tokens: Some(tokens), .. } => match request.admit(tokens) {
+        let scope = match &self.role {
+            ListenerRole::Metrics(_) => return FastAnswer::Not,
+            ListenerRole::Data { tokens: Some(tokens), .. } => match request.admit(tokens) {
                 Some(scope) => Some(scope),
-                None => return PlainAnswer::Not,
+                None => return FastAnswer::Not,
             },
-            Door::Data { tokens: None, .. } | Door::Admin(_) => None,
+            ListenerRole::Data { tokens: None, .. } | ListenerRole::Admin(_) => None,
         };
         let snapshot = self.current.load();
         if snapshot.reads_through() {
-            return PlainAnswer::Not;
+            return FastAnswer::Not;
         }
         let offload = |compute: &Compute| {
             let (snapshot, body) = (Arc::clone(&snapshot), Bytes::copy_from_slice(request.body));
             let lookup = LargeLookup { snapshot, body, scope: scope.clone(), form: Form::Json };
-            Ok(PlainAnswer::Elsewhere(Box::new(lookup.offload(&self.resources, compute)?), started))
+            Ok(FastAnswer::Offloaded(Box::new(lookup.offload(&self.resources, compute)?), started))
         };
-        let answered = (|| -> Result<PlainAnswer, HttpError> {
+        let answered = (|| -> Result<FastAnswer, HttpError> {
             let decoded = decode_request(request.body)?;
             check_scope(scope.as_deref(), &decoded)?;
-            let mut room = self.resources.thread_room();
-            let begun = snapshot.begin(&decoded, &room)?;
-            if let Some(compute) = snapshot.elsewhere(&begun) {
+            let mut budget = self.resources.thread_budget();
+            let planned = snapshot.begin(&decoded, &budget)?;
+            if let Some(compute) = snapshot.elsewhere(&planned) {
                 return offload(compute);
             }
-            let answer = snapshot.finish(begun, &decoded, &mut room)?;
-            write_answer(&answer, out, &mut room)?;
-            Ok(PlainAnswer::Here(started, answer.now))
+            let answer = snapshot.finish(planned, &decoded, &mut budget)?;
+            write_answer(&answer, out, &mut budget)?;
+            Ok(FastAnswer::Here(started, answer.now))
         })();
         match answered {
             Err(error) if error.is_too_long() => offload(&self.resources.compute),
             answered => answered,
         }
-        .unwrap_or(PlainAnswer::Not)
+        .unwrap_or(FastAnswer::Not)
     }
 
     /// Counts a plain request that went wrong, and returns the body that says so.
@@ -302,8 +303,8 @@ impl Router {
     async fn route(&self, request: &Request<()>, body: &mut RequestBody) -> Result<Answered, HttpError> {
         // What HEAD asks for is the head of GET's answer; hyper leaves its body out.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-        match (&self.door, method, request.uri().path()) {
-            (Door::Data { .. } | Door::Admin(_), &Method::POST, "/get-online-features") => {
+        match (&self.role, method, request.uri().path()) {
+            (ListenerRole::Data { .. } | ListenerRole::Admin(_), &Method::POST, "/get-online-features") => {
                 let scope = self.admit(request)?;
                 let form = Form::wanted(request.headers());
                 let body = self.read_body(body, self.limits.body_bytes_max).await?;
@@ -314,7 +315,7 @@ impl Router {
                     answered => answered,
                 }
             }
-            (Door::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
+            (ListenerRole::Data { writes, .. }, &Method::POST, path) if Writes::PATHS.contains(&path) => {
                 let scope = self.admit(request)?;
                 let Some(writes) = writes else {
                     return Err(HttpError::forbidden("This server takes no writes ('server: writes' is off)."));
@@ -340,32 +341,32 @@ impl Router {
             }
             (_, &Method::GET, "/health") => Ok(whole(StatusCode::OK, None, Bytes::new())),
             (_, &Method::GET, "/ready") => Ok(self.ready()),
-            (Door::Data { .. } | Door::Admin(_), &Method::GET, "/v1/catalog") => {
+            (ListenerRole::Data { .. } | ListenerRole::Admin(_), &Method::GET, "/v1/catalog") => {
                 let scope = self.admit(request)?;
                 self.catalog(scope).await
             }
-            (Door::Admin(control), &Method::POST, "/v1/sync") => {
+            (ListenerRole::Admin(control), &Method::POST, "/v1/sync") => {
                 let control = Arc::clone(control);
                 let body = self.read_body(body, self.limits.body_bytes_max).await?;
                 sync(control, &body)
             }
-            (Door::Admin(control), _, path) if path == PLUGINS || path.starts_with(PLUGINS_BELOW) => {
+            (ListenerRole::Admin(control), _, path) if path == PLUGINS || path.starts_with(PLUGINS_BELOW) => {
                 self.plugins(Arc::clone(control), request, body).await
             }
-            (Door::Admin(control), &Method::POST, DELETE) => {
+            (ListenerRole::Admin(control), &Method::POST, DELETE) => {
                 let control = Arc::clone(control);
                 let delete: DeleteCommand = command(&self.read_body(body, self.limits.body_bytes_max).await?)?;
                 self.unless_given_up(blocking(move || control.delete(&delete))).await
             }
-            (Door::Admin(control), &Method::POST, RESET) => {
+            (ListenerRole::Admin(control), &Method::POST, RESET) => {
                 let control = Arc::clone(control);
                 let reset: ResetCommand = command(&self.read_body(body, self.limits.body_bytes_max).await?)?;
                 self.unless_given_up(blocking(move || control.reset(&reset))).await
             }
-            (Door::Admin(control), &Method::POST, "/v1/reload") => {
+            (ListenerRole::Admin(control), &Method::POST, "/v1/reload") => {
                 self.unless_given_up(reload(Arc::clone(control))).await
             }
-            (Door::Metrics(metrics), &Method::GET, "/metrics") => {
+            (ListenerRole::Metrics(metrics), &Method::GET, "/metrics") => {
                 let (text, mut lease) = (metrics.render(), self.lease());
                 lease.grow(text.capacity())?;
                 Ok(whole(StatusCode::OK, Some(PROMETHEUS), leased_bytes(text, lease)))
@@ -376,8 +377,8 @@ impl Router {
 
     /// Who knocks, by what they may ask for; none where everybody may ask for everything.
     fn admit(&self, request: &Request<()>) -> Result<Option<Arc<Scope>>, HttpError> {
-        match &self.door {
-            Door::Data { tokens: Some(tokens), .. } => Ok(Some(tokens.admit(request.headers())?)),
+        match &self.role {
+            ListenerRole::Data { tokens: Some(tokens), .. } => Ok(Some(tokens.admit(request.headers())?)),
             _ => Ok(None),
         }
     }
@@ -385,7 +386,7 @@ impl Router {
     /// Reloads changed definitions before a name is reported as unknown: it may just have been applied. Returns whether
     /// they changed.
     async fn renew_definitions(&self) -> bool {
-        let Door::Data { definitions, .. } = &self.door else { return false };
+        let ListenerRole::Data { definitions, .. } = &self.role else { return false };
         if !definitions.is_always_wanted() {
             // A caller of unknown names must not slow down others.
             let (now, last) = (self.clock.now(), self.renewed.load(Ordering::Relaxed));
@@ -426,26 +427,26 @@ impl Router {
         let snapshot = self.current.load_full();
         let to_fetch = {
             let (body, scope) = (body.clone(), scope.cloned());
-            move |mut room: Room| {
+            move |mut budget: ResponseBudget| {
                 // Parsed again for the response: a request borrows from its body, and nothing is held across a wait.
                 let request = decode_request(&body)?;
                 check_scope(scope.as_deref(), &request)?;
-                let wanted = snapshot.to_fetch(&request, &mut room);
+                let wanted = snapshot.to_fetch(&request, &mut budget);
                 let wanted = wanted.map_err(|error| in_scope(error, scope.as_deref()))?;
                 // Their memory is released with them.
-                Ok::<_, HttpError>((wanted, room))
+                Ok::<_, HttpError>((wanted, budget))
             }
         };
         // What came may have had to go again before it was looked up, where the share of the disk is small.
         for _ in 0..FETCH_ROUNDS {
             let is_small = body.len() <= THREAD_BODY_BYTES_MAX;
-            let here = is_small.then(|| to_fetch(self.resources.thread_room()));
+            let here = is_small.then(|| to_fetch(self.resources.thread_budget()));
             let (wanted, _room) = match here {
                 Some(Err(error)) if !error.is_too_long() => return Err(error),
                 Some(Ok(wanted)) => wanted,
                 _ => {
-                    let (to_fetch, room) = (to_fetch.clone(), self.resources.leased_room());
-                    completed(offload(&self.resources.compute, move || to_fetch(room))?).await?
+                    let (to_fetch, budget) = (to_fetch.clone(), self.resources.leased_room());
+                    completed(offload(&self.resources.compute, move || to_fetch(budget))?).await?
                 }
             };
             let fetched = fetch_all(wanted).await;
@@ -467,18 +468,18 @@ impl Router {
             let request = decode_request(&lookup.body)?;
             let scope = lookup.scope.as_deref();
             check_scope(scope, &request)?;
-            let mut room = self.resources.thread_room();
-            let begun = snapshot.begin(&request, &room).map_err(|error| in_scope(error, scope))?;
-            if snapshot.elsewhere(&begun).is_some() {
-                return Ok(Err(begun));
+            let mut budget = self.resources.thread_budget();
+            let planned = snapshot.begin(&request, &budget).map_err(|error| in_scope(error, scope))?;
+            if snapshot.elsewhere(&planned).is_some() {
+                return Ok(Err(planned));
             }
-            let answer = snapshot.finish(begun, &request, &mut room)?;
-            lease_answer(&self.resources.memory, form.encode(&answer, &mut room)?).map(Ok)
+            let answer = snapshot.finish(planned, &request, &mut budget)?;
+            lease_answer(&self.resources.memory, form.encode(&answer, &mut budget)?).map(Ok)
         })();
         match here {
             Ok(Ok(answer)) => Ok(Features::Answer(answer)),
-            Ok(Err(begun)) => {
-                let compute = snapshot.elsewhere(&begun).unwrap_or(&self.resources.compute);
+            Ok(Err(planned)) => {
+                let compute = snapshot.elsewhere(&planned).unwrap_or(&self.resources.compute);
                 lookup.offload(&self.resources, compute).map(Features::Offloaded)
             }
             Err(error) if error.is_too_long() => {
@@ -527,7 +528,7 @@ impl Router {
         let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
         let status = if damaged.is_empty() { "loading" } else { "healing" };
         // A caller without a token, or with a token for some services, must not learn names.
-        if let Door::Data { tokens: Some(_), .. } = self.door {
+        if let ListenerRole::Data { tokens: Some(_), .. } = self.role {
             return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": status }));
         }
         if !damaged.is_empty() {
@@ -580,7 +581,7 @@ impl Router {
         }
         // As Feast's server does: a slash too many leads to the path without it.
         let trimmed = path.trim_end_matches('/');
-        let scheme = if matches!(self.door, Door::Data { encrypted: true, .. }) { "https" } else { "http" };
+        let scheme = if matches!(self.role, ListenerRole::Data { encrypted: true, .. }) { "https" } else { "http" };
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if let (Some(allow), Some(host)) = (self.allowed(trimmed), host)
             && allow.split(", ").any(|allowed| allowed == method.as_str())
@@ -595,14 +596,18 @@ impl Router {
 
     /// The methods that a path takes behind this door, if it is one.
     fn allowed(&self, path: &str) -> Option<&'static str> {
-        match (&self.door, path) {
-            (_, "/health" | "/ready") | (Door::Data { .. } | Door::Admin(_), "/v1/catalog") => Some("GET, HEAD"),
-            (Door::Data { .. } | Door::Admin(_), "/get-online-features") => Some("POST"),
-            (Door::Data { .. }, path) if Writes::PATHS.contains(&path) => Some("POST"),
-            (Door::Admin(_), "/v1/sync" | "/v1/reload" | DELETE | RESET) => Some("POST"),
-            (Door::Admin(_), PLUGINS) => Some("GET, HEAD, POST"),
-            (Door::Admin(_), path) if path.starts_with(PLUGINS_BELOW) && path.ends_with("/rollback") => Some("POST"),
-            (Door::Metrics(_), "/metrics") => Some("GET, HEAD"),
+        match (&self.role, path) {
+            (_, "/health" | "/ready") | (ListenerRole::Data { .. } | ListenerRole::Admin(_), "/v1/catalog") => {
+                Some("GET, HEAD")
+            }
+            (ListenerRole::Data { .. } | ListenerRole::Admin(_), "/get-online-features") => Some("POST"),
+            (ListenerRole::Data { .. }, path) if Writes::PATHS.contains(&path) => Some("POST"),
+            (ListenerRole::Admin(_), "/v1/sync" | "/v1/reload" | DELETE | RESET) => Some("POST"),
+            (ListenerRole::Admin(_), PLUGINS) => Some("GET, HEAD, POST"),
+            (ListenerRole::Admin(_), path) if path.starts_with(PLUGINS_BELOW) && path.ends_with("/rollback") => {
+                Some("POST")
+            }
+            (ListenerRole::Metrics(_), "/metrics") => Some("GET, HEAD"),
             _ => None,
         }
     }

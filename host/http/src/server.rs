@@ -36,11 +36,11 @@ use tokio::{
 
 use super::{
     Router, Tls,
+    fast_path::{FastConnection, Next, is_lookup},
     framing::{Framed, HEAD_BYTES_MAX},
-    plain::{Next, PlainConnection, is_lookup},
-    rewound::Rewound,
+    limited_io::{LimitedIo, LingerFlag, yield_to_events},
+    prefixed_io::PrefixedIo,
     socket::{self, SocketFile},
-    timed::{LingerFlag, Timed, yield_to_events},
     timer::{self, CoarseTimer},
 };
 
@@ -310,19 +310,25 @@ async fn serve(
             let linger = life.linger.clone();
             let served = match connection {
                 Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), Some(client), life).await,
+                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), Some(client), life).await,
                     Err(_) => return,
                 },
                 Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
                         // Boxed: a connection without TLS does not carry the room for it.
-                        Box::pin(serve_encrypted(Timed::new(stream, bound, linger), client, &tls, &handshakes, life))
-                            .await
+                        Box::pin(serve_encrypted(
+                            LimitedIo::new(stream, bound, linger),
+                            client,
+                            &tls,
+                            &handshakes,
+                            life,
+                        ))
+                        .await
                     }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(Timed::new(stream, bound, linger), None, life).await,
+                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), None, life).await,
                     Err(_) => return,
                 },
             };
@@ -379,7 +385,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
     let is_draining = || phases.has_changed().unwrap_or(true);
 
-    let mut plain = PlainConnection::new(stream, Arc::clone(&router), client);
+    let mut plain = FastConnection::new(stream, Arc::clone(&router), client);
     let first = match poll_fn(|cx| plain.poll_serve(is_draining(), cx)).await? {
         Next::Ended => return Ok(()),
         Next::Hyper(bytes) => bytes,
@@ -388,7 +394,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     if is_lookup(&first) {
         router.metrics.left_short_way.increment(1);
     }
-    let stream = Rewound::new(first, plain.into_stream());
+    let stream = PrefixedIo::new(first, plain.into_stream());
     let limits = *router.limits();
     // hyper takes a request that is still with us for none.
     let has_begun = AtomicBool::new(stream.is_read());

@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use wasmtime::{Engine, component};
 
 use super::{
-    BuildInfo, Halt, LoadError, PluginLimits, PluginSettings, Signature,
+    BuildInfo, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
     bindings::types,
     cache::{self, Cache},
     compiler::Compiler,
@@ -205,7 +205,7 @@ fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<
     };
     let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
     let ask = |guest: &mut Guest| -> Result<types::Signature, LoadError> {
-        let said: Result<_, Halt> = guest.call(engines, bounds, |world, store| world.describe(store));
+        let said: Result<_, Interrupt> = guest.call(engines, bounds, |world, store| world.describe(store));
         said.map_err(LoadError::Describe)
     };
     let mut first = instance()?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ColumnFault, ColumnType, CompileKill, ShelfError};
+use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 
 /// Why no plugin at all can be run.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum PluginError {
     Thread(std::io::Error),
     /// The directory of the host's copies cannot be made.
     #[error(transparent)]
-    Shelf(#[from] ShelfError),
+    PluginDir(#[from] PluginDirError),
     /// The cache of compiled code cannot be opened.
     #[error("the cache of compiled plugins in {path}: {source}")]
     Cache {
@@ -96,7 +96,7 @@ pub enum LoadError {
     Instantiate(String),
     /// `describe` trapped, or took too long.
     #[error("describe failed: {0}")]
-    Describe(Halt),
+    Describe(Interrupt),
     /// Two instances said different things of themselves.
     #[error("describe says something else each time: a signature has to be the same on every call")]
     Unsteady,
@@ -169,7 +169,7 @@ pub enum Misfit {
     },
     /// `configure` failed.
     #[error("configure failed: {0}")]
-    Configure(Halt),
+    Configure(Interrupt),
     /// The trial failed.
     #[error("a trial with {rows} failed: {error}")]
     Trial {
@@ -183,7 +183,7 @@ pub enum Misfit {
 /// How the guest ended where it should have returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Halt {
+pub enum Interrupt {
     /// It took too long.
     #[error("it took longer than {0:?}")]
     Timeout(Duration),
@@ -219,7 +219,7 @@ pub enum CallError {
     Fault(String),
     /// The guest did not return.
     #[error(transparent)]
-    Halt(#[from] Halt),
+    Interrupt(#[from] Interrupt),
     /// Other columns than the signature promises.
     #[error("it returned {found} columns, and declares {declared}")]
     Columns {
@@ -258,14 +258,15 @@ impl CallError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fault(_) => "fault",
-            Self::Halt(Halt::Timeout(_)) => "timeout",
-            Self::Halt(Halt::Memory { .. }) => "memory",
-            Self::Halt(Halt::Output { .. }) => "output_bytes",
-            Self::Halt(Halt::Stack) => "stack",
-            Self::Halt(Halt::Trap(_)) => "trap",
-            Self::Halt(Halt::Value(_)) | Self::Columns { .. } | Self::Column { .. } | Self::Surplus { .. } => {
-                "bad_output"
-            }
+            Self::Interrupt(Interrupt::Timeout(_)) => "timeout",
+            Self::Interrupt(Interrupt::Memory { .. }) => "memory",
+            Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
+            Self::Interrupt(Interrupt::Stack) => "stack",
+            Self::Interrupt(Interrupt::Trap(_)) => "trap",
+            Self::Interrupt(Interrupt::Value(_))
+            | Self::Columns { .. }
+            | Self::Column { .. }
+            | Self::Surplus { .. } => "bad_output",
             Self::BreakerOpen => "breaker_open",
             Self::Busy(_) => "busy",
         }

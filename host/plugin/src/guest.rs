@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::{
-    Halt, PluginLimits,
+    Interrupt, PluginLimits,
     bindings::Level,
     engine::{Engines, ticks},
     logs::PluginLog,
@@ -83,14 +83,14 @@ impl Guest {
         engines: &Engines,
         bounds: Bounds,
         call: impl FnOnce(&World, &mut Store<GuestState>) -> wasmtime::Result<T>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, Interrupt> {
         self.calls += 1;
         self.store.set_epoch_deadline(ticks(bounds.time));
         self.store.set_hostcall_fuel(bounds.output_bytes.saturating_add(FUEL_SLACK));
         let running = engines.run();
         let result = call(&self.world, &mut self.store);
         drop(running);
-        result.map_err(|error| self.halt(&error, bounds))
+        result.map_err(|error| self.interrupt(&error, bounds))
     }
 
     /// The most memory that it had, in bytes.
@@ -98,20 +98,20 @@ impl Guest {
         self.store.data().memory.high_water
     }
 
-    fn halt(&self, error: &wasmtime::Error, bounds: Bounds) -> Halt {
+    fn interrupt(&self, error: &wasmtime::Error, bounds: Bounds) -> Interrupt {
         let memory = &self.store.data().memory;
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Halt::Timeout(bounds.time),
-            Some(Trap::StackOverflow) => Halt::Stack,
+            Some(Trap::Interrupt) => Interrupt::Timeout(bounds.time),
+            Some(Trap::StackOverflow) => Interrupt::Stack,
             // An allocator that is refused memory gives up.
-            Some(_) if memory.refused => Halt::Memory { limit: memory.bytes_max },
-            Some(trap) => Halt::Trap(trap.to_string()),
+            Some(_) if memory.refused => Interrupt::Memory { limit: memory.bytes_max },
+            Some(trap) => Interrupt::Trap(trap.to_string()),
             None => {
                 let message = format!("{:#}", error);
                 if message.contains("fuel") {
-                    Halt::Output { limit: bounds.output_bytes }
+                    Interrupt::Output { limit: bounds.output_bytes }
                 } else {
-                    Halt::Value(message)
+                    Interrupt::Value(message)
                 }
             }
         }
@@ -125,12 +125,12 @@ impl std::fmt::Debug for Guest {
 }
 
 /// Why an instance could not be made: its own doing, or the pool's.
-pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits) -> Halt {
+pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits) -> Interrupt {
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Halt::Timeout(limits.time),
-        Some(Trap::StackOverflow) => Halt::Stack,
-        Some(trap) => Halt::Trap(trap.to_string()),
-        None => Halt::Trap(format!("{error:#}")),
+        Some(Trap::Interrupt) => Interrupt::Timeout(limits.time),
+        Some(Trap::StackOverflow) => Interrupt::Stack,
+        Some(trap) => Interrupt::Trap(trap.to_string()),
+        None => Interrupt::Trap(format!("{error:#}")),
     }
 }
 

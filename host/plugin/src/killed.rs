@@ -13,7 +13,7 @@ use std::{
 use larder_common::private;
 use serde::{Deserialize, Serialize};
 
-use super::{CompileKill, CompileLimits, Digest, ShelfError};
+use super::{CompileKill, CompileLimits, Digest, PluginDirError};
 
 /// The records of a server.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ impl KilledCompilations {
     ///
     /// # Errors
     /// If the directory cannot be created or belongs to another user.
-    pub fn open(dir: &Path) -> Result<Self, ShelfError> {
-        private::open_dir(dir).map_err(|source| ShelfError { path: dir.to_owned(), source })?;
+    pub fn open(dir: &Path) -> Result<Self, PluginDirError> {
+        private::open_dir(dir).map_err(|source| PluginDirError { path: dir.to_owned(), source })?;
         Ok(Self { dir: dir.to_owned() })
     }
 

@@ -18,14 +18,14 @@ mod error;
 mod frame;
 mod guest;
 mod killed;
+mod latency;
 mod logs;
 mod metrics;
-mod pace;
+mod plugin_dir;
 mod pool;
 mod precheck;
 mod runtime;
 mod settings;
-mod shelf;
 mod signature;
 mod transform;
 mod world;
@@ -36,11 +36,11 @@ pub use self::{
     column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output},
     compiler::{COMPILE_COMMAND, CompileKill, CompileLimits, compile_here},
     component::{Component, Digest},
-    error::{BindError, CallError, Halt, LoadError, Misfit, PluginError},
+    error::{BindError, CallError, Interrupt, LoadError, Misfit, PluginError},
     killed::KilledCompilations,
+    plugin_dir::{Copy, PluginDir, PluginDirError, read_file},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
-    shelf::{Copy, Shelf, ShelfError, read_file},
     signature::{COLUMNS_MAX, Field, Signature},
     transform::Transform,
 };

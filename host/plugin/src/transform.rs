@@ -14,9 +14,9 @@ use super::{
     breaker::Breaker,
     frame::{self, FrameFault},
     guest::{Bounds, Guest},
+    latency::LatencyEstimator,
     logs::PluginLog,
     metrics::TransformMetrics,
-    pace::Pace,
     pool::Pool,
     world::Returned,
 };
@@ -30,7 +30,7 @@ pub struct Transform {
     outputs: Vec<usize>,
     pool: Pool,
     breaker: Breaker,
-    pace: Pace,
+    pace: LatencyEstimator,
     log: Arc<PluginLog>,
     metrics: TransformMetrics,
 }
@@ -69,7 +69,7 @@ impl Transform {
             outputs: outputs.map_err(misfit)?,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             breaker: Breaker::new(Instant::now()),
-            pace: Pace::default(),
+            pace: LatencyEstimator::default(),
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
             metrics: TransformMetrics::bind(&plugin, &version, &view.name),
         };
@@ -78,7 +78,7 @@ impl Transform {
                 CallError::Fault(fault) => {
                     Misfit::Config { config: view.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
                 }
-                CallError::Halt(halt) => Misfit::Configure(halt),
+                CallError::Interrupt(interrupt) => Misfit::Configure(interrupt),
                 error => Misfit::Trial { rows: "no rows", error },
             })
         })?;
@@ -226,7 +226,7 @@ impl Transform {
         let (engines, limits) = (&self.runtime.engines, self.component.limits());
         let mut guest = Guest::new(engines, &self.component.pre, limits, &self.log).map_err(|error| {
             match error.downcast_ref::<wasmtime::Trap>() {
-                Some(_) => CallError::Halt(super::guest::instantiation_halt(&error, limits)),
+                Some(_) => CallError::Interrupt(super::guest::instantiation_halt(&error, limits)),
                 None => CallError::Busy(format!("{error:#}")),
             }
         })?;

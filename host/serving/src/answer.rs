@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 pub use super::keys::EchoedValue;
 use super::{
-    ColumnFrom, Plan, RequestError, Room, TtlPolicy,
+    ColumnFrom, Plan, RequestError, ResponseBudget, TtlPolicy,
     convert::ConvertedRow,
     derive::Derived,
     keys::EchoedColumn,
@@ -31,7 +31,7 @@ pub struct Answer<'r> {
     /// The entity columns, as [`Plan::entity_columns`] has them.
     pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
     /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
-    pub(super) found: SmallVec<[Found; 4]>,
+    pub(super) found: SmallVec<[LookupResult; 4]>,
     /// What the plan's steps came to, in their order.
     pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
@@ -39,7 +39,7 @@ pub struct Answer<'r> {
 
 /// What a lookup found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum LookupResult {
     Nothing,
     Row {
         row: Row,
@@ -79,7 +79,7 @@ pub struct Cell<'a> {
 enum Column<'a> {
     Stored {
         /// Of each row.
-        found: &'a [Found],
+        found: &'a [LookupResult],
         read: &'a ViewRead,
         feature: usize,
         ttl: TtlPolicy,
@@ -114,13 +114,13 @@ impl ReadText<'_> {
     /// them. Returns false and appends nothing if rows do not have the feature.
     ///
     /// # Errors
-    /// Those of [`Room::reserve`].
+    /// Those of [`ResponseBudget::reserve`].
     pub fn append_values(
         &self,
         feature: usize,
         more: usize,
         out: &mut Vec<u8>,
-        room: &mut Room,
+        budget: &mut ResponseBudget,
     ) -> Result<bool, RequestError> {
         let field = match self.plan {
             Some(plan) => plan.fields[feature],
@@ -130,13 +130,13 @@ impl ReadText<'_> {
         let Some(field) = field else { return Ok(false) };
         if let [(Some(text), _)] = &*self.rows {
             let value = text.value(field);
-            room.reserve(out, 0, value.len() + more)?;
+            budget.reserve(out, 0, value.len() + more)?;
             out.extend_from_slice(value);
             return Ok(true);
         }
         let start = out.len();
         let width = RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len();
-        room.reserve(out, 0, width + RowText::ROOM + more)?;
+        budget.reserve(out, 0, width + RowText::ROOM + more)?;
         // The first value has no comma.
         let end = start + width.saturating_sub(1);
         // With room after them, so that the last values are copied as the others are.
@@ -200,9 +200,9 @@ impl Answer<'_> {
     #[must_use]
     pub fn event_time(&self, read: usize, row: usize) -> Option<Micros> {
         match &self.found[read * self.rows + row] {
-            Found::Nothing => None,
-            Found::Row { event_time, .. } => Some(*event_time),
-            Found::Converted(row) => Some(row.event_time),
+            LookupResult::Nothing => None,
+            LookupResult::Row { event_time, .. } => Some(*event_time),
+            LookupResult::Converted(row) => Some(row.event_time),
         }
     }
 
@@ -212,10 +212,10 @@ impl Answer<'_> {
         let mut first_schema = None;
         let rows = self.found[read * self.rows..][..self.rows].iter().map(|found| {
             let (row, schema, expired) = match found {
-                Found::Row { row, schema, expired, .. } => (row, schema, expired),
-                Found::Nothing => return Some((None, Status::NotFound)),
+                LookupResult::Row { row, schema, expired, .. } => (row, schema, expired),
+                LookupResult::Nothing => return Some((None, Status::NotFound)),
                 // Its cached text, if any, is that of the stored types.
-                Found::Converted(_) => return None,
+                LookupResult::Converted(_) => return None,
             };
             let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
             Some(match (expired, self.ttl) {
@@ -270,9 +270,9 @@ impl<'a> Column<'a> {
     }
 }
 
-// === impl Found ===
+// === impl LookupResult ===
 
-impl Found {
+impl LookupResult {
     /// Looks at a row's header: which schema it has, and whether it is too old. A row that cannot be read is none.
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
@@ -319,7 +319,7 @@ impl Found {
         let Self::Row { row, schema, expired, .. } = self else { return self.other_cell(read, feature, ttl) };
         let plan = &read.schemas[*schema];
         let Some(field) = plan.fields[feature] else { return Cell::NOTHING };
-        // A row that passed `Found::of` has this schema; a damaged field is missing, and never made up.
+        // A row that passed `LookupResult::of` has this schema; a damaged field is missing, and never made up.
         match RowView::new(&plan.schema, row).and_then(|view| view.get(field)) {
             Ok(value) => Cell::of(value, *expired, ttl),
             Err(_) => Cell::NOTHING,

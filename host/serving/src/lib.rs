@@ -15,7 +15,7 @@ mod plan;
 mod renew;
 mod request;
 mod resources;
-mod room;
+mod response_budget;
 mod snapshot;
 mod transforms;
 
@@ -28,7 +28,7 @@ pub use self::{
     renew::RenewDefinitions,
     request::{EntityValue, OnlineRequest, Selection},
     resources::Resources,
-    room::Room,
-    snapshot::{Begun, ServingLimits, Snapshot},
+    response_budget::ResponseBudget,
+    snapshot::{PlannedRequest, ServingLimits, Snapshot},
     transforms::Transforms,
 };

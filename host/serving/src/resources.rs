@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use tokio::sync::Semaphore;
 
-use super::Room;
+use super::ResponseBudget;
 
 /// The budget of memory for requests, threads for requests that take long, and the limit of concurrent writes.
 #[derive(Clone, Debug)]
@@ -34,13 +34,13 @@ impl Resources {
 
     /// For a response that is built on a serving thread.
     #[must_use]
-    pub fn thread_room(&self) -> Room {
-        Room::of_thread(self.answer_bytes_max)
+    pub fn thread_budget(&self) -> ResponseBudget {
+        ResponseBudget::of_thread(self.answer_bytes_max)
     }
 
     /// For a response that is built on a compute thread.
     #[must_use]
-    pub fn leased_room(&self) -> Room {
-        Room::leased(self.memory.lease(), self.answer_bytes_max)
+    pub fn leased_room(&self) -> ResponseBudget {
+        ResponseBudget::leased(self.memory.lease(), self.answer_bytes_max)
     }
 }

@@ -18,8 +18,8 @@ use larder_store::{Lookup, OnlineStore, Reader, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, Room, Transforms, TtlPolicy,
-    answer::Found,
+    Answer, OnlineRequest, Plan, RequestError, ResponseBudget, Transforms, TtlPolicy,
+    answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
     metrics::ServingMetrics,
@@ -62,7 +62,7 @@ pub struct Snapshot {
 
 /// A request of which is known what it takes.
 #[derive(Debug)]
-pub struct Begun {
+pub struct PlannedRequest {
     plan: Arc<Plan>,
     rows: usize,
 }
@@ -206,9 +206,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// What is wrong with the request, or the store.
-    pub fn to_fetch(&self, request: &OnlineRequest<'_>, room: &mut Room) -> Result<Vec<Wanted>, RequestError> {
-        let Begun { plan, rows } = self.begin(request, room)?;
-        room.begin(rows.saturating_mul(plan.reads.len()), 0)?;
+    pub fn to_fetch(
+        &self,
+        request: &OnlineRequest<'_>,
+        budget: &mut ResponseBudget,
+    ) -> Result<Vec<Wanted>, RequestError> {
+        let PlannedRequest { plan, rows } = self.begin(request, budget)?;
+        budget.begin(rows.saturating_mul(plan.reads.len()), 0)?;
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
@@ -226,7 +230,7 @@ impl Snapshot {
                         let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
                         let is_here = reader.get(*view, &id)?.is_some();
                         if fetcher.wants(&id, is_here) && seen.insert(id) {
-                            room.hold(FETCH_BYTES + 2 * buffer.len())?;
+                            budget.hold(FETCH_BYTES + 2 * buffer.len())?;
                             let parts =
                                 key.parts.iter().filter_map(|part| fetched_part(*part, &entities, row)).collect();
                             missing.push(EntityKey { id, parts });
@@ -306,7 +310,7 @@ impl Snapshot {
     /// # Errors
     /// What is wrong with the request, or the store.
     pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
-        self.answer_within(request, &mut Room::unbounded())
+        self.answer_within(request, &mut ResponseBudget::unbounded())
     }
 
     /// Serves a request within limits on memory and, on a serving thread, on work.
@@ -316,25 +320,25 @@ impl Snapshot {
     pub fn answer_within<'r>(
         &self,
         request: &'r OnlineRequest<'r>,
-        room: &mut Room,
+        budget: &mut ResponseBudget,
     ) -> Result<Answer<'r>, RequestError> {
-        self.finish(self.begin(request, room)?, request, room)
+        self.finish(self.begin(request, budget)?, request, budget)
     }
 
     /// Finds out what a request takes.
     ///
     /// # Errors
     /// A problem with the request; [`RequestError::TooLong`].
-    pub fn begin(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Begun, RequestError> {
+    pub fn begin(&self, request: &OnlineRequest<'_>, budget: &ResponseBudget) -> Result<PlannedRequest, RequestError> {
         // Requests that take long to resolve are rejected first.
         let (columns, limit) = (request.entities.len(), self.limits.features_max);
         if columns > limit {
             return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
         }
         let rows = rows(request, self.limits.rows_max)?;
-        let plan = self.plan(request, room)?;
+        let plan = self.plan(request, budget)?;
         // Without any column a plan is made only for what has one row for everything.
-        Ok(Begun { plan, rows: rows.unwrap_or(1) })
+        Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
     /// Answers a request that this snapshot began.
@@ -343,11 +347,11 @@ impl Snapshot {
     /// What is wrong with the request, or the store.
     pub fn finish<'r>(
         &self,
-        begun: Begun,
+        planned: PlannedRequest,
         request: &'r OnlineRequest<'r>,
-        room: &mut Room,
+        budget: &mut ResponseBudget,
     ) -> Result<Answer<'r>, RequestError> {
-        let Begun { plan, rows } = begun;
+        let PlannedRequest { plan, rows } = planned;
         let values = rows.saturating_mul(plan.entity_columns.len() + plan.feature_columns.len());
         if values > self.limits.values_max {
             return Err(RequestError::TooLarge { what: "values", found: values, limit: self.limits.values_max });
@@ -356,14 +360,14 @@ impl Snapshot {
             let needed = plan.reads.iter().flat_map(|read| &read.join_keys);
             return Err(missing_keys(needed, false, &plan.entity_columns));
         }
-        room.begin(rows * plan.reads.len(), values)?;
+        budget.begin(rows * plan.reads.len(), values)?;
 
         let columns = plan.entity_columns.iter();
         let entities = columns
             .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
-        let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, room))?;
+        let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, budget))?;
         self.count(&plan, &found, rows);
         let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
@@ -374,9 +378,9 @@ impl Snapshot {
 
     /// Where to answer a request whose plugins are expected to take long; none if a serving thread can.
     #[must_use]
-    pub fn elsewhere(&self, begun: &Begun) -> Option<&Compute> {
-        let transforms = begun.plan.steps.iter().filter_map(|step| step.transform.as_ref());
-        let long = transforms.into_iter().any(|transform| transform.is_long(begun.rows));
+    pub fn elsewhere(&self, planned: &PlannedRequest) -> Option<&Compute> {
+        let transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_ref());
+        let long = transforms.into_iter().any(|transform| transform.is_long(planned.rows));
         if long { self.transforms.runtime().map(|runtime| runtime.compute()) } else { None }
     }
 
@@ -386,7 +390,7 @@ impl Snapshot {
         &self.transforms
     }
 
-    fn plan(&self, request: &OnlineRequest<'_>, room: &Room) -> Result<Arc<Plan>, RequestError> {
+    fn plan(&self, request: &OnlineRequest<'_>, budget: &ResponseBudget) -> Result<Arc<Plan>, RequestError> {
         let shape = Shape(request);
         let hash = shape.hash(&self.plans.hasher);
         if let Some(cached) = self.plans.plans.load().by_hash.get(&hash)
@@ -394,7 +398,7 @@ impl Snapshot {
         {
             return Ok(Arc::clone(&cached.plan));
         }
-        room.check_names(shape.names())?;
+        budget.check_names(shape.names())?;
         let plan = Arc::new(self.resolver().resolve(request)?);
         self.metrics.plans.increment(1);
         self.plans.keep(hash, &shape, &plan);
@@ -444,9 +448,10 @@ impl Snapshot {
         entities: &[EchoedColumn<'_>],
         rows: usize,
         now: Micros,
-        room: &mut Room,
-    ) -> Result<SmallVec<[Found; 4]>, RequestError> {
-        let mut found: SmallVec<[Found; 4]> = (0..plan.reads.len() * rows).map(|_| Found::Nothing).collect();
+        budget: &mut ResponseBudget,
+    ) -> Result<SmallVec<[LookupResult; 4]>, RequestError> {
+        let mut found: SmallVec<[LookupResult; 4]> =
+            (0..plan.reads.len() * rows).map(|_| LookupResult::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
             // Rows with a null in their key have no ID, so nothing is found for them.
@@ -469,11 +474,11 @@ impl Snapshot {
                 if let Some(bytes) = &bytes {
                     let memory = bytes.memory();
                     if last.replace(memory) != Some(memory) {
-                        room.hold(memory.bytes)?;
+                        budget.hold(memory.bytes)?;
                     }
                 }
                 let read = key.reads[place];
-                found[read * rows + row] = Found::of(bytes, &plan.reads[read], now);
+                found[read * rows + row] = LookupResult::of(bytes, &plan.reads[read], now);
                 Ok::<_, RequestError>(())
             })?;
         }
@@ -481,7 +486,7 @@ impl Snapshot {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
-    fn count(&self, plan: &Plan, found: &[Found], rows: usize) {
+    fn count(&self, plan: &Plan, found: &[LookupResult], rows: usize) {
         self.metrics.requests.increment(1);
         self.metrics.entities.record(rows as f64);
         self.metrics.features.record(plan.feature_columns.len() as f64);
@@ -489,11 +494,11 @@ impl Snapshot {
             let (mut present, mut not_found, mut expired) = (0, 0, 0);
             for found in found {
                 match found {
-                    Found::Nothing => not_found += 1,
-                    Found::Row { expired: true, .. } => expired += 1,
-                    Found::Row { .. } => present += 1,
-                    Found::Converted(row) if row.expired => expired += 1,
-                    Found::Converted(_) => present += 1,
+                    LookupResult::Nothing => not_found += 1,
+                    LookupResult::Row { expired: true, .. } => expired += 1,
+                    LookupResult::Row { .. } => present += 1,
+                    LookupResult::Converted(row) if row.expired => expired += 1,
+                    LookupResult::Converted(_) => present += 1,
                 }
             }
             let add = |counter: &metrics::Counter, count: u64| {

@@ -26,7 +26,7 @@ use tokio::{
 
 use self::limit::LimitResponses;
 pub use self::{
-    error::{AwsError, Trouble},
+    error::{AwsError, AwsErrorKind},
     object::{ObjectAt, ObjectNow},
 };
 
@@ -158,7 +158,7 @@ impl Aws {
     /// Where its tasks run.
     ///
     /// # Errors
-    /// [`Trouble::Setup`], when no thread can be had.
+    /// [`AwsErrorKind::Setup`], when no thread can be had.
     pub fn handle(&self) -> Result<&Handle, AwsError> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.handle());
@@ -166,7 +166,7 @@ impl Aws {
         let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("larder-aws").enable_all().build();
         let made = made.map_err(|error: io::Error| AwsError {
             what: "AWS".to_owned(),
-            trouble: Trouble::Setup,
+            trouble: AwsErrorKind::Setup,
             why: format!("no thread for its connections: {error}"),
         })?;
         Ok(self.runtime.get_or_init(|| made).handle())

@@ -46,7 +46,7 @@ use self::{
     stream::Shards,
 };
 use super::{Batches, Change, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
-use crate::aws::{Aws, Trouble};
+use crate::aws::{Aws, AwsErrorKind};
 
 /// One view's table.
 #[derive(Debug)]
@@ -440,7 +440,7 @@ impl Loading<'_> {
             return Ok(None);
         };
         let page = page.map_err(|error| match error.trouble {
-            Trouble::Missing => self.source.lost(format!("the table is gone ({})", error.why)),
+            AwsErrorKind::Missing => self.source.lost(format!("the table is gone ({})", error.why)),
             _ => SourceError::Aws(error),
         })?;
         let now = self.source.clock.now();

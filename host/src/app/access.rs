@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use larder_grpc::{self, Gate, Headers, Wish};
+use larder_grpc::{self, Action, Authorizer, Headers};
 use larder_http::{Denied, HttpConfig, Tls, Tokens};
 use larder_model::yaml::{Place, Problem, Problems};
 
@@ -20,19 +20,19 @@ pub(super) struct Access {
 
 /// The tokens, as gRPC asks for them.
 #[derive(Debug)]
-pub(super) struct TokenGate(pub(super) Arc<Tokens>);
+pub(super) struct TokenAuthorizer(pub(super) Arc<Tokens>);
 
-// === impl TokenGate ===
+// === impl TokenAuthorizer ===
 
-impl Gate for TokenGate {
-    fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), larder_grpc::Denied> {
+impl Authorizer for TokenAuthorizer {
+    fn check(&self, headers: &Headers, action: Action<'_>) -> Result<(), larder_grpc::Denied> {
         let scope = self.0.admit(headers).map_err(denied)?;
-        match wish {
-            Wish::Entry => Ok(()),
-            Wish::Lookup(selection) => scope.check(selection).map_err(denied),
-            Wish::Name(name) if scope.has(name) => Ok(()),
-            Wish::Name(_) => Err(larder_grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
-            Wish::Write => scope.check_write().map_err(denied),
+        match action {
+            Action::Connect => Ok(()),
+            Action::Lookup(selection) => scope.check(selection).map_err(denied),
+            Action::Name(name) if scope.has(name) => Ok(()),
+            Action::Name(_) => Err(larder_grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
+            Action::Write => scope.check_write().map_err(denied),
         }
     }
 }

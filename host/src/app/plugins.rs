@@ -14,8 +14,8 @@ use larder_common::files::FileStamp;
 use larder_http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginError, PluginRuntime, Shelf, ShelfError,
-    Transform,
+    BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError,
+    PluginRuntime, Transform,
 };
 use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
@@ -26,7 +26,7 @@ use crate::config::PluginConfig;
 #[derive(Debug)]
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
-    shelf: Shelf,
+    plugin_dir: PluginDir,
     /// Files that are not compiled again automatically.
     killed: KilledCompilations,
     /// The most bytes that a plugin's file can have.
@@ -106,7 +106,7 @@ pub(super) enum DeployError {
     Replaced(String),
     /// A file cannot be read or written.
     #[error(transparent)]
-    Shelf(#[from] ShelfError),
+    PluginDir(#[from] PluginDirError),
     /// No such plugin.
     #[error("there is no plugin '{0}'")]
     Unknown(String),
@@ -122,11 +122,11 @@ impl Plugins {
     pub(super) fn open(config: &PluginConfig) -> Result<Option<Self>, PluginError> {
         describe_counter!("larder_plugin_deploys_total", "Versions that came, by whether they went into service.");
         let Some(dir) = &config.dir else { return Ok(None) };
-        let shelf = Shelf::open(dir, &config.own_dir)?;
+        let plugin_dir = PluginDir::open(dir, &config.own_dir)?;
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let file_bytes_max = config.settings.component_bytes_max();
-        Ok(Some(Self { runtime, shelf, killed, file_bytes_max, state: Mutex::default() }))
+        Ok(Some(Self { runtime, plugin_dir, killed, file_bytes_max, state: Mutex::default() }))
     }
 
     /// The most bytes that a plugin's file can have.
@@ -211,7 +211,7 @@ impl Plugins {
     /// The files in the directory that are new since the last call and not in service: first those that a derived view
     /// names, then the small ones, because compilations may queue.
     pub(super) fn arrivals(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
-        let files = self.shelf.files().unwrap_or_else(|error| {
+        let files = self.plugin_dir.files().unwrap_or_else(|error| {
             tracing::error!(%error, "the directory of plugins cannot be read");
             Vec::new()
         });
@@ -222,7 +222,7 @@ impl Plugins {
             if seen.insert(name.clone(), stamp) == Some(stamp) {
                 continue;
             }
-            let bytes = self.shelf.read(&name, self.file_bytes_max).map_err(DeployError::from);
+            let bytes = self.plugin_dir.read(&name, self.file_bytes_max).map_err(DeployError::from);
             // What is deployed or rolled back to is put there by us; or somebody put it back, in place of a bad one.
             if let (Ok(bytes), Some(entry)) = (&bytes, entries.get_mut(&name))
                 && entry.live.as_ref().is_some_and(|live| Digest::of(bytes) == *live.component.digest())
@@ -262,13 +262,13 @@ impl Plugins {
             return Err(DeployError::Name { file: file.to_owned(), plugin: name });
         }
         // A roll-back that came in between has put another file there, and is not to be undone.
-        let is_there = || self.shelf.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
+        let is_there = || self.plugin_dir.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
         }
         let version = self.fit(&name, component, catalog, None).map_err(DeployError::Bind)?;
         if found_as.is_none() {
-            self.shelf.place(&name, bytes)?;
+            self.plugin_dir.place(&name, bytes)?;
         }
         let mut state = self.state();
         let entry = state.entries.entry(name.clone()).or_default();
@@ -282,9 +282,9 @@ impl Plugins {
         entry.refused = None;
         drop(state);
         // At a start nothing is in service yet, and the file is most often the one that was.
-        let kept = self.shelf.copy(Copy::Live, &name, self.file_bytes_max)?;
+        let kept = self.plugin_dir.copy(Copy::Live, &name, self.file_bytes_max)?;
         if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
-            self.shelf.keep(&name, bytes)?;
+            self.plugin_dir.keep(&name, bytes)?;
         }
         Ok(report)
     }
@@ -329,9 +329,9 @@ impl Plugins {
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "rolled back");
         // Files last: a disk that is full must not keep a bad version in service.
-        let bytes = self.shelf.copy(Copy::Previous, name, self.file_bytes_max)?.unwrap_or_default();
-        self.shelf.keep(name, &bytes)?;
-        self.shelf.place(name, &bytes)?;
+        let bytes = self.plugin_dir.copy(Copy::Previous, name, self.file_bytes_max)?.unwrap_or_default();
+        self.plugin_dir.keep(name, &bytes)?;
+        self.plugin_dir.place(name, &bytes)?;
         Ok(report)
     }
 
@@ -404,7 +404,7 @@ impl Plugins {
 
     /// One of the host's copies, if it is there and good.
     fn kept(&self, which: Copy, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
-        let bytes = self.shelf.copy(which, name, self.file_bytes_max).ok()??;
+        let bytes = self.plugin_dir.copy(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
             Loading::Cached => self.load_cached(&bytes).ok()??,
             Loading::Compiled => self.load(&bytes, Asked::ByDirectory).ok()?,

@@ -18,8 +18,8 @@ use larder_common::{
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
 };
-use larder_grpc::{Calls, Features, Gate, GrpcLimits, GrpcServer};
-use larder_http::{Control, Door, HttpLimits, Listener, Router, Server, Tokens, Writes};
+use larder_grpc::{Authorizer, Calls, Features, GrpcLimits, GrpcServer};
+use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Tokens, Writes};
 use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
 use larder_serving::{RenewDefinitions, Resources};
@@ -35,7 +35,7 @@ use tokio::{
 
 use super::{
     App, AppError, Reloaded,
-    access::{Access, TokenGate},
+    access::{Access, TokenAuthorizer},
     files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     keeper,
     plugins::{Loading, Plugins},
@@ -113,18 +113,18 @@ impl App {
         let http = &self.config.http;
         let limits = self.fitted_limits();
         let resources = self.resources()?;
-        let router_with = |limits: HttpLimits, door| {
+        let router_with = |limits: HttpLimits, role| {
             let (current, clock) = (Arc::clone(&self.current), Arc::clone(&self.clock));
-            Arc::new(Router::new(current, clock, limits, resources.clone(), door))
+            Arc::new(Router::new(current, clock, limits, resources.clone(), role))
         };
-        let router = |door| router_with(limits, door);
-        let control = |door| {
+        let router = |role| router_with(limits, role);
+        let control = |role| {
             let mut limits = HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
-            if matches!(door, Door::Admin(_)) {
+            if matches!(role, ListenerRole::Admin(_)) {
                 // Commands connect only to send a request, and idle connections would use up the connection limit.
                 limits.header_timeout = limits.header_timeout.min(ADMIN_IDLE_MAX);
             }
-            router_with(limits, door)
+            router_with(limits, role)
         };
 
         let (access, warnings) = Access::open(http)?;
@@ -140,26 +140,26 @@ impl App {
             Arc::new(Writes::new(self.writer(), Arc::clone(&definitions), at_once))
         };
         let writes = http.writes.then(writes);
-        let door = |encrypted| {
+        let role = |encrypted| {
             let (tokens, definitions) = (tokens.clone(), Arc::clone(&definitions));
-            Door::Data { tokens, encrypted, writes: writes.clone(), definitions }
+            ListenerRole::Data { tokens, encrypted, writes: writes.clone(), definitions }
         };
-        let encrypted = router(door(tls.is_some()));
+        let encrypted = router(role(tls.is_some()));
         let listener = Listener::tcp(http.listen, tls).await;
         let data = listener.and_then(|listener| Server::start(listener, encrypted, http.workers));
         let data = data.map_err(of("server: listen"))?;
         let mut others = Vec::new();
         if let Some(path) = &http.unix_socket {
             let listener = Listener::unix(path).await;
-            let server = listener.and_then(|listener| Server::start(listener, router(door(false)), http.workers));
+            let server = listener.and_then(|listener| Server::start(listener, router(role(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
         let grpc = self.serve_grpc(tokens.clone(), &limits, resources.clone()).await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
-            let door = Door::Metrics(metrics.clone());
+            let role = ListenerRole::Metrics(metrics.clone());
             let listener = Listener::tcp(address, None).await;
-            let server = listener.and_then(|listener| Server::start(listener, control(door), 1));
+            let server = listener.and_then(|listener| Server::start(listener, control(role), 1));
             let server = server.map_err(of("metrics: listen"))?;
             metrics_address = server.address();
             others.push(server);
@@ -168,7 +168,7 @@ impl App {
         match Listener::unix(&self.config.admin_socket).await {
             Ok(listener) => {
                 let own: Arc<dyn Control> = Arc::<Self>::clone(self);
-                let server = Server::start(listener, control(Door::Admin(own)), 1);
+                let server = Server::start(listener, control(ListenerRole::Admin(own)), 1);
                 others.push(server.map_err(of("admin: socket"))?);
             }
             Err(error) => tracing::warn!(%error, "no admin socket: 'larder sync' cannot reach this host"),
@@ -244,10 +244,10 @@ impl App {
             message_bytes_max: limits.body_bytes_max,
             drain_timeout: limits.drain_timeout,
         };
-        let gate = tokens.map(|tokens| Arc::new(TokenGate(tokens)) as Arc<dyn Gate>);
+        let authorizer = tokens.map(|tokens| Arc::new(TokenAuthorizer(tokens)) as Arc<dyn Authorizer>);
         let writes = http.writes.then(|| self.writer());
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
-        let features = Features::new(Arc::clone(&self.current), resources, writes, definitions, gate);
+        let features = Features::new(Arc::clone(&self.current), resources, writes, definitions, authorizer);
         let calls = Calls::new(features, limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))

@@ -15,7 +15,7 @@ use larder_model::{
     registry::{UnknownFields, to_yaml, validate},
     yaml::Problems,
 };
-use larder_plugin_host::Shelf;
+use larder_plugin_host::PluginDir;
 use larder_source::aws::{Aws, AwsConfig};
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));
     let plugins_dir = of_repo.clone().unwrap_or_else(|| args.out.join(PLUGINS));
     let plugins_way = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| way(&args.out, &dir))?;
-    let is_there = |plugin: &str| Shelf::file_in(&plugins_dir, plugin).is_file();
+    let is_there = |plugin: &str| PluginDir::file_in(&plugins_dir, plugin).is_file();
     let missing: Vec<_> = catalog.derived_views().iter().filter(|view| !is_there(&view.plugin)).collect();
 
     let definitions_file = args.out.join("features").join(format!("{}.yaml", repo.project));
@@ -115,7 +115,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         output::say("next, for each of them, once its function is written:\n");
         for view in &missing {
             let plugin = &view.plugin;
-            let file = output::shell_word(&Shelf::file_in(&plugins_dir, plugin).to_string_lossy());
+            let file = output::shell_word(&PluginDir::file_in(&plugins_dir, plugin).to_string_lossy());
             output::say(&format!("  {program} plugin build {out}/{PROJECTS}/{plugin} --out {file}"));
         }
         output::say("");

@@ -4,13 +4,13 @@ mod bench;
 mod build;
 mod cache;
 mod check;
+mod compat;
 mod deploy;
-mod desk;
 mod embedded;
-mod fit;
 mod inspect;
 mod name;
 mod new;
+mod project;
 mod run;
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use larder_plugin_host::{PluginRuntime, PluginSettings};
 
-pub(super) use self::{fit::fit, new::python_project};
+pub(super) use self::{compat::fit, new::python_project};
 
 /// What to do with plugins.
 #[derive(Debug, Subcommand)]

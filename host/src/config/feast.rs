@@ -22,7 +22,7 @@ use larder_model::{
 };
 use larder_source::{
     DynamoDb,
-    aws::{Aws, ObjectAt, ObjectNow, Trouble},
+    aws::{Aws, AwsErrorKind, ObjectAt, ObjectNow},
 };
 
 use super::{
@@ -379,10 +379,10 @@ impl RegistryAt {
                     problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
                     return Some((bytes, None));
                 }
-                if error.trouble == Trouble::Missing && need == RegistryNeed::Later {
+                if error.trouble == AwsErrorKind::Missing && need == RegistryNeed::Later {
                     return absent(&self.to_string());
                 }
-                let help = (error.trouble == Trouble::Missing).then(|| "'feast apply' writes it".to_owned());
+                let help = (error.trouble == AwsErrorKind::Missing).then(|| "'feast apply' writes it".to_owned());
                 problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);
                 None
             }

@@ -19,7 +19,7 @@ use larder_plugin_host::PluginSettings;
 use larder_serving::TtlPolicy;
 use larder_source::aws::Aws;
 use larder_store::StoreConfig;
-use larder_sync::{SyncLimits, SyncSetting, Turns};
+use larder_sync::{SyncLimits, SyncScheduler, SyncSetting};
 
 use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 
@@ -177,7 +177,7 @@ impl Config {
             aws: Arc::clone(&self.aws),
             clock,
             limits: self.sync.limits,
-            turns: Turns::new(),
+            scheduler: SyncScheduler::new(),
         }
     }
 

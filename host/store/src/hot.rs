@@ -13,7 +13,7 @@
 //! slot with a changed one lose their copies for nothing; they are read from disk once more. No slot is above the last commit
 //! that changed anything, so that is looked at first.
 //!
-//! What a thread found it keeps at hand, in front of the shared cache ([`near`]), for as long as that has it; a copy counts
+//! What a thread found it keeps at hand, in front of the shared cache ([`thread_cache`]), for as long as that has it; a copy counts
 //! there by the same numbers.
 //!
 //! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
@@ -35,11 +35,11 @@ pub(super) use self::entry::{EntityRows, FoundRow};
 pub use self::entry::{Lookup, Row, RowMemory};
 use self::{
     entry::look_ahead,
-    near::{Near, Nears},
+    thread_cache::{ThreadCache, ThreadCaches},
 };
 
 mod entry;
-mod near;
+mod thread_cache;
 
 /// Bounds of the hot cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct HotCache {
     /// The last commit that changed any entity: no slot is above it.
     newest: AtomicU64,
     /// What threads have at hand.
-    nears: Arc<Nears>,
+    thread_caches: Arc<ThreadCaches>,
     /// Whether additions are paused because memory is short.
     is_closed: AtomicBool,
 }
@@ -91,8 +91,8 @@ impl Default for HotCacheConfig {
 
 impl HotCache {
     pub(super) fn new(config: HotCacheConfig) -> Self {
-        let nears = Arc::new(Nears::new(config.bytes_max));
-        let let_go = Arc::clone(&nears);
+        let thread_caches = Arc::new(ThreadCaches::new(config.bytes_max));
+        let let_go = Arc::clone(&thread_caches);
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
                 .max_capacity(config.bytes_max)
@@ -101,7 +101,7 @@ impl HotCache {
                 .build_with_hasher(HotHasher)
         });
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Self { cache, slots, newest: AtomicU64::new(0), nears, is_closed: AtomicBool::new(false) }
+        Self { cache, slots, newest: AtomicU64::new(0), thread_caches, is_closed: AtomicBool::new(false) }
     }
 
     /// Whether rows are kept at all.
@@ -113,30 +113,30 @@ impl HotCache {
     /// soon: their rows are brought near.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
-        let found = self.nears.with_own(|near| {
+        let found = self.thread_caches.with_own(|thread_cache| {
             let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
             let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
             if let [id] = ids {
                 let hash = hash(id);
-                let at_hand = near.get(id, hash);
+                let at_hand = thread_cache.get(id, hash);
                 look_ahead(&[at_hand], views);
                 let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
-                return smallvec![self.settle(cache, near, id, hash, at_hand, seen)];
+                return smallvec![self.settle(cache, thread_cache, id, hash, at_hand, seen)];
             }
             let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
-            near.look_ahead(&hashes);
-            let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| near.get(id, *hash));
+            thread_cache.look_ahead(&hashes);
+            let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| thread_cache.get(id, *hash));
             let at_hand: SmallVec<[Option<&EntityRows>; 4]> = at_hand.collect();
             look_ahead(&at_hand, views);
             let at_hand = at_hand.into_iter().zip(&hashes);
             let at_hand = at_hand.map(|(rows, hash)| rows.filter(|rows| counting(rows, *hash)).cloned());
             let mut found: SmallVec<[Option<EntityRows>; 4]> = at_hand.collect();
             for ((id, hash), rows) in ids.iter().zip(hashes).zip(&mut found) {
-                *rows = self.settle(cache, near, id, hash, rows.take(), seen);
+                *rows = self.settle(cache, thread_cache, id, hash, rows.take(), seen);
             }
             found
         });
-        self.nears.forget_gone();
+        self.thread_caches.forget_gone();
         found
     }
 
@@ -145,20 +145,20 @@ impl HotCache {
     fn settle(
         &self,
         cache: &Cache<HotKey, EntityRows, HotHasher>,
-        near: &mut Near,
+        thread_cache: &mut ThreadCache,
         id: &EntityId,
         hash: u64,
         at_hand: Option<EntityRows>,
         seen: u64,
     ) -> Option<EntityRows> {
         if let Some(rows) = at_hand {
-            if near.tells() {
+            if thread_cache.tells() {
                 cache.get(&HotKey(*id));
             }
             return Some(rows);
         }
         let rows = cache.get(&HotKey(*id)).filter(|rows| self.counts(rows, hash, seen))?;
-        near.keep(id, hash, rows.clone());
+        thread_cache.keep(id, hash, rows.clone());
         Some(rows)
     }
 
@@ -178,12 +178,12 @@ impl HotCache {
             && seen >= self.slot(id).load(Ordering::Acquire)
             && !self.is_closed.load(Ordering::Relaxed)
         {
-            self.nears.with_own(|near| {
+            self.thread_caches.with_own(|thread_cache| {
                 cache.insert(HotKey(*id), rows.clone());
                 // What this thread has at hand does not have what was found.
-                near.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
+                thread_cache.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
             });
-            self.nears.forget_gone();
+            self.thread_caches.forget_gone();
         }
         rows
     }
@@ -235,7 +235,7 @@ impl HotCache {
             cache.invalidate(&*key);
         }
         cache.run_pending_tasks();
-        self.nears.forget_gone();
+        self.thread_caches.forget_gone();
     }
 
     /// Bytes that the entries weigh.
@@ -354,7 +354,7 @@ mod tests {
         hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
         assert_eq!(known(&hot, 1, 1), row("row"));
         hot.cache.as_ref().unwrap().invalidate(&HotKey(ID));
-        hot.nears.forget_gone();
+        hot.thread_caches.forget_gone();
         assert_eq!(known(&hot, 1, 1), None);
         hot.put(&ID, None, &[found(1, Some(b"again"))], 1);
         assert_eq!(known(&hot, 1, 1), row("again"));
@@ -389,7 +389,7 @@ mod tests {
             let put: Vec<EntityRows> = are_ended.iter().take(4).flatten().collect();
             let cache = hot.cache.as_ref().unwrap();
             cache.run_pending_tasks();
-            hot.nears.forget_gone();
+            hot.thread_caches.forget_gone();
             // The cache frees what it let go a little later, while it is used.
             let count = || put.iter().filter(|rows| rows.shares() > 1).count();
             let held = (0..1_000).map(|_| count()).find(|held| {

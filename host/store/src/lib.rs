@@ -41,13 +41,13 @@ pub use self::{
     error::StoreError,
     hot::{HotCacheConfig, Lookup, Row, RowMemory},
     online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
-    open::SetAside,
+    open::Quarantine,
     record::{KeySignature, Postponed},
     repair::Repaired,
     scan::Scanned,
     space::SpaceLimits,
     state::Reader,
-    working_set::Checked,
+    working_set::NegativeCache,
     write::{Applied, CutOff, Load, LoadMode, RowBatch, RowTimes, Rule},
 };
 

@@ -31,7 +31,7 @@ use larder_model::{
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::{
-    HotCacheConfig, KeySignature, Postponed, Reader, SetAside, SpaceLimits, StoreError,
+    HotCacheConfig, KeySignature, Postponed, Quarantine, Reader, SpaceLimits, StoreError,
     erase::drop_rows_of_callers,
     health::Health,
     hot::HotCache,
@@ -117,7 +117,7 @@ pub struct OnlineStore {
     /// Set when the database panicked: closing it could be the end of the process.
     pub(super) gave_up: AtomicBool,
     pub(super) mark: Mark,
-    set_aside: Option<SetAside>,
+    set_aside: Option<Quarantine>,
 }
 
 /// What a write transaction leaves behind.
@@ -185,7 +185,7 @@ impl OnlineStore {
 
     /// The damaged file that [`OnlineStore::open`] moved out of the way, if it did.
     #[must_use]
-    pub fn set_aside(&self) -> Option<&SetAside> {
+    pub fn set_aside(&self) -> Option<&Quarantine> {
         self.set_aside.as_ref()
     }
 

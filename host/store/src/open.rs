@@ -24,7 +24,7 @@ use super::{
 
 /// A damaged file that was moved out of the way when the store was opened.
 #[derive(Clone, Debug)]
-pub struct SetAside {
+pub struct Quarantine {
     /// Where it is now.
     pub path: PathBuf,
     /// What was wrong with it.
@@ -64,7 +64,7 @@ pub(super) fn open_or_replace(
     path: &Path,
     config: &StoreConfig,
     clock: &SharedClock,
-) -> Result<(Database, Option<SetAside>, Mark), StoreError> {
+) -> Result<(Database, Option<Quarantine>, Mark), StoreError> {
     let mark = Mark::new(path, clock);
     let suspicious = mark.is_suspicious();
     if mark.is_there() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
@@ -92,7 +92,7 @@ pub(super) fn open_or_replace(
                         tracing::error!(view, rows, "rows of the view were lost to damage");
                     }
                     tracing::warn!(rows = copies.rows, "the damaged store was rebuilt from the rows that are intact");
-                    SetAside { rows_kept: Some(copies.rows), ..aside }
+                    Quarantine { rows_kept: Some(copies.rows), ..aside }
                 }
                 None => {
                     let aside = set_aside(path, clock, why)?;
@@ -317,7 +317,7 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, StoreError> {
+fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine, StoreError> {
     let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
     let mut aside = PathBuf::from(&name);
     let mut n = 1;
@@ -327,7 +327,7 @@ fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<SetAside, 
     }
     fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
     tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside");
-    Ok(SetAside { path: aside, why, rows_kept: None })
+    Ok(Quarantine { path: aside, why, rows_kept: None })
 }
 
 /// Moves a damaged file aside and the rebuilt file into its place.
@@ -336,7 +336,7 @@ pub(super) fn replace(
     unfinished: &Path,
     clock: &SharedClock,
     why: String,
-) -> Result<SetAside, StoreError> {
+) -> Result<Quarantine, StoreError> {
     let aside = set_aside(path, clock, why)?;
     if let Err(error) = fs::rename(unfinished, path) {
         // A damaged file is better than none.

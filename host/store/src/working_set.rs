@@ -26,7 +26,7 @@ use super::{
 
 /// Entities of which is known, for a time, what their table has: the row that is here, or none.
 #[derive(Clone, Debug)]
-pub struct Checked(Cache<EntityId, Known>);
+pub struct NegativeCache(Cache<EntityId, Known>);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -44,9 +44,9 @@ const KEPT: (u64, u64) = (9, 10);
 /// So many rows are passed over for one that goes; then recent ones go too.
 const PASSED_OVER_MAX: usize = 20_000;
 
-// === impl Checked ===
+// === impl NegativeCache ===
 
-impl Checked {
+impl NegativeCache {
     /// Remembers for this long at the most.
     #[must_use]
     pub fn new(longest: Duration) -> Self {
@@ -72,7 +72,7 @@ impl OnlineStore {
     /// Whether that an entity has a row, or has none, is what its table says, too. A row may be gone from here that the
     /// table has; and what the table did not have is doubtful once a change of it was told.
     #[must_use]
-    pub fn is_checked(&self, checked: &Checked, id: &EntityId, is_here: bool) -> bool {
+    pub fn is_checked(&self, checked: &NegativeCache, id: &EntityId, is_here: bool) -> bool {
         checked.0.get(id).is_some_and(|known| {
             known.is_there == is_here
                 && known.until > Instant::now()

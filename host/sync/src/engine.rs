@@ -21,15 +21,15 @@ use larder_model::{
 };
 use larder_source::{
     DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, Wanted,
-    aws::{Aws, Trouble},
+    aws::{Aws, AwsErrorKind},
 };
 use larder_store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId};
 
 use super::{
-    Fetcher, Guard, SyncError, SyncLimits, Turns,
+    Fetcher, Guard, SyncError, SyncLimits, SyncScheduler,
     metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
-    turns::{NoTurn, Schedule},
+    scheduler::{NoPermit, Schedule},
     write::WriteTerms,
 };
 
@@ -56,7 +56,7 @@ pub struct SyncSetting {
     /// Bounds of a run.
     pub limits: SyncLimits,
     /// Whose turn it is.
-    pub turns: Arc<Turns>,
+    pub scheduler: Arc<SyncScheduler>,
 }
 
 /// The status of a source, without its rows.
@@ -134,9 +134,9 @@ impl SyncEngine {
     /// were skipped as being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| {
-            let (turns, limits) = (&self.setting.turns, self.setting.limits);
+            let (scheduler, limits) = (&self.setting.scheduler, self.setting.limits);
             job.source.is_some()
-                && (turns.is_due(job.id, self.schedule(job, now), limits.retry, now) || self.has_due_rows(job, now))
+                && (scheduler.is_due(job.id, self.schedule(job, now), limits.retry, now) || self.has_due_rows(job, now))
         };
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
@@ -145,7 +145,7 @@ impl SyncEngine {
     fn has_due_rows(&self, job: &Job, now: Instant) -> bool {
         self.store.postponed(job.id).is_some_and(|postponed| {
             let latest = self.setting.limits.times_of(None).latest(self.store.now());
-            postponed.first <= latest && self.setting.turns.may_pick_up(job.id, now)
+            postponed.first <= latest && self.setting.scheduler.may_pick_up(job.id, now)
         })
     }
 
@@ -157,7 +157,7 @@ impl SyncEngine {
         }
         if let Some(line) = &declared.cron {
             // Counted from the last end on: a time that passed while the view was synced is not caught up with.
-            let ago = now.saturating_duration_since(self.setting.turns.last(job.id));
+            let ago = now.saturating_duration_since(self.setting.scheduler.last(job.id));
             let wall = self.setting.clock.now();
             let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
             let next = next_by_cron(line, after).and_then(|next| {
@@ -184,10 +184,10 @@ impl SyncEngine {
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.pace().is_some());
         // A full scan every second for due rows would be too expensive.
-        request.leave_due |= is_followed && !self.setting.turns.may_pick_up(job.id, Instant::now());
-        let turn = self.setting.turns.take(job.id).map_err(|why| match why {
-            NoTurn::Stopping => SyncError::Stopped { view: view.to_owned() },
-            NoTurn::Busy => SyncError::Busy { view: view.to_owned() },
+        request.leave_due |= is_followed && !self.setting.scheduler.may_pick_up(job.id, Instant::now());
+        let permit = self.setting.scheduler.take(job.id).map_err(|why| match why {
+            NoPermit::Stopping => SyncError::Stopped { view: view.to_owned() },
+            NoPermit::Busy => SyncError::Busy { view: view.to_owned() },
         })?;
         let result = self.run(job, request, progress);
         match &result {
@@ -212,8 +212,8 @@ impl SyncEngine {
             // What is due is not put off by that.
             Ok(report) if report.outcome == Outcome::Spared => {}
             // It will be what it is until somebody writes it anew.
-            Err(SyncError::Refused { .. }) => turn.was_refused(),
-            _ => turn.ended(result.is_ok()),
+            Err(SyncError::Refused { .. }) => permit.was_refused(),
+            _ => permit.ended(result.is_ok()),
         }
         self.note_status(job);
         result
@@ -279,10 +279,10 @@ impl SyncEngine {
         let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
         let go_on = &mut |now| {
             progress(now);
-            !self.setting.turns.is_stopping()
+            !self.setting.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &*files);
-        run.share(&self.setting.turns);
+        run.share(&self.setting.scheduler);
         let result = ended(&job.view, || materialize_view(run, window, go_on));
         match &result {
             Ok(report) => {
@@ -304,20 +304,20 @@ impl SyncEngine {
     /// Whether the host is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.setting.turns.is_stopping()
+        self.setting.scheduler.is_stopping()
     }
 
     /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends at
     /// once.
     pub fn stop(&self) {
-        self.setting.turns.stop();
+        self.setting.scheduler.stop();
         self.setting.aws.stop();
     }
 
     /// When the shutdown began, if it did.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
-        self.setting.turns.stopping_since()
+        self.setting.scheduler.stopping_since()
     }
 
     fn run(
@@ -330,21 +330,21 @@ impl SyncEngine {
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
         let mut go_on = |now: Progress| {
             progress(now);
-            !self.setting.turns.is_stopping()
+            !self.setting.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &**source);
         if request.force {
             run.limits.guard = Guard::OFF;
         }
         if request.small {
-            run.share(&self.setting.turns);
+            run.share(&self.setting.scheduler);
         }
         ended(&job.view, || sync_view(run, request, &mut go_on))
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
         let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
-        let slots = Some(&self.setting.turns.loads);
+        let slots = Some(&self.setting.scheduler.loads);
         SyncRun { store, view: &job.view, id: job.id, key_version, source, limits, slots }
     }
 
@@ -426,7 +426,9 @@ impl SyncSetting {
 fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
     let view = || view.name.to_string();
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. })) if error.trouble == Trouble::Stopping => {
+        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. }))
+            if error.trouble == AwsErrorKind::Stopping =>
+        {
             Err(SyncError::Stopped { view: view() })
         }
         Ok(result) => result,

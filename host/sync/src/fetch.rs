@@ -19,7 +19,7 @@ use larder_model::{
     model::{EntityId, FeatureView, ReadThrough, Window},
 };
 use larder_source::{DynamoDb, Item, Source, SourceBatch, SourceError, SourceRows, aws::Aws};
-use larder_store::{Checked, KeySignature, OnlineStore, RowTimes, Rule, ViewId};
+use larder_store::{KeySignature, NegativeCache, OnlineStore, RowTimes, Rule, ViewId};
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use tokio::{
     sync::{Semaphore, watch},
@@ -43,7 +43,7 @@ struct Inner {
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
     store: Arc<OnlineStore>,
-    checked: Checked,
+    checked: NegativeCache,
     flights: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
     slots: Semaphore,
     /// Until when nobody asks, after a failure.
@@ -93,7 +93,7 @@ impl Fetcher {
             aws,
             source,
             store,
-            checked: Checked::new(how.missing_for.max(how.fresh_for)),
+            checked: NegativeCache::new(how.missing_for.max(how.fresh_for)),
             flights: Mutex::default(),
             slots: Semaphore::new(how.at_once.into()),
             away_until: Mutex::default(),

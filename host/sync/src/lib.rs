@@ -16,10 +16,10 @@ mod guard;
 mod metrics;
 mod run;
 mod sample;
+mod scheduler;
 mod slots;
 mod table;
 mod to_table;
-mod turns;
 mod write;
 mod writer;
 
@@ -32,8 +32,8 @@ pub use self::{
     guard::Guard,
     run::{SyncLimits, SyncRun, sync_view},
     sample::{Sample, sample_keys},
+    scheduler::SyncScheduler,
     slots::LOADS_AT_ONCE_MAX,
     table::decode_rows,
     to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
-    turns::Turns,
 };

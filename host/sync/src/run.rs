@@ -12,7 +12,7 @@ use larder_store::{
     Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId,
 };
 
-use super::{Guard, SyncError, encode::RowEncoder, slots::LoadSlots, turns::Turns};
+use super::{Guard, SyncError, encode::RowEncoder, scheduler::SyncScheduler, slots::LoadSlots};
 
 /// Bounds of a run.
 #[derive(Clone, Copy, Debug)]
@@ -134,8 +134,8 @@ pub fn sync_view(
 
 impl<'a> SyncRun<'a> {
     /// Makes it one of the loads that callers ask for, of which several share the memory of one.
-    pub(super) fn share(&mut self, turns: &'a Turns) {
-        (self.limits, self.slots) = (self.limits.shared(), Some(&turns.asked_loads));
+    pub(super) fn share(&mut self, scheduler: &'a SyncScheduler) {
+        (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.asked_loads));
     }
 
     /// How the times of the source's rows are taken.

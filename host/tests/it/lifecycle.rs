@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, Door, EraseReport, HttpLimits, Listener, PluginStatus,
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpLimits, Listener, ListenerRole, PluginStatus,
     ResetCommand, Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
@@ -233,7 +233,7 @@ fn server_stops_though_commands_hang() {
     let limits = HttpLimits { drain_timeout: Duration::from_secs(600), ..HttpLimits::default() };
     let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
     let resources = Resources::new(MemoryBudget::new(1 << 20), compute, 1 << 20);
-    let router = Arc::new(Router::new(current, clock, limits, resources, Door::Admin(control)));
+    let router = Arc::new(Router::new(current, clock, limits, resources, ListenerRole::Admin(control)));
     let server = runtime.block_on(async { Server::start(Listener::unix(&path).await.unwrap(), router, 1).unwrap() });
     let commands = ["/v1/reload", "/v1/plugins", "/v1/plugins/x/rollback"];
     let ask = |command: &str| {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_model::model::ValueRef;
-use larder_plugin_host::{CallError, Component, Halt, Transform};
+use larder_plugin_host::{CallError, Component, Interrupt, Transform};
 
 use crate::{
     guests::{guest, guest_with},
@@ -86,8 +86,8 @@ fn every_malformed_frame_is_told() {
 fn a_frame_has_the_limits_that_columns_have() {
     let obeyed = in_mode("gigantic", r#", "amount": 1000000"#);
     assert!(call(&obeyed, 3).is_ok());
-    assert_eq!(violation("gigantic", 3), CallError::Halt(Halt::Output { limit: 4 << 20 }));
-    assert!(matches!(violation("spin", 3), CallError::Halt(Halt::Timeout(_))));
+    assert_eq!(violation("gigantic", 3), CallError::Interrupt(Interrupt::Output { limit: 4 << 20 }));
+    assert!(matches!(violation("spin", 3), CallError::Interrupt(Interrupt::Timeout(_))));
     assert_eq!(violation("trap", 3).kind(), "trap");
     let faulty = in_mode("fault", "");
     let error = call(&faulty, 3).unwrap_err();

@@ -11,7 +11,7 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 use larder_plugin_host::{
-    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Halt, LoadError, Misfit,
+    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Interrupt, LoadError, Misfit,
     Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
 };
 
@@ -113,18 +113,18 @@ fn a_good_call_has_every_output() {
 fn time_is_limited() {
     obeyed("slow", 1);
     let started = Instant::now();
-    assert!(matches!(violation("spin", None), CallError::Halt(Halt::Timeout(_))));
+    assert!(matches!(violation("spin", None), CallError::Interrupt(Interrupt::Timeout(_))));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     for mode in ["spin_realloc", "spin_post"] {
-        assert!(matches!(violation(mode, None), CallError::Halt(Halt::Timeout(_))), "{mode}");
+        assert!(matches!(violation(mode, None), CallError::Interrupt(Interrupt::Timeout(_))), "{mode}");
     }
-    assert!(matches!(violation("slow", Some(100_000_000)), CallError::Halt(Halt::Timeout(_))));
+    assert!(matches!(violation("slow", Some(100_000_000)), CallError::Interrupt(Interrupt::Timeout(_))));
 }
 
 #[test]
 fn memory_is_limited() {
     obeyed("memory", 2);
-    assert_eq!(violation("memory", Some(32)), CallError::Halt(Halt::Memory { limit: 16 * MIB }));
+    assert_eq!(violation("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
     // One that asks and takes no for an answer is no violation.
     let polite = in_mode("memory_politely", None);
     assert!(call(&polite, 3).is_ok());
@@ -134,16 +134,19 @@ fn memory_is_limited() {
 fn the_stack_is_limited() {
     obeyed("recurse", 100);
     let error = violation("recurse", None);
-    assert!(matches!(error, CallError::Halt(Halt::Stack | Halt::Trap(_))), "{error:?}");
+    assert!(matches!(error, CallError::Interrupt(Interrupt::Stack | Interrupt::Trap(_))), "{error:?}");
 }
 
 #[test]
 fn the_size_of_a_result_is_limited() {
     obeyed("gigantic", 1_000_000);
-    assert_eq!(violation("gigantic", Some(2_000_000)), CallError::Halt(Halt::Output { limit: 4 * MIB }));
+    assert_eq!(violation("gigantic", Some(2_000_000)), CallError::Interrupt(Interrupt::Output { limit: 4 * MIB }));
     for mode in ["alias", "huge_list", "gigantic_fault"] {
         let error = violation(mode, None);
-        assert!(matches!(error, CallError::Halt(Halt::Output { .. } | Halt::Value(_))), "{mode}: {error:?}");
+        assert!(
+            matches!(error, CallError::Interrupt(Interrupt::Output { .. } | Interrupt::Value(_))),
+            "{mode}: {error:?}"
+        );
     }
 }
 
@@ -177,7 +180,7 @@ fn every_malformed_result_is_told() {
         assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
     }
     for mode in ["bad_pointer", "bad_list_pointer", "unaligned", "bad_tag", "bad_realloc"] {
-        assert!(matches!(violation(mode, None), CallError::Halt(_)), "{mode}");
+        assert!(matches!(violation(mode, None), CallError::Interrupt(_)), "{mode}");
     }
 }
 
@@ -198,8 +201,8 @@ fn configure_is_under_the_same_limits() {
         let config = format!(r#"{{"mode": "{mode}"}}"#);
         *Transform::bind(runtime(), &hostile(), &view(&config)).expect_err(mode).why
     };
-    assert!(matches!(refused("spin_configure"), Misfit::Configure(Halt::Timeout(_))));
-    assert!(matches!(refused("trap_configure"), Misfit::Configure(Halt::Trap(_))));
+    assert!(matches!(refused("spin_configure"), Misfit::Configure(Interrupt::Timeout(_))));
+    assert!(matches!(refused("trap_configure"), Misfit::Configure(Interrupt::Trap(_))));
     assert!(matches!(refused("fault_configure"), Misfit::Config { .. }));
     assert!(matches!(refused("no such mode"), Misfit::Config { .. }));
     // What fails on the trial's rows is not taken either.
@@ -217,10 +220,10 @@ fn the_log_is_limited_and_a_flood_costs_nothing_else() {
 #[test]
 fn describe_and_initialisation_are_under_limits_too() {
     let refused = |features: &str| runtime().load(&fs::read(guest_with("hostile", features)).unwrap()).unwrap_err();
-    assert!(matches!(refused("spin-describe"), LoadError::Describe(Halt::Timeout(_))));
-    assert!(matches!(refused("spin-start"), LoadError::Describe(Halt::Timeout(_))));
+    assert!(matches!(refused("spin-describe"), LoadError::Describe(Interrupt::Timeout(_))));
+    assert!(matches!(refused("spin-start"), LoadError::Describe(Interrupt::Timeout(_))));
     assert!(matches!(refused("changing-describe"), LoadError::Unsteady));
-    assert!(matches!(refused("huge-describe"), LoadError::Describe(Halt::Output { .. })));
+    assert!(matches!(refused("huge-describe"), LoadError::Describe(Interrupt::Output { .. })));
     let foreign = refused("foreign-import").to_string();
     assert!(foreign.contains("imports larder-hostile:foreign/clock@0.1.0"), "{foreign}");
     let wrong = refused("wrong-world");

@@ -11,14 +11,14 @@ pub struct AwsError {
     /// What was asked, of what: `s3://bucket/key: GetObject`.
     pub what: String,
     /// Its kind.
-    pub trouble: Trouble,
+    pub trouble: AwsErrorKind,
     /// In AWS's words, or those of the network.
     pub why: String,
 }
 
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum AwsErrorKind {
     /// Too many requests; later it may be well.
     Throttled,
     /// AWS failed within.
@@ -89,12 +89,12 @@ impl AwsError {
         let metadata = error.as_service_error().map(ProvideErrorMetadata::meta);
         let code = metadata.and_then(|metadata| metadata.code()).unwrap_or_default().to_owned();
         let trouble = match &error {
-            SdkError::ConstructionFailure(_) => Trouble::Setup,
-            SdkError::TimeoutError(_) => Trouble::Unreachable,
-            SdkError::DispatchFailure(failure) if failure.is_other() => Trouble::Setup,
-            SdkError::DispatchFailure(_) => Trouble::Unreachable,
-            SdkError::ResponseError(_) => Trouble::Garbled,
-            _ => Trouble::of_code(&code, status),
+            SdkError::ConstructionFailure(_) => AwsErrorKind::Setup,
+            SdkError::TimeoutError(_) => AwsErrorKind::Unreachable,
+            SdkError::DispatchFailure(failure) if failure.is_other() => AwsErrorKind::Setup,
+            SdkError::DispatchFailure(_) => AwsErrorKind::Unreachable,
+            SdkError::ResponseError(_) => AwsErrorKind::Garbled,
+            _ => AwsErrorKind::of_code(&code, status),
         };
         let why = match metadata.map(|metadata| (metadata.code(), metadata.message())) {
             Some((Some(code), Some(message))) => format!("{code}: {message}"),
@@ -110,20 +110,20 @@ impl AwsError {
     /// Something that took longer than it may.
     #[must_use]
     pub fn timed_out(what: impl Into<String>, after: std::time::Duration) -> Self {
-        Self { what: what.into(), trouble: Trouble::Unreachable, why: format!("no end after {after:?}") }
+        Self { what: what.into(), trouble: AwsErrorKind::Unreachable, why: format!("no end after {after:?}") }
     }
 
     /// The server is shutting down.
     #[must_use]
     pub fn stopping() -> Self {
         let why = "Larder is stopping and no longer waits for the response".to_owned();
-        Self { what: "AWS".to_owned(), trouble: Trouble::Stopping, why }
+        Self { what: "AWS".to_owned(), trouble: AwsErrorKind::Stopping, why }
     }
 
     /// An answer that lacks what it has to have.
     #[must_use]
     pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), trouble: Trouble::Garbled, why: why.into() }
+        Self { what: what.into(), trouble: AwsErrorKind::Garbled, why: why.into() }
     }
 }
 
@@ -143,9 +143,9 @@ fn causes(error: &dyn std::error::Error) -> String {
     messages.join(": ")
 }
 
-// === impl Trouble ===
+// === impl AwsErrorKind ===
 
-impl Trouble {
+impl AwsErrorKind {
     /// The kind, as a metric label.
     #[must_use]
     pub fn kind(self) -> &'static str {
@@ -215,27 +215,27 @@ mod tests {
         let told = AwsError::of("s3://b/k: GetObject", error);
         assert_eq!(
             (told.trouble, told.why.as_str()),
-            (Trouble::Unreachable, "request has timed out: no answer within 3 s")
+            (AwsErrorKind::Unreachable, "request has timed out: no answer within 3 s")
         );
     }
 
     #[test]
     fn a_code_says_what_to_do_and_else_the_status_does() {
         let cases = [
-            ("ProvisionedThroughputExceededException", Some(400), Trouble::Throttled),
-            ("SlowDown", Some(503), Trouble::Throttled),
-            ("RequestTimeTooSkewed", Some(403), Trouble::Denied),
-            ("ResourceNotFoundException", Some(400), Trouble::Missing),
-            ("TrimmedDataAccessException", Some(400), Trouble::Trimmed),
-            ("ExpiredIteratorException", Some(400), Trouble::Expired),
-            ("", Some(412), Trouble::Changed),
-            ("", Some(307), Trouble::Redirected),
-            ("", Some(500), Trouble::Server),
-            ("", Some(200), Trouble::Garbled),
-            ("ValidationException", Some(400), Trouble::Refused),
+            ("ProvisionedThroughputExceededException", Some(400), AwsErrorKind::Throttled),
+            ("SlowDown", Some(503), AwsErrorKind::Throttled),
+            ("RequestTimeTooSkewed", Some(403), AwsErrorKind::Denied),
+            ("ResourceNotFoundException", Some(400), AwsErrorKind::Missing),
+            ("TrimmedDataAccessException", Some(400), AwsErrorKind::Trimmed),
+            ("ExpiredIteratorException", Some(400), AwsErrorKind::Expired),
+            ("", Some(412), AwsErrorKind::Changed),
+            ("", Some(307), AwsErrorKind::Redirected),
+            ("", Some(500), AwsErrorKind::Server),
+            ("", Some(200), AwsErrorKind::Garbled),
+            ("ValidationException", Some(400), AwsErrorKind::Refused),
         ];
         for (code, status, expected) in cases {
-            assert_eq!(Trouble::of_code(code, status), expected, "{code} {status:?}");
+            assert_eq!(AwsErrorKind::of_code(code, status), expected, "{code} {status:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder_model::model::AwsPlace;
 
-use super::{Aws, AwsError, Trouble};
+use super::{Aws, AwsError, AwsErrorKind};
 
 /// An object in S3.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl ObjectAt {
                 let output = output.map_err(|error| AwsError::of(&what, error))?;
                 let too_large = |bytes: i64| {
                     let why = format!("it has {bytes} bytes or more, at most {bytes_max} are read");
-                    AwsError { what: what.clone(), trouble: Trouble::Refused, why }
+                    AwsError { what: what.clone(), trouble: AwsErrorKind::Refused, why }
                 };
                 let bytes = output.content_length().unwrap_or(0);
                 if bytes > bytes_max {

@@ -143,7 +143,7 @@ impl Calls {
                     if Instant::now() + pause > until {
                         return Err(AwsError {
                             what,
-                            trouble: crate::aws::Trouble::Throttled,
+                            trouble: crate::aws::AwsErrorKind::Throttled,
                             why: "some keys were not processed in time".to_owned(),
                         });
                     }

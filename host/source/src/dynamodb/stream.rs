@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     SourceError,
-    aws::{AwsError, Trouble},
+    aws::{AwsError, AwsErrorKind},
 };
 
 /// What is known of a stream between two readings.
@@ -182,7 +182,7 @@ impl Cursor {
         self.asked_at = Some(Instant::now());
         let told = match calls.records(&iterator).await {
             // It was not used for a quarter of an hour. Where it stood is known.
-            Err(error) if error.trouble == Trouble::Expired => {
+            Err(error) if error.trouble == AwsErrorKind::Expired => {
                 let iterator = calls.iterator(stream, id, position).await?;
                 calls.records(&iterator).await?
             }
@@ -208,7 +208,7 @@ fn is_behind(one: &str, other: &str) -> bool {
 
 fn lost_or(error: AwsError, why: &str) -> SourceError {
     match error.trouble {
-        Trouble::Trimmed | Trouble::Missing => {
+        AwsErrorKind::Trimmed | AwsErrorKind::Missing => {
             SourceError::Lost { path: error.what, why: format!("{why} ({})", error.why) }
         }
         _ => SourceError::Aws(error),

@@ -26,7 +26,7 @@ use larder_model::model::{AwsPlace, EntityId, Micros};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::item::{Attributes, ENTITY_ID, EVENT_TS, VALUES};
-use crate::aws::{Aws, AwsError, Trouble};
+use crate::aws::{Aws, AwsError, AwsErrorKind};
 
 /// Writes rows of one view to one table.
 #[derive(Clone, Debug)]
@@ -237,12 +237,12 @@ impl TableWriter {
     }
 
     fn broken(&self, why: &str) -> TableError {
-        AwsError { what: self.what("write"), trouble: Trouble::Setup, why: why.to_owned() }.into()
+        AwsError { what: self.what("write"), trouble: AwsErrorKind::Setup, why: why.to_owned() }.into()
     }
 
     fn refused(&self, error: AwsError) -> TableError {
         match error.trouble {
-            Trouble::Missing => TableError::Missing { table: self.table.to_string() },
+            AwsErrorKind::Missing => TableError::Missing { table: self.table.to_string() },
             _ => error.into(),
         }
     }
@@ -283,17 +283,17 @@ impl TableWriter {
                     }
                     "it is being made"
                 }
-                Err(error) if error.trouble == Trouble::Missing && is_made => "it does not exist yet",
+                Err(error) if error.trouble == AwsErrorKind::Missing && is_made => "it does not exist yet",
                 Err(error) => {
                     match (error.trouble, new) {
-                        (Trouble::Missing, Some(new)) => {
+                        (AwsErrorKind::Missing, Some(new)) => {
                             self.create(&client, new, &headway).await?;
                             is_made = true;
                             continue;
                         }
                         // A role that may write need not be allowed to describe the table: the writes report what is
                         // wrong.
-                        (Trouble::Denied, None) => return Ok(None),
+                        (AwsErrorKind::Denied, None) => return Ok(None),
                         _ => {}
                     }
                     self.again(error, attempt, &headway).await?;
@@ -423,7 +423,7 @@ impl TableWriter {
                         return Ok(());
                     }
                     let why = "some items were not processed".to_owned();
-                    AwsError { what: what.clone(), trouble: Trouble::Throttled, why }
+                    AwsError { what: what.clone(), trouble: AwsErrorKind::Throttled, why }
                 }
                 Err(error) => AwsError::of(&what, error),
             };

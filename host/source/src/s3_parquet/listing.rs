@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     SourceError,
-    aws::{AwsError, Trouble},
+    aws::{AwsError, AwsErrorKind},
     listed::{Listing, is_data, table_format},
     parquet_reader::check,
 };
@@ -187,7 +187,7 @@ impl S3Parquet {
                 let etag = head.e_tag().unwrap_or_default().to_owned();
                 Ok(Some(Listed { key: key.to_owned(), version: Version { etag, bytes, modified: None } }))
             }
-            Err(error) if error.trouble == Trouble::Missing => Ok(None),
+            Err(error) if error.trouble == AwsErrorKind::Missing => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     SourceError, Wanted,
-    aws::{Aws, AwsError, Trouble},
+    aws::{Aws, AwsError, AwsErrorKind},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan, Windows},
     parquet_shape::{Absent, Shape},
 };
@@ -112,7 +112,7 @@ impl Object {
         let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
         if etag != self.etag.trim_matches('"') {
             let why = "the version that came is not the one that was asked for".to_owned();
-            return Err(Failure::Answer(AwsError { what: self.what(), trouble: Trouble::Changed, why }));
+            return Err(Failure::Answer(AwsError { what: self.what(), trouble: AwsErrorKind::Changed, why }));
         }
         let mut body = output.body;
         let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
@@ -198,7 +198,7 @@ fn split(span: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 /// An object that is not what it was.
 pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
     match error.trouble {
-        Trouble::Changed | Trouble::Missing => SourceError::Changed { path: url.to_owned() },
+        AwsErrorKind::Changed | AwsErrorKind::Missing => SourceError::Changed { path: url.to_owned() },
         _ => SourceError::Aws(error),
     }
 }

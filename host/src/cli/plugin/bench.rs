@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use larder_plugin_host::Transform;
 
-use super::desk::{Desk, Dice};
+use super::project::{Desk, Dice};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]

@@ -7,8 +7,8 @@ use clap::Args;
 use larder_plugin_host::{CallError, Column, Output, Signature, Transform};
 
 use super::{
-    desk::{Desk, Dice, cell},
     inspect::print_signature,
+    project::{Desk, Dice, cell},
 };
 use crate::cli::{CliError, output};
 

@@ -7,7 +7,7 @@ use clap::Args;
 use larder_plugin_host::{Component, Field};
 use serde_json::{Value, json};
 
-use super::desk::Desk;
+use super::project::Desk;
 use crate::cli::output;
 
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
-use super::desk::{Desk, cell, value_type};
+use super::project::{Desk, cell, value_type};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]

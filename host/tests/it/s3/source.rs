@@ -25,7 +25,7 @@ use larder_model::{
 };
 use larder_source::{
     ParquetLimits, S3Parquet, Source, SourceBatch, SourceError, SourceRows, Wanted,
-    aws::{Aws, AwsConfig, ObjectAt, StandInKeys, Trouble},
+    aws::{Aws, AwsConfig, AwsErrorKind, ObjectAt, StandInKeys},
 };
 
 use super::{BUCKET, definitions, file};
@@ -420,7 +420,7 @@ fn an_empty_object_that_stands_for_a_directory_is_none() {
     let error = read(&nothing, None).unwrap_err().to_string();
     assert_eq!(error, "No data found in source s3://features/se: no object there is a *.parquet");
     let error = read(&source(&s3, "path: \"s3://nowhere/set/\""), None).unwrap_err();
-    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == Trouble::Missing), "{error}");
+    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == AwsErrorKind::Missing), "{error}");
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn a_body_that_breaks_off_is_asked_for_again() {
     proxy.heal();
     proxy.rule("GET /features/set/", When::Always, Fault::ShortBody(1_000));
     let error = read(&source, None).unwrap_err();
-    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == Trouble::Garbled), "{error}");
+    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == AwsErrorKind::Garbled), "{error}");
     assert!(error.to_string().starts_with("s3://features/set/a.parquet: GetObject: the body ended early"), "{error}");
 }
 
@@ -446,12 +446,12 @@ fn kinds_of_trouble_are_told_apart() {
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
     let cases = [
-        (Fault::slow_down(), Trouble::Throttled),
-        (Fault::s3_error(500, "InternalError"), Trouble::Server),
-        (Fault::redirect("http://127.0.0.1:1/"), Trouble::Redirected),
-        (Fault::skewed(), Trouble::Denied),
-        (Fault::s3_error(403, "AccessDenied"), Trouble::Denied),
-        (Fault::Reset, Trouble::Unreachable),
+        (Fault::slow_down(), AwsErrorKind::Throttled),
+        (Fault::s3_error(500, "InternalError"), AwsErrorKind::Server),
+        (Fault::redirect("http://127.0.0.1:1/"), AwsErrorKind::Redirected),
+        (Fault::skewed(), AwsErrorKind::Denied),
+        (Fault::s3_error(403, "AccessDenied"), AwsErrorKind::Denied),
+        (Fault::Reset, AwsErrorKind::Unreachable),
     ];
     for (fault, trouble) in cases {
         for what in ["GET /features/set/", "GET /features"] {

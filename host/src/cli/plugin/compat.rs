@@ -7,7 +7,7 @@ use larder_model::{
     registry::Catalog,
     yaml::{Place, Problem, Severity},
 };
-use larder_plugin_host::{PluginRuntime, PluginSettings, Shelf, Transform, read_file};
+use larder_plugin_host::{PluginDir, PluginRuntime, PluginSettings, Transform, read_file};
 
 use crate::config::PluginConfig;
 
@@ -25,7 +25,7 @@ pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Ve
     let runtime = PluginRuntime::new(PluginSettings { cache_dir, ..config.settings.clone() })?;
     let mut problems = Vec::new();
     for name in views.iter().map(|view| &view.plugin).collect::<BTreeSet<_>>() {
-        let file = Shelf::file_in(dir, name);
+        let file = PluginDir::file_in(dir, name);
         let at = Place::file(&file.display().to_string());
         let problem = |severity, message| Problem { severity, at: at.clone(), message, help: None };
         let error = |message| problem(Severity::Error, message);

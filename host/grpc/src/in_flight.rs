@@ -15,12 +15,12 @@ use tonic::body::Body;
 
 /// The calls of a connection.
 #[derive(Debug)]
-pub(super) struct Book {
-    pages: Mutex<Pages>,
+pub(super) struct InFlightCalls {
+    counts: Mutex<Counts>,
 }
 
 #[derive(Debug)]
-struct Pages {
+struct Counts {
     /// Calls that have one answer.
     calls: usize,
     /// Calls whose answers come one by one, for as long as the client likes.
@@ -29,13 +29,13 @@ struct Pages {
     idle_since: Instant,
     next: u64,
     /// Answers that are on their way, oldest first: when each began.
-    leaving: BTreeMap<u64, Instant>,
+    unsent: BTreeMap<u64, Instant>,
 }
 
 /// Keeps a call in the book for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Entry {
-    book: Arc<Book>,
+pub(super) struct CallGuard {
+    in_flight: Arc<InFlightCalls>,
     is_stream: bool,
     answer: Option<u64>,
     /// A permit for a stream.
@@ -44,58 +44,58 @@ pub(super) struct Entry {
 
 /// An answer, which keeps its call in the book until it was sent.
 #[derive(Debug)]
-pub(super) struct Leaving {
+pub(super) struct UnsentBody {
     body: Body,
-    _entry: Entry,
+    _guard: CallGuard,
 }
 
-// === impl Book ===
+// === impl InFlightCalls ===
 
-impl Book {
+impl InFlightCalls {
     pub(super) fn new() -> Arc<Self> {
-        let pages = Pages { calls: 0, streams: 0, idle_since: Instant::now(), next: 0, leaving: BTreeMap::default() };
-        Arc::new(Self { pages: Mutex::new(pages) })
+        let counts = Counts { calls: 0, streams: 0, idle_since: Instant::now(), next: 0, unsent: BTreeMap::default() };
+        Arc::new(Self { counts: Mutex::new(counts) })
     }
 
     /// Notes a call that begins.
-    pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> Entry {
-        *self.pages().count(is_stream) += 1;
-        Entry { book: Arc::clone(self), is_stream, answer: None, permit: None }
+    pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> CallGuard {
+        *self.counts().count(is_stream) += 1;
+        CallGuard { in_flight: Arc::clone(self), is_stream, answer: None, permit: None }
     }
 
     /// Whether nothing was asked for as long.
     pub(super) fn is_idle(&self, bound: Duration) -> bool {
-        let pages = self.pages();
-        pages.calls + pages.streams == 0 && pages.idle_since.elapsed() > bound
+        let counts = self.counts();
+        counts.calls + counts.streams == 0 && counts.idle_since.elapsed() > bound
     }
 
     /// Whether an answer is on its way for longer.
     pub(super) fn is_unread(&self, bound: Duration) -> bool {
-        self.pages().leaving.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
+        self.counts().unsent.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
     }
 
     /// Whether a call waits for its one answer, or for that to be sent.
     pub(super) fn has_calls(&self) -> bool {
-        self.pages().calls > 0
+        self.counts().calls > 0
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         // Each change is whole.
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Pages ===
+// === impl Counts ===
 
-impl Pages {
+impl Counts {
     fn count(&mut self, is_stream: bool) -> &mut usize {
         if is_stream { &mut self.streams } else { &mut self.calls }
     }
 }
 
-// === impl Entry ===
+// === impl CallGuard ===
 
-impl Entry {
+impl CallGuard {
     /// Keeps a permit until the call ends.
     pub(super) fn keep(&mut self, permit: OwnedSemaphorePermit) {
         self.permit = Some(permit);
@@ -104,31 +104,31 @@ impl Entry {
     /// The call's answer begins to leave.
     pub(super) fn leave(mut self, body: Body) -> Body {
         if !self.is_stream {
-            let mut pages = self.book.pages();
-            let number = pages.next;
-            pages.next += 1;
-            pages.leaving.insert(number, Instant::now());
-            drop(pages);
+            let mut counts = self.in_flight.counts();
+            let number = counts.next;
+            counts.next += 1;
+            counts.unsent.insert(number, Instant::now());
+            drop(counts);
             self.answer = Some(number);
         }
-        Body::new(Leaving { body, _entry: self })
+        Body::new(UnsentBody { body, _guard: self })
     }
 }
 
-impl Drop for Entry {
+impl Drop for CallGuard {
     fn drop(&mut self) {
-        let mut pages = self.book.pages();
-        *pages.count(self.is_stream) -= 1;
+        let mut counts = self.in_flight.counts();
+        *counts.count(self.is_stream) -= 1;
         if let Some(number) = self.answer {
-            pages.leaving.remove(&number);
+            counts.unsent.remove(&number);
         }
-        pages.idle_since = Instant::now();
+        counts.idle_since = Instant::now();
     }
 }
 
-// === impl Leaving ===
+// === impl UnsentBody ===
 
-impl hyper::body::Body for Leaving {
+impl hyper::body::Body for UnsentBody {
     type Data = Bytes;
     type Error = tonic::Status;
 
@@ -156,18 +156,18 @@ mod tests {
 
     #[test]
     fn a_call_is_in_the_book_until_its_answer_is_gone() {
-        let book = Book::new();
-        assert!(book.is_idle(Duration::ZERO) && !book.has_calls());
-        let call = book.enter(false);
-        assert!(!book.is_idle(Duration::ZERO) && book.has_calls() && !book.is_unread(Duration::ZERO));
+        let in_flight = InFlightCalls::new();
+        assert!(in_flight.is_idle(Duration::ZERO) && !in_flight.has_calls());
+        let call = in_flight.enter(false);
+        assert!(!in_flight.is_idle(Duration::ZERO) && in_flight.has_calls() && !in_flight.is_unread(Duration::ZERO));
         let answer = call.leave(Body::new(Full::new(Bytes::from_static(b"answer"))));
         std::thread::sleep(Duration::from_millis(2));
-        assert!(book.is_unread(Duration::from_millis(1)) && !book.is_unread(Duration::from_secs(60)));
-        let stream = book.enter(true);
+        assert!(in_flight.is_unread(Duration::from_millis(1)) && !in_flight.is_unread(Duration::from_secs(60)));
+        let stream = in_flight.enter(true);
         drop(answer);
-        assert!(!book.is_unread(Duration::ZERO) && !book.has_calls() && !book.is_idle(Duration::ZERO));
+        assert!(!in_flight.is_unread(Duration::ZERO) && !in_flight.has_calls() && !in_flight.is_idle(Duration::ZERO));
         drop(stream.leave(Body::default()));
         std::thread::sleep(Duration::from_millis(2));
-        assert!(book.is_idle(Duration::from_millis(1)) && !book.is_idle(Duration::from_secs(60)));
+        assert!(in_flight.is_idle(Duration::from_millis(1)) && !in_flight.is_idle(Duration::from_secs(60)));
     }
 }

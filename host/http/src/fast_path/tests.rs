@@ -23,7 +23,7 @@ fn a_request_is_partial_until_its_last_byte_and_plain_then() {
     for end in 0..whole.len() {
         assert_eq!(parse(&whole[..end]), Parsed::Partial, "{end} bytes");
     }
-    let plain = Parsed::Plain(PlainRequest { authorization: None, body: b"body", len: whole.len() });
+    let plain = Parsed::Plain(FastRequest { authorization: None, body: b"body", len: whole.len() });
     assert_eq!(parse(&whole), plain);
     assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "what follows is another request's");
 }

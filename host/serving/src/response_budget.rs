@@ -6,7 +6,7 @@ use super::RequestError;
 
 /// Limits on the memory of one response: the rows that were looked up, and the bytes written.
 #[derive(Debug)]
-pub struct Room {
+pub struct ResponseBudget {
     account: Account,
     answer_bytes_max: usize,
 }
@@ -42,9 +42,9 @@ const THREAD_NAMES_MAX: usize = 1_024;
 const LOOKUP_BYTES: usize = 80;
 const VALUE_BYTES: usize = 32;
 
-// === impl Room ===
+// === impl ResponseLimits ===
 
-impl Room {
+impl ResponseBudget {
     /// For a serving thread: work that takes longer than some milliseconds ends with [`RequestError::TooLong`] and must
     /// be repeated on a compute thread.
     #[must_use]
@@ -161,45 +161,45 @@ mod tests {
 
     #[test]
     fn serving_thread_gives_up_long_work() {
-        let begin = |lookups, values| Room::of_thread(usize::MAX).begin(lookups, values);
+        let begin = |lookups, values| ResponseBudget::of_thread(usize::MAX).begin(lookups, values);
         begin(THREAD_LOOKUPS_MAX, THREAD_VALUES_MAX).unwrap();
         assert!(matches!(begin(THREAD_LOOKUPS_MAX + 1, 1), Err(RequestError::TooLong)));
         assert!(matches!(begin(1, THREAD_VALUES_MAX + 1), Err(RequestError::TooLong)));
-        let mut room = Room::of_thread(usize::MAX);
-        room.hold(THREAD_BYTES_MAX).unwrap();
-        assert!(matches!(room.hold(1), Err(RequestError::TooLong)));
+        let mut budget = ResponseBudget::of_thread(usize::MAX);
+        budget.hold(THREAD_BYTES_MAX).unwrap();
+        assert!(matches!(budget.hold(1), Err(RequestError::TooLong)));
         let mut out = Vec::new();
-        Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX).unwrap();
-        let too_long = Room::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX + 1);
+        ResponseBudget::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX).unwrap();
+        let too_long = ResponseBudget::of_thread(usize::MAX).reserve(&mut out, 0, THREAD_BYTES_MAX + 1);
         assert!(matches!(too_long, Err(RequestError::TooLong)));
     }
 
     #[test]
     fn growing_answer_is_always_leased() {
-        let budget = MemoryBudget::new(100 << 20);
-        let mut room = Room::leased(budget.lease(), 8 << 20);
+        let memory = MemoryBudget::new(100 << 20);
+        let mut budget = ResponseBudget::leased(memory.lease(), 8 << 20);
         let mut out: Vec<u8> = Vec::new();
         while out.len() < 8 << 20 {
-            room.reserve(&mut out, 1 << 18, 1 << 18).unwrap();
+            budget.reserve(&mut out, 1 << 18, 1 << 18).unwrap();
             out.resize(out.len() + (1 << 18), b'x');
-            assert!(budget.used() >= out.capacity(), "{} of {}", budget.used(), out.capacity());
+            assert!(memory.used() >= out.capacity(), "{} of {}", memory.used(), out.capacity());
         }
-        let too_large = room.reserve(&mut out, 1, 1).unwrap_err();
+        let too_large = budget.reserve(&mut out, 1, 1).unwrap_err();
         assert!(matches!(too_large, RequestError::AnswerTooLarge { limit } if limit == 8 << 20));
-        room.hold(1 << 20).unwrap();
-        let answer = room.finish(out).unwrap();
-        assert_eq!(budget.used(), 8 << 20, "its own size, and no more");
+        budget.hold(1 << 20).unwrap();
+        let answer = budget.finish(out).unwrap();
+        assert_eq!(memory.used(), 8 << 20, "its own size, and no more");
         drop(answer);
-        assert_eq!(budget.used(), 0);
+        assert_eq!(memory.used(), 0);
     }
 
     #[test]
     fn answer_beyond_the_budget_is_refused() {
-        let budget = MemoryBudget::new(4 << 20);
-        let mut room = Room::leased(budget.lease(), usize::MAX);
-        assert!(matches!(room.hold(4 << 20), Err(RequestError::Memory(_))));
-        assert!(matches!(room.reserve(&mut Vec::new(), 0, 4 << 20), Err(RequestError::Memory(_))));
-        drop(room);
-        assert_eq!(budget.used(), 0);
+        let memory = MemoryBudget::new(4 << 20);
+        let mut budget = ResponseBudget::leased(memory.lease(), usize::MAX);
+        assert!(matches!(budget.hold(4 << 20), Err(RequestError::Memory(_))));
+        assert!(matches!(budget.reserve(&mut Vec::new(), 0, 4 << 20), Err(RequestError::Memory(_))));
+        drop(budget);
+        assert_eq!(memory.used(), 0);
     }
 }

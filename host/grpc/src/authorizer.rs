@@ -1,4 +1,4 @@
-//! Who may ask for what. Whoever builds the server says so: tokens are known elsewhere.
+//! Authorization of calls. The program implements it; this crate knows no tokens.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use larder_serving::Selection;
 /// What a call brings beside its message.
 pub type Headers = hyper::HeaderMap;
 
-/// Stands before the services; health and reflection are open.
-pub trait Gate: fmt::Debug + Send + Sync {
+/// Authorizes each call; health and reflection are open.
+pub trait Authorizer: fmt::Debug + Send + Sync {
     /// Whether the sender of these headers may have this.
     ///
     /// # Errors
     /// [`Denied`], with what the caller is told.
-    fn check(&self, headers: &Headers, wish: Wish<'_>) -> Result<(), Denied>;
+    fn check(&self, headers: &Headers, action: Action<'_>) -> Result<(), Denied>;
 }
 
 /// The permission that a call needs.
 #[derive(Clone, Copy, Debug)]
-pub enum Wish<'w> {
-    /// To be served at all; checked before the message is read.
-    Entry,
+pub enum Action<'w> {
+    /// To call any method; checked before the message is read.
+    Connect,
     /// Features.
     Lookup(&'w Selection<'w>),
     /// To see the name of a feature service, view or feature in an error.
@@ -32,10 +32,10 @@ pub enum Wish<'w> {
 /// The reason for a denial.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Nobody knows who asks.
+    /// The caller is not authenticated.
     #[error("{0}")]
     Unknown(String),
-    /// Whoever it is may not.
+    /// The caller is not authorized.
     #[error("{0}")]
     Forbidden(String),
 }

@@ -12,7 +12,7 @@ use std::{
 /// not believed, unless another one takes as long soon: calls that are expected to be long go to another thread, which
 /// costs each of them more than a short call takes, and a plugin that is slow now and then is to be found there.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct LatencyEstimator {
     buckets: [Bucket; BUCKETS],
 }
 
@@ -34,9 +34,9 @@ const FAR: u64 = 16;
 /// After how many calls without such a one it is doubted.
 const DOUBTED_AFTER: u64 = 256;
 
-// === impl Pace ===
+// === impl LatencyEstimator ===
 
-impl Pace {
+impl LatencyEstimator {
     /// Notes how long a call took.
     pub(super) fn note(&self, rows: usize, took: Duration) {
         let Bucket { nanos, since } = &self.buckets[bucket(rows)];
@@ -85,20 +85,20 @@ mod tests {
 
     #[test]
     fn what_was_never_seen_is_guessed_from_what_was() {
-        let pace = Pace::default();
+        let pace = LatencyEstimator::default();
         assert_eq!(pace.expect(1), Duration::ZERO);
         pace.note(1, 2 * US);
         assert_eq!(pace.expect(64), 128 * US, "in proportion, to be on the safe side");
         pace.note(64, 4 * US);
         assert_eq!(pace.expect(64), 4 * US);
-        let other = Pace::default();
+        let other = LatencyEstimator::default();
         other.note(64, 4 * US);
         assert_eq!(other.expect(1), 4 * US, "no more than for more");
     }
 
     #[test]
     fn one_slow_call_is_remembered_and_many_quick_ones_make_up_for_it() {
-        let pace = Pace::default();
+        let pace = LatencyEstimator::default();
         pace.note(1, US);
         pace.note(1, Duration::from_millis(10));
         assert!(pace.expect(1) > Duration::from_millis(1));
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn one_slow_call_after_many_quick_ones_is_doubted_and_another_soon_after_is_not() {
         let slow = Duration::from_millis(10);
-        let pace = Pace::default();
+        let pace = LatencyEstimator::default();
         for _ in 0..10 {
             (0..=DOUBTED_AFTER).for_each(|_| pace.note(1, US));
             pace.note(1, slow);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_grows_slowly_is_not_doubted() {
-        let pace = Pace::default();
+        let pace = LatencyEstimator::default();
         pace.note(1, US);
         for _ in 0..20 {
             let before = pace.expect(1);

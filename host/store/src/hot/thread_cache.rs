@@ -21,8 +21,8 @@ use super::EntityRows;
 
 /// The tables of all threads that look into one cache.
 #[derive(Debug)]
-pub(super) struct Nears {
-    tables: Mutex<Vec<Weak<Mutex<Near>>>>,
+pub(super) struct ThreadCaches {
+    tables: Mutex<Vec<Weak<Mutex<ThreadCache>>>>,
     /// What the cache let go, with the hash of its id; tables may have it still.
     gone: Mutex<Vec<(u64, EntityRows)>>,
     is_any_gone: AtomicBool,
@@ -32,7 +32,7 @@ pub(super) struct Nears {
 
 /// One thread's table.
 #[derive(Debug)]
-pub(super) struct Near {
+pub(super) struct ThreadCache {
     /// A power of two.
     sets: Box<[Set]>,
     /// How often something was found.
@@ -42,8 +42,8 @@ pub(super) struct Near {
 /// This thread's table, and whose it is.
 #[derive(Debug, Default)]
 struct Own {
-    of: Weak<Nears>,
-    near: Option<Arc<Mutex<Near>>>,
+    of: Weak<ThreadCaches>,
+    thread_cache: Option<Arc<Mutex<ThreadCache>>>,
 }
 
 /// The one that came last first.
@@ -69,9 +69,9 @@ thread_local! {
     static OWN: RefCell<Own> = RefCell::default();
 }
 
-// === impl Nears ===
+// === impl ThreadCaches ===
 
-impl Nears {
+impl ThreadCaches {
     /// The tables beside a cache of so many bytes.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = usize::try_from(bytes_max / SET_BYTES).unwrap_or(SETS_MAX).clamp(1, SETS_MAX).next_power_of_two();
@@ -81,12 +81,12 @@ impl Nears {
     /// Looks into this thread's table, while no other thread can have it forget anything: what is found in the cache
     /// meanwhile and kept here is in the cache, or will be told as gone.
     #[inline]
-    pub(super) fn with_own<T>(self: &Arc<Self>, look: impl FnOnce(&mut Near) -> T) -> T {
+    pub(super) fn with_own<T>(self: &Arc<Self>, look: impl FnOnce(&mut ThreadCache) -> T) -> T {
         OWN.with_borrow_mut(|own| {
             if !ptr::eq(own.of.as_ptr(), Arc::as_ptr(self)) {
-                *own = Own { of: Arc::downgrade(self), near: None };
+                *own = Own { of: Arc::downgrade(self), thread_cache: None };
             }
-            look(&mut lock(own.near.get_or_insert_with(|| self.join())))
+            look(&mut lock(own.thread_cache.get_or_insert_with(|| self.join())))
         })
     }
 
@@ -96,7 +96,7 @@ impl Nears {
         self.is_any_gone.store(true, Ordering::Release);
     }
 
-    /// Has all tables forget what the cache let go. Not to be called from [`Nears::with_own`].
+    /// Has all tables forget what the cache let go. Not to be called from [`ThreadCaches::with_own`].
     #[inline]
     pub(super) fn forget_gone(&self) {
         if self.is_any_gone.load(Ordering::Relaxed) && self.is_any_gone.swap(false, Ordering::Acquire) {
@@ -109,25 +109,25 @@ impl Nears {
     fn forget(&self, gone: &[(u64, EntityRows)]) {
         let tables: Vec<_> = lock(&self.tables).iter().filter_map(Weak::upgrade).collect();
         for table in tables {
-            let mut near = lock(&table);
-            gone.iter().for_each(|(hash, rows)| near.forget(*hash, rows));
+            let mut thread_cache = lock(&table);
+            gone.iter().for_each(|(hash, rows)| thread_cache.forget(*hash, rows));
         }
     }
 
     /// A table for this thread.
     #[cold]
-    fn join(&self) -> Arc<Mutex<Near>> {
-        let near = Arc::new(Mutex::new(Near::new(self.sets)));
+    fn join(&self) -> Arc<Mutex<ThreadCache>> {
+        let thread_cache = Arc::new(Mutex::new(ThreadCache::new(self.sets)));
         let mut tables = lock(&self.tables);
         tables.retain(|table| table.strong_count() > 0);
-        tables.push(Arc::downgrade(&near));
-        near
+        tables.push(Arc::downgrade(&thread_cache));
+        thread_cache
     }
 }
 
-// === impl Near ===
+// === impl ThreadCache ===
 
-impl Near {
+impl ThreadCache {
     /// A power of two of sets.
     fn new(sets: usize) -> Self {
         Self { sets: vec![Set::default(); sets].into(), found: 0 }
@@ -222,8 +222,8 @@ mod tests {
         EntityRows::of(id, None, &[FoundRow { view: ViewId(1), generation: 0, row, text: Vec::new() }], 1)
     }
 
-    fn near() -> Near {
-        Near::new(1 << 10)
+    fn near() -> ThreadCache {
+        ThreadCache::new(1 << 10)
     }
 
     fn id(n: u8) -> EntityId {
@@ -238,82 +238,82 @@ mod tests {
     #[test]
     fn a_cache_has_tables_by_its_size_and_none_is_over_a_megabyte() {
         for (bytes_max, sets) in [(0, 1), (1, 1), (3 << 10, 4), (1 << 30, 1 << 14), (u64::MAX, 1 << 14)] {
-            assert_eq!(Nears::new(bytes_max).sets, sets, "{bytes_max}");
+            assert_eq!(ThreadCaches::new(bytes_max).sets, sets, "{bytes_max}");
         }
         assert_eq!(SETS_MAX * size_of::<Set>(), 1 << 20);
     }
 
     #[test]
     fn of_four_that_share_a_set_the_first_goes() {
-        let mut near = near();
+        let mut thread_cache = near();
         for n in 1..=4 {
-            near.keep(&id(n), 0, rows(&id(n), 10));
+            thread_cache.keep(&id(n), 0, rows(&id(n), 10));
         }
-        assert_eq!([1, 2, 3, 4].map(|n| near.get(&id(n), 0).is_some()), [false, true, true, true]);
+        assert_eq!([1, 2, 3, 4].map(|n| thread_cache.get(&id(n), 0).is_some()), [false, true, true, true]);
     }
 
     #[test]
     fn an_entity_has_one_place_and_what_came_last_counts() {
-        let mut near = near();
+        let mut thread_cache = near();
         let lens = [(1, 10), (2, 20), (3, 30), (1, 99), (2, 98)];
         for (n, len) in lens {
-            near.keep(&id(n), 0, rows(&id(n), len));
+            thread_cache.keep(&id(n), 0, rows(&id(n), len));
         }
-        let found = [1, 2, 3].map(|n| near.get(&id(n), 0).map(EntityRows::bytes));
+        let found = [1, 2, 3].map(|n| thread_cache.get(&id(n), 0).map(EntityRows::bytes));
         assert_eq!(found, [99, 98, 30].map(|len| Some(rows(&id(1), len).bytes())));
         // It came first of the three now.
-        near.keep(&id(4), 0, rows(&id(4), 10));
-        assert_eq!([1, 2, 3, 4].map(|n| near.get(&id(n), 0).is_some()), [true, true, false, true]);
+        thread_cache.keep(&id(4), 0, rows(&id(4), 10));
+        assert_eq!([1, 2, 3, 4].map(|n| thread_cache.get(&id(n), 0).is_some()), [true, true, false, true]);
     }
 
     #[test]
     fn ids_of_one_hash_are_told_apart() {
-        let mut near = near();
-        near.keep(&id(1), 7, rows(&id(1), 10));
-        assert!(near.get(&id(2), 7).is_none());
-        assert!(near.get(&id(1), 7).is_some());
+        let mut thread_cache = near();
+        thread_cache.keep(&id(1), 7, rows(&id(1), 10));
+        assert!(thread_cache.get(&id(2), 7).is_none());
+        assert!(thread_cache.get(&id(1), 7).is_some());
     }
 
     #[test]
     fn what_is_gone_is_forgotten_and_what_came_in_its_place_is_not() {
-        let mut near = near();
+        let mut thread_cache = near();
         let [old, new, other] = [rows(&id(1), 10), rows(&id(1), 20), rows(&id(2), 10)];
-        near.keep(&id(1), 7, old.clone());
-        near.keep(&id(2), 7, other);
-        near.keep(&id(1), 7, new.clone());
-        near.forget(7, &old);
-        assert!(near.get(&id(1), 7).is_some_and(|rows| rows.is(&new)));
-        near.forget(7, &new);
-        assert!(near.get(&id(1), 7).is_none());
-        assert!(near.get(&id(2), 7).is_some());
+        thread_cache.keep(&id(1), 7, old.clone());
+        thread_cache.keep(&id(2), 7, other);
+        thread_cache.keep(&id(1), 7, new.clone());
+        thread_cache.forget(7, &old);
+        assert!(thread_cache.get(&id(1), 7).is_some_and(|rows| rows.is(&new)));
+        thread_cache.forget(7, &new);
+        assert!(thread_cache.get(&id(1), 7).is_none());
+        assert!(thread_cache.get(&id(2), 7).is_some());
     }
 
     #[test]
     fn what_is_gone_leaves_the_tables_of_all_threads_also_of_those_that_do_nothing() {
-        let nears = Arc::new(Nears::new(1 << 20));
+        let thread_caches = Arc::new(ThreadCaches::new(1 << 20));
         let gone = rows(&id(1), 10);
         thread::scope(|scope| {
             let (kept, is_kept) = std::sync::mpsc::channel();
             let (end, ends) = std::sync::mpsc::channel::<()>();
-            let (nears, rows) = (&nears, &gone);
+            let (thread_caches, rows) = (&thread_caches, &gone);
             let other = scope.spawn(move || {
-                nears.with_own(|near| near.keep(&id(1), 7, rows.clone()));
+                thread_caches.with_own(|thread_cache| thread_cache.keep(&id(1), 7, rows.clone()));
                 kept.send(()).unwrap();
                 // An end that hangs up is one too.
                 let _ = ends.recv();
-                assert!(nears.with_own(|near| near.get(&id(1), 7).is_none()));
+                assert!(thread_caches.with_own(|thread_cache| thread_cache.get(&id(1), 7).is_none()));
             });
             is_kept.recv().unwrap();
             assert_eq!(gone.shares(), 2, "here, and in the other thread's table");
-            nears.note_gone(7, gone.clone());
-            nears.forget_gone();
+            thread_caches.note_gone(7, gone.clone());
+            thread_caches.forget_gone();
             assert_eq!(gone.shares(), 1, "here alone");
             end.send(()).unwrap();
             // A scope does not wait for what a thread puts away at its end.
             other.join().unwrap();
         });
         assert_eq!(
-            lock(&nears.tables).iter().filter(|table| table.strong_count() > 0).count(),
+            lock(&thread_caches.tables).iter().filter(|table| table.strong_count() > 0).count(),
             0,
             "a thread's end is its table's"
         );
@@ -321,10 +321,10 @@ mod tests {
 
     #[test]
     fn each_cache_has_a_table_of_its_own() {
-        let [one, other] = [Arc::new(Nears::new(1 << 20)), Arc::new(Nears::new(1 << 20))];
-        one.with_own(|near| near.keep(&id(1), 0, rows(&id(1), 10)));
-        assert!(one.with_own(|near| near.get(&id(1), 0).is_some()));
-        assert!(other.with_own(|near| near.get(&id(1), 0).is_none()));
-        assert!(one.with_own(|near| near.get(&id(1), 0).is_none()), "it was turned away from");
+        let [one, other] = [Arc::new(ThreadCaches::new(1 << 20)), Arc::new(ThreadCaches::new(1 << 20))];
+        one.with_own(|thread_cache| thread_cache.keep(&id(1), 0, rows(&id(1), 10)));
+        assert!(one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_some()));
+        assert!(other.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_none()));
+        assert!(one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_none()), "it was turned away from");
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct LingerFlag(Arc<AtomicBool>);
 
 /// Fails a write that has not moved a byte for the bound's time.
 #[derive(Debug)]
-pub(super) struct Timed<S> {
+pub(super) struct LimitedIo<S> {
     stream: S,
     bound: Duration,
     /// Runs while a write waits. Made once, when a write first waits: most connections never need it.
@@ -89,9 +89,9 @@ impl LingerFlag {
     }
 }
 
-// === impl Timed ===
+// === impl LimitedIo ===
 
-impl<S> Timed<S> {
+impl<S> LimitedIo<S> {
     pub(super) fn new(stream: S, bound: Duration, linger: LingerFlag) -> Self {
         Self {
             stream,
@@ -139,7 +139,7 @@ impl<S> Timed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read >= READ_TURN_BYTES {
             self.read = 0;
@@ -160,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gives_way(bytes.len(), cx) {
             return Poll::Pending;
@@ -209,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Timed<S> {
+impl<S: AsyncRead + Unpin> LimitedIo<S> {
     /// Reads and discards input until the client closes the connection or a limit (`LINGER_FOR`, `LINGER_BYTES_MAX`) is
     /// reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -260,7 +260,7 @@ mod tests {
 
     /// Writes so many bytes, and reads in between as hyper does; returns how often other connections were served before
     /// the end.
-    fn write(timed: &mut Timed<Sink>, mut bytes: &[u8]) -> usize {
+    fn write(timed: &mut LimitedIo<Sink>, mut bytes: &[u8]) -> usize {
         let cx = &mut Context::from_waker(Waker::noop());
         let mut turns = 0;
         while !bytes.is_empty() {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn fast_sender_yields_to_other_connections() {
-        let mut timed = Timed::new(Source, Duration::from_secs(1), LingerFlag::default());
+        let mut timed = LimitedIo::new(Source, Duration::from_secs(1), LingerFlag::default());
         let cx = &mut Context::from_waker(Waker::noop());
         let mut buffer = [0; 16 << 10];
         let turns =
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn large_answer_gives_way_and_answers_between_requests_do_not() {
-        let timed = || Timed::new(Sink, Duration::from_secs(1), LingerFlag::default());
+        let timed = || LimitedIo::new(Sink, Duration::from_secs(1), LingerFlag::default());
         assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
         let mut timed = timed();
         for _ in 0..100 {

@@ -10,16 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gives the bytes that were read before those that come.
 #[derive(Debug)]
-pub(super) struct Rewound<S> {
+pub(super) struct PrefixedIo<S> {
     first: Vec<u8>,
     /// How many of them were given.
     given: usize,
     stream: S,
 }
 
-// === impl Rewound ===
+// === impl PrefixedIo ===
 
-impl<S> Rewound<S> {
+impl<S> PrefixedIo<S> {
     pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
         Self { first, given: 0, stream }
     }
@@ -30,7 +30,7 @@ impl<S> Rewound<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PrefixedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.is_read() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -46,7 +46,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefixedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -16,12 +16,12 @@ use super::slots::{LOADS_AT_ONCE_MAX, LoadSlots};
 /// The state that all engines of a server share, because it outlives every catalog: which views are being synced, so
 /// that two engines never write one view at the same time, when each was last synced, and whether a shutdown has begun.
 #[derive(Debug)]
-pub struct Turns {
+pub struct SyncScheduler {
     began: Instant,
     /// By this much of its `every` a view is late, so that hundreds of hosts do not ask at one moment: from 0 to 1,
     /// another in each process.
     jitter: f64,
-    views: Mutex<HashMap<ViewId, ViewTurn>>,
+    views: Mutex<HashMap<ViewId, ViewState>>,
     /// Notified when a sync ends, and when the server stops.
     changed: Condvar,
     /// Bounds the memory of loads by the schedule and by command.
@@ -34,7 +34,7 @@ pub struct Turns {
 
 /// A view's last sync, and the number of syncs that wait.
 #[derive(Clone, Copy, Debug, Default)]
-struct ViewTurn {
+struct ViewState {
     is_running: bool,
     waiting: usize,
     ended: Option<Instant>,
@@ -46,15 +46,15 @@ struct ViewTurn {
 
 /// The permit to sync a view. The next sync can begin when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'t> {
-    turns: &'t Turns,
+pub(super) struct SyncPermit<'t> {
+    scheduler: &'t SyncScheduler,
     view: ViewId,
     began: Instant,
 }
 
 /// Why a sync cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoTurn {
+pub(super) enum NoPermit {
     /// The server is shutting down.
     Stopping,
     /// [`WAITING_MAX`] syncs of the view are already waiting.
@@ -90,9 +90,9 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 /// become due every second.
 const DUE_PAUSE: u32 = 9;
 
-// === impl Turns ===
+// === impl SyncScheduler ===
 
-impl Turns {
+impl SyncScheduler {
     /// Nothing was synced yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
@@ -113,49 +113,49 @@ impl Turns {
         })
     }
 
-    fn views(&self) -> MutexGuard<'_, HashMap<ViewId, ViewTurn>> {
+    fn views(&self) -> MutexGuard<'_, HashMap<ViewId, ViewState>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until no sync of a view is running, and begins one. Returns at once when the server stops.
-    pub(super) fn take(&self, view: ViewId) -> Result<Turn<'_>, NoTurn> {
+    pub(super) fn take(&self, view: ViewId) -> Result<SyncPermit<'_>, NoPermit> {
         let mut views = self.views();
-        let turn = views.entry(view).or_default();
-        if turn.is_running {
-            if turn.waiting >= WAITING_MAX {
-                return Err(NoTurn::Busy);
+        let permit = views.entry(view).or_default();
+        if permit.is_running {
+            if permit.waiting >= WAITING_MAX {
+                return Err(NoPermit::Busy);
             }
-            turn.waiting += 1;
-            let waits = |views: &mut HashMap<ViewId, ViewTurn>| {
-                !self.is_stopping() && views.get(&view).is_some_and(|turn| turn.is_running)
+            permit.waiting += 1;
+            let waits = |views: &mut HashMap<ViewId, ViewState>| {
+                !self.is_stopping() && views.get(&view).is_some_and(|permit| permit.is_running)
             };
             views = self.changed.wait_while(views, waits).unwrap_or_else(PoisonError::into_inner);
             views.entry(view).or_default().waiting -= 1;
         }
         if self.is_stopping() {
-            return Err(NoTurn::Stopping);
+            return Err(NoPermit::Stopping);
         }
         views.entry(view).or_default().is_running = true;
-        Ok(Turn { turns: self, view, began: Instant::now() })
+        Ok(SyncPermit { scheduler: self, view, began: Instant::now() })
     }
 
-    fn of(&self, view: ViewId) -> ViewTurn {
+    fn of(&self, view: ViewId) -> ViewState {
         self.views().get(&view).copied().unwrap_or_default()
     }
 
     /// Whether a view is to be synced by now. One that is being synced is not.
     pub(super) fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
-        let turn = self.of(view);
-        let next = turn.next(self.began, schedule, retry, self.jitter);
-        !turn.is_running && next.is_some_and(|next| next <= now)
+        let permit = self.of(view);
+        let next = permit.next(self.began, schedule, retry, self.jitter);
+        !permit.is_running && next.is_some_and(|next| next <= now)
     }
 
     /// Whether a source may be read again now only for skipped rows that are due.
     pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
-        let turn = self.of(view);
-        let free_at = turn.ended.map(|ended| ended + DUE_PAUSE * turn.took);
+        let permit = self.of(view);
+        let free_at = permit.ended.map(|ended| ended + DUE_PAUSE * permit.took);
         // After a failure, the retry has its own time.
-        !turn.is_running && turn.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
+        !permit.is_running && permit.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
     }
 
     /// When a view's last sync ended, or the host began.
@@ -184,9 +184,9 @@ impl Turns {
     }
 }
 
-// === impl Turn ===
+// === impl SyncPermit ===
 
-impl Turn<'_> {
+impl SyncPermit<'_> {
     /// Records how the sync ended.
     pub(super) fn ended(self, well: bool) {
         self.note(|failures| if well { 0 } else { failures.saturating_add(1) });
@@ -199,23 +199,23 @@ impl Turn<'_> {
 
     fn note(&self, failures: impl FnOnce(u32) -> u32) {
         let now = Instant::now();
-        let mut views = self.turns.views();
-        let turn = views.entry(self.view).or_default();
-        (turn.ended, turn.took) = (Some(now), now.saturating_duration_since(self.began));
-        turn.failures = failures(turn.failures);
+        let mut views = self.scheduler.views();
+        let permit = views.entry(self.view).or_default();
+        (permit.ended, permit.took) = (Some(now), now.saturating_duration_since(self.began));
+        permit.failures = failures(permit.failures);
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for SyncPermit<'_> {
     fn drop(&mut self) {
-        self.turns.views().entry(self.view).or_default().is_running = false;
-        self.turns.changed.notify_all();
+        self.scheduler.views().entry(self.view).or_default().is_running = false;
+        self.scheduler.changed.notify_all();
     }
 }
 
-// === impl ViewTurn ===
+// === impl ViewState ===
 
-impl ViewTurn {
+impl ViewState {
     /// When to sync next; `None` if the view has no schedule and nothing failed. `jitter` is from 0 to 1.
     fn next(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
         let late = |wait: Duration| {
@@ -257,8 +257,8 @@ mod tests {
     }
 
     /// The first second, from the last end or the beginning on, in which the view is due.
-    fn due_after(turns: &Turns, schedule: Schedule, since: Instant) -> Option<u64> {
-        (0..=7_200).find(|&n| turns.is_due(VIEW, schedule, RETRY, since + seconds(n)))
+    fn due_after(scheduler: &SyncScheduler, schedule: Schedule, since: Instant) -> Option<u64> {
+        (0..=7_200).find(|&n| scheduler.is_due(VIEW, schedule, RETRY, since + seconds(n)))
     }
 
     fn every(n: u64) -> Schedule {
@@ -266,138 +266,140 @@ mod tests {
     }
 
     /// Records how and when the last sync ended.
-    fn end(turns: &Turns, failures: u32, ended: Instant) {
-        turns.views().insert(VIEW, ViewTurn { ended: Some(ended), failures, ..ViewTurn::default() });
+    fn end(scheduler: &SyncScheduler, failures: u32, ended: Instant) {
+        scheduler.views().insert(VIEW, ViewState { ended: Some(ended), failures, ..ViewState::default() });
     }
 
     #[test]
     fn view_is_due_every_so_long_after_its_end() {
-        let turns = Turns::with_jitter(0.0);
-        assert_eq!(due_after(&turns, every(60), turns.began), Some(60), "or after the beginning");
-        let now = turns.began + seconds(100);
-        end(&turns, 0, now);
-        assert_eq!(due_after(&turns, every(60), now), Some(60));
+        let scheduler = SyncScheduler::with_jitter(0.0);
+        assert_eq!(due_after(&scheduler, every(60), scheduler.began), Some(60), "or after the beginning");
+        let now = scheduler.began + seconds(100);
+        end(&scheduler, 0, now);
+        assert_eq!(due_after(&scheduler, every(60), now), Some(60));
     }
 
     #[test]
     fn view_without_every_is_due_after_failure_only() {
-        let turns = Turns::new();
-        assert_eq!(due_after(&turns, Schedule::Never, turns.began), None);
-        end(&turns, 1, turns.began);
-        assert_eq!(due_after(&turns, Schedule::Never, turns.began), Some(5));
-        end(&turns, 0, turns.began);
-        assert_eq!(due_after(&turns, Schedule::Never, turns.began), None);
+        let scheduler = SyncScheduler::new();
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.began), None);
+        end(&scheduler, 1, scheduler.began);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.began), Some(5));
+        end(&scheduler, 0, scheduler.began);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.began), None);
     }
 
     #[test]
     fn retries_double_up_to_five_minutes() {
-        let turns = Turns::with_jitter(0.0);
+        let scheduler = SyncScheduler::with_jitter(0.0);
         let waits: Vec<u64> = (1..=9)
             .map(|failures| {
-                end(&turns, failures, turns.began);
-                due_after(&turns, Schedule::Never, turns.began).unwrap()
+                end(&scheduler, failures, scheduler.began);
+                due_after(&scheduler, Schedule::Never, scheduler.began).unwrap()
             })
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-        assert_eq!(due_after(&turns, every(3_600), turns.began), Some(300));
+        assert_eq!(due_after(&scheduler, every(3_600), scheduler.began), Some(300));
     }
 
     #[test]
     fn retry_is_never_later_than_every() {
         for jitter in [0.0, 1.0] {
-            let turns = Turns::with_jitter(jitter);
+            let scheduler = SyncScheduler::with_jitter(jitter);
             for failures in [1, 2, 5, 9, u32::MAX] {
-                end(&turns, failures, turns.began);
+                end(&scheduler, failures, scheduler.began);
                 for n in [1, 2, 7, 30, 65, 200, 301] {
-                    let due = due_after(&turns, every(n), turns.began).unwrap();
+                    let due = due_after(&scheduler, every(n), scheduler.began).unwrap();
                     assert!(due <= n, "{failures} failures, every {n} s: after {due} s, jitter {jitter}");
                 }
-                let next = Schedule::At(turns.began + seconds(7));
-                assert!(due_after(&turns, next, turns.began).unwrap() <= 7, "{failures} failures, by cron");
-                let followed = due_after(&turns, Schedule::Follow(seconds(1)), turns.began).unwrap();
+                let next = Schedule::At(scheduler.began + seconds(7));
+                assert!(due_after(&scheduler, next, scheduler.began).unwrap() <= 7, "{failures} failures, by cron");
+                let followed = due_after(&scheduler, Schedule::Follow(seconds(1)), scheduler.began).unwrap();
                 assert!(followed <= 10, "{failures} failures: after {followed} s");
             }
         }
         // Also if the first delay is longer than that.
-        let turns = Turns::with_jitter(0.0);
-        end(&turns, 1, turns.began);
-        assert!(turns.is_due(VIEW, every(30), seconds(600), turns.began + seconds(30)));
+        let scheduler = SyncScheduler::with_jitter(0.0);
+        end(&scheduler, 1, scheduler.began);
+        assert!(scheduler.is_due(VIEW, every(30), seconds(600), scheduler.began + seconds(30)));
     }
 
     #[test]
     fn refused_source_is_not_read_again_soon() {
-        let turns = Turns::with_jitter(0.0);
-        turns.take(VIEW).unwrap().was_refused();
-        let ended = turns.last(VIEW);
-        assert_eq!(due_after(&turns, Schedule::Never, ended), Some(300));
-        turns.take(VIEW).unwrap().ended(false);
-        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), Some(300));
-        turns.take(VIEW).unwrap().ended(true);
-        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), None);
-        turns.take(VIEW).unwrap().ended(false);
-        assert_eq!(due_after(&turns, Schedule::Never, turns.last(VIEW)), Some(5));
+        let scheduler = SyncScheduler::with_jitter(0.0);
+        scheduler.take(VIEW).unwrap().was_refused();
+        let ended = scheduler.last(VIEW);
+        assert_eq!(due_after(&scheduler, Schedule::Never, ended), Some(300));
+        scheduler.take(VIEW).unwrap().ended(false);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), Some(300));
+        scheduler.take(VIEW).unwrap().ended(true);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), None);
+        scheduler.take(VIEW).unwrap().ended(false);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), Some(5));
     }
 
     #[test]
     fn hosts_that_sync_seldom_spread_out() {
-        let late = |jitter| due_after(&Turns::with_jitter(jitter), every(3_600), Instant::now());
+        let late = |jitter| due_after(&SyncScheduler::with_jitter(jitter), every(3_600), Instant::now());
         assert_eq!(late(0.0), Some(3_600));
         assert!(late(0.5).is_some_and(|at| (3_775..=3_785).contains(&at)), "{:?}", late(0.5));
         assert!(late(1.0).is_some_and(|at| (3_895..=3_905).contains(&at)), "never by more than five minutes");
-        assert_eq!(due_after(&Turns::with_jitter(1.0), every(5), Instant::now()), Some(5));
+        assert_eq!(due_after(&SyncScheduler::with_jitter(1.0), every(5), Instant::now()), Some(5));
     }
 
     #[test]
     fn view_with_a_time_is_due_then() {
-        let turns = Turns::with_jitter(0.0);
-        let at = turns.began + seconds(1_000);
-        let due = |turns: &Turns, n| turns.is_due(VIEW, Schedule::At(at), RETRY, turns.began + seconds(n));
-        assert!(!due(&turns, 999) && due(&turns, 1_000));
-        end(&turns, 1, turns.began);
-        assert!(due(&turns, 5));
+        let scheduler = SyncScheduler::with_jitter(0.0);
+        let at = scheduler.began + seconds(1_000);
+        let due = |scheduler: &SyncScheduler, n| {
+            scheduler.is_due(VIEW, Schedule::At(at), RETRY, scheduler.began + seconds(n))
+        };
+        assert!(!due(&scheduler, 999) && due(&scheduler, 1_000));
+        end(&scheduler, 1, scheduler.began);
+        assert!(due(&scheduler, 5));
     }
 
     #[test]
     fn view_that_is_being_synced_is_not_due() {
-        let turns = Turns::new();
-        let running = turns.take(VIEW).unwrap();
-        let later = turns.began + seconds(10);
-        assert!(!turns.is_due(VIEW, every(1), RETRY, later) && !turns.may_pick_up(VIEW, later));
+        let scheduler = SyncScheduler::new();
+        let running = scheduler.take(VIEW).unwrap();
+        let later = scheduler.began + seconds(10);
+        assert!(!scheduler.is_due(VIEW, every(1), RETRY, later) && !scheduler.may_pick_up(VIEW, later));
         drop(running);
-        assert!(turns.is_due(VIEW, every(1), RETRY, later) && turns.may_pick_up(VIEW, later));
+        assert!(scheduler.is_due(VIEW, every(1), RETRY, later) && scheduler.may_pick_up(VIEW, later));
     }
 
     #[test]
     fn due_rows_take_a_tenth_of_the_time() {
-        let turns = Turns::new();
-        let ended = turns.began;
-        turns.views().insert(VIEW, ViewTurn { ended: Some(ended), took: seconds(10), ..ViewTurn::default() });
-        assert!(!turns.may_pick_up(VIEW, ended + seconds(89)));
-        assert!(turns.may_pick_up(VIEW, ended + seconds(90)));
-        end(&turns, 1, ended);
-        assert!(!turns.may_pick_up(VIEW, ended + seconds(900)), "a failure has its own pauses");
+        let scheduler = SyncScheduler::new();
+        let ended = scheduler.began;
+        scheduler.views().insert(VIEW, ViewState { ended: Some(ended), took: seconds(10), ..ViewState::default() });
+        assert!(!scheduler.may_pick_up(VIEW, ended + seconds(89)));
+        assert!(scheduler.may_pick_up(VIEW, ended + seconds(90)));
+        end(&scheduler, 1, ended);
+        assert!(!scheduler.may_pick_up(VIEW, ended + seconds(900)), "a failure has its own pauses");
     }
 
     #[test]
     fn waiting_syncs_are_bounded_and_end_with_the_host() {
-        let turns = Turns::new();
-        let running = turns.take(VIEW).unwrap();
+        let scheduler = SyncScheduler::new();
+        let running = scheduler.take(VIEW).unwrap();
         let (sender, ended) = mpsc::channel();
         thread::scope(|scope| {
             for _ in 0..WAITING_MAX {
-                let (turns, sender) = (&turns, sender.clone());
-                scope.spawn(move || sender.send(turns.take(VIEW).map(|_| ())).unwrap());
+                let (scheduler, sender) = (&scheduler, sender.clone());
+                scope.spawn(move || sender.send(scheduler.take(VIEW).map(|_| ())).unwrap());
             }
-            while turns.of(VIEW).waiting < WAITING_MAX {
+            while scheduler.of(VIEW).waiting < WAITING_MAX {
                 thread::yield_now();
             }
-            assert_eq!(turns.take(VIEW).map(|_| ()), Err(NoTurn::Busy));
-            turns.stop();
+            assert_eq!(scheduler.take(VIEW).map(|_| ()), Err(NoPermit::Busy));
+            scheduler.stop();
             for _ in 0..WAITING_MAX {
-                assert_eq!(ended.recv(), Ok(Err(NoTurn::Stopping)), "though one is still under way");
+                assert_eq!(ended.recv(), Ok(Err(NoPermit::Stopping)), "though one is still under way");
             }
         });
         drop(running);
-        assert_eq!(turns.take(VIEW).map(|_| ()), Err(NoTurn::Stopping));
+        assert_eq!(scheduler.take(VIEW).map(|_| ()), Err(NoPermit::Stopping));
     }
 }

@@ -24,7 +24,7 @@ use larder_common::{
 
 /// The files of a host's plugins.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct PluginDir {
     dir: PathBuf,
     own: PathBuf,
 }
@@ -41,7 +41,7 @@ pub enum Copy {
 /// A failure with the file that it happened to.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
-pub struct ShelfError {
+pub struct PluginDirError {
     /// The file or directory.
     pub path: PathBuf,
     /// What happened.
@@ -51,17 +51,17 @@ pub struct ShelfError {
 /// What plugin files end with.
 const EXTENSION: &str = "wasm";
 
-// === impl Shelf ===
+// === impl PluginDir ===
 
-impl Shelf {
+impl PluginDir {
     /// The shelf of a directory, which need not be there, and of the host's own one, which is made.
     ///
     /// # Errors
     /// When the host's own directory cannot be made.
-    pub fn open(dir: &Path, own: &Path) -> Result<Self, ShelfError> {
+    pub fn open(dir: &Path, own: &Path) -> Result<Self, PluginDirError> {
         for part in ["live", "previous"] {
             let path = own.join(part);
-            private::open_dir(&path).map_err(|source| ShelfError { path, source })?;
+            private::open_dir(&path).map_err(|source| PluginDirError { path, source })?;
         }
         Ok(Self { dir: dir.to_path_buf(), own: own.to_path_buf() })
     }
@@ -77,8 +77,8 @@ impl Shelf {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn files(&self) -> Result<Vec<(String, FileStamp)>, ShelfError> {
-        let failed = |source| ShelfError { path: self.dir.clone(), source };
+    pub fn files(&self) -> Result<Vec<(String, FileStamp)>, PluginDirError> {
+        let failed = |source| PluginDirError { path: self.dir.clone(), source };
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,7 +111,7 @@ impl Shelf {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
+    pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, PluginDirError> {
         read_file(&Self::file_in(&self.dir, name), bytes_max)
     }
 
@@ -119,8 +119,8 @@ impl Shelf {
     ///
     /// # Errors
     /// When it cannot be written; what was there is there still.
-    pub fn place(&self, name: &str, bytes: &[u8]) -> Result<(), ShelfError> {
-        fs::create_dir_all(&self.dir).map_err(|source| ShelfError { path: self.dir.clone(), source })?;
+    pub fn place(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
+        fs::create_dir_all(&self.dir).map_err(|source| PluginDirError { path: self.dir.clone(), source })?;
         replace(&self.dir.join(file_name(name)), bytes)
     }
 
@@ -128,7 +128,7 @@ impl Shelf {
     ///
     /// # Errors
     /// When it is there and cannot be read.
-    pub fn copy(&self, which: Copy, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ShelfError> {
+    pub fn copy(&self, which: Copy, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, PluginDirError> {
         match read_file(&self.path(which, name), bytes_max) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -140,10 +140,10 @@ impl Shelf {
     ///
     /// # Errors
     /// When it cannot be written. The copy of what was in service is kept either way.
-    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), ShelfError> {
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         let (live, previous) = (self.path(Copy::Live, name), self.path(Copy::Previous, name));
         match fs::rename(&live, &previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ShelfError { path: live, source: error }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PluginDirError { path: live, source: error }),
             _ => replace(&live, bytes),
         }
     }
@@ -165,8 +165,8 @@ fn file_name(name: &str) -> String {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
-    let failed = |source| ShelfError { path: path.to_path_buf(), source };
+pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PluginDirError> {
+    let failed = |source| PluginDirError { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
     let file = open_regular(path).map_err(failed)?;
     io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut bytes).map_err(failed)?;
@@ -174,8 +174,8 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ShelfError> {
 }
 
 /// Writes a file beside, and renames it: who looks sees the old one or the new one, whole.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), ShelfError> {
-    let failed = |source| ShelfError { path: path.to_path_buf(), source };
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), PluginDirError> {
+    let failed = |source| PluginDirError { path: path.to_path_buf(), source };
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = File::create(&beside).and_then(|mut file| {
@@ -194,55 +194,59 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), ShelfError> {
 mod tests {
     use super::*;
 
-    fn shelf() -> (tempfile::TempDir, Shelf) {
+    fn shelf() -> (tempfile::TempDir, PluginDir) {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(&dir.path().join("plugins"), &dir.path().join("own")).unwrap();
-        (dir, shelf)
+        let plugin_dir = PluginDir::open(&dir.path().join("plugins"), &dir.path().join("own")).unwrap();
+        (dir, plugin_dir)
     }
 
-    fn names(shelf: &Shelf) -> Vec<String> {
-        shelf.files().unwrap().into_iter().map(|(name, _)| name).collect()
+    fn names(plugin_dir: &PluginDir) -> Vec<String> {
+        plugin_dir.files().unwrap().into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
     fn the_directory_need_not_be_there_and_has_only_finished_wasm_files() {
-        let (_dir, shelf) = shelf();
-        assert_eq!(names(&shelf), [""; 0]);
-        shelf.place("b", b"b").unwrap();
-        shelf.place("a", b"a").unwrap();
-        fs::write(shelf.dir().join(".c.wasm"), "half").unwrap();
-        fs::write(shelf.dir().join("d.wasm.tmp"), "half").unwrap();
-        fs::create_dir(shelf.dir().join("e.wasm")).unwrap();
-        assert_eq!(names(&shelf), ["a", "b"]);
+        let (_dir, plugin_dir) = shelf();
+        assert_eq!(names(&plugin_dir), [""; 0]);
+        plugin_dir.place("b", b"b").unwrap();
+        plugin_dir.place("a", b"a").unwrap();
+        fs::write(plugin_dir.dir().join(".c.wasm"), "half").unwrap();
+        fs::write(plugin_dir.dir().join("d.wasm.tmp"), "half").unwrap();
+        fs::create_dir(plugin_dir.dir().join("e.wasm")).unwrap();
+        assert_eq!(names(&plugin_dir), ["a", "b"]);
     }
 
     #[test]
     fn a_replaced_file_has_another_stamp_even_with_the_same_bytes() {
-        let (_dir, shelf) = shelf();
-        shelf.place("a", b"1").unwrap();
-        let before = shelf.files().unwrap();
-        assert_eq!(shelf.files().unwrap(), before);
-        shelf.place("a", b"1").unwrap();
-        assert_ne!(shelf.files().unwrap(), before);
+        let (_dir, plugin_dir) = shelf();
+        plugin_dir.place("a", b"1").unwrap();
+        let before = plugin_dir.files().unwrap();
+        assert_eq!(plugin_dir.files().unwrap(), before);
+        plugin_dir.place("a", b"1").unwrap();
+        assert_ne!(plugin_dir.files().unwrap(), before);
     }
 
     #[test]
     fn pipe_in_place_of_a_plugin_is_an_error() {
-        let (_dir, shelf) = shelf();
-        shelf.place("a", b"a").unwrap();
-        let pipe = shelf.dir().join("b.wasm");
+        let (_dir, plugin_dir) = shelf();
+        plugin_dir.place("a", b"a").unwrap();
+        let pipe = plugin_dir.dir().join("b.wasm");
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
         // It is listed, so that the load reports it.
-        assert_eq!(names(&shelf), ["a", "b"]);
+        assert_eq!(names(&plugin_dir), ["a", "b"]);
         assert!(
-            shelf.read("b", 4).unwrap_err().to_string().ends_with("b.wasm: it is a named pipe, not a regular file")
+            plugin_dir
+                .read("b", 4)
+                .unwrap_err()
+                .to_string()
+                .ends_with("b.wasm: it is a named pipe, not a regular file")
         );
     }
 
     #[test]
     fn swapped_link_to_a_plugin_has_another_stamp() {
-        let (dir, shelf) = shelf();
-        fs::create_dir_all(shelf.dir()).unwrap();
+        let (dir, plugin_dir) = shelf();
+        fs::create_dir_all(plugin_dir.dir()).unwrap();
         let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
         for name in ["one", "two"] {
             let file = File::create(dir.path().join(name)).unwrap();
@@ -251,33 +255,33 @@ mod tests {
         let link = |to: &str| {
             let next = dir.path().join("next");
             std::os::unix::fs::symlink(dir.path().join(to), &next).unwrap();
-            fs::rename(next, shelf.dir().join("a.wasm")).unwrap();
+            fs::rename(next, plugin_dir.dir().join("a.wasm")).unwrap();
         };
         link("one");
-        let before = shelf.files().unwrap();
-        assert_eq!(shelf.files().unwrap(), before);
+        let before = plugin_dir.files().unwrap();
+        assert_eq!(plugin_dir.files().unwrap(), before);
         link("two");
-        assert_ne!(shelf.files().unwrap(), before);
+        assert_ne!(plugin_dir.files().unwrap(), before);
     }
 
     #[test]
     fn a_file_is_read_up_to_the_limit_and_one_byte_beyond_it() {
-        let (_dir, shelf) = shelf();
-        shelf.place("a", b"1234").unwrap();
-        assert_eq!(shelf.read("a", 4).unwrap(), b"1234");
-        assert_eq!(shelf.read("a", 2).unwrap(), b"123", "so that a longer one shows");
-        assert!(shelf.read("b", 4).unwrap_err().to_string().contains("plugins/b.wasm: "));
+        let (_dir, plugin_dir) = shelf();
+        plugin_dir.place("a", b"1234").unwrap();
+        assert_eq!(plugin_dir.read("a", 4).unwrap(), b"1234");
+        assert_eq!(plugin_dir.read("a", 2).unwrap(), b"123", "so that a longer one shows");
+        assert!(plugin_dir.read("b", 4).unwrap_err().to_string().contains("plugins/b.wasm: "));
     }
 
     #[test]
     fn what_goes_into_service_makes_the_one_before_the_previous() {
-        let (_dir, shelf) = shelf();
-        assert_eq!(shelf.copy(Copy::Live, "a", 9).unwrap(), None);
-        shelf.keep("a", b"1").unwrap();
-        assert_eq!(shelf.copy(Copy::Previous, "a", 9).unwrap(), None);
-        shelf.keep("a", b"2").unwrap();
-        assert_eq!(shelf.copy(Copy::Live, "a", 9).unwrap().as_deref(), Some(&b"2"[..]));
-        assert_eq!(shelf.copy(Copy::Previous, "a", 9).unwrap().as_deref(), Some(&b"1"[..]));
+        let (_dir, plugin_dir) = shelf();
+        assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap(), None);
+        plugin_dir.keep("a", b"1").unwrap();
+        assert_eq!(plugin_dir.copy(Copy::Previous, "a", 9).unwrap(), None);
+        plugin_dir.keep("a", b"2").unwrap();
+        assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(plugin_dir.copy(Copy::Previous, "a", 9).unwrap().as_deref(), Some(&b"1"[..]));
     }
 
     #[test]

@@ -32,9 +32,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Router, Scope, Tokens,
-    large::Coming,
-    router::PlainAnswer,
-    timed::yield_poll,
+    large::PendingBody,
+    limited_io::yield_poll,
+    router::FastAnswer,
     timer::{CoarseSleep, CoarseTimer},
 };
 
@@ -43,7 +43,7 @@ mod tests;
 
 /// A connection that has asked for nothing but plain things yet.
 #[derive(Debug)]
-pub(super) struct PlainConnection<S> {
+pub(super) struct FastConnection<S> {
     stream: S,
     router: Arc<Router>,
     /// The beginning of a request whose rest has not come.
@@ -88,7 +88,7 @@ enum Then {
 /// A request whose answer another thread makes.
 #[derive(Debug)]
 struct Waiting {
-    body: Coming,
+    body: PendingBody,
     started: Instant,
     /// The request, and what came behind it.
     bytes: Vec<u8>,
@@ -99,7 +99,7 @@ struct Waiting {
 /// What the beginning of some bytes is.
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed<'b> {
-    Plain(PlainRequest<'b>),
+    Plain(FastRequest<'b>),
     /// As far as it goes it is plain.
     Partial,
     Other,
@@ -107,7 +107,7 @@ enum Parsed<'b> {
 
 /// `POST /get-online-features`, whole, that wants JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PlainRequest<'b> {
+pub(super) struct FastRequest<'b> {
     /// `Authorization`, if it is there.
     pub(super) authorization: Option<&'b [u8]>,
     /// The body.
@@ -158,9 +158,9 @@ thread_local! {
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
 }
 
-// === impl PlainRequest ===
+// === impl FastRequest ===
 
-impl PlainRequest<'_> {
+impl FastRequest<'_> {
     /// What its sender may ask for; none without a valid token.
     pub(super) fn admit(&self, tokens: &Tokens) -> Option<Arc<Scope>> {
         let mut headers = HeaderMap::with_capacity(1);
@@ -169,9 +169,9 @@ impl PlainRequest<'_> {
     }
 }
 
-// === impl PlainConnection ===
+// === impl FastConnection ===
 
-impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
     pub(super) fn new(stream: S, router: Arc<Router>, client: Option<SocketAddr>) -> Self {
         let sleep = CoarseSleep::new(CoarseTimer::after(router.limits().header_timeout));
         let (partial, unsent, unsent_body) = (Vec::new(), Vec::new(), Bytes::new());
@@ -266,15 +266,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PlainConnection<S> {
             }
             match parse(rest, body_bytes_max) {
                 Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
-                    PlainAnswer::Here(started, _) => {
+                    FastAnswer::Here(started, _) => {
                         took += self.router.note_plain(started);
                         done += request.len;
                     }
-                    PlainAnswer::Elsewhere(body, started) => {
+                    FastAnswer::Offloaded(body, started) => {
                         let bytes = rest.to_vec();
                         break Then::Wait(Box::new(Waiting { body: *body, started, bytes, len: request.len }));
                     }
-                    PlainAnswer::Not => break Then::Hyper(rest.to_vec()),
+                    FastAnswer::Not => break Then::Hyper(rest.to_vec()),
                 },
                 Parsed::Partial if rest.len() < REQUEST_BYTES_MAX => break Then::Read,
                 _ => break Then::Hyper(rest.to_vec()),
@@ -416,19 +416,19 @@ impl Output {
     }
 
     /// Adds the whole answer to a request, if it is made here.
-    fn answer(&mut self, router: &Router, request: &PlainRequest<'_>, is_last: bool) -> PlainAnswer {
+    fn answer(&mut self, router: &Router, request: &FastRequest<'_>, is_last: bool) -> FastAnswer {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
         let answer = router.answer_plain(request, &mut self.bytes);
-        let PlainAnswer::Here(_, now) = answer else {
+        let FastAnswer::Here(_, now) = answer else {
             self.bytes.truncate(start);
             return answer;
         };
         // The client may not read them, and they would be kept. The hyper path reports that there is no memory.
         if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
             self.bytes.truncate(start);
-            return PlainAnswer::Not;
+            return FastAnswer::Not;
         }
         let head = Head::new(StatusCode::OK, self.bytes.len() - body, now, is_last);
         // Right in front of the body: how long it is was not known before that was written.
@@ -561,7 +561,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
     let Some(length) = length.filter(is_small).filter(|_| has_host) else { return Parsed::Other };
     match bytes.get(head..head + length) {
-        Some(body) => Parsed::Plain(PlainRequest { authorization, body, len: head + length }),
+        Some(body) => Parsed::Plain(FastRequest { authorization, body, len: head + length }),
         None => Parsed::Partial,
     }
 }
