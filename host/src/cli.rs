@@ -35,7 +35,7 @@ use larder_store::StoreError;
 
 use crate::{
     app::AppError,
-    config::{CheckedConfig, Config, ConfigError, FEAST_FROM, Origin, process_environment},
+    config::{CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
 };
 
 /// The feature store's edge: features beside the model, Feast-compatible, in tens of microseconds.
@@ -99,8 +99,8 @@ struct ConfigArg {
     #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
     feast_repo: Option<PathBuf>,
     /// Where a Feast repository's values come from [default: auto, the SQLite online store if there is one]
-    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word))]
-    feast_from: Option<String>,
+    #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
+    feast_values: Option<String>,
     /// The directory of plugins, in place of the configuration's
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
@@ -144,7 +144,7 @@ impl ConfigArg {
                 (DEFAULT_FILE.into(), false)
             }
         };
-        flags.extend(self.feast_from.iter().map(|from| ("LARDER_FEAST_FROM", from.clone())));
+        flags.extend(self.feast_values.iter().map(|from| ("LARDER_FEAST_VALUES", from.clone())));
         let plugins = self.plugins.as_deref().map(from_here).transpose()?;
         flags.extend(plugins.map(|plugins| ("LARDER_PLUGINS_DIR", plugins)));
         Ok(Origin { file, is_optional, flags })

@@ -26,7 +26,7 @@ pub use self::{
     },
     environment::{Environment, process_environment},
     error::ConfigError,
-    feast::{FEAST_FROM, FeastConfig, FeastFrom, FeastRepo, RegistryAt, RegistryCache, RegistryNeed},
+    feast::{FEAST_VALUES_FROM, FeastConfig, FeastRepo, FeastValuesFrom, RegistryAt, RegistryCache, RegistryNeed},
     patterns::matching_files,
     types::{CheckedConfig, Config, LogConfig, Origin, PluginConfig, Sound, SyncConfig},
 };

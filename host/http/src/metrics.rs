@@ -12,7 +12,7 @@ pub(super) struct HttpMetrics {
     pub(super) connections: Gauge,
     pub(super) connections_refused: Counter,
     pub(super) handshakes_failed: Counter,
-    pub(super) left_short_way: Counter,
+    pub(super) fast_path_exits: Counter,
 }
 
 /// Of one endpoint.
@@ -35,7 +35,7 @@ impl HttpMetrics {
         describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
         describe_counter!("larder_http_handshakes_failed_total", "Connections that ended before TLS was agreed on.");
         describe_counter!(
-            "larder_http_connections_left_short_way_total",
+            "larder_http_fast_path_exits_total",
             "Connections with a lookup that was not plain, or went wrong at once."
         );
         Self {
@@ -44,7 +44,7 @@ impl HttpMetrics {
             connections: gauge!("larder_http_connections"),
             connections_refused: counter!("larder_http_connections_refused_total"),
             handshakes_failed: counter!("larder_http_handshakes_failed_total"),
-            left_short_way: counter!("larder_http_connections_left_short_way_total"),
+            fast_path_exits: counter!("larder_http_fast_path_exits_total"),
         }
     }
 }

@@ -392,7 +392,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // Probes and scrapes have no place on it to lose.
     if is_lookup(&first) {
-        router.metrics.left_short_way.increment(1);
+        router.metrics.fast_path_exits.increment(1);
     }
     let stream = PrefixedIo::new(first, plain.into_stream());
     let limits = *router.limits();

@@ -5,7 +5,8 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -58,6 +59,8 @@ const SEED: u64 = 20_260_101;
 const EXAMPLE: u64 = 123;
 /// Lookups whose time is measured; the first ones warm the cache.
 const LOOKUPS: usize = 2_000;
+/// How long the demo waits for its plugin to be compiled.
+const COMPILED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
@@ -78,6 +81,11 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     run_to_the_end(
         move || open(&config),
         |app, serving| {
+            // The list has the plugin's version, and the first request its values.
+            let began = Instant::now();
+            while !app.plugins_are_loaded() && began.elapsed() < COMPILED_WITHIN {
+                thread::sleep(Duration::from_millis(10));
+            }
             tell(app, serving, args, &request)?;
             output::say(&times);
             output::say("Ctrl-C stops.");

@@ -20,7 +20,7 @@ use larder_source::aws::{Aws, AwsConfig};
 use serde_json::Value;
 
 use super::{CliError, output};
-use crate::config::{ConfigError, FEAST_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment};
+use crate::config::{ConfigError, FEAST_VALUES_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -31,8 +31,8 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Where the values come from [default: auto, the SQLite online store if there is one]
-    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word))]
-    from: Option<String>,
+    #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
+    feast_values: Option<String>,
     /// A directory of plugins that are there already; what it has needs no project
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
@@ -44,7 +44,7 @@ const PLUGINS: &str = "plugins";
 
 pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let problems = Problems::default();
-    let from = args.from.as_deref().and_then(|word| FEAST_FROM.iter().find(|(name, _)| *name == word));
+    let from = args.feast_values.as_deref().and_then(|word| FEAST_VALUES_FROM.iter().find(|(name, _)| *name == word));
     let config = FeastConfig {
         // The paths of the definitions start where these are written.
         written: way(&args.out, &args.feast_repo)?,

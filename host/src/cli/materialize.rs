@@ -61,9 +61,9 @@ pub(super) struct MaterializeArgs {
     /// How many requests are in flight at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
-    /// How long to go on trying while nothing comes through
+    /// How long to retry while DynamoDB accepts no item
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
-    patience: Duration,
+    retry_timeout: Duration,
 }
 
 /// Feast's default.
@@ -94,8 +94,11 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     let targets = targets(args, catalog, &mut failed)?;
     let work_dir = work_dir(args, &config)?;
     let setting = config.sync_setting(Arc::new(SystemClock));
-    let options =
-        WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), patience: args.patience };
+    let options = WriteOptions {
+        overwrite: args.overwrite,
+        at_once: usize::from(args.concurrency),
+        patience: args.retry_timeout,
+    };
     for Target { view, table, place } in targets {
         let dir = work_dir.join(dir_name(&view.name));
         keep_off(&dir, &config.store.data_dir)?;

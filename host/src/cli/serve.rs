@@ -11,7 +11,7 @@ use larder_model::model::SourceKind;
 use super::ConfigArg;
 use crate::{
     app::{App, Serving, ShutdownReason, Signals},
-    config::{Config, FEAST_FROM, Origin, process_environment},
+    config::{Config, FEAST_VALUES_FROM, Origin, process_environment},
 };
 
 #[derive(Debug, Args)]
@@ -24,8 +24,8 @@ pub(super) struct ServeArgs {
     /// The address to answer gRPC on, in place of the configuration's
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
-    /// The same as --feast-from
-    #[arg(long, value_name = "WHERE", value_parser = FEAST_FROM.map(|(word, _)| word), conflicts_with = "feast_from")]
+    /// The same as --feast-values, for scripts that were written for `serve --from`
+    #[arg(long, hide = true, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word), conflicts_with = "feast_values")]
     from: Option<String>,
 }
 
@@ -34,7 +34,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let mut words = args.config.clone();
-    words.feast_from = words.feast_from.or_else(|| args.from.clone());
+    words.feast_values = words.feast_values.or_else(|| args.from.clone());
     let mut origin = words.origin()?;
     origin.flags.extend(args.grpc.map(|address| ("LARDER_GRPC_LISTEN", address.to_string())));
     let config = load(origin, args.listen)?;

@@ -30,7 +30,7 @@ enum Kind {
 pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["project"], kind: Kind::Text },
     Override { path: &["feast", "repo"], kind: Kind::Text },
-    Override { path: &["feast", "from"], kind: Kind::Text },
+    Override { path: &["feast", "values"], kind: Kind::Text },
     Override { path: &["server", "listen"], kind: Kind::Text },
     Override { path: &["server", "unix_socket"], kind: Kind::Text },
     Override { path: &["server", "insecure"], kind: Kind::Plain },

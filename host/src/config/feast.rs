@@ -41,7 +41,7 @@ pub struct FeastConfig {
     /// The same from the current directory.
     pub dir: PathBuf,
     /// `from:`, where the values come from.
-    pub from: FeastFrom,
+    pub from: FeastValuesFrom,
     /// `every:`, how often tables in DynamoDB that have no stream are read anew.
     pub every: Option<Duration>,
     /// `unknown_fields:`, how to treat definitions with fields of a newer Feast.
@@ -50,7 +50,7 @@ pub struct FeastConfig {
 
 /// Where the values of a Feast repository's views come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FeastFrom {
+pub enum FeastValuesFrom {
     /// From the online store, if it is SQLite and has a file; from the batch sources otherwise.
     #[default]
     Auto,
@@ -60,9 +60,9 @@ pub enum FeastFrom {
     Batch,
 }
 
-/// The words for [`FeastFrom`].
-pub const FEAST_FROM: [(&str, FeastFrom); 3] =
-    [("auto", FeastFrom::Auto), ("online", FeastFrom::Online), ("batch", FeastFrom::Batch)];
+/// The words for [`FeastValuesFrom`].
+pub const FEAST_VALUES_FROM: [(&str, FeastValuesFrom); 3] =
+    [("auto", FeastValuesFrom::Auto), ("online", FeastValuesFrom::Online), ("batch", FeastValuesFrom::Batch)];
 
 /// The setting's values for [`UnknownFields`].
 const UNKNOWN_FIELDS: [(&str, UnknownFields); 2] =
@@ -168,14 +168,14 @@ const REGISTRY_COPY: &str = "registry-of-s3.db";
 
 /// Reads the section `feast:`.
 pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastConfig> {
-    let from = section.word("from", &FEAST_FROM);
+    let from = section.word("values", &FEAST_VALUES_FROM);
     let every = section.duration("every", TIMEOUT_MIN..=HOUR * 24 * 30, DynamoDb::RESCAN_EVERY);
     let unknown_fields = section.word("unknown_fields", &UNKNOWN_FIELDS).unwrap_or_default();
     let repo = if is_off(&mut section, "repo") { None } else { section.path("repo", Path::new(".")) };
-    if repo.is_none() && from.is_some_and(|from| from != FeastFrom::default()) {
+    if repo.is_none() && from.is_some_and(|from| from != FeastValuesFrom::default()) {
         section.error(
             section.at(),
-            "'from' says nothing without 'repo'",
+            "'values' has no effect without 'repo'",
             "name the Feast repository: 'repo: .'".to_owned(),
         );
     }
@@ -196,7 +196,7 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
     };
     files.extend(store.registry.at.file().map(|file| config.dir.join(file)));
     if let OnlineStore::Sqlite(path) = &store.online_store
-        && config.from != FeastFrom::Batch
+        && config.from != FeastValuesFrom::Batch
     {
         let file = config.dir.join(path);
         // Once it is there its changes are for the sync to see, many times a minute perhaps.
@@ -445,29 +445,29 @@ fn kept(copy: &Path, from: &str) -> Option<Vec<u8>> {
 /// Where the values come from; none when an error was noted.
 fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Problems) -> Option<FeastValues> {
     match (config.from, &store.online_store) {
-        (FeastFrom::Batch, _) => Some(FeastValues::BatchSources),
+        (FeastValuesFrom::Batch, _) => Some(FeastValues::BatchSources),
         (_, OnlineStore::DynamoDb { template, place }) => {
             let every = config.every;
             Some(FeastValues::DynamoDb { template: template.clone(), place: place.clone(), every })
         }
-        (FeastFrom::Online, OnlineStore::Sqlite(path)) => Some(FeastValues::OnlineStore(path.clone())),
-        (FeastFrom::Online, OnlineStore::Other(kind)) => {
+        (FeastValuesFrom::Online, OnlineStore::Sqlite(path)) => Some(FeastValues::OnlineStore(path.clone())),
+        (FeastValuesFrom::Online, OnlineStore::Other(kind)) => {
             let message =
                 format!("online_store: Larder cannot read an online store of type '{kind}', only sqlite and dynamodb");
-            let help = "take the views' batch sources: '--from batch', or 'feast: {from: batch}'".to_owned();
+            let help = "take the views' batch sources: '--feast-values batch', or 'feast: {values: batch}'".to_owned();
             problems.error_with_help(at, message, help);
             None
         }
-        (FeastFrom::Auto, OnlineStore::Sqlite(path)) => match config.dir.join(path).try_exists() {
+        (FeastValuesFrom::Auto, OnlineStore::Sqlite(path)) => match config.dir.join(path).try_exists() {
             Ok(false) => Some(FeastValues::BatchSources),
             // What cannot be looked at cannot be read either, and who reads it says why.
             Ok(true) | Err(_) => Some(FeastValues::OnlineStore(path.clone())),
         },
-        (FeastFrom::Auto, OnlineStore::Other(kind)) => {
+        (FeastValuesFrom::Auto, OnlineStore::Other(kind)) => {
             // Whoever pushes into that store would look for the values in vain.
             let message =
                 format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
-            problems.warning(at, message, "say '--from batch' if that is what you want".to_owned());
+            problems.warning(at, message, "set '--feast-values batch' if that is what you want".to_owned());
             Some(FeastValues::BatchSources)
         }
     }

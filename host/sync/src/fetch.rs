@@ -93,7 +93,7 @@ impl Fetcher {
             aws,
             source,
             store,
-            checked: NegativeCache::new(how.missing_for.max(how.fresh_for)),
+            checked: NegativeCache::new(how.negative_ttl.max(how.fresh_for)),
             flights: Mutex::default(),
             slots: Semaphore::new(how.at_once.into()),
             away_until: Mutex::default(),
@@ -246,14 +246,14 @@ impl Inner {
             tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
         }
         note_values(&self.view.name, &encoder.skipped);
-        let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.keep)?;
+        let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.max_bytes)?;
         let known = ids.iter().filter(|id| !doubtful.contains(id));
         let mut found = 0;
         for id in known {
             self.checked.note(*id, true, self.how.fresh_for, seen);
             found += 1;
         }
-        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.missing_for, seen));
+        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.negative_ttl, seen));
         self.metrics.found.increment(found);
         self.metrics.missing.increment(gone.len() as u64);
         Ok(doubtful)

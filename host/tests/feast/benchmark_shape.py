@@ -58,7 +58,7 @@ def main() -> None:
     (repo / "batch.yaml").write_text("store: {data_dir: data/batch}\n")
     servers = [
         larder_server(larder, repo, None),
-        larder_server(larder, repo, None, "--from", "batch", "--config", "batch.yaml"),
+        larder_server(larder, repo, None, "--feast-values", "batch", "--config", "batch.yaml"),
     ]
     theirs = feast_server(repo)
     try:

@@ -143,7 +143,7 @@ def fields_that_change_answers(checks: Checks, larder: str, repo: Path) -> None:
         store.materialize(AT - timedelta(days=1), AT + timedelta(days=1), feature_views=[name])
 
     asked = ["plain_view:f"], ["batch_view:f"], ["stream_view:f"]
-    online = larder_server(larder, repo, None, "--from", "online").until_healthy("/ready")
+    online = larder_server(larder, repo, None, "--feast-values", "online").until_healthy("/ready")
     for features in asked:
         expected = feasts(store, features)
         expected.pop("k", None)
@@ -162,7 +162,7 @@ def fields_that_change_answers(checks: Checks, larder: str, repo: Path) -> None:
     checks.equal("after it", values(online, ["batch_view:f"]), {"f": feasts(store, ["batch_view:f"])["f"]})
     online.kill()
 
-    files = larder_server(larder, repo, None, "--from", "batch").until_healthy("/ready")
+    files = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     checks.equal("from files", values(files, ["plain_view:f"]), {"f": [1.0, 2.0]})
     refused(checks, files, "batch_view", "it has a transformation")
     refused(checks, files, "stream_view", "it has a transformation")
@@ -178,7 +178,7 @@ def names(checks: Checks, larder: str, repo: Path) -> None:
     odd = [view(repo, name, schema, **{feature: [1.0, 2.0] for feature in ODD}) for name in ODD]
     services = [FeatureService(name=one.name, features=[one]) for one in odd]
     store.apply([USER, *odd, *services])
-    server = larder_server(larder, repo, None, "--from", "batch").until_healthy("/ready")
+    server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     for name in ODD:
         body = {"feature_service": name, "entities": {"k": [1]}, "full_feature_names": True}
         status, answer = server.columns(body)
@@ -195,7 +195,7 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
         make_repo(repo, "")
         if registry is not None:
             (repo / "data/registry.db").write_bytes(registry)
-        server = larder_server(larder, repo, None, "--from", "batch").until_healthy()
+        server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy()
         checks.equal(f"{what}: ready", server.get("/ready"), 503)
         store = repository(repo, registry)
         store.apply([USER, view(repo, "first_view")])
@@ -206,7 +206,7 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
     # Nothing is looked at by itself any more.
     repo = dir / "absent"
     (repo / "larder.yaml").write_text("reload: {every: 1h}\n")
-    server = larder_server(larder, repo, None, "--from", "batch").until_healthy("/ready")
+    server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     store = repository(repo)
     make_client(repo, dir / "client", server.url)
     client = FeatureStore(str(dir / "client"))
@@ -225,7 +225,7 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
     text = (repo / "feature_store.yaml").read_text()
     registry_path = "registry: {path: data/registry.db, allow_registry_cache: false}"
     (repo / "feature_store.yaml").write_text(text.replace("registry: data/registry.db", registry_path))
-    server = larder_server(larder, repo, None, "--from", "batch").until_healthy("/ready")
+    server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     store.apply([view(repo, "third_view"), view(repo, "fourth_view")])
     body = {**body, "feature_view_name": "third_view"}
     checks.equal("a write where no cache is allowed", server.post("/write-to-online-store", body)[0], 200)
@@ -236,7 +236,7 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
 
     registry_path = "registry: {path: data/registry.db, cache_ttl_seconds: 1}"
     (repo / "feature_store.yaml").write_text(text.replace("registry: data/registry.db", registry_path))
-    server = larder_server(larder, repo, None, "--from", "batch").until_healthy("/ready")
+    server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     store.apply([view(repo, "sixth_view")])
 
     def is_known() -> bool:

@@ -332,7 +332,7 @@ fn a_table_that_takes_nothing_for_too_long_is_an_error_that_names_it() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(10, 1));
     for (operation, args) in
-        [("PutItem", &["--patience", "1s"][..]), ("BatchWriteItem", &["--patience", "1s", "--overwrite"])]
+        [("PutItem", &["--retry-timeout", "1s"][..]), ("BatchWriteItem", &["--retry-timeout", "1s", "--overwrite"])]
     {
         dynamo.throttle(operation, 1_000_000);
         materialize(&home, args).assert_code(1).assert_complains(&[

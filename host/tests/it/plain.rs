@@ -259,7 +259,7 @@ fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stay
     let mut stream = wire::connect(fixture.address());
     let left = || {
         let text = metrics.render();
-        let line = text.lines().find(|line| line.starts_with("larder_http_connections_left_short_way_total ")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("larder_http_fast_path_exits_total ")).unwrap();
         line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
     };
     let before = left();
@@ -309,7 +309,7 @@ fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_conne
     let wrong = next(&mut stream);
     assert_eq!(keys(&next(&mut stream)), json!([2]));
     assert_eq!(next(&mut stream).column("y")["values"], json!([6.0]));
-    assert_eq!(counted("larder_http_connections_left_short_way_total "), 0);
+    assert_eq!(counted("larder_http_fast_path_exits_total "), 0);
     let faults = || {
         counted(
             "larder_plugin_errors_total{plugin=\"odfv_singleton\",version=\"1.0.0\",view=\"odfv_singleton\",kind=\"fault\"} ",
@@ -323,10 +323,10 @@ fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_conne
     assert_eq!(wrong.headers["content-type"], other.headers["content-type"]);
     assert_eq!((wrong.status, wrong.text().contains("odfv_singleton")), (500, true), "{}", wrong.text());
     assert_eq!((faults(), errors()), (2, 2));
-    assert_eq!(counted("larder_http_connections_left_short_way_total "), 1);
+    assert_eq!(counted("larder_http_fast_path_exits_total "), 1);
     // What is no lookup has nothing to lose.
     assert_eq!(fixture.get("/health").status, 200);
-    assert_eq!(counted("larder_http_connections_left_short_way_total "), 1);
+    assert_eq!(counted("larder_http_fast_path_exits_total "), 1);
 }
 
 #[test]

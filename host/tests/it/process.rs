@@ -444,8 +444,13 @@ struct Demo {
 
 impl Demo {
     fn start(metrics: &str) -> Self {
+        Self::start_with(metrics, &[])
+    }
+
+    fn start_with(metrics: &str, args: &[&str]) -> Self {
         let home = Home::empty();
         let mut command = home.larder(["demo", "--customers", "200", "--listen", "127.0.0.1:0"]);
+        command.args(args);
         let mut running = Running::new(command.env("LARDER_METRICS_LISTEN", metrics).spawn().unwrap());
         running.until("Ctrl-C stops.");
         let said = running.heard().to_vec();
@@ -484,6 +489,18 @@ fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
 
     let said = demo.running.stop(Signal::INT);
     assert!(said.contains("goes on with the same data"), "{said}");
+}
+
+#[test]
+fn demo_lists_its_plugin_and_answers_its_second_request() {
+    let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/built/churn.wasm");
+    let demo = Demo::start_with("off", &["--plugin", plugin]);
+    assert!(demo.line("  derived  ").ends_with("4 features, plugin 1.0.0"), "{:?}", demo.said);
+    let curl = demo.line("churn_prediction_derived\"}");
+    let address = curl.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let body = curl.split('\'').nth(1).unwrap();
+    let answer = wire::send(address, "POST", "/get-online-features", &[], body.as_bytes());
+    assert_eq!(answer.column("contract_risk")["statuses"], json!(["PRESENT"]));
 }
 
 #[test]

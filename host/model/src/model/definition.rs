@@ -216,12 +216,12 @@ pub enum OnMiss {
 /// How single rows are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadThrough {
-    /// The most bytes of rows that are kept on disk; beyond, some go.
-    pub keep: u64,
+    /// The limit on bytes of fetched rows on disk; beyond it, rows are evicted.
+    pub max_bytes: u64,
     /// How long a request waits for them.
     pub timeout: Duration,
     /// How long an entity that the table does not have is not asked for again.
-    pub missing_for: Duration,
+    pub negative_ttl: Duration,
     /// How long a row is served before the table is asked again, where no stream tells of changes.
     pub fresh_for: Duration,
     /// How many requests to DynamoDB are under way at once.
@@ -267,9 +267,9 @@ pub struct Projection {
 impl Default for ReadThrough {
     fn default() -> Self {
         Self {
-            keep: 1 << 30,
+            max_bytes: 1 << 30,
             timeout: Duration::from_millis(50),
-            missing_for: Duration::from_secs(10),
+            negative_ttl: Duration::from_secs(10),
             fresh_for: Duration::from_secs(60),
             at_once: 16,
         }

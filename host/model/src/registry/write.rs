@@ -280,11 +280,11 @@ impl Flow {
         table.ttl_attribute.iter().for_each(|name| self.text("ttl_attribute", name));
         if let OnMiss::Fetch(how) = &table.on_miss {
             self.text("on_miss", "fetch");
-            self.raw("keep", &how.keep);
+            self.raw("max_bytes", &how.max_bytes);
             self.raw("fetch_timeout", &duration_text(how.timeout));
-            self.raw("missing_for", &duration_text(how.missing_for));
+            self.raw("negative_ttl", &duration_text(how.negative_ttl));
             self.raw("fresh_for", &duration_text(how.fresh_for));
-            self.raw("fetches_at_once", &how.at_once);
+            self.raw("max_concurrent_fetches", &how.at_once);
         }
     }
 

@@ -12,12 +12,12 @@ use larder_source::aws::{Aws, AwsConfig};
 use tempfile::TempDir;
 
 use super::make_pipe;
-use crate::config::{FeastConfig, FeastFrom, FeastRepo, RegistryNeed};
+use crate::config::{FeastConfig, FeastRepo, FeastValuesFrom, RegistryNeed};
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
 /// A repository with these lines below its project and its registry.
-fn open(lines: &str, from: FeastFrom) -> (Option<FeastRepo>, String) {
+fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("registry.db"), REGISTRY).unwrap();
     let registry = if lines.contains("registry:") { "" } else { "registry: registry.db\n" };
@@ -39,7 +39,7 @@ fn open(lines: &str, from: FeastFrom) -> (Option<FeastRepo>, String) {
 }
 
 #[track_caller]
-fn check(lines: &str, from: FeastFrom, values: Option<FeastValues>, expected: Expect) {
+fn check(lines: &str, from: FeastValuesFrom, values: Option<FeastValues>, expected: Expect) {
     let (repo, said) = open(lines, from);
     expected.assert_eq(&said);
     assert_eq!(repo.map(|repo| repo.values().clone()), values, "{lines}");
@@ -50,39 +50,39 @@ fn values_come_from_where_they_can_be_read() {
     let batch = Some(FeastValues::BatchSources);
     let online = |path: &str| Some(FeastValues::OnlineStore(path.to_owned()));
     let redis = "online_store: {type: redis, connection_string: 'localhost:6379'}\n";
-    check("", FeastFrom::Auto, batch.clone(), expect![]);
-    check("", FeastFrom::Online, online("data/online.db"), expect![]);
-    check("online_store: sqlite\n", FeastFrom::Online, online("data/online.db"), expect![]);
-    check("online_store: {path: a.db}\n", FeastFrom::Online, online("a.db"), expect![]);
-    check(redis, FeastFrom::Batch, batch.clone(), expect![]);
+    check("", FeastValuesFrom::Auto, batch.clone(), expect![]);
+    check("", FeastValuesFrom::Online, online("data/online.db"), expect![]);
+    check("online_store: sqlite\n", FeastValuesFrom::Online, online("data/online.db"), expect![]);
+    check("online_store: {path: a.db}\n", FeastValuesFrom::Online, online("a.db"), expect![]);
+    check(redis, FeastValuesFrom::Batch, batch.clone(), expect![]);
     let tables = |template: &str, region: Option<&str>, endpoint: Option<&str>| {
         let own = |text: Option<&str>| text.map(str::to_owned);
         let place = AwsPlace { region: own(region), endpoint: own(endpoint) };
         Some(FeastValues::DynamoDb { template: template.to_owned(), place, every: None })
     };
     let plain = tables("{project}.{table_name}", None, None);
-    check("online_store: dynamodb\n", FeastFrom::Auto, plain, expect![]);
+    check("online_store: dynamodb\n", FeastValuesFrom::Auto, plain, expect![]);
     check(
         "online_store: {type: dynamodb, region: eu-west-1, endpoint_url: 'http://x', table_name_template: 't-{table_name}'}\n",
-        FeastFrom::Online,
+        FeastValuesFrom::Online,
         tables("t-{table_name}", Some("eu-west-1"), Some("http://x")),
         expect![],
     );
-    check("online_store: dynamodb\n", FeastFrom::Batch, batch.clone(), expect![]);
+    check("online_store: dynamodb\n", FeastValuesFrom::Batch, batch.clone(), expect![]);
     check(
         redis,
-        FeastFrom::Auto,
+        FeastValuesFrom::Auto,
         batch,
         expect![
-            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (say '--from batch' if that is what you want)"
+            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (set '--feast-values batch' if that is what you want)"
         ],
     );
     check(
         redis,
-        FeastFrom::Online,
+        FeastValuesFrom::Online,
         None,
         expect![
-            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (take the views' batch sources: '--from batch', or 'feast: {from: batch}')"
+            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (take the views' batch sources: '--feast-values batch', or 'feast: {values: batch}')"
         ],
     );
 }
@@ -90,14 +90,14 @@ fn values_come_from_where_they_can_be_read() {
 #[test]
 fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
     let batch = Some(FeastValues::BatchSources);
-    check("registry: {path: $REGISTRY, cache_ttl_seconds: 60}\n", FeastFrom::Batch, batch.clone(), expect![]);
-    check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastFrom::Batch, batch, expect![]);
+    check("registry: {path: $REGISTRY, cache_ttl_seconds: 60}\n", FeastValuesFrom::Batch, batch.clone(), expect![]);
+    check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastValuesFrom::Batch, batch, expect![]);
     for (lines, words) in [
         ("registry: {registry_type: sql, path: 'postgresql://u@h/db'}\n", "a registry of type 'sql', only files"),
         ("registry: gs://bucket/registry.db\n", "and not from gs://"),
         ("registry: $NOBODY\n", "$NOBODY cannot be read"),
     ] {
-        let (repo, said) = open(lines, FeastFrom::Batch);
+        let (repo, said) = open(lines, FeastValuesFrom::Batch);
         assert!(repo.is_none() && said.contains(words), "{said}");
     }
 }
@@ -105,10 +105,10 @@ fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
 #[test]
 fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
     let batch = Some(FeastValues::BatchSources);
-    check("auth: {type: no_auth}\n", FeastFrom::Batch, batch.clone(), expect![]);
+    check("auth: {type: no_auth}\n", FeastValuesFrom::Batch, batch.clone(), expect![]);
     check(
         "auth: {type: oidc, client_id: x}\n",
-        FeastFrom::Batch,
+        FeastValuesFrom::Batch,
         batch,
         expect![
             "feature_store.yaml:4:7: warning: auth: Larder does not ask for tokens of type 'oidc': it lets everybody in (to ask for tokens of its own, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
@@ -120,6 +120,6 @@ fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
 fn pipe_in_place_of_a_registry_is_an_error() {
     let dir = TempDir::new().unwrap();
     make_pipe(&dir.path().join("pipe.db"));
-    let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastFrom::Batch);
+    let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastValuesFrom::Batch);
     assert!(repo.is_none() && said.contains("pipe.db cannot be read: it is a named pipe, not a regular"), "{said}");
 }

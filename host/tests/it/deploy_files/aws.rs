@@ -266,13 +266,13 @@ fn a_host_that_follows_an_item_per_feature_calls_what_its_policy_allows() {
 
 #[test]
 fn a_host_that_reads_through_calls_what_its_policy_allows() {
-    let calls = calls_of_a_life(&WIDE_KEYS, "layout: wide, on_miss: fetch, missing_for: 1ms", wide_item);
+    let calls = calls_of_a_life(&WIDE_KEYS, "layout: wide, on_miss: fetch, negative_ttl: 1ms", wide_item);
     assert_eq!(calls, Policy::read("read-through.json").dynamodb());
 }
 
 #[test]
 fn a_host_that_reads_an_item_per_feature_through_calls_what_its_policy_allows() {
-    let how = "layout: item-per-feature, on_miss: fetch, missing_for: 1ms";
+    let how = "layout: item-per-feature, on_miss: fetch, negative_ttl: 1ms";
     let calls = calls_of_a_life(&SPLIT_KEYS, how, item_of_a_feature);
     assert_eq!(calls, Policy::read("read-through-item-per-feature.json").dynamodb());
 }

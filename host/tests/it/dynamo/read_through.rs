@@ -70,7 +70,7 @@ fn more_than_a_hundred_entities_are_several_requests() {
 fn a_change_that_the_stream_tells_has_the_row_fetched_anew() {
     let dynamo = table(10);
     // What was missing, too, whatever is remembered of it.
-    let host = host(&dynamo.url(), ", missing_for: 1h");
+    let host = host(&dynamo.url(), ", negative_ttl: 1h");
     assert_eq!((trips(&host, 1), trips(&host, 77)), (json!(1), Value::Null));
     dynamo.put(TABLE, item(1, 100));
     dynamo.put(TABLE, item(77, 7));
@@ -156,7 +156,7 @@ fn a_table_that_is_slow_costs_a_request_no_more_than_it_may() {
 #[test]
 fn a_table_larger_than_its_share_of_the_disk_is_served_and_the_share_is_kept() {
     let dynamo = table(3_000);
-    let host = host(&dynamo.url(), ", keep: 64KiB");
+    let host = host(&dynamo.url(), ", max_bytes: 64KiB");
     for round in 0..2 {
         for first in (1..=3_000).step_by(100) {
             let some: Vec<i64> = (first..first + 100).collect();

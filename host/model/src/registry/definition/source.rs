@@ -190,12 +190,12 @@ fn read_through(table: &mut Table<'_>, problems: &Problems) -> ReadThrough {
     const MILLI: Duration = Duration::from_millis(1);
     let default = ReadThrough::default();
     ReadThrough {
-        keep: table.bytes("keep").map_or(default.keep, |keep| keep.value),
+        max_bytes: table.bytes("max_bytes").map_or(default.max_bytes, |bytes| bytes.value),
         timeout: duration(table, "fetch_timeout", MILLI..=Duration::from_secs(60), default.timeout, problems),
-        missing_for: duration(table, "missing_for", Duration::ZERO..=HOUR * 24, default.missing_for, problems),
+        negative_ttl: duration(table, "negative_ttl", Duration::ZERO..=HOUR * 24, default.negative_ttl, problems),
         fresh_for: duration(table, "fresh_for", Duration::ZERO..=HOUR * 24 * 30, default.fresh_for, problems),
         at_once: table
-            .int("fetches_at_once", 1, 1_024)
+            .int("max_concurrent_fetches", 1, 1_024)
             .and_then(|count| u16::try_from(count.value).ok())
             .unwrap_or(default.at_once),
     }

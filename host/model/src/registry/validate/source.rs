@@ -87,9 +87,9 @@ fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems
         problems.error_with_help(at, message, TABLE_NAME_RULE.to_owned());
     }
     if let OnMiss::Fetch(how) = &table.on_miss
-        && how.keep == 0
+        && how.max_bytes == 0
     {
-        let message = format!("feature view '{}': 'keep' is 0: nothing could be kept of what is fetched", view.value);
+        let message = format!("feature view '{}': 'max_bytes' is 0, so no fetched row can be kept", view.value);
         problems.error(at, message);
     }
 }
