@@ -62,7 +62,7 @@ test: check-tools check-guest-tools check-python
 		cargo test --workspace --locked --no-fail-fast; \
 	fi
 
-## make test-fast    unit tests, and integration tests that need nothing but cargo: two minutes once built
+## make test-fast    most tests that need nothing but cargo: two minutes once built
 test-fast: check-tools
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast -E 'not ($(SLOW_FILTER) none())'; \
@@ -137,7 +137,8 @@ bench-sync: check-tools
 ## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each; 200
 ##                   more while a table and objects change and AWS misbehaves
 soak: check-tools check-guest-tools
-	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --lib --test it -- kill:: --nocapture
+	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder-store --lib -- kill:: --nocapture
+	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- kill:: --nocapture
 	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 

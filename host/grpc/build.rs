@@ -1,4 +1,4 @@
-//! Makes Rust of the `.proto` files under `host/proto`, and the descriptors that gRPC's reflection hands out.
+//! Makes Rust of the `.proto` files under `host/grpc/proto`, and the descriptors that gRPC's reflection hands out.
 //!
 //! Feast's values are not made: `larder_model` has them, and there is one type for them in the tree.
 

@@ -98,7 +98,7 @@ struct ConfigArg {
     /// Serve what this Feast repository (the directory of feature_store.yaml) defines
     #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
     feast_repo: Option<PathBuf>,
-    /// Where a Feast repository's values come from [default: auto, the SQLite online store if there is one]
+    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto, the SQLite online store if there is one]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// The directory of plugins, in place of the configuration's

@@ -1,31 +1,31 @@
-//! Authorization of calls. The program implements it; this crate knows no tokens.
+//! Authorization of calls. The `larder` program implements [`Authorizer`]; this crate does not handle tokens.
 
 use std::fmt;
 
 use larder_serving::Selection;
 
-/// What a call brings beside its message.
+/// The headers of a call, in addition to its message.
 pub type Headers = hyper::HeaderMap;
 
-/// Authorizes each call; health and reflection are open.
+/// Authorizes calls. Health checks and reflection need no authorization.
 pub trait Authorizer: fmt::Debug + Send + Sync {
-    /// Whether the sender of these headers may have this.
+    /// Checks whether the sender of these headers has permission for an action.
     ///
     /// # Errors
-    /// [`Denied`], with what the caller is told.
+    /// [`Denied`], with the message for the caller.
     fn check(&self, headers: &Headers, action: Action<'_>) -> Result<(), Denied>;
 }
 
 /// The permission that a call needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'w> {
-    /// To call any method; checked before the message is read.
+    /// Call any method; checked before the message is read.
     Connect,
-    /// Features.
+    /// Look up features.
     Lookup(&'w Selection<'w>),
-    /// To see the name of a feature service, view or feature in an error.
+    /// See the name of a feature service, view or feature in an error.
     Name(&'w str),
-    /// To write.
+    /// Write rows.
     Write,
 }
 

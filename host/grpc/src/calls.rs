@@ -136,7 +136,7 @@ impl Calls {
         }
     }
 
-    /// Answers a call that came on a connection with this book.
+    /// Answers a call that came on a connection with the calls in flight.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,

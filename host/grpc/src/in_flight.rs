@@ -1,4 +1,4 @@
-//! What is under way on one connection, and since when.
+//! Tracks the calls in flight on one connection, and since when the connection is idle.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 
-/// The calls of a connection.
+/// The calls in flight on one connection.
 #[derive(Debug)]
 pub(super) struct InFlightCalls {
     counts: Mutex<Counts>,
@@ -21,28 +21,28 @@ pub(super) struct InFlightCalls {
 
 #[derive(Debug)]
 struct Counts {
-    /// Calls that have one answer.
+    /// Unary calls.
     calls: usize,
-    /// Calls whose answers come one by one, for as long as the client likes.
+    /// Streaming calls, which last for as long as the client wants.
     streams: usize,
-    /// When the last of all these ended; of interest while there is none.
+    /// When the last call ended. Meaningful only while no call is in flight.
     idle_since: Instant,
     next: u64,
-    /// Answers that are on their way, oldest first: when each began.
+    /// When the sending of each unsent unary response began, by sequence number, so oldest first.
     unsent: BTreeMap<u64, Instant>,
 }
 
-/// Keeps a call in the book for as long as it lives.
+/// Counts a call as in flight until it is dropped.
 #[derive(Debug)]
 pub(super) struct CallGuard {
     in_flight: Arc<InFlightCalls>,
     is_stream: bool,
     answer: Option<u64>,
-    /// A permit for a stream.
+    /// The permit of a streaming call, released when the call ends.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// An answer, which keeps its call in the book until it was sent.
+/// A response body that keeps its call in flight until it is sent and dropped.
 #[derive(Debug)]
 pub(super) struct UnsentBody {
     body: Body,
@@ -57,30 +57,30 @@ impl InFlightCalls {
         Arc::new(Self { counts: Mutex::new(counts) })
     }
 
-    /// Notes a call that begins.
+    /// Records a call that begins.
     pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> CallGuard {
         *self.counts().count(is_stream) += 1;
         CallGuard { in_flight: Arc::clone(self), is_stream, answer: None, permit: None }
     }
 
-    /// Whether nothing was asked for as long.
+    /// Returns whether no call is in flight, and the last one ended more than `bound` ago.
     pub(super) fn is_idle(&self, bound: Duration) -> bool {
         let counts = self.counts();
         counts.calls + counts.streams == 0 && counts.idle_since.elapsed() > bound
     }
 
-    /// Whether an answer is on its way for longer.
+    /// Returns whether the sending of an unsent response began more than `bound` ago.
     pub(super) fn is_unread(&self, bound: Duration) -> bool {
         self.counts().unsent.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
     }
 
-    /// Whether a call waits for its one answer, or for that to be sent.
+    /// Returns whether a unary call is in flight: its response is pending, or is not sent completely.
     pub(super) fn has_calls(&self) -> bool {
         self.counts().calls > 0
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // Each change is whole.
+        // A panic cannot leave a half-made change, so a poisoned lock is safe to use.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,12 +96,13 @@ impl Counts {
 // === impl CallGuard ===
 
 impl CallGuard {
-    /// Keeps a permit until the call ends.
+    /// Holds a permit until the call ends.
     pub(super) fn keep(&mut self, permit: OwnedSemaphorePermit) {
         self.permit = Some(permit);
     }
 
-    /// The call's answer begins to leave.
+    /// Wraps the response body, so that the call is in flight until the body is dropped. Records when the sending of a
+    /// unary response begins.
     pub(super) fn leave(mut self, body: Body) -> Body {
         if !self.is_stream {
             let mut counts = self.in_flight.counts();

@@ -75,7 +75,7 @@ impl Lookup {
         };
         let runtime = snapshot.transforms().runtime().filter(|_| for_plugins);
         let compute: &Compute = runtime.map_or(&*resources.compute, |runtime| runtime.compute());
-        let (lookup, current, budget) = (self.clone(), Arc::clone(&snapshot), resources.leased_room());
+        let (lookup, current, budget) = (self.clone(), Arc::clone(&snapshot), resources.leased_budget());
         let answer = offload(compute, move || lookup.answer_within(&current, budget)).await?;
         Ok((answer, fetched))
     }
@@ -98,11 +98,11 @@ impl Lookup {
         };
         for _ in 0..FETCH_ROUNDS {
             let is_small = self.message.len() <= THREAD_MESSAGE_BYTES_MAX;
-            let (wanted, _room) = match is_small.then(|| to_fetch(resources.thread_budget())) {
+            let (wanted, _budget) = match is_small.then(|| to_fetch(resources.thread_budget())) {
                 Some(Err(Failed::Status(status))) => return Err(status),
                 Some(Ok(wanted)) => wanted,
                 None | Some(Err(Failed::TooLong)) => {
-                    let (to_fetch, budget) = (to_fetch.clone(), resources.leased_room());
+                    let (to_fetch, budget) = (to_fetch.clone(), resources.leased_budget());
                     offload(&resources.compute, move || Ok(to_fetch(budget)?)).await?
                 }
             };

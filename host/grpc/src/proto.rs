@@ -1,4 +1,4 @@
-//! Feast's messages and services, which `build.rs` makes of `host/proto/feast`; its values are `larder_model`'s.
+//! Feast's messages and services, which `build.rs` makes of `host/grpc/proto/feast`; its values are `larder_model`'s.
 
 #![expect(
     missing_docs,

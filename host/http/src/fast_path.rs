@@ -1,13 +1,15 @@
-//! The short way: requests for features that are plain are read and answered here, without hyper.
+//! The fast path: reads and answers simple requests for features without hyper.
 //!
-//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with 200 and JSON by one
-//! look into memory. hyper can do everything that HTTP/1.1 has, and half of a lookup's time went into its being able to.
-//! So a connection begins here. What is whole, plain and goes well is answered at once; at the first request of any other
-//! kind the connection is hyper's, with all bytes from that request on, and stays so. Nothing is refused here, and no error
-//! is told: hyper's side does that, as if this did not exist.
+//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with 200 and JSON after
+//! one lookup in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So
+//! each connection starts here. A request that is complete, has no special features and succeeds is answered
+//! immediately. At the first other request, the connection is handed to hyper with all bytes from that request on, and
+//! stays there. The fast path does not reject requests, and reports an error only for an offloaded response: otherwise
+//! the hyper path does that, as if the fast path did not exist.
 //!
-//! Bytes are read, parsed, answered and written in one go in a worker's own buffers, so a connection that waits holds none.
-//! Only what another thread computes is waited for, with the bytes from that request on kept.
+//! A worker reads, parses, answers and writes in one step, in its own buffers, so a waiting connection holds no
+//! buffers. The connection waits only for responses that another thread computes, and meanwhile keeps the bytes from
+//! that request on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,78 +43,77 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// A connection that has asked for nothing but plain things yet.
+/// A connection that has sent only fast-path requests so far.
 #[derive(Debug)]
 pub(super) struct FastConnection<S> {
     stream: S,
     router: Arc<Router>,
-    /// The beginning of a request whose rest has not come.
+    /// The beginning of a request whose rest has not arrived.
     partial: Vec<u8>,
     partial_lease: Option<Lease>,
-    /// What the client has not taken yet of answers.
+    /// Response bytes that the client has not accepted yet.
     unsent: Vec<u8>,
-    /// What follows that: a response from another thread.
+    /// The body of a response from another thread, sent after `unsent`.
     unsent_body: Bytes,
-    /// Their lease of the memory for requests in flight, unless they are small.
+    /// The lease for `unsent` of the memory for requests in flight, unless `unsent` is small.
     lease: Option<Lease>,
-    /// The caller, for the log.
+    /// The client's address, for the log.
     client: Option<SocketAddr>,
-    /// What comes when that is sent.
+    /// The next step after all of that is sent.
     then: Then,
     sleep: CoarseSleep,
 }
 
-/// How a connection goes on.
+/// How a connection continues after the fast path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It is over.
+    /// The connection ended.
     Ended,
-    /// It is hyper's, which sees these bytes first.
+    /// hyper takes over the connection, and reads these bytes first.
     Hyper(Vec<u8>),
 }
 
 #[derive(Debug)]
 enum Then {
     Read,
-    /// Whole requests may be left of what was read.
+    /// The bytes that were read may hold more complete requests.
     Again,
-    /// The same, after other connections were served.
+    /// Like `Again`, after other connections were served.
     GiveWay,
-    /// An answer comes.
-    /// Boxed, so that the common cases are cheap to move.
+    /// A response is pending. Boxed, so that the common cases are cheap to move.
     Wait(Box<Waiting>),
     Close,
     Hyper(Vec<u8>),
 }
 
-/// A request whose answer another thread makes.
+/// A request whose response another thread computes.
 #[derive(Debug)]
 struct Waiting {
     body: PendingBody,
     started: Instant,
-    /// The request, and what came behind it.
+    /// The request, and the bytes that follow it.
     bytes: Vec<u8>,
-    /// Bytes of the request.
+    /// The length of the request in bytes.
     len: usize,
 }
 
-/// What the beginning of some bytes is.
+/// The result of [`parse`].
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed<'b> {
     Plain(FastRequest<'b>),
-    /// As far as it goes it is plain.
+    /// The beginning of a request that can still be a fast-path request.
     Partial,
     Other,
 }
 
-/// `POST /get-online-features`, whole, that wants JSON.
+/// A complete `POST /get-online-features` request that accepts JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FastRequest<'b> {
-    /// `Authorization`, if it is there.
+    /// The value of the `Authorization` header, if there is one.
     pub(super) authorization: Option<&'b [u8]>,
     /// The body.
     pub(super) body: &'b [u8],
-    /// Bytes of the whole request.
+    /// The length of the complete request in bytes.
     len: usize,
 }
 
@@ -122,46 +123,48 @@ struct Buffers {
     output: Output,
 }
 
-/// Answers, one behind the other.
+/// Consecutive responses.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
-    /// Where the first begins.
+    /// The offset of the first response.
     from: usize,
-    /// Their lease of the memory for requests in flight, unless they are small.
+    /// The lease for `bytes` of the memory for requests in flight, unless they are small.
     lease: Option<Lease>,
 }
 
-/// How lookups begin.
+/// The beginning of a lookup request.
 const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
-/// Requests that are longer are hyper's.
+/// The fast path hands longer requests to hyper.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
-/// More than clients send; a request with more is hyper's.
+/// More headers than clients usually send. The fast path hands a request with more to hyper.
 const HEADERS_MAX: usize = 32;
-/// Where an answer's body begins in its buffer: heads are shorter, and are written in front of it.
+/// The offset of a response's body in its buffer. Heads are shorter, and are written directly in front of the body.
 const HEAD_BYTES: usize = 192;
-/// Once there is so much to send, requests that came along wait until the client has taken it: a few bytes can ask for many.
+/// Once this many bytes are ready to send, further requests wait until the client has accepted them: a request of a few
+/// bytes can have a large response.
 const OUTPUT_BYTES_FULL: usize = 64 << 10;
-/// An answer that was larger gives its memory back.
+/// The output buffer is freed after use if its capacity is larger.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// How long consecutive responses may take before other connections are served.
 const TURN: Duration = super::router::TURN;
-/// So long the rest of a request may take here; then hyper waits for it, which has bounds for that.
+/// How long the fast path waits for the rest of a request before it hands the connection to hyper, which has its own
+/// limits for that.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The last of the year 9999, beyond which HTTP has no dates.
+/// The last second of the year 9999. HTTP has no later dates.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> =
         RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
-    /// `Date` of a second since 1970.
+    /// The `Date` value of a second since 1970.
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
 }
 
 // === impl FastRequest ===
 
 impl FastRequest<'_> {
-    /// What its sender may ask for; none without a valid token.
+    /// Returns the scope of the client's token; `None` without a valid token.
     pub(super) fn admit(&self, tokens: &Tokens) -> Option<Arc<Scope>> {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert(AUTHORIZATION, HeaderValue::from_bytes(self.authorization?).ok()?);
@@ -193,10 +196,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         self.stream
     }
 
-    /// Serves until the connection ends or is another's. Once the host drains, requests that have begun are answered.
+    /// Serves requests until the connection ends or is handed to hyper. While the server drains, it still answers
+    /// requests that have begun.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// I/O errors of the connection.
     pub(super) fn poll_serve(&mut self, is_draining: bool, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         loop {
             ready!(self.poll_send(cx))?;
@@ -233,8 +237,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         }
     }
 
-    /// Reads what has come unless it is read, answers what is whole, and writes what the client takes. False at the
-    /// connection's end.
+    /// Reads the bytes that have arrived unless `is_read` is set, answers the complete requests, and writes as much as
+    /// the client accepts. Returns false at the end of the connection.
     fn poll_turn(
         &mut self,
         buffers: &mut Buffers,
@@ -285,7 +289,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             if took > TURN {
                 break Then::GiveWay;
             }
-            // A client that sends many requests ahead gets large answers one by one, in turns with other connections.
+            // A client that pipelines many requests gets large responses one at a time, and other connections are
+            // served in between.
             if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
                 break Then::GiveWay;
             }
@@ -300,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             }
         }
         self.then = then;
-        // Nearly always the client takes all of it at once.
+        // The client nearly always accepts all bytes at once.
         let answers = output.answers();
         if !answers.is_empty() {
             let written = match Pin::new(&mut self.stream).poll_write(cx, answers) {
@@ -332,7 +337,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         then
     }
 
-    /// Waits for an answer that another thread makes, or an error: to have hyper's side tell that would compute it twice.
+    /// Waits for a response that another thread computes. Also sends an error response: if the hyper path reported the
+    /// error, it would compute the response again.
     fn poll_waiting(&mut self, mut waiting: Box<Waiting>, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut waiting.body).poll(cx) {
             Poll::Pending => {
@@ -355,11 +361,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
                 self.unsent = head.bytes().to_vec();
                 self.unsent_body = body;
                 self.partial = waiting.bytes.split_off(waiting.len);
-                // What came behind the request could not go on meanwhile.
+                // The bytes after the request could not be processed meanwhile.
                 self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
                 self.then = if is_draining { Then::Close } else { Then::Again };
             }
-            // The thread is gone.
+            // The compute thread dropped the request.
             Poll::Ready(Err(_)) => self.then = Then::Hyper(waiting.bytes),
         }
         Poll::Ready(())
@@ -369,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         if !self.unsent.is_empty() || !self.unsent_body.is_empty() {
             ready!(self.poll_unsent(cx))?;
         }
-        // TLS may hold some of it.
+        // TLS may have buffered some of the bytes.
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -415,7 +421,7 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Adds the whole answer to a request, if it is made here.
+    /// Appends the complete response to a request if it is built on this thread.
     fn answer(&mut self, router: &Router, request: &FastRequest<'_>, is_last: bool) -> FastAnswer {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
@@ -425,13 +431,13 @@ impl Output {
             self.bytes.truncate(start);
             return answer;
         };
-        // The client may not read them, and they would be kept. The hyper path reports that there is no memory.
+        // If the client does not read the bytes, they stay in memory. The hyper path reports that there is no memory.
         if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
             self.bytes.truncate(start);
             return FastAnswer::Not;
         }
         let head = Head::new(StatusCode::OK, self.bytes.len() - body, now, is_last);
-        // Right in front of the body: how long it is was not known before that was written.
+        // The head goes directly in front of the body, because it contains the body's length.
         let head_at = body - head.len;
         self.bytes[head_at..body].copy_from_slice(head.bytes());
         if start == 0 {
@@ -449,7 +455,7 @@ impl Output {
     }
 }
 
-/// The head of an answer.
+/// The head of a response.
 struct Head {
     bytes: [u8; HEAD_BYTES],
     len: usize,
@@ -458,7 +464,7 @@ struct Head {
 // === impl Head ===
 
 impl Head {
-    /// Of an answer whose body has so many bytes; behind the last one the connection ends.
+    /// Creates the head of a response with a body of `body_bytes`. After the last response, the connection closes.
     fn new(status: StatusCode, body_bytes: usize, now: Micros, is_last: bool) -> Self {
         let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
         if status == StatusCode::OK {
@@ -487,7 +493,7 @@ impl Head {
     }
 }
 
-/// `Date` of this moment: written once a second.
+/// Returns the `Date` value of a time. It is formatted once a second.
 fn date(now: Micros) -> [u8; 29] {
     let second = u64::try_from(now / 1_000_000).unwrap_or(0);
     let (known, text) = DATE.get();
@@ -496,19 +502,19 @@ fn date(now: Micros) -> [u8; 29] {
     }
     let mut text = [b' '; 29];
     let fresh = HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND))).to_string();
-    // Always 29 letters, up to the year 9999.
+    // Always 29 characters, up to the year 9999.
     let len = fresh.len().min(text.len());
     text[..len].copy_from_slice(&fresh.as_bytes()[..len]);
     DATE.set((second, text));
     text
 }
 
-/// Whether some bytes begin a lookup.
+/// Returns whether the bytes begin with the request line of a lookup.
 pub(super) fn is_lookup(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
 }
 
-/// Waits for the client to close its connection, or its half of it, while a response is computed; hyper closes a
+/// Waits for the client to close its connection, or its half of it, while a response is computed. hyper closes a
 /// connection in this case, too. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in
 /// total.
 fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
@@ -524,7 +530,7 @@ fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx:
     Poll::Pending
 }
 
-/// Looks at the beginning of some bytes.
+/// Parses the beginning of the bytes.
 fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let Some(rest) = bytes.strip_prefix(START) else {
         return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
@@ -538,7 +544,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let (mut length, mut authorization, mut has_host) = (None, None, false);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        // By the first letter: most headers are none of these.
+        // Checks the first letter first: most headers are none of these.
         match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
             Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
                 (None, Some(bytes)) => length = Some(bytes),
@@ -566,7 +572,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     }
 }
 
-/// Digits and nothing else, few enough not to overflow.
+/// Parses a number of 1 to 9 decimal digits, which cannot overflow.
 fn decimal(digits: &[u8]) -> Option<usize> {
     let is_number = matches!(digits.len(), 1..=9) && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))

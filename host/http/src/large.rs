@@ -36,7 +36,7 @@ impl LargeLookup {
     /// # Errors
     /// Status 503 when too many requests wait.
     pub(super) fn offload(self, resources: &Resources, compute: &Compute) -> Result<PendingBody, HttpError> {
-        let budget = resources.leased_room();
+        let budget = resources.leased_budget();
         offload(compute, move || self.answer(budget))
     }
 

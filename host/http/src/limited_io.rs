@@ -1,9 +1,9 @@
 //! A connection wrapper that limits write stalls, yields after large reads and writes, and drains unread input when it
 //! closes.
 //!
-//! hyper bounds how long headers may take to arrive, and nothing bounds how long an answer may take to leave: a client
-//! that stops reading would hold its connection, and an answer in memory, forever. A client that reads a large answer
-//! as fast as it is written, or sends as fast as it is read, would hold its serving thread until the end.
+//! hyper limits how long headers may take to arrive, but not how long a response may take to send: a client that stops
+//! reading would keep its connection, and a response in memory, forever. A client that reads a large response as fast
+//! as it is written, or sends as fast as the server reads, would occupy its serving thread until the end.
 //!
 //! If a connection is closed while the client is still sending, the kernel resets it and the client loses the response.
 //! So after an early response, the wrapper reads and discards the rest for a limited time ([`LingerFlag`]).
@@ -24,21 +24,22 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Whether a response goes out before its request was read completely. Shared by the connection and its requests.
+/// Records whether a response is sent before its request was read completely. Shared by the connection and its
+/// requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LingerFlag(Arc<AtomicBool>);
 
-/// Fails a write that has not moved a byte for the bound's time.
+/// A stream whose writes fail if they have not sent a byte for the duration `bound`.
 #[derive(Debug)]
 pub(super) struct LimitedIo<S> {
     stream: S,
     bound: Duration,
-    /// Runs while a write waits. Made once, when a write first waits: most connections never need it.
+    /// Runs while a write is pending. Created when a write is first pending: most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     /// Bytes written in large pieces since other connections were last served.
     large_written: usize,
-    /// Whether the last write left bytes over.
+    /// Whether the last write did not write all of its bytes.
     is_partial: bool,
     /// Bytes read since other connections were last served.
     read: usize,
@@ -72,7 +73,7 @@ pub(super) fn yield_poll(cx: &mut Context<'_>) {
 /// hyper wakes its own task while it passes on a body, so a task that yields by itself is polled again at once. Another
 /// task is not woken early.
 pub(super) async fn yield_to_events() {
-    // It has nothing that could fail.
+    // The spawned task cannot panic.
     let _ = tokio::spawn(tokio::task::yield_now()).await;
 }
 
@@ -106,7 +107,8 @@ impl<S> LimitedIo<S> {
         }
     }
 
-    /// Whether to serve other connections before this many more bytes are written; this connection is woken after them.
+    /// Returns whether to serve other connections before this many more bytes are written. If so, this task is
+    /// scheduled to be polled after them.
     fn gives_way(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
         if bytes < LARGE_BYTES {
             return false;
@@ -124,7 +126,7 @@ impl<S> LimitedIo<S> {
         self.is_partial = !matches!(written, Poll::Ready(Ok(written)) if *written == bytes);
     }
 
-    /// Lets a write pass, or starts or looks at the clock while it waits.
+    /// Returns the result of a write that is ready. While a write is pending, starts or polls the timer.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = false;
@@ -152,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
         if read.is_pending() {
             self.read = 0;
             if !self.is_partial {
-                // All is written, and the thread serves its other connections until the next request comes.
+                // All bytes are written, and the thread serves its other connections until the next request arrives.
                 self.large_written = 0;
             }
         }
@@ -235,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes every byte at once, and never has one.
+    /// A stream that accepts all bytes immediately, and never has bytes to read.
     struct Sink;
 
     impl AsyncRead for Sink {
@@ -258,8 +260,7 @@ mod tests {
         }
     }
 
-    /// Writes so many bytes, and reads in between as hyper does; returns how often other connections were served before
-    /// the end.
+    /// Writes all bytes, and reads in between as hyper does. Returns how often the stream yielded to other connections.
     fn write(timed: &mut LimitedIo<Sink>, mut bytes: &[u8]) -> usize {
         let cx = &mut Context::from_waker(Waker::noop());
         let mut turns = 0;
@@ -303,7 +304,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(write(&mut timed, &vec![0; 4 * LARGE_BYTES]), 0, "a read came in between");
         }
-        // A client that sends its requests ahead of the answers never lets a read wait.
+        // If a client pipelines its requests, no read is ever pending.
         let cx = &mut Context::from_waker(Waker::noop());
         let answer = vec![0; 4 * LARGE_BYTES];
         let written = (0..100).filter(|_| Pin::new(&mut timed).poll_write(cx, &answer).is_ready()).count();

@@ -1,4 +1,4 @@
-//! A stream of which some bytes were read already, and are read again.
+//! A stream that first yields bytes that were already read from it.
 
 use std::{
     io,
@@ -8,11 +8,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Gives the bytes that were read before those that come.
+/// Yields `first`, and then the bytes of `stream`.
 #[derive(Debug)]
 pub(super) struct PrefixedIo<S> {
     first: Vec<u8>,
-    /// How many of them were given.
+    /// How many bytes of `first` were returned.
     given: usize,
     stream: S,
 }
@@ -24,7 +24,7 @@ impl<S> PrefixedIo<S> {
         Self { first, given: 0, stream }
     }
 
-    /// Whether nothing is left of what was read before.
+    /// Returns whether all bytes of `first` were returned.
     pub(super) fn is_read(&self) -> bool {
         self.given == self.first.len()
     }

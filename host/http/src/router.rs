@@ -441,11 +441,11 @@ impl Router {
         for _ in 0..FETCH_ROUNDS {
             let is_small = body.len() <= THREAD_BODY_BYTES_MAX;
             let here = is_small.then(|| to_fetch(self.resources.thread_budget()));
-            let (wanted, _room) = match here {
+            let (wanted, _budget) = match here {
                 Some(Err(error)) if !error.is_too_long() => return Err(error),
                 Some(Ok(wanted)) => wanted,
                 _ => {
-                    let (to_fetch, budget) = (to_fetch.clone(), self.resources.leased_room());
+                    let (to_fetch, budget) = (to_fetch.clone(), self.resources.leased_budget());
                     completed(offload(&self.resources.compute, move || to_fetch(budget))?).await?
                 }
             };

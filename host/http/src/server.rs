@@ -2,7 +2,7 @@
 //!
 //! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
 //! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by hyper's timer in `timer`, the body's in the router, the answer's in `timed`, the TLS handshake's and the drain's
+//! by hyper's timer in `timer`, the body's in the router, the answer's in `limited_io`, the TLS handshake's and the drain's
 //! here.
 
 use std::{
@@ -372,7 +372,7 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Serves a connection: plain requests by the short way, and from the first of another kind on by hyper.
+/// Serves a connection: plain requests by the fast path, and from the first of another kind on by hyper.
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: Option<SocketAddr>,

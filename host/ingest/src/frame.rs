@@ -5,14 +5,15 @@ use std::fmt;
 use larder_model::{codec::Cell, model::FeatureView};
 use larder_store::StoreError;
 
-/// Columns of one length, by name.
+/// Columns by name, which should have one length: see [`Frame::rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame {
     /// Each column's name and cells.
     pub columns: Vec<(String, Vec<Cell>)>,
 }
 
-/// Why a table cannot be written. Nothing of it was.
+/// Why a table cannot be written. No row of it was written to the view of the error; see [`super::RowWriter::push`] for
+/// several views.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct SyncRequest {
     /// Read everything, also what was read before.
     pub full: bool,
-    /// Only rows of these event times. The source then counts as unread as before: the next run reads it all.
+    /// Only rows of these event times. The stored position does not change.
     pub window: Window,
     /// Take what is there, whatever the sanity checks of `sync: guard` say.
     pub force: bool,
@@ -26,7 +26,8 @@ pub struct SyncRequest {
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Rows read and committed so far.
+    /// Rows read so far; they are committed, unless the load replaces the view at its end. While such a load is merged,
+    /// the number that is expected.
     pub rows: u64,
     /// Rows that the source is expected to have.
     pub expected: u64,

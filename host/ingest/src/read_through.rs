@@ -14,22 +14,22 @@ pub trait RowFetcher: Send + Sync + Debug {
     /// Whether an entity has to be fetched before it is looked up; `is_here` says whether the store has a row.
     fn wants(&self, id: &EntityId, is_here: bool) -> bool;
 
-    /// Fetches entities. Ends after the view's timeout at the latest.
+    /// Fetches entities. Ends after the view's `fetch_timeout` at the latest.
     fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>>;
 }
 
 /// The entities that a request needs from one view.
 pub type Wanted = (Arc<dyn RowFetcher>, Vec<EntityKey>);
 
-/// What came of asking for entities.
+/// The result of fetching entities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fetched {
-    /// What the table has of them is here.
+    /// The table was asked for all of them. Rows that could not be stored are missing.
     #[default]
     All,
-    /// Some were not here in time.
+    /// The timeout passed, or rows were removed again after [`FETCH_ROUNDS`] rounds.
     Late,
-    /// The table is away.
+    /// The table is unavailable.
     Away,
 }
 

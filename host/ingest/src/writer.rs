@@ -19,7 +19,9 @@ pub trait RowWriter: Send + Sync + Debug {
     /// are committed one after the other.
     ///
     /// # Errors
-    /// [`WriteError`].
+    /// [`WriteError`]. If a row does not fit one of the views, nothing was written. If a commit fails
+    /// ([`WriteError::Store`], [`WriteError::Superseded`]), the views before that one were written; the same push can be
+    /// repeated.
     fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError>;
 
     /// The names of the views that can be materialized.
@@ -31,7 +33,7 @@ pub trait RowWriter: Send + Sync + Debug {
     /// Reads the rows of a span of event times from a view's files.
     ///
     /// # Errors
-    /// [`MaterializeError`]; the reason is in the log.
+    /// [`MaterializeError`]; a failure of the source or the store is in the log.
     fn materialize(
         &self,
         view: &str,

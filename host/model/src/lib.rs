@@ -1,11 +1,11 @@
-//! Larder's ground floor: what the host, its tests and its fuzzers all agree on.
+//! The base crate of Larder: definitions that the server, its tests and its fuzzers share.
 //!
-//! Four rooms, each using only those before it:
+//! It has four modules. Each module uses only the ones listed before it:
 //!
-//! * [`model`]: value types, values, entities, feature views, feature services: the field's own vocabulary;
-//! * [`codec`]: bytes: entity keys and ids as Feast writes them, and the row format of the online store;
-//! * [`yaml`]: YAML text to a tree that knows its lines, and a collector of mistakes;
-//! * [`registry`]: definitions (raw, as written) to a [`registry::Catalog`] (validated, immutable).
+//! * [`model`]: value types, values, entities, feature views and feature services, in standard feature store terms;
+//! * [`codec`]: byte formats: entity keys and ids as Feast writes them, and the row format of the online store;
+//! * [`yaml`]: parses YAML text to a tree with line numbers, and collects errors;
+//! * [`registry`]: turns definitions (raw, as written) into a [`registry::Catalog`] (validated, immutable).
 //!
 //! This crate does no I/O, reads no clock and has no unsafe code.
 

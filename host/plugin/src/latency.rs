@@ -1,43 +1,44 @@
-//! How long a call is expected to take, from how long calls took.
+//! Estimates how long a call takes from the durations of earlier calls.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// An average for each power of two of rows, in which late calls count more. It is read and written without a lock: a
-/// value that is lost now and then does not matter.
+/// Latency estimates: an exponentially weighted moving average for each power of two of rows, so recent calls count
+/// more. Reads and writes take no lock: a value that is occasionally lost does not matter.
 ///
-/// A call that took far longer than many before was most likely held up by a machine that had other things to do. It is
-/// not believed, unless another one takes as long soon: calls that are expected to be long go to another thread, which
-/// costs each of them more than a short call takes, and a plugin that is slow now and then is to be found there.
+/// A call that takes far longer than many calls before it was most likely delayed by other load on the machine. Such an
+/// outlier is ignored, unless another one follows soon. Calls that are expected to be long run on another thread, which
+/// costs each of them more than a short call takes. A plugin that is slow from time to time must run there, so repeated
+/// outliers count.
 #[derive(Debug, Default)]
 pub(super) struct LatencyEstimator {
     buckets: [Bucket; BUCKETS],
 }
 
-/// Calls of up to 2^i rows.
+/// The estimate for calls of up to 2^i rows, where i is the bucket's index.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Nanoseconds; 0 while there was no call.
+    /// The average duration in nanoseconds; 0 before the first call.
     nanos: AtomicU64,
-    /// Calls since one took far longer than those before.
+    /// The number of calls since the last outlier.
     since: AtomicU64,
 }
 
-/// Up to 2^20 rows.
+/// The number of buckets: up to 2^20 rows. Larger calls count in the last bucket.
 const BUCKETS: usize = 21;
-/// The weight of a new call is one in so many.
+/// A new call contributes one part in this many to the average.
 const WEIGHT: u64 = 8;
-/// How many times as long as those before a call takes that is far longer.
+/// A call is an outlier if it takes more than this many times the average.
 const FAR: u64 = 16;
-/// After how many calls without such a one it is doubted.
+/// An outlier is ignored if it follows at least this many calls without one.
 const DOUBTED_AFTER: u64 = 256;
 
 // === impl LatencyEstimator ===
 
 impl LatencyEstimator {
-    /// Notes how long a call took.
+    /// Records how long a call took.
     pub(super) fn note(&self, rows: usize, took: Duration) {
         let Bucket { nanos, since } = &self.buckets[bucket(rows)];
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -51,8 +52,9 @@ impl LatencyEstimator {
         nanos.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// How long a call is expected to take: as those of as many rows did; else as those of fewer did, in proportion, or
-    /// those of more.
+    /// Returns how long a call with this many rows is expected to take: the average of its bucket, else that of the
+    /// next smaller bucket with calls, in proportion to the rows, else that of the next larger one. Zero before the
+    /// first call.
     pub(super) fn expect(&self, rows: usize) -> Duration {
         let wanted = bucket(rows);
         let known = |bucket: usize| match self.buckets[bucket].nanos.load(Ordering::Relaxed) {

@@ -1,10 +1,11 @@
 //! Plugins: derived features as sandboxed WebAssembly components.
 //!
-//! A component is untrusted. It imports nothing but the host's log, runs under limits of time, memory and output, and
-//! what it returns is looked at before anybody reads it. This room knows wasmtime, and nobody else does.
+//! A component is untrusted. It imports only the host's log function, runs under limits for time, memory and output,
+//! and its output is validated before it is used. Only this crate depends on wasmtime.
 //!
-//! [`PluginRuntime::load`] makes a [`Component`] of a file. [`Transform::bind`] fits it to a derived view, and
-//! [`Transform::call`] computes a batch of rows. A failure costs the instance that it happened in, and nothing else.
+//! [`PluginRuntime::load`] loads a [`Component`] from a file's bytes. [`Transform::bind`] binds it to a derived view,
+//! and [`Transform::call`] computes a batch of rows. A failed call discards the instance that it ran in, and affects
+//! nothing else.
 
 mod bindings;
 mod breaker;

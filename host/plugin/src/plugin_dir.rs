@@ -1,14 +1,15 @@
-//! Plugin files on disk: the directory that people put them in, and the host's own copies of what it accepted.
+//! Plugin files on disk: the plugin directory, where users put plugins, and the server's own copies of the versions
+//! that it accepted.
 //!
 //! ```text
-//! plugins/                      what people see: NAME.wasm is plugin NAME. A file comes by rename.
-//! data/store/plugins/           the host's own, mode 0700
+//! plugins/                      the plugin directory: NAME.wasm is plugin NAME; files are added by rename
+//! data/store/plugins/           the server's own directory, mode 0700
 //!   live/NAME.wasm              the version in service
-//!   previous/NAME.wasm          the one before, to roll back to
+//!   previous/NAME.wasm          the previous version, to roll back to
 //! ```
 //!
-//! The directory says what is wanted; the copies say what is known to be good. So a bad file in the directory costs
-//! nothing, not even after a restart, and rolling back needs nobody's help.
+//! The plugin directory holds the desired versions; the copies are the versions that are known to work. So a bad file
+//! in the plugin directory does no harm, not even after a restart, and a rollback needs no file from the user.
 
 use std::{
     ffi::OsStr,
@@ -22,42 +23,43 @@ use larder_common::{
     private,
 };
 
-/// The files of a host's plugins.
+/// The plugin directory and the server's own copies.
 #[derive(Debug)]
 pub struct PluginDir {
     dir: PathBuf,
     own: PathBuf,
 }
 
-/// Which of the host's copies.
+/// Selects one of the server's copies of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
     /// The version in service.
     Live,
-    /// The one before.
+    /// The previous version.
     Previous,
 }
 
-/// A failure with the file that it happened to.
+/// An I/O error and the path that it concerns.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct PluginDirError {
     /// The file or directory.
     pub path: PathBuf,
-    /// What happened.
+    /// The I/O error.
     pub source: io::Error,
 }
 
-/// What plugin files end with.
+/// The extension of plugin files.
 const EXTENSION: &str = "wasm";
 
 // === impl PluginDir ===
 
 impl PluginDir {
-    /// The shelf of a directory, which need not be there, and of the host's own one, which is made.
+    /// Opens the plugin directory `dir`, which need not exist, and the server's own directory `own`, which is created
+    /// if it does not exist.
     ///
     /// # Errors
-    /// When the host's own directory cannot be made.
+    /// If the server's own directory cannot be created.
     pub fn open(dir: &Path, own: &Path) -> Result<Self, PluginDirError> {
         for part in ["live", "previous"] {
             let path = own.join(part);
@@ -66,17 +68,17 @@ impl PluginDir {
         Ok(Self { dir: dir.to_path_buf(), own: own.to_path_buf() })
     }
 
-    /// The directory that people put plugins in.
+    /// Returns the directory that users put plugins in.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The plugins in the directory, by name, with what tells their files' states apart. A directory that is not there
-    /// has none.
+    /// Lists the plugins in the directory, sorted by name. The stamp of a file changes when the file does. A directory
+    /// that does not exist has no plugins.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub fn files(&self) -> Result<Vec<(String, FileStamp)>, PluginDirError> {
         let failed = |source| PluginDirError { path: self.dir.clone(), source };
         let entries = match fs::read_dir(&self.dir) {
@@ -87,10 +89,10 @@ impl PluginDir {
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
-            // Files that are being written have names that begin with a dot, or end otherwise.
+            // The name of a file that is being written begins with a dot, or has another extension.
             let name = path.file_stem().and_then(OsStr::to_str).filter(|name| !name.starts_with('.'));
             let (Some(name), Some(EXTENSION)) = (name, path.extension().and_then(OsStr::to_str)) else { continue };
-            // Also through a link: Kubernetes mounts files so. A file that went meanwhile is not there.
+            // Follows symbolic links: Kubernetes mounts files as links. A file that was removed meanwhile is skipped.
             let Ok(meta) = fs::metadata(&path) else { continue };
             // A pipe or a device is reported as an error when it is read.
             if !meta.is_dir() {
@@ -101,33 +103,33 @@ impl PluginDir {
         Ok(files)
     }
 
-    /// Where a directory has a plugin.
+    /// Returns the path of a plugin in a directory.
     #[must_use]
     pub fn file_in(dir: &Path, name: &str) -> PathBuf {
         dir.join(file_name(name))
     }
 
-    /// Reads a plugin's file in the directory, `bytes_max` and one at most: a longer one is refused by whoever looks.
+    /// Reads a plugin from the directory, at most `bytes_max` + 1 bytes. The caller rejects a file that is too long.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the file cannot be read.
     pub fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, PluginDirError> {
         read_file(&Self::file_in(&self.dir, name), bytes_max)
     }
 
-    /// Puts a plugin into the directory, which is made if it is not there, in one step.
+    /// Writes a plugin to the directory atomically. Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be written; what was there is there still.
+    /// If the file cannot be written. An existing file stays as it was.
     pub fn place(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         fs::create_dir_all(&self.dir).map_err(|source| PluginDirError { path: self.dir.clone(), source })?;
         replace(&self.dir.join(file_name(name)), bytes)
     }
 
-    /// Reads one of the host's copies; none if there is none.
+    /// Reads one of the server's copies, at most `bytes_max` + 1 bytes; `None` if there is no such copy.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// If the copy exists and cannot be read.
     pub fn copy(&self, which: Copy, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, PluginDirError> {
         match read_file(&self.path(which, name), bytes_max) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -136,16 +138,20 @@ impl PluginDir {
         }
     }
 
-    /// Keeps a copy of what goes into service; what was in service becomes the one to roll back to.
+    /// Stores a copy of the version that goes into service. The version that was in service becomes the previous one,
+    /// to roll back to. There is a copy of a version in service at any moment.
     ///
     /// # Errors
-    /// When it cannot be written. The copy of what was in service is kept either way.
+    /// If the copy cannot be written. The copy of the version in service is then as before.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         let (live, previous) = (self.path(Copy::Live, name), self.path(Copy::Previous, name));
-        match fs::rename(&live, &previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PluginDirError { path: live, source: error }),
-            _ => replace(&live, bytes),
+        let written = write_beside(&live, bytes)?;
+        let moved = link_over(&live, &previous)
+            .and_then(|()| fs::rename(&written, &live).map_err(|source| PluginDirError { path: live.clone(), source }));
+        if moved.is_err() {
+            let _ = fs::remove_file(&written);
         }
+        moved
     }
 
     fn path(&self, which: Copy, name: &str) -> PathBuf {
@@ -161,10 +167,10 @@ fn file_name(name: &str) -> String {
     format!("{name}.{EXTENSION}")
 }
 
-/// Reads a plugin's file, `bytes_max` and one byte at most: a longer one is refused by whoever looks.
+/// Reads a plugin's file, at most `bytes_max` + 1 bytes. The caller rejects a file that is too long.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If the file cannot be read.
 pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PluginDirError> {
     let failed = |source| PluginDirError { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
@@ -173,28 +179,58 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PluginDirError>
     Ok(bytes)
 }
 
-/// Writes a file beside, and renames it: who looks sees the old one or the new one, whole.
+/// Writes a temporary file in the same directory, and renames it: a reader sees the complete old file or the complete
+/// new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), PluginDirError> {
-    let failed = |source| PluginDirError { path: path.to_path_buf(), source };
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = write_beside(path, bytes)?;
+    fs::rename(&written, path).map_err(|source| {
+        let _ = fs::remove_file(&written);
+        PluginDirError { path: path.to_path_buf(), source }
+    })
+}
+
+/// Writes a temporary file in the directory of `path`, and returns its path. If that fails, there is no such file.
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
+    let beside = temporary(path);
     let written = File::create(&beside).and_then(|mut file| {
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
+        file.sync_all()
     });
-    if written.is_err() {
-        // What is half there is nobody's.
-        let _ = fs::remove_file(&beside);
+    match written {
+        Ok(()) => Ok(beside),
+        Err(source) => {
+            // The temporary file may be incomplete.
+            let _ = fs::remove_file(&beside);
+            Err(PluginDirError { path: path.to_path_buf(), source })
+        }
     }
-    written.map_err(failed)
+}
+
+/// Makes `to` a second name of the file at `from`, in place of the file that has this name. Does nothing if there is no
+/// file at `from`.
+fn link_over(from: &Path, to: &Path) -> Result<(), PluginDirError> {
+    let beside = temporary(to);
+    let _ = fs::remove_file(&beside);
+    // Some file systems have no hard links.
+    match fs::hard_link(from, &beside).or_else(|_| fs::copy(from, &beside).map(|_bytes| ())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        linked => linked.and_then(|()| fs::rename(&beside, to)).map_err(|source| {
+            let _ = fs::remove_file(&beside);
+            PluginDirError { path: to.to_path_buf(), source }
+        }),
+    }
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shelf() -> (tempfile::TempDir, PluginDir) {
+    fn plugin_dir() -> (tempfile::TempDir, PluginDir) {
         let dir = tempfile::tempdir().unwrap();
         let plugin_dir = PluginDir::open(&dir.path().join("plugins"), &dir.path().join("own")).unwrap();
         (dir, plugin_dir)
@@ -206,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_directory_need_not_be_there_and_has_only_finished_wasm_files() {
-        let (_dir, plugin_dir) = shelf();
+        let (_dir, plugin_dir) = plugin_dir();
         assert_eq!(names(&plugin_dir), [""; 0]);
         plugin_dir.place("b", b"b").unwrap();
         plugin_dir.place("a", b"a").unwrap();
@@ -218,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_replaced_file_has_another_stamp_even_with_the_same_bytes() {
-        let (_dir, plugin_dir) = shelf();
+        let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"1").unwrap();
         let before = plugin_dir.files().unwrap();
         assert_eq!(plugin_dir.files().unwrap(), before);
@@ -228,7 +264,7 @@ mod tests {
 
     #[test]
     fn pipe_in_place_of_a_plugin_is_an_error() {
-        let (_dir, plugin_dir) = shelf();
+        let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"a").unwrap();
         let pipe = plugin_dir.dir().join("b.wasm");
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
@@ -245,7 +281,7 @@ mod tests {
 
     #[test]
     fn swapped_link_to_a_plugin_has_another_stamp() {
-        let (dir, plugin_dir) = shelf();
+        let (dir, plugin_dir) = plugin_dir();
         fs::create_dir_all(plugin_dir.dir()).unwrap();
         let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
         for name in ["one", "two"] {
@@ -266,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_up_to_the_limit_and_one_byte_beyond_it() {
-        let (_dir, plugin_dir) = shelf();
+        let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"1234").unwrap();
         assert_eq!(plugin_dir.read("a", 4).unwrap(), b"1234");
         assert_eq!(plugin_dir.read("a", 2).unwrap(), b"123", "so that a longer one shows");
@@ -275,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_goes_into_service_makes_the_one_before_the_previous() {
-        let (_dir, plugin_dir) = shelf();
+        let (_dir, plugin_dir) = plugin_dir();
         assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap(), None);
         plugin_dir.keep("a", b"1").unwrap();
         assert_eq!(plugin_dir.copy(Copy::Previous, "a", 9).unwrap(), None);
@@ -285,9 +321,24 @@ mod tests {
     }
 
     #[test]
+    fn failed_write_leaves_live_and_previous_version() {
+        let (_dir, plugin_dir) = plugin_dir();
+        plugin_dir.keep("a", b"1").unwrap();
+        plugin_dir.keep("a", b"2").unwrap();
+        let blocked = temporary(&plugin_dir.path(Copy::Live, "a"));
+        fs::create_dir(&blocked).unwrap();
+        plugin_dir.keep("a", b"3").unwrap_err();
+        let copy = |which| plugin_dir.copy(which, "a", 9).unwrap().unwrap();
+        assert_eq!((&*copy(Copy::Live), &*copy(Copy::Previous)), (&b"2"[..], &b"1"[..]));
+        fs::remove_dir(&blocked).unwrap();
+        plugin_dir.keep("a", b"3").unwrap();
+        assert_eq!((&*copy(Copy::Live), &*copy(Copy::Previous)), (&b"3"[..], &b"2"[..]));
+    }
+
+    #[test]
     fn the_hosts_own_copies_are_nobody_elses() {
         use std::os::unix::fs::PermissionsExt as _;
-        let (dir, _shelf) = shelf();
+        let (dir, _plugin_dir) = plugin_dir();
         let mode = fs::metadata(dir.path().join("own/live")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

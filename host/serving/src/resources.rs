@@ -40,7 +40,7 @@ impl Resources {
 
     /// For a response that is built on a compute thread.
     #[must_use]
-    pub fn leased_room(&self) -> ResponseBudget {
+    pub fn leased_budget(&self) -> ResponseBudget {
         ResponseBudget::leased(self.memory.lease(), self.answer_bytes_max)
     }
 }

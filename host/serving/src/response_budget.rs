@@ -1,4 +1,4 @@
-//! Limits on the memory for building one response, and on the work of a serving thread for it.
+//! Limits the memory for building one response, and the work of a serving thread for it.
 
 use larder_common::memory::{Lease, leased_bytes};
 
@@ -13,12 +13,12 @@ pub struct ResponseBudget {
 
 #[derive(Debug)]
 enum Account {
-    /// A serving thread builds the response; it builds one at a time.
+    /// A serving thread builds the response. It builds one response at a time.
     Thread {
         /// The bytes left.
         left: usize,
     },
-    /// A compute thread builds it.
+    /// A compute thread builds the response.
     Leased(Lease),
     /// There are no limits.
     Unbounded,
@@ -42,23 +42,23 @@ const THREAD_NAMES_MAX: usize = 1_024;
 const LOOKUP_BYTES: usize = 80;
 const VALUE_BYTES: usize = 32;
 
-// === impl ResponseLimits ===
+// === impl ResponseBudget ===
 
 impl ResponseBudget {
-    /// For a serving thread: work that takes longer than some milliseconds ends with [`RequestError::TooLong`] and must
-    /// be repeated on a compute thread.
+    /// Creates the budget for a serving thread. Work that takes longer than some milliseconds ends with
+    /// [`RequestError::TooLong`] and must be repeated on a compute thread.
     #[must_use]
     pub fn of_thread(answer_bytes_max: usize) -> Self {
         Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
     }
 
-    /// For a compute thread, limited by a lease.
+    /// Creates the budget for a compute thread, limited by a lease.
     #[must_use]
     pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
         Self { account: Account::Leased(lease), answer_bytes_max }
     }
 
-    /// Without limits, for tools.
+    /// Creates a budget without limits, for tools.
     #[must_use]
     pub fn unbounded() -> Self {
         Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }
@@ -135,10 +135,11 @@ impl ResponseBudget {
         Ok(())
     }
 
-    /// The finished response, after everything else that was reserved is released. It keeps a lease of its own size.
+    /// Returns the finished response, and releases all other memory that was reserved. On a compute thread, the
+    /// response keeps a lease of its own size.
     ///
     /// # Errors
-    /// [`RequestError::AnswerTooLarge`].
+    /// [`RequestError::AnswerTooLarge`], [`RequestError::Memory`].
     pub fn finish(self, mut answer: Vec<u8>) -> Result<bytes::Bytes, RequestError> {
         if answer.len() > self.answer_bytes_max {
             return Err(RequestError::AnswerTooLarge { limit: self.answer_bytes_max });

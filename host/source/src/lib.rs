@@ -1,8 +1,8 @@
-//! Sources: where a view's rows come from.
+//! Sources of a view's rows.
 //!
-//! A [`Source`] yields batches of typed columns and a position: its own words for how far it was read, kept in the
-//! store beside the rows and given back to it on the next reading. A source knows files and their formats; it does
-//! not know what becomes of the rows.
+//! A [`Source`] yields batches of rows and a position: a text in the source's own format that records how far it was
+//! read. The store keeps the position with the rows, and the next read passes it to the source. A source handles files,
+//! tables and their formats, and does not depend on how its rows are used.
 
 pub mod aws;
 
@@ -36,98 +36,98 @@ pub use self::{
     wanted::{Wanted, WantedColumn},
 };
 
-/// Something that rows can be read from, again and again.
+/// A source that rows can be read from repeatedly.
 pub trait Source: Send + Sync + Debug {
-    /// Whether there is anything that was not read yet at this position.
+    /// Returns whether the source may have data that was not read at this position.
     ///
     /// # Errors
-    /// When the source cannot be looked at.
+    /// If the source cannot be checked.
     fn has_news(&self, position: &str) -> Result<bool, SourceError>;
 
-    /// Starts to read: all that is not covered by the position, or everything when there is none.
+    /// Starts to read all rows that the position does not cover, or all rows if there is no position.
     ///
     /// # Errors
-    /// When the source cannot be opened, or has not one row.
+    /// If the source cannot be opened, or has no rows at all.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
 
     /// Opens the source without reading a row, and returns the columns of its files; empty for a source without files.
     /// If there are very many files, it opens only some.
     ///
     /// # Errors
-    /// When the source cannot be opened.
+    /// If the source cannot be opened.
     fn schemas(&self) -> Result<Vec<FileSchema>, SourceError>;
 
-    /// What it is, for messages.
+    /// Returns the name of the source, for messages.
     fn name(&self) -> String;
 
-    /// Whether it puts one row in the place of another whatever their times: its rows are told in the order in which
-    /// that happened, and the last one stays.
+    /// Returns whether a later write to the source replaces a row regardless of event times. Such a source yields
+    /// changes in the order in which they were made, and the last one wins.
     fn last_put_wins(&self) -> bool {
         false
     }
 
-    /// Whether a reading of the whole that was cut off can go on from its position.
+    /// Returns whether an interrupted full read can resume from its position.
     fn resumes(&self) -> bool {
         false
     }
 
-    /// Whether rows of a span of event times can be read apart from the others.
+    /// Returns whether rows of a range of event times can be read without the others.
     fn has_windows(&self) -> bool {
         true
     }
 
-    /// Whether a reading that ended well at this position, so long ago, will do where nobody asks for one: where to look is
-    /// to read all of it, that costs.
+    /// Returns whether a sync of this age that succeeded at this position is recent enough to skip the sync at startup.
+    /// For sources that can only be checked by an expensive full read.
     ///
     /// # Errors
-    /// What keeps it from being looked at.
+    /// If the source cannot be checked.
     fn will_do(&self, _position: &str, _age: Duration) -> Result<bool, SourceError> {
         Ok(false)
     }
 
-    /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as
-    /// written.
+    /// Returns the unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them
+    /// as written.
     fn time_unit(&self) -> Option<Micros> {
         None
     }
 
-    /// The maximum time before a change is noticed, if the kind of source determines it.
+    /// Returns the maximum time before a change is detected, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration> {
         None
     }
 
-    /// A notice for users about how the source is followed, if there is one, with a hint.
+    /// Returns a warning for users about how the source is followed, with a hint; `None` if there is none.
     fn caveat(&self) -> Option<String> {
         None
     }
 
-    /// How often it has to be looked at to be followed, where it says so itself.
+    /// Returns the poll interval for following the source, if the source determines it; otherwise `None`.
     fn pace(&self) -> Option<Duration> {
         None
     }
 }
 
-/// A reading under way.
+/// A read in progress.
 pub trait Batches {
-    /// The next rows; `None` at the end.
+    /// Returns the next rows; `None` at the end.
     ///
     /// # Errors
-    /// When the source breaks off or holds what cannot be read. There is no way on after an error.
+    /// If the source fails or contains data that cannot be read. The read cannot continue after an error.
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError>;
 
-    /// How many rows this reading will yield, as far as is known at its start.
+    /// Returns how many rows this read will yield, as far as is known at its start.
     fn rows_expected(&self) -> u64;
 
-    /// How far the source was read with all batches so far.
+    /// Returns the position after all batches so far.
     fn position(&self) -> String;
 
-    /// Whether this is the whole of what there is, and takes the place of all that was read before.
+    /// Returns whether this read yields all rows of the source, and replaces all rows that were read before.
     fn is_whole(&self) -> bool {
         false
     }
 
-    /// How old the newest change is that was read, while there are others behind it; zero when there are none, `None`
-    /// where changes are not told one by one.
+    /// Returns the age of the newest change that was read while more changes follow, and zero if none follow; `None` if
+    /// the source does not yield individual changes.
     fn lag(&self) -> Option<Duration> {
         None
     }
@@ -140,45 +140,45 @@ pub struct SourceBatch {
     pub rows: SourceRows,
     /// The file, for messages.
     pub origin: std::sync::Arc<str>,
-    /// The place of the batch's first row in the file, from 0, for messages.
+    /// The index of the batch's first row in the file, from 0, for messages.
     pub first_row: u64,
 }
 
-/// Rows, in the form that the source has them in.
+/// Rows, in the format of the source.
 #[derive(Debug)]
 pub enum SourceRows {
-    /// Columns under the names that definitions use: exactly those that were [`Wanted`], in that order, of the types
-    /// that the file has.
+    /// Columns with the names from the definitions: exactly the [`Wanted`] columns, in that order, with the types of
+    /// the file.
     Columns(RecordBatch),
     /// Rows of an online store.
     Items(Vec<Item>),
-    /// What became of rows of an online store, in the order in which it happened.
+    /// Changes of rows of an online store, in the order in which they were made.
     Changes(Vec<Change>),
 }
 
-/// What became of a row of an online store.
+/// A change of a row of an online store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// It is this now.
+    /// The row was added or replaced.
     Put(Item),
-    /// It is gone.
+    /// The row was removed.
     Remove(EntityId),
 }
 
 /// A row of an online store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The hash of the key, which such stores hold, or that of the key that they hold.
+    /// The hash of the key: read from the store, or computed from the key in the store.
     pub id: EntityId,
-    /// When its values were true.
+    /// The time at which the values were true.
     pub event_time: Option<Micros>,
-    /// When it was made, if the store says.
+    /// The created time, if the store has it.
     pub created: Option<Micros>,
-    /// When it expires, if it does so by itself.
+    /// When the row expires in the store, if it does.
     pub expires: Option<Micros>,
     /// The value of each feature of the view, in the view's order; `None` if the store has none.
     pub values: Vec<Option<ItemValue>>,
-    /// Why it cannot be a row, if so: it is left out, and told.
+    /// The reason why the item is not a valid row, if so. Such an item is skipped and reported.
     pub problem: Option<String>,
 }
 
@@ -189,14 +189,14 @@ pub enum ItemValue {
     Feast(Vec<u8>),
     /// A value of the store's own type.
     Cell(Cell),
-    /// The reason why it cannot be read. The other values of the row can be read.
+    /// A value that cannot be read, with the reason. The other values of the row can be read.
     Unreadable(String),
 }
 
 // === impl Item ===
 
 impl Item {
-    /// One that cannot be a row.
+    /// Creates an item that is not a valid row.
     #[must_use]
     pub fn unreadable(id: EntityId, why: String) -> Self {
         Self { id, event_time: None, created: None, expires: None, values: Vec::new(), problem: Some(why) }
@@ -206,7 +206,7 @@ impl Item {
 // === impl SourceRows ===
 
 impl SourceRows {
-    /// How many there are.
+    /// Returns the number of rows or changes.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -216,7 +216,7 @@ impl SourceRows {
         }
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no rows or changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

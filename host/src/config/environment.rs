@@ -58,6 +58,10 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["log", "format"], kind: Kind::Text },
 ];
 
+/// Variables of earlier versions, and the keys that they set. The keys are gone too, so a variable that is still set is
+/// an error that lists the known keys.
+const RETIRED: &[(&str, &[&str])] = &[("LARDER_FEAST_FROM", &["feast", "from"])];
+
 /// The environment of this process: the one place that reads it.
 #[must_use]
 pub fn process_environment(name: &str) -> Option<String> {
@@ -68,12 +72,13 @@ pub fn process_environment(name: &str) -> Option<String> {
 /// Puts the variables that are set into the file's tree. An empty variable counts as not set: that is what is left of
 /// one whose template had no value.
 pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
-    for key in OVERRIDES {
-        let variable = key.variable();
+    let known = OVERRIDES.iter().map(|key| (key.variable(), key.path, key.kind));
+    let retired = RETIRED.iter().map(|(variable, path)| ((*variable).to_owned(), *path, Kind::Text));
+    for (variable, path, kind) in known.chain(retired) {
         if let Some(text) = env(&variable).filter(|text| !text.trim().is_empty()) {
             let at = Place::file(&variable);
-            let tree = key.kind.tree(text.trim());
-            put(entries, key.path, Node { at, tree });
+            let tree = kind.tree(text.trim());
+            put(entries, path, Node { at, tree });
         }
     }
 }

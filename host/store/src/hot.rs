@@ -1,23 +1,25 @@
-//! The hot cache: rows that were read lately, in memory, bounded by bytes.
+//! The hot cache: recently read rows in memory, limited by bytes.
 //!
-//! An entry holds the rows of one entity, of all views that were asked for it, in one piece: a request for features of
-//! several views costs one look, and most of a look is waiting for memory.
+//! An entry holds the rows of one entity, of all views that were requested for it, in one block of memory. A request
+//! for features of several views costs one lookup, and most of a lookup is waiting for memory.
 //!
-//! The cache is filled by readers and has to be honest after every commit, without a lock between the two. The danger
-//! is a slow reader: it loads a row, a commit replaces that row, and only then the reader puts its old copy in.
+//! Readers fill the cache. After every commit it must be consistent with the store, without a lock between readers and
+//! the writer. The danger is a slow reader: it loads a row, a commit replaces that row, and only then does the reader
+//! insert its old copy.
 //!
-//! So every entry carries the number of the commit that its reader saw, and every entity falls into one of many slots
-//! that hold the number of the last commit which changed an entity of that slot. A copy counts only if its number is
-//! not below its slot's. The writer raises the slots after its commit and before the new state can be read: from the
-//! moment that anyone can read a new row, no older copy of it counts, whenever it was put in. Entities that share a
-//! slot with a changed one lose their copies for nothing; they are read from disk once more. No slot is above the last commit
-//! that changed anything, so that is looked at first.
+//! So every entry carries the number of the commit that its reader saw. Every entity maps to one of many slots, and
+//! each slot holds the number of the last commit that changed an entity of that slot. A copy is valid only if its
+//! number is not below the number of its slot. The writer raises the slots after its commit and before the new state
+//! can be read: from the moment that any caller can read a new row, no older copy of it is valid, whenever that copy
+//! was inserted. Entities that share a slot with a changed one are invalidated, too, and are read from disk once more.
+//! No slot is above the last commit that changed any entity, so that number is checked first.
 //!
-//! What a thread found it keeps at hand, in front of the shared cache ([`thread_cache`]), for as long as that has it; a copy counts
-//! there by the same numbers.
+//! Each thread keeps the entries that it found in a per-thread cache (L1) in front of the shared cache
+//! ([`thread_cache`]), for as long as the shared cache has them. The same numbers determine whether a copy there is
+//! valid.
 //!
-//! The same numbers keep a reader in its own state: it takes a copy only if nothing in the slot changed after the
-//! commit that it sees, or a slow reader would find newer rows among its own.
+//! The same numbers give each reader a consistent state: it uses a copy only if nothing in the slot changed after the
+//! commit that it sees. Otherwise, a slow reader would find newer rows among those of its state.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -41,11 +43,11 @@ use self::{
 mod entry;
 mod thread_cache;
 
-/// Bounds of the hot cache.
+/// Limits of the hot cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotCacheConfig {
-    /// The most bytes of rows and bookkeeping; 0 turns the cache off. Beside it each thread that looks rows up has a table
-    /// of up to 1 MiB.
+    /// The maximum number of bytes for rows and bookkeeping; 0 turns the cache off. In addition, each thread that looks
+    /// up rows has a table of up to 1 MiB.
     pub bytes_max: u64,
 }
 
@@ -55,30 +57,31 @@ pub(super) struct HotCache {
     slots: Box<[AtomicU64]>,
     /// The last commit that changed any entity: no slot is above it.
     newest: AtomicU64,
-    /// What threads have at hand.
+    /// The per-thread caches (L1).
     thread_caches: Arc<ThreadCaches>,
-    /// Whether additions are paused because memory is short.
+    /// Whether insertions are paused because memory is short.
     is_closed: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HotKey(EntityId);
 
-/// Entity ids are hashes already: folding is enough.
+/// Folds entity ids, which are hashes already.
 #[derive(Clone, Copy, Debug)]
 struct HotHasher;
 
 #[derive(Debug)]
 struct HotHash(u64);
 
-/// 64 Ki slots: a commit of one row puts about 1 in 65,536 copies of others out of use, for 512 KiB of memory.
+/// The number of slots: 64 Ki. A commit of one row invalidates about 1 in 65,536 entries of other entities. The slots
+/// take 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// What an entry costs beside its piece: the key, reference counts and the cache's own nodes, as a million entries
-/// showed in the resident set.
+/// The overhead of an entry in addition to its block: the key, reference counts and the cache's own nodes. Measured in
+/// the resident set with a million entries.
 const ENTRY_BYTES: usize = 350;
 
-/// One entry in so many is looked at to find the middle of the cache's memory.
+/// One entry in this many is sampled to find the median address of the cache's memory.
 const SAMPLED: usize = 16;
 
 impl Default for HotCacheConfig {
@@ -104,13 +107,13 @@ impl HotCache {
         Self { cache, slots, newest: AtomicU64::new(0), thread_caches, is_closed: AtomicBool::new(false) }
     }
 
-    /// Whether rows are kept at all.
+    /// Returns whether the cache is on.
     pub(super) fn is_on(&self) -> bool {
         self.cache.is_some()
     }
 
-    /// What is known of entities to a reader of the state of commit `seen`, as far as it counts. It may be read of these views
-    /// soon: their rows are brought near.
+    /// Returns the entry of each entity, if there is one that is valid for a reader of the state of commit `seen`. The
+    /// caller may read the rows of `views` soon, so they are prefetched into the processor's caches.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
         let found = self.thread_caches.with_own(|thread_cache| {
@@ -140,7 +143,8 @@ impl HotCache {
         found
     }
 
-    /// What is at hand of an entity, which the shared cache is to hear of now and then; else what that has.
+    /// Returns the entry from the per-thread cache, and reports one in several such hits to the shared cache. If there
+    /// is none, returns the entry of the shared cache.
     #[inline]
     fn settle(
         &self,
@@ -162,16 +166,17 @@ impl HotCache {
         Some(rows)
     }
 
-    /// Whether a copy counts for a reader of the state of commit `seen`. The slot is looked at with the copy in hand: a
-    /// commit that came before the copy was put in has raised it by then, so a reader from before finds out.
+    /// Returns whether a copy is valid for a reader of the state of commit `seen`. The slot is read after the copy was
+    /// obtained: a commit from before the copy was inserted has raised the slot by then, so a reader of an older state
+    /// rejects the copy.
     fn counts(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
         let counts = |changed| rows.seen() >= changed && seen >= changed;
-        // Most of the time nothing at all has changed since. A slot lies in a line of its own, somewhere.
+        // Usually no entity has changed since then. Reading a slot costs one more cache line.
         counts(self.newest.load(Ordering::Acquire)) || counts(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
     }
 
-    /// Keeps what a reader found in the state of commit `seen`, beside what it had from [`HotCache::get`], and gives it
-    /// back in one piece.
+    /// Inserts the rows that a reader found in the state of commit `seen`, together with those that it had from
+    /// [`HotCache::get`], and returns them in one block.
     pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
         let rows = EntityRows::of(id, before, found, seen);
         if let Some(cache) = &self.cache
@@ -180,7 +185,7 @@ impl HotCache {
         {
             self.thread_caches.with_own(|thread_cache| {
                 cache.insert(HotKey(*id), rows.clone());
-                // What this thread has at hand does not have what was found.
+                // The entry in this thread's cache lacks the new rows.
                 thread_cache.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
             });
             self.thread_caches.forget_gone();
@@ -188,24 +193,24 @@ impl HotCache {
         rows
     }
 
-    /// Puts out of use every copy of an entity's rows from before commit `commit`. To be called after that commit and
-    /// before its state can be read.
+    /// Invalidates every copy of an entity's rows from before commit `commit`. Call it after that commit and before the
+    /// new state can be read.
     pub(super) fn outdate(&self, id: &EntityId, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
-    /// Whether a commit behind this one changed an entity, or one that shares its slot.
+    /// Returns whether a commit after `seen` changed the entity, or one that shares its slot.
     pub(super) fn changed_since(&self, id: &EntityId, seen: u64) -> bool {
         self.slot(id).load(Ordering::Acquire) > seen
     }
 
-    /// Whether there are rows of an entity.
+    /// Returns whether the cache has an entry of the entity.
     pub(super) fn holds(&self, id: &EntityId) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
     }
 
-    /// [`HotCache::outdate`] for every entity.
+    /// Invalidates the copies of all entities, as [`HotCache::outdate`] does for one.
     pub(super) fn outdate_all(&self, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         for slot in &self.slots {
@@ -213,18 +218,18 @@ impl HotCache {
         }
     }
 
-    /// Pauses or resumes the addition of rows.
+    /// Pauses or resumes the insertion of rows.
     pub(super) fn set_closed(&self, is_closed: bool) {
         self.is_closed.store(is_closed, Ordering::Relaxed);
     }
 
-    /// Evicts the half of the entries that lies above the others in memory.
+    /// Evicts the half of the entries with the higher memory addresses.
     ///
-    /// Memory returns to the operating system in whole pages, and a page holds several entries: neighbours free their
-    /// pages, and entries here and there free almost none.
+    /// Memory returns to the operating system in whole pages, and a page holds several entries: evicting neighboring
+    /// entries frees their pages, and evicting scattered entries frees almost none.
     pub(super) fn shrink(&self) {
         let Some(cache) = &self.cache else { return };
-        // A sample: a list of all addresses would take memory when it is short.
+        // Only a sample, because a list of all addresses would take memory when memory is short.
         let mut sample: Vec<usize> = cache.iter().step_by(SAMPLED).map(|(_, rows)| rows.address()).collect();
         if sample.is_empty() {
             return;
@@ -238,7 +243,7 @@ impl HotCache {
         self.thread_caches.forget_gone();
     }
 
-    /// Bytes that the entries weigh.
+    /// Returns the size of the entries in bytes.
     pub(super) fn weight(&self) -> u64 {
         self.cache.as_ref().map_or(0, Cache::weighted_size)
     }
@@ -259,7 +264,7 @@ impl Hash for HotKey {
     }
 }
 
-// === impl HotHash ===
+// === impl HotHasher ===
 
 impl BuildHasher for HotHasher {
     type Hasher = HotHash;
@@ -268,6 +273,8 @@ impl BuildHasher for HotHasher {
         HotHash(0)
     }
 }
+
+// === impl HotHash ===
 
 impl Hasher for HotHash {
     fn write(&mut self, bytes: &[u8]) {
@@ -307,7 +314,7 @@ mod tests {
         hot.get(&[ID], &[Lookup { view: ViewId(1), values: 1 }], seen).pop().flatten()
     }
 
-    /// What is known of a view's row, as text.
+    /// Returns the cached row of a view as text; `Some(None)` if the entry records that there is no row.
     fn known(hot: &HotCache, view: u32, seen: u64) -> Option<Option<String>> {
         let row = get(hot, seen)?.row(ViewId(view), 0)?;
         Some(row.map(|row| String::from_utf8(row.to_vec()).unwrap()))
@@ -382,7 +389,7 @@ mod tests {
                 let (ended, is_counted, go) = (ended.clone(), &is_counted, &go);
                 scope.spawn(move || {
                     ended.send(go(thread)).unwrap();
-                    // Its table is there until then.
+                    // The thread's table exists until then.
                     is_counted.wait();
                 });
             }
@@ -390,7 +397,7 @@ mod tests {
             let cache = hot.cache.as_ref().unwrap();
             cache.run_pending_tasks();
             hot.thread_caches.forget_gone();
-            // The cache frees what it let go a little later, while it is used.
+            // The cache frees evicted entries a little later, while it is used.
             let count = || put.iter().filter(|rows| rows.shares() > 1).count();
             let held = (0..1_000).map(|_| count()).find(|held| {
                 cache.iter().for_each(drop);
@@ -447,12 +454,12 @@ mod tests {
         let hot = HotCache::new(HotCacheConfig::default());
         let id = |n: u8| EntityId([[n; 8], [0; 8]].concat().try_into().unwrap());
         let put = |n: u8| {
-            // Small entries and large ones, and one of which it is known that there is no row.
+            // Small and large entries, and one that records that there is no row.
             let row = vec![n; usize::from(n) * 500];
             let found = [found(1, (n != 4).then_some(&*row)), FoundRow { text: vec![n; 300], ..found(2, Some(&row)) }];
             hot.put(&id(n), None, &found, 1);
         };
-        // Half of them is at hand, the others are in the shared cache only, and some are nowhere.
+        // Half of the entries are in this thread's cache, the others only in the shared cache. Some ids have no entry.
         (0..6).step_by(2).for_each(put);
         thread::scope(|scope| scope.spawn(|| (1..6).step_by(2).for_each(put)).join().unwrap());
         hot.outdate(&id(0), 2);
@@ -487,7 +494,7 @@ mod tests {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         let before = get(&hot, 4);
-        // A commit comes between a reader's look and its put; the reader adds what it read after the commit.
+        // A commit happens between a reader's get and its put; the reader adds a row that it read after the commit.
         hot.outdate(&ID, 5);
         hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
         assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not come back");

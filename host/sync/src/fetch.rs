@@ -1,9 +1,10 @@
-//! Read-through: rows that are not here are fetched from their table when somebody asks for them.
+//! Read-through: fetches rows that are not in the store from their table on request.
 //!
-//! A [`Fetcher`] is asked for entities before a lookup. Those that are here and hold need nothing; each of the others is
-//! fetched once, however many callers wait for it, and kept in the store, where the lookup finds it. What the table does
-//! not have is remembered for a while. Nobody waits longer than he may, and when the table is away nobody waits at all:
-//! the lookup answers with what is here, and says so.
+//! Before a lookup, a [`Fetcher`] fetches the entities whose rows are not in the store or are no longer fresh. Each of
+//! them is fetched once, however many callers wait for it, and is written to the store, where the lookup finds it. A
+//! negative cache records for a limited time which entities the table does not have. No caller waits longer than the
+//! timeout, and while the table is unavailable, no caller waits at all: the lookup then returns the rows that are in
+//! the store, and reports the timeout or that the table is unavailable.
 
 use std::{
     collections::HashMap,
@@ -38,7 +39,7 @@ struct Inner {
     key: KeySignature,
     key_version: KeyVersion,
     how: ReadThrough,
-    /// How the times of rows are interpreted.
+    /// How to interpret the times of rows.
     times: RowTimes,
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
@@ -46,7 +47,7 @@ struct Inner {
     checked: NegativeCache,
     flights: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
     slots: Semaphore,
-    /// Until when nobody asks, after a failure.
+    /// After a failure, the time until which no rows are fetched.
     away_until: Mutex<Option<Instant>>,
     metrics: FetchMetrics,
 }
@@ -60,13 +61,13 @@ struct FetchMetrics {
     duration: Histogram,
 }
 
-/// Entities of one request of DynamoDB.
+/// The maximum number of entities in one request to DynamoDB.
 const BATCH: usize = 100;
-/// How long a fetch goes on when nobody waits for it any more: what it brings is there for the next one.
+/// How long a fetch continues after its callers have timed out: later lookups use its rows.
 const FETCH_FOR: Duration = Duration::from_secs(5);
-/// After a failure nobody asks for so long.
+/// How long no rows are fetched after a failure.
 const AWAY_FOR: Duration = Duration::from_secs(1);
-/// How often entities are asked for again that changed while they were fetched.
+/// The maximum number of fetches of an entity that changes while it is fetched.
 const ROUNDS: usize = 4;
 
 // === impl Fetcher ===
@@ -127,7 +128,7 @@ impl Fetcher {
         if let Ok(handle) = inner.aws.handle() {
             let mut signals = signals.into_iter();
             for keys in mine.chunks(BATCH) {
-                // Whoever waits sees the end of it by the signals being dropped.
+                // The waiting callers are notified when the signals are dropped.
                 let (inner, keys) = (Arc::clone(inner), keys.to_vec());
                 let signals: Vec<_> = signals.by_ref().take(keys.len()).collect();
                 handle.spawn(async move {
@@ -139,7 +140,7 @@ impl Fetcher {
             }
         }
         for mut flight in waits {
-            // Nothing is ever sent: it ends.
+            // No value is ever sent; the channel closes.
             if timeout_at(until, flight.changed()).await.is_err() {
                 inner.metrics.late.increment(1);
                 return Fetched::Late;
@@ -188,7 +189,7 @@ impl Inner {
     }
 
     async fn run(&self, keys: &[EntityKey]) {
-        // Nobody closes it.
+        // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         let mut keys = keys.to_vec();
         for _ in 0..ROUNDS {
@@ -217,7 +218,8 @@ impl Inner {
         self.note_away(Some(Instant::now() + AWAY_FOR));
     }
 
-    /// Writes what came, and notes what is known now.
+    /// Writes the fetched rows to the store, and records in the negative cache what the table has. Returns the entities
+    /// that may have changed since `seen`, whose rows are fetched again.
     fn keep(
         &self,
         fetched: HashMap<EntityId, Option<Item>>,
@@ -229,7 +231,7 @@ impl Inner {
         let (mut items, mut gone) = (Vec::new(), Vec::new());
         for (id, item) in fetched {
             match item {
-                // Not served before its event time: until then, the table is treated as if it did not have the row.
+                // A row is not served before its event time. Until then, the table is treated as if it did not have it.
                 Some(item) if !is_future(&item) => items.push(item),
                 Some(_) | None => gone.push(id),
             }
@@ -237,7 +239,7 @@ impl Inner {
         let ids: Vec<EntityId> = items.iter().map(|item| item.id).collect();
         let mut encoder = RowEncoder::new(&self.view, self.key_version, Window::default(), Rule::Latest, self.times);
         let batch = SourceBatch { rows: SourceRows::Items(items), origin: self.source.name().into(), first_row: 0 };
-        // Items are never refused as a whole.
+        // A batch of items is never rejected as a whole.
         let _ = encoder.encode(&batch, now);
         if encoder.skipped.rows() > 0 {
             tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");

@@ -1,4 +1,5 @@
-//! Schedules syncs: one sync of a view at a time, the next one after `every`, and sooner after a failure.
+//! Schedules syncs. At most one sync of a view runs at a time. The next one starts after `every`, or sooner after a
+//! failure.
 
 use std::{
     collections::HashMap,
@@ -18,21 +19,21 @@ use super::slots::{LOADS_AT_ONCE_MAX, LoadSlots};
 #[derive(Debug)]
 pub struct SyncScheduler {
     began: Instant,
-    /// By this much of its `every` a view is late, so that hundreds of hosts do not ask at one moment: from 0 to 1,
-    /// another in each process.
+    /// The part of the maximum jitter that delays each sync, so that hundreds of servers do not read a source at the
+    /// same time. From 0 to 1, different in each process.
     jitter: f64,
     views: Mutex<HashMap<ViewId, ViewState>>,
     /// Notified when a sync ends, and when the server stops.
     changed: Condvar,
-    /// Bounds the memory of loads by the schedule and by command.
+    /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
-    /// The same for loads that callers ask for.
+    /// Limits the memory of loads that are requested over HTTP.
     pub(super) asked_loads: LoadSlots,
-    /// When the host began to stop.
+    /// When the shutdown began; `None` before.
     stop: watch::Sender<Option<Instant>>,
 }
 
-/// A view's last sync, and the number of syncs that wait.
+/// The state of one view: whether a sync is running, how many are waiting, and how the last one ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct ViewState {
     is_running: bool,
@@ -61,26 +62,28 @@ pub(super) enum NoPermit {
     Busy,
 }
 
-/// When a view is synced by itself.
+/// When a view is synced automatically.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Schedule {
-    /// Never, but after a failure.
+    /// Never, except to retry after a failure.
     #[default]
     Never,
-    /// So long after the last end.
+    /// This long after the end of the last sync.
     Every(Duration),
-    /// This long after the last end, to follow a source change by change.
+    /// This long after the end of the last sync, to follow a source change by change.
     Follow(Duration),
-    /// At this moment.
+    /// At this time.
     At(Instant),
 }
 
-/// The limit on syncs of one view that wait for the running one; further ones are refused. Each holds a thread.
+/// The maximum number of syncs of one view that wait for the running one; more are rejected. Each of them blocks a
+/// thread.
 pub(super) const WAITING_MAX: usize = 16;
-/// The most that jitter adds, as a part of `every`, and at all.
+/// The maximum delay from jitter, as a fraction of the interval.
 const JITTER_PART: f64 = 0.1;
+/// The maximum delay from jitter for any interval.
 const JITTER_MAX: Duration = Duration::from_secs(300);
-/// Views that are synced more often than this are not late: their hosts part ways by themselves.
+/// Views that are synced more often than this get no jitter: their servers drift apart without it.
 const JITTER_FROM: Duration = Duration::from_secs(60);
 /// The maximum delay before a failed sync of a view that follows a stream is retried.
 const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
@@ -93,7 +96,7 @@ const DUE_PAUSE: u32 = 9;
 // === impl SyncScheduler ===
 
 impl SyncScheduler {
-    /// Nothing was synced yet.
+    /// Creates a scheduler that has recorded no syncs, with random jitter.
     #[must_use]
     pub fn new() -> Arc<Self> {
         let random = RandomState::new().build_hasher().finish();
@@ -117,7 +120,8 @@ impl SyncScheduler {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no sync of a view is running, and begins one. Returns at once when the server stops.
+    /// Waits until no sync of the view is running, and returns the permit for the next one. Returns an error
+    /// immediately when the shutdown begins.
     pub(super) fn take(&self, view: ViewId) -> Result<SyncPermit<'_>, NoPermit> {
         let mut views = self.views();
         let permit = views.entry(view).or_default();
@@ -143,41 +147,41 @@ impl SyncScheduler {
         self.views().get(&view).copied().unwrap_or_default()
     }
 
-    /// Whether a view is to be synced by now. One that is being synced is not.
+    /// Returns whether a view is due at `now`. A view that is being synced is not due.
     pub(super) fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
         let permit = self.of(view);
         let next = permit.next(self.began, schedule, retry, self.jitter);
         !permit.is_running && next.is_some_and(|next| next <= now)
     }
 
-    /// Whether a source may be read again now only for skipped rows that are due.
+    /// Returns whether a source may be read again at `now` only for skipped rows that are due.
     pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
         let permit = self.of(view);
         let free_at = permit.ended.map(|ended| ended + DUE_PAUSE * permit.took);
-        // After a failure, the retry has its own time.
+        // After a failure, the retry has its own delay.
         !permit.is_running && permit.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
     }
 
-    /// When a view's last sync ended, or the host began.
+    /// Returns when a view's last sync ended, or when this scheduler was created if there was none.
     pub(super) fn last(&self, view: ViewId) -> Instant {
         self.of(view).ended.unwrap_or(self.began)
     }
 
-    /// Prevents new syncs.
+    /// Prevents new syncs, and ends the wait for permits.
     pub fn stop(&self) {
         self.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Instant::now())).is_some());
-        // A thread that is about to wait has checked the flag under this lock.
+        // A thread checks the flag under this lock before it waits. Locking once ensures that it is notified.
         drop(self.views());
         self.changed.notify_all();
     }
 
-    /// Whether a shutdown has begun.
+    /// Returns whether the shutdown has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping_since().is_some()
     }
 
-    /// When the shutdown began, if it did.
+    /// Returns when the shutdown began; `None` if it has not begun.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
         *self.stop.borrow()
@@ -187,12 +191,12 @@ impl SyncScheduler {
 // === impl SyncPermit ===
 
 impl SyncPermit<'_> {
-    /// Records how the sync ended.
+    /// Records whether the sync succeeded.
     pub(super) fn ended(self, well: bool) {
         self.note(|failures| if well { 0 } else { failures.saturating_add(1) });
     }
 
-    /// Records a failure that an early retry would not fix, with the delay as after many failures.
+    /// Records a failure that an early retry would not fix. The retry is delayed as after many failures.
     pub(super) fn was_refused(self) {
         self.note(|_| u32::MAX);
     }
@@ -216,7 +220,8 @@ impl Drop for SyncPermit<'_> {
 // === impl ViewState ===
 
 impl ViewState {
-    /// When to sync next; `None` if the view has no schedule and nothing failed. `jitter` is from 0 to 1.
+    /// Returns when to sync next; `None` if the view has no schedule and the last sync did not fail. `jitter` is from 0
+    /// to 1.
     fn next(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
         let late = |wait: Duration| {
             if wait >= JITTER_FROM { (wait.mul_f64(JITTER_PART * jitter)).min(JITTER_MAX) } else { Duration::ZERO }
@@ -256,7 +261,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// The first second, from the last end or the beginning on, in which the view is due.
+    /// Returns the first second after `since` at which the view is due; `None` if there is none within two hours.
     fn due_after(scheduler: &SyncScheduler, schedule: Schedule, since: Instant) -> Option<u64> {
         (0..=7_200).find(|&n| scheduler.is_due(VIEW, schedule, RETRY, since + seconds(n)))
     }
@@ -318,7 +323,7 @@ mod tests {
                 assert!(followed <= 10, "{failures} failures: after {followed} s");
             }
         }
-        // Also if the first delay is longer than that.
+        // Also if the first retry delay is longer than the interval.
         let scheduler = SyncScheduler::with_jitter(0.0);
         end(&scheduler, 1, scheduler.began);
         assert!(scheduler.is_due(VIEW, every(30), seconds(600), scheduler.began + seconds(30)));

@@ -37,7 +37,7 @@ fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
-        // From the store, then from the hot cache and the plan cache; by the short way and by hyper.
+        // From the store, then from the hot cache and the plan cache; by the fast path and by hyper.
         for headers in [&[][..], &[], &[("connection", "close")]] {
             let answer = send_with(&fixture, &case, headers);
             if let Err(why) = compare(&case, answer.status, &answer.body) {

@@ -1,4 +1,4 @@
-//! The short way of plain requests, and where it ends: answers are those that hyper's side gives, in their order, however
+//! The fast path of plain requests, and where it ends: answers are those that hyper's side gives, in their order, however
 //! the bytes come.
 
 use std::{

@@ -53,7 +53,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 
 /// Sends a request on a connection of its own. The answer to a HEAD has no body.
 pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    // Requests for features are plain as they are, and go the server's short way; others are hyper's.
+    // Requests for features are plain as they are, and go the server's fast path; others are hyper's.
     let close: &[_] = if path == "/get-online-features" { &[] } else { &[("connection", "close")] };
     let headers = [headers, close].concat();
     let mut stream = send_only(address, method, path, &headers, body);

@@ -1,4 +1,4 @@
-//! Whether the plugins of a configuration fit its derived views, found out without a host.
+//! Checks without a running server whether the plugins of a configuration are compatible with its derived views.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,17 @@ use larder_plugin_host::{PluginDir, PluginRuntime, PluginSettings, Transform, re
 
 use crate::config::PluginConfig;
 
-/// Loads each plugin that a derived view names and tries it in its views, as a start of the host would. Returns what is
-/// missing, which a host does without, as warnings, and what the host would refuse as errors.
+/// Loads each plugin that a derived view names and binds it to its views, as a server does at startup. Returns a
+/// warning for each plugin that does not exist, because a server starts without it, and an error for each plugin that a
+/// server would reject.
 ///
 /// # Errors
-/// If plugins cannot run here at all.
+/// If plugins cannot run on this machine at all, or if a path cannot be checked.
 pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
     let views = catalog.derived_views();
     let Some(dir) = config.dir.as_ref().filter(|_| !views.is_empty()) else { return Ok(Vec::new()) };
-    // The host's own directory may be in use, or not there yet: nothing is written to it. Without one of the user's
-    // everything is compiled again.
+    // Uses the user's cache directory. The server's own directory may be in use or not exist yet, so nothing is written
+    // to it. Without a user's cache directory, all plugins are compiled again.
     let cache_dir = super::cache::dir().ok().map(|dir| dir.join("compiled"));
     let runtime = PluginRuntime::new(PluginSettings { cache_dir, ..config.settings.clone() })?;
     let mut problems = Vec::new();

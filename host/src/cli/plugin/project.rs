@@ -1,4 +1,4 @@
-//! A plugin on its author's desk: loaded, and called without a host.
+//! Loads a plugin's file and calls the plugin without a running server, for commands that plugin authors use.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,20 +17,20 @@ use serde_json::{Value, json};
 
 use crate::cli::CliError;
 
-/// A plugin's file, loaded as a host would load it, with the limits that hosts have by default.
+/// A plugin loaded from its file as a server loads it, with a server's default limits.
 pub(super) struct Desk {
     pub(super) runtime: Arc<PluginRuntime>,
     pub(super) component: Arc<Component>,
 }
 
-/// Random columns, the same for the same seed.
+/// A generator of pseudorandom columns. The same seed generates the same columns.
 pub(super) struct Dice(u64);
 
 // === impl Desk ===
 
 impl Desk {
     pub(super) fn open(file: &Path) -> Result<Self> {
-        // What the plugin logs, and the words of its panics.
+        // Shows the plugin's log messages and the text of its panics.
         telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
         let bytes = read_regular(file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", file.display()))?;
         let runtime = super::local_runtime()?;
@@ -40,7 +40,7 @@ impl Desk {
         Ok(Self { runtime, component })
     }
 
-    /// The plugin in the service of a view that gives it all that it reads, and asks for all that it computes.
+    /// Binds the plugin to a synthetic view that has all of the plugin's inputs and all of its outputs.
     pub(super) fn transform(&self, config: &str) -> Result<Arc<Transform>> {
         let view = view_of(self.component.signature(), config);
         let transform = Transform::bind(&self.runtime, &self.component, &view);
@@ -52,7 +52,7 @@ impl Desk {
     }
 }
 
-/// A view that fits a plugin.
+/// Returns a view that is compatible with a plugin.
 fn view_of(signature: &Signature, config: &str) -> DerivedView {
     let input = |input: &Field| DerivedInput {
         name: input.name.as_str().into(),
@@ -77,13 +77,14 @@ fn view_of(signature: &Signature, config: &str) -> DerivedView {
     }
 }
 
-/// The plain type among those that a column can stand for.
+/// Returns the simplest of the value types that a column type can represent.
 pub(super) fn value_type(of: ColumnType) -> ValueType {
     let scalar = ScalarType::from(of.scalar);
     if of.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) }
 }
 
-/// A cell as JSON: bytes as base64, instants in whole seconds, what is no number as text, as answers have them.
+/// Returns a cell as JSON, in the format of responses: bytes as base64, timestamps in whole seconds, and floats that
+/// are not finite as text.
 pub(super) fn cell(output: &Output, of: ColumnType, row: usize) -> Value {
     match output.get(row) {
         ValueRef::List(list) => items(list, of.scalar),
@@ -118,7 +119,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// Columns for a plugin: one value in eight is null, numbers are of all sizes, with some that are special.
+    /// Generates columns for a plugin's inputs. One value in eight is null. Numbers have all magnitudes and include
+    /// special values.
     pub(super) fn columns(&mut self, signature: &Signature, rows: usize) -> Vec<Column> {
         signature.inputs.iter().map(|input| self.column(input.column_type, rows)).collect()
     }
@@ -181,7 +183,7 @@ impl Dice {
         WORDS[usize::try_from(self.throw() % 8).unwrap_or(0)].to_owned()
     }
 
-    /// `SplitMix64` (Steele, Lea and Flood, 2014).
+    /// Returns the next number of `SplitMix64` (Steele, Lea and Flood, 2014).
     fn throw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

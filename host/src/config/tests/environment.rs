@@ -73,3 +73,10 @@ fn variables_obey_the_same_checks_and_are_named_in_place_of_the_file() {
             larder.yaml:3:10: error: metrics: expected a mapping, got a whole number"#]],
     );
 }
+
+#[test]
+fn retired_variable_is_an_error() {
+    let problems = parse_with("project: churn\n", &[("LARDER_FEAST_FROM", "batch")]).unwrap_err();
+    let text = lines(&problems);
+    assert!(text.contains("LARDER_FEAST_FROM") && text.contains("values"), "{text}");
+}

@@ -1,10 +1,10 @@
-//! What threads found in the hot cache lately, each at hand for itself: finding a row in the cache, and noting there that it
-//! was found, is a dozen waits for memory; here it is one.
+//! The per-thread caches (L1) in front of the hot cache, each with entries that its thread found recently. Finding a
+//! row in the hot cache, and recording the hit there, takes about a dozen waits for memory; here it takes one.
 //!
-//! A thread's table is its own; the others lock it only to have it forget what the cache let go. So all that lies in tables
-//! lies in the cache too, shares its memory with it, and is counted there. The hash of an id says where its rows may lie:
-//! in one of the three places of a set, which is as much as a processor reads at once. Of four that would lie in one, the
-//! one that came first goes.
+//! Each thread has a table of its own. Other threads lock it only to remove entries that the hot cache evicted. So all
+//! entries in tables are in the hot cache, too, share its memory, and are counted there. The hash of an id determines
+//! the set of three positions that can hold its rows; a set is one cache line, which a processor reads at once. If four
+//! entries map to one set, the one that was inserted first is evicted.
 
 use std::{
     cell::RefCell,
@@ -19,50 +19,51 @@ use larder_model::model::EntityId;
 
 use super::EntityRows;
 
-/// The tables of all threads that look into one cache.
+/// The tables of all threads that use one hot cache.
 #[derive(Debug)]
 pub(super) struct ThreadCaches {
     tables: Mutex<Vec<Weak<Mutex<ThreadCache>>>>,
-    /// What the cache let go, with the hash of its id; tables may have it still.
+    /// Entries that the hot cache evicted, with the hash of their id. Tables may still have them.
     gone: Mutex<Vec<(u64, EntityRows)>>,
     is_any_gone: AtomicBool,
-    /// Of each table.
+    /// The number of sets in each table.
     sets: usize,
 }
 
-/// One thread's table.
+/// The table of one thread.
 #[derive(Debug)]
 pub(super) struct ThreadCache {
-    /// A power of two.
+    /// The sets; their number is a power of two.
     sets: Box<[Set]>,
-    /// How often something was found.
+    /// The number of hits.
     found: u32,
 }
 
-/// This thread's table, and whose it is.
+/// This thread's table, and the [`ThreadCaches`] that it belongs to.
 #[derive(Debug, Default)]
 struct Own {
     of: Weak<ThreadCaches>,
     thread_cache: Option<Arc<Mutex<ThreadCache>>>,
 }
 
-/// The one that came last first.
+/// A set of entries, the most recently inserted one first.
 #[derive(Clone, Debug, Default)]
 #[repr(align(64))]
 struct Set {
-    /// Of the rows' hashes, the part that did not choose the set: a second look at memory is for those whose part fits.
+    /// The upper half of each entry's hash, most of which did not select the set. Only an entry with a matching tag
+    /// costs a second memory access.
     tags: [u32; PLACES],
     rows: [Option<EntityRows>; PLACES],
 }
 
 const PLACES: usize = 3;
 
-/// The most sets; more of them would push other things out of the processor's caches.
+/// The maximum number of sets; more of them would evict other data from the processor's caches.
 const SETS_MAX: usize = 1 << 14;
-/// For so many bytes of the cache there is a set.
+/// A table has one set for this many bytes of the hot cache.
 const SET_BYTES: u64 = 1 << 10;
-/// One in so many finds is told to the cache, which keeps what is asked for often. A prime: who asks for the same entities
-/// again and again gets each of them told in the end.
+/// One hit in this many is reported to the hot cache, which keeps the entries that are requested often. A prime: if a
+/// caller requests the same entities again and again, each of them is reported eventually.
 const TOLD: u32 = 127;
 
 thread_local! {
@@ -72,14 +73,15 @@ thread_local! {
 // === impl ThreadCaches ===
 
 impl ThreadCaches {
-    /// The tables beside a cache of so many bytes.
+    /// Creates the per-thread caches of a hot cache of `bytes_max` bytes, without any table yet.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = usize::try_from(bytes_max / SET_BYTES).unwrap_or(SETS_MAX).clamp(1, SETS_MAX).next_power_of_two();
         Self { tables: Mutex::default(), gone: Mutex::default(), is_any_gone: AtomicBool::new(false), sets }
     }
 
-    /// Looks into this thread's table, while no other thread can have it forget anything: what is found in the cache
-    /// meanwhile and kept here is in the cache, or will be told as gone.
+    /// Calls `look` with this thread's table, which is locked meanwhile, so that no other thread can remove entries
+    /// from it. An entry that `look` gets from the hot cache and inserts here is still in the hot cache, or its
+    /// eviction will be recorded with [`ThreadCaches::note_gone`].
     #[inline]
     pub(super) fn with_own<T>(self: &Arc<Self>, look: impl FnOnce(&mut ThreadCache) -> T) -> T {
         OWN.with_borrow_mut(|own| {
@@ -90,13 +92,13 @@ impl ThreadCaches {
         })
     }
 
-    /// Notes what the cache let go. Nothing is locked that is held while somebody looks into the cache.
+    /// Records an entry that the hot cache evicted. Takes no lock that a thread holds during a lookup in the hot cache.
     pub(super) fn note_gone(&self, hash: u64, rows: EntityRows) {
         lock(&self.gone).push((hash, rows));
         self.is_any_gone.store(true, Ordering::Release);
     }
 
-    /// Has all tables forget what the cache let go. Not to be called from [`ThreadCaches::with_own`].
+    /// Removes all recorded evicted entries from all tables. Do not call this function in [`ThreadCaches::with_own`].
     #[inline]
     pub(super) fn forget_gone(&self) {
         if self.is_any_gone.load(Ordering::Relaxed) && self.is_any_gone.swap(false, Ordering::Acquire) {
@@ -114,7 +116,7 @@ impl ThreadCaches {
         }
     }
 
-    /// A table for this thread.
+    /// Creates a table for this thread.
     #[cold]
     fn join(&self) -> Arc<Mutex<ThreadCache>> {
         let thread_cache = Arc::new(Mutex::new(ThreadCache::new(self.sets)));
@@ -128,32 +130,32 @@ impl ThreadCaches {
 // === impl ThreadCache ===
 
 impl ThreadCache {
-    /// A power of two of sets.
+    /// Creates an empty table; `sets` must be a power of two.
     fn new(sets: usize) -> Self {
         Self { sets: vec![Set::default(); sets].into(), found: 0 }
     }
 
-    /// Looks once at where many would lie: waiting for all of them is hardly longer than for one.
+    /// Reads the sets of several entities at once: waiting for all of them takes hardly longer than waiting for one.
     pub(super) fn look_ahead(&self, hashes: &[u64]) {
         let tags = hashes.iter().fold(0, |sum, hash| sum ^ self.sets[self.place(*hash)].tags[0]);
         std::hint::black_box(tags);
     }
 
-    /// What there is of an entity; `hash` is of its id.
+    /// Returns the entry of an entity; `hash` is the hash of its id.
     #[inline]
     pub(super) fn get(&self, id: &EntityId, hash: u64) -> Option<&EntityRows> {
         let set = &self.sets[self.place(hash)];
         set.rows[set.place_of(hash, |rows| rows.is_of(id))?].as_ref()
     }
 
-    /// Whether the cache is to be told of this find.
+    /// Counts a hit, and returns whether to report it to the hot cache.
     #[inline]
     pub(super) fn tells(&mut self) -> bool {
         self.found = self.found.wrapping_add(1);
         self.found.is_multiple_of(TOLD)
     }
 
-    /// Keeps an entity's rows.
+    /// Inserts an entity's rows as the first entry of their set.
     pub(super) fn keep(&mut self, id: &EntityId, hash: u64, rows: EntityRows) {
         let place = self.place(hash);
         let set = &mut self.sets[place];
@@ -165,7 +167,7 @@ impl ThreadCache {
         set.tags[..=leaves].rotate_right(1);
     }
 
-    /// Forgets these very rows; what came in their place stays.
+    /// Removes exactly these rows. Rows that replaced them stay.
     fn forget(&mut self, hash: u64, rows: &EntityRows) {
         let place = self.place(hash);
         let set = &mut self.sets[place];
@@ -175,7 +177,7 @@ impl ThreadCache {
     }
 
     fn place(&self, hash: u64) -> usize {
-        // The lower bits choose the cache's slot of changes.
+        // The lower bits select the slot in the hot cache that holds the number of the last change.
         (hash >> 24) as usize & (self.sets.len() - 1)
     }
 }
@@ -185,7 +187,8 @@ impl ThreadCache {
 impl Set {
     #[inline]
     fn place_of(&self, hash: u64, is_meant: impl Fn(&EntityRows) -> bool) -> Option<usize> {
-        // All are compared before one is chosen: which it is cannot be foretold, and a processor that chose wrong begins anew.
+        // Compares all tags before it selects one: the processor cannot predict which one matches, and after a branch
+        // misprediction it must restart.
         let fits = |fits, at| fits | (u32::from(self.tags[at] == tag(hash)) << at);
         let mut fits = (0..PLACES).fold(0_u32, fits);
         while fits != 0 {
@@ -204,7 +207,7 @@ fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// What a thread that panicked left is rows that are in the cache, as ever.
+/// Locks a mutex, even if it is poisoned: a thread that panicked leaves only rows that are in the hot cache, as always.
 #[inline]
 fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
     locked.lock().unwrap_or_else(PoisonError::into_inner)
@@ -261,7 +264,7 @@ mod tests {
         }
         let found = [1, 2, 3].map(|n| thread_cache.get(&id(n), 0).map(EntityRows::bytes));
         assert_eq!(found, [99, 98, 30].map(|len| Some(rows(&id(1), len).bytes())));
-        // It came first of the three now.
+        // Entity 3 is now the least recently inserted one.
         thread_cache.keep(&id(4), 0, rows(&id(4), 10));
         assert_eq!([1, 2, 3, 4].map(|n| thread_cache.get(&id(n), 0).is_some()), [true, true, false, true]);
     }
@@ -299,7 +302,7 @@ mod tests {
             let other = scope.spawn(move || {
                 thread_caches.with_own(|thread_cache| thread_cache.keep(&id(1), 7, rows.clone()));
                 kept.send(()).unwrap();
-                // An end that hangs up is one too.
+                // A dropped sender also ends the wait.
                 let _ = ends.recv();
                 assert!(thread_caches.with_own(|thread_cache| thread_cache.get(&id(1), 7).is_none()));
             });
@@ -309,7 +312,7 @@ mod tests {
             thread_caches.forget_gone();
             assert_eq!(gone.shares(), 1, "here alone");
             end.send(()).unwrap();
-            // A scope does not wait for what a thread puts away at its end.
+            // A scope does not wait for the destructors of a thread's local values.
             other.join().unwrap();
         });
         assert_eq!(
