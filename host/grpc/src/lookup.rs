@@ -119,7 +119,7 @@ impl Lookup {
         let mut budget = self.features.resources.thread_budget();
         let found = self.with_request(&mut budget, |request, budget| {
             let planned = snapshot.begin(request, budget)?;
-            if snapshot.elsewhere(&planned).is_some() {
+            if snapshot.compute_for(&planned).is_some() {
                 return Ok(None);
             }
             encode(snapshot, planned, request, self.encoding, budget).map(Some)

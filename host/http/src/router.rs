@@ -271,7 +271,7 @@ impl Router {
             check_scope(scope.as_deref(), &decoded)?;
             let mut budget = self.resources.thread_budget();
             let planned = snapshot.begin(&decoded, &budget)?;
-            if let Some(compute) = snapshot.elsewhere(&planned) {
+            if let Some(compute) = snapshot.compute_for(&planned) {
                 return offload(compute);
             }
             let answer = snapshot.finish(planned, &decoded, &mut budget)?;
@@ -470,7 +470,7 @@ impl Router {
             check_scope(scope, &request)?;
             let mut budget = self.resources.thread_budget();
             let planned = snapshot.begin(&request, &budget).map_err(|error| in_scope(error, scope))?;
-            if snapshot.elsewhere(&planned).is_some() {
+            if snapshot.compute_for(&planned).is_some() {
                 return Ok(Err(planned));
             }
             let answer = snapshot.finish(planned, &request, &mut budget)?;
@@ -479,7 +479,7 @@ impl Router {
         match here {
             Ok(Ok(answer)) => Ok(Features::Answer(answer)),
             Ok(Err(planned)) => {
-                let compute = snapshot.elsewhere(&planned).unwrap_or(&self.resources.compute);
+                let compute = snapshot.compute_for(&planned).unwrap_or(&self.resources.compute);
                 lookup.offload(&self.resources, compute).map(Features::Offloaded)
             }
             Err(error) if error.is_too_long() => {

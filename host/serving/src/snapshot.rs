@@ -378,7 +378,7 @@ impl Snapshot {
 
     /// Where to answer a request whose plugins are expected to take long; none if a serving thread can.
     #[must_use]
-    pub fn elsewhere(&self, planned: &PlannedRequest) -> Option<&Compute> {
+    pub fn compute_for(&self, planned: &PlannedRequest) -> Option<&Compute> {
         let transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_ref());
         let long = transforms.into_iter().any(|transform| transform.is_long(planned.rows));
         if long { self.transforms.runtime().map(|runtime| runtime.compute()) } else { None }

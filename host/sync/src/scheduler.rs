@@ -124,14 +124,14 @@ impl SyncScheduler {
     /// immediately when the shutdown begins.
     pub(super) fn take(&self, view: ViewId) -> Result<SyncPermit<'_>, NoPermit> {
         let mut views = self.views();
-        let permit = views.entry(view).or_default();
-        if permit.is_running {
-            if permit.waiting >= WAITING_MAX {
+        let state = views.entry(view).or_default();
+        if state.is_running {
+            if state.waiting >= WAITING_MAX {
                 return Err(NoPermit::Busy);
             }
-            permit.waiting += 1;
+            state.waiting += 1;
             let waits = |views: &mut HashMap<ViewId, ViewState>| {
-                !self.is_stopping() && views.get(&view).is_some_and(|permit| permit.is_running)
+                !self.is_stopping() && views.get(&view).is_some_and(|state| state.is_running)
             };
             views = self.changed.wait_while(views, waits).unwrap_or_else(PoisonError::into_inner);
             views.entry(view).or_default().waiting -= 1;
@@ -149,17 +149,17 @@ impl SyncScheduler {
 
     /// Returns whether a view is due at `now`. A view that is being synced is not due.
     pub(super) fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
-        let permit = self.of(view);
-        let next = permit.next(self.began, schedule, retry, self.jitter);
-        !permit.is_running && next.is_some_and(|next| next <= now)
+        let state = self.of(view);
+        let next = state.next(self.began, schedule, retry, self.jitter);
+        !state.is_running && next.is_some_and(|next| next <= now)
     }
 
     /// Returns whether a source may be read again at `now` only for skipped rows that are due.
     pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
-        let permit = self.of(view);
-        let free_at = permit.ended.map(|ended| ended + DUE_PAUSE * permit.took);
+        let state = self.of(view);
+        let free_at = state.ended.map(|ended| ended + DUE_PAUSE * state.took);
         // After a failure, the retry has its own delay.
-        !permit.is_running && permit.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
+        !state.is_running && state.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
     }
 
     /// Returns when a view's last sync ended, or when this scheduler was created if there was none.
@@ -204,9 +204,9 @@ impl SyncPermit<'_> {
     fn note(&self, failures: impl FnOnce(u32) -> u32) {
         let now = Instant::now();
         let mut views = self.scheduler.views();
-        let permit = views.entry(self.view).or_default();
-        (permit.ended, permit.took) = (Some(now), now.saturating_duration_since(self.began));
-        permit.failures = failures(permit.failures);
+        let state = views.entry(self.view).or_default();
+        (state.ended, state.took) = (Some(now), now.saturating_duration_since(self.began));
+        state.failures = failures(state.failures);
     }
 }
 
