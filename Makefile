@@ -142,12 +142,15 @@ soak: check-tools check-guest-tools
 	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 
-## make fuzz         arbitrary bytes as rows, and arbitrary text as definitions, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
+## make fuzz         arbitrary bytes as rows, arbitrary text as definitions, and the same requests to the fast path and to
+##                   hyper, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
 fuzz: check-tools
 	cd host/model/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target-dir ../../../target/fuzz
-	for target in row definitions; do \
+	cd host/http/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target-dir ../../../target/fuzz
+	for target in row definitions fast_path; do \
 		mkdir -p target/fuzz/corpus/$$target; \
-		target/fuzz/release/$$target -max_total_time=$(FUZZ_SECONDS) target/fuzz/corpus/$$target || exit 1; \
+		target/fuzz/release/$$target -max_total_time=$(FUZZ_SECONDS) target/fuzz/corpus/$$target \
+			$$(ls -d host/*/fuzz/seeds/$$target 2>/dev/null) || exit 1; \
 	done
 
 ## make deny         licences, advisories and duplicate crates (needs cargo-deny and a network)

@@ -16,7 +16,7 @@ use larder_model::{
     registry::{Catalog, Definitions, validate},
     yaml::Problems,
 };
-use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_serving::{Authenticator, ServingLimits, Snapshot, TtlPolicy};
 use larder_store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tempfile::TempDir;
 
@@ -140,6 +140,7 @@ fn answering(c: &mut Criterion) {
     let snapshot = Snapshot::new(catalog, store, clock, TtlPolicy::Mark, limits).unwrap();
     let features = ["tenure_months", "monthly_charges", "total_charges", "support_tickets", "contract_type"];
     let features: Vec<String> = features.iter().map(|name| format!("\"customer_behavior:{name}\"")).collect();
+    let authorization = Authenticator::open().authenticate_anonymous().unwrap();
     for count in [1, 100] {
         let keys: Vec<String> = (0..count).map(|i| format!("\"CUST_{:06}\"", i * 97)).collect();
         let body =
@@ -147,11 +148,11 @@ fn answering(c: &mut Criterion) {
         c.bench_function(&format!("answer/decode, look up and encode {count} x 5"), |b| {
             b.iter(|| {
                 let request = decode_request(black_box(body.as_bytes())).unwrap();
-                encode_answer(&snapshot.answer(&request).unwrap()).len()
+                encode_answer(&snapshot.answer(&authorization, &request).unwrap()).len()
             });
         });
         let request = decode_request(body.as_bytes()).unwrap();
-        let answer = snapshot.answer(&request).unwrap();
+        let answer = snapshot.answer(&authorization, &request).unwrap();
         c.bench_function(&format!("answer/encode {count} x 5"), |b| b.iter(|| encode_answer(black_box(&answer)).len()));
     }
 }

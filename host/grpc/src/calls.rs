@@ -7,10 +7,11 @@ use http_body_util::{Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use larder_common::memory::{Lease, leased_bytes};
-use larder_ingest::Fetched;
+use larder_ingest::READ_THROUGH;
+use larder_serving::{Authorization, Lookup, LookupError, LookupResponse, offload};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 use tonic_health::{
@@ -20,9 +21,9 @@ use tonic_health::{
 };
 
 use super::{
-    Action, Features, GrpcLimits, error,
+    Features, GrpcLimits, error,
     in_flight::{CallGuard, InFlightCalls},
-    lookup::{Lookup, offload},
+    lookup::Grpc,
     message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
     metrics::GrpcMetrics,
     proto::{
@@ -195,47 +196,49 @@ impl Calls {
     where
         S: Service<Request<Full<Bytes>>, Response = Response<Body>, Error = std::convert::Infallible>,
     {
-        self.features.check(request.headers(), Action::Connect)?;
+        let authorization = self.authenticate(request.headers())?;
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
-        let (head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let (mut head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
         lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
+        head.extensions.insert(authorization);
         Ok(call(service, Request::from_parts(head, Full::new(message))).await)
     }
 
     /// Answers a lookup, with a lease of memory for its message and its answer.
     async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-        self.features.check(request.headers(), Action::Connect)?;
+        let authorization = self.authenticate(request.headers())?;
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
         let encoding = Encoding::of_answer(request.headers());
-        let (head, message, lease) = self.read(request, self.limits.message_bytes_max).await?;
-        let message = leased_bytes(message, lease).slice(PREFIX_BYTES..);
-        let lookup = Lookup::new(Arc::clone(&self.features), head.headers, message, encoding);
-        let (answer, fetched) = lookup.answer().await?;
-        let mut response = Response::new(Body::new(MessageBody::new(answer)));
+        let (_, message, lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let body = leased_bytes(message, lease).slice(PREFIX_BYTES..);
+        let lookup = Lookup { protocol: Grpc { encoding }, authorization, body };
+        let LookupResponse { body, fetched } = self.features.lookups.serve(lookup).await.map_err(error::of_lookup)?;
+        let mut response = Response::new(Body::new(MessageBody::new(body)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Some(encoding) = encoding {
             headers.insert(ENCODING, encoding.name());
         }
-        if let Some(word) = match fetched {
-            Fetched::All => None,
-            Fetched::Late => Some(HeaderValue::from_static("late")),
-            Fetched::Away => Some(HeaderValue::from_static("away")),
-        } {
-            headers.insert("x-larder-read-through", word);
+        if let Some(reason) = fetched.reason() {
+            headers.insert(READ_THROUGH, HeaderValue::from_static(reason));
         }
         Ok(response)
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Authorization, Status> {
+        let values = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        self.features.authenticator.authenticate(values).map_err(error::of_denied)
     }
 
     /// Reads and decompresses a call's message. The lease covers headers and message.
     async fn read(&self, request: Request<Incoming>, max: usize) -> Result<(Parts, Bytes, Lease), Status> {
         let (mut head, body) = request.into_parts();
         let encoding = Encoding::of_request(&head.headers)?;
-        let mut lease = self.features.resources.memory.lease();
+        let mut lease = self.features.lookups.resources().memory.lease();
         let headers = head.headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
         lease.grow(headers.sum()).map_err(error::of_memory)?;
         let read = tokio::time::timeout(self.limits.message_timeout, read(body, max, &mut lease));
@@ -251,7 +254,13 @@ impl Calls {
                     lease.grow(decompressed.len()).map_err(error::of_memory)?;
                     Ok((Bytes::from(plain(&decompressed)), lease))
                 };
-                if is_short { decompress()? } else { offload(&self.features.resources.compute, decompress).await? }
+                if is_short {
+                    decompress()?
+                } else {
+                    let decompress = move || decompress().map_err(LookupError::Protocol);
+                    let compute = &self.features.lookups.resources().compute;
+                    offload(compute, decompress).await.map_err(error::of_lookup)?
+                }
             }
             _ => (message, lease),
         };

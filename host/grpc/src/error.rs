@@ -5,11 +5,9 @@
 
 use larder_common::memory::OverBudget;
 use larder_ingest::WriteError;
-use larder_serving::RequestError;
+use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use larder_store::StoreError;
 use tonic::Status;
-
-use super::Denied;
 
 /// Characters of a status's text. It travels in a header, which clients bound, and where a character can take twelve.
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -43,7 +41,7 @@ pub(super) fn of_request(error: RequestError) -> Status {
         RequestError::Plugin { .. } => Status::internal(text),
         RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
         RequestError::Memory(over) => of_memory(over),
-        // The caller repeats such a request on a compute thread.
+        // `LookupService` repeats such a lookup on a compute thread.
         RequestError::TooLong => internal(&text),
         RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
     }
@@ -75,12 +73,30 @@ pub(super) fn of_write(error: WriteError) -> Status {
     }
 }
 
-impl From<Denied> for Status {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Unknown(text) => Self::unauthenticated(short(text)),
-            Denied::Forbidden(text) => Self::permission_denied(short(text)),
-        }
+/// The status of a lookup's error, from any part of the lookup path.
+pub(super) fn of_lookup(error: LookupError<Status>) -> Status {
+    match error {
+        LookupError::Request(error) => of_request(error),
+        LookupError::Denied(denied) => of_denied(denied),
+        LookupError::Offload(error) => of_offload(error),
+        LookupError::Protocol(status) => status,
+    }
+}
+
+/// The status of a caller without permission.
+pub(super) fn of_denied(denied: Denied) -> Status {
+    let text = short(denied.to_string());
+    match denied {
+        Denied::NoToken | Denied::WrongToken => Status::unauthenticated(text),
+        Denied::BeyondScope(_) => Status::permission_denied(text),
+    }
+}
+
+/// The status of a call that no compute thread processed.
+pub(super) fn of_offload(error: OffloadError) -> Status {
+    match error {
+        OffloadError::Full => Status::unavailable(error.to_string()),
+        OffloadError::Panicked => internal(&error.to_string()),
     }
 }
 

@@ -1,18 +1,14 @@
-//! Feast's two services over one set of features: what a call does once its message is read.
+//! Feast's two services: the calls that write, and the version.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arc_swap::ArcSwap;
-use hyper::HeaderMap;
-use larder_common::compute::{WRITE_NICE, give_way};
-use larder_ingest::{CurrentWriter, Frame, RowWriter, WriteError};
+use larder_ingest::{Frame, RowWriter, WriteError};
 use larder_model::{codec::Cell, model::FeastValue};
-use larder_serving::{Cut, RenewDefinitions, Resources, Snapshot};
-use tokio::task::spawn_blocking;
+use larder_serving::{Authenticator, Authorization, Cut, LookupService, WriteAccess, WriteFailure, WriteService};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Action, Authorizer, error,
+    error,
     proto::{
         PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse,
         feast::serving::{
@@ -23,79 +19,47 @@ use super::{
     },
 };
 
-/// What calls are answered from.
+/// What calls use.
 #[derive(Debug)]
 pub struct Features {
-    pub(super) current: Arc<ArcSwap<Snapshot>>,
-    pub(super) resources: Resources,
-    /// Takes writes, where they are taken.
-    writes: Option<Arc<dyn CurrentWriter>>,
-    definitions: Arc<dyn RenewDefinitions>,
-    authorizer: Option<Arc<dyn Authorizer>>,
+    /// Serves lookups.
+    pub lookups: Arc<LookupService>,
+    /// Runs writes, if the server accepts them.
+    pub writes: Option<Arc<WriteService>>,
+    /// Authenticates callers.
+    pub authenticator: Arc<Authenticator>,
 }
 
 // === impl Features ===
 
 impl Features {
-    /// Lookups in what is current; writes to what an engine keeps, if there is one; before both a gate, if there is one.
-    #[must_use]
-    pub fn new(
-        current: Arc<ArcSwap<Snapshot>>,
-        resources: Resources,
-        writes: Option<Arc<dyn CurrentWriter>>,
-        definitions: Arc<dyn RenewDefinitions>,
-        authorizer: Option<Arc<dyn Authorizer>>,
-    ) -> Self {
-        Self { current, resources, writes, definitions, authorizer }
-    }
-
-    /// Whether callers may be sent here.
+    /// Returns whether the server can receive traffic.
     pub(super) fn is_ready(&self) -> bool {
-        self.current.load().is_ready()
-    }
-
-    /// Asks the gate, if there is one.
-    pub(super) fn check(&self, headers: &HeaderMap, action: Action<'_>) -> Result<(), Status> {
-        self.authorizer.as_ref().map_or(Ok(()), |authorizer| Ok(authorizer.check(headers, action)?))
-    }
-
-    /// Whether to reload changed definitions before a name is reported as unknown, because the Feast repository does
-    /// not allow a cached registry.
-    pub(super) fn renews_definitions(&self) -> bool {
-        self.definitions.is_always_wanted()
-    }
-
-    /// Reloads definitions if they changed. Returns whether they did.
-    pub(super) async fn renew_definitions(&self) -> bool {
-        let definitions = Arc::clone(&self.definitions);
-        spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
+        self.lookups.snapshot().is_ready()
     }
 
     async fn write(
         &self,
-        headers: &HeaderMap,
+        authorization: Option<&Authorization>,
         frame: Frame,
         allow_cache: bool,
         work: impl FnOnce(&dyn RowWriter, &Frame) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), Status> {
-        self.check(headers, Action::Write)?;
+        // `Calls` adds it before it calls a service.
+        let authorization = authorization.ok_or_else(|| error::internal("a write came without authorization"))?;
+        authorization.check_write().map_err(error::of_denied)?;
         let Some(writes) = &self.writes else {
             return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
         };
-        let busy = |_| Status::resource_exhausted("too many writes are in progress; try again");
-        let permit = Arc::clone(&self.resources.writes).try_acquire_owned().map_err(busy)?;
-        let (current, definitions) = (Arc::clone(writes), Arc::clone(&self.definitions));
-        let done = spawn_blocking(move || {
-            let _permit = permit;
-            // These threads only run writes, which must not delay lookups.
-            give_way(WRITE_NICE);
-            definitions.renew(allow_cache);
-            work(&*current.current(), &frame)
-        });
-        let done = done
-            .await
-            .map_err(|error| error::internal(&format!("a write failed because of a bug in Larder: {error}")))?;
-        done.map_err(error::of_write)
+        let write = move |access: &WriteAccess| work(&*access.writer(allow_cache), &frame);
+        writes.write(authorization, write).await.map_err(|failure| match failure {
+            WriteFailure::Denied(denied) => error::of_denied(denied),
+            WriteFailure::Busy => Status::resource_exhausted("too many writes are in progress; try again"),
+            WriteFailure::Panicked(panic) => {
+                error::internal(&format!("a write failed because of a bug in Larder: {panic}"))
+            }
+            WriteFailure::Failed(failed) => error::of_write(failed),
+        })
     }
 }
 
@@ -119,7 +83,7 @@ impl ServingService for Arc<Features> {
 #[async_trait]
 impl GrpcFeatureServer for Arc<Features> {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
+        let (_, extensions, message) = request.into_parts();
         if message.to != "online" {
             let text =
                 format!("cannot push to '{}': Larder has no offline store, so push to 'online'", Cut(&message.to));
@@ -128,7 +92,7 @@ impl GrpcFeatureServer for Arc<Features> {
         let source = message.stream_feature_view;
         let frame = one_row(message.features, message.typed_features)?;
         let allow_cache = message.allow_registry_cache;
-        self.write(metadata.as_ref(), frame, allow_cache, move |engine, frame| {
+        self.write(extensions.get(), frame, allow_cache, move |engine, frame| {
             engine.push(&source, frame).map(|_applied| ())
         })
         .await?;
@@ -139,11 +103,11 @@ impl GrpcFeatureServer for Arc<Features> {
         &self,
         request: Request<WriteToOnlineStoreRequest>,
     ) -> Result<Response<WriteToOnlineStoreResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
+        let (_, extensions, message) = request.into_parts();
         let view = message.feature_view_name;
         let frame = one_row(message.features, message.typed_features)?;
         let allow_cache = message.allow_registry_cache;
-        self.write(metadata.as_ref(), frame, allow_cache, move |engine, frame| {
+        self.write(extensions.get(), frame, allow_cache, move |engine, frame| {
             engine.write(&view, frame).map(|_applied| ())
         })
         .await?;

@@ -1,9 +1,9 @@
-//! What an answer is written as: the request's `Accept` says.
+//! The protocols of lookups over HTTP: Feast's JSON and Arrow IPC. The request's `Accept` header selects one.
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
-use larder_serving::{Answer, ResponseBudget};
+use larder_serving::{Answer, LookupError, OnlineRequest, Protocol, ResponseBudget};
 
-use super::{HttpError, arrow::encode_arrow, encode::write_answer};
+use super::{HttpError, arrow::encode_arrow, decode::decode_request, encode::write_answer, weight::lookup_bytes};
 
 /// The forms of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,22 +46,40 @@ impl Form {
             Self::Arrow => ARROW,
         }
     }
+}
 
-    /// Writes an answer's body.
-    pub(super) fn encode(self, answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, HttpError> {
+impl Protocol for Form {
+    type Error = HttpError;
+
+    fn decoded_bytes(&self, body: &[u8]) -> usize {
+        lookup_bytes(body)
+    }
+
+    fn decode<T>(
+        &self,
+        body: &[u8],
+        then: impl FnOnce(&OnlineRequest<'_>) -> Result<T, LookupError<HttpError>>,
+    ) -> Result<T, LookupError<HttpError>> {
+        then(&decode_request(body).map_err(LookupError::Protocol)?)
+    }
+
+    fn encode(
+        &self,
+        answer: Answer<'_>,
+        out: &mut Vec<u8>,
+        budget: &mut ResponseBudget,
+    ) -> Result<(), LookupError<HttpError>> {
         match self {
-            Self::Json => {
-                let mut out = Vec::new();
-                write_answer(answer, &mut out, budget)?;
-                Ok(out)
-            }
+            Self::Json => write_answer(&answer, out, budget)?,
             Self::Arrow => {
-                let mut out = encode_arrow(answer, budget)?;
+                let mut encoded = encode_arrow(&answer, budget)?;
                 // The exact length was not known in advance.
-                budget.reserve(&mut out, 0, 0)?;
-                Ok(out)
+                budget.reserve(&mut encoded, 0, 0)?;
+                // Arrow answers are never pipelined, so this does not copy.
+                if out.is_empty() { *out = encoded } else { out.append(&mut encoded) }
             }
         }
+        Ok(())
     }
 }
 

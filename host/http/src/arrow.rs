@@ -27,7 +27,9 @@ use larder_model::{
     codec::json::nested_json,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
 };
-use larder_serving::{Answer, ColumnFrom, EchoedValue, EntityColumn, Plan, RequestError, ResponseBudget, Status};
+use larder_serving::{
+    Answer, ColumnFrom, EchoedValue, EntityColumn, LookupError, Plan, RequestError, ResponseBudget, Status,
+};
 use serde_json::{Value, json};
 
 use super::HttpError;
@@ -284,6 +286,15 @@ impl Columns<'_> {
 }
 
 // === impl ArrowFault ===
+
+impl From<ArrowFault> for LookupError<HttpError> {
+    fn from(fault: ArrowFault) -> Self {
+        match fault {
+            ArrowFault::Bound(error) => Self::Request(error),
+            fault => Self::Protocol(fault.into()),
+        }
+    }
+}
 
 impl From<ArrowFault> for HttpError {
     fn from(fault: ArrowFault) -> Self {

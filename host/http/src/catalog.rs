@@ -11,11 +11,9 @@ use larder_model::{
     model::{DerivedView, Feature, FeatureView, InputSource, Micros, Rfc3339, SourceKind, Tags},
     registry::Catalog,
 };
-use larder_serving::Snapshot;
+use larder_serving::{Authorization, Snapshot};
 use larder_store::ViewId;
 use serde_json::{Map, Value, json};
-
-use super::Scope;
 
 /// What a token for feature services may see: the services, their features and their keys, but neither the features'
 /// sources nor other definitions.
@@ -34,13 +32,13 @@ const DEFINITION_BYTES: usize = 4_096;
 // === impl Visible ===
 
 impl<'c> Visible<'c> {
-    /// `None` for an unlimited scope.
-    fn to(scope: &Scope, catalog: &'c Catalog) -> Option<Self> {
-        if matches!(scope, Scope::All) {
+    /// `None` for an unlimited caller.
+    fn to(authorization: &Authorization, catalog: &'c Catalog) -> Option<Self> {
+        if authorization.is_unlimited() {
             return None;
         }
         let mut visible = Self::default();
-        for service in catalog.services().iter().filter(|service| scope.has(&service.name)) {
+        for service in catalog.services().iter().filter(|service| authorization.has_service(&service.name)) {
             for projection in &service.projections {
                 let features = visible.features.entry(&projection.view).or_default();
                 features.extend(projection.features.iter().map(|feature| &**feature));
@@ -99,9 +97,9 @@ pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
 
 /// Everything in scope that a snapshot serves, with its freshness. Ages are relative to `now`.
 #[must_use]
-pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Value {
+pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Authorization) -> Value {
     let catalog = snapshot.catalog();
-    let visible = Visible::to(scope, catalog);
+    let visible = Visible::to(authorization, catalog);
     let sees_all = visible.is_none();
     let sees_view = |name: &str| visible.as_ref().is_none_or(|visible| visible.features.contains_key(name));
     let features = |view: &str, features: &[Feature]| -> Vec<Value> {
@@ -176,7 +174,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
             "features": features(&view.name, &view.features),
         })
     });
-    let in_scope = catalog.services().iter().filter(|service| scope.has(&service.name));
+    let in_scope = catalog.services().iter().filter(|service| authorization.has_service(&service.name));
     let services = in_scope.map(|service| {
         let features: Vec<String> = service
             .projections
@@ -197,7 +195,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, scope: &Scope) -> Valu
     json!({
         "unservable": {
             "feature_views": unservable(catalog.unservable_views(), &|_| sees_all),
-            "feature_services": unservable(catalog.unservable_services(), &|name| scope.has(name)),
+            "feature_services": unservable(catalog.unservable_services(), &|name| authorization.has_service(name)),
         },
         "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views(), &|name| sees_view(name)) },
         "project": catalog.project(),

@@ -3,22 +3,71 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::{Response, StatusCode, header::CONTENT_TYPE};
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::sync::mpsc;
-
-use super::{
-    AdminEvent, Control, HttpError, SyncCommand,
-    body::AnswerBody,
-    router::{Answered, EVENTS_WAITING_MAX, NDJSON, json_response},
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, spawn_blocking},
 };
 
+use super::{
+    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, SyncCommand,
+    body::AnswerBody,
+    response::{Answered, json_response},
+    routes::CommandEndpoint,
+};
+
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// The number of lines that wait for a slow reader of a sync's progress; then the sync waits.
+const EVENTS_WAITING_MAX: usize = 64;
+
+/// Returns whether a command uses the request's body.
+pub(super) fn has_body(command: CommandEndpoint) -> bool {
+    match command {
+        CommandEndpoint::Sync | CommandEndpoint::Delete | CommandEndpoint::Reset | CommandEndpoint::DeployPlugin => {
+            true
+        }
+        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::RollBackPlugin => false,
+    }
+}
+
+/// Runs a command. `name` is the plugin in the path, if there is one.
+///
+/// # Errors
+/// Status 422 for an invalid body, and for a refused command.
+pub(super) async fn run(
+    command: CommandEndpoint,
+    control: Arc<dyn Control>,
+    name: String,
+    body: Bytes,
+) -> Result<Answered, HttpError> {
+    match command {
+        CommandEndpoint::Sync => sync(control, &body),
+        CommandEndpoint::Reload => reload(control).await,
+        CommandEndpoint::Delete => {
+            let delete: DeleteCommand = parse(&body)?;
+            blocking(move || control.delete(&delete)).await
+        }
+        CommandEndpoint::Reset => {
+            let reset: ResetCommand = parse(&body)?;
+            blocking(move || control.reset(&reset)).await
+        }
+        CommandEndpoint::ListPlugins => Ok(json_response(StatusCode::OK, &json!({ "plugins": control.plugins() }))),
+        CommandEndpoint::DeployPlugin => blocking(move || control.deploy(&body)).await,
+        CommandEndpoint::RollBackPlugin => blocking(move || control.roll_back(&name)).await,
+    }
+}
+
 /// Syncs the views in a request body, and responds with a line for each step.
-pub(super) fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
-    let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { command(body)? };
+fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
+    let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { parse(body)? };
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-    tokio::task::spawn_blocking(move || {
+    spawn_blocking(move || {
         control.sync(&command, &mut |event: AdminEvent| {
             let mut line = serde_json::to_vec(&event).unwrap_or_default();
             line.push(b'\n');
@@ -31,28 +80,28 @@ pub(super) fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, H
     Ok(response)
 }
 
-/// Reads the body of a command.
-pub(super) fn command<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
     serde_json::from_slice(body)
         .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))
 }
 
-/// Reads the definitions again.
-pub(super) async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
-    let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
-    match reloaded.map_err(|error| HttpError::internal(format!("reload failed because of a bug in Larder: {error}")))? {
+async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
+    match spawn_blocking(move || control.reload()).await.map_err(|error| panicked(&error))? {
         Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
         Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
     }
 }
 
-/// Runs long or blocking work on another thread. The error is the reason for a refusal.
-pub(super) async fn blocking<T: Serialize + Send + 'static>(
+/// Runs long or blocking work on another thread. Its error is the reason for a refusal.
+async fn blocking<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<Answered, HttpError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    match done.map_err(|error| HttpError::internal(format!("a command failed because of a bug in Larder: {error}")))? {
+    match spawn_blocking(work).await.map_err(|error| panicked(&error))? {
         Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
-        Err(why) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", why)),
+        Err(reason) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", reason)),
     }
+}
+
+fn panicked(error: &JoinError) -> HttpError {
+    HttpError::internal(format!("a command failed because of a bug in Larder: {error}"))
 }

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{AuthConfig, TlsConfig};
+use larder_serving::AuthConfig;
+
+use super::TlsConfig;
 
 /// The data listener and its bounds.
 #[derive(Clone, Debug)]

@@ -4,12 +4,14 @@
 //! message); for any other Python exception it is the exception's text, a `KeyError`'s in quotes. Both are kept,
 //! because its client reads them. Where Feast answers a client's mistake with 500, the status here is a 4xx.
 
+use std::convert::Infallible;
+
 use hyper::{
     StatusCode,
-    header::{HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue, WWW_AUTHENTICATE},
 };
 use larder_common::memory::OverBudget;
-use larder_serving::RequestError;
+use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use serde_json::{Value, json};
 
 /// An answer that is an error. Two messages: `body` is for the client, `log` for the operator.
@@ -29,9 +31,6 @@ pub struct HttpError {
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// The kind of [`RequestError::TooLong`], which is never sent to a client.
-const TOO_LONG: &str = "too_long";
-
 /// The size limit of a message in bytes. Lists in it are already limited to [`larder_serving::LISTED_MAX`] truncated
 /// names.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -39,11 +38,6 @@ const MESSAGE_BYTES_MAX: usize = 16 << 10;
 // === impl HttpError ===
 
 impl HttpError {
-    /// Whether a request names an unknown definition.
-    pub(super) fn names_unknown(&self) -> bool {
-        matches!(self.kind, "unknown_view" | "unknown_service" | "unknown_feature" | "unservable")
-    }
-
     /// An error in FastAPI's words: `{"detail": ...}`.
     pub(super) fn detail(status: StatusCode, kind: &'static str, detail: impl Into<Value>) -> Self {
         Self { status, body: json!({ "detail": detail.into() }), log: None, kind, reason: None, header: None }
@@ -64,11 +58,6 @@ impl HttpError {
     /// What a caller may not ask for. Its class is Feast's.
     pub(super) fn forbidden(message: &str) -> Self {
         Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
-    }
-
-    /// Whether the request has to be repeated on a compute thread.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.kind == TOO_LONG
     }
 
     /// A failure on this side: the client learns that, and no more.
@@ -100,6 +89,45 @@ impl From<OverBudget> for HttpError {
             OverBudget::Full | OverBudget::Tight => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::feast(status, "no_memory", "FeastError", &over.to_string())
+    }
+}
+
+impl From<Denied> for HttpError {
+    fn from(denied: Denied) -> Self {
+        let kind = match &denied {
+            Denied::BeyondScope(message) => return Self::forbidden(message),
+            Denied::NoToken => "no_token",
+            Denied::WrongToken => "wrong_token",
+        };
+        let mut error = Self::detail(StatusCode::UNAUTHORIZED, kind, denied.to_string());
+        error.header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))));
+        error
+    }
+}
+
+impl From<OffloadError> for HttpError {
+    fn from(error: OffloadError) -> Self {
+        match error {
+            OffloadError::Full => Self::detail(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string()),
+            OffloadError::Panicked => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl<E: Into<Self>> From<LookupError<E>> for HttpError {
+    fn from(error: LookupError<E>) -> Self {
+        match error {
+            LookupError::Request(error) => error.into(),
+            LookupError::Denied(denied) => denied.into(),
+            LookupError::Offload(error) => error.into(),
+            LookupError::Protocol(error) => error.into(),
+        }
+    }
+}
+
+impl From<Infallible> for HttpError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -148,7 +176,8 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", "FeastError", &message)
             }
             RequestError::Memory(over) => over.into(),
-            RequestError::TooLong => Self { kind: TOO_LONG, ..Self::internal(message) },
+            // [`larder_serving::LookupService`] repeats such a lookup on a compute thread.
+            RequestError::TooLong => Self::internal(message),
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
         };
         Self { reason, ..error }

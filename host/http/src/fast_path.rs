@@ -1,15 +1,14 @@
 //! The fast path: reads and answers simple requests for features without hyper.
 //!
-//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with 200 and JSON after
-//! one lookup in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So
-//! each connection starts here. A request that is complete, has no special features and succeeds is answered
-//! immediately. At the first other request, the connection is handed to hyper with all bytes from that request on, and
-//! stays there. The fast path does not reject requests, and reports an error only for an offloaded response: otherwise
-//! the hyper path does that, as if the fast path did not exist.
+//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with JSON after one lookup
+//! in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So each
+//! connection starts here. A complete lookup without special features of HTTP is answered here, also with an error. At
+//! the first other request, the connection is handed to hyper with all bytes from that request on, and stays there. Both
+//! paths give the same responses: the fuzz target `fast_path` compares them.
 //!
 //! A worker reads, parses, answers and writes in one step, in its own buffers, so a waiting connection holds no
-//! buffers. The connection waits only for responses that another thread computes, and meanwhile keeps the bytes from
-//! that request on.
+//! buffers. A connection waits only for responses that another thread computes and for rows that are fetched, and
+//! meanwhile keeps the bytes that follow the request.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,19 +23,18 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use httpdate::HttpDate;
-use hyper::{
-    StatusCode,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue},
-};
-use larder_common::memory::{Lease, SMALL_BYTES};
+use hyper::StatusCode;
+use larder_common::memory::{Lease, OverBudget, SMALL_BYTES};
+use larder_ingest::READ_THROUGH;
 use larder_model::model::Micros;
+use larder_serving::LookupResponse;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    Router, Scope, Tokens,
-    large::PendingBody,
+    HttpError, Router,
     limited_io::yield_poll,
-    router::FastAnswer,
+    router::{FastAnswer, PendingAnswer},
     timer::{CoarseSleep, CoarseTimer},
 };
 
@@ -44,7 +42,6 @@ use super::{
 mod tests;
 
 /// A connection that has sent only fast-path requests so far.
-#[derive(Debug)]
 pub(super) struct FastConnection<S> {
     stream: S,
     router: Arc<Router>,
@@ -73,7 +70,6 @@ pub(super) enum Next {
     Hyper(Vec<u8>),
 }
 
-#[derive(Debug)]
 enum Then {
     Read,
     /// The bytes that were read may hold more complete requests.
@@ -86,21 +82,18 @@ enum Then {
     Hyper(Vec<u8>),
 }
 
-/// A request whose response another thread computes.
-#[derive(Debug)]
+/// A request whose response is pending.
 struct Waiting {
-    body: PendingBody,
+    answer: PendingAnswer,
     started: Instant,
-    /// The request, and the bytes that follow it.
+    /// The bytes that follow the request.
     bytes: Vec<u8>,
-    /// The length of the request in bytes.
-    len: usize,
 }
 
 /// The result of [`parse`].
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed<'b> {
-    Plain(FastRequest<'b>),
+    Lookup(FastRequest<'b>),
     /// The beginning of a request that can still be a fast-path request.
     Partial,
     Other,
@@ -123,6 +116,9 @@ struct Buffers {
     output: Output,
 }
 
+/// The head of a response.
+type Head = SmallVec<[u8; HEAD_BYTES]>;
+
 /// Consecutive responses.
 #[derive(Default)]
 struct Output {
@@ -139,7 +135,8 @@ const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// More headers than clients usually send. The fast path hands a request with more to hyper.
 const HEADERS_MAX: usize = 32;
-/// The offset of a response's body in its buffer. Heads are shorter, and are written directly in front of the body.
+/// The offset of a successful response's body in its buffer. The head is shorter, and is written directly in front of
+/// the body.
 const HEAD_BYTES: usize = 192;
 /// Once this many bytes are ready to send, further requests wait until the client has accepted them: a request of a few
 /// bytes can have a large response.
@@ -159,17 +156,6 @@ thread_local! {
         RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
     /// The `Date` value of a second since 1970.
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
-}
-
-// === impl FastRequest ===
-
-impl FastRequest<'_> {
-    /// Returns the scope of the client's token; `None` without a valid token.
-    pub(super) fn admit(&self, tokens: &Tokens) -> Option<Arc<Scope>> {
-        let mut headers = HeaderMap::with_capacity(1);
-        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(self.authorization?).ok()?);
-        tokens.admit(&headers).ok()
-    }
 }
 
 // === impl FastConnection ===
@@ -259,6 +245,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             }
         }
         let input = &input[..end];
+        if !self.router.has_fast_path() {
+            self.then = Then::Hyper(input.to_vec());
+            return Poll::Ready(Ok(true));
+        }
         let mut took = Duration::ZERO;
         let mut done = 0;
         let body_bytes_max = self.router.limits().body_bytes_max;
@@ -269,17 +259,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
                 break Then::Read;
             }
             match parse(rest, body_bytes_max) {
-                Parsed::Plain(request) => match output.answer(&self.router, &request, is_draining) {
-                    FastAnswer::Here(started, _) => {
-                        took += self.router.note_plain(started);
-                        done += request.len;
+                Parsed::Lookup(request) => {
+                    done += request.len;
+                    let started = Instant::now();
+                    match output.answer(&self.router, &request, self.client, is_draining) {
+                        None => took += started.elapsed(),
+                        Some(answer) => {
+                            let bytes = input[done..].to_vec();
+                            break Then::Wait(Box::new(Waiting { answer, started, bytes }));
+                        }
                     }
-                    FastAnswer::Offloaded(body, started) => {
-                        let bytes = rest.to_vec();
-                        break Then::Wait(Box::new(Waiting { body: *body, started, bytes, len: request.len }));
-                    }
-                    FastAnswer::Not => break Then::Hyper(rest.to_vec()),
-                },
+                }
                 Parsed::Partial if rest.len() < REQUEST_BYTES_MAX => break Then::Read,
                 _ => break Then::Hyper(rest.to_vec()),
             }
@@ -337,37 +327,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         then
     }
 
-    /// Waits for a response that another thread computes. Also sends an error response: if the hyper path reported the
-    /// error, it would compute the response again.
+    /// Waits for a pending response.
     fn poll_waiting(&mut self, mut waiting: Box<Waiting>, is_draining: bool, cx: &mut Context<'_>) -> Poll<()> {
-        match Pin::new(&mut waiting.body).poll(cx) {
-            Poll::Pending => {
-                if poll_departure(&mut self.stream, &mut waiting.bytes, cx).is_pending() {
-                    self.then = Then::Wait(waiting);
-                    return Poll::Pending;
-                }
-                // The work on its response is dropped with `waiting`, if it has not started.
-                self.then = Then::Close;
+        let Poll::Ready(answer) = waiting.answer.as_mut().poll(cx) else {
+            if poll_departure(&mut self.stream, &mut waiting.bytes, cx).is_pending() {
+                self.then = Then::Wait(waiting);
+                return Poll::Pending;
             }
-            Poll::Ready(Ok(answer)) => {
-                let (status, body) = match answer {
-                    Ok(body) => {
-                        self.router.note_plain(waiting.started);
-                        (StatusCode::OK, body)
-                    }
-                    Err(error) => (error.status, self.router.fail_plain(waiting.started, &error, self.client).into()),
-                };
-                let head = Head::new(status, body.len(), self.router.now(), is_draining);
-                self.unsent = head.bytes().to_vec();
-                self.unsent_body = body;
-                self.partial = waiting.bytes.split_off(waiting.len);
-                // The bytes after the request could not be processed meanwhile.
-                self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
-                self.then = if is_draining { Then::Close } else { Then::Again };
+            // The work on its response is dropped with `waiting`, if it has not started.
+            self.then = Then::Close;
+            return Poll::Ready(());
+        };
+        self.router.note_fast(waiting.started, answer.as_ref().err(), self.client);
+        let now = self.router.now();
+        let (head, body) = match answer {
+            Ok(LookupResponse { body, fetched }) => {
+                let header = fetched.reason().map(|reason| (READ_THROUGH, reason.as_bytes()));
+                (head(StatusCode::OK, header, body.len(), now, is_draining), body)
             }
-            // The compute thread dropped the request.
-            Poll::Ready(Err(_)) => self.then = Then::Hyper(waiting.bytes),
-        }
+            Err(error) => {
+                let body = Bytes::from(error.body.to_string());
+                (error_head(&error, body.len(), now, is_draining), body)
+            }
+        };
+        self.unsent = head.into_vec();
+        self.unsent_body = body;
+        self.partial = std::mem::take(&mut waiting.bytes);
+        // The bytes after the request could not be processed meanwhile.
+        self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
+        self.then = if is_draining { Then::Close } else { Then::Again };
         Poll::Ready(())
     }
 
@@ -421,76 +409,99 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Appends the complete response to a request if it is built on this thread.
-    fn answer(&mut self, router: &Router, request: &FastRequest<'_>, is_last: bool) -> FastAnswer {
+    /// Appends the complete response to a request. Returns the answer if it is pending.
+    fn answer(
+        &mut self,
+        router: &Router,
+        request: &FastRequest<'_>,
+        client: Option<SocketAddr>,
+        is_last: bool,
+    ) -> Option<PendingAnswer> {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
-        let answer = router.answer_plain(request, &mut self.bytes);
-        let FastAnswer::Here(_, now) = answer else {
-            self.bytes.truncate(start);
-            return answer;
-        };
-        // If the client does not read the bytes, they stay in memory. The hyper path reports that there is no memory.
-        if self.bytes.len() > SMALL_BYTES && !self.is_leased(router) {
-            self.bytes.truncate(start);
-            return FastAnswer::Not;
+        match router.answer_fast(request, &mut self.bytes, client) {
+            FastAnswer::Done(now) => {
+                let head = head(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
+                // The head goes directly in front of the body, because it contains the body's length.
+                let head_at = body - head.len();
+                self.bytes[head_at..body].copy_from_slice(&head);
+                if start == 0 {
+                    self.from = head_at;
+                } else {
+                    self.bytes.copy_within(head_at.., start);
+                    self.bytes.truncate(self.bytes.len() - (head_at - start));
+                }
+            }
+            FastAnswer::Failed(error) => {
+                self.bytes.truncate(start);
+                self.fail(&error, router.now(), is_last);
+            }
+            FastAnswer::Pending(answer) => {
+                self.bytes.truncate(start);
+                return Some(answer);
+            }
         }
-        let head = Head::new(StatusCode::OK, self.bytes.len() - body, now, is_last);
-        // The head goes directly in front of the body, because it contains the body's length.
-        let head_at = body - head.len;
-        self.bytes[head_at..body].copy_from_slice(head.bytes());
-        if start == 0 {
-            self.from = head_at;
-        } else {
-            self.bytes.copy_within(head_at.., start);
-            self.bytes.truncate(self.bytes.len() - (head_at - start));
+        // If the client does not read the bytes, they stay in memory.
+        if let Err(error) = self.lease(router) {
+            self.bytes.truncate(start);
+            if start == 0 {
+                self.from = 0;
+            }
+            let error = HttpError::from(error);
+            router.note_refused(&error, client);
+            self.fail(&error, router.now(), is_last);
         }
-        answer
+        None
     }
 
-    fn is_leased(&mut self, router: &Router) -> bool {
+    /// Appends an error response.
+    fn fail(&mut self, error: &HttpError, now: Micros, is_last: bool) {
+        let body = error.body.to_string();
+        self.bytes.extend_from_slice(&error_head(error, body.len(), now, is_last));
+        self.bytes.extend_from_slice(body.as_bytes());
+    }
+
+    fn lease(&mut self, router: &Router) -> Result<(), OverBudget> {
         let bytes = self.bytes.len();
-        self.lease.get_or_insert_with(|| router.lease()).resize(bytes).is_ok()
-    }
-}
-
-/// The head of a response.
-struct Head {
-    bytes: [u8; HEAD_BYTES],
-    len: usize,
-}
-
-// === impl Head ===
-
-impl Head {
-    /// Creates the head of a response with a body of `body_bytes`. After the last response, the connection closes.
-    fn new(status: StatusCode, body_bytes: usize, now: Micros, is_last: bool) -> Self {
-        let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
-        if status == StatusCode::OK {
-            head.push(b"HTTP/1.1 200 OK");
-        } else {
-            head.push(b"HTTP/1.1 ");
-            head.push(status.as_str().as_bytes());
-            head.push(b" ");
-            head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+        if bytes <= SMALL_BYTES {
+            return Ok(());
         }
-        head.push(b"\r\ncontent-type: application/json\r\ncontent-length: ");
-        head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
-        head.push(b"\r\ndate: ");
-        head.push(&date(now));
-        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
-        head
+        self.lease.get_or_insert_with(|| router.lease()).resize(bytes)
     }
+}
 
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
+/// Formats the head of an error response.
+fn error_head(error: &HttpError, body_bytes: usize, now: Micros, is_last: bool) -> Head {
+    let header = error.header.as_deref().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    head(error.status, header, body_bytes, now, is_last)
+}
 
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+/// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
+/// response, the connection closes.
+fn head(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Head {
+    let mut head = Head::new();
+    if status == StatusCode::OK {
+        head.extend_from_slice(b"HTTP/1.1 200 OK");
+    } else {
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.extend_from_slice(b" ");
+        head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     }
+    head.extend_from_slice(b"\r\ncontent-type: application/json");
+    if let Some((name, value)) = header {
+        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value);
+    }
+    head.extend_from_slice(b"\r\ncontent-length: ");
+    head.extend_from_slice(itoa::Buffer::new().format(body_bytes).as_bytes());
+    head.extend_from_slice(b"\r\ndate: ");
+    head.extend_from_slice(&date(now));
+    head.extend_from_slice(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+    head
 }
 
 /// Returns the `Date` value of a time. It is formatted once a second.
@@ -567,7 +578,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
     let Some(length) = length.filter(is_small).filter(|_| has_host) else { return Parsed::Other };
     match bytes.get(head..head + length) {
-        Some(body) => Parsed::Plain(FastRequest { authorization, body, len: head + length }),
+        Some(body) => Parsed::Lookup(FastRequest { authorization, body, len: head + length }),
         None => Parsed::Partial,
     }
 }

@@ -1,36 +1,41 @@
-//! HTTP: the only room that knows JSON and status codes.
+//! The HTTP server: Feast's endpoints, and Larder's own under `/v1`.
 //!
-//! [`Server`] accepts connections and spreads them over worker threads, each with a runtime of its own, so that a
-//! request stays on one core. [`Router`] answers: Feast's endpoints, and Larder's own under `/v1`. [`Tls`] and
-//! [`Tokens`] stand before the features, where that is wanted.
+//! [`Server`] accepts connections and distributes them over worker threads, each with a runtime of its own, so that a
+//! request stays on one core. A [`Router`] answers the requests of one listener, by the table [`ROUTES`]. Lookups and
+//! writes go to the services of `larder-serving`.
 
 mod accept;
 mod admin;
 mod arrow;
-mod auth;
 mod body;
 mod catalog;
 mod commands;
 mod config;
+mod connection;
 mod decode;
 mod diagnose;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod differential;
 mod encode;
 mod error;
 mod fast_path;
 mod framing;
 mod invalid;
 mod keyfile;
-mod large;
 mod limited_io;
 mod loads;
 mod metrics;
 mod prefixed_io;
+mod readiness;
 mod request_body;
+mod response;
 mod router;
+mod routes;
 mod server;
 mod socket;
 mod timer;
 mod tls;
+mod weight;
 mod writes;
 
 pub use self::{
@@ -38,7 +43,6 @@ pub use self::{
         AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, PluginVersion, PluginViewStatus,
         ResetCommand, SyncCommand,
     },
-    auth::{AuthConfig, Denied, Scope, Token, TokenConfig, TokenError, Tokens},
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},
     decode::decode_request,
@@ -46,6 +50,7 @@ pub use self::{
     error::HttpError,
     keyfile::is_read_by_all,
     router::{ListenerRole, Router},
+    routes::{ListenerKind, ROUTES, Route},
     server::{Listener, Server, ServerError},
     socket::SocketFile,
     tls::{Tls, TlsConfig, TlsError, TlsFile, TlsKeys},

@@ -1,9 +1,8 @@
-//! Listening, and the life of a connection.
+//! Accepts connections and distributes them over worker threads.
 //!
-//! One task accepts; connections go round-robin to worker threads, each with a single-threaded runtime: a request is
-//! read, answered and written on one core, and no work moves between threads. Every wait has a bound: the headers'
-//! by hyper's timer in `timer`, the body's in the router, the answer's in `limited_io`, the TLS handshake's and the drain's
-//! here.
+//! One task accepts. Connections go round-robin to worker threads, each with a single-threaded runtime: a request is
+//! read, answered and written on one core. Each wait has a limit: for headers in `timer`, for bodies in the router, for
+//! responses in `limited_io`, for TLS handshakes and the shutdown here.
 
 use std::{
     convert::Infallible,
@@ -14,16 +13,14 @@ use std::{
     path::Path,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use larder_common::compute::{WRITE_NICE, give_way};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use tokio::{
@@ -36,12 +33,10 @@ use tokio::{
 
 use super::{
     Router, Tls,
-    fast_path::{FastConnection, Next, is_lookup},
-    framing::{Framed, HEAD_BYTES_MAX},
-    limited_io::{LimitedIo, LingerFlag, yield_to_events},
-    prefixed_io::PrefixedIo,
+    connection::{Life, Phase, serve_connection},
+    limited_io::{LimitedIo, LingerFlag},
     socket::{self, SocketFile},
-    timer::{self, CoarseTimer},
+    timer,
 };
 
 /// A server that listens. [`Server::stop`] drains it.
@@ -84,41 +79,17 @@ pub enum ServerError {
     Worker(#[from] io::Error),
 }
 
-/// How a server's life goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Connections end once they have answered what is under way.
-    Draining,
-    /// What is left is dropped.
-    Ended,
-}
-
 enum Connection {
     Tcp(std::net::TcpStream, SocketAddr),
     Tls(std::net::TcpStream, SocketAddr, Arc<Tls>),
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// The state that a connection needs while it is served.
-struct Life {
-    router: Arc<Router>,
-    phases: watch::Receiver<Phase>,
-    linger: LingerFlag,
-}
-
-/// The start of the current poll of a connection.
-#[derive(Default)]
-struct PollBudget(Mutex<Option<Instant>>);
-
 /// Counts an open connection for as long as it lives.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     router: Arc<Router>,
 }
-
-/// How long a connection may be served before the thread serves other connections.
-const POLL_BUDGET: Duration = Duration::from_micros(200);
 
 /// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
 /// be noticed.
@@ -372,67 +343,6 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Serves a connection: plain requests by the fast path, and from the first of another kind on by hyper.
-async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    client: Option<SocketAddr>,
-    life: Life,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Life { router, phases, linger } = life;
-    let mut watch = phases.clone();
-    let mut signal = pin!(watch.changed());
-    // The signal is polled once, which has this task woken by it; to poll it at every turn costs more than to look.
-    poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
-    let is_draining = || phases.has_changed().unwrap_or(true);
-
-    let mut plain = FastConnection::new(stream, Arc::clone(&router), client);
-    let first = match poll_fn(|cx| plain.poll_serve(is_draining(), cx)).await? {
-        Next::Ended => return Ok(()),
-        Next::Hyper(bytes) => bytes,
-    };
-    // Probes and scrapes have no place on it to lose.
-    if is_lookup(&first) {
-        router.metrics.fast_path_exits.increment(1);
-    }
-    let stream = PrefixedIo::new(first, plain.into_stream());
-    let limits = *router.limits();
-    // hyper takes a request that is still with us for none.
-    let has_begun = AtomicBool::new(stream.is_read());
-    let stream = Framed::new(stream);
-    let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
-    let budget = PollBudget::default();
-    let service = service_fn(|request| {
-        has_begun.store(true, Ordering::Relaxed);
-        let (router, linger, is_spent) = (Arc::clone(&router), linger.clone(), budget.is_spent());
-        let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
-        async move {
-            // Yield between pipelined requests, so that one client does not occupy the thread.
-            if is_spent {
-                yield_to_events().await;
-            }
-            router.answer(request, client, is_ambiguous, &linger).await
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(CoarseTimer)
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .keep_alive(true)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let mut is_told = false;
-    poll_fn(|cx| {
-        if !is_told && is_draining() && has_begun.load(Ordering::Relaxed) {
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        budget.begin();
-        connection.as_mut().poll(cx)
-    })
-    .await?;
-    Ok(())
-}
-
 /// Polls `work` so that at most one such future is polled at a time on this thread, and the runtime polls for I/O
 /// events and serves ready connections between two polls. A TLS handshake computes for up to a millisecond.
 async fn one_at_a_time<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
@@ -454,21 +364,6 @@ async fn one_at_a_time<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T
         if let Some(value) = done.await {
             return value;
         }
-    }
-}
-
-// === impl PollBudget ===
-
-impl PollBudget {
-    /// Records the start of a poll of the connection.
-    fn begin(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// Whether this poll has lasted longer than `POLL_BUDGET`.
-    fn is_spent(&self) -> bool {
-        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.is_some_and(|begun| begun.elapsed() > POLL_BUDGET)
     }
 }
 

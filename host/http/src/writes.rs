@@ -11,30 +11,25 @@ use std::{
 
 use hyper::StatusCode;
 use larder_common::clock::parse_time;
-use larder_ingest::{CurrentWriter, Frame, MaterializeError, RowWriter, WriteError};
+use larder_ingest::{Frame, MaterializeError, RowWriter, WriteError};
 use larder_model::{codec::Cell, model::Window};
-use larder_serving::RenewDefinitions;
+use larder_serving::{Authorization, WriteAccess, WriteFailure, WriteService};
 use larder_store::StoreError;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use tokio::{
-    sync::{Semaphore, TryAcquireError},
-    task::spawn_blocking,
-};
+use tokio::task::spawn_blocking;
 
 use super::{
-    HttpError, Scope,
+    HttpError,
     invalid::{flag, problem, read_object, unprocessable},
     loads::Loads,
+    routes::WriteEndpoint,
 };
 
-/// Takes writes, with the writer that is current when they begin.
+/// Handles the endpoints that write.
 #[derive(Debug)]
 pub struct Writes {
-    engine: Arc<dyn CurrentWriter>,
-    definitions: Arc<dyn RenewDefinitions>,
-    /// Permits for writes, which gRPC uses too.
-    at_once: Arc<Semaphore>,
+    service: Arc<WriteService>,
     loads: Loads,
 }
 
@@ -47,70 +42,67 @@ const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
 // === impl Writes ===
 
 impl Writes {
-    /// The endpoints.
-    pub(super) const PATHS: [&str; 4] = ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"];
-
-    /// Creates the handler of writes to an engine's store; `at_once` are the permits for writes. Call it within the
-    /// runtime on which materializations should run.
+    /// Creates the handler. Call it within the runtime on which materializations should run.
     #[must_use]
-    pub fn new(
-        engine: Arc<dyn CurrentWriter>,
-        definitions: Arc<dyn RenewDefinitions>,
-        at_once: Arc<Semaphore>,
-    ) -> Self {
-        Self { engine, definitions, at_once, loads: Loads::new() }
+    pub fn new(service: Arc<WriteService>) -> Self {
+        Self { service, loads: Loads::new() }
     }
 
-    /// Does what the body of a request to one of [`Writes::PATHS`] asks for. The query may have `async=true`, for
-    /// materializations.
+    /// Carries out the request in a body. The query of a materialization may have `async=true`.
     ///
     /// # Errors
-    /// Feast's bodies, with a 4xx for what the caller did wrong. Nothing was written then, save by a materialization,
-    /// which commits as it goes.
+    /// Feast's bodies, with a 4xx for mistakes of the caller. Nothing was written in that case, except by a
+    /// materialization, which commits as it goes.
     pub(super) async fn answer(
         &self,
-        path: &str,
+        endpoint: WriteEndpoint,
         query: Option<&str>,
         body: bytes::Bytes,
-        scope: Option<&Scope>,
+        authorization: &Authorization,
     ) -> Result<Written, HttpError> {
-        scope.map_or(Ok(()), Scope::check_write)?;
-        match path {
-            "/push" => self.write(body, push).await,
-            "/write-to-online-store" => self.write(body, write_to_online_store).await,
-            "/materialize" => self.materialize(read_order(body, whole_span).await?, query).await,
-            _ => self.materialize(read_order(body, span_until).await?, query).await,
-        }
+        let order = match endpoint {
+            WriteEndpoint::Push => return self.write(authorization, body, push).await,
+            WriteEndpoint::WriteToOnlineStore => {
+                return self.write(authorization, body, write_to_online_store).await;
+            }
+            WriteEndpoint::Materialize => whole_span,
+            WriteEndpoint::MaterializeIncremental => span_until,
+        };
+        authorization.check_write()?;
+        self.materialize(authorization, read_order(body, order).await?, query).await
     }
 
     async fn write(
         &self,
+        authorization: &Authorization,
         body: bytes::Bytes,
         work: fn(&dyn RowWriter, &Value, &[u8]) -> Result<Written, HttpError>,
     ) -> Result<Written, HttpError> {
-        let permit = Arc::clone(&self.at_once).try_acquire_owned().map_err(|error| match error {
-            TryAcquireError::NoPermits | TryAcquireError::Closed => {
+        let write = move |access: &WriteAccess| {
+            let (read, text) = read(&body)?;
+            let writer = access.writer(read.get("allow_registry_cache").and_then(flag) != Some(false));
+            work(&*writer, &read, &text)
+        };
+        self.service.write(authorization, write).await.map_err(|failure| match failure {
+            WriteFailure::Denied(denied) => denied.into(),
+            WriteFailure::Busy => {
                 let message = "too many writes are in progress; try again";
                 HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "writes_busy", message)
             }
-        })?;
-        let (current, definitions) = (Arc::clone(&self.engine), Arc::clone(&self.definitions));
-        let done = spawn_blocking(move || {
-            let _permit = permit;
-            let (read, text) = read(&body)?;
-            definitions.renew(read.get("allow_registry_cache").and_then(flag) != Some(false));
-            work(&*current.current(), &read, &text)
-        });
-        done.await
-            .map_err(|error| HttpError::internal(format!("a write failed because of a bug in Larder: {error}")))?
+            WriteFailure::Panicked(error) => {
+                HttpError::internal(format!("a write failed because of a bug in Larder: {error}"))
+            }
+            WriteFailure::Failed(error) => error,
+        })
     }
 
-    async fn materialize(&self, order: Materialization, query: Option<&str>) -> Result<Written, HttpError> {
-        // As in Feast, the views are read from the current registry.
-        let definitions = Arc::clone(&self.definitions);
-        // A panic there is already logged.
-        let _ = spawn_blocking(move || definitions.renew(false)).await;
-        let engine = self.engine.current();
+    async fn materialize(
+        &self,
+        authorization: &Authorization,
+        order: Materialization,
+        query: Option<&str>,
+    ) -> Result<Written, HttpError> {
+        let engine = self.service.loader(authorization).await?;
         let mut skipped = BTreeMap::new();
         let views = match order.views {
             None => {

@@ -12,6 +12,6 @@ mod writer;
 pub use self::{
     frame::{Frame, WriteError},
     load::{Outcome, Progress, Skipped, SkippedValues, SyncReport, SyncRequest},
-    read_through::{FETCH_ROUNDS, Fetched, RowFetcher, Wanted, fetch_all},
+    read_through::{FETCH_ROUNDS, Fetched, READ_THROUGH, RowFetcher, Wanted, fetch_all},
     writer::{CurrentWriter, LAST_COMMIT_WITHIN, MATERIALIZATIONS_MAX, MaterializeError, RowWriter, SourceStatus},
 };

@@ -28,14 +28,32 @@ pub enum Fetched {
     #[default]
     All,
     /// The timeout passed, or rows were removed again after [`FETCH_ROUNDS`] rounds.
-    Late,
+    TimedOut,
     /// The table is unavailable.
-    Away,
+    Unavailable,
 }
+
+/// The header, over HTTP and gRPC, of a response in which rows are missing because they could not be fetched. The value
+/// is [`Fetched::reason`].
+pub const READ_THROUGH: &str = "x-larder-read-through";
 
 /// The maximum number of times that one request fetches: rows that a deletion or another write removes meanwhile are
 /// fetched again.
 pub const FETCH_ROUNDS: usize = 3;
+
+// === impl Fetched ===
+
+impl Fetched {
+    /// Why rows are missing; `None` if none are.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::TimedOut => Some("timeout"),
+            Self::Unavailable => Some("unavailable"),
+        }
+    }
+}
 
 /// Fetches what a request needs of several views at the same time; `None` if it needs nothing.
 pub async fn fetch_all(wanted: Vec<Wanted>) -> Option<Fetched> {

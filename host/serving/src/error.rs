@@ -250,6 +250,18 @@ impl RequestError {
         !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
     }
 
+    /// Returns whether the request names a definition that is not served.
+    #[must_use]
+    pub fn names_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownView { .. }
+                | Self::UnknownService { .. }
+                | Self::UnknownFeature { .. }
+                | Self::Unservable { .. }
+        )
+    }
+
     /// The error for a caller that may only see these names.
     #[must_use]
     pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {

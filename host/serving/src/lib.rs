@@ -1,15 +1,17 @@
-//! Serving: from a request's words to the values that answer it.
+//! Serving: lookups of features and writes of rows, for all protocols.
 //!
-//! A request's shape (which features, which columns, which names) is resolved once per catalog into a [`Plan`], which
-//! is cached; answering is then keys, lookups, one call for each plugin, and an [`Answer`] that an encoder walks. This room knows neither JSON
-//! nor status codes: the HTTP room, and others later, translate.
+//! [`LookupService`] and [`WriteService`] are what servers call; both require an [`Authorization`]. A request's shape
+//! (its features, columns and names) is resolved once per catalog into a [`Plan`], which is cached. An [`Answer`] then
+//! takes keys, lookups and one call for each plugin. JSON, protobuf and status codes belong to the servers.
 
+mod access;
 mod answer;
 mod config;
 mod convert;
 mod derive;
 mod error;
 mod keys;
+mod lookup_service;
 mod metrics;
 mod plan;
 mod renew;
@@ -18,17 +20,23 @@ mod resources;
 mod response_budget;
 mod snapshot;
 mod transforms;
+mod write_service;
 
 pub use self::{
+    access::{AuthConfig, Authenticator, Authorization, Denied, Scope, Token, TokenConfig, TokenError},
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
     config::TtlPolicy,
     derive::typed_column,
     error::{Cut, LISTED_MAX, RequestError},
+    lookup_service::{
+        Attempt, Lookup, LookupError, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished,
+    },
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
     renew::RenewDefinitions,
     request::{EntityValue, OnlineRequest, Selection},
-    resources::Resources,
+    resources::{OffloadError, Resources, offload},
     response_budget::ResponseBudget,
-    snapshot::{PlannedRequest, ServingLimits, Snapshot},
+    snapshot::{ServingLimits, Snapshot},
     transforms::Transforms,
+    write_service::{WRITES_AT_ONCE_MAX, WriteAccess, WriteFailure, WriteService},
 };

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use larder_common::{compute::Compute, memory::MemoryBudget};
-use tokio::sync::Semaphore;
 
 use super::ResponseBudget;
 
-/// The budget of memory for requests, threads for requests that take long, and the limit of concurrent writes.
+/// The memory budget of requests, and the threads for requests that take long.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// The memory budget of request and response bodies in flight, over all listeners.
@@ -16,12 +15,18 @@ pub struct Resources {
     pub compute: Arc<Compute>,
     /// The size limit of one response in bytes.
     pub answer_bytes_max: usize,
-    /// Permits for writes. Each holds its table in memory, and waits for the one writer of the store.
-    pub writes: Arc<Semaphore>,
 }
 
-/// The maximum number of concurrent writes, over all listeners.
-const WRITES_AT_ONCE_MAX: usize = 32;
+/// Why work could not be moved to a compute thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OffloadError {
+    /// Too much work is queued.
+    #[error("too many large requests wait; try again")]
+    Full,
+    /// The work panicked, which the log reports.
+    #[error("the work on a request failed because of a bug in Larder")]
+    Panicked,
+}
 
 // === impl Resources ===
 
@@ -29,7 +34,7 @@ impl Resources {
     /// Resources with these limits.
     #[must_use]
     pub fn new(memory: Arc<MemoryBudget>, compute: Arc<Compute>, answer_bytes_max: usize) -> Self {
-        Self { memory, compute, answer_bytes_max, writes: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
+        Self { memory, compute, answer_bytes_max }
     }
 
     /// For a response that is built on a serving thread.
@@ -43,4 +48,18 @@ impl Resources {
     pub fn leased_budget(&self) -> ResponseBudget {
         ResponseBudget::leased(self.memory.lease(), self.answer_bytes_max)
     }
+}
+
+/// Runs work on one of these threads, and returns its result. If the future is dropped, work that still waits for a
+/// thread is dropped too.
+///
+/// # Errors
+/// Errors of the work; [`OffloadError`].
+pub async fn offload<T, E>(compute: &Compute, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<OffloadError> + Send + 'static,
+{
+    let pending = compute.try_run(work).map_err(|_full| OffloadError::Full)?;
+    pending.await.map_err(|_dropped| OffloadError::Panicked)?
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use larder_common::{clock::SharedClock, compute::Compute};
+use larder_common::clock::SharedClock;
 use larder_ingest::{RowFetcher, SourceStatus, Wanted};
 use larder_model::{
     codec::{EntityKey, KeyEncoder, KeyPart as FetchedPart, KeyValue, Retyped, retyped},
@@ -18,12 +19,12 @@ use larder_store::{Lookup, OnlineStore, Reader, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, ResponseBudget, Transforms, TtlPolicy,
+    Answer, Authorization, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget, Transforms, TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
     metrics::ServingMetrics,
-    plan::{KeyPart, KeyPlan, Resolver, missing_keys},
+    plan::{KeyPart, KeyPlan, Resolver, ViewRead, missing_keys},
     request::{OwnedShape, Shape},
 };
 
@@ -60,9 +61,9 @@ pub struct Snapshot {
     awaits_registry: bool,
 }
 
-/// A request of which is known what it takes.
+/// A request with its plan and its number of rows.
 #[derive(Debug)]
-pub struct PlannedRequest {
+pub(super) struct PlannedRequest {
     plan: Arc<Plan>,
     rows: usize,
 }
@@ -196,22 +197,24 @@ impl Snapshot {
         self.sources.get(view)?.as_deref()
     }
 
-    /// Whether there are views of which only a part is here.
-    #[must_use]
-    pub fn reads_through(&self) -> bool {
-        !self.fetchers.is_empty()
+    /// Returns whether a request reads a view that fetches missing rows.
+    pub(super) fn reads_through(&self, planned: &PlannedRequest) -> bool {
+        let fetches = |read: &ViewRead| self.fetchers.iter().flatten().any(|fetcher| fetcher.view() == read.view);
+        !self.fetchers.is_empty() && planned.plan.reads.iter().any(fetches)
     }
 
-    /// What has to be fetched before a request is answered: of each view the entities.
+    /// The rows to fetch before a request is answered, by view.
     ///
     /// # Errors
-    /// What is wrong with the request, or the store.
-    pub fn to_fetch(
+    /// A problem with the request or the store.
+    pub(super) fn to_fetch(
         &self,
+        planned: &PlannedRequest,
         request: &OnlineRequest<'_>,
         budget: &mut ResponseBudget,
     ) -> Result<Vec<Wanted>, RequestError> {
-        let PlannedRequest { plan, rows } = self.begin(request, budget)?;
+        let PlannedRequest { plan, rows } = planned;
+        let rows = *rows;
         budget.begin(rows.saturating_mul(plan.reads.len()), 0)?;
         let columns = plan.entity_columns.iter();
         let entities = columns
@@ -305,31 +308,30 @@ impl Snapshot {
         })
     }
 
-    /// Answers a request.
+    /// Answers a request without limits on memory and work, for tools. Does not fetch missing rows.
     ///
     /// # Errors
-    /// What is wrong with the request, or the store.
-    pub fn answer<'r>(&self, request: &'r OnlineRequest<'r>) -> Result<Answer<'r>, RequestError> {
-        self.answer_within(request, &mut ResponseBudget::unbounded())
-    }
-
-    /// Serves a request within limits on memory and, on a serving thread, on work.
-    ///
-    /// # Errors
-    /// A problem with the request or the store; [`RequestError::TooLong`].
-    pub fn answer_within<'r>(
+    /// [`LookupError::Denied`]; a problem with the request or the store.
+    pub fn answer<'r>(
         &self,
+        authorization: &Authorization,
         request: &'r OnlineRequest<'r>,
-        budget: &mut ResponseBudget,
-    ) -> Result<Answer<'r>, RequestError> {
-        self.finish(self.begin(request, budget)?, request, budget)
+    ) -> Result<Answer<'r>, LookupError<Infallible>> {
+        authorization.check_lookup(&request.selection)?;
+        let mut budget = ResponseBudget::unbounded();
+        let planned = self.begin(request, &budget).map_err(|error| authorization.hide_names(error))?;
+        Ok(self.finish(planned, request, &mut budget)?)
     }
 
-    /// Finds out what a request takes.
+    /// Resolves a request.
     ///
     /// # Errors
     /// A problem with the request; [`RequestError::TooLong`].
-    pub fn begin(&self, request: &OnlineRequest<'_>, budget: &ResponseBudget) -> Result<PlannedRequest, RequestError> {
+    pub(super) fn begin(
+        &self,
+        request: &OnlineRequest<'_>,
+        budget: &ResponseBudget,
+    ) -> Result<PlannedRequest, RequestError> {
         // Requests that take long to resolve are rejected first.
         let (columns, limit) = (request.entities.len(), self.limits.features_max);
         if columns > limit {
@@ -341,11 +343,11 @@ impl Snapshot {
         Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
-    /// Answers a request that this snapshot began.
+    /// Answers a request that this snapshot resolved.
     ///
     /// # Errors
-    /// What is wrong with the request, or the store.
-    pub fn finish<'r>(
+    /// A problem with the request, a plugin or the store; [`RequestError::TooLong`].
+    pub(super) fn finish<'r>(
         &self,
         planned: PlannedRequest,
         request: &'r OnlineRequest<'r>,
@@ -376,12 +378,10 @@ impl Snapshot {
         Ok(answer)
     }
 
-    /// Where to answer a request whose plugins are expected to take long; none if a serving thread can.
-    #[must_use]
-    pub fn compute_for(&self, planned: &PlannedRequest) -> Option<&Compute> {
-        let transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_ref());
-        let long = transforms.into_iter().any(|transform| transform.is_long(planned.rows));
-        if long { self.transforms.runtime().map(|runtime| runtime.compute()) } else { None }
+    /// Returns whether the plugins of a request are expected to take long.
+    pub(super) fn has_slow_plugins(&self, planned: &PlannedRequest) -> bool {
+        let mut transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_ref());
+        transforms.any(|transform| transform.is_long(planned.rows)) && self.transforms.runtime().is_some()
     }
 
     /// What computes the derived views, in the catalog's order.

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use larder_grpc::{self, Action, Authorizer, Headers};
-use larder_http::{Denied, HttpConfig, Tls, Tokens};
+use larder_http::{HttpConfig, Tls};
 use larder_model::yaml::{Place, Problem, Problems};
+use larder_serving::Authenticator;
 
 use crate::config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens};
 
@@ -13,36 +13,9 @@ use crate::config::{Config, ConfigError, access_files, load_access, read_tls, re
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(super) authenticator: Arc<Authenticator>,
     /// What names the files, since the last reload.
     named_by: ArcSwap<HttpConfig>,
-}
-
-/// The tokens, as gRPC asks for them.
-#[derive(Debug)]
-pub(super) struct TokenAuthorizer(pub(super) Arc<Tokens>);
-
-// === impl TokenAuthorizer ===
-
-impl Authorizer for TokenAuthorizer {
-    fn check(&self, headers: &Headers, action: Action<'_>) -> Result<(), larder_grpc::Denied> {
-        let scope = self.0.admit(headers).map_err(denied)?;
-        match action {
-            Action::Connect => Ok(()),
-            Action::Lookup(selection) => scope.check(selection).map_err(denied),
-            Action::Name(name) if scope.has(name) => Ok(()),
-            Action::Name(_) => Err(larder_grpc::Denied::Forbidden("The name is beyond this token's scope.".to_owned())),
-            Action::Write => scope.check_write().map_err(denied),
-        }
-    }
-}
-
-fn denied(denied: Denied) -> larder_grpc::Denied {
-    let text = denied.to_string();
-    match denied {
-        Denied::NoToken | Denied::WrongToken => larder_grpc::Denied::Unknown(text),
-        Denied::BeyondScope(_) => larder_grpc::Denied::Forbidden(text),
-    }
 }
 
 // === impl Access ===
@@ -53,7 +26,7 @@ impl Access {
         let loaded = load_access(config)?;
         let access = Self {
             tls: loaded.tls.map(|keys| Arc::new(Tls::new(keys))),
-            tokens: loaded.tokens.map(|tokens| Arc::new(Tokens::new(tokens))),
+            authenticator: Arc::new(loaded.tokens.map_or_else(Authenticator::open, Authenticator::with_tokens)),
             named_by: ArcSwap::from_pointee(config.clone()),
         };
         Ok((access, loaded.warnings))
@@ -71,8 +44,10 @@ impl Access {
         if let (Some(tls), Some(keys)) = (&self.tls, read_tls(&config, &problems)) {
             tls.replace(keys);
         }
-        if let (Some(tokens), Some(read)) = (&self.tokens, read_tokens(&config, &problems)) {
-            tokens.replace(read);
+        if self.authenticator.needs_token()
+            && let Some(tokens) = read_tokens(&config, &problems)
+        {
+            self.authenticator.replace(tokens);
         }
         let failed = problems.has_errors();
         let problems = problems.into_sorted();
@@ -89,7 +64,7 @@ impl Access {
         let at = Place::file(&newer.origin.file.display().to_string());
         for (key, is, will_be) in [
             ("tls", self.tls.is_some(), newer.http.tls.is_some()),
-            ("auth", self.tokens.is_some(), newer.http.auth.is_some()),
+            ("auth", self.authenticator.needs_token(), newer.http.auth.is_some()),
         ] {
             if is != will_be {
                 let turned = if will_be { "on" } else { "off" };

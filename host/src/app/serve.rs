@@ -18,11 +18,11 @@ use larder_common::{
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
 };
-use larder_grpc::{Authorizer, Calls, Features, GrpcLimits, GrpcServer};
-use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Tokens, Writes};
+use larder_grpc::{Calls, Features, GrpcLimits, GrpcServer};
+use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Writes};
 use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
-use larder_serving::{RenewDefinitions, Resources};
+use larder_serving::{LookupService, RenewDefinitions, Resources, WriteService};
 use larder_source::aws::ObjectAt;
 use larder_sync::LOADS_AT_ONCE_MAX;
 use metrics::{describe_gauge, gauge};
@@ -35,7 +35,7 @@ use tokio::{
 
 use super::{
     App, AppError, Reloaded,
-    access::{Access, TokenAuthorizer},
+    access::Access,
     files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     keeper,
     plugins::{Loading, Plugins},
@@ -113,9 +113,17 @@ impl App {
         let http = &self.config.http;
         let limits = self.fitted_limits();
         let resources = self.resources()?;
+        let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
+        let lookups = LookupService::new(
+            Arc::clone(&self.current),
+            resources.clone(),
+            Arc::clone(&definitions),
+            Arc::clone(&self.clock),
+        );
+        let lookups = Arc::new(lookups);
+        let writes = http.writes.then(|| Arc::new(WriteService::new(self.writer(), definitions)));
         let router_with = |limits: HttpLimits, role| {
-            let (current, clock) = (Arc::clone(&self.current), Arc::clone(&self.clock));
-            Arc::new(Router::new(current, clock, limits, resources.clone(), role))
+            Arc::new(Router::new(Arc::clone(&lookups), Arc::clone(&self.clock), limits, role))
         };
         let router = |role| router_with(limits, role);
         let control = |role| {
@@ -129,20 +137,15 @@ impl App {
 
         let (access, warnings) = Access::open(http)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let (tls, tokens) = (access.tls.clone(), access.tokens.clone());
+        let (tls, authenticator) = (access.tls.clone(), Arc::clone(&access.authenticator));
         // A host serves once.
         let _ = self.access.set(access);
 
         let of = |key| move |source| AppError::Server { key, source };
-        let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
-        let writes = || {
-            let at_once = Arc::clone(&resources.writes);
-            Arc::new(Writes::new(self.writer(), Arc::clone(&definitions), at_once))
-        };
-        let writes = http.writes.then(writes);
+        let http_writes = writes.clone().map(|service| Arc::new(Writes::new(service)));
         let role = |encrypted| {
-            let (tokens, definitions) = (tokens.clone(), Arc::clone(&definitions));
-            ListenerRole::Data { tokens, encrypted, writes: writes.clone(), definitions }
+            let authenticator = Arc::clone(&authenticator);
+            ListenerRole::Data { authenticator, encrypted, writes: http_writes.clone() }
         };
         let encrypted = router(role(tls.is_some()));
         let listener = Listener::tcp(http.listen, tls).await;
@@ -154,7 +157,12 @@ impl App {
             let server = listener.and_then(|listener| Server::start(listener, router(role(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
-        let grpc = self.serve_grpc(tokens.clone(), &limits, resources.clone()).await?;
+        let grpc = self
+            .serve_grpc(
+                Features { lookups: Arc::clone(&lookups), writes, authenticator: Arc::clone(&authenticator) },
+                &limits,
+            )
+            .await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
             let role = ListenerRole::Metrics(metrics.clone());
@@ -230,9 +238,8 @@ impl App {
     /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
     async fn serve_grpc(
         self: &Arc<Self>,
-        tokens: Option<Arc<Tokens>>,
+        features: Features,
         limits: &HttpLimits,
-        resources: Resources,
     ) -> Result<Option<GrpcServer>, AppError> {
         let Some(config) = self.config.grpc else { return Ok(None) };
         let http = &self.config.http;
@@ -244,10 +251,6 @@ impl App {
             message_bytes_max: limits.body_bytes_max,
             drain_timeout: limits.drain_timeout,
         };
-        let authorizer = tokens.map(|tokens| Arc::new(TokenAuthorizer(tokens)) as Arc<dyn Authorizer>);
-        let writes = http.writes.then(|| self.writer());
-        let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
-        let features = Features::new(Arc::clone(&self.current), resources, writes, definitions, authorizer);
         let calls = Calls::new(features, limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))

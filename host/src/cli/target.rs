@@ -9,9 +9,10 @@ use larder_common::{
     telemetry::{self, LogFormat},
 };
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, EraseReport, ResetCommand, Scope, SyncCommand, decode_request,
+    AdminEvent, Control, DeleteCommand, EraseReport, HttpError, ResetCommand, SyncCommand, decode_request,
     describe_catalog, encode_answer,
 };
+use larder_serving::Authenticator;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -60,7 +61,9 @@ impl Target {
             Self::Running(client) => client.call(Method::POST, "/get-online-features", body)?,
             Self::Local(app) => {
                 let snapshot = app.current();
-                let answer = decode_request(&body).and_then(|request| Ok(encode_answer(&snapshot.answer(&request)?)));
+                let authorization = Authenticator::open().authenticate_anonymous()?;
+                let answer = decode_request(&body)
+                    .and_then(|request| Ok::<_, HttpError>(encode_answer(&snapshot.answer(&authorization, &request)?)));
                 match answer {
                     Ok(answer) => (200, answer.into()),
                     Err(error) => return Ok((error.status.as_u16(), error.body)),
@@ -81,7 +84,10 @@ impl Target {
                 }
                 serde_json::from_slice(&body).context("the answer is no JSON")
             }
-            Self::Local(app) => Ok(describe_catalog(&app.current(), app.clock().now(), &Scope::All)),
+            Self::Local(app) => {
+                let authorization = Authenticator::open().authenticate_anonymous()?;
+                Ok(describe_catalog(&app.current(), app.clock().now(), &authorization))
+            }
         }
     }
 

@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use larder_http::{AuthConfig, HttpConfig, Scope, TlsConfig, TlsFile, TlsKeys, Token, TokenConfig, is_read_by_all};
+use larder_http::{HttpConfig, TlsConfig, TlsFile, TlsKeys, is_read_by_all};
 use larder_model::{
     registry::Catalog,
     yaml::{Located, Problem, Problems, Tree, nearest},
 };
+use larder_serving::{AuthConfig, Scope, Token, TokenConfig};
 
 use super::{Config, ConfigError, section::Section};
 

@@ -54,10 +54,10 @@ struct Inner {
 
 struct FetchMetrics {
     found: Counter,
-    missing: Counter,
+    not_found: Counter,
     failed: Counter,
-    late: Counter,
-    away: Counter,
+    timeout: Counter,
+    unavailable: Counter,
     duration: Histogram,
 }
 
@@ -105,8 +105,8 @@ impl Fetcher {
     async fn fetch_within_timeout(&self, keys: Vec<EntityKey>) -> Fetched {
         let inner = &self.0;
         if inner.is_away() {
-            inner.metrics.away.increment(keys.len() as u64);
-            return Fetched::Away;
+            inner.metrics.unavailable.increment(keys.len() as u64);
+            return Fetched::Unavailable;
         }
         let started = Instant::now();
         let until = tokio::time::Instant::now() + inner.how.timeout;
@@ -142,12 +142,12 @@ impl Fetcher {
         for mut flight in waits {
             // No value is ever sent; the channel closes.
             if timeout_at(until, flight.changed()).await.is_err() {
-                inner.metrics.late.increment(1);
-                return Fetched::Late;
+                inner.metrics.timeout.increment(1);
+                return Fetched::TimedOut;
             }
         }
         inner.metrics.duration.record(started.elapsed().as_secs_f64());
-        if inner.is_away() { Fetched::Away } else { Fetched::All }
+        if inner.is_away() { Fetched::Unavailable } else { Fetched::All }
     }
 }
 
@@ -257,7 +257,7 @@ impl Inner {
         }
         gone.iter().for_each(|id| self.checked.note(*id, false, self.how.negative_ttl, seen));
         self.metrics.found.increment(found);
-        self.metrics.missing.increment(gone.len() as u64);
+        self.metrics.not_found.increment(gone.len() as u64);
         Ok(doubtful)
     }
 }
@@ -275,10 +275,10 @@ impl FetchMetrics {
             |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);
         Self {
             found: result("found"),
-            missing: result("missing"),
+            not_found: result("not_found"),
             failed: result("failed"),
-            late: result("late"),
-            away: result("away"),
+            timeout: result("timeout"),
+            unavailable: result("unavailable"),
             duration: histogram!("larder_fetch_duration_seconds", "view" => view.to_owned()),
         }
     }

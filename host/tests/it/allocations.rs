@@ -10,7 +10,7 @@ use larder_model::{
     registry::{Definitions, validate},
     yaml::Problems,
 };
-use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_serving::{Authenticator, ServingLimits, Snapshot, TtlPolicy};
 use larder_store::{LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tempfile::TempDir;
 
@@ -61,7 +61,8 @@ fn a_hot_lookup_of_one_entity_asks_for_memory_a_few_times_whatever_the_number_of
     for features in [1, 8, 50, 200] {
         let (_dir, snapshot) = snapshot(features);
         let body = br#"{"feature_service": "all", "entities": {"customer_id": ["C7"]}}"#;
-        let answer = || encode_answer(&snapshot.answer(&decode_request(body).unwrap()).unwrap());
+        let authorization = Authenticator::open().authenticate_anonymous().unwrap();
+        let answer = || encode_answer(&snapshot.answer(&authorization, &decode_request(body).unwrap()).unwrap());
         let first = answer();
         for _ in 0..3 {
             let mut again = Vec::new();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use larder_http::decode_request;
-use larder_serving::{Answer, OnlineRequest};
+use larder_serving::{Answer, Authenticator, OnlineRequest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -198,7 +198,8 @@ fn only_what_a_plugin_reads_is_looked_up() {
     .to_string();
     let request: OnlineRequest<'_> = decode_request(body.as_bytes()).unwrap();
     let snapshot = fixture.app.current();
-    let answer: Answer<'_> = snapshot.answer(&request).unwrap();
+    let authorization = Authenticator::open().authenticate_anonymous().unwrap();
+    let answer: Answer<'_> = snapshot.answer(&authorization, &request).unwrap();
     let reads: Vec<(&str, usize)> =
         answer.plan.reads.iter().map(|read| (&*read.name, read.schemas[0].fields.len())).collect();
     assert_eq!(reads, [("driver_stats", 1)]);

@@ -19,7 +19,7 @@ use larder_http::{
     ResetCommand, Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
-use larder_serving::Resources;
+use larder_serving::{LookupService, RenewDefinitions, Resources};
 use serde_json::json;
 
 use crate::{
@@ -233,7 +233,9 @@ fn server_stops_though_commands_hang() {
     let limits = HttpLimits { drain_timeout: Duration::from_secs(600), ..HttpLimits::default() };
     let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
     let resources = Resources::new(MemoryBudget::new(1 << 20), compute, 1 << 20);
-    let router = Arc::new(Router::new(current, clock, limits, resources, ListenerRole::Admin(control)));
+    let definitions: Arc<dyn RenewDefinitions> = Arc::<larder::app::App>::clone(&fixture.app);
+    let lookups = Arc::new(LookupService::new(current, resources, definitions, Arc::clone(&clock)));
+    let router = Arc::new(Router::new(lookups, clock, limits, ListenerRole::Admin(control)));
     let server = runtime.block_on(async { Server::start(Listener::unix(&path).await.unwrap(), router, 1).unwrap() });
     let commands = ["/v1/reload", "/v1/plugins", "/v1/plugins/x/rollback"];
     let ask = |command: &str| {

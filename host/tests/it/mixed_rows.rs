@@ -11,7 +11,7 @@ use larder_model::{
     registry::{Catalog, Definitions, validate},
     yaml::Problems,
 };
-use larder_serving::{ServingLimits, Snapshot, TtlPolicy};
+use larder_serving::{Authenticator, ServingLimits, Snapshot, TtlPolicy};
 use larder_store::{HotCacheConfig, LoadMode, OnlineStore, RowBatch, StoreConfig};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -108,9 +108,10 @@ fn rows_that_differ_are_answered_from_memory_as_from_disk() {
         for customers in asked {
             let body =
                 serde_json::json!({"feature_service": "all", "entities": {"customer_id": customers}}).to_string();
+            let authorization = Authenticator::open().authenticate_anonymous().unwrap();
             let answer = |snapshot: &Snapshot| {
                 let request = decode_request(body.as_bytes()).unwrap();
-                encode_answer(&snapshot.answer(&request).unwrap())
+                encode_answer(&snapshot.answer(&authorization, &request).unwrap())
             };
             let expected = answer(&cold);
             assert!(serde_json::from_slice::<Value>(&expected).is_ok());

@@ -23,7 +23,7 @@ fn a_request_is_partial_until_its_last_byte_and_plain_then() {
     for end in 0..whole.len() {
         assert_eq!(parse(&whole[..end]), Parsed::Partial, "{end} bytes");
     }
-    let plain = Parsed::Plain(FastRequest { authorization: None, body: b"body", len: whole.len() });
+    let plain = Parsed::Lookup(FastRequest { authorization: None, body: b"body", len: whole.len() });
     assert_eq!(parse(&whole), plain);
     assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "what follows is another request's");
 }
@@ -65,7 +65,7 @@ fn what_is_not_plain_is_hypers() {
         other(&request(&format!("content-length: {length}\r\n"), "body"));
     }
     let five = request("content-length: 5\r\n", "12345");
-    assert!(matches!(super::parse(&five, 5), Parsed::Plain(_)));
+    assert!(matches!(super::parse(&five, 5), Parsed::Lookup(_)));
     assert_eq!(super::parse(&five, 4), Parsed::Other);
     other(&request("host: x\r\n", ""));
     let many: String = (0..=HEADERS_MAX).map(|n| format!("x-{n}: 1\r\n")).collect();
@@ -78,10 +78,10 @@ fn keep_alive_and_json_are_plain_and_who_asks_is_told() {
         ["Connection: Keep-Alive\r\n", "accept: application/json\r\n", "te: trailers\r\n", "user-agent: a\r\n"]
     {
         let whole = request(&format!("content-length: 0\r\n{header}"), "");
-        assert!(matches!(parse(&whole), Parsed::Plain(_)), "{header}");
+        assert!(matches!(parse(&whole), Parsed::Lookup(_)), "{header}");
     }
     let whole = request("authorization: Bearer x\r\ncontent-length: 0\r\n", "");
-    let Parsed::Plain(request) = parse(&whole) else { panic!("not plain") };
+    let Parsed::Lookup(request) = parse(&whole) else { panic!("not plain") };
     assert_eq!(request.authorization, Some(&b"Bearer x"[..]));
 }
 

@@ -1,10 +1,11 @@
 //! Views of which only a part is here: rows come when they are asked for.
 
-use std::{thread, time::Instant};
+use std::{io::Write, thread, time::Instant};
 
 use larder_fakeaws::Fault;
 
 use super::*;
+use crate::wire;
 
 const HEADER: &str = "x-larder-read-through";
 
@@ -121,7 +122,7 @@ fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_on
     let host = host(&proxy.url(), "");
     assert_eq!(trips(&host, 1), json!(1));
     proxy.plug(false);
-    eventually("it is known that it is away", || ask(&host, &[2]).header(HEADER) == Some("away".to_owned()));
+    eventually("it is known that it is away", || ask(&host, &[2]).header(HEADER) == Some("unavailable".to_owned()));
     let started = Instant::now();
     for _ in 0..50 {
         let answer = ask(&host, &[1, 2]);
@@ -147,7 +148,7 @@ fn a_table_that_is_slow_costs_a_request_no_more_than_it_may() {
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
     assert_eq!(
         (answer.header(HEADER), answer.column("trips")["values"].clone()),
-        (Some("late".to_owned()), json!([null]))
+        (Some("timeout".to_owned()), json!([null]))
     );
     until(&host, 3, 3);
     assert_eq!(gets(&dynamo), 1, "what came late is there for the next one");
@@ -181,4 +182,22 @@ fn an_item_for_each_feature_is_fetched_as_a_row() {
     let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [1, 2] }));
     assert_eq!(answer.column("trips")["values"], json!([7, null]));
     assert_eq!(answer.column("rate")["values"], json!([0.5, null]));
+}
+
+#[test]
+fn lookups_of_a_view_that_fetches_stay_on_the_fast_path() {
+    let metrics = larder_common::telemetry::install_metrics().unwrap();
+    let dynamo = table(10);
+    let host = host(&dynamo.url(), "");
+    // The first one fetches, the others find the row in the store.
+    let mut stream = wire::connect(host.address());
+    for _ in 0..3 {
+        let body = json!({ "features": ["driver_stats:trips"], "entities": { "driver_id": [1] } }).to_string();
+        let head = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let answer = wire::read_answer(&mut stream).unwrap();
+        assert_eq!(answer.column("trips")["values"], json!([1]));
+    }
+    let text = metrics.render();
+    assert!(text.contains("\nlarder_http_fast_path_exits_total 0\n"), "{text}");
 }

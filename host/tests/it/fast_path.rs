@@ -1,5 +1,5 @@
-//! The fast path of plain requests, and where it ends: answers are those that hyper's side gives, in their order, however
-//! the bytes come.
+//! The fast path of lookups, and where it ends: the responses equal hyper's, in the order of the requests, however the
+//! bytes arrive.
 
 use std::{
     fs,
@@ -349,4 +349,38 @@ fn a_host_that_stops_answers_what_is_computed_elsewhere_and_closes_then() {
     assert_eq!(answer.header("connection"), Some("close".to_owned()));
     assert!(is_closed(&mut stream));
     let _: Fixture = stopping.join().unwrap();
+}
+
+/// The value of a metric without labels.
+fn metric(metrics: &larder_common::telemetry::Metrics, name: &str) -> u64 {
+    let text = metrics.render();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn errors_stay_on_the_fast_path() {
+    let metrics = larder_common::telemetry::install_metrics().unwrap();
+    let fixture = Setup::golden().start();
+    let unknown = json!({ "feature_service": "none", "entities": { "driver_id": [1001] } }).to_string().into_bytes();
+    let wrong = [
+        (unknown, 404),
+        (b"{".to_vec(), 422),
+        (json!({ "features": ["driver_stats"], "entities": {} }).to_string().into_bytes(), 400),
+    ];
+    let mut stream = wire::connect(fixture.address());
+    for (body, status) in &wrong {
+        stream.write_all(&request(body)).unwrap();
+        let answer = next(&mut stream);
+        let expected = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, body);
+        assert_eq!((answer.status, answer.text()), (*status, expected.text()));
+    }
+    let exits = metric(&metrics, "larder_http_fast_path_exits_total");
+    for n in 0..1_000 {
+        stream.write_all(&request(&wrong[n % wrong.len()].0)).unwrap();
+        assert!(next(&mut stream).status >= 400);
+    }
+    stream.write_all(&request(&body(&[1001]))).unwrap();
+    assert_eq!(keys(&next(&mut stream)), json!([1001]));
+    assert_eq!(metric(&metrics, "larder_http_fast_path_exits_total"), exits, "no error left the fast path");
 }

@@ -1,0 +1,139 @@
+//! Serves one connection: lookups by the fast path, and from the first other request on all requests by hyper.
+
+use std::{
+    error::Error,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+use super::{
+    Router,
+    fast_path::{FastConnection, Next, is_lookup},
+    framing::{Framed, HEAD_BYTES_MAX},
+    limited_io::{LingerFlag, yield_to_events},
+    prefixed_io::PrefixedIo,
+    timer::CoarseTimer,
+};
+
+/// The phases of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    /// Connections end once they have answered the requests that have begun.
+    Draining,
+    /// The remaining connections are dropped.
+    Ended,
+}
+
+/// The state that a connection needs while it is served.
+pub(super) struct Life {
+    pub(super) router: Arc<Router>,
+    pub(super) phases: watch::Receiver<Phase>,
+    pub(super) linger: LingerFlag,
+}
+
+/// The start of the current poll of a connection.
+#[derive(Default)]
+struct PollBudget(Mutex<Option<Instant>>);
+
+/// How long a connection may be served before the thread serves other connections.
+const POLL_BUDGET: Duration = Duration::from_micros(200);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: Option<SocketAddr>,
+    life: Life,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut phases = life.phases.clone();
+    let mut signal = pin!(phases.changed());
+    // Polled once, so that the signal wakes this task. Polling it each time would cost more than `has_changed`.
+    poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
+    let is_draining = || life.phases.has_changed().unwrap_or(true);
+
+    let mut fast = FastConnection::new(stream, Arc::clone(&life.router), client);
+    let first = match poll_fn(|cx| fast.poll_serve(is_draining(), cx)).await? {
+        Next::Ended => return Ok(()),
+        Next::Hyper(bytes) => bytes,
+    };
+    // Probes and scrapes never use the fast path.
+    if is_lookup(&first) {
+        life.router.metrics.fast_path_exits.increment(1);
+    }
+    serve_with_hyper(PrefixedIo::new(first, fast.into_stream()), client, &life).await
+}
+
+/// Serves a connection with hyper until it ends. A change of the phase must wake the task.
+pub(super) async fn serve_with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: PrefixedIo<S>,
+    client: Option<SocketAddr>,
+    life: &Life,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Life { router, phases, linger } = life;
+    let is_draining = || phases.has_changed().unwrap_or(true);
+    let limits = *router.limits();
+    // hyper does not count a request as begun while its bytes are still in the prefix.
+    let has_begun = AtomicBool::new(stream.is_read());
+    let stream = Framed::new(stream);
+    let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
+    let budget = PollBudget::default();
+    let service = service_fn(|request| {
+        has_begun.store(true, Ordering::Relaxed);
+        let (router, linger, is_spent) = (Arc::clone(router), linger.clone(), budget.is_spent());
+        let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
+        async move {
+            // Yield between pipelined requests, so that one client does not occupy the thread.
+            if is_spent {
+                yield_to_events().await;
+            }
+            router.answer(request, client, is_ambiguous, &linger).await
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(CoarseTimer)
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut is_ending = false;
+    poll_fn(|cx| {
+        if !is_ending && is_draining() && has_begun.load(Ordering::Relaxed) {
+            is_ending = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        budget.begin();
+        connection.as_mut().poll(cx)
+    })
+    .await?;
+    Ok(())
+}
+
+// === impl PollBudget ===
+
+impl PollBudget {
+    /// Records the start of a poll of the connection.
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether this poll has lasted longer than `POLL_BUDGET`.
+    fn is_spent(&self) -> bool {
+        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.is_some_and(|begun| begun.elapsed() > POLL_BUDGET)
+    }
+}

@@ -1,0 +1,277 @@
+//! Compares the fast path with hyper: the same bytes must get the same responses, and leave the connection in the same
+//! state. For tests and fuzzing.
+
+use std::{sync::Arc, time::Duration};
+
+use larder_common::{
+    clock::{ManualClock, SharedClock},
+    compute::Compute,
+    memory::MemoryBudget,
+};
+use larder_model::{
+    codec::{KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowSchema},
+    model::ValueRef,
+    registry::{Definitions, validate},
+    yaml::Problems,
+};
+use larder_serving::{Authenticator, LookupService, RenewDefinitions, Resources, ServingLimits, Snapshot, TtlPolicy};
+use larder_store::{LoadMode, OnlineStore, RowBatch, StoreConfig};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    sync::watch,
+    task::{JoinHandle, yield_now},
+    time::{sleep, timeout},
+};
+
+use super::{
+    HttpLimits, ListenerRole, Router,
+    connection::{Life, Phase, serve_connection, serve_with_hyper},
+    limited_io::LingerFlag,
+    prefixed_io::PrefixedIo,
+    timer,
+};
+
+/// A server without a listener.
+#[derive(Debug)]
+pub struct TestServer {
+    router: Arc<Router>,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+/// What a client sees after it has sent some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The bytes of all responses, with the same date in each.
+    pub responses: String,
+    /// Whether the server closed the connection.
+    pub is_closed: bool,
+}
+
+/// How a connection is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By the fast path first.
+    Fast,
+    /// By hyper only.
+    Hyper,
+}
+
+/// Definitions that never change.
+#[derive(Debug)]
+struct Fixed;
+
+/// A view with one entity, a service, and a second view without rows.
+const DEFINITIONS: &str = "
+entities: [{name: customer, join_key: customer_id, type: Int64}]
+feature_views:
+  - name: orders
+    entities: [customer]
+    features: [{name: total, type: Float64}, {name: note, type: String}]
+  - name: empty
+    entities: [customer]
+    features: [{name: score, type: Int64}]
+feature_services: [{name: all, features: [orders, empty]}]
+";
+
+const NOW: i64 = 1_760_000_000_000_000;
+
+/// Longer than the fast path waits for the rest of a request, and shorter than an idle connection stays open.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
+/// More than all responses to one input.
+const PIPE_BYTES: usize = 4 << 20;
+
+// === impl TestServer ===
+
+impl TestServer {
+    /// Creates a server with customer 7.
+    ///
+    /// # Panics
+    /// If the machine has no memory, disk space or threads for it.
+    #[must_use]
+    #[expect(clippy::unwrap_used, reason = "for tests only")]
+    pub fn start() -> Self {
+        let problems = Problems::default();
+        let mut read = Definitions::default();
+        read.read("differential.yaml", DEFINITIONS, &problems);
+        let catalog = Arc::new(validate("test", KeyVersion::V3, read, &problems).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let clock: SharedClock = ManualClock::at(NOW);
+        let store = OnlineStore::open(&StoreConfig::new(dir.path()), Arc::clone(&clock)).unwrap();
+        let orders = catalog.views().iter().position(|view| &*view.name == "orders").unwrap();
+        let view = store.declare(catalog.views(), KeyVersion::V3).unwrap()[orders];
+        let schema = RowSchema::of_view(&catalog.views()[orders]);
+        let mut row = RowBuilder::new(&schema);
+        row.begin(NOW, None);
+        row.push(ValueRef::Float64(1.5)).unwrap();
+        row.push(ValueRef::Bytes(b"a \"note\"")).unwrap();
+        let id = KeyEncoder::new(KeyVersion::V3, ["customer_id"]).encode([KeyValue::Int64(7)], &mut Vec::new());
+        let mut batch = RowBatch::default();
+        batch.push(id, row.finish().unwrap());
+        let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
+        load.apply(&batch, None).unwrap();
+        load.finish(None).unwrap();
+
+        let limits = ServingLimits { rows_max: 20, features_max: 20, values_max: 100 };
+        let snapshot = Snapshot::new(catalog, Arc::new(store), Arc::clone(&clock), TtlPolicy::Mark, limits).unwrap();
+        let compute = Arc::new(Compute::start("test", 1, 8).unwrap());
+        let resources = Resources::new(MemoryBudget::new(64 << 20), compute, 1 << 20);
+        let current = Arc::new(arc_swap::ArcSwap::from_pointee(snapshot));
+        let lookups = Arc::new(LookupService::new(current, resources, Arc::new(Fixed), Arc::clone(&clock)));
+        let authenticator = Arc::new(Authenticator::open());
+        let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };
+        let limits = HttpLimits { body_bytes_max: 8 << 10, ..HttpLimits::default() };
+        let router = Arc::new(Router::new(lookups, clock, limits, role));
+        // Time passes only while nothing can run.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        Self { router, runtime, _dir: dir }
+    }
+
+    /// Sends pieces of bytes on a new connection, one after the other, and returns what the client sees.
+    #[must_use]
+    pub fn send(&self, pieces: &[&[u8]], path: Path) -> Seen {
+        self.runtime.block_on(async {
+            let clock = tokio::spawn(timer::turn(timer::tick_for(self.router.limits().header_timeout)));
+            let (mut client, server) = tokio::io::duplex(PIPE_BYTES);
+            let serving = self.serve(server, path);
+            for piece in pieces {
+                // The server may have closed the connection.
+                let _ = client.write_all(piece).await;
+                for _ in 0..8 {
+                    yield_now().await;
+                }
+            }
+            sleep(SETTLED_AFTER).await;
+            let (mut bytes, mut is_closed) = (Vec::new(), false);
+            let mut piece = vec![0; 64 << 10];
+            while let Ok(read) = timeout(Duration::from_millis(1), client.read(&mut piece)).await {
+                let read = read.unwrap_or(0);
+                bytes.extend_from_slice(&piece[..read]);
+                is_closed = read == 0;
+                if is_closed {
+                    break;
+                }
+            }
+            serving.abort();
+            clock.abort();
+            Seen { responses: without_dates(&String::from_utf8_lossy(&bytes)), is_closed }
+        })
+    }
+
+    fn serve(&self, stream: DuplexStream, path: Path) -> JoinHandle<()> {
+        let router = Arc::clone(&self.router);
+        tokio::spawn(async move {
+            // No phase follows while the sender lives.
+            let (_phase, phases) = watch::channel(Phase::Serving);
+            let life = Life { router, phases, linger: LingerFlag::default() };
+            let _ = match path {
+                Path::Fast => serve_connection(stream, None, life).await,
+                Path::Hyper => serve_with_hyper(PrefixedIo::new(Vec::new(), stream), None, &life).await,
+            };
+        })
+    }
+
+    /// Compares both paths for the input of a fuzzer: a byte with the number of pieces, up to three, two bytes with the
+    /// length of each, then the bytes to send.
+    ///
+    /// # Panics
+    /// If the client sees a difference.
+    pub fn compare_input(&self, input: &[u8]) {
+        let Some((count, rest)) = input.split_first() else { return };
+        let count = usize::from(count % 4);
+        let Some((lengths, bytes)) = rest.split_at_checked(2 * count) else { return };
+        let lengths: Vec<usize> =
+            lengths.chunks_exact(2).map(|length| usize::from(u16::from_be_bytes([length[0], length[1]]))).collect();
+        self.compare(bytes, &lengths);
+    }
+
+    /// Sends bytes to both paths, in pieces of these lengths. The last piece has the rest.
+    ///
+    /// # Panics
+    /// If the client sees a difference.
+    pub fn compare(&self, bytes: &[u8], lengths: &[usize]) -> Seen {
+        let (mut pieces, mut rest) = (Vec::new(), bytes);
+        for length in lengths {
+            let (piece, after) = rest.split_at((*length).min(rest.len()));
+            if !piece.is_empty() {
+                pieces.push(piece);
+            }
+            rest = after;
+        }
+        pieces.push(rest);
+        let (fast, hyper) = (self.send(&pieces, Path::Fast), self.send(&pieces, Path::Hyper));
+        assert_eq!(fast, hyper, "the fast path and hyper differ for {:?}", String::from_utf8_lossy(bytes));
+        fast
+    }
+}
+
+impl RenewDefinitions for Fixed {
+    fn renew(&self, _caller_allows_cache: bool) -> bool {
+        false
+    }
+
+    fn is_always_wanted(&self) -> bool {
+        false
+    }
+}
+
+/// Replaces the value of each `date` header: hyper uses the machine's clock.
+fn without_dates(text: &str) -> String {
+    let is_date = |line: &str| line.starts_with("date: ") && line.trim_end().ends_with(" GMT");
+    text.split_inclusive("\r\n").map(|line| if is_date(line) { "date: DATE\r\n" } else { line }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOKUP: &str = r#"{"feature_service":"all","entities":{"customer_id":[7]}}"#;
+
+    fn request(body: &str) -> String {
+        format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[test]
+    fn both_paths_answer_alike() {
+        let server = TestServer::start();
+        let bodies = [
+            LOOKUP,
+            r#"{"features":["orders:note"],"entities":{"customer_id":[7,8,null]}}"#,
+            r#"{"features":["orders:note"],"entities":{"customer_id":["x"]}}"#,
+            r#"{"feature_service":"none","entities":{"customer_id":[7]}}"#,
+            r#"{"features":["none:x"],"entities":{"customer_id":[7]}}"#,
+            r#"{"features":["orders:none"],"entities":{"customer_id":[7]}}"#,
+            r#"{"features":["orders:note"],"entities":{}}"#,
+            r#"{"features":["orders:note"],"entities":{"other":[1]}}"#,
+            r#"{"features":["orders:note"],"entities":{"customer_id":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21]}}"#,
+            r#"{"features":["orders"],"entities":{"customer_id":[7]}}"#,
+            r#"{"entities":{"customer_id":[7],"b":[1,2]},"feature_service":"all"}"#,
+            "{}",
+            "",
+            "[]",
+            "{",
+            "nul",
+            "\u{fffd}",
+        ];
+        for body in bodies {
+            let one = server.compare(request(body).as_bytes(), &[]);
+            assert!(one.responses.starts_with("HTTP/1.1 ") && !one.is_closed, "{body}: {one:?}");
+            let pipelined = format!("{}{}{}", request(LOOKUP), request(body), request(LOOKUP));
+            let three = server.compare(pipelined.as_bytes(), &[5, 90, 200]);
+            assert_eq!(three.responses.matches("HTTP/1.1 ").count(), 3, "{body}: {three:?}");
+        }
+    }
+
+    #[test]
+    fn seeds_get_equal_responses() {
+        let server = TestServer::start();
+        let mut count = 0;
+        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/fast_path")).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            server.compare_input(&bytes);
+            count += 1;
+        }
+        assert!(count > 10, "{count} seeds");
+    }
+}

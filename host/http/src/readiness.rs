@@ -1,0 +1,38 @@
+//! `/ready`: whether a load balancer may send requests to this server.
+
+use hyper::StatusCode;
+use larder_serving::{LISTED_MAX, Snapshot};
+use serde_json::{Value, json};
+
+use super::response::{Answered, json_response};
+
+/// The response to `/ready`: 200 when all views are loaded. A server that was ready stays ready while its sources are
+/// unavailable. With `hides_names`, the response does not name views: the caller may lack a token for them.
+pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> Answered {
+    let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+    if is_stopping {
+        return unready(json!({ "status": "stopping" }));
+    }
+    if snapshot.is_ready() {
+        return json_response(StatusCode::OK, &json!({ "status": "ready" }));
+    }
+    if snapshot.store().failure().is_some() {
+        return unready(json!({ "status": "failing", "why": "the store failed; the log says how" }));
+    }
+    if snapshot.awaits_registry() {
+        return unready(
+            json!({ "status": "waiting", "why": "the Feast registry is not written yet. hint: run 'feast apply'" }),
+        );
+    }
+    let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
+    let status = if damaged.is_empty() { "loading" } else { "healing" };
+    if hides_names {
+        return unready(json!({ "status": status }));
+    }
+    if !damaged.is_empty() {
+        let why = "rows were lost to damage and are being loaded again";
+        return unready(json!({ "status": status, "why": why, "feature_views": damaged }));
+    }
+    let missing: Vec<&str> = snapshot.not_loaded().take(LISTED_MAX).collect();
+    unready(json!({ "status": status, "feature_views": missing }))
+}

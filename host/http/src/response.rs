@@ -1,0 +1,71 @@
+//! Responses, and the record of failed requests in metrics and log.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde_json::Value;
+
+use super::{HttpError, accept::JSON, body::AnswerBody, metrics::EndpointMetrics};
+
+pub(super) type Answered = Response<AnswerBody>;
+
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Answered {
+    whole(status, Some(JSON), body.to_string().into())
+}
+
+/// A response with a complete body.
+pub(super) fn whole(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Answered {
+    let mut response = Response::new(AnswerBody::Whole(body));
+    *response.status_mut() = status;
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// Counts and logs a failed request, and returns its response.
+pub(super) fn failed(
+    endpoint: &EndpointMetrics,
+    error: &HttpError,
+    path: &'static str,
+    client: Option<SocketAddr>,
+) -> Answered {
+    note_failed(endpoint, error, path, client);
+    let mut response = json_response(error.status, &error.body);
+    if let Some(header) = &error.header {
+        response.headers_mut().insert(&header.0, header.1.clone());
+    }
+    response
+}
+
+/// Counts and logs a failed request. Client errors are logged at `debug`, with their kind and names, but no values.
+pub(super) fn note_failed(
+    endpoint: &EndpointMetrics,
+    error: &HttpError,
+    path: &'static str,
+    client: Option<SocketAddr>,
+) {
+    endpoint.error.increment(1);
+    endpoint.count_error(error.kind);
+    if let Some(log) = &error.log {
+        tracing::error!(kind = error.kind, "{log}");
+    }
+    // Formats the address only if it is logged.
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let reason = error.reason.as_deref().unwrap_or(error.kind);
+    let client = client.map_or_else(|| "local".to_owned(), |client| client.to_string());
+    tracing::debug!(
+        client,
+        endpoint = path,
+        status = error.status.as_u16(),
+        kind = error.kind,
+        reason,
+        "request failed"
+    );
+}

@@ -1,0 +1,243 @@
+//! The routes: the methods and paths of each listener. Dispatch, `Allow` headers, redirects and the names of endpoints
+//! in logs use this table, and a test compares it with the HTTP reference in `docs`.
+
+use std::borrow::Cow;
+
+use hyper::Method;
+
+/// A method and path that a listener serves. A route for GET also serves HEAD.
+#[derive(Debug)]
+pub struct Route {
+    /// The method, `GET` or `POST`.
+    pub method: &'static str,
+    /// The path. `{name}` is one path segment.
+    pub path: &'static str,
+    /// The listeners that serve it.
+    pub listeners: &'static [ListenerKind],
+    pub(super) endpoint: Endpoint,
+}
+
+/// The kinds of listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// `server: listen` and `server: unix_socket`.
+    Data,
+    /// `admin: socket`.
+    Admin,
+    /// `metrics: listen`.
+    Metrics,
+}
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// Needs no token.
+    Public(PublicEndpoint),
+    /// Needs a token on a data listener that has tokens.
+    Authorized(AuthorizedEndpoint),
+    /// A command of the admin socket.
+    Command(CommandEndpoint),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PublicEndpoint {
+    Health,
+    Ready,
+    Metrics,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthorizedEndpoint {
+    OnlineFeatures,
+    Catalog,
+    Write(WriteEndpoint),
+}
+
+/// Feast's endpoints that write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteEndpoint {
+    Push,
+    WriteToOnlineStore,
+    Materialize,
+    MaterializeIncremental,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandEndpoint {
+    Sync,
+    Reload,
+    Delete,
+    Reset,
+    ListPlugins,
+    DeployPlugin,
+    RollBackPlugin,
+}
+
+/// The result of a search for a route.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found<'p> {
+    /// The endpoint, and the segment of the path that `{name}` stands for.
+    Endpoint(Endpoint, Option<&'p str>),
+    /// The path allows only these methods, as in the header `Allow`.
+    WrongMethod(String),
+    /// The path without its trailing slashes has a route for this method.
+    Redirect(&'p str),
+    Nothing,
+}
+
+const ALL: &[ListenerKind] = &[ListenerKind::Data, ListenerKind::Admin, ListenerKind::Metrics];
+const LOOKUPS: &[ListenerKind] = &[ListenerKind::Data, ListenerKind::Admin];
+const DATA: &[ListenerKind] = &[ListenerKind::Data];
+const ADMIN: &[ListenerKind] = &[ListenerKind::Admin];
+const METRICS: &[ListenerKind] = &[ListenerKind::Metrics];
+
+/// The path of lookups.
+pub(super) const ONLINE_FEATURES: &str = "/get-online-features";
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    route("POST", ONLINE_FEATURES, LOOKUPS, Endpoint::Authorized(AuthorizedEndpoint::OnlineFeatures)),
+    route("POST", "/push", DATA, write(WriteEndpoint::Push)),
+    route("POST", "/write-to-online-store", DATA, write(WriteEndpoint::WriteToOnlineStore)),
+    route("POST", "/materialize", DATA, write(WriteEndpoint::Materialize)),
+    route("POST", "/materialize-incremental", DATA, write(WriteEndpoint::MaterializeIncremental)),
+    route("GET", "/health", ALL, Endpoint::Public(PublicEndpoint::Health)),
+    route("GET", "/ready", ALL, Endpoint::Public(PublicEndpoint::Ready)),
+    route("GET", "/metrics", METRICS, Endpoint::Public(PublicEndpoint::Metrics)),
+    route("GET", "/v1/catalog", LOOKUPS, Endpoint::Authorized(AuthorizedEndpoint::Catalog)),
+    route("POST", "/v1/sync", ADMIN, Endpoint::Command(CommandEndpoint::Sync)),
+    route("POST", "/v1/reload", ADMIN, Endpoint::Command(CommandEndpoint::Reload)),
+    route("POST", "/v1/delete", ADMIN, Endpoint::Command(CommandEndpoint::Delete)),
+    route("POST", "/v1/reset", ADMIN, Endpoint::Command(CommandEndpoint::Reset)),
+    route("GET", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::ListPlugins)),
+    route("POST", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::DeployPlugin)),
+    route("POST", "/v1/plugins/{name}/rollback", ADMIN, Endpoint::Command(CommandEndpoint::RollBackPlugin)),
+];
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    listeners: &'static [ListenerKind],
+    endpoint: Endpoint,
+) -> Route {
+    Route { method, path, listeners, endpoint }
+}
+
+const fn write(endpoint: WriteEndpoint) -> Endpoint {
+    Endpoint::Authorized(AuthorizedEndpoint::Write(endpoint))
+}
+
+/// Finds the route of a request to a listener.
+pub(super) fn find<'p>(listener: ListenerKind, method: &Method, path: &'p str) -> Found<'p> {
+    let routes = |path: &'p str| {
+        let routes = ROUTES.iter().filter(move |route| route.listeners.contains(&listener));
+        routes.filter_map(move |route| Some((route, matched(route.path, path)?)))
+    };
+    if let Some((route, name)) = routes(path).find(|(route, _)| route.serves(method)) {
+        return Found::Endpoint(route.endpoint, name);
+    }
+    let allowed: Vec<&str> = routes(path).flat_map(|(route, _)| route.methods()).copied().collect();
+    if !allowed.is_empty() {
+        return Found::WrongMethod(allowed.join(", "));
+    }
+    // As in Feast's server: a trailing slash leads to the path without it.
+    let trimmed = path.trim_end_matches('/');
+    if routes(trimmed).any(|(route, _)| route.serves(method)) { Found::Redirect(trimmed) } else { Found::Nothing }
+}
+
+/// The path of a route for the log, because any other path could contain anything.
+pub(super) fn known_path(path: &str) -> &'static str {
+    ROUTES.iter().find(|route| matched(route.path, path).is_some()).map_or("unknown", |route| route.path)
+}
+
+/// Whether a path matches a pattern: `Some` with the segment that stands for `{name}`, if the pattern has one.
+fn matched<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
+    let Some((before, after)) = pattern.split_once("{name}") else { return (pattern == path).then_some(None) };
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!name.is_empty() && !name.contains('/')).then_some(Some(name))
+}
+
+// === impl Route ===
+
+impl Route {
+    fn methods(&self) -> &'static [&'static str] {
+        if self.method == "GET" { &["GET", "HEAD"] } else { &["POST"] }
+    }
+
+    fn serves(&self, method: &Method) -> bool {
+        self.methods().contains(&method.as_str())
+    }
+
+    /// Whether a caller needs a token, on a data listener with tokens.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Authorized(_))
+    }
+
+    /// The title of its section in the HTTP reference.
+    #[must_use]
+    pub fn title(&self) -> Cow<'static, str> {
+        Cow::Owned(format!("{} {}", self.method, self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(listener: ListenerKind, method: &str, path: &'static str) -> Found<'static> {
+        find(listener, &method.parse().unwrap(), path)
+    }
+
+    #[test]
+    fn route_is_unique_for_listener_and_method() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            for other in &ROUTES[..at] {
+                assert!((route.method, route.path) != (other.method, other.path), "{}", route.title());
+            }
+        }
+    }
+
+    #[test]
+    fn listener_serves_its_own_routes_only() {
+        for listener in [ListenerKind::Data, ListenerKind::Admin, ListenerKind::Metrics] {
+            for route in ROUTES {
+                let path = route.path.replace("{name}", "x");
+                let is_served = matches!(
+                    find(listener, &route.method.parse().unwrap(), &path),
+                    Found::Endpoint(endpoint, _) if endpoint == route.endpoint
+                );
+                assert_eq!(is_served, route.listeners.contains(&listener), "{listener:?} {}", route.title());
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_method_lists_allowed_ones() {
+        let wrong = |methods: &str| Found::WrongMethod(methods.to_owned());
+        assert_eq!(found(ListenerKind::Data, "GET", "/push"), wrong("POST"));
+        assert_eq!(found(ListenerKind::Data, "POST", "/health"), wrong("GET, HEAD"));
+        assert_eq!(found(ListenerKind::Admin, "DELETE", "/v1/plugins"), wrong("GET, HEAD, POST"));
+        assert_eq!(found(ListenerKind::Data, "POST", "/v1/plugins"), Found::Nothing);
+        assert!(matches!(found(ListenerKind::Data, "HEAD", "/ready"), Found::Endpoint(..)));
+    }
+
+    #[test]
+    fn trailing_slashes_redirect_allowed_methods() {
+        assert_eq!(found(ListenerKind::Data, "POST", "/push//"), Found::Redirect("/push"));
+        assert_eq!(found(ListenerKind::Data, "GET", "/push/"), Found::Nothing);
+        assert_eq!(found(ListenerKind::Data, "GET", "/"), Found::Nothing);
+    }
+
+    #[test]
+    fn name_is_one_segment() {
+        let roll_back = Endpoint::Command(CommandEndpoint::RollBackPlugin);
+        let path = "/v1/plugins/churn/rollback";
+        assert_eq!(found(ListenerKind::Admin, "POST", path), Found::Endpoint(roll_back, Some("churn")));
+        for path in ["/v1/plugins//rollback", "/v1/plugins/a/b/rollback", "/v1/plugins/rollback"] {
+            assert_eq!(found(ListenerKind::Admin, "POST", path), Found::Nothing, "{path}");
+        }
+        assert_eq!(known_path(path), "/v1/plugins/{name}/rollback");
+        assert_eq!(known_path("/secret"), "unknown");
+    }
+}

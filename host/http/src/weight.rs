@@ -1,0 +1,51 @@
+//! Upper bounds on the memory that a decoded body takes.
+
+/// The maximum memory of the decoded values of a lookup's body, in bytes.
+pub(super) fn lookup_bytes(body: &[u8]) -> usize {
+    // A value takes 32 bytes, and a growing list takes up to three times its size for a moment; its first allocation
+    // has a capacity of four items.
+    weigh(body, 96, 192, 96)
+}
+
+/// The maximum memory of a body as a tree of JSON values, in bytes.
+pub(super) fn tree_bytes(body: &[u8]) -> usize {
+    // A mapping of one item has a node for eleven.
+    weigh(body, 96, 192, 768)
+}
+
+fn weigh(body: &[u8], item: usize, list: usize, mapping: usize) -> usize {
+    let count = |wanted: u8| body.iter().filter(|byte| **byte == wanted).count();
+    body.len() + item * (count(b',') + count(b':')) + list * count(b'[') + mapping * count(b'{')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::decode_request;
+
+    /// The maximum memory that decoding takes at once, in addition to the body, in bytes.
+    fn most(body: &str, decode: impl FnOnce(&[u8])) -> usize {
+        let counted = allocation_counter::measure(|| decode(body.as_bytes()));
+        usize::try_from(counted.bytes_max).unwrap()
+    }
+
+    #[test]
+    fn decoded_bodies_weigh_no_more_than_expected() {
+        let many = |item: &str| vec![item; 20_000].join(",");
+        let items = ["1", "\"\"", "[]", "[[]]", "[1,1]", "{}", "{\"\":0}", "{\"a\":{\"b\":[{}]}}", "null", "-1.5e3"];
+        for item in items {
+            let body = format!(r#"{{"features":["a:b"],"entities":{{"x":[{}]}}}}"#, many(item));
+            let decoded = most(&body, |body| drop(decode_request(body).unwrap()));
+            assert!(decoded <= lookup_bytes(body.as_bytes()), "{item}: {decoded}");
+            let tree = most(&body, |body| drop(serde_json::from_slice::<serde_json::Value>(body).unwrap()));
+            assert!(tree <= tree_bytes(body.as_bytes()), "{item}: {tree} of {}", tree_bytes(body.as_bytes()));
+        }
+        let features = format!(r#"{{"features":[{}],"entities":{{}}}}"#, many("\"\\n\""));
+        assert!(most(&features, |body| drop(decode_request(body).unwrap())) <= lookup_bytes(features.as_bytes()));
+        let columns: Vec<String> = (0..20_000).map(|n| format!(r#""{n}":[1]"#)).collect();
+        let columns = format!(r#"{{"entities":{{{}}}}}"#, columns.join(","));
+        assert!(most(&columns, |body| drop(decode_request(body).unwrap())) <= lookup_bytes(columns.as_bytes()));
+        let tree = most(&columns, |body| drop(serde_json::from_slice::<serde_json::Value>(body).unwrap()));
+        assert!(tree <= tree_bytes(columns.as_bytes()));
+    }
+}

@@ -1,0 +1,391 @@
+//! The lookup path of all protocols: decode, authorize, plan, fetch, look up, compute, encode.
+//!
+//! A [`Protocol`] decodes requests and encodes answers; the [`LookupService`] does everything else. A serving thread
+//! tries each lookup itself ([`LookupService::try_serve`]). If that takes too long, or needs rows that are not in the
+//! store, [`LookupService::resume`] continues: on a compute thread, after rows were fetched, or after changed
+//! definitions were reloaded.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use larder_common::{
+    clock::SharedClock,
+    compute::Compute,
+    memory::{SMALL_BYTES, leased_bytes},
+};
+use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
+use larder_model::model::Micros;
+
+use super::{
+    Answer, Authorization, Denied, OnlineRequest, RequestError, Resources, ResponseBudget, Snapshot,
+    renew::Renewal,
+    resources::{OffloadError, offload},
+};
+
+/// How a protocol reads lookups and writes answers.
+pub trait Protocol: Send + Sync + 'static {
+    /// Errors that only this protocol has: a body that cannot be decoded, an answer that it cannot represent.
+    type Error: Send + 'static;
+
+    /// The maximum memory of a decoded body, in bytes.
+    fn decoded_bytes(&self, body: &[u8]) -> usize;
+
+    /// Decodes a body, and passes the request on. The request may borrow from the body.
+    ///
+    /// # Errors
+    /// [`LookupError::Protocol`] for an invalid body; errors of `then`.
+    fn decode<T>(
+        &self,
+        body: &[u8],
+        then: impl FnOnce(&OnlineRequest<'_>) -> Result<T, LookupError<Self::Error>>,
+    ) -> Result<T, LookupError<Self::Error>>;
+
+    /// Appends an answer. If it fails, the caller discards the appended bytes.
+    ///
+    /// # Errors
+    /// [`LookupError::Protocol`], and errors of [`ResponseBudget`].
+    fn encode(
+        &self,
+        answer: Answer<'_>,
+        out: &mut Vec<u8>,
+        budget: &mut ResponseBudget,
+    ) -> Result<(), LookupError<Self::Error>>;
+}
+
+/// Why a lookup failed.
+#[derive(Debug)]
+pub enum LookupError<E> {
+    /// A problem with the request, a plugin or the store.
+    Request(RequestError),
+    /// The caller lacks permission.
+    Denied(Denied),
+    /// The lookup could not be moved to a compute thread.
+    Offload(OffloadError),
+    /// An error that only the protocol has.
+    Protocol(E),
+}
+
+/// A lookup as a protocol received it.
+#[derive(Debug)]
+pub struct Lookup<P> {
+    /// The protocol, with the options of this lookup.
+    pub protocol: P,
+    /// The caller's permissions.
+    pub authorization: Authorization,
+    /// The encoded request.
+    pub body: Bytes,
+}
+
+/// The answer to a lookup.
+#[derive(Debug)]
+pub struct LookupResponse {
+    /// The encoded answer.
+    pub body: Bytes,
+    /// Whether rows that had to be fetched are missing.
+    pub fetched: Fetched,
+}
+
+/// The result of [`LookupService::try_serve`].
+#[derive(Debug)]
+pub enum Attempt {
+    /// The answer was appended. The time is that of the lookup, by which rows expire.
+    Done(Micros),
+    /// The lookup has to be resumed, and nothing was appended.
+    Unfinished(Unfinished),
+}
+
+/// Where to resume a lookup. The snapshot stays the same, unless definitions are reloaded.
+#[derive(Debug)]
+pub struct Unfinished {
+    snapshot: Arc<Snapshot>,
+    next: Next,
+}
+
+/// The next step of a lookup.
+#[derive(Debug)]
+enum Next {
+    /// Try it on this thread.
+    Here,
+    /// Run it on the compute threads for large requests.
+    Large,
+    /// Run it on the compute threads for plugins.
+    Plugins,
+    /// Fetch rows, then try again. The budget covers the list of rows.
+    Fetch(Vec<Wanted>, ResponseBudget),
+    /// Reload changed definitions because of an unknown name, then try again.
+    Renew(RequestError),
+}
+
+/// The result of a step.
+enum Step<T> {
+    Done(T),
+    Next(Next),
+}
+
+/// The result of one pass over a lookup.
+enum Pass {
+    /// The answer was appended.
+    Done(Micros),
+    /// These rows have to be fetched first.
+    Fetch(Vec<Wanted>),
+    /// Plugins of the request are expected to take long.
+    SlowPlugins,
+}
+
+/// How a pass runs.
+#[derive(Clone, Copy)]
+struct Mode {
+    /// Whether slow plugins may run on this thread.
+    may_be_slow: bool,
+    /// Whether to fetch rows that are not in the store.
+    may_fetch: bool,
+}
+
+/// Serves lookups of all protocols with the snapshot that is current when they begin.
+#[derive(Debug)]
+pub struct LookupService {
+    current: Arc<ArcSwap<Snapshot>>,
+    resources: Resources,
+    renewal: Renewal,
+}
+
+/// A larger body is decoded on a compute thread.
+pub const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
+
+// === impl LookupError ===
+
+impl<E> From<RequestError> for LookupError<E> {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl<E> From<Denied> for LookupError<E> {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl<E> From<OffloadError> for LookupError<E> {
+    fn from(error: OffloadError) -> Self {
+        Self::Offload(error)
+    }
+}
+
+// === impl LookupService ===
+
+impl LookupService {
+    /// Serves lookups with the current one of these snapshots.
+    #[must_use]
+    pub fn new(
+        current: Arc<ArcSwap<Snapshot>>,
+        resources: Resources,
+        definitions: Arc<dyn super::RenewDefinitions>,
+        clock: SharedClock,
+    ) -> Self {
+        Self { current, resources, renewal: Renewal::new(definitions, clock) }
+    }
+
+    /// The current snapshot, for a short time.
+    #[must_use]
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The current snapshot.
+    #[must_use]
+    pub fn snapshot_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The resources that all listeners share.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// Serves a lookup on this thread, and appends its answer. Ends after some milliseconds at most: a longer lookup is
+    /// [`Attempt::Unfinished`].
+    ///
+    /// # Errors
+    /// [`LookupError`]; nothing was appended.
+    pub fn try_serve<P: Protocol>(
+        &self,
+        protocol: &P,
+        authorization: &Authorization,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Attempt, LookupError<P::Error>> {
+        let snapshot = self.current.load();
+        let mode = Mode { may_be_slow: false, may_fetch: true };
+        Ok(match self.serve_here(&snapshot, protocol, authorization, body, mode, out)? {
+            Step::Done(now) => Attempt::Done(now),
+            Step::Next(next) => Attempt::Unfinished(Unfinished { snapshot: Arc::clone(&snapshot), next }),
+        })
+    }
+
+    /// Serves a lookup, on this thread if that is possible within some milliseconds.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn serve<P: Protocol>(&self, lookup: Lookup<P>) -> Result<LookupResponse, LookupError<P::Error>> {
+        let mut out = Vec::new();
+        match self.try_serve(&lookup.protocol, &lookup.authorization, &lookup.body, &mut out)? {
+            Attempt::Done(_) => Ok(LookupResponse { body: self.lease(out)?, fetched: Fetched::All }),
+            Attempt::Unfinished(unfinished) => self.resume(lookup, unfinished).await,
+        }
+    }
+
+    /// Continues a lookup that [`LookupService::try_serve`] did not finish. If the future is dropped, so is work that
+    /// waits for a compute thread.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn resume<P: Protocol>(
+        &self,
+        lookup: Lookup<P>,
+        unfinished: Unfinished,
+    ) -> Result<LookupResponse, LookupError<P::Error>> {
+        let lookup = Arc::new(lookup);
+        let Unfinished { mut snapshot, mut next } = unfinished;
+        let (mut fetched, mut rounds, mut is_large) = (Fetched::All, 0, false);
+        let (mut may_fetch, mut may_renew) = (true, true);
+        loop {
+            let step = match next {
+                Next::Here => {
+                    let Lookup { protocol, authorization, body } = &*lookup;
+                    let (mode, mut out) = (Mode { may_be_slow: false, may_fetch }, Vec::new());
+                    match self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out) {
+                        Ok(Step::Done(_)) => self.lease(out).map(Step::Done).map_err(LookupError::from),
+                        Ok(Step::Next(next)) => Ok(Step::Next(next)),
+                        Err(error) => Err(error),
+                    }
+                }
+                Next::Large | Next::Plugins => {
+                    is_large |= matches!(next, Next::Large);
+                    let runtime = snapshot.transforms().runtime().filter(|_| !is_large);
+                    let compute: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.compute());
+                    let (lookup, current, budget) =
+                        (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
+                    offload(compute, move || serve_offloaded(&current, &lookup, may_fetch, budget)).await
+                }
+                Next::Fetch(wanted, _budget) => {
+                    fetched = if rounds == FETCH_ROUNDS {
+                        Fetched::TimedOut
+                    } else {
+                        fetch_all(wanted).await.unwrap_or_default()
+                    };
+                    rounds += 1;
+                    // Rows that were removed again meanwhile are fetched again, a few times.
+                    may_fetch = fetched == Fetched::All;
+                    Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
+                }
+                Next::Renew(error) => {
+                    may_renew = false;
+                    if self.renewal.renew().await {
+                        snapshot = self.current.load_full();
+                        Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
+                    } else {
+                        Err(error.into())
+                    }
+                }
+            };
+            next = match step {
+                Ok(Step::Done(body)) => return Ok(LookupResponse { body, fetched }),
+                Ok(Step::Next(Next::Renew(error))) if !may_renew => return Err(error.into()),
+                Ok(Step::Next(next)) => next,
+                Err(LookupError::Request(error)) if may_renew && error.names_unknown() && self.renewal.is_due() => {
+                    Next::Renew(error)
+                }
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    /// Appends the answer to a lookup, or returns the next step.
+    fn serve_here<P: Protocol>(
+        &self,
+        snapshot: &Snapshot,
+        protocol: &P,
+        authorization: &Authorization,
+        body: &[u8],
+        mode: Mode,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<Micros>, LookupError<P::Error>> {
+        if body.len() > THREAD_BODY_BYTES_MAX {
+            return Ok(Step::Next(Next::Large));
+        }
+        let (start, mut budget) = (out.len(), self.resources.thread_budget());
+        let passed = pass(snapshot, protocol, authorization, body, mode, out, &mut budget);
+        if !matches!(passed, Ok(Pass::Done(_))) {
+            out.truncate(start);
+        }
+        match passed {
+            Ok(Pass::Done(now)) => Ok(Step::Done(now)),
+            Ok(Pass::Fetch(wanted)) => Ok(Step::Next(Next::Fetch(wanted, budget))),
+            Ok(Pass::SlowPlugins) => Ok(Step::Next(Next::Plugins)),
+            Err(LookupError::Request(RequestError::TooLong)) => Ok(Step::Next(Next::Large)),
+            Err(LookupError::Request(error)) if error.names_unknown() && self.renewal.is_due() => {
+                Ok(Step::Next(Next::Renew(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns an answer with a lease of its size, unless it is small.
+    fn lease(&self, answer: Vec<u8>) -> Result<Bytes, RequestError> {
+        if answer.len() <= SMALL_BYTES {
+            return Ok(answer.into());
+        }
+        let mut lease = self.resources.memory.lease();
+        lease.grow(answer.capacity())?;
+        Ok(leased_bytes(answer, lease))
+    }
+}
+
+/// Serves a lookup on a compute thread, within a lease.
+fn serve_offloaded<P: Protocol>(
+    snapshot: &Snapshot,
+    lookup: &Lookup<P>,
+    may_fetch: bool,
+    mut budget: ResponseBudget,
+) -> Result<Step<Bytes>, LookupError<P::Error>> {
+    let Lookup { protocol, authorization, body } = lookup;
+    budget.hold(protocol.decoded_bytes(body))?;
+    let (mode, mut out) = (Mode { may_be_slow: true, may_fetch }, Vec::new());
+    match pass(snapshot, protocol, authorization, body, mode, &mut out, &mut budget)? {
+        Pass::Done(_) => Ok(Step::Done(budget.finish(out)?)),
+        Pass::Fetch(wanted) => Ok(Step::Next(Next::Fetch(wanted, budget))),
+        Pass::SlowPlugins => Ok(Step::Next(Next::Plugins)),
+    }
+}
+
+/// Decodes, authorizes and serves a lookup.
+fn pass<P: Protocol>(
+    snapshot: &Snapshot,
+    protocol: &P,
+    authorization: &Authorization,
+    body: &[u8],
+    mode: Mode,
+    out: &mut Vec<u8>,
+    budget: &mut ResponseBudget,
+) -> Result<Pass, LookupError<P::Error>> {
+    protocol.decode(body, |request| {
+        authorization.check_lookup(&request.selection)?;
+        let planned = snapshot.begin(request, budget).map_err(|error| authorization.hide_names(error))?;
+        if mode.may_fetch && snapshot.reads_through(&planned) {
+            let wanted = snapshot.to_fetch(&planned, request, budget)?;
+            if !wanted.is_empty() {
+                return Ok(Pass::Fetch(wanted));
+            }
+        }
+        if !mode.may_be_slow && snapshot.has_slow_plugins(&planned) {
+            return Ok(Pass::SlowPlugins);
+        }
+        let answer = snapshot.finish(planned, request, budget)?;
+        let now = answer.now;
+        protocol.encode(answer, out, budget)?;
+        Ok(Pass::Done(now))
+    })
+}

@@ -1,0 +1,107 @@
+//! Writes of all protocols: authorization, the limit on concurrent writes, and threads that may block.
+
+use std::sync::Arc;
+
+use larder_common::compute::{WRITE_NICE, give_way};
+use larder_ingest::{CurrentWriter, RowWriter};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, spawn_blocking},
+};
+
+use super::{Authorization, Denied, RenewDefinitions};
+
+/// Runs writes, each with the writer that is current when it begins.
+#[derive(Debug)]
+pub struct WriteService {
+    writer: Arc<dyn CurrentWriter>,
+    definitions: Arc<dyn RenewDefinitions>,
+    /// Each write keeps its table in memory, and waits for the only writer of the store.
+    permits: Arc<Semaphore>,
+}
+
+/// Access to the writer for one permitted write.
+#[derive(Debug)]
+pub struct WriteAccess {
+    writer: Arc<dyn CurrentWriter>,
+    definitions: Arc<dyn RenewDefinitions>,
+}
+
+/// Why a write failed.
+#[derive(Debug)]
+pub enum WriteFailure<E> {
+    /// The caller lacks permission.
+    Denied(Denied),
+    /// Too many writes are in progress.
+    Busy,
+    /// The write panicked.
+    Panicked(JoinError),
+    /// An error of the write itself.
+    Failed(E),
+}
+
+/// The maximum number of concurrent writes, over all listeners and protocols.
+pub const WRITES_AT_ONCE_MAX: usize = 32;
+
+// === impl WriteService ===
+
+impl WriteService {
+    /// Writes with the current one of these writers.
+    #[must_use]
+    pub fn new(writer: Arc<dyn CurrentWriter>, definitions: Arc<dyn RenewDefinitions>) -> Self {
+        Self { writer, definitions, permits: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
+    }
+
+    /// Runs a write on a thread that may block.
+    ///
+    /// # Errors
+    /// [`WriteFailure`].
+    pub async fn write<T, E>(
+        &self,
+        authorization: &Authorization,
+        work: impl FnOnce(&WriteAccess) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, WriteFailure<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        authorization.check_write().map_err(WriteFailure::Denied)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_full| WriteFailure::Busy)?;
+        let access = self.access();
+        let done = spawn_blocking(move || {
+            let _permit = permit;
+            // These threads run only writes, which must not delay lookups.
+            give_way(WRITE_NICE);
+            work(&access)
+        });
+        done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)
+    }
+
+    /// The writer for loads that a caller requests, for the current definitions. Loads have limits of their own.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn loader(&self, authorization: &Authorization) -> Result<Arc<dyn RowWriter>, Denied> {
+        authorization.check_write()?;
+        let access = self.access();
+        // As in Feast, the views are read from the current registry. A panic there is already logged.
+        let _ = spawn_blocking(move || access.definitions.renew(false)).await;
+        Ok(self.writer.current())
+    }
+
+    fn access(&self) -> WriteAccess {
+        WriteAccess { writer: Arc::clone(&self.writer), definitions: Arc::clone(&self.definitions) }
+    }
+}
+
+// === impl WriteAccess ===
+
+impl WriteAccess {
+    /// The writer, after changed definitions were reloaded unless both the caller and the configuration allow cached
+    /// ones. Blocks.
+    #[must_use]
+    pub fn writer(&self, caller_allows_cache: bool) -> Arc<dyn RowWriter> {
+        self.definitions.renew(caller_allows_cache);
+        self.writer.current()
+    }
+}
