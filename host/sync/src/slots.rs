@@ -22,8 +22,8 @@ pub(super) struct LoadSlot<'s> {
     slots: &'s LoadSlots,
 }
 
-/// The maximum number of concurrent loads that the schedule or a command started. README's memory bound counts this and
-/// [`larder_ingest::MATERIALIZATIONS_MAX`].
+/// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
+/// `docs/src/guides/tune.md` counts this and [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const LOADS_AT_ONCE_MAX: usize = 2;
 /// The interval at which a waiting load calls back to its caller.
 const TELL_EVERY: Duration = Duration::from_millis(500);

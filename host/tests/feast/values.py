@@ -212,7 +212,7 @@ def same(declared: str, ours: list[Any], theirs: list[Any]) -> bool:
     return [plain(value) for value in ours] == [plain(value) for value in theirs]
 
 
-# Where Larder serves something else on purpose. README, "Values and types", has the same list.
+# Where Larder serves something else on purpose. docs/src/reference/values.md has the same list.
 EXACT = "numbers are exact: pandas makes doubles of integers among nulls"
 TOO_LARGE = "a number that does not fit is not infinity"
 TOO_FAR = "an instant beyond what microseconds can say"

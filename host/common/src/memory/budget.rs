@@ -7,7 +7,8 @@ use std::sync::{
 
 use metrics::{Counter, counter, describe_counter};
 
-/// Bodies of up to this many bytes need no lease. README's memory bound counts them for each open connection.
+/// Bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` counts them for each
+/// open connection.
 pub const SMALL_BYTES: usize = 16 << 10;
 
 /// The size above which a lease is large.

@@ -2,8 +2,8 @@
 //!
 //! The rules are those of Feast 0.67, which calls Python's constructors (`type_map.py`,
 //! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). Values that Feast would turn into infinity, split into characters, or
-//! store as text that its own client cannot read are rejected here. README, "Values and types", has the rules and the
-//! differences; `host/tests/feast/values.py` compares both with Feast.
+//! store as text that its own client cannot read are rejected here. `docs/src/reference/values.md` has the rules and
+//! the differences; `host/tests/feast/values.py` compares both with Feast.
 //!
 //! The caller decides what happens with a rejected value: a write fails, and a source's value becomes null and is
 //! counted.

@@ -413,7 +413,7 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
     let files = Mounted::new();
     for workload in workloads() {
         let (file, larder, config) = (&workload.file, workload.larder(), workload.config(&files));
-        // As README computes it, plus 20 %.
+        // As docs/src/guides/tune.md computes it, plus 20 %.
         let (requests, limits) = (&larder["resources"]["requests"], &larder["resources"]["limits"]);
         let caches = config.store.page_cache_bytes_max as u64 + config.store.hot.bytes_max;
         let http = &config.http;
