@@ -39,12 +39,12 @@ impl<'t> Deletions<'t> {
         Ok(Self(table))
     }
 
-    /// Whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends the
-    /// deletion.
+    /// Returns whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends
+    /// the deletion.
     pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader, is_static: bool) -> Result<bool, StoreError> {
         let Some(table) = &mut self.0 else { return Ok(false) };
         let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
-        // An unreadable entry bars no rows.
+        // An unreadable entry rejects no rows.
         if deleted.is_some_and(|deleted| is_static || arriving.precedence() <= deleted) {
             return Ok(true);
         }
@@ -121,7 +121,7 @@ impl OnlineStore {
             }
             let mut table = txn.open_table(RowTable::new(&record.deleted_name()))?;
             let before = table.get(&id.0)?.and_then(|stored| precedence(id, stored.value()));
-            // If the entity has no row here, rows up to now are dropped.
+            // If the entity has no row here, the deletion drops rows up to now.
             let deleted = deleted.max(before).unwrap_or((self.clock.now(), None));
             let mut sealed = Vec::with_capacity(size_of::<Precedence>());
             seal(id, &encode(deleted), &mut sealed);
@@ -149,7 +149,7 @@ impl OnlineStore {
         })
     }
 
-    /// The names of the views that were declared and not retired since; empty while the store is closed.
+    /// Returns the names of the views that were declared and not retired since; empty while the store is closed.
     #[must_use]
     pub fn views(&self) -> Vec<String> {
         let state = self.state();

@@ -1,4 +1,4 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::{any::Any, io, path::PathBuf};
 
@@ -9,13 +9,13 @@ use larder_model::codec::RowError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("store {path} is in use by another Larder")]
     InUse {
         /// The store file.
         path: PathBuf,
     },
-    /// It was written by a newer Larder.
+    /// The file was written by a newer Larder.
     #[error(
         "store {path} has format {found}, and this Larder knows formats up to {known}: use a newer Larder, or another data_dir"
     )]
@@ -24,13 +24,13 @@ pub enum StoreError {
         path: PathBuf,
         /// The format in the file.
         found: u32,
-        /// The newest format known here.
+        /// The newest format that this Larder supports.
         known: u32,
     },
-    /// The operating system refused; `source` says why.
+    /// The operating system returned an error; `source` has the reason.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was being done: "open", "create".
+        /// The action that failed: "open", "create".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -41,10 +41,10 @@ pub enum StoreError {
     /// intact.
     #[error("the store cannot grow: {0}")]
     DiskFull(io::Error),
-    /// The bytes are not those of a store, or not consistent.
+    /// The bytes are not those of a store, or are inconsistent.
     #[error("store is damaged: {0}")]
     Damaged(String),
-    /// The file could not be opened again after a failure. Every write tries anew.
+    /// The file could not be reopened after a failure. Every write retries it.
     #[error("the store is closed: {0}")]
     Closed(String),
     /// The path no longer names the open file, so the next start cannot find commits to it.
@@ -55,31 +55,30 @@ pub enum StoreError {
     Gone {
         /// The path of the store file.
         path: PathBuf,
-        /// What happened to it.
+        /// What happened to the file.
         what: String,
     },
-    /// The embedded database failed otherwise.
+    /// Any other failure of the embedded database.
     #[error("store failed: {0}")]
     Database(#[source] Box<redb::Error>),
-    /// A load cannot go on. Starting it again is the way out.
+    /// A load cannot continue and must be restarted.
     #[error("view '{view}' was declared anew, or loaded by another, since this load began")]
     Superseded {
         /// The view.
         view: String,
     },
-    /// A row of the store does not read.
+    /// A stored row cannot be decoded.
     #[error("view '{view}': {source}")]
     Row {
         /// The row's view.
         view: String,
-        /// What is wrong with it.
+        /// The reason.
         source: RowError,
     },
 }
 
-/// A short word for metrics.
 impl StoreError {
-    /// The kind of failure, as a metric label.
+    /// Returns the kind of failure, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -96,12 +95,12 @@ impl StoreError {
         }
     }
 
-    /// The database panicked, which it does on pages that it would not have written.
+    /// Builds the error for a panic of the database, which panics on damaged pages.
     pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
         Self::Damaged(format!("the database panicked: {}", panic_words(panic)))
     }
 
-    /// Whether the database refuses everything after such an error, until its file is opened again.
+    /// Returns whether the database rejects all operations after such an error until its file is reopened.
     pub(super) fn needs_reopening(&self) -> bool {
         matches!(self, Self::DiskFull(_) | Self::Database(_))
     }
@@ -113,11 +112,11 @@ impl From<redb::Error> for StoreError {
         match error {
             Redb::Corrupted(what) => Self::Damaged(what),
             Redb::Io(source) => match source.kind() {
-                // A limit on the size of files counts as a full disk.
+                // A limit on file sizes counts as a full disk.
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                     Self::DiskFull(source)
                 }
-                // What the database says of a file that is not one of its own, or ends too early.
+                // What the database returns for a file in another format, or for a truncated one.
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(source.to_string()),
                 _ => Self::Database(Box::new(Redb::Io(source))),
             },

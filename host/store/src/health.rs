@@ -34,7 +34,7 @@ const REPAIR_RETRY: Duration = Duration::from_secs(30);
 // === impl Health ===
 
 impl Health {
-    /// The health of a file that was just opened.
+    /// Creates the health state of a file that was just opened.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let identity = FileIdentity::of(path)?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Health {
         })
     }
 
-    /// The reason why the server should get no traffic, if there is one.
+    /// Returns the reason why the server should get no traffic, if there is one.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.gone).clone().or_else(|| lock(&self.damage).clone())
     }
@@ -56,7 +56,7 @@ impl Health {
         self.is_damaged.load(Ordering::Acquire)
     }
 
-    /// The first damage since the last repair.
+    /// Returns the first damage since the last repair.
     pub(super) fn damage(&self) -> Option<String> {
         lock(&self.damage).clone()
     }
@@ -93,7 +93,7 @@ impl Health {
         *lock(&self.retry_at) = Instant::now().checked_add(REPAIR_RETRY);
     }
 
-    /// Whether there is damage to repair, and a repair may be tried now.
+    /// Returns whether there is damage to repair, and a repair may be tried now.
     pub(super) fn wants_repair(&self) -> bool {
         self.is_damaged() && lock(&self.retry_at).is_none_or(|at| at <= Instant::now())
     }

@@ -1,12 +1,13 @@
-//! The store itself: one writer, many readers, and the way back after a failure.
+//! The store itself: one writer, many readers, and recovery after a failure.
 //!
-//! The database trusts nothing after an I/O error, a full disk among them: every later read and write fails until its
-//! file is closed and opened again. So a failed transaction ends with that. Readers wait for it, a few milliseconds as
-//! a rule; what was committed is there again, and what was cached before is read anew, for nobody can say whether the
+//! After an I/O error, including a full disk, the database rejects every later read and write until its file is closed
+//! and reopened. So a failed transaction ends with a reopen. Readers wait for it, usually for a few milliseconds.
+//! Afterwards the committed rows are available again, and cached rows are read again, because it is unknown whether the
 //! failed commit reached the disk.
 //!
-//! It trusts the pages of its file, too: on a damaged one it may panic, even while it cleans up after a panic, which
-//! ends the process. What can be caught is caught; [`Mark`] keeps the next start from running into the same page.
+//! The database does not verify the pages that it reads. On a damaged page it may panic, even while it cleans up after
+//! a panic, which aborts the process. Panics are caught where possible; [`Mark`] keeps the next start from hitting the
+//! same page.
 
 use std::{
     fs::{self, DirBuilder},
@@ -44,44 +45,44 @@ use super::{
     write::{put_record, read_record},
 };
 
-/// Where the store lies and how much memory it may take.
+/// The location of the store and its memory limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The directory of the store file; made if it is not there.
+    /// The directory of the store file; created if it does not exist.
     pub data_dir: PathBuf,
-    /// The most bytes of file pages that the embedded database keeps in memory.
+    /// The maximum number of bytes of file pages that the embedded database caches.
     pub page_cache_bytes_max: usize,
-    /// The cache of rows above it.
+    /// The row cache in front of the database.
     pub hot: HotCacheConfig,
     /// Limits on the disk space of the store file.
     pub space: SpaceLimits,
-    /// Whether opening reads the whole file and checks every page. Without it a page is trusted, and a row checked
-    /// when it is read.
+    /// Whether opening the store reads the whole file and checks every page. Otherwise, pages are not verified, and a
+    /// row is checked when it is read.
     pub check_on_open: bool,
 }
 
-/// Stands for a view in the store for as long as the store exists.
+/// Identifies a view in the store for as long as the store exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub(super) u32);
 
 impl ViewId {
-    /// An id that no store gave out, for code that only passes it on or compares it.
+    /// Creates an id without a store, for code that only passes it on or compares it.
     #[must_use]
     pub const fn from_number(number: u32) -> Self {
         Self(number)
     }
 }
 
-/// What the store can tell of a view without reading its rows.
+/// The status of a view, available without reading its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewStatus {
-    /// How many rows it has.
+    /// The number of rows.
     pub rows: u64,
-    /// The source's words for how far it was read.
+    /// How far the source was read, in the source's own format.
     pub position: Option<String>,
-    /// How fresh it is.
+    /// The freshness of the view.
     pub freshness: Freshness,
-    /// Whether rows were lost to damage and no full load has restored them yet.
+    /// Whether rows were lost to damage and not yet restored by a full load.
     pub is_damaged: bool,
     /// The number of rows that were lost to damage and not restored.
     pub rows_lost: u64,
@@ -89,10 +90,10 @@ pub struct ViewStatus {
     pub last_materialized: Option<Micros>,
 }
 
-/// How fresh a view is: two times, because a load that ends well may bring nothing new.
+/// The freshness of a view: two times, because a successful load may contain no new rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
-    /// When a load last ended well; `None`: never, so the view is not served as loaded.
+    /// The time of the last successful load; `None`: never, so the view does not count as loaded.
     pub last_success: Option<Micros>,
     /// The newest event time of any row.
     pub newest_event: Option<Micros>,
@@ -100,40 +101,40 @@ pub struct Freshness {
 
 /// The online store. One process has it open at a time.
 pub struct OnlineStore {
-    /// Held through a whole write, until readers see it: states appear in the order of their commits. None where
-    /// opening the file again failed.
+    /// Held during a whole write, until readers can see it, so states appear in the order of their commits. `None` if
+    /// the file could not be reopened.
     pub(super) writer: Mutex<Option<Database>>,
     pub(super) clock: SharedClock,
     pub(super) hot: HotCache,
     pub(super) metrics: StoreMetrics,
     pub(super) config: StoreConfig,
     pub(super) path: PathBuf,
-    /// What readers see; a commit swaps it whole.
+    /// The state that readers see; a commit replaces it as a whole.
     pub(super) state: ArcSwap<State>,
-    /// Set when a read failed in a way that only opening the file again can mend.
+    /// Whether a read failed in a way that only reopening the file can fix.
     pub(super) failed: AtomicBool,
     /// Damage to the file, and whether it is still at its path.
     pub(super) health: Health,
-    /// Set when the database panicked: closing it could be the end of the process.
+    /// Whether the database panicked: closing it could abort the process.
     pub(super) gave_up: AtomicBool,
     pub(super) mark: Mark,
     set_aside: Option<Quarantine>,
 }
 
-/// What a write transaction leaves behind.
+/// The result of a write transaction's work.
 pub(super) enum Written<T> {
-    /// To be committed; `changed` are the rows whose copies in memory are old then.
+    /// To be committed; cached copies of the rows in `changed` become invalid.
     Commit { value: T, changed: Vec<EntityId> },
-    /// Nothing was changed.
+    /// No changes.
     Nothing(T),
 }
 
 const FILE_NAME: &str = "online.redb";
-/// How long opening the file again waits for the requests under way: they hold the file too.
+/// How long reopening the file waits for requests in progress, which also hold the file.
 const READERS_PATIENCE: Duration = Duration::from_secs(5);
 
 impl StoreConfig {
-    /// A store in this directory, with production bounds.
+    /// Configures a store in this directory, with production limits.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -149,12 +150,12 @@ impl StoreConfig {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Opens the store, or makes an empty one where there is none. A damaged file is renamed (`.corrupt-<time>`),
-    /// reported by [`OnlineStore::set_aside`], and replaced by an empty store, none of whose views counts as loaded.
+    /// Opens the store, or creates an empty one if there is none. A damaged file is renamed (`.corrupt-<time>`),
+    /// reported by [`OnlineStore::set_aside`], and replaced by an empty store, in which no view counts as loaded.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Io`] and [`StoreError::DiskFull`]: the file stays
-    /// as it is.
+    /// unchanged.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
         // Features may be personal data, so other users must not read them. Data that other users write would be
@@ -183,21 +184,21 @@ impl OnlineStore {
         })
     }
 
-    /// The damaged file that [`OnlineStore::open`] moved out of the way, if it did.
+    /// Returns the damaged file that [`OnlineStore::open`] quarantined, if there was one.
     #[must_use]
     pub fn set_aside(&self) -> Option<&Quarantine> {
         self.set_aside.as_ref()
     }
 
-    /// The store file.
+    /// Returns the path of the store file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes views known, and tells their ids, in order. Stored rows of a view stay, unless they lie under other
-    /// keys (another type or name of a join key, another key version): those can never be found again and go.
-    /// When a view's features changed, its rows stay and its source will be read from the start.
+    /// Declares views and returns their ids, in order. Stored rows of a view stay, unless they were stored under other
+    /// keys (another type or name of a join key, another key version): such rows can no longer be found and are
+    /// deleted. If a view's features changed, its rows stay and its source will be read from the start.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -252,7 +253,7 @@ impl OnlineStore {
             }
             let mut rows = Vec::new();
             for name in recreated {
-                // It was removed and added again before anyone saw that it was gone.
+                // The view was removed and added again before the removal was noticed.
                 let mut record = read_record(txn, &name)?;
                 drop_rows_of_callers(txn, &name, &mut record, &mut rows)?;
                 put_record(txn, &name, &record)?;
@@ -261,13 +262,13 @@ impl OnlineStore {
         })
     }
 
-    /// A reader of the state that is committed now.
+    /// Creates a reader of the currently committed state.
     #[must_use]
     pub fn reader(&self) -> Reader<'_> {
         Reader::new(self, self.state())
     }
 
-    /// What is known of a view; nothing while the store is closed.
+    /// Returns the status of a view; `None` while the store is closed.
     #[must_use]
     pub fn status(&self, view: ViewId) -> Option<ViewStatus> {
         let state = self.state();
@@ -283,21 +284,20 @@ impl OnlineStore {
         })
     }
 
-    /// The number of rows of the last load that replaced all others, without rows that callers wrote; `None` if there
-    /// was no such load.
+    /// Returns the number of rows of the last load that replaced all others, without rows that callers wrote; `None` if
+    /// there was no such load.
     #[must_use]
     pub fn loaded_rows(&self, view: ViewId) -> Option<u64> {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
-    /// The event times of rows of a view's source that are held back until they are due, if there are any.
+    /// Returns the event times of rows of a view's source that are held back until they are due, if there are any.
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
         self.state().view(view).ok()??.record.postponed
     }
 
-    /// Records a successful materialization of a time range; the view counts neither as loaded nor as fresh because of
-    /// it.
+    /// Records a successful materialization of a time range. The view counts as neither loaded nor fresh because of it.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -311,13 +311,13 @@ impl OnlineStore {
         })
     }
 
-    /// The time by the store's clock.
+    /// Returns the time by the store's clock.
     #[must_use]
     pub fn now(&self) -> Micros {
         self.clock.now()
     }
 
-    /// The schemas that a view's stored rows have, the current one last.
+    /// Returns the schemas that a view's stored rows have, the current one last.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -326,14 +326,14 @@ impl OnlineStore {
         Ok(state.view(view)?.map_or_else(|| Arc::from([]), |view| Arc::clone(&view.schemas)))
     }
 
-    /// How long ago a time was, by the store's clock; zero for one that has not come yet.
+    /// Returns the time elapsed since `time`, by the store's clock; zero for a time in the future.
     #[must_use]
     pub fn age(&self, time: Micros) -> Duration {
         Duration::from_micros(u64::try_from(self.clock.now().saturating_sub(time)).unwrap_or(0))
     }
 
-    /// The reason why the server should get no traffic, if there is one: the store could not be reopened after a
-    /// failure, damage was found in it, or its file is gone.
+    /// Returns the reason why the server should get no traffic, if there is one: the store could not be reopened after
+    /// a failure, damage was found in it, or its file is gone.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let closed = self.state().why_closed().map(|why| why.to_string());
@@ -341,7 +341,7 @@ impl OnlineStore {
     }
 
     /// Checks that the file is at its path, and reopens it if a failure closed it or made it unusable for readers. Call
-    /// this every few seconds: writes do the same, but there may be none for hours.
+    /// this function every few seconds: writes do the same, but there may be none for hours.
     pub fn mend(&self) {
         let checked = self.health.check_file(&self.path);
         // A running commit changes the length; the next check follows soon.
@@ -354,7 +354,7 @@ impl OnlineStore {
         }
         if self.failed.load(Ordering::Relaxed) || self.state.load().why_closed().is_some() {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            // The error is in the log, and in the state that readers see.
+            // The error is logged, and is part of the state that readers see.
             let _ = self.reopen(&mut writer);
         }
     }
@@ -369,7 +369,7 @@ impl OnlineStore {
         self.hot.shrink();
     }
 
-    /// Bytes that the hot cache takes.
+    /// Returns the size of the hot cache in bytes.
     #[must_use]
     pub fn hot_bytes(&self) -> u64 {
         self.hot.weight()
@@ -391,7 +391,8 @@ impl OnlineStore {
         self.state.load().commit
     }
 
-    /// As [`OnlineStore::write`], without waiting for the disk: the next commit that does brings it there.
+    /// Works like [`OnlineStore::write`] without waiting for the disk: the next commit that waits also flushes this
+    /// one.
     pub(super) fn write_lazily<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
@@ -399,11 +400,11 @@ impl OnlineStore {
         self.write_at(Durability::None, work)
     }
 
-    /// Runs a write transaction to its end, and lets readers see what it committed.
+    /// Runs a write transaction and publishes its commit to readers.
     ///
     /// # Errors
-    /// Those of `work`, and of the database: nothing of it can be read then. (After an error of the very last step of
-    /// a commit it may be on disk all the same, and be read after all.)
+    /// Errors of `work` and of the database; nothing of the transaction is visible then. (After an error in the last
+    /// step of a commit, it may be on disk anyway and become visible later.)
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
@@ -419,14 +420,14 @@ impl OnlineStore {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.health.check_file(&self.path)?;
         if let Some(damage) = self.health.damage() {
-            // A write that follows a damaged page could destroy more.
+            // A write to a file with a damaged page could destroy more.
             self.repair_locked(&mut writer)?.ok_or(StoreError::Damaged(damage))?;
         }
         if writer.is_none() {
             self.reopen(&mut writer)?;
         }
         let Some(db) = &*writer else { return Err(StoreError::Closed("no database".to_owned())) };
-        // The database trusts its pages, and may panic on one that is damaged.
+        // The database does not verify its pages, and may panic on a damaged one.
         let written = self.guarded(|| self.write_and_publish(db, durability, work));
         if let Err(error) = &written
             && error.needs_reopening()
@@ -447,8 +448,8 @@ impl OnlineStore {
         if matches!(durability, Durability::None) {
             txn.set_durability(durability).map_err(|error| StoreError::Damaged(error.to_string()))?;
         }
-        // Saves the allocator's state with each commit: reopening after a kill takes milliseconds, not a walk
-        // through the whole file.
+        // Saves the allocator's state with each commit, so that reopening after a kill takes milliseconds instead of a
+        // scan of the whole file.
         txn.set_quick_repair(true);
         let (value, changed) = match work(&txn)? {
             Written::Commit { value, changed } => (value, changed),
@@ -459,20 +460,19 @@ impl OnlineStore {
         };
         txn.commit()?;
         let commit = self.state.load().commit + 1;
-        // The order matters: see the module doc of `hot`.
+        // The order matters: see the module documentation of `hot`.
         for id in &changed {
             self.hot.outdate(id, commit);
         }
         self.state.store(Arc::new(State::read(db, commit)?));
         self.metrics.commits.increment(1);
-        // A commit to a file that the next start cannot find is served, so that the cache stays consistent, but not
-        // acknowledged.
+        // If the next start cannot find the file, the commit is visible, so that the cache stays consistent, but it is
+        // not acknowledged.
         self.health.note_len(self.health.check_file(&self.path)?);
         Ok(value)
     }
 
-    /// Closes the file and opens it again. Readers wait meanwhile; if it cannot be opened, they get errors until it
-    /// can.
+    /// Closes the file and reopens it. Readers wait meanwhile; if it cannot be reopened, they get errors until it can.
     fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
         // The file at the path is no longer this store.
         self.health.check_file(&self.path)?;
@@ -489,7 +489,7 @@ impl OnlineStore {
         let opened = self.guarded(|| {
             self.close(db, before)?;
             if self.file_bytes() == 0 {
-                // To make a new one here would be to serve an empty store.
+                // Creating a new file here would serve an empty store.
                 let (path, source) = (self.path.clone(), io::ErrorKind::NotFound.into());
                 return Err(StoreError::Io { action: "open", path, source });
             }
@@ -516,7 +516,7 @@ impl OnlineStore {
         }
     }
 
-    /// Lets the file go. Requests hold it too, so this waits for those under way.
+    /// Closes the file. Requests also hold it, so this function waits for the ones in progress.
     fn close(&self, db: Option<Database>, mut state: Arc<State>) -> Result<(), StoreError> {
         drop(db);
         let until = Instant::now() + READERS_PATIENCE;
@@ -530,7 +530,7 @@ impl OnlineStore {
         }
     }
 
-    /// What readers see. Waits while the file is being opened again.
+    /// Returns the state that readers see. Waits while the file is being reopened.
     pub(super) fn state(&self) -> Guard<Arc<State>> {
         loop {
             let state = self.state.load();
@@ -542,8 +542,8 @@ impl OnlineStore {
         }
     }
 
-    /// Whether a read failed only because a write failed, and the store is open again. Waits for the write. `seen` is
-    /// [`OnlineStore::seen`] from before the read.
+    /// Returns whether a read failed only because a write failed, and the store is open again. Waits for the write.
+    /// `seen` is [`OnlineStore::seen`] from before the read.
     ///
     /// The caller must have dropped its [`Reader`], because reopening the file waits for all readers.
     #[cold]
@@ -556,7 +556,7 @@ impl OnlineStore {
         state.commit > seen && state.why_closed().is_none()
     }
 
-    /// Runs something that reads pages, so that a damaged one does not end more than it has to.
+    /// Runs `work`, which reads pages, and turns a panic of the database into an error.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             self.note_panic();
@@ -565,7 +565,7 @@ impl OnlineStore {
         done.inspect_err(|error| self.note_failure(error))
     }
 
-    /// Sees to it that what made a read or write fail is mended, or known.
+    /// Handles a failed read or write: records damage or requests a reopen.
     #[cold]
     pub(super) fn note_failure(&self, error: &StoreError) {
         match error {
@@ -584,7 +584,7 @@ impl OnlineStore {
         self.gave_up.store(true, Ordering::Relaxed);
     }
 
-    /// A view's name and record, as readers see them. A writer reads the record again in its transaction.
+    /// Returns a view's name and record, as readers see them. A writer reads the record again in its transaction.
     pub(super) fn record(&self, view: ViewId) -> Result<(String, ViewRecord), StoreError> {
         let state = self.state();
         let view = state.view(view)?.ok_or_else(|| StoreError::Damaged(format!("no record of view {}", view.0)))?;
@@ -592,7 +592,7 @@ impl OnlineStore {
     }
 }
 
-/// A view's record after a declaration.
+/// Builds a view's record after a declaration.
 fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
     let key = KeySignature::of(view, version);
     let schema = RowSchema::of_view(view);
@@ -611,7 +611,7 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
         record.schemas.retain(|schema| *schema != current);
         record.schemas.push(current);
         record.position = None;
-        // Its rows have the schema of before.
+        // The rows of the interrupted load have the previous schema.
         record.runs.position = None;
     }
     record
@@ -627,7 +627,7 @@ impl Drop for OnlineStore {
     fn drop(&mut self) {
         let db = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if self.gave_up.load(Ordering::Relaxed) {
-            // Closing writes once more. The operating system lets the file go.
+            // Closing would write once more. The operating system releases the file.
             std::mem::forget(db);
             return;
         }

@@ -1,4 +1,4 @@
-//! Opening the store file: making it, checking it, setting a damaged one aside.
+//! Opens the store file: creates it, checks it, and quarantines a damaged one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,44 +22,44 @@ use super::{
     state::State,
 };
 
-/// A damaged file that was moved out of the way when the store was opened.
+/// A damaged file that was quarantined when the store was opened.
 #[derive(Clone, Debug)]
 pub struct Quarantine {
-    /// Where it is now.
+    /// The new path of the file.
     pub path: PathBuf,
-    /// What was wrong with it.
+    /// The damage.
     pub why: String,
     /// The number of its rows that the new file has; `None` if no row could be read, so that the new file is empty.
     pub rows_kept: Option<u64>,
 }
 
-/// What the file's extension begins with while it is being made.
+/// The prefix of the file's extension while the file is being created.
 const UNFINISHED: &str = "new-";
-/// The extension of the mark.
+/// The extension of the mark file.
 const MARK: &str = "open";
-/// A process that ends so soon after it opened the store may do so again, for the same reason.
+/// A process that ended this soon after it opened the store may do so again, for the same reason.
 const SOON: Micros = 120_000_000;
 
-/// A line in the mark for each rebuild that a start has begun and not finished.
+/// A line in the mark file for each rebuild that a start began and did not finish.
 const REBUILDING: &str = "rebuilding";
-/// After this many such lines, the damaged file is set aside unread. A kill leaves a line too, so the number is higher
-/// than crashes alone would need.
+/// After this many such lines, the damaged file is quarantined without reading it. A kill also leaves a line, so the
+/// limit is higher than crashes alone would need.
 const REBUILDS_MAX: usize = 10;
 const MARK_BYTES_MAX: u64 = 64 << 10;
 /// The size of the page cache for a damaged file. It is small because each row is read once, in order.
 const OLD_CACHE_BYTES: usize = 16 << 20;
 
-/// A small file beside the store, from opening to closing it. Who finds it knows how the owner before ended, and
-/// whether every page has to be checked: because damage was met, or because the end came soon, as it does again and
-/// again where a damaged page is run into at every start.
+/// A small file next to the store that exists while the store is open. The next process learns from it how the previous
+/// one ended, and whether every page must be checked: because damage was found, or because the process ended soon after
+/// the start, as happens repeatedly if every start hits a damaged page.
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
-    /// When the store was opened: the first line of the file. A second line says what damage was met since.
+    /// When the store was opened: the first line of the file. A second line contains damage that was found since.
     opened: Micros,
 }
 
-/// Opens the file, or makes an empty store where there is none; a damaged file is moved out of the way first.
+/// Opens the file, or creates an empty store if there is none; a damaged file is quarantined first.
 pub(super) fn open_or_replace(
     path: &Path,
     config: &StoreConfig,
@@ -125,8 +125,8 @@ type Rebuilt = (PathBuf, Copies);
 fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option<Rebuilt>, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(OLD_CACHE_BYTES);
-    // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first, which
-    // writes to the file.
+    // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first,
+    // which writes to the file.
     if let Some(old) = caught(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
         let copied = copy_from(&old, path, config, mark);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
@@ -153,7 +153,7 @@ fn copy_from<D: ReadableDatabase>(
     let before = mark.note_rebuild();
     let copied = copy_records(old, path, config);
     if copied.is_err() {
-        // The rebuild ended by itself, on a full disk for example, so the next start may try again.
+        // The rebuild failed without ending the process, for example on a full disk, so the next start may try again.
         mark.write(&before);
     }
     copied
@@ -173,7 +173,7 @@ fn copy_records<D: ReadableDatabase>(
     Ok(Some((unfinished, copies)))
 }
 
-/// Opens the file and checks that it is a store of ours with everything in it that its records promise.
+/// Opens the file and checks that it is a store in our format and contains everything that its records refer to.
 pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
     let new = match fs::metadata(path) {
         Ok(meta) => meta.len() == 0,
@@ -183,7 +183,7 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
     let mut builder = Database::builder();
     builder.set_cache_size(config.page_cache_bytes_max);
     builder.set_check_integrity_on_open(config.check_on_open);
-    // A file of arbitrary bytes must not end the process, whatever it does inside the database.
+    // A file of arbitrary bytes must not end the process, whatever it causes inside the database.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         if new {
             return create(&builder, path, config);
@@ -196,24 +196,24 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
     opened.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)))
 }
 
-/// Makes a new store under another name first and gives it its own when it is whole: a process that is killed in
-/// between leaves nothing that the next one would take for a damaged store.
+/// Creates a new store under a temporary name, and links it to its final name when it is complete. If the process is
+/// killed in between, the next one finds nothing that looks like a damaged store.
 fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
     match fs::metadata(path) {
-        // An empty file, as `touch` makes it, only holds the name.
+        // An empty file, for example from `touch`, only occupies the name.
         Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
         _ => {}
     }
     let (unfinished, db) = unfinished_in(builder, path, config)?;
     let made = db.and_then(|db| {
-        // A link and not a rename: of two processes that start at once, one finds the name taken.
+        // A link, not a rename: if two processes start at once, one of them finds that the name is taken.
         fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
             _ => io("create", path)(source),
         })?;
         Ok(db)
     });
-    // Left to the next start is as good.
+    // If this fails, the next start removes the file.
     let _ = fs::remove_file(&unfinished);
     made
 }
@@ -253,8 +253,8 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError
     move |source| StoreError::Io { action, path, source }
 }
 
-/// Removes what creations that were cut off left behind. One that is under way beside us has lost its race: the store
-/// is there.
+/// Removes files left by interrupted creations. If another process is creating a store at this moment, it has lost the
+/// race, because the store exists.
 fn remove_unfinished(path: &Path) {
     let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
     for entry in entries.flatten() {
@@ -303,10 +303,10 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
     }
     if found < STORE_FORMAT {
-        // All of it is a copy of what the sources have: reading them again is surer than a conversion.
+        // All rows are copies of source data: reading the sources again is safer than a conversion.
         return Err(StoreError::Damaged(format!("format {found} is older than this Larder's, {STORE_FORMAT}")));
     }
-    // Reading the state opens every table; counting its rows is one look at the tree's root.
+    // Reading the state opens every table; counting its rows reads only the root of the tree.
     for view in State::read(db, 0)?.views()? {
         let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
         if rows != view.record.rows {
@@ -330,7 +330,7 @@ fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine
     Ok(Quarantine { path: aside, why, rows_kept: None })
 }
 
-/// Moves a damaged file aside and the rebuilt file into its place.
+/// Moves a damaged file to its quarantine path, and the rebuilt file to the store's path.
 pub(super) fn replace(
     path: &Path,
     unfinished: &Path,
@@ -356,7 +356,7 @@ impl Mark {
         Self { path: path.with_extension(MARK), opened: clock.now() }
     }
 
-    /// Whether what the last owner left is a reason to check every page.
+    /// Returns whether the mark of the previous process is a reason to check every page.
     fn is_suspicious(&self) -> bool {
         let text = match self.text() {
             Ok(text) => text,
@@ -364,7 +364,7 @@ impl Mark {
         };
         match text.trim_end().parse::<Micros>() {
             Ok(opened) => self.opened.saturating_sub(opened) < SOON,
-            // More is in there than a time.
+            // The mark contains more than a time.
             Err(_) => true,
         }
     }
@@ -373,17 +373,17 @@ impl Mark {
         self.write(&format!("{}\n", self.opened));
     }
 
-    /// Says to the next owner that damage was met.
+    /// Records for the next start that damage was found.
     pub(super) fn note_damage(&self, what: &str) {
         self.write(&format!("{}\n{what}\n", self.opened));
     }
 
-    /// Whether the last owner ended without closing the store.
+    /// Returns whether the previous process ended without closing the store.
     fn is_there(&self) -> bool {
         self.path.try_exists().unwrap_or(true)
     }
 
-    /// Whether to try to read the intact rows of a damaged file, which may end the process.
+    /// Returns whether to try to read the intact rows of a damaged file, which may end the process.
     fn allows_rebuild(&self) -> bool {
         let text = self.text().unwrap_or_default();
         text.lines().filter(|line| *line == REBUILDING).count() < REBUILDS_MAX
@@ -396,9 +396,9 @@ impl Mark {
         before
     }
 
-    /// To be called when the store was closed as it should be.
+    /// Removes the mark. Call this function after the store was closed cleanly.
     pub(super) fn remove(&self) {
-        // One that stays costs a slow start, no more.
+        // A leftover mark only makes the next start slow.
         let _ = fs::remove_file(&self.path);
     }
 
@@ -407,7 +407,7 @@ impl Mark {
     }
 
     fn write(&self, text: &str) {
-        // On a full disk, for one: the store itself may well be readable.
+        // For example on a full disk: the store itself may still be readable.
         if let Err(error) = fs::write(&self.path, text) {
             tracing::warn!(%error, path = %self.path.display(), "cannot write the mark that the store is open");
         }

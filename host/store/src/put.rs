@@ -1,8 +1,8 @@
-//! Rows that callers write, beside those that loads bring.
+//! Rows that callers write, in addition to those that loads read.
 //!
-//! A replacing load brings the whole of a source, which knows nothing of what was written here: at its end those rows
-//! would be gone. So they are kept a second time, in a table of their own, and laid over each new generation before it
-//! is served. One that the source has caught up with, by a row at least as new, is forgotten then.
+//! A replacing load contains all rows of a source, but not the rows that callers wrote: after it, those would be gone.
+//! So they are also stored in a separate table, and merged into each new generation before it is served. Once the
+//! source has a row that is at least as new, the caller's row is deleted.
 
 use std::collections::HashSet;
 
@@ -20,26 +20,27 @@ use super::{
     write::{Arrival, Judge, Rule, merge, put_record, read_record},
 };
 
-/// What was laid over a generation.
+/// The rows that were merged into a generation.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    /// The newest event time of any of it.
+    /// The newest event time of these rows.
     pub(super) newest_event: Option<Micros>,
-    /// The schemas of its rows; none when nothing is left that would have to be laid over the next one.
+    /// The schemas of these rows; empty if no rows are left to merge into the next generation.
     pub(super) schemas: HashSet<Fingerprint>,
-    /// The event times of rows that are in the future and were kept for later.
+    /// The event times of rows from the future that were kept for later.
     pub(super) postponed: Option<Postponed>,
 }
 
 impl OnlineStore {
-    /// Writes rows that came from a caller: durable, and served, when this returns. Newer rows that are there stay.
+    /// Writes rows of a caller: they are durable and served when this function returns. Stored rows that are newer
+    /// stay.
     ///
-    /// `key` is that of the ids in the batch. With `keep` the rows outlast replacing loads, which is for views that have
-    /// a source; for others the write is what makes them fresh.
+    /// `key` is the signature of the ids in the batch. With `keep`, the rows survive replacing loads, which is for
+    /// views with a source; for other views, the write updates the freshness.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] when the view was declared anew with other keys or features, [`StoreError::Row`], and
-    /// those of a failed transaction: nothing of the batch is there then.
+    /// [`StoreError::Superseded`] if the view was redeclared with other keys or features, [`StoreError::Row`], and
+    /// errors of a failed transaction: nothing of the batch is stored then.
     pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
         let (name, _) = self.record(view)?;
         let judge = batch.times().judge(self.clock.now());
@@ -60,7 +61,7 @@ impl OnlineStore {
             let mut newest = record.newest_event;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             batch.each_winner(&mut applied, row_error, |id, arrival| {
-                // Callers remove nothing.
+                // Callers do not send removals.
                 let Arrival::Row(sealed, rank) = arrival else { return Ok(Applied::default()) };
                 if Some(rank.header.fingerprint) != current {
                     return Err(superseded());
@@ -94,7 +95,8 @@ impl OnlineStore {
     }
 }
 
-/// Lays what callers wrote over a generation that a load has built, and forgets what the load has as new.
+/// Merges the rows of callers into a generation that a load built, and deletes those for which the load has a row that
+/// is at least as new.
 pub(super) fn overlay(
     txn: &WriteTransaction,
     name: &str,
@@ -114,7 +116,7 @@ pub(super) fn overlay(
         let (key, sealed) = entry?;
         let (id, sealed) = (EntityId(*key.value()), sealed.value());
         let rank = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok());
-        // One that does not read was served by nobody: the row of the source is better than none.
+        // An unreadable row was not served: the source's row is better than none.
         let Some(rank) = rank.filter(|rank| known.contains(&rank.header.fingerprint)) else {
             tracing::warn!(view = name, "a row that was written here does not read any more; it is dropped");
             caught_up.push(id);
@@ -149,7 +151,7 @@ pub(super) fn overlay(
     Ok(overlay)
 }
 
-/// Serves rows that callers wrote with an event time that was in the future until now: a version without that check
+/// Serves rows of callers whose event time was in the future until now: an earlier version, without that check,
 /// accepted them, and they were held back since.
 pub(super) fn restore_written(
     txn: &WriteTransaction,

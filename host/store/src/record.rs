@@ -1,4 +1,4 @@
-//! What the store knows of each view beside its rows, and under which names it keeps both.
+//! The record that the store keeps for each view, and the names of the tables for records and rows.
 //!
 //! ```text
 //! table "meta"                 &str → u64     "format" → 2
@@ -10,11 +10,11 @@
 //!                              `erase.rs`
 //! ```
 //!
-//! The seal is the CRC-32 of entity id and row, four bytes, least significant first. The database has checksums of its
-//! pages and does not look at them when it reads: a flipped bit would be served as a value.
+//! The seal is the CRC-32 of entity id and row: four bytes, least significant first. The database has checksums of its
+//! pages, but does not verify them on reads: a flipped bit would be served as a value.
 //!
-//! A generation is one life of a view's rows. An upsert writes into the generation that is served; a replacing load
-//! builds the next one, which its last commit makes the served one.
+//! A generation is a complete set of a view's rows. An upsert writes to the served generation. A replacing load builds
+//! the next one, and its last commit makes that the served one.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -37,7 +37,7 @@ pub(super) const VIEWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 pub(super) type RowKey = &'static [u8; size_of::<EntityId>()];
 pub(super) type RowTable<'n> = TableDefinition<'n, RowKey, &'static [u8]>;
 
-/// Bytes that a stored row has beside the row.
+/// The size of a stored row in addition to the row itself, in bytes.
 const SEAL_BYTES: usize = size_of::<u32>();
 
 /// Appends a row and its seal.
@@ -46,13 +46,13 @@ pub(super) fn seal(id: &EntityId, row: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&checksum(id, row));
 }
 
-/// The row in what was stored under an id; nothing if these are not the bytes that were sealed.
+/// Returns the row in the bytes stored for an id; `None` if they are not the bytes that were sealed.
 pub(super) fn unseal<'b>(id: &EntityId, sealed: &'b [u8]) -> Option<&'b [u8]> {
     let (row, sum) = sealed.split_last_chunk::<SEAL_BYTES>()?;
     (*sum == checksum(id, row)).then_some(row)
 }
 
-/// A row that was sealed for this store, without its seal.
+/// Returns a row that was sealed for this store, without its seal.
 pub(super) fn without_seal(sealed: &[u8]) -> &[u8] {
     sealed.split_last_chunk::<SEAL_BYTES>().map_or(sealed, |(row, _)| row)
 }
@@ -68,7 +68,7 @@ fn record_checksum(json: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(json))
 }
 
-/// Which keys a view's ids were made from. Rows under another signature cannot be found, so they are of no use.
+/// Identifies how a view's ids were computed. Rows with another signature can never be found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySignature(String);
 
@@ -81,23 +81,23 @@ pub struct Postponed {
     pub last: Micros,
 }
 
-/// What the store knows of a view.
+/// The store's record of a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ViewRecord {
-    /// Stands for the view in table names and cache keys; never reused.
+    /// Identifies the view in table names and cache keys; never reused.
     pub(super) id: u32,
-    /// The keys that the rows are filed under.
+    /// The signature of the keys under which the rows are stored.
     pub(super) key: KeySignature,
-    /// The generation that is served.
+    /// The served generation.
     pub(super) generation: u32,
-    /// The generation that a load is building, if one is under way or was cut off.
+    /// The generation that a load is building, or that an interrupted load was building.
     pub(super) building: Option<u32>,
-    /// What there is of it. A version that knew no runs left none, so what it was building is begun anew.
+    /// The runs of that generation. Versions without runs wrote none, so their interrupted loads start from scratch.
     #[serde(default, rename = "building_runs")]
     pub(super) runs: Runs,
-    /// Every schema that rows of the served generation were written with, the current one last.
+    /// Every schema of the rows in the served generation, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,
-    /// Rows of the served generation, counted at the last commit.
+    /// The number of rows of the served generation at the last commit.
     pub(super) rows: u64,
     /// The number of rows of the load that built the served generation, without rows that callers wrote.
     #[serde(default)]
@@ -105,19 +105,19 @@ pub(super) struct ViewRecord {
     /// Event times of the source's rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// Whether there are rows that callers wrote, kept apart from those of the source.
+    /// Whether there are rows that callers wrote, which are stored separately from those of the source.
     #[serde(default)]
     pub(super) written: bool,
-    /// Of a view of which only a part is here: what its rows take.
+    /// For a view that stores only a part of its rows: their size in bytes.
     #[serde(default)]
     pub(super) bytes: u64,
-    /// Of such a view: the id from which on rows go next.
+    /// For such a view: the id at which the next eviction starts.
     #[serde(default)]
     pub(super) hand: [u8; size_of::<EntityId>()],
-    /// Changes whenever rows were removed other than by a load: a load that began before must not continue.
+    /// Changes whenever rows are removed other than by a load: a load that began before must not continue.
     #[serde(default)]
     pub(super) life: u32,
-    /// Whether rows were lost to damage that no full load has brought back yet.
+    /// Whether rows were lost to damage and not yet restored by a full load.
     #[serde(default)]
     pub(super) is_damaged: bool,
     /// The number of rows permanently lost to damage: the view has no source to restore them from.
@@ -135,18 +135,18 @@ pub(super) struct ViewRecord {
     /// Whether entities were deleted whose rows the source may still have.
     #[serde(default)]
     pub(super) has_deletions: bool,
-    /// Where the source was at the last commit; the source's own words.
+    /// The position of the source at the last commit, in the source's own format.
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
-    /// When a load last ended well.
+    /// The time of the last successful load.
     pub(super) last_success: Option<Micros>,
-    /// When a materialization of a span last ended well.
+    /// The time of the last successful materialization of a time range.
     #[serde(default)]
     pub(super) last_materialized: Option<Micros>,
 }
 
-/// A row schema, as it is kept.
+/// A row schema, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SchemaRecord {
     /// Name and type of each field, in order.
@@ -156,7 +156,7 @@ pub(super) struct SchemaRecord {
 // === impl Postponed ===
 
 impl Postponed {
-    /// The span that covers both; `None` if there is neither.
+    /// Returns the span that covers both; `None` if there is neither.
     #[must_use]
     pub fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
@@ -167,7 +167,7 @@ impl Postponed {
         }
     }
 
-    /// The span of one event time.
+    /// Returns the span of a single event time.
     #[must_use]
     pub fn at(time: Micros) -> Self {
         Self { first: time, last: time }
@@ -177,7 +177,7 @@ impl Postponed {
 // === impl KeySignature ===
 
 impl KeySignature {
-    /// The signature of a view's ids.
+    /// Returns the signature of a view's ids.
     #[must_use]
     pub fn of(view: &FeatureView, version: KeyVersion) -> Self {
         let version = match version {
@@ -220,7 +220,7 @@ impl ViewRecord {
         }
     }
 
-    /// The record of a view whose rows have all become useless: a fresh generation, and nothing known.
+    /// Returns the record of a view whose rows have all become useless: a new generation without any state.
     pub(super) fn reset(&self, key: KeySignature, schema: &RowSchema) -> Self {
         let generation = self.building.unwrap_or(self.generation) + 1;
         Self { generation, life: self.life.wrapping_add(1), ..Self::new(self.id, key, schema) }
@@ -255,8 +255,8 @@ impl ViewRecord {
         self.runs.position = None;
     }
 
-    /// Whether a load that began with `began` may continue: the view was not redeclared, no rows were removed, and no
-    /// other load began.
+    /// Returns whether a load that began with `began` may continue: the view was not redeclared, no rows were removed,
+    /// and no other load began.
     pub(super) fn is_same_life(&self, began: &Self) -> bool {
         let life = |record: &Self| (record.generation, record.building, record.life);
         life(self) == life(began) && self.schemas.last() == began.schemas.last()
@@ -282,22 +282,22 @@ impl ViewRecord {
         bytes
     }
 
-    /// The name of the table of one generation's rows.
+    /// Returns the name of the table of one generation's rows.
     pub(super) fn table_name(&self, generation: u32) -> String {
         format!("rows/{}/{generation}", self.id)
     }
 
-    /// The name of the table of deleted entities.
+    /// Returns the name of the table of deleted entities.
     pub(super) fn deleted_name(&self) -> String {
         format!("deleted/{}", self.id)
     }
 
-    /// The name of the table of the rows that callers wrote.
+    /// Returns the name of the table of the rows that callers wrote.
     pub(super) fn written_name(&self) -> String {
         format!("written/{}", self.id)
     }
 
-    /// Forgets the schemas that no row has any more: all but the current one and those named.
+    /// Drops the schemas that no row uses any more: all except the current one and those in `used`.
     pub(super) fn retain_schemas(&mut self, name: &str, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
         let schemas = self.row_schemas(name)?;
         let current = schemas.last().map(|schema| schema.fingerprint());
@@ -309,7 +309,7 @@ impl ViewRecord {
         Ok(())
     }
 
-    /// The schemas of stored rows, the current one last.
+    /// Returns the schemas of stored rows, the current one last.
     pub(super) fn row_schemas(&self, name: &str) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
         self.schemas.iter().map(|schema| schema.to_schema(name).map(Arc::new)).collect()
     }

@@ -38,7 +38,7 @@ pub struct Repaired {
     pub lost: Vec<(String, u64)>,
 }
 
-/// How long the damaged file waits for the requests that read it.
+/// How long the rebuild waits for requests that read the damaged file.
 const READERS_PATIENCE: Duration = Duration::from_secs(5);
 
 impl OnlineStore {
@@ -56,12 +56,12 @@ impl OnlineStore {
         self.repair_locked(&mut writer)
     }
 
-    /// As [`OnlineStore::repair`], for a caller that holds the writer.
+    /// Works like [`OnlineStore::repair`], for a caller that holds the writer lock.
     pub(super) fn repair_locked(&self, writer: &mut Option<Database>) -> Result<Option<Repaired>, StoreError> {
         if !self.health.wants_repair() {
             return Ok(None);
         }
-        // A file of another owner is left alone.
+        // A file of another owner is not touched.
         self.health.check_file(&self.path)?;
         let started = Instant::now();
         tracing::warn!(path = %self.path.display(), "rebuilding the damaged store from the rows that are intact");
@@ -146,7 +146,7 @@ impl OnlineStore {
         }
     }
 
-    /// The views, by name, of which rows were lost to damage, and which no full load has brought back yet.
+    /// Returns the names of views that lost rows to damage and were not yet restored by a full load.
     #[must_use]
     pub fn damaged_views(&self) -> Vec<String> {
         let state = self.state();

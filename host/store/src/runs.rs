@@ -1,16 +1,17 @@
-//! Loads of sets that are not served yet: each batch becomes a run, sorted by id, and the runs are merged once, at the end.
+//! Loads that are not served until they end: each batch becomes a run, sorted by id, and the runs are merged once, at
+//! the end.
 //!
-//! Ids are hashes. A batch that is put into one big tree touches a page of it for nearly every row, and each is written
-//! anew: ten million rows in forty batches would write thirty gigabytes, and leave pages half full. A run is written from
-//! its beginning to its end, with full pages, and so is what the runs are merged into. What was merged leaves the runs in
-//! the same transaction, and the next ones write over it: on the disk everything lies once, and a little more.
+//! Ids are hashes. A batch that is inserted into one big tree modifies a page for nearly every row, and each of these
+//! pages is rewritten: ten million rows in forty batches would write thirty gigabytes, and leave pages half full. A run
+//! is written sequentially with full pages, and so is the result of the merge. Merged rows leave the runs in the same
+//! transaction, and later transactions reuse their pages, so disk usage stays slightly above one copy of the rows.
 //!
 //! ```text
 //! run/<view>/<n>   one run: entity id → row with its seal, or nothing for a removal
 //! ```
 //!
-//! The runs and how far their source was read are committed together, so a load that was cut off goes on. A merge that was
-//! cut off has moved a part of all rows into one more run, which is the oldest from then on.
+//! The runs and the position of their source are committed together, so an interrupted load can resume. An interrupted
+//! merge has moved some of the rows into one more run, which then counts as the oldest.
 
 use std::{
     cmp::Reverse,
@@ -32,34 +33,35 @@ use super::{
     write::{Arrival, LoadMode, Rule, put_record},
 };
 
-/// What there is of a generation that is being built.
+/// The state of a generation that is being built.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Runs {
-    /// The numbers of its runs, in the order in which they arrived.
+    /// The numbers of its runs, in the order of arrival.
     numbers: Vec<u32>,
-    /// The run that they are being merged into.
+    /// The run into which the others are being merged.
     merging: Option<u32>,
-    /// Which of two rows stays.
+    /// The rule that decides which of two rows wins.
     rule: Rule,
-    /// Whether this is the first load of a view that takes new rows over old ones.
+    /// Whether this is the first load of a view whose rows are upserted.
     pub(super) is_first: bool,
-    /// How far the source was read; its own words.
+    /// How far the source was read, in the source's own format.
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
     /// Event times of rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// Rows of the largest batch: a transaction of the merge takes as much, for others wait for it, too.
+    /// The number of rows of the largest batch: a transaction of the merge takes as many, because other writers also
+    /// wait for it.
     batch_rows: u64,
-    /// Bytes of the largest batch.
+    /// The size of the largest batch in bytes.
     batch_bytes: u64,
 }
 
-/// Where an id stands at the head of a run: id, as a number, and place of the run. The least comes first.
+/// The next id of a run: the id as a number, and the index of the run. The smallest comes first.
 type Head = Reverse<(u128, usize)>;
 
-/// A run, read in the order of its ids.
+/// A cursor over a run, in the order of ids.
 struct Cursor<'t> {
     rows: Range<'t, RowKey, &'static [u8]>,
     next: Option<(u128, Sealed<'t>)>,
@@ -68,10 +70,10 @@ struct Cursor<'t> {
 /// A row with its seal, or nothing for a removal.
 type Sealed<'t> = AccessGuard<'t, &'static [u8]>;
 
-/// What one transaction merged.
+/// The result of one merge transaction.
 struct Merged {
     outcome: Applied,
-    /// The last id that was looked at, if there was any.
+    /// The last id that was processed, if there was any.
     last: Option<u128>,
     is_all: bool,
 }
@@ -83,7 +85,7 @@ const NO_BOUND: Bound<&[u8; size_of::<EntityId>()]> = Bound::Unbounded;
 // === impl Runs ===
 
 impl Runs {
-    /// A number that no run has.
+    /// Returns an unused run number.
     fn next(&self) -> u32 {
         self.numbers.iter().chain(&self.merging).max().map_or(0, |last| last + 1)
     }
@@ -97,21 +99,21 @@ fn prefix(record: &ViewRecord) -> String {
     format!("run/{}/", record.id)
 }
 
-/// Deletes what there is of a generation that is being built, and forgets it.
+/// Deletes the tables and the state of a generation that is being built.
 pub(super) fn delete_building(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
     let prefix = prefix(record);
     for table in txn.list_tables()?.filter(|table| table.name().starts_with(&prefix)) {
         txn.delete_table(table)?;
     }
     if let Some(building) = record.building.take() {
-        // A version of Larder that knew no runs wrote into the generation's own table.
+        // A version without runs wrote to the generation's own table.
         txn.delete_table(RowTable::new(&record.table_name(building)))?;
     }
     record.runs = Runs::default();
     Ok(())
 }
 
-/// Gives the one run that is left, if there is one, the name of its generation.
+/// Renames the only remaining run, if there is one, to the table of its generation.
 pub(super) fn take_run(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
     if let Some(&run) = record.runs.numbers.first() {
         let (run, rows) = (run_name(record, run), record.table_name(generation));
@@ -124,7 +126,7 @@ pub(super) fn take_run(txn: &WriteTransaction, record: &mut ViewRecord, generati
 // === impl Load ===
 
 impl Load<'_> {
-    /// Writes a batch as a run of its own.
+    /// Writes a batch as a new run.
     pub(super) fn add_run(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
         let applied = self.store.write(|txn| {
             let mut record = self.record(txn)?;
@@ -144,7 +146,7 @@ impl Load<'_> {
                     Ok(Applied { inserted: 1, ..Applied::default() })
                 }
                 Arrival::Removal => {
-                    // Before the oldest run there is nothing that could be removed.
+                    // There is nothing older than the oldest run to remove.
                     if !is_oldest {
                         run.insert_before(&id.0, &[][..])?;
                     }
@@ -169,13 +171,13 @@ impl Load<'_> {
         Ok(applied)
     }
 
-    /// Merges the batches so far, and tells how many rows there are then; nothing if `goes_on`, which is asked before each
-    /// transaction, said no. From here on [`Load::total`] tells what became of all of them: before, it counts rows of one
-    /// entity in several batches as if they were of several entities. Upserts have nothing to merge.
+    /// Merges the batches so far and returns the resulting number of rows; `None` if `goes_on`, which is called before
+    /// each transaction, returned false. Afterwards [`Load::total`] counts entities correctly; before, it counts rows
+    /// of one entity in several batches as if they belonged to several entities. Upserts have nothing to merge.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], [`StoreError::Damaged`] for a row that cannot be compared, and those of a failed
-    /// transaction. What was written is still there then.
+    /// [`StoreError::Superseded`], [`StoreError::Damaged`] for a row that cannot be compared, and errors of a failed
+    /// transaction. The batches stay stored then.
     pub fn gather(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<Option<u64>, StoreError> {
         if self.mode == LoadMode::Upsert {
             return self.store.write(|txn| Ok(Written::Nothing(Some(self.record(txn)?.rows))));
@@ -192,7 +194,7 @@ impl Load<'_> {
         }
         let rows = self.rows()?;
         if !self.is_gathered {
-            // One run is what it is: all of its rows were inserted, also those of a load that was cut off.
+            // A single run needs no merge: all of its rows were inserted, including those of an interrupted load.
             self.total.inserted = if outcome == Applied::default() { rows } else { 0 };
             self.total.add(outcome);
             self.is_gathered = true;
@@ -200,12 +202,12 @@ impl Load<'_> {
         Ok(Some(rows))
     }
 
-    /// Notes that the runs are to be merged, and into which one. False when there is nothing to merge.
+    /// Records that the runs are to be merged, and into which run. Returns false if there is nothing to merge.
     fn begin_merge(&self) -> Result<bool, StoreError> {
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let runs = &mut record.runs;
-            // What a merge that was cut off has come to is older than all that is left.
+            // The result of an interrupted merge is older than all remaining runs.
             let begun = runs.merging.take();
             runs.numbers.splice(0..0, begun);
             if runs.numbers.len() < 2 && begun.is_none() {
@@ -217,7 +219,7 @@ impl Load<'_> {
         })
     }
 
-    /// Merges on, for one transaction.
+    /// Continues the merge for one transaction.
     fn merge_some(&self) -> Result<Merged, StoreError> {
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
@@ -247,7 +249,7 @@ impl Load<'_> {
         })
     }
 
-    /// Appends what stays of the runs' first rows to a table; as many of them as a transaction takes.
+    /// Appends the winning rows from the beginnings of the runs to a table, up to the size of a transaction.
     fn merge(&self, runs: &Runs, tables: &[RunTable<'_>], into: &mut RunTable<'_>) -> Result<Merged, StoreError> {
         let mut cursors = tables.iter().map(Cursor::new).collect::<Result<Vec<_>, _>>()?;
         let heads = cursors.iter().enumerate().filter_map(|(run, cursor)| Some(Reverse((cursor.next_id()?, run))));
@@ -259,7 +261,7 @@ impl Load<'_> {
         while rows < runs.batch_rows.max(1) && bytes < runs.batch_bytes.max(1) {
             let Some(Reverse((id, _))) = heads.peek().copied() else { break };
             arrivals.clear();
-            // Those of one id come in the order of their runs, which is that of their arrival.
+            // Rows of one id come in the order of their runs, which is the order of arrival.
             while let Some(mut head) = heads.peek_mut()
                 && head.0.0 == id
             {
@@ -283,7 +285,7 @@ impl Load<'_> {
         Ok(merged)
     }
 
-    /// Which of one entity's arrivals stays, if any does, as if each had been merged into a table before the next.
+    /// Returns which arrival of an entity wins, if any, as if each had been merged into a table before the next.
     fn winner(
         &self,
         rule: Rule,
@@ -316,13 +318,14 @@ impl Load<'_> {
         Ok(stays.map(|(place, _)| place))
     }
 
-    /// A row that was damaged since it was written has no rank: to continue without it could serve an older row.
+    /// Returns the rank of a row. A row that was damaged since it was written has none: continuing without it could
+    /// serve an older row.
     fn rank(&self, id: &EntityId, sealed: &[u8]) -> Result<RowRank, StoreError> {
         let rank = unseal(id, sealed).and_then(|row| RowRank::read(row).ok());
         rank.ok_or_else(|| StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name)))
     }
 
-    /// Rows of the one run that is left.
+    /// Returns the number of rows of the only remaining run.
     fn rows(&self) -> Result<u64, StoreError> {
         self.store.write(|txn| {
             let record = self.record(txn)?;
@@ -342,15 +345,15 @@ impl<'t> Cursor<'t> {
         Ok(cursor)
     }
 
-    /// Of the next row.
+    /// Returns the id of the next row.
     fn next_id(&self) -> Option<u128> {
         self.next.as_ref().map(|(id, _)| *id)
     }
 
-    /// The next row, and goes on behind it.
+    /// Returns the next row and advances.
     fn take(&mut self) -> Result<Option<Sealed<'t>>, StoreError> {
         let next = self.rows.next().transpose()?;
-        // As a number an id is compared at once, and ordered as its bytes are.
+        // A number is compared in one step, and has the same order as the bytes.
         let next = next.map(|(id, sealed)| (u128::from_be_bytes(*id.value()), sealed));
         Ok(std::mem::replace(&mut self.next, next).map(|(_, sealed)| sealed))
     }

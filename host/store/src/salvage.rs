@@ -17,7 +17,7 @@ use super::{
     state::Records,
 };
 
-/// What was copied to a new file.
+/// The result of a copy to a new file.
 pub(super) struct Copies {
     /// The views with missing rows, with their number.
     pub(super) lost: Vec<(String, u64)>,
@@ -41,7 +41,7 @@ type Chunk = Vec<(EntityId, Vec<u8>)>;
 /// The size of the rows copied in one transaction, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The readable records of views; `None` if there are none, or if the rows have another format.
+/// Reads the readable records of views; returns `None` if there are none, or if the rows have another format.
 pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
     let txn = caught(|| Ok(old.begin_read()?))?;
     let format = caught(|| Ok(txn.open_table(META)?.get(META_FORMAT)?.map(|format| format.value())))??;

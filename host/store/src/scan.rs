@@ -171,7 +171,7 @@ impl OnlineStore {
         self.guarded_scan(|| Ok(Some(db.begin_read()?)))
     }
 
-    /// As [`OnlineStore::guarded`], but does not record errors: a scan records damage itself.
+    /// Works like [`OnlineStore::guarded`], but does not record errors: a scan records damage itself.
     fn guarded_scan<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.unwrap_or_else(|panic| {

@@ -171,7 +171,7 @@ impl LimitedFile {
         Ok(())
     }
 
-    /// Whether all blocks of a range are allocated, so that a write to it needs no new space.
+    /// Returns whether all blocks of a range are allocated, so that a write to it needs no new space.
     fn has_blocks(&self, offset: u64, len: u64) -> bool {
         seek(&self.file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(len))
     }

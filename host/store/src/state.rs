@@ -1,4 +1,4 @@
-//! What is committed, open for reading: a [`State`] is one commit, a [`Reader`] looks rows up in it.
+//! Read access to committed data: a [`State`] is one commit, and a [`Reader`] looks up rows in it.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -16,41 +16,41 @@ use super::{
     record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
 };
 
-/// One committed state, open for reading. It pins the pages of its commit; the next state lets them go.
+/// One committed state, open for reading. It pins the pages of its commit until it is dropped.
 pub(super) struct State {
-    /// Counts the commits of this process, from 1.
+    /// The number of the commit in this process, from 1.
     pub(super) commit: u64,
     views: Views,
 }
 
 enum Views {
-    /// By view id.
+    /// The views by id.
     Open(Vec<Option<ViewState>>),
-    /// The file is being opened again after a failure: the next state is a moment away.
+    /// The file is being reopened after a failure; the next state follows shortly.
     Reopening(Records),
-    /// The file could not be opened again.
+    /// The file could not be reopened.
     Closed(Arc<str>, Records),
 }
 
-/// The views' names and records, as they were last read.
+/// The views' names and records, as last read.
 pub(super) type Records = Vec<(String, ViewRecord)>;
 
 pub(super) struct ViewState {
     pub(super) name: String,
     pub(super) record: ViewRecord,
     pub(super) schemas: Arc<[Arc<RowSchema>]>,
-    /// None before the first commit of rows.
+    /// `None` before the first commit of rows.
     pub(super) rows: Option<ReadOnlyTable<RowKey, &'static [u8]>>,
 }
 
-/// Reads rows in one committed state.
+/// Looks up rows in one committed state.
 pub struct Reader<'s> {
     store: &'s OnlineStore,
     state: Guard<Arc<State>>,
     counts: Counts,
 }
 
-/// What a reader did, told to the metrics once at its end.
+/// Counts of a reader, added to the metrics once when it is dropped.
 #[derive(Default)]
 struct Counts {
     hot_hits: Cell<u64>,
@@ -61,7 +61,7 @@ struct Counts {
 // === impl State ===
 
 impl State {
-    /// Opens everything that is committed now.
+    /// Opens the currently committed state.
     pub(super) fn read(db: &Database, commit: u64) -> Result<Self, StoreError> {
         let txn = db.begin_read()?;
         let mut views: Vec<Option<ViewState>> = Vec::new();
@@ -83,17 +83,17 @@ impl State {
         Ok(Self { commit, views: Views::Open(views) })
     }
 
-    /// Stands for the next state while the file is opened again.
+    /// Creates the state for the time while the file is reopened.
     pub(super) fn reopening(commit: u64, records: Records) -> Self {
         Self { commit, views: Views::Reopening(records) }
     }
 
-    /// Nothing can be read until the file is opened again.
+    /// Creates a state in which nothing can be read until the file is reopened.
     pub(super) fn closed(commit: u64, why: &StoreError, records: Records) -> Self {
         Self { commit, views: Views::Closed(why.to_string().into(), records) }
     }
 
-    /// The views' names and records; while the file is not open, those of the last open state.
+    /// Returns the views' names and records; while the file is not open, those of the last open state.
     pub(super) fn records(&self) -> Records {
         match &self.views {
             Views::Open(views) => views.iter().flatten().map(|view| (view.name.clone(), view.record.clone())).collect(),
@@ -105,7 +105,7 @@ impl State {
         matches!(self.views, Views::Reopening(_))
     }
 
-    /// Why nothing can be read, if so.
+    /// Returns the reason why nothing can be read, if so.
     pub(super) fn why_closed(&self) -> Option<Arc<str>> {
         match &self.views {
             Views::Open(_) => None,
@@ -139,7 +139,7 @@ impl State {
 // === impl ViewState ===
 
 impl ViewState {
-    /// A row's values as text; nothing where that is not to be had.
+    /// Renders a row's values as text; empty if that is not possible.
     fn text_of(&self, row: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
         let Ok(header) = RowHeader::read(row) else { return text };
@@ -157,16 +157,16 @@ impl<'s> Reader<'s> {
         Self { store, state, counts: Counts::default() }
     }
 
-    /// The commit that it reads.
+    /// Returns the commit that this reader sees.
     #[must_use]
     pub fn commit(&self) -> u64 {
         self.state.commit
     }
 
-    /// The row of an entity in one view, if there is one: from memory, else from disk.
+    /// Returns the row of an entity in one view, if there is one, from memory or else from disk.
     ///
     /// # Errors
-    /// Those of a failed read.
+    /// Errors of a failed read.
     pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let mut found = None;
         let wanted = Lookup { view, values: 1 };
@@ -177,8 +177,8 @@ impl<'s> Reader<'s> {
         Ok(found)
     }
 
-    /// The rows of entities in several views. Calls `tell` with each row, the index of the entity in `ids` and the
-    /// index of the view in `views`; an error of `tell` ends the lookup.
+    /// Looks up the rows of entities in several views. Calls `tell` with each row, the index of the entity in `ids` and
+    /// the index of the view in `views`; an error of `tell` ends the lookup.
     ///
     /// # Errors
     /// Errors of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
@@ -217,7 +217,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Reads what is not known of an entity, and keeps it.
+    /// Reads the rows of an entity that are not cached, and caches them.
     #[cold]
     fn read_unknown<E: From<StoreError>>(
         &self,
@@ -247,7 +247,7 @@ impl<'s> Reader<'s> {
         }
         if !fresh.is_empty() {
             let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
-            // As they will be found from now on, with their text.
+            // As later lookups will find them, with their text.
             for (place, found) in fresh_places.into_iter().zip(fresh) {
                 tell(place, rows.row(found.view, found.generation).flatten())?;
             }
@@ -255,10 +255,10 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Walks all rows of a view, in the order of their ids.
+    /// Visits all rows of a view, in the order of their ids.
     ///
     /// # Errors
-    /// Those of a failed read, and what `visit` returns.
+    /// Errors of a failed read, and errors of `visit`.
     pub fn for_each<E: From<StoreError>>(
         &self,
         view: ViewId,

@@ -1,11 +1,11 @@
-//! Views of which only a part is here: rows that were asked for, within a bound.
+//! Views of which the store has only a part: rows that were requested, up to a size limit.
 //!
-//! What is fetched is as new as its fetch, so it takes the place of whatever is there; unless the row was removed since the
-//! fetch began, which says that it is old. The commits that the hot cache counts tell that. Such rows can be had again, so
-//! their commits do not wait for the disk: a crash costs fetches.
+//! A fetched row is as new as its fetch, so it replaces any stored row, unless the row was removed since the fetch
+//! began, which means that the fetched row is old. The hot cache's commit numbers reveal that. Such rows can be fetched
+//! again, so their commits do not wait for the disk: a crash costs fetches.
 //!
-//! Beyond the bound rows go. Their ids are hashes, so a walk through them in order is a fair choice; those that were asked
-//! for lately are in the hot cache, and are passed over.
+//! Beyond the limit, rows are evicted. Their ids are hashes, so walking through them in order is an unbiased choice;
+//! recently requested rows are in the hot cache, and are skipped.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use super::{
     write::{Arrival, put_record, read_record},
 };
 
-/// Entities of which is known, for a time, what their table has: the row that is here, or none.
+/// Entities whose state in the table is known for a time: the stored row, or that there is none.
 #[derive(Clone, Debug)]
 pub struct NegativeCache(Cache<EntityId, Known>);
 
@@ -32,29 +32,29 @@ pub struct NegativeCache(Cache<EntityId, Known>);
 struct Known {
     is_there: bool,
     until: Instant,
-    /// The commit that was readable before the table was asked.
+    /// The commit that was readable before the table was queried.
     seen: u64,
 }
 
-/// The most entities that are remembered; some 100 bytes each.
+/// The maximum number of entities that are remembered; about 100 bytes each.
 const CHECKED_MAX: u64 = 1_000_000;
 
-/// Beyond its bound a working set is brought down to this part of it, so that not each fetch has to.
+/// A working set above its limit is reduced to this fraction of it, so that not every fetch has to evict.
 const KEPT: (u64, u64) = (9, 10);
-/// So many rows are passed over for one that goes; then recent ones go too.
+/// The maximum number of rows skipped for one eviction; then recent ones are evicted, too.
 const PASSED_OVER_MAX: usize = 20_000;
 
 // === impl NegativeCache ===
 
 impl NegativeCache {
-    /// Remembers for this long at the most.
+    /// Creates a cache whose entries live at most this long.
     #[must_use]
     pub fn new(longest: Duration) -> Self {
         Self(Cache::builder().max_capacity(CHECKED_MAX).time_to_live(longest.max(Duration::from_millis(1))).build())
     }
 
-    /// Notes what the table has of an entity, and how long that holds; `seen` is [`OnlineStore::seen`] from before the
-    /// table was asked.
+    /// Records whether the table has an entity, and how long that holds; `seen` is [`OnlineStore::seen`] from before
+    /// the table was queried.
     pub fn note(&self, id: EntityId, is_there: bool, holds: Duration, seen: u64) {
         self.0.insert(id, Known { is_there, until: Instant::now() + holds, seen });
     }
@@ -63,14 +63,14 @@ impl NegativeCache {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// The commit that readers see now; to be taken before a fetch begins.
+    /// Returns the commit that readers see now. Call this function before a fetch begins.
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.commit()
     }
 
-    /// Whether that an entity has a row, or has none, is what its table says, too. A row may be gone from here that the
-    /// table has; and what the table did not have is doubtful once a change of it was told.
+    /// Returns whether the table is known to agree with the store on whether an entity has a row. The store may have
+    /// evicted a row that the table has, and a missing row is uncertain once a change of it was reported.
     #[must_use]
     pub fn is_checked(&self, checked: &NegativeCache, id: &EntityId, is_here: bool) -> bool {
         checked.0.get(id).is_some_and(|known| {
@@ -80,12 +80,12 @@ impl OnlineStore {
         })
     }
 
-    /// Keeps rows that were fetched, and lets others go where there are more than `bytes_max`. `seen` is the commit that
-    /// was readable when the fetch began: rows that may have changed since stay as they are, and are named: what was
-    /// fetched of them may be old.
+    /// Stores fetched rows, and evicts others if there are more than `bytes_max`. `seen` is the commit that was
+    /// readable when the fetch began: rows that may have changed since then stay unchanged and are returned, because
+    /// the fetched ones may be old.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] when the view was declared anew with other keys, and those of a failed transaction.
+    /// [`StoreError::Superseded`] if the view was redeclared with other keys, and errors of a failed transaction.
     pub fn keep(
         &self,
         view: ViewId,
@@ -147,7 +147,7 @@ impl OnlineStore {
         bytes_max: u64,
         changed: &mut Vec<EntityId>,
     ) -> Result<(), StoreError> {
-        // Somebody waits for those that came just now.
+        // A caller is waiting for the rows that were just fetched.
         let fresh: HashSet<EntityId> = changed.iter().copied().collect();
         let mut passed_over = 0;
         let mut wrapped = false;
@@ -181,7 +181,7 @@ impl OnlineStore {
             }
             match last {
                 Some(id) if excess == 0 => hand = id.0,
-                // Twice around: whatever was recent is not any more.
+                // The second round: no row is recent any more.
                 _ if wrapped && last.is_none() => break,
                 _ => {
                     (hand, wrapped) = ([0; size_of::<EntityId>()], true);
@@ -194,7 +194,7 @@ impl OnlineStore {
     }
 }
 
-/// What a row takes on disk: itself, its key, and what the tree needs for both.
+/// Returns the disk space of a row: the row, its key, and the overhead of the tree.
 pub(super) fn cost(sealed: &[u8]) -> u64 {
     const OVERHEAD: u64 = 16 + 16;
     sealed.len() as u64 + OVERHEAD

@@ -1,4 +1,4 @@
-//! Writing: a [`Load`] brings one view's rows from a source into the store, batch by batch.
+//! Writing: a [`Load`] writes one view's rows from a source to the store, batch by batch.
 
 use std::cmp::Ordering;
 
@@ -19,26 +19,26 @@ use super::{
     working_set::cost,
 };
 
-/// What becomes of the rows that are there already.
+/// How a load treats the stored rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMode {
-    /// They stay, and newer ones replace them.
+    /// They stay, and newer rows replace them.
     Upsert,
-    /// They are served until the load has ended, then they go all at once.
+    /// They are served until the load has ended, then all of them are dropped at once.
     Replace,
-    /// There are none, of a view whose rows are upserted: those that come are served once the load has ended. One that
-    /// was cut off goes on where an upsert would, whatever the source is.
+    /// There are none yet, and the view's rows are upserted: the new rows are served once the load has ended. If the
+    /// load is interrupted, it resumes at the position, as an upsert would, whatever the kind of source.
     First,
 }
 
-/// Which of two rows of one entity stays.
+/// The rule for which of two rows of one entity wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// That with the newer event time, then that with the newer created time, then the one that arrives later.
+    /// The row with the newer event time, then the one with the newer created time, then the later arrival.
     #[default]
     Newest,
-    /// The one that arrives later: what its source serves, too.
+    /// The later arrival, which is also what the source serves.
     Latest,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Judge {
     coarse: bool,
 }
 
-/// Encoded rows with their ids, in one piece of memory, as they will be stored.
+/// Encoded rows with their ids, in one block of memory, as they will be stored.
 #[derive(Debug, Default)]
 pub struct RowBatch {
     rule: Rule,
@@ -71,35 +71,35 @@ pub struct RowBatch {
     /// Event times of rows that were skipped because they are in the future.
     postponed: Option<Postponed>,
     ids: Vec<EntityId>,
-    /// Where each row ends in `bytes`. One without a byte, for a row has a seal at least, stands for a removal.
+    /// The end of each row in `bytes`. An empty row stands for a removal, because a row has at least a seal.
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-/// What arrives for one entity.
+/// An arrival for one entity.
 pub(super) enum Arrival<'b> {
     /// A row with its seal, and its times.
     Row(&'b [u8], RowRank),
-    /// The entity has no row any more.
+    /// The entity no longer has a row.
     Removal,
 }
 
-/// What a batch, or a load, did to the store.
+/// The effect of a batch, or of a load, on the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Rows of keys that were not there.
+    /// Rows of new keys.
     pub inserted: u64,
     /// Rows that replaced another one.
     pub updated: u64,
-    /// Rows that were there already, byte for byte.
+    /// Rows that were stored already, byte for byte.
     pub unchanged: u64,
     /// Rows that lost against a newer one, in the store or in the same batch.
     pub stale: u64,
-    /// Rows that were there and are not any more.
+    /// Rows that were removed.
     pub removed: u64,
 }
 
-/// A load under way. Dropping it keeps what was committed: the next load goes on or starts over.
+/// A load in progress. Dropping it keeps committed batches: the next load resumes it or starts from scratch.
 #[derive(Debug)]
 pub struct Load<'s> {
     pub(super) store: &'s OnlineStore,
@@ -107,10 +107,10 @@ pub struct Load<'s> {
     pub(super) mode: LoadMode,
     /// The view's record when the load began.
     began: ViewRecord,
-    /// The generation that is written.
+    /// The generation that is being written.
     generation: u32,
     pub(super) total: Applied,
-    /// Whether the batches so far were merged, and the total is true.
+    /// Whether the batches so far were merged, so that the total is exact.
     pub(super) is_gathered: bool,
     times: RowTimes,
     /// Event times of rows that this load skipped.
@@ -119,19 +119,19 @@ pub struct Load<'s> {
     picks_up: bool,
 }
 
-/// A load that was cut off before the generation that it built was served.
+/// A load that was interrupted before its generation was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CutOff {
-    /// How far it read its source; the source's own words.
+    /// How far it read its source, in the source's own format.
     pub position: String,
-    /// Whether its mode was [`LoadMode::First`], and not [`LoadMode::Replace`].
+    /// Whether its mode was [`LoadMode::First`] instead of [`LoadMode::Replace`].
     pub is_first: bool,
 }
 
 // === impl RowBatch ===
 
 impl RowBatch {
-    /// An empty batch under a rule.
+    /// Creates an empty batch with a rule.
     #[must_use]
     pub fn new(rule: Rule, times: RowTimes) -> Self {
         Self { rule, times, ..Self::default() }
@@ -142,7 +142,7 @@ impl RowBatch {
         self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
     }
 
-    /// Adds the removal of a row. It counts under [`Rule::Latest`], where what arrives has an order.
+    /// Adds the removal of a row. It only counts under [`Rule::Latest`], where arrivals have an order.
     pub fn remove(&mut self, id: EntityId) {
         self.ids.push(id);
         self.ends.push(self.bytes.len());
@@ -155,25 +155,25 @@ impl RowBatch {
         self.ends.push(self.bytes.len());
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is nothing to commit: no rows and no postponed rows.
+    /// Returns whether there is nothing to commit: no rows and no postponed rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.postponed.is_none()
     }
 
-    /// Bytes of all rows, as stored.
+    /// Returns the size of all rows in bytes, as stored.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Forgets the rows and keeps the memory.
+    /// Removes the rows and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.ids.clear();
         self.ends.clear();
@@ -181,7 +181,7 @@ impl RowBatch {
         self.postponed = None;
     }
 
-    /// How the times of its rows are interpreted.
+    /// Returns how the times of its rows are interpreted.
     #[must_use]
     pub fn times(&self) -> RowTimes {
         self.times
@@ -195,8 +195,8 @@ impl RowBatch {
         self.rule
     }
 
-    /// Hands on the row that stays of each id, with its seal, in the order in which to write; those that lose against
-    /// their own batch are counted.
+    /// Passes on the winning row of each id, with its seal, in the order for writing; counts the rows that lose within
+    /// their own batch.
     pub(super) fn each_winner(
         &self,
         applied: &mut Applied,
@@ -211,23 +211,23 @@ impl RowBatch {
         Ok(())
     }
 
-    /// A row and its seal.
+    /// Returns a row and its seal.
     fn sealed(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.bytes[start..self.ends[i]]
     }
 
-    /// The order in which to write: by id, because neighbours share pages, and rows of one id as they arrived.
+    /// Returns the order for writing: by id, because neighbors share pages, and rows of one id in the order of arrival.
     fn order(&self) -> Vec<usize> {
-        // Ids are hashes: their beginnings tell nearly all of them apart, and lie together in memory here.
+        // Ids are hashes: their first bytes distinguish nearly all of them, and are adjacent in memory here.
         let beginning = |id: &EntityId| id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let mut order: Vec<(u64, usize)> = self.ids.iter().map(beginning).zip(0..).collect();
         order.sort_unstable_by(|(a, i), (b, j)| a.cmp(b).then_with(|| (self.ids[*i], i).cmp(&(self.ids[*j], j))));
         order.into_iter().map(|(_, i)| i).collect()
     }
 
-    /// Which of the rows of one id stays, if the others arrive with it; those are counted. Were they merged one
-    /// after another, rows that tie would take turns whenever the batch is applied again.
+    /// Returns which row of one id wins if the others arrive with it; counts the others. If they were merged one after
+    /// another, rows that tie would alternate whenever the batch is applied again.
     fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, Arrival<'_>)>, RowError> {
         if self.rule == Rule::Latest {
             let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
@@ -262,13 +262,13 @@ impl Default for RowTimes {
 }
 
 impl RowTimes {
-    /// The latest event time that may be served at a time.
+    /// Returns the latest event time that may be served at a time.
     #[must_use]
     pub fn latest(self, now: Micros) -> Micros {
         now.saturating_add(self.tolerance)
     }
 
-    /// How rows are compared at this time.
+    /// Returns how rows are compared at this time.
     pub(super) fn judge(self, now: Micros) -> Judge {
         Judge { latest: self.latest(now), coarse: self.coarse }
     }
@@ -281,13 +281,13 @@ impl RowTimes {
 // === impl Judge ===
 
 impl Judge {
-    /// Whether a row must not be served yet.
+    /// Returns whether a row must not be served yet.
     pub(super) fn is_future(self, rank: &RowRank) -> bool {
         rank.header.event_time > self.latest
     }
 
-    /// Whether a stored row stays when another one arrives. A row from the future never stays: it would win until it is
-    /// due.
+    /// Returns whether a stored row stays when another one arrives. A row from the future never stays: it would win
+    /// until it is due.
     pub(super) fn outlasts(self, stored: &RowRank, arriving: &RowRank) -> bool {
         let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
         order.is_gt() && !self.is_future(stored)
@@ -297,19 +297,19 @@ impl Judge {
 // === impl Applied ===
 
 impl Applied {
-    /// All rows that arrived.
+    /// Returns the number of rows that arrived.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.inserted + self.updated + self.unchanged + self.stale + self.removed
     }
 
-    /// Rows that made a difference.
+    /// Returns the number of rows that changed the store.
     #[must_use]
     pub fn changed(&self) -> u64 {
         self.inserted + self.updated + self.removed
     }
 
-    /// Adds what another batch did.
+    /// Adds the counts of another batch.
     pub fn add(&mut self, other: Self) {
         self.inserted += other.inserted;
         self.updated += other.updated;
@@ -322,7 +322,7 @@ impl Applied {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Starts a load of a view. One load of a view at a time: the caller sees to it.
+    /// Starts a load of a view. The caller must ensure that there is only one load of a view at a time.
     ///
     /// # Errors
     /// If the transaction fails.
@@ -330,7 +330,7 @@ impl OnlineStore {
         let (name, known) = self.record(view)?;
         let builds = mode != LoadMode::Upsert;
         let (began, generation) = if builds || known.building.is_some() {
-            // What a load that was cut off left behind goes; one that builds gets a generation of its own.
+            // Data of an interrupted load is deleted; a load that builds a generation gets a new one.
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
                 let last = record.building.unwrap_or(record.generation);
@@ -348,7 +348,7 @@ impl OnlineStore {
         Ok(Load::new(self, name, mode, began, generation))
     }
 
-    /// The load of a view that was cut off while it built a generation, if there was one that told how far it was.
+    /// Returns the view's load that was interrupted while it built a generation, if there is one with a position.
     #[must_use]
     pub fn cut_off(&self, view: ViewId) -> Option<CutOff> {
         let (_, record) = self.record(view).ok()?;
@@ -373,11 +373,11 @@ impl OnlineStore {
         })
     }
 
-    /// Goes on with the load that was cut off, from where [`OnlineStore::cut_off`] says. One load of a view at a time, as
-    /// for all.
+    /// Resumes the interrupted load at the position of [`OnlineStore::cut_off`]. As always, only one load of a view at
+    /// a time.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] when there is none.
+    /// [`StoreError::Superseded`] if there is none.
     pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
         let (name, began) = self.record(view)?;
         let Some((generation, _)) = began.building.zip(began.runs.position.as_ref()) else {
@@ -415,13 +415,13 @@ impl<'s> Load<'s> {
 }
 
 impl Load<'_> {
-    /// Writes a batch and the position of the source after it, in one transaction. An upsert is served from here on; of
-    /// another load a row counts as inserted until [`Load::gather`] finds others of its entity. Without a position the one
-    /// before stays.
+    /// Writes a batch and the source's position after it, in one transaction. An upsert is served immediately; in other
+    /// loads, a row counts as inserted until [`Load::gather`] finds others of its entity. Without a position, the
+    /// previous one stays.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], [`StoreError::Row`], and those of a failed transaction: nothing of the batch is
-    /// there then.
+    /// [`StoreError::Superseded`], [`StoreError::Row`], and errors of a failed transaction: nothing of the batch is
+    /// stored then.
     pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
         if self.mode != LoadMode::Upsert {
             return self.add_run(batch, position);
@@ -436,7 +436,7 @@ impl Load<'_> {
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let row_error = |source| self.row_error(source);
             let written_name = record.written_name();
-            // What callers wrote stands beside what a source brings, and is compared with it by its times.
+            // Rows of callers are stored separately from a source's rows, and are compared with those by their times.
             let overlaid = batch.rule == Rule::Latest && record.written;
             let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
             let mut deletions = Deletions::open(txn, &record)?;
@@ -463,7 +463,7 @@ impl Load<'_> {
                     Arrival::Removal => {
                         let old = table.remove(&id.0)?.map(|old| cost(old.value()));
                         record.bytes = record.bytes.saturating_sub(old.unwrap_or_default());
-                        // Also of what is not there: a fetch may be on its way with what is old now.
+                        // Also for a missing row: a fetch in progress may return an old one.
                         changed.push(id);
                         Applied { removed: u64::from(old.is_some()), ..Applied::default() }
                     }
@@ -485,12 +485,12 @@ impl Load<'_> {
         Ok(applied)
     }
 
-    /// Ends the load well: gathers, notes the time and the position, and makes the generation that was built the served
-    /// one. Without a position the one before stays.
+    /// Ends the load successfully: gathers, records the time and the position, and makes the new generation the served
+    /// one. Without a position, the previous one stays.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], and those of a failed transaction or of [`Load::gather`]; what was built is not served
-    /// then.
+    /// [`StoreError::Superseded`], and errors of a failed transaction or of [`Load::gather`]; the new generation is not
+    /// served then.
     pub fn finish(mut self, position: Option<&str>) -> Result<Applied, StoreError> {
         if self.mode != LoadMode::Upsert {
             self.gather(&mut || true)?;
@@ -540,20 +540,21 @@ impl Load<'_> {
         Ok(self.total)
     }
 
-    /// What was done so far; see [`Load::gather`].
+    /// Returns the counts so far; see [`Load::gather`].
     #[must_use]
     pub fn total(&self) -> Applied {
         self.total
     }
 
-    /// The view's record, if it is still what the load began with: otherwise its rows would land in a generation
-    /// that is gone, or under a schema that nobody asks for, and its position would hide that.
+    /// Returns the view's record, if it still matches the beginning of the load. Otherwise its rows would be written to
+    /// a generation that is gone, or with an obsolete schema, and its position would hide that.
     pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
         let record = read_record(txn, &self.name)?;
         if record.is_same_life(&self.began) { Ok(record) } else { Err(self.superseded()) }
     }
 
-    /// The schema that arriving rows must have. A load with earlier definitions could have other rows after a change.
+    /// Returns the schema that arriving rows must have. A load with earlier definitions could have other rows after a
+    /// change.
     pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
         let schemas = record.row_schemas(&self.name)?;
         schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())
@@ -568,7 +569,7 @@ impl Load<'_> {
     }
 }
 
-/// Puts one row where it belongs, unless a newer one is there.
+/// Inserts one row, unless a newer one is stored.
 pub(super) fn merge(
     table: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
@@ -589,7 +590,7 @@ pub(super) fn merge(
         }
         Some(stored) => {
             outcome.updated = 1;
-            // A stored row that does not read has no say: the source heals it.
+            // An unreadable stored row never wins: the source's row replaces it.
             unseal(id, stored.value()).and_then(|row| RowRank::read(row).ok())
         }
     };
@@ -600,8 +601,8 @@ pub(super) fn merge(
     Ok(outcome)
 }
 
-/// Whether a row that a caller wrote stays, whatever arrives from the source. One that the source has caught up with is
-/// forgotten.
+/// Returns whether a caller's row stays, whatever arrives from the source. Deletes it once the source has a row that is
+/// at least as new.
 fn outlasts(
     written: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
@@ -653,7 +654,7 @@ fn remove_future(
     Ok(())
 }
 
-/// The times of a row with its seal.
+/// Returns the times of a row with its seal.
 pub(super) fn rank_of(sealed: &[u8]) -> Result<RowRank, RowError> {
     RowRank::read(without_seal(sealed))
 }

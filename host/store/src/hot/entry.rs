@@ -1,4 +1,4 @@
-//! What the hot cache has of one entity: its rows of all views, in one piece of memory.
+//! An entry of the hot cache: the rows of one entity in all views, in one block of memory.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -7,98 +7,98 @@ use smallvec::SmallVec;
 
 use crate::ViewId;
 
-/// A row's bytes; [`larder_model::codec::RowView`] reads them. Cloning shares them.
+/// The bytes of a row; [`larder_model::codec::RowView`] reads them. Clones share the bytes.
 #[derive(Clone)]
 pub struct Row {
     block: Arc<[u8]>,
-    /// Where its text begins, which ends where its bytes start.
+    /// The offset of the row's text, which ends at `start`.
     text: u32,
     start: u32,
     end: u32,
 }
 
-/// A piece of memory that rows may share.
+/// A block of memory that rows may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMemory {
     at: usize,
-    /// Its bytes.
+    /// Its size in bytes.
     pub bytes: usize,
 }
 
-/// What is known of one entity, in one piece of memory, for most of a look is waiting for memory:
+/// The cached rows of one entity, in one block of memory, because most of a lookup is waiting for memory:
 ///
 /// ```text
 /// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, text, start, end, each u32
-///     | the texts, each with its row behind it
+///     | the texts, each followed by its row
 /// ```
 ///
-/// `seen` is the commit that the reader saw; of several, the earliest. `start..end` is where a row lies in the piece,
-/// and `text..start` its text ([`RowText`]); a copy whose text is nowhere knows that there is no row. An answer in JSON reads
-/// the text and the first bytes of the row, which so lie together.
+/// `seen` is the commit that the reader saw; if there were several, the earliest. `start..end` is the position of a row
+/// in the block, and `text..start` that of its text ([`RowText`]). If `text` is [`NOWHERE`], the copy records that
+/// there is no row. A JSON response reads the text and the first bytes of the row, so the two are adjacent.
 #[derive(Clone, Debug)]
 pub(crate) struct EntityRows(Arc<[u8]>);
 
-/// What is looked up of each entity.
+/// What to look up for each entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// The row of this view.
+    /// The view whose row is looked up.
     pub view: ViewId,
-    /// How many of its values will be read, about: as much of the row is brought near in time.
+    /// Approximately how many of its values will be read: that much of the row is prefetched.
     pub values: usize,
 }
 
-/// A row, or the knowledge that there is none, as a reader found it.
+/// A row, or the fact that there is none, as a reader found it.
 #[derive(Debug)]
 pub(crate) struct FoundRow {
     pub(crate) view: ViewId,
     pub(crate) generation: u32,
     pub(crate) row: Option<Row>,
-    /// What [`RowText::render`] made of the row.
+    /// The output of [`RowText::render`] for the row.
     pub(crate) text: Vec<u8>,
 }
 
-/// A copy: a view, a generation, and the row and its text or the knowledge that there is none.
+/// A copy: a view, a generation, and the text and bytes of the row, or the fact that there is none.
 type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
 
-/// The head of a copy in its piece: view, generation, text, start, end.
+/// The head of a copy in its block: view, generation, text, start, end.
 #[derive(Clone, Copy, Debug)]
 struct CopyHead<'b>(&'b [u8; COPY_BYTES]);
 
-/// Where a row lies in its piece: its text, its start, and its end.
+/// The position of a row in its block: its text, its start, and its end.
 type Span = (u32, u32, u32);
 
 const SEEN_AT: usize = size_of::<EntityId>();
 const COPIES_AT: usize = SEEN_AT + size_of::<u64>();
 const HEAD_BYTES: usize = COPIES_AT + size_of::<u32>();
 const COPY_BYTES: usize = 5 * size_of::<u32>();
-/// Where the rows lie stands in so many lines of most entries.
+/// The number of cache lines that contain the heads of most entries.
 const HEAD_LINES: usize = 2;
-/// An entry of no more lines is near as a whole before it is known what of it is wanted.
+/// An entry of at most this many cache lines is prefetched as a whole.
 const SMALL_LINES: usize = 16;
-/// What a processor fetches from memory at once.
+/// The size of a cache line in bytes.
 const LINE: usize = 64;
-/// Where a row starts that is not there.
+/// The offset that records a missing row.
 const NOWHERE: u32 = u32::MAX;
 
 // === impl Row ===
 
 impl Row {
-    /// A copy of a row's bytes. They have to be fewer than 4 GiB; rows are far below.
+    /// Copies a row's bytes. They must be shorter than 4 GiB; rows are far below that.
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Self { block: bytes.into(), text: 0, start: 0, end }
     }
 
-    /// The memory that it holds.
+    /// Returns the block of memory that the row keeps alive.
     #[must_use]
     pub fn memory(&self) -> RowMemory {
         RowMemory { at: self.block.as_ptr() as usize, bytes: self.block.len() }
     }
 
-    /// The row's values as text, if they are kept as such: rows in the hot cache are.
+    /// Returns the row's values as text if the text is stored, as it is for rows in the hot cache.
     #[must_use]
     pub fn text(&self) -> Option<RowText<'_>> {
-        // With what is behind it: there a copy of many bytes at once may end.
+        // Including the bytes after it: a copy of many bytes at once may end there.
         if self.text < self.start { RowText::new(&self.block[self.text as usize..]) } else { None }
     }
 }
@@ -126,17 +126,17 @@ impl fmt::Debug for Row {
 // === impl EntityRows ===
 
 impl EntityRows {
-    /// Bytes of the piece.
+    /// Returns the size of the block in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.0.len()
     }
 
-    /// Where the piece is in memory.
+    /// Returns the address of the block in memory.
     pub(super) fn address(&self) -> usize {
         self.0.as_ptr().addr()
     }
 
-    /// What was known and what was found, in one piece. Of a view that is in both, what was found counts.
+    /// Merges a previous entry and newly found rows into one block. If a view is in both, the found row wins.
     pub(super) fn of(id: &EntityId, before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
             let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
@@ -158,7 +158,7 @@ impl EntityRows {
         let seen = before.map_or(seen, |before| before.seen().min(seen));
         block.extend_from_slice(&id.0);
         block.extend_from_slice(&seen.to_le_bytes());
-        // Rows have a few MiB at most, and views are thousands at most.
+        // Rows have a few MiB at most, and there are thousands of views at most.
         let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
         block.extend_from_slice(&small(copies.len()));
         for (view, generation, row) in &copies {
@@ -177,7 +177,7 @@ impl EntityRows {
         Self(block.into())
     }
 
-    /// The row of a view in a generation: `Some(None)` when it is known that there is none.
+    /// Returns the row of a view in a generation; `Some(None)` if the entry records that there is none.
     #[inline]
     #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
     pub(crate) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
@@ -185,12 +185,14 @@ impl EntityRows {
         Some(copy.span().map(|(text, start, end)| Row { block: Arc::clone(&self.0), text, start, end }))
     }
 
-    /// Looks once at each line of it, or of its head if it is large. What comes of it means nothing.
+    /// Reads one byte of each cache line of the entry, or only of its head if the entry is large. The result has no
+    /// meaning.
     fn touch_first(&self) -> u8 {
         touch(&self.0, if self.is_small() { SMALL_LINES } else { HEAD_LINES })
     }
 
-    /// Looks once at each line of what views have here, as far as it is wanted, if [`EntityRows::touch_first`] did not.
+    /// Reads one byte of each cache line that the lookups need, unless [`EntityRows::touch_first`] read the whole
+    /// entry.
     fn touch(&self, views: &[Lookup]) -> u8 {
         if self.is_small() {
             return 0;
@@ -198,7 +200,8 @@ impl EntityRows {
         let wanted = |copy: CopyHead<'_>| views.iter().find(|wanted| wanted.view == copy.view());
         let spans = self.copies().filter_map(|copy| Some((wanted(copy)?, copy.span()?)));
         spans.fold(0, |sum, (wanted, (text, start, _))| {
-            // Of many values few may be wanted, each in a line of its own; where they begin is needed in any case.
+            // If there are many values, few may be needed, each on its own cache line; their offsets are needed in any
+            // case.
             let text = &self.0[text as usize..start as usize];
             let lines = if text.len() <= wanted.values * LINE { text.len().div_ceil(LINE) } else { 1 };
             sum ^ self.0[start as usize] ^ touch(text, lines)
@@ -209,12 +212,12 @@ impl EntityRows {
         self.bytes() <= SMALL_LINES * LINE
     }
 
-    /// Whether this is the same piece of memory.
+    /// Returns whether both are the same block of memory.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many share it.
+    /// Returns how many owners share the block.
     #[cfg(test)]
     pub(super) fn shares(&self) -> usize {
         Arc::strong_count(&self.0)
@@ -228,7 +231,7 @@ impl EntityRows {
         self.0[SEEN_AT..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
-    /// What is here, view by view.
+    /// Returns the copies in this entry, one per view.
     fn copies(&self) -> impl Iterator<Item = CopyHead<'_>> {
         let count = self.0[COPIES_AT..].first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
         self.0[HEAD_BYTES..].as_chunks().0.iter().take(count as usize).map(CopyHead)
@@ -246,7 +249,7 @@ impl CopyHead<'_> {
         self.number(1)
     }
 
-    /// Where the row lies, if there is one.
+    /// Returns the position of the row, if there is one.
     fn span(self) -> Option<Span> {
         let text = self.number(2);
         (text != NOWHERE).then(|| (text, self.number(3), self.number(4)))
@@ -258,8 +261,9 @@ impl CopyHead<'_> {
     }
 }
 
-/// Looks at what lies in memory far away before anything is read of it. A processor waits for many lines at once then; later
-/// it would wait for one by one, for what counts in others, and what chooses by what it reads, is in the way.
+/// Prefetches the memory of several entries before any of it is read. The processor can wait for many cache lines at
+/// once here. Later it would wait for them one by one, because counters and branches that depend on loaded values
+/// serialize the reads.
 pub(super) fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
     let entries = || entries.iter().flatten();
     let heads = entries().fold(0, |sum, rows| sum ^ rows.touch_first());
@@ -267,7 +271,7 @@ pub(super) fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
     std::hint::black_box(heads ^ rows);
 }
 
-/// Looks at the first lines of some bytes.
+/// Reads one byte of each of the first `lines` cache lines.
 fn touch(bytes: &[u8], lines: usize) -> u8 {
     bytes.iter().step_by(LINE).take(lines).fold(0, |sum, byte| sum ^ byte)
 }

@@ -17,7 +17,7 @@ fn latest(changes: &[Change]) -> RowBatch {
     batch
 }
 
-/// Ways in which a source brings rows.
+/// Loads rows in one of the ways that sources use.
 fn bring(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
     match way {
         "upsert" => _ = load(store, view, LoadMode::Upsert, changes),
@@ -46,7 +46,7 @@ fn deleted_entity_stays_deleted_until_a_newer_row() {
         assert!(!is_there(&store, view, 1) && is_there(&store, view, 2));
         assert_eq!(store.status(view).unwrap().rows, 1);
 
-        // What the source still has, and what was deleted, does not come back; also after a restart.
+        // Neither the source's current rows nor deleted rows come back, also after a restart.
         bring(&store, view, way, &[change(1, 10, 1), change(2, 10, 2)]);
         drop(store);
         let store = home.open();
@@ -59,7 +59,7 @@ fn deleted_entity_stays_deleted_until_a_newer_row() {
 
         bring(&store, view, way, &[change(1, 21, 4), change(2, 10, 2)]);
         assert!(is_there(&store, view, 1), "{way}: a newer row");
-        // From here on the usual rules hold.
+        // From here on the usual rules apply.
         bring(&store, view, way, &[change(1, 22, 5), change(2, 10, 2)]);
         assert_eq!(store.reader().get(view, &id(1)).unwrap().unwrap()[..], change(1, 22, 5).row(), "{way}");
         assert!(store.scan(&mut |_| true).unwrap().is_some(), "{way}");
@@ -109,7 +109,7 @@ fn reset_drops_rows_and_keeps_deletions() {
     assert!(!is_there(&store, view, 1) && is_there(&store, view, 2) && !is_there(&store, view, 4));
 }
 
-/// A view that was removed and added again, which only its time of creation shows, loses what callers wrote.
+/// A view that was removed and added again, which only its creation time reveals, loses the rows that callers wrote.
 #[test]
 fn view_created_again_loses_what_callers_wrote() {
     let home = Home::new();

@@ -17,7 +17,7 @@ fn declare_one(store: &OnlineStore, view: &Arc<FeatureView>) -> ViewId {
     store.declare(&[Arc::clone(view)], KeyVersion::V3).unwrap()[0]
 }
 
-/// The schema that a stored row was written with, found as readers find it.
+/// Returns the schema that a stored row was written with, found as readers find it.
 fn schema_of(store: &OnlineStore, view: ViewId, row: &[u8]) -> Arc<RowSchema> {
     let fingerprint = RowHeader::read(row).unwrap().fingerprint;
     let schemas = store.schemas(view).unwrap();
@@ -131,7 +131,7 @@ fn ids_are_told_in_the_order_asked_stay_over_a_restart_and_are_never_given_twice
     let [a_again, c] = declare(&store, ["a", "c"]);
     assert_eq!(a, a_again);
     drop(store);
-    // `b` and `c` are not declared now; their ids are not free.
+    // `b` and `c` are not declared now, but their ids stay reserved.
     let [d, b_again] = declare(&home.open(), ["d", "b"]);
     assert_eq!(b, b_again);
     assert_eq!(BTreeSet::from([a, b, c, d]).len(), 4);
@@ -169,7 +169,7 @@ fn a_load_goes_by_what_is_committed_even_before_readers_see_it() {
     let mut load = upsert(&store, one);
     load.apply(&batch(&[change(1, 1, 1)]), Some("here")).unwrap();
 
-    // A declaration that has committed, and has not come to show it.
+    // A declaration that was committed but is not yet visible to readers.
     let (_, mut record) = store.record(one).unwrap();
     record.schemas.push(SchemaRecord::of(&RowSchema::of(&view("stats", &["value:String"]).features)));
     let writer = store.writer.lock().unwrap();

@@ -29,7 +29,7 @@ const ROWS: [Change; 3] = [
     Change { id: 3, event: 30, created: None, value: 3 },
 ];
 
-/// A closed store with [`ROWS`].
+/// Creates a closed store with [`ROWS`].
 fn stored() -> Home {
     let home = Home::new();
     let store = home.open();
@@ -38,7 +38,7 @@ fn stored() -> Home {
     home
 }
 
-/// Changes a closed store behind its back.
+/// Modifies the file of a closed store directly.
 fn tamper(file: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let db = Database::open(file).unwrap();
     let txn = db.begin_write().unwrap();
@@ -52,8 +52,8 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// Damages a store. It has to be set aside, with the reason told, and a new one be there, which works. Rows that are kept
-/// have their values; a view with missing rows is not served as loaded. Returns how many rows were kept.
+/// Damages a store, and checks that it is quarantined with the reason, and that a new one replaces it and works. Rows
+/// that are kept have their values; a view with missing rows does not count as loaded. Returns how many rows were kept.
 fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) -> usize {
     let home = stored();
     damage(&home.file());
@@ -126,7 +126,7 @@ fn a_text_file_is_set_aside() {
 
 #[test]
 fn a_file_of_an_older_database_version_is_set_aside() {
-    // The version byte of the first commit slot; the database then asks for an upgrade by hand.
+    // The version byte of the first commit slot; the database then asks for a manual upgrade.
     assert_set_aside(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
 }
 
@@ -178,7 +178,7 @@ fn a_view_record_that_does_not_read_is_set_aside() {
     let scribble = |txn: &redb::WriteTransaction| {
         txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
     };
-    // Under which schema and key its rows were written is not known any more.
+    // The schema and key of its rows are unknown now.
     assert_set_aside(|file| tamper(file, scribble), "record of view 'stats'");
 }
 
@@ -188,7 +188,7 @@ fn a_flipped_bit_of_the_header_is_found_or_does_no_harm() {
     let mut twin = Twin::default();
     twin.apply(&ROWS);
     let image = fs::read(home.file()).unwrap();
-    // The header takes 320 bytes; a stride of 13 meets every field and every bit of a byte.
+    // The header takes 320 bytes; a stride of 13 hits every field and every bit position.
     let mut set_aside = 0;
     for bit in (0..320 * 8).step_by(13) {
         let home = Home::new();
@@ -258,7 +258,7 @@ fn damages_of_one_second_do_not_overwrite_each_other() {
     assert_eq!(home.files(), ["online.redb".to_owned(), aside.clone(), aside.clone() + "-2", aside + "-3"]);
 }
 
-/// Changes a byte of a row's value in a closed store, where nothing but the row's seal can tell.
+/// Changes a byte of a row's value in a closed store, which only the row's seal can detect.
 fn damage_a_value(file: &Path, row: &[u8]) {
     let mut image = fs::read(file).unwrap();
     let copies: Vec<usize> = (0..image.len() - row.len()).filter(|&at| image[at..].starts_with(row)).collect();
@@ -293,7 +293,7 @@ fn a_damaged_value_is_never_served_and_the_next_start_sets_the_store_aside() {
     assert!(!is_marked(&home), "and the new one is not suspected");
 }
 
-/// A view that only callers write, and one that has a source too: what they wrote is in no source.
+/// Covers a view that only callers write, and one that also has a source: no source has the rows that callers wrote.
 #[test]
 fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
     let home = Home::new();
@@ -363,7 +363,7 @@ fn rebuild_without_disk_space_is_retried() {
     assert_eq!(store.set_aside().unwrap().rows_kept, Some(60_002));
 }
 
-/// After so many microseconds an end has nothing to do with the start.
+/// If a process ends after this many microseconds, the end is not related to its start.
 const LONG: Micros = 121_000_000;
 
 fn is_marked(home: &Home) -> bool {
@@ -379,11 +379,11 @@ fn a_store_whose_owner_ended_soon_after_it_opened_is_checked_whole() {
     drop(store);
     damage_a_value(&home.file(), &ROWS[1].row());
 
-    // The owner ended without closing, long after it had opened the store.
+    // The owner ended without closing the store, long after it had opened it.
     fs::write(home.mark(), &mark).unwrap();
     home.clock.set(NOW + LONG);
     assert!(home.open().set_aside().is_none());
-    // It ended soon: the next one may meet what ended it.
+    // It ended soon: the next owner may fail at the same place.
     fs::write(home.mark(), &mark).unwrap();
     home.clock.set(NOW + LONG - 2_000_000);
     assert!(home.open().set_aside().is_some());
@@ -424,7 +424,7 @@ fn checking_on_open_finds_what_no_reader_has_met() {
     assert!(open(true).set_aside().is_none(), "a whole file passes");
 }
 
-/// One bit of many places of a file with pages of every kind, one at a time.
+/// Flips one bit at a time at many offsets of a file with pages of every kind.
 #[test]
 fn a_flipped_bit_anywhere_never_changes_a_value_that_is_served() {
     let home = Home::with_hot(0);
@@ -461,7 +461,7 @@ fn a_flipped_bit_anywhere_never_changes_a_value_that_is_served() {
         hidden += u32::from(missing);
         unharmed += u32::from(!harmed && !missing);
         drop(reader);
-        // Closing writes, and the database may end the process over a damaged page. What is asked here is what is read.
+        // Closing writes, and the database may end the process at a damaged page. This test only checks reads.
         std::mem::forget(store);
     }
     println!("{set_aside} set aside, {errors} with errors, {hidden} with rows that are not found, {unharmed} unharmed");
@@ -511,7 +511,7 @@ fn a_data_dir_that_cannot_be_one_is_named() {
     assert!(matches!(&error, StoreError::Io { action: "open", path, .. } if *path == home.file()), "{error}");
 }
 
-/// Rows of many entities: `n` of them, told apart by their first bytes.
+/// Creates rows of `n` entities that differ in their first bytes.
 fn many(first: u32, n: u32) -> RowBatch {
     let row = change(0, 1, 1).row();
     let mut batch = RowBatch::default();
@@ -523,17 +523,17 @@ fn many(first: u32, n: u32) -> RowBatch {
     batch
 }
 
-/// Takes what is left of the disk.
+/// Fills the remaining disk space.
 fn fill(ballast: &Path) {
     let mut file = File::create(ballast).unwrap();
     while file.write_all(&[1; 4_096]).is_ok() {}
 }
 
-/// Works in a file system of 3 MiB.
+/// Runs in a file system of 3 MiB.
 #[test]
 fn a_child_of_the_test_below_fills_its_disk() {
     let Some(dir) = child_dir() else { return };
-    // No hot cache, and next to no page cache: reads reach the file.
+    // No hot cache and almost no page cache, so that reads reach the file.
     let config = |dir: &Path| crate::StoreConfig { page_cache_bytes_max: 1 << 16, ..config(dir, 0) };
     let open = |dir: &Path| OnlineStore::open(&config(dir), ManualClock::at(NOW));
     let (data, ballast) = (dir.join("data"), dir.join("ballast"));
@@ -560,7 +560,7 @@ fn a_child_of_the_test_below_fills_its_disk() {
             assert_eq!(store.reader().get(view, &id(change.id)).unwrap().unwrap()[..], change.row());
         }
     };
-    // The disk is still full: what was committed is served all the same, from the file too.
+    // The disk is still full: committed rows are served anyway, also from the file.
     for _ in 0..2 {
         assert_as_before(&store);
         assert_eq!(store.failure(), None);
@@ -575,12 +575,12 @@ fn a_child_of_the_test_below_fills_its_disk() {
     let mut after = upsert(&store, view);
     assert!(matches!(after.apply(&many(1_000_000, 10_000), Some("full")), Err(StoreError::DiskFull(_))));
 
-    // Writing goes on as soon as there is room, by the same load.
+    // The same load can write again as soon as there is space.
     fs::remove_file(&ballast).unwrap();
     let applied = after.apply(&many(1_000_000, 5_000), Some("room again")).unwrap();
     assert_eq!((applied.inserted, store.status(view).unwrap().rows), (5_000, 7_003));
 
-    // The same of a load that builds a generation: in a run, and in the merge.
+    // The same for a load that builds a generation: in a run, and in the merge.
     let mut built = store.begin_load(view, LoadMode::Replace).unwrap();
     let mut runs = 0;
     let error = loop {

@@ -18,15 +18,15 @@ use crate::{LoadMode, OnlineStore, ViewId};
 
 const SEED: u64 = 0x1a4d_e400;
 
-/// For every three batches of upserts the child replaces the second view once, and the third, where it goes on with what
-/// the child before has left. Both are built of several runs, and merged in several transactions.
+/// For every three batches of upserts, the child replaces the second view once, and the third view, where it resumes
+/// the load of the previous child. Both are built from several runs, and merged in several transactions.
 const UPSERTS: u64 = 3;
-/// Rows of a run.
+/// The number of rows in a run.
 const RUN: usize = 8;
 
 const VIEWS: [&str; 3] = ["upserted", "replaced", "resumed"];
 
-/// Batch `n` of a view: the same in the child and in the test.
+/// Generates batch `n` of a view: the same in the child and in the test.
 fn changes(view: ViewId, n: u64) -> Vec<Change> {
     let mut dice = Dice(SEED ^ (n << 8) ^ u64::from(view.0));
     let mut any = |_| Change {
@@ -46,7 +46,7 @@ fn position(store: &OnlineStore, view: ViewId) -> u64 {
 fn a_child_of_the_test_below_loads_until_it_is_killed() {
     let Some(dir) = child_dir() else { return };
     let say = |what: &str, n: u64| {
-        // One write per line, unbuffered: what was said is known to be said.
+        // One write per line, unbuffered, so that a reported step is known to be reported.
         let mut line = String::new();
         writeln!(line, "{what} {n}").unwrap();
         std::io::stdout().write_all(line.as_bytes()).unwrap();
@@ -87,7 +87,7 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
 
 #[test]
 fn after_a_kill_rows_are_those_of_the_stored_position() {
-    // LARDER_KILLS=200 for a long run.
+    // Set `LARDER_KILLS=200` for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let home = Home::new();
     let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
@@ -124,7 +124,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
         lines.for_each(|line| _ = listen(line));
 
         if kill / 4 % 2 == 0 {
-            // As if the child had lived longer: the next owner does not check the whole file then.
+            // As if the child had lived longer, so that the next owner does not check the whole file.
             let _ = fs::remove_file(home.mark());
         }
         let opening = Instant::now();
@@ -134,7 +134,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
         assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
         assert!(store.set_aside().is_none(), "{context}: {:?}", store.set_aside());
 
-        // What was reported as committed is there; one commit more may be.
+        // The reported commits are there; there may be one more.
         let stored = position(&store, upserted);
         assert!(
             (said_upserted..=said_upserted + 1).contains(&stored),
@@ -163,7 +163,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
         "{applied} upserts, {generations:?} replacing loads"
     );
     assert!(went_on >= kills / 10, "{went_on} loads went on where a kill had cut them off");
-    // Nothing stays of all that was cut off.
+    // Nothing is left of the interrupted loads.
     for view in [replaced, resumed] {
         load(&home.open(), view, LoadMode::Replace, &changes(view, 0));
     }
@@ -176,7 +176,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
 fn a_store_that_was_not_closed_opens_without_a_walk_through_its_file() {
     let home = Home::new();
     let store = home.open();
-    // What a kill leaves behind is the file as it is now.
+    // The current file is the state after a kill.
     let copy = home.path().join("copy.redb");
     let assert_needs_no_repair = |after: &str| {
         fs::copy(home.file(), &copy).unwrap();

@@ -15,10 +15,10 @@ fn any_change() -> impl Strategy<Value = Change> {
     })
 }
 
-/// One more than there are, to ask for a row that is never there.
+/// One more id than exist, to look up a row that never exists.
 const IDS: std::ops::Range<u8> = 0..7;
 
-/// All rows, through one reader: through the hot cache, if it is on.
+/// Returns all rows, through one reader, and through the hot cache if it is on.
 fn get_all(store: &OnlineStore, view: ViewId) -> Vec<Option<Vec<u8>>> {
     let reader = store.reader();
     IDS.map(|byte| reader.get(view, &id(byte)).unwrap().map(|row| row.to_vec())).collect()
@@ -120,7 +120,7 @@ fn each_commit_brings_its_rows_and_its_position_together() {
         let mut load = upsert(&store, view);
         load.apply(&batch(&changes), Some(&format!("file {n}"))).unwrap();
         twin.apply(&changes);
-        // Dropped midway: what was committed stays, and the view does not count as loaded.
+        // Dropped midway: committed rows stay, and the view does not count as loaded.
         drop(load);
         drop(store);
 

@@ -1,4 +1,4 @@
-//! The fixture: a store in a temporary directory, rows made from four numbers, and the naive twin of a view.
+//! The fixture: a store in a temporary directory, rows built from four numbers, and a naive model of a view.
 
 use std::{
     collections::BTreeMap,
@@ -21,17 +21,17 @@ use crate::{
     Applied, HotCacheConfig, KeySignature, Load, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError, ViewId,
 };
 
-/// 2025-11-23 in microseconds: what the clock of every fixture shows.
+/// 2025-11-23 in microseconds: the time of every fixture's clock.
 pub(super) const NOW: Micros = 1_763_885_590_000_000;
 
-/// A directory for a store, gone with the value.
+/// A directory for a store, removed on drop.
 pub(super) struct Home {
     dir: TempDir,
     pub(super) clock: Arc<ManualClock>,
     hot_bytes_max: u64,
 }
 
-/// A row to come: entity, event time, created time, value.
+/// A row to write: entity, event time, created time, value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) id: u8,
@@ -40,18 +40,18 @@ pub(super) struct Change {
     pub(super) value: i64,
 }
 
-/// What a view's rows should be, kept as simply as can be.
+/// The expected rows of a view, in the simplest possible form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Twin(BTreeMap<u8, Change>);
 
-/// The same numbers on every machine, from a seed (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64), the same on every machine.
 pub(super) struct Dice(pub(super) u64);
 
-/// Set in a child process to the directory that it works in.
+/// In a child process, this variable contains the directory to work in.
 const CHILD_DIR: &str = "LARDER_TEST_CHILD_DIR";
 
 pub(super) fn id(byte: u8) -> EntityId {
-    // Far apart in the key space, as hashes are.
+    // Far apart in the key space, like hashes.
     EntityId([byte.wrapping_mul(37); 16])
 }
 
@@ -67,7 +67,7 @@ pub(super) fn batch(changes: &[Change]) -> RowBatch {
     batch
 }
 
-/// A view with one integer join key and these features, each `name:Type`.
+/// Creates a view with one integer join key and these features, each `name:Type`.
 pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
     let feature = |text: &&str| {
         let (name, value_type) = text.split_once(':').unwrap();
@@ -90,34 +90,34 @@ pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
     })
 }
 
-/// The view whose rows [`Change`] makes.
+/// Creates the view that rows of [`Change`] belong to.
 pub(super) fn plain(name: &str) -> Arc<FeatureView> {
     view(name, &["value:Int64"])
 }
 
-/// The keys of all plain views.
+/// Returns the key signature of all plain views.
 pub(super) fn key() -> KeySignature {
     KeySignature::of(&plain("any"), KeyVersion::V3)
 }
 
-/// Declares plain views of these names.
+/// Declares plain views with these names.
 pub(super) fn declare<const N: usize>(store: &OnlineStore, names: [&str; N]) -> [ViewId; N] {
     store.declare(&names.map(plain), KeyVersion::V3).unwrap().try_into().unwrap()
 }
 
-/// Loads one batch, from the start to a good end.
+/// Loads one batch, from the start to a successful end.
 pub(super) fn load(store: &OnlineStore, view: ViewId, mode: LoadMode, changes: &[Change]) -> Applied {
     let mut load = store.begin_load(view, mode).unwrap();
     load.apply(&batch(changes), Some("midway")).unwrap();
     load.finish(Some("end")).unwrap()
 }
 
-/// An upserting load, begun.
+/// Begins an upserting load.
 pub(super) fn upsert(store: &OnlineStore, view: ViewId) -> Load<'_> {
     store.begin_load(view, LoadMode::Upsert).unwrap()
 }
 
-/// Stored rows, read by walking.
+/// Returns the stored rows by visiting all of them.
 pub(super) fn walk(store: &OnlineStore, view: ViewId) -> BTreeMap<EntityId, Vec<u8>> {
     let mut rows = BTreeMap::new();
     let visit = |id, row: &[u8]| {
@@ -128,30 +128,30 @@ pub(super) fn walk(store: &OnlineStore, view: ViewId) -> BTreeMap<EntityId, Vec<
     rows
 }
 
-/// The tables in a closed store's file.
+/// Returns the names of the tables in a closed store's file.
 pub(super) fn tables(home: &Home) -> Vec<String> {
     let db = redb::Database::open(home.file()).unwrap();
     let txn = db.begin_read().unwrap();
     txn.list_tables().unwrap().map(|table| table.name().to_owned()).collect()
 }
 
-/// The name of a test of the calling module, as the test runner knows it.
+/// Expands to the name of a test of the calling module, as the test runner prints it.
 macro_rules! test_name {
     ($test:ident) => {{
-        // Does not compile when there is no such test.
+        // Does not compile if there is no such test.
         let _: fn() = $test;
         module_path!().split_once("::").unwrap().1.to_owned() + "::" + stringify!($test)
     }};
 }
 pub(super) use test_name;
 
-/// The command line that runs one test of this binary.
+/// Returns the arguments that run one test of this binary.
 pub(super) fn child_args(test: &str) -> [OsString; 4] {
     let exe = std::env::current_exe().unwrap();
     [exe.into(), "--exact".into(), test.into(), "--nocapture".into()]
 }
 
-/// A child process that works in `dir`; it asks [`child_dir`] for it.
+/// Creates the command for a child process that works in `dir`; the child gets it from [`child_dir`].
 pub(super) fn run_in(dir: &Path, args: impl IntoIterator<Item = OsString>) -> Command {
     let mut args = args.into_iter();
     let mut command = Command::new(args.next().unwrap());
@@ -159,7 +159,7 @@ pub(super) fn run_in(dir: &Path, args: impl IntoIterator<Item = OsString>) -> Co
     command
 }
 
-/// The directory to work in, in a child process; `None` in an ordinary run of the tests.
+/// Returns the directory to work in, in a child process; `None` in an ordinary test run.
 pub(super) fn child_dir() -> Option<PathBuf> {
     std::env::var_os(CHILD_DIR).map(PathBuf::from)
 }
@@ -171,7 +171,7 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::at(NOW), hot_bytes_max: 1 << 20 }
     }
 
-    /// With so many bytes of hot cache.
+    /// Creates a fixture whose hot cache has this many bytes.
     pub(super) fn with_hot(hot_bytes_max: u64) -> Self {
         Self { hot_bytes_max, ..Self::new() }
     }
@@ -196,12 +196,12 @@ impl Home {
         self.try_open().unwrap()
     }
 
-    /// The mark that the store is open, or was when its owner ended.
+    /// Returns the path of the mark that exists while the store is open, or after its owner ended without closing it.
     pub(super) fn mark(&self) -> PathBuf {
         self.path().join("online.open")
     }
 
-    /// Names of the files there, sorted, save for the mark.
+    /// Returns the names of the files there, sorted, without the mark.
     pub(super) fn files(&self) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let mut names: Vec<String> = fs::read_dir(self.path()).unwrap().map(name).collect();
@@ -234,7 +234,7 @@ impl Change {
 // === impl Twin ===
 
 impl Twin {
-    /// The documented rule, one row after another.
+    /// Applies the documented rule, one row after another.
     pub(super) fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             let age = |change: &Change| (change.event, change.created);

@@ -18,7 +18,7 @@ use crate::{
     record::{RowTable, seal},
 };
 
-/// The event time of a row, which these tests use as its version; -1 if there is no row.
+/// Returns the event time of a row, which these tests use as its version; -1 if there is no row.
 fn version(reader: &Reader<'_>, view: ViewId, byte: u8) -> Micros {
     reader.get(view, &id(byte)).unwrap().map_or(-1, |row| RowHeader::read(&row).unwrap().event_time)
 }
@@ -51,7 +51,7 @@ fn a_commit_waits_until_the_one_before_it_can_be_read() {
         table.map_or(0, |table| table.len().unwrap())
     };
     thread::scope(|scope| {
-        // Another commit is being made readable.
+        // Another commit is being published.
         let before = store.writer.lock().unwrap();
         let writer = scope.spawn(|| load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]));
         let until = Instant::now() + Duration::from_millis(100);
@@ -104,7 +104,7 @@ fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
     assert_eq!(version(&store.reader(), view, 1), 1, "now it is in memory");
-    // A commit reached the disk, and its last step failed: nobody has told the cache.
+    // A commit reached the disk, but its last step failed: the cache was not notified.
     {
         let writer = store.writer.lock().unwrap();
         let txn = writer.as_ref().unwrap().begin_write().unwrap();
@@ -119,7 +119,7 @@ fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
     assert_eq!(version(&store.reader(), view, 1), 2);
 }
 
-/// What a lookup does that meets a store which a failed write has closed.
+/// Checks a lookup in a store that a failed write has closed.
 #[test]
 fn reader_learns_that_the_store_was_reopened() {
     let home = Home::new();
@@ -162,7 +162,7 @@ fn a_file_that_cannot_be_opened_again_fails_reads_until_it_can() {
     std::fs::write(home.file(), bytes).unwrap();
     store.mend();
     assert_eq!(version(&store.reader(), view, 1), 1);
-    // It was seen to be truncated.
+    // The truncation was detected.
     store.repair().unwrap().unwrap();
     assert_eq!((store.failure(), version(&store.reader(), view, 1)), (None, 1));
     assert!(store.damaged_views().is_empty());
@@ -192,8 +192,8 @@ fn file_that_was_moved_away_is_not_opened_again() {
 const CHANGED: u8 = 200;
 const WATCHED: [u8; 3] = [0, 99, 199];
 
-/// Reads a few rows for a while: versions never go backwards, who has seen a position finds its rows, and what one reader
-/// finds is of one commit. Says how often it read.
+/// Reads a few rows for a while and checks that versions never go backwards, that a reader that saw a position finds
+/// its rows, and that all rows of one reader are from one commit. Returns the number of reads.
 fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
     let mut seen = vec![[-1; WATCHED.len()]; views.len()];
     let mut reads = 0;
@@ -219,7 +219,7 @@ fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
     reads
 }
 
-/// Writers commit ever later versions for a second, one view each, while readers watch all views.
+/// Runs writers that commit increasing versions for a second, one view each, while readers watch all views.
 fn race(store: &OnlineStore, views: &[ViewId]) {
     let until = Instant::now() + Duration::from_secs(1);
     let write = |view| {
@@ -251,7 +251,7 @@ fn versions_never_go_backwards_while_a_writer_commits() {
 
 #[test]
 fn versions_never_go_backwards_while_two_views_are_loaded_at_once() {
-    // Room for two rows of six: copies come and go all the time.
+    // Space for two rows of six, so that entries are evicted all the time.
     let home = Home::with_hot(500);
     let store = home.open();
     let views = declare(&store, ["one", "two"]);

@@ -7,7 +7,7 @@ use larder_model::{codec::KeyVersion, model::EntityId};
 use super::model::{Dice, Home, batch, change, declare, id, load, plain, upsert, walk};
 use crate::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId};
 
-/// Rows of many entities, which differ in their first bytes.
+/// Creates rows of many entities, which differ in their first bytes.
 fn many(n: u32) -> RowBatch {
     let row = change(0, 1, 1).row();
     let mut batch = RowBatch::default();
@@ -61,8 +61,8 @@ fn damage_a_value(home: &Home, row: &[u8]) {
     fs::write(home.file(), image).unwrap();
 }
 
-/// Flips one bit at a time at many offsets of a file with pages of every kind: once a scan finds no damage, every row
-/// is found as it was written.
+/// Flips one bit at a time at many offsets of a file with pages of every kind, and checks that once a scan finds no
+/// damage, every row is found as it was written.
 #[test]
 fn flipped_bit_anywhere_heals() {
     let home = Home::with_hot(0);

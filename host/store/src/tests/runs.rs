@@ -1,4 +1,4 @@
-//! Loads that build a generation of sorted runs, which are merged at the end.
+//! Loads that build a generation from sorted runs, which are merged at the end.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn batch_of(rule: Rule, arrivals: &[Arrival]) -> RowBatch {
     for arrival in arrivals {
         match arrival {
             Arrival::Row(change) => batch.push(id(change.id), &change.row()),
-            // Counts under the other rule only.
+            // Removals only count under the other rule.
             Arrival::Removal(byte) if rule == Rule::Latest => batch.remove(id(*byte)),
             Arrival::Removal(_) => {}
         }
@@ -50,7 +50,7 @@ fn any_batches() -> impl Strategy<Value = Vec<RowBatch>> {
     })
 }
 
-/// What an upsert of these batches, one after another, leaves and tells.
+/// Returns the rows and the counts after upserting these batches, one after another.
 fn upserted(store: &OnlineStore, view: ViewId, batches: &[RowBatch]) -> (BTreeMap<EntityId, Vec<u8>>, Applied) {
     let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
     batches.iter().for_each(|batch| _ = load.apply(batch, None).unwrap());
@@ -58,7 +58,7 @@ fn upserted(store: &OnlineStore, view: ViewId, batches: &[RowBatch]) -> (BTreeMa
     (walk(store, view), applied)
 }
 
-/// Gathers up to so many transactions, and tells whether that was all.
+/// Gathers for at most this many transactions, and returns the number of rows if that completed the merge.
 fn gather_some(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
     let mut left = transactions;
     load.gather(&mut || {
@@ -68,7 +68,7 @@ fn gather_some(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
     .unwrap()
 }
 
-/// The tables of a view's rows, those of callers too.
+/// Returns the tables of a view's rows, including those of callers.
 fn row_tables(home: &Home) -> Vec<String> {
     tables(home).into_iter().filter(|table| table.contains('/')).collect()
 }
@@ -109,7 +109,7 @@ proptest! {
         let mut store = home.open();
         let [view, twin] = declare(&store, ["view", "twin"]);
         let (expected, _) = upserted(&store, twin, &batches);
-        // At each cut some batches more are there, and a part of the merge of all by then.
+        // Before each interruption, some more batches arrived, and the merge of all has progressed.
         let mut done = 0;
         let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
         for (more, transactions) in cuts {
@@ -146,7 +146,7 @@ proptest! {
     }
 }
 
-/// Three runs of 30 rows, of 50 entities: 20 of them come twice, 10 of these are newer the second time.
+/// Loads three runs of 30 rows, of 50 entities: 20 of them come twice, and 10 of these are newer the second time.
 fn three_runs(store: &OnlineStore, view: ViewId, mode: LoadMode) -> Load<'_> {
     let mut load = store.begin_load(view, mode).unwrap();
     for (first, event) in [(0, 1), (10, 2), (20, 0)] {
@@ -187,7 +187,7 @@ fn a_merge_lets_others_write_between_its_transactions() {
         true
     });
     assert_eq!(gathered.unwrap(), Some(50));
-    // 90 rows, by as many as the largest batch had.
+    // 90 rows, with as many per transaction as in the largest batch.
     assert_eq!(turns, 3);
     assert_eq!(walk(&store, other)[&id(1)], change(1, 3, 3).row());
 }
@@ -207,7 +207,7 @@ fn what_was_merged_is_not_kept_twice() {
             Ok(Written::Nothing(rows.sum::<Result<usize, StoreError>>()?))
         })
         .unwrap();
-    // Two transactions have looked at 30 rows or a little more each, and kept those that won.
+    // Two transactions processed 30 rows or slightly more each, and kept the winners.
     assert!((50..75).contains(&stored), "{stored} rows of 90");
 }
 
@@ -288,7 +288,7 @@ fn a_merge_that_another_load_took_the_place_of_is_refused() {
     assert_eq!(walk(&store, view).len(), 30);
 }
 
-/// Changes the store behind the back of a load.
+/// Modifies the store directly while a load is open.
 fn tamper(store: &OnlineStore, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) {
     let commit = |txn: &WriteTransaction| {
         change(txn)?;
@@ -316,7 +316,7 @@ fn a_damaged_row_of_a_run_does_not_give_way_to_an_older_one() {
         });
         match load.finish(None) {
             Err(error) => assert!(matches!(error, StoreError::Damaged(_)), "{error}"),
-            // Which of them is the last one is known all the same. Who reads it is told.
+            // The winner is known anyway, and its reader gets an error.
             Ok(_) => assert!(matches!(store.reader().get(view, &id(1)), Err(StoreError::Damaged(_)))),
         }
         assert!(store.failure().is_some());
