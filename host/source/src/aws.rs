@@ -1,8 +1,8 @@
-//! AWS: clients of its services, and the thread that their connections live on.
+//! AWS: clients of its services, and the threads of their connections.
 //!
-//! Nothing here knows what is asked for. [`Aws`] makes clients by need, with timeouts that the SDK leaves unset, and runs
-//! their work on a runtime of its own: callers are threads that may wait, or tasks of other runtimes that are handed the
-//! result. A host that asks for nothing at AWS has neither runtime nor clients.
+//! This module does not depend on what is requested. [`Aws`] creates clients on demand, with timeouts that the SDK
+//! leaves unset, and runs their work on its own runtime. Callers are threads that may block, or tasks of other runtimes
+//! that receive the result. A server that does not use AWS has neither the runtime nor clients.
 
 mod error;
 mod limit;
@@ -30,51 +30,51 @@ pub use self::{
     object::{ObjectAt, ObjectNow},
 };
 
-/// How AWS is reached. What is not said here is found as by every AWS tool: variables of the environment, the shared
+/// How AWS is reached. Settings that are not set here are found as in every AWS tool: environment variables, the shared
 /// files, the roles of a pod or machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsConfig {
-    /// The region; the environment's if none.
+    /// The region; `None`: the region of the environment.
     pub region: Option<String>,
     /// A profile of the shared files.
     pub profile: Option<String>,
-    /// Where S3 answers, in place of AWS's own address.
+    /// The endpoint of S3, instead of AWS's own.
     pub s3_endpoint: Option<String>,
-    /// Where DynamoDB and its streams answer.
+    /// The endpoint of DynamoDB and its streams.
     pub dynamodb_endpoint: Option<String>,
-    /// Whether a bucket's name stands in the path, as most servers other than AWS's want it, and not in the host.
+    /// Whether the bucket name is in the path, as most servers other than AWS require, instead of in the host name.
     pub s3_path_style: bool,
-    /// The longest a connection may take to be made.
+    /// The maximum time to establish a connection.
     pub connect_timeout: Duration,
-    /// The longest one attempt may take.
+    /// The maximum time of one attempt.
     pub attempt_timeout: Duration,
-    /// The longest all attempts at one operation may take.
+    /// The maximum time of all attempts at one operation.
     pub operation_timeout: Duration,
-    /// How often an operation is attempted, before the sync that wants it fails and is itself tried again.
+    /// How often an operation is attempted before the sync that needs it fails and is retried itself.
     pub attempts_max: u32,
-    /// Keys in the place of those that the chain would find, for servers that only act as if they were AWS. No setting
-    /// reads them: keys have no place in a configuration.
+    /// Fixed keys instead of those that the default chain finds, for servers that emulate AWS. No setting reads them:
+    /// keys do not belong in a configuration file.
     pub keys: Option<StandInKeys>,
 }
 
-/// Keys that open nothing.
+/// Dummy keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StandInKeys;
 
-/// The way to AWS, which all rooms share.
+/// The connection to AWS, shared by the whole process.
 #[derive(Debug)]
 pub struct Aws {
     config: AwsConfig,
     runtime: OnceLock<Runtime>,
     /// Whether a shutdown has begun: all waits for AWS have ended.
     stop: watch::Sender<bool>,
-    /// What the default chain found, found once.
+    /// The result of the default chain, which runs once.
     found: OnceCell<SdkConfig>,
     s3: Mutex<HashMap<AwsPlace, aws_sdk_s3::Client>>,
     dynamodb: Mutex<HashMap<AwsPlace, Dynamo>>,
 }
 
-/// DynamoDB, and the service of its streams.
+/// Clients of DynamoDB and of its streams.
 #[derive(Clone, Debug)]
 pub struct Dynamo {
     /// Tables.
@@ -83,7 +83,7 @@ pub struct Dynamo {
     pub streams: aws_sdk_dynamodbstreams::Client,
 }
 
-/// Connections are few and their work is small: what costs is done by those who wait for it.
+/// There are few connections with little work: callers do the expensive work themselves.
 const THREADS: usize = 2;
 
 impl Default for AwsConfig {
@@ -106,7 +106,7 @@ impl Default for AwsConfig {
 // === impl Aws ===
 
 impl Aws {
-    /// A way to AWS. Nothing is asked before it is needed.
+    /// Creates the connection to AWS. Sends no request before one is needed.
     #[must_use]
     pub fn new(config: AwsConfig) -> Arc<Self> {
         Arc::new(Self {
@@ -119,13 +119,13 @@ impl Aws {
         })
     }
 
-    /// How it is reached.
+    /// Returns the settings.
     #[must_use]
     pub fn config(&self) -> &AwsConfig {
         &self.config
     }
 
-    /// Waits for work to be done. For threads that may wait; on one that drives tasks it panics.
+    /// Waits for work to be done. Only for threads that may block: panics on a thread that runs async tasks.
     ///
     /// # Errors
     /// [`AwsError`] if no thread can be started or [`Aws::stop`] was called, and the errors of the work.
@@ -133,7 +133,7 @@ impl Aws {
         self.wait(work)
     }
 
-    /// The same for work with errors other than those of AWS.
+    /// Returns the same for work with errors other than those of AWS.
     ///
     /// # Errors
     /// As [`Aws::wait_for`].
@@ -155,10 +155,10 @@ impl Aws {
         self.stop.send_replace(true);
     }
 
-    /// Where its tasks run.
+    /// Returns the handle of the runtime that runs its tasks.
     ///
     /// # Errors
-    /// [`AwsErrorKind::Setup`], when no thread can be had.
+    /// [`AwsErrorKind::Setup`] if no thread can be started.
     pub fn handle(&self) -> Result<&Handle, AwsError> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.handle());
@@ -172,7 +172,7 @@ impl Aws {
         Ok(self.runtime.get_or_init(|| made).handle())
     }
 
-    /// A client of S3.
+    /// Creates a client of S3.
     pub async fn s3(&self, place: &AwsPlace) -> aws_sdk_s3::Client {
         let found = self.found().await;
         let mut clients = self.s3.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +191,7 @@ impl Aws {
         client.clone()
     }
 
-    /// Clients of DynamoDB and its streams.
+    /// Creates clients of DynamoDB and its streams.
     pub async fn dynamodb(&self, place: &AwsPlace) -> Dynamo {
         let found = self.found().await;
         let mut clients = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,7 +244,7 @@ impl Aws {
 impl Drop for Aws {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Whoever drops it may be a task, which must not wait; nobody is left who wants an answer.
+            // It may be dropped in a task, which must not block; no caller needs a result any more.
             runtime.shutdown_background();
         }
     }

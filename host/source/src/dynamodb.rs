@@ -1,15 +1,16 @@
 //! A table in DynamoDB: scanned once, then followed by its stream of changes.
 //!
-//! A reading of the whole notes where the stream stands, scans the table in segments, and then reads the stream from there
-//! until it has passed the end of the scan. Rows of a table have no versions: what was scanned may be older than what the
-//! stream says, or newer, and only behind that point every row is what it was at one moment, so the sync swaps it in
-//! then, and not before. From there on each reading brings the changes since the last one. The position has the table,
-//! the segments and the shards, so a scan that was cut off goes on where each segment was. What makes a position void, a
-//! stream that was turned off, a table that was made anew, changes that were dropped before they were read, is told as
-//! [`SourceError::Lost`], and the table is read again from the start; the previous rows keep serving until then.
+//! A full read records the current position of the stream, scans the table in segments, and then reads the stream from
+//! that position until it has passed the end of the scan. Rows of a table have no versions: a scanned row may be older
+//! or newer than the stream's. Only after that point, every row has a state that it had at one moment, so the sync
+//! swaps the rows in then, and not earlier. From then on, each read returns the changes since the previous one. The
+//! position contains the table, the segments and the shards, so an interrupted scan resumes in each segment. If a
+//! position becomes invalid (the stream was turned off, the table was recreated, changes were dropped before they were
+//! read), the read returns [`SourceError::Lost`], and the table is read again from the start; the previous rows keep
+//! serving until then.
 //!
-//! A table without a stream is scanned again and again. One that is fetched from (`on_miss: fetch`) is not scanned at all:
-//! rows come one by one, and its stream says which of them are old.
+//! A table without a stream is scanned repeatedly. A table with `on_miss: fetch` is not scanned at all: rows are
+//! fetched one by one, and its stream reports which of them are outdated.
 
 mod attribute;
 mod calls;
@@ -55,9 +56,10 @@ pub struct DynamoDb {
     clock: SharedClock,
     source: TableSource,
     items: ItemReader,
-    /// How often it is scanned again where it has no stream.
+    /// The interval between scans of a table without a stream.
     rescan_every: Duration,
-    /// Whether it has a stream that is followed, as was seen last. Lookups ask that, and must not wait for a reading.
+    /// Whether the table had a stream to follow at the last check. Lookups read this and must not wait for a read of
+    /// the table.
     follows: AtomicBool,
     /// Whether it was already logged that the table has no stream.
     warned: AtomicBool,
@@ -65,33 +67,33 @@ pub struct DynamoDb {
     known: Mutex<Known>,
 }
 
-/// What is known of the table between two readings.
+/// The state between two reads.
 #[derive(Debug, Default)]
 struct Known {
     described: Option<(Instant, Described)>,
     shards: Shards,
-    /// Where the stream was left by the last reading: the iterators stand there.
+    /// The position of the iterators in the stream after the last read.
     left_at: Option<StreamPosition>,
 }
 
-/// A reading of the whole.
+/// A full read.
 struct Loading<'s> {
     source: &'s DynamoDb,
     calls: Calls,
     position: Position,
     origin: Arc<str>,
     scan: Option<Scan>,
-    /// Items of an entity that may have more on the next page, by segment.
+    /// Items of an entity that may have more items on the next page, by segment.
     held: HashMap<usize, Vec<Attributes>>,
     scan_ended: Option<Instant>,
-    /// Why the reading breaks off behind what was handed on.
+    /// The error to return after the batches that were already returned.
     failed: Option<SourceError>,
     expected: u64,
     rows: u64,
     has_ended: bool,
 }
 
-/// A reading of what changed.
+/// A read of changes.
 struct Tail<'s> {
     source: &'s DynamoDb,
     calls: Calls,
@@ -99,31 +101,32 @@ struct Tail<'s> {
     origin: Arc<str>,
     until: Instant,
     has_ended: bool,
-    /// Why the reading breaks off behind what was handed on; it is not up to date then.
+    /// The error to return after the batches that were already returned; the read is not up to date then.
     failed: Option<SourceError>,
     is_partial: bool,
     rows: u64,
     lag: Duration,
 }
 
-/// How often it is asked whether a table is still the one that it was.
+/// How often to check whether a table is still the same table.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
-/// DynamoDB keeps changes for a day. Whoever was away for nearly as long cannot know what he missed.
+/// DynamoDB keeps changes for a day. After a pause of nearly that length, it is unknown which changes were missed.
 const KEPT_FOR: Micros = 23 * 3_600 * 1_000_000;
-/// A reading of changes ends after so long even if there are more, so that they can be read from the store.
+/// A read of changes ends after this time even if there are more, so that the store can serve the changes so far.
 const TAIL_FOR: Duration = Duration::from_millis(500);
-/// The longest that items of changes without images are waited for.
+/// The maximum wait for the items of changes without images.
 const LOOK_UP_FOR: Duration = Duration::from_secs(20);
-/// Between two rounds when a stream is read to its end.
+/// The pause between two rounds when a stream is read to its end.
 const ROUND_EVERY: Duration = Duration::from_millis(50);
 
 // === impl DynamoDb ===
 
 impl DynamoDb {
-    /// How often a table without a stream is scanned where nothing is said: a scan costs as much as reading all of it.
+    /// The default interval between scans of a table without a stream: a scan costs as much as reading the whole table.
     pub const RESCAN_EVERY: Duration = Duration::from_hours(1);
 
-    /// The table of a view, whose ids have this version; `position` is where its last reading ended, if there was one.
+    /// Creates the source for the table of a view, whose ids have this key version; `position` is the end of its last
+    /// read, if there was one.
     #[must_use]
     pub fn new(
         aws: Arc<Aws>,
@@ -136,7 +139,7 @@ impl DynamoDb {
     ) -> Self {
         let items = ItemReader::new(view, source, version);
         let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
-        // Until somebody looks, it is as it was.
+        // Until the first check, assume the previous state.
         let had_stream = position.and_then(Position::parse).is_none_or(|position| position.stream.is_some());
         let follows = AtomicBool::new(source.poll.is_some() && had_stream);
         let (warned, view) = (AtomicBool::new(false), Arc::clone(&view.name));
@@ -152,7 +155,7 @@ impl DynamoDb {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the table is, no older than `age`.
+    /// Returns the description of the table, no older than `age`.
     fn describe(&self, calls: &Calls, age: Duration) -> Result<Described, SourceError> {
         if let Some((at, described)) = &self.known().described
             && at.elapsed() < age
@@ -175,7 +178,7 @@ impl DynamoDb {
         Ok(described)
     }
 
-    /// The stream that is to be followed, if there is one.
+    /// Returns the stream to follow, if there is one.
     fn stream_of<'d>(&self, described: &'d Described) -> Option<&'d str> {
         self.source.poll?;
         described.stream.as_ref().map(|(arn, _)| arn.as_str())
@@ -185,7 +188,7 @@ impl DynamoDb {
         SourceError::Lost { path: self.name(), why: why.into() }
     }
 
-    /// Begins a reading of the whole, or goes on with one.
+    /// Starts or resumes a full read.
     fn load(&self, calls: Calls, described: &Described, from: Option<Position>) -> Result<Loading<'_>, SourceError> {
         let position = match from {
             Some(position) => position,
@@ -197,7 +200,7 @@ impl DynamoDb {
                         Some(StreamPosition { arn: arn.to_owned(), shards: lineage::begin(&listed) })
                     }
                 };
-                // Rows that are fetched are not scanned.
+                // A table whose rows are fetched is not scanned.
                 let segments = if self.is_fetched() { 0 } else { usize::from(self.source.segments) };
                 let table = described.identity.clone();
                 Position { table, stream, scan: Some(ScanPosition::new(segments)), as_of: self.clock.now() }
@@ -229,12 +232,12 @@ impl DynamoDb {
         matches!(self.source.on_miss, OnMiss::Fetch(_))
     }
 
-    /// Whether changes since then may be gone.
+    /// Returns whether changes since a position may be gone.
     fn is_too_old(&self, position: &Position) -> bool {
         self.clock.now().saturating_sub(position.as_of) > KEPT_FOR
     }
 
-    /// What became of rows, in the order in which it happened.
+    /// Converts stream records to changes, in order.
     fn changes(&self, calls: &Calls, records: Vec<Record>) -> Result<Vec<Change>, SourceError> {
         let has_images = self
             .known()
@@ -243,7 +246,7 @@ impl DynamoDb {
             .is_none_or(|(_, described)| described.stream.as_ref().is_none_or(|(_, has_images)| *has_images));
         let now = self.clock.now();
         if self.is_fetched() {
-            // What was fetched is as new as the fetch, and an older state must not take its place: it is fetched anew.
+            // A fetched row is as new as its fetch, and an older state must not replace it: it is fetched again.
             return Ok(self.touched(&records).map(Change::Remove).collect());
         }
         if self.items.is_split() || !has_images {
@@ -264,7 +267,7 @@ impl DynamoDb {
         records.iter().filter_map(|record| self.items.id(&record.keys).ok())
     }
 
-    /// Where the stream does not say what a row is now, the table does.
+    /// Looks up rows in the table if the stream does not contain their new state.
     fn look_up(&self, calls: &Calls, records: &[Record], now: Micros) -> Result<Vec<Change>, SourceError> {
         let keys = records.iter().filter_map(|record| {
             let key = if self.items.is_split() { self.items.partition_of(&record.keys) } else { record.keys.clone() };
@@ -277,7 +280,7 @@ impl DynamoDb {
 
 impl Source for DynamoDb {
     fn has_news(&self, _position: &str) -> Result<bool, SourceError> {
-        // That is seen by reading it.
+        // Only a read can show that.
         Ok(true)
     }
 
@@ -298,9 +301,9 @@ impl Source for DynamoDb {
             (Some(_), Some(_)) => return Err(self.lost("its stream was turned off and on")),
             (Some(_), None) => return Err(self.lost("its stream was turned off")),
             (None, Some(_)) => return Err(self.lost("it has a stream now")),
-            // There is nothing to be read but what lookups ask for.
+            // There is nothing to read: rows are fetched on lookups.
             (None, None) if self.is_fetched() => return Ok(Box::new(self.nothing(calls, position))),
-            // Without a stream each reading is one of the whole.
+            // Without a stream, each read is a full read.
             (None, None) if position.scan.is_none() => return Ok(Box::new(self.load(calls, &described, None)?)),
             (None, None) => {}
         }
@@ -350,7 +353,7 @@ impl Source for DynamoDb {
         if self.is_fetched() || age >= self.rescan_every / 2 {
             return Ok(false);
         }
-        // One that has a stream since then is to be followed, and one that was made anew is another.
+        // A table that has a stream since then must be followed, and a recreated table is a different one.
         let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
         let described = self.describe(&calls, Duration::ZERO)?;
         Ok(position.table == described.identity && self.stream_of(&described).is_none())
@@ -384,7 +387,7 @@ impl Source for DynamoDb {
 impl DynamoDb {
     fn tail(&self, calls: Calls, position: Position) -> Tail<'_> {
         let mut known = self.known();
-        // After a commit that failed the iterators are ahead of what was committed.
+        // After a failed commit, the iterators are ahead of the committed position.
         if known.left_at != position.stream {
             known.shards.rewind();
         }
@@ -403,12 +406,12 @@ impl DynamoDb {
         }
     }
 
-    /// A reading that has nothing.
+    /// Creates a read without changes.
     fn nothing(&self, calls: Calls, position: Position) -> Tail<'_> {
         Tail { has_ended: true, ..self.tail(calls, position) }
     }
 
-    /// Asks the stream once; `position` moves behind what is returned.
+    /// Reads the stream's shards once; advances `position` past the returned records.
     fn round(&self, calls: &Calls, position: &mut StreamPosition) -> Result<stream::Round, SourceError> {
         let mut known = self.known();
         let known = &mut *known;
@@ -416,7 +419,7 @@ impl DynamoDb {
         let round = self.aws.wait_for(asked)?;
         known.left_at = Some(position.clone());
         if let Err(SourceError::Lost { .. }) = &round {
-            // Perhaps the table is another one now.
+            // The table may have been replaced.
             known.described = None;
         }
         round
@@ -432,7 +435,7 @@ impl Loading<'_> {
         SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }
     }
 
-    /// The next page of the scan, as rows; none when there are no more.
+    /// Returns the next page of the scan, as rows; `None` at its end.
     fn page(&mut self) -> Result<Option<SourceRows>, SourceError> {
         let Some(scan) = &mut self.scan else { return Ok(None) };
         let Some((segment, page)) = scan.next(&self.source.aws)? else {
@@ -461,7 +464,7 @@ impl Loading<'_> {
                 }
             };
             if !held.is_empty() {
-                // A reading that goes on begins behind the last item that was handed on.
+                // A resumed read starts after the last item that was returned.
                 reached = match waiting.last() {
                     Some(last) => SegmentPosition::after(Some(&self.primary_key(last))),
                     None => self.segment(segment),
@@ -492,7 +495,8 @@ impl Loading<'_> {
         keys.into_iter().filter_map(|name| Some((name.clone(), item.get(&name)?.clone()))).collect()
     }
 
-    /// When the scan's last page came. A reading that goes on behind a scan was not there; it begins to count now.
+    /// Returns when the scan's last page arrived. For a read that resumes after the scan, this is the time of the first
+    /// call.
     fn scan_ended(&mut self) -> (Micros, Instant) {
         let moment = *self.scan_ended.get_or_insert_with(Instant::now);
         let now = self.source.clock.now();
@@ -515,7 +519,8 @@ impl Batches for Loading<'_> {
             return Ok(Some(self.batch(rows)));
         }
         if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
-            // The shards were not read since it began: what changed then may be gone, and to begin anew would end alike.
+            // The shards were not read since the scan began, so changes since then may be gone, and starting again
+            // would end the same way.
             let why = "the scan took nearly a day, and DynamoDB keeps changes no longer: give it more 'segments' or \
                        'read_units', or turn 'stream' off";
             return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
@@ -543,7 +548,7 @@ impl Batches for Loading<'_> {
     }
 
     fn position(&self) -> String {
-        // Until the stream was read to its end, all is as of the beginning, when it was asked where its shards are.
+        // Until the stream was read to its end, all rows are as of the start of the read, when the shards were listed.
         if !self.has_ended {
             return self.position.print();
         }
@@ -575,7 +580,8 @@ impl Batches for Tail<'_> {
         self.lag = self.source.known().shards.lag(now);
         let first_row = self.rows;
         self.rows += changes.len() as u64;
-        // A shard may be asked five times a second: to wait for an answer without records would keep those that came.
+        // A shard accepts five requests a second: waiting for a response without records would delay the records that
+        // already arrived.
         let is_late = self.rows > 0 && Instant::now() >= self.until;
         self.has_ended = !goes_on || is_late;
         let rows = SourceRows::Changes(changes);

@@ -1,4 +1,4 @@
-//! What can be wrong with a source. Every message names the file, and the column where there is one.
+//! Errors of sources. Every message names the file, and the column if there is one.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::aws::AwsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// Nothing is there, or the operating system refuses.
+    /// The path does not exist, or the operating system returned an error.
     #[error("cannot read {path}: {source}")]
     Io {
         /// The file or directory.
@@ -16,15 +16,15 @@ pub enum SourceError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// There are files, or not even that, but no rows.
+    /// There are no rows, with or without files.
     #[error("No data found in source {path}{hint}")]
     Empty {
         /// The file or directory.
         path: String,
-        /// What there is instead, if anything.
+        /// A hint about what is there instead, if anything.
         hint: &'static str,
     },
-    /// The bytes are not Parquet, or break off.
+    /// The bytes are not Parquet, or are truncated.
     #[error("{path} is not a readable Parquet file: {why}")]
     Unreadable {
         /// The file.
@@ -32,14 +32,14 @@ pub enum SourceError {
         /// The reader's reason.
         why: String,
     },
-    /// A column that the view needs is not there.
+    /// A column that the view needs is missing.
     #[error("{path} has no column '{column}'{hint}")]
     MissingColumn {
         /// The file.
         path: String,
         /// The column, by its name in the file.
         column: String,
-        /// What was probably meant.
+        /// The most similar column.
         hint: String,
     },
     /// A column cannot be read as the type that the view declares.
@@ -49,30 +49,30 @@ pub enum SourceError {
         path: String,
         /// The column.
         column: String,
-        /// What does not fit.
+        /// The reason.
         why: String,
     },
-    /// Beyond a bound that keeps the host's memory safe.
+    /// A limit was exceeded that protects the process's memory.
     #[error("{path}: {what} is {found}, at most {limit} is allowed{hint}")]
     Limit {
         /// The file.
         path: String,
-        /// What is bounded.
+        /// The limited quantity.
         what: String,
-        /// How much there is.
+        /// The actual amount.
         found: u64,
-        /// How much there may be.
+        /// The maximum.
         limit: u64,
-        /// The hint, if there is one.
+        /// A hint, if there is one.
         hint: &'static str,
     },
-    /// Another process writes to the file, and does not come to an end.
+    /// Another process keeps writing to the file.
     #[error("{path} is locked by another process; the next sync tries again")]
     Busy {
         /// The file.
         path: String,
     },
-    /// The bytes are no SQLite database, or a damaged one.
+    /// The bytes are not an SQLite database, or a damaged one.
     #[error("{path} is not a readable SQLite file: {why}")]
     NotSqlite {
         /// The file.
@@ -80,7 +80,7 @@ pub enum SourceError {
         /// SQLite's reason.
         why: String,
     },
-    /// The view has no table there.
+    /// The view has no table in the file.
     #[error("{path} has no table '{table}': 'feast apply' makes it")]
     MissingTable {
         /// The file.
@@ -100,42 +100,42 @@ pub enum SourceError {
         /// The name of the format.
         format: &'static str,
     },
-    /// AWS did not answer, or with a refusal.
+    /// AWS did not respond, or rejected the request.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// A table that cannot be read as the definition says.
+    /// A table that cannot be read as defined.
     #[error("DynamoDB table '{table}': {why}")]
     Table {
         /// The table.
         table: String,
-        /// What does not fit.
+        /// The reason.
         why: String,
     },
-    /// The position that a reading should go on from says nothing any more: everything is to be read anew.
+    /// The position for resuming is no longer valid: the whole source must be read again.
     #[error("{path}: {why}")]
     Lost {
-        /// What was read.
+        /// The source.
         path: String,
-        /// Why there is no going on.
+        /// Why the read cannot resume.
         why: String,
     },
-    /// A set of objects of which not all were written yet.
+    /// A set of objects that is not completely written yet.
     #[error("{path} is not whole yet: {gate} is not there")]
     NotWhole {
         /// The set.
         path: String,
-        /// What tells that it is whole.
+        /// The marker or manifest whose presence means that the set is complete.
         gate: String,
     },
-    /// A manifest that does not read, or names what is not there.
+    /// A manifest that cannot be read, or that names missing objects.
     #[error("{path}: {why}")]
     Manifest {
         /// The manifest.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A span of event times was asked for, of something that has no order of times.
+    /// A range of event times was requested from a source that cannot select by time.
     #[error("{path}: its rows cannot be selected by event time: it is read as a whole")]
     NoWindow {
         /// The table.
@@ -152,7 +152,7 @@ pub enum SourceError {
 // === impl SourceError ===
 
 impl SourceError {
-    /// The kind of failure, as a metric label.
+    /// Returns the kind of failure, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

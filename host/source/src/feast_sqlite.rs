@@ -1,4 +1,4 @@
-//! The SQLite file that Feast's local provider keeps its online store in.
+//! The SQLite file in which Feast's local provider keeps its online store.
 //!
 //! A table per feature view, `<project>_<view>`, with a line for each feature of each entity (Feast 0.67,
 //! `infra/online_stores/sqlite.py`):
@@ -12,16 +12,16 @@
 //! PRIMARY KEY (entity_key, feature_name)
 //! ```
 //!
-//! Feast puts, overwrites and deletes lines, and compares nothing with what is there. So the table as it stands is
-//! what Feast serves, and each reading stands for the whole of it. Looks are cheap: the file's stamp tells whether
-//! anything was written to it, and a digest whether that touched this table.
+//! Feast puts, overwrites and deletes lines without comparing times. So the current table is what Feast serves, and
+//! each read returns all of it. Polls are cheap: the file's stamp shows whether anything was written to it, and a
+//! digest shows whether this table changed.
 //!
 //! A SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
 //! longer than a row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature name
 //! longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
 //!
-//! Nothing is written here. The file is opened so that SQLite may roll back what a writer left half done when it was
-//! killed, as every reader of the file would.
+//! This module does not write. The file is opened so that SQLite may roll back the unfinished transaction of a killed
+//! writer, as every reader of the file would.
 
 use std::{
     fs,
@@ -50,7 +50,7 @@ pub struct FeastSqlite {
     table: String,
     /// In the order of the view.
     features: Vec<Arc<str>>,
-    /// The digest of the table when the file was last looked through, and the file's stamp then.
+    /// The file's stamp at the last check, and the digest of the table then.
     seen: Mutex<Option<(Stamp, String)>>,
 }
 
@@ -63,7 +63,7 @@ struct Stamp {
     changes: [u8; 4],
 }
 
-/// A reading under way: one transaction, which sees one state of the table.
+/// A read in progress: one transaction, which sees one state of the table.
 struct Reading<'s> {
     source: &'s FeastSqlite,
     connection: Connection,
@@ -103,7 +103,7 @@ struct Line {
 
 /// Feast truncates times to whole seconds.
 const SECOND: Micros = 1_000_000;
-/// How long a reading waits for a writer to end.
+/// How long a read waits for a writer to finish.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 /// The maximum number of rows of a query, that is of a batch: 8,192 entities of 8 features.
 const LINES_PER_BATCH: u32 = 65_536;
@@ -115,13 +115,13 @@ const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
 const KEY_BYTES_MAX: usize = 64 << 10;
 /// The maximum length of a timestamp stored as text.
 const TIME_BYTES_MAX: usize = 64;
-/// Where SQLite's header has the count of changes (`fileformat2.html`, "file change counter").
+/// The offset of the change counter in SQLite's header (`fileformat2.html`, "file change counter").
 const CHANGES_AT: usize = 24;
 
 // === impl FeastSqlite ===
 
 impl FeastSqlite {
-    /// The table of a view, whose features the lines name.
+    /// Creates the source for the table of a view, whose features the lines name.
     #[must_use]
     pub fn new(path: PathBuf, table: &str, view: &FeatureView) -> Self {
         let features = view.features.iter().map(|feature| Arc::clone(&feature.name)).collect();
@@ -185,7 +185,7 @@ impl FeastSqlite {
         })
     }
 
-    /// The table's name as SQL has it.
+    /// Returns the table's name, quoted for SQL.
     fn quoted(&self) -> String {
         format!("\"{}\"", self.table.replace('"', "\"\""))
     }
@@ -216,7 +216,7 @@ impl FeastSqlite {
 
 impl Source for FeastSqlite {
     fn has_news(&self, position: &str) -> Result<bool, SourceError> {
-        // Taken before the lines are read: what is written meanwhile is looked at next time.
+        // Taken before the lines are read, so that the next poll detects a concurrent write.
         let stamp = Stamp::of(&self.path).map_err(|error| self.io(error))?;
         if let Some((known, digest)) = &*self.seen.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == stamp
@@ -251,7 +251,7 @@ impl Source for FeastSqlite {
 // === impl Reading ===
 
 impl Reading<'_> {
-    /// The next lines, in the order of the primary key.
+    /// Returns the next lines, in the order of the primary key.
     fn lines(&mut self) -> Result<Vec<Line>, rusqlite::Error> {
         let behind = if self.last.is_some() { "WHERE (entity_key, feature_name) > (?1, ?2)" } else { "" };
         let sql = format!(
@@ -295,7 +295,7 @@ impl Reading<'_> {
         Ok(lines)
     }
 
-    /// Adds a line to its entity; the entity before is complete when another one's begin.
+    /// Adds a line to its entity; the previous entity is complete when another one begins.
     fn add(&mut self, line: Line, items: &mut Vec<Item>) {
         if self.entity.as_ref().is_none_or(|entity| entity.key != line.key) {
             items.extend(self.entity.take().map(Entity::finish));
@@ -394,14 +394,14 @@ fn within(column: &str, bytes_max: usize) -> String {
     format!("CASE WHEN octet_length({column}) <= {bytes_max} THEN {column} END")
 }
 
-/// A file that SQLite keeps next to a database.
+/// Returns the path of a file that SQLite keeps next to a database.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// A time as any version of Feast wrote it: seconds, or text without a zone, which is UTC.
+/// Parses a time written by any version of Feast: seconds, or text without a zone, which is UTC.
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
     match value {
         ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),

@@ -17,24 +17,24 @@ pub(super) struct Listing {
 #[derive(Debug, Default)]
 pub(super) struct Ignored(Mutex<Listing>);
 
-/// Whether a name belongs to a file or directory of other tools.
+/// Returns whether a name belongs to a file or directory of other tools.
 pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
-/// Whether a directory with a hidden name has data.
+/// Returns whether a directory with a hidden name has data.
 pub(super) fn is_data_dir(name: &str) -> bool {
     name.starts_with('_') && name.contains('=')
 }
 
-/// Whether a path below a prefix names a file with rows.
+/// Returns whether a path below a prefix names a file with rows.
 pub(super) fn is_data(relative: &str) -> bool {
     let (dirs, file) = relative.rsplit_once('/').unwrap_or(("", relative));
     let is_open = |dir: &str| !is_hidden(dir) || is_data_dir(dir);
     file.ends_with(".parquet") && !is_hidden(file) && dirs.split('/').all(is_open)
 }
 
-/// The table format that uses a file with this path, relative to a directory of Parquet files, if there is one.
+/// Returns the table format that uses a file with this path, relative to a directory of Parquet files, if there is one.
 pub(super) fn table_format(relative: &str) -> Option<&'static str> {
     let parts: Vec<&str> = relative.split('/').collect();
     if parts.contains(&"_delta_log") {
@@ -70,7 +70,7 @@ impl Ignored {
         }
     }
 
-    /// How many names a listing left out and the first of them, if that is not what it was at the last call.
+    /// Returns how many names a listing left out and the first of them, if that is not what it was at the last call.
     fn news<'l>(&self, listing: &'l Listing) -> Option<(u64, &'l str)> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *last == *listing {

@@ -40,7 +40,7 @@ pub struct ParquetFiles {
     ignored: Ignored,
 }
 
-/// What is remembered of the files that were read.
+/// The state of the files that were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     files: BTreeMap<String, FilePosition>,
@@ -99,14 +99,14 @@ const SCHEMAS_MAX: usize = 1_000;
 // === impl ParquetFiles ===
 
 impl ParquetFiles {
-    /// The files at a path, which is a file or a directory. The path is read when the source is opened.
+    /// Creates the source for a path, which is a file or a directory. The path is read when the source is opened.
     #[must_use]
     pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         Self { path, wanted, limits, clock, ignored: Ignored::default() }
     }
 
-    /// Name and stamp of every file, sorted by name. A directory's files are those whose names end in `.parquet`, at
-    /// any depth, except hidden ones (see [`is_hidden`]).
+    /// Lists the name and stamp of every file, sorted by name. A directory's files are those whose names end in
+    /// `.parquet`, at any depth, except hidden ones (see [`is_hidden`]).
     fn list(&self) -> Result<Vec<Listed>, SourceError> {
         let meta = fs::metadata(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut files = Vec::new();
@@ -215,7 +215,7 @@ impl Source for ParquetFiles {
             let Opened { stamp, metadata, shape, .. } = self.open(&path, &thread)?;
             let rows_skipped = before.map_or(0, |known| known.rows_read);
             let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-            // A file may say any number.
+            // A file can claim any number.
             rows_all = u64::saturating_add(rows_all, rows);
             rows_expected = u64::saturating_add(rows_expected, rows.saturating_sub(rows_skipped));
             position.files.insert(name.clone(), FilePosition { stamp, rows_read: rows_skipped, done: false });
@@ -323,8 +323,8 @@ impl Current {
         batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
     }
 
-    /// Fails if the file was rewritten in place while it was read: what was read may be half of each. A file that
-    /// was replaced by rename was read as it had been; the next sync will find its successor.
+    /// Fails if the file was rewritten in place while it was read: the rows may be from both versions. A file that was
+    /// replaced by a rename was read in its old state; the next sync finds its successor.
     fn check_unchanged(&self) -> Result<(), SourceError> {
         match FileStamp::at(&self.path) {
             Ok(now) if now.is_same_file(&self.stamp) && now != self.stamp => {
@@ -338,7 +338,7 @@ impl Current {
 // === impl Position ===
 
 impl Position {
-    /// A position that does not read, from another kind of source perhaps, is the beginning.
+    /// Parses a position; text of another format, perhaps from another kind of source, is the start.
     fn parse(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }

@@ -60,7 +60,7 @@ impl Default for ParquetLimits {
 // === impl ParquetLimits ===
 
 impl ParquetLimits {
-    /// The limits for transactions of this many bytes (`sync: commit_bytes`).
+    /// Returns the limits for transactions of this many bytes (`sync: commit_bytes`).
     #[must_use]
     pub fn of(commit_bytes: usize) -> Self {
         let commit_bytes = commit_bytes as u64;
@@ -74,7 +74,7 @@ impl ParquetLimits {
         }
     }
 
-    /// The maximum memory for decoding this many columns.
+    /// Returns the maximum memory for decoding this many columns.
     fn memory_of(&self, columns: usize) -> u64 {
         self.memory_max.saturating_add(self.column_bytes.saturating_mul(columns as u64))
     }
@@ -116,7 +116,7 @@ pub(super) fn metadata(
     footer::read(path, size, limits, thread, fetch)
 }
 
-/// The columns of a file, with the types that they are decoded to.
+/// Returns the columns of a file, with the types that they are decoded to.
 ///
 /// # Errors
 /// Why the file cannot be read.

@@ -30,9 +30,9 @@ pub(super) struct Shape {
 /// Where a column comes from.
 #[derive(Debug)]
 enum Origin {
-    /// The reader's column at this place.
+    /// The column at this index of the reader's columns.
     File(usize),
-    /// The file's path, which says the same of all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
+    /// The file's path, which gives one value for all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
     Partition(Option<String>),
     /// Missing: it is null in all rows of the file.
     Absent,
@@ -123,7 +123,7 @@ impl Shape {
         Ok(Self { roots, is_message, columns, absent })
     }
 
-    /// The file's columns that are to be read.
+    /// Returns the file's columns to read.
     pub(super) fn roots(&self) -> &[usize] {
         &self.roots
     }
@@ -133,7 +133,7 @@ impl Shape {
         &self.is_message
     }
 
-    /// The columns that the file does not have.
+    /// Returns the columns that the file does not have.
     pub(super) fn absent(&self) -> &[Absent] {
         &self.absent
     }
@@ -153,7 +153,7 @@ impl Shape {
             Ok((Field::new(wanted.name.as_ref(), array.data_type().clone(), true), array))
         };
         let columns = wanted.columns().zip(&self.columns).map(column).collect::<Result<Vec<_>, SourceError>>()?;
-        // Two wanted columns can be one in the file, under two names; there is no other way to fail here.
+        // Two wanted columns can be the same column in the file, under two names; this cannot fail in any other way.
         let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
@@ -164,7 +164,7 @@ impl Shape {
 // === impl Absent ===
 
 impl Absent {
-    /// The error for a column that is missing in all files, or that is required.
+    /// Returns the error for a column that is missing in all files, or that is required.
     pub(super) fn error(self, path: &str) -> SourceError {
         SourceError::MissingColumn { path: path.to_owned(), column: self.column, hint: self.hint }
     }
@@ -176,7 +176,7 @@ impl Absent {
     }
 }
 
-/// A column of the given type with null in all rows.
+/// Returns a column of the given type with null in all rows.
 fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     let item = |item: ScalarType| match item.item() {
         ItemType::Bool => DataType::Boolean,
@@ -199,14 +199,14 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     new_null_array(&of, rows)
 }
 
-/// What a path says of a column: `Some(None)` is a null.
+/// Returns a column's value in a path: `Some(None)` is a null.
 pub(super) fn partition(relative: &str, column: &str) -> Option<Option<String>> {
     let (dirs, _file) = relative.rsplit_once('/')?;
     let value = dirs.split('/').filter_map(|dir| dir.split_once('=')).find(|(name, _)| unescaped(name) == column)?.1;
     Some((value != NULL_PARTITION).then(|| unescaped(value)))
 }
 
-/// Without the escapes of URLs, which Hive writes for what a path cannot have.
+/// Decodes URL escapes, which Hive writes for characters that a path cannot contain.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -227,7 +227,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A column that has one value in all rows.
+/// Returns a column that has one value in all rows.
 fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<ArrayRef, String> {
     macro_rules! all {
         ($array:ident, $parse:expr) => {{

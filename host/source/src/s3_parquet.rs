@@ -1,18 +1,19 @@
-//! Parquet in S3: an object, or all under a prefix.
+//! Parquet in S3: an object, or all objects under a prefix.
 //!
-//! Of an object the footer is read, and then, row group by row group, the parts of the wanted columns; a small one comes
-//! whole, and the next ones with it. Every request says which version of the object it means (`If-Match`): one that was
-//! replaced meanwhile fails the reading, and is never read half and half. In memory are one row group's part of the wanted
-//! columns, as it is stored, and that of the next, which is fetched meanwhile; of a large row group a part of each column.
+//! For each object, the footer is read first, and then, row group by row group, the parts of the needed columns. A
+//! small object is fetched as a whole, together with the next ones. Every request names the version of the object
+//! (`If-Match`): if the object was replaced meanwhile, the read fails, so two versions are never mixed. In memory are
+//! one row group's part of the needed columns, as stored, and that of the next row group, which is fetched meanwhile;
+//! of a large row group, only a part of each column.
 //!
-//! The position has a mark for each object that was read, and the version and rows of one that was read in part
-//! (`position.rs`, where it says what that costs). An object that is the same is not read again, and a reading that was cut
-//! off goes on where it was committed.
+//! The position has a hash for each object that was read, and the version and row count of an object that was partly
+//! read (`position.rs`, which also describes the size). An unchanged object is not read again, and an interrupted read
+//! resumes after its last commit.
 //!
-//! A set of objects is never replaced at one moment, so a definition can name what tells that it is whole: a marker that
-//! is written last, or a manifest that names the objects (`Gate`). Nothing is read before it is there. With a marker
-//! nothing is read again before that is written anew: S3 tells the second of that, so one that is written twice within a
-//! second was written once.
+//! A set of objects cannot be replaced atomically, so a definition can name an object that shows that the set is
+//! complete: a marker that is written last, or a manifest that lists the objects (`Gate`). Nothing is read before it
+//! exists. With a marker, nothing is read again until the marker is written again. S3 reports that time in seconds, so
+//! two writes within one second count as one.
 
 mod listing;
 mod manifest;
@@ -73,7 +74,7 @@ struct Reading<'s> {
 
 struct Pending {
     listed: Listed,
-    /// Its bytes, on their way.
+    /// The fetch of its bytes, in progress.
     ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
 }
 
@@ -81,13 +82,13 @@ struct Pending {
 const LOOKED_AT_MAX: usize = 256;
 /// The number of objects whose columns are checked when no rows are read: each takes one or two requests.
 const SCHEMAS_MAX: usize = 32;
-/// How many small objects are asked for ahead.
+/// The number of small objects that are fetched ahead.
 const AHEAD: usize = 16;
 
 // === impl S3Parquet ===
 
 impl S3Parquet {
-    /// The objects at `s3://bucket/key`; they are looked at when they are read.
+    /// Creates the source for the objects at `s3://bucket/key`; they are listed when they are read.
     #[must_use]
     pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
@@ -100,7 +101,7 @@ impl S3Parquet {
         format!("s3://{}/{key}", self.bucket)
     }
 
-    /// What there is, and who to ask for it.
+    /// Returns a client and the current objects.
     fn look(&self) -> Result<(Client, Found), SourceError> {
         self.aws.wait(async {
             let client = self.aws.s3(&self.source.place).await;
@@ -140,7 +141,7 @@ impl Source for S3Parquet {
     fn has_news(&self, position: &str) -> Result<bool, SourceError> {
         let known = Position::parse(position);
         Ok(match self.look()?.1 {
-            // The next set is being written; if this one was read whole, it is as whole as it was.
+            // The next set is being written; if the previous one was read completely, the state is still complete.
             Found::NotYet { .. } => !known.is_whole(),
             Found::Whole(Set { gate: Some(gate), .. }) if matches!(self.source.gate, Gate::Marker(_)) => {
                 !known.is_whole() || known.gate != Some(gate.version)
@@ -206,7 +207,7 @@ impl Source for S3Parquet {
 // === impl Reading ===
 
 impl Reading<'_> {
-    /// Asks for the next objects, if they are small.
+    /// Starts to fetch the next objects, if they are small.
     fn look_ahead(&mut self) -> Result<(), AwsError> {
         let handle = self.source.aws.handle()?;
         let next = self.pending.iter_mut().take(AHEAD);
@@ -265,7 +266,8 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// What told that the set is whole has to be what it was, or some of what was read belongs to another set.
+    /// Checks that the marker or manifest is unchanged; otherwise some of the objects that were read belong to another
+    /// set.
     fn check_gate(&self) -> Result<(), SourceError> {
         let Some(gate) = &self.gate else { return Ok(()) };
         let now = self.source.aws.wait(self.source.one(&self.client, &gate.key))?;

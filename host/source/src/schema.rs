@@ -15,7 +15,7 @@ use super::{
 pub struct FileSchema {
     /// The file, for messages.
     pub path: String,
-    /// Its path below the path in the definition; partitions are directories in it.
+    /// Its path below the path in the definition; directories in it can be partitions.
     pub(super) relative: String,
     pub(super) schema: SchemaRef,
 }
@@ -32,7 +32,7 @@ pub enum ColumnAt {
 // === impl FileSchema ===
 
 impl FileSchema {
-    /// The columns that a file's footer declares.
+    /// Returns the columns that a file's footer declares.
     pub(super) fn of(
         path: String,
         relative: String,
@@ -53,7 +53,7 @@ impl FileSchema {
         field.map(|field| ColumnAt::File(field.data_type().clone())).or_else(in_path)
     }
 
-    /// The names and types of its own columns, in order.
+    /// Returns the names and types of its own columns, in order.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &DataType)> {
         self.schema.fields().iter().map(|field| (field.name().as_str(), field.data_type()))
     }

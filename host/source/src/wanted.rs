@@ -1,4 +1,4 @@
-//! Which columns a view needs from its source, and what they are called there.
+//! The columns that a view needs from its source, and their names there.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub struct Wanted {
     pub as_of: Option<Micros>,
     /// The column of creation times, if there is one.
     pub created: Option<WantedColumn>,
-    /// The columns of the key, in the order of the view's join keys. None for a view without entities.
+    /// The columns of the key, in the order of the view's join keys. Empty for a view without entities.
     pub keys: Vec<WantedColumn>,
     /// The columns of the features, in the view's order.
     pub features: Vec<WantedColumn>,
@@ -26,7 +26,7 @@ pub struct WantedColumn {
     pub name: Arc<str>,
     /// Its name in the source.
     pub column: Arc<str>,
-    /// What its values shall become.
+    /// The type that its values are converted to.
     pub value_type: ValueType,
 }
 
@@ -36,7 +36,7 @@ const EVENT_TIME: &str = "event_timestamp";
 // === impl Wanted ===
 
 impl Wanted {
-    /// What a view needs from its source.
+    /// Returns the columns that a view needs from its source.
     #[must_use]
     pub fn of(view: &FeatureView, source: &FileSource) -> Self {
         let wanted = |name: &str, value_type| WantedColumn::new(name, value_type, source);
@@ -54,26 +54,26 @@ impl Wanted {
         }
     }
 
-    /// Whether rows have no event times of their own.
+    /// Returns whether rows have no event times of their own.
     #[must_use]
     pub fn is_static(&self) -> bool {
         self.as_of.is_some()
     }
 
-    /// The same with this read time, if the table is static.
+    /// Returns the same columns with this read time, if the table is static.
     #[must_use]
     pub fn read_at(&self, now: Micros) -> Self {
         Self { as_of: self.as_of.map(|_| now), ..self.clone() }
     }
 
-    /// Whether the column at this index of [`Wanted::columns`] must be in every file: event time and keys.
+    /// Returns whether the column at this index of [`Wanted::columns`] must be in every file: event time and keys.
     #[must_use]
     pub fn is_required(&self, place: usize) -> bool {
         let created = usize::from(self.created.is_some());
         (place == 0 && !self.is_static()) || (1 + created..1 + created + self.keys.len()).contains(&place)
     }
 
-    /// All of them: event time, created time, keys, features.
+    /// Returns all of them: event time, created time, keys, features.
     pub fn columns(&self) -> impl Iterator<Item = &WantedColumn> {
         std::iter::once(&self.event_time).chain(&self.created).chain(&self.keys).chain(&self.features)
     }
@@ -82,7 +82,8 @@ impl Wanted {
 // === impl WantedColumn ===
 
 impl WantedColumn {
-    /// A field mapping goes from column to name: here it is walked backwards, as Feast does, for time columns too.
+    /// Creates a wanted column. A field mapping maps columns to names; this is the reverse, as in Feast, for time
+    /// columns, too.
     fn new(name: &str, value_type: ValueType, source: &FileSource) -> Self {
         let mapped = source.field_mapping.iter().find(|(_, target)| *target == name);
         let column = mapped.map_or(name, |(column, _)| column);

@@ -1,49 +1,48 @@
-//! What can go wrong at AWS, in few kinds: what a caller does about it depends on the kind, what a person does on the
-//! words.
+//! Errors of AWS, in a few kinds: the kind determines what the caller does, and the message tells users what to do.
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// Why AWS did not do what it was asked for.
+/// Why a request to AWS failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct AwsError {
-    /// What was asked, of what: `s3://bucket/key: GetObject`.
+    /// The operation and its target: `s3://bucket/key: GetObject`.
     pub what: String,
-    /// Its kind.
+    /// The kind of error.
     pub trouble: AwsErrorKind,
-    /// In AWS's words, or those of the network.
+    /// The message of AWS or of the network.
     pub why: String,
 }
 
-/// Kinds of trouble.
+/// Kinds of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AwsErrorKind {
-    /// Too many requests; later it may be well.
+    /// Too many requests; a later attempt may succeed.
     Throttled,
-    /// AWS failed within.
+    /// An internal error of AWS.
     Server,
-    /// No answer, or none in time.
+    /// No response, or a timeout.
     Unreachable,
-    /// An answer that is none: cut off, of a wrong checksum, or of another shape.
+    /// An invalid response: truncated, with a wrong checksum, or of an unexpected form.
     Garbled,
-    /// Who asks may not, or nobody knows who asks.
+    /// Permission was denied, or the credentials are missing or unknown.
     Denied,
-    /// What was asked for is not there.
+    /// The requested object does not exist.
     Missing,
-    /// What was asked for is not what it was: a precondition failed.
+    /// The requested object changed: a precondition failed.
     Changed,
-    /// AWS answers somewhere else; nobody is followed there.
+    /// AWS redirected the request; redirects are not followed.
     Redirected,
-    /// A place in a stream that does not exist any more.
+    /// A position in a stream that no longer exists.
     Trimmed,
-    /// An iterator of a stream that was not used for too long.
+    /// A stream iterator that was not used for too long.
     Expired,
-    /// The request was refused for what it says.
+    /// The request was rejected because of its content.
     Refused,
-    /// This host has not what it takes to ask.
+    /// The local setup is incomplete, for example no thread or no region.
     Setup,
-    /// The server is shutting down and waits for nothing.
+    /// The server is shutting down, and waits have ended.
     Stopping,
 }
 
@@ -78,7 +77,7 @@ const MISSING: [&str; 5] =
 // === impl AwsError ===
 
 impl AwsError {
-    /// What the SDK says of an operation that failed. `what` names the operation and what it was about.
+    /// Converts the SDK's error of a failed operation. `what` names the operation and its target.
     #[must_use]
     pub fn of<E>(what: impl Into<String>, error: SdkError<E, HttpResponse>) -> Self
     where
@@ -107,27 +106,27 @@ impl AwsError {
         Self { what, trouble, why }
     }
 
-    /// Something that took longer than it may.
+    /// Creates an error for an operation that took too long.
     #[must_use]
     pub fn timed_out(what: impl Into<String>, after: std::time::Duration) -> Self {
         Self { what: what.into(), trouble: AwsErrorKind::Unreachable, why: format!("no end after {after:?}") }
     }
 
-    /// The server is shutting down.
+    /// Creates the error of a wait that a shutdown ended.
     #[must_use]
     pub fn stopping() -> Self {
         let why = "Larder is stopping and no longer waits for the response".to_owned();
         Self { what: "AWS".to_owned(), trouble: AwsErrorKind::Stopping, why }
     }
 
-    /// An answer that lacks what it has to have.
+    /// Creates an error for a response without a required part.
     #[must_use]
     pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), trouble: AwsErrorKind::Garbled, why: why.into() }
     }
 }
 
-/// An error with its causes, as messages. The outermost error only reports that something failed, and the SDK's own
+/// Formats an error with its causes. The outermost error only reports that something failed, and the SDK's own
 /// formatting appends Rust's debug output.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut messages: Vec<String> = Vec::new();
@@ -146,7 +145,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 // === impl AwsErrorKind ===
 
 impl AwsErrorKind {
-    /// The kind, as a metric label.
+    /// Returns the kind, as a metric label.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
@@ -166,7 +165,7 @@ impl AwsErrorKind {
         }
     }
 
-    /// Whether the same request may do better soon.
+    /// Returns whether the same request may succeed soon.
     #[must_use]
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Throttled | Self::Server | Self::Unreachable | Self::Garbled)
@@ -183,7 +182,7 @@ impl AwsErrorKind {
             "PermanentRedirect" | "TemporaryRedirect" | "Redirect" => Self::Redirected,
             "SerializationException" => Self::Garbled,
             "InternalServerError" | "InternalError" | "InternalFailure" | "ServiceUnavailable" => Self::Server,
-            // Somebody else writes the same item at this moment.
+            // Another writer is writing the same item.
             "TransactionConflictException" | "ReplicatedWriteConflictException" => Self::Throttled,
             _ => match status {
                 Some(301 | 302 | 307 | 308) => Self::Redirected,

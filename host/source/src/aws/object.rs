@@ -1,4 +1,4 @@
-//! Single objects in S3, for those who need no more than one: a registry.
+//! Single objects in S3, for callers that need only one, such as a registry.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ pub struct ObjectAt {
     pub bucket: String,
     /// Its key.
     pub key: String,
-    /// Where to ask.
+    /// The region and endpoint to use.
     pub place: AwsPlace,
 }
 
-/// What an object is at one moment.
+/// The content of an object at one time.
 #[derive(Clone, Debug)]
 pub struct ObjectNow {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What tells this version from others.
+    /// The version, which differs from those of other contents.
     pub version: String,
 }
 
 // === impl ObjectAt ===
 
 impl ObjectAt {
-    /// The object of a URL, `s3://bucket/key`; none if it is no such URL.
+    /// Parses a URL, `s3://bucket/key`; returns `None` for any other URL.
     #[must_use]
     pub fn parse(url: &str, place: AwsPlace) -> Option<Self> {
         let (bucket, key) = url.strip_prefix("s3://")?.split_once('/')?;
@@ -37,13 +37,13 @@ impl ObjectAt {
         is_whole.then(|| Self { bucket: bucket.to_owned(), key: key.to_owned(), place })
     }
 
-    /// Its URL.
+    /// Returns its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// Its bytes, at most so many, within this time. For threads that may wait.
+    /// Reads the object, at most this many bytes, within this time. For threads that may block.
     ///
     /// # Errors
     /// [`AwsError`].
@@ -73,13 +73,13 @@ impl ObjectAt {
                 }
                 Ok(ObjectNow { bytes, version })
             };
-            // The SDK's own bounds end at the head.
+            // The SDK's own timeouts only cover the response headers.
             let fetched = tokio::time::timeout(patience, fetch).await;
             fetched.map_err(|_| AwsError::timed_out(&what, patience))?
         })
     }
 
-    /// What tells this version from others. For threads that may wait.
+    /// Returns the current version of the object. For threads that may block.
     ///
     /// # Errors
     /// [`AwsError`].

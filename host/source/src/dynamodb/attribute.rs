@@ -9,7 +9,7 @@ use larder_model::{
 
 use crate::ItemValue;
 
-/// What an attribute is, for messages.
+/// Returns the type of an attribute, for messages.
 pub(super) fn kind_of(value: &AttributeValue) -> &'static str {
     match value {
         AttributeValue::S(_) => "a string",
@@ -26,7 +26,7 @@ pub(super) fn kind_of(value: &AttributeValue) -> &'static str {
     }
 }
 
-/// A part of a key.
+/// Converts an attribute to a part of a key.
 pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result<KeyPart, String> {
     match (value_type, value) {
         (ScalarType::String, AttributeValue::S(text)) => Ok(KeyPart::Text(text.clone())),
@@ -41,7 +41,7 @@ pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result
     }
 }
 
-/// A value of a feature of type `declared`. Numbers are instants if the feature is an instant.
+/// Converts an attribute to a value of a feature of type `declared`. Numbers are instants if the feature is an instant.
 pub(super) fn value(value: &AttributeValue, declared: ValueType) -> ItemValue {
     let is_instant = matches!(declared, ValueType::Scalar(scalar) | ValueType::List(scalar) | ValueType::Set(scalar)
             if scalar == ScalarType::UnixTimestamp);
@@ -80,7 +80,7 @@ fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
     })
 }
 
-/// An instant: text, or a number since 1970.
+/// Converts an attribute to an instant: text, or a number since 1970.
 pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     match value {
         AttributeValue::S(text) => {
@@ -91,9 +91,9 @@ pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     }
 }
 
-/// An instant from a number of seconds, milliseconds, microseconds or nanoseconds since 1970: the unit that gives a
-/// time before the year 2200. In units finer than seconds, only times from 1973 on are accepted, so that the units do
-/// not overlap.
+/// Converts a number of seconds, milliseconds, microseconds or nanoseconds since 1970 to an instant: the unit that
+/// gives a time before the year 2200. In units finer than seconds, only times from 1973 on are accepted, so that the
+/// units do not overlap.
 fn instant_of(number: &str) -> Result<Micros, String> {
     /// Seconds from 1970 to 2200, rounded up.
     const SECONDS_END: f64 = 7.3e9;
@@ -126,7 +126,7 @@ fn misfit(value: &AttributeValue, declared: ScalarType) -> String {
     }
 }
 
-/// The attribute that holds a part of a key.
+/// Returns the attribute that holds a part of a key.
 pub(super) fn of_key_part(part: &KeyPart) -> AttributeValue {
     match part {
         KeyPart::Text(text) => AttributeValue::S(text.clone()),

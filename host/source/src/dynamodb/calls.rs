@@ -1,4 +1,4 @@
-//! What is asked of DynamoDB, each with its name in errors, and nothing retried beyond what the SDK does.
+//! Requests to DynamoDB, each with its name in errors, and without retries beyond the SDK's own.
 
 use std::{
     collections::HashMap,
@@ -16,22 +16,22 @@ use super::{
 };
 use crate::aws::{AwsError, Dynamo};
 
-/// A table and the way to it.
+/// A table and its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     pub(super) dynamo: Dynamo,
     pub(super) table: String,
 }
 
-/// What a table is.
+/// The description of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) identity: TableIdentity,
     /// The attributes of its primary key.
     pub(super) keys: Vec<String>,
-    /// Its stream's name, if it is on, and whether its records have the items as they are now.
+    /// The name of its stream, if it is on, and whether its records contain the new state of the items.
     pub(super) stream: Option<(String, bool)>,
-    /// DynamoDB's own count, some hours old.
+    /// DynamoDB's own count, which is some hours old.
     pub(super) items: u64,
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Page {
     pub(super) read_units: f64,
 }
 
-/// What a shard had to tell.
+/// The records of a shard from one request.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) records: Vec<Record>,
-    /// None: the shard is closed, and this was the last of it.
+    /// `None`: the shard is closed, and these were its last records.
     pub(super) next: Option<String>,
 }
 
@@ -55,17 +55,17 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) sequence: String,
-    /// When it happened, roughly.
+    /// The approximate time of the change.
     pub(super) at: Option<Micros>,
     pub(super) keys: Attributes,
-    /// The item as it is after it: none where it is gone, or where the stream does not say.
+    /// The new state of the item: `None` if the item was removed, or if the stream does not contain it.
     pub(super) image: Option<Attributes>,
     pub(super) is_removal: bool,
 }
 
-/// The most keys of one BatchGetItem.
+/// The maximum number of keys of one BatchGetItem.
 const KEYS_MAX: usize = 100;
-/// Between two attempts at keys that DynamoDB left over; doubled each time.
+/// The pause before a retry of keys that DynamoDB did not process; doubled each time.
 const LEFT_OVER_PAUSE: Duration = Duration::from_millis(20);
 const LEFT_OVER_PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -102,7 +102,7 @@ impl Calls {
         start: Option<Attributes>,
     ) -> Result<Page, AwsError> {
         let what = self.what("Scan");
-        // They are counted in 16 bits.
+        // The SDK takes 32-bit integers.
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let request = self
             .dynamo
@@ -118,8 +118,8 @@ impl Calls {
         Ok(Page { items: output.items.unwrap_or_default(), last_key: output.last_evaluated_key, read_units })
     }
 
-    /// The items under these keys, in no order; keys without one have none. What DynamoDB leaves over is asked for again,
-    /// until `until`.
+    /// Returns the items with these keys, in no particular order; missing items are left out. Retries keys that
+    /// DynamoDB did not process, until `until`.
     pub(super) async fn get(
         &self,
         keys: Vec<Attributes>,
@@ -155,7 +155,7 @@ impl Calls {
         Ok(items)
     }
 
-    /// All items of a partition.
+    /// Returns all items of a partition.
     pub(super) async fn query(&self, partition: &Attributes, consistent: bool) -> Result<Vec<Attributes>, AwsError> {
         let what = self.what("Query");
         let Some((name, value)) = partition.iter().next() else { return Ok(Vec::new()) };
@@ -181,7 +181,7 @@ impl Calls {
         }
     }
 
-    /// All shards of a stream, page by page.
+    /// Returns all shards of a stream, page by page.
     pub(super) async fn shards(&self, stream: &str) -> Result<Vec<Shard>, AwsError> {
         let what = self.what("DescribeStream");
         let mut shards = Vec::new();
@@ -246,7 +246,7 @@ impl Calls {
         let count = told.len();
         let records: Vec<Record> = told.into_iter().filter_map(record).collect();
         if records.len() < count {
-            // To go on behind it would be to lose a change.
+            // Continuing after such a record would lose a change.
             return Err(AwsError::garbled(&what, "a record has no sequence number or no keys"));
         }
         Ok(Told { records, next: output.next_shard_iterator })
@@ -257,7 +257,7 @@ fn attributes(values: HashMap<String, StreamValue>) -> Attributes {
     values.into_iter().map(|(name, value)| (name, attribute(value))).collect()
 }
 
-/// Streams have the words of tables in types of their own.
+/// Converts an attribute: the streams API has its own types for the values of tables.
 fn attribute(value: StreamValue) -> AttributeValue {
     match value {
         StreamValue::S(text) => AttributeValue::S(text),
@@ -269,7 +269,7 @@ fn attribute(value: StreamValue) -> AttributeValue {
         StreamValue::Ss(items) => AttributeValue::Ss(items),
         StreamValue::Ns(items) => AttributeValue::Ns(items),
         StreamValue::Bs(items) => AttributeValue::Bs(items),
-        // What is not known is not made up.
+        // An unknown kind of value is treated as null.
         _ => AttributeValue::Null(true),
     }
 }

@@ -1,4 +1,4 @@
-//! Single rows, asked of the table when they are asked for here.
+//! Fetches single rows from the table on demand.
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,18 @@ use larder_model::{
 use super::{DynamoDb, calls::Calls, item::Attributes};
 use crate::{Item, SourceError, aws::AwsError};
 
-/// Partitions that are asked for at once: of items by feature each entity has its own.
+/// The maximum number of concurrent partition queries: in the item-per-feature layout, each entity has its own
+/// partition.
 const QUERIES_AT_ONCE: usize = 32;
 
 impl DynamoDb {
-    /// The rows of these entities as the table has them at this moment; `None` for those that it does not have. It takes
-    /// no longer than `within`.
+    /// Fetches the current rows of these entities from the table; `None` for those that it does not have. Takes at most
+    /// `within`.
     ///
-    /// To be driven by tasks of [`crate::aws::Aws::handle`].
+    /// Run this on [`crate::aws::Aws::handle`].
     ///
     /// # Errors
-    /// [`SourceError::Aws`]; nothing is known of any of them then.
+    /// [`SourceError::Aws`]; the state of all of them is unknown then.
     pub async fn fetch(
         &self,
         keys: &[EntityKey],
@@ -41,8 +42,8 @@ impl DynamoDb {
         self.rows(&calls, keys, self.clock.now(), until).await
     }
 
-    /// The rows of these entities, each under the key of its item or of its items' partition; `None` for those that the
-    /// table does not have.
+    /// Fetches the rows of these entities, each with the key of its item or of its items' partition; `None` for those
+    /// that the table does not have.
     pub(super) async fn rows(
         &self,
         calls: &Calls,

@@ -1,4 +1,4 @@
-//! Items of a table, in three layouts, to rows of a view; and back from a row's key to the key of its item.
+//! Converts items of a table, in three layouts, to rows of a view, and a row's key to the key of its item.
 //!
 //! ```text
 //! feast             entity_id {S: 32 hexadecimal digits}   event_ts {S: "2026-11-23 08:17:22+00:00"}
@@ -23,10 +23,10 @@ use larder_model::{
 use super::attribute;
 use crate::{Item, ItemValue};
 
-/// An item as DynamoDB has it.
+/// An item as returned by DynamoDB.
 pub(super) type Attributes = HashMap<String, AttributeValue>;
 
-/// How a view's rows lie in its table.
+/// Reads a view's rows from the items of its table.
 #[derive(Debug)]
 pub(super) struct ItemReader {
     layout: Layout,
@@ -43,7 +43,7 @@ enum Layout {
     ItemPerFeature { feature: String, value: String, timestamp: Option<String> },
 }
 
-/// A feature, and the name that it has in the table.
+/// A feature, and its name in the table.
 #[derive(Debug)]
 struct FeatureAt {
     name: Arc<str>,
@@ -51,14 +51,14 @@ struct FeatureAt {
     value_type: ValueType,
 }
 
-/// A part of the key, and the attribute that has it.
+/// A part of the key, and its attribute.
 #[derive(Debug)]
 struct KeyAt {
     attribute: String,
     value_type: ScalarType,
 }
 
-/// Feast's names.
+/// Names in Feast's layout.
 pub(super) const ENTITY_ID: &str = "entity_id";
 pub(super) const EVENT_TS: &str = "event_ts";
 pub(super) const VALUES: &str = "values";
@@ -77,7 +77,7 @@ impl ItemReader {
                 Some(field_mapping),
             ),
         };
-        // A field mapping goes from attribute to name: here it is walked backwards.
+        // A field mapping maps attributes to names; this is the reverse.
         let in_table = |name: &str| {
             let mapped = mapping.and_then(|mapping| mapping.iter().find(|(_, target)| *target == name));
             mapped.map_or(name, |(attribute, _)| attribute).to_owned()
@@ -102,13 +102,13 @@ impl ItemReader {
         }
     }
 
-    /// Whether several items make one row.
+    /// Returns whether several items make one row.
     pub(super) fn is_split(&self) -> bool {
         matches!(self.layout, Layout::ItemPerFeature { .. })
     }
 
-    /// What is wrong with a table of these keys, if anything: a row is found by its key, and has one item or one
-    /// partition.
+    /// Returns why a table with these keys is incompatible, if it is: a row is found by its key, and has one item or
+    /// one partition.
     pub(super) fn misfit(&self, table_keys: &[String]) -> Option<String> {
         let own: Vec<&str> = match &self.layout {
             Layout::Feast => vec![ENTITY_ID],
@@ -125,7 +125,7 @@ impl ItemReader {
         })
     }
 
-    /// The id of the row that an item, or its key, belongs to.
+    /// Returns the id of the row that an item, or its key, belongs to.
     pub(super) fn id(&self, item: &Attributes) -> Result<EntityId, String> {
         if let Layout::Feast = self.layout {
             let text = text(item, ENTITY_ID)?;
@@ -142,7 +142,7 @@ impl ItemReader {
         Ok(KeyEncoder::id(&bytes))
     }
 
-    /// The row of an item that is one. `now` is the event time where items have none.
+    /// Returns the row of an item in a layout with one item per row. `now` is the event time if items have none.
     pub(super) fn row(&self, item: &Attributes, now: Micros) -> Item {
         let id = match self.id(item) {
             Ok(id) => id,
@@ -190,8 +190,8 @@ impl ItemReader {
         Ok(Item { id, event_time, created: None, expires: self.expiry(item, now), values, problem: None })
     }
 
-    /// The row of an entity whose features have an item each. Its event time is that of its newest feature; it expires
-    /// with the first of them.
+    /// Returns the row of an entity whose features have an item each. Its event time is that of its newest feature; it
+    /// expires with the first of them.
     pub(super) fn entity_row(&self, items: &[Attributes], now: Micros) -> Item {
         let Some(first) = items.first() else { return Item::unreadable(EntityId([0; 16]), "it has no items".into()) };
         let id = match self.id(first) {
@@ -216,7 +216,7 @@ impl ItemReader {
         for item in items {
             // Items of other features have a readable name.
             let Ok(name) = text(item, name_at) else { continue };
-            // A table may have features that the view has not.
+            // A table may have features that the view does not have.
             let Some(place) = self.features.iter().position(|feature| feature.attribute == name) else { continue };
             let event_time = match timestamp {
                 None => Ok(Some(now)),
@@ -246,12 +246,12 @@ impl ItemReader {
         Ok(row)
     }
 
-    /// Whether two items belong to one entity.
+    /// Returns whether two items belong to one entity.
     pub(super) fn is_same_entity(&self, one: &Attributes, other: &Attributes) -> bool {
         self.keys.iter().all(|key| one.get(&key.attribute) == other.get(&key.attribute))
     }
 
-    /// The key of an entity's item, or of the partition of its items.
+    /// Returns the key of an entity's item, or of the partition of its items.
     pub(super) fn key_of(&self, key: &EntityKey) -> Attributes {
         if let Layout::Feast = self.layout {
             return HashMap::from([(ENTITY_ID.to_owned(), AttributeValue::S(key.id.to_string()))]);
@@ -260,14 +260,14 @@ impl ItemReader {
         parts.map(|(at, part)| (at.attribute.clone(), attribute::of_key_part(part))).collect()
     }
 
-    /// Of an item's attributes those of its entity's key.
+    /// Returns the attributes of an item that are its entity's key.
     pub(super) fn partition_of(&self, item: &Attributes) -> Attributes {
         let own = self.keys.iter().filter_map(|key| Some((key.attribute.clone(), item.get(&key.attribute)?.clone())));
         own.collect()
     }
 
-    /// When an item expires, by DynamoDB's own rule: the attribute is a positive number of seconds, and a time more
-    /// than five years ago does not expire.
+    /// Returns when an item expires, by DynamoDB's own rule: the attribute is a positive number of seconds, and a time
+    /// more than five years ago does not expire.
     fn expiry(&self, item: &Attributes, now: Micros) -> Option<Micros> {
         const FIVE_YEARS: Micros = 5 * 365 * 86_400 * 1_000_000;
         let Some(AttributeValue::N(seconds)) = item.get(self.ttl_attribute.as_ref()?) else { return None };

@@ -1,15 +1,15 @@
 //! The shards of a stream, and which of them may be read.
 //!
-//! A shard is closed after some hours, or when its share of the table is split; what changes then goes on in its
-//! children. A key's changes are in order along a shard and its descendants, so a child is read when its parent was read
-//! to its end, and not before. A shard is forgotten some time after it was closed: a child whose parent is gone waits for
-//! nobody. A shard that is gone before it was read took changes with it, and the table has to be read anew.
+//! A shard is closed after some hours, or when its share of the table is split; later changes go to its children. The
+//! changes of a key are in order along a shard and its descendants, so a child is read only after its parent was read
+//! to its end. A closed shard is removed from the stream after some time: a child of a removed shard does not wait. If
+//! a shard is removed before it was read, changes are lost, and the whole table must be read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::position::ShardPosition;
 
-/// A shard, as its stream lists it.
+/// A shard in the stream's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shard {
     pub(super) id: String,
@@ -17,8 +17,8 @@ pub(super) struct Shard {
     pub(super) is_closed: bool,
 }
 
-/// Where to begin with each shard, for changes from now on. Closed shards are behind us, save the parents of open ones:
-/// a scan may miss what was written in the moment before it.
+/// Returns the start position of each shard, for changes from now on. Closed shards are skipped, except the parents of
+/// open ones: a scan may miss a write from the moment before it.
 pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
     let parents: BTreeSet<&str> =
         listed.iter().filter(|shard| !shard.is_closed).filter_map(|shard| shard.parent.as_deref()).collect();
@@ -29,8 +29,8 @@ pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
     listed.iter().map(position).collect()
 }
 
-/// Takes in what a stream lists now: new shards are added, and those that are done and gone are forgotten. An error names
-/// a shard that is gone before it was read to its end.
+/// Updates positions from the stream's current list: adds new shards, and drops those that are done and removed. An
+/// error names a shard that was removed before it was read to its end.
 pub(super) fn take_in(positions: &mut BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Result<(), String> {
     let known: BTreeSet<&str> = listed.iter().map(|shard| &*shard.id).collect();
     let lost =
@@ -45,7 +45,7 @@ pub(super) fn take_in(positions: &mut BTreeMap<String, ShardPosition>, listed: &
     Ok(())
 }
 
-/// The shards that may be read: those not done whose parent is done, or gone.
+/// Returns the shards that may be read: those not done whose parent is done or removed.
 pub(super) fn readable(positions: &BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Vec<String> {
     let is_open = |shard: &&Shard| positions.get(&shard.id).is_some_and(|position| *position != ShardPosition::Done);
     let is_free = |shard: &&Shard| {
@@ -111,7 +111,7 @@ mod tests {
                 let parent = (n > 0).then(|| id(index.index(n)));
                 shard(&id(n), parent.as_deref(), true)
             }).collect();
-            // The oldest are gone already.
+            // The oldest shards are already removed.
             let listed = &all[gone.min(all.len() - 1)..];
             let mut positions = BTreeMap::new();
             take_in(&mut positions, listed).unwrap();

@@ -1,4 +1,5 @@
-//! How far a table was read: which table it was, which segments of a scan are done, and where in its stream each shard is.
+//! How far a table was read: the identity of the table, the finished segments of a scan, and the position in each shard
+//! of its stream.
 
 use std::collections::BTreeMap;
 
@@ -13,51 +14,51 @@ use super::item::Attributes;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) table: TableIdentity,
-    /// None: the table is not followed.
+    /// `None`: the table is not followed.
     pub(super) stream: Option<StreamPosition>,
-    /// The scan under way; none when it is behind us.
+    /// The scan in progress; `None` after its end.
     pub(super) scan: Option<ScanPosition>,
-    /// When everything that there was had been read.
+    /// Everything that existed at this time was read.
     pub(super) as_of: Micros,
 }
 
-/// Which table it is: another one of the same name has another history.
+/// The identity of a table: another table of the same name has another history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TableIdentity {
     pub(super) arn: String,
-    /// DynamoDB's own id, or the time of creation where there is none.
+    /// DynamoDB's own id, or the creation time if there is none.
     pub(super) id: String,
 }
 
-/// Where in a stream we are.
+/// A position in a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StreamPosition {
-    /// Another one after the stream was turned off and on.
+    /// Differs after the stream was turned off and on.
     pub(super) arn: String,
     pub(super) shards: BTreeMap<String, ShardPosition>,
 }
 
-/// Where in a shard.
+/// A position in a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ShardPosition {
-    /// Nothing was read of it.
+    /// Nothing of it was read.
     Start,
-    /// Everything up to this sequence number.
+    /// Everything up to this sequence number was read.
     After(String),
-    /// It is closed, and was read to its end.
+    /// The shard is closed, and was read to its end.
     Done,
 }
 
-/// How far a scan is.
+/// The progress of a scan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanPosition {
     pub(super) segments: Vec<SegmentPosition>,
-    /// When its last page came: changes up to here are to be read before what was scanned counts.
+    /// When its last page arrived: changes up to this time must be read before the scanned rows are served.
     pub(super) ended: Option<Micros>,
 }
 
-/// How far a segment is.
+/// The progress of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SegmentPosition {
@@ -66,7 +67,7 @@ pub(super) enum SegmentPosition {
     Done,
 }
 
-/// An attribute of a primary key, as DynamoDB's JSON has it.
+/// An attribute of a primary key, as in DynamoDB's JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum KeyAttribute {
     S(String),
@@ -77,13 +78,13 @@ pub(super) enum KeyAttribute {
 // === impl Position ===
 
 impl Position {
-    /// None where the text is from another kind of source.
+    /// Parses a position; returns `None` for the text of another kind of source.
     pub(super) fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
     pub(super) fn print(&self) -> String {
-        // String keys, numbers and texts always serialize.
+        // String keys, numbers and strings always serialize.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -103,7 +104,7 @@ impl ScanPosition {
 // === impl SegmentPosition ===
 
 impl SegmentPosition {
-    /// Behind a page that ended with this key, or with none.
+    /// Returns the position after a page that ended with this key, or that was the last.
     pub(super) fn after(key: Option<&Attributes>) -> Self {
         let Some(key) = key.filter(|key| !key.is_empty()) else { return Self::Done };
         let attributes = key.iter().filter_map(|(name, value)| {
@@ -111,7 +112,7 @@ impl SegmentPosition {
                 AttributeValue::S(text) => KeyAttribute::S(text.clone()),
                 AttributeValue::N(number) => KeyAttribute::N(number.clone()),
                 AttributeValue::B(bytes) => KeyAttribute::B(BASE64_STANDARD.encode(bytes)),
-                // No other type can be a key.
+                // No other type is allowed in keys.
                 _ => return None,
             };
             Some((name.clone(), value))
@@ -119,7 +120,7 @@ impl SegmentPosition {
         Self::After(attributes.collect())
     }
 
-    /// Where the next page begins.
+    /// Returns the start key of the next page.
     pub(super) fn start_key(&self) -> Option<Attributes> {
         let Self::After(key) = self else { return None };
         let attributes = key.iter().filter_map(|(name, value)| {

@@ -1,4 +1,4 @@
-//! A scan: the segments of a table side by side, at a pace that spares its read capacity.
+//! Scans the segments of a table concurrently, at a rate that respects its read capacity.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::aws::{Aws, AwsError};
 
-/// A scan under way. Its pages come in the order in which they arrive; dropping it ends it.
+/// A scan in progress. Pages are returned in the order of arrival; dropping it ends the scan.
 #[derive(Debug)]
 pub(super) struct Scan {
     pages: mpsc::Receiver<SegmentPage>,
@@ -28,16 +28,16 @@ pub(super) struct Scan {
 /// The segment, and its page or the error.
 type SegmentPage = (usize, Result<Page, AwsError>);
 
-/// Read units that may be used in a second.
+/// A limit on read units per second.
 #[derive(Debug)]
 struct Budget {
     per_second: Option<f64>,
-    /// When what was used so far will have been paid.
+    /// The time at which the units used so far are within the limit again.
     free_at: Mutex<Instant>,
 }
 
-/// Attempts at a page, beyond the SDK's own, before the sync fails: it would go on here, but a host that is told
-/// nothing knows nothing.
+/// The number of attempts at a page, beyond the SDK's own, before the sync fails. The scan could continue, but the
+/// failure must be reported.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -52,7 +52,7 @@ impl Scan {
     ) -> Result<Self, AwsError> {
         let handle = aws.handle()?;
         let budget = Arc::new(Budget { per_second: read_units.map(f64::from), free_at: Mutex::new(Instant::now()) });
-        // One page waits while another one is written: memory is bounded by pages of 1 MB.
+        // One page waits while another one is written: memory is limited to pages of 1 MB.
         let (sender, pages) = mpsc::channel(segments.len().max(1));
         let mut tasks = JoinSet::new();
         let total = segments.len();
@@ -64,10 +64,10 @@ impl Scan {
         Ok(Self { pages, _tasks: tasks })
     }
 
-    /// The next page, and which segment it is of; `None` when all are done.
+    /// Returns the next page and its segment; `None` when all segments are done.
     ///
     /// # Errors
-    /// When the host stops.
+    /// If the server stops.
     pub(super) fn next(&mut self, aws: &Aws) -> Result<Option<SegmentPage>, AwsError> {
         aws.wait_for(async { Ok(self.pages.recv().await) })
     }

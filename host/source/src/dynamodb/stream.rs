@@ -1,4 +1,4 @@
-//! A table's stream: which shards there are, and what each has to tell, asked together in rounds.
+//! A table's stream: lists its shards and reads all of them concurrently, in rounds.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::{
     aws::{AwsError, AwsErrorKind},
 };
 
-/// What is known of a stream between two readings.
+/// The state of a stream between two reads.
 #[derive(Debug, Default)]
 pub(super) struct Shards {
     listed: Vec<Shard>,
@@ -26,58 +26,58 @@ pub(super) struct Shards {
     cursors: HashMap<String, Cursor>,
 }
 
-/// Where we are in a shard that is being read.
+/// The position in a shard that is being read.
 #[derive(Debug, Default)]
 struct Cursor {
-    /// None: to be asked for, from the position.
+    /// `None`: to be requested, from the position.
     iterator: Option<String>,
     asked_at: Option<Instant>,
-    /// Answers in a row that had no records. One alone may come from the middle of a shard.
+    /// Consecutive responses without records. A single one can come from the middle of a shard.
     empties: u32,
-    /// When the first of those was asked for.
+    /// When the first of those was requested.
     empty_since: Option<Instant>,
-    /// When the last record that was read happened.
+    /// The time of the last change that was read.
     last_at: Option<Micros>,
 }
 
-/// What came of one round.
+/// The result of one round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// The changes, shard by shard, in order, and behind which of them each shard is.
+    /// The changes, shard by shard, in order; the shards' positions are after them.
     pub(super) records: Vec<Record>,
-    /// Whether a shard came to its end, so that others may begin.
+    /// Whether a shard came to its end, so that its children may start.
     pub(super) has_closed: bool,
-    /// Whether a shard told so much at once that more may wait behind it.
+    /// Whether a shard returned so many records that more may follow.
     pub(super) has_more: bool,
-    /// Why a shard told nothing, if one did not. What the others told is taken first.
+    /// The error of a shard, if one failed. The records of the other shards are applied first.
     pub(super) failed: Option<SourceError>,
 }
 
-/// How often new shards are looked for while none of those that are known ends.
+/// How often to look for new shards while no known shard ends.
 const LIST_EVERY: Duration = Duration::from_secs(10);
-/// DynamoDB lets a shard be asked five times a second.
+/// DynamoDB accepts five requests a second for a shard.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// An answer ends at 1,000 records or 1 MB. One with fewer than these is all that there was, as a rule.
+/// A response ends at 1,000 records or 1 MB. One with fewer records than this usually contains all that there were.
 const MUCH: usize = 100;
-/// So many answers without records in a row mean that a shard has no more.
+/// This many consecutive responses without records mean that a shard has no more.
 const EMPTIES: u32 = 5;
 
 // === impl Shards ===
 
 impl Shards {
-    /// Forgets the iterators: positions are where they were at the last commit.
+    /// Drops the iterators: the positions are those of the last commit.
     pub(super) fn rewind(&mut self) {
         self.cursors.clear();
     }
 
-    /// The shards as the stream lists them now.
+    /// Returns the current shards of the stream.
     pub(super) async fn list(&mut self, calls: &Calls, stream: &str) -> Result<&[Shard], AwsError> {
         self.listed = calls.shards(stream).await?;
         self.listed_at = Some(Instant::now());
         Ok(&self.listed)
     }
 
-    /// Asks every shard that may be read once. `position` moves behind what is returned.
+    /// Reads every readable shard once. Advances `position` past the returned records.
     pub(super) async fn round(&mut self, calls: &Calls, position: &mut StreamPosition) -> Result<Round, SourceError> {
         if self.listed_at.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             self.list(calls, &position.arn).await.map_err(|error| lost_or(error, "its stream is gone"))?;
@@ -104,7 +104,7 @@ impl Shards {
             }
         }
         if round.has_closed {
-            // Children are waiting.
+            // Its children are waiting.
             self.listed_at = None;
         }
         let failed = failed.map(|error| lost_or(error, "records were removed before they were read"));
@@ -116,7 +116,7 @@ impl Shards {
 
     fn take(&mut self, id: String, told: Told, position: &mut StreamPosition, round: &mut Round) {
         let at = position.shards.get(&id).cloned().unwrap_or(ShardPosition::Start);
-        // Told twice is applied once: an older state must not come back for a moment.
+        // A repeated record is applied once: an older state must not reappear even briefly.
         let is_new = |record: &Record| match &at {
             ShardPosition::After(last) => is_behind(&record.sequence, last),
             ShardPosition::Start | ShardPosition::Done => true,
@@ -147,8 +147,8 @@ impl Shards {
         })
     }
 
-    /// Whether every shard that is read told of something after a time, or had nothing to tell for a while since. The
-    /// moment is the same time by the clock that nobody turns.
+    /// Returns whether every shard that is read has returned a change after a time, or has been empty for a while since
+    /// then. `moment` is the same time by the monotonic clock.
     pub(super) fn have_passed(&self, time: Micros, moment: Instant) -> bool {
         self.listed_at.is_some()
             && self.cursors.values().all(|cursor| {
@@ -157,7 +157,7 @@ impl Shards {
             })
     }
 
-    /// How far behind the shards we are, at most.
+    /// Returns the maximum age of unread changes in the shards.
     pub(super) fn lag(&self, now: Micros) -> Duration {
         let behind = self.cursors.values().filter(|cursor| cursor.empties == 0).filter_map(|cursor| cursor.last_at);
         let behind = behind.map(|at| u64::try_from(now.saturating_sub(at)).unwrap_or(0)).max();
@@ -165,7 +165,7 @@ impl Shards {
     }
 }
 
-/// Times of records are rounded, and come from other clocks than ours.
+/// Times of records are rounded, and come from other clocks.
 const MARGIN: Micros = 1_000_000;
 
 // === impl Cursor ===
@@ -181,12 +181,12 @@ impl Cursor {
         };
         self.asked_at = Some(Instant::now());
         let told = match calls.records(&iterator).await {
-            // It was not used for a quarter of an hour. Where it stood is known.
+            // The iterator was not used for 15 minutes. Its position is known.
             Err(error) if error.trouble == AwsErrorKind::Expired => {
                 let iterator = calls.iterator(stream, id, position).await?;
                 calls.records(&iterator).await?
             }
-            // Whatever else went wrong: the iterator would do again, but nothing is lost by a new one.
+            // After any other error, the iterator could be reused, but a new one is equally good.
             told => told?,
         };
         self.iterator.clone_from(&told.next);
@@ -200,7 +200,7 @@ impl Cursor {
     }
 }
 
-/// Whether a sequence number comes behind another one of the same shard: they are numbers of many digits.
+/// Returns whether a sequence number comes after another one of the same shard: they are numbers of many digits.
 fn is_behind(one: &str, other: &str) -> bool {
     let digits = |text: &str| text.trim_start_matches('0').len();
     (digits(one), one.trim_start_matches('0')) > (digits(other), other.trim_start_matches('0'))

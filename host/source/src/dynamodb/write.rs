@@ -1,8 +1,9 @@
-//! Rows to a table in Feast's own layout: the way back of [`super::item`], many rows in flight.
+//! Writes rows to a table in Feast's own layout, the reverse of [`super::item`], with many rows in flight.
 //!
-//! As a rule an item is put only where there is none, or an older one: `event_ts` is text, and the order of Feast's texts
-//! is that of their times as long as both are in UTC, which Feast's are unless somebody handed it times of another zone.
-//! What may pass (too many requests, AWS within, the network) is tried again for as long as anything comes through.
+//! By default an item is put only if there is none, or an older one. `event_ts` is text, and the order of Feast's texts
+//! is that of their times as long as both are in UTC. Feast's are, unless a caller passed it times of another zone.
+//! Temporary errors (too many requests, internal errors of AWS, the network) are retried for as long as any request
+//! succeeds.
 
 use std::{
     collections::HashMap,
@@ -34,23 +35,23 @@ pub struct TableWriter {
     aws: Arc<Aws>,
     place: AwsPlace,
     table: Arc<str>,
-    /// The view's features, in the order of the rows' values.
+    /// The view's features, in the order of the values in rows.
     features: Arc<[Arc<str>]>,
     options: WriteOptions,
 }
 
-/// How rows are written.
+/// Options for writing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Whether a row takes the place of what is there, also of something newer. It costs fewer requests.
+    /// Whether a row replaces any item, including a newer one. This takes fewer requests.
     pub overwrite: bool,
-    /// How many requests are in flight at once.
+    /// The maximum number of concurrent requests.
     pub at_once: usize,
-    /// How long it is tried without anything coming through.
+    /// How long to retry without any success.
     pub patience: Duration,
 }
 
-/// How a table is created.
+/// Options for creating a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewTable {
     /// Whether to turn on its stream, so that servers see changes within seconds instead of with the next scan.
@@ -62,33 +63,33 @@ pub struct NewTable {
 pub struct TableRow {
     /// The hash of the entity's key.
     pub id: EntityId,
-    /// When its values were true.
+    /// The time at which its values were true.
     pub event_time: Micros,
-    /// Of each feature the bytes of a `feast.types.Value`; empty for a null.
+    /// For each feature, the bytes of a `feast.types.Value`; empty for a null.
     pub values: Vec<Vec<u8>>,
 }
 
-/// What became of rows.
+/// The counts of written rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// They are in the table now.
+    /// Rows that are in the table now.
     pub written: u64,
-    /// The table had an item that is as new or newer. A row whose first attempt came through without an answer counts
-    /// here too: the second one finds it there.
+    /// Rows for which the table had an item that is as new or newer. A row whose first attempt succeeded without a
+    /// response counts here, too: the second attempt finds it.
     pub older: u64,
 }
 
-/// Why a table does not take rows.
+/// Why rows cannot be written to a table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// There is none of this name.
+    /// There is no table of this name.
     #[error("there is no DynamoDB table '{table}'")]
     Missing {
         /// The name.
         table: String,
     },
-    /// It is no table of Feast's.
+    /// The table does not have Feast's layout.
     #[error("DynamoDB table '{table}': its key is {found}, a table of Feast's has '{ENTITY_ID}' and nothing else")]
     Keys {
         /// The table.
@@ -96,22 +97,22 @@ pub enum TableError {
         /// The attributes of its key.
         found: String,
     },
-    /// Nothing came through for too long.
+    /// No request succeeded for too long.
     #[error("DynamoDB table '{table}': nothing was written for {patience:?}; the last attempt: {why}")]
     Stuck {
         /// The table.
         table: String,
-        /// How long it was tried.
+        /// How long it was retried.
         patience: Duration,
-        /// What the last attempt failed with.
+        /// The error of the last attempt.
         why: String,
     },
-    /// AWS refused, in words that no other attempt will change.
+    /// AWS rejected the request for a permanent reason.
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
 
-/// What all requests of one call to [`TableWriter::write`] share.
+/// State shared by all requests of one call to [`TableWriter::write`].
 struct Shared {
     client: Client,
     rows: Mutex<std::vec::IntoIter<TableRow>>,
@@ -120,26 +121,26 @@ struct Shared {
     headway: Headway,
 }
 
-/// When something last came through.
+/// The time of the last success.
 struct Headway(Mutex<Instant>);
 
-/// The most items of one BatchWriteItem.
+/// The maximum number of items of one BatchWriteItem.
 const BATCH: usize = 25;
-/// The most bytes of an item, names included.
+/// The maximum size of an item in bytes, names included.
 const ITEM_BYTES_MAX: usize = 400 << 10;
-/// Between two attempts, doubled each time; each is cut short by chance, so that those that were refused together do not
-/// come again together.
+/// The pause before the first retry, doubled each time. Each pause is shortened randomly, so that requests that were
+/// rejected together are not retried together.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often a table that is being made is looked at.
+/// How often a table that is being created is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often it is told how far it is.
+/// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
 // === impl TableWriter ===
 
 impl TableWriter {
-    /// A writer. `features` are the view's, in the order in which rows have their values.
+    /// Creates a writer. `features` are the view's, in the order of the values in rows.
     #[must_use]
     pub fn new(
         aws: Arc<Aws>,
@@ -151,20 +152,20 @@ impl TableWriter {
         Self { aws, place, table: table.into(), features: features.into_iter().collect(), options }
     }
 
-    /// The table's name.
+    /// Returns the table's name.
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
     }
 
-    /// How rows are written.
+    /// Returns the options.
     #[must_use]
     pub fn options(&self) -> WriteOptions {
         self.options
     }
 
-    /// How many rows are worth one call of [`TableWriter::write`]: its last requests are waited for, so each of those in
-    /// flight should have many to do.
+    /// Returns how many rows to pass to one call of [`TableWriter::write`]: it waits for its last requests, so each
+    /// concurrent request should have many rows.
     #[must_use]
     pub fn rows_at_once(&self) -> usize {
         let turns = if self.options.overwrite { 8 * BATCH } else { 64 };
@@ -181,7 +182,7 @@ impl TableWriter {
         self.aws.handle()?.block_on(self.look(new))
     }
 
-    /// Why a row cannot be an item, if so.
+    /// Returns why a row cannot become an item, if it cannot.
     #[must_use]
     pub fn misfit(&self, row: &TableRow) -> Option<String> {
         let Some(time) = python_text(row.event_time) else {
@@ -194,11 +195,11 @@ impl TableWriter {
         (bytes > ITEM_BYTES_MAX).then(|| format!("it is {bytes} bytes, DynamoDB takes {ITEM_BYTES_MAX} at most"))
     }
 
-    /// Writes rows, of different entities, and returns when all of them are answered for. `tell` hears now and then how
-    /// far it is. Blocks its thread.
+    /// Writes rows of different entities, and returns when all of them are acknowledged. Calls `tell` regularly with
+    /// the progress. Blocks its thread.
     ///
     /// # Errors
-    /// [`TableError`]: some of the rows were written then, nobody says which.
+    /// [`TableError`]: some of the rows were written then; it is unknown which.
     pub fn write(&self, rows: Vec<TableRow>, tell: &mut dyn FnMut(Written)) -> Result<Written, TableError> {
         let handle = self.aws.handle()?;
         handle.block_on(async {
@@ -209,7 +210,8 @@ impl TableWriter {
                 older: AtomicU64::new(0),
                 headway: Headway::now(),
             });
-            // Tasks of the runtime: signing is work for more threads than the one that waits. Dropping the set ends them.
+            // Tasks of the runtime: signing is work for more threads than the one that waits. Dropping the set ends
+            // them.
             let mut tasks = JoinSet::new();
             for _ in 0..self.options.at_once {
                 tasks.spawn_on(self.clone().take_turns(Arc::clone(&shared)), handle);
@@ -247,7 +249,7 @@ impl TableWriter {
         }
     }
 
-    /// Whether to try once more after this, and if so, when the time has come.
+    /// Decides whether to retry after this error, and if so, waits until it is time.
     async fn again(&self, error: AwsError, attempt: u32, headway: &Headway) -> Result<(), TableError> {
         if !error.trouble.may_pass() {
             return Err(self.refused(error));
@@ -309,7 +311,7 @@ impl TableWriter {
         }
     }
 
-    /// As Feast creates it, except for tags and the stream.
+    /// Creates the table as Feast does, except for tags and the stream.
     async fn create(&self, client: &Client, new: NewTable, headway: &Headway) -> Result<(), TableError> {
         let what = self.what("CreateTable");
         let garbled = |error: aws_sdk_dynamodb::error::BuildError| AwsError::garbled(&what, error.to_string());
@@ -332,7 +334,7 @@ impl TableWriter {
         loop {
             match request.clone().send().await {
                 Ok(_) => return Ok(()),
-                // Somebody else makes it, or an attempt without an answer did.
+                // Another process is creating it, or an attempt without a response did.
                 Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
                     return Ok(());
                 }
@@ -342,7 +344,7 @@ impl TableWriter {
         }
     }
 
-    /// One of those that write side by side: takes rows for a request until there are none.
+    /// Runs one of the concurrent writers: takes the rows of a request until none are left.
     async fn take_turns(self, shared: Arc<Shared>) -> Result<(), TableError> {
         loop {
             let rows = shared.take(if self.options.overwrite { BATCH } else { 1 });
@@ -395,7 +397,7 @@ impl TableWriter {
         }
     }
 
-    /// Puts items whatever is there. What DynamoDB leaves over is put again.
+    /// Puts items unconditionally. Items that DynamoDB did not process are put again.
     async fn put_all(&self, rows: Vec<TableRow>, shared: &Shared) -> Result<(), TableError> {
         let what = self.what("BatchWriteItem");
         let mut left = Vec::with_capacity(rows.len());
@@ -473,10 +475,10 @@ impl Headway {
     }
 }
 
-/// A pause of somewhere between half of what is due and all of it.
+/// Returns a random pause between half of the nominal one and all of it.
 fn pause(attempt: u32) -> Duration {
     let due = PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(PAUSE_MAX);
-    // A hasher's keys are the chance that the standard library has.
+    // The keys of a hasher are the standard library's only source of randomness.
     let chance = RandomState::new().build_hasher().finish() % 1_000;
     due / 2 + due / 2 * u32::try_from(chance).unwrap_or(0) / 1_000
 }

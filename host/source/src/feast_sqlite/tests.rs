@@ -1,4 +1,4 @@
-//! Files as Feast writes them, and as it leaves them behind when it is killed.
+//! Tests with files as Feast writes them, also when it is killed.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// A file with the table that `feast apply` makes.
+    /// Creates a file with the table that `feast apply` creates.
     fn open() -> Self {
         let dir = TempDir::new().unwrap();
         let feast = Connection::open(dir.path().join("online.db")).unwrap();
@@ -69,7 +69,7 @@ fn key(customer: &str) -> Vec<u8> {
     bytes
 }
 
-/// Every item, and the position after them.
+/// Returns every item, and the position after them.
 fn read(source: &FeastSqlite) -> Result<(Vec<Item>, String), SourceError> {
     let mut reading = source.read(None)?;
     let mut items = Vec::new();
@@ -87,7 +87,7 @@ fn lines_become_items_under_the_ids_of_their_keys() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
-    // Of a version of the view that had another feature, and not yet this one.
+    // From a version of the view that had another feature, and did not have this one yet.
     shop.put(TABLE, "B", "gone", &[1], &200);
     shop.put(TABLE, "B", "orders", &[0x20, 8], &"2026-01-31 12:00:00.25");
     let (mut items, _) = read(&shop.source()).unwrap();
@@ -210,11 +210,11 @@ fn news_are_what_changed_in_this_table() {
     assert!(!source.has_news(&position).unwrap(), "another table");
     shop.put(TABLE, "A", "orders", &[0x20, 9], &100);
     assert!(source.has_news(&position).unwrap(), "a value");
-    // Asked again before anybody read it.
+    // A second check before any read.
     assert!(source.has_news(&position).unwrap());
     let (_, position) = read(&source).unwrap();
     assert!(!source.has_news(&position).unwrap());
-    // A host that starts anew has seen nothing, and knows the position from its store.
+    // A restarted server has no state except the position in its store.
     assert!(!shop.source().has_news(&position).unwrap());
     shop.feast.execute(&format!("DELETE FROM {TABLE}"), []).unwrap();
     assert!(source.has_news(&position).unwrap(), "a deleted line");

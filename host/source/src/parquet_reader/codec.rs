@@ -120,7 +120,7 @@ pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<P
     })
 }
 
-/// The encoding for a number in Parquet's Thrift definition.
+/// Returns the encoding for a number in Parquet's Thrift definition.
 fn encoding(number: i64) -> Option<Encoding> {
     Some(match number {
         0 => Encoding::PLAIN,

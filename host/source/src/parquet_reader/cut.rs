@@ -19,7 +19,7 @@ use arrow::{
 /// The size of a value within a struct while it is converted, in addition to the value.
 const CELL_BYTES: u64 = 64;
 
-/// The type that a column is decoded to: strings and bytes as views, never as a dictionary.
+/// Returns the type that a column is decoded to: strings and bytes as views, never as a dictionary.
 pub(super) fn decoded_type(of: &DataType) -> DataType {
     match of {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
@@ -45,7 +45,7 @@ fn with_type(field: &FieldRef, change: fn(&DataType) -> DataType) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(change(field.data_type())))
 }
 
-/// The size of each row of a batch in bytes.
+/// Returns the size of each row of a batch in bytes.
 pub(super) fn row_sizes(batch: &RecordBatch) -> Vec<u64> {
     let mut sizes = vec![0; batch.num_rows()];
     batch.columns().iter().for_each(|column| add_sizes(column, &mut sizes));
@@ -181,7 +181,7 @@ mod tests {
         cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &DataType::Utf8View).unwrap()
     }
 
-    /// A list of strings in each row, the second one null.
+    /// Returns a list of strings in each row, the second one null.
     fn lists() -> ArrayRef {
         let item = Arc::new(Field::new("item", DataType::Utf8View, true));
         let offsets = OffsetBuffer::new(vec![0, 2, 2, 3].into());

@@ -56,7 +56,7 @@ pub(crate) struct From {
     at: u64,
 }
 
-/// Page headers have about 50 bytes.
+/// Page headers take about 50 bytes.
 const HEADER_BUFFER: usize = 256;
 
 // === impl Windows ===
@@ -108,7 +108,7 @@ impl fmt::Debug for Windows {
 // === impl Input ===
 
 impl Input {
-    /// The error if a part could not be fetched.
+    /// Returns the error if a part could not be fetched.
     pub(super) fn take_failure(&self) -> Option<SourceError> {
         match self {
             Self::Windows(windows) => windows.state.lock().unwrap_or_else(PoisonError::into_inner).failure.take(),
@@ -116,7 +116,7 @@ impl Input {
         }
     }
 
-    /// The part that contains an offset, from that offset on.
+    /// Returns the part that contains an offset, from that offset on.
     fn part(parts: &[(u64, Bytes)], at: u64) -> Option<Bytes> {
         let next = parts.partition_point(|(start, _)| *start <= at);
         let (start, bytes) = parts.get(next.checked_sub(1)?)?;

@@ -50,13 +50,13 @@ pub(super) struct Lengths {
 // === impl Levels ===
 
 impl Levels {
-    /// The levels of a page with `count` values; the largest level of the column is `max`.
+    /// Returns the levels of a page with `count` values; the largest level of the column is `max`.
     pub(super) fn new(data: Bytes, max: i16, count: u64) -> Self {
         let width = usize::try_from(i16::BITS - max.max(0).leading_zeros()).unwrap_or(0);
         Self { data, at: 0, width, left: count, run: Run::Same { begins_row: false, left: 0 } }
     }
 
-    /// Whether all levels were consumed.
+    /// Returns whether all levels were consumed.
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
     }
@@ -258,7 +258,7 @@ mod tests {
         bytes
     }
 
-    /// The expected result, from a loop over the levels themselves.
+    /// Returns the expected result, from a loop over the levels themselves.
     fn expected(levels: &[u8], from: &mut usize, rows: u64) -> Taken {
         let mut taken = Taken::default();
         while let Some(level) = levels.get(*from) {

@@ -245,7 +245,7 @@ impl Held {
 // === impl Checked ===
 
 impl Checked {
-    /// The header of the next page; `None` at the end.
+    /// Returns the header of the next page; `None` at the end.
     fn header(&mut self) -> Result<Option<Header>, ParquetError> {
         if self.next.is_none() && self.left > 0 {
             let bytes_max = self.left.min(HEADER_BYTES_MAX);
@@ -574,7 +574,7 @@ fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> 
     Ok(None)
 }
 
-/// The length of the longest value in a dictionary of strings.
+/// Returns the length of the longest value in a dictionary of strings.
 fn longest(mut dictionary: &[u8]) -> u64 {
     let mut longest = 0;
     while let Some((length, rest)) = dictionary.split_first_chunk() {

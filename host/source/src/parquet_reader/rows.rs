@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     /// For each leaf of the schema, its index in `costs`, if it is read.
     columns: Arc<Vec<Option<usize>>>,
     costs: Vec<(String, Cost, bool)>,
-    /// The number of root columns: a bound on memory has a part for each of these, however many leaves it has.
+    /// The number of root columns: a memory limit has a share for each of these, however many leaves it has.
     roots: usize,
 }
 
@@ -77,7 +77,7 @@ const MESSAGE_BYTES: u64 = 256;
 /// Levels, and capacity for a growing list.
 const LEVEL_BYTES: u64 = 24;
 
-/// The columns of a file, with the types that they are decoded to.
+/// Returns the columns of a file, with the types that they are decoded to.
 pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, ParquetError> {
     let file = metadata.file_metadata();
     let arrow = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
@@ -129,7 +129,7 @@ impl Plan {
         Ok(Self { columns: Arc::new(columns), costs, roots: roots.len(), levels, metadata })
     }
 
-    /// The ranges of the columns to read in a row group.
+    /// Returns the ranges of the columns to read in a row group.
     pub(crate) fn ranges(&self, group: usize) -> Vec<Range<u64>> {
         let chunks = self.metadata.row_group(group).columns().iter().zip(self.columns.iter());
         let chunks = chunks.filter(|(_, column)| column.is_some());
@@ -145,12 +145,12 @@ impl Plan {
             .collect()
     }
 
-    /// The number of row groups.
+    /// Returns the number of row groups.
     pub(crate) fn groups(&self) -> usize {
         self.metadata.num_row_groups()
     }
 
-    /// The decoded size of a row without lists, in bytes.
+    /// Returns the decoded size of a row without lists, in bytes.
     fn row_bytes(&self) -> u64 {
         self.costs.iter().filter(|(.., is_repeated)| !is_repeated).map(|(_, cost, _)| cost.value).sum::<u64>().max(1)
     }
@@ -195,7 +195,7 @@ fn leaf_types(of: &DataType, leaves: &mut Vec<DataType>) {
     }
 }
 
-/// The cost of decoding a value of a column.
+/// Returns the cost of decoding a value of a column.
 fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) -> Cost {
     let value = match descr.physical_type() {
         Type::BOOLEAN => 2,
@@ -232,13 +232,13 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
 // === impl FileRows ===
 
 impl FileRows {
-    /// The rows of a file after the first `skip` ones.
+    /// Returns the rows of a file after the first `skip` ones.
     pub(crate) fn new(path: Arc<str>, plan: Plan, limits: ParquetLimits, skip: u64) -> Self {
         let plan = Arc::new(plan);
         Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
     }
 
-    /// The number of rows returned or skipped.
+    /// Returns the number of rows returned or skipped.
     pub(crate) fn rows_read(&self) -> u64 {
         self.rows_read
     }

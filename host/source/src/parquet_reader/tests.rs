@@ -38,7 +38,7 @@ fn written(columns: &[(&str, ArrayRef)], properties: WriterPropertiesBuilder) ->
     writer.into_inner().unwrap().into()
 }
 
-/// All batches of a file's columns, after the first `skip` rows.
+/// Returns all batches of a file's columns, after the first `skip` rows.
 fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBatch>, SourceError> {
     let thread = DecodeThread::start().unwrap();
     let size = file.len() as u64;
@@ -64,7 +64,7 @@ fn message(file: &Bytes, limits: &ParquetLimits) -> String {
     error.to_string()
 }
 
-/// A file with only a footer.
+/// Returns a file with only a footer.
 fn footer_only(footer: &[u8]) -> Bytes {
     let length = u32::try_from(footer.len()).unwrap().to_le_bytes();
     [b"PAR1", footer, &length, b"PAR1"].concat().into()
@@ -80,7 +80,7 @@ fn varint(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A schema node: optional, with this name and this many children, or a leaf of integers.
+/// Returns a schema node: optional, with this name and this many children, or a leaf of integers.
 fn node(name: &str, children: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if children == 0 {
@@ -98,7 +98,7 @@ fn node(name: &str, children: usize) -> Vec<u8> {
     bytes
 }
 
-/// A footer with these nodes and this many empty row groups.
+/// Returns a footer with these nodes and this many empty row groups.
 fn footer(nodes: &[Vec<u8>], groups: usize) -> Vec<u8> {
     let mut bytes = vec![0x15, 0x02, 0x19, 0xfc];
     bytes.extend(varint(nodes.len()));

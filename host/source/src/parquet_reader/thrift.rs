@@ -58,7 +58,7 @@ impl<R: Read> Compact<R> {
         Self { input, left: bytes_max, start: bytes_max }
     }
 
-    /// The number of bytes read.
+    /// Returns the number of bytes read.
     pub(super) fn position(&self) -> u64 {
         self.start - self.left
     }
@@ -78,7 +78,7 @@ impl<R: Read> Compact<R> {
         Ok(Some((*last, kind)))
     }
 
-    /// The header of a list: the kind and the number of its elements.
+    /// Returns the header of a list: the kind and the number of its elements.
     pub(super) fn list(&mut self) -> Result<(Kind, u64), String> {
         let head = self.byte()?;
         if head == 0 {
@@ -91,13 +91,13 @@ impl<R: Read> Compact<R> {
         Ok((kind, size))
     }
 
-    /// An integer of any width.
+    /// Returns an integer of any width.
     pub(super) fn int(&mut self) -> Result<i64, String> {
         let value = self.varint()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
-    /// The length of a string or of bytes, which are skipped.
+    /// Returns the length of a string or of bytes, which are skipped.
     pub(super) fn binary(&mut self) -> Result<u64, String> {
         let length = self.varint()?;
         self.pass(length)?;

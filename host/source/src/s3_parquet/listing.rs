@@ -1,4 +1,4 @@
-//! Which objects there are, and whether they are a whole set.
+//! Lists the objects, and checks whether they are a complete set.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,38 +18,38 @@ use crate::{
     parquet_reader::check,
 };
 
-/// What there is.
+/// The result of a listing.
 pub(super) enum Found {
-    /// All that is to be read.
+    /// The complete set of objects to read.
     Whole(Set),
-    /// What tells that the set is whole is not there.
+    /// The marker or manifest that shows that the set is complete is missing.
     NotYet {
         /// Its URL.
         gate: String,
     },
 }
 
-/// What there is to be read.
+/// The objects to read.
 #[derive(Debug)]
 pub(super) struct Set {
     /// The prefix below which paths are relative.
     pub(super) base: String,
     pub(super) objects: Vec<Listed>,
-    /// What tells that it is whole, if anything does.
+    /// The marker or manifest that shows that the set is complete, if one is configured.
     pub(super) gate: Option<Listed>,
 }
 
-/// The most objects of a set.
+/// The maximum number of objects in a set.
 const OBJECTS_MAX: u64 = 1_000_000;
-/// The most bytes of a manifest: names of some 100,000 objects.
+/// The maximum size of a manifest in bytes: names of about 100,000 objects.
 const MANIFEST_MAX: u64 = 32 << 20;
 
 // === impl S3Parquet ===
 
 impl S3Parquet {
-    /// What there is.
+    /// Lists the objects.
     pub(super) async fn find(&self, client: &Client) -> Result<Found, SourceError> {
-        // A key that ends like a directory is one, also where a tool has put an empty object of that name.
+        // A key that ends with a slash is a prefix, even if a tool has put an empty object with that name.
         let is_prefix = self.key.is_empty() || self.key.ends_with('/');
         let single = if is_prefix { None } else { self.one(client, &self.key).await? };
         // Consoles and some tools mark a directory with an empty object of its name. Such an object has objects below
@@ -108,8 +108,8 @@ impl S3Parquet {
         Ok(Found::Whole(Set { base, objects, gate }))
     }
 
-    /// An object, if it is there. By a list, for who may list may ask for what is not there; and before all others of
-    /// which its key is a prefix comes the object itself.
+    /// Returns an object, if it exists. Uses a list request, because a role with permission to list may not be allowed
+    /// to probe missing keys; the object itself comes before all objects of whose keys it is a prefix.
     pub(super) async fn one(&self, client: &Client, key: &str) -> Result<Option<Listed>, SourceError> {
         let request = client.list_objects_v2().bucket(&self.bucket).prefix(key).max_keys(1);
         let page = request.send().await;
@@ -117,7 +117,7 @@ impl S3Parquet {
         Ok(page.contents().iter().filter_map(listed).find(|object| object.key == key))
     }
 
-    /// Whether there is an object below a prefix.
+    /// Returns whether there is an object below a prefix.
     async fn has_below(&self, client: &Client, prefix: &str) -> Result<bool, AwsError> {
         let request = client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
         let page = request.send().await;
@@ -146,7 +146,7 @@ impl S3Parquet {
         }
     }
 
-    /// The objects that a manifest names, each once.
+    /// Returns the objects that a manifest names, each once.
     async fn named(
         &self,
         client: &Client,
@@ -163,7 +163,8 @@ impl S3Parquet {
         names.retain(|name| seen.insert(name.clone()));
         check(&path, "the number of objects that it names", names.len() as u64, OBJECTS_MAX)?;
         let known: BTreeMap<&str, &Listed> = listed.iter().map(|object| (object.key.as_str(), object)).collect();
-        // The list of a prefix has all that is below it, the manifest too; that of a single object has nothing else.
+        // The listing of a prefix contains everything below it, including the manifest; the listing of a single object
+        // contains nothing else.
         let has_all = self.key != gate.key && known.contains_key(gate.key.as_str());
         let (known, path) = (&known, &path);
         let objects = stream::iter(&names).map(|key| async move {
@@ -178,7 +179,7 @@ impl S3Parquet {
         objects.buffered(AT_ONCE).try_collect().await
     }
 
-    /// An object that is named, wherever in the bucket it is.
+    /// Returns an object by its key, anywhere in the bucket.
     async fn head(&self, client: &Client, key: &str) -> Result<Option<Listed>, AwsError> {
         let head = client.head_object().bucket(&self.bucket).key(key).send().await;
         match head.map_err(|error| AwsError::of(format!("{}: HeadObject", self.url(key)), error)) {

@@ -1,4 +1,4 @@
-//! A manifest: which objects a set has.
+//! A manifest: a list of the objects of a set.
 //!
 //! ```text
 //! ["a.parquet", "sub/b.parquet"]
@@ -23,7 +23,7 @@ struct Entry {
     url: String,
 }
 
-/// The keys that a manifest names.
+/// Returns the keys that a manifest names.
 pub(super) fn keys(bytes: &[u8], bucket: &str, base: &str) -> Result<Vec<String>, String> {
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|_| {
         "it is no manifest: a list of names, {\"files\": [..]} or {\"entries\": [{\"url\": ..}]}".to_owned()

@@ -1,4 +1,4 @@
-//! One object: ranges of it, always of the same version, and the rows that they hold.
+//! One object: ranges of it, always of the same version, and the rows in them.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -23,17 +23,17 @@ pub(super) struct Object {
     pub(super) key: String,
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// How long a range may take to come: the SDK's own bounds end at its head.
+    /// The timeout for a range: the SDK's own timeouts end with the response headers.
     pub(super) patience: Duration,
-    /// How often a range is asked for whose body breaks off.
+    /// How often to request a range whose body breaks off.
     pub(super) attempts: u32,
 }
 
-/// Why a range did not come.
+/// Why fetching a range failed.
 enum Failure {
-    /// The answer is a refusal, or there was none, however often it was asked for.
+    /// The server rejected every attempt, or did not respond.
     Answer(AwsError),
-    /// The answer was right and did not come to its end.
+    /// The response was valid, but its body broke off.
     Body(AwsError),
 }
 
@@ -49,27 +49,27 @@ pub(super) struct Opened {
 /// How the bytes of an object's row groups are fetched.
 struct Groups {
     object: Object,
-    /// All of it, if it is small.
+    /// The whole object, if it is small.
     whole: Option<Bytes>,
     ahead: Option<Ahead>,
     fetch_bytes: u64,
 }
 
-/// Ranges on their way, before they are asked for.
+/// Ranges that are being fetched ahead of their use.
 struct Ahead {
     ranges: Vec<Range<u64>>,
     fetched: JoinHandle<Result<Vec<Bytes>, AwsError>>,
 }
 
-/// An object up to this size comes with one request.
+/// An object up to this size is fetched with one request.
 pub(super) const SMALL: u64 = 1 << 20;
-/// The most bytes of one request.
+/// The maximum number of bytes of one request.
 const PART: u64 = 8 << 20;
-/// Requests in flight for one object.
+/// The maximum number of concurrent requests for one object.
 pub(super) const AT_ONCE: usize = 8;
-/// Ranges that lie so close are asked for as one.
+/// Ranges with at most this gap are fetched with one request.
 const GAP: u64 = 256 << 10;
-/// How long is waited after a body that broke off; longer with each.
+/// The pause after a body that broke off; longer with each attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The minimum part of a column that is fetched at once.
 const WINDOW_MIN: u64 = 256 << 10;
@@ -81,8 +81,8 @@ impl Object {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// A range. The SDK tries again where there is no answer, but not where an answer breaks off: then it is asked for
-    /// anew here.
+    /// Fetches a range. The SDK retries a request without a response, but not a response that breaks off, so this
+    /// function does.
     async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -108,7 +108,7 @@ impl Object {
         let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag);
         let output = request.range(format!("bytes={}-{}", range.start, range.end - 1)).send().await;
         let output = output.map_err(|error| Failure::Answer(AwsError::of(self.what(), error)))?;
-        // A server that knows no `If-Match` would answer with another version.
+        // A server without support for `If-Match` would return another version.
         let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
         if etag != self.etag.trim_matches('"') {
             let why = "the version that came is not the one that was asked for".to_owned();
@@ -120,7 +120,7 @@ impl Object {
             let broken = |error| Failure::Body(garbled(format!("the body ended early: {error}")));
             bytes.extend_from_slice(&chunk.map_err(broken)?);
             if bytes.len() as u64 > length {
-                // One that knows no ranges sends everything.
+                // A server without support for ranges sends the whole object.
                 return Err(Failure::Answer(garbled(format!("more came than the {length} bytes that were asked for"))));
             }
         }
@@ -135,7 +135,7 @@ impl Object {
         format!("{}: GetObject", self.url())
     }
 
-    /// Ranges, several at once; neighbours come with one request, and what is large in parts.
+    /// Fetches ranges, several at once; neighboring ranges share a request, and large ranges are split.
     async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
         let spans = coalesced(ranges);
         let mut parts = Vec::new();
@@ -145,7 +145,7 @@ impl Object {
         let fetched = stream::iter(parts);
         let fetched = fetched.map(|(length, part)| async move { Ok((length, self.fetch(client, part).await?)) });
         let mut fetched = fetched.buffered(AT_ONCE);
-        // Parts come in their order, and are put together as they come: no more of them lie about than are in flight.
+        // Parts arrive in order, and are assembled as they arrive: only those in flight are held in memory.
         let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
         while let Some((length, bytes)) = fetched.try_next().await? {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -171,12 +171,12 @@ impl Object {
     }
 }
 
-/// All of an object.
+/// Fetches a whole object.
 pub(super) async fn fetch_whole(client: &Client, object: Object) -> Result<Bytes, AwsError> {
     object.fetch(client, 0..object.bytes).await
 }
 
-/// Ranges that lie close together, as one; in order.
+/// Merges ranges that are close together; returns them in order.
 fn coalesced(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_by_key(|range| range.start);
@@ -195,7 +195,7 @@ fn split(span: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     (span.start..end).step_by(usize::try_from(PART).unwrap_or(usize::MAX)).map(move |from| from..end.min(from + PART))
 }
 
-/// An object that is not what it was.
+/// Creates the error for an object that changed.
 pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
     match error.trouble {
         AwsErrorKind::Changed | AwsErrorKind::Missing => SourceError::Changed { path: url.to_owned() },
@@ -231,7 +231,7 @@ impl Opened {
         Ok(Self { groups, origin, file_rows, shape, rows })
     }
 
-    /// The wanted columns that the object does not have.
+    /// Returns the wanted columns that the object does not have.
     pub(super) fn absent(&self) -> &[Absent] {
         self.shape.absent()
     }
@@ -240,17 +240,17 @@ impl Opened {
         Arc::clone(&self.origin)
     }
 
-    /// Rows of the object.
+    /// Returns the number of rows of the object.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Rows that were read.
+    /// Returns the number of rows that were read.
     pub(super) fn rows_read(&self) -> u64 {
         self.file_rows.rows_read()
     }
 
-    /// The next rows; none at the end.
+    /// Returns the next rows; `None` at the end.
     pub(super) fn next(
         &mut self,
         aws: &Arc<Aws>,
@@ -267,7 +267,7 @@ impl Opened {
 // === impl Groups ===
 
 impl Groups {
-    /// The bytes of a row group. The next one is fetched while this one is decoded.
+    /// Returns the bytes of a row group. The next one is fetched while this one is decoded.
     fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
         let length = self.object.bytes;
         if let Some(whole) = &self.whole {
@@ -315,7 +315,7 @@ impl Groups {
     }
 }
 
-/// The total size of ranges in bytes.
+/// Returns the total size of ranges in bytes.
 fn sum(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
 }
@@ -336,7 +336,7 @@ impl Drop for Ahead {
     }
 }
 
-/// The footer of an object.
+/// Returns the footer of an object.
 pub(super) fn metadata(
     aws: &Aws,
     client: &Client,

@@ -1,8 +1,8 @@
-//! What is remembered of objects that were read.
+//! The state of the objects that were read.
 //!
-//! It is written with every commit, so it is small: of an object that was read to its end only a mark stays, a hash of
-//! its key and version. That is 22 bytes of text an object, 2 MB for 100,000. Only an object in the middle of which
-//! something was committed is remembered by name.
+//! It is written with every commit, so it must be small: for an object that was read to its end, it contains only a
+//! hash of the key and version. That is 22 bytes of text per object, 2 MB for 100,000. Only an object that was partly
+//! read when a commit was made is stored by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +10,19 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use larder_model::codec::murmur3_x64_128;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What was read.
+/// The objects that were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
-    /// Marks of the objects that were read to their ends.
+    /// Hashes of the objects that were read to their ends.
     #[serde(serialize_with = "print_marks", deserialize_with = "parse_marks")]
     done: BTreeSet<Mark>,
     /// Whether one of them had rows.
     has_rows: bool,
-    /// Objects that were read in part.
+    /// Objects that were partly read.
     begun: BTreeMap<String, Begun>,
-    /// How many objects of the set were not read to their ends.
+    /// The number of objects of the set that were not read to their ends.
     left: usize,
-    /// The version of what told that the set was whole.
+    /// The version of the marker or manifest.
     pub(super) gate: Option<Version>,
 }
 
@@ -32,24 +32,24 @@ struct Begun {
     rows: u64,
 }
 
-/// What tells an object from its successor of the same key.
+/// Distinguishes an object from its successor with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// Of a marker, which has no bytes to tell it by. Of others it says nothing: a copy that was written anew has another
-    /// time and the same rows.
+    /// Only compared for a marker, which has no content. Ignored for other objects: a copy that was written again has
+    /// another time and the same rows.
     pub(super) modified: Option<i64>,
 }
 
-/// An object that is there.
+/// An existing object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) key: String,
     pub(super) version: Version,
 }
 
-/// A key and a version of it. Two of 100,000 that are the same by accident are not to be expected within the age of the
+/// A hash of a key and a version. A collision among 100,000 objects is not to be expected within the age of the
 /// universe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Mark([u8; 16]);
@@ -57,7 +57,7 @@ struct Mark([u8; 16]);
 // === impl Position ===
 
 impl Position {
-    /// A position that does not read, from another kind of source perhaps, is the beginning.
+    /// Parses a position; text of another format, perhaps from another kind of source, is the start.
     pub(super) fn parse(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
@@ -67,7 +67,7 @@ impl Position {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The position at the beginning of a reading: of what was read before, what is there still.
+    /// Returns the position at the start of a read: the objects of this position that still exist.
     pub(super) fn begin(&self, objects: &[Listed], gate: Option<Version>) -> Self {
         let done: BTreeSet<Mark> = objects.iter().map(Mark::of).filter(|mark| self.done.contains(mark)).collect();
         let begun = objects.iter().filter_map(|object| {
@@ -78,37 +78,37 @@ impl Position {
         Self { begun: begun.collect(), left, has_rows, done, gate }
     }
 
-    /// Whether an object was read to its end.
+    /// Returns whether an object was read to its end.
     pub(super) fn has(&self, object: &Listed) -> bool {
         self.done.contains(&Mark::of(object))
     }
 
-    /// Whether these objects were read to their ends, and no others.
+    /// Returns whether exactly these objects were read to their ends.
     pub(super) fn is_all_of(&self, objects: &[Listed]) -> bool {
         self.is_whole() && self.done.len() == objects.len() && objects.iter().all(|object| self.has(object))
     }
 
-    /// Whether an object was read to its end.
+    /// Returns whether any object was read to its end.
     pub(super) fn has_done(&self) -> bool {
         !self.done.is_empty()
     }
 
-    /// Whether a set was read to its end.
+    /// Returns whether a complete set was read.
     pub(super) fn is_whole(&self) -> bool {
         self.left == 0 && !self.done.is_empty()
     }
 
-    /// Whether a row was read.
+    /// Returns whether a row was read.
     pub(super) fn has_rows(&self) -> bool {
         self.has_rows || !self.begun.is_empty()
     }
 
-    /// How many rows of an object were read.
+    /// Returns how many rows of an object were read.
     pub(super) fn rows_of(&self, object: &Listed) -> u64 {
         self.begun.get(&object.key).map_or(0, |begun| begun.rows)
     }
 
-    /// Notes how many rows of an object were read.
+    /// Records how many rows of an object were read.
     pub(super) fn read(&mut self, object: &Listed, rows: u64) {
         match self.begun.get_mut(&object.key) {
             Some(begun) => begun.rows = rows,
@@ -118,7 +118,7 @@ impl Position {
         }
     }
 
-    /// Notes that an object was read to its end.
+    /// Records that an object was read to its end.
     pub(super) fn end(&mut self, object: &Listed, rows: u64) {
         self.begun.remove(&object.key);
         self.has_rows |= rows > 0;
@@ -131,7 +131,7 @@ impl Position {
 // === impl Version ===
 
 impl Version {
-    /// Whether it has the same bytes.
+    /// Returns whether both have the same bytes.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.etag == other.etag && self.bytes == other.bytes
     }
@@ -142,7 +142,7 @@ impl Version {
 impl Mark {
     fn of(object: &Listed) -> Self {
         let Listed { key, version: Version { etag, bytes, .. } } = object;
-        // The key comes last: it may have any sign in it.
+        // The key comes last, because it may contain any character.
         Self(murmur3_x64_128(format!("{bytes} {etag} {key}").as_bytes()))
     }
 }
@@ -183,14 +183,14 @@ mod tests {
         let mut position = Position::parse(&position.print());
         assert!(position.has(&objects[0]) && !position.has(&objects[1]) && !position.is_whole());
         assert_eq!(position.begin(&objects, None).rows_of(&objects[1]), 7);
-        // Another version is another object.
+        // A new version is a new object.
         objects[1].version.etag = "another".to_owned();
         assert_eq!(position.begin(&objects, None).rows_of(&objects[1]), 0);
         position = position.begin(&objects, None);
         objects.iter().for_each(|object| position.end(object, 9));
         assert!(position.is_all_of(&objects) && position.has_rows());
         assert!(!position.is_all_of(&objects[..2]), "one is gone");
-        // What says only when it was written says nothing.
+        // The modification time alone changes nothing.
         objects[2].version.modified = Some(2);
         assert!(position.is_all_of(&objects));
     }
