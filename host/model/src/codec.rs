@@ -1,4 +1,5 @@
-//! Bytes: entity keys and ids as Feast writes them, the row format of the online store, and Feast's values to and from it.
+//! Byte formats: entity keys and ids as Feast writes them, the row format of the online store, and conversions from and
+//! to Feast's values.
 
 mod cell;
 mod coerce;

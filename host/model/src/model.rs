@@ -1,4 +1,4 @@
-//! The vocabulary: what a feature store's words mean here. No bytes, no files, no clock.
+//! The terms of the feature store: definitions and values. No bytes, no files, no clock.
 
 mod definition;
 mod derived;

@@ -1,8 +1,8 @@
-//! Definitions, as people and other registries write them, to a [`Catalog`] that is always valid.
+//! Converts definitions from files and from other registries to a [`Catalog`] that is always valid.
 //!
-//! [`Definitions`] is the raw form: everything may be wrong in it, and every part knows where it was written. YAML
-//! files are read into it here, and so is a [`FeastRegistry`], so that all that comes after is one path.
-//! [`validate`] turns it into a [`Catalog`], or into a list of all mistakes.
+//! [`Definitions`] is the raw form: it may contain any errors, and every part has its position in a file. YAML files
+//! and a [`FeastRegistry`] are both read into it, so that all later steps are the same for both. [`validate`] converts
+//! it to a [`Catalog`], or returns a list of all errors.
 
 mod catalog;
 mod definition;

@@ -1,9 +1,9 @@
-//! YAML text to a tree that knows its lines, and a collector of mistakes.
+//! Parses YAML to a tree with line numbers, and collects errors.
 //!
-//! Definitions and configuration are read here and not by `derive(Deserialize)`, because a user who mistyped three
-//! keys wants to hear about three keys, each with its file, its line and the name that was probably meant: serde
-//! stops at the first. A [`Table`] hands out a mapping's values by key, notes what it was asked for, and at the end
-//! complains about the keys that nobody asked for.
+//! Definitions and configuration are not read with `derive(Deserialize)`, because serde stops at the first error. A
+//! user who mistyped three keys should get three errors, each with file, line and the most similar valid name. A
+//! [`Table`] returns the values of a mapping by key, records which keys were read, and finally reports all other keys
+//! as errors.
 
 mod json;
 mod node;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{ItemType, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueType, parse_time};
 
-/// Why a cell is not a value of a type.
+/// Why a cell cannot be converted to a type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// A value of another type, or out of the type's range.
@@ -56,11 +56,12 @@ pub enum Misfit {
 /// Which losses are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Those of Feast's conversions: `int()` truncates a fraction, and a double is rounded to a single.
+    /// The losses of Feast's conversions: `int()` truncates a fraction, and a double is rounded to a single.
     Feast,
-    /// Fractions are not truncated: in keys, where that would give another row, and in lists, where Feast rejects it.
+    /// Fractions are not truncated: for keys, where truncation would select another row, and for lists, where Feast
+    /// rejects fractions.
     Whole,
-    /// None: the value had another type before, and must stay the same number.
+    /// No loss: the value had another type before, and must stay the same number.
     Lossless,
 }
 
@@ -77,7 +78,7 @@ impl Cell {
         self.convert(declared, Rule::Feast, Rule::Whole)
     }
 
-    /// The same for a value that had another type before and must stay the same number.
+    /// Converts a value that had another type before and must stay the same number.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -135,7 +136,7 @@ impl Cell {
         Ok(())
     }
 
-    /// The value of a part of a key; null for a null.
+    /// Converts to a part of a key; null for a null.
     ///
     /// # Errors
     /// [`Misfit`]. A fraction is not an integer here.
@@ -144,7 +145,7 @@ impl Cell {
     }
 }
 
-/// A part of a key for the encoder; `None` for a null.
+/// Returns a part of a key for the encoder; `None` for a null.
 #[must_use]
 pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     Some(match value {
@@ -161,7 +162,7 @@ pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     })
 }
 
-/// A value of a scalar type.
+/// Converts to a value of a scalar type.
 fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> {
     let declared = ValueType::Scalar(wanted);
     let value = match (wanted, cell) {
@@ -211,7 +212,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> 
     value.ok_or_else(|| misfit(cell, declared))
 }
 
-/// Items of a list or a set. There are no null items: see [`null_item`].
+/// Converts the items of a list or a set. There are no null items: see [`null_item`].
 fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, Misfit> {
     let all_null = cells.iter().all(|cell| *cell == Cell::Null);
     cells.iter().map(|cell| one_item(cell, item, all_null, rule)).collect()
@@ -232,8 +233,8 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
     }
 }
 
-/// The replacement for a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN among other
-/// floats, because numpy has no other null.
+/// Returns the replacement for a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN
+/// among other floats, because numpy has no other null.
 #[must_use]
 pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     match (item, item.item()) {
@@ -248,8 +249,8 @@ pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     }
 }
 
-/// The items of a set: without duplicates and sorted, so that equal sets have equal bytes. If there are several zeros,
-/// the first one stays.
+/// Sorts and deduplicates the items of a set, so that equal sets have equal bytes. If there are several zeros, the
+/// first one stays.
 #[must_use]
 pub fn set(mut items: Vec<Value>) -> Vec<Value> {
     use std::cmp::Ordering;
@@ -272,7 +273,7 @@ pub fn set(mut items: Vec<Value>) -> Vec<Value> {
     items
 }
 
-/// `int(x)`.
+/// Implements `int(x)`.
 fn whole(cell: &Cell, rule: Rule) -> Option<i64> {
     match cell {
         Cell::Int(value) => Some(*value),
@@ -298,7 +299,7 @@ fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
     fits.then_some(whole as i64)
 }
 
-/// `float(x)`, except for finite numbers that a double cannot hold.
+/// Implements `float(x)`, except for finite numbers that a double cannot hold.
 #[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
 fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     // Doubles represent all integers exactly up to here.
@@ -320,7 +321,7 @@ fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     }
 }
 
-/// The nearest single, except for finite numbers that a single cannot hold.
+/// Returns the nearest single, except for finite numbers that a single cannot hold.
 #[must_use]
 pub fn single(value: f64) -> Option<f32> {
     #[expect(clippy::cast_possible_truncation, reason = "rounding is what a Float32 feature asks for, as in Feast")]
@@ -328,7 +329,7 @@ pub fn single(value: f64) -> Option<f32> {
     (rounded.is_finite() || !value.is_finite()).then_some(rounded)
 }
 
-/// Microseconds of an instant: numbers count seconds.
+/// Returns the microseconds of an instant: numbers count seconds.
 fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     let of_seconds = |seconds: i64| match seconds {
         NULL_TIMESTAMP_SECONDS => Some(NULL_TIMESTAMP_SECONDS),
@@ -347,7 +348,7 @@ fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     }
 }
 
-/// `str(x)`.
+/// Implements `str(x)`.
 fn plain_text(cell: &Cell) -> Option<String> {
     Some(match cell {
         Cell::Text(text) | Cell::Number(text) => text.clone(),
@@ -361,7 +362,7 @@ fn plain_text(cell: &Cell) -> Option<String> {
     })
 }
 
-/// JSON text unchanged, everything else as `json.dumps(x)` formats it.
+/// Returns JSON text unchanged, and formats everything else as `json.dumps(x)` does.
 fn json(cell: &Cell) -> Result<Option<String>, Misfit> {
     match cell {
         Cell::Text(text) => match check_json(text) {
@@ -376,7 +377,7 @@ fn check_json(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ())
 }
 
-/// Whether text is a valid value of a type that is stored as text.
+/// Returns whether text is a valid value of a type that is stored as text.
 #[must_use]
 pub fn is_text_of(text: &str, wanted: ScalarType) -> bool {
     match wanted {
@@ -392,7 +393,7 @@ fn text_value(text: &str) -> Option<Value> {
     Some(Value::Bytes(text.as_bytes().to_vec()))
 }
 
-/// The text of a UUID from its 16 bytes.
+/// Returns the text of a UUID from its 16 bytes.
 #[must_use]
 pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;
@@ -400,7 +401,7 @@ pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
-/// The error for a cell that does not match a type.
+/// Returns the error for a cell that does not match a type.
 pub(super) fn misfit(cell: &Cell, declared: ValueType) -> Misfit {
     Misfit::Type { found: cell.describe(), declared }
 }

@@ -41,7 +41,7 @@ pub struct Retyped {
     pub feature: Arc<str>,
     /// The type that stored rows have.
     pub stored: ValueType,
-    /// The type that the definition says.
+    /// The type in the definition.
     pub declared: ValueType,
     /// How stored values are converted; `None` if they cannot be converted, and the feature is `NOT_FOUND` in such
     /// rows.
@@ -94,7 +94,7 @@ pub fn retyped(features: &[Feature], schemas: &[Arc<RowSchema>]) -> Vec<Retyped>
 // === impl Conversion ===
 
 impl Conversion {
-    /// The conversion of values of type `from` to type `to`, if any value can be converted.
+    /// Returns the conversion of values of type `from` to type `to`, if any value can be converted.
     #[must_use]
     pub fn between(from: ValueType, to: ValueType) -> Option<Self> {
         use ValueType::{List, Nested, Scalar, Set};
@@ -107,7 +107,7 @@ impl Conversion {
         exists.then_some(Self { from, to })
     }
 
-    /// Whether values are unchanged.
+    /// Returns whether values are unchanged.
     #[must_use]
     pub fn is_identity(self) -> bool {
         self.from == self.to
@@ -165,7 +165,7 @@ fn has_conversion(from: ScalarType, to: ScalarType) -> bool {
     )
 }
 
-/// One value, or one item of a list.
+/// Converts one value, or one item of a list.
 fn scalar(value: ValueRef<'_>, from: ScalarType, to: ScalarType) -> Option<Value> {
     let value = match value {
         ValueRef::Int32(v) => Scalar::Int(i64::from(v)),
@@ -245,7 +245,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// Text as Python's `str` formats it; JSON has its own booleans.
+    /// Formats as Python's `str` does; JSON has its own booleans.
     fn text(&self, to: ScalarType) -> Option<String> {
         match *self {
             Self::Int(v) => Some(v.to_string()),
@@ -282,7 +282,7 @@ fn digits(text: &str) -> Option<(bool, String, i64)> {
     Some((is_negative, significant.to_owned(), if significant.is_empty() { 0 } else { exponent }))
 }
 
-/// What a tree is, apart from whether it is called a map or a struct, a list or a set.
+/// Returns the shape of a tree, regardless of whether it is called a map or a struct, a list or a set.
 fn tree_kind(nested: NestedType) -> Option<u8> {
     match nested {
         NestedType::Map | NestedType::Struct => Some(0),

@@ -11,7 +11,7 @@
 //!             per value   u32 type       | u32 length | bytes
 //! ```
 //!
-//! The names come before all values, so they are a constant prefix: a [`KeyEncoder`] holds it ready.
+//! The names come before all values, so they are a constant prefix, which a [`KeyEncoder`] builds once.
 
 use super::murmur3_x64_128;
 use crate::model::EntityId;
@@ -41,10 +41,10 @@ pub enum KeyValue<'a> {
     UnixTimestamp(i64),
 }
 
-/// Makes the entity ids of one list of join keys.
+/// Computes the entity ids of one list of join keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEncoder {
-    /// All that comes before the first value.
+    /// The bytes before the first value.
     prefix: Vec<u8>,
 }
 
@@ -57,7 +57,7 @@ const TYPE_UNIX_TIMESTAMP: u32 = 8;
 // === impl KeyVersion ===
 
 impl KeyVersion {
-    /// The version with this number, if there is one that makes entity ids.
+    /// Returns the version with this number, if there is one that produces entity ids.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         match number {
@@ -71,7 +71,7 @@ impl KeyVersion {
 // === impl KeyEncoder ===
 
 impl KeyEncoder {
-    /// An encoder for keys with these names. They must be sorted, as a catalog's are.
+    /// Creates an encoder for keys with these names. They must be sorted, as a catalog's are.
     #[must_use]
     pub fn new<'n>(version: KeyVersion, names: impl IntoIterator<Item = &'n str>) -> Self {
         let mut prefix = Vec::new();
@@ -93,7 +93,7 @@ impl KeyEncoder {
         Self { prefix }
     }
 
-    /// Starts a key in `buffer`, whose contents go. Follow with one [`KeyEncoder::push`] per name, in order.
+    /// Starts a key in `buffer`, which is cleared. Follow with one [`KeyEncoder::push`] per name, in order.
     pub fn begin(&self, buffer: &mut Vec<u8>) {
         buffer.clear();
         buffer.extend_from_slice(&self.prefix);
@@ -110,13 +110,13 @@ impl KeyEncoder {
         }
     }
 
-    /// The id of a finished key.
+    /// Returns the id of a finished key.
     #[must_use]
     pub fn id(buffer: &[u8]) -> EntityId {
         EntityId(murmur3_x64_128(buffer))
     }
 
-    /// The id of a key, all at once; `buffer` is scratch space and holds the key's bytes afterwards.
+    /// Computes the id of a key in one call; `buffer` is scratch space and contains the key's bytes afterwards.
     pub fn encode<'v>(&self, values: impl IntoIterator<Item = KeyValue<'v>>, buffer: &mut Vec<u8>) -> EntityId {
         self.begin(buffer);
         for value in values {
@@ -132,7 +132,8 @@ fn push_part(buffer: &mut Vec<u8>, value_type: u32, bytes: &[u8]) {
     buffer.extend_from_slice(bytes);
 }
 
-/// Lengths are u32 in the format; a key of 4 GiB cannot reach this place, requests and rows being bounded far below.
+/// Converts a length to u32, as the format requires. A key of 4 GiB cannot occur here, because requests and rows are
+/// limited far below that.
 fn len_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }

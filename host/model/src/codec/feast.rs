@@ -1,8 +1,9 @@
-//! Values of rows to Feast's own message and back: what its online stores hold, and what gRPC carries.
+//! Converts values of rows to Feast's own message and back: the form in its online stores and in gRPC.
 //!
-//! The two forms differ in what a type is. A row's field has one declared type; Feast's message names the type of each
-//! single value, and an online store may hold values from before a type was changed. A value of the declared type is
-//! used unchanged; a value of another type is converted by the rules in `coerce.rs` if it stays the same number.
+//! The two forms have different notions of a type. A row's field has one declared type; Feast's message names the type
+//! of each single value, and an online store may have values from before a type was changed. A value of the declared
+//! type is used unchanged; a value of another type is converted by the rules in `coerce.rs` if it stays the same
+//! number.
 
 use prost::Message as _;
 
@@ -14,7 +15,7 @@ use crate::model::{
 
 const MICROS: i64 = 1_000_000;
 
-/// Puts a value of Feast's into a row's next field, which is of type `declared`.
+/// Appends a Feast value to a row's next field, which is of type `declared`.
 ///
 /// # Errors
 /// [`Misfit`]; the row is unchanged in that case.
@@ -50,7 +51,7 @@ pub fn push_feast_value(builder: &mut RowBuilder<'_>, declared: ValueType, value
     Ok(builder.push_value(&value)?)
 }
 
-/// A value of a row as Feast's message. A null is a message without a kind.
+/// Converts a value of a row to Feast's message. A null is a message without a kind.
 #[must_use]
 pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue {
     let kind = match (value, value_type) {
@@ -58,13 +59,13 @@ pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue 
         (value, ValueType::Scalar(scalar)) => kind_of_scalar(value, scalar),
         (ValueRef::List(list), ValueType::List(item)) => Some(kind_of_list(list, item)),
         (ValueRef::List(list), ValueType::Set(item)) => Some(into_set(kind_of_list(list, item))),
-        // A row's shapes are those of its types.
+        // The shapes in a row are those of its types.
         _ => None,
     };
     FeastValue { kind }
 }
 
-/// A value of exactly this type, or of a narrower one.
+/// Returns a value of exactly this type, or of a narrower one.
 fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     Some(match (scalar, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestamp(v)) => ValueRef::Int64(micros(*v)?),
@@ -82,7 +83,7 @@ fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     })
 }
 
-/// The items of a list of exactly this type, or of a narrower one.
+/// Returns the items of a list of exactly this type, or of a narrower one.
 fn items_of(kind: &Kind, item: ScalarType) -> Option<Vec<ValueRef<'_>>> {
     Some(match (item, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestampList(l) | Kind::UnixTimestampSet(l)) => {
@@ -188,7 +189,7 @@ fn kind_of_list(list: ListRef<'_>, item: ScalarType) -> Kind {
     }
 }
 
-/// The set of a list's kind; Feast has none for JSON.
+/// Returns the set of a list's kind; Feast has none for JSON.
 fn into_set(list: Kind) -> Kind {
     match list {
         Kind::BoolList(l) => Kind::BoolSet(l),
@@ -210,12 +211,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Whole seconds; the stand-in for null stays what it is.
+/// Returns whole seconds; the null placeholder is unchanged.
 fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// Microseconds from whole seconds; the null placeholder is unchanged. `None` beyond the range of microseconds.
+/// Returns microseconds from whole seconds; the null placeholder is unchanged. `None` beyond the range of microseconds.
 fn micros(seconds: i64) -> Option<i64> {
     if seconds == NULL_TIMESTAMP_SECONDS { Some(seconds) } else { seconds.checked_mul(MICROS) }
 }
@@ -240,7 +241,7 @@ mod tests {
         Ok(to_feast_value(value, declared))
     }
 
-    /// One value of every kind that there is, with the type that declares it.
+    /// Returns one value of every existing kind, with the type that declares it.
     fn one_of_each() -> Vec<(&'static str, Kind)> {
         let texts = || StringList { val: vec!["ä".into(), String::new()] };
         let uuids = || StringList { val: vec![UUID.into(), String::new()] };

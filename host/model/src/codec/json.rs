@@ -1,4 +1,4 @@
-//! Values as Feast's JSON, appended to a buffer.
+//! Formats values as Feast's JSON, appended to a buffer.
 //!
 //! Numbers, texts and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
 //! numbers of full precision, floats are widened to double and printed shortest, NaN and the infinities are strings,
@@ -15,14 +15,14 @@ use crate::model::{
     FeastMap, FeastValue, Kind, ListRef, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType, ZonedTimestamp,
 };
 
-/// A value of a feature of this type.
+/// Appends a value of a feature of this type.
 pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>, value_type: ValueType) {
     match (value, value_type) {
         (ValueRef::Null, _) => out.extend_from_slice(b"null"),
         (ValueRef::List(list), ValueType::List(item) | ValueType::Set(item)) => items(out, list, item),
         (ValueRef::Bytes(bytes), ValueType::Nested(_)) => nested(out, bytes),
         (value, ValueType::Scalar(scalar)) => one(out, value, scalar),
-        // A row's shapes are those of its types.
+        // The shapes in a row are those of its types.
         _ => out.extend_from_slice(b"null"),
     }
 }
@@ -50,7 +50,7 @@ fn one(out: &mut Vec<u8>, value: ValueRef<'_>, scalar: ScalarType) {
     }
 }
 
-/// Whole seconds; the stand-in for null stays what it is.
+/// Returns whole seconds; the null placeholder is unchanged.
 fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(1_000_000) }
 }
@@ -62,7 +62,7 @@ fn nested(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// The JSON of a tree (a map, a struct, a list of lists), where the answer has any in its place: none for null.
+/// Returns the JSON of a tree (a map, a struct, a list of lists) if the response contains any for it; `None` for null.
 #[must_use]
 pub fn nested_json(bytes: &[u8]) -> Option<String> {
     let mut out = Vec::new();
@@ -70,7 +70,7 @@ pub fn nested_json(bytes: &[u8]) -> Option<String> {
     String::from_utf8(out).ok().filter(|json| json != "null")
 }
 
-/// A value inside a tree.
+/// Appends a value inside a tree.
 fn feast_value(out: &mut Vec<u8>, value: &FeastValue) {
     let Some(kind) = &value.kind else { return out.extend_from_slice(b"null") };
     match kind {
@@ -126,7 +126,7 @@ fn map(out: &mut Vec<u8>, map: &FeastMap) {
     out.push(b'}');
 }
 
-/// ISO 8601 in its own zone; null for the stand-in for null, and where the zone is unknown.
+/// Appends ISO 8601 text in the value's own zone; null for the null placeholder, and if the zone is unknown.
 fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
     let zone = TimeZone::get(&zoned.zone).ok().or_else(|| fixed_offset(&zoned.zone));
     match (Timestamp::from_second(zoned.unix_timestamp), zone) {
@@ -138,7 +138,7 @@ fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
     }
 }
 
-/// The zone of `+02:00`.
+/// Parses a zone such as `+02:00`.
 fn fixed_offset(text: &str) -> Option<TimeZone> {
     let sign = match text.as_bytes().first()? {
         b'+' => 1,
@@ -150,24 +150,24 @@ fn fixed_offset(text: &str) -> Option<TimeZone> {
     Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
-/// A comma, save before the first of a list.
+/// Appends a comma, except before the first item of a list.
 pub fn separate(out: &mut Vec<u8>, i: usize) {
     if i > 0 {
         out.push(b',');
     }
 }
 
-/// True or false.
+/// Appends true or false.
 pub fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
-/// A whole number.
+/// Appends a whole number.
 pub fn int(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// A number; those that JSON cannot say are strings.
+/// Appends a number; numbers that JSON cannot represent are strings.
 pub fn float(out: &mut Vec<u8>, value: f64) {
     if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
@@ -183,15 +183,15 @@ pub fn float(out: &mut Vec<u8>, value: f64) {
 fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();
-    // Four letters for every three bytes begun.
+    // Four characters for every three bytes or part of them.
     out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
-    // The space was just made.
+    // The space was just allocated.
     let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.push(b'"');
 }
 
-/// A string: raw UTF-8 but for what JSON makes escape.
+/// Appends a string: raw UTF-8, except for characters that JSON must escape.
 pub fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();

@@ -1,9 +1,9 @@
-//! The key of an entity with the values that its id was made of.
+//! The key of an entity, with the values from which its id was computed.
 
 use super::KeyValue;
 use crate::model::{EntityId, ScalarType};
 
-/// The key of an entity: its id, and the parts that the id was made of.
+/// The key of an entity: its id, and the parts from which the id was computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntityKey {
     /// The id.
@@ -26,7 +26,7 @@ pub enum KeyPart {
 // === impl KeyPart ===
 
 impl KeyPart {
-    /// A copy of a key's part.
+    /// Copies a key's part.
     #[must_use]
     pub fn of(value: KeyValue<'_>) -> Self {
         match value {
@@ -37,7 +37,8 @@ impl KeyPart {
         }
     }
 
-    /// As the key encoder takes it. A number that is too large for its type does not occur: it was read as that type.
+    /// Returns the part as the key encoder takes it. A number is never too large for its type, because it was read as
+    /// that type.
     #[must_use]
     pub fn as_key(&self, value_type: ScalarType) -> KeyValue<'_> {
         match self {

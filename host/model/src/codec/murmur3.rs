@@ -1,4 +1,4 @@
-//! MurmurHash3 x64-128, seed 0: the hash that Feast makes entity ids with.
+//! MurmurHash3 x64-128, seed 0: the hash with which Feast computes entity ids.
 //!
 //! The function is Austin Appleby's `MurmurHash3_x64_128` (public domain); Python's `mmh3.hash_bytes`, which Feast
 //! calls, returns both halves little-endian, first half first. Feast's ids are the test vectors.
@@ -6,7 +6,7 @@
 const C1: u64 = 0x87c3_7b91_1142_53d5;
 const C2: u64 = 0x4cf5_ad43_2745_937f;
 
-/// The 16 bytes that `mmh3.hash_bytes(bytes)` returns.
+/// Returns the 16 bytes that `mmh3.hash_bytes(bytes)` returns.
 #[must_use]
 pub fn murmur3_x64_128(bytes: &[u8]) -> [u8; 16] {
     let (mut h1, mut h2) = (0_u64, 0_u64);

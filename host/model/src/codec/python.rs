@@ -31,7 +31,7 @@ const EXPONENT_MAX: i64 = 100_000;
 /// More digits than any 64-bit integer has.
 const INT_DIGITS_MAX: usize = 20;
 
-/// `int(text)`: surrounding whitespace, a sign, and single underscores between digits are accepted.
+/// Implements `int(text)`: surrounding whitespace, a sign, and single underscores between digits are accepted.
 ///
 /// # Errors
 /// [`IntError`].
@@ -48,7 +48,8 @@ pub fn int(text: &str) -> Result<i64, IntError> {
     trimmed.replace('_', "").parse().map_err(|_| IntError::Range)
 }
 
-/// `float(text)`: surrounding whitespace, single underscores between digits, `inf`, `infinity` and `nan` in any case.
+/// Implements `float(text)`: surrounding whitespace, single underscores between digits, `inf`, `infinity` and `nan` in
+/// any case.
 #[must_use]
 pub fn float(text: &str) -> Option<f64> {
     let trimmed = text.trim();
@@ -65,19 +66,19 @@ pub fn float(text: &str) -> Option<f64> {
     if all_between_digits { trimmed.replace('_', "").parse().ok() } else { None }
 }
 
-/// `str(value)` of a `float`: shortest digits, with an exponent below 1e-4 and from 1e16 on.
+/// Implements `str(value)` of a `float`: shortest digits, with an exponent below 1e-4 and from 1e16 on.
 #[must_use]
 pub fn float_text(value: f64) -> String {
     if value.is_finite() { positional(&format!("{value:e}")) } else { special(value) }
 }
 
-/// `str(value)` of a `numpy.float32`: the shortest digits of a single.
+/// Implements `str(value)` of a `numpy.float32`: the shortest digits of a single.
 #[must_use]
 pub fn single_text(value: f32) -> String {
     if value.is_finite() { positional(&format!("{value:e}")) } else { special(value.into()) }
 }
 
-/// `str(value)` of a `decimal.Decimal` with this unscaled value, a sign and digits, and this scale.
+/// Implements `str(value)` of a `decimal.Decimal` with this unscaled value, a sign and digits, and this scale.
 #[must_use]
 pub fn decimal_text(unscaled: &str, scale: i64) -> String {
     let (sign, digits) = unscaled.strip_prefix('-').map_or(("", unscaled), |digits| ("-", digits));
@@ -97,7 +98,7 @@ pub fn decimal_text(unscaled: &str, scale: i64) -> String {
     format!("{sign}{first}{point}{rest}E{adjusted:+}")
 }
 
-/// Whether `decimal.Decimal(text)` accepts a text.
+/// Returns whether `decimal.Decimal(text)` accepts a text.
 #[must_use]
 pub fn is_decimal(text: &str) -> bool {
     let plain = text.trim().replace('_', "");
@@ -112,7 +113,8 @@ pub fn is_decimal(text: &str) -> bool {
     Decimal::parse(&plain).is_some()
 }
 
-/// Whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits, with any braces, hyphens and prefixes around them.
+/// Returns whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits, with any braces, hyphens and prefixes
+/// around them.
 #[must_use]
 pub fn is_uuid(text: &str) -> bool {
     let plain = text.replace("urn:", "").replace("uuid:", "");
@@ -147,7 +149,7 @@ pub fn whole_of_decimal(text: &str) -> Result<(i64, bool), IntError> {
     Ok((value, has_fraction))
 }
 
-/// `str(value)` of a `bytes`: printable ASCII as it is, everything else escaped.
+/// Implements `str(value)` of a `bytes`: printable ASCII unchanged, everything else escaped.
 #[must_use]
 pub fn bytes_text(bytes: &[u8]) -> String {
     let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { b'"' } else { b'\'' };
@@ -170,7 +172,7 @@ pub fn bytes_text(bytes: &[u8]) -> String {
     out
 }
 
-/// `json.dumps(value)`: a space after commas and colons, and ASCII only.
+/// Implements `json.dumps(value)`: a space after commas and colons, and ASCII only.
 ///
 /// `None` for values that JSON cannot represent: bytes and instants, NaN and infinities.
 #[must_use]
@@ -274,7 +276,7 @@ fn positional(scientific: &str) -> String {
 // === impl Decimal ===
 
 impl Decimal {
-    /// A sign, digits with at most one point, and an exponent.
+    /// Parses a sign, digits with at most one point, and an exponent.
     fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),

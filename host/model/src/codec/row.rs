@@ -42,7 +42,7 @@ use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
 /// The version that this code writes, and the only one so far.
 pub const FORMAT_VERSION: u8 = 1;
 
-/// The most bytes of one row. DynamoDB's items end at 400 kB; a row beyond this is a mistake in the source.
+/// The maximum size of one row in bytes. DynamoDB's items end at 400 kB; a larger row is a mistake in the source.
 pub const ROW_BYTES_MAX: usize = 4 << 20;
 
 const FLAGS_AT: usize = 1;
@@ -64,12 +64,12 @@ const CREATED_NONE: i64 = i64::MIN;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// Fewer bytes than the header and the slots take, or a field that ends outside of the row.
+    /// There are fewer bytes than the header and the slots take, or a field ends outside of the row.
     #[error("row is truncated: {len} bytes, at least {needed} needed")]
     Truncated {
-        /// Bytes that there are.
+        /// The number of bytes.
         len: usize,
-        /// Bytes that there should be.
+        /// The number of bytes needed.
         needed: usize,
     },
     /// Written by a newer Larder, or not a row.
@@ -83,7 +83,7 @@ pub enum RowError {
         /// The fingerprint of the schema that it was read with.
         expected: u32,
     },
-    /// A field whose bytes do not make a value of its type.
+    /// A field whose bytes are not a value of its type.
     #[error("field '{0}' of the row is damaged")]
     Damaged(String),
     /// A value of another shape than the field's.
@@ -91,10 +91,10 @@ pub enum RowError {
     Type {
         /// The field.
         field: String,
-        /// The shape that it has.
+        /// The shape of the field.
         expected: Physical,
     },
-    /// More values than fields, or fewer.
+    /// More or fewer values than fields.
     #[error("row has {got} values, its schema has {expected} fields")]
     Count {
         /// Values pushed.
@@ -112,9 +112,9 @@ pub enum RowError {
 pub struct RowHeader {
     /// The schema that the row was written with.
     pub fingerprint: Fingerprint,
-    /// When the values were true.
+    /// The time at which the values were true.
     pub event_time: Micros,
-    /// When the row was made, if its source says; less than every time if not.
+    /// The created time of the row, if its source has one; `None` is less than every time.
     pub created: Option<Micros>,
 }
 
@@ -167,7 +167,7 @@ impl RowHeader {
         })
     }
 
-    /// The times of the row in microseconds, in the order in which they decide; [`RowRank`] is exact.
+    /// Returns the times of the row in microseconds, in the order in which they decide; [`RowRank`] is exact.
     #[must_use]
     pub fn precedence(&self) -> (Micros, Option<Micros>) {
         (self.event_time, self.created)
@@ -203,8 +203,8 @@ impl RowRank {
         key(self, own).cmp(&key(other, others))
     }
 
-    /// The same if one of the rows may come from a source that truncates times: rows are compared only at the precision
-    /// that both have, and are otherwise equal.
+    /// Returns the same if one of the rows may come from a source that truncates times: rows are compared only at the
+    /// precision that both have, and are otherwise equal.
     #[must_use]
     pub fn compare_coarsely(&self, other: &Self) -> Ordering {
         let both = self.nanos.zip(other.nanos);
@@ -222,7 +222,7 @@ impl RowRank {
 // === impl RowBuilder ===
 
 impl<'s> RowBuilder<'s> {
-    /// A builder of rows with this schema.
+    /// Creates a builder of rows with this schema.
     #[must_use]
     pub fn new(schema: &'s RowSchema) -> Self {
         Self { schema, row: Vec::new(), next: 0, nanos: (0, 0) }
@@ -249,10 +249,10 @@ impl<'s> RowBuilder<'s> {
         self.nanos = (event_time, created);
     }
 
-    /// Adds the next field's value.
+    /// Appends the next field's value.
     ///
     /// # Errors
-    /// [`RowError::Type`] when the value's shape is not the field's, [`RowError::Count`] after the last field,
+    /// [`RowError::Type`] if the value's shape is not the field's, [`RowError::Count`] after the last field,
     /// [`RowError::TooLong`].
     pub fn push(&mut self, value: ValueRef<'_>) -> Result<(), RowError> {
         let field = self.next_field()?;
@@ -279,7 +279,7 @@ impl<'s> RowBuilder<'s> {
         Ok(())
     }
 
-    /// Adds the next field's value from an owned one.
+    /// Appends the next field's value from an owned one.
     ///
     /// # Errors
     /// As [`RowBuilder::push`].
@@ -290,7 +290,7 @@ impl<'s> RowBuilder<'s> {
         }
     }
 
-    /// Adds the next field's value, a list, from its items.
+    /// Appends the next field's value, a list, from its items.
     ///
     /// # Errors
     /// As [`RowBuilder::push`].
@@ -302,10 +302,10 @@ impl<'s> RowBuilder<'s> {
         self.push_items(field.at, item.width().is_none(), items)
     }
 
-    /// Adds the next field's value, a list of fixed-width items, from its items' bytes (little-endian).
+    /// Appends the next field's value, a list of fixed-width items, from its items' bytes (little-endian).
     ///
     /// # Errors
-    /// As [`RowBuilder::push`]; [`RowError::Type`] also when the bytes are no whole number of items.
+    /// As [`RowBuilder::push`]; [`RowError::Type`] also if the bytes are not a whole number of items.
     pub fn push_list_bytes(&mut self, bytes: &[u8]) -> Result<(), RowError> {
         let field = self.next_field()?;
         match field.physical {
@@ -316,10 +316,10 @@ impl<'s> RowBuilder<'s> {
         self.end_var(field.at, true)
     }
 
-    /// The finished row; it stands until the next [`RowBuilder::begin`].
+    /// Returns the finished row, which is valid until the next [`RowBuilder::begin`].
     ///
     /// # Errors
-    /// [`RowError::Count`] when values are missing.
+    /// [`RowError::Count`] if values are missing.
     pub fn finish(&mut self) -> Result<&[u8], RowError> {
         if self.next != self.schema.len() || self.next > usize::from(u16::MAX) {
             return Err(RowError::Count { got: self.next, expected: self.schema.len() });
@@ -352,7 +352,7 @@ impl<'s> RowBuilder<'s> {
             for item in items {
                 let ValueRef::Bytes(bytes) = item else { return Err(wrong()) };
                 end += bytes.len();
-                // Checked against the row's limit below, far under 4 GiB, before anyone reads it.
+                // Checked below against the row's limit, which is far under 4 GiB.
                 self.row.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
                 if end > ROW_BYTES_MAX {
                     return Err(RowError::TooLong(end));
@@ -377,7 +377,7 @@ impl<'s> RowBuilder<'s> {
         self.end_var(at, true)
     }
 
-    /// Notes where the variable part ends now in the slot of the field that was just written.
+    /// Stores the current end of the variable part in the slot of the field that was just written.
     fn end_var(&mut self, at: usize, present: bool) -> Result<(), RowError> {
         let len = self.row.len();
         if len > ROW_BYTES_MAX {
@@ -403,7 +403,7 @@ impl<'s> RowBuilder<'s> {
 // === impl RowView ===
 
 impl<'a> RowView<'a> {
-    /// Looks at a row that was written with this schema.
+    /// Creates a view of a row that was written with this schema.
     ///
     /// # Errors
     /// [`RowError::Truncated`], [`RowError::Version`] and [`RowError::Schema`].
@@ -418,11 +418,11 @@ impl<'a> RowView<'a> {
         Ok(Self { schema, row })
     }
 
-    /// Field `index` of the row.
+    /// Returns field `index` of the row.
     ///
     /// # Errors
-    /// [`RowError::Damaged`] when the bytes there are no value of the field's shape, [`RowError::Count`] when there
-    /// is no such field.
+    /// [`RowError::Damaged`] if the bytes are not a value of the field's shape, [`RowError::Count`] if there is no such
+    /// field.
     pub fn get(&self, index: usize) -> Result<ValueRef<'a>, RowError> {
         let count = || RowError::Count { got: index + 1, expected: self.schema.len() };
         let field = self.schema.field(index).ok_or_else(count)?;
@@ -451,10 +451,10 @@ impl<'a> RowView<'a> {
         self.row.get(self.schema.var_at()..)?.get(start..end)
     }
 
-    /// The row's event time.
+    /// Returns the row's event time.
     #[must_use]
     pub fn event_time(&self) -> Micros {
-        // `new` has seen the whole header.
+        // `new` has checked the whole header.
         load(self.row, EVENT_TIME_AT).map_or(0, i64::from_le_bytes)
     }
 }

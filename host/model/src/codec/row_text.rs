@@ -1,15 +1,15 @@
-//! A row's values as the JSON that answers copy: made once, when a row is kept in memory, for numbers cost more to print
-//! than to look up.
+//! A row's values as the JSON that responses copy. It is rendered once, when a row enters the hot cache, because
+//! printing numbers costs more than looking them up.
 //!
 //! ```text
 //! pieces u16 | where each piece starts u16, from the first's start | where the last ends u16 | the pieces
 //! ```
 //!
-//! The first piece is the event time, the others are the fields in their order. Each begins with a comma, so that a
-//! column of an answer is a row of pieces; the first leaves its comma out. A short piece is copied as 32 bytes, which a
-//! processor does at once, where so many lie behind its start: that goes for the last ones too if the text is kept with
-//! something behind it. Where pieces lie is kept in few bytes, and close together: a hundred rows of an answer do not fit
-//! the first cache of a processor, and most of the work is waiting for the next.
+//! The first piece is the event time, and the others are the fields in their order. Each begins with a comma, so a
+//! column of a response is a sequence of pieces, the first of which leaves its comma out. A short piece is copied as 32
+//! bytes, which takes a processor one step, if that many bytes follow its start; if the text is stored with other bytes
+//! after it, that also applies to the last pieces. The offsets are small and adjacent: a hundred rows of a response do
+//! not fit the first cache of a processor, and most of the work is waiting for the next one.
 
 use std::ops::Range;
 
@@ -23,9 +23,9 @@ pub struct RowText<'a> {
     pieces: &'a [u8],
 }
 
-/// Rows with more fields are not kept as text: who asks for a few of them should not pay for all.
+/// Rows with more fields are not rendered: requests for a few fields should not pay for all of them.
 const FIELDS_MAX: usize = 256;
-/// Longer text is not kept: it would push out many others.
+/// Longer text is not stored: it would evict many other entries.
 const BYTES_MAX: usize = 16 << 10;
 
 const BOUND_BYTES: usize = size_of::<u16>();
@@ -34,10 +34,10 @@ const CHUNK: usize = 32;
 // === impl RowText ===
 
 impl<'a> RowText<'a> {
-    /// With so many bytes of room [`RowText::copy`] is at its best, also for a shorter value.
+    /// [`RowText::copy`] is fastest if this many bytes are free, even for a shorter value.
     pub const ROOM: usize = CHUNK;
 
-    /// Appends the text of a row; nothing if the row is damaged, or if its text would be too long to keep.
+    /// Appends the text of a row; appends nothing if the row is damaged, or if its text would be too long to store.
     pub fn render(schema: &RowSchema, row: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         if Self::write(schema, row, out).is_none() {
@@ -67,7 +67,7 @@ impl<'a> RowText<'a> {
         Some(())
     }
 
-    /// What [`RowText::render`] wrote, and whatever is behind it; none of nothing.
+    /// Reads the output of [`RowText::render`], with any bytes after it; `None` if it is empty.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
@@ -75,13 +75,13 @@ impl<'a> RowText<'a> {
         Some(Self { bounds, pieces })
     }
 
-    /// Appends the event time, with its comma or without.
+    /// Appends the event time, with or without its comma.
     pub fn append_event_time(&self, with_comma: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(self.text_of(0, with_comma));
     }
 
-    /// Adds where each piece starts, and where the last one ends, to sums of the same. Of all rows of an answer they tell
-    /// how much room each field takes: [`RowText::width_of_sums`].
+    /// Adds the start of each piece, and the end of the last one, to sums of the same. The sums over all rows of a
+    /// response determine the space for each field: [`RowText::width_of_sums`].
     #[inline]
     pub fn add_bounds(&self, sums: &mut [u32]) {
         for (sum, bound) in sums.iter_mut().zip(self.bounds.as_chunks().0) {
@@ -89,14 +89,14 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// How many sums [`RowText::add_bounds`] adds to.
+    /// Returns how many sums [`RowText::add_bounds`] adds to.
     #[must_use]
     pub fn bounds(&self) -> usize {
         self.bounds.len() / BOUND_BYTES
     }
 
-    /// How many bytes the values of field `index` have, each with its comma, in rows whose bounds were summed up; none of
-    /// a field that there is not.
+    /// Returns the total size in bytes of the values of field `index`, each with its comma, in the rows whose bounds
+    /// were added; 0 for a field that does not exist.
     #[must_use]
     pub fn width_of_sums(sums: &[u32], index: usize) -> usize {
         match sums.get(index + 1..index + 3) {
@@ -105,17 +105,17 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// The value of field `index`, without a comma; empty for a field that does not exist.
+    /// Returns the value of field `index`, without a comma; empty for a field that does not exist.
     #[inline]
     #[must_use]
     pub fn value(&self, index: usize) -> &'a [u8] {
         self.text_of(index + 1, false)
     }
 
-    /// Writes the value of field `index` at a place of `out`, with a comma before it or without, and tells how many bytes it
-    /// has. What is behind it in `out` may be overwritten too, for as long as nothing has been put there.
+    /// Writes the value of field `index` to `out` at offset `at`, with or without a comma, and returns its size in
+    /// bytes. May also overwrite the bytes of `out` after it, which must be unused so far.
     ///
-    /// Of a field that there is not, and of one that does not fit, nothing is written.
+    /// Writes nothing for a field that does not exist, or that does not fit.
     #[inline]
     pub fn copy(&self, index: usize, with_comma: bool, out: &mut [u8], at: usize) -> usize {
         let Some(piece) = self.piece(index + 1) else { return 0 };
@@ -143,7 +143,7 @@ impl<'a> RowText<'a> {
         piece.get(usize::from(!with_comma)..).unwrap_or_default()
     }
 
-    /// Where a piece starts and ends.
+    /// Returns the range of a piece.
     #[inline]
     fn piece(&self, place: usize) -> Option<Range<usize>> {
         let both = self.bounds.get(place * BOUND_BYTES..(place + 2) * BOUND_BYTES)?.first_chunk()?;
@@ -152,7 +152,7 @@ impl<'a> RowText<'a> {
     }
 }
 
-/// Notes where the piece that was just written ends; none when that is too far.
+/// Stores the end of the piece that was just written; `None` if it is too far away.
 fn set_bound(out: &mut [u8], at: usize, text_at: usize) -> Option<()> {
     let end = out.len() - text_at;
     if end > BYTES_MAX {
@@ -192,14 +192,14 @@ mod tests {
             ValueRef::Float64(0.1),
             ValueRef::Null,
             ValueRef::Bytes(long.as_bytes()),
-            // With comma and quotes just what is copied at once, and one more.
+            // With comma and quotes exactly the size that is copied at once, and one byte more.
             ValueRef::Bytes(b"0123456789abcdef0123456789abc"),
             ValueRef::Bytes(b"0123456789abcdef0123456789abcd"),
             ValueRef::Bytes(b""),
             ValueRef::Bool(true),
         ];
         let types = ["Int64", "Float64", "UnixTimestamp", "String", "String", "String", "String", "Bool"];
-        // Kept with something behind it.
+        // With other bytes after it.
         let bytes = [rendered(&schema(&types), &values), vec![7; CHUNK]].concat();
         let text = RowText::new(&bytes).unwrap();
         let mut sums = vec![0; text.bounds()];
@@ -212,7 +212,7 @@ mod tests {
             out.extend_from_slice(text.value(place));
             assert_eq!(out, expected, "{name}");
             assert_eq!(RowText::width_of_sums(&sums, place), 2 * (expected.len() + 1), "{name}");
-            // Room for it and no more, and room for more than is copied at once.
+            // Exactly enough space, and more space than is copied at once.
             for room in [expected.len() + 1, 100] {
                 let mut out = vec![7; 1 + room];
                 assert_eq!(text.copy(place, true, &mut out, 1), expected.len() + 1, "{name}");

@@ -1,26 +1,26 @@
-//! Which fields a row has and where each one lies.
+//! The fields of a row and their positions.
 
 use std::sync::Arc;
 
 use super::{murmur3_x64_128, row::HEADER_BYTES};
 use crate::model::{Feature, FeatureView, Physical, ScalarType, ValueType};
 
-/// Tells rows of one schema from rows of another: 32 bits of a hash over the fields' names and types.
+/// Distinguishes rows of different schemas: 32 bits of a hash over the fields' names and types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u32);
 
-/// The fields of a feature view's rows, with the places where they lie.
+/// The fields of a feature view's rows, with their positions.
 ///
-/// A schema is made once, when a catalog is loaded; reading a field is then an addition and a load.
+/// A schema is built once, when a catalog is loaded; reading a field then takes an addition and a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSchema {
     fields: Vec<Field>,
     fingerprint: Fingerprint,
-    /// Where the slots end and the variable part begins.
+    /// The end of the slots, where the variable part begins.
     var_at: usize,
 }
 
-/// One field's place.
+/// The position of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) name: Arc<str>,
@@ -32,23 +32,22 @@ pub(super) struct Field {
     pub(super) previous_var_at: Option<usize>,
 }
 
-/// The field that says when a row expires by itself, in views whose source tells that of each row. No feature can have
-/// such a name.
+/// The field with the expiry of a row, in views whose source has one for each row. No feature can have such a name.
 const EXPIRY_FIELD: &str = "(expires)";
 
-/// The most fields that a row can have: they are counted in 16 bits.
+/// The maximum number of fields of a row: they are counted in 16 bits.
 pub const FIELDS_MAX: usize = u16::MAX as usize;
 
 // === impl RowSchema ===
 
 impl RowSchema {
-    /// The schema of rows with these features, in this order.
+    /// Returns the schema of rows with these features, in this order.
     #[must_use]
     pub fn of(features: &[Feature]) -> Self {
         Self::new(features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)))
     }
 
-    /// The schema of a view's rows: its features, and behind them the row's expiry if it has one.
+    /// Returns the schema of a view's rows: its features, followed by the row's expiry if it has one.
     #[must_use]
     pub fn of_view(view: &FeatureView) -> Self {
         let features = view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type));
@@ -56,15 +55,15 @@ impl RowSchema {
         Self::new(features.chain(expiry))
     }
 
-    /// Where rows of this schema say when they expire, if they do.
+    /// Returns the index of the expiry field, if rows of this schema have one.
     #[must_use]
     pub fn expiry(&self) -> Option<usize> {
         let last = self.fields.len().checked_sub(1)?;
         (&*self.fields[last].name == EXPIRY_FIELD).then_some(last)
     }
 
-    /// The schema of rows with these fields, in this order. Fields past [`FIELDS_MAX`] cannot be encoded; a catalog
-    /// has far fewer.
+    /// Returns the schema of rows with these fields, in this order. Fields past [`FIELDS_MAX`] cannot be encoded; a
+    /// catalog has far fewer.
     #[must_use]
     pub fn new(fields: impl IntoIterator<Item = (Arc<str>, ValueType)>) -> Self {
         let mut described = String::new();
@@ -77,7 +76,7 @@ impl RowSchema {
         }
         let [a, b, c, d, ..] = murmur3_x64_128(described.as_bytes());
 
-        // The slots begin where the null bitmap ends.
+        // The slots begin after the null bitmap.
         let mut at = HEADER_BYTES + named.len().div_ceil(8);
         let mut previous_var_at = None;
         let fields = named
@@ -95,36 +94,36 @@ impl RowSchema {
         Self { fields, fingerprint: Fingerprint(u32::from_le_bytes([a, b, c, d])), var_at: at }
     }
 
-    /// What tells rows of this schema from others.
+    /// Returns the fingerprint of this schema.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// How many fields there are.
+    /// Returns the number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Whether there is no field.
+    /// Returns whether there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// The fields' names and types, in order.
+    /// Returns the fields' names and types, in order.
     pub fn fields(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, ValueType)> {
         self.fields.iter().map(|field| (&field.name, field.value_type))
     }
 
-    /// The place of a field of this name and type, if there is one.
+    /// Returns the index of the field with this name and type, if there is one.
     #[must_use]
     pub fn position(&self, name: &str, value_type: ValueType) -> Option<usize> {
         self.fields.iter().position(|field| &*field.name == name && field.value_type == value_type)
     }
 
-    /// The index and type of the field of this name, whatever its type, if there is one.
+    /// Returns the index and type of the field of this name, whatever its type, if there is one.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<(usize, ValueType)> {
         let index = self.fields.iter().position(|field| &*field.name == name)?;
@@ -140,7 +139,8 @@ impl RowSchema {
     }
 }
 
-/// Bytes of a field's slot. A variable field's slot holds where its bytes end in the variable part.
+/// Returns the size of a field's slot in bytes. A variable field's slot contains the end of its bytes in the variable
+/// part.
 fn slot_bytes(physical: Physical) -> usize {
     match physical {
         Physical::Bool => 1,

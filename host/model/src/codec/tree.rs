@@ -1,4 +1,4 @@
-//! Maps, structs, lists of lists and zoned timestamps: cells to Feast's value messages.
+//! Converts cells to Feast's value messages: maps, structs, lists of lists and zoned timestamps.
 
 use prost::Message as _;
 
@@ -12,7 +12,7 @@ const MICROS: i64 = 1_000_000;
 /// Messages with deeper nesting cannot be decoded: protobuf decoders, both prost and Feast's, stop at 100 levels.
 const MESSAGES_MAX: usize = 97;
 
-/// The message for a cell of a nested type, as bytes.
+/// Encodes a cell of a nested type as the bytes of a message.
 ///
 /// # Errors
 /// [`Misfit`].
@@ -27,7 +27,7 @@ pub(super) fn encode(cell: &Cell, nested: NestedType) -> Result<Vec<u8>, Misfit>
     Ok(FeastValue { kind: Some(kind(cell, nested)?) }.encode_to_vec())
 }
 
-/// How deep the message of a value is nested.
+/// Returns the nesting depth of a value's message.
 fn messages(cell: &Cell) -> usize {
     match cell {
         Cell::List(items) => 2 + items.iter().map(messages).max().unwrap_or(0),
@@ -70,7 +70,7 @@ fn map(entries: &[(String, Cell)]) -> FeastMap {
     FeastMap { val: entries.iter().map(|(name, value)| (name.clone(), inferred(value))).collect() }
 }
 
-/// Maps, each as a mapping or as JSON text.
+/// Converts maps, each given as a mapping or as JSON text.
 fn maps(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| match item {
         Cell::Map(entries) => Some(map(entries)),
@@ -83,7 +83,7 @@ fn maps(items: &[Cell]) -> Option<FeastMapList> {
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Lists inside a list. As in Feast, an empty list is null.
+/// Converts lists inside a list. As in Feast, an empty list is null.
 fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     let of = |item: &Cell| match item {
         Cell::Null => Some(FeastValue { kind: None }),
@@ -94,7 +94,7 @@ fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     Some(RepeatedValue { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// A value inside a tree, with the type that Feast infers from it.
+/// Converts a value inside a tree, with the type that Feast infers from it.
 fn inferred(cell: &Cell) -> FeastValue {
     let kind = match cell {
         Cell::Null => None,
@@ -115,8 +115,8 @@ fn inferred(cell: &Cell) -> FeastValue {
     FeastValue { kind }
 }
 
-/// A typed list if all items have one type, else a list of any values. Integers among doubles are doubles, and a null
-/// among them is NaN.
+/// Converts to a typed list if all items have one type, else to a list of any values. Integers among doubles are
+/// doubles, and a null among them is NaN.
 fn inferred_list(items: &[Cell]) -> Kind {
     macro_rules! all {
         ($($shape:pat => $value:expr),+) => {
@@ -140,18 +140,18 @@ fn inferred_list(items: &[Cell]) -> Kind {
         .unwrap_or_else(|| Kind::List(RepeatedValue { val: items.iter().map(inferred).collect() }))
 }
 
-/// A list of mappings only.
+/// Converts a list that has only mappings.
 fn maps_of(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| if let Cell::Map(entries) = item { Some(map(entries)) } else { None };
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Whole seconds; the null placeholder is unchanged.
+/// Returns whole seconds; the null placeholder is unchanged.
 fn seconds(micros: Micros) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// The offset at the end of an ISO time: `+02:00`, or UTC for `Z`.
+/// Returns the offset at the end of an ISO time: `+02:00`, or UTC for `Z`.
 fn offset(text: &str) -> Option<&str> {
     if text.ends_with(['Z', 'z']) {
         return Some("UTC");

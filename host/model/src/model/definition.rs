@@ -1,4 +1,4 @@
-//! What is served: entities, feature views and feature services, as a validated catalog holds them.
+//! Served definitions: entities, feature views and feature services, as a validated catalog contains them.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -7,31 +7,31 @@ use super::{Micros, ScalarType, ValueType};
 /// The join key of a view without entities, as Feast names it. Its value is the empty string.
 pub const JOIN_KEY_DUMMY: &str = "__dummy_id";
 
-/// Free words about a definition, by name; `version` and `owner` are the customary ones.
+/// Free text about a definition, by name; `version` and `owner` are customary.
 pub type Tags = BTreeMap<String, String>;
 
-/// Which entity a row belongs to: the 16 bytes that Feast writes as `entity_id` in DynamoDB.
+/// Identifies the entity of a row: the 16 bytes that Feast writes as `entity_id` in DynamoDB.
 ///
 /// They are the MurmurHash3 of the serialized entity key: see [`crate::codec::KeyEncoder`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(pub [u8; 16]);
 
-/// A text is no entity id: that is 32 hexadecimal digits.
+/// A text that is not an entity id of 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoEntityId;
 
-/// Something that features describe: a customer, a driver.
+/// An object that features describe: a customer, a driver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
     /// Its name in definitions.
     pub name: Arc<str>,
-    /// The column that holds its key in requests and sources.
+    /// The column that contains its key in requests and sources.
     pub join_key: Arc<str>,
     /// The key's type; one of those for which [`ValueType::can_be_join_key`] holds.
     pub value_type: ScalarType,
-    /// What it is, for people.
+    /// A description for users.
     pub description: String,
-    /// Free words.
+    /// Free text.
     pub tags: Tags,
 }
 
@@ -42,16 +42,16 @@ pub struct Feature {
     pub name: Arc<str>,
     /// Its type.
     pub value_type: ValueType,
-    /// What it is, for people.
+    /// A description for users.
     pub description: String,
-    /// Free words.
+    /// Free text.
     pub tags: Tags,
 }
 
 /// One part of a view's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinKey {
-    /// The column that holds it.
+    /// The column that contains it.
     pub name: Arc<str>,
     /// Its type; one of those for which [`ValueType::can_be_join_key`] holds.
     pub value_type: ScalarType,
@@ -68,44 +68,44 @@ pub struct FeatureView {
     pub join_keys: Vec<JoinKey>,
     /// Its features, in declared order.
     pub features: Vec<Feature>,
-    /// How long a row is fresh after its event time; `None` is for ever.
+    /// How long a row is fresh after its event time; `None`: forever.
     pub ttl: Option<Duration>,
-    /// Where its rows come from, by themselves; others write them here otherwise.
+    /// The source from which rows are loaded automatically; `None` if only callers write rows.
     pub source: Option<Source>,
-    /// The files that are materialized on demand, where they are not the source already.
+    /// The files for materialization on demand, if they are not the source already.
     pub batch_source: Option<FileSource>,
     /// The name under which rows are pushed.
     pub push_source: Option<Arc<str>>,
-    /// What becomes of rows that are absent from a newer load.
+    /// How a load treats stored rows that it does not contain.
     pub mode: WriteMode,
-    /// What it is, for people.
+    /// A description for users.
     pub description: String,
-    /// Free words.
+    /// Free text.
     pub tags: Tags,
-    /// When the registry that defines it got it first, if it says so. Another time means that the view was removed and
-    /// added again in between.
+    /// When the view was added to the registry that defines it, if the registry records that. A different time means
+    /// that the view was removed and added again.
     pub created: Option<Micros>,
 }
 
-/// Where a view's rows come from, and how often they are fetched.
+/// The source of a view's rows, and how often they are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// What is read.
+    /// The kind of source.
     pub from: SourceKind,
-    /// How often it is read again while the host runs; `None`: on start, on demand, and as `cron` says.
+    /// How often it is read again while the server runs; `None`: on start, on demand, and as in `cron`.
     pub every: Option<Duration>,
-    /// When it is read again, as a line of cron in UTC.
+    /// When it is read again, as a cron expression in UTC.
     pub cron: Option<String>,
 }
 
-/// What a view's rows are read from.
+/// The kinds of sources.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Parquet files.
     Files(FileSource),
     /// A table in DynamoDB.
     DynamoDb(TableSource),
-    /// A table of the SQLite file that Feast's local provider keeps its online store in.
+    /// A table in the SQLite file in which Feast's local provider keeps its online store.
     FeastSqlite {
         /// The file, as written in the definition.
         path: String,
@@ -114,26 +114,26 @@ pub enum SourceKind {
     },
 }
 
-/// Parquet files that hold a view's rows.
+/// Parquet files with a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSource {
     /// A file, or a directory of `*.parquet` files, as written in the definition; or an object in S3, or a prefix of
     /// them: `s3://bucket/key`.
     pub path: String,
-    /// Of a path in S3: where to ask.
+    /// For a path in S3: the region and endpoint.
     pub place: AwsPlace,
-    /// Of a path in S3: what tells that a set of objects is whole.
+    /// For a path in S3: how to detect that a set of objects is complete.
     pub gate: Gate,
     /// The column of event times, by its mapped name; `None` for a static table, where the event time of rows is the
     /// time at which they are read.
     pub timestamp_field: Option<String>,
     /// The column of creation times, by its mapped name: it breaks ties between equal event times.
     pub created_timestamp_column: Option<String>,
-    /// Column in the file to the name that definitions use.
+    /// Maps columns in the file to names in the definitions.
     pub field_mapping: BTreeMap<String, String>,
 }
 
-/// Where AWS is asked: what is not said here is as in the host's configuration.
+/// The region and endpoint of an AWS service; unset values come from the server's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AwsPlace {
     /// The region.
@@ -142,51 +142,52 @@ pub struct AwsPlace {
     pub endpoint: Option<String>,
 }
 
-/// What tells that a set of objects under one prefix is whole: a set is written object by object.
+/// How to detect that a set of objects under one prefix is complete: a set is written object by object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
-    /// Nothing: whatever is there is read.
+    /// No check: all existing objects are read.
     #[default]
     Open,
-    /// An object of this name under the prefix, written last: nothing is read before it is there, and nothing again
-    /// before it is written anew.
+    /// An object of this name under the prefix, written last: nothing is read before it exists, and nothing is read
+    /// again before it is written again.
     Marker(String),
-    /// An object of this name under the prefix that lists the objects of the set; the others are not read.
+    /// An object of this name under the prefix that lists the objects of the set; other objects are not read.
     Manifest(String),
 }
 
-/// A table in DynamoDB that holds a view's rows.
+/// A table in DynamoDB with a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSource {
     /// Its name.
     pub table: String,
-    /// Where to ask.
+    /// The region and endpoint.
     pub place: AwsPlace,
-    /// What its items look like.
+    /// The layout of its items.
     pub layout: TableLayout,
-    /// How often the table's stream is asked for changes; `None`: the stream is not followed.
+    /// How often the table's stream is polled for changes; `None`: the stream is not followed.
     pub poll: Option<Duration>,
-    /// How many segments are scanned at once.
+    /// How many segments are scanned concurrently.
     pub segments: u16,
-    /// How many units of read capacity a scan takes in a second; `None`: as many as it gets.
+    /// The maximum number of read capacity units per second for a scan; `None`: no limit.
     pub read_units: Option<u32>,
-    /// The attribute in which DynamoDB itself finds the time, in seconds since 1970, after which it deletes an item: it
-    /// takes its time for that, so such items are left out here.
+    /// The attribute in which DynamoDB itself finds the time, in seconds since 1970, after which it deletes an item.
+    /// DynamoDB deletes items with a delay, so expired items are skipped here.
     pub ttl_attribute: Option<String>,
-    /// What becomes of an entity that has no row here.
+    /// How to treat an entity without a stored row.
     pub on_miss: OnMiss,
 }
 
-/// What a table's items look like.
+/// The layouts of a table's items.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TableLayout {
-    /// Feast's: `entity_id`, the id in hexadecimal digits; `event_ts`, text; `values`, a map of serialized values.
+    /// Feast's layout: `entity_id`, the id in hexadecimal digits; `event_ts`, text; `values`, a map of serialized
+    /// values.
     Feast,
-    /// An item for each entity, an attribute for each part of the key and each feature.
+    /// An item for each entity, with an attribute for each part of the key and each feature.
     Wide {
-        /// Attribute to the name that definitions use.
+        /// Maps attributes to names in the definitions.
         field_mapping: BTreeMap<String, String>,
-        /// The attribute of event times; `None`: a row is as old as the reading that brought it.
+        /// The attribute of event times; `None`: the event time of a row is the time at which it was read.
         timestamp: Option<String>,
     },
     /// An item for each feature of each entity.
@@ -197,19 +198,19 @@ pub enum TableLayout {
         feature: String,
         /// The attribute of its value.
         value: String,
-        /// A feature's name in the table to the name that definitions use.
+        /// Maps names of features in the table to names in the definitions.
         field_mapping: BTreeMap<String, String>,
-        /// The attribute of event times; `None`: a row is as old as the reading that brought it.
+        /// The attribute of event times; `None`: the event time of a row is the time at which it was read.
         timestamp: Option<String>,
     },
 }
 
-/// What becomes of an entity that has no row in the store.
+/// How to treat an entity without a stored row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OnMiss {
-    /// It has none: the store has the whole table.
+    /// It has no row: the store has the whole table.
     NotFound,
-    /// The table is asked: the store has a part of it, those entities that were asked for lately.
+    /// The row is fetched from the table: the store has a part of it, the recently requested entities.
     Fetch(ReadThrough),
 }
 
@@ -218,49 +219,49 @@ pub enum OnMiss {
 pub struct ReadThrough {
     /// The limit on bytes of fetched rows on disk; beyond it, rows are evicted.
     pub max_bytes: u64,
-    /// How long a request waits for them.
+    /// How long a request waits for fetched rows.
     pub timeout: Duration,
-    /// How long an entity that the table does not have is not asked for again.
+    /// How long to wait before the table is queried again for an entity that it does not have.
     pub negative_ttl: Duration,
-    /// How long a row is served before the table is asked again, where no stream tells of changes.
+    /// How long a row is served before the table is queried again, if no stream reports changes.
     pub fresh_for: Duration,
-    /// How many requests to DynamoDB are under way at once.
+    /// The maximum number of concurrent requests to DynamoDB.
     pub at_once: u16,
 }
 
-/// What becomes of stored rows that a new load does not have.
+/// How a load treats stored rows that it does not contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
     /// They stay.
     #[default]
     Upsert,
-    /// They go: the load is built beside what is served and swapped in at once.
+    /// They are deleted: the load builds a new generation, which replaces the served one at once.
     Replace,
 }
 
-/// A named selection of features, which models ask for by name.
+/// A named selection of features, which models request by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureService {
     /// Its name, unique in the project.
     pub name: Arc<str>,
     /// What it selects, in order.
     pub projections: Vec<Projection>,
-    /// What it is for, for people.
+    /// A description for users.
     pub description: String,
-    /// Free words.
+    /// Free text.
     pub tags: Tags,
 }
 
-/// A feature view as one service sees it.
+/// A selection of features of one view in a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
     /// The view's name.
     pub view: Arc<str>,
     /// The selected features, in order.
     pub features: Vec<Arc<str>>,
-    /// The name that stands for the view's in full feature names (Feast: `with_name`).
+    /// The name that replaces the view's in full feature names (Feast: `with_name`).
     pub alias: Option<Arc<str>>,
-    /// A view's join key to the request column that holds it (Feast: `with_join_key_map`).
+    /// Maps a view's join key to the request column that contains it (Feast: `with_join_key_map`).
     pub join_key_map: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -288,7 +289,7 @@ impl FromStr for EntityId {
     type Err = NoEntityId;
 
     fn from_str(text: &str) -> Result<Self, NoEntityId> {
-        // `from_str_radix` would take a sign and fewer digits.
+        // `from_str_radix` would accept a sign and fewer digits.
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(NoEntityId);
         }
@@ -305,14 +306,14 @@ impl fmt::Debug for EntityId {
 // === impl TableSource ===
 
 impl TableSource {
-    /// How often a stream is asked where nothing is said. DynamoDB lets a shard be asked five times a second, by all who
-    /// read it together.
+    /// The default poll interval of a stream. DynamoDB accepts five requests a second for a shard, from all readers
+    /// together.
     pub const POLL: Duration = Duration::from_secs(1);
 
-    /// How many segments are scanned at once where nothing is said.
+    /// The default number of segments that are scanned concurrently.
     pub const SEGMENTS: u16 = 4;
 
-    /// A table as Feast makes it.
+    /// Returns a table in Feast's layout, with default settings.
     #[must_use]
     pub fn feast(table: String, place: AwsPlace) -> Self {
         Self {
@@ -331,13 +332,13 @@ impl TableSource {
 // === impl FeatureView ===
 
 impl FeatureView {
-    /// The place of a feature among this view's, by name.
+    /// Returns the index of a feature in this view, by name.
     #[must_use]
     pub fn feature_index(&self, name: &str) -> Option<usize> {
         self.features.iter().position(|feature| &*feature.name == name)
     }
 
-    /// The Parquet files that the view's rows are materialized from, if there are any.
+    /// Returns the Parquet files that the view's rows are materialized from, if there are any.
     #[must_use]
     pub fn files(&self) -> Option<&FileSource> {
         match self.source.as_ref().map(|source| &source.from) {
@@ -346,7 +347,7 @@ impl FeatureView {
         }
     }
 
-    /// The table in DynamoDB that the view's rows come from, if it is one.
+    /// Returns the table in DynamoDB that the view's rows come from, if its source is one.
     #[must_use]
     pub fn table(&self) -> Option<&TableSource> {
         match &self.source.as_ref()?.from {
@@ -355,7 +356,7 @@ impl FeatureView {
         }
     }
 
-    /// How rows that are not here are fetched, if they are.
+    /// Returns how missing rows are fetched, if they are.
     #[must_use]
     pub fn read_through(&self) -> Option<&ReadThrough> {
         match &self.table()?.on_miss {
@@ -364,13 +365,13 @@ impl FeatureView {
         }
     }
 
-    /// Whether each row says when it expires by itself, beside the view's ttl.
+    /// Returns whether each row has its own expiry, in addition to the view's TTL.
     #[must_use]
     pub fn has_expiry(&self) -> bool {
         self.table().is_some_and(|table| table.ttl_attribute.is_some())
     }
 
-    /// Whether this view has one row for everything.
+    /// Returns whether this view has a single row.
     #[must_use]
     pub fn is_entityless(&self) -> bool {
         self.entities.is_empty()
@@ -380,13 +381,13 @@ impl FeatureView {
 // === impl Projection ===
 
 impl Projection {
-    /// The name that stands before `__` in full feature names.
+    /// Returns the name before `__` in full feature names.
     #[must_use]
     pub fn prefix(&self) -> &Arc<str> {
         self.alias.as_ref().unwrap_or(&self.view)
     }
 
-    /// The request column that holds a join key of the view.
+    /// Returns the request column that contains a join key of the view.
     #[must_use]
     pub fn request_column<'p>(&'p self, join_key: &'p Arc<str>) -> &'p Arc<str> {
         self.join_key_map.get(join_key).unwrap_or(join_key)

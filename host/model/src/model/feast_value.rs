@@ -1,7 +1,7 @@
-//! Feast's own value message, for values that are trees and for everything that Feast wrote.
+//! Feast's own value message, for nested values and for everything that Feast wrote.
 //!
-//! The messages and field numbers are those of `feast/types/Value.proto` (Feast 0.67). A nested value (a map, a
-//! struct, a list of lists, a zoned timestamp) is kept in a row as the bytes of a [`FeastValue`].
+//! The messages and field numbers are those of `feast/types/Value.proto` (Feast 0.67). A nested value (a map, a struct,
+//! a list of lists, a zoned timestamp) is kept in a row as the bytes of a [`FeastValue`].
 
 use std::collections::BTreeMap;
 
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn bytes_are_those_that_feast_writes() {
-        // Read off Feast's DynamoDB items for `customer_stats` of CUST_000123.
+        // Taken from Feast's DynamoDB items for `customer_stats` of CUST_000123.
         let float = FeastValue { kind: Some(Kind::Float(0.1)) };
         assert_eq!(float.encode_to_vec(), [0x35, 0xcd, 0xcc, 0xcc, 0x3d]);
         let flag = FeastValue { kind: Some(Kind::Bool(true)) };

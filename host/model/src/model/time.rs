@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 /// An instant or a span in microseconds. Instants count from the Unix epoch, UTC.
 pub type Micros = i64;
 
-/// What Feast stores and serves for a null `UNIX_TIMESTAMP`, in seconds.
+/// The value that Feast stores and serves for a null `UNIX_TIMESTAMP`, in seconds.
 pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -19,7 +19,7 @@ pub fn parse_time(text: &str) -> Option<Micros> {
     parse_exact_time(text).map(|(micros, _)| micros)
 }
 
-/// The same, and the nanoseconds below the microsecond, from 0 to 999.
+/// Parses like [`parse_time`], and also returns the nanoseconds below the microsecond, from 0 to 999.
 #[must_use]
 pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     let text = text.trim();
@@ -31,7 +31,7 @@ pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     Some((Micros::try_from(nanos.div_euclid(1_000)).ok()?, u32::try_from(nanos.rem_euclid(1_000)).ok()?))
 }
 
-/// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction where it has one, as
+/// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction if needed, as
 /// `google.protobuf.Timestamp` prints in JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Rfc3339 {
@@ -42,10 +42,10 @@ pub struct Rfc3339 {
 // === impl Rfc3339 ===
 
 impl Rfc3339 {
-    /// `-YYYYYY-MM-DDTHH:MM:SS.ffffffZ`: enough for every `i64` of microseconds.
+    /// The length of `-YYYYYY-MM-DDTHH:MM:SS.ffffffZ`: enough for every `i64` of microseconds.
     const BYTES_MAX: usize = 32;
 
-    /// Writes the text of an instant.
+    /// Formats an instant.
     #[must_use]
     pub fn of(instant: Micros) -> Self {
         let seconds = instant.div_euclid(MICROS_PER_SECOND);
@@ -86,14 +86,14 @@ impl Rfc3339 {
         text
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         // ASCII by construction.
         std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 
-    /// The text's bytes, all ASCII.
+    /// Returns the text's bytes, all ASCII.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -104,7 +104,7 @@ impl Rfc3339 {
         self.len += 1;
     }
 
-    /// The last `width` digits of a number.
+    /// Appends the last `width` digits of a number.
     fn digits(&mut self, mut value: u64, width: u8) {
         let start = usize::from(self.len);
         self.len += width;
@@ -115,7 +115,7 @@ impl Rfc3339 {
     }
 }
 
-/// Days since 1970-01-01 to a date of the proleptic Gregorian calendar.
+/// Converts days since 1970-01-01 to a date of the proleptic Gregorian calendar.
 ///
 /// The algorithm is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms").
 fn civil_from_days(days: i64) -> (i64, u8, u8) {
@@ -131,10 +131,10 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
     (year, u8::try_from(month).unwrap_or(1), u8::try_from(day).unwrap_or(1))
 }
 
-/// Reads a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, `1us`, or a sum of them: `1d12h`.
+/// Parses a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, `1us`, or a sum of them: `1d12h`.
 ///
 /// # Errors
-/// A sentence that says what is wrong with the text.
+/// A sentence that describes the error in the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let complaint = || format!("'{text}' is not a duration; write for example 90s, 15m, 6h, 30d or 1d12h");
     let mut rest = text.trim();
@@ -164,15 +164,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let part = count.checked_mul(micros).map(Duration::from_micros);
         total = part.and_then(|part| total.checked_add(part)).ok_or_else(complaint)?;
     }
-    // A duration has to fit beside an instant in microseconds.
+    // A duration must be addable to an instant in microseconds.
     match i64::try_from(total.as_micros()) {
         Ok(_) => Ok(total),
         Err(_) => Err(format!("'{text}' is too long a duration")),
     }
 }
 
-/// A duration as [`parse_duration`] reads it, in the largest units that say it whole: `1d12h`. What is less than a
-/// microsecond is not said.
+/// Formats a duration for [`parse_duration`], in the largest units that represent it exactly: `1d12h`. Truncates to
+/// microseconds.
 #[must_use]
 pub fn duration_text(duration: Duration) -> String {
     const UNITS: [(u128, &str); 6] =

@@ -1,7 +1,7 @@
 //! Values: borrowed from a row ([`ValueRef`]) and owned ([`Value`]).
 //!
-//! Both carry the physical shape only. What the bytes mean (text, base64, a protobuf tree, whole seconds) is the
-//! [`ValueType`](super::ValueType) of the feature that they belong to.
+//! Both have only the physical shape. The meaning of the bytes (text, base64, a protobuf tree, whole seconds) is
+//! determined by the [`ValueType`](super::ValueType) of the feature.
 
 use super::ItemType;
 
@@ -26,16 +26,16 @@ pub enum ValueRef<'a> {
     List(ListRef<'a>),
 }
 
-/// A list, borrowed from the bytes of a row: see [`crate::codec`] for how its items lie.
+/// A list, borrowed from the bytes of a row: see [`crate::codec`] for the layout of its items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ListRef<'a> {
     item: ItemType,
     len: usize,
-    /// For items of fixed width: the items. Otherwise: `len` ends (u32), then the data.
+    /// For items of fixed width: the items. Otherwise: `len` end offsets (u32), then the data.
     bytes: &'a [u8],
 }
 
-/// One value, owned. The naive form: tests and tools use it, the lookup path does not.
+/// One value, owned. For tests and tools; the lookup path does not use it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// No value.
@@ -59,7 +59,7 @@ pub enum Value {
 // === impl ValueRef ===
 
 impl ValueRef<'_> {
-    /// The approximate size of the value in a row, in bytes; 8 for numbers.
+    /// Returns the approximate size of the value in a row, in bytes; 8 for numbers.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -69,7 +69,7 @@ impl ValueRef<'_> {
         }
     }
 
-    /// A copy that owns its bytes.
+    /// Copies the value.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match *self {
@@ -88,7 +88,7 @@ impl ValueRef<'_> {
 // === impl Value ===
 
 impl Value {
-    /// Borrows one value, or one item of a list; a list itself has no borrowed form, and is null.
+    /// Borrows one value, or one item of a list. A list itself has no borrowed form, and is null.
     #[must_use]
     pub fn as_item(&self) -> ValueRef<'_> {
         match self {
@@ -106,8 +106,8 @@ impl Value {
 // === impl ListRef ===
 
 impl<'a> ListRef<'a> {
-    /// Reads the bytes of a list, or returns `None` where they are not one: a length that is no multiple of the
-    /// item's width, ends that run backwards or past the data.
+    /// Parses the bytes of a list. Returns `None` if they are invalid: a length that is not a multiple of the item's
+    /// width, or ends that decrease or exceed the data.
     #[must_use]
     pub fn parse(item: ItemType, bytes: &'a [u8]) -> Option<Self> {
         let Some(width) = item.width() else { return Self::parse_var(item, bytes) };
@@ -129,25 +129,25 @@ impl<'a> ListRef<'a> {
         (start as usize == data.len()).then_some(Self { item, len, bytes: rest })
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no item.
+    /// Returns whether there are no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The items, in order. None of them is null or a list.
+    /// Returns the items, in order. None of them is null or a list.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = ValueRef<'a>> + use<'a> {
         let list = *self;
         (0..list.len).map(move |i| list.at(i))
     }
 
-    /// Item `i`; `parse` has checked that the bytes are there.
+    /// Returns item `i`; `parse` has checked that the bytes are there.
     fn at(&self, i: usize) -> ValueRef<'a> {
         fn chunk<const N: usize>(bytes: &[u8], i: usize) -> [u8; N] {
             bytes.as_chunks::<N>().0.get(i).copied().unwrap_or([0; N])

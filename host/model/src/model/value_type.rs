@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 pub enum ValueType {
     /// One value.
     Scalar(ScalarType),
-    /// A list of values: an embedding, tags. Null items do not exist; they become the type's default.
+    /// A list of values: an embedding, tags. There are no null items; they become the type's default.
     List(ScalarType),
     /// A list without duplicates.
     Set(ScalarType),
@@ -28,7 +28,7 @@ pub enum ScalarType {
     String,
     /// 32-bit signed integer.
     Int32,
-    /// 64-bit signed integer, exact always.
+    /// 64-bit signed integer, always exact.
     Int64,
     /// IEEE 754 double (Feast: `DOUBLE`).
     Float64,
@@ -36,7 +36,7 @@ pub enum ScalarType {
     Float32,
     /// True or false.
     Bool,
-    /// An instant. Kept in microseconds since the Unix epoch, served in whole seconds as Feast does.
+    /// An instant. Stored in microseconds since the Unix epoch, served in whole seconds as in Feast.
     UnixTimestamp,
     /// JSON text, served as a string.
     Json,
@@ -44,7 +44,7 @@ pub enum ScalarType {
     Uuid,
     /// A time-based UUID as text.
     TimeUuid,
-    /// A decimal number as text, so that no digit is lost.
+    /// A decimal number as text, so that no digits are lost.
     Decimal,
     /// The bytes of a PDF; stored and served like [`ScalarType::Bytes`].
     PdfBytes,
@@ -52,7 +52,7 @@ pub enum ScalarType {
     ImageBytes,
 }
 
-/// Types whose values are trees. They are kept as Feast's own protobuf `Value` bytes.
+/// Types whose values are trees. They are stored as Feast's own protobuf `Value` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NestedType {
     /// String keys to values.
@@ -73,7 +73,7 @@ pub enum NestedType {
     ZonedTimestamp,
 }
 
-/// The shape in which a value lies in a row.
+/// The shape of a value in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Physical {
     /// One byte, 0 or 1.
@@ -114,7 +114,7 @@ pub enum ItemType {
 #[error("unknown type '{0}'")]
 pub struct UnknownType(pub String);
 
-/// Every scalar with its SDK name, its registry name and whether it can be an entity's key.
+/// Every scalar with its SDK name, its registry name and whether it can be the type of a join key.
 const SCALARS: [(ScalarType, &str, &str); 14] = [
     (ScalarType::Bytes, "Bytes", "BYTES"),
     (ScalarType::String, "String", "STRING"),
@@ -143,7 +143,7 @@ const NESTED: [(NestedType, &str, &str); 8] = [
     (NestedType::ZonedTimestamp, "ZonedTimestamp", "ZONED_TIMESTAMP"),
 ];
 
-/// `feast.types.ValueType.Enum`, and the two numbers that only Feast's Python has (30 and 31).
+/// `feast.types.ValueType.Enum`, and the two numbers that only Feast's Python code has (30 and 31).
 const NUMBERS: [(i32, &str); 45] = [
     (1, "BYTES"),
     (2, "STRING"),
@@ -195,7 +195,7 @@ const NUMBERS: [(i32, &str); 45] = [
 // === impl ValueType ===
 
 impl ValueType {
-    /// How values of this type lie in a row.
+    /// Returns the shape of values of this type in a row.
     #[must_use]
     pub fn physical(self) -> Physical {
         match self {
@@ -212,7 +212,7 @@ impl ValueType {
         }
     }
 
-    /// Whether an entity's join key may have this type: those that Feast can serialize into an entity key.
+    /// Returns whether a join key may have this type, that is, whether Feast can serialize it into an entity key.
     #[must_use]
     pub fn can_be_join_key(self) -> bool {
         matches!(
@@ -227,14 +227,14 @@ impl ValueType {
         )
     }
 
-    /// The type with this number in `feast.types.ValueType.Enum`, which registries write; none for `INVALID` (0), and
-    /// for numbers that are not known.
+    /// Returns the type with this number in `feast.types.ValueType.Enum`, which registries write; `None` for `INVALID`
+    /// (0) and for unknown numbers.
     #[must_use]
     pub fn from_feast_number(number: i32) -> Option<Self> {
         NUMBERS.iter().find(|(known, _)| *known == number).and_then(|(_, name)| name.parse().ok())
     }
 
-    /// The names that parse, in the SDK's spelling, for messages that suggest one.
+    /// Returns the names that parse, in the SDK's spelling, for messages that suggest one.
     pub fn names() -> impl Iterator<Item = String> {
         let scalars = SCALARS.iter().map(|(_, name, _)| (*name).to_owned());
         let lists = SCALARS.iter().map(|(_, name, _)| format!("Array({name})"));
@@ -279,7 +279,7 @@ impl fmt::Display for ValueType {
 // === impl ScalarType ===
 
 impl ScalarType {
-    /// The shape of this type's items in a list, and of its values in a row.
+    /// Returns the shape of this type's items in a list, and of its values in a row.
     #[must_use]
     pub fn item(self) -> ItemType {
         match self {
@@ -299,7 +299,7 @@ impl ScalarType {
         }
     }
 
-    /// Whether the bytes of this type are text, and therefore UTF-8.
+    /// Returns whether the bytes of this type are text, and therefore UTF-8.
     #[must_use]
     pub fn is_text(self) -> bool {
         matches!(self, Self::String | Self::Json | Self::Uuid | Self::TimeUuid | Self::Decimal)
@@ -325,7 +325,7 @@ impl FromStr for ScalarType {
 // === impl ItemType ===
 
 impl ItemType {
-    /// Bytes of one item, or `None` where items vary.
+    /// Returns the size of one item in bytes, or `None` if the size varies.
     #[must_use]
     pub fn width(self) -> Option<usize> {
         match self {
@@ -341,7 +341,7 @@ fn is(text: &str, name: &str) -> bool {
     text.eq_ignore_ascii_case(name)
 }
 
-/// The text between the brackets of `outer(..)` or `outer<..>`.
+/// Returns the text between the brackets of `outer(..)` or `outer<..>`.
 fn within<'t>(text: &'t str, outers: &[&str]) -> Option<&'t str> {
     let open = text.find(['(', '<'])?;
     let (outer, rest) = text.split_at(open);

@@ -1,4 +1,4 @@
-//! The catalog: every definition that is served, validated, immutable, found by name.
+//! The catalog: every served definition, validated, immutable, found by name.
 
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
@@ -8,8 +8,8 @@ use crate::{
     yaml::Place,
 };
 
-/// What a project serves. Made by [`super::validate`] only, so its parts agree with each other: every name that one part mentions is defined, no derived view depends on itself, and views and services are sorted by
-/// name.
+/// The served definitions of a project. Only [`super::validate`] creates it, so its parts are consistent: every name
+/// that one part mentions is defined, no derived view depends on itself, and views and services are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     pub(super) project: Arc<str>,
@@ -53,100 +53,100 @@ impl PartialEq for Places {
 // === impl Catalog ===
 
 impl Catalog {
-    /// The project's name; Feast's messages mention it.
+    /// Returns the project's name, which Feast's messages mention.
     #[must_use]
     pub fn project(&self) -> &str {
         &self.project
     }
 
-    /// Which serialization makes the entity ids.
+    /// Returns which serialization determines the entity ids.
     #[must_use]
     pub fn key_version(&self) -> KeyVersion {
         self.key_version
     }
 
-    /// All entities, by name.
+    /// Returns all entities, by name.
     #[must_use]
     pub fn entities(&self) -> &[Entity] {
         &self.entities
     }
 
-    /// All feature views, by name.
+    /// Returns all feature views, by name.
     #[must_use]
     pub fn views(&self) -> &[Arc<FeatureView>] {
         &self.views
     }
 
-    /// All feature services, by name.
+    /// Returns all feature services, by name.
     #[must_use]
     pub fn services(&self) -> &[Arc<FeatureService>] {
         &self.services
     }
 
-    /// A feature view, by name.
+    /// Returns a feature view, by name.
     #[must_use]
     pub fn view(&self, name: &str) -> Option<&Arc<FeatureView>> {
         self.view_index(name).map(|index| &self.views[index])
     }
 
-    /// The place of a view in [`Catalog::views`].
+    /// Returns the index of a view in [`Catalog::views`].
     #[must_use]
     pub fn view_index(&self, name: &str) -> Option<usize> {
         self.view_places.get(name).copied()
     }
 
-    /// All derived views, by name.
+    /// Returns all derived views, by name.
     #[must_use]
     pub fn derived_views(&self) -> &[Arc<DerivedView>] {
         &self.derived
     }
 
-    /// A derived view, by name.
+    /// Returns a derived view, by name.
     #[must_use]
     pub fn derived_view(&self, name: &str) -> Option<&Arc<DerivedView>> {
         self.derived_index(name).map(|place| &self.derived[place])
     }
 
-    /// The place of a derived view in [`Catalog::derived_views`].
+    /// Returns the index of a derived view in [`Catalog::derived_views`].
     #[must_use]
     pub fn derived_index(&self, name: &str) -> Option<usize> {
         self.derived.binary_search_by(|view| (*view.name).cmp(name)).ok()
     }
 
-    /// A feature service, by name.
+    /// Returns a feature service, by name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<FeatureService>> {
         let place = self.services.binary_search_by(|service| (*service.name).cmp(name)).ok()?;
         self.services.get(place)
     }
 
-    /// An entity, by name.
+    /// Returns an entity, by name.
     #[must_use]
     pub fn entity(&self, name: &str) -> Option<&Entity> {
         let place = self.entities.binary_search_by(|entity| (*entity.name).cmp(name)).ok()?;
         self.entities.get(place)
     }
 
-    /// The views that others define and that cannot be served here, by name, with the reason.
+    /// Returns the views of another system that cannot be served, by name, with the reason.
     #[must_use]
     pub fn unservable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_views
     }
 
-    /// The views that are served but whose files Larder cannot materialize, by name, with the reason. Rows that other
-    /// systems materialize are served.
+    /// Returns the views that are served but whose files Larder cannot materialize, by name, with the reason. Rows that
+    /// other systems materialize are served.
     #[must_use]
     pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unmaterializable_views
     }
 
-    /// The services that others define and that cannot be served here, by name, with the reason.
+    /// Returns the services of another system that cannot be served, by name, with the reason.
     #[must_use]
     pub fn unservable_services(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_services
     }
 
-    /// The position of a feature of a feature view, or of the view itself if `feature` is `None`.
+    /// Returns the position of a feature of a feature view, or of the view itself if `feature` is `None`.
     #[must_use]
     pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
         let places = self.places.views.get(view)?;
@@ -160,19 +160,19 @@ impl Catalog {
         Some(places.source.as_ref().unwrap_or(&places.view))
     }
 
-    /// Whether the definitions were made by another system, which chose the names.
+    /// Returns whether the definitions come from another system, which chose the names.
     #[must_use]
     pub fn is_imported(&self) -> bool {
         self.places.imported
     }
 
-    /// The position of a feature service.
+    /// Returns the position of a feature service.
     #[must_use]
     pub fn place_of_service(&self, service: &str) -> Option<&Place> {
         self.places.services.get(service)
     }
 
-    /// Every join key of every entity with its type, by name.
+    /// Returns every join key of every entity with its type, by name.
     #[must_use]
     pub fn join_keys(&self) -> &BTreeMap<Arc<str>, ScalarType> {
         &self.join_keys

@@ -1,4 +1,4 @@
-//! Raw definitions: what is written, where, and nothing checked but its shape.
+//! Raw definitions: the parsed text and positions, with only the structure checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ pub use self::{
     source::{FilesDefinition, SourceDefinition, SourceFrom},
 };
 
-/// Everything that a set of definition files says.
+/// The contents of a set of definition files.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
     /// Under `entities:`.
@@ -30,36 +30,37 @@ pub struct Definitions {
     pub derived: Vec<DerivedDefinition>,
     /// Under `feature_services:`.
     pub services: Vec<ServiceDefinition>,
-    /// Views that are there and cannot be served.
+    /// Views that exist but cannot be served.
     pub unservable_views: Vec<Unservable>,
     /// Views that are served but whose files `/materialize` cannot load, with the reason.
     pub unmaterializable_views: Vec<Unservable>,
-    /// Services that are there and cannot be served.
+    /// Services that exist but cannot be served.
     pub unservable_services: Vec<Unservable>,
-    /// `imported:`. Whether others chose the names: nobody is told of better ones then.
+    /// `imported:`. Whether another system chose the names: there are no suggestions of better ones then.
     pub imported: bool,
     /// No warning about names that do not follow the naming convention.
     pub any_names: bool,
-    /// Entities that are there and do not read.
+    /// Entities that exist but could not be read.
     pub unread_entities: Unread,
-    /// Feature views, stored or derived, that are there and do not read.
+    /// Feature views, stored or derived, that exist but could not be read.
     pub unread_views: Unread,
 }
 
-/// Names that stand for something which does not read. That was told; to mention them is no second mistake.
+/// Names of items that could not be read. The error was already reported; a reference to such a name is not another
+/// error.
 #[derive(Clone, Debug, Default)]
 pub struct Unread {
     names: BTreeSet<String>,
-    /// Something without a name, which any name may mean.
+    /// Whether there is such an item without a name, which any name may refer to.
     nameless: bool,
 }
 
-/// Something that another system does and Larder does not, with the reason.
+/// A definition of another system that Larder does not support, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unservable {
     /// Its name.
     pub name: String,
-    /// Why not.
+    /// The reason.
     pub why: String,
 }
 
@@ -68,7 +69,7 @@ pub struct Unservable {
 pub struct EntityDefinition {
     /// `name:`.
     pub name: Located<String>,
-    /// `join_key:`; the name when absent.
+    /// `join_key:`; the entity's name if absent.
     pub join_key: Option<Located<String>>,
     /// `type:`.
     pub value_type: Located<ValueType>,
@@ -85,13 +86,13 @@ pub struct ViewDefinition {
     pub name: Located<String>,
     /// `entities:`, by name.
     pub entities: Vec<Located<String>>,
-    /// `key_types:`, of join keys that have another type in this view than the entity says.
+    /// `key_types:`, of join keys that have another type in this view than in the entity.
     pub key_types: BTreeMap<String, Located<ValueType>>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,
-    /// Of these, those that do not read.
+    /// Items of `features:` that could not be read.
     pub unread_features: Unread,
-    /// `ttl:`; 0 and absent are for ever.
+    /// `ttl:`; 0 and absent mean forever.
     pub ttl: Option<Duration>,
     /// `source:`.
     pub source: Option<SourceDefinition>,
@@ -105,8 +106,8 @@ pub struct ViewDefinition {
     pub description: String,
     /// `tags:`.
     pub tags: BTreeMap<String, String>,
-    /// When Feast's registry got it first, if it says so. Another time means that the view was removed and
-    /// added again in between.
+    /// When the view was added to Feast's registry, if the registry records that. A different time means that the view
+    /// was removed and added again.
     pub created: Option<Micros>,
 }
 
@@ -130,7 +131,7 @@ pub struct ServiceDefinition {
     pub name: Located<String>,
     /// `features:`.
     pub projections: Vec<ProjectionDefinition>,
-    /// Of these, those that do not read.
+    /// Items of `features:` that could not be read.
     pub unread_projections: Unread,
     /// `description:`.
     pub description: String,
@@ -143,19 +144,19 @@ pub struct ServiceDefinition {
 pub struct ProjectionDefinition {
     /// `view:`.
     pub view: Located<String>,
-    /// `features:`; all of the view's when absent.
+    /// `features:`; all features of the view if absent.
     pub features: Option<Vec<Located<String>>>,
     /// `alias:` (Feast: `with_name`).
     pub alias: Option<Located<String>>,
-    /// `join_key_map:`, the view's join key to the request's column.
+    /// `join_key_map:`, from the view's join key to the request's column.
     pub join_key_map: BTreeMap<String, Located<String>>,
 }
 
 // === impl Definitions ===
 
 impl Definitions {
-    /// Reads a file's text and adds what it defines. Mistakes are noted in `problems`; what is right is added all
-    /// the same, so that names which other files mention are found.
+    /// Parses a file's text and adds its definitions. Errors are added to `problems`; valid definitions are added
+    /// anyway, so that names which other files mention are found.
     pub fn read(&mut self, file: &str, text: &str, problems: &Problems) {
         let Some(node) = parse(file, text, problems) else {
             self.miss_file();
@@ -178,7 +179,7 @@ impl Definitions {
             view(Table::new("feature view", node, problems)?, problems)
         }));
         self.derived.extend(items(&mut table, "derived_views", unread, |node| derived::derived_view(node, problems)));
-        // Nobody mentions a service.
+        // Nothing refers to a service.
         let unread = &mut Unread::default();
         self.services.extend(items(&mut table, "feature_services", unread, |node| {
             service(Table::new("feature service", node, problems)?, problems)
@@ -187,18 +188,19 @@ impl Definitions {
         self.imported |= table.bool("imported").unwrap_or(false);
         table.finish();
         if problems.error_count() > before {
-            // A section under a mistyped name, perhaps.
+            // The section may have a mistyped name.
             self.miss_file();
         }
     }
 
-    /// Notes that a file does not read: what the others mention may be in it.
+    /// Records that a file could not be read: it may contain names that other files mention.
     pub fn miss_file(&mut self) {
         self.unread_entities.nameless = true;
         self.unread_views.nameless = true;
     }
 
-    /// Whether something could not be read whose name is unknown, so that references to unknown names are not reported.
+    /// Returns whether something could not be read whose name is unknown, so that references to unknown names are not
+    /// reported.
     #[must_use]
     pub fn may_lack_names(&self) -> bool {
         self.unread_entities.nameless || self.unread_views.nameless
@@ -208,7 +210,7 @@ impl Definitions {
 // === impl Unread ===
 
 impl Unread {
-    /// Notes something that does not read, with its name if that much is known.
+    /// Records an item that could not be read, with its name if it is known.
     pub fn note(&mut self, name: Option<&str>) {
         match name {
             Some(name) => _ = self.names.insert(name.to_owned()),
@@ -216,20 +218,20 @@ impl Unread {
         }
     }
 
-    /// Whether a name can mean something that does not read.
+    /// Returns whether a name may refer to an item that could not be read.
     #[must_use]
     pub fn may_be(&self, name: &str) -> bool {
         self.nameless || self.names.contains(name)
     }
 
-    /// Whether everything reads.
+    /// Returns whether everything could be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.nameless && self.names.is_empty()
     }
 }
 
-/// The items of a list that read; the others are noted.
+/// Reads the items of a list; records those that could not be read.
 fn items<'n, T>(
     table: &mut Table<'n>,
     key: &'static str,
@@ -250,7 +252,7 @@ fn items<'n, T>(
     items
 }
 
-/// The name in a mapping, if there is one.
+/// Returns the name in a mapping, if there is one.
 fn name_of(node: &Node) -> Option<&str> {
     let Tree::Map(entries) = &node.tree else { return None };
     entries.iter().find(|(key, _)| key.value == "name").and_then(|(_, node)| match &node.tree {
@@ -290,7 +292,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let (listed, before) = (table.get("features").is_some(), problems.error_count());
     table.finish();
     if !listed && problems.error_count() > before {
-        // They stand under a mistyped key, perhaps.
+        // They may be under a mistyped key.
         unread_features.note(None);
     }
     Some(ViewDefinition {
@@ -318,7 +320,7 @@ fn feature(mut table: Table<'_>, problems: &Problems) -> Option<FeatureDefinitio
     Some(FeatureDefinition { name: name?, value_type: value_type?.value, description, tags })
 }
 
-/// `key_types: {join key: type}`.
+/// Reads `key_types: {join key: type}`.
 fn key_types(table: &mut Table<'_>, problems: &Problems) -> BTreeMap<String, Located<ValueType>> {
     let written = table.text_map("key_types");
     let read = written.into_iter().filter_map(|(key, text)| Some((key, parse_type(text, problems)?)));
@@ -353,7 +355,7 @@ fn short_projection(text: &str, at: &Place) -> ProjectionDefinition {
     ProjectionDefinition { view, features, alias: None, join_key_map: BTreeMap::new() }
 }
 
-/// `view` or `view:feature`.
+/// Parses `view` or `view:feature`.
 fn short_reference(text: &str, at: &Place) -> (Located<String>, Option<Located<String>>) {
     let located = |value: &str| Located { value: value.to_owned(), at: at.clone() };
     match text.split_once(':') {

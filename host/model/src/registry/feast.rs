@@ -1,7 +1,7 @@
-//! Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
+//! Converts Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
-//! The file is one protobuf message, `feast.core.Registry`, without a header. It says much that Larder does not need
-//! and some things that it cannot do. Each of its fields is either read or has a reason in `fields.rs` why not.
+//! The file is one protobuf message, `feast.core.Registry`, without a header. It has settings that Larder does not
+//! need, and some that it does not support. Each of its fields is either read or has a reason in `fields.rs` why not.
 //! Definitions that cannot be served are left out with the reason, and the rest is served: one view on a data warehouse
 //! must not affect the others.
 
@@ -39,7 +39,7 @@ struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 /// How a registry's definitions are converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeastOptions {
-    /// Where rows come from.
+    /// The source of the rows.
     pub values: FeastValues,
     /// Whether each version of a view has a table of its own in the online store
     /// (`enable_online_feature_view_versioning`).
@@ -63,26 +63,26 @@ pub enum UnknownFields {
 pub enum FeastValues {
     /// From the views' batch sources: Parquet files.
     BatchSources,
-    /// From the SQLite file that Feast's local provider keeps, as definitions write its path.
+    /// From the SQLite file of Feast's local provider, with the path that definitions will contain.
     OnlineStore(String),
-    /// From tables in DynamoDB, each named by this template: `{project}` and `{table_name}` stand for what they say.
+    /// From tables in DynamoDB, each named by this template, in which `{project}` and `{table_name}` are replaced.
     DynamoDb {
         /// `table_name_template:` of `feature_store.yaml`.
         template: String,
-        /// Where they are.
+        /// The region and endpoint.
         place: AwsPlace,
-        /// How often those without a stream are read anew.
+        /// How often tables without a stream are read again.
         every: Option<Duration>,
     },
 }
 
-/// Why bytes are no registry.
+/// Why bytes are not a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRegistry {
-    /// Not the message, or cut off.
+    /// They are not the message, or are truncated.
     #[error("this is no Feast registry, or a part of one: {0}")]
     Broken(String),
-    /// A message that says nothing of what a registry has to say.
+    /// The message lacks what every registry contains.
     #[error("this is no Feast registry: it has no schema version")]
     Foreign,
 }
@@ -90,10 +90,10 @@ pub enum NoRegistry {
 // === impl FeastRegistry ===
 
 impl FeastRegistry {
-    /// Reads a registry file. As in Feast, an empty file is a registry without definitions.
+    /// Parses a registry file. As in Feast, an empty file is a registry without definitions.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the bytes are not a registry.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoRegistry> {
         let registry = proto::Registry::decode(bytes).map_err(|error| NoRegistry::Broken(error.to_string()))?;
         // Many byte strings that are not a registry happen to decode. Feast writes an identifier whenever it writes the
@@ -105,7 +105,7 @@ impl FeastRegistry {
         Ok(Self { registry, audit: Audit::of_registry(bytes), unknown_fields: fields::unknown_in_registry(bytes) })
     }
 
-    /// The projects that something in it belongs to.
+    /// Returns the projects that its definitions belong to.
     #[must_use]
     pub fn projects(&self) -> BTreeSet<&str> {
         let registry = &self.registry;
@@ -128,14 +128,14 @@ impl FeastRegistry {
         &self.unknown_fields
     }
 
-    /// The definitions of a project. `file` stands in messages.
+    /// Returns the definitions of a project. `file` is used in messages.
     #[must_use]
     pub fn definitions(&self, file: &str, project: &str, options: &FeastOptions) -> Definitions {
         Importer::new(file, project, options).import(&self.registry, &self.audit)
     }
 
-    /// The source text of a project's on-demand views, by name, as far as the registry has it. It is Python, which
-    /// nothing here runs.
+    /// Returns the source text of a project's on-demand views, by name, if the registry has it. It is Python, which
+    /// Larder does not run.
     #[must_use]
     pub fn python(&self, project: &str) -> BTreeMap<String, String> {
         let specs = self.registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
@@ -181,7 +181,7 @@ impl Audit {
     }
 }
 
-/// Whether a text is a UUID in the format of Python's `uuid4`.
+/// Returns whether a text is a UUID in the format of Python's `uuid4`.
 fn is_uuid(text: &str) -> bool {
     let is_part = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',

@@ -1,4 +1,4 @@
-//! Raw definitions to a catalog: every name is checked, every mistake is told.
+//! Converts raw definitions to a catalog: checks every name, and reports every error.
 
 use std::{
     cell::RefCell,
@@ -25,10 +25,10 @@ mod source;
 
 pub(super) use self::source::{TABLE_NAME_RULE, is_table_name};
 
-/// The most features of one view.
+/// The maximum number of features of one view.
 pub const FEATURES_MAX: usize = 4_096;
 
-/// The longest name of anything, in bytes.
+/// The maximum length of a name in bytes.
 pub const NAME_BYTES_MAX: usize = 16 << 10;
 
 /// How many characters of a bad name a message shows.
@@ -46,7 +46,7 @@ pub struct Validated {
     has_errors: bool,
 }
 
-/// Checks definitions against each other. `None` when there is an error; warnings alone do not hinder.
+/// Checks definitions against each other. Returns `None` if there is an error; warnings alone do not prevent a catalog.
 #[must_use]
 pub fn validate(
     project: &str,
@@ -131,37 +131,37 @@ fn by_name(unservable: Vec<Unservable>) -> ByName<Arc<str>> {
 
 type ByName<T> = BTreeMap<Arc<str>, T>;
 
-/// What the checks hang on.
+/// Settings of the checks.
 struct Rules<'r> {
     project: &'r str,
-    /// Others chose the names, and made sure that they work: habits are not for them.
+    /// Whether another system chose the names and ensures that they work: the naming convention does not apply.
     imported: bool,
     any_names: bool,
     /// Names that do not follow the convention, with the kind of definition. One warning lists all of them.
     unusual: RefCell<Vec<(Place, String)>>,
 }
 
-/// What names of one kind mean.
+/// The definitions of one kind, by name.
 struct Known<T> {
     what: &'static str,
     items: ByName<T>,
-    /// What is there and is no good: it was told why, and is not told again of everyone who mentions it.
+    /// Definitions with an error, which was reported already and is not reported again for each reference.
     unread: Unread,
 }
 
-/// What stands before the colon of a reference.
+/// The view of a reference, before the colon.
 enum View {
     Stored(Arc<FeatureView>),
     Derived(Arc<DerivedView>),
 }
 
-/// All views, and what is not wholly known of them.
+/// All views, and the parts of them that are not fully known.
 struct Views {
     known: Known<View>,
     unsure: ByName<Unsure>,
 }
 
-/// What is not fully known of a view, because part of it has a reported error.
+/// The parts of a view that are not fully known because of a reported error.
 #[derive(Default)]
 struct Unsure {
     features: Unread,
@@ -284,7 +284,7 @@ fn views(
     (known, all_unsure)
 }
 
-/// Takes the name of a view that is well formed and new.
+/// Registers the name of a view if it is valid and new.
 fn view_name(
     name: &Located<String>,
     names: &mut Names<'_>,
@@ -333,7 +333,7 @@ fn features(
     features
 }
 
-/// The type of a view's key: its own, or the entity's.
+/// Returns the type of a view's key: its own, or the entity's.
 fn key_type(definition: &ViewDefinition, entity: &Entity, problems: &Problems) -> ScalarType {
     let Some(written) = definition.key_types.get(&*entity.join_key) else { return entity.value_type };
     match written.value {
@@ -377,7 +377,7 @@ fn services(
             let at = definition.view.at.clone();
             let Some(projection) = projection(definition, views, problems) else { continue };
             for feature in &projection.features {
-                // Feast tells callers of it, and serves the other services.
+                // Feast returns this error to callers of this service, and serves the other services.
                 let again = !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature)));
                 if again && !rules.imported {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
@@ -437,7 +437,7 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
 // === impl Validated ===
 
 impl Validated {
-    /// The catalog, if no definition has an error.
+    /// Returns the catalog, if no definition has an error.
     #[must_use]
     pub fn complete(self) -> Option<Catalog> {
         (!self.has_errors).then_some(self.sound)
@@ -467,7 +467,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Warns once, at the first of the names.
+    /// Warns once, at the position of the first such name.
     fn warn_of_names(&self, problems: &Problems) {
         let unusual = self.unusual.borrow();
         let Some((at, _)) = unusual.iter().min_by(|(a, _), (b, _)| a.cmp(b)) else { return };
@@ -505,7 +505,7 @@ impl View {
 // === impl Views ===
 
 impl Views {
-    /// Finds a view's feature, or says that it has none of that name.
+    /// Finds a view's feature, or reports that it has none of that name.
     fn feature<'v>(&self, view: &'v View, name: &Located<String>, problems: &Problems) -> Option<&'v Feature> {
         let found = view.features().iter().find(|feature| *feature.name == name.value);
         let unsure = || self.unsure.get(view.name()).is_some_and(|unsure| unsure.features.may_be(&name.value));
@@ -525,7 +525,7 @@ impl<T> Known<T> {
         Self { what, items: BTreeMap::new(), unread }
     }
 
-    /// Finds what a name means, or says that it means nothing.
+    /// Finds the definition of a name, or reports that there is none.
     fn lookup(&self, name: &Located<String>, problems: &Problems) -> Option<&T> {
         let found = self.items.get(name.value.as_str());
         if found.is_none() && !self.unread.may_be(&name.value) {
@@ -548,7 +548,7 @@ impl<'p> Names<'p> {
         Self { what, first: HashMap::new(), problems }
     }
 
-    /// Takes a name that is well formed and new.
+    /// Registers a name if it is valid and new.
     fn add(&mut self, name: &Located<String>) -> Option<Arc<str>> {
         if !check_name(self.what, name, self.problems) {
             return None;
@@ -573,7 +573,7 @@ fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     false
 }
 
-/// Whether a definition may have a name.
+/// Returns whether a text is a valid name for a definition.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
@@ -583,7 +583,7 @@ pub(super) fn name_rule() -> String {
     format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no control characters")
 }
 
-/// The contract's rule for what plugins see, under which every guest language can have it.
+/// Returns whether a name is an identifier in every guest language, as the plugin contract requires.
 pub(super) fn is_identifier(name: &str) -> bool {
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

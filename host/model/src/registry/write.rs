@@ -1,6 +1,5 @@
-//! Definitions as the YAML that they could have been read from.
-//!
-//! What is written reads into the same catalog. Texts are quoted where YAML would take them for something else.
+//! Writes definitions as YAML that reads back into the same catalog. Texts are quoted if YAML would interpret them
+//! differently.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +15,7 @@ use crate::{
     yaml::Located,
 };
 
-/// Definitions as a file of definitions. What cannot be served stands in comments, with the reason.
+/// Formats definitions as a definition file. Definitions that cannot be served become comments, with the reason.
 #[must_use]
 pub fn to_yaml(definitions: &Definitions) -> String {
     let mut text = String::new();
@@ -25,14 +24,14 @@ pub fn to_yaml(definitions: &Definitions) -> String {
     text
 }
 
-/// A text as YAML: as it is where that is the text, else in double quotes, as in JSON.
+/// Formats a text as YAML: plain if that reads back as the text, else in double quotes, as in JSON.
 struct Scalar<'t>(&'t str);
 
-/// A mapping in one line, of its entries in order.
+/// A mapping on one line, with its entries in order.
 #[derive(Default)]
 struct Flow(Vec<String>);
 
-/// Words that YAML, of one version or another, takes for something else than themselves.
+/// Words that a version of YAML interprets as something other than text.
 const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
 fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
@@ -40,7 +39,7 @@ fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
         writeln!(out, "# Others chose the names: nobody is told of better ones.\nimported: true")?;
     }
     section(out, "entities", &definitions.entities, entity)?;
-    // A key's type is said once, at its entity; at a view only where it is another.
+    // The type of a key is written once, at its entity, and at a view only if it differs there.
     let types = definitions.entities.iter().map(|entity| {
         let join_key = entity.join_key.as_ref().unwrap_or(&entity.name);
         (join_key.value.as_str(), entity.value_type.value)
@@ -237,7 +236,7 @@ impl Flow {
         self.0.push(format!("{}: {}", Scalar(key), Scalar(text)));
     }
 
-    /// What is YAML already.
+    /// Adds an entry whose value is YAML already.
     fn raw(&mut self, key: &str, value: &impl fmt::Display) {
         self.0.push(format!("{key}: {value}"));
     }
@@ -338,7 +337,7 @@ impl fmt::Display for Scalar<'_> {
                 '\\' => f.write_str("\\\\")?,
                 '\n' => f.write_str("\\n")?,
                 '\t' => f.write_str("\\t")?,
-                // Also those that YAML takes for ends of lines, and for marks of its own.
+                // Also characters that YAML interprets as line ends or byte order marks.
                 c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
                     write!(f, "\\u{:04x}", u32::from(c))?;
                 }

@@ -1,4 +1,4 @@
-//! A YAML value as JSON text, for what is handed on and not looked into.
+//! Formats a YAML value as JSON text, for values that are passed on without interpretation.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{Node, Tree};
 // === impl Node ===
 
 impl Node {
-    /// The value as JSON, keys in written order.
+    /// Returns the value as JSON, with keys in written order.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = String::new();
@@ -22,8 +22,8 @@ fn write(node: &Node, json: &mut String) {
         Tree::Bool(value) => json.push_str(if *value { "true" } else { "false" }),
         // Writing to a string does not fail.
         Tree::Int(value) => _ = write!(json, "{value}"),
-        // Debug keeps the point or the exponent, so that a double stays one.
-        // `parse` lets no infinity in, and nothing that is no number.
+        // The debug format keeps the point or the exponent, so that a double stays a double. `parse` rejects infinities
+        // and NaN.
         Tree::Float(value) => _ = write!(json, "{value:?}"),
         Tree::Text(text) => quote(text, json),
         Tree::List(items) => {

@@ -1,4 +1,4 @@
-//! The tree: what YAML says, each node with its place.
+//! The tree of a YAML document, each node with its position.
 
 use std::{fmt, sync::Arc};
 
@@ -7,19 +7,19 @@ use serde_yaml::{Error, Location, Options, Spanned, budget::BudgetBreach};
 
 use super::{Located, Place, Problems};
 
-/// A value with its place.
+/// A value with its position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where it was written.
+    /// The position of the value.
     pub at: Place,
-    /// What was written.
+    /// The value.
     pub tree: Tree,
 }
 
 /// A YAML value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tree {
-    /// Nothing.
+    /// Null.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -35,12 +35,13 @@ pub enum Tree {
     Map(Vec<(Located<String>, Node)>),
 }
 
-/// The deepest nesting: definitions need 6 levels.
+/// The maximum nesting depth: definitions need 6 levels.
 const DEPTH_MAX: usize = 32;
-/// The most nodes in one file, aliases counted as often as they are used: 10,000 features with all their words.
+/// The maximum number of nodes in one file, with aliases counted as often as they are used: enough for 10,000 features
+/// with all their settings.
 const NODES_MAX: usize = 200_000;
 
-/// Reads one YAML document. A syntax error, a duplicate key or a document beyond the limits is noted in `problems`,
+/// Parses one YAML document. A syntax error, a duplicate key or a document beyond the limits is added to `problems`,
 /// and there is no tree.
 #[must_use]
 pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
@@ -57,7 +58,7 @@ pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
     }
 }
 
-/// What is wrong, in words for the person who wrote the file: the library's own speak of its options.
+/// Formats a parser error for the author of the file: the library's own messages mention its options.
 fn complaint(error: &Error) -> String {
     match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' stands here twice"),
@@ -68,13 +69,13 @@ fn complaint(error: &Error) -> String {
         Error::Budget { .. } => format!("too large: at most {NODES_MAX} values are read, aliases counted at each use"),
         other => {
             let message = other.to_string();
-            // The place is said already.
+            // The position is reported separately.
             message.split(" at line ").next().unwrap_or(&message).to_owned()
         }
     }
 }
 
-/// What the YAML reader hands over: a tree whose nodes carry its own locations.
+/// The result of the YAML parser: a tree whose nodes have its own locations.
 enum Raw {
     Null,
     Bool(bool),
@@ -175,7 +176,7 @@ impl<'de> Visitor<'de> for RawVisitor {
 // === impl Tree ===
 
 impl Tree {
-    /// What this is, in a user's words.
+    /// Returns the kind of the value, in the terms of users.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Mistakes in text that people wrote, with the place of each.
+//! Errors and warnings in text files, each with its position.
 
 use std::{
     cell::{Cell, RefCell},
@@ -6,49 +6,49 @@ use std::{
     sync::Arc,
 };
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The file, as the user named it.
     pub file: Arc<str>,
-    /// Line, from 1; 0 where only the file is known.
+    /// Line, from 1; 0 if only the file is known.
     pub line: u32,
-    /// Column, from 1; 0 where only the line is known.
+    /// Column, from 1; 0 if only the line is known.
     pub column: u32,
 }
 
-/// A value and where it was written.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where it was written.
+    /// The position.
     pub at: Place,
 }
 
-/// How bad a problem is.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Nothing can be served from this.
+    /// The definition cannot be served.
     Error,
-    /// It can be served, and is probably not what was meant.
+    /// It can be served, but is probably not intended.
     Warning,
 }
 
-/// One mistake.
+/// An error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Where it is.
+    /// The position.
     pub at: Place,
-    /// What is wrong, in a sentence without a full stop.
+    /// The message: a sentence without a full stop.
     pub message: String,
-    /// What to do about it, if that is known.
+    /// How to fix it, if that is known.
     pub help: Option<String>,
 }
 
-/// All mistakes of one reading, in the order in which they were met.
+/// All problems of one read, in the order in which they were found.
 #[derive(Debug, Default)]
 pub struct Problems {
     list: RefCell<Vec<Problem>>,
@@ -59,7 +59,7 @@ pub struct Problems {
 // === impl Place ===
 
 impl Place {
-    /// A file as a whole.
+    /// Returns the position of a file as a whole.
     #[must_use]
     pub fn file(name: &str) -> Self {
         Self { file: name.into(), line: 0, column: 0 }
@@ -79,7 +79,7 @@ impl fmt::Display for Place {
 // === impl Problem ===
 
 impl fmt::Display for Problem {
-    /// `file:line:column: error: message (help)`, on one line.
+    /// Formats as `file:line:column: error: message (help)`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self.severity {
             Severity::Error => "error",
@@ -93,34 +93,34 @@ impl fmt::Display for Problem {
 // === impl Problems ===
 
 impl Problems {
-    /// Notes an error.
+    /// Adds an error.
     pub fn error(&self, at: &Place, message: impl Into<String>) {
         self.push(Severity::Error, at, message.into(), None);
     }
 
-    /// Notes an error and what to do about it.
+    /// Adds an error and how to fix it.
     pub fn error_with_help(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Error, at, message.into(), help.into());
     }
 
-    /// Notes a warning.
+    /// Adds a warning.
     pub fn warning(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Warning, at, message.into(), help.into());
     }
 
-    /// Whether an error was noted; warnings do not count.
+    /// Returns whether there is an error; warnings do not count.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.error_count() > 0
     }
 
-    /// How many errors were noted so far.
+    /// Returns the number of errors so far.
     #[must_use]
     pub fn error_count(&self) -> usize {
         self.errors.get()
     }
 
-    /// Everything noted, by file and line.
+    /// Returns all problems, sorted by file and line.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Problem> {
         let mut list = self.list.into_inner();
@@ -134,13 +134,13 @@ impl Problems {
     }
 }
 
-/// The help line "did you mean 'x'?", if one of the known names is close enough to the one that was written.
+/// Returns the help line "did you mean 'x'?", if one of the known names is close enough to the one that was written.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))
 }
 
-/// The known name that is most similar to the given one, if one is similar enough.
+/// Returns the known name that is most similar to the given one, if one is similar enough.
 #[must_use]
 pub fn nearest_name<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let lower = written.to_lowercase();

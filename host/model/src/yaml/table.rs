@@ -1,21 +1,21 @@
-//! Reading a mapping key by key, noting every mistake on the way.
+//! Reads a mapping key by key, and collects all errors.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Located, Node, Place, Problems, Tree, nearest};
 use crate::model::parse_duration;
 
-/// A mapping being read. Ask for its keys, then call [`Table::finish`].
+/// A mapping that is being read. Read its keys, then call [`Table::finish`].
 ///
-/// A value of the wrong kind is noted as an error and read as if it were absent: the reading goes on, to find the
-/// other mistakes, and its result is thrown away because there are errors.
+/// A value of the wrong kind is added as an error and read as if it were absent: the read continues, to find other
+/// errors, and its result is dropped because there are errors.
 #[derive(Debug)]
 pub struct Table<'n> {
     /// What this mapping describes, for messages: "feature view".
     what: &'static str,
     at: &'n Place,
     entries: &'n [(Located<String>, Node)],
-    /// The keys that were asked for: the ones that mean something here.
+    /// The keys that were read, which are the valid ones.
     asked: Vec<&'static str>,
     problems: &'n Problems,
 }
@@ -23,7 +23,7 @@ pub struct Table<'n> {
 // === impl Table ===
 
 impl<'n> Table<'n> {
-    /// Starts to read a mapping that describes `what`; anything else than a mapping is an error.
+    /// Starts to read a mapping that describes `what`; any other node is an error.
     #[must_use]
     pub fn new(what: &'static str, node: &'n Node, problems: &'n Problems) -> Option<Self> {
         let entries = match &node.tree {
@@ -36,18 +36,18 @@ impl<'n> Table<'n> {
         Some(Self { what, at: &node.at, entries, asked: Vec::new(), problems })
     }
 
-    /// Where the mapping begins.
+    /// Returns the position of the mapping.
     #[must_use]
     pub fn at(&self) -> &'n Place {
         self.at
     }
 
-    /// The value of a key, unless it is absent or null.
+    /// Returns the value of a key, unless it is absent or null.
     pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         self.get_or_null(key).filter(|node| node.tree != Tree::Null)
     }
 
-    /// The value of a key, unless it is absent: for a key whose words have `null` among them.
+    /// Returns the value of a key, unless it is absent: for a key with `null` among its values.
     pub fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
@@ -55,13 +55,13 @@ impl<'n> Table<'n> {
         self.entries.iter().find(|(name, _)| name.value == key).map(|(_, node)| node)
     }
 
-    /// Text. A number or a boolean counts as the text that it was meant as only where it is quoted.
+    /// Returns text. A number or a boolean is only text if it is quoted.
     pub fn text(&mut self, key: &'static str) -> Option<Located<String>> {
         let node = self.get(key)?;
         self.as_text(key, node)
     }
 
-    /// Text that must be there and not be empty.
+    /// Returns text that must exist and not be empty.
     pub fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
         let Some(node) = self.get(key) else {
             self.missing(key);
@@ -75,7 +75,7 @@ impl<'n> Table<'n> {
         Some(text)
     }
 
-    /// A whole number within bounds, both included.
+    /// Returns an integer within limits, both included.
     pub fn int(&mut self, key: &'static str, min: i64, max: i64) -> Option<Located<i64>> {
         let node = self.get(key)?;
         let Tree::Int(value) = node.tree else {
@@ -90,7 +90,7 @@ impl<'n> Table<'n> {
         Some(Located { value, at: node.at.clone() })
     }
 
-    /// True or false.
+    /// Returns true or false.
     pub fn bool(&mut self, key: &'static str) -> Option<bool> {
         let node = self.get(key)?;
         let Tree::Bool(value) = node.tree else {
@@ -100,7 +100,7 @@ impl<'n> Table<'n> {
         Some(value)
     }
 
-    /// A duration such as `6h`; a number has no unit and is refused, save 0.
+    /// Returns a duration such as `6h`; a number has no unit and is rejected, except 0.
     pub fn duration(&mut self, key: &'static str) -> Option<Located<Duration>> {
         let node = self.get(key)?;
         let text = match &node.tree {
@@ -125,7 +125,7 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// A number of bytes: a whole number, or one with a unit such as `256MiB` or `1GB`.
+    /// Returns a number of bytes: an integer, or a number with a unit such as `256MiB` or `1GB`.
     pub fn bytes(&mut self, key: &'static str) -> Option<Located<u64>> {
         let node = self.get(key)?;
         let value = match &node.tree {
@@ -139,7 +139,7 @@ impl<'n> Table<'n> {
         Some(Located { value: value?, at: node.at.clone() })
     }
 
-    /// One of a few words.
+    /// Returns one of a few words.
     pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let found = words.iter().find(|(word, _)| *word == text.value);
@@ -151,7 +151,7 @@ impl<'n> Table<'n> {
         found.map(|(_, value)| *value)
     }
 
-    /// A list's items; an absent list is empty.
+    /// Returns a list's items; an absent list is empty.
     pub fn list(&mut self, key: &'static str) -> &'n [Node] {
         match self.get(key).map(|node| (&node.tree, node)) {
             None => &[],
@@ -163,7 +163,7 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// A list of texts; one text alone counts as a list of it.
+    /// Returns a list of texts; a single text counts as a list of one.
     pub fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         let Some(node) = self.get(key) else { return Vec::new() };
         match &node.tree {
@@ -172,7 +172,8 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// A mapping of text to text; numbers and booleans as values become their text, as tags such as `version: 2` need.
+    /// Returns a mapping of text to text; numbers and booleans as values become their text, as needed for tags such as
+    /// `version: 2`.
     pub fn text_map(&mut self, key: &'static str) -> BTreeMap<String, Located<String>> {
         let Some(node) = self.get(key) else { return BTreeMap::new() };
         let Tree::Map(entries) = &node.tree else {
@@ -197,12 +198,12 @@ impl<'n> Table<'n> {
         map
     }
 
-    /// Notes that a key is missing.
+    /// Reports that a key is missing.
     pub fn missing(&self, key: &str) {
         self.problems.error(self.at, format!("{}: '{key}' is missing", self.what));
     }
 
-    /// Ends the reading: every key that nobody asked for is an error.
+    /// Ends the read: every key that was not read is an error.
     pub fn finish(self) {
         for (key, _) in self.entries {
             if !self.asked.contains(&key.value.as_str()) {
@@ -232,7 +233,7 @@ impl<'n> Table<'n> {
     }
 }
 
-/// Reads `4096`, `64KiB`, `256 MiB`, `1GB`.
+/// Parses `4096`, `64KiB`, `256 MiB`, `1GB`.
 fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

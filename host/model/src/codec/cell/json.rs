@@ -23,17 +23,17 @@ struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Whether a double may have been written as an integer, which only its text can show.
+/// Returns whether a double may have been written as an integer, which only its text can show.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
     value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())
 }
 
 impl Cell {
-    /// Reads JSON text.
+    /// Parses JSON text.
     ///
     /// # Errors
-    /// That of the parser.
+    /// Errors of the parser.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         // Values take many times the memory of their text.
         if text.len() > ROW_BYTES_MAX {

@@ -8,7 +8,7 @@ use crate::{
 
 const UUID: &str = "123e4567-e89b-42d3-a456-426614174000";
 
-/// A cell as a value of a type, in Feast's form.
+/// Converts a cell to a value of a type, in Feast's form.
 fn through(cell: &Cell, declared: ValueType) -> Result<FeastValue, String> {
     let schema = RowSchema::new([("value".into(), declared)]);
     let mut builder = RowBuilder::new(&schema);

@@ -128,7 +128,7 @@ fn maps_and_structs_keep_their_entries() {
     assert_eq!(convert("Array(Array)", &bytes(Kind::List(twice)), "Set(Array)"), None);
 }
 
-/// A number's text may gain a fraction of zero when converted to a float and back.
+/// Returns a number's text may gain a fraction of zero when converted to a float and back.
 fn plain(value: Value) -> Value {
     match value {
         Value::Bytes(bytes) if bytes == b"1.0" => text("1"),

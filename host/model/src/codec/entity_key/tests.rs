@@ -3,7 +3,7 @@ use super::*;
 /// Key bytes and ids as Feast 0.67 computed them.
 const VECTORS: &str = include_str!("../testdata/entity_ids.txt");
 
-/// The keys behind the lines of `entity_ids.txt`, each with the text that its lines start with.
+/// Returns the keys of the lines of `entity_ids.txt`, each with the text that its lines start with.
 fn keys() -> Vec<(&'static str, Vec<(&'static str, KeyValue<'static>)>)> {
     use KeyValue::{Bytes, Int32, Int64, String, UnixTimestamp};
     vec![

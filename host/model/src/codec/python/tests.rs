@@ -1,4 +1,4 @@
-//! Expected values are Python 3.11's and numpy 2's own.
+//! Tests with expected values from Python 3.11 and numpy 2.
 
 use super::*;
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{ItemType, Value, ValueType};
 
-/// Shapes that between them use every physical form.
+/// Types that together use every physical form.
 const TYPES: [&str; 16] = [
     "Bool",
     "Int32",
@@ -102,7 +102,7 @@ proptest! {
                                    mut row in prop::collection::vec(any::<u8>(), 0..200)) {
         let schema = schema(&types);
         let _ = decode(&schema, &row);
-        // With a header that passes, the rest is read too.
+        // If the header is valid, the rest is read, too.
         if row.len() >= HEADER_BYTES {
             row[0] = FORMAT_VERSION;
             row[FINGERPRINT_AT..FINGERPRINT_AT + 4].copy_from_slice(&schema.fingerprint().0.to_le_bytes());
@@ -196,8 +196,8 @@ fn a_row_of_another_schema_or_version_is_refused() {
     assert!(matches!(RowView::new(&one, &[]), Err(RowError::Truncated { .. })));
 }
 
-/// Bytes of format version 1. They stand for every store in the field: when this test fails, a new version is due,
-/// and the old bytes must still read.
+/// Checks the bytes of format version 1, which existing stores contain. If this test fails, a new version is needed,
+/// and the old bytes must stay readable.
 #[test]
 fn golden_bytes_of_version_1() {
     let schema =
@@ -234,7 +234,7 @@ fn golden_bytes_of_version_1() {
     assert_eq!(bits(&decode(&schema, &row).unwrap()), bits(&values));
 }
 
-/// The rank of a row with these times, and nanoseconds below them.
+/// Returns the rank of a row with these times, and nanoseconds below them.
 fn rank(event: (i64, u32), created: Option<(i64, u32)>) -> RowRank {
     let schema = schema(&["String"]);
     let mut builder = RowBuilder::new(&schema);

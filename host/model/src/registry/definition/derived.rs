@@ -13,13 +13,13 @@ use crate::{
 pub struct DerivedDefinition {
     /// `name:`.
     pub name: Located<String>,
-    /// `plugin:`; the view's name when absent.
+    /// `plugin:`; the view's name if absent.
     pub plugin: Option<Located<String>>,
     /// `inputs:`.
     pub inputs: Vec<InputDefinition>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,
-    /// Of these, those that do not read.
+    /// Items of `features:` that could not be read.
     pub unread_features: Unread,
     /// `config:`, as JSON.
     pub config: String,
@@ -34,13 +34,13 @@ pub struct DerivedDefinition {
 /// One of a derived view's `inputs:`.
 #[derive(Clone, Debug)]
 pub struct InputDefinition {
-    /// `name:`; that of the feature or the key when absent.
+    /// `name:`; the name of the feature or the key if absent.
     pub name: Located<String>,
-    /// Where it comes from.
+    /// The source of the input.
     pub from: InputFrom,
 }
 
-/// Where an input comes from.
+/// The source of an input.
 #[derive(Clone, Debug)]
 pub enum InputFrom {
     /// `from: view:feature`: the view and the feature.
@@ -54,7 +54,7 @@ pub enum InputFrom {
 /// `on_error:`.
 #[derive(Clone, Debug, Default)]
 pub enum OnErrorDefinition {
-    /// `null`, and when absent.
+    /// `null`, or absent.
     #[default]
     Null,
     /// `fail`.
@@ -67,7 +67,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
     let mut table = Table::new("derived view", node, problems)?;
     let name = table.required_text("name");
     let plugin = table.text("plugin");
-    // Nobody mentions an input.
+    // Nothing refers to an input.
     let inputs = items(&mut table, "inputs", &mut Unread::default(), |node| input(node, problems));
     let mut unread_features = Unread::default();
     let features = items(&mut table, "features", &mut unread_features, |node| {
@@ -79,7 +79,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
     let (listed, before) = (table.get("features").is_some(), problems.error_count());
     table.finish();
     if !listed && problems.error_count() > before {
-        // They stand under a mistyped key, perhaps.
+        // They may be under a mistyped key.
         unread_features.note(None);
     }
     let name = name?;
@@ -87,7 +87,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
 }
 
 fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
-    // `- view:feature` is short for an input of the feature's name.
+    // `- view:feature` is short for an input with the feature's name.
     if let Tree::Text(text) = &node.tree {
         let (view, feature) = reference(text, node, problems)?;
         return Some(InputDefinition { name: feature.clone(), from: InputFrom::Feature(view, feature) });
@@ -136,7 +136,7 @@ fn named(node: &Node) -> String {
     name_of(node).map(|name| format!(" '{name}'")).unwrap_or_default()
 }
 
-/// `view:feature`, both with the place of the whole.
+/// Parses `view:feature`; both parts get the position of the whole.
 fn reference(text: &str, node: &Node, problems: &Problems) -> Option<(Located<String>, Located<String>)> {
     let (view, feature) = short_reference(text, &node.at);
     if feature.is_none() {

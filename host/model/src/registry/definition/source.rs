@@ -1,4 +1,4 @@
-//! A view's `source:` and `batch_source:` as they are written.
+//! A view's raw `source:` and `batch_source:`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
 /// A view's `source:`.
 #[derive(Clone, Debug)]
 pub struct SourceDefinition {
-    /// What is read.
+    /// The kind of source.
     pub from: SourceFrom,
     /// `every:`.
     pub every: Option<Duration>,
@@ -18,23 +18,23 @@ pub struct SourceDefinition {
     pub cron: Option<Located<String>>,
 }
 
-/// What a view's rows are read from.
+/// The kinds of sources.
 #[derive(Clone, Debug)]
 pub enum SourceFrom {
     /// Parquet files.
     Files(FilesDefinition),
     /// A table in DynamoDB.
     DynamoDb {
-        /// Where it is written.
+        /// The position of the definition.
         at: Place,
-        /// What is written.
+        /// The table.
         table: TableSource,
     },
     /// Feast's SQLite online store.
     FeastSqlite {
         /// `feast_sqlite:`.
         path: Located<String>,
-        /// `table:`; `<project>_<view>` when absent.
+        /// `table:`; `<project>_<view>` if absent.
         table: Option<String>,
     },
 }
@@ -52,7 +52,7 @@ pub struct FilesDefinition {
     pub timestamp_field: String,
     /// `created_timestamp_column:`.
     pub created_timestamp_column: Option<String>,
-    /// `field_mapping:`, column in the source to name in the definitions.
+    /// `field_mapping:`, from column in the source to name in the definitions.
     pub field_mapping: BTreeMap<String, Located<String>>,
 }
 
@@ -61,7 +61,7 @@ const NO_TIMESTAMP: &str = "none";
 /// Feast's customary name, and the default.
 const TIMESTAMP_FIELD: &str = "event_timestamp";
 
-/// DynamoDB lets a shard be asked five times a second.
+/// The minimum poll interval: DynamoDB accepts five requests a second for a shard.
 const POLL_MIN: Duration = Duration::from_millis(200);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -84,7 +84,7 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
     let named: Vec<_> = named.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
     if let [(first, at), (second, _), ..] = named.as_slice() {
         problems.error(at, format!("source: '{first}' and '{second}' are two sources: a view has one"));
-        // Whatever else stands there belongs to one of them.
+        // All other keys belong to one of them.
         return None;
     }
     drop(named);
@@ -113,7 +113,8 @@ impl SourceFrom {
 }
 
 impl FilesDefinition {
-    /// Whether the rows have no event times of their own, so that their event time is the time at which they are read.
+    /// Returns whether the rows have no event times of their own, so that their event time is the time at which they
+    /// are read.
     #[must_use]
     pub fn is_static(&self) -> bool {
         self.timestamp_field == NO_TIMESTAMP
@@ -206,7 +207,7 @@ fn place(table: &mut Table<'_>) -> AwsPlace {
     AwsPlace { region: text("region"), endpoint: text("endpoint") }
 }
 
-/// A duration within bounds.
+/// Reads a duration within limits.
 fn duration(
     table: &mut Table<'_>,
     key: &'static str,

@@ -473,7 +473,7 @@ impl Message {
     }
 }
 
-/// The fields of a message that are set but not served. Invalid bytes are reported by the decoder.
+/// Returns the fields of a message that are set but not served. Invalid bytes are reported by the decoder.
 pub(super) fn audit(message: &Message, bytes: &[u8]) -> Vec<Finding> {
     let mut findings = Vec::new();
     walk(message, bytes, false, &mut findings);
@@ -498,12 +498,13 @@ fn walk(message: &Message, bytes: &[u8], in_files: bool, findings: &mut Vec<Find
     }
 }
 
-/// The message about a field that is not in the table.
+/// Returns the message about a field that is not in the table.
 pub(super) fn unknown(message: &Message, number: u32) -> String {
     format!("it sets field {number} of {}, which this version of Larder does not know", message.name)
 }
 
-/// The fields of a registry itself that are not in the table, for example kinds of definitions of a newer Feast.
+/// Returns the fields of a registry itself that are not in the table, for example kinds of definitions of a newer
+/// Feast.
 pub(super) fn unknown_in_registry(bytes: &[u8]) -> Vec<String> {
     let unknown_fields =
         wire::fields(bytes).map(|(number, _)| number).filter(|number| REGISTRY.field(*number).is_none());

@@ -91,7 +91,7 @@ messages! {
         meta: Option<FeatureViewMeta> = (message, optional, tag = "2");
     }
 
-    /// `feast.core.StreamFeatureViewSpec`: the same as a feature view's, under other numbers.
+    /// `feast.core.StreamFeatureViewSpec`: the fields of a feature view, with other numbers.
     StreamFeatureViewSpec {
         name: String = (string, tag = "1");
         project: String = (string, tag = "2");
@@ -110,7 +110,7 @@ messages! {
         disabled: bool = (bool, tag = "23");
     }
 
-    /// `feast.core.LabelView`: what people or tools said of an entity.
+    /// `feast.core.LabelView`: labels that people or tools gave an entity.
     LabelView { spec: Option<LabelViewSpec> = (message, optional, tag = "1") }
 
     /// `feast.core.LabelViewSpec`. Online, the last label wins, as with any other view.
@@ -153,7 +153,7 @@ messages! {
         meta: Option<OnDemandFeatureViewMeta> = (message, optional, tag = "2");
     }
 
-    /// `feast.core.OnDemandFeatureViewMeta`: the same as a feature view's, under other numbers.
+    /// `feast.core.OnDemandFeatureViewMeta`: the fields of a feature view, with other numbers.
     OnDemandFeatureViewMeta {
         current_version_number: i32 = (int32, tag = "3");
         state: i32 = (int32, tag = "5");
@@ -177,10 +177,10 @@ messages! {
         disabled: bool = (bool, tag = "19");
     }
 
-    /// `feast.core.FeatureTransformationV2`, of which only Python is looked at.
+    /// `feast.core.FeatureTransformationV2`; only Python is read.
     Transformation { user_defined_function: Option<UserDefinedFunction> = (message, optional, tag = "1") }
 
-    /// `feast.core.UserDefinedFunctionV2`. The body is a pickle, which nothing here opens.
+    /// `feast.core.UserDefinedFunctionV2`. The body is a pickle, which Larder does not load.
     UserDefinedFunction {
         name: String = (string, tag = "1");
         body_text: String = (string, tag = "3");
@@ -221,13 +221,13 @@ pub(super) struct OnDemandSource {
     pub(super) source: Option<SourceOf>,
 }
 
-/// What an on-demand view reads.
+/// An input of an on-demand view.
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum SourceOf {
-    /// A whole view; what older versions of Feast write.
+    /// A whole view, as older versions of Feast write it.
     #[prost(message, tag = "1")]
     View(Box<FeatureView>),
-    /// The caller.
+    /// Data of the request.
     #[prost(message, tag = "2")]
     Request(DataSource),
     /// Some features of a view.
@@ -248,7 +248,7 @@ pub(super) const STREAM_FEATURE_VIEWS: u32 = 14;
 /// See [`ENTITIES`].
 pub(super) const LABEL_VIEWS: u32 = 19;
 
-/// `feast.core.DataSource.SourceType`, of those that are told apart.
+/// The values of `feast.core.DataSource.SourceType` that Larder distinguishes.
 pub(super) const BATCH_FILE: i32 = 1;
 /// See [`BATCH_FILE`].
 pub(super) const PUSH_SOURCE: i32 = 9;
@@ -256,14 +256,15 @@ pub(super) const PUSH_SOURCE: i32 = 9;
 // === impl Span ===
 
 impl Span {
-    /// A length of time, in whole microseconds as in Feast; `None` for zero, and for one that is too long for an instant.
+    /// Returns a duration in whole microseconds, as in Feast; `None` for zero, and for one that is too long for an
+    /// instant.
     pub(super) fn duration(&self) -> Option<Duration> {
         let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
         let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;
         Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
     }
 
-    /// A moment, in microseconds since 1970.
+    /// Returns an instant in microseconds since 1970.
     pub(super) fn micros(&self) -> Option<Micros> {
         self.seconds.checked_mul(1_000_000)?.checked_add(i64::from(self.nanos) / 1_000)
     }

@@ -1,4 +1,4 @@
-//! The registry that Feast wrote of the golden repository, and registries that nobody should have written.
+//! Tests with the registry that Feast wrote for the golden repository, and with invalid registries.
 
 use super::{proto::*, *};
 use crate::{
@@ -12,10 +12,10 @@ use crate::{
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
 pub(super) const PROJECT: &str = "churn_prediction";
 
-/// What a registry defines; and that it is the same when it was written as YAML and read again.
+/// Returns the catalog of a registry, and checks that it is the same after writing it as YAML and reading that.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
     let mut definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
-    // YAML has no time of creation.
+    // YAML has no creation time.
     definitions.views.iter_mut().for_each(|view| view.created = None);
     let yaml = to_yaml(&definitions);
     let catalog = valid(definitions, "");
@@ -50,7 +50,7 @@ fn golden(values: &FeastValues) -> Catalog {
     catalog(&FeastRegistry::parse(GOLDEN).unwrap(), values)
 }
 
-/// A registry of one project with what a test puts into it.
+/// Creates a registry of one project, filled by the test.
 fn registry(fill: impl FnOnce(&mut Registry)) -> FeastRegistry {
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
     registry.entities.push(entity("user", "user_id", 4));
@@ -255,7 +255,7 @@ fn a_key_has_the_type_that_its_view_says() {
     assert_eq!(catalog.join_keys()["open_id"], Int64);
 }
 
-/// A registry with an on-demand view of the name, which reads `numbers` and these fields of the request.
+/// Creates a registry with an on-demand view of this name, which reads `numbers` and these fields of the request.
 fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistry {
     registry(|registry| {
         put(registry, view("numbers", &[("a", 4)]));
@@ -371,7 +371,7 @@ fn views_that_files_do_not_have_are_not_loaded_from_files() {
     ] {
         let files = catalog(&registry, &FeastValues::BatchSources);
         assert!(why(&files, view).starts_with(told), "{view}: {}", why(&files, view));
-        // Its rows in the online store are those that Feast made.
+        // Its rows in the online store were written by Feast.
         let served = online.view(view).unwrap();
         assert!(served.source.is_some() && served.files().is_none(), "{served:?}");
         assert!(online.unmaterializable_views()[view].starts_with(told));
@@ -382,7 +382,7 @@ fn views_that_files_do_not_have_are_not_loaded_from_files() {
     assert!(online.view("plain").unwrap().files().is_some());
 }
 
-/// A registry whose last view has a file format: an empty message in a field of `feast.core.FileFormat`.
+/// Returns a registry whose last view has a file format: an empty message in a field of `feast.core.FileFormat`.
 fn with_format(registry: &Registry, format: u32) -> FeastRegistry {
     let path = [proto::FEATURE_VIEWS, 1, 7, 11, 1];
     let bytes = fields::tests::with(&registry.encode_to_vec(), &path, format, &[2, 0], None);
@@ -484,7 +484,7 @@ fn text_and_other_messages_are_no_registry() {
     }
 }
 
-/// Cut between two fields, it is a registry of less: the parts before are there, and whole.
+/// If it is cut between two fields, it is a valid registry with the definitions before the cut.
 #[test]
 fn a_truncated_registry_is_refused_or_has_less_and_never_panics() {
     let (mut refused, all) = (0, golden(&FeastValues::BatchSources));

@@ -1,4 +1,4 @@
-//! What a registry defines, one thing after the other.
+//! Converts a registry's definitions, one kind after another.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,7 +21,7 @@ use crate::{
     yaml::{Located, Place},
 };
 
-/// How often Feast's SQLite file is looked at. A look that finds nothing new costs microseconds.
+/// How often Feast's SQLite file is polled. A poll without changes takes microseconds.
 const ONLINE_STORE_EVERY: Duration = Duration::from_secs(1);
 
 /// Collects a project's definitions.
@@ -30,17 +30,17 @@ pub(super) struct Importer<'i> {
     project: &'i str,
     options: &'i FeastOptions,
     into: Definitions,
-    /// Entities by name: the join key.
+    /// Join keys by name of the entity.
     join_keys: BTreeMap<String, String>,
     /// Entities with settings that Larder does not support, by name, with the reason.
     bad_entities: BTreeMap<String, Why>,
-    /// Features of the views so far, with their types: what on-demand views may read.
+    /// Features of the views so far, with their types: on-demand views may read these.
     features: BTreeMap<String, Vec<(String, ValueType)>>,
     /// Join keys of the views so far.
     keys_of: BTreeMap<String, Vec<String>>,
 }
 
-/// A stored view, of whatever kind.
+/// A stored view of any kind.
 struct Stored<'p> {
     name: &'p str,
     project: &'p str,
@@ -54,9 +54,9 @@ struct Stored<'p> {
     online: bool,
     /// Why its rows differ from the rows of its batch source, if they do.
     made_by: Option<&'static str>,
-    /// Whether rows come by pushes only: there are no files to load them from.
+    /// Whether rows only come from pushes, without files to load them from.
     is_only_pushed: bool,
-    /// Which version of it is the current one.
+    /// The number of its current version.
     version: i32,
     /// Its state in Feast.
     state: i32,
@@ -131,8 +131,8 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
-    /// The first setting that is not served, if any; `in_files` chooses between settings of the whole view and settings
-    /// for making its rows.
+    /// Returns the first setting that is not supported as an error; `in_files` chooses between settings of the whole
+    /// view and settings for making its rows.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -147,7 +147,7 @@ impl<'i> Importer<'i> {
         }
     }
 
-    /// Errors that would fail all definitions but that only affect this view.
+    /// Checks for errors that would make all definitions invalid but that only affect this view.
     fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
         check_name(name)?;
         if name.contains(':') {
@@ -166,7 +166,7 @@ impl<'i> Importer<'i> {
         }
     }
 
-    /// The name of a view's table in an online store.
+    /// Returns the name of a view's table in an online store.
     fn table_name(&self, view: &Stored<'_>) -> String {
         if self.options.versioned_tables && view.version > 0 {
             format!("{}_v{}", view.name, view.version)
@@ -179,8 +179,8 @@ impl<'i> Importer<'i> {
         Located { value, at: self.at.clone() }
     }
 
-    /// The entities. Their type may be left open: then it is what the views say of their key, and text where none does,
-    /// as in Feast.
+    /// Adds the entities. If an entity has no type, its type is taken from the keys of views, and is otherwise text, as
+    /// in Feast.
     fn entities<'p>(
         &mut self,
         specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
@@ -206,7 +206,7 @@ impl<'i> Importer<'i> {
                 || columns().filter(|column| column.name == *join_key).find_map(|column| value_type(column.value_type));
             let named = value_type(spec.value_type).or_else(of_views);
             let named = named.filter(|named| named.can_be_join_key()).unwrap_or(ValueType::Scalar(ScalarType::String));
-            // Entities may share a key, and here a key has one type; views say where theirs is another.
+            // Entities may share a key, which has one type in Larder; views declare a different one.
             let value_type = *types.entry(join_key).or_insert(named);
             let entity = EntityDefinition {
                 name: self.located(spec.name.clone()),
@@ -314,7 +314,7 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// The files with a view's rows in served form.
+    /// Returns the files with a view's rows in served form.
     fn view_files(&self, view: &Stored<'_>) -> Result<FilesDefinition, Why> {
         if let Some(made_by) = view.made_by {
             return Err(made_by.to_owned());
@@ -360,8 +360,8 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// An on-demand view as a derived one: a plugin of its name computes it. Python sees each feature that it declares
-    /// as `feature` and as `view__feature`, the keys, and what the caller sends; so may the plugin.
+    /// Converts an on-demand view to a derived one, which a plugin of the same name computes. Python code sees each
+    /// feature that it declares as `feature` and as `view__feature`, the keys, and the request data; so may the plugin.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
             return Err(DISABLED.to_owned());
@@ -412,7 +412,7 @@ impl<'i> Importer<'i> {
                 return Err(format!("it reads feature view '{view}', which is not served{}", self.why_not(view)));
             };
             for feature in features {
-                // Entities stand among the features of old registries. What plugins cannot read they cannot be given.
+                // Old registries list entities among the features. Types that plugins cannot read are left out.
                 let readable = |(name, value_type): &(String, ValueType)| {
                     *name == feature && !matches!(value_type, ValueType::Nested(_))
                 };
@@ -450,7 +450,7 @@ impl<'i> Importer<'i> {
             features,
             unread_features: Unread::default(),
             config: "null".to_owned(),
-            // As in Feast: what cannot be computed fails the request.
+            // As in Feast, a failed computation fails the request.
             on_error: OnErrorDefinition::Fail,
             description: spec.description.trim().to_owned(),
             tags: sorted(&spec.tags),
@@ -461,7 +461,7 @@ impl<'i> Importer<'i> {
         Ok(())
     }
 
-    /// What an on-demand view wants of the caller. A join key is read as such: a request has one column of a name.
+    /// Converts an input from the request. A join key is read as one: a request has only one column of a name.
     fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
         let value_type = known_type("the type of its request field", field)?;
         if matches!(value_type, ValueType::Nested(_)) {
@@ -478,7 +478,7 @@ impl<'i> Importer<'i> {
         Ok(InputDefinition { name: self.located(field.name.clone()), from })
     }
 
-    /// Why a view is not served, as the end of a sentence.
+    /// Returns why a view is not served, as the end of a sentence.
     fn why_not(&self, view: &str) -> String {
         let left_out = self.into.unservable_views.iter().find(|left_out| left_out.name == *view);
         format!(": {}", left_out.map_or("it is not in the registry", |left_out| left_out.why.as_str()))
@@ -534,7 +534,7 @@ impl<'i> Importer<'i> {
 
 // === impl Stored ===
 
-/// Why a view is left out, or its files.
+/// Why a view, or its files, are left out.
 const DISABLED: &str = "it is disabled in the registry";
 const TRANSFORMED: &str = "it has a transformation, which Larder does not run: its rows are those that Feast's own \
                            'materialize' writes to the online store";
@@ -613,7 +613,7 @@ impl<'p> Stored<'p> {
             entity_columns: &spec.entity_columns,
             features: &spec.features,
             ttl: spec.ttl.as_ref(),
-            // There is one, for training; Feast brings nothing of it online.
+            // The batch source is for training; Feast does not load it into the online store.
             batch_source: None,
             stream_source: spec.source.as_ref(),
             disabled: false,
@@ -629,7 +629,7 @@ impl<'p> Stored<'p> {
         })
     }
 
-    /// A view whose values are computed on writing.
+    /// Returns a view whose values are computed on writing.
     fn of_on_demand_view(
         spec: &'p proto::OnDemandFeatureViewSpec,
         meta: Option<&'p proto::OnDemandFeatureViewMeta>,
@@ -679,13 +679,13 @@ fn known_type(what: &str, spec: &proto::FeatureSpec) -> Result<ValueType, Why> {
     })
 }
 
-/// The type with a number of `feast.types.ValueType.Enum`; none for 0, which stands for no type, and for numbers that
-/// are not known.
+/// Returns the type with a number of `feast.types.ValueType.Enum`; `None` for 0, which means no type, and for unknown
+/// numbers.
 fn value_type(number: i32) -> Option<ValueType> {
     ValueType::from_feast_number(number)
 }
 
-/// The rule for all names.
+/// Checks the rule for all names.
 fn check_name(name: &str) -> Result<(), Why> {
     if is_name(name) { Ok(()) } else { Err(format!("its name is not valid: {}", name_rule())) }
 }

@@ -15,7 +15,7 @@ pub(super) enum Value<'b> {
     Group,
 }
 
-/// The fields of a message, in the order of its bytes. Ends at invalid bytes.
+/// Returns the fields of a message, in the order of its bytes. Ends at invalid bytes.
 pub(super) fn fields(bytes: &[u8]) -> impl Iterator<Item = (u32, Value<'_>)> {
     let mut rest = bytes;
     std::iter::from_fn(move || next(&mut rest))

@@ -1,4 +1,4 @@
-//! Derived views: every input comes from somewhere, has a type that plugins know, and nothing depends on itself.
+//! Checks derived views: every input has a source and a type that plugins support, and no view depends on itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ pub(super) fn derived_views(
     problems: &Problems,
 ) -> Views {
     let mut views = Views { known: stored, unsure };
-    // First what they compute, so that they can read each other in any order; then what they read.
+    // First the features that they compute, so that they can read each other in any order; then their inputs.
     let mut begun = Vec::new();
     for mut definition in definitions {
         let before = problems.error_count();
@@ -100,7 +100,7 @@ fn inputs(
     inputs
 }
 
-/// What an input is, and where it comes from.
+/// Returns the type and source of an input.
 fn origin(
     input: &InputDefinition,
     views: &Views,
@@ -138,7 +138,7 @@ fn origin(
     }
 }
 
-/// Plugins read and compute scalars and lists.
+/// Checks that plugins support a type: they read and compute scalars and lists.
 fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
     if matches!(value_type, ValueType::Nested(_)) {
         let message = format!("{what} '{name}' is {value_type}, which plugins neither read nor compute");
@@ -171,8 +171,8 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
     OnError::Default(defaults)
 }
 
-/// A value as a definition writes it; none if it is not of the type. Bytes and instants are written as in answers:
-/// no plain YAML value is either.
+/// Converts a value in a definition; `None` if it is not of the type. Bytes and instants are written as in responses,
+/// because plain YAML has neither.
 fn value(node: &Node, value_type: ValueType) -> Option<Value> {
     match (value_type, &node.tree) {
         (_, Tree::Null) => Some(Value::Null),
@@ -199,7 +199,7 @@ fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
     }
 }
 
-/// Tells each view that depends on itself once.
+/// Reports each view that depends on itself, once.
 fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Problems) {
     let reads = |name: &Arc<str>| -> BTreeSet<Arc<str>> {
         let Some(View::Derived(view)) = views.known.items.get(name) else { return BTreeSet::new() };
@@ -209,7 +209,7 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
         };
         view.inputs.iter().filter_map(view_of).filter(|read| places.contains_key(read)).collect()
     };
-    // Takes away what depends on nothing that is left; what remains goes round in circles, or hangs on one.
+    // Removes views without remaining dependencies; what remains is a cycle, or depends on one.
     let mut left: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> =
         places.keys().map(|name| (Arc::clone(name), reads(name))).collect();
     loop {
@@ -226,7 +226,7 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
     let mut told = BTreeSet::new();
     for start in left.keys() {
         let mut path = vec![start];
-        // Every name that is left reads another one that is left.
+        // Every remaining view reads another remaining one.
         while let Some(next) = path.last().and_then(|last| left.get(*last)).and_then(|reads| reads.first()) {
             if let Some(place) = path.iter().position(|name| *name == next) {
                 let circle = &path[place..];

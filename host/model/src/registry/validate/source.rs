@@ -1,4 +1,4 @@
-//! Where a view's rows come from: whether what is written can be read, and fits the view.
+//! Checks the source of a view's rows: whether its definition is valid and matches the view.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -73,7 +73,7 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
     }
 }
 
-/// DynamoDB's rule for names of tables (`Naming rules` of its developer guide).
+/// DynamoDB's rule for table names (`Naming rules` of its developer guide).
 pub(in crate::registry) const TABLE_NAME_RULE: &str = "3 to 255 letters, digits, '_', '-' and '.'";
 
 pub(in crate::registry) fn is_table_name(name: &str) -> bool {
@@ -94,7 +94,7 @@ fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems
     }
 }
 
-/// What can be said only of the whole view.
+/// Runs the checks that need the whole view.
 pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Problems) {
     let Some(table) = view.table() else { return };
     let (view_name, at) = (&name.value, &name.at);

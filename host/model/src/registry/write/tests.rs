@@ -1,4 +1,4 @@
-//! What is written is read again, into the same catalog.
+//! Checks that written definitions read back into the same catalog.
 
 use super::*;
 use crate::{
@@ -37,7 +37,7 @@ fn a_registry_is_written_as_what_it_is() {
     for values in [FeastValues::BatchSources, FeastValues::OnlineStore("data/on line.db".to_owned())] {
         let mut definitions = registry.definitions("registry.db", "churn_prediction", &values.into());
         assert!(definitions.views.iter().all(|view| view.created.is_some()));
-        // YAML has no time of creation.
+        // YAML has no creation time.
         definitions.views.iter_mut().for_each(|view| view.created = None);
         let text = to_yaml(&definitions);
         let direct = catalog(definitions);
@@ -90,7 +90,7 @@ fn every_key_is_written() {
     let definitions = read(ALL);
     let text = to_yaml(&definitions);
     assert_the_same(&catalog(read(&text)), &catalog(definitions));
-    // And again the same: nothing changes from one writing to the next.
+    // Writing the result again changes nothing.
     assert_eq!(to_yaml(&read(&text)), text);
 }
 

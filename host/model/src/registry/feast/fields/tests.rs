@@ -52,7 +52,7 @@ fn table_has_the_fields_of_feasts_descriptors() {
     }
 }
 
-/// A registry with every kind of definition and every message of the table.
+/// Returns a registry with every kind of definition and every message of the table.
 fn full_registry() -> Vec<u8> {
     use proto::*;
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
@@ -128,8 +128,8 @@ fn full_registry() -> Vec<u8> {
     registry.encode_to_vec()
 }
 
-/// All definitions from a registry: from files, from an online store with a table for each version of a view, and with
-/// views that are computed on writing.
+/// Returns all definitions from a registry: from files, from an online store with a table for each version of a view,
+/// and with views that are computed on writing.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
@@ -144,8 +144,8 @@ fn served(bytes: &[u8]) -> Vec<String> {
         .to_vec()
 }
 
-/// The bytes with another field at the end of the last message on a path; missing messages on the path are added.
-/// `choose` selects one of several on-demand views by name.
+/// Returns the bytes with another field at the end of the last message on a path; missing messages on the path are
+/// added. `choose` selects one of several on-demand views by name.
 pub(in crate::registry::feast) fn with(
     bytes: &[u8],
     path: &[u32],
@@ -187,7 +187,7 @@ fn put(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A value is its wire type and its bytes with their prefix.
+/// Returns a value is its wire type and its bytes with their prefix.
 fn key(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(u64::from(number << 3 | u32::from(value[0])), &mut out);
@@ -198,7 +198,7 @@ fn value_bytes(value: &[u8]) -> &[u8] {
     &value[1..]
 }
 
-/// The on-demand view that has the kind of source on a path.
+/// Returns the on-demand view that has the kind of source on a path.
 fn choose(path: &[u32]) -> Option<&'static str> {
     match path {
         [8, 1, 4, 2, 1, ..] => Some("of_view"),
