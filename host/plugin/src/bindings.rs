@@ -1,8 +1,8 @@
-//! What `bindgen!` makes of the contract, of each of its versions. Nothing outside this room sees these types.
+//! Types that `bindgen!` generates from each version of the contract. They are private to this crate.
 
 pub(super) use v1::larder::transform::{host::Level, types};
 
-/// Columns cross as typed vectors.
+/// Columns are passed as typed vectors.
 pub(super) mod v1 {
     wasmtime::component::bindgen!({
         path: "../../wit/0.1.0",
@@ -12,7 +12,7 @@ pub(super) mod v1 {
     });
 }
 
-/// Columns cross in one piece. What both versions have is one type in Rust.
+/// Columns are passed as one block of bytes. Types that both versions share are one type in Rust.
 pub(super) mod v2 {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2.0",

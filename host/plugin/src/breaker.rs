@@ -1,4 +1,4 @@
-//! A breaker: what keeps failing is not called for a while.
+//! A circuit breaker: stops calling a plugin that keeps failing, for a while.
 //!
 //! ```text
 //! closed ── half of 20 calls or more within 5 s failed ──► open for 1 s, twice as long each time, to 60 s
@@ -16,23 +16,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a breaker lets through.
+/// The state of a breaker, by the calls that it allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Every call.
+    /// All calls.
     Closed,
-    /// One call, which decides.
+    /// One call, whose result decides the next state.
     HalfOpen,
-    /// None.
+    /// No calls.
     Open,
 }
 
-/// A breaker. Time is given to it, so that tests need not wait.
+/// A circuit breaker. Callers pass the time, so that tests need not wait.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    /// A copy of what `inner` has, to be read without a lock.
+    /// A copy of the state in `inner`, readable without a lock.
     state: AtomicU8,
-    /// Calls that ended well while closed; failures are counted under the lock, and are rare.
+    /// Successful calls while closed. Failures are rare, and are counted under the lock.
     successes: AtomicU64,
     inner: Mutex<Inner>,
 }
@@ -41,9 +41,9 @@ pub(super) struct Breaker {
 struct Inner {
     state: BreakerState,
     failures: u64,
-    /// Since when calls are counted.
+    /// The start of the current counting window.
     window: Instant,
-    /// Until when it is open.
+    /// When the breaker stops being open.
     until: Instant,
     /// How long it is open the next time.
     next: Duration,
@@ -66,7 +66,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a call may be made now.
+    /// Returns whether a call may be made now.
     pub(super) fn admits(&self, now: Instant) -> bool {
         if self.state.load(Ordering::Relaxed) == BreakerState::Closed.code() {
             return true;
@@ -74,7 +74,7 @@ impl Breaker {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.state {
             BreakerState::Closed => true,
-            // One is under way; when it never comes back, another may try.
+            // A trial call is running; if it never returns, another caller may try.
             BreakerState::HalfOpen | BreakerState::Open if now < inner.until => false,
             BreakerState::HalfOpen | BreakerState::Open => {
                 inner.until = now + inner.next;
@@ -84,7 +84,7 @@ impl Breaker {
         }
     }
 
-    /// Notes a call that ended well. Whether that changed the state.
+    /// Records a successful call. Returns whether that changed the state.
     pub(super) fn succeeded(&self) -> bool {
         if self.state.load(Ordering::Relaxed) == BreakerState::Closed.code() {
             self.successes.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Breaker {
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.state != BreakerState::HalfOpen {
-            // It began before the breaker opened.
+            // The call began before the breaker opened.
             return false;
         }
         (inner.failures, inner.next) = (0, OPEN_MIN);
@@ -101,7 +101,7 @@ impl Breaker {
         true
     }
 
-    /// Notes a call that failed. Whether that changed the state.
+    /// Records a failed call. Returns whether that changed the state.
     pub(super) fn failed(&self, now: Instant) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.state {
@@ -138,7 +138,7 @@ impl Breaker {
 // === impl BreakerState ===
 
 impl BreakerState {
-    /// As the metric has it: 0 closed, 1 half-open, 2 open.
+    /// Returns the value of the metric: 0 closed, 1 half-open, 2 open.
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Closed => 0,
@@ -212,7 +212,7 @@ mod tests {
         assert!(!breaker.admits(later), "and no other");
         assert!(breaker.succeeded());
         assert!(breaker.admits(later) && breaker.admits(later));
-        // And it takes as many failures as ever to open it again.
+        // It takes the usual number of failures to open it again.
         fail(&breaker, CALLS_MIN - 1, later + WINDOW * 2);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }

@@ -1,38 +1,38 @@
-//! Where a component came from: a custom section that `larder plugin build` writes.
+//! The origin of a component: a custom section that `larder plugin build` writes.
 //!
-//! The section is named `larder:build` and holds JSON. Nobody's safety rests on it: a component that calls itself Python
-//! gets the limits of Python, which the operator chose.
+//! The section is named `larder:build` and contains JSON. It is not a security boundary: a component that claims to be
+//! Python gets the limits for Python, which the operator chose.
 
 use serde::{Deserialize, Serialize};
 
-/// What stands in the section.
+/// The contents of the section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildInfo {
     /// The section's own version, 1.
     pub format: u32,
-    /// What the plugin was written in: `rust` or `python`.
+    /// The language of the plugin: `rust` or `python`.
     pub language: String,
-    /// Digest of the sources, `sha256:` and hexadecimal.
+    /// The digest of the sources: `sha256:` and hexadecimal digits.
     pub sources: String,
     /// The version of the development kit.
     pub sdk: String,
-    /// What built it.
+    /// The tool that built it.
     pub tool: String,
 }
 
 /// The section's name.
 const SECTION: &str = "larder:build";
-/// Of a custom section, in modules and components alike.
+/// The id of custom sections, in modules and components alike.
 const CUSTOM: u8 = 0;
 /// Bytes before the first section: magic and version.
 const PREAMBLE: usize = 8;
-/// More is no build information.
+/// A larger section is not build information.
 const BYTES_MAX: usize = 16 << 10;
 
 // === impl BuildInfo ===
 
 impl BuildInfo {
-    /// Finds the section in a component; none where there is none that reads. Any bytes will do.
+    /// Finds the section in a component; returns `None` if there is no valid one. Accepts any bytes.
     #[must_use]
     pub fn read(component: &[u8]) -> Option<Self> {
         let mut rest = component.get(PREAMBLE..)?;
@@ -46,7 +46,7 @@ impl BuildInfo {
                 && name == SECTION.as_bytes()
                 && data.len() <= BYTES_MAX
             {
-                // The last one counts: it was added last.
+                // The last one counts, because it was added last.
                 found = serde_json::from_slice(data).ok();
             }
             rest = after;
@@ -67,7 +67,7 @@ impl BuildInfo {
     }
 }
 
-/// An unsigned number of at most 32 bits, and what comes behind it.
+/// Decodes an unsigned number of at most 32 bits, and returns the remaining bytes.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut number: u32 = 0;
     for (place, byte) in bytes.iter().take(5).enumerate() {
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// A component with nothing in it but a custom section of somebody else's.
+    /// Returns a component that contains only a custom section of another tool.
     fn component() -> Vec<u8> {
         let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
         bytes.extend([CUSTOM, 5, 4, b'n', b'a', b'm', b'e']);

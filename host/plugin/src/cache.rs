@@ -1,16 +1,16 @@
-//! Compiled code on disk, so that a start needs no compiler.
+//! Compiled code on disk, so that a start does not need the compiler.
 //!
-//! Such a file is machine code: whoever writes one runs what he likes in the host. So it is the host's own and nobody
-//! else's: the directory has mode 0700, and each file carries a code that only this host's key makes, which is looked at
-//! before anything in the file is. That also finds files that are torn or rotten. A file is a copy of what the compiler
-//! makes again: whatever is wrong with it, it is dropped.
+//! Such a file contains machine code: a user who can write one can run arbitrary code in the server. So only the server
+//! itself may write them: the directory has mode 0700, and each file has an authentication code that only this server's
+//! key can produce, which is checked before anything else in the file. The check also detects truncated and damaged
+//! files. A file is only a copy of what the compiler can produce again: an invalid file is dropped.
 //!
 //! ```text
 //! compiled/key             32 random bytes, mode 0600
 //! compiled/<name>.cwasm    HMAC-SHA256 (32 bytes) of name and code, then the code
 //! ```
 //!
-//! The name is made of the digest of the component, and of the compiler and its settings.
+//! The name is derived from the digest of the component, and from the compiler and its settings.
 
 use std::{
     fs,
@@ -38,13 +38,13 @@ pub(super) struct Cache {
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// Bytes of code that are kept; the oldest goes. A Python plugin's has some 35 MB.
+/// The maximum total size of the code in bytes; the oldest files are removed. A Python plugin's code has about 35 MB.
 const BYTES_MAX: u64 = 1 << 30;
 
 // === impl Cache ===
 
 impl Cache {
-    /// Opens a directory, which is made if it is not there.
+    /// Opens a directory, and creates it if it does not exist.
     pub(super) fn open(dir: &Path) -> Result<Self, PluginError> {
         let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
         let before = private::open_dir(dir).map_err(failed)?;
@@ -57,7 +57,7 @@ impl Cache {
         Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
     }
 
-    /// The code of a component, if it was compiled before by the same compiler with the same settings.
+    /// Returns the code of a component, if the same compiler compiled it before with the same settings.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let name = name(engine, digest);
         let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
@@ -95,7 +95,7 @@ impl Cache {
         self.dir.join(format!("{name}.cwasm"))
     }
 
-    /// The code of authentication, of the name too: a file under another's name is a forgery.
+    /// Computes the authentication code. It covers the name, so that a renamed file is invalid.
     fn tag(&self, name: &str, code: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(name.as_bytes());
@@ -104,7 +104,7 @@ impl Cache {
         context.sign()
     }
 
-    /// Drops the oldest files beyond the bound.
+    /// Removes the oldest files beyond the limit.
     fn tidy(&self, bytes_max: u64) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
@@ -122,34 +122,33 @@ impl Cache {
                 return;
             }
             bytes -= of_file;
-            // If it cannot be dropped now, then next time.
+            // If it cannot be removed now, the next call retries.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Loads code that this host compiled.
+/// Loads code that this server compiled.
 #[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
 pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
-    // SAFETY: `deserialize` requires bytes that this version of wasmtime made, because it runs them. There are two
-    // callers. `Component::load` passes what `Compiler` read from its child: a process of this very program, which
-    // wrote what `Engine::precompile_component` returned to a file in memory that no other process can open.
-    // `Cache::get` passes bytes whose authentication code takes this host's key, which is in a file that only its user
-    // can read and write; the code is checked over exactly these bytes, in memory, so that they cannot change in
-    // between, and `put` signs only code of the first kind. `deserialize` itself checks that version and settings are
-    // the same.
+    // SAFETY: `deserialize` requires bytes that this version of wasmtime produced, because it runs them. There are two
+    // callers. `Component::load` passes what `Compiler` read from its child: a process of the same program, which wrote
+    // the result of `Engine::precompile_component` to a file in memory that no other process can open. `Cache::get`
+    // passes bytes whose authentication code requires this server's key, which is in a file that only its user can read
+    // and write; the code is checked over exactly these bytes, in memory, so that they cannot change in between, and
+    // `put` signs only code of the first kind. `deserialize` itself checks that version and settings are the same.
     unsafe { Component::deserialize(engine, code) }
 }
 
-/// A file's name: of the component, and of what compiled it.
+/// Returns the name of a file: of the component, and of the compiler.
 fn name(engine: &Engine, digest: &Digest) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// The server's key, created at first use. Two processes that start at the same time get the same key. A file that is
-/// not a key, or that other users could read or write, is replaced, and code signed with it is compiled again.
+/// Returns the server's key, created at first use. Two processes that start at the same time get the same key. A file
+/// that is not a key, or that other users could read or write, is replaced, and code signed with it is compiled again.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let read = || -> io::Result<[u8; KEY_BYTES]> {
         let bytes = private::read_file(path, KEY_BYTES as u64)?;
@@ -169,7 +168,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut file = private::create_file(&beside)?;
     file.write_all(&key)?;
     file.sync_all()?;
-    // A link is made whole, and by one of them only.
+    // A link appears complete, and only one process succeeds.
     let linked = fs::hard_link(&beside, path);
     fs::remove_file(&beside)?;
     match linked {
@@ -194,14 +193,14 @@ mod tests {
 
     use super::*;
 
-    /// The smallest component there is.
+    /// The smallest valid component.
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
     fn engine(nan: bool) -> Engine {
         Engine::new(Config::new().wasm_component_model(true).cranelift_nan_canonicalization(nan)).unwrap()
     }
 
-    /// A cache with the component's code in it, and the path of that.
+    /// Creates a cache with the component's code, and returns the path of that file.
     fn filled(dir: &Path) -> (Cache, Engine, Digest, PathBuf) {
         let (cache, engine, digest) = (Cache::open(dir).unwrap(), engine(true), Digest::of(COMPONENT));
         cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());

@@ -1,8 +1,8 @@
-//! Typed columns: what goes into a plugin, and what comes out of it once it is found to be well formed.
+//! Typed columns: the inputs of a plugin, and its outputs after validation.
 //!
-//! Columns have the shape that version 0.1 of the contract gives them, a few long vectors each, so that one is copied and
-//! not walked; `frame.rs` lays them out for version 0.2. [`ColumnBuilder`] fills one row by row; [`Output`] is read row by
-//! row.
+//! Columns have the shape that version 0.1 of the contract defines, a few long vectors each, so that one is copied
+//! without iterating over values; `frame.rs` lays them out for version 0.2. [`ColumnBuilder`] fills one row by row;
+//! [`Output`] is read row by row.
 
 use std::{fmt, ops::Range};
 
@@ -10,12 +10,12 @@ use larder_model::model::{ItemType, ListRef, ScalarType, ValueRef, ValueType};
 
 use super::bindings::types::{self, Lists, Scalars, Values, VarBytes};
 
-/// The types that a plugin can have in a column.
+/// The types of columns that plugins support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnType {
-    /// Of each value, or of each item.
+    /// The type of each value, or of each item.
     pub scalar: ColumnScalar,
-    /// Whether each slot holds a list.
+    /// Whether each slot contains a list.
     pub is_list: bool,
 }
 
@@ -32,7 +32,7 @@ pub enum ColumnScalar {
     Float32,
     /// Doubles.
     Float64,
-    /// UTF-8 text: strings, and what Feast keeps as text (JSON, UUIDs, decimals).
+    /// UTF-8 text: strings, and types that Feast stores as text (JSON, UUIDs, decimals).
     Utf8,
     /// Any bytes.
     Binary,
@@ -40,31 +40,31 @@ pub enum ColumnScalar {
     Timestamp,
 }
 
-/// A column that goes into a plugin.
+/// An input column of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column(pub(super) types::Column);
 
-/// Collects a column, one row after the other, or many at once by [`Extend`], which looks at the type once.
+/// Builds a column row by row, or from many rows at once with [`Extend`], which checks the type once.
 #[derive(Debug)]
 pub struct ColumnBuilder {
     values: Values,
     validity: Validity,
 }
 
-/// Which rows of a column hold values.
+/// Which rows of a column have values.
 #[derive(Debug, Default)]
 struct Validity {
-    /// A bit per row, least significant first. It begins with the first null, so that columns without one need none.
+    /// A bit per row, least significant first. It begins with the first null, so that columns without nulls have none.
     bitmap: Vec<u8>,
     rows: usize,
     nulls: usize,
 }
 
-/// A column that came out of a plugin, and was found to be what the signature promises.
+/// An output column of a plugin that was validated against the signature.
 #[derive(Debug)]
 pub struct Output {
     column: Column,
-    /// For lists: where each slot's bytes lie in `list_bytes`, in the shape that [`ListRef`] reads.
+    /// For lists: the position of each slot's bytes in `list_bytes`, in the format that [`ListRef`] reads.
     lists: Option<OutputLists>,
 }
 
@@ -75,29 +75,29 @@ struct OutputLists {
     bytes: Vec<u8>,
 }
 
-/// What is wrong with a column that a plugin returned.
+/// The reason why a column that a plugin returned is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnFault {
     /// Values of another type.
     #[error("is {found}, and was declared {declared}")]
     Type {
-        /// What came.
+        /// The returned type.
         found: ColumnType,
-        /// What was promised.
+        /// The declared type.
         declared: ColumnType,
     },
     /// Too few or too many slots.
     #[error("has {found} slots for {rows} rows")]
     Length {
-        /// Slots that came.
+        /// Returned slots.
         found: usize,
         /// Rows of the call.
         rows: usize,
     },
-    /// Ends that fall, or that do not end where the data does.
+    /// Ends that decrease, or that do not match the size of the data.
     #[error("has ends that run backwards or beyond its data")]
     Ends,
-    /// Text that is none.
+    /// Text that is not valid UTF-8.
     #[error("has text that is not UTF-8")]
     Utf8,
     /// A bool that is neither 0 nor 1.
@@ -109,13 +109,13 @@ pub enum ColumnFault {
         /// Rows of the call.
         rows: usize,
     },
-    /// Nulls where none were promised.
+    /// Nulls in a column that is declared not nullable.
     #[error("has a null, and was declared not to")]
     Null,
-    /// What came ends before the column does.
+    /// The returned bytes end before the column does.
     #[error("is cut off: what was returned ends before it does")]
     Cut,
-    /// Something where zeros fill up.
+    /// Padding that is not zero.
     #[error("has something where zeros fill up: are its ends too small?")]
     Padding,
 }
@@ -129,7 +129,8 @@ impl ColumnType {
     /// Instants, one per slot.
     pub const TIMESTAMP: Self = Self { scalar: ColumnScalar::Timestamp, is_list: false };
 
-    /// The type of columns that hold a feature's values; none for nested types, which no plugin can read or compute.
+    /// Returns the type of columns with a feature's values; `None` for nested types, which plugins can neither read nor
+    /// compute.
     #[must_use]
     pub fn of(value_type: ValueType) -> Option<Self> {
         let scalar = |scalar: ScalarType| match scalar {
@@ -152,7 +153,7 @@ impl ColumnType {
     }
 }
 
-/// As definitions write it.
+/// Formats the type as in definitions.
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scalar = ScalarType::from(self.scalar);
@@ -162,7 +163,7 @@ impl fmt::Display for ColumnType {
 }
 
 impl From<ColumnScalar> for ScalarType {
-    /// The plain one among the types that share a column's shape.
+    /// Returns the plain type among those that share a column's shape.
     fn from(scalar: ColumnScalar) -> Self {
         match scalar {
             ColumnScalar::Bool => Self::Bool,
@@ -180,7 +181,7 @@ impl From<ColumnScalar> for ScalarType {
 // === impl Column ===
 
 impl Column {
-    /// How many slots it has.
+    /// Returns the number of slots.
     #[must_use]
     pub fn rows(&self) -> usize {
         match &self.0.values {
@@ -189,7 +190,7 @@ impl Column {
         }
     }
 
-    /// What its values are.
+    /// Returns the type of its values.
     #[must_use]
     pub fn column_type(&self) -> ColumnType {
         match &self.0.values {
@@ -198,7 +199,7 @@ impl Column {
         }
     }
 
-    /// Some of its slots, as a column.
+    /// Copies some of its slots to a new column.
     #[must_use]
     pub fn slice(&self, rows: Range<usize>) -> Self {
         let mut part = ColumnBuilder::new(self.column_type(), rows.len());
@@ -212,7 +213,7 @@ impl Column {
         part.finish()
     }
 
-    /// Whether what lies in slots without a value is zero or empty.
+    /// Returns whether all slots without a value are zero or empty.
     fn has_empty_nulls(&self) -> bool {
         let is_empty = |row: usize| match &self.0.values {
             Values::Scalars(scalars) => match at(scalars, row) {
@@ -234,7 +235,7 @@ impl Column {
             .all(is_empty)
     }
 
-    /// Whether a slot holds a value.
+    /// Returns whether a slot has a value.
     #[must_use]
     pub fn is_present(&self, row: usize) -> bool {
         let bit = |bitmap: &Vec<u8>| bitmap.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
@@ -245,7 +246,7 @@ impl Column {
 // === impl ColumnBuilder ===
 
 impl ColumnBuilder {
-    /// A column of this type, with room for so many rows.
+    /// Creates a column of this type, with capacity for this many rows.
     #[must_use]
     pub fn new(column_type: ColumnType, rows: usize) -> Self {
         let values = if column_type.is_list {
@@ -256,19 +257,20 @@ impl ColumnBuilder {
         Self { values, validity: Validity::default() }
     }
 
-    /// Adds a row. What is not of the column's type is a null: types were compared when the column was planned.
+    /// Adds a row. A value that is not of the column's type becomes a null: types were compared when the column was
+    /// planned.
     pub fn push(&mut self, value: ValueRef<'_>) {
         self.extend([value]);
     }
 
-    /// Adds a row of a list column, item by item; in another column, a null.
+    /// Adds a row of a list column, item by item; in another column, adds a null.
     pub fn push_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
         let Values::Lists(lists) = &mut self.values else { return self.push(ValueRef::Null) };
         lists.push(items);
         self.validity.note(true);
     }
 
-    /// Adds a row of zero, false or nothing, which is no null.
+    /// Adds a row of zero, false or nothing, which is not a null.
     pub fn push_default(&mut self) {
         match &mut self.values {
             Values::Scalars(scalars) => put(scalars, [ValueRef::Null].into_iter(), |_| ()),
@@ -277,7 +279,7 @@ impl ColumnBuilder {
         self.validity.note(true);
     }
 
-    /// The column.
+    /// Returns the finished column.
     #[must_use]
     pub fn finish(self) -> Column {
         let validity = (self.validity.nulls > 0).then_some(self.validity.bitmap);
@@ -342,10 +344,10 @@ impl Validity {
 // === impl Output ===
 
 impl Output {
-    /// Takes a column that a plugin returned, if it is what was declared.
+    /// Validates a column that a plugin returned against its declaration.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first fault.
     pub fn check(column: Column, declared: ColumnType, nullable: bool, rows: usize) -> Result<Self, ColumnFault> {
         let found = column.column_type();
         if found != declared {
@@ -373,7 +375,7 @@ impl Output {
             if !nullable && present != rows {
                 return Err(ColumnFault::Null);
             }
-            // The next plugin is promised nothing but zeros there, and so is one that gets a part of a batch.
+            // The next plugin expects zeros there, and so does a plugin that gets a part of a batch.
             if present != rows && !column.has_empty_nulls() {
                 return Ok(Self::trusted(column.slice(0..rows)));
             }
@@ -381,7 +383,7 @@ impl Output {
         Ok(Self::trusted(column))
     }
 
-    /// A column that is well formed, because we made it.
+    /// Wraps a column that the host built, which needs no validation.
     pub(super) fn trusted(column: Column) -> Self {
         let lists = match &column.0.values {
             Values::Lists(lists) => Some(OutputLists::of(lists)),
@@ -390,7 +392,7 @@ impl Output {
         Self { column, lists }
     }
 
-    /// The value in a row, null where there is none.
+    /// Returns the value in a row; null if there is none.
     #[must_use]
     pub fn get(&self, row: usize) -> ValueRef<'_> {
         if row >= self.column.rows() || !self.column.is_present(row) {
@@ -406,7 +408,7 @@ impl Output {
         }
     }
 
-    /// The column, for a plugin that reads this one's.
+    /// Returns the column, as input for a plugin that reads it.
     #[must_use]
     pub fn column(&self) -> &Column {
         &self.column
@@ -414,7 +416,7 @@ impl Output {
 }
 
 impl OutputLists {
-    /// Lays lists out as rows have them, which is how everybody else reads lists.
+    /// Lays out lists as in rows, which is the format for all readers of lists.
     fn of(lists: &Lists) -> Self {
         let item = ScalarType::from(scalar_of(&lists.items)).item();
         let mut bytes = Vec::new();
@@ -444,7 +446,8 @@ fn empty(scalar: ColumnScalar, rows: usize) -> Scalars {
     }
 }
 
-/// Adds values; a null, or one of another type, as zero or empty. `note` is told of each whether it was added as it is.
+/// Adds values; a null, or a value of another type, is added as zero or empty. Calls `note` with whether each value was
+/// added unchanged.
 #[inline]
 fn put<'v>(scalars: &mut Scalars, values: impl Iterator<Item = ValueRef<'v>>, mut note: impl FnMut(bool)) {
     macro_rules! fixed {
@@ -473,7 +476,8 @@ fn put<'v>(scalars: &mut Scalars, values: impl Iterator<Item = ValueRef<'v>>, mu
     }
 }
 
-/// A request's values are far fewer than 2^32 bytes; what would not fit is cut, and the guest sees ends that fall.
+/// Converts an end. A request's values are far below 2^32 bytes; a larger end would be truncated, and the guest would
+/// see ends that decrease.
 fn end(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -513,7 +517,7 @@ fn at(scalars: &Scalars, row: usize) -> ValueRef<'_> {
     }
 }
 
-/// Where slot `row` lies; [`check_ends`] has looked at the ends.
+/// Returns the range of slot `row`; [`check_ends`] has validated the ends.
 fn slot(ends: &[u32], row: usize) -> Range<usize> {
     let start = if row == 0 { 0 } else { ends[row - 1] };
     start as usize..ends[row] as usize
@@ -538,7 +542,7 @@ fn check_ends(ends: &[u32], len: usize) -> Result<(), ColumnFault> {
     if ends.is_sorted() && last == len { Ok(()) } else { Err(ColumnFault::Ends) }
 }
 
-/// Writes items as [`ListRef`] reads them: of fixed width one after the other; others behind their ends.
+/// Writes items in the format of [`ListRef`]: items of fixed width one after another; others after their ends.
 fn put_list(items: &Scalars, range: Range<usize>, bytes: &mut Vec<u8>) {
     match items {
         Scalars::Bools(values) => bytes.extend_from_slice(&values[range]),
@@ -559,7 +563,7 @@ fn put_list(items: &Scalars, range: Range<usize>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Where slot `row` begins, also the one behind the last.
+/// Returns the start of slot `row`; for the slot after the last one, the end of the data.
 fn slot_start(ends: &[u32], row: usize) -> usize {
     if row == 0 { 0 } else { ends[row - 1] as usize }
 }

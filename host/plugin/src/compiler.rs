@@ -196,7 +196,7 @@ impl Compiler {
         }
     }
 
-    /// The error of a child without a result.
+    /// Returns the error of a child without a result.
     fn verdict(&self, status: ExitStatus, message: String) -> LoadError {
         let CompileLimits { time, memory_bytes } = self.limits;
         let Some(signal) = status.signal() else {
@@ -240,8 +240,8 @@ fn memory_file() -> io::Result<File> {
     Ok(memfd_create("larder-compile", MemfdFlags::CLOEXEC)?.into())
 }
 
-/// The child: limits this process, reads a component from standard input and writes its code to standard output.
-/// Returns the exit code.
+/// Returns the child: limits this process, reads a component from standard input and writes its code to standard
+/// output. Returns the exit code.
 #[must_use]
 pub fn compile_here(parent: u32, limits: CompileLimits) -> u8 {
     let message = match limit_this_process(parent, limits).map_err(|error| error.to_string()) {

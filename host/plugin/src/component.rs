@@ -1,4 +1,4 @@
-//! A file to a component that can be called: size, outline, code, imports, exports, signature.
+//! Loads a component from a file: checks size, outline, code, imports, exports and signature.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use super::{
     world::WorldPre,
 };
 
-/// A component that was checked and compiled, with what it says of itself.
+/// A component that was checked and compiled, with its signature.
 pub struct Component {
     pub(super) pre: WorldPre,
     pub(super) limits: PluginLimits,
@@ -37,17 +37,17 @@ pub struct Component {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
-/// What `describe` may take of the host's memory.
+/// The maximum memory of the host for the result of `describe`, in bytes.
 const SIGNATURE_BYTES_MAX: usize = 1 << 20;
-/// What begins a component, and what begins a core module.
+/// The first bytes of a component, and of a core module.
 const COMPONENT_PREAMBLE: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 const MODULE_PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 
 // === impl Component ===
 
 impl Component {
-    /// Checks a file and makes a component of it. Without a compiler, returns `None` for a file whose code is not in
-    /// the cache.
+    /// Checks a file and loads its component. Without a compiler, returns `None` for a file whose code is not in the
+    /// cache.
     pub(super) fn load(
         engines: &Engines,
         settings: &PluginSettings,
@@ -96,61 +96,61 @@ impl Component {
         Ok(Some(Self { pre, limits, signature, digest, build, bytes, compiled, load_time }))
     }
 
-    /// What it says of itself.
+    /// Returns its signature.
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// Which file it is.
+    /// Returns the digest of its file.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// What `larder plugin build` wrote into it; none for one that was built otherwise.
+    /// Returns the build information that `larder plugin build` wrote into it; `None` for a component built otherwise.
     #[must_use]
     pub fn build(&self) -> Option<&BuildInfo> {
         self.build.as_ref()
     }
 
-    /// What it was written in, as far as its file says.
+    /// Returns the language that it was written in, as its file claims.
     #[must_use]
     pub fn language(&self) -> &str {
         self.build.as_ref().map_or("unknown", |build| &build.language)
     }
 
-    /// Whether it brings an interpreter along.
+    /// Returns whether it contains a Python interpreter.
     #[must_use]
     pub fn is_python(&self) -> bool {
         self.language() == "python"
     }
 
-    /// The version of the contract that it was compiled against: 0.1 or 0.2.
+    /// Returns the version of the contract that it was compiled against: 0.1 or 0.2.
     #[must_use]
     pub fn contract(&self) -> &'static str {
         self.pre.version()
     }
 
-    /// What it may take.
+    /// Returns its limits.
     #[must_use]
     pub fn limits(&self) -> &PluginLimits {
         &self.limits
     }
 
-    /// Bytes of its file.
+    /// Returns the size of its file in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether its code had to be compiled; it came from the cache otherwise.
+    /// Returns whether its code was compiled; otherwise it came from the cache.
     #[must_use]
     pub fn was_compiled(&self) -> bool {
         self.compiled
     }
 
-    /// How long it took to load.
+    /// Returns how long it took to load.
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
@@ -167,7 +167,7 @@ impl fmt::Debug for Component {
 // === impl Digest ===
 
 impl Digest {
-    /// That of a file's bytes.
+    /// Computes the digest of a file's bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let mut own = [0; 32];
@@ -194,7 +194,7 @@ fn check_names(engine: &Engine, component: &component::Component) -> Result<(), 
     precheck::check_names(imports, |name| component_type.get_export(engine, name).is_some())
 }
 
-/// What two instances say of the plugin, one of them twice, if they say the same.
+/// Returns the signature from two instances, one of which is called twice, if all results are equal.
 fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<Signature, LoadError> {
     let log = Arc::new(PluginLog::new("?", "?", "?", limits));
     let instance = || {

@@ -1,7 +1,7 @@
-//! The engines that run components, and the clock that ends their calls.
+//! The engines that run components, and the timer that interrupts their calls.
 //!
-//! There are two engines, for a pool's slots have one size: a Python interpreter needs more of everything than what a
-//! compiler writes.
+//! There are two engines, because all slots of a pool have the same size: a Python interpreter needs more of everything
+//! than compiled plugins.
 
 use std::{
     num::NonZeroUsize,
@@ -17,7 +17,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 
 use super::{PluginError, PluginLimits, PluginSettings};
 
-/// The engines of a host.
+/// The engines of a server.
 #[derive(Debug)]
 pub(super) struct Engines {
     native: Engine,
@@ -34,31 +34,32 @@ struct Ticker {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Guests that run.
+    /// The number of running guests.
     running: AtomicUsize,
-    /// Whether the thread sleeps, and has to be woken.
+    /// Whether the thread is parked and must be woken.
     parked: AtomicBool,
-    /// Whether the host is done with it.
+    /// Whether the server is shutting the thread down.
     over: AtomicBool,
 }
 
-/// While this lives, time counts.
+/// Keeps the timer running while it exists.
 #[derive(Debug)]
 pub(super) struct Running<'t>(&'t Shared);
 
-/// How often time is looked at.
+/// The resolution of time limits.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// How many ticks without a guest before the thread sleeps: waking it costs a system call, ticking next to nothing.
+/// The number of ticks without a guest after which the thread sleeps: waking it costs a system call, a tick almost
+/// nothing.
 const IDLE_TICKS: u32 = 100;
 
-/// Stack of a guest. It is taken from the calling thread's, which has eight times as much.
+/// The stack of a guest. It is part of the calling thread's stack, which is eight times as large.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Instances that a host has at a time. Slots are address space and no memory while nobody uses them.
+/// The maximum number of instances at a time. Unused slots take address space, but no memory.
 const NATIVE_INSTANCES: u32 = 512;
 const PYTHON_INSTANCES: u32 = 64;
 
-/// What a component may consist of.
+/// The maximum contents of a component.
 struct Shape {
     instances: u32,
     core_instances: u32,
@@ -70,9 +71,9 @@ struct Shape {
 
 impl Engines {
     pub(super) fn new(settings: &PluginSettings) -> Result<Self, PluginError> {
-        // A component with imports has an adapter or two beside its module.
+        // A component with imports has one or two adapters in addition to its module.
         let native = Shape { instances: NATIVE_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
-        // An interpreter is linked of some dozens of modules, which share a table.
+        // An interpreter is linked from dozens of modules, which share a table.
         let python = Shape { instances: PYTHON_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
         let native = engine(&native, &settings.native)?;
         let python = engine(&python, &settings.python)?;
@@ -84,7 +85,7 @@ impl Engines {
         if is_python { &self.python } else { &self.native }
     }
 
-    /// Lets time count.
+    /// Starts the timer for a call.
     pub(super) fn run(&self) -> Running<'_> {
         self.ticker.run()
     }
@@ -108,21 +109,21 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
     Engine::new(config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool))).map_err(failed)
 }
 
-/// The engine of the compiler's process. It compiles code for both engines, which differ only in the limits of their
-/// instances, and does not run any: so it reserves no address space for instances.
+/// Creates the engine of the compiler's process. It compiles code for both engines, which differ only in the limits of
+/// their instances, and does not run any: so it reserves no address space for instances.
 pub(super) fn compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
-/// The part of the configuration that affects code. wasmtime rejects code from a different configuration.
+/// Returns the part of the configuration that affects code. wasmtime rejects code from a different configuration.
 fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // Off as long as the crate's features are what they are; on, every call would pay for tasks that nobody wants.
+        // Off with the current crate features; if it were on, every call would pay for async tasks that are not used.
         .concurrency_support(false)
         .epoch_interruption(true)
-        // The same bits on every machine.
+        // NaN has the same bits on every machine.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
@@ -133,7 +134,7 @@ fn config() -> Config {
     config
 }
 
-/// The ticks after which a limit of time is over. The first one may come at once.
+/// Returns the number of ticks for a time limit. The first tick may come immediately.
 pub(super) fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
@@ -177,7 +178,8 @@ impl Shared {
                 idle += 1;
             }
             if idle > IDLE_TICKS {
-                // Who comes between these two lines sees that it sleeps, and wakes it: `unpark` before `park` counts.
+                // A caller between these two lines sees that the thread is parked and wakes it: `unpark` before `park`
+                // counts.
                 self.parked.store(true, Ordering::SeqCst);
                 if self.running.load(Ordering::SeqCst) == 0 && !self.over.load(Ordering::SeqCst) {
                     thread::park();

@@ -1,10 +1,10 @@
-//! Why a plugin is refused, and why a call of it has no result.
+//! Why a plugin is rejected, and why a call of it has no result.
 
 use std::{fmt, time::Duration};
 
 use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 
-/// Why no plugin at all can be run.
+/// Why no plugin can be run at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PluginError {
@@ -14,7 +14,7 @@ pub enum PluginError {
     /// A thread cannot be started.
     #[error("a thread for plugins cannot be started: {0}")]
     Thread(std::io::Error),
-    /// The directory of the host's copies cannot be made.
+    /// The directory of the server's own copies cannot be created.
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
     /// The cache of compiled code cannot be opened.
@@ -22,32 +22,32 @@ pub enum PluginError {
     Cache {
         /// Its directory.
         path: String,
-        /// Why not.
+        /// The reason.
         source: std::io::Error,
     },
 }
 
-/// Why a file is no plugin.
+/// Why a file is not a valid plugin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// More bytes than a plugin can have.
+    /// The file is larger than the limit.
     #[error("the file has more than {limit} bytes, which is the limit for {language} plugins{}", oversized(*marked))]
     TooLarge {
         /// The limit.
         limit: u64,
         /// The language that its limits are for.
         language: &'static str,
-        /// Whether the file says what it was written in.
+        /// Whether the file declares its language.
         marked: bool,
     },
-    /// A core module, which is what compilers write.
+    /// A core module, which is the default output of compilers.
     #[error("the file is a core WebAssembly module and not a component; `larder plugin build` makes one")]
     CoreModule,
-    /// No WebAssembly at all.
+    /// Not WebAssembly.
     #[error("the file is no WebAssembly component")]
     NotWasm,
-    /// More functions than a plugin can have.
+    /// More functions than the limit.
     #[error(
         "the component has more than {limit} functions, which is the limit for {language} plugins. hint: set \
          'plugins: {}: functions'",
@@ -83,29 +83,29 @@ pub enum LoadError {
         .0.join(", ")
     )]
     Exports(Vec<String>),
-    /// Exports of the right names and other types.
+    /// Exports with the right names and other types.
     #[error("the component is not of the world larder:transform/derived-features, {version}: {why}")]
     World {
-        /// The version of the contract that it imports the types of.
+        /// The version of the contract whose types it imports.
         version: &'static str,
-        /// What is of another type.
+        /// The export with another type.
         why: String,
     },
-    /// It needs more memory, tables or instances than a plugin gets.
+    /// It needs more memory, tables or instances than the limits allow.
     #[error("the component cannot be instantiated within its limits: {0}")]
     Instantiate(String),
-    /// `describe` trapped, or took too long.
+    /// `describe` trapped or timed out.
     #[error("describe failed: {0}")]
     Describe(Interrupt),
-    /// Two instances said different things of themselves.
+    /// Two instances returned different signatures.
     #[error("describe says something else each time: a signature has to be the same on every call")]
     Unsteady,
-    /// What it says of itself makes no sense.
+    /// Its signature is invalid.
     #[error("the signature is wrong: {0}")]
     Signature(String),
 }
 
-/// Why a plugin does not fit a derived view that names it.
+/// Why a plugin is incompatible with a derived view that uses it.
 #[derive(Debug, thiserror::Error)]
 #[error("derived view '{view}' and plugin '{plugin}' {version} do not fit: {why}")]
 pub struct BindError {
@@ -115,20 +115,20 @@ pub struct BindError {
     pub plugin: String,
     /// Its version.
     pub version: String,
-    /// What does not fit.
+    /// The incompatibility.
     pub why: Box<Misfit>,
 }
 
-/// What does not fit between a plugin and a derived view.
+/// An incompatibility between a plugin and a derived view.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misfit {
-    /// The plugin reads something that the view does not give it.
+    /// The plugin reads an input that the view does not have.
     #[error("the plugin reads '{name}', which the view has no input for{}", perhaps(suggestion.as_ref()))]
     NoInput {
         /// The plugin's input.
         name: String,
-        /// What was probably meant.
+        /// The most similar name.
         suggestion: Option<String>,
     },
     /// An input of another type.
@@ -141,12 +141,12 @@ pub enum Misfit {
         /// The plugin's type.
         plugin: ColumnType,
     },
-    /// The view promises something that the plugin does not compute.
+    /// The view declares a feature that the plugin does not compute.
     #[error("the view has a feature '{name}', which the plugin does not compute{}", perhaps(suggestion.as_ref()))]
     NoOutput {
         /// The view's feature.
         name: String,
-        /// What was probably meant.
+        /// The most similar name.
         suggestion: Option<String>,
     },
     /// A feature of another type.
@@ -159,53 +159,53 @@ pub enum Misfit {
         /// The plugin's type.
         plugin: ColumnType,
     },
-    /// `configure` refused the view's configuration.
+    /// `configure` rejected the view's configuration.
     #[error("the plugin refuses the view's config {config}: {fault}")]
     Config {
-        /// The configuration, cut.
+        /// The configuration, truncated.
         config: String,
-        /// What the plugin says.
+        /// The message of the plugin.
         fault: String,
     },
     /// `configure` failed.
     #[error("configure failed: {0}")]
     Configure(Interrupt),
-    /// The trial failed.
+    /// The trial call failed.
     #[error("a trial with {rows} failed: {error}")]
     Trial {
-        /// What the rows were.
+        /// The kind of rows.
         rows: &'static str,
-        /// How it failed.
+        /// The error.
         error: CallError,
     },
 }
 
-/// How the guest ended where it should have returned.
+/// How the guest ended without returning.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interrupt {
-    /// It took too long.
+    /// It timed out.
     #[error("it took longer than {0:?}")]
     Timeout(Duration),
-    /// It wanted more memory or tables than it may have.
+    /// It requested more memory or tables than its limit.
     #[error("it wanted more than {limit} bytes of memory")]
     Memory {
         /// The limit.
         limit: usize,
     },
-    /// It returned more than it may.
+    /// It returned more bytes than its limit.
     #[error("it returned more than {limit} bytes")]
     Output {
         /// The limit.
         limit: usize,
     },
-    /// It called itself too deeply.
+    /// Its stack overflowed.
     #[error("it ran out of stack")]
     Stack,
-    /// It trapped; what it had to say is in the log.
+    /// It trapped; its message is in the log.
     #[error("it trapped: {0}")]
     Trap(String),
-    /// What it returned is not of the contract's types.
+    /// Its result is not of the contract's types.
     #[error("it returned what is none of the contract's values: {0}")]
     Value(String),
 }
@@ -214,38 +214,38 @@ pub enum Interrupt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The plugin says that it cannot.
+    /// The plugin returned an error.
     #[error("fault: {0}")]
     Fault(String),
     /// The guest did not return.
     #[error(transparent)]
     Interrupt(#[from] Interrupt),
-    /// Other columns than the signature promises.
+    /// Another number of columns than the signature declares.
     #[error("it returned {found} columns, and declares {declared}")]
     Columns {
-        /// Columns that came.
+        /// Returned columns.
         found: usize,
-        /// Columns that were promised.
+        /// Declared columns.
         declared: usize,
     },
-    /// A column that is not what the signature promises.
+    /// A column that does not match the signature.
     #[error("output '{name}' {fault}")]
     Column {
         /// The output.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         fault: ColumnFault,
     },
-    /// More than the columns that the signature promises.
+    /// More bytes than the declared columns.
     #[error("it returned {bytes} bytes more than its outputs have")]
     Surplus {
         /// Bytes after the last column.
         bytes: usize,
     },
-    /// It failed too often lately and is not called for a while.
+    /// It failed too often recently and is not called for a while.
     #[error("it failed too often and is not called for now")]
     BreakerOpen,
-    /// No instance could be made.
+    /// No instance could be created.
     #[error("no instance could be made: {0}")]
     Busy(String),
 }
@@ -253,7 +253,7 @@ pub enum CallError {
 // === impl CallError ===
 
 impl CallError {
-    /// The kind of error, as a metric label.
+    /// Returns the kind of error, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -272,11 +272,11 @@ impl CallError {
         }
     }
 
-    /// All kinds, for the metrics that are bound beforehand.
+    /// All kinds, for metrics that are bound in advance.
     pub(super) const KINDS: [&'static str; 9] =
         ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "breaker_open", "busy"];
 
-    /// What a caller may read of it: a fault is the author's word to callers, everything else is nobody's business.
+    /// Returns the message for clients: a plugin's own error is meant for callers, all other details are internal.
     #[must_use]
     pub fn for_client(&self) -> String {
         match self {

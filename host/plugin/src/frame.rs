@@ -1,6 +1,6 @@
-//! The columns of a batch in one piece, as version 0.2 of the contract lays them out (`wit/0.2.0/transform.wit` has the
-//! drawing): heads of all columns, then tails. What comes back is bytes of somebody who may mean harm: every part is
-//! looked for within them, and what the parts say is for [`Output::check`](super::Output::check) to look at.
+//! The columns of a batch as one block of bytes, in the layout of version 0.2 of the contract (drawn in
+//! `wit/0.2.0/transform.wit`): heads of all columns, then tails. The bytes that a plugin returns are untrusted: every
+//! part is bounds-checked here, and [`Output::check`](super::Output::check) validates the contents.
 
 use std::iter;
 
@@ -9,27 +9,27 @@ use super::{
     bindings::types::{Column, Lists, Scalars, Values, VarBytes},
 };
 
-/// Why bytes are no columns.
+/// Why bytes are not valid columns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FrameFault {
-    /// A column, by its place, is none.
+    /// The column at this index is invalid.
     Column(usize, ColumnFault),
-    /// So many bytes follow the last column.
+    /// This many bytes follow the last column.
     Surplus(usize),
 }
 
-/// What nobody has read yet.
+/// The bytes that are not read yet.
 struct Parts<'f> {
     heads: &'f [u8],
     tails: &'f [u8],
 }
 
-/// All parts begin at a multiple of so many bytes.
+/// All parts begin at a multiple of this many bytes.
 const ALIGN: usize = 8;
-/// How wide an end is.
+/// The size of an end in bytes.
 const END: usize = 4;
 
-/// Lays columns out, each of which has so many rows.
+/// Lays out columns, each of which has this many rows.
 pub(super) fn write(columns: &[Column], rows: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(columns.iter().map(|column| len(column, rows)).sum());
     for column in columns {
@@ -56,11 +56,11 @@ pub(super) fn write(columns: &[Column], rows: usize) -> Vec<u8> {
     frame
 }
 
-/// The columns of these fields, as far as a frame has them: types, rows and lengths are right then, and nothing else is
-/// looked at.
+/// Reads the columns of these fields from a frame. Types, numbers of rows and lengths of the result are correct;
+/// nothing else is checked.
 pub(super) fn read(frame: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Column>, FrameFault> {
     let heads = fields.iter().map(|field| presence_len(rows) + padded(rows * slot_width(field.column_type)));
-    // Where there is less, the first column that wants more than there is says so.
+    // If the frame is too short, the first column that does not fit reports it.
     let (heads, tails) = frame.split_at(heads.sum::<usize>().min(frame.len()));
     let mut parts = Parts { heads, tails };
     let columns = fields
@@ -90,7 +90,7 @@ impl<'f> Parts<'f> {
         Ok(Column { values, validity })
     }
 
-    /// So many values, whose slots are in one of the parts.
+    /// Reads this many values, whose slots are in one of the parts.
     fn scalars(
         &mut self,
         of: ColumnScalar,
@@ -117,14 +117,14 @@ impl<'f> Parts<'f> {
     }
 }
 
-/// The next so many values of a part, which are so wide.
+/// Returns the next values of a part: `count` of them, with `width` bytes each.
 fn take<'f>(part: &mut &'f [u8], count: usize, width: usize) -> Result<&'f [u8], ColumnFault> {
     let bytes = count.checked_mul(width).ok_or(ColumnFault::Cut)?;
     let with_padding = bytes.checked_next_multiple_of(ALIGN).ok_or(ColumnFault::Cut)?;
     let (taken, rest) = part.split_at_checked(with_padding).ok_or(ColumnFault::Cut)?;
     *part = rest;
     let (values, padding) = taken.split_at(bytes);
-    // What is nothing now can come to mean something, and would not be read by a host that let it pass.
+    // Padding may get a meaning in a later version, which a host that accepts any padding would ignore.
     if padding.iter().any(|byte| *byte != 0) { Err(ColumnFault::Padding) } else { Ok(values) }
 }
 
@@ -132,7 +132,7 @@ fn numbers<T, const WIDTH: usize>(bytes: &[u8], number: impl Fn([u8; WIDTH]) -> 
     bytes.as_chunks::<WIDTH>().0.iter().map(|bytes| number(*bytes)).collect()
 }
 
-/// Presence as columns have it: none where all rows are present.
+/// Converts presence to the format of columns: `None` if all rows are present.
 fn validity(presence: &[u8], rows: usize) -> Result<Option<Vec<u8>>, ColumnFault> {
     let (bitmap, beyond) = presence.split_at(rows.div_ceil(8));
     if beyond.iter().any(|byte| *byte != 0) {
@@ -142,7 +142,7 @@ fn validity(presence: &[u8], rows: usize) -> Result<Option<Vec<u8>>, ColumnFault
     Ok((!is_whole).then(|| bitmap.to_vec()))
 }
 
-/// A bitmap with a bit for each row.
+/// Returns a bitmap with a bit for each row.
 fn whole(rows: usize) -> impl Iterator<Item = u8> {
     let last = (!rows.is_multiple_of(8)).then_some((1 << (rows % 8)) - 1);
     iter::repeat_n(0xff, rows / 8).chain(last)
@@ -163,7 +163,7 @@ fn put_scalars(frame: &mut Vec<u8>, scalars: &Scalars) {
     }
 }
 
-/// What lies between ends.
+/// Appends the data between ends.
 fn put_data(frame: &mut Vec<u8>, scalars: &Scalars) {
     if let Scalars::Strings(var) | Scalars::Binaries(var) = scalars {
         frame.extend_from_slice(&var.data);
@@ -206,7 +206,7 @@ fn slot_width(of: ColumnType) -> usize {
     if of.is_list { END } else { width(of.scalar) }
 }
 
-/// How wide a value is, or its end.
+/// Returns the size of a value, or of its end, in bytes.
 fn width(of: ColumnScalar) -> usize {
     match of {
         ColumnScalar::Bool => 1,

@@ -1,4 +1,4 @@
-//! An instance of a component with its bounds: what a call into it may take, and what becomes of it when it fails.
+//! An instance of a component with its limits, and the classification of its failures.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use super::{
     world::{World, WorldPre},
 };
 
-/// What the host keeps for an instance.
+/// The host's state for an instance.
 #[derive(Debug)]
 pub(super) struct GuestState {
     memory: MemoryLimit,
     log: Arc<PluginLog>,
 }
 
-/// How much memory an instance has, and may have.
+/// The current and the maximum memory of an instance.
 #[derive(Debug)]
 struct MemoryLimit {
     bytes_max: usize,
     table_elements_max: usize,
-    /// The most that there was.
+    /// The highest use so far.
     high_water: usize,
-    /// Whether more was wanted than there may be.
+    /// Whether the instance requested more than its limit.
     refused: bool,
 }
 
@@ -34,27 +34,28 @@ struct MemoryLimit {
 pub(super) struct Guest {
     store: Store<GuestState>,
     world: World,
-    /// Calls so far.
+    /// The number of calls so far.
     pub(super) calls: u32,
 }
 
-/// What a call into a guest may take.
+/// The limits of a call into a guest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) time: Duration,
-    /// Bytes that may come out of it.
+    /// The maximum size of the result in bytes.
     pub(super) output_bytes: usize,
 }
 
-/// Elements of all tables: function pointers, of which a plugin has as many as it has functions in vtables.
+/// The maximum number of elements of all tables: function pointers, of which a plugin has one for each function in a
+/// vtable.
 const TABLE_ELEMENTS_MAX: usize = 65_536;
-/// Every word that a guest sends is counted as some bytes more than it has.
+/// Every value that a guest passes counts as some bytes more than its size.
 const FUEL_SLACK: usize = 4_096;
 
 // === impl Guest ===
 
 impl Guest {
-    /// Makes an instance. Its initialisation is held to the bounds of a call.
+    /// Creates an instance. Its initialization has the limits of a call.
     pub(super) fn new(
         engines: &Engines,
         pre: &WorldPre,
@@ -77,7 +78,7 @@ impl Guest {
         Ok(Self { store, world, calls: 0 })
     }
 
-    /// Calls into it. After an error it must not be called again.
+    /// Calls the instance. After an error it must not be called again.
     pub(super) fn call<T>(
         &mut self,
         engines: &Engines,
@@ -93,7 +94,7 @@ impl Guest {
         result.map_err(|error| self.interrupt(&error, bounds))
     }
 
-    /// The most memory that it had, in bytes.
+    /// Returns the highest use of memory in bytes.
     pub(super) fn high_water(&self) -> usize {
         self.store.data().memory.high_water
     }
@@ -103,7 +104,7 @@ impl Guest {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Interrupt::Timeout(bounds.time),
             Some(Trap::StackOverflow) => Interrupt::Stack,
-            // An allocator that is refused memory gives up.
+            // An allocator that gets no memory aborts.
             Some(_) if memory.refused => Interrupt::Memory { limit: memory.bytes_max },
             Some(trap) => Interrupt::Trap(trap.to_string()),
             None => {
@@ -124,7 +125,7 @@ impl std::fmt::Debug for Guest {
     }
 }
 
-/// Why an instance could not be made: its own doing, or the pool's.
+/// Returns why an instance could not be created: because of the component, or of the pool.
 pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits) -> Interrupt {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Interrupt::Timeout(limits.time),
@@ -137,7 +138,7 @@ pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits)
 // === impl GuestState ===
 
 impl GuestState {
-    /// Writes a line of the plugin's.
+    /// Writes a log line of the plugin.
     pub(super) fn write(&self, level: Level, message: &str) {
         self.log.write(level, message);
     }
@@ -169,8 +170,8 @@ mod tests {
     use super::*;
     use crate::PluginSettings;
 
-    /// What no compiler of Rust writes: a table, and an exported `grow` that adds so many empty slots to it, and returns
-    /// how many there were, or -1.
+    /// A module that Rust compilers do not produce: a table, and an exported `grow` that adds this many empty slots to
+    /// it, and returns the previous number, or -1.
     const GROWING: &[u8] = b"\0asm\x01\0\0\0\
         \x01\x06\x01\x60\x01\x7f\x01\x7f\
         \x03\x02\x01\0\

@@ -47,7 +47,7 @@ impl KilledCompilations {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Why an earlier compilation of a component was killed, if one was, with limits at least as high as these.
+    /// Returns why an earlier compilation of a component was killed, if one was, with limits at least as high as these.
     #[must_use]
     pub fn find(&self, digest: &Digest, limits: CompileLimits) -> Option<String> {
         let bytes = private::read_file(&self.path(digest), RECORD_BYTES_MAX).ok()?;

@@ -1,4 +1,4 @@
-//! What plugins write to the host's log: marked as theirs, cut, and not too much of it.
+//! Log lines of plugins: marked with the plugin, truncated, and limited in rate.
 
 use std::{
     borrow::Cow,
@@ -10,10 +10,10 @@ use metrics::{Counter, counter};
 
 use super::{PluginLimits, bindings::Level};
 
-/// The log of a plugin, or of a plugin in the service of a derived view.
+/// The log of a plugin, or of a plugin in a derived view.
 #[derive(Debug)]
 pub(super) struct PluginLog {
-    /// Who writes, for the log's readers.
+    /// The plugin's name and version in log lines.
     plugin: String,
     version: String,
     view: String,
@@ -22,17 +22,17 @@ pub(super) struct PluginLog {
     dropped: Counter,
 }
 
-/// Lines that may be written now. As many come back in a second as `rate` says.
+/// A token bucket: the lines that may be written now. It is refilled at `rate` lines per second.
 #[derive(Debug)]
 struct Bucket {
     left: f64,
     rate: f64,
     looked: Instant,
-    /// Lines that were dropped since one was written.
+    /// The number of lines dropped since the last written one.
     dropped: u64,
 }
 
-/// How many seconds' lines may come at once.
+/// The burst, in seconds of the rate.
 const BURST: f64 = 10.0;
 
 // === impl PluginLog ===
@@ -54,7 +54,7 @@ impl PluginLog {
         }
     }
 
-    /// Writes a line of the plugin's.
+    /// Writes a log line of the plugin.
     pub(super) fn write(&self, level: Level, message: &str) {
         let Some(dropped) = self.may_write() else { return };
         let message = printable(message, self.line_bytes_max);
@@ -67,7 +67,7 @@ impl PluginLog {
         }
     }
 
-    /// Writes that a call failed, among the plugin's own lines.
+    /// Logs that a call failed, in the same way as the plugin's own lines.
     pub(super) fn failed(&self, kind: &'static str, error: &dyn std::fmt::Display) {
         let Some(dropped) = self.may_write() else { return };
         let message = printable(&error.to_string(), self.line_bytes_max).into_owned();
@@ -75,7 +75,7 @@ impl PluginLog {
         tracing::warn!(plugin, version, view, kind, dropped, "a call of a plugin failed: {message}");
     }
 
-    /// Whether one line more may be written, and how many were dropped before it; none where there were none.
+    /// Returns whether one more line may be written, and the number of lines dropped before it, if any.
     fn may_write(&self) -> Option<Option<u64>> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.take(Instant::now()) {
@@ -103,7 +103,7 @@ impl Bucket {
     }
 }
 
-/// A text without what would forge other lines, and not longer than allowed.
+/// Returns a text without characters that could forge other lines, truncated to the maximum length.
 fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {

@@ -1,4 +1,4 @@
-//! The metrics of a plugin in the service of a derived view, bound once.
+//! The metrics of a plugin in a derived view, bound once.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ pub(super) struct TransformMetrics {
     duration: Histogram,
     errors: [(&'static str, Counter); CallError::KINDS.len()],
     memory: Gauge,
-    /// What `memory` says.
+    /// The value of `memory`.
     high_water: AtomicUsize,
     instances: Counter,
     breaker: Gauge,
@@ -86,7 +86,7 @@ impl TransformMetrics {
         self.breaker.set(f64::from(state.code()));
     }
 
-    /// The version is not in service any more, nor on the way back.
+    /// Resets the metrics of a version that was replaced and will not come back.
     pub(super) fn gone(&self) {
         self.info.set(0.0);
     }

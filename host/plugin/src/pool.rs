@@ -1,4 +1,4 @@
-//! Warm instances, in a drawer for each thread: taking one waits for nobody.
+//! A pool of warm instances with a shard per thread, so that taking an instance does not wait for other threads.
 
 use std::{
     cell::Cell,
@@ -10,13 +10,13 @@ use std::{
 
 use super::guest::Guest;
 
-/// The instances of a transform that nobody uses at the moment.
+/// The idle instances of a transform.
 #[derive(Debug)]
 pub(super) struct Pool {
     drawers: Box<[Mutex<Vec<Guest>>]>,
 }
 
-/// Instances that a drawer keeps. A thread uses one at a time; two threads may share a drawer.
+/// The maximum number of idle instances in a shard. A thread uses one at a time; two threads may share a shard.
 const KEPT: usize = 2;
 
 // === impl Pool ===
@@ -27,27 +27,27 @@ impl Pool {
         Self { drawers: (0..drawers).map(|_| Mutex::default()).collect() }
     }
 
-    /// An instance from this thread's drawer.
+    /// Takes an instance from this thread's shard.
     pub(super) fn take(&self) -> Option<Guest> {
         self.drawer().lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// An instance from anybody's drawer, for when there is no room for another.
+    /// Takes an instance from any shard, for when no further instance can be created.
     pub(super) fn take_any(&self) -> Option<Guest> {
         self.drawers.iter().find_map(|drawer| drawer.lock().unwrap_or_else(PoisonError::into_inner).pop())
     }
 
-    /// Puts an instance back. One too many is dropped.
+    /// Returns an instance to the pool. Drops it if the shard is full.
     pub(super) fn put(&self, guest: Guest) {
         let mut drawer = self.drawer().lock().unwrap_or_else(PoisonError::into_inner);
         if drawer.len() < KEPT {
             return drawer.push(guest);
         }
-        // Unmapping its memory takes longer than anybody should wait.
+        // Unmapping its memory takes too long under the lock.
         drop(drawer);
     }
 
-    /// Instances in all drawers.
+    /// Returns the number of instances in all shards.
     pub(super) fn len(&self) -> usize {
         self.drawers.iter().map(|drawer| drawer.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
@@ -58,7 +58,7 @@ impl Pool {
     }
 }
 
-/// A number of this thread's own, counted from 0.
+/// Returns a number of this thread, counted from 0.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -7,7 +7,7 @@ use wasmparser::{ComponentTypeRef, Parser, Payload};
 
 use super::{LoadError, world::IMPORTS};
 
-/// What every plugin exports.
+/// The exports of every plugin.
 pub(super) const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
 /// The maximum nesting of components and modules. Components from compilers have two or three levels.
 const DEPTH_MAX: usize = 16;
@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 16;
 /// Checks the outline of a component against the world of plugins, and against the limit on functions.
 ///
 /// # Errors
-/// [`LoadError::Broken`] when the sections cannot be read, [`LoadError::Functions`], [`LoadError::Imports`],
+/// [`LoadError::Broken`] if the sections cannot be read, [`LoadError::Functions`], [`LoadError::Imports`],
 /// [`LoadError::Exports`].
 pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) -> Result<(), LoadError> {
     let broken = |error: wasmparser::BinaryReaderError| LoadError::Broken(error.to_string());
@@ -82,7 +82,7 @@ mod tests {
 
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    /// A number in WebAssembly's encoding.
+    /// Returns a number in WebAssembly's encoding.
     fn leb128(mut number: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -100,7 +100,7 @@ mod tests {
         [&[id][..], &leb128(body.len()), body].concat()
     }
 
-    /// A core module with this many empty functions.
+    /// Returns a core module with this many empty functions.
     fn module(functions: usize) -> Vec<u8> {
         let types = section(1, &[1, 0x60, 0, 0]);
         let declared = section(3, &[leb128(functions), vec![0; functions]].concat());

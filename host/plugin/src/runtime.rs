@@ -1,4 +1,4 @@
-//! What a host needs to run plugins, once per process.
+//! The plugin runtime, one per process.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use larder_common::compute::Compute;
 
 use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
 
-/// Engines, the clock that ends calls, the compiler and the cache of its code, and threads for long work.
+/// Engines, the timer that interrupts calls, the compiler and the cache of its code, and threads for long work.
 #[derive(Debug)]
 pub struct PluginRuntime {
     pub(super) engines: Engines,
@@ -22,7 +22,7 @@ impl PluginRuntime {
     /// Sets up the engines and starts the threads.
     ///
     /// # Errors
-    /// When the operating system refuses memory maps, threads, or the cache's directory.
+    /// If memory maps, threads, or the cache's directory cannot be created.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
@@ -32,7 +32,7 @@ impl PluginRuntime {
         Ok(Arc::new(Self { engines, cache, compiler, compute, settings }))
     }
 
-    /// Checks a file, compiles it in a child process unless the cache has its code, and asks it for its signature.
+    /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
     /// Blocks while it is compiled: about 15 s for a Python plugin, and up to [`CompileLimits`].
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl PluginRuntime {
         loaded.ok_or_else(|| LoadError::Compiler("it produced no component".to_owned()))
     }
 
-    /// The same for a file with cached code; `None` for any other file, which is only checked as far as possible
+    /// Loads a file whose code is cached; returns `None` for any other file, which is only checked as far as possible
     /// without the compiler.
     ///
     /// # Errors
@@ -63,13 +63,13 @@ impl PluginRuntime {
         self.compiler.stop();
     }
 
-    /// The threads for long work.
+    /// Returns the threads for long work.
     #[must_use]
     pub fn compute(&self) -> &Compute {
         &self.compute
     }
 
-    /// What it was set up with.
+    /// Returns the settings.
     #[must_use]
     pub fn settings(&self) -> &PluginSettings {
         &self.settings

@@ -1,10 +1,10 @@
-//! What plugins may take, and where their compiled code is kept.
+//! The limits of plugins, and the directory of their compiled code.
 
 use std::{path::PathBuf, time::Duration};
 
 use super::CompileLimits;
 
-/// How plugins are run.
+/// The settings for running plugins.
 #[derive(Clone, Debug)]
 pub struct PluginSettings {
     /// The directory for compiled code; without it, every start compiles again.
@@ -14,38 +14,39 @@ pub struct PluginSettings {
     pub compiler: PathBuf,
     /// Limits of one compilation.
     pub compile: CompileLimits,
-    /// Bounds on plugins in languages that are compiled.
+    /// Limits of plugins in compiled languages.
     pub native: PluginLimits,
-    /// Bounds on plugins that bring a Python interpreter along.
+    /// Limits of plugins that contain a Python interpreter.
     pub python: PluginLimits,
-    /// Threads that call plugins at the same time, beside the compute threads: each keeps instances of its own.
+    /// The number of threads that call plugins concurrently, in addition to the compute threads. Each keeps instances
+    /// of its own.
     pub threads: usize,
-    /// Threads for work that is expected to be long.
+    /// The number of threads for work that is expected to be long.
     pub compute_threads: usize,
-    /// Pieces of such work that wait; beyond, they are refused.
+    /// The maximum number of queued jobs for these threads; further ones are rejected.
     pub compute_waiting_max: usize,
-    /// What a call may be expected to take on a serving thread; beyond, it is long.
+    /// The maximum expected duration of a call on a serving thread; longer calls run on a compute thread.
     pub inline_max: Duration,
 }
 
-/// Bounds on one plugin.
+/// The limits of one plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// Bytes of an instance's memory.
+    /// The memory of an instance in bytes.
     pub memory_bytes: usize,
-    /// How long a call may take, on the wall's clock. It is looked at once a millisecond.
+    /// The wall-clock time of a call. It is checked once a millisecond.
     pub time: Duration,
-    /// Bytes of what a call returns.
+    /// The size of a call's result in bytes.
     pub output_bytes: usize,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub component_bytes: u64,
-    /// Functions of all modules in the file.
+    /// The number of functions of all modules in the file.
     pub functions: usize,
-    /// Rows of a call; more are split.
+    /// The number of rows of a call; larger batches are split.
     pub rows_per_call: usize,
-    /// Bytes of a line in the log; the rest is cut off.
+    /// The length of a log line in bytes; the rest is truncated.
     pub log_line_bytes: usize,
-    /// Lines in the log per second, after a burst of ten times as many; more are dropped and counted.
+    /// Log lines per second, after a burst of ten times as many; further ones are dropped and counted.
     pub log_lines_per_second: usize,
 }
 
@@ -54,7 +55,7 @@ const MIB: usize = 1 << 20;
 // === impl PluginSettings ===
 
 impl PluginSettings {
-    /// The most bytes that a plugin's file can have, whatever it was written in.
+    /// Returns the maximum size of a plugin's file in bytes, in any language.
     #[must_use]
     pub fn component_bytes_max(&self) -> u64 {
         self.native.component_bytes.max(self.python.component_bytes)
@@ -83,7 +84,7 @@ impl Default for PluginSettings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache_dir: None,
-            // Also if the file was replaced or deleted since this process started.
+            // Works also if the file was replaced or deleted since this process started.
             compiler: "/proc/self/exe".into(),
             compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
             native,

@@ -1,4 +1,4 @@
-//! What a plugin says of itself, checked.
+//! The validated signature of a plugin.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use super::{
 /// A plugin's name, its inputs and its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// The name by which derived views mention it.
+    /// The name that derived views use for it.
     pub name: String,
     /// Semantic version.
     pub version: String,
-    /// What it computes, for people.
+    /// A description for users.
     pub doc: String,
-    /// What it reads, in the order of a call.
+    /// Its inputs, in the order of a call.
     pub inputs: Vec<Field>,
-    /// What it computes, in the order of a call's result.
+    /// Its outputs, in the order of a call's result.
     pub outputs: Vec<Field>,
 }
 
@@ -27,15 +27,15 @@ pub struct Signature {
 pub struct Field {
     /// Its name.
     pub name: String,
-    /// What its column holds.
+    /// The type of its column.
     pub column_type: ColumnType,
-    /// Of an input: whether a row without it is computed. Of an output: whether there are nulls.
+    /// For an input: whether a row with a null is computed. For an output: whether there can be nulls.
     pub nullable: bool,
-    /// What it is, for people.
+    /// A description for users.
     pub doc: String,
 }
 
-/// The most inputs, and the most outputs.
+/// The maximum number of inputs, and of outputs.
 pub const COLUMNS_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 64;
 const VERSION_BYTES_MAX: usize = 64;
@@ -44,7 +44,7 @@ const DOC_BYTES_MAX: usize = 4_096;
 // === impl Signature ===
 
 impl Signature {
-    /// Takes a signature that makes sense; the error is what does not.
+    /// Validates a signature; the error describes the fault.
     pub(super) fn check(raw: types::Signature) -> Result<Self, String> {
         check_name("plugin", &raw.name)?;
         check_version(&raw.version)?;

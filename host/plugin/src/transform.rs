@@ -1,4 +1,4 @@
-//! A plugin in the service of a derived view: what serving calls.
+//! A plugin that is bound to a derived view, as serving calls it.
 
 use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
@@ -21,7 +21,7 @@ use super::{
     world::Returned,
 };
 
-/// A component, configured for a derived view. Calls may be made from any thread.
+/// A component that is configured for a derived view. Any thread may call it.
 pub struct Transform {
     runtime: Arc<PluginRuntime>,
     component: Arc<Component>,
@@ -35,17 +35,17 @@ pub struct Transform {
     metrics: TransformMetrics,
 }
 
-/// Calls after which an instance is replaced: what it may have kept from call to call ends there.
+/// The number of calls after which an instance is replaced, which drops any state that it kept between calls.
 const CALLS_MAX: u32 = 10_000;
 const CONFIG_CHARS_SHOWN: usize = 200;
 
 // === impl Transform ===
 
 impl Transform {
-    /// Fits a component to a view, configures an instance, and tries it on a row of nulls and on a row of zeros.
+    /// Binds a component to a view: configures an instance, and tries it on a row of nulls and on a row of zeros.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The incompatibility.
     pub fn bind(
         runtime: &Arc<PluginRuntime>,
         component: &Arc<Component>,
@@ -85,7 +85,7 @@ impl Transform {
         transform.pool.put(guest);
         for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
             match transform.try_on(zeros) {
-                // It says no, in good order.
+                // The plugin returned an error as the contract defines.
                 Ok(()) | Err(CallError::Fault(_)) => {}
                 Err(error) => return Err(misfit(Misfit::Trial { rows, error })),
             }
@@ -93,39 +93,39 @@ impl Transform {
         Ok(Arc::new(transform))
     }
 
-    /// The component.
+    /// Returns the component.
     #[must_use]
     pub fn component(&self) -> &Arc<Component> {
         &self.component
     }
 
-    /// For each input of the plugin, its place among the view's inputs.
+    /// Returns, for each input of the plugin, its index among the view's inputs.
     #[must_use]
     pub fn inputs(&self) -> &[usize] {
         &self.inputs
     }
 
-    /// For each feature of the view, its place among what a call returns.
+    /// Returns, for each feature of the view, its index in the result of a call.
     #[must_use]
     pub fn outputs(&self) -> &[usize] {
         &self.outputs
     }
 
-    /// Whether a call with so many rows is expected to take longer than a serving thread has for it. With an
-    /// interpreter every call is: it may stop to tidy up at any time.
+    /// Returns whether a call with this many rows is expected to take longer than a serving thread may spend on it. A
+    /// call with an interpreter always is, because garbage collection may pause it at any time.
     #[must_use]
     pub fn is_long(&self, rows: usize) -> bool {
         self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
     }
 
-    /// What the breaker lets through.
+    /// Returns the state of the breaker.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
         self.breaker.state()
     }
 
-    /// Computes a batch. The columns are in the order of [`Transform::inputs`] and have `rows` slots each; what comes
-    /// back is in the order of the plugin's outputs. A batch with more rows than a call may have is split.
+    /// Computes a batch. The columns are in the order of [`Transform::inputs`] and have `rows` slots each; the result
+    /// is in the order of the plugin's outputs. A batch with more rows than the limit of a call is split.
     ///
     /// # Errors
     /// Why there is no result; it is counted and logged.
@@ -178,7 +178,7 @@ impl Transform {
         let mut guest = match self.pool.take() {
             Some(guest) => guest,
             None => match self.configured() {
-                // No room for one more: others may have one that they do not use.
+                // No further instance can be created: other threads may have idle ones.
                 Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why))?,
                 other => other?,
             },
@@ -201,7 +201,7 @@ impl Transform {
         Ok(outputs)
     }
 
-    /// Looks at what came back, before anybody reads it.
+    /// Validates a result before it is used.
     fn check(&self, returned: Returned, rows: usize) -> Result<Vec<Output>, CallError> {
         let declared = &self.component.signature().outputs;
         let columns = match returned {
@@ -221,7 +221,7 @@ impl Transform {
         columns.into_iter().zip(declared).map(check).collect()
     }
 
-    /// An instance that was told the view's configuration.
+    /// Creates an instance and passes it the view's configuration.
     fn configured(&self) -> Result<Guest, CallError> {
         let (engines, limits) = (&self.runtime.engines, self.component.limits());
         let mut guest = Guest::new(engines, &self.component.pre, limits, &self.log).map_err(|error| {
@@ -247,7 +247,7 @@ impl Transform {
         Bounds { time: limits.time, output_bytes: limits.output_bytes }
     }
 
-    /// One row, and how long it takes.
+    /// Tries the plugin on one row, and measures the time.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let inputs = || {
             let column = |input: &Field| {
@@ -261,7 +261,7 @@ impl Transform {
             };
             self.component.signature().inputs.iter().map(column).collect()
         };
-        // Twice: the first call of an instance is slower than those that count.
+        // Twice, because the first call of an instance is slower than later ones.
         self.call_once(0, 1, inputs())?;
         let started = Instant::now();
         self.call_once(0, 1, inputs())?;
@@ -269,7 +269,7 @@ impl Transform {
         Ok(())
     }
 
-    /// The parts of a split batch as one.
+    /// Joins the parts of a split batch.
     fn join(&self, parts: &[(Range<usize>, Vec<Output>)], rows: usize) -> Vec<Output> {
         let outputs = self.component.signature().outputs.iter().enumerate();
         let join = |(place, field): (usize, &Field)| {

@@ -1,4 +1,4 @@
-//! The versions of the contract that plugins are compiled against, behind one way to call them.
+//! The versions of the contract that plugins are compiled against, behind one interface.
 
 use wasmtime::{
     Engine, Store,
@@ -12,25 +12,25 @@ use super::{
     guest::GuestState,
 };
 
-/// An instance's exports.
+/// The exports of an instance.
 pub(super) enum World {
     V1(v1::DerivedFeatures),
     V2(v2::DerivedFeatures),
 }
 
-/// A component whose imports are resolved, and whose exports are those of its world.
+/// A component whose imports are resolved, and whose exports match its world.
 pub(super) enum WorldPre {
     V1(v1::DerivedFeaturesPre<GuestState>),
     V2(v2::DerivedFeaturesPre<GuestState>),
 }
 
-/// What `transform` returned, not looked at yet.
+/// The result of `transform`, not validated yet.
 pub(super) enum Returned {
     Columns(Vec<types::Column>),
     Frame(Vec<u8>),
 }
 
-/// What components may import: the log, and the types that its signature and the world's share.
+/// The imports that components may have: the log, and the types that their signature and the world share.
 pub(super) const IMPORTS: [&str; 4] = [
     "larder:transform/host@0.1.",
     "larder:transform/types@0.1.",
@@ -39,7 +39,7 @@ pub(super) const IMPORTS: [&str; 4] = [
 ];
 const VERSION_1: &str = "0.1";
 const VERSION_2: &str = "0.2";
-/// What the exports of the second version take and return is of these types, so that every component of it imports them.
+/// The exports of the second version use these types, so every such component imports them.
 const TYPES_2: &str = "larder:transform/types@0.2.";
 
 // === impl WorldPre ===
@@ -48,7 +48,7 @@ impl WorldPre {
     /// Resolves the imports, and checks the types of the exports, once for all instances.
     ///
     /// # Errors
-    /// [`LoadError::World`], where an export is of another type.
+    /// [`LoadError::World`] if an export has another type.
     pub(super) fn link(engine: &Engine, component: &Component) -> Result<Self, LoadError> {
         let is_2 = component.component_type().imports(engine).any(|(name, _)| name.starts_with(TYPES_2));
         Self::of_version(is_2, engine, component).map_err(|error| LoadError::World {
@@ -68,7 +68,7 @@ impl WorldPre {
         }
     }
 
-    /// The engine that it was compiled for.
+    /// Returns the engine that it was compiled for.
     pub(super) fn engine(&self) -> &Engine {
         match self {
             Self::V1(pre) => pre.engine(),
@@ -76,7 +76,7 @@ impl WorldPre {
         }
     }
 
-    /// Makes an instance.
+    /// Creates an instance.
     pub(super) fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<World> {
         Ok(match self {
             Self::V1(pre) => World::V1(pre.instantiate(store)?),
@@ -84,7 +84,7 @@ impl WorldPre {
         })
     }
 
-    /// The version of the contract, as far as it decides who understands whom.
+    /// Returns the version of the contract, as far as it determines compatibility.
     pub(super) fn version(&self) -> &'static str {
         match self {
             Self::V1(_) => VERSION_1,

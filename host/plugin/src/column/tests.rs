@@ -1,4 +1,4 @@
-//! Columns beside a naive twin: a list of values.
+//! Compares columns with a naive model: a list of values.
 
 use larder_model::model::Value;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn scalar(of: ColumnScalar) -> BoxedStrategy<Value> {
         ColumnScalar::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
         ColumnScalar::Int32 => any::<i32>().prop_map(Value::Int32).boxed(),
         ColumnScalar::Int64 | ColumnScalar::Timestamp => any::<i64>().prop_map(Value::Int64).boxed(),
-        // What is no number is equal to nothing, itself included.
+        // NaN is not equal to anything, including itself.
         ColumnScalar::Float32 => (-1e9_f32..1e9).prop_map(Value::Float32).boxed(),
         ColumnScalar::Float64 => (-1e9_f64..1e9).prop_map(Value::Float64).boxed(),
         ColumnScalar::Utf8 => "[a-zü日]{0,5}".prop_map(|text| Value::Bytes(text.into_bytes())).boxed(),
@@ -29,7 +29,7 @@ fn scalar(of: ColumnScalar) -> BoxedStrategy<Value> {
     }
 }
 
-/// A type, and rows of it.
+/// Generates a type, and rows of it.
 fn column() -> impl Strategy<Value = (ColumnType, Vec<Value>)> {
     (proptest::sample::select(SCALARS.to_vec()), any::<bool>()).prop_flat_map(|(of, is_list)| {
         let value = if is_list {
@@ -83,7 +83,7 @@ proptest! {
             at_once.extend(others.iter().map(borrowed));
             prop_assert_eq!(&at_once.finish(), &column, "many at once are as one by one");
         }
-        // No bitmap where there is no null, as the contract has it.
+        // No bitmap if there is no null, as the contract requires.
         prop_assert_eq!(column.0.validity.is_some(), rows.contains(&Value::Null));
         prop_assert_eq!(read(column, of, rows.len()), rows);
     }

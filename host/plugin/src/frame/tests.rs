@@ -1,4 +1,4 @@
-//! Frames: drawn, there and back, and as somebody would write them who means harm.
+//! Tests of frames: drawn byte by byte, encoded and decoded, and malicious.
 
 use larder_model::model::Value;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn field(scalar: ColumnScalar, is_list: bool) -> Field {
     Field { name: "f".to_owned(), column_type, nullable: true, doc: String::new() }
 }
 
-/// Columns of every type, with values, empty ones and nulls.
+/// Returns columns of every type, with values, empty ones and nulls.
 fn columns(rows: usize) -> (Vec<Field>, Vec<Column>) {
     let fields: Vec<Field> = SCALARS.iter().flat_map(|of| [field(*of, false), field(*of, true)]).collect();
     let value = |of: ColumnScalar, i: usize| match of {
@@ -27,7 +27,7 @@ fn columns(rows: usize) -> (Vec<Field>, Vec<Column>) {
     };
     let column = |(place, field): (usize, &Field)| {
         let ColumnType { scalar, is_list } = field.column_type;
-        // Some columns have no null, and others one in three rows.
+        // Some columns have no nulls, and others have one in three rows.
         let row = |row: usize| match (place % 3 == 0 && row % 3 == 1, is_list) {
             (true, _) => Value::Null,
             (false, true) => Value::List((0..row % 4).map(|i| value(scalar, row + i)).collect()),
@@ -68,12 +68,12 @@ fn a_frame_is_as_the_contract_draws_it() {
     assert_eq!(read(&drawn, &fields, 3).unwrap(), columns);
 }
 
-/// The contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
+/// Checks the contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
 #[test]
 fn the_example_of_the_contract_is_what_it_says() {
     let fields = [field(ColumnScalar::Bool, false), field(ColumnScalar::Utf8, false), field(ColumnScalar::Utf8, true)];
     let contract = include_str!("../../../../wit/0.2.0/transform.wit");
-    // Lines have an offset and eight bytes, once or twice; what is on the right follows what is on the left.
+    // Lines have an offset and eight bytes, once or twice; the bytes on the right follow those on the left.
     let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
     for line in contract.lines().filter_map(|line| line.strip_prefix("/// ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -135,7 +135,7 @@ fn a_frame_that_is_cut_anywhere_is_none_and_so_is_one_with_more() {
         frame.push(0);
         assert_eq!(read(&frame, &fields, 9), Err(FrameFault::Surplus(more)));
     }
-    // Rows that nobody asked for are as wrong as those that are missing.
+    // Surplus rows are as wrong as missing ones.
     frame.truncate(frame.len() - 9);
     assert!(read(&frame, &fields, 10).is_err() && read(&frame, &fields, 8).is_err());
 }
@@ -175,7 +175,7 @@ fn ends_beyond_everything_take_no_memory() {
 }
 
 proptest! {
-    /// Whatever comes, it is read or refused, and what is found to be well formed can be read to the end.
+    /// Any bytes are either read or rejected, and valid columns can be read to the end.
     #[test]
     fn no_bytes_are_too_much(
         bytes in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), 0..8_u8, any::<u8>()], 0..400),
@@ -193,7 +193,7 @@ proptest! {
         }
     }
 
-    /// What was well formed and has some bytes changed is read or refused.
+    /// A valid frame with some changed bytes is read or rejected.
     #[test]
     fn changed_bytes_are_survived(
         changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![0..9_u8, any::<u8>()]), 1..6),
