@@ -1,11 +1,11 @@
-//! Rows that callers write: columns of loosely typed cells, and what can be wrong with them.
+//! Rows of callers: columns of loosely typed cells, and the errors of writing them.
 
 use std::fmt;
 
 use larder_model::{codec::Cell, model::FeatureView};
 use larder_store::StoreError;
 
-/// Columns by name, which should have one length: see [`Frame::rows`].
+/// Columns by name, which must have the same length: see [`Frame::rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame {
     /// Each column's name and cells.
@@ -17,13 +17,13 @@ pub struct Frame {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// There is no such view. The words are Feast's.
+    /// There is no such view. The message is Feast's.
     #[error("Can't recognize feast object with a name {view}")]
     UnknownView {
         /// The name.
         view: String,
     },
-    /// No view has such a push source. The words are Feast's.
+    /// No view has such a push source. The message is Feast's.
     #[error("Unable to find push source '{source_name}'.")]
     UnknownPushSource {
         /// The name.
@@ -41,15 +41,15 @@ pub enum WriteError {
         /// Its length.
         expected: usize,
     },
-    /// The view needs columns that are not there.
+    /// Columns that the view needs are missing.
     #[error("feature view '{view}' needs {}, which the data does not have", Columns(missing))]
     MissingColumns {
         /// The view.
         view: String,
-        /// The columns.
+        /// The missing columns.
         missing: Vec<String>,
     },
-    /// A value that does not fit.
+    /// A value that cannot be written.
     #[error("feature view '{view}', column '{column}', row {row}: {why}")]
     Value {
         /// The view.
@@ -58,31 +58,31 @@ pub enum WriteError {
         column: String,
         /// The row, from 0.
         row: usize,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// A row that does not fit, as a whole.
+    /// A row that cannot be written as a whole.
     #[error("feature view '{view}', row {row}: {why}")]
     Row {
         /// The view.
         view: String,
         /// The row, from 0.
         row: usize,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// The definitions changed at this moment; the same again will do.
+    /// The definitions changed during the write; the same request can be repeated.
     #[error("feature view '{view}' was declared anew while this was written; try again")]
     Superseded {
         /// The view.
         view: String,
     },
-    /// The store failed: not the caller's doing.
+    /// The store failed; the request is valid.
     #[error("view '{view}': {source}")]
     Store {
         /// The view.
         view: String,
-        /// What is wrong with the store.
+        /// The error of the store.
         source: StoreError,
     },
 }
@@ -92,7 +92,7 @@ struct Columns<'c>(&'c [String]);
 // === impl Frame ===
 
 impl Frame {
-    /// How many rows it has.
+    /// Returns the number of rows.
     ///
     /// # Errors
     /// [`WriteError::Ragged`].
@@ -107,7 +107,7 @@ impl Frame {
         }
     }
 
-    /// The column of this name, with the name as the frame has it.
+    /// Returns the column with this name, and the name as the frame has it.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(&str, &[Cell])> {
         let found = self.columns.iter().find(|(column, _)| column == name);
@@ -118,7 +118,7 @@ impl Frame {
 // === impl WriteError ===
 
 impl WriteError {
-    /// The kind of failure, as a metric label.
+    /// Returns the kind of failure, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -133,7 +133,7 @@ impl WriteError {
         }
     }
 
-    /// What the store said of a write to a view.
+    /// Converts the store's error of a write to a view.
     #[must_use]
     pub fn store(view: &FeatureView, source: StoreError) -> Self {
         let view = view.name.to_string();

@@ -1,4 +1,4 @@
-//! Loads: what is asked of one, how far it is, and what came of it.
+//! Loads: requests, progress and reports.
 
 use std::{fmt, time::Duration};
 
@@ -6,59 +6,59 @@ use larder_model::model::{Micros, Rfc3339, Window, duration_text};
 use larder_store::Applied;
 use serde::{Deserialize, Serialize};
 
-/// What to bring over.
+/// What to load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncRequest {
-    /// Read everything, also what was read before.
+    /// Read everything, including what was read before.
     pub full: bool,
-    /// Only rows of these event times. The stored position does not change.
+    /// Only rows with these event times. The stored position does not change.
     pub window: Window,
-    /// Take what is there, whatever the sanity checks of `sync: guard` say.
+    /// Load the rows even if the sanity checks of `sync: guard` reject them.
     pub force: bool,
-    /// Leave a source alone that was read a short time ago and costs to be read: such as a table without a stream.
+    /// Skip a source that was read recently and is expensive to read, such as a table without a stream.
     pub spare: bool,
-    /// Commit in smaller parts: several such runs share the memory of one.
+    /// Commit in smaller parts, so that several such loads share the memory of one.
     pub small: bool,
     /// Do not read a source again for rows that were skipped before and are now due. The next run does.
     pub leave_due: bool,
 }
 
-/// How far a run is.
+/// The progress of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Rows read so far; they are committed, unless the load replaces the view at its end. While such a load is merged,
-    /// the number that is expected.
+    /// the expected number.
     pub rows: u64,
     /// Rows that the source is expected to have.
     pub expected: u64,
 }
 
-/// What came of a run.
+/// The result of a load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SyncReport {
     /// The view.
     pub view: String,
-    /// Whether there was anything to read.
+    /// Whether there was new data.
     pub outcome: Outcome,
-    /// What the rows did to the store.
+    /// The effect of the rows on the store.
     #[serde(with = "AppliedFields")]
     pub applied: Applied,
-    /// Rows that could not be taken.
+    /// Rows that were skipped.
     pub skipped: Skipped,
     /// How long it took.
     pub elapsed: Duration,
-    /// How far the view is behind its source, where that is known.
+    /// The age of the oldest unread change, if known.
     #[serde(default)]
     pub lag: Option<Duration>,
 }
 
-/// Whether there was anything to read.
+/// Whether there was new data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The source is as it was at the last run.
+    /// The source is unchanged since the last load.
     UpToDate,
-    /// The source was read a short time ago, and that will do.
+    /// The source was read recently enough.
     Spared,
     /// Rows were read.
     Loaded,
@@ -84,7 +84,7 @@ pub struct Skipped {
     /// The earliest event time of those, and the position of such a row.
     #[serde(default)]
     pub future_example: Option<(Micros, String)>,
-    /// Where the first bad one stands, and what is wrong with it.
+    /// The position of the first bad row, and the reason.
     pub example: Option<String>,
     /// Values that became null because they do not match their feature's type.
     #[serde(default)]
@@ -116,13 +116,13 @@ struct AppliedFields {
 // === impl Skipped ===
 
 impl Skipped {
-    /// Rows with something wrong.
+    /// Returns the number of bad rows.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
-    /// The values that became null, by feature; `None` if there are none.
+    /// Describes the values that became null, by feature; `None` if there are none.
     #[must_use]
     pub fn values_text(&self) -> Option<String> {
         let text = |values: &SkippedValues| {

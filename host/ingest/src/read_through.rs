@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use larder_model::{codec::EntityKey, model::EntityId};
 use larder_store::ViewId;
 
-/// Fetches rows of one view on demand, and keeps them in the store.
+/// Fetches rows of one view on demand, and stores them.
 pub trait RowFetcher: Send + Sync + Debug {
-    /// The view, in the store.
+    /// Returns the view, in the store.
     fn view(&self) -> ViewId;
 
-    /// Whether an entity has to be fetched before it is looked up; `is_here` says whether the store has a row.
+    /// Returns whether an entity must be fetched before its lookup; `is_here` is whether the store has a row.
     fn wants(&self, id: &EntityId, is_here: bool) -> bool;
 
     /// Fetches entities. Ends after the view's `fetch_timeout` at the latest.
@@ -24,7 +24,7 @@ pub type Wanted = (Arc<dyn RowFetcher>, Vec<EntityKey>);
 /// The result of fetching entities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fetched {
-    /// The table was asked for all of them. Rows that could not be stored are missing.
+    /// All entities were fetched. Rows that could not be stored are missing.
     #[default]
     All,
     /// The timeout passed, or rows were removed again after [`FETCH_ROUNDS`] rounds.

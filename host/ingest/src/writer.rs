@@ -1,4 +1,4 @@
-//! Writing on request: rows that callers send, and views that they ask to be materialized.
+//! Writing on request: rows of callers, and materializations that callers start.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -9,31 +9,31 @@ use super::{Frame, Progress, WriteError};
 
 /// Writes to the views of one catalog. Each call blocks its thread.
 pub trait RowWriter: Send + Sync + Debug {
-    /// Writes rows that a caller sends to one view: durable, and served, when this returns.
+    /// Writes rows of a caller to one view. They are durable and served when this returns.
     ///
     /// # Errors
     /// [`WriteError`]; nothing was written in that case.
     fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError>;
 
-    /// Writes rows that a caller sends to every view that a push source feeds. All fit, or none is written; the views
-    /// are committed one after the other.
+    /// Writes rows of a caller to every view that a push source feeds. Either all rows are valid, or none is written;
+    /// the views are committed one after another.
     ///
     /// # Errors
-    /// [`WriteError`]. If a row does not fit one of the views, nothing was written. If a commit fails
-    /// ([`WriteError::Store`], [`WriteError::Superseded`]), the views before that one were written; the same push can be
-    /// repeated.
+    /// [`WriteError`]. If a row is invalid for one of the views, nothing was written. If a commit fails
+    /// ([`WriteError::Store`], [`WriteError::Superseded`]), the views before that one were written; the same push can
+    /// be repeated.
     fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError>;
 
-    /// The names of the views that can be materialized.
+    /// Returns the names of the views that can be materialized.
     fn materializable(&self) -> Vec<String>;
 
-    /// The views that cannot be materialized: their names and the reasons.
+    /// Returns the views that cannot be materialized: their names and the reasons.
     fn not_materializable(&self) -> Vec<(String, String)>;
 
-    /// Reads the rows of a span of event times from a view's files.
+    /// Loads the rows of a range of event times from a view's files.
     ///
     /// # Errors
-    /// [`MaterializeError`]; a failure of the source or the store is in the log.
+    /// [`MaterializeError`]; a failure of the source or the store is logged.
     fn materialize(
         &self,
         view: &str,
@@ -44,20 +44,20 @@ pub trait RowWriter: Send + Sync + Debug {
 
 /// The writer for the current definitions.
 pub trait CurrentWriter: Send + Sync + Debug {
-    /// The writer; a change of the definitions replaces it.
+    /// Returns the current writer, which a change of the definitions replaces.
     fn current(&self) -> Arc<dyn RowWriter>;
 }
 
-/// What a source says of itself.
+/// The status of a source.
 pub trait SourceStatus: Send + Sync + Debug {
-    /// The maximum time before a change in the source is noticed, if the kind of source determines it.
+    /// Returns the maximum time before a change in the source is detected, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration>;
 
-    /// A notice for users about how the source is followed, if there is one, with a hint.
+    /// Returns a notice for users about how the source is followed, if there is one, with a hint.
     fn caveat(&self) -> Option<String>;
 }
 
-/// Why a view was not materialized, as far as the caller is told.
+/// Why a view was not materialized, as reported to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("feature view '{view}' was not materialized")]
 pub struct MaterializeError {
