@@ -1,4 +1,4 @@
-//! Threads for work that is expected to be long, so that it holds up nothing else.
+//! Threads for work that is expected to be long, so that it does not delay other work.
 
 use std::{
     io,
@@ -14,20 +14,20 @@ use tokio::sync::oneshot;
 
 use crate::telemetry;
 
-/// A few threads that give way to those that serve, and a queue with a bound.
+/// A few threads with low priority, and a queue with a limit.
 #[derive(Debug)]
 pub struct Compute {
     queue: SyncSender<Work>,
 }
 
-/// There is too much work already.
+/// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too much work waits already")]
 pub struct Full;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// How much less than serving threads these get, of at most 19.
+/// The niceness of these threads, at most 19.
 const NICE: i32 = 10;
 
 /// The niceness of threads for writes: lookups have priority, but a write holds the store's only writer, so it must not
@@ -37,10 +37,10 @@ pub const WRITE_NICE: i32 = 3;
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads of this name with a queue of this length. They end when this is dropped.
+    /// Starts threads with this name and a queue of this length. They end when this is dropped.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// If a thread cannot be started.
     pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
         let (queue, work) = sync_channel::<Work>(waiting_max);
         let work = Arc::new(Mutex::new(work));
@@ -52,18 +52,18 @@ impl Compute {
         Ok(Self { queue })
     }
 
-    /// Has work done by one of the threads. Who waits for what comes of it may be asynchronous or not. If the work
-    /// panics, nothing comes.
+    /// Runs work on one of the threads. The receiver of the result can wait synchronously or asynchronously. If the
+    /// work panics, there is no result.
     ///
     /// # Errors
-    /// When the bound on what waits is reached: nothing is done then.
+    /// If the queue is full: the work is not run then.
     pub fn try_run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, Full> {
         let (sender, receiver) = oneshot::channel();
         let work: Work = Box::new(move || {
-            // Whoever asked and went away needs nothing done.
+            // If the receiver is gone, the work is not needed.
             if !sender.is_closed() {
                 let _ = sender.send(work());
             }
@@ -78,7 +78,7 @@ impl Compute {
 fn run(work: &Mutex<Receiver<Work>>) {
     give_way(NICE);
     loop {
-        // The lock is held while there is nothing to do, and by one thread: the others wait for the lock instead.
+        // One thread holds the lock while there is nothing to do: the others wait for the lock instead.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
@@ -90,7 +90,7 @@ fn run(work: &Mutex<Receiver<Work>>) {
 
 /// Lowers this thread's priority, if the operating system allows it: sets this niceness, at most 19.
 pub fn give_way(nice: i32) {
-    // On Linux a priority is a thread's, whatever the name of the call says.
+    // On Linux, priorities belong to threads, despite the name of the call.
     let _ = rustix::process::setpriority_process(None, nice);
 }
 
@@ -111,7 +111,7 @@ mod tests {
             1
         });
         leaves.wait();
-        // The thread is busy: two may wait, a third may not.
+        // The thread is busy: two jobs may wait, a third is rejected.
         let second = compute.try_run(|| -> i32 { panic!("on purpose") }).unwrap();
         let third = compute.try_run(|| 3).unwrap();
         assert_eq!(compute.try_run(|| 4).unwrap_err(), Full);

@@ -31,7 +31,7 @@ pub struct FileStamp {
     pub changed: (i64, i64),
 }
 
-/// The largest file that a command reads as a whole, where no setting bounds it.
+/// The maximum size of a file that a command reads as a whole, if no setting limits it.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Opens a file for reading if it is a regular one.
@@ -98,7 +98,7 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
 // === impl FileStamp ===
 
 impl FileStamp {
-    /// The state of the file at a path, through symbolic links.
+    /// Returns the state of the file at a path, through symbolic links.
     ///
     /// # Errors
     /// Errors of the operating system.
@@ -106,7 +106,7 @@ impl FileStamp {
         fs::metadata(path).map(|meta| Self::of(&meta))
     }
 
-    /// The state of a file.
+    /// Returns the state of a file.
     #[must_use]
     pub fn of(meta: &Metadata) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl FileStamp {
         }
     }
 
-    /// Whether it is the same file, even if its content changed.
+    /// Returns whether both are the same file, even if its content changed.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)

@@ -105,7 +105,7 @@ pub fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Whether this user owns it. Root may own it too, because root can do anything.
+/// Returns whether this user owns it. Root may own it, too, because root can do anything.
 fn check_owner(owner: u32) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     if owner == own || owner == 0 {
@@ -176,7 +176,7 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         set_mode(&pipe, 0o600);
         assert!(read_file(&pipe, 9).unwrap_err().to_string().contains("not a regular file"));
-        // Whatever had the name is replaced.
+        // Any existing file of this name is replaced.
         create_file(&pipe).unwrap();
         assert_eq!(read_file(&pipe, 9).unwrap(), b"");
     }

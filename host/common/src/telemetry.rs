@@ -1,4 +1,4 @@
-//! Logs and metrics of the process: installed once, before any room touches a handle.
+//! Logs and metrics of the process. Install them once, before any handle is bound.
 
 mod histogram;
 mod log_writer;
@@ -18,14 +18,14 @@ use tracing_subscriber::EnvFilter;
 use self::histogram::{Histograms, WithHistograms};
 pub use self::log_writer::{flush_logs, write_line};
 
-/// The metrics of the process, to be read.
+/// The metrics of the process, for rendering.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     recorder: PrometheusHandle,
     histograms: Arc<Histograms>,
 }
 
-/// A series of ours under the name and label that Feast's dashboards know.
+/// A series of ours under the name and label of Feast's dashboards.
 struct Alias {
     own: &'static str,
     feast: &'static str,
@@ -33,7 +33,7 @@ struct Alias {
     label: Option<(&'static str, &'static str)>,
 }
 
-/// Feast 0.67 `metrics.py`, and the names of its materialization guide. They are made when somebody reads, so that a
+/// Names from Feast 0.67 `metrics.py` and from its materialization guide. The aliases are rendered on demand, so that a
 /// request counts once.
 const ALIASES: [Alias; 7] = [
     Alias { own: "larder_http_requests_total", feast: "feast_feature_server_request_total", label: None },
@@ -64,26 +64,26 @@ const ALIASES: [Alias; 7] = [
 /// How long a panic of the main thread waits for the log's reader.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// For terminals.
     #[default]
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// From 10 µs, where a hot lookup lies, to 10 s.
+/// From 10 µs, about the time of a lookup in the hot cache, to 10 s.
 const SECONDS: [f64; 19] =
     [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SYNC_SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0];
 const COUNTS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0, 10_000.0];
 
-/// Installs the recorder of all metrics, or finds that it is installed. Handles that were bound before count nothing.
+/// Installs the recorder of all metrics, unless it is already installed. Handles that were bound before count nothing.
 ///
 /// # Errors
-/// When another recorder is installed: a bug.
+/// If another recorder is installed, which is a bug.
 pub fn install_metrics() -> Result<Metrics, String> {
     static INSTALLED: OnceLock<Result<Metrics, String>> = OnceLock::new();
     INSTALLED.get_or_init(install).clone()
@@ -101,7 +101,7 @@ fn install() -> Result<Metrics, String> {
     Ok(metrics)
 }
 
-/// The bounds of a histogram's buckets, by its name.
+/// Returns the bounds of a histogram's buckets, by its name.
 fn bounds(name: &str) -> &'static [f64] {
     match name {
         "larder_sync_duration_seconds" => &SYNC_SECONDS,
@@ -113,7 +113,7 @@ fn bounds(name: &str) -> &'static [f64] {
 // === impl Metrics ===
 
 impl Metrics {
-    /// All metrics in Prometheus' text format, ours and Feast's names for them.
+    /// Renders all metrics in Prometheus' text format, with our names and Feast's.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
@@ -123,7 +123,7 @@ impl Metrics {
         text
     }
 
-    /// What the exporter has to do every few seconds: new descriptions become readable.
+    /// Runs the exporter's periodic work, which makes new descriptions readable. Call this every few seconds.
     pub fn run_upkeep(&self) {
         self.recorder.run_upkeep();
     }
@@ -132,7 +132,7 @@ impl Metrics {
 // === impl Alias ===
 
 impl Alias {
-    /// The lines of our series, renamed.
+    /// Renames the lines of our series.
     fn of(&self, text: &str) -> String {
         let mut lines = String::new();
         for line in text.lines() {
@@ -158,10 +158,10 @@ impl Alias {
     }
 }
 
-/// Reads what the operating system knows of the process into its gauges.
+/// Updates the process gauges from the operating system.
 ///
 /// # Errors
-/// When `/proc` is not there.
+/// If `/proc` is not available.
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^53")]
 pub fn note_process() -> io::Result<()> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -197,7 +197,7 @@ pub fn install_logs(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
     // Those errors would be printed to standard error, and the print panics if the reader is gone.
     let builder = builder.log_internal_errors(false);
-    // Colours are for a terminal; in a file or a collector they are noise.
+    // Colors are only for terminals.
     let builder = builder.with_ansi(io::stderr().is_terminal());
     log_panics();
     // Only the first subscriber can be installed; tests and tools that have one keep theirs.
@@ -207,13 +207,13 @@ pub fn install_logs(filter: &str, format: LogFormat) {
     };
 }
 
-/// Notes how the last reload of the definitions ended.
+/// Records how the last reload of the definitions ended.
 pub fn note_reload(taken: bool) {
     describe_gauge!("larder_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused.");
     gauge!("larder_config_last_reload_success").set(if taken { 1.0 } else { 0.0 });
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 #[must_use]
 pub fn panic_words(panic: &(dyn Any + Send)) -> &str {
     let words = panic.downcast_ref::<String>().map(String::as_str);

@@ -19,7 +19,7 @@ const LARGE_PERCENT: usize = 75;
 /// The share of the budget that all requests may use; the rest is for metrics and admin.
 const REQUESTS_PERCENT: usize = 90;
 
-/// Leases grow in steps of this size, so that a growing answer does not change the shared counter each time.
+/// Leases grow in steps of this size, so that a growing response does not change the shared counter each time.
 const STEP_BYTES: usize = 16 << 10;
 
 /// Limits the bytes that requests hold, over all listeners.
@@ -53,7 +53,7 @@ pub enum OverBudget {
          'server: limits: in_flight_bytes_max'"
     )]
     TooLarge {
-        /// The most that one request can have.
+        /// The maximum for one request.
         limit: usize,
     },
     /// Other requests hold the budget.
@@ -76,7 +76,7 @@ struct Refused {
 // === impl MemoryBudget ===
 
 impl MemoryBudget {
-    /// A budget of this many bytes.
+    /// Returns a budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
         describe_counter!("larder_in_flight_refused_total", "Requests refused for lack of memory, by reason.");
@@ -86,31 +86,31 @@ impl MemoryBudget {
         Arc::new(Self { bytes_max, used: AtomicUsize::new(0), is_tight: AtomicBool::new(false), refused })
     }
 
-    /// A budget that refuses nothing.
+    /// Creates a budget without a limit.
     #[must_use]
     pub fn unbounded() -> Arc<Self> {
         Self::new(usize::MAX)
     }
 
-    /// An empty lease, for a request.
+    /// Creates an empty lease for a request.
     #[must_use]
     pub fn lease(self: &Arc<Self>) -> Lease {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: false }
     }
 
-    /// An empty lease, for metrics and admin.
+    /// Creates an empty lease for metrics and admin.
     #[must_use]
     pub fn control_lease(self: &Arc<Self>) -> Lease {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: true }
     }
 
-    /// Bytes that are held.
+    /// Returns the bytes that are leased.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The limit of the bytes held.
+    /// Returns the limit of the bytes held.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
@@ -121,7 +121,7 @@ impl MemoryBudget {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// The limit for the sum of all leases if one of them grows to `bytes`.
+    /// Returns the limit for the sum of all leases if one of them grows to `bytes`.
     fn limit_for(&self, bytes: usize, is_control: bool) -> usize {
         let percent = match bytes {
             _ if is_control => 100,
@@ -176,7 +176,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Bytes that it holds.
+    /// Returns the size of the lease in bytes.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held

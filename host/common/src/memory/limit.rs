@@ -9,24 +9,24 @@ use std::{
 const BUDGET_PART: u64 = 8;
 const BUDGET_MIN: u64 = 64 << 20;
 const BUDGET_MAX: u64 = 1 << 30;
-/// The default budget where no memory limit is known.
+/// The default budget if no memory limit is known.
 const BUDGET_UNKNOWN: u64 = 256 << 20;
 
-/// The memory that this process may use, in bytes: the lowest limit of its control groups (version 1 or 2), or the
-/// machine's memory. `None` if the operating system reports neither.
+/// Returns the memory that this process may use, in bytes: the lowest limit of its control groups (version 1 or 2), or
+/// the machine's memory. `None` if the operating system reports neither.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     limit_below(Path::new("/"))
 }
 
-/// The resident memory of the process in bytes. `None` if the operating system does not report it.
+/// Returns the resident memory of the process in bytes. `None` if the operating system does not report it.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     resident_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// The budget for requests in flight if the configuration does not set one: an eighth of the memory limit, at least 64
-/// MiB and at most 1 GiB.
+/// Returns the budget for requests in flight if the configuration does not set one: an eighth of the memory limit, at
+/// least 64 MiB and at most 1 GiB.
 #[must_use]
 pub fn default_budget(limit: Option<u64>) -> u64 {
     limit.map_or(BUDGET_UNKNOWN, |limit| (limit / BUDGET_PART).clamp(BUDGET_MIN, BUDGET_MAX))
@@ -45,7 +45,8 @@ fn limit_below(root: &Path) -> Option<u64> {
     limits.chain(physical).min()
 }
 
-/// The limits for one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`: those of the group and all its ancestors.
+/// Returns the limits for one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`: those of the group and all its
+/// ancestors.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -75,7 +76,7 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The limit on a machine of 16 GiB with these files.
+    /// Returns the limit on a machine of 16 GiB with these files.
     fn limit(files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in [("proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n")].iter().chain(files) {

@@ -1,9 +1,8 @@
 //! Histograms that cost a lookup two additions.
 //!
-//! The exporter's own keep every sample until somebody folds them: at a hundred thousand requests a second that is memory
-//! written and read anew all the time, and it pushes rows out of the processor's caches. Buckets are known here from the
-//! beginning, so a sample is counted at once. Threads count in stripes of their own, which are added up when somebody
-//! reads.
+//! The exporter's own histograms keep every sample until they are rendered: at a hundred thousand requests a second,
+//! that constantly allocates and writes memory, and evicts rows from the processor's caches. Here the buckets are known
+//! in advance, so a sample is counted immediately. Threads count in separate stripes, which are summed on rendering.
 
 use std::{
     cell::Cell,
@@ -20,7 +19,7 @@ use metrics_exporter_prometheus::{
     formatting::{write_help_line, write_metric_line, write_type_line},
 };
 
-/// The exporter's recorder, with our histograms in the place of its own.
+/// The exporter's recorder, with our histograms in place of its own.
 pub(super) struct WithHistograms {
     pub(super) recorder: PrometheusRecorder,
     pub(super) histograms: Arc<Histograms>,
@@ -47,21 +46,21 @@ struct Buckets {
     stripes: [Stripe; STRIPES],
 }
 
-/// What some threads counted. Aligned, so that no two share a line of the processor's cache.
+/// The counts of some threads. Aligned, so that no two stripes share a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Stripe {
-    /// By bucket, the infinite one last.
+    /// Counts by bucket, the infinite one last.
     counts: Box<[AtomicU64]>,
     /// The sum of all samples: the bits of a double.
     sum: AtomicU64,
 }
 
-/// Serving threads are as many as cores; those of more than 8 share.
+/// The number of serving threads equals the number of cores; with more than 8, threads share stripes.
 const STRIPES: usize = 8;
 
 thread_local! {
-    /// This thread's stripe, once it has counted.
+    /// This thread's stripe, after its first count.
     static STRIPE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -116,7 +115,7 @@ impl Histograms {
         })
     }
 
-    /// Appends all that has samples in Prometheus' text format.
+    /// Appends all histograms with samples in Prometheus' text format.
     pub(super) fn render(&self, text: &mut String) {
         let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
         for (name, family) in &*families {
@@ -171,7 +170,7 @@ impl HistogramFn for Buckets {
         let stripe = &self.stripes[own_stripe()];
         stripe.counts[bucket].fetch_add(1, Ordering::Relaxed);
         let added = |sum: u64| Some((f64::from_bits(sum) + sample).to_bits());
-        // It is always some, so there is no error.
+        // The closure always returns `Some`, so there is no error.
         let _ = stripe.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct LineSender(Arc<Queue>);
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 const DROPPED: &str = "larder_log_lines_dropped_total";
 
-/// The writer of log lines. Each line must be written in one piece, as `tracing_subscriber` does.
+/// Returns the writer of log lines. Each line must be written in one piece, as `tracing_subscriber` does.
 pub(super) fn writer() -> LineSender {
     LineSender(Arc::clone(queue()))
 }
