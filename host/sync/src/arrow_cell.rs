@@ -22,8 +22,8 @@ const MICROS: i64 = 1_000_000;
 const NANOS: i64 = 1_000_000_000;
 const DAY_MICROS: i64 = 86_400 * MICROS;
 
-/// The value of a row for a feature of type `declared`. As in Feast after numpy, a timestamp becomes text for a text
-/// feature and nanoseconds for a numeric one.
+/// Converts the value of a row for a feature of type `declared`. As in Feast after numpy, a timestamp becomes text for
+/// a text feature and nanoseconds for a numeric one.
 ///
 /// # Errors
 /// A description of the value: its type has no value in Feast, or it is an instant out of range for microseconds.
@@ -32,7 +32,7 @@ pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Res
         return Ok(Cell::Null);
     }
     match (declared, array.data_type()) {
-        // As in all floats, NaN stands for a null.
+        // As in all floats, NaN represents null.
         (ValueType::Scalar(_), DataType::Float16) if array.as_primitive::<Float16Type>().value(row).is_nan() => {
             Ok(Cell::Null)
         }
@@ -60,7 +60,7 @@ fn cells(items: &ArrayRef, declared: ValueType) -> Result<Cell, String> {
     Ok(Cell::List((0..items.len()).map(|i| cell_for(items, i, declared)).collect::<Result<_, _>>()?))
 }
 
-/// A value by its Arrow type.
+/// Converts a value by its Arrow type.
 fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     fn int<T: ArrowPrimitiveType>(array: &ArrayRef, row: usize) -> Cell
     where
@@ -129,7 +129,7 @@ fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     })
 }
 
-/// The text of a map's key, as Python's `str` formats it.
+/// Returns the text of a map's key, as Python's `str` formats it.
 fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     let declared = ValueType::Scalar(ScalarType::String);
     let value = cell_for(keys, i, declared)?.to_value(declared).map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     }
 }
 
-/// The items of one list.
+/// Returns the items of one list.
 fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     Some(match array.data_type() {
         DataType::List(_) => array.as_list::<i32>().value(row),
@@ -151,7 +151,7 @@ fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     })
 }
 
-/// A column without dictionary or run-end encoding.
+/// Unpacks a column with dictionary or run-end encoding.
 ///
 /// # Errors
 /// Errors of Arrow.
@@ -164,7 +164,7 @@ pub(super) fn unpacked(array: &ArrayRef) -> Result<ArrayRef, String> {
     cast(array, values).map_err(|error| error.to_string())
 }
 
-/// Nanoseconds since 1970 of an instant or a date.
+/// Returns the nanoseconds since 1970 of an instant or a date.
 fn nanos(array: &ArrayRef, row: usize) -> i128 {
     let (count, unit) = match array.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => (array.as_primitive::<TimestampSecondType>().value(row), NANOS),
@@ -181,7 +181,7 @@ fn nanos(array: &ArrayRef, row: usize) -> i128 {
     i128::from(count) * i128::from(unit)
 }
 
-/// Whether numpy formats values of a type in a special way.
+/// Returns whether numpy formats values of a type in a special way.
 fn is_written_out(from: &DataType) -> bool {
     matches!(
         from,
@@ -195,7 +195,8 @@ fn is_written_out(from: &DataType) -> bool {
     )
 }
 
-/// The text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` format it.
+/// Returns the text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` format
+/// it.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
     // Not by way of a timestamp, whose range ends before the last day of 9999.
     let civil = |form: &str| {
@@ -246,7 +247,7 @@ fn time_of_day(micros: i64) -> String {
     if fraction == 0 { clock } else { format!("{clock}.{fraction:06}") }
 }
 
-/// The shortest text that reads as this half.
+/// Returns the shortest text that reads as this half.
 fn half_text(value: f32) -> String {
     type Half = <Float16Type as ArrowPrimitiveType>::Native;
     let same = |digits: &usize| {

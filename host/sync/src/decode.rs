@@ -1,7 +1,7 @@
-//! Arrow columns to the values of a row.
+//! Converts Arrow columns to the values of a row.
 //!
-//! A file's column is brought once per batch to the one Arrow type that stands for the feature's type; reading a value
-//! of a row is then an index. A column that does not convert as a whole is converted value by value, by the rules in
+//! A file's column is converted once per batch to the Arrow type of the feature's type; reading a value of a row is
+//! then an index operation. A column that does not convert as a whole is converted value by value, by the rules in
 //! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::misfit`] reports
 //! it. Converting a column as a whole gives the same values as those rules.
 
@@ -72,7 +72,7 @@ pub(super) struct Instants {
     nanos: Option<TimestampNanosecondArray>,
 }
 
-/// Why a column does not become what it should; the caller adds file and column.
+/// Why a column cannot be converted; the caller adds file and column.
 pub(super) type Misfit = String;
 
 // === impl Column ===
@@ -118,8 +118,8 @@ impl Column {
         is_mismatch.then(|| format!("the column is {}, the definition says {declared}", name_of(from)))
     }
 
-    /// Makes a column of instants readable. Numbers are no instants here: nobody could tell seconds from
-    /// milliseconds, and the wrong guess would decide which rows win.
+    /// Decodes a column of instants. Numbers are not accepted: seconds and milliseconds cannot be distinguished, and a
+    /// wrong guess would decide which rows win.
     pub(super) fn instants(array: &ArrayRef) -> Result<Self, Misfit> {
         let array = arrow_cell::unpacked(array)?;
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
@@ -156,7 +156,7 @@ impl Column {
         }
     }
 
-    /// Lists whose items convert as a whole, or at least one by one; `None` if the column is not a list.
+    /// Decodes lists whose items convert as a whole, or at least one by one; `None` if the column is not a list.
     fn list(array: &ArrayRef, item: ScalarType, value_type: ValueType) -> Option<Self> {
         let field = list_item(array.data_type())?;
         let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
@@ -209,7 +209,8 @@ impl Column {
         column
     }
 
-    /// Whether the value of a row does not match the type, with the reason for the first such value of the column.
+    /// Returns whether the value of a row does not match the type, with the reason for the first such value of the
+    /// column.
     pub(super) fn misfit(&self, row: usize) -> Option<&str> {
         let is_misfit = !self.misfits.is_empty() && self.misfits.binary_search(&row).is_ok();
         is_misfit.then_some(&*self.first_misfit)
@@ -225,7 +226,7 @@ impl Column {
         }
     }
 
-    /// The value of a row; null for lists, which are not read this way.
+    /// Returns the value of a row; null for lists, which are not read this way.
     fn value(&self, row: usize) -> ValueRef<'_> {
         match &self.values {
             Values::Bool(array) if array.is_valid(row) => ValueRef::Bool(array.value(row)),
@@ -248,7 +249,7 @@ impl Column {
         }
     }
 
-    /// Puts one list into the row's next field; `self` holds the items of all lists.
+    /// Appends one list to the row's next field; `self` has the items of all lists.
     fn push_items(
         &self,
         (start, end): (usize, usize),
@@ -268,7 +269,7 @@ impl Column {
         }
     }
 
-    /// The instant of a row in microseconds, for time columns.
+    /// Returns the instant of a row in microseconds, for time columns.
     pub(super) fn micros(&self, row: usize) -> Option<Micros> {
         match &self.values {
             Values::Int64(array) if array.is_valid(row) => Some(array.value(row)),
@@ -293,7 +294,7 @@ impl Column {
         value.map(|value| KeyEncoder::push(key, value)).is_some()
     }
 
-    /// The value of a row as a request would have it in text; none when it is null, or bytes that are no text.
+    /// Returns the value of a row as text for a request; `None` if it is null, or bytes that are not text.
     pub(super) fn key_text(&self, row: usize) -> Option<String> {
         let instant = self.value_type == ValueType::Scalar(ScalarType::UnixTimestamp);
         match self.value(row) {
@@ -319,7 +320,7 @@ impl Instants {
         Ok(Self { micros: Column::instants(&array)?, nanos })
     }
 
-    /// The instant of a row in microseconds; `None` if it is null.
+    /// Returns the instant of a row in microseconds; `None` if it is null.
     pub(super) fn micros(&self, row: usize) -> Option<Micros> {
         self.micros.micros(row)
     }
@@ -329,14 +330,14 @@ impl Instants {
         self.micros.misfit(row)
     }
 
-    /// The nanoseconds below the microsecond of a row's instant.
+    /// Returns the nanoseconds below the microsecond of a row's instant.
     pub(super) fn nanos(&self, row: usize) -> u32 {
         let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
         nanos.map_or(0, |nanos| u32::try_from(nanos.value(row).rem_euclid(1_000)).unwrap_or(0))
     }
 }
 
-/// The range of a list's items.
+/// Returns the range of a list's items.
 fn span(list: &ListArray, row: usize) -> (usize, usize) {
     let ends = list.value_offsets();
     // Arrow's offsets are not negative and not beyond the items.
@@ -344,7 +345,7 @@ fn span(list: &ListArray, row: usize) -> (usize, usize) {
     (at(row), at(row + 1))
 }
 
-/// The items' bytes as they lie in memory, which is how they lie in a row: both are little-endian.
+/// Returns the items' bytes in memory, which is the format of rows: both are little-endian.
 fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end: usize) -> &[u8] {
     const { assert!(cfg!(target_endian = "little"), "rows are little-endian: swap the items here") };
     let width = size_of::<T::Native>();
@@ -393,7 +394,7 @@ fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values
             }
             Values::Text(texts)
         }
-        // Text in a file is taken as its UTF-8 bytes: only JSON has to write bytes as base64.
+        // Text in a file is its UTF-8 bytes: only JSON must encode bytes as base64.
         ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes if is_binary(from) || is_text(from) => {
             Values::Bytes(cast_all(array, &DataType::Binary)?.as_binary().clone())
         }
@@ -407,16 +408,16 @@ fn cast_all(array: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     if array.data_type() == to {
         return Some(Arc::clone(array));
     }
-    // Arrow turns values that do not fit into nulls.
+    // Arrow turns values that are out of range into nulls.
     cast(array, to).ok().filter(|cast| cast.null_count() == array.null_count())
 }
 
-/// For scalar floats NaN is null, as in pandas.
+/// Converts scalar floats, for which NaN is null, as in pandas.
 fn for_floats(array: &ArrayRef, role: Role) -> Option<ArrayRef> {
     if role == Role::Item { Some(Arc::clone(array)) } else { without_nan(array) }
 }
 
-/// Floats with null in place of NaN; other columns are unchanged.
+/// Returns floats with null in place of NaN; other columns are unchanged.
 fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(array: &ArrayRef, is_nan: impl Fn(T::Native) -> bool) -> ArrayRef {
         let floats = array.as_primitive::<T>();
@@ -433,7 +434,7 @@ fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     })
 }
 
-/// Items with nulls replaced by the null placeholder for lists of their type.
+/// Returns items with nulls replaced by the null placeholder for lists of their type.
 fn without_nulls(values: Values, item: ScalarType) -> Values {
     macro_rules! filled {
         ($array:expr, $values:ident, $shape:ident) => {
@@ -462,8 +463,8 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
     }
 }
 
-/// Instants in microseconds, from timestamps and dates, or from integers, which count seconds. A null among timestamps
-/// becomes Feast's placeholder, as it does by way of pandas.
+/// Returns instants in microseconds, from timestamps and dates, or from integers, which count seconds. A null among
+/// timestamps becomes Feast's placeholder, as in Feast by way of pandas.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
         let (micros, misfits) = micros(array)?;
@@ -522,7 +523,7 @@ fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
     })
 }
 
-/// Decimals that a double division converts exactly: dividend and divisor are exact.
+/// Returns whether a decimal type is short enough for an exact double division: dividend and divisor are exact.
 fn is_short_decimal(of: &DataType) -> bool {
     match of {
         DataType::Decimal32(precision, scale)

@@ -1,4 +1,4 @@
-//! A few keys of a source, to ask for what should be there.
+//! Samples keys of a source, to look up rows that should exist.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ pub struct Sample {
     pub future: u64,
 }
 
-/// Keys of at most `count` entities from all over a view's files: for each entity, the text of each join key. The same
-/// source gives the same keys; rows without a key or an event time, and rows from the future, are skipped, as by a
-/// sync.
+/// Returns the keys of at most `count` entities from all parts of a view's files: for each entity, the text of each
+/// join key. The same source gives the same keys; rows without a key or an event time, and rows from the future, are
+/// skipped, as in a sync.
 ///
 /// Reads the key columns of the whole source.
 ///
@@ -38,7 +38,7 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     let source = setting.files_of(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
     let mut batches = source.read(None).map_err(in_source)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
-    // Entity ids are hashes: the least of them are a fair choice, and every entity is there once.
+    // Entity ids are hashes: the smallest ones are a random sample, with each entity once.
     let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
     let (mut buffer, mut future) = (Vec::new(), 0);
     let latest = setting.limits.times(&*source).latest(setting.clock.now());
@@ -71,7 +71,7 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     Ok(Sample { keys: chosen.into_values().collect(), future })
 }
 
-/// Event times and keys; the columns come in the order of [`Wanted::columns`].
+/// Returns event times and keys; the columns are in the order of [`Wanted::columns`].
 fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
     let misfit = |place: usize| {
         let column = rows.schema().field(place).name().clone();

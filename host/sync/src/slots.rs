@@ -1,7 +1,8 @@
-//! A limit on the loads that hold rows in memory at the same time. Loads requested over HTTP have slots of their own, so
+//! Limits the loads that hold rows in memory at the same time. Loads requested over HTTP have slots of their own, so
 //! that they and scheduled loads do not delay each other.
 //!
-//! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source hangs.
+//! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source
+//! hangs.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
@@ -25,7 +26,7 @@ pub(super) struct LoadSlot<'s> {
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
 /// `docs/src/guides/tune.md` counts this and [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const LOADS_AT_ONCE_MAX: usize = 2;
-/// The interval at which a waiting load calls back to its caller.
+/// The interval at which a waiting load calls `go_on`.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 // === impl LoadSlots ===
@@ -35,7 +36,7 @@ impl LoadSlots {
         Self { max, used: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// Waits for a slot. Calls `go_on` from time to time; the wait ends when it returns false.
+    /// Waits for a slot. Calls `go_on` regularly; the wait ends when it returns false.
     pub(super) fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used >= self.max {

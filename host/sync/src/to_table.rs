@@ -1,9 +1,9 @@
-//! A view's files to its table in DynamoDB: the newest row of each entity, in Feast's layout.
+//! Writes a view's files to its table in DynamoDB: the newest row of each entity, in Feast's layout.
 //!
-//! Which row is the newest is found as for serving, by a store: a scratch one, in a directory of its own. Its rows are
-//! walked in the order of their ids and written, and a note beside it says up to which id that was done. So a run that was
-//! cut off is gone on with, if nothing that matters has changed meanwhile: neither files nor span, neither table nor view.
-//! In the end scratch store and note go.
+//! A store determines which row is the newest, as for serving: a scratch store in a separate directory. Its rows are
+//! visited in the order of their ids and written to the table, and a progress file next to the store records the last
+//! written id. So an interrupted run is resumed, if files, time range, table and view are unchanged. At the end,
+//! scratch store and progress file are removed.
 
 use std::{
     fs, io,
@@ -28,125 +28,125 @@ use super::{
     run::{SyncRun, stage_view},
 };
 
-/// Which view is written where.
+/// The parameters of a run: which view to write to which table.
 #[derive(Clone, Copy, Debug)]
 pub struct TableRun<'a> {
     /// The view.
     pub view: &'a Arc<FeatureView>,
-    /// Which entity ids its rows get.
+    /// The version of its entity ids.
     pub key_version: KeyVersion,
-    /// How its files are reached.
+    /// The settings for reading its files.
     pub setting: &'a SyncSetting,
-    /// Which event times count.
+    /// The range of event times.
     pub window: Window,
     /// The table.
     pub writer: &'a TableWriter,
     /// How to create the table if it does not exist; `None` if it must not be created.
     pub create: Option<NewTable>,
-    /// A directory for this view and nothing else, where the scratch store is made.
+    /// A directory for this view only, in which the scratch store is created.
     pub dir: &'a Path,
     /// Limits on the disk space of the scratch store.
     pub space: SpaceLimits,
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableStep {
     /// Rows of the files that were read.
     Reading(Progress),
-    /// Rows that the table answered for.
+    /// Rows that the table acknowledged.
     Writing(Progress),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableReport {
-    /// What became of the rows.
+    /// The counts of written rows.
     pub written: Written,
-    /// Rows that a run before this one, which was cut off, had done.
+    /// Rows that an interrupted earlier run had written.
     pub done_before: u64,
-    /// Rows that could not be taken.
+    /// Rows that were skipped.
     pub skipped: Skipped,
     /// How long it took.
     pub elapsed: Duration,
 }
 
-/// Why a view was not written, or not all of it.
+/// Why a view was not written, or not completely.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToTableError {
     /// Its files cannot be read.
     #[error(transparent)]
     Sync(#[from] SyncError),
-    /// The scratch store cannot be had.
+    /// The scratch store cannot be opened or written.
     #[error("the scratch store: {0}")]
     Store(#[from] StoreError),
-    /// The table does not take rows.
+    /// The rows cannot be written to the table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The note of how far it is cannot be kept.
+    /// The progress file cannot be read or written.
     #[error("cannot write {path}: {source}")]
     Note {
-        /// The note, or its directory.
+        /// The progress file, or its directory.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },
 }
 
-/// What a run is about. A note of another one is of no use.
+/// The parameters that a progress file belongs to. The file of a run with other parameters is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct About {
     view: String,
-    /// The files' definition: of another one the position says nothing.
+    /// The definition of the files, because the position is only valid for the same one.
     files: String,
     from: Option<Micros>,
     to: Option<Micros>,
     table: String,
-    /// What tells the table from another one of its name.
+    /// Distinguishes the table from another one with its name.
     table_id: Option<String>,
     overwrite: bool,
 }
 
-/// How far a run is, in a file.
+/// The contents of the progress file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Note {
     about: About,
-    /// The source's words for what was read.
+    /// How far the source was read, in the source's own format.
     position: String,
     skipped: Skipped,
-    /// Rows up to the last id.
+    /// The number of rows up to the last id.
     done: u64,
-    /// In hexadecimal digits; all rows up to it are done.
+    /// In hexadecimal digits; all rows up to this id are written.
     last_id: Option<String>,
 }
 
-/// A note, and where it is kept.
+/// The progress file and its path.
 struct NoteFile {
     path: PathBuf,
     note: Note,
 }
 
-/// Rows on their way to the table.
+/// Rows to write to the table.
 #[derive(Default)]
 struct Chunk {
     rows: Vec<TableRow>,
     bytes: usize,
-    /// Rows that it stands for: those that cannot be items, too.
+    /// The number of rows in it, including those that cannot be items.
     passed: u64,
     last_id: Option<EntityId>,
 }
 
-/// Bytes of values that are on their way at once.
+/// The maximum size of values in flight, in bytes.
 const CHUNK_BYTES_MAX: usize = 32 << 20;
-/// The scratch store: a directory that is made and removed here.
+/// The scratch store: a directory that is created and removed here.
 const SCRATCH: &str = "scratch";
 const NOTE: &str = "progress.json";
 
 /// Writes the newest row of each entity in a view's files to a table. Blocks its thread.
 ///
 /// # Errors
-/// [`ToTableError`]. What was written stays, and the next run goes on behind it.
+/// [`ToTableError`]. Written rows stay in the table, and the next run resumes after them.
 pub fn materialize_to_table(
     run: TableRun<'_>,
     progress: &mut dyn FnMut(TableStep),
@@ -155,11 +155,11 @@ pub fn materialize_to_table(
     let started = Instant::now();
     let name = || view.name.to_string();
     let files = setting.files_of(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
-    // A table that is not there is told before anything is read.
+    // Reports a missing table before anything is read.
     let table_id = writer.prepare(run.create)?;
     let scratch = dir.join(SCRATCH);
     let config = StoreConfig { hot: HotCacheConfig { bytes_max: 0 }, space, ..StoreConfig::new(&scratch) };
-    // Whoever has it open is the one who writes: a second run ends here.
+    // Only one process can have the store open: a second run ends here.
     let store = OnlineStore::open(&config, Arc::clone(&setting.clock))?;
     let ids = store.declare(std::slice::from_ref(view), key_version)?;
     let Some(&id) = ids.first() else { return Err(StoreError::Damaged("the view got no id".to_owned()).into()) };
@@ -202,15 +202,15 @@ pub fn materialize_to_table(
     let written = write_rows(run, &store, id, &mut file, progress)?;
     drop(store);
     let NoteFile { path, note } = file;
-    // The note goes first: without it the scratch store is nothing that anybody goes on with.
+    // The progress file is removed first: without it, no run resumes with the scratch store.
     remove_note(&path)?;
     fs::remove_dir_all(&scratch).map_err(|source| ToTableError::Note { path: scratch, source })?;
-    // Others may keep something there.
+    // The directory may contain other files.
     let _ = fs::remove_dir(dir);
     Ok(TableReport { written, done_before, skipped: note.skipped, elapsed: started.elapsed() })
 }
 
-/// Walks the scratch store from behind the last id that is done, and keeps the note in step.
+/// Visits the scratch store from the last written id on, and updates the progress file.
 fn write_rows(
     run: TableRun<'_>,
     store: &OnlineStore,
@@ -264,7 +264,7 @@ fn write_rows(
     Ok(total)
 }
 
-/// A row of the scratch store as a table takes it.
+/// Converts a row of the scratch store to a row of the table.
 fn row_of(view: &FeatureView, schema: &RowSchema, id: EntityId, bytes: &[u8]) -> Result<TableRow, StoreError> {
     let damaged = |error| StoreError::Damaged(format!("the row of entity id {id}: {error}"));
     let row = RowView::new(schema, bytes).map_err(damaged)?;
@@ -287,7 +287,8 @@ fn remove_note(path: &Path) -> Result<(), ToTableError> {
 // === impl Note ===
 
 impl Note {
-    /// The note, if there is one that reads: without it there is nothing to go on with, which costs time only.
+    /// Reads the progress file, if there is a valid one; without it, the run starts from the beginning, which only
+    /// takes longer.
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&read_regular(path, FILE_BYTES_MAX).ok()?).ok()
     }
@@ -296,7 +297,7 @@ impl Note {
 // === impl NoteFile ===
 
 impl NoteFile {
-    /// Written beside and renamed: a run may be cut off here, too.
+    /// Writes to a temporary file and renames it: a run may be interrupted here, too.
     fn save(&self) -> Result<(), ToTableError> {
         let beside = self.path.with_extension("new");
         let save = || {

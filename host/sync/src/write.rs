@@ -1,7 +1,7 @@
-//! Rows that callers write: a table of loosely typed cells to the rows of a view.
+//! Encodes rows of callers: converts a table of loosely typed cells to the rows of a view.
 //!
-//! Columns are found by the names that definitions use, and by those of the view's files: a caller may send what it
-//! would write into the files. All of a table is written, or nothing of it.
+//! Columns are found by their names in the definitions, and by their names in the view's files: a caller may send the
+//! same columns that it would write to the files. Either the whole table is written, or nothing.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) struct WriteTerms {
     pub(super) unit: Option<Micros>,
 }
 
-/// Where a row's parts stand in a frame.
+/// The columns of a frame that contain the parts of a row.
 struct Places<'f> {
     event_time: (&'f str, &'f [Cell]),
     created: Option<(&'f str, &'f [Cell])>,
@@ -34,11 +34,11 @@ struct Places<'f> {
     features: Vec<(&'f str, &'f [Cell])>,
 }
 
-/// What Feast's client calls the time columns, whatever the view's files call them.
+/// The names of the time columns in Feast's client, regardless of their names in the view's files.
 const EVENT_TIME: &str = "event_timestamp";
 const CREATED: &str = "created";
 
-/// The rows of a view, under their ids.
+/// Encodes the rows of a view, with their ids.
 pub(super) fn encode(
     frame: &Frame,
     view: &FeatureView,
@@ -70,7 +70,7 @@ pub(super) fn encode(
         let created = places.created.map(time).transpose()?.flatten();
         keys.begin(&mut key);
         if view.is_entityless() {
-            // One row for everybody, under the empty dummy key.
+            // A single row, under the empty dummy key.
             KeyEncoder::push(&mut key, KeyValue::String(""));
         }
         for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
@@ -84,7 +84,7 @@ pub(super) fn encode(
             pushed.map_err(|why| misfit(column, row, why.to_string()))?;
         }
         if view.has_expiry() {
-            // Callers know of no such thing.
+            // Callers do not send an expiry.
             let pushed = builder.push(ValueRef::Null);
             pushed.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
         }
@@ -111,7 +111,7 @@ fn places<'f>(frame: &'f Frame, view: &FeatureView) -> Result<Places<'f>, WriteE
     let features = wanted.features.iter().map(|feature| needed(&[&feature.name, &feature.column])).collect();
     let created = wanted.created.as_ref();
     let created = created.and_then(|created| column(&[&created.name, &created.column]));
-    // Unless it is a feature that has this name.
+    // Unless a feature has this name.
     let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| frame.column(CREATED)).flatten());
     if missing.is_empty() {
         Ok(Places { event_time, created, keys, features })
@@ -127,7 +127,7 @@ impl WriteTerms {
         self.times.latest(self.now)
     }
 
-    /// An instant at the precision of the view's source, and the remaining nanoseconds.
+    /// Returns an instant at the precision of the view's source, and the remaining nanoseconds.
     fn cut(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
         let below = micros.rem_euclid(self.unit.unwrap_or(1));
         (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
@@ -143,7 +143,7 @@ impl WriteTerms {
     }
 }
 
-/// The event time or the created time of a row: microseconds, and the remaining nanoseconds.
+/// Converts the event time or the created time of a row: microseconds, and the remaining nanoseconds.
 ///
 /// # Errors
 /// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
@@ -159,7 +159,7 @@ fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
     }
 }
 
-/// The columns of a view that has no files.
+/// Returns the columns of a view without files.
 fn plain() -> FileSource {
     FileSource {
         path: String::new(),

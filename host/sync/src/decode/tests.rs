@@ -1,4 +1,4 @@
-//! Every conversion that is promised, and every one that is refused.
+//! Tests of every supported conversion and every rejected one.
 
 use arrow::array::{
     Date32Array, Decimal128Array, DictionaryArray, DurationMicrosecondArray, FixedSizeBinaryArray, Float16Array,
@@ -15,8 +15,8 @@ use larder_model::{
 
 use super::*;
 
-/// The values of a column after encoding to and decoding from a row of one field, and the reason for the first value
-/// that does not match.
+/// Returns the values of a column after encoding to and decoding from a row of one field, and the reason for the first
+/// value that does not match.
 fn convert(array: &ArrayRef, value_type: &str) -> (Vec<Value>, Option<String>) {
     let value_type: ValueType = value_type.parse().unwrap();
     let column = Column::feature(array, value_type);
@@ -36,7 +36,7 @@ fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
     assert_eq!(convert(&(Arc::new(array) as ArrayRef), value_type), (expected.to_vec(), None), "{value_type}");
 }
 
-/// The values of the column, one of which does not match the type, for this reason.
+/// Checks the values of a column, one of which does not match the type for this reason.
 fn check_misfit(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
     let converted = convert(&(Arc::new(array) as ArrayRef), value_type);
     assert_eq!(converted, (expected.to_vec(), Some(why.to_owned())), "{value_type}");
@@ -101,7 +101,7 @@ fn everything_has_text_as_in_python() {
     check(Date32Array::from(vec![Some(1), None]), "String", &[text("1970-01-02"), Value::Null]);
     check(TimestampMicrosecondArray::from(vec![987_654]), "String", &[text("1970-01-01T00:00:00.987654")]);
     check(TimestampNanosecondArray::from(vec![-1]), "String", &[text("1969-12-31T23:59:59.999999999")]);
-    // The last day that Python has.
+    // The last day that Python supports.
     check(Date32Array::from(vec![2_932_896]), "String", &[text("9999-12-31")]);
     let nan = <Float16Type as ArrowPrimitiveType>::Native::from_f32(f32::NAN);
     check(Float16Array::from(vec![nan]), "String", &[Value::Null]);

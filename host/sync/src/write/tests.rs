@@ -1,4 +1,4 @@
-//! Which columns of a table are a view's, and what is missing; the values are tested in `cell`.
+//! Tests of which columns of a table belong to a view, and which are missing; `cell` has the tests of values.
 
 use larder_model::{
     registry::{Definitions, validate},
