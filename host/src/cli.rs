@@ -1,7 +1,7 @@
-//! The command line: words in, words out, exit codes.
+//! The command line: parses arguments, prints results, and returns exit codes.
 //!
-//! Output goes to standard output, plain when it is piped; logs and progress go to standard error. Exit codes:
-//! 0 done, 1 failed, 2 wrong usage, 3 wrong configuration or definitions, 4 the store is not to be had.
+//! Output goes to standard output, plain when it is piped; logs and progress go to standard error. Exit codes: 0 done,
+//! 1 failed, 2 wrong usage, 3 wrong configuration or definitions, 4 the store is not available.
 
 mod check;
 mod client;
@@ -38,7 +38,7 @@ use crate::{
     config::{CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
 };
 
-/// The feature store's edge: features beside the model, Feast-compatible, in tens of microseconds.
+/// The feature store's edge: features next to the model, Feast-compatible, in tens of microseconds.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -46,28 +46,28 @@ struct Cli {
     command: Command,
 }
 
-/// The configuration file where none is named.
+/// The default configuration file.
 const DEFAULT_FILE: &str = "larder.yaml";
-/// What makes a directory a Feast repository.
+/// The file that identifies a Feast repository.
 const FEAST_FILE: &str = "feature_store.yaml";
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; \
                           4 the store is in use, from a newer Larder or not to be opened";
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve features over HTTP until told to stop
+    /// Serve features over HTTP until stopped
     Serve(serve::ServeArgs),
-    /// Make a churn data set, load it and serve it: a first look in one command
+    /// Generate a churn data set, load it and serve it: a first look in one command
     Demo(demo::DemoArgs),
-    /// Read configuration, definitions, sources' columns and plugins, and report every mistake at once
+    /// Check configuration, definitions, sources' columns and plugins, and report all errors at once
     Check(check::CheckArgs),
-    /// Bring views up to date with their sources now
+    /// Sync views with their sources now
     Sync(sync::SyncArgs),
     /// Write the newest rows of views' Parquet files to DynamoDB, in Feast's layout
     Materialize(materialize::MaterializeArgs),
-    /// Look features up and print them
+    /// Look up features and print them
     Get(get::GetArgs),
     /// Delete an entity's row from a view, until a newer row arrives
     Delete(erase::DeleteArgs),
@@ -77,22 +77,22 @@ enum Command {
     List(list::ListArgs),
     /// Read entity rows back, and fail if a feature is missing or expired
     Verify(verify::VerifyArgs),
-    /// Make, check, run and deploy plugins, which compute derived features
+    /// Create, build, check and deploy plugins, which compute derived features
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Write the definitions of a Feast repository as YAML, and what is missing of its plugins
+    /// Write the definitions of a Feast repository as YAML, and stubs of its missing plugins
     Import(import::ImportArgs),
     /// Write a configuration and definitions to start from
     Init(init::InitArgs),
-    /// Compile a plugin for the host that started this process
+    /// Compile a plugin for the server that started this process
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompilePlugin(compile::CompileArgs),
 }
 
-/// Which configuration.
+/// The configuration to use.
 #[derive(Clone, Debug, Args)]
 struct ConfigArg {
-    /// The configuration file [default: larder.yaml; with --feast-repo the one in there, if there is one]
+    /// The configuration file [default: larder.yaml; with --feast-repo the one in the repository, if it exists]
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
     /// Serve what this Feast repository (the directory of feature_store.yaml) defines
@@ -101,18 +101,18 @@ struct ConfigArg {
     /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto, the SQLite online store if there is one]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
-    /// The directory of plugins, in place of the configuration's
+    /// The directory of plugins; overrides the configuration
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
 }
 
-/// Why a command failed, where it is not the failure of a room below.
+/// Why a command failed, unless a lower layer returned the error.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
-    /// The work was done and its result is bad news.
+    /// The command ran, and its result is negative.
     #[error("{0}")]
     Failed(String),
-    /// The words of the command make no sense together.
+    /// The arguments contradict each other.
     #[error("{0}")]
     Usage(String),
 }
@@ -120,7 +120,7 @@ enum CliError {
 // === impl ConfigArg ===
 
 impl ConfigArg {
-    /// The file, and what the words say over it. Paths among the words start at the current directory.
+    /// Returns the file, and the settings from the arguments. Paths in arguments are relative to the current directory.
     fn origin(&self) -> anyhow::Result<Origin> {
         let from_here = |path: &Path| Ok::<_, anyhow::Error>(path::absolute(path)?.to_string_lossy().into_owned());
         let mut flags = Vec::new();
@@ -131,7 +131,7 @@ impl ConfigArg {
                 (file.clone(), false)
             }
             (None, Some(repo)) => {
-                // The file may lie there, and then the repository is where the file is.
+                // The file may be in the repository, and then the repository is the file's directory.
                 flags.push(("LARDER_FEAST_REPO", ".".to_owned()));
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
@@ -168,7 +168,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
-    // Scripts ask a command's own help what its exit codes mean.
+    // Scripts can look up exit codes in each command's help.
     let parser = Cli::command().mut_subcommands(|command| command.after_help(EXIT_CODES));
     let parsed = parser.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -219,7 +219,7 @@ fn exit_code(result: &anyhow::Result<()>) -> u8 {
     code_of(error)
 }
 
-/// The chain of causes, without those that the message before them says already.
+/// Returns the chain of causes, without those that the previous message already contains.
 fn describe(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -232,7 +232,7 @@ fn describe(error: &anyhow::Error) -> String {
     message
 }
 
-/// What to do, where the message does not say it. A repository that is mounted to be read is no place for a store.
+/// Returns a hint, if the message has none. A repository that is mounted read-only cannot contain the store.
 fn help(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref::<AppError>() {
         Some(AppError::Store(StoreError::Io { .. })) => {

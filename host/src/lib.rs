@@ -1,7 +1,7 @@
 //! Larder: the feature store's edge.
 //!
-//! This crate is the program: its configuration, how a server is put together, and the command line. The layers below
-//! are crates of their own (`host/ARCHITECTURE.md`).
+//! This crate is the program: its configuration, the setup of a server, and the command line. The layers below are
+//! separate crates (`host/ARCHITECTURE.md`).
 
 pub mod config;
 

@@ -26,7 +26,7 @@ use crate::config::{CheckedConfig, Config, ConfigError, check_definitions, load_
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Do not open the sources: check configuration, definitions and plugins only
+    /// Do not open the sources: only check configuration, definitions and plugins
     #[arg(long)]
     offline: bool,
 }
@@ -93,13 +93,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// An error that has no line in a file.
+/// Creates an error without a line in a file.
 fn error_at(config: &Config, error: &impl ToString) -> Problem {
     let at = Place::file(&config.origin.file.display().to_string());
     Problem { severity: Severity::Error, at, message: error.to_string(), help: None }
 }
 
-/// Problems that make requests for a feature service fail.
+/// Returns problems that make requests for a feature service fail.
 fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: usize) -> Vec<Problem> {
     let at = catalog.place_of_service(&service.name).cloned().unwrap_or_else(|| Place::file(&service.name));
     let problem = |severity, message, help| Problem { severity, at: at.clone(), message, help };
@@ -155,7 +155,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     problems
 }
 
-/// Problems with the sources of the views. Opens several sources concurrently.
+/// Returns problems with the sources of the views. Opens several sources concurrently.
 fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let setting = config.sync_setting(Arc::new(SystemClock));
     let views = catalog.views();

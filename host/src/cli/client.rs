@@ -1,4 +1,4 @@
-//! A client of a running host's admin socket.
+//! A client of a running server's admin socket.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Speaks to one host. Its calls block.
+/// A connection to one server. Its calls block.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
@@ -29,7 +29,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 // === impl Client ===
 
 impl Client {
-    /// Finds out whether a host listens at the socket.
+    /// Checks whether a server listens at the socket.
     ///
     /// # Errors
     /// If a process listens at the socket but does not answer within `ANSWERS_WITHIN`, or closes the connection.
@@ -53,7 +53,7 @@ impl Client {
         Ok(Some(client))
     }
 
-    /// Sends a request; status and body come back whole.
+    /// Sends a request, and returns status and body.
     pub(super) fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes)> {
         self.runtime.block_on(async {
             let response = self.send(method, path, body).await?;
@@ -67,8 +67,8 @@ impl Client {
         })
     }
 
-    /// Sends a request whose answer is lines, and hears each as it comes. Returns the status and, unless it is 200,
-    /// what the host said.
+    /// Sends a request with a streamed response, and calls `hear` with each line as it arrives. Returns the status and,
+    /// unless it is 200, the server's message.
     pub(super) fn lines(&self, path: &str, body: Vec<u8>, mut hear: impl FnMut(&[u8])) -> Result<(u16, Bytes)> {
         self.runtime.block_on(async {
             let response = self.send(Method::POST, path, body).await?;
@@ -99,7 +99,7 @@ impl Client {
             || format!("cannot reach the server at {}; hint: it may have 128 connections open", self.socket.display());
         let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
-        // Ends with the connection; what went wrong shows in the request.
+        // Ends with the connection; errors are returned by the request.
         tokio::spawn(connection);
         let request =
             Request::builder().method(method).uri(path).header(HOST, "larder").body(Full::new(Bytes::from(body)))?;

@@ -1,11 +1,11 @@
 //! The demo's data: customers of a telephone company, some of whom are about to leave it.
 //!
-//! Whatever is true of a customer follows from the seed and the customer's number alone, by integer arithmetic. So
-//! the first thousand customers are the same in a data set of a thousand and of ten million, on every machine; only
-//! the times hang on the time of making. The values go together as they do in life: new customers pay by the month
-//! and call often, fast lines cost more and carry more.
+//! All values of a customer are derived from the seed and the customer's number alone, by integer arithmetic. So the
+//! first thousand customers are the same in a data set of a thousand and of ten million, on every machine; only the
+//! times depend on when the data set is generated. The values are plausible together: new customers pay by the month
+//! and call often, fast lines cost more and transfer more.
 //!
-//! Customers are made, written and forgotten chunk by chunk: memory is bounded by three row groups.
+//! Customers are generated and written chunk by chunk: memory is limited to three row groups.
 
 mod customer;
 
@@ -28,21 +28,21 @@ use parquet::{
 
 use self::customer::{Customer, SENIOR_AGE, Times};
 
-/// Which data set.
+/// The parameters of a data set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DatasetSpec {
-    /// How many customers; each has one row in each file.
+    /// The number of customers; each has one row in each file.
     pub(crate) customers: u64,
-    /// What everything is drawn from.
+    /// The seed of all random values.
     pub(crate) seed: u64,
-    /// The end of time: nothing happens after it.
+    /// The latest time in the data.
     pub(crate) now: Micros,
 }
 
 /// Why the data set could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DatasetError {
-    /// The operating system refuses.
+    /// The operating system returned an error.
     #[error("cannot write {path}: {source}")]
     Io {
         /// The file or directory.
@@ -50,12 +50,12 @@ pub(crate) enum DatasetError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The Parquet writer gives up.
+    /// The Parquet writer failed.
     #[error("cannot write {path}: {source}")]
     Parquet {
         /// The file.
         path: String,
-        /// The writer's reason; a full disk is told here too.
+        /// The writer's reason; this also covers a full disk.
         source: ParquetError,
     },
 }
@@ -73,7 +73,7 @@ struct Column {
     values: Values,
 }
 
-/// Where a column's values are found.
+/// The kind of values of a column.
 #[derive(Clone, Copy)]
 enum Values {
     Int64(fn(&Customer) -> u32),
@@ -82,7 +82,7 @@ enum Values {
     Bool(fn(&Customer) -> bool),
 }
 
-/// A file under way, under its temporary name.
+/// A file that is being written, under its temporary name.
 struct Output {
     table: &'static Table,
     schema: Arc<Schema>,
@@ -90,7 +90,7 @@ struct Output {
     writer: ArrowWriter<File>,
 }
 
-/// A temporary file; it is gone when this is.
+/// A temporary file, which is removed on drop.
 struct Partial {
     temporary: PathBuf,
     path: PathBuf,
@@ -133,17 +133,17 @@ const CUSTOMER_ID: &str = "customer_id";
 const EVENT_TIMESTAMP: &str = "event_timestamp";
 const CREATED: &str = "created";
 
-/// Customers made at a time.
+/// The number of customers generated at a time.
 const CHUNK_ROWS: u64 = 65_536;
 
 /// The writer keeps a row group in memory until it is full.
 const ROW_GROUP_ROWS: usize = 4 * 65_536;
 
-/// Writes the data set into a directory. Each file appears under its name when all three are whole, and replaces its
+/// Writes the data set into a directory. Each file gets its final name when all three are complete, and replaces its
 /// predecessor.
 ///
 /// # Errors
-/// When a file cannot be written. Until all three are whole, what stood there before stands there still.
+/// If a file cannot be written. Until all three files are complete, the previous ones stay.
 pub(crate) fn generate(dir: &Path, spec: &DatasetSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DatasetError> {
     fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
     let mut outputs = TABLES.iter().map(|table| Output::create(dir, table)).collect::<Result<Vec<_>, _>>()?;
@@ -221,7 +221,7 @@ impl Output {
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
         for column in [CUSTOMER_ID, EVENT_TIMESTAMP, CREATED] {
-            // Nearly every value is new: a dictionary would be built only to be given up.
+            // Nearly every value is unique, so the writer would build a dictionary and then drop it.
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
         }
         let schema = Arc::new(table.schema());
@@ -242,7 +242,7 @@ impl Output {
         written.map_err(|source| self.partial.error(source))
     }
 
-    /// Ends the file; it is on the disk before it may take its name.
+    /// Finishes the file; it is flushed to disk before it may be renamed.
     fn close(self) -> Result<Partial, DatasetError> {
         let Self { partial, writer, .. } = self;
         let file = writer.into_inner().map_err(|source| partial.error(source))?;
@@ -254,7 +254,7 @@ impl Output {
 // === impl Partial ===
 
 impl Partial {
-    /// The name starts with a dot: whoever reads the directory meanwhile passes it by.
+    /// Returns the name starts with a dot, so that readers of the directory skip the file.
     fn new(dir: &Path, file: &str) -> Self {
         Self { temporary: dir.join(format!(".{file}.partial")), path: dir.join(file) }
     }
@@ -270,7 +270,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After `publish` there is nothing under this name.
+        // After `publish` no file has this name.
         let _ = fs::remove_file(&self.temporary);
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     /// 2026-11-23T09:13:10.123456Z.
     const NOW: Micros = 1_795_425_190_123_456;
 
-    /// The three tables of a data set.
+    /// Returns the three tables of a data set.
     fn made(customers: u64, seed: u64) -> [RecordBatch; 3] {
         let dir = tempfile::tempdir().unwrap();
         generate(dir.path(), &DatasetSpec { customers, seed, now: NOW }, &mut |_, _| ()).unwrap();
@@ -453,7 +453,7 @@ mod tests {
             names.sort();
             names
         };
-        // A directory in the place of a file: the file cannot take its name.
+        // A directory at the path of a file: the file cannot be renamed to it.
         fs::create_dir(dir.path().join(TABLES[0].file)).unwrap();
         let told = generate(dir.path(), &spec, &mut |_, _| ()).unwrap_err().to_string();
         assert!(told.contains("customer_features.parquet"), "{told}");

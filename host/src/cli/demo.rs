@@ -35,36 +35,36 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// The directory of data, configuration and store; kept for the next time
+    /// The directory of data, configuration and store; kept for the next run
     #[arg(long, value_name = "DIR", default_value = "demo")]
     dir: PathBuf,
     /// The address to listen on
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// How many customers to make up
+    /// How many customers to generate
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     customers: u64,
-    /// The plugin of plugins/examples/churn: its derived features are served, too
+    /// The plugin of plugins/examples/churn, to also serve its derived features
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
 }
 
 const SERVICE: &str = "churn_prediction_online";
-/// The same with what the plugin computes, and what it wants of the caller.
+/// The service that adds the plugin's features, and needs its request inputs.
 const DERIVED_SERVICE: &str = "churn_prediction_derived";
 const DISCOUNT: &str = "discount_percent";
-/// Always the same customers, so that the numbers of one run can be found again in the next.
+/// A fixed seed, so that every run generates the same customers.
 const SEED: u64 = 20_260_101;
-/// The customer of the printed examples, if there are that many.
+/// The customer of the printed examples, if there are this many.
 const EXAMPLE: u64 = 123;
-/// Lookups whose time is measured; the first ones warm the cache.
+/// The number of lookups that are measured; the first ones warm the cache.
 const LOOKUPS: usize = 2_000;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
     let mut config = load(Origin::file(args.dir.join("larder.yaml")), args.listen)?;
     config.metrics_listen = config.metrics_listen.map(free);
-    // The demo speaks for itself; only trouble is logged.
+    // The demo prints its own messages; the log only has warnings and errors.
     config.log.level = "warn".to_owned();
     install_telemetry(&config)?;
     let app = open(&config)?;
@@ -77,7 +77,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     drop(target);
     let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));
     let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
-    // Nobody asked for these lookups. A host of their own counts them where nobody looks.
+    // These lookups must not count in the metrics. They run on a separate server with a recorder that drops them.
     let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
     run_to_the_end(
         move || open(&config),
@@ -98,8 +98,8 @@ fn open(config: &Config) -> Result<Arc<App>> {
     Ok(app)
 }
 
-/// An address for metrics: this one, or where another program has it, a free port. A second demo beside the first is
-/// no reason to fail; its metrics are only looked at.
+/// Returns an address for metrics: this one, or a free port if another program uses it. A second demo must not fail
+/// because of that; its metrics are optional.
 fn free(address: SocketAddr) -> SocketAddr {
     match TcpListener::bind(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -110,7 +110,7 @@ fn free(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Writes configuration and data, unless they are there from last time.
+/// Writes configuration and data, unless a previous run wrote them.
 fn prepare(args: &DemoArgs) -> Result<()> {
     let (dir, data) = (&args.dir, args.dir.join("data"));
     write_new(&dir.join("larder.yaml"), LARDER_YAML)?;
@@ -144,7 +144,7 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Says what is served and how to ask for it.
+/// Prints what is served and how to request it.
 fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> Result<()> {
     let catalog = Target::Local(Arc::clone(app)).catalog()?;
     let url = serving.address().map(|address| format!("http://{address}")).unwrap_or_default();
@@ -182,7 +182,7 @@ fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> 
     Ok(())
 }
 
-/// Tells how long a lookup takes, from the request's JSON to the answer's.
+/// Measures how long a lookup takes, from the request's JSON to the response's.
 fn measure(app: &App, request: &Value) -> Result<String> {
     let body = request.to_string().into_bytes();
     let snapshot = app.current();

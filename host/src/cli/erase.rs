@@ -1,4 +1,4 @@
-//! `larder delete` and `larder reset`: removing rows on request.
+//! `larder delete` and `larder reset`: remove rows on request.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `larder get`: features on the terminal.
+//! `larder get`: prints features.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -15,25 +15,25 @@ pub(super) struct GetArgs {
     config: ConfigArg,
     #[command(flatten)]
     pub(super) what: WhatArgs,
-    /// Print the answer as the HTTP endpoint gives it
+    /// Print the response as JSON, as the HTTP endpoint returns it
     #[arg(long)]
     json: bool,
 }
 
-/// Which features, of whom.
+/// The requested features and entities.
 #[derive(Clone, Debug, Args)]
 pub(super) struct WhatArgs {
-    /// The feature service to ask for
+    /// The feature service to request
     #[arg(long, short, value_name = "NAME", conflicts_with = "features", allow_hyphen_values = true)]
     pub(super) service: Option<String>,
-    /// A feature to ask for, as view:feature; may be repeated
+    /// A feature to request, as view:feature; may be repeated
     #[arg(long = "feature", short, value_name = "VIEW:FEATURE", allow_hyphen_values = true)]
     pub(super) features: Vec<String>,
     /// Name features view__feature
     #[arg(long)]
     pub(super) full_feature_names: bool,
-    /// The entities: join_key=value, or join_key=value,value,... for several rows; also what derived views want of
-    /// the caller, a list as name=[1,2]
+    /// The entities: join_key=value, or join_key=value,value,... for several rows; also the request inputs of derived
+    /// views, a list as name=[1,2]
     #[arg(value_name = "KEY=VALUE")]
     pub(super) entities: Vec<String>,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(args: &GetArgs) -> Result<()> {
     Ok(())
 }
 
-/// The request that the words ask for. Values stay texts: the host brings them to the key's type.
+/// Builds the request from the arguments. Values stay text: the server converts them to the key's type.
 pub(super) fn request(what: &WhatArgs) -> Result<Value> {
     if what.service.is_none() && what.features.is_empty() {
         bail!(CliError::Usage("say what to get: --service NAME, or --feature VIEW:FEATURE".to_owned()));
@@ -101,7 +101,7 @@ pub(super) fn name_keys(request: &mut Value, catalog: &Value) {
     *entities = split.collect();
 }
 
-/// Gives what derived views want of the caller its type: unlike keys, such values are taken as they are sent.
+/// Converts request inputs of derived views to their types: unlike keys, the server does not convert such values.
 fn type_request_data(request: &mut Value, catalog: &Value) {
     let views = catalog["derived_views"].as_array().into_iter().flatten();
     let inputs = views.flat_map(|view| view["inputs"].as_array().into_iter().flatten());
@@ -109,11 +109,11 @@ fn type_request_data(request: &mut Value, catalog: &Value) {
         let name = input["name"].as_str().unwrap_or_default();
         let kind = input["type"].as_str().unwrap_or_default();
         let Some(Value::Array(words)) = request["entities"].get_mut(name) else { continue };
-        // Two views may want the same of the caller, and then it has its type already.
+        // Two views may have the same request input; then it is already converted.
         let Some(texts) = words.iter().map(Value::as_str).collect::<Option<Vec<_>>>() else { continue };
         let texts = texts.join(",");
         let is_text = |kind: &str| matches!(kind, "String" | "Bytes" | "Json" | "Uuid" | "TimeUuid" | "Decimal");
-        // What does not read as values goes as it is, and the host says what is wrong with it.
+        // Text that does not parse is sent unchanged, and the server returns an error for it.
         if !is_text(kind)
             && let Ok(values) = serde_json::from_str(&format!("[{texts}]"))
         {
@@ -122,7 +122,7 @@ fn type_request_data(request: &mut Value, catalog: &Value) {
     }
 }
 
-/// A block per row: name, value, status where it is not PRESENT, event time.
+/// Prints a block per row: name, value, status unless it is PRESENT, event time.
 fn print(answer: &Value) {
     let names = answer["metadata"]["feature_names"].as_array().map(Vec::as_slice).unwrap_or_default();
     let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `larder import`: a Feast repository as Larder's own files, for those who move over.
+//! `larder import`: converts a Feast repository to Larder's own files, for migration.
 
 mod stub;
 
@@ -33,12 +33,12 @@ pub(super) struct ImportArgs {
     /// Where the values come from [default: auto, the SQLite online store if there is one]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
-    /// A directory of plugins that are there already; what it has needs no project
+    /// A directory of existing plugins, for which no projects are written
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
 }
 
-/// Where the projects of plugins go, below the directory.
+/// The directory for plugin projects, below the output directory.
 const PROJECTS: &str = "plugin-projects";
 const PLUGINS: &str = "plugins";
 
@@ -46,18 +46,18 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let problems = Problems::default();
     let from = args.feast_values.as_deref().and_then(|word| FEAST_VALUES_FROM.iter().find(|(name, _)| *name == word));
     let config = FeastConfig {
-        // The paths of the definitions start where these are written.
+        // The paths in the definitions are relative to the output directory.
         written: way(&args.out, &args.feast_repo)?,
         dir: args.feast_repo.clone(),
         from: from.map(|(_, from)| *from).unwrap_or_default(),
         every: None,
         unknown_fields: UnknownFields::default(),
     };
-    // A repository's registry may be in S3; how to get there is as the environment says.
+    // A repository's registry may be in S3, which is accessed with the settings from the environment.
     let aws = Aws::new(AwsConfig::default());
     let repo = FeastRepo::open(&config, &aws, None, RegistryNeed::There, &process_environment, &problems);
     let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
-    // Checked before anything is written, and the copy is what is written.
+    // The checked definitions are exactly the ones that are written.
     let checked = read.map(|(definitions, repo)| {
         let catalog = validate(&repo.project, repo.key_version, definitions.clone(), &problems);
         (repo, definitions, catalog)
@@ -71,7 +71,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
 
     let python = repo.definitions.python(&repo.project);
     let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
-    // Those that the repository is served with, or else a directory beside the definitions.
+    // The plugins that the repository is served with, or else a directory next to the definitions.
     let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));
     let plugins_dir = of_repo.clone().unwrap_or_else(|| args.out.join(PLUGINS));
     let plugins_way = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| way(&args.out, &dir))?;
@@ -97,7 +97,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         fs::create_dir_all(file.parent().unwrap_or(&args.out)).with_context(failed)?;
         fs::write(file, text).with_context(failed)?;
     }
-    // It may be empty, and then it says where plugins go.
+    // The directory may be empty; it shows where plugins belong.
     fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot make {}", plugins_dir.display()))?;
 
     for (file, _) in files.iter().take(2) {
@@ -132,7 +132,7 @@ fn larder_yaml(repo: &FeastRepo, plugins: &Path) -> String {
     format!(
         "# Written by 'larder import'. What is not here has its default: 'larder init' writes a file with every key.\n\
          project: {}\n{key_version}features: [{}]\nplugins: {{dir: {}}}\n",
-        // JSON is YAML, and a project may be called 2024.
+        // JSON is YAML, and a project may have the name `2024`.
         Value::from(&*repo.project),
         Value::from(format!("features/{}.yaml", repo.project)),
         Value::from(plugins.to_string_lossy()),
@@ -147,7 +147,7 @@ fn definitions_head(repo: &Path) -> String {
     )
 }
 
-/// The way from one directory to another, which is there; the first need not be.
+/// Returns the relative path from one directory to another. The second one must exist, the first need not.
 pub(super) fn way(from: &Path, to: &Path) -> Result<PathBuf> {
     let to = fs::canonicalize(to).with_context(|| format!("{} cannot be read", to.display()))?;
     let from = canonical(from)?;
@@ -160,7 +160,7 @@ pub(super) fn way(from: &Path, to: &Path) -> Result<PathBuf> {
     Ok(if way.as_os_str().is_empty() { PathBuf::from(".") } else { way })
 }
 
-/// A path without links, whose last parts may not be there yet.
+/// Resolves links in a path whose last parts may not exist yet.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let there = path.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok()).unwrap_or(&path);

@@ -1,4 +1,4 @@
-//! `larder init`: a configuration to start from, with an example or with the user's own files.
+//! `larder init`: writes a configuration to start from, with an example or with the user's own files.
 
 mod infer;
 
@@ -20,20 +20,21 @@ use crate::config::matching_files;
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// The directory to write into; made if it is not there
+    /// The directory to write to; created if it does not exist
     #[arg(value_name = "DIR", required_unless_present = "from")]
     dir: Option<PathBuf>,
-    /// Parquet files, directories of them or patterns: infer definitions from their columns, in place of an example
+    /// Parquet files, directories of them or patterns: infer definitions from their columns instead of writing an
+    /// example
     #[arg(long, value_name = "PATH", num_args = 1..)]
     from: Vec<String>,
 }
 
-/// The files, as they stand under `configs/` in the source tree.
+/// The files in `configs/` of the source tree.
 pub(super) const LARDER_YAML: &str = include_str!("../../../configs/larder.yaml");
 pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/churn.yaml");
 pub(super) const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 
-/// The data of the example.
+/// The directory of the example's data.
 const DATA: &str = "data";
 const CUSTOMERS: u64 = 1_000;
 const SEED: u64 = 20_260_101;
@@ -67,7 +68,7 @@ pub(super) fn run(args: &InitArgs) -> Result<()> {
     Ok(())
 }
 
-/// The files that match the paths and patterns.
+/// Returns the files that match the paths and patterns.
 fn files(from: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for written in from {

@@ -1,4 +1,4 @@
-//! `larder list`: what is served.
+//! `larder list`: prints what is served.
 
 use anyhow::Result;
 use clap::Args;
@@ -69,7 +69,7 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
 fn view(view: &Value) -> Vec<String> {
     let age =
         |part: &str| view[part].as_i64().map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::age(age)));
-    // Without entities the only key is one that nobody has to give.
+    // A view without entities has a key that no request needs.
     let keys = match items(&view["entities"]) {
         [] => "-".to_owned(),
         _ => items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
@@ -102,8 +102,8 @@ fn derived_view(view: &Value) -> Vec<String> {
     ]
 }
 
-/// What a derived view reads, each once, and no more of it than a line holds: that of a Feast repository may read all
-/// that its sources have.
+/// Formats the inputs of a derived view, each once, truncated to the width of a line: a view of a Feast repository may
+/// read everything in its sources.
 fn reads(inputs: impl Iterator<Item = String>) -> String {
     const SHOWN_MAX: usize = 8;
     let mut shown: Vec<String> = Vec::new();

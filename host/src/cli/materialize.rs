@@ -1,6 +1,6 @@
-//! `larder materialize`: views' Parquet files to DynamoDB, for a job that needs no Python.
+//! `larder materialize`: writes views' Parquet files to DynamoDB, for jobs without Python.
 //!
-//! It needs neither a running host nor its store: rows go by a scratch store, below a directory of their own.
+//! It needs neither a running server nor its store: rows pass through a scratch store in a separate directory.
 
 use std::{
     collections::BTreeMap,
@@ -31,34 +31,34 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write; all that have files when none is named, or with --create-tables all that have files
-    /// and name a table
+    /// The feature views to write [default: all with files; with --create-tables all with files that name a table]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
     config: ConfigArg,
-    /// Only rows with event times from here on: 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Only rows with event times from this time on: 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<i64>,
-    /// Only rows with event times up to here, included
+    /// Only rows with event times up to this time, included
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
     /// The table of a view whose source is not already a table in Feast's layout [default: {project}.{view}]
     #[arg(long, value_name = "NAME")]
     table_template: Option<String>,
-    /// Put rows in the place of what is there, also of newer rows; by batches, which is faster
+    /// Replace existing items, including newer ones; this writes in batches, which is faster
     #[arg(long)]
     overwrite: bool,
     /// Create missing tables as Feast does, with their streams turned on
     #[arg(long)]
     create_tables: bool,
-    /// Leave the streams of new tables off: changes are then served after the next scan of the table
+    /// Do not turn on the streams of new tables: changes are then served after the next scan of the table
     #[arg(long, requires = "create_tables")]
     no_stream: bool,
-    /// Where the scratch stores are made, and kept until a run has ended well [default: beside the store's directory]
+    /// The directory of the scratch stores, which are kept until a run succeeds [default: next to the store's
+    /// directory]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// How many requests are in flight at once
+    /// How many requests to send concurrently
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
     /// How long to retry while DynamoDB accepts no item
@@ -72,7 +72,7 @@ const TABLE_TEMPLATE: &str = "{project}.{view}";
 const DIR_NAME_BYTES_MAX: usize = 200;
 const NO_FILES: &str = "neither its source nor a batch_source";
 
-/// A view, and the table that it goes to.
+/// A view and its table.
 struct Target<'c> {
     view: &'c Arc<FeatureView>,
     table: String,
@@ -129,7 +129,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
         }
     }
     if args.work_dir.is_none() {
-        // It stays if something is left for the next run.
+        // It stays if a file is left for the next run.
         let _ = std::fs::remove_dir(&work_dir);
     }
     if failed > 0 {
@@ -138,7 +138,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     Ok(())
 }
 
-/// The views that were meant, each with its table. Names that mean nothing are told and counted.
+/// Returns the selected views, each with its table. Prints and counts names that do not exist.
 fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize) -> Result<Vec<Target<'c>>> {
     let mut targets = Vec::new();
     let mut complain = |message: String| {
@@ -189,7 +189,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         };
         bail!(CliError::Failed(which.to_owned()));
     }
-    // An entity has one item in a table: two views would take turns in it.
+    // An entity has one item in a table: two views would overwrite each other's items.
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for target in &targets {
         if let Some(other) = taken.insert(&target.table, &target.view.name) {
@@ -202,7 +202,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     Ok(targets)
 }
 
-/// The name of a view's directory: the view's name, unless that is not a valid file name.
+/// Returns the name of a view's directory: the view's name, unless that is not a valid file name.
 fn dir_name(view: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if view.len() <= DIR_NAME_BYTES_MAX && !view.starts_with('.') && view.chars().all(is_plain) {
@@ -221,7 +221,7 @@ fn table_name(template: &str, project: &str, view: &str) -> Result<String> {
     Ok(name)
 }
 
-/// `<data_dir>-materialize`, if nothing else was said.
+/// Returns the working directory, by default `<data_dir>-materialize`.
 fn work_dir(args: &MaterializeArgs, config: &Config) -> Result<PathBuf> {
     if let Some(dir) = &args.work_dir {
         return Ok(path::absolute(dir)?);
@@ -232,7 +232,7 @@ fn work_dir(args: &MaterializeArgs, config: &Config) -> Result<PathBuf> {
     Ok(data_dir.with_file_name(name))
 }
 
-/// What is made for a run is removed at its end: the store that is served must not lie there.
+/// Checks that the directory, whose contents are removed after a run, does not contain the served store.
 fn keep_off(dir: &Path, data_dir: &Path) -> Result<()> {
     let data_dir = path::absolute(data_dir)?;
     if data_dir.starts_with(dir) {
@@ -242,7 +242,7 @@ fn keep_off(dir: &Path, data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One bar for the files, then one for the table.
+/// Draws one progress bar for the files, then one for the table.
 fn draw(bar: &mut Option<(&'static str, ProgressBar)>, view: &str, step: TableStep) {
     let (what, at) = match step {
         TableStep::Reading(at) => ("reading", at),

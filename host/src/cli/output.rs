@@ -73,7 +73,7 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
     rows.iter().for_each(|row| say(&line(row)));
 }
 
-/// A bar of rows on a terminal; nothing where standard error is none.
+/// Creates a progress bar of rows; it is hidden if standard error is not a terminal.
 pub(super) fn progress(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let template = "{prefix:<34} {bar:30} {human_pos}/{human_len} rows {per_sec} {eta}";
@@ -84,17 +84,17 @@ pub(super) fn progress(what: &str, total: u64) -> ProgressBar {
     bar
 }
 
-/// How many of something: `1 entity`, `2 entities`.
+/// Formats a count: `1 entity`, `2 entities`.
 pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", thousands(count), if count == 1 { one } else { many })
 }
 
-/// How this program was called, to be typed again.
+/// Returns how this program was called, to be typed again.
 pub(super) fn program() -> String {
     std::env::args_os().next().map_or_else(|| "larder".to_owned(), |name| shell_word(&name.to_string_lossy()))
 }
 
-/// A text as one word of a shell's command line.
+/// Quotes a text as one word of a shell command.
 pub(super) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -103,7 +103,7 @@ pub(super) fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A number with separators: `1,234,567`.
+/// Formats a number with separators: `1,234,567`.
 pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -116,7 +116,7 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
-/// Bytes in the unit that suits them: `512 B`, `18.4 KiB`, `17.6 MiB`.
+/// Formats a size in a suitable unit: `512 B`, `18.4 KiB`, `17.6 MiB`.
 pub(super) fn bytes(bytes: u64) -> String {
     let (kib, mib) = (1 << 10, 1 << 20);
     match bytes {
@@ -126,7 +126,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// An age in the largest unit that says enough: `45s`, `3m`, `5h`, `12d`.
+/// Formats an age in the largest suitable unit: `45s`, `3m`, `5h`, `12d`.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..0 => format!("in {}", age(seconds.saturating_neg())),

@@ -1,4 +1,4 @@
-//! `larder plugin`: derived features, from a first draft to what is in service.
+//! `larder plugin`: creates, builds, checks and deploys plugins.
 
 mod bench;
 mod build;
@@ -21,26 +21,26 @@ use larder_plugin_host::{PluginRuntime, PluginSettings};
 
 pub(super) use self::{compat::fit, new::python_project};
 
-/// What to do with plugins.
+/// The subcommands of `larder plugin`.
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
-    /// Write a project that builds as it stands
+    /// Create a plugin project that builds without changes
     New(new::NewArgs),
-    /// Make a component of a project
+    /// Build a project into a component
     Build(build::BuildArgs),
-    /// Find out whether a host would take a plugin, and whether it keeps its promises
+    /// Check whether a server would accept a plugin, and whether the plugin is deterministic
     Check(check::CheckArgs),
-    /// Send rows through a plugin and print what it computes
+    /// Run rows through a plugin and print the results
     Run(run::RunArgs),
     /// Measure how long calls of a plugin take
     Bench(bench::BenchArgs),
-    /// Print what a plugin says of itself
+    /// Print a plugin's signature and build information
     Inspect(inspect::InspectArgs),
-    /// Put a plugin's file into service, on the running host or for the next start
+    /// Deploy a plugin's file to the running server, or for the next start
     Deploy(deploy::DeployArgs),
-    /// List the plugins in service, with the version that a rollback brings back
+    /// List the deployed plugins, with the version that a rollback restores
     List(deploy::ListArgs),
-    /// Put the version before back into service
+    /// Roll back to the previous version
     Rollback(deploy::RollbackArgs),
 }
 
@@ -58,8 +58,8 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
     }
 }
 
-/// What a host would run a plugin with, if its configuration says nothing. What it compiles is kept for the next
-/// command: Python's interpreter takes ten seconds.
+/// Creates a runtime with a server's default settings. Compiled code is cached for the next command: compiling Python's
+/// interpreter takes ten seconds.
 fn local_runtime() -> Result<Arc<PluginRuntime>> {
     let cache_dir = Some(cache::dir()?.join("compiled"));
     Ok(PluginRuntime::new(PluginSettings { cache_dir, ..PluginSettings::default() })?)

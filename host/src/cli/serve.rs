@@ -18,10 +18,10 @@ use crate::{
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The address to listen on, in place of the configuration's
+    /// The address to listen on; overrides the configuration
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// The address to answer gRPC on, in place of the configuration's
+    /// The address to serve gRPC on; overrides the configuration
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
     /// The same as --feast-values, for scripts that were written for `serve --from`
@@ -50,8 +50,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     })
 }
 
-/// Reads a configuration, with an address in place of its own. An address on the command line is held to the same
-/// rule: other machines are let in only when the configuration says so.
+/// Reads a configuration, with the address from the command line if there is one. That address obeys the same rule:
+/// other machines can connect only if the configuration allows it.
 pub(super) fn load(mut origin: Origin, listen: Option<SocketAddr>) -> Result<Config> {
     origin.flags.extend(listen.map(|address| ("LARDER_SERVER_LISTEN", address.to_string())));
     Ok(Config::load_from(&origin, &process_environment)?)
@@ -69,7 +69,7 @@ pub(super) fn run_to_the_end(
     open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
     announce: impl FnOnce(&Arc<App>, &Serving) -> Result<()>,
 ) -> Result<()> {
-    // Everything but answering, which has threads of its own.
+    // For everything except requests, which have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ran = runtime.block_on(async {

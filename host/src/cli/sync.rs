@@ -1,4 +1,4 @@
-//! `larder sync`: materialize now.
+//! `larder sync`: syncs views now.
 
 use std::collections::HashMap;
 
@@ -13,21 +13,22 @@ use super::{CliError, ConfigArg, output, target::Target};
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
-    /// The feature views to sync; all with a source when none is named
+    /// The feature views to sync [default: all with a source]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
     config: ConfigArg,
-    /// Read everything again, also what has not changed since the last sync
+    /// Read everything again, including data that has not changed since the last sync
     #[arg(long)]
     full: bool,
-    /// Take what the sources have, however many rows are bad, and however much smaller or larger a set has become
+    /// Accept the sources' data regardless of the number of bad rows, and of how much smaller or larger a set has
+    /// become
     #[arg(long)]
     force: bool,
-    /// Only rows with event times from here on: 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Only rows with event times from this time on: 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<i64>,
-    /// Only rows with event times up to here, included
+    /// Only rows with event times up to this time, included
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
 }
@@ -48,7 +49,7 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     Ok(())
 }
 
-/// Syncs, with a bar per view and a line for each that ended. Returns how many failed.
+/// Syncs, with a progress bar per view and a line for each finished one. Returns how many failed.
 pub(super) fn run_on(target: &Target, command: &SyncCommand) -> Result<usize> {
     let mut bars: HashMap<String, ProgressBar> = HashMap::new();
     let mut failed = 0;
@@ -119,7 +120,7 @@ fn describe(report: &SyncReport) -> String {
     line
 }
 
-/// A time in microseconds since the epoch.
+/// Parses a time to microseconds since the epoch.
 pub(super) fn parse_time(text: &str) -> Result<i64, String> {
     let no_time = || format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z");
     clock::parse_time(text).ok_or_else(no_time)

@@ -1,4 +1,4 @@
-//! What a command works on: the host that is running, or else the store itself.
+//! The target of a command: the running server, or else the store itself.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use serde_json::Value;
 use super::{CliError, ConfigArg, client::Client, output};
 use crate::app::App;
 
-/// The two ways to get at features. A store is open in one process at a time, so a running host is asked.
+/// How a command accesses features. Only one process can have a store open, so a running server is asked first.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// A host that listens on its admin socket.
+    /// A server that listens on its admin socket.
     Running(Client),
-    /// No host runs: the store is opened here.
+    /// No server is running: the store is opened here.
     Local(Arc<App>),
 }
 
 // === impl Target ===
 
 impl Target {
-    /// The same, with the plugins: for commands that compute features, or put plugins into service.
+    /// Works like [`Target::find`], and also loads the plugins, for commands that compute features or deploy plugins.
     pub(super) fn find_with_plugins(config: &ConfigArg) -> Result<Self> {
         let target = Self::find(config)?;
         if let Self::Local(app) = &target {
@@ -40,7 +40,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Finds the host of a configuration, or opens its store.
+    /// Finds the server of a configuration, or opens its store.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
         // The command prints the result of each sync itself, so the sync engine's log lines would be duplicates.
         telemetry::install_logs("warn,larder_sync::engine=off", LogFormat::Text);
@@ -48,13 +48,13 @@ impl Target {
         if let Some(client) = Client::connect(&config.admin_socket)? {
             return Ok(Self::Running(client));
         }
-        // Handles that are bound before the recorder count nothing, and here nobody asks for the counts.
+        // Handles that are bound before the recorder is installed count nothing, which does not matter here.
         let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
         warnings.iter().for_each(|warning| output::remark(&warning.to_string()));
         Ok(Self::Local(app))
     }
 
-    /// `POST /get-online-features`: the status and the answer.
+    /// Sends `POST /get-online-features`, and returns status and response.
     pub(super) fn online_features(&self, request: &Value) -> Result<(u16, Value)> {
         let body = request.to_string().into_bytes();
         let (status, answer) = match self {
@@ -74,7 +74,7 @@ impl Target {
         Ok((status, answer))
     }
 
-    /// `GET /v1/catalog`.
+    /// Returns the catalog, as `GET /v1/catalog`.
     pub(super) fn catalog(&self) -> Result<Value> {
         match self {
             Self::Running(client) => {
@@ -91,7 +91,7 @@ impl Target {
         }
     }
 
-    /// Syncs views and hears of every step.
+    /// Syncs views, and calls `hear` for each event.
     pub(super) fn sync(&self, command: &SyncCommand, mut hear: impl FnMut(AdminEvent)) -> Result<()> {
         match self {
             Self::Local(app) => app.sync(command, &mut hear),
@@ -132,7 +132,7 @@ impl Target {
     }
 }
 
-/// A running server's response to a command.
+/// Converts a running server's response to a command.
 pub(super) fn host_order<T: serde::de::DeserializeOwned>(
     client: &Client,
     method: Method,
@@ -150,7 +150,7 @@ pub(super) fn host_order<T: serde::de::DeserializeOwned>(
     bail!(CliError::Failed(said))
 }
 
-/// What an error body says, without its wrapping: Feast's bodies are JSON in JSON.
+/// Extracts the message from an error body, which is JSON in JSON in Feast's format.
 pub(super) fn error_message(body: &Value) -> String {
     let Some(text) = body.as_str() else {
         return body.get("detail").map_or_else(
@@ -163,7 +163,7 @@ pub(super) fn error_message(body: &Value) -> String {
     unquoted(message.unwrap_or(text)).to_owned()
 }
 
-/// A text without the quotes around it, where they are around it: Python's `str` of a `KeyError` has them.
+/// Removes quotes around a text, if there are any: Python's `str` of a `KeyError` has them.
 fn unquoted(text: &str) -> &str {
     let within = |quote| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
     within('"').or_else(|| within('\'')).unwrap_or(text)

@@ -1,7 +1,7 @@
-//! `larder verify`: reads entity rows back and judges them.
+//! `larder verify`: looks up entity rows and checks the results.
 //!
-//! Without entities it takes some from the views' own sources, so that a script needs to know none: what is in the
-//! source has to be in the answer.
+//! Without entities it samples some from the views' own sources, so that a script need not know any: every row in the
+//! source must be in the response.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,15 +30,15 @@ pub(super) struct VerifyArgs {
     config: ConfigArg,
     #[command(flatten)]
     what: WhatArgs,
-    /// Without entities: take this many of each view from its source
+    /// Without entities: sample this many of each view from its source
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sample: u16,
-    /// Count a null value as missing too
+    /// Also count null values as missing
     #[arg(long)]
     no_nulls: bool,
 }
 
-/// What to ask for, and how to name its rows.
+/// A request, and how to name its rows.
 #[derive(Debug)]
 struct Question {
     request: Value,
@@ -106,9 +106,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     Ok(())
 }
 
-/// A question for each view that was meant, about entities that its source has.
-///
-/// Returns them with the number of views whose source has none.
+/// Builds a request for each selected view, with entities from its source. Also returns the number of views whose
+/// source has none.
 fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
@@ -145,7 +144,7 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
     Ok((questions, unreadable))
 }
 
-/// The views, with the features of each, that the words ask for; without words all of them.
+/// Returns the selected views with their features; all of them if none are selected.
 fn meant(what: &WhatArgs, catalog: &Catalog) -> Result<BTreeMap<String, Vec<String>>> {
     let mut meant: BTreeMap<String, Vec<String>> = BTreeMap::new();
     if let Some(name) = &what.service {
@@ -181,7 +180,7 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |help| format!(" ({help})"))
 }
 
-/// The sampled keys as a request has them: a column for each join key. A view without entities wants none.
+/// Returns the sampled keys in the format of a request: a column for each join key. A view without entities needs none.
 fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
     if view.is_entityless() {
         return Map::new();
@@ -193,8 +192,8 @@ fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
 // === impl Judgement ===
 
 impl Judgement {
-    /// Counts the feature values of an answer, and notes what is wrong with some. The entity columns only repeat the
-    /// question and do not count.
+    /// Checks the feature values of a response, and records wrong ones. Entity columns only repeat the request and do
+    /// not count.
     fn of(answer: &Value, question: &Question, no_nulls: bool) -> Self {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let entities = &question.request["entities"];
@@ -249,14 +248,14 @@ impl Judgement {
         }
     }
 
-    /// A line of the summary.
+    /// Returns a row of the summary.
     fn row(&self, view: &str) -> Vec<String> {
         let counts = [self.entities, self.values, self.missing, self.expired, self.null].map(output::thousands);
         [view.to_owned()].into_iter().chain(counts).collect()
     }
 }
 
-/// Which entity a row is about: `customer_id=CUST_000001`.
+/// Formats the entity of a row: `customer_id=CUST_000001`.
 fn entity(entities: &Value, row: usize) -> String {
     let key = |(name, values): (&String, &Value)| {
         let value = values[row].as_str().map_or_else(|| values[row].to_string(), ToOwned::to_owned);

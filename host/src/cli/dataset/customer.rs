@@ -1,18 +1,18 @@
-//! What is true of a customer: it follows from the seed and the customer's number alone, by integer arithmetic.
+//! The values of a customer, derived from the seed and the customer's number alone, by integer arithmetic.
 
 use larder_model::model::Micros;
 
 use super::DatasetSpec;
 
-/// All that there is to say of one customer.
+/// All values of one customer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Customer {
     pub(super) tenure_months: u32,
     pub(super) monthly_charges: f64,
-    /// None before the first bill.
+    /// `None` before the first bill.
     pub(super) total_charges: Option<f64>,
     pub(super) support_tickets_30d: u32,
-    /// None where the meter did not report.
+    /// `None` if the meter did not report.
     pub(super) data_usage_gb: Option<f64>,
     pub(super) behavior_times: Times,
 
@@ -27,14 +27,14 @@ pub(super) struct Customer {
     pub(super) contract_times: Times,
 }
 
-/// When a row came true, and when it was written down.
+/// The event time of a row, and its created time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) event: Micros,
     pub(super) created: Micros,
 }
 
-/// What a customer has at home.
+/// The customer's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     Phone,
@@ -78,7 +78,7 @@ impl Customer {
     pub(super) fn draw(number: u64, spec: &DatasetSpec) -> Self {
         let mut draws = Draws::of(spec.seed, number);
 
-        // Many are new, many have stayed for as long as there are records, the rest lie between.
+        // Many customers are new, many have stayed for the whole recorded period, the rest are in between.
         let tenure_months = match draws.below(1_000) {
             0..12 => 0,
             12..390 => draws.between(1, 24).min(draws.between(1, 24)),
@@ -91,7 +91,7 @@ impl Customer {
             Line::Dsl => draws.between(3_500, 7_500),
             Line::Fiber => u32::midpoint(draws.between(6_800, 11_875), draws.between(6_800, 11_875)),
         };
-        // Prices rose and fell a little over the years.
+        // Prices rose and fell slightly over the years.
         let total_cents = tenure_months * monthly_cents * draws.between(950, 1_050) / 1_000;
         let usage_tenths = match line {
             Line::Phone => draws.between(0, monthly_cents / 40),
@@ -151,9 +151,9 @@ impl Customer {
 // === impl Times ===
 
 impl Times {
-    /// A whole second within the last days, written down some minutes later.
+    /// Draws a whole second within the last days, with a created time some minutes later.
     fn draw(draws: &mut Draws, now: Micros, days: u32) -> Self {
-        // One second less than the days, because the fraction is cut off.
+        // One second less than the days, because fractions are truncated.
         let age = Micros::from(draws.below(days * SECONDS_PER_DAY - 1)) * MICROS_PER_SECOND;
         let delay = Micros::from(draws.between(60, 2_700)) * MICROS_PER_SECOND;
         let event = now.saturating_sub(age);
@@ -165,7 +165,7 @@ impl Times {
 // === impl Draws ===
 
 impl Draws {
-    /// Each customer has a stream of their own.
+    /// Creates the stream of a customer.
     fn of(seed: u64, number: u64) -> Self {
         Self { state: mix(seed.wrapping_add(mix(number))) }
     }
@@ -176,23 +176,23 @@ impl Draws {
         u32::try_from(mix(self.state) >> 32).unwrap_or(u32::MAX)
     }
 
-    /// One of the numbers below a bound.
+    /// Draws a number below a bound.
     fn below(&mut self, bound: u32) -> u32 {
         let scaled = u64::from(self.next()) * u64::from(bound);
         u32::try_from(scaled >> 32).unwrap_or(0)
     }
 
-    /// One of the numbers from `low` to `high`, both included.
+    /// Draws a number from `low` to `high`, both included.
     fn between(&mut self, low: u32, high: u32) -> u32 {
         low + self.below(high - low + 1)
     }
 
-    /// True in so many of a hundred cases.
+    /// Draws true in this percentage of cases.
     fn percent(&mut self, chance: u32) -> bool {
         self.below(100) < chance
     }
 
-    /// One of some things, the heavier the likelier.
+    /// Draws one of several values, in proportion to their weights.
     fn pick<T: Copy>(&mut self, weighted: &[(T, u32)]) -> T {
         let mut rest = self.below(weighted.iter().map(|(_, weight)| weight).sum());
         let last = weighted.len() - 1;
@@ -206,7 +206,7 @@ impl Draws {
     }
 }
 
-/// The mixer of splitmix64: each bit of the input bears on each of the output.
+/// Mixes the bits with splitmix64: each input bit affects every output bit.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

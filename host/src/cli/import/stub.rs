@@ -1,7 +1,8 @@
-//! The project of a plugin that stands in for one of Feast's on-demand views: all but its function.
+//! Generates the project of a plugin that replaces one of Feast's on-demand views, except for its function.
 //!
-//! It is what `larder plugin new --lang python` writes, with the signature that the view needs. The function says
-//! that it is not written yet, and so do its features; what Feast ran stands in it as a comment.
+//! It is the project that `larder plugin new --lang python` writes, with the signature that the view needs. The
+//! function fails with the error that it is not written yet, which requests for its features return; Feast's Python
+//! code is included as a comment.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -11,14 +12,14 @@ use serde_json::Value;
 
 use crate::cli::plugin::python_project;
 
-/// What no parameter of a Python function can be called.
+/// Names that no parameter of a Python function can have.
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
     "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
     "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
 
-/// The files of a project for a view, with their paths in it.
+/// Returns the files of a project for a view, with their paths in it.
 pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathBuf, String)> {
     let mut files = python_project(&view.plugin);
     let inputs = inputs(view, python.map(String::as_str));
@@ -34,8 +35,8 @@ pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathB
     files
 }
 
-/// What the plugin reads: of all that the view offers, what the function in Python names; all of it, under short names,
-/// where that cannot be told. A plugin is called sooner when it reads less.
+/// Returns the plugin's inputs: those of the view's inputs that the Python function names; all of them, under short
+/// names, if that is unknown. Calls of a plugin with fewer inputs are faster.
 fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInput> {
     let words: BTreeSet<&str> =
         python.unwrap_or_default().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
@@ -85,7 +86,7 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
         || "    # The registry has no source text of what Feast runs for this view.\n".to_owned(),
         |python| {
             let head = "    # What Feast runs for this view. There, a name stands for a column of values; here, for one value.\n    #\n";
-            // Python ends lines, and so comments, at more than one character.
+            // Python ends lines, and so comments, at several characters.
             let shown = |c: char| if c.is_control() && c != '\t' { ' ' } else { c };
             let lines = python.trim_end().lines().map(|line| line.chars().map(shown).collect::<String>());
             let lines = lines.map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
@@ -113,12 +114,12 @@ fn where_from(input: &DerivedInput) -> String {
     }
 }
 
-/// A text of Python's. JSON's form is one, as long as it has no escapes beyond the common ones.
+/// Quotes a text for Python. JSON's format is valid Python, if it has only common escapes.
 fn quoted(text: &str) -> String {
     Value::from(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
 
-/// One row of nulls, to be filled in.
+/// Returns one row of nulls, to be filled in.
 fn rows(inputs: &[&DerivedInput]) -> String {
     let fields: Vec<String> = inputs.iter().map(|input| format!("{}: null", quoted(&input.name))).collect();
     format!("[\n  {{{}}}\n]\n", fields.join(", "))
@@ -152,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// A view whose words were chosen to break out of the file.
+    /// Returns a view whose texts try to break out of the generated file.
     fn nasty() -> DerivedView {
         let text = ValueType::Scalar(ScalarType::String);
         let feature = |name: &str, description: &str| Feature {

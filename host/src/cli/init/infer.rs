@@ -29,7 +29,7 @@ use crate::cli::{CliError, import::way};
 #[derive(Debug)]
 pub(super) struct Inferred {
     views: Vec<View>,
-    /// Files and columns that are not in a view, with the reason.
+    /// Files and columns that are not in any view, with the reason.
     pub(super) left_out: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ struct View {
     notes: Vec<String>,
 }
 
-/// A column under the name that definitions use.
+/// A column with its name in the definitions.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
@@ -58,7 +58,7 @@ struct Column {
 
 /// The number of rows read to find columns with unique values.
 const SAMPLE_ROWS: usize = 20_000;
-/// With fewer rows, most columns are unique, whatever the key is.
+/// With fewer rows, most columns are unique, regardless of the key.
 const ROWS_THAT_TELL: usize = 100;
 /// The maximum number of columns in a key.
 const KEYS_MAX: usize = 4;
@@ -72,7 +72,7 @@ const SERVICE: &str = "all_online";
 /// Infers definitions from files and directories, for a configuration in `dir`.
 ///
 /// # Errors
-/// When nothing can be inferred from any of them.
+/// If nothing can be inferred from any of them.
 pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
     let mut names = BTreeSet::new();
@@ -88,7 +88,7 @@ pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     Ok(inferred)
 }
 
-/// The files, each by itself; parts of one table (`part-0.parquet`, `part-1.parquet`) by their directory.
+/// Groups the files: parts of one table (`part-0.parquet`, `part-1.parquet`) by their directory, others individually.
 fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut groups: Vec<PathBuf> = Vec::new();
     for path in paths {
@@ -104,7 +104,8 @@ fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     groups
 }
 
-/// The paths of the tables at a path: the path itself, or each file of a directory whose files share few columns.
+/// Returns the paths of the tables at a path: the path itself, or each file of a directory whose files share few
+/// columns.
 fn tables(path: PathBuf) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path];
@@ -123,13 +124,14 @@ fn tables(path: PathBuf) -> Vec<PathBuf> {
     }
 }
 
-/// The schemas of a file, or of the files of a directory.
+/// Returns the schemas of a file, or of the files of a directory.
 fn schemas(path: &Path) -> Result<Vec<FileSchema>> {
     let (limits, clock) = (ParquetLimits::default(), Arc::new(SystemClock));
     Ok(ParquetFiles::new(path.to_owned(), nothing_wanted(), limits, clock).schemas()?)
 }
 
-/// The partition columns, `year=2026/`: each with `Int64` if all of its values are integers, else with `String`.
+/// Returns the partition columns, `year=2026/`: each with `Int64` if all of its values are integers, else with
+/// `String`.
 fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     let mut found: Vec<(String, bool)> = Vec::new();
     for file in files {
@@ -148,7 +150,7 @@ fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     found.into_iter().map(|(name, is_int)| (name, value_type(is_int))).collect()
 }
 
-/// The columns are not known yet.
+/// Returns a `Wanted` without columns, because they are not known yet.
 fn nothing_wanted() -> Wanted {
     let files = FileSource {
         path: String::new(),
@@ -178,7 +180,7 @@ fn nothing_wanted() -> Wanted {
 // === impl View ===
 
 impl View {
-    /// The view of a file, or of the files of a directory.
+    /// Infers the view of a file, or of the files of a directory.
     fn of(path: &Path, dir: &Path, names: &mut BTreeSet<String>) -> Result<Self> {
         let files = schemas(path)?;
         let mut notes = Vec::new();
@@ -269,7 +271,7 @@ impl View {
         Ok(Self { name, path, keys, key_reason, time, created, features, notes })
     }
 
-    /// Maps columns to names, where they differ.
+    /// Returns the mapping of columns to names, where they differ.
     fn mapping(&self) -> BTreeMap<&str, &str> {
         let times = self.time.iter().chain(&self.created);
         let all = times.chain(&self.keys).chain(&self.features);
@@ -277,7 +279,7 @@ impl View {
     }
 }
 
-/// The columns that identify rows together with the event time: one column if possible, else a combination.
+/// Chooses the columns that identify rows together with the event time: one column if possible, else a combination.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
@@ -292,8 +294,8 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     };
     let mut keys: Vec<usize> = Vec::new();
     let mut found = 0;
-    // The first column that identifies rows by itself. If there is none, add the column that distinguishes the most rows,
-    // again and again.
+    // The first column that identifies rows on its own. If there is none, repeatedly add the column that distinguishes
+    // the most rows.
     let single = (0..pool.len()).find(|place| distinct(&[*place]) == rows.len());
     if let Some(place) = single {
         (keys, found) = (vec![place], rows.len());
@@ -302,7 +304,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
         let with = |place: usize| keys.iter().copied().chain([place]).collect::<Vec<_>>();
         let others = (0..pool.len()).filter(|place| !keys.contains(place));
         let counted = others.map(|place| (distinct(&with(place)), place));
-        // Among equal columns, the first.
+        // Among equally good columns, the first.
         let Some((count, place)) = counted.max_by_key(|(count, place)| (*count, std::cmp::Reverse(*place))) else {
             break;
         };
@@ -326,7 +328,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
 }
 
-/// The values of some rows as text: the candidates for keys, and the event time or nothing.
+/// Returns the values of some rows as text: the candidates for keys, and the event time or nothing.
 fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Vec<String>>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(open_regular(file)?)?;
     let names: Vec<&str> = pool.iter().copied().chain(time).map(|column| column.column.as_str()).collect();
@@ -365,7 +367,7 @@ fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Ve
 // === impl Inferred ===
 
 impl Inferred {
-    /// A line for each view.
+    /// Returns a line for each view.
     pub(super) fn summary(&self) -> impl Iterator<Item = String> {
         self.views.iter().map(|view| {
             let keys = view.keys.iter().map(|key| key.column.as_str()).collect::<Vec<_>>().join(", ");
@@ -374,7 +376,7 @@ impl Inferred {
         })
     }
 
-    /// The definitions.
+    /// Formats the definitions as YAML.
     pub(super) fn to_yaml(&self) -> String {
         let mut out = String::from(
             "# Inferred from Parquet files by 'larder init --from'. Check the lines marked 'confirm'.\n#\n\
@@ -404,7 +406,7 @@ impl Inferred {
         out
     }
 
-    /// A service of all views whose feature names are unique.
+    /// Writes a service of all views whose feature names are unique.
     fn write_service(&self, out: &mut String) {
         let mut names: BTreeSet<&str> =
             self.views.iter().flat_map(|view| &view.keys).map(|key| key.name.as_str()).collect();
@@ -487,7 +489,7 @@ fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// The first of the names that a column matches.
+/// Returns the column that matches the first possible name.
 fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
     let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
     columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)
@@ -512,7 +514,7 @@ fn snake(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }
 
-/// A name that is not taken yet.
+/// Returns a name that is not taken yet.
 fn unique(name: String, taken: &mut BTreeSet<String>) -> String {
     let mut candidate = name.clone();
     let mut count = 1;

@@ -1,4 +1,4 @@
-//! `larder plugin bench`: how long calls take.
+//! `larder plugin bench`: measures how long calls take.
 
 use std::{
     hint::black_box,
@@ -23,12 +23,12 @@ pub(in crate::cli) struct BenchArgs {
     config: String,
 }
 
-/// 0 rows is what every call costs, whatever it computes.
+/// A call with 0 rows shows the fixed cost of every call.
 const ROWS: [usize; 5] = [0, 1, 32, 100, 1_000];
 const SEED: u64 = 20_260_101;
-/// How long each number of rows is measured.
+/// The time to measure each number of rows.
 const EACH: Duration = Duration::from_millis(300);
-/// Calls before anything is measured.
+/// The number of calls before measuring.
 const WARM: usize = 50;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
@@ -58,7 +58,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// The times of calls with so many rows, sorted. Making the columns is not part of them.
+/// Measures calls with this many rows, without building the columns. Returns the sorted times.
 fn measure(desk: &Desk, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
     let columns = Dice::new(SEED).columns(desk.signature(), rows);
     let mut times = Vec::new();

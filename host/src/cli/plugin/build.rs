@@ -1,4 +1,4 @@
-//! `larder plugin build`: a project to a component.
+//! `larder plugin build`: builds a project into a component.
 
 mod python;
 mod rust;
@@ -27,21 +27,21 @@ pub(in crate::cli) struct BuildArgs {
     /// The project
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Where to write the component; NAME.wasm in the project when absent
+    /// Where to write the component [default: NAME.wasm in the project]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Build also when nothing has changed
+    /// Build even if nothing has changed
     #[arg(long)]
     force: bool,
     /// Features of the Rust project to turn on, comma-separated
     #[arg(long, value_name = "NAMES", default_value = "")]
     features: String,
-    /// Write the component, which needs --out then, even if no host would take it
+    /// Write the component even if no server would accept it; requires --out
     #[arg(long, requires = "out")]
     unchecked: bool,
 }
 
-/// What a project is written in.
+/// The language of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Rust,
@@ -78,7 +78,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         output::say(&format!("built {}, unchecked", path.display()));
         return Ok(());
     }
-    // What no host would take is no success.
+    // A component that no server would accept is a failure.
     let loaded = local_runtime()?.load(&component).context("the plugin was built, and no host would take it")?;
     let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
     write_whole(&path, &component)?;
@@ -100,7 +100,7 @@ fn tell(path: &Path, component: &Component, seconds: f64) {
     output::say(&format!("next: {program} plugin run {path} --input rows.json, then {program} plugin deploy {path}"));
 }
 
-/// The file that is there already and was built of the same sources, by the same program.
+/// Returns the existing file if it was built from the same sources, by the same program.
 fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
     let candidates = match &args.out {
         Some(path) => vec![path.clone()],
@@ -130,11 +130,11 @@ fn language(dir: &Path) -> Result<Language> {
     }
 }
 
-/// A digest of all files that a component is made of: the project's own, and the development kit with the contract.
+/// Computes a digest of all inputs of a component: the project's own files, and the development kit with the contract.
 fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: &str) -> String {
     let mut text = Vec::new();
     let mut add = |path: &str, content: &[u8]| {
-        // Lengths, so that no two sets of files look alike.
+        // Lengths make the digest unambiguous.
         text.extend_from_slice(format!("{path}\0{}\0", content.len()).as_bytes());
         text.extend_from_slice(content);
     };
@@ -148,7 +148,7 @@ fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: 
     format!("sha256:{}", Digest::of(&text))
 }
 
-/// The project's own files, in the order of their paths. What a build leaves behind is none of them.
+/// Returns the project's own files, in the order of their paths, without build outputs.
 fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     walk(dir, "", 0, &mut files)?;
@@ -158,7 +158,7 @@ fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 
 fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     const LEFT_BEHIND: [&str; 3] = ["target", "__pycache__", "venv"];
-    /// Deeper is a directory with a link back to itself.
+    /// A deeper directory probably contains a link to its parent.
     const DEPTH_MAX: usize = 32;
     if depth > DEPTH_MAX {
         bail!(CliError::Failed(format!("{} is nested too deep: does a link lead back?", dir.display())));
@@ -192,7 +192,7 @@ fn write_files<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8
     Ok(())
 }
 
-/// Writes a file beside and renames it, so that nobody sees half of it.
+/// Writes a temporary file and renames it, so that readers never see an incomplete file.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let dir = match path.parent() {
@@ -216,8 +216,8 @@ impl Language {
         }
     }
 
-    /// The version of the kit: of the project's own copy where it has one, which `plugin new` wrote at its time; otherwise
-    /// of the one that is part of this program.
+    /// Returns the version of the kit: of the project's own copy, which `plugin new` wrote, if it has one; otherwise of
+    /// the one that is embedded in this program.
     fn kit_version(self, dir: &Path) -> String {
         match self {
             Self::Rust => {

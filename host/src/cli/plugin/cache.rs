@@ -1,4 +1,5 @@
-//! The directory of what is slow to get and the same every time: the Python toolchain, and compiled plugins.
+//! The cache directory for results that are slow to produce and always the same: the Python toolchain, and compiled
+//! plugins.
 
 use std::{env, fs, path::PathBuf};
 
@@ -7,17 +8,17 @@ use larder_common::private;
 
 use crate::cli::CliError;
 
-/// The variable that moves it.
+/// The environment variable that sets the directory.
 const VARIABLE: &str = "LARDER_CACHE";
 
-/// `$LARDER_CACHE`, else `larder` in the user's directory for caches; made if it is not there.
+/// Returns `$LARDER_CACHE`, else `larder` in the user's cache directory; creates it if it does not exist.
 pub(super) fn dir() -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let users = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let Some(dir) = set(VARIABLE).or_else(|| Some(users()?.join("larder"))) else {
         bail!(CliError::Failed(format!("there is no place to keep files in: set {VARIABLE} to a directory")));
     };
-    // Programs of the toolchain and compiled code are run from there.
+    // Programs and compiled code in this directory are executed.
     private::open_dir(&dir).with_context(|| format!("cannot use {} ({VARIABLE} moves it)", dir.display()))?;
     fs::canonicalize(&dir).with_context(|| format!("cannot look into {}", dir.display()))
 }

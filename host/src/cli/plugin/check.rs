@@ -1,4 +1,4 @@
-//! `larder plugin check`: would a host take it, and does it keep its promises?
+//! `larder plugin check`: checks whether a server would accept a plugin, and whether its results are deterministic.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(in crate::cli) struct CheckArgs {
     config: String,
 }
 
-/// Rows that are made up for it.
+/// The number of synthetic rows.
 const ROWS: usize = 256;
 const SEED: u64 = 20_260_101;
 
@@ -40,7 +40,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
 
     let columns = || Dice::new(SEED).columns(signature, ROWS);
     let fresh = desk.transform(&args.config)?;
-    // An instance that has seen other rows before, and one that has not.
+    // Compares an instance that has processed other rows before with one that has not.
     let _ = transform.call(0, ROWS, Dice::new(!SEED).columns(signature, ROWS));
     let (first, second) = (transform.call(0, ROWS, columns()), fresh.call(0, ROWS, columns()));
     compare(signature, ROWS, &first, &second, "in another instance")?;
@@ -86,7 +86,7 @@ fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, 
     Ok(())
 }
 
-/// Each row by itself has to give what it gave among the others.
+/// Checks that each row on its own gives the same result as among the others.
 fn check_split(signature: &Signature, transform: &Transform, columns: &[Column], whole: &[Output]) -> Result<()> {
     for row in 0..ROWS {
         let inputs = columns.iter().map(|column| column.slice(row..row + 1)).collect();

@@ -1,4 +1,4 @@
-//! `larder plugin deploy`, `list` and `rollback`: which version is in service.
+//! `larder plugin deploy`, `list` and `rollback`: manage the deployed versions.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::cli::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeployArgs {
-    /// The plugin: a component, as `larder plugin build` makes it
+    /// The plugin: a component from `larder plugin build`
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -59,7 +59,8 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            // Names are letters, digits and underscores; what is something else is no plugin, and stays a path.
+            // Names contain only letters, digits and underscores; any other text is not a plugin, and must stay a
+            // single path segment.
             let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
             host_order(&client, Method::POST, &path, Vec::new())?
         }

@@ -1,6 +1,6 @@
-//! The development kits and templates, which are part of the program: a plugin's project stands alone.
+//! The development kits and templates, which are embedded in the program, so that a plugin project is self-contained.
 
-/// A file: its path from its directory, and what is in it.
+/// A file: its path relative to its directory, and its contents.
 pub(super) type File = (&'static str, &'static str);
 
 macro_rules! files {
@@ -9,10 +9,10 @@ macro_rules! files {
     };
 }
 
-/// The contract that Python projects are built against.
+/// The contract for Python projects.
 pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
 
-/// The contract that Rust projects are built against.
+/// The contract for Rust projects.
 pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
 
 /// The Rust crate, without the contract.
@@ -22,7 +22,8 @@ pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "src/run.rs", "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
 );
 
-/// What a Rust project begins with. `gitignore` gets its dot there: here it would be obeyed.
+/// The template of a Rust project. `gitignore` is renamed to `.gitignore` on writing: in this repository, Git would
+/// obey it.
 pub(super) const RUST_TEMPLATE: &[File] =
     files!("plugins/templates/rust": "Cargo.toml", "README.md", "gitignore", "rows.json", "src/lib.rs");
 
@@ -32,7 +33,7 @@ pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin"
     "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
 );
 
-/// What a Python project begins with.
+/// The template of a Python project.
 pub(super) const PYTHON_TEMPLATE: &[File] =
     files!("plugins/templates/python": "README.md", "gitignore", "plugin.py", "rows.json", "test_plugin.py");
 
@@ -46,7 +47,7 @@ mod tests {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Links lead to the contract, which is a list of its own.
+            // Links point to the contract, which has its own list.
             if path.is_symlink() || ["target", "__pycache__", "Cargo.lock"].contains(&name.as_str()) {
                 continue;
             }

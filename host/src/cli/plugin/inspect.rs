@@ -1,4 +1,4 @@
-//! `larder plugin inspect`: what a plugin's file says of itself.
+//! `larder plugin inspect`: prints the signature of a plugin's file.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-/// The inputs and outputs as a table.
+/// Prints the inputs and outputs as a table.
 pub(super) fn print_signature(component: &Component) {
     let signature = component.signature();
     let row = |kind: &str, field: &Field| {

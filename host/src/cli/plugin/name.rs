@@ -1,9 +1,9 @@
-//! Names of plugins, as `larder plugin new` takes them.
+//! Validates the names of plugins for `larder plugin new`.
 
-/// Longer ones are no names.
+/// The maximum length of a name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What a Rust package cannot be named: its words, and the libraries that every one has.
+/// Names that a Rust package cannot have: keywords, and standard crates.
 const RESERVED: [&str; 57] = [
     "abstract",
     "alloc",
@@ -64,7 +64,7 @@ const RESERVED: [&str; 57] = [
     "yield",
 ];
 
-/// What is wrong with a name, if anything is.
+/// Returns why a name is invalid, if it is.
 pub(super) fn mistake(name: &str) -> Option<String> {
     let snake = !name.is_empty()
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -82,7 +82,7 @@ pub(super) fn mistake(name: &str) -> Option<String> {
         .then(|| format!("'{name}' is a word of the language that plugins are written in; perhaps {name}_feature"))
 }
 
-/// The name that was probably meant; empty where there is none.
+/// Suggests a valid name; empty if there is none.
 fn to_snake(name: &str) -> String {
     let mut snake = String::new();
     let mut after_small = false;

@@ -1,4 +1,4 @@
-//! `larder plugin new`: a project that builds as it stands.
+//! `larder plugin new`: creates a plugin project that builds without changes.
 
 use std::{
     fs,
@@ -16,33 +16,33 @@ use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NewArgs {
-    /// The plugin's name: small letters, digits and underscores
+    /// The plugin's name: lower-case letters, digits and underscores
     #[arg(value_name = "NAME")]
     name: String,
-    /// What to write it in
+    /// The language of the project
     #[arg(long, value_enum)]
     lang: Lang,
-    /// The directory of the project; NAME when absent
+    /// The directory of the project [default: NAME]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Lang {
-    /// Compiled: small, and fast
+    /// Compiled: small and fast
     Rust,
-    /// Interpreted: some twenty times slower, and 18 MB
+    /// Interpreted: about 20 times slower, and 18 MB
     Python,
 }
 
-/// The files of a project in Python, with their paths in it.
+/// Returns the files of a Python project, with their paths in it.
 pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
     let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
     let kit = PYTHON_SDK.iter().map(|(path, text)| (path_of("larder_plugin", path), (*text).to_owned()));
     template.chain(kit).collect()
 }
 
-/// The path in a project of a file that is embedded.
+/// Returns the path in a project of an embedded file.
 fn path_of(below: &str, path: &str) -> PathBuf {
     Path::new(below).join(path.replace("gitignore", ".gitignore"))
 }
@@ -61,7 +61,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
             let path = dir.join(path_of(below, path));
             let failed = || format!("cannot write {}", path.display());
             fs::create_dir_all(path.parent().unwrap_or(&dir)).with_context(failed)?;
-            // Only in templates: in a kit's code, double braces may be braces.
+            // Only in templates, because code of a kit may contain double braces.
             let text = if below.is_empty() { text.replace("{{name}}", name) } else { (*text).to_owned() };
             fs::write(&path, text).with_context(failed)?;
         }

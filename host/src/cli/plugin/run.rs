@@ -1,4 +1,4 @@
-//! `larder plugin run`: rows through a plugin, without a host.
+//! `larder plugin run`: runs rows through a plugin, without a server.
 
 use std::{
     path::{Path, PathBuf},
@@ -69,7 +69,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Rows by name, typed by the same rules as what callers send.
+/// Reads rows by name, with the conversion rules for written rows.
 fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("no JSON list of objects")?;
@@ -94,7 +94,7 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)>
     Ok((rows.len(), signature.inputs.iter().map(column).collect::<Result<_>>()?))
 }
 
-/// Columns by name, typed by the same rules as materialization.
+/// Reads columns by name, with the conversion rules for materialization.
 fn parquet(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();

@@ -1,8 +1,8 @@
-//! Python to a component: componentize-py, in a virtual environment of ours.
+//! Builds a Python project into a component with componentize-py, in a private virtual environment.
 //!
-//! componentize-py runs the project's imports in an interpreter for WebAssembly, and keeps a picture of its memory. So
-//! the component starts where the imports ended. Its hash seed and addresses are in that picture: two builds of the
-//! same sources behave alike, and are not the same bytes.
+//! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of its memory.
+//! So the component starts in the state after the imports. The snapshot contains the hash seed and addresses: two
+//! builds of the same sources behave the same, but are not byte-identical.
 
 use std::{
     fs,
@@ -22,33 +22,33 @@ use crate::cli::{
 };
 
 const TOOL: &str = "componentize-py";
-/// Another version is another interpreter.
+/// Another version contains another interpreter.
 const TOOL_VERSION: &str = "0.25.1";
-/// The oldest Python that reads the SDK. The one inside of a component is componentize-py's own.
+/// The oldest Python version that can run the SDK. The interpreter in a component is componentize-py's own.
 const PYTHON_MIN: (u32, u32) = (3, 11);
-/// The names that a new enough Python may go by, tried in this order.
+/// The names of Python programs, tried in this order.
 const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-/// The project's copy of the SDK, by whose name the plugin imports it.
+/// The project's copy of the SDK, which the plugin imports by this name.
 const SDK_DIR: &str = "larder_plugin";
-/// What componentize-py wants to import; the author never sees it.
+/// The module that componentize-py imports; authors do not see it.
 const GLUE_MODULE: &str = "larder_component";
 const GLUE: &str = "from larder_plugin._guest import world\n\nWitWorld = world(\"plugin\")\n";
 
-/// Written last into the virtual environment: one without it was not finished.
+/// Written last into the virtual environment: without it, the environment is incomplete.
 const READY: &str = "ready";
 
-/// A directory of ours that goes with the value.
+/// A temporary directory, removed on drop.
 #[derive(Debug)]
 struct Staging(PathBuf);
 
-/// Makes a component of a project, whose files are given.
+/// Builds a component from a project's files.
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
     let tool = environment(&cache)?;
     output::remark("a component from Python takes some twenty seconds");
     let staging = Staging::new(&cache)?;
-    // A copy, because the interpreter leaves byte code beside what it imports.
+    // A copy, because the interpreter writes byte code next to the modules that it imports.
     let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));
     write_files(&app, files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())))?;
     if !dir.join(SDK_DIR).is_dir() {
@@ -61,7 +61,7 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     let mut command = Command::new(&tool);
     command.arg("--wit-path").arg(&wit).args(["--world", "derived-features", "componentize", GLUE_MODULE]);
     command.args(["--stub-wasi", "--python-path", ".", "--output"]).arg(&component).current_dir(&app);
-    // Packages of other environments would be in components that were built here, and in no others.
+    // Otherwise, packages of other environments would be in components that are built here only.
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"] {
         command.env_remove(name);
     }
@@ -76,11 +76,11 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
 
 // === The virtual environment ===
 
-/// componentize-py; installed, where it is not yet.
+/// Returns the path of componentize-py, and installs it if needed.
 fn environment(cache: &Path) -> Result<PathBuf> {
     let home = cache.join(format!("{TOOL}-{TOOL_VERSION}"));
     let tool = home.join("bin").join(TOOL);
-    // Two builds at once would install into each other's directory.
+    // Two concurrent builds would install into the same directory.
     let lock_path = cache.join("lock");
     let lock = fs::File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
@@ -88,7 +88,7 @@ fn environment(cache: &Path) -> Result<PathBuf> {
         return Ok(tool);
     }
     if home.try_exists().with_context(|| format!("cannot look at {}", home.display()))? {
-        // Half of one, or one whose Python is gone.
+        // An incomplete environment, or one whose Python was removed.
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
     let python = python()?;
@@ -119,13 +119,13 @@ fn environment(cache: &Path) -> Result<PathBuf> {
     Ok(tool)
 }
 
-/// Whether it is there, and runs.
+/// Returns whether the tool exists and runs.
 fn works(tool: &Path) -> bool {
     let told = run(Command::new(tool).arg("--version"));
     told.is_ok_and(|told| told.status.success() && String::from_utf8_lossy(&told.stdout).contains(TOOL_VERSION))
 }
 
-/// A Python that is new enough.
+/// Finds a Python that is new enough.
 fn python() -> Result<&'static str> {
     let mut older = None;
     for name in PYTHONS {
@@ -148,13 +148,13 @@ fn python() -> Result<&'static str> {
     )))
 }
 
-/// Runs a command to its end, and keeps what it says.
+/// Runs a command, and captures its output.
 fn run(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output();
     output.with_context(|| format!("cannot run {}", Path::new(command.get_program()).display()))
 }
 
-/// The end of what a failed program said.
+/// Returns the end of the output of a failed program.
 fn last_words(output: &Output) -> String {
     const LINES_MAX: usize = 6;
     let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
@@ -168,7 +168,7 @@ fn last_words(output: &Output) -> String {
 impl Staging {
     fn new(cache: &Path) -> Result<Self> {
         let path = cache.join(format!("build-{}", std::process::id()));
-        // Of a process that had this number before, and was killed.
+        // Left by a killed process with the same ID.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
@@ -177,7 +177,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be removed stays in the cache, and harms nobody.
+        // A leftover directory in the cache does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

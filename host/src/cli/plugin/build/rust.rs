@@ -1,4 +1,4 @@
-//! Rust to a component: cargo with a target for WebAssembly, found or told how to get.
+//! Builds a Rust project into a component, with cargo and a target for WebAssembly, or explains how to install them.
 
 use std::{
     collections::BTreeSet,
@@ -14,21 +14,21 @@ use serde_json::Value;
 use crate::cli::{CliError, output};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// Where a distribution has its Rust; Debian's is there whatever stands first in the path.
+/// The path of a distribution's Rust; Debian's is there regardless of `PATH`.
 const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
-/// Bytes of a plugin's stack in its own memory. The default of a megabyte would be a sixteenth of all that it has.
+/// The size of a plugin's stack in its own memory. The default of a megabyte would be a sixteenth of its memory.
 const STACK_BYTES: usize = 128 << 10;
 
 /// How a Rust project is compiled.
 #[derive(Debug)]
 enum Toolchain {
-    /// rustup has the target's libraries.
+    /// rustup has the target's standard library.
     Ready,
-    /// A distribution's Rust, with the sources of its libraries, which are compiled along.
+    /// A distribution's Rust, with the sources of its standard library, which is compiled, too.
     Sources { rustc: PathBuf, linker: PathBuf },
 }
 
-/// Compiles the project and makes a component of it.
+/// Compiles the project and builds a component from it.
 pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
     let toolchain = find()?;
     let module = std::fs::read(compile(dir, features, &toolchain)?).context("the compiled module cannot be read")?;
@@ -69,7 +69,7 @@ fn rustup_line() -> String {
     format!("rustup target add {TARGET}")
 }
 
-/// A distribution's Rust whose libraries' sources are there, and a linker.
+/// Finds a distribution's Rust with the sources of its standard library, and a linker.
 fn with_sources(rustup: &Path) -> Option<Toolchain> {
     let rustc = Path::new(SYSTEM_RUSTC);
     let system = sysroot(rustc)?;
@@ -90,25 +90,25 @@ fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
     found.status.success().then(|| PathBuf::from(text.trim()))
 }
 
-/// The directories that cargo unpacks libraries to, which are named after the registry's host: a machine that uses a
-/// mirror has another name there. Fetches the libraries, so the first build has the same directories as the next.
+/// Returns the directories to which cargo unpacks crates. They are named after the registry's host, so a machine that
+/// uses a mirror has another name. Fetches the crates, so that the first build has the same directories as later ones.
 fn registries(manifest: &Path) -> BTreeSet<String> {
     let mut cargo = Command::new("cargo");
     cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET, "--manifest-path"]).arg(manifest);
-    // If it fails, so does the build, and says why.
+    // If it fails, the build fails, too, and reports why.
     let Ok(output) = cargo.stderr(Stdio::null()).output() else { return BTreeSet::new() };
     let Ok(metadata) = serde_json::from_slice::<Value>(&output.stdout) else { return BTreeSet::new() };
     let manifests = metadata["packages"].as_array().into_iter().flatten();
     manifests.filter_map(|package| registry_of(package["manifest_path"].as_str()?)).collect()
 }
 
-/// The registry's directory in the path of an unpacked library.
+/// Returns the registry's directory in the path of an unpacked crate.
 fn registry_of(manifest: &str) -> Option<String> {
     let (cargo_home, rest) = manifest.split_once("/registry/src/")?;
     Some(format!("{cargo_home}/registry/src/{}", rest.split('/').next()?))
 }
 
-/// Runs cargo, whose words go to the terminal. Returns the module that it wrote.
+/// Runs cargo, with its messages on the terminal. Returns the path of the module that it wrote.
 fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
     let mut cargo = Command::new("cargo");
@@ -117,20 +117,20 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
     if let Some(target_dir) = env::var_os("LARDER_PLUGIN_TARGET") {
         cargo.arg("--target-dir").arg(target_dir);
     }
-    // Paths of this machine have no place in a component: with them, two machines build two of the same sources. Those
-    // in the project cargo makes relative. Naming its directory here would make other flags of it, and the libraries
-    // would be compiled anew for each project.
+    // A component must not contain paths of this machine: otherwise, two machines would build different components from
+    // the same sources. Cargo makes paths in the project relative. Remapping its directory here would change the flags,
+    // and the crates would be compiled again for each project.
     let home = env::var("CARGO_HOME").ok().or_else(|| Some(format!("{}/.cargo", env::var("HOME").ok()?)));
     let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     flags.extend(home.map(|home| format!("--remap-path-prefix={home}=/cargo")));
-    // The last one that matches counts.
+    // The last matching flag wins.
     flags.extend(registries(&manifest).into_iter().map(|dir| format!("--remap-path-prefix={dir}=/cargo/registry")));
     if let Toolchain::Sources { rustc, linker } = toolchain {
         cargo.arg("-Zbuild-std=std,panic_abort");
-        // The compiler of a distribution is a stable one, and compiles its own libraries with what is unstable.
+        // The compiler of a distribution is a stable one, and compiles its own standard library with unstable features.
         cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", rustc);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-        // A rustup proxy in the way would put its own compiler first.
+        // A rustup proxy would replace the compiler by its own.
         cargo.env_remove("RUSTUP_TOOLCHAIN");
     }
     cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

@@ -1,14 +1,14 @@
-//! What Python says of a plugin that cannot be built, without the frames of those who asked.
+//! Extracts a plugin's own Python traceback from the output of a failed build.
 //!
-//! componentize-py imports the plugin in an interpreter of its own, under `/0/`, and tells what that printed inside of a
-//! traceback of its own, with the last line said again.
+//! componentize-py imports the plugin in an interpreter of its own, under `/0/`, and prints the interpreter's output
+//! inside a traceback of its own, with the last line repeated.
 
-/// Where componentize-py mounts the first of its paths, which is the project.
+/// The mount point of componentize-py's first path, which is the project.
 const PROJECT: &str = "/0/";
-/// Frames of these are the tool's: the glue, and the SDK.
+/// Frames in these files belong to the tool: the glue, and the SDK.
 const OURS: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
 
-/// The plugin's own part of it; all of it where there is none.
+/// Returns the plugin's own part of the output; all of it if there is none.
 pub(super) fn told(stderr: &str) -> String {
     let inner = stderr.split_once("AssertionError: ").map_or(stderr, |(_, inner)| inner);
     let inner = inner.split_once("\n\nCaused by:").map_or(inner, |(inner, _)| inner);
@@ -35,7 +35,7 @@ mod tests {
 
     use super::told;
 
-    /// What componentize-py 0.25.1 prints before and after.
+    /// Checks with the lines that componentize-py 0.25.1 prints before and after.
     fn check(inner: &str, expected: Expect) {
         let stderr = format!(
             "Traceback (most recent call last):\n  File \"/home/u/.cache/bin/componentize-py\", line 8, in <module>\n    \
