@@ -1,9 +1,9 @@
-//! Configuration: `larder.yaml`, the environment over it, and the definition files that it names.
+//! Configuration: `larder.yaml`, environment variables that override it, and the definition files that it names.
 //!
-//! [`Config::load`] reads the one file, [`load_definitions`] the others, [`load_access`] those with keys and tokens.
-//! All tell every mistake at once, with its place; what they return is valid. This room parses and nests: each other
-//! room owns its bounds and their defaults, and `configs/larder.yaml` explains every key. A Feast repository stands in
-//! for definition files: [`FeastRepo`].
+//! [`Config::load`] reads the configuration file, [`load_definitions`] the definition files, [`load_access`] those with
+//! keys and tokens. Each reports all errors at once, with their positions, and returns only valid results. This module
+//! parses the sections; the crate that uses a setting defines its limits and its default, and `configs/larder.yaml`
+//! explains every key. A Feast repository can replace the definition files: [`FeastRepo`].
 
 mod access;
 mod aws;

@@ -1,7 +1,7 @@
-//! Who may reach the data listener, and how: `server: tls` and `server: auth`, and the files that they name.
+//! Authentication and encryption of the data listener: `server: tls` and `server: auth`, and the files that they name.
 //!
-//! Here an empty value is a mistake, and never the default: a template without its value must not take the lock off
-//! the door. `off` does.
+//! An empty value is an error here instead of the default: a template without its value must not turn authentication
+//! off. The word `off` does.
 
 use std::path::{Path, PathBuf};
 
@@ -14,18 +14,18 @@ use larder_serving::{AuthConfig, Scope, Token, TokenConfig};
 
 use super::{Config, ConfigError, section::Section};
 
-/// What the files of `server: tls` and `server: auth` hold. Each is there if it is configured.
+/// The contents of the files in `server: tls` and `server: auth`. Each field is set if it is configured.
 #[derive(Debug)]
 pub struct LoadedAccess {
-    /// The keys of the listener.
+    /// The TLS keys of the listener.
     pub tls: Option<TlsKeys>,
-    /// The tokens that are let in.
+    /// The accepted tokens.
     pub tokens: Option<Vec<Token>>,
-    /// What is probably not meant as it is.
+    /// Problems that are probably not intended.
     pub warnings: Vec<Problem>,
 }
 
-/// A mistake was noted; there is nothing to go on with.
+/// An error was added to the problems; there is no result.
 pub(super) struct Noted;
 
 /// Reads the files of keys and tokens.
@@ -40,7 +40,7 @@ pub fn load_access(config: &HttpConfig) -> Result<LoadedAccess, ConfigError> {
     if failed { Err(ConfigError::Invalid(problems)) } else { Ok(LoadedAccess { tls, tokens, warnings: problems }) }
 }
 
-/// Reads the keys of the listener. None if there are none, or an error was noted.
+/// Reads the keys of the listener. `None` if there are none, or an error was added.
 pub fn read_tls(config: &HttpConfig, problems: &Problems) -> Option<TlsKeys> {
     let tls = config.tls.as_ref()?;
     warn_of_readers("server.tls: 'key'", &tls.key, problems);
@@ -52,7 +52,7 @@ pub fn read_tls(config: &HttpConfig, problems: &Problems) -> Option<TlsKeys> {
     .ok()
 }
 
-/// Reads the tokens, all of them. None if there are none, or an error was noted.
+/// Reads all tokens. `None` if there are none, or an error was added.
 pub fn read_tokens(config: &HttpConfig, problems: &Problems) -> Option<Vec<Token>> {
     let before = problems.error_count();
     let mut tokens: Vec<Token> = Vec::new();
@@ -75,7 +75,7 @@ pub fn read_tokens(config: &HttpConfig, problems: &Problems) -> Option<Vec<Token
     (problems.error_count() == before).then_some(tokens)
 }
 
-/// The files of keys and tokens, to look at for changes.
+/// Returns the files of keys and tokens, to watch for changes.
 #[must_use]
 pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
     let tls = config.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
@@ -83,7 +83,7 @@ pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
     tls.flatten().chain(tokens).map(|file| file.value.clone()).collect()
 }
 
-/// Complains of scopes with services that nobody defined.
+/// Reports scopes with services that are not defined.
 pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Problems) {
     for token in config.http.auth.iter().flat_map(|auth| &auth.tokens) {
         for service in token.services.iter().flatten() {
@@ -119,7 +119,7 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     let at = section.at().clone();
     let tls = match files {
         [Ok(Some(cert)), Ok(Some(key)), Ok(client_ca)] => Ok(Some(TlsConfig { cert, key, client_ca })),
-        // A section that says nothing was not meant to be nothing.
+        // A section with only empty values is not an absent section.
         [Ok(None), Ok(None), Ok(None)] if section.has("cert") && section.has("key") => Ok(None),
         [Ok(cert), Ok(_), Ok(_)] => {
             let missing = if cert.is_none() { "cert" } else { "key" };
@@ -132,7 +132,7 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     tls
 }
 
-/// Reads `auth`. A mistake in it ends the reading of the whole configuration.
+/// Reads `auth`. An error in it ends the read of the whole configuration.
 pub(super) fn auth(server: &mut Section<'_>, base_dir: &Path) -> Option<AuthConfig> {
     let help = || "list them, or write 'tokens: off' to let everybody ask".to_owned();
     let node = server.get_or_null("auth")?;
@@ -171,7 +171,7 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
     let file = section.required_text("file").and_then(|_| section.path("file", base_dir));
     let services = match section.get_or_null("services").map(|node| (&node.tree, &node.at)) {
         None => None,
-        // It would read like a scope, and be none.
+        // It would look like a scope without being one.
         Some((Tree::Null, at)) => {
             section.error(at, "'services' is empty", "leave it out to let the token ask for everything".to_owned());
             None
@@ -186,7 +186,7 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
     Some(TokenConfig { name: name?, file: file?, services })
 }
 
-/// A file with a key in it, if it is not turned off.
+/// Returns the path of a file with a key, unless it is turned off.
 fn key_file(section: &mut Section<'_>, key: &'static str, base_dir: &Path) -> Result<Option<Located<PathBuf>>, Noted> {
     match section.get_or_null(key) {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! `aws:`, how AWS is reached.
+//! `aws:`, the access to AWS.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
     Aws::new(config)
 }
 
-/// Where a service answers, as a URL.
+/// Returns the endpoint of a service, as a URL.
 fn endpoint(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     let written = if is_off(section, key) { None } else { section.text(key) }?;
     let is_url = ["http://", "https://"]

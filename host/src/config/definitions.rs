@@ -1,4 +1,4 @@
-//! The definition files that a configuration names, and its Feast repository, to a catalog.
+//! Loads the definition files that a configuration names, and its Feast repository, into a catalog.
 
 use std::{io, path::PathBuf};
 
@@ -18,19 +18,19 @@ use super::{
 
 /// The size limit of a text file: a configuration or definitions.
 pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
-/// The project of definitions that nobody gave a name.
+/// The default project name.
 const PROJECT: &str = "default";
 
 /// A registry in S3.
 #[derive(Clone, Debug)]
 pub struct RemoteRegistry {
-    /// Where it is.
+    /// Its location.
     pub at: ObjectAt,
-    /// Which version was read; none when S3 was away, and the copy of the last time was taken.
+    /// The version that was read; `None` if S3 was unavailable and the local copy was used.
     pub version: Option<String>,
 }
 
-/// What the definition files say.
+/// The contents of the definition files.
 #[derive(Clone, Debug)]
 pub struct LoadedDefinitions {
     /// Whether there is a Feast repository whose registry is absent or empty: Feast has not written it.
@@ -43,7 +43,7 @@ pub struct LoadedDefinitions {
     pub files: Vec<PathBuf>,
     /// The registry in S3 that was read, if one was.
     pub registry: Option<RemoteRegistry>,
-    /// What is probably not meant as it is written.
+    /// Problems that are probably not intended.
     pub warnings: Vec<Problem>,
 }
 
@@ -85,8 +85,8 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
 /// Reads every definition file of a configuration, and its Feast repository.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] with every mistake in every file, those that cannot be read and the patterns that match
-/// nothing among them, and scopes of tokens that no definition fits.
+/// [`ConfigError::Invalid`] with every error in every file, including unreadable files, patterns without matches, and
+/// token scopes without a definition.
 pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<LoadedDefinitions, ConfigError> {
     let Read { validated, is_unwritten, cache, files, registry, problems } = read(config, need);
     let failed = problems.has_errors();
@@ -151,13 +151,13 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     Read { validated, is_unwritten, cache, files, registry, problems }
 }
 
-/// What to look at to notice a change: the configuration file, the definition files as they are now, and the
-/// directories in which others may appear.
+/// Returns the paths to watch for changes: the configuration file, the current definition files, and the directories in
+/// which others may appear.
 #[must_use]
 pub fn watched_files(config: &Config) -> Vec<PathBuf> {
     let mut watched = vec![config.origin.file.clone()];
     watched.extend(config.feast.iter().flat_map(|feast| feast::files(feast, &process_environment)));
-    // Who loads the definitions hears what is wrong here.
+    // Loading the definitions reports these problems.
     watched.extend(definition_files(config, &Problems::default()).into_iter().map(|(path, _)| path));
     for pattern in config.features.iter().filter_map(|written| Pattern::new(&config.base_dir, &written.value).ok()) {
         if let Some(dir) = pattern.dir().filter(|dir| !watched.iter().any(|known| known == dir)) {
@@ -167,7 +167,8 @@ pub fn watched_files(config: &Config) -> Vec<PathBuf> {
     watched
 }
 
-/// The files that the patterns mean, each once, in the order of the patterns, with the place that names it.
+/// Returns the files that match the patterns, each once, in the order of the patterns, with the position of the
+/// pattern.
 fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf, &'c Place)> {
     let config_file = config.origin.file.file_name().map(|name| resolve(&config.base_dir, &name.to_string_lossy()));
     let mut files: Vec<(PathBuf, &Place)> = Vec::new();
@@ -186,7 +187,7 @@ fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf
                 continue;
             }
         };
-        // `*.yaml` beside the configuration means the other files there.
+        // `*.yaml` next to the configuration means the other files there.
         found.retain(|path| Some(path) != config_file.as_ref());
         if found.is_empty() {
             let help = pattern.dir().map(|dir| format!("looked in {}", dir.display()));

@@ -1,32 +1,32 @@
-//! Settings from the environment: a variable's value takes the place of the file's before anything is checked.
+//! Settings from the environment: a variable replaces the file's value before anything is checked.
 //!
-//! So both obey the same checks, and a message about a value names the variable in place of the file.
+//! So both go through the same checks, and a message about a value names the variable instead of the file.
 
 use larder_model::yaml::{Located, Node, Place, Tree};
 
-/// The value of an environment variable; none when it is not set.
+/// Returns the value of an environment variable; `None` if it is not set.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// The entries of a mapping of the file.
+/// The entries of a mapping in the file.
 pub(super) type Entries = Vec<(Located<String>, Node)>;
 
-/// A key that a variable can set: `server: listen` is `LARDER_SERVER_LISTEN`.
+/// A key that a variable can set: `LARDER_SERVER_LISTEN` sets `server: listen`.
 pub(super) struct Override {
-    /// Where the key stands, from the top.
+    /// The path of the key, from the top.
     path: &'static [&'static str],
     kind: Kind,
 }
 
-/// What the variable's text is read as.
+/// How the variable's text is interpreted.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Text, also where it looks like a number.
+    /// Text, even if it looks like a number.
     Text,
-    /// True, false or a whole number where it looks like one.
+    /// A boolean or an integer if it looks like one.
     Plain,
 }
 
-/// What differs between the copies of one image, and what a person changes for one run.
+/// Settings that differ between instances of one image, and settings that users change for a single run.
 pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["project"], kind: Kind::Text },
     Override { path: &["feast", "repo"], kind: Kind::Text },
@@ -62,15 +62,15 @@ pub(super) const OVERRIDES: &[Override] = &[
 /// an error that lists the known keys.
 const RETIRED: &[(&str, &[&str])] = &[("LARDER_FEAST_FROM", &["feast", "from"])];
 
-/// The environment of this process: the one place that reads it.
+/// Reads a variable of this process's environment. This is the only function that does.
 #[must_use]
 pub fn process_environment(name: &str) -> Option<String> {
-    // What is not Unicode goes on with marks in it, so that the checks see it and complain.
+    // Text that is not Unicode is converted lossily, so that the checks reject it.
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Puts the variables that are set into the file's tree. An empty variable counts as not set: that is what is left of
-/// one whose template had no value.
+/// Applies the variables that are set to the file's tree. An empty variable counts as not set, because it is the result
+/// of a template without a value.
 pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
     let known = OVERRIDES.iter().map(|key| (key.variable(), key.path, key.kind));
     let retired = RETIRED.iter().map(|(variable, path)| ((*variable).to_owned(), *path, Kind::Text));
@@ -98,7 +98,7 @@ fn put(entries: &mut Entries, path: &[&str], value: Node) {
     if node.tree == Tree::Null {
         node.tree = Tree::Map(Vec::new());
     }
-    // A section that is no mapping is a mistake of the file; its reader will say so.
+    // A section that is not a mapping is an error in the file, which its reader reports.
     if let Tree::Map(entries) = &mut node.tree {
         put(entries, deeper, value);
     }

@@ -1,4 +1,4 @@
-//! Why there is no configuration.
+//! Errors of loading a configuration.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +16,7 @@ pub enum ConfigError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// There are mistakes in it: all of them, by file and line, warnings included.
+    /// The configuration has errors: all of them, by file and line, warnings included.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }

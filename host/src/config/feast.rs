@@ -1,8 +1,7 @@
-//! `feast:`, a Feast repository in the place of definition files.
+//! `feast:`, a Feast repository instead of definition files.
 //!
-//! [`FeastConfig`] is what Larder's own configuration says of it. [`FeastRepo`] is what of the repository's
-//! `feature_store.yaml` matters here, and the registry that it names: the rest of that file is Feast's own affair and
-//! not looked at.
+//! [`FeastConfig`] has the settings in Larder's own configuration. [`FeastRepo`] has the settings that Larder uses of
+//! the repository's `feature_store.yaml`, and the registry that it names; all other settings in that file are ignored.
 
 use std::{
     collections::BTreeMap,
@@ -38,17 +37,17 @@ use super::{
 pub struct FeastConfig {
     /// `repo:`, the directory of `feature_store.yaml`, from the configuration's directory.
     pub written: PathBuf,
-    /// The same from the current directory.
+    /// The same relative to the current directory.
     pub dir: PathBuf,
-    /// `from:`, where the values come from.
+    /// `from:`, the source of the values.
     pub from: FeastValuesFrom,
-    /// `every:`, how often tables in DynamoDB that have no stream are read anew.
+    /// `every:`, how often tables in DynamoDB without a stream are read again.
     pub every: Option<Duration>,
     /// `unknown_fields:`, how to treat definitions with fields of a newer Feast.
     pub unknown_fields: UnknownFields,
 }
 
-/// Where the values of a Feast repository's views come from.
+/// The source of the values of a Feast repository's views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeastValuesFrom {
     /// From the online store, if it is SQLite and has a file; from the batch sources otherwise.
@@ -60,7 +59,7 @@ pub enum FeastValuesFrom {
     Batch,
 }
 
-/// The words for [`FeastValuesFrom`].
+/// The setting's values for [`FeastValuesFrom`].
 pub const FEAST_VALUES_FROM: [(&str, FeastValuesFrom); 3] =
     [("auto", FeastValuesFrom::Auto), ("online", FeastValuesFrom::Online), ("batch", FeastValuesFrom::Batch)];
 
@@ -96,22 +95,22 @@ pub struct FeastRepo {
     pub project: String,
     /// `entity_key_serialization_version:`.
     pub key_version: KeyVersion,
-    /// What the registry says.
+    /// The contents of the registry.
     pub definitions: FeastRegistry,
-    /// Where the registry is.
+    /// The location of the registry.
     pub registry: RegistryAt,
-    /// Which version of it was read, if it is S3's.
+    /// The version of it that was read, if it is in S3.
     pub version: Option<String>,
     /// Whether the registry is absent or empty: Feast has not written it.
     pub is_unwritten: bool,
     /// The maximum age of definitions.
     pub cache: RegistryCache,
     options: FeastOptions,
-    /// From the configuration's directory.
+    /// Relative to the configuration's directory.
     written: PathBuf,
 }
 
-/// Where a registry is.
+/// The location of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryAt {
     /// In a file.
@@ -120,7 +119,7 @@ pub enum RegistryAt {
     Object(ObjectAt),
 }
 
-/// What of `feature_store.yaml` matters.
+/// The parts of `feature_store.yaml` that Larder uses.
 #[derive(Debug, PartialEq, Eq)]
 struct FeatureStore {
     project: String,
@@ -139,14 +138,14 @@ struct Registry {
     versioned: bool,
 }
 
-/// The online store that a repository has.
+/// The online store of a repository.
 #[derive(Debug, PartialEq, Eq)]
 enum OnlineStore {
-    /// A SQLite file, by its path from the repository.
+    /// A SQLite file, by its path relative to the repository.
     Sqlite(String),
     /// Tables in DynamoDB.
     DynamoDb { template: String, place: AwsPlace },
-    /// One that is not read here, by its type.
+    /// One that Larder does not support, by its type.
     Other(String),
 }
 
@@ -161,7 +160,7 @@ const CACHE_TTL: Duration = Duration::from_secs(600);
 const READS_MAX: usize = 10;
 /// The size limit of a registry.
 const REGISTRY_BYTES_MAX: u64 = 256 << 20;
-/// Where there is a copy, nobody waits longer for S3: what is there is served, and S3 is asked again soon.
+/// If there is a local copy, the maximum wait for S3: after that, the copy is served, and S3 is retried soon.
 const COPY_AFTER: Duration = Duration::from_secs(3);
 /// The copy of a registry in S3, in the store's directory.
 const REGISTRY_COPY: &str = "registry-of-s3.db";
@@ -185,10 +184,10 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
     Some(FeastConfig { written, dir, from: from.unwrap_or_default(), every: Some(every), unknown_fields })
 }
 
-/// The files that a repository is made of, to be watched: its two, and the online store's while it is not there yet.
+/// Returns the files of a repository to watch: its two files, and the online store's until it exists.
 pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> {
     let mut files = vec![config.dir.join(FILE)];
-    // Who loads the repository hears what is wrong with it.
+    // Loading the repository reports these problems.
     let Some(store) =
         read_text(&files[0], TEXT_BYTES_MAX).ok().and_then(|text| read(FILE, &text, env, &Problems::default()))
     else {
@@ -199,7 +198,7 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
         && config.from != FeastValuesFrom::Batch
     {
         let file = config.dir.join(path);
-        // Once it is there its changes are for the sync to see, many times a minute perhaps.
+        // Once it exists, the sync detects its changes, which may happen many times a minute.
         if matches!(file.try_exists(), Ok(false)) {
             files.push(file);
         }
@@ -210,8 +209,8 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
 // === impl FeastRepo ===
 
 impl FeastRepo {
-    /// Reads a repository; none when an error was noted. Of a registry in S3 a copy is kept in `copies`, which stands in
-    /// for it while S3 is away.
+    /// Opens a repository; returns `None` if an error was added. A registry in S3 is copied to `copies`; the copy is
+    /// used while S3 is unavailable.
     pub fn open(
         config: &FeastConfig,
         aws: &Aws,
@@ -259,7 +258,7 @@ impl FeastRepo {
         Some(Self { project, key_version, definitions, registry, version, is_unwritten, cache, options, written })
     }
 
-    /// The definitions of a project, its paths from the configuration's directory.
+    /// Returns the definitions of a project, with paths relative to the configuration's directory.
     #[must_use]
     pub fn definitions(&self, project: &str, problems: &Problems) -> Definitions {
         let file = self.registry.to_string();
@@ -306,7 +305,7 @@ impl FeastRepo {
         definitions
     }
 
-    /// Where the values come from, for people.
+    /// Returns the source of the values, for messages.
     #[must_use]
     pub fn values(&self) -> &FeastValues {
         &self.options.values
@@ -316,7 +315,7 @@ impl FeastRepo {
 // === impl RegistryAt ===
 
 impl RegistryAt {
-    /// Its file, if it is one.
+    /// Returns its file, if it is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -325,7 +324,7 @@ impl RegistryAt {
         }
     }
 
-    /// Its bytes, and their version if they are S3's; none when an error was noted.
+    /// Returns its bytes, and their version if they are from S3; `None` if an error was added.
     fn read(
         &self,
         aws: &Aws,
@@ -364,7 +363,7 @@ impl RegistryAt {
         let patience = if copied.is_some() { patience.min(COPY_AFTER) } else { patience };
         match object.read(aws, REGISTRY_BYTES_MAX.cast_signed(), patience) {
             Ok(ObjectNow { bytes, version }) => {
-                // Nothing depends on it but a start without S3.
+                // The copy is only needed for a start without S3.
                 if let Some(copy) = copy
                     && let Err(error) = keep(&copy, &self.to_string(), &bytes)
                 {
@@ -373,7 +372,7 @@ impl RegistryAt {
                 Some((bytes, Some(version)))
             }
             Err(error) => {
-                // What was served goes on being served, whatever became of the way to S3.
+                // Served definitions keep being served, whatever the error of S3 is.
                 if let Some(bytes) = copied {
                     let message = format!("the registry cannot be read: {error}");
                     problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
@@ -399,7 +398,7 @@ impl fmt::Display for RegistryAt {
     }
 }
 
-/// Views grouped by the reason, with their names.
+/// Groups views by the reason, with their names.
 fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
     let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
     for Unservable { name, why } in views {
@@ -426,7 +425,7 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a copy, with where it is from in its first line.
+/// Writes a copy, with the original location in its first line.
 fn keep(copy: &Path, from: &str, bytes: &[u8]) -> io::Result<()> {
     if let Some(dir) = copy.parent() {
         fs::create_dir_all(dir)?;
@@ -436,13 +435,13 @@ fn keep(copy: &Path, from: &str, bytes: &[u8]) -> io::Result<()> {
     fs::rename(unfinished, copy)
 }
 
-/// The copy of what is there.
+/// Reads the copy of the registry at `from`.
 fn kept(copy: &Path, from: &str) -> Option<Vec<u8>> {
     let bytes = read_regular(copy, 2 * REGISTRY_BYTES_MAX).ok()?;
     bytes.strip_prefix(from.as_bytes())?.strip_prefix(b"\n").map(<[u8]>::to_vec)
 }
 
-/// Where the values come from; none when an error was noted.
+/// Determines the source of the values; `None` if an error was added.
 fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Problems) -> Option<FeastValues> {
     match (config.from, &store.online_store) {
         (FeastValuesFrom::Batch, _) => Some(FeastValues::BatchSources),
@@ -460,11 +459,11 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
         }
         (FeastValuesFrom::Auto, OnlineStore::Sqlite(path)) => match config.dir.join(path).try_exists() {
             Ok(false) => Some(FeastValues::BatchSources),
-            // What cannot be looked at cannot be read either, and who reads it says why.
+            // A file that cannot be checked cannot be read either, and reading it reports the reason.
             Ok(true) | Err(_) => Some(FeastValues::OnlineStore(path.clone())),
         },
         (FeastValuesFrom::Auto, OnlineStore::Other(kind)) => {
-            // Whoever pushes into that store would look for the values in vain.
+            // Values that are pushed into that store would not be served.
             let message =
                 format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
             problems.warning(at, message, "set '--feast-values batch' if that is what you want".to_owned());
@@ -473,7 +472,7 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
     }
 }
 
-/// Reads the text of `feature_store.yaml`; none when an error was noted.
+/// Parses `feature_store.yaml`; returns `None` if an error was added.
 fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Option<FeatureStore> {
     let before = problems.error_count();
     let text = expand(text, env);
@@ -495,7 +494,7 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     (problems.error_count() == before).then_some(store)
 }
 
-/// Where the registry is: a path from the repository, or an object.
+/// Returns the location of the registry: a path relative to the repository, or an object.
 fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) -> Option<Registry> {
     const TO_FILE: &str = "Feast writes it to a file: FeatureStore('.').registry.proto().SerializeToString()";
     let Some(node) = table.get("registry") else {
@@ -567,7 +566,7 @@ fn online_store(table: &mut Table<'_>, problems: &Problems) -> OnlineStore {
     }
 }
 
-/// Who is let in is Larder's own setting, and nobody is to think that this one counts.
+/// Warns about Feast's `auth`: authentication is a setting of Larder's own, and Feast's has no effect.
 fn auth(table: &mut Table<'_>, problems: &Problems) {
     let Some(node) = table.get("auth").filter(|node| matches!(node.tree, Tree::Map(_))) else { return };
     let kind = Table::new("auth", node, problems).and_then(|mut auth| auth.text("type")).map(|kind| kind.value);
@@ -578,8 +577,8 @@ fn auth(table: &mut Table<'_>, problems: &Problems) {
     }
 }
 
-/// Puts variables of the environment into a text, as Feast does with `feature_store.yaml` (Python's
-/// `os.path.expandvars`): `$NAME` and `${NAME}`; one that is not set stays as it is written.
+/// Expands environment variables in a text, as Feast does with `feature_store.yaml` (Python's `os.path.expandvars`):
+/// `$NAME` and `${NAME}`; a variable that is not set stays unexpanded.
 fn expand(text: &str, env: Environment<'_>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,14 +1,14 @@
-//! Keys that belong to something else: Feast's `feature_store.yaml`, other servers' habits.
+//! Keys of other programs: Feast's `feature_store.yaml`, and customary settings of other servers.
 //!
-//! The nearest key by spelling would mislead here, so each is answered with what to write.
+//! Suggesting the most similar valid key would be misleading, so each has its own message.
 
 use larder_model::yaml::{Place, Problems};
 
 use super::environment::Entries;
 
-/// A key at the top of the file, and what to write in its place.
+/// A key at the top of the file, and what to write instead.
 const FOREIGN: &[(&str, &str)] = &[
-    // Feast's feature_store.yaml.
+    // Keys of Feast's `feature_store.yaml`.
     ("registry", "to serve a Feast repository, name its directory: 'feast: {repo: .}'"),
     ("provider", "Larder has no providers: leave it out"),
     ("online_store", "Larder's store is its own: see 'store'"),
@@ -18,11 +18,11 @@ const FOREIGN: &[(&str, &str)] = &[
     ("entity_key_serialization_version", "here it is 'entity_key_version'"),
     ("flags", "Larder has no feature flags: leave it out"),
     ("auth", "Larder knows bearer tokens: write 'server: {auth: {tokens: [...]}}'"),
-    // What a file of definitions has at its top.
+    // Keys of a definition file.
     ("entities", "definitions stand in files of their own: name them under 'features'"),
     ("feature_views", "definitions stand in files of their own: name them under 'features'"),
     ("feature_services", "definitions stand in files of their own: name them under 'features'"),
-    // What other servers call things.
+    // Names that other servers use.
     ("listen", "write it under 'server'"),
     ("host", "write 'server: {listen: <address>:<port>}'"),
     ("port", "write 'server: {listen: <address>:<port>}'"),
@@ -33,7 +33,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("log_level", "write 'log: {level: ...}'"),
 ];
 
-/// Complains about the foreign keys, and takes them out of the tree: nothing else needs to be said of them.
+/// Reports such keys as errors, and removes them from the tree, so that they are not reported again.
 pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
     if has("registry") && has("provider") {

@@ -5,41 +5,42 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A path as it was written, or a pattern: `features/*.yaml`.
+/// A path or a pattern: `features/*.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pattern {
-    /// One file, whether it is there or not.
+    /// One file, whether it exists or not.
     File(PathBuf),
     /// The files of a directory whose names match.
     Files {
         /// The directory.
         dir: PathBuf,
-        /// What the names look like.
+        /// The pattern of the names.
         name: String,
     },
 }
 
-/// Where a path of the configuration lies. In the current directory it stays as it was written.
+/// Resolves a path in the configuration. Paths relative to the current directory are unchanged.
 pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
     match path {
-        // Nobody wants to read `dir/./file`.
+        // Avoid paths such as `dir/./file` in messages.
         "." => base_dir.to_path_buf(),
         path if base_dir == Path::new(".") => PathBuf::from(path),
         path => base_dir.join(path),
     }
 }
 
-/// Whether a name matches a pattern in which `*` stands for any characters, or none.
+/// Returns whether a name matches a pattern in which `*` stands for any characters, or none.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == name };
-    // As in a shell: hidden files, and the `..data` of a mounted ConfigMap, have to be asked for by their dot.
+    // As in a shell: hidden files, and the `..data` of a mounted ConfigMap, only match a pattern that begins with a
+    // dot.
     if prefix.is_empty() && name.starts_with('.') {
         return false;
     }
     let Some(mut name) = name.strip_prefix(prefix) else { return false };
     let mut parts = rest.split('*').collect::<Vec<_>>();
     let suffix = parts.pop().unwrap_or_default();
-    // The first place of each part is the best one: it leaves the most to the parts behind it.
+    // The first match of each part is the best one: it leaves the most text for the following parts.
     for part in parts {
         let Some(at) = name.find(part) else { return false };
         name = &name[at + part.len()..];
@@ -47,7 +48,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     name.ends_with(suffix)
 }
 
-/// The files that match a path or pattern, relative to the current directory.
+/// Returns the files that match a path or pattern, relative to the current directory.
 ///
 /// # Errors
 /// A problem with the pattern, or the error of listing the directory.
@@ -59,17 +60,17 @@ pub fn matching_files(written: &str) -> Result<Vec<PathBuf>, String> {
 // === impl Pattern ===
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence that describes the error in it.
     pub(super) fn new(base_dir: &Path, written: &str) -> Result<Self, &'static str> {
         let (dir, name) = written.rsplit_once('/').map_or(("", written), |(dir, name)| (dir, name));
         match (dir.contains('*'), name.contains('*')) {
             (true, _) => Err("'*' can stand in the last part of a path only"),
             (false, _) if name.is_empty() => Err("it names no file"),
             (false, false) => Ok(Self::File(resolve(base_dir, written))),
-            // The root directory loses its name in the split.
+            // The split removes the name of the root directory.
             (false, true) if written.starts_with('/') && dir.is_empty() => {
                 Ok(Self::Files { dir: PathBuf::from("/"), name: name.to_owned() })
             }
@@ -77,10 +78,10 @@ impl Pattern {
         }
     }
 
-    /// The files, by name. A file without a `*` is named whether it is there or not.
+    /// Returns the matching files, sorted by name. A path without a `*` is returned whether the file exists or not.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// If the directory cannot be listed.
     pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
         let (dir, pattern) = match self {
             Self::File(path) => return Ok(vec![path.clone()]),
@@ -88,7 +89,7 @@ impl Pattern {
         };
         let entries = match fs::read_dir(self.dir().unwrap_or(dir)) {
             Ok(entries) => entries,
-            // Nothing matches in a directory that is not there.
+            // A directory that does not exist has no matches.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
@@ -106,7 +107,7 @@ impl Pattern {
         Ok(files)
     }
 
-    /// The directory whose files match, if this is a pattern.
+    /// Returns the directory whose files match, if this is a pattern.
     pub(super) fn dir(&self) -> Option<&Path> {
         match self {
             Self::File(_) => None,

@@ -1,4 +1,4 @@
-//! `plugins:`, what derived features may take.
+//! `plugins:`, the settings of plugins.
 
 use std::{path::Path, time::Duration};
 
@@ -12,10 +12,10 @@ use super::{
     types::PluginConfig,
 };
 
-/// Where plugins are looked for, from the configuration's directory.
+/// The default plugin directory, relative to the configuration's directory.
 const DIR: &str = "plugins";
 const SECOND: Duration = Duration::from_secs(1);
-/// The host's own copies and compiled code, in the store's directory.
+/// The server's own copies and compiled code, in the store's directory.
 const OWN_DIR: &str = "plugins";
 
 pub(super) fn plugins(
@@ -42,7 +42,7 @@ pub(super) fn plugins(
             ),
         },
         compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
-        // Data, socket and admin listeners have so many threads each, and commands call from one more.
+        // Data, socket and admin listeners have this many threads each, and commands call plugins from one more.
         threads: 2 * http.workers + 2,
         ..default
     };
@@ -53,7 +53,7 @@ pub(super) fn plugins(
 fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
     let limits = PluginLimits {
         memory_bytes: memory(section.bytes("memory", MIB..=1_024 * MIB, default.memory_bytes as u64)),
-        // The clock that ends calls ticks each millisecond.
+        // The timer that interrupts calls ticks each millisecond.
         time: section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), default.time),
         output_bytes: memory(section.bytes("output", KIB..=1_024 * MIB, default.output_bytes as u64)),
         functions: section.count("functions", 1..=10_000_000, default.functions),

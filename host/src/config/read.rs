@@ -1,4 +1,4 @@
-//! A file's text, section by section, to a [`Config`].
+//! Converts a file's text to a [`Config`], section by section.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -27,29 +27,29 @@ use super::{
     section::Section,
 };
 
-/// Feast's feature server listens there.
+/// The port of Feast's feature server.
 const PORT: u16 = 6566;
-/// Beside Feast's.
+/// The port after Feast's.
 const GRPC_PORT: u16 = 6567;
 const METRICS_PORT: u16 = 9566;
 const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
 const ADMIN_SOCKET: &str = "admin.sock";
 
-/// A smaller budget would refuse ordinary requests.
+/// A smaller budget would reject ordinary requests.
 const IN_FLIGHT_MIN: u64 = 16 * MIB;
 
 const WORKERS_MAX: usize = 256;
 const PROJECT_CHARS_MAX: usize = 200;
 
-/// The levels, most important first.
+/// The log levels, most important first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
-/// Timeouts that are shorter cut off healthy clients, and longer ones are none.
+/// Shorter timeouts would disconnect healthy clients.
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
@@ -64,7 +64,7 @@ pub(super) fn read(
 ) -> Option<(Config, Sound)> {
     let count = || problems.error_count();
     let mut root = parse(file_name, text, problems)?;
-    // A file of comments, or an empty one, leaves everything at its default.
+    // A file of only comments, or an empty one, leaves everything at its default.
     if root.tree == Tree::Null {
         root.tree = Tree::Map(Vec::new());
     }
@@ -120,7 +120,7 @@ pub(super) fn read(
     Some((config, sound))
 }
 
-/// The name stands in metrics and in the names of Feast's tables.
+/// Reads the project's name, which appears in metrics and in the names of Feast's tables.
 fn project(top: &mut Section<'_>) -> Option<String> {
     let name = top.text("project")?;
     let letters = name.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
@@ -144,7 +144,7 @@ fn key_version(top: &mut Section<'_>) -> Option<KeyVersion> {
 
 fn features(top: &mut Section<'_>, base_dir: &Path, is_feast: bool) -> Vec<Located<String>> {
     let Some(node) = top.get("features") else {
-        // Who serves a Feast repository may have definition files besides, and has none as a rule.
+        // A Feast repository can have additional definition files, but usually has none.
         let default = (!is_feast).then(|| Located { value: FEATURES.to_owned(), at: top.at().clone() });
         return default.into_iter().collect();
     };
@@ -166,7 +166,7 @@ fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let writes = section.bool("writes", true);
     let tls = access::tls(&mut section, base_dir);
     let auth = access::auth(&mut section, base_dir);
-    // Who made a mistake in `tls` meant to have it.
+    // If `tls` has an error, it was intended to be on.
     if tls.as_ref().is_ok_and(Option::is_none) {
         section.check_reach("listen", &listen, insecure, Some("set 'tls'"));
     }
@@ -211,7 +211,7 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
         answer_bytes_max: memory(section.bytes("answer_bytes_max", 64 * KIB..=TIB, default.answer_bytes_max as u64)),
         in_flight_bytes_max: bytes_or(&mut section, "in_flight_bytes_max", "auto", IN_FLIGHT_MIN..=TIB).map(memory),
         drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, default.drain_delay),
-        // Zero: requests under way are dropped at once.
+        // Zero: requests in progress are dropped immediately.
         drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
     };
     section.finish();
@@ -225,7 +225,7 @@ fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: Ra
     (!is_word).then(|| section.bytes(key, within, least))
 }
 
-/// It is off where nothing is said, so that nobody opens a port unawares.
+/// Reads `grpc`. It is off by default, so that no port is opened unintentionally.
 fn grpc(mut section: Section<'_>, http: &HttpConfig) -> Option<GrpcConfig> {
     let off = is_off(&mut section, "listen") || section.get("listen").is_none();
     let listen = if off { None } else { Some(section.address("listen", loopback(GRPC_PORT))) };
@@ -253,9 +253,9 @@ fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<&GrpcConfig
     listen.map(|listen| listen.value)
 }
 
-/// Refuses an address that another section has.
+/// Rejects an address that another section uses.
 fn check_port(section: &Section<'_>, listen: &Located<SocketAddr>, other: &str, taken: SocketAddr) {
-    // Port 0 is a free port, another one each time.
+    // Port 0 is any free port, a different one each time.
     if listen.value == taken && taken.port() != 0 {
         let message = format!("'listen' is {taken}, as in '{other}'");
         section.error(&listen.at, message, "take another port".to_owned());
@@ -265,7 +265,7 @@ fn check_port(section: &Section<'_>, listen: &Located<SocketAddr>, other: &str, 
 fn store(mut section: Section<'_>, base_dir: &Path) -> StoreConfig {
     let data_dir = section.path("data_dir", base_dir).map(|path| path.value);
     let default = StoreConfig::new(data_dir.unwrap_or_else(|| resolve(base_dir, DATA_DIR)));
-    // Fewer pages than these and every lookup goes to disk more than once.
+    // With fewer pages, every lookup reads from disk more than once.
     let page_cache = section.bytes("page_cache", MIB..=TIB, default.page_cache_bytes_max as u64);
     let hot_cache = section.bytes("hot_cache", 0..=TIB, default.hot.bytes_max);
     let space = SpaceLimits {
@@ -299,8 +299,8 @@ fn serving(mut section: Section<'_>, text: &str) -> TtlPolicy {
         [("mark", TtlPolicy::Mark), ("null", TtlPolicy::Null), ("ignore", TtlPolicy::Ignore)];
     let ttl = match section.get_or_null("ttl") {
         Some(node) if node.tree == Tree::Null => {
-            // YAML reads the word null as nothing. A key that was left empty, by a template without a value for
-            // instance, reads alike, and must not withhold values.
+            // YAML parses the word null as a null value. A key with an empty value, for instance from a template
+            // without a value, parses the same way, and must not withhold values.
             if !stands_at(text, node, "null") {
                 section.error(&node.at, "'ttl' is empty, expected one of mark, null, ignore", None);
             }
@@ -318,7 +318,7 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
         on_start: section.bool("on_start", default.on_start),
         limits: SyncLimits {
             commit_rows: section.count("commit_rows", 1..=16_777_216, default.limits.commit_rows),
-            // One row has to fit.
+            // The limit must allow one row.
             commit_bytes: memory(section.bytes(
                 "commit_bytes",
                 ROW_BYTES_MAX as u64..=4_096 * MIB,
@@ -366,8 +366,8 @@ fn log(mut section: Section<'_>) -> LogConfig {
     LogConfig { level: level.map_or(default.level, |level| level.value), format: format.unwrap_or(default.format) }
 }
 
-/// Checks a level or a filter. The filter's own parser takes a mistyped level for the name of a module, all of whose
-/// lines are then logged and nobody else's: so a word alone has to be a level.
+/// Checks a level or a filter. The filter's own parser takes a mistyped level for the name of a module, and would then
+/// log only lines of that module: so a single word must be a level.
 fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     for directive in filter.split(',').map(str::trim) {
@@ -380,12 +380,12 @@ fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     EnvFilter::try_new(filter).map(|_| ()).map_err(|error| (error.to_string(), None))
 }
 
-/// Whether a key has the word off.
+/// Returns whether a key has the value `off`.
 pub(super) fn is_off(section: &mut Section<'_>, key: &'static str) -> bool {
     section.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
 }
 
-/// Whether a value was written as this word.
+/// Returns whether a value was written as this word.
 fn stands_at(text: &str, node: &Node, word: &str) -> bool {
     let place = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
     let line = place(node.at.line).and_then(|line| text.lines().nth(line));
@@ -398,7 +398,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Bytes of memory, as the machine counts them; its address space ends before larger ones.
+/// Converts a size in bytes; sizes beyond the address space become its maximum.
 pub(super) fn memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

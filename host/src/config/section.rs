@@ -1,4 +1,4 @@
-//! One section of the file: a [`Table`] with the checks that settings need, and defaults for what is absent.
+//! One section of the file: a [`Table`] with the checks that settings need, and defaults for absent keys.
 
 use std::{
     fmt,
@@ -12,36 +12,35 @@ use larder_model::yaml::{Located, Node, Place, Problems, Table, Tree};
 
 use super::patterns::resolve;
 
-/// A section being read. Every getter notes what is wrong, and then answers as if the key were absent: the reading
-/// goes on.
+/// A section that is being read. Every getter reports errors, and then continues as if the key were absent.
 pub(super) struct Section<'n> {
     /// The section's path, for messages: "server.limits".
     name: &'static str,
     at: &'n Place,
-    /// None for a section that is absent, or no mapping.
+    /// `None` for a section that is absent or not a mapping.
     table: Option<Table<'n>>,
     problems: &'n Problems,
 }
 
-/// The longest path of a Unix socket: Linux keeps 108 bytes, with a zero at the end.
+/// The maximum length of a Unix socket's path: Linux has 108 bytes, including a zero at the end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Prints a duration as it would be written: whole milliseconds, as the reader knows no shorter ones.
+/// Formats a duration as in a configuration: in whole milliseconds, the finest unit that is accepted.
 struct Span(Duration);
 
-/// Prints a number of bytes as it would be written.
+/// Formats a number of bytes as in a configuration.
 struct Bytes(u64);
 
 // === impl Section ===
 
 impl<'n> Section<'n> {
-    /// The whole file.
+    /// Starts to read the whole file.
     pub(super) fn top(root: &'n Node, problems: &'n Problems) -> Self {
         let name = "configuration";
         Self { name, at: &root.at, table: Table::new(name, root, problems), problems }
     }
 
-    /// A section of this one. The last part of its name is its key.
+    /// Returns a subsection. The last part of its name is its key.
     pub(super) fn section(&mut self, name: &'static str) -> Self {
         let key = name.rsplit_once('.').map_or(name, |(_, key)| key);
         let node = self.get(key);
@@ -49,37 +48,37 @@ impl<'n> Section<'n> {
         Self { name, at: node.map_or(self.at, |node| &node.at), table, problems: self.problems }
     }
 
-    /// Where the section begins.
+    /// Returns the position of the section.
     pub(super) fn at(&self) -> &'n Place {
         self.at
     }
 
-    /// A value, unless it is absent or null.
+    /// Returns a value, unless it is absent or null.
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         self.table.as_mut()?.get(key)
     }
 
-    /// A value, unless it is absent.
+    /// Returns a value, unless it is absent.
     pub(super) fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
         self.table.as_mut()?.get_or_null(key)
     }
 
-    /// Text.
+    /// Returns text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<Located<String>> {
         self.table.as_mut()?.text(key)
     }
 
-    /// Text that has to be there.
+    /// Returns text that must exist.
     pub(super) fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
         self.table.as_mut()?.required_text(key)
     }
 
-    /// Whether a key stands there, whatever its value.
+    /// Returns whether a key exists, whatever its value.
     pub(super) fn has(&mut self, key: &'static str) -> bool {
         self.get_or_null(key).is_some()
     }
 
-    /// The mappings of a list, each a section by this name.
+    /// Returns the mappings of a list, each as a section with this name.
     pub(super) fn items(&mut self, key: &'static str, name: &'static str) -> Vec<Self> {
         let problems = self.problems;
         let items = self.table.as_mut().map(|table| table.list(key)).unwrap_or_default();
@@ -89,37 +88,37 @@ impl<'n> Section<'n> {
             .collect()
     }
 
-    /// A text, or a list of them.
+    /// Returns a list of texts; a single text counts as a list.
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         self.table.as_mut().map(|table| table.texts(key)).unwrap_or_default()
     }
 
-    /// One of a few words.
+    /// Returns one of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         self.table.as_mut()?.word(key, words)
     }
 
-    /// True or false.
+    /// Returns true or false.
     pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
         self.table.as_mut().and_then(|table| table.bool(key)).unwrap_or(default)
     }
 
-    /// A whole number.
+    /// Returns an integer.
     pub(super) fn int(&mut self, key: &'static str, within: RangeInclusive<i64>) -> Option<Located<i64>> {
         self.table.as_mut()?.int(key, *within.start(), *within.end())
     }
 
-    /// Notes an error of this section.
+    /// Adds an error in this section.
     pub(super) fn error(&self, at: &Place, message: impl fmt::Display, help: impl Into<Option<String>>) {
         self.problems.error_with_help(at, format!("{}: {message}", self.name), help);
     }
 
-    /// A whole number.
+    /// Returns a count.
     pub(super) fn count(&mut self, key: &'static str, within: RangeInclusive<i64>, default: usize) -> usize {
         self.int(key, within).and_then(|number| usize::try_from(number.value).ok()).unwrap_or(default)
     }
 
-    /// A duration.
+    /// Returns a duration.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -135,7 +134,7 @@ impl<'n> Section<'n> {
         written.value
     }
 
-    /// A number of bytes.
+    /// Returns a number of bytes.
     pub(super) fn bytes(&mut self, key: &'static str, within: RangeInclusive<u64>, default: u64) -> u64 {
         let Some(written) = self.table.as_mut().and_then(|table| table.bytes(key)) else { return default };
         if !within.contains(&written.value) {
@@ -146,7 +145,7 @@ impl<'n> Section<'n> {
         written.value
     }
 
-    /// A path, from the base directory.
+    /// Returns a path, relative to the base directory.
     pub(super) fn path(&mut self, key: &'static str, base_dir: &Path) -> Option<Located<PathBuf>> {
         let text = self.text(key)?;
         if text.value.trim().is_empty() {
@@ -156,7 +155,7 @@ impl<'n> Section<'n> {
         Some(Located { value: resolve(base_dir, &text.value), at: text.at })
     }
 
-    /// Refuses a path that is too long for a socket.
+    /// Rejects a path that is too long for a socket.
     pub(super) fn check_socket(&self, key: &str, socket: &Located<PathBuf>) {
         let length = socket.value.as_os_str().len();
         if length > SOCKET_PATH_BYTES_MAX {
@@ -167,7 +166,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// An IP address and a port.
+    /// Returns an IP address and a port.
     pub(super) fn address(&mut self, key: &'static str, default: SocketAddr) -> Located<SocketAddr> {
         let default = Located { value: default, at: self.at.clone() };
         let Some(node) = self.get(key) else { return default };
@@ -180,10 +179,10 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Refuses an address that other machines reach unencrypted, unless that was said to be meant. `remedy` is what
-    /// else than another address would help.
+    /// Rejects an address that other machines can reach without encryption, unless the configuration allows that
+    /// explicitly. `remedy` describes the alternatives to another address.
     pub(super) fn check_reach(&self, key: &str, address: &Located<SocketAddr>, insecure: bool, remedy: Option<&str>) {
-        // An IPv4 address in IPv6 clothes is what it is inside.
+        // An IPv4-mapped IPv6 address counts as the IPv4 address.
         if insecure || address.value.ip().to_canonical().is_loopback() {
             return;
         }
@@ -196,7 +195,7 @@ impl<'n> Section<'n> {
         self.error(&address.at, message, help);
     }
 
-    /// Ends the reading: unknown keys are errors.
+    /// Ends the read: unknown keys are errors.
     pub(super) fn finish(self) {
         if let Some(table) = self.table {
             table.finish();
@@ -204,7 +203,7 @@ impl<'n> Section<'n> {
     }
 }
 
-/// Reads an address; if it is none, the rest of the sentence that says so, and what to write.
+/// Parses an address; on failure, returns the rest of the error sentence, and a hint.
 fn parse_address(tree: &Tree) -> Result<SocketAddr, (String, Option<String>)> {
     const EXAMPLE: &str = "for example 127.0.0.1:6566, or [::1]:6566";
     let no_address = |text: &dyn fmt::Display, help: String| {

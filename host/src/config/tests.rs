@@ -1,9 +1,9 @@
-//! Texts and files in, configurations or all their mistakes out.
+//! Tests of texts and files, with the resulting configurations or all their errors.
 //!
-//! * [`text`]: what a file can say, and every mistake in it;
+//! * [`text`]: the values that a file can have, and every error in them;
 //! * [`access`]: keys and tokens, in the text and in their files;
-//! * [`environment`]: variables over the file;
-//! * [`feast`]: what is read of a Feast repository's `feature_store.yaml`;
+//! * [`environment`]: variables that override the file;
+//! * [`feast`]: the parts of a Feast repository's `feature_store.yaml` that are read;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`shipped`]: the files in `configs/`.
 
@@ -55,7 +55,7 @@ fn parse(text: &str) -> Config {
     parse_with(text, &[]).unwrap_or_else(|problems| panic!("{text}: {}", lines(&problems)))
 }
 
-/// Reads a file that has mistakes and compares the messages.
+/// Reads a file with errors and compares the messages.
 #[track_caller]
 fn check(text: &str, expected: Expect) {
     check_with(text, &[], expected);
@@ -67,12 +67,12 @@ fn check_with(text: &str, env: &[(&str, &str)], expected: Expect) {
     expected.assert_eq(&lines(&problems));
 }
 
-/// Where the two listeners are.
+/// Returns the addresses of the two listeners.
 fn sockets(config: &Config) -> (String, String) {
     (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
 }
 
-/// A configuration without the places in it, and with those defaults that a Feast repository would change.
+/// Formats a configuration without positions, and without the defaults that a Feast repository would change.
 fn comparable(config: Config) -> String {
     let project = config.project.clone().or_else(|| Some("default".to_owned()));
     let key_version = config.key_version.or_else(|| Some(KeyVersion::default()));
@@ -81,7 +81,7 @@ fn comparable(config: Config) -> String {
     format!("{features:?} {:?}", Config { features: Vec::new(), ..config })
 }
 
-/// A line within sections.
+/// Returns a line within sections.
 fn nested(path: &[&str], line: &str) -> String {
     let sections = path.iter().enumerate().map(|(depth, key)| format!("{}{key}:\n", "  ".repeat(depth)));
     sections.collect::<String>() + &"  ".repeat(path.len()) + line + "\n"

@@ -1,4 +1,4 @@
-//! The configuration as the rest of the host sees it: complete, and valid.
+//! The configuration in its complete and valid form, as the rest of the server uses it.
 
 use std::{
     io,
@@ -23,30 +23,30 @@ use larder_sync::{SyncLimits, SyncScheduler, SyncSetting};
 
 use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 
-/// Everything that an operator can set. Its paths start at the configuration file's directory already.
+/// All settings of an operator. Paths are already resolved against the configuration file's directory.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The configuration file, and what the command line says over it.
+    /// The configuration file, and the settings from the command line.
     pub origin: Origin,
-    /// Its directory: the start of the relative paths in definitions.
+    /// Its directory, which relative paths in definitions start from.
     pub base_dir: PathBuf,
-    /// `project:`, the name under which Feast knows these definitions; that of the Feast repository, or `default`,
-    /// where there is none.
+    /// `project:`, Feast's name for these definitions; `None` means that of the Feast repository, or `default` without
+    /// one.
     pub project: Option<String>,
-    /// `entity_key_version:`, the serialization that makes the entity ids; that of the Feast repository, or Feast's
-    /// own, where there is none.
+    /// `entity_key_version:`, the serialization of entity ids; `None` means that of the Feast repository, or Feast's
+    /// default without one.
     pub key_version: Option<KeyVersion>,
     /// `feast:`, the Feast repository whose registry has the definitions, if there is one.
     pub feast: Option<FeastConfig>,
     /// `naming_warnings:`, whether to warn about names outside the naming convention.
     pub naming_warnings: bool,
-    /// `features:`, files and patterns as they were written; [`super::load_definitions`] reads them.
+    /// `features:`, files and patterns as written; [`super::load_definitions`] resolves them.
     pub features: Vec<Located<String>>,
     /// `server:`.
     pub http: HttpConfig,
-    /// `grpc:`; none when turned off.
+    /// `grpc:`; `None` if it is off.
     pub grpc: Option<GrpcConfig>,
-    /// `metrics: listen`; none when turned off.
+    /// `metrics: listen`; `None` if it is off.
     pub metrics_listen: Option<SocketAddr>,
     /// `admin: socket`.
     pub admin_socket: PathBuf,
@@ -64,14 +64,14 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// Where a configuration comes from, so that it can be read again.
+/// The origin of a configuration, for reading it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The file.
     pub file: PathBuf,
-    /// Whether it may be absent: everything that the command line does not say has its default then.
+    /// Whether it may be absent: settings that are not on the command line have their defaults then.
     pub is_optional: bool,
-    /// What the command line says, as variables of the environment that take the place of the environment's own.
+    /// Settings from the command line, as environment variables that override the environment's own.
     pub flags: Vec<(&'static str, String)>,
 }
 
@@ -99,42 +99,42 @@ pub struct Sound {
     pub plugins: bool,
 }
 
-/// When sources and definitions are looked at.
+/// When sources and definitions are polled.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncConfig {
     /// Whether every view with a source is synced when the server starts.
     pub on_start: bool,
-    /// Bounds of a run.
+    /// Limits of a run.
     pub limits: SyncLimits,
-    /// `reload: every`, how often the configuration and definition files are looked at; zero is only at SIGHUP.
+    /// `reload: every`, how often the configuration and definition files are polled; zero means only at SIGHUP.
     pub reload_every: Duration,
-    /// `reload: registry_every`, how often a registry in S3 is looked at.
+    /// `reload: registry_every`, how often a registry in S3 is polled.
     pub registry_every: Duration,
 }
 
-/// Where plugins come from, and what they may take.
+/// The settings of plugins.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
-    /// `plugins: dir`; none when turned off.
+    /// `plugins: dir`; `None` if it is off.
     pub dir: Option<PathBuf>,
-    /// Where the host keeps its own copies, and compiled code: in the store's directory.
+    /// The directory of the server's own copies and compiled code, in the store's directory.
     pub own_dir: PathBuf,
     /// Everything else.
     pub settings: PluginSettings,
 }
 
-/// What is logged, and how.
+/// The settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A level or a filter, such as `info` or `info,larder_sync=debug`; `tracing_subscriber::EnvFilter` takes it.
+    /// A level or a filter, such as `info` or `info,larder_sync=debug`, for `tracing_subscriber::EnvFilter`.
     pub level: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
 impl Default for SyncConfig {
     fn default() -> Self {
-        // A second is short beside a deployment, and looking at a handful of files costs microseconds.
+        // A second is short compared to a deployment, and polling a few files costs microseconds.
         Self {
             on_start: true,
             limits: SyncLimits::default(),
@@ -153,13 +153,13 @@ impl Default for LogConfig {
 // === impl Origin ===
 
 impl Origin {
-    /// A file that has to be there.
+    /// Returns the origin of a file that must exist.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { file: path.into(), ..Self::default() }
     }
 
-    /// Whether there is something to read a configuration from.
+    /// Returns whether the file exists or is optional.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.is_optional || self.file.is_file()
@@ -169,7 +169,7 @@ impl Origin {
 // === impl Config ===
 
 impl Config {
-    /// How syncs reach their sources, by this clock and with turns of their own.
+    /// Returns the settings for syncs, with this clock and a separate scheduler.
     #[must_use]
     pub fn sync_setting(&self, clock: SharedClock) -> SyncSetting {
         SyncSetting {
@@ -181,7 +181,7 @@ impl Config {
         }
     }
 
-    /// The sections, or keys of one, that differ in another configuration and cannot be changed while a server runs.
+    /// Returns the sections and keys that differ in another configuration and cannot be changed while a server runs.
     #[must_use]
     pub fn fixed_sections_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let listener =
@@ -199,15 +199,15 @@ impl Config {
         differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
     }
 
-    /// Reads a configuration file; variables of the environment win over it.
+    /// Reads a configuration file; environment variables override it.
     ///
     /// # Errors
-    /// [`ConfigError::Io`] when the file cannot be read, [`ConfigError::Invalid`] with every mistake in it.
+    /// [`ConfigError::Io`] if the file cannot be read, [`ConfigError::Invalid`] with every error in it.
     pub fn load(path: &Path, env: Environment<'_>) -> Result<Self, ConfigError> {
         Self::load_from(&Origin::file(path), env)
     }
 
-    /// Reads a configuration; variables of the environment win over its file, and the command line over them.
+    /// Reads a configuration; environment variables override its file, and the command line overrides both.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -234,7 +234,7 @@ impl Config {
         };
         let base_dir = match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
-            // A bare file name has an empty parent, which no system call takes for a directory.
+            // A bare file name has an empty parent, which system calls do not accept as a directory.
             _ => Path::new("."),
         };
         let problems = Problems::default();
@@ -244,8 +244,8 @@ impl Config {
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 
-    /// Reads a configuration file's text. `file_name` is for messages, relative paths start at `base_dir`. None when
-    /// an error was noted in `problems`.
+    /// Parses a configuration file's text. `file_name` is for messages, relative paths start at `base_dir`. Returns
+    /// `None` if an error was added to `problems`.
     #[must_use]
     pub fn parse(
         file_name: &str,

@@ -1,4 +1,4 @@
-//! `server: tls` and `server: auth`: what the file says of keys and tokens, and the files that it names.
+//! Tests of `server: tls` and `server: auth`: keys and tokens in the file, and the files that it names.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -164,7 +164,7 @@ fn keys_at_the_top_are_sent_to_their_place() {
     );
 }
 
-/// Files of a directory; those that end with `.open` can be read by everybody.
+/// Creates a directory with files; those that end with `.open` are readable by all users.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {

@@ -1,4 +1,4 @@
-//! Variables of the environment over the file.
+//! Tests of environment variables that override the file.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ fn variables_win_over_the_file() {
         ("LARDER_LOG_LEVEL", "debug"),
         ("LARDER_LOG_FORMAT", "json"),
     ];
-    // Where the file says otherwise, says nothing of the key, or has no such section.
+    // If the file has another value, no such key, or no such section.
     for text in
         ["project: x\nserver: {listen: nonsense, workers: 7}\nlog: {format: text}\n", "server: {workers: auto}\n", ""]
     {

@@ -1,4 +1,4 @@
-//! What is read of a Feast repository's `feature_store.yaml`, and what is said of the rest.
+//! Tests of which parts of a Feast repository's `feature_store.yaml` are read, and of messages about the rest.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use crate::config::{FeastConfig, FeastRepo, FeastValuesFrom, RegistryNeed};
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
-/// A repository with these lines below its project and its registry.
+/// Opens a repository with these lines after its project and its registry.
 fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("registry.db"), REGISTRY).unwrap();

@@ -1,4 +1,4 @@
-//! Files on disk: the configuration, and the definitions that it names.
+//! Tests of files on disk: the configuration, and the definitions that it names.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use super::{lines, make_pipe, no_env};
 use crate::config::{Config, ConfigError, load_definitions, watched_files};
 
-/// Files of a temporary directory.
+/// Creates files in a temporary directory.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -22,7 +22,7 @@ fn load(dir: &tempfile::TempDir) -> Config {
     Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap()
 }
 
-/// The definitions of a directory, or its problems; either without the directory's name.
+/// Checks the definitions of a directory, or its problems; either without the directory's name.
 #[track_caller]
 fn check_definitions(dir: &tempfile::TempDir, expected: Expect) {
     let found = match load_definitions(&load(dir)) {
@@ -115,7 +115,7 @@ fn what_is_wrong_with_the_definitions_is_told_at_once() {
     ]);
     fs::write(dir.path().join("features/d.yaml"), b"\xff").unwrap();
     symlink("nowhere", dir.path().join("link")).unwrap();
-    // Whether there is an entity 'user' is not known: it may be in one of the files that cannot be read.
+    // It is unknown whether there is an entity 'user': it may be in one of the unreadable files.
     check_definitions(
         &dir,
         expect![[r#"
@@ -130,7 +130,7 @@ fn what_is_wrong_with_the_definitions_is_told_at_once() {
         DIR/larder.yaml:6:5: error: features: cannot read DIR/more: Is a directory (os error 21) (end it with '/*.yaml')
         DIR/larder.yaml:7:5: error: features: cannot read DIR/link: No such file or directory (os error 2)"#]],
     );
-    // A file that is named is looked at before it is there.
+    // A named file is watched before it exists.
     assert!(watched_files(&load(&dir)).contains(&dir.path().join("lost.yaml")));
 }
 

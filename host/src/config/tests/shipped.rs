@@ -1,4 +1,4 @@
-//! The files in `configs/`, which users start from.
+//! Tests of the files in `configs/`, which users start from.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ fn yaml_files(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
 }
 
-/// The shipped file, with the keys that are commented out (`#key:`) written in.
+/// Returns the shipped file with the keys that are commented out (`#key:`) enabled.
 fn with_every_key(text: &str) -> String {
     let line = |line: &str| match line.trim_start().strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => line.replacen('#', "", 1),
@@ -33,7 +33,7 @@ fn with_every_key(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Every key that is understood within a section, with its path: as the message about an unknown one lists them.
+/// Collects every valid key within a section, with its path, from the message about an unknown key.
 fn known_keys(path: &[String], found: &mut BTreeSet<Vec<String>>) {
     let sections: Vec<&str> = path.iter().map(String::as_str).collect();
     let problems = parse_with(&nested(&sections, "zzzz: 1"), &[]).unwrap_err();
@@ -57,7 +57,7 @@ fn every_file_under_configs_loads_without_a_warning() {
     let files = yaml_files(&configs());
     assert!(!files.is_empty());
     for path in files {
-        // Whether the registry in S3 can be read is seen where there is one.
+        // Reading the registry in S3 is tested elsewhere.
         let config = Config::load(&path, &no_env).unwrap_or_else(|error| panic!("{error}"));
         let config = Config { feast: None, ..config };
         let loaded = load_definitions(&config).unwrap_or_else(|error| panic!("{error}"));

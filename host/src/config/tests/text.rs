@@ -1,4 +1,4 @@
-//! Values and mistakes in the text of a file.
+//! Tests of values and errors in the text of a file.
 
 use std::{
     path::{Path, PathBuf},
@@ -205,13 +205,13 @@ fn an_address_that_others_reach_needs_to_be_meant() {
     for address in ["127.0.0.1:1", "127.1.2.3:1", "'[::1]:1'", "'[::ffff:127.0.0.1]:1'"] {
         assert!(parse_with(&format!("server: {{listen: {address}}}\n"), &[]).is_ok(), "{address}");
     }
-    // What is encrypted is the data listener, and no other.
+    // Only the data listener is encrypted.
     let tls = "server: {listen: 0.0.0.0:1, tls: {cert: a, key: b}}\n";
     assert!(parse_with(tls, &[]).is_ok());
     assert!(parse_with(&format!("{tls}grpc: {{listen: 0.0.0.0:2}}\n"), &[]).is_err());
     assert_eq!(parse("grpc: {listen: off}").grpc, None);
     assert_eq!(parse("grpc: {insecure: true}").grpc, None, "it is off unless an address is given");
-    // Leave for one listener is none for the other.
+    // Permission for one listener does not apply to the other.
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
         expect![
