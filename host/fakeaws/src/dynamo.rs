@@ -1,8 +1,8 @@
-//! DynamoDB in memory, over its own protocol, with a script for what its streams do.
+//! DynamoDB in memory, with its own protocol, and with a script for the behavior of its streams.
 //!
-//! Spoken is JSON 1.0: `POST /`, the operation in `X-Amz-Target`. What operations do and which errors they have is from
-//! AWS's API reference (2012-08-10), as far as a reader and a writer of feature tables meet it. An operation, a parameter
-//! or an expression that is not modelled is refused, not passed over.
+//! The protocol is JSON 1.0: `POST /`, with the operation in `X-Amz-Target`. Operations and their errors follow AWS's
+//! API reference (2012-08-10), as far as a reader and a writer of feature tables need them. An operation, a parameter
+//! or an expression that is not modelled is rejected, not ignored.
 
 mod expressions;
 mod items;
@@ -29,67 +29,68 @@ use serde_json::{Value, json};
 use self::table::Table;
 use crate::serve::{Running, serve};
 
-/// How the ARNs of its tables begin.
+/// The prefix of its tables' ARNs.
 const ACCOUNT: &str = "arn:aws:dynamodb:eu-west-1:123456789012";
 
-/// A DynamoDB; it ends with its last handle.
+/// A fake DynamoDB; it stops when its last handle is dropped.
 ///
-/// Methods are the script: they work at once, without the network, and panic if the test names what there is not.
+/// Its methods are the script: they take effect immediately, without the network, and panic if the test names something
+/// that does not exist.
 #[derive(Clone, Debug)]
 pub struct FakeDynamo {
     state: Arc<Mutex<State>>,
     running: Arc<Running>,
 }
 
-/// A shard, as it is.
+/// The state of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardInfo {
     /// Its id.
     pub id: String,
-    /// Its parent's, which may be gone.
+    /// The id of its parent, which may be removed.
     pub parent: Option<String>,
-    /// Whether nothing is added to it any more.
+    /// Whether it is closed: it gets no more records.
     pub is_closed: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     tables: BTreeMap<String, Table>,
-    /// Counts everything that needs a new name, and records.
+    /// A counter for new names and for records.
     counter: u64,
-    /// Iterators of an epoch before this one have expired.
+    /// Iterators of an earlier epoch have expired.
     epoch: u64,
     calls: BTreeMap<String, u64>,
     throttled: BTreeMap<String, u64>,
-    /// Answers of GetRecords without records, of every shard.
+    /// The number of empty GetRecords responses for every shard.
     empty_pages: u64,
-    /// How many of them a shard had.
+    /// The number of such responses that a shard already had.
     emptied: BTreeMap<String, u64>,
-    /// The next pages of scans without items.
+    /// The number of next scan pages without items.
     empty_scan_pages: u64,
-    /// The next answers of DescribeTable that say that the table is being made.
+    /// The number of next DescribeTable responses with the status CREATING.
     creating: u64,
-    /// The next calls of BatchGetItem of which a part is left over.
+    /// The number of next BatchGetItem calls that leave some keys unprocessed.
     unprocessed_keys: u64,
-    /// The next calls of BatchWriteItem of which a part is left over.
+    /// The number of next BatchWriteItem calls that leave some writes unprocessed.
     unprocessed_items: u64,
-    /// Items of one page of a scan or a query.
+    /// The maximum number of items of one page of a scan or a query.
     page_items: usize,
-    /// Keys that a call of BatchGetItem does at most.
+    /// The maximum number of keys that a BatchGetItem call processes.
     batch_get_items: usize,
-    /// A page that ends with the last item says that there may be more.
+    /// Whether a page that ends with the last item still has a key to continue from.
     full_page_goes_on: bool,
-    /// Shards of one page of DescribeStream.
+    /// The maximum number of shards of one page of DescribeStream.
     page_shards: usize,
-    /// How many records the next GetRecords tells once more.
+    /// How many records the next GetRecords repeats.
     redeliver: usize,
-    /// How many readers a shard puts up with.
+    /// The maximum number of readers of a shard.
     readers_max: usize,
-    /// By shard: who reads it, and when last.
+    /// By shard, its readers and when each last read.
     readers: BTreeMap<String, BTreeMap<u64, Instant>>,
 }
 
-/// Why an operation is refused.
+/// Why an operation is rejected.
 struct Refusal(&'static str, String);
 
 type Answer = Result<Value, Refusal>;
@@ -102,7 +103,7 @@ fn missing(what: &str) -> Refusal {
     Refusal("ResourceNotFoundException", format!("Requested resource not found: {what} not found"))
 }
 
-/// A text in a body; an absent one is empty.
+/// Returns a text in a body; an absent one is empty.
 fn text<'v>(body: &'v Value, name: &str) -> &'v str {
     body.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -141,7 +142,7 @@ impl Default for FakeDynamo {
 // === impl FakeDynamo ===
 
 impl FakeDynamo {
-    /// Starts one, on a free port of loopback.
+    /// Starts a server on a free port of loopback.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::<Mutex<State>>::default();
@@ -153,13 +154,13 @@ impl FakeDynamo {
         Self { state, running: Arc::new(running) }
     }
 
-    /// Where it answers.
+    /// Returns its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// The same as an address.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address

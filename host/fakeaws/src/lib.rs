@@ -1,10 +1,9 @@
-//! AWS for tests, as far as no server that can be had does it.
+//! Fake AWS services for tests, with behavior that no available server has.
 //!
-//! [`FakeDynamo`] is a DynamoDB whose streams have many shards, which split, close, are trimmed and lie as a script says:
-//! the servers that imitate DynamoDB have one shard each, for ever. [`FakeS3`] replaces objects
-//! while they are read. [`FaultProxy`] stands before any server and does what
-//! networks and AWS do on bad days. Each server runs on a thread of its own with a runtime of its own, so blocking and
-//! async tests use it alike.
+//! [`FakeDynamo`] is a DynamoDB whose streams have many shards, which split, close, are trimmed and misbehave as
+//! scripted: other DynamoDB imitations have a single permanent shard. [`FakeS3`] replaces objects while they are read.
+//! [`FaultProxy`] runs in front of any server and simulates faults of networks and of AWS. Each server runs on its own
+//! thread with its own runtime, so blocking and async tests can use it alike.
 
 mod dynamo;
 mod proxy;

@@ -1,8 +1,8 @@
-//! A proxy that does harm: what networks and AWS do on bad days.
+//! A proxy that injects faults of networks and of AWS.
 //!
-//! Between the client's socket and the HTTP server of the proxy lies a pump, which passes bytes on as the wire is at the
-//! time: slow, cut off, silent. The HTTP server knows requests, and does to them what the rules say. A test turns both
-//! while requests are under way.
+//! Between the client's socket and the proxy's HTTP server, a pump passes bytes on with the current properties of the
+//! wire: slow, cut off, silent. The HTTP server sees requests, and applies rules to them. A test changes both while
+//! requests are in progress.
 
 mod faults;
 mod pump;
@@ -44,10 +44,10 @@ use self::{
 };
 use crate::serve::{Running, run};
 
-/// How long the server behind it may take: a test that waits longer has failed.
+/// The timeout of the upstream server: a test that waits longer has failed.
 const UPSTREAM_WITHIN: Duration = Duration::from_secs(60);
 
-/// A proxy before a server; it ends with its last handle.
+/// A proxy in front of a server; it stops when its last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FaultProxy {
     control: Arc<Control>,
@@ -68,7 +68,7 @@ struct Control {
 // === impl FaultProxy ===
 
 impl FaultProxy {
-    /// A proxy before this server, which lets everything pass.
+    /// Starts a proxy in front of this server, without faults.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
         let control = Arc::new(Control {
@@ -85,82 +85,84 @@ impl FaultProxy {
         Self { control, running: Arc::new(running) }
     }
 
-    /// Where it listens.
+    /// Returns its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// The same as an address.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address
     }
 
-    /// Pulls the plug, or puts it in again: without it open connections are reset, and new ones are refused.
+    /// Unplugs the wire, or plugs it in again: unplugging resets open connections, and new ones are refused.
     pub fn plug(&self, is_in: bool) {
         self.turn(|wire| wire.is_plugged = is_in);
     }
 
-    /// Whether it listens: if not, new connections are refused, and open ones go on.
+    /// Sets whether it listens: if not, new connections are refused, and open ones continue.
     pub fn listen(&self, is_listening: bool) {
         self.turn(|wire| wire.is_listening = is_listening);
     }
 
-    /// What clients send comes so much later.
+    /// Delays the bytes that clients send.
     pub fn delay(&self, delay: Duration) {
         self.turn(|wire| wire.delay = delay);
     }
 
-    /// How many bytes pass in a second, each way and for each connection; all, if none.
+    /// Sets the bandwidth in bytes per second, for each connection and direction; `None`: unlimited.
     pub fn bandwidth(&self, bytes: Option<u64>) {
         self.turn(|wire| wire.bandwidth = bytes);
     }
 
-    /// Connections are accepted and read, and never answered. One that was silent once stays so.
+    /// Sets whether connections are accepted and read, but never answered. A connection that was silent once stays
+    /// silent.
     pub fn silence(&self, is_silent: bool) {
         self.turn(|wire| wire.is_silent = is_silent);
     }
 
-    /// A connection ends after so many bytes of an answer, the head's among them; none, and answers come whole.
+    /// Ends connections after this many bytes of a response, including its head; `None`: responses are complete.
     pub fn truncate(&self, bytes: Option<usize>) {
         self.turn(|wire| wire.truncate = bytes);
     }
 
-    /// Connections are closed in the direction of the client, and go on to be read. One that was closed stays so.
+    /// Sets whether connections are closed in the direction of the client, while they are still read. A closed one
+    /// stays closed.
     pub fn half_close(&self, is_closed: bool) {
         self.turn(|wire| wire.is_half_closed = is_closed);
     }
 
-    /// A rule for requests. Of the rules that a request is matched by, the first one that is due is followed.
+    /// Adds a rule for requests. If several rules match a request, the first one that is due applies.
     pub fn rule(&self, what: impl Into<Match>, when: When, fault: Fault) {
         self.control.rules().push(Rule::new(what.into(), when, fault));
     }
 
-    /// A rule that answers a call with an error of DynamoDB.
+    /// Adds a rule that answers a call with an error of DynamoDB.
     pub fn refuse(&self, operation: &str, when: When, status: u16, kind: &str) {
         self.rule(operation, when, Fault::error(status, kind));
     }
 
-    /// Forgets all rules, and makes the wire good and plugged.
+    /// Removes all rules, and resets the wire to plugged and without faults.
     pub fn heal(&self) {
         self.control.rules().clear();
         self.turn(|wire| *wire = Wire::default());
     }
 
-    /// Requests that passed, and requests that a rule did something to.
+    /// Returns the number of requests without and with a fault.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.control.passed.load(Ordering::Relaxed), self.control.faulted.load(Ordering::Relaxed))
     }
 
-    /// Bytes of answers that clients were sent, heads among them.
+    /// Returns the number of response bytes sent to clients, including heads.
     #[must_use]
     pub fn bytes_passed(&self) -> u64 {
         self.control.bytes.load(Ordering::Relaxed)
     }
 
-    /// Connections so far. Refused ones are not known to it.
+    /// Returns the number of connections so far. Refused ones do not count.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.control.connections.load(Ordering::Relaxed)
@@ -200,7 +202,7 @@ async fn connection(stream: TcpStream, control: Arc<Control>) {
         async move { Ok::<_, Infallible>(answer(request, &control, &orders, &upstream).await) }
     });
     let http = async move {
-        // What it says of a connection that was cut is what the test wants.
+        // The error of a connection that was cut is what the test wants.
         let _ = server::Builder::new().serve_connection(TokioIo::new(far), service).await;
     };
     pump::run(stream, near, http, wire, &orders, &counting.bytes).await;
@@ -208,7 +210,7 @@ async fn connection(stream: TcpStream, control: Arc<Control>) {
 
 type Upstream = RefCell<Option<SendRequest<Full<Bytes>>>>;
 
-/// Answers one request: by a rule, or as the server behind does.
+/// Answers one request: by a rule, or with the upstream server's response.
 async fn answer(
     request: Request<Incoming>,
     control: &Control,
@@ -236,7 +238,7 @@ async fn answer(
     }
     let passed = pass(Request::from_parts(head, body), control.upstream, upstream);
     let Some(mut answer) = timeout(UPSTREAM_WITHIN, passed).await.ok().flatten() else {
-        // There is nobody behind it: the client is to see that as it would without the proxy.
+        // The upstream server is not reachable: the client must see that as it would without the proxy.
         return orders.reset().await;
     };
     match fault {
@@ -252,10 +254,11 @@ async fn answer(
     answer
 }
 
-/// Asks the server behind, over a connection that is kept for the client's; none if it does not answer.
+/// Sends a request to the upstream server, over a connection that is kept for the client's; `None` if it does not
+/// answer.
 async fn pass(request: Request<Bytes>, address: SocketAddr, upstream: &Upstream) -> Option<Response<Full<Bytes>>> {
     let (mut head, body) = request.into_parts();
-    // The body has come whole: it goes on with its length, and nobody waits to be told to continue.
+    // The body is complete: it is sent with its length, without waiting for `100 Continue`.
     head.headers.remove(EXPECT);
     if head.headers.remove(TRANSFER_ENCODING).is_some() {
         head.headers.insert(CONTENT_LENGTH, body.len().into());

@@ -1,6 +1,6 @@
-//! S3 in memory, path style, for a reader of objects.
+//! S3 in memory, path style, for readers of objects.
 //!
-//! Not modelled, and refused: multipart uploads, copies, delimiters, versions, signatures.
+//! Not modelled, and rejected: multipart uploads, copies, delimiters, versions, signatures.
 
 mod http;
 mod objects;
@@ -17,25 +17,25 @@ use tokio::time::sleep;
 
 use crate::serve::{Running, hash, now, serve};
 
-/// An S3; it ends with its last handle.
+/// A fake S3; it stops when its last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FakeS3 {
     state: Arc<Mutex<State>>,
     running: Arc<Running>,
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Call {
     /// The operation, as AWS names it.
     pub operation: &'static str,
     /// The bucket.
     pub bucket: String,
-    /// The key; of a list the prefix.
+    /// The key; for a list, the prefix.
     pub key: String,
-    /// The bytes that are wanted, as the header says it.
+    /// The requested bytes, as in the header.
     pub range: Option<String>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
 }
 
@@ -44,15 +44,15 @@ type Buckets = BTreeMap<String, BTreeMap<String, Object>>;
 #[derive(Debug)]
 struct State {
     buckets: Buckets,
-    /// What lists tell, if it is not what there is.
+    /// The contents of lists, if they differ from the current objects.
     listed: Option<Buckets>,
-    /// Keys of one page of a list.
+    /// The maximum number of keys of one page of a list.
     page_size: usize,
     delay: Duration,
     calls: Vec<S3Call>,
     in_flight: usize,
     in_flight_max: usize,
-    /// By bucket and key: how many more GETs see the object that is there, and what is there then.
+    /// By bucket and key: how many more GETs return the current object, and the next object.
     swaps: HashMap<(String, String), (u64, Bytes)>,
 }
 
@@ -65,7 +65,7 @@ struct Object {
     modified: u64,
 }
 
-/// Counts a request as long as it is there.
+/// Counts a request while it exists.
 struct InFlight<'s>(&'s Mutex<State>);
 
 impl Default for State {
@@ -96,7 +96,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 // === impl FakeS3 ===
 
 impl FakeS3 {
-    /// Starts one, on a free port of loopback.
+    /// Starts a server on a free port of loopback.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::<Mutex<State>>::default();
@@ -115,24 +115,24 @@ impl FakeS3 {
         Self { state, running: Arc::new(running) }
     }
 
-    /// Where it answers.
+    /// Returns its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// The same as an address.
+    /// Returns its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address
     }
 
-    /// Makes a bucket, if there is none.
+    /// Creates a bucket, if it does not exist.
     pub fn create_bucket(&self, bucket: &str) {
         lock(&self.state).buckets.entry(bucket.to_owned()).or_default();
     }
 
-    /// Puts an object, makes its bucket if there is none, and gives the ETag.
+    /// Puts an object, creates its bucket if it does not exist, and returns the ETag.
     pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) -> String {
         let object = Object::new(bytes.into());
         let etag = object.etag.clone();
@@ -145,55 +145,56 @@ impl FakeS3 {
         lock(&self.state).buckets.get_mut(bucket).and_then(|objects| objects.remove(key));
     }
 
-    /// An object's bytes.
+    /// Returns an object's bytes.
     #[must_use]
     pub fn get(&self, bucket: &str, key: &str) -> Option<Bytes> {
         lock(&self.state).buckets.get(bucket)?.get(key).map(|object| object.bytes.clone())
     }
 
-    /// The keys of a bucket.
+    /// Returns the keys of a bucket.
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         lock(&self.state).buckets.get(bucket).into_iter().flat_map(|objects| objects.keys().cloned()).collect()
     }
 
-    /// How many keys a page of a list has at most.
+    /// Sets the maximum number of keys of a page of a list.
     pub fn page_size(&self, n: usize) {
         lock(&self.state).page_size = n.clamp(1, 1_000);
     }
 
-    /// Whether lists go on to tell what there is now, whatever is put and deleted later. Objects are read as they are.
+    /// Sets whether lists keep showing the current state, regardless of later writes and deletions. Reads of objects
+    /// are not affected.
     pub fn stale_list(&self, is_stale: bool) {
         let mut state = lock(&self.state);
         state.listed = is_stale.then(|| state.buckets.clone());
     }
 
-    /// The next `n` GETs of an object see what is there; then it is replaced.
+    /// Replaces an object after the next `n` GETs of it.
     pub fn swap_after(&self, bucket: &str, key: &str, n: u64, bytes: impl Into<Bytes>) {
         let mut state = lock(&self.state);
         state.swaps.insert((bucket.to_owned(), key.to_owned()), (n, bytes.into()));
         state.swap(bucket, key);
     }
 
-    /// Every answer takes so long.
+    /// Delays every response.
     pub fn delay(&self, delay: Duration) {
         lock(&self.state).delay = delay;
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     #[must_use]
     pub fn calls(&self) -> Vec<S3Call> {
         lock(&self.state).calls.clone()
     }
 
-    /// Forgets the requests so far, and how many there were at once.
+    /// Clears the requests so far, and the maximum concurrency.
     pub fn forget_calls(&self) {
         let mut state = lock(&self.state);
         state.calls.clear();
         state.in_flight_max = state.in_flight;
     }
 
-    /// How many requests there were at once at most.
+    /// Returns the maximum number of concurrent requests.
     #[must_use]
     pub fn concurrent_max(&self) -> usize {
         lock(&self.state).in_flight_max
@@ -203,7 +204,7 @@ impl FakeS3 {
 // === impl State ===
 
 impl State {
-    /// Replaces an object whose time has come.
+    /// Replaces an object whose GETs are used up.
     fn swap(&mut self, bucket: &str, key: &str) {
         let name = (bucket.to_owned(), key.to_owned());
         if self.swaps.get(&name).is_some_and(|(left, _)| *left == 0)
@@ -213,7 +214,7 @@ impl State {
         }
     }
 
-    /// Counts a GET that an object has answered.
+    /// Counts a GET of an object.
     fn count_get(&mut self, bucket: &str, key: &str) {
         if let Some((left, _)) = self.swaps.get_mut(&(bucket.to_owned(), key.to_owned())) {
             *left = left.saturating_sub(1);
@@ -228,7 +229,7 @@ impl Object {
     fn new(bytes: Bytes) -> Self {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let etag = format!("\"{:016x}{:016x}\"", hash(&bytes), hash(&[&bytes[..], &length.to_le_bytes()].concat()));
-        // S3 tells whole seconds.
+        // S3 returns times in whole seconds.
         let modified = Duration::try_from_secs_f64(now()).map_or(0, |since| since.as_secs());
         Self { bytes, etag, modified }
     }

@@ -1,4 +1,4 @@
-//! A small server on a thread of its own.
+//! A small server on its own thread.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-/// A server; it ends when it is dropped, and its port is free then.
+/// A server; it stops when it is dropped, and its port is free then.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -30,19 +30,19 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// An order to listen or not to, and who waits until it is followed.
+/// An instruction to listen or not, and the sender to notify once it is carried out.
 type Door = (bool, blocking::Sender<()>);
 
-/// How many connections may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// What a server does with one connection.
+/// Runs a server with this handler of connections.
 pub(crate) fn run<C, F>(connection: C) -> Running
 where
     C: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    // Bound as long as the server runs, so that the port stays its own while it does not listen.
+    // Bound as long as the server runs, so that no other process can take the port while it does not listen.
     let port = socket(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
     let address = port.local_addr().expect("a bound socket has an address");
     let (door, orders) = mpsc::unbounded_channel();
@@ -50,7 +50,7 @@ where
     let thread = thread::spawn(move || {
         let _port = port;
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-        // Tasks that are left when it stops are dropped with it, and their connections are closed.
+        // Tasks that are left when it stops are dropped, and their connections are closed.
         LocalSet::new().block_on(&runtime, async move {
             tokio::select! {
                 () = accept(address, orders, connection) => {}
@@ -63,7 +63,7 @@ where
     running
 }
 
-/// A socket at an address. Several may have it, but only one that listens hears of connections.
+/// Binds a socket to an address. Several sockets may share the address, but only a listening one gets connections.
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -72,7 +72,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Accepts connections, as long as it is told to listen.
+/// Accepts connections while it is told to listen.
 async fn accept<C, F>(address: SocketAddr, mut orders: mpsc::UnboundedReceiver<Door>, connection: C)
 where
     C: Fn(TcpStream) -> F,
@@ -99,7 +99,7 @@ where
             }
             accepted = accepted => {
                 if let Ok((stream, _)) = accepted {
-                    // Answers are small: they are not held back to be sent with more.
+                    // Responses are small, so they are sent without delay.
                     let _ = stream.set_nodelay(true);
                     spawn_local(connection(stream));
                 }
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// Answers requests whose bodies are collected.
+/// Answers requests with collected bodies.
 pub(crate) fn serve<A, R>(answer: A) -> Running
 where
     A: Fn(Request<Bytes>) -> R + Send + Sync + 'static,
@@ -126,19 +126,19 @@ where
                     Ok::<_, Infallible>(answer(Request::from_parts(head, body)).await)
                 }
             });
-            // A client that goes away is its own affair.
+            // Errors of clients that disconnect do not matter.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
     })
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "what AWS says of the time is not in the hands of a test either")]
 pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Any hash will do, if all of its bits are good: FNV-1a, and a mixer for its upper ones.
+/// Any hash with good bits in all bytes works: FNV-1a, and a mixer for its upper bits.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325;
     let hash = bytes.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
@@ -150,7 +150,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 // === impl Running ===
 
 impl Running {
-    /// Listens, or refuses connections; it does when this comes back.
+    /// Listens, or refuses connections; returns once this is in effect.
     pub(crate) fn listen(&self, is_open: bool) {
         let (done, waited) = blocking::channel();
         let _ = self.door.send((is_open, done));

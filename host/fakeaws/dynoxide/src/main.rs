@@ -1,5 +1,5 @@
-//! Dynoxide on a free port of loopback, in memory: its one line says where. It ends when its input ends, so that it does
-//! not outlive the test that started it.
+//! Runs Dynoxide on a free port of loopback, in memory, and prints its address on one line. It ends when its input
+//! ends, so that it does not outlive the test that started it.
 
 use std::{
     error::Error,
@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel::<()>();
-    // Nothing is read into anything: only the end is waited for.
+    // The input is only read to detect its end.
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = stop.send(());
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(out, "{}", listener.local_addr()?)?;
         out.flush()?;
         drop(out);
-        // Its own way to stop waits for every client that keeps its connection; a test has none that it wants to wait for.
+        // Dynoxide's own shutdown waits for every client with an open connection, which tests do not need.
         tokio::select! {
             served = server::serve_with_shutdown(listener, Database::memory()?, std::future::pending()) => Ok(served?),
             _ = stopped => Ok(()),

@@ -1,10 +1,10 @@
-//! Expressions, as few of them as feature tables need.
+//! The expressions that feature tables need.
 
 use serde_json::Value;
 
 use super::{Refusal, invalid, value::ordered};
 
-/// What is not modelled: a test that relies on it would test nothing.
+/// Parameters that are not modelled: a test that relies on one would test nothing.
 const NOT_MODELLED: [&str; 11] = [
     "FilterExpression",
     "AttributesToGet",
@@ -19,7 +19,7 @@ const NOT_MODELLED: [&str; 11] = [
     "ReturnItemCollectionMetrics",
 ];
 
-/// Refuses parameters that are not modelled, and names that no expression uses.
+/// Rejects parameters that are not modelled, and names that no expression uses.
 pub(super) fn check(body: &Value) -> Result<(), Refusal> {
     if let Some(name) = NOT_MODELLED.iter().find(|name| body.get(**name).is_some_and(|value| !value.is_null())) {
         return Err(invalid(&format!("{name} is not modelled by this server")));
@@ -41,7 +41,7 @@ pub(super) fn check(body: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What a `#name` stands for, or the name itself.
+/// Resolves a `#name`, or returns the name itself.
 pub(super) fn name<'v>(body: &'v Value, word: &'v str) -> Result<&'v str, Refusal> {
     if !word.starts_with('#') {
         return Ok(word);
@@ -57,7 +57,8 @@ fn value<'v>(body: &'v Value, word: &str) -> Result<&'v Value, Refusal> {
     known.ok_or_else(|| invalid(&format!("An expression attribute value used in expression is not defined: {word}")))
 }
 
-/// Whether a write may be done: `attribute_not_exists(x)`, and that or `y < :v`, or `y <= :v`.
+/// Returns whether the condition of a write is true: `attribute_not_exists(x)`, optionally with `or y < :v` or `or y <=
+/// :v`.
 pub(super) fn holds(body: &Value, item: Option<&Value>) -> Result<bool, Refusal> {
     let Some(condition) = body.get("ConditionExpression").and_then(Value::as_str) else { return Ok(true) };
     let mut holds = false;
@@ -88,7 +89,7 @@ fn kind(value: &Value) -> Option<&String> {
     value.as_object()?.keys().next()
 }
 
-/// The value that `#key = :key` wants of this partition key.
+/// Returns the value in `#key = :key` for this partition key.
 pub(super) fn wanted<'v>(body: &'v Value, partition: &str) -> Result<&'v Value, Refusal> {
     let condition = body.get("KeyConditionExpression").and_then(Value::as_str);
     let condition =

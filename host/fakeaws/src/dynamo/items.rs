@@ -12,7 +12,7 @@ use super::{
     value::size,
 };
 
-/// Bytes of one answer of BatchGetItem.
+/// The maximum size of a BatchGetItem response in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 fn with_old(body: &Value, old: Option<Value>) -> Value {
@@ -26,7 +26,7 @@ fn list(body: &Value, name: &str) -> Vec<Value> {
     body.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-/// The first half, of one the whole: a call that leaves over goes on for all that.
+/// Returns the size of the first half; the whole if there is only one, so that calls with leftovers still progress.
 fn half(len: usize) -> usize {
     len.div_ceil(2).min(len.saturating_sub(1))
 }
@@ -172,7 +172,7 @@ impl State {
                     items.push(parts.of(item));
                 }
             }
-            // Answers are not in the order of requests.
+            // Responses are not in the order of requests.
             items.reverse();
             responses.insert(name.clone(), json!(items));
             if !left.is_empty() {
@@ -194,7 +194,7 @@ impl State {
         if count > 25 {
             return Err(invalid("Too many items requested for the BatchWriteItem call"));
         }
-        // All are looked at before one is written: a call that is refused wrote nothing.
+        // All requests are checked before one is written: a rejected call writes nothing.
         for (name, requests) in &requests {
             let table = self.table(&json!({ "TableName": name }))?;
             let mut places = Vec::new();

@@ -1,4 +1,4 @@
-//! Operations whose answers have pages: scans and queries.
+//! Paged operations: scans and queries.
 
 use std::ops::Bound;
 
@@ -13,13 +13,13 @@ use super::{
     value::{normal_value, size},
 };
 
-/// Bytes of one page.
+/// The maximum size of a page in bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// The part of a table that a request is about: hashes from, and to, both included.
+/// A range of hashes, both ends included.
 type Part = (u64, u64);
 
-/// The hashes of a segment: segments are ranges, as large as each other.
+/// Returns the hashes of a segment: segments are ranges of equal size.
 fn segment_part(body: &Value) -> Result<Part, Refusal> {
     let number = |name: &str| body.get(name).and_then(Value::as_u64);
     let (segment, total) = match (number("Segment"), number("TotalSegments")) {
@@ -66,7 +66,7 @@ impl State {
         let table = self.table(body)?;
         let name = table.partition();
         let value = normal_value(wanted(body, name)?).map_err(|why| invalid(&why))?;
-        // The least place of the partition key has no sort key.
+        // The smallest position of the partition key has no sort key.
         let first = table.keys.first().and_then(|(_, kind)| value.get(kind));
         if first.is_none() {
             return Err(invalid("Condition parameter type does not match schema type"));
@@ -118,7 +118,7 @@ impl State {
     }
 }
 
-/// Half a unit for every 4 KiB that are read, and at least one half; consistent reads are twice that.
+/// Counts half a unit for every 4 KiB that are read, and at least one half; consistent reads cost twice that.
 fn count_capacity(answer: &mut Value, body: &Value, bytes: usize) {
     if !matches!(super::text(body, "ReturnConsumedCapacity"), "TOTAL" | "INDEXES") {
         return;

@@ -1,14 +1,14 @@
-//! Which parts of an item an answer tells.
+//! The parts of an item that a response contains.
 
 use serde_json::{Map, Value, json};
 
 use super::{Refusal, expressions::name, invalid};
 
-/// The parts that a request wants; all, if it does not say.
+/// The requested parts; all of them if a request has no projection.
 #[derive(Debug)]
 pub(super) struct Projection(Option<Vec<Path>>);
 
-/// Names of attributes, from the outside in.
+/// Names of attributes, outermost first.
 type Path = Vec<String>;
 
 fn path(body: &Value, text: &str) -> Result<Path, Refusal> {
@@ -20,11 +20,11 @@ fn path(body: &Value, text: &str) -> Result<Path, Refusal> {
         }
         name(body, word).map(str::to_owned)
     };
-    // What a name stands for may have a dot in it, so it is looked up after the path was taken apart.
+    // A resolved name may contain a dot, so names are resolved after splitting the path.
     text.split('.').map(|word| step(word.trim())).collect()
 }
 
-/// Whether a map has something at a path.
+/// Returns whether a map has a value at a path.
 fn has(from: &Map<String, Value>, path: &[String]) -> bool {
     match path {
         [] => false,
@@ -54,7 +54,7 @@ fn copy(from: &Map<String, Value>, path: &[String], to: &mut Map<String, Value>)
 // === impl Projection ===
 
 impl Projection {
-    /// What a request's `ProjectionExpression` wants.
+    /// Parses a request's `ProjectionExpression`.
     pub(super) fn parse(body: &Value) -> Result<Self, Refusal> {
         let Some(text) = body.get("ProjectionExpression").filter(|text| !text.is_null()) else {
             return Ok(Self(None));
@@ -69,7 +69,7 @@ impl Projection {
         Ok(Self(Some(paths)))
     }
 
-    /// The parts of an item that are wanted. What it does not have is left out, and the maps around it are too.
+    /// Returns the requested parts of an item. Missing parts are left out, with the maps around them.
     pub(super) fn of(&self, item: &Value) -> Value {
         let (Some(paths), Some(item)) = (&self.0, item.as_object()) else { return item.clone() };
         let mut parts = Map::new();

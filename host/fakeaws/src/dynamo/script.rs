@@ -1,4 +1,4 @@
-//! The script: what a test does to tables and streams, and what it asks of the server.
+//! The script: methods with which a test changes and inspects tables and streams.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use super::{
 
 impl FakeDynamo {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked in a script method has failed already.
+        // The lock is poisoned only if a script method panicked, and then the test has failed already.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -27,8 +27,8 @@ impl FakeDynamo {
         work(tables.get_mut(table).unwrap_or_else(|| panic!("no table '{table}'")), counter)
     }
 
-    /// Makes a table with these key attributes and types (`S`, `N` or `B`), the partition key first; with a stream of this
-    /// view type, if one is named. What had the name before is gone.
+    /// Creates a table with these key attributes and types (`S`, `N` or `B`), the partition key first; with a stream of
+    /// this view type, if one is given. Replaces any table of this name.
     pub fn create_table(&self, name: &str, keys: &[(&str, &str)], stream: Option<&str>) {
         assert!(matches!(keys.len(), 1 | 2), "a key has one part or two");
         let mut state = self.state();
@@ -48,13 +48,13 @@ impl FakeDynamo {
         delete.unwrap_or_else(|why| panic!("{key} cannot be deleted: {why}"));
     }
 
-    /// Its items, in the order of a scan.
+    /// Returns its items, in the order of a scan.
     #[must_use]
     pub fn items(&self, table: &str) -> Vec<Value> {
         self.with(table, |table, _| table.items.values().cloned().collect())
     }
 
-    /// The shards that its stream lists, in the order in which they were opened.
+    /// Returns the shards in its stream, in the order in which they were opened.
     #[must_use]
     pub fn shards(&self, table: &str) -> Vec<ShardInfo> {
         let infos = |table: &mut Table, _: &mut u64| {
@@ -69,7 +69,7 @@ impl FakeDynamo {
         self.with(table, |table, counter| table.stream_now().replace(shard, 2, counter));
     }
 
-    /// Closes every open shard, and opens one in the place of each.
+    /// Closes every open shard, and opens a new one for each.
     pub fn rotate(&self, table: &str) {
         self.with(table, |table, counter| {
             let stream = table.stream_now();
@@ -77,30 +77,30 @@ impl FakeDynamo {
         });
     }
 
-    /// Closes a shard without a child. One is opened with the next write to a key that the shard owned.
+    /// Closes a shard without a child. A new shard is opened with the next write to a key of the closed one.
     pub fn close(&self, table: &str, shard: &str) {
         self.with(table, |table, counter| table.stream_now().close(shard, counter));
     }
 
-    /// Forgets closed shards: children stay, and name parents that are gone.
+    /// Removes closed shards: children stay, and name removed parents.
     pub fn trim_closed(&self, table: &str) {
         self.with(table, |table, _| table.stream_now().trim_closed());
     }
 
-    /// The sequence numbers of records that are not forgotten, in the order of writes; of those withheld too.
+    /// Returns the sequence numbers of the remaining records, in the order of writes, including withheld ones.
     #[must_use]
     pub fn sequences(&self, table: &str) -> Vec<String> {
         let sequences = self.with(table, |table, _| table.stream_now().sequences());
         sequences.into_iter().map(sequence_text).collect()
     }
 
-    /// Forgets records before the one of a sequence number; that one stays.
+    /// Removes records before the one with this sequence number; that one stays.
     pub fn trim_to(&self, table: &str, sequence: &str) {
         let sequence = sequence_of(sequence).unwrap_or_else(|| panic!("'{sequence}' is no sequence number"));
         self.with(table, |table, _| table.stream_now().trim_to(sequence));
     }
 
-    /// Forgets all records so far, seen or withheld.
+    /// Removes all records so far, visible or withheld.
     pub fn trim_records(&self, table: &str) {
         self.with(table, |table, counter| {
             *counter += 1;
@@ -108,34 +108,34 @@ impl FakeDynamo {
         });
     }
 
-    /// Withholds records of writes from now on.
+    /// Withholds records of later writes.
     pub fn hold(&self, table: &str) {
         self.with(table, |table, _| table.stream_now().hold(true));
     }
 
-    /// Shows what was withheld.
+    /// Shows the withheld records.
     pub fn release(&self, table: &str) {
         self.with(table, |table, _| table.stream_now().hold(false));
     }
 
-    /// Turns the stream off. It cannot be read any more, though the table goes on to name it as its latest.
+    /// Turns the stream off. It cannot be read any more, although the table still names it as its latest.
     pub fn disable_stream(&self, table: &str) {
         self.with(table, |table, _| table.stream = None);
     }
 
-    /// Turns on a new one, of another ARN; one that was on is gone.
+    /// Turns on a new stream with another ARN, and removes the previous one.
     pub fn enable_stream(&self, table: &str, view: &str) {
         self.with(table, |table, counter| table.enable_stream(view, counter));
     }
 
-    /// Another table in the place of this one: of the same name, keys and kind of stream, without items.
+    /// Replaces a table by a new one with the same name, keys and kind of stream, without items.
     pub fn recreate(&self, name: &str) {
         let (keys, view) =
             self.with(name, |table, _| (table.keys.clone(), table.stream.as_ref().map(|stream| stream.view.clone())));
         self.state().add_table(name, keys, view.as_deref());
     }
 
-    /// An INSERT of an item that has its key and nothing else, as some imitations send it; no item is written.
+    /// Adds an INSERT record of an item that has only its key, as some DynamoDB imitations send it; no item is written.
     pub fn phantom_insert(&self, table: &str, key: &Value) {
         self.with(table, |table, counter| {
             assert!(table.place_of_key(key).is_some(), "{key} is no key of '{}'", table.name);
@@ -143,78 +143,78 @@ impl FakeDynamo {
         });
     }
 
-    /// Lets all iterators expire that were handed out.
+    /// Expires all existing iterators.
     pub fn expire_iterators(&self) {
         self.state().epoch += 1;
     }
 
-    /// The next `n` answers of GetRecords have no records, whatever there is; for every shard, those to come too.
+    /// Makes the next `n` GetRecords responses of every shard, including new shards, empty.
     pub fn empty_pages(&self, n: u64) {
         let mut state = self.state();
         state.empty_pages = n;
         state.emptied.clear();
     }
 
-    /// The next GetRecords that can begins with the `n` records of its shard that came before its place.
+    /// Makes the next possible GetRecords repeat the `n` records of its shard before its position.
     pub fn redeliver(&self, n: usize) {
         self.state().redeliver = n;
     }
 
-    /// How many shards a page of DescribeStream has at most.
+    /// Sets the maximum number of shards of a DescribeStream page.
     pub fn page_shards(&self, n: usize) {
         self.state().page_shards = n.max(1);
     }
 
-    /// How many items a page of a scan or a query has at most.
+    /// Sets the maximum number of items of a page of a scan or a query.
     pub fn page_items(&self, n: usize) {
         self.state().page_items = n.max(1);
     }
 
-    /// The next `n` answers of DescribeTable say that the table is being made.
+    /// Makes the next `n` DescribeTable responses have the status CREATING.
     pub fn creating(&self, n: u64) {
         self.state().creating = n;
     }
 
-    /// The next `n` pages of scans have no items, and a key to go on from, which no item has.
+    /// Makes the next `n` scan pages empty, with a key to continue from that no item has.
     pub fn empty_scan_pages(&self, n: u64) {
         self.state().empty_scan_pages = n;
     }
 
-    /// Whether a full page that ends with the last item says that there may be more.
+    /// Sets whether a full page that ends with the last item still has a key to continue from.
     pub fn full_page_goes_on(&self, does: bool) {
         self.state().full_page_goes_on = does;
     }
 
-    /// How many keys a call of BatchGetItem does at most; the rest is left over.
+    /// Sets the maximum number of keys that a BatchGetItem call processes; the rest stays unprocessed.
     pub fn batch_get_items(&self, n: usize) {
         self.state().batch_get_items = n.max(1);
     }
 
-    /// The next `n` calls of BatchGetItem leave the second half of their keys over.
+    /// Makes the next `n` BatchGetItem calls leave the second half of their keys unprocessed.
     pub fn unprocessed_keys(&self, n: u64) {
         self.state().unprocessed_keys = n;
     }
 
-    /// The next `n` calls of BatchWriteItem leave the second half of their writes over.
+    /// Makes the next `n` BatchWriteItem calls leave the second half of their writes unprocessed.
     pub fn unprocessed_items(&self, n: u64) {
         self.state().unprocessed_items = n;
     }
 
-    /// The next `n` calls of an operation are refused for too many requests.
+    /// Rejects the next `n` calls of an operation for too many requests.
     pub fn throttle(&self, operation: &str, n: u64) {
         self.state().throttled.insert(operation.to_owned(), n);
     }
 
-    /// How many readers a shard puts up with; more are refused.
+    /// Sets the maximum number of readers of a shard; further ones are rejected.
     ///
-    /// All that goes back to one GetShardIterator is one reader, and it is one until it has not asked for a second.
+    /// All iterators that derive from one GetShardIterator call are one reader, until it has not read for a second.
     pub fn readers_max_per_shard(&self, n: usize) {
         let mut state = self.state();
         state.readers_max = n;
         state.readers.clear();
     }
 
-    /// How often each operation was called, refused calls too.
+    /// Returns how often each operation was called, including rejected calls.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.state().calls.clone()

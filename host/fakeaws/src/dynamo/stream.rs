@@ -1,4 +1,4 @@
-//! A stream: shards, which own the hashes of keys, and their records.
+//! A stream: shards, each with a range of key hashes, and their records.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub(super) struct Stream {
     pub(super) view: String,
     pub(super) created: f64,
     pub(super) shards: Vec<Shard>,
-    /// Records that are written are not shown.
+    /// Whether new records are withheld.
     is_held: bool,
 }
 
@@ -21,21 +21,21 @@ pub(super) struct Stream {
 pub(super) struct Shard {
     pub(super) id: String,
     pub(super) parent: Option<String>,
-    /// The hashes of partition keys whose records it has, both included.
+    /// The range of partition key hashes whose records it has, both ends included.
     range: (u64, u64),
-    /// The sequence number that it begins with; no record has it.
+    /// Its first sequence number, which no record has.
     pub(super) first: u64,
-    /// The one that it ended with; no record has it either.
+    /// Its last sequence number, which no record has either.
     pub(super) last: Option<u64>,
-    /// Whether DescribeStream knows it.
+    /// Whether DescribeStream lists it.
     pub(super) is_listed: bool,
-    /// All that there ever were.
+    /// All records that it ever had.
     pub(super) records: Vec<Record>,
-    /// How many records at the beginning are gone.
+    /// The number of removed records at the beginning.
     pub(super) trimmed: usize,
-    /// What is before this sequence number is gone.
+    /// Records before this sequence number are removed.
     pub(super) trim_point: u64,
-    /// How many can be seen.
+    /// The number of visible records.
     pub(super) visible: usize,
 }
 
@@ -45,12 +45,12 @@ pub(super) struct Record {
     pub(super) body: Value,
 }
 
-/// A sequence number as AWS writes it: many digits.
+/// Formats a sequence number as AWS does: with many digits.
 pub(super) fn sequence_text(sequence: u64) -> String {
     format!("1{sequence:024}")
 }
 
-/// The number that such a text says.
+/// Parses such a sequence number.
 pub(super) fn sequence_of(text: &str) -> Option<u64> {
     text.strip_prefix('1').filter(|digits| digits.len() == 24)?.parse().ok()
 }
@@ -94,7 +94,7 @@ impl Stream {
         });
     }
 
-    /// Closes a shard, and opens `children` in its place, one or two.
+    /// Closes a shard, and opens `children` new ones for its range, one or two.
     pub(super) fn replace(&mut self, id: &str, children: u64, counter: &mut u64) {
         let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
         let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
@@ -111,7 +111,7 @@ impl Stream {
         }
     }
 
-    /// Closes a shard, and opens nothing: that is done when somebody writes to one of its keys.
+    /// Closes a shard without a new one: the next write to one of its keys opens that.
     pub(super) fn close(&mut self, id: &str, counter: &mut u64) {
         let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
         let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
@@ -119,7 +119,7 @@ impl Stream {
         shard.last = Some(*counter);
     }
 
-    /// The ids of open shards.
+    /// Returns the ids of open shards.
     pub(super) fn open_ids(&self) -> Vec<String> {
         self.shards.iter().filter(|shard| shard.last.is_none()).map(|shard| shard.id.clone()).collect()
     }
@@ -128,7 +128,7 @@ impl Stream {
     pub(super) fn append(&mut self, key_hash: u64, kind: &str, mut change: Value, counter: &mut u64) {
         let owns = |shard: &Shard| (shard.range.0..=shard.range.1).contains(&key_hash);
         if !self.shards.iter().any(|shard| shard.last.is_none() && owns(shard)) {
-            // The owner was closed without a child. Of all that have owned the key it is the youngest.
+            // The owner was closed without a child. The youngest shard that ever owned the key is the parent.
             let owner = self.shards.iter().rfind(|shard| owns(shard)).map(|shard| (shard.id.clone(), shard.range));
             let (id, range) = owner.expect("all hashes have had an owner");
             self.open(Some(&id), range, counter);
@@ -155,12 +155,12 @@ impl Stream {
         }
     }
 
-    /// Forgets closed shards.
+    /// Removes closed shards.
     pub(super) fn trim_closed(&mut self) {
         self.shards.iter_mut().filter(|shard| shard.last.is_some()).for_each(|shard| shard.is_listed = false);
     }
 
-    /// Forgets records before a sequence number.
+    /// Removes records before a sequence number.
     pub(super) fn trim_to(&mut self, sequence: u64) {
         for shard in &mut self.shards {
             let gone = shard.records.partition_point(|record| record.sequence < sequence);
@@ -170,7 +170,7 @@ impl Stream {
         }
     }
 
-    /// The sequence numbers of records that are not forgotten, in the order of writes.
+    /// Returns the sequence numbers of the remaining records, in the order of writes.
     pub(super) fn sequences(&self) -> Vec<u64> {
         let kept = self.shards.iter().flat_map(|shard| &shard.records[shard.trimmed..]);
         let mut sequences: Vec<u64> = kept.map(|record| record.sequence).collect();
@@ -178,7 +178,7 @@ impl Stream {
         sequences
     }
 
-    /// Forgets all records.
+    /// Removes all records.
     pub(super) fn trim_records(&mut self, counter: u64) {
         for shard in &mut self.shards {
             shard.trimmed = shard.records.len();
@@ -207,7 +207,7 @@ impl Shard {
         described
     }
 
-    /// The sequence number that a text says, if this shard has it.
+    /// Parses a sequence number, and returns it if this shard contains it.
     pub(super) fn sequence(&self, text: &str) -> Option<u64> {
         let own = self.records.iter().map(|record| record.sequence).chain([self.first]).chain(self.last);
         own.into_iter().find(|sequence| sequence_text(*sequence) == text)

@@ -10,16 +10,16 @@ use super::{
     text,
 };
 
-/// The most records of one answer.
+/// The maximum number of records of one response.
 const RECORDS_MAX: usize = 1_000;
 
-/// The most bytes of one answer, if it has more than one record.
+/// The maximum size of a response in bytes, if it has more than one record.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The most shards of one description.
+/// The maximum number of shards of one description.
 pub(super) const SHARDS_MAX: usize = 100;
 
-/// Who has not read a shard for so long reads it no more.
+/// A reader that has not read a shard for this long no longer counts.
 const READER_WITHIN: Duration = Duration::from_secs(1);
 
 fn trimmed() -> Refusal {
@@ -57,7 +57,7 @@ impl State {
         let listed: Vec<&Shard> = stream.shards.iter().filter(|shard| shard.is_listed).collect();
         let start = match text(body, "ExclusiveStartShardId") {
             "" => 0,
-            // A start that is gone meanwhile is still a start: ids grow with time.
+            // A start shard that was removed meanwhile is still valid: ids increase with time.
             id => listed.partition_point(|shard| shard.id.as_str() <= id),
         };
         let limit = match body.get("Limit").and_then(Value::as_u64) {
@@ -144,7 +144,7 @@ impl State {
             is_first || bytes <= BYTES_MAX
         });
         let told: Vec<Value> = told.map(|record| record.body.clone()).collect();
-        // What is told once more does not take the place back.
+        // Repeated records do not move the position back.
         let next = (from + told.len()).max(index);
         let is_over = shard.last.is_some() && next >= shard.records.len();
         let mut answer = json!({ "Records": told });
@@ -157,7 +157,7 @@ impl State {
         Ok(answer)
     }
 
-    /// Counts who reads a shard, or refuses one more.
+    /// Counts a reader of a shard, or rejects one too many.
     fn read_by(&mut self, id: &str, reader: u64) -> Result<(), Refusal> {
         let now = Instant::now();
         let readers = self.readers.entry(id.to_owned()).or_default();

@@ -1,4 +1,4 @@
-//! A table: its items in the order of a scan, and what writes to it tell its stream.
+//! A table: its items in the order of a scan, and the stream records of its writes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::serve::{hash, now};
 
-/// Where an item lies: by its partition key's hash, and for one partition key by its sort key.
+/// The position of an item: the hash of its partition key, then its sort key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) hash: u64,
@@ -28,11 +28,11 @@ pub(super) struct Table {
     pub(super) keys: Vec<(String, String)>,
     pub(super) items: BTreeMap<Place, Value>,
     pub(super) stream: Option<Stream>,
-    /// The newest stream's ARN and label: a table tells them after its stream is turned off too.
+    /// The newest stream's ARN and label, which a table reports even after its stream is turned off.
     latest: Option<(String, String)>,
-    /// The attribute that says when an item ends.
+    /// The attribute with the expiry of an item.
     pub(super) ttl: Option<String>,
-    /// Keys that were made up as the end of a page without items, and the place that each stands behind.
+    /// Generated keys that ended a page without items, with the position after which each one is.
     made_up: BTreeMap<String, Option<Place>>,
 }
 
@@ -55,18 +55,18 @@ impl Table {
         self.stream.as_mut().unwrap_or_else(|| panic!("table '{}' has no stream", self.name))
     }
 
-    /// The partition key's name.
+    /// Returns the partition key's name.
     pub(super) fn partition(&self) -> &str {
         self.keys.first().map_or("", |(name, _)| name)
     }
 
-    /// The key of an item, or of a key with more beside it.
+    /// Extracts the key from an item, or from a key with other attributes.
     pub(super) fn key_of(&self, item: &Value) -> Value {
         let key = self.keys.iter().filter_map(|(name, _)| Some((name.clone(), item.get(name)?.clone())));
         Value::Object(key.collect::<Map<_, _>>())
     }
 
-    /// Where an item lies; none if its key is not whole.
+    /// Returns the position of an item; `None` if its key is incomplete.
     pub(super) fn place(&self, item: &Value) -> Option<Place> {
         let part = |name: &str, kind: &str| {
             let value = item.get(name)?;
@@ -77,13 +77,13 @@ impl Table {
         Some(Place { hash: hash(&partition), partition, sort: parts.next().unwrap_or_default() })
     }
 
-    /// Where the item of a key lies: of a key alone, without anything beside it.
+    /// Returns the position of a key without other attributes.
     pub(super) fn place_of_key(&self, key: &Value) -> Option<Place> {
         let is_alone = key.as_object().is_some_and(|key| key.len() == self.keys.len());
         self.place(key).filter(|_| is_alone)
     }
 
-    /// Makes up a key that stands behind a place, and before what follows it.
+    /// Generates a key whose position is directly after a given one.
     pub(super) fn make_up(&mut self, place: Option<Place>, number: u64) -> Value {
         let value = |kind: &str| match kind {
             "N" => json!({ "N": (9_000_000_000_000_000_000 + number).to_string() }),
@@ -96,7 +96,7 @@ impl Table {
         key
     }
 
-    /// The place that a scan goes on behind; the outer none for a key that is none.
+    /// Returns the position after which a scan continues; the outer `None` is for an invalid key.
     pub(super) fn start(&self, key: &Value) -> Option<Option<Place>> {
         match self.made_up.get(&key.to_string()) {
             Some(place) => Some(place.clone()),
@@ -104,12 +104,12 @@ impl Table {
         }
     }
 
-    /// Puts an item, and gives the one that was there; or says why not.
+    /// Puts an item, and returns the previous one; or returns why it is rejected.
     pub(super) fn put(&mut self, item: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
         let item = normal_item(item)?;
         let place = self.place(&item).ok_or("One of the required keys was not given a value")?;
         let before = self.items.insert(place, item.clone());
-        // A write that changes nothing makes no record.
+        // A write that changes nothing creates no record.
         if before.as_ref() != Some(&item) {
             let kind = if before.is_some() { "MODIFY" } else { "INSERT" };
             let key = self.key_of(&item);
@@ -118,7 +118,7 @@ impl Table {
         Ok(before)
     }
 
-    /// Deletes the item of a key, and gives it; or says why not.
+    /// Deletes the item of a key, and returns it; or returns why this is rejected.
     pub(super) fn delete(&mut self, key: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
         let place = self.place_of_key(key).ok_or("The provided key element does not match the schema")?;
         let before = self.items.remove(&place);
@@ -129,7 +129,7 @@ impl Table {
         Ok(before)
     }
 
-    /// Tells the stream of a change, if there is one.
+    /// Adds a record of a change to the stream, if there is one.
     pub(super) fn record(&mut self, kind: &str, key: Value, new: Option<Value>, old: Option<Value>, counter: &mut u64) {
         let Some(place) = self.place(&key) else { return };
         let Some(stream) = &mut self.stream else { return };
@@ -162,7 +162,7 @@ impl Table {
             "TableStatus": "ACTIVE",
             "TableId": format!("00000000-0000-4000-8000-{:012x}", self.id),
             "TableArn": format!("{ACCOUNT}:table/{}", self.name),
-            // Tables that are made in the same moment are told apart too.
+            // Tables that are created in the same moment have different times.
             "CreationDateTime": ((self.created * 1_000.0).floor() + f64::from(u32::try_from(self.id % 1_000).unwrap_or(0))) / 1_000.0,
             "ItemCount": self.items.len(),
             "TableSizeBytes": self.items.values().map(size).sum::<usize>(),

@@ -1,22 +1,22 @@
-//! Attribute values: what is valid, how numbers are written, and how keys are ordered.
+//! Attribute values: validation, normal form of numbers, and order of keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-/// Significant digits of a number.
+/// The maximum number of significant digits.
 const DIGITS_MAX: usize = 38;
 
-/// Bytes of an item.
+/// The maximum size of an item in bytes.
 const ITEM_BYTES_MAX: usize = 400 << 10;
 
-/// A number, taken apart: `0.d1d2d3… × 10^magnitude`, without zeros at either end of the digits.
+/// A parsed number: `0.d1d2d3… × 10^magnitude`, without zeros at either end of the digits.
 struct Decimal {
     is_negative: bool,
     digits: Vec<u8>,
     magnitude: i32,
 }
 
-/// An item as DynamoDB would give it back: numbers in their normal form. Or why it would not take it.
+/// Returns an item as DynamoDB would return it, with numbers in their normal form, or why it would reject it.
 pub(super) fn normal_item(item: &Value) -> Result<Value, String> {
     let attributes = item.as_object().ok_or("an item is a map of attributes")?;
     let mut normal = Map::new();
@@ -30,7 +30,7 @@ pub(super) fn normal_item(item: &Value) -> Result<Value, String> {
     Ok(normal)
 }
 
-/// One attribute value in its normal form.
+/// Returns an attribute value in its normal form.
 pub(super) fn normal_value(value: &Value) -> Result<Value, String> {
     let typed = value.as_object().filter(|typed| typed.len() == 1);
     let (kind, inner) = typed
@@ -72,12 +72,12 @@ pub(super) fn normal_value(value: &Value) -> Result<Value, String> {
     })
 }
 
-/// Bytes of an item as DynamoDB counts them, nearly.
+/// Returns the approximate size of an item, as DynamoDB counts it.
 pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(size).sum(),
-        // A type is not counted, the name of an attribute is.
+        // Types do not count, names of attributes do.
         Value::Object(map) => {
             map.iter().map(|(name, value)| if is_type(name) { 1 } else { name.len() } + size(value)).sum()
         }
@@ -89,7 +89,7 @@ fn is_type(name: &str) -> bool {
     matches!(name, "S" | "N" | "B" | "SS" | "NS" | "BS" | "M" | "L" | "BOOL" | "NULL")
 }
 
-/// Bytes whose order is the order of values of one type; none for a type that has no order.
+/// Returns bytes that sort like the values of a type; `None` for a type without an order.
 pub(super) fn ordered(value: &Value) -> Option<Vec<u8>> {
     let (kind, inner) = value.as_object()?.iter().next()?;
     let text = inner.as_str()?;
@@ -142,7 +142,7 @@ impl Decimal {
         }
     }
 
-    /// Without an exponent.
+    /// Formats without an exponent.
     fn text(&self) -> String {
         let digits = String::from_utf8_lossy(&self.digits);
         let sign = if self.is_negative { "-" } else { "" };
@@ -166,7 +166,7 @@ impl Decimal {
         bytes.extend_from_slice(&self.digits);
         if self.is_negative {
             bytes.iter_mut().for_each(|byte| *byte = !*byte);
-            // Of two that begin alike the longer one is smaller.
+            // If one number is a prefix of the other, the longer one is smaller.
             bytes.push(u8::MAX);
         }
         bytes.insert(0, if self.is_negative { 0 } else { 2 });

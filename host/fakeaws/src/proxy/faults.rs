@@ -1,54 +1,54 @@
-//! Rules: which requests, when, and what is done to them.
+//! Rules: which requests, when, and which fault.
 
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// Which requests a rule is about.
+/// Which requests a rule matches.
 ///
 /// A text is one: `GET /bucket/` is a method and the beginning of a path, anything else an operation's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
     /// All.
     Any,
-    /// Calls whose `X-Amz-Target` ends so, in whatever case.
+    /// Calls whose `X-Amz-Target` has this suffix, in any case.
     Operation(String),
-    /// A method, and how the path with its query begins.
+    /// A method, and the beginning of the path with its query.
     Path(String, String),
 }
 
-/// When a rule is due, of the requests that it is about.
+/// When a rule is due, among the requests that it matches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
     /// Always.
     Always,
-    /// For the first so many.
+    /// For the first requests, this many.
     First(u64),
-    /// For one: the so many-th, counted from 1.
+    /// For one request, by its number from 1.
     Nth(u64),
-    /// For every so many-th.
+    /// For every n-th request.
     Every(u64),
     /// With a probability from 0 to 1, drawn from this seed.
     Chance(f64, u64),
 }
 
-/// What is done.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is passed on so much later.
+    /// The request is passed on with this delay.
     Delay(Duration),
-    /// The connection is reset; the server behind hears nothing.
+    /// The connection is reset; the upstream server receives nothing.
     Reset,
-    /// There is no answer, and no end; the server behind hears nothing.
+    /// There is no response, and no end; the upstream server receives nothing.
     Silence,
-    /// Of the answer only so many bytes come, the head's among them, and then the end.
+    /// The connection ends after this many bytes of the response, including its head.
     Truncate(usize),
-    /// Of the answer's body only so many bytes come, and then the end: fewer than its head says.
+    /// The connection ends after this many bytes of the response's body: fewer than its head announces.
     ShortBody(usize),
-    /// An answer in the place of the server's: a status, headers, a body.
+    /// Another response instead of the server's: a status, headers, a body.
     Answer(u16, Vec<(String, String)>, String),
-    /// The server's answer with another `x-amz-crc32`.
+    /// The server's response with another `x-amz-crc32`.
     WrongChecksum,
 }
 
@@ -74,7 +74,7 @@ impl From<&str> for Match {
 // === impl Fault ===
 
 impl Fault {
-    /// An error of DynamoDB.
+    /// Creates an error of DynamoDB.
     #[must_use]
     pub fn error(status: u16, kind: &str) -> Self {
         let body =
@@ -82,7 +82,7 @@ impl Fault {
         Self::Answer(status, vec![json_type()], body.to_string())
     }
 
-    /// An answer with this JSON, with the right checksum, whatever its shape.
+    /// Creates a response with this JSON, with the right checksum, whatever its shape.
     #[must_use]
     pub fn json(body: &Value) -> Self {
         let body = body.to_string();
@@ -90,7 +90,7 @@ impl Fault {
         Self::Answer(200, vec![json_type(), checksum], body)
     }
 
-    /// An error of S3.
+    /// Creates an error of S3.
     #[must_use]
     pub fn s3_error(status: u16, code: &str) -> Self {
         let kind = ("content-type".to_owned(), "application/xml".to_owned());
@@ -101,19 +101,19 @@ impl Fault {
         Self::Answer(status, vec![kind], body)
     }
 
-    /// S3 wants fewer requests.
+    /// Creates S3's error for too many requests.
     #[must_use]
     pub fn slow_down() -> Self {
         Self::s3_error(503, "SlowDown")
     }
 
-    /// S3 finds that our clock is wrong.
+    /// Creates S3's error for a skewed clock.
     #[must_use]
     pub fn skewed() -> Self {
         Self::s3_error(403, "RequestTimeTooSkewed")
     }
 
-    /// S3 sends us elsewhere.
+    /// Creates a redirect of S3.
     #[must_use]
     pub fn redirect(location: &str) -> Self {
         let mut fault = Self::s3_error(307, "TemporaryRedirect");
@@ -148,7 +148,7 @@ impl Rule {
         }
     }
 
-    /// What is to be done to a request that it is about, if anything.
+    /// Returns the fault for a request that the rule matches, if it is due.
     pub(super) fn due(&mut self) -> Option<Fault> {
         self.met += 1;
         let is_due = match self.when {
@@ -162,7 +162,7 @@ impl Rule {
     }
 }
 
-/// The `n`-th number of a seed, from 0 to 1 (SplitMix64).
+/// Returns the `n`-th number of a seed, from 0 to 1 (SplitMix64).
 fn draw(seed: u64, n: u64) -> f64 {
     let mixed = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -18,38 +18,38 @@ use tokio::{
     time::sleep,
 };
 
-/// Bytes that are passed on at once.
+/// The number of bytes that are passed on at once.
 const CHUNK: usize = 16 << 10;
 
-/// How the wire is.
+/// The properties of the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) is_plugged: bool,
-    /// New connections are accepted.
+    /// Whether new connections are accepted.
     pub(super) is_listening: bool,
     pub(super) is_silent: bool,
     pub(super) is_half_closed: bool,
     pub(super) delay: Duration,
-    /// Bytes of a second.
+    /// Bytes per second.
     pub(super) bandwidth: Option<u64>,
-    /// Bytes of an answer.
+    /// The maximum number of bytes of a response.
     pub(super) truncate: Option<usize>,
 }
 
-/// Where an answer ends early.
+/// Where a response ends early.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
-    /// After so many bytes.
+    /// After this many bytes.
     Answer(usize),
-    /// After so many bytes of its body.
+    /// After this many bytes of its body.
     Body(usize),
 }
 
-/// What the HTTP server wants of the pump of its connection.
+/// Instructions from the HTTP server to the pump of its connection.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     cut: Cell<Option<Cut>>,
-    /// The next bytes are those of another answer.
+    /// Whether the next bytes are those of another response.
     begins: Cell<bool>,
     reset: Notify,
 }
@@ -78,30 +78,30 @@ impl Default for Wire {
 // === impl Orders ===
 
 impl Orders {
-    /// Another answer comes.
+    /// Announces another response.
     pub(super) fn begin(&self) {
         self.begins.set(true);
         self.cut.set(None);
     }
 
-    /// Cuts this answer off.
+    /// Cuts this response off.
     pub(super) fn cut(&self, cut: Cut) {
         self.cut.set(Some(cut));
     }
 
-    /// Resets the connection: there is nothing after it.
+    /// Resets the connection; never returns.
     pub(super) async fn reset<T>(&self) -> T {
         self.reset.notify_one();
         pending().await
     }
 }
 
-/// Both ends of what lies between the pump and the server.
+/// Creates both ends of the pipe between the pump and the server.
 pub(super) fn pipe() -> (DuplexStream, DuplexStream) {
     tokio::io::duplex(64 << 10)
 }
 
-/// Pumps until one of both ends is closed, or the wire is unplugged.
+/// Pumps until one of the ends is closed, or the wire is unplugged.
 pub(super) async fn run(
     mut client: TcpStream,
     near: DuplexStream,
@@ -116,7 +116,7 @@ pub(super) async fn run(
         let mut plug = wire.clone();
         let serving = async {
             http.await;
-            // What it has written comes out of the pipe yet; the pipe ends then.
+            // The rest of its output still comes out of the pipe, which then ends.
             pending::<End>().await
         };
         tokio::select! {
@@ -129,12 +129,12 @@ pub(super) async fn run(
         }
     };
     if end == End::Reset {
-        // A socket that does not linger is not closed but reset.
+        // Closing a socket without lingering resets the connection.
         let _ = client.set_zero_linger();
     }
 }
 
-/// What the client sends.
+/// Passes on the client's bytes.
 async fn up(mut from: ClientReadHalf<'_>, mut to: WriteHalf<DuplexStream>, wire: watch::Receiver<Wire>) -> End {
     let mut buffer = vec![0; CHUNK];
     let mut is_deaf = false;
@@ -144,20 +144,20 @@ async fn up(mut from: ClientReadHalf<'_>, mut to: WriteHalf<DuplexStream>, wire:
             Ok(count) => count,
         };
         let now = *wire.borrow();
-        // What was swallowed once is missing for ever.
+        // Later bytes would be out of sequence after dropped ones.
         is_deaf |= now.is_silent || now.is_half_closed;
         if is_deaf {
             continue;
         }
         sleep_for(now.delay).await;
         if write(&mut to, &buffer[..count], &wire).await.is_err() {
-            // The server has closed: what it said before is passed on.
+            // The server has closed: its earlier output is still passed on.
             is_deaf = true;
         }
     }
 }
 
-/// What the server answers.
+/// Passes on the server's response.
 async fn down(
     mut from: ReadHalf<DuplexStream>,
     mut to: ClientWriteHalf<'_>,
@@ -201,10 +201,10 @@ async fn down(
     }
 }
 
-/// Waits until the wire is so. What the channel gives is let go at once: who turns the wire waits for it.
+/// Waits until the wire has a property. Drops the channel's value immediately, because changing the wire waits for it.
 async fn until(wire: &mut watch::Receiver<Wire>, is_so: fn(&Wire) -> bool) {
     if wire.wait_for(is_so).await.is_err() {
-        // Nobody is left who could turn it.
+        // No handle is left that could change it.
         pending::<()>().await;
     }
 }
@@ -215,11 +215,11 @@ async fn sleep_for(delay: Duration) {
     }
 }
 
-/// Writes as fast as the wire is.
+/// Writes at the bandwidth of the wire.
 async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], wire: &watch::Receiver<Wire>) -> io::Result<()> {
     while !bytes.is_empty() {
         let bandwidth = wire.borrow().bandwidth.map(|bandwidth| bandwidth.max(1));
-        // Fifty times a second: what is turned meanwhile holds at once.
+        // 50 times a second, so that changes take effect immediately.
         let len = bandwidth.map_or(bytes.len(), |bandwidth| usize::try_from(bandwidth / 50).unwrap_or(CHUNK).max(1));
         let (piece, rest) = bytes.split_at(len.min(bytes.len()));
         to.write_all(piece).await?;
@@ -232,11 +232,11 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], wire: &watc
     Ok(())
 }
 
-/// How far an answer is told.
+/// The progress of a response.
 #[derive(Debug, Default)]
 struct Answer {
     told: usize,
-    /// The last bytes of the head so far, and how long the head is once it has ended.
+    /// The last bytes of the head so far, and the length of the head once it is complete.
     tail: Vec<u8>,
     head: Option<usize>,
 }
@@ -244,7 +244,7 @@ struct Answer {
 // === impl Answer ===
 
 impl Answer {
-    /// Of the next bytes of an answer those that are told.
+    /// Returns the part of the next bytes of a response that is passed on.
     fn until<'b>(&mut self, cut: Option<Cut>, bytes: &'b [u8]) -> &'b [u8] {
         let Some(cut) = cut else {
             self.told += bytes.len();
@@ -264,7 +264,7 @@ impl Answer {
         told
     }
 
-    /// Whether it is told up to where it is cut.
+    /// Returns whether the response has reached its cut.
     fn is_at(&self, cut: Option<Cut>) -> bool {
         cut.and_then(|cut| self.end(cut)).is_some_and(|end| self.told >= end)
     }

@@ -1,4 +1,4 @@
-//! What S3 says over HTTP: names in paths, times, errors, bodies in chunks.
+//! S3's use of HTTP: names in paths, times, errors, chunked bodies.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use super::{S3Call, State};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// Why a request is refused: a status, and the code of the error.
+/// Why a request is rejected: a status, and the code of the error.
 pub(super) struct Refusal(pub(super) u16, pub(super) &'static str);
 
-/// A request, taken apart.
+/// A parsed request.
 pub(super) struct Wanted<'r> {
     pub(super) bucket: String,
     pub(super) key: String,
@@ -22,7 +22,7 @@ pub(super) struct Wanted<'r> {
     pub(super) body: &'r Bytes,
 }
 
-/// Answers a request, and writes it down.
+/// Answers a request, and records it.
 pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> Answer {
     let path = request.uri().path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
@@ -66,12 +66,12 @@ pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> Answer {
     answer
 }
 
-/// The beginning of an answer.
+/// Starts a response.
 pub(super) fn head(status: u16) -> Builder {
     Response::builder().status(status).header("server", "AmazonS3").header("x-amz-request-id", "FAKE")
 }
 
-/// An answer with XML, or with nothing.
+/// Completes a response with XML, or with an empty body.
 pub(super) fn told(head: Builder, body: impl Into<Bytes>) -> Answer {
     head.body(Full::new(body.into())).expect("the head is valid")
 }
@@ -87,7 +87,7 @@ impl Wanted<'_> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body, of which the SDKs may make chunks of their own that are not HTTP's.
+    /// Returns the body, which the SDKs may encode in their own chunks instead of HTTP's.
     pub(super) fn content(&self) -> Option<Bytes> {
         let is_chunked = self.header("x-amz-content-sha256").is_some_and(|sum| sum.starts_with("STREAMING-"));
         if !is_chunked {
@@ -113,7 +113,7 @@ impl Wanted<'_> {
 impl Refusal {
     fn answer(&self, wanted: &Wanted<'_>, is_head: bool) -> Answer {
         let Self(status, code) = self;
-        // An answer to HEAD has no body, so nobody learns why; neither has one that says that nothing changed.
+        // A response to HEAD has no body, and so no reason; the same applies to 304.
         if is_head || *status == 304 {
             return told(head(*status), "");
         }
@@ -144,7 +144,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// As `encoding-type=url` wants it.
+/// Encodes as `encoding-type=url` requires.
 pub(super) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~/*".contains(&byte) {
@@ -160,9 +160,9 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Year, month, day, and the time of day.
+/// Returns year, month, day, and the time of day.
 fn civil(seconds: u64) -> (u64, u64, u64, String) {
-    // Days are counted from the first of March of the year 0: a leap day is the last of its year then.
+    // Days are counted from March 1 of the year 0, so that a leap day is the last day of a year.
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -175,7 +175,7 @@ fn civil(seconds: u64) -> (u64, u64, u64, String) {
     (year, month, day, format!("{:02}:{:02}:{:02}", time / 3_600, time / 60 % 60, time % 60))
 }
 
-/// As headers say a time.
+/// Formats a time for headers.
 pub(super) fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -184,7 +184,7 @@ pub(super) fn http_date(seconds: u64) -> String {
     format!("{}, {day:02} {} {year} {time} GMT", DAYS[at(seconds / 86_400 % 7)], MONTHS[at(month - 1)])
 }
 
-/// As XML says it.
+/// Formats a time for XML.
 pub(super) fn iso_date(seconds: u64) -> String {
     let (year, month, day, time) = civil(seconds);
     format!("{year}-{month:02}-{day:02}T{time}.000Z")

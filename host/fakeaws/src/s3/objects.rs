@@ -25,15 +25,15 @@ const NOT_MODELLED: [&str; 12] = [
     "attributes",
 ];
 
-/// The bytes that a range asks for.
+/// The requested byte range.
 enum Part {
     All,
-    /// From, and to, the last one not included.
+    /// From and to, the end not included.
     Some(usize, usize),
     None,
 }
 
-/// `bytes=a-b`, `a-` or `-n`; what is not understood is not there.
+/// Parses `bytes=a-b`, `a-` or `-n`; anything else is ignored.
 fn part(range: Option<&str>, len: usize) -> Part {
     let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
         return Part::All;
@@ -50,7 +50,7 @@ fn part(range: Option<&str>, len: usize) -> Part {
     }
 }
 
-/// Whether a condition's list of ETags has this one.
+/// Returns whether a condition's list of ETags contains this one.
 fn has(condition: &str, etag: &str) -> bool {
     condition.split(',').map(str::trim).any(|one| one == "*" || one.trim_matches('"') == etag.trim_matches('"'))
 }
@@ -116,7 +116,7 @@ impl State {
             return Err(Refusal(501, "NotImplemented"));
         }
         let nothing = BTreeMap::new();
-        // A bucket that is younger than a stale list is empty to it.
+        // A bucket that was created after a stale list is empty in it.
         let objects = match &self.listed {
             Some(listed) => listed.get(&wanted.bucket).unwrap_or(&nothing),
             None => self.buckets.get(&wanted.bucket).ok_or(Refusal(404, "NoSuchBucket"))?,
@@ -145,7 +145,7 @@ impl State {
             name(prefix),
             here.len(),
         );
-        // Nothing is more than no keys at all: a page of none ends a list.
+        // A list with a page size of 0 ends after its first page.
         let next = here.last().filter(|_| all.peek().is_some());
         let _ = write!(body, "<IsTruncated>{}</IsTruncated>", next.is_some());
         if let Some(encoding) = wanted.query("encoding-type") {
@@ -173,7 +173,7 @@ impl State {
     }
 }
 
-/// What is told of an object: conditions come before ranges.
+/// Returns an object: conditions are checked before ranges.
 fn get(object: &Object, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
     if wanted.header("if-match").is_some_and(|condition| !has(condition, &object.etag)) {
         return Err(Refusal(412, "PreconditionFailed"));
@@ -197,6 +197,6 @@ fn get(object: &Object, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
         Part::None => return Err(Refusal(416, "InvalidRange")),
     };
     let head = head.header("content-type", "binary/octet-stream").header("content-length", bytes.len());
-    // Of an answer to HEAD the HTTP server sends the head alone.
+    // For HEAD, the HTTP server only sends the head.
     Ok(told(head, bytes))
 }

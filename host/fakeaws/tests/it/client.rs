@@ -1,4 +1,4 @@
-//! A raw client: what is sent is what the test says, and nothing is tried again.
+//! A raw client, which sends exactly what the test specifies, without retries.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use larder_fakeaws::FakeDynamo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// An answer whose body has come whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -18,7 +18,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// A connection, which stays open.
+/// An open connection.
 pub(crate) struct Connection(http1::SendRequest<Full<Bytes>>);
 
 // === impl Answer ===
@@ -57,7 +57,7 @@ impl Connection {
     }
 }
 
-/// A call of DynamoDB.
+/// Creates a DynamoDB call.
 pub(crate) fn call_request(operation: &str, body: &Value) -> Request<Full<Bytes>> {
     let is_stream = ["ListStreams", "DescribeStream", "GetShardIterator", "GetRecords"].contains(&operation);
     let service = if is_stream { "DynamoDBStreams_20120810" } else { "DynamoDB_20120810" };
@@ -69,19 +69,19 @@ pub(crate) fn call_request(operation: &str, body: &Value) -> Request<Full<Bytes>
         .unwrap()
 }
 
-/// A request without a body.
+/// Creates a request without a body.
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
     let request = Request::builder().method(method).uri(path).header("host", "localhost");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     request.body(Full::default()).unwrap()
 }
 
-/// Sends one request over a connection of its own.
+/// Sends one request over a separate connection.
 pub(crate) async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     Connection::open(address).await?.send(request).await
 }
 
-/// What DynamoDB answers, or the name of its error; the checksum is that of the body.
+/// Returns DynamoDB's response, or the name of its error; checks the checksum of the body.
 pub(crate) async fn call(dynamo: &FakeDynamo, operation: &str, body: Value) -> Result<Value, String> {
     let answer = send(dynamo.address(), call_request(operation, &body)).await.unwrap();
     assert_eq!(answer.header("x-amz-crc32"), crc32fast::hash(&answer.body).to_string());

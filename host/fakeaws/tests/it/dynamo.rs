@@ -1,4 +1,4 @@
-//! Tables, items, scans.
+//! Tests of tables, items and scans.
 
 use larder_fakeaws::FakeDynamo;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ fn refused(kind: &str) -> Result<Value, String> {
     Err(kind.to_owned())
 }
 
-/// A table of 1 to `count`, whose key is a number.
+/// Creates a table with items 1 to `count`, whose key is a number.
 fn numbers(count: u32) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("id", "N")], None);
@@ -19,7 +19,7 @@ fn numbers(count: u32) -> FakeDynamo {
     dynamo
 }
 
-/// Keys of all pages of a scan, and how many pages there were.
+/// Returns the keys on all pages of a scan, and the number of pages.
 async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
     body["TableName"] = json!(TABLE);
     let (mut ids, mut pages) = (Vec::new(), 0);
@@ -196,7 +196,7 @@ async fn scans_have_pages_and_segments() {
         assert_eq!(call(&dynamo, "Scan", bad).await, refused("ValidationException"));
     }
 
-    // A key that no item has is a place too.
+    // A key that no item has is also a valid position.
     let start = json!({ "id": { "N": "4711" } });
     let (rest, _) = scan(&dynamo, json!({ "ExclusiveStartKey": start })).await;
     assert_eq!(rest, all[all.len() - rest.len()..]);

@@ -1,4 +1,4 @@
-//! The servers and the proxy, as a client sees them that knows HTTP and nothing else.
+//! Tests of the servers and the proxy with a plain HTTP client.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

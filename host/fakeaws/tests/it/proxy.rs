@@ -1,4 +1,4 @@
-//! The proxy, before a DynamoDB.
+//! Tests of the proxy in front of a DynamoDB.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::client::{Answer, Connection, call_request, request, send};
 
 const TABLE: &str = "shop.stats";
 
-/// Time in which nothing comes that does not come at all.
+/// If nothing arrives within this time, nothing will.
 const SHORT: Duration = Duration::from_millis(150);
 
 fn behind() -> (FakeDynamo, FaultProxy) {
@@ -37,7 +37,7 @@ fn is_whole(answer: &Answer) -> bool {
     answer.header("x-amz-crc32") == crc32fast::hash(&answer.body).to_string() && answer.json()["Count"] == 1
 }
 
-/// What a socket tells after a request, byte by byte, and how it ends.
+/// Returns the bytes that a socket receives after a request, and how it ends.
 async fn raw(proxy: &FaultProxy) -> (Vec<u8>, std::io::Result<usize>) {
     let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
     let body = json!({ "TableName": TABLE }).to_string();
@@ -130,7 +130,7 @@ async fn answers_are_cut_off() {
     assert_eq!((told.len(), end.unwrap()), (300, 300));
     assert_eq!(proxy.bytes_passed(), u64::try_from(whole + head + 300).unwrap());
     assert!(scan(&proxy).await.is_err());
-    // Each answer is counted for itself.
+    // Each response is counted separately.
     proxy.truncate(Some(whole + 100));
     let mut connection = Connection::open(proxy.address()).await.unwrap();
     for _ in 0..3 {
@@ -248,7 +248,7 @@ async fn a_proxy_that_does_not_listen_keeps_what_is_open() {
         proxy.listen(true);
         assert!(is_whole(&scan(&proxy).await.unwrap()), "the port is the same");
     }
-    // Not to listen is not forgotten when the plug is put in; when all is healed, it is.
+    // Plugging in does not restore listening; healing does.
     proxy.listen(false);
     proxy.plug(false);
     proxy.plug(true);

@@ -1,4 +1,4 @@
-//! Objects: listed, read in parts, replaced.
+//! Tests of objects: listed, read in parts, replaced.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn put(s3: &FakeS3, path: &str, headers: &[(&str, &str)], body: &'static s
     send(s3.address(), request.body(Full::from(body)).unwrap()).await.unwrap()
 }
 
-/// What stands between a tag's ends, each time.
+/// Returns the contents of each element with this tag.
 fn all(xml: &str, tag: &str) -> Vec<String> {
     let begin = format!("<{tag}>");
     let parts = xml.split(&begin).skip(1);
@@ -44,7 +44,7 @@ async fn objects_are_put_read_and_deleted() {
     let got = ask(&s3, "GET", "/lake/a%20b/%C3%BC", &[]).await;
     assert_eq!((got.status, got.text().as_str(), got.header("etag")), (200, "hello", etag.as_str()));
     assert!(got.header("last-modified").ends_with(" GMT"));
-    // An answer to HEAD does not disturb the connection.
+    // A response to HEAD does not disturb the connection.
     let mut connection = Connection::open(s3.address()).await.unwrap();
     for _ in 0..2 {
         let head = connection.send(request("HEAD", "/lake/a%20b/%C3%BC", &[])).await.unwrap();

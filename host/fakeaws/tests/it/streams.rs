@@ -1,4 +1,4 @@
-//! Streams, and what the script does to them.
+//! Tests of streams, and of the script's effects on them.
 
 use larder_fakeaws::FakeDynamo;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ async fn records(dynamo: &FakeDynamo, iterator: &Value) -> Result<(Vec<Value>, O
     Ok((answer["Records"].as_array().unwrap().clone(), answer.get("NextShardIterator").cloned()))
 }
 
-/// All of a shard that there is now.
+/// Returns all current records of a shard.
 async fn all(dynamo: &FakeDynamo, shard: &str) -> Vec<Value> {
     let iterator = iterator(dynamo, shard, "TRIM_HORIZON", None).await.unwrap();
     records(dynamo, &iterator).await.unwrap().0
@@ -177,7 +177,7 @@ async fn shards_split_and_end() {
     let end = iterator(&dynamo, &parent, "AFTER_SEQUENCE_NUMBER", Some(&last)).await.unwrap();
     assert_eq!(records(&dynamo, &end).await.unwrap(), (vec![], None));
 
-    // Rotated twice, a key's records are still all there, one generation after the other.
+    // After two rotations, all records of a key are still there, one generation after another.
     dynamo.rotate(TABLE);
     dynamo.put(TABLE, item(1, 3));
     let shards = dynamo.shards(TABLE);
@@ -308,7 +308,7 @@ async fn a_shard_is_closed_and_its_child_comes_late() {
     let (old, new) = (&told[0]["dynamodb"]["SequenceNumber"], &all(&dynamo, &shards[1].id).await[0]["dynamodb"]);
     assert!(old.as_str() < new["SequenceNumber"].as_str());
 
-    // Of a split pair one is closed: what the other owns stays its own.
+    // One shard of a split pair is closed: the other one's keys stay with it.
     dynamo.split(TABLE, &shards[1].id);
     let pair = dynamo.shards(TABLE)[2..].to_vec();
     dynamo.close(TABLE, &pair[0].id);
