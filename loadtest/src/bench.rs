@@ -1,4 +1,4 @@
-//! The whole benchmark: every workload on every server, in turns, and a report of it.
+//! The whole benchmark: every workload on every server, in alternating rounds, and a report of it.
 
 mod agree;
 mod beside;
@@ -31,31 +31,31 @@ use crate::{
     random::{Keys, ZIPF_EXPONENT},
 };
 
-/// The name under which the sweeps stand among the workloads.
+/// The name of the sweeps among the workloads.
 const SWEEP: &str = "sweep";
 
-/// What to measure, and how long.
+/// What to measure, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// Where the report is written.
+    /// The directory of the report.
     #[arg(long, value_name = "DIR", default_value = "loadtest/report")]
     out: PathBuf,
-    /// Workloads, with commas between; `sweep` is one. All of them, if none is named.
+    /// Workloads, comma-separated; `sweep` is one [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     workloads: Vec<String>,
-    /// Who is measured, with commas between. The floor always is.
+    /// Servers to measure, comma-separated. The floor is always measured.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["larder", "redis", "feast"])]
     targets: Vec<TargetKind>,
-    /// How often the servers take turns.
+    /// The number of rounds; the servers alternate in each.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Seconds of each saturating run.
+    /// The length of each saturating run in seconds.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Connections that are kept open.
+    /// The number of open connections.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
     /// The `feast` program of a virtual environment.
@@ -64,19 +64,19 @@ pub(crate) struct RunArgs {
     /// The `redis-server` program.
     #[arg(long, value_name = "PATH")]
     redis: Option<PathBuf>,
-    /// The plugin of plugins/examples/churn, built.
+    /// The built plugin of plugins/examples/churn.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// The plugin of plugins/examples/churn-python, built.
+    /// The built plugin of plugins/examples/churn-python.
     #[arg(long, value_name = "FILE")]
     python_plugin: Option<PathBuf>,
-    /// Which customers are asked for.
+    /// How requests choose customers.
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     keys: Keys,
-    /// Which kind of socket the load goes over.
+    /// The kind of socket for the load.
     #[arg(long, value_name = "KIND", default_value = "tcp")]
     socket: SocketKind,
-    /// One short round of everything, to see that it works.
+    /// Run one short round of everything, to check that it works.
     #[arg(long)]
     quick: bool,
 }
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     if total.sum() > LIMIT {
         eprintln!("that is long; fewer --rounds, --seconds or --workloads make it shorter");
     }
-    // Declared before the servers, so it goes after them.
+    // Declared before the servers, so that it is dropped after them.
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
     let mut run = Run::set_up(args, scratch.path(), cores, &specs, &targets).await?;
     for (place, spec) in specs.iter().enumerate() {
@@ -149,7 +149,7 @@ impl RunArgs {
         self.workloads.is_empty() || self.workloads.iter().any(|wanted| wanted == name)
     }
 
-    /// In the order in which they are measured.
+    /// Returns the targets in the order in which they are measured.
     fn targets(&self) -> Vec<TargetKind> {
         use TargetKind::{Feast, Floor, Larder, Redis};
         let wanted = |target: &TargetKind| matches!(target, Floor | Larder) || self.targets.contains(target);

@@ -1,5 +1,5 @@
-//! A connection that costs little: bytes out, bytes in, and no more of HTTP/1.1 than it takes to find the end of an
-//! answer, or of Redis' protocol. The load has one core, and what it spends on itself it cannot put on the server.
+//! A connection with little overhead: it parses only as much of HTTP/1.1, or of Redis' protocol, as is needed to find
+//! the end of a response. The load has one core, and CPU time of the client is not available for load.
 
 use std::io;
 
@@ -13,48 +13,48 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Heads of answers are a few hundred bytes; something that goes on for longer is not an answer.
+/// Heads of responses have a few hundred bytes; anything longer is not a response.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The largest workload answers with 420 kB; this only keeps a broken length from taking all memory.
+/// The largest response has 420 kB; this limit only keeps an invalid length from exhausting memory.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// One keep-alive connection, with at most one request under way.
+/// One keep-alive connection, with at most one request in progress.
 #[derive(Debug)]
 pub(crate) struct Connection {
     endpoint: Endpoint,
     stream: Stream,
-    /// The last answer, or as much of the next as has come.
+    /// The last response, or the received part of the next one.
     buffer: Vec<u8>,
 }
 
-/// What is sent, written out before any clock runs.
+/// A request, encoded before the measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
     pub(crate) wire: Wire,
 }
 
-/// What the answer is written in.
+/// The protocol of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     Http,
-    /// Redis' protocol; a reply to each of so many commands.
+    /// Redis' protocol, with a reply to each of this many commands.
     Resp {
         commands: usize,
     },
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {
-    /// Of HTTP; replies of Redis have 200 if none of them is an error, else 500.
+    /// The HTTP status; replies of Redis have 200 if none of them is an error, else 500.
     pub(crate) status: u16,
     head: &'a [u8],
     pub(crate) body: &'a [u8],
 }
 
-/// What the head of an answer says of what follows.
+/// The properties of the body, from the head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
@@ -62,7 +62,7 @@ struct Head {
     body_bytes: usize,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("the server closed the connection")]
@@ -73,13 +73,13 @@ pub(crate) enum ClientError {
     Malformed { expected: &'static str, got: String },
 }
 
-/// A request without a body.
+/// Creates a request without a body.
 pub(crate) fn get(path: &str) -> Request {
     let bytes = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes();
     Request { bytes, wire: Wire::Http }
 }
 
-/// A request with a body of JSON.
+/// Creates a request with a JSON body.
 pub(crate) fn post_json(path: &str, body: &str) -> Request {
     let bytes = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -91,7 +91,7 @@ pub(crate) fn post_json(path: &str, body: &str) -> Request {
 // === impl Request ===
 
 impl Request {
-    /// Bytes behind the head; none in Redis' protocol.
+    /// Returns the size of the body; 0 for Redis' protocol.
     pub(crate) fn body_bytes(&self) -> usize {
         let blank = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
         blank.map_or(0, |blank| self.bytes.len() - blank - 4)
@@ -106,13 +106,13 @@ impl Connection {
         Ok(Self { endpoint: endpoint.clone(), stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
     }
 
-    /// Starts over after an error.
+    /// Reconnects after an error.
     pub(crate) async fn reopen(&mut self) -> io::Result<()> {
         self.stream = self.endpoint.connect().await?;
         Ok(())
     }
 
-    /// Sends a request and waits for all of its answer. After an error the connection is of no more use.
+    /// Sends a request and waits for the complete response. After an error the connection cannot be used any more.
     pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>, ClientError> {
         self.buffer.clear();
         match request.wire {
@@ -146,8 +146,8 @@ impl Connection {
         Ok(Answer { status: head.status, head: head_part, body })
     }
 
-    /// Reads while it writes: Redis answers commands before it has read all of them, and stops reading when nobody takes
-    /// its replies.
+    /// Reads while it writes: Redis answers commands before it has read all of them, and stops reading when its replies
+    /// are not read.
     async fn send_and_read(&mut self, mut bytes: &[u8]) -> Result<(), ClientError> {
         let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
         while !bytes.is_empty() {
@@ -193,18 +193,18 @@ impl From<NotResp> for ClientError {
 // === impl Answer ===
 
 impl Answer<'_> {
-    /// All bytes that came over the wire.
+    /// Returns the number of bytes on the wire.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.head.len() + self.body.len()
     }
 
-    /// The start of the body, for a message.
+    /// Returns the start of the body, for a message.
     pub(crate) fn excerpt(&self) -> String {
         excerpt(self.body)
     }
 }
 
-/// Reads the head if all of it is there.
+/// Parses the head if it is complete.
 fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
     let Some(blank) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(malformed("an end of the head", buffer)) };
@@ -220,7 +220,7 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
 
 fn status(head: &[u8]) -> Option<u16> {
     let (code, rest) = head.strip_prefix(b"HTTP/1.1 ")?.split_at_checked(3)?;
-    // A reason may follow, or nothing.
+    // An optional reason follows.
     matches!(rest.first(), None | Some(b' ' | b'\r')).then_some(())?;
     decimal(code).and_then(|code| u16::try_from(code).ok())
 }
@@ -233,7 +233,7 @@ fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// Digits and nothing else: `str::parse` would take a sign.
+/// Parses digits only: `str::parse` would accept a sign.
 fn decimal(text: &[u8]) -> Option<usize> {
     text.iter().all(u8::is_ascii_digit).then_some(())?;
     std::str::from_utf8(text).ok()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Who runs on which core: servers on one, the load on another, so that neither takes the other's time.
+//! Assigns cores: one to the servers, another to the load, so that neither takes the other's time.
 
 use std::{fmt, fs, io};
 
@@ -11,15 +11,16 @@ use rustix::{
 /// The cores of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
-    /// One for the servers, one for the load.
+    /// One core for the servers, one for the load.
     Split { server: usize, load: usize },
-    /// Two for the servers, and one for the load if there is a third; else the load is among the servers.
+    /// Two cores for the servers, and one for the load if there is a third; otherwise the load shares the servers'
+    /// cores.
     Pair { servers: [usize; 2], load: Option<usize> },
-    /// There is only one: the numbers show that things work, not what they cost.
+    /// There is only one core: the numbers show that things work, not what they cost.
     Shared,
 }
 
-/// A running process that was moved to one core. Dropping this lets it go back to where it was.
+/// A running process that was pinned to one core. Dropping this restores its previous affinity.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     threads: Vec<(Pid, CpuSet)>,
@@ -28,7 +29,7 @@ pub(crate) struct Pinned {
 // === impl Cores ===
 
 impl Cores {
-    /// The first two cores that this process may use.
+    /// Returns the first two cores that this process may use.
     pub(crate) fn find() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -38,7 +39,7 @@ impl Cores {
         })
     }
 
-    /// The first three, two of them for servers; none where there is one only.
+    /// Returns the first three cores, two of them for servers; `None` if there is only one.
     pub(crate) fn find_two_for_servers() -> io::Result<Option<Self>> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -46,7 +47,7 @@ impl Cores {
         Ok(Some(Self::Pair { servers: [first, second], load: cores.next() }))
     }
 
-    /// Moves the calling thread to the core of the load.
+    /// Pins the calling thread to the core of the load.
     pub(crate) fn pin_load(self) -> io::Result<()> {
         match self {
             Self::Split { load, .. } | Self::Pair { load: Some(load), .. } => {
@@ -57,7 +58,7 @@ impl Cores {
         }
     }
 
-    /// Where servers run; none where it does not matter.
+    /// Returns the cores of servers; `None` if they are not pinned.
     fn of_servers(self) -> Option<CpuSet> {
         match self {
             Self::Split { server, .. } => Some(only(&[server])),
@@ -66,8 +67,8 @@ impl Cores {
         }
     }
 
-    /// Starts something on the servers' core. A process keeps the core that it was started on, and so does every thread
-    /// that it starts; moving it afterwards would catch its main thread only.
+    /// Starts a process on the servers' core. A process inherits the affinity of the thread that started it, and so do
+    /// its threads; pinning it afterwards would only affect its main thread.
     pub(crate) fn start_on_server_core<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let Some(servers) = self.of_servers() else { return start() };
         let before = sched_getaffinity(None)?;
@@ -77,13 +78,13 @@ impl Cores {
         started
     }
 
-    /// Moves every thread of running processes to the servers' core.
+    /// Pins every thread of running processes to the servers' core.
     pub(crate) fn pin_server(self, pids: &[u32]) -> anyhow::Result<Pinned> {
         let mut pinned = Pinned { threads: Vec::new() };
         let Some(servers) = self.of_servers() else { return Ok(pinned) };
         for pid in pids {
             for thread in threads_of(*pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
-                // A thread may end while we look at it.
+                // A thread may end meanwhile.
                 let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
                 sched_setaffinity(Some(thread), &servers)
                     .with_context(|| format!("cannot move process {pid} to the servers' core"))?;
@@ -114,7 +115,7 @@ impl fmt::Display for Cores {
 impl Drop for Pinned {
     fn drop(&mut self) {
         for (thread, before) in &self.threads {
-            // It may be gone by now, and then there is nothing to put back.
+            // The thread may have ended.
             let _ = sched_setaffinity(Some(*thread), before);
         }
     }
@@ -138,7 +139,7 @@ fn threads_of(pid: u32) -> io::Result<Vec<Pid>> {
 mod tests {
     use super::*;
 
-    /// Moves this test's thread alone, which ends with it.
+    /// Pins only this test's thread, which ends with the test.
     #[test]
     fn two_threads_of_a_server_have_two_cores_and_the_load_a_third_or_the_same() {
         let Some(two) = Cores::find_two_for_servers().unwrap() else { return };

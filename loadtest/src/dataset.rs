@@ -1,6 +1,6 @@
-//! Data that we make: wide views as Parquet, and what others need of files that are there.
+//! Generated data: wide views as Parquet, and data for other servers from existing files.
 //!
-//! A value follows from its column and its row alone, so that every run has the same ones.
+//! A value depends only on its column and row, so every run has the same values.
 
 use std::{
     fs::File,
@@ -29,12 +29,12 @@ use crate::{
 /// The column of keys.
 const KEY: &str = "customer_id";
 const EVENT_TIMESTAMP: &str = "event_timestamp";
-/// Everything happened so long ago.
+/// The age of all rows.
 const AGE: Duration = Duration::from_hours(1);
-/// Rows that are made at once, and rows of a row group.
+/// The number of rows generated at once, and of rows in a row group.
 const CHUNK_ROWS: u64 = 1 << 17;
 
-/// Writes one row for each of the entities 1 and up, named by `id`. Returns the bytes of the file.
+/// Writes one row for each entity from 1 on, named by `id`. Returns the size of the file in bytes.
 pub(crate) fn write_view(
     path: &Path,
     features: &[Feature],
@@ -73,7 +73,7 @@ pub(crate) fn copy_head(from: &Path, to: &Path, rows: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Hands on every row of a file as text: its key, and of these columns the names and values that are not null.
+/// Passes every row of a file as text: its key, and the names and values of these columns that are not null.
 pub(crate) fn for_each_row(
     path: &Path,
     columns: &[String],

@@ -1,12 +1,12 @@
-//! What is served in a benchmark, in the words of Larder and of Feast: the churn views of the demo, and wide ones.
+//! The definitions of a benchmark, for Larder and for Feast: the churn views of the demo, and wide ones.
 
 use std::fmt::Write;
 
-/// Features of a wide view.
+/// The number of features of a wide view.
 pub(crate) const WIDE_FEATURES: usize = 50;
-/// Wide views.
+/// The number of wide views.
 const WIDE_VIEWS: usize = 4;
-/// Services over the first so many wide features, `wide_first_N`, for the sweep.
+/// Services with the first N wide features, `wide_first_N`, for the sweep.
 pub(crate) const SWEEP: [usize; 5] = [1, 10, 50, 100, 200];
 
 pub(crate) const CHURN: &str = "churn_prediction_online";
@@ -14,10 +14,10 @@ pub(crate) const CHURN_DERIVED: &str = "churn_prediction_derived";
 pub(crate) const SVC50: &str = "wide_first_50";
 pub(crate) const SVC200: &str = "wide_first_200";
 
-/// The churn plugin's twin as an on-demand view of Feast.
+/// The churn plugin as an on-demand view of Feast.
 const ON_DEMAND: &str = include_str!("bench/on_demand.py");
 
-/// What a feature holds.
+/// The type of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Int,
@@ -41,7 +41,7 @@ pub(crate) struct View {
     pub(crate) features: Vec<Feature>,
 }
 
-/// A feature service: of each view some features.
+/// A feature service: some features of each view.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) name: String,
@@ -51,7 +51,7 @@ pub(crate) struct Service {
 // === impl Kind ===
 
 impl Kind {
-    /// The type's name, the same in Larder and in Feast.
+    /// Returns the type's name, which is the same in Larder and in Feast.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Int => "Int64",
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// The views of `larder demo`.
+/// Returns the views of `larder demo`.
 pub(crate) fn churn_views() -> Vec<View> {
     use Kind::{Bool, Float, Int, Text};
     let view = |name: &str, file: &str, features: &[(&str, Kind)]| View {
@@ -95,7 +95,7 @@ pub(crate) fn churn_views() -> Vec<View> {
     ]
 }
 
-/// Views of 50 features each, floats, integers and texts in turn, `f_000` to `f_199`.
+/// Returns views of 50 features each, alternating floats, integers and texts, `f_000` to `f_199`.
 pub(crate) fn wide_views() -> Vec<View> {
     let kinds = [Kind::Float, Kind::Int, Kind::Text];
     (0..WIDE_VIEWS)
@@ -109,7 +109,7 @@ pub(crate) fn wide_views() -> Vec<View> {
         .collect()
 }
 
-/// The demo's service, as Redis and Feast have it.
+/// Returns the demo's service, for Redis and Feast.
 pub(crate) fn churn_service() -> Service {
     let part =
         |view: &str, features: &[&str]| (view.to_owned(), features.iter().map(|&name| name.to_owned()).collect());
@@ -143,7 +143,7 @@ pub(crate) fn wide_service_name(count: usize) -> String {
     wide_service(count).name
 }
 
-/// Definitions of views and services for Larder; the entity `customer_id` is defined elsewhere.
+/// Returns definitions of views and services for Larder; the entity `customer_id` is defined elsewhere.
 pub(crate) fn larder_yaml(views: &[View], services: &[Service]) -> String {
     let mut yaml = String::from("feature_views:\n");
     for View { name, file, features } in views {
@@ -165,7 +165,7 @@ pub(crate) fn larder_yaml(views: &[View], services: &[Service]) -> String {
     yaml
 }
 
-/// A whole repository's definitions for Feast, with the churn plugin's twin in Python.
+/// Returns all definitions of a Feast repository, with the churn plugin in Python.
 pub(crate) fn feast_python(views: &[View], services: &[Service]) -> String {
     let mut python = String::from(
         "from datetime import timedelta\n\n\

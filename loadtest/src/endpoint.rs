@@ -1,4 +1,4 @@
-//! Where a server of this machine answers: an address of loopback, or a Unix socket.
+//! The address of a server on this machine: loopback, or a Unix socket.
 
 use std::{
     fmt, io,
@@ -21,13 +21,13 @@ pub(crate) enum Endpoint {
     Unix(PathBuf),
 }
 
-/// Which kind of socket the load goes over.
+/// The kind of socket for the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SocketKind {
     /// TCP over loopback.
     #[default]
     Tcp,
-    /// A Unix socket; Feast's server has none and is asked over TCP.
+    /// A Unix socket; Feast's server has none and uses TCP.
     Unix,
 }
 
@@ -119,8 +119,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// An address of this machine that nobody listens on. Someone else may take it before our server does; then the server
-/// says so and the run ends.
+/// Returns an unused address of this machine. If another process takes it before our server, the server reports that
+/// and the run ends.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

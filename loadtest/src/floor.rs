@@ -1,4 +1,4 @@
-//! The floor: the least that an HTTP/1.1 server can do with a request. It reads the body and sends fixed bytes.
+//! The floor: the minimum work of an HTTP/1.1 server for a request. It reads the body and sends fixed bytes.
 
 use std::{
     convert::Infallible,
@@ -32,16 +32,17 @@ use crate::{
     server::{Server, Startup},
 };
 
-/// What the floor answers, and where.
+/// The floor's address and responses.
 #[derive(Debug, Args)]
 pub(crate) struct FloorArgs {
-    /// Where to listen.
+    /// The address to listen on.
     #[arg(long, value_name = "ADDR", conflicts_with = "unix", required_unless_present = "unix")]
     pub(crate) listen: Option<SocketAddr>,
     /// The Unix socket to listen on instead.
     #[arg(long, value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
-    /// The body of answers. Of several, the one that is named for bodies of requests of so many bytes, or the first.
+    /// The body of responses. Of several, the one that is named for request bodies of this many bytes, or else the
+    /// first.
     #[arg(long = "answer", value_name = "BYTES:FILE", required = true, value_parser = parse_answer)]
     pub(crate) answers: Vec<(usize, PathBuf)>,
     /// The content type of every answer.
@@ -49,15 +50,15 @@ pub(crate) struct FloorArgs {
     pub(crate) content_type: String,
 }
 
-/// What it answers.
+/// The responses.
 #[derive(Clone, Debug)]
 struct Answers {
     content_type: HeaderValue,
-    /// Bytes of a request's body, and what is answered to it; never empty.
+    /// The size of a request's body, and the response to it; never empty.
     bodies: Arc<[(usize, Bytes)]>,
 }
 
-/// Where it listens.
+/// The listening socket.
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
@@ -86,7 +87,7 @@ pub(crate) async fn start(
         }
         SocketKind::Unix => {
             let path = dir.join("floor.sock");
-            // The floor before has left it behind.
+            // The previous floor has left it.
             let _ = fs::remove_file(&path);
             command.arg("--unix").arg(&path);
             path.as_path().into()
@@ -97,7 +98,7 @@ pub(crate) async fn start(
 
 /// Serves until it is stopped.
 pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
-    // A floor is of no use to anyone after the run that started it.
+    // The floor must end with the run that started it.
     set_parent_process_death_signal(Some(Signal::TERM)).context("cannot tie the floor to its parent")?;
     let answers = Answers::load(args)?;
     let listener = Listener::bind(args.listen, args.unix.as_deref()).await.context("cannot listen")?;
@@ -106,7 +107,7 @@ pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
             Ok(stream) => {
                 tokio::spawn(serve_connection(stream, answers.clone()));
             }
-            // A connection that was gone before we took it, or no file descriptors for now: the next may do better.
+            // The connection was closed before it was accepted, or there are no file descriptors at the moment: retry.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -160,7 +161,7 @@ impl Listener {
 async fn serve_connection(stream: Stream, answers: Answers) {
     let answers = &answers;
     let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(request, answers).await));
-    // The client counts a connection that breaks; there is nobody to tell here.
+    // The client counts a broken connection; the error is not needed here.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

@@ -1,11 +1,11 @@
-//! Load on one server, in two ways.
+//! Load on one server, in two modes.
 //!
-//! *Saturating* (a closed loop): every connection asks again as soon as it has its answer. It shows how much a server can
-//! do and what that costs; its latencies say little, for a slow server is asked less.
+//! *Saturating* (a closed loop): every connection sends the next request as soon as it has its response. This shows the
+//! maximum throughput and its cost; its latencies are not meaningful, because a slow server gets fewer requests.
 //!
-//! *Paced* (an open loop): requests have their times before the run begins, and a latency counts from that time, also when
-//! the request could not be sent then because every connection still waited. A stall then shows in all the requests that it
-//! held up, as it would to callers who do not know of each other.
+//! *Paced* (an open loop): requests are scheduled before the run begins, and a latency counts from the scheduled time,
+//! even if the request could not be sent then because every connection was still waiting. A stall then shows in all the
+//! requests that it delayed, as it would for independent callers.
 
 use std::{
     sync::{
@@ -29,43 +29,43 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// How long a run may take beyond its time; what is still unanswered then never will be.
+/// The maximum overrun of a run; requests without a response then will not get one.
 const OVERTIME: Duration = Duration::from_secs(10);
 
-/// How long it may take to ask for everything once, with cold caches.
+/// The maximum time to send every request once, with cold caches.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The longest latency that is told apart from longer ones.
+/// The maximum latency that is recorded exactly.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
-/// Connections to one server, and what to ask over them.
+/// Connections to one server, and the requests to send over them.
 #[derive(Debug)]
 pub(crate) struct Load {
     connections: Vec<Connection>,
     workload: Arc<Workload>,
 }
 
-/// What came back.
+/// The responses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Answers with status 200.
+    /// Responses with status 200.
     pub(crate) answered: u64,
     /// Their bytes on the wire.
     pub(crate) wire_bytes: u64,
-    /// Other answers, and none at all.
+    /// Other responses, and missing ones.
     pub(crate) failures: u64,
-    /// What the first of the failures was.
+    /// The first of the failures.
     pub(crate) first_failure: Option<String>,
 }
 
-/// What a saturating run found.
+/// The result of a saturating run.
 #[derive(Clone, Debug)]
 pub(crate) struct Saturated {
     pub(crate) tally: Tally,
     pub(crate) elapsed: Duration,
 }
 
-/// What a paced run found.
+/// The result of a paced run.
 #[derive(Debug)]
 pub(crate) struct Paced {
     pub(crate) tally: Tally,
@@ -73,7 +73,7 @@ pub(crate) struct Paced {
     pub(crate) latencies_ns: Histogram<u64>,
 }
 
-/// When the requests of a paced run are due.
+/// The schedule of a paced run's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// At least 1.
@@ -94,7 +94,7 @@ impl Load {
         Ok(Self { connections, workload })
     }
 
-    /// Asks for everything once, so that both sides have seen it all before the clock runs.
+    /// Sends every request once, so that caches on both sides are warm before the measurement.
     pub(crate) async fn warm_up(&mut self) -> anyhow::Result<Tally> {
         let (workload, step) = (Arc::clone(&self.workload), self.connections.len());
         let tallies = self
@@ -114,7 +114,7 @@ impl Load {
         Ok(tallies.into_iter().collect())
     }
 
-    /// Asks as fast as the server answers.
+    /// Sends requests as fast as the server answers.
     pub(crate) async fn saturate(&mut self, length: Duration, seed: u64) -> anyhow::Result<Saturated> {
         let workload = Arc::clone(&self.workload);
         let start = Instant::now();
@@ -136,7 +136,7 @@ impl Load {
         Ok(Saturated { tally: tallies.into_iter().collect(), elapsed: start.elapsed() })
     }
 
-    /// Asks by the clock. Whichever connection is free takes the next request.
+    /// Sends requests on schedule. Any free connection takes the next request.
     pub(crate) async fn pace(&mut self, schedule: Schedule, seed: u64) -> anyhow::Result<Paced> {
         let workload = Arc::clone(&self.workload);
         let next_arrival = Arc::new(AtomicU64::new(0));
@@ -172,7 +172,7 @@ impl Load {
         Ok(Paced { tally: tallies.into_iter().collect(), elapsed, latencies_ns })
     }
 
-    /// Does this on all connections at once and waits for all of them. The connections are gone after an error.
+    /// Runs work on all connections at once and waits for all of them. The connections are closed after an error.
     async fn on_every_connection<T, W, F>(&mut self, limit: Duration, work: W) -> anyhow::Result<Vec<T>>
     where
         T: Send + 'static,
@@ -197,7 +197,7 @@ impl Load {
     }
 }
 
-/// Sends one request and counts what comes of it. Breaks when the connection cannot be used any more.
+/// Sends one request and counts the result. Breaks if the connection cannot be used any more.
 async fn ask(connection: &mut Connection, request: &Request, tally: &mut Tally) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
     match connection.exchange(request).await {
@@ -217,8 +217,8 @@ async fn ask(connection: &mut Connection, request: &Request, tally: &mut Tally) 
     }
 }
 
-/// Waits by asking the clock again and again, after every look at the sockets: tokio's timers are good to a millisecond,
-/// and answers take hundredths of one. The core is ours alone.
+/// Waits by polling the clock, and the sockets in between: tokio's timers have a resolution of a millisecond, and
+/// responses take hundredths of one. The core is not shared.
 async fn wait_until(due: Instant) {
     while Instant::now() < due {
         tokio::task::yield_now().await;
@@ -226,7 +226,7 @@ async fn wait_until(due: Instant) {
 }
 
 pub(crate) fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
-    // Three digits: 1,000 µs and 1,001 µs are told apart.
+    // Three digits: 1,000 µs and 1,001 µs are distinct.
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("cannot make a histogram")
 }
 
@@ -257,26 +257,27 @@ impl FromIterator<Self> for Tally {
 // === impl Schedule ===
 
 impl Schedule {
-    /// Requests at an even pace for this long.
+    /// Schedules requests at an even rate for this long.
     pub(crate) fn new(rate_per_s: f64, length: Duration) -> Self {
-        // What is lost of the rate by rounding down is far below what can be measured.
+        // The rate that is lost by rounding down is far below what can be measured.
         let rate_per_s = (rate_per_s as u64).max(1);
         Self { rate_per_s, arrivals: (rate_per_s as f64 * length.as_secs_f64()).ceil() as u64 }
     }
 
-    /// The next request that nobody has taken yet.
+    /// Claims the next request.
     fn claim(self, next: &AtomicU64) -> Option<u64> {
         let arrival = next.fetch_add(1, Ordering::Relaxed);
         (arrival < self.arrivals).then_some(arrival)
     }
 
-    /// When a request is due. Whole seconds apart from the rest: nothing adds up, however long the run.
+    /// Returns when a request is due. Whole seconds are computed separately, so that errors do not accumulate in long
+    /// runs.
     fn offset(self, arrival: u64) -> Duration {
         let rest_ns = (arrival % self.rate_per_s) * 1_000_000_000 / self.rate_per_s;
         Duration::from_secs(arrival / self.rate_per_s) + Duration::from_nanos(rest_ns)
     }
 
-    /// How long a request took that was answered at this time, from when it was due.
+    /// Returns how long a request took that was answered at this time, from when it was due.
     fn latency(self, arrival: u64, answered: Duration) -> Duration {
         answered.saturating_sub(self.offset(arrival))
     }

@@ -1,7 +1,8 @@
-//! Load on a Larder from outside, beside a floor in the same run.
+//! Measures a Larder from outside, in comparison with a floor in the same run.
 //!
-//! The floor is a bare hyper server that sends back the very bytes that the measured server sent. What the measured
-//! server costs above it is what its work costs; everything that the machine, the kernel and HTTP cost is in both.
+//! The floor is a bare hyper server that sends exactly the bytes that the measured server sent. The difference between
+//! the measured server and the floor is the cost of its work; the costs of the machine, the kernel and HTTP are in
+//! both.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line")]
 
 mod bench;
@@ -60,27 +61,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure one-customer lookups beside the floor, in under a minute.
+    /// Measure lookups of one customer against the floor, in under a minute.
     Smoke(Measuring<SmokeArgs>),
-    /// Measure every workload beside the floor, Redis and Feast, and write a report.
+    /// Measure every workload against the floor, Redis and Feast, and write a report.
     Run(RunArgs),
-    /// Measure loads, restarts, memory and lookups of millions of entities.
+    /// Measure loads, restarts, memory and lookups with millions of entities.
     Scale(Measuring<ScaleArgs>),
-    /// Measure what a second serving thread gives.
+    /// Measure the gain of a second serving thread.
     Threads(Measuring<ThreadsArgs>),
-    /// Measure builds beside each other and beside the floor, in short turns.
+    /// Compare builds with each other and with the floor, in short alternating runs.
     Turns(Measuring<TurnsArgs>),
-    /// Send the same bytes to everyone: the server that others are measured beside.
+    /// Send the same bytes to every client: the server that others are compared with.
     #[command(hide = true)]
     Floor(FloorArgs),
 }
 
-/// A command that prints what it measured.
+/// A command that prints its measurements.
 #[derive(Debug, Args)]
 struct Measuring<A: Args> {
     #[command(flatten)]
     args: A,
-    /// Write what was measured to this file too.
+    /// Also write the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -89,7 +90,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not as `Result` from main: with RUST_BACKTRACE set that buries the message under a page of frames.
+            // Not returned as `Result` from main: with `RUST_BACKTRACE` set, that hides the message below a page of
+            // frames.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
@@ -119,7 +121,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a report, and writes it as JSON if that is wanted.
+/// Prints a report, and writes it as JSON if requested.
 fn tell<R: fmt::Display + Serialize>(report: &R, json: Option<&Path>, failures: u64) -> anyhow::Result<()> {
     print!("{report}");
     if let Some(path) = json {
@@ -131,7 +133,7 @@ fn tell<R: fmt::Display + Serialize>(report: &R, json: Option<&Path>, failures: 
     Ok(())
 }
 
-/// Measures, unless a signal comes first. Dropping what is under way stops the servers that it started.
+/// Measures until a signal arrives. Dropping a running measurement stops the servers that it started.
 fn until_told_to_stop<T>(measured: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     runtime()?.block_on(async {
         tokio::select! {
@@ -141,12 +143,12 @@ fn until_told_to_stop<T>(measured: impl Future<Output = anyhow::Result<T>>) -> a
     })
 }
 
-/// One thread does it all, for the floor and for the load: a second one would fight for the same core.
+/// Creates a single-threaded runtime, for the floor and for the load: a second thread would compete for the same core.
 fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a tokio runtime")
 }
 
-/// Waits for Ctrl-C or SIGTERM, and says which.
+/// Waits for Ctrl-C or SIGTERM, and returns which one arrived.
 async fn told_to_stop() -> anyhow::Error {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),

@@ -1,4 +1,4 @@
-//! One server under load: saturated first, then at 60 % of that.
+//! Measures one server: saturated first, then at 60 % of that rate.
 
 use std::{process as own, sync::Arc, time::Duration};
 
@@ -13,56 +13,56 @@ use crate::{
     workload::Workload,
 };
 
-/// Latency is read at this part of the rate that saturates a server: busy, as a server should be, but not full.
+/// Latency is measured at this fraction of the saturating rate: busy, as a server should be, but not overloaded.
 const PACE: f64 = 0.6;
 
-/// How much load, and for how long.
+/// The amount of load, and its duration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) connections: usize,
-    /// Time on the core is counted in ticks of 10 ms: a second or more.
+    /// The length of the saturated run. CPU time is counted in ticks of 10 ms, so this should be a second or more.
     pub(crate) saturated: Duration,
     pub(crate) paced: Duration,
-    /// The paced run goes on until it has so many samples, if `paced_max` allows.
+    /// The paced run continues until it has this many samples, if `paced_max` allows.
     pub(crate) samples_min: u64,
     pub(crate) paced_max: Duration,
-    /// Whether everything is asked for once before.
+    /// Whether every request is sent once before.
     pub(crate) warm_up: bool,
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) side: Side,
-    /// Of the paced run.
+    /// Latencies of the paced run.
     pub(crate) latencies_ns: Histogram<u64>,
-    /// Of all requests, also those of the warm-up.
+    /// Counts of all requests, including those of the warm-up.
     pub(crate) tally: Tally,
 }
 
-/// One server in one round.
+/// The results of one server in one round.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Side {
-    /// Saturated.
+    /// The throughput of the saturated run.
     pub(crate) requests_per_s: f64,
-    /// How much of its core the saturated server used. Well below 100, the load was the bottleneck.
+    /// The CPU usage of the saturated server. Well below 100, the load was the bottleneck.
     pub(crate) busy_percent: f64,
     pub(crate) cpu_us_per_request: f64,
     pub(crate) wire_bytes_per_answer: f64,
-    /// Time for which the load was ready to run and another process had its core. 0 where the kernel does not tell.
+    /// The time for which the load was runnable and another process had its core. 0 if the kernel does not report it.
     pub(crate) load_waited_percent: f64,
-    /// The same for the server; the threads of a server on one core wait for each other too.
+    /// The same for the server; threads of a server on one core also wait for each other.
     pub(crate) server_waited_percent: f64,
-    /// At 60 % of that.
+    /// The rate of the paced run, 60 % of that.
     pub(crate) paced_requests_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    /// Memory that the server held after both runs; 0 where the kernel does not tell.
+    /// The server's resident memory after both runs; 0 if the kernel does not report it.
     pub(crate) resident_bytes: f64,
 }
 
-/// What the processes had got from the machine at some moment.
+/// The CPU times of the processes at some moment.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     server_cpu: Duration,
@@ -70,7 +70,7 @@ struct Clocks {
     load_waited: Duration,
 }
 
-/// Measures. The seed decides which keys are asked for, in which order.
+/// Measures a server. The seed determines which keys are requested, in which order.
 pub(crate) async fn measure(
     target: &Target,
     workload: &Arc<Workload>,
@@ -115,7 +115,7 @@ pub(crate) async fn measure(
 // === impl Effort ===
 
 impl Effort {
-    /// How long a paced run at this rate, per second, takes.
+    /// Returns the length of a paced run at this rate per second.
     pub(crate) fn paced_for(&self, rate: f64) -> Duration {
         let wanted = self.samples_min as f64 / rate.max(1.0);
         self.paced.max(Duration::from_secs_f64(wanted.min(self.paced_max.as_secs_f64())))
@@ -125,7 +125,7 @@ impl Effort {
 // === impl Side ===
 
 impl Side {
-    /// The median of each number; the numbers need not be of the same round.
+    /// Returns the median of each number; they may come from different rounds.
     pub(crate) fn median(sides: &[Self]) -> Self {
         let median = |number: fn(&Self) -> f64| crate::stats::Spread::of(sides.iter().map(number)).median;
         Self {
@@ -158,7 +158,7 @@ impl Clocks {
     fn since(self, before: Self) -> Self {
         Self {
             server_cpu: self.server_cpu.saturating_sub(before.server_cpu),
-            // A thread that ended takes its count along.
+            // The count of a thread that ended is lost.
             server_waited: self.server_waited.saturating_sub(before.server_waited),
             load_waited: self.load_waited.saturating_sub(before.load_waited),
         }

@@ -9,9 +9,9 @@ use plotters::{coord::Shift, prelude::*, style::FontTransform};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// Lines of the same place have the same colour in every plot.
+    /// Lines with the same index have the same color in every plot.
     pub(crate) colour: usize,
-    /// Whether it is thin and without a name, for it goes with another of its colour.
+    /// Whether it is thin and without a name, because it belongs to another line of its color.
     pub(crate) minor: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -21,29 +21,29 @@ pub(crate) struct Line {
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) x: Axis,
-    /// What the logarithmic upright axis shows.
+    /// The label of the logarithmic vertical axis.
     pub(crate) y: String,
-    /// How its numbers are written.
+    /// Formats its numbers.
     pub(crate) y_text: fn(&f64) -> String,
     pub(crate) lines: Vec<Line>,
 }
 
-/// An axis across.
+/// A horizontal axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Axis {
-    /// Nines: 0 is the minimum, 1 is p90, 2 is p99.
+    /// Quantiles as nines: 0 is the minimum, 1 is p90, 2 is p99.
     Nines,
     /// Numbers from 1 up, as powers of ten.
     Log(String),
 }
 
-/// Dark enough for paper, and told apart by who sees no red or green.
+/// Dark enough for print, and distinct for color-blind readers.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0x80, 0x80, 0x80), RGBColor(0x00, 0x72, 0xb2), RGBColor(0xd5, 0x5e, 0x00), RGBColor(0x00, 0x9e, 0x73)];
 
 const PANEL: (u32, u32) = (560, 400);
 
-/// Draws the panels beside each other; those without a point are left out. False if there is none.
+/// Draws the panels next to each other; panels without points are left out. Returns false if there is none.
 pub(crate) fn draw(path: &Path, panels: &[Panel]) -> anyhow::Result<bool> {
     let panels: Vec<_> = panels.iter().filter(|panel| panel.lines.iter().any(|line| !line.points.is_empty())).collect();
     if panels.is_empty() {
@@ -70,7 +70,7 @@ impl Panel {
         let xs = self.points().map(|(x, _)| x);
         let x_max = xs.fold(1.0, f64::max);
         let (y_min, y_max) = decades(self.points().map(|(_, y)| y));
-        // One more, in which nothing but the names of the lines stands.
+        // One more decade, as space for the names of the lines.
         let y_max = y_max * 10.0;
         let mut builder = ChartBuilder::on(area);
         builder
@@ -159,7 +159,7 @@ impl Line {
     }
 }
 
-/// The powers of ten around some numbers.
+/// Returns the powers of ten around some numbers.
 fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) = numbers
         .filter(|number| *number > 0.0)
@@ -171,7 +171,7 @@ fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     (10_f64.powf(below), 10_f64.powf(above.max(below + 1.0)))
 }
 
-/// 0 is called p0, 2 is called p99, 4 is called p99.99.
+/// Returns p0 for 0, p99 for 2, p99.99 for 4.
 fn quantile_name(nines: &f64) -> String {
     match nines.round() as usize {
         0 => "p0".to_owned(),

@@ -1,11 +1,11 @@
-//! What the kernel tells of processes: their time on a core, their memory, their children.
+//! Process information from the kernel: CPU time, memory, children.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, time::Duration};
 
 use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
 
-/// The time that each thread of some processes has spent on a core so far, to the nanosecond.
+/// The CPU time of each thread of some processes so far, in nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct RunTimes(BTreeMap<OsString, Duration>);
 
@@ -22,7 +22,8 @@ impl RunTimes {
         Ok(Self(times))
     }
 
-    /// Thread by thread: one that has ended meanwhile takes nothing of the others' time along.
+    /// Returns the CPU time since then. It is computed per thread, so that a thread that ended meanwhile does not
+    /// affect others.
     pub(crate) fn since(&self, before: &Self) -> Duration {
         let spent = |(thread, ran): (&OsString, &Duration)| {
             ran.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
@@ -31,24 +32,25 @@ impl RunTimes {
     }
 }
 
-/// The time that processes have spent on a core so far: all of their threads, in user space and in the kernel.
+/// Returns the CPU time of processes so far: all of their threads, in user space and in the kernel.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
-/// The time that processes were ready to run and had no core: all of their threads. None where the kernel does not count.
+/// Returns how long processes were runnable without a core: all of their threads. `None` if the kernel does not count
+/// it.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
     pids.iter()
         .map(|&pid| Some(schedules_of(pid)?.into_values().map(|schedule| schedule.waited).sum::<Duration>()))
         .sum()
 }
 
-/// Bytes of memory that processes hold. What several of them share is counted for each.
+/// Returns the resident memory of processes in bytes. Shared memory counts for each process.
 pub(crate) fn resident_bytes(pids: &[u32]) -> Option<u64> {
     pids.iter().map(|pid| resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).sum()
 }
 
-/// A process and all that it has started, and they in turn.
+/// Returns a process and all its descendants.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
@@ -70,20 +72,20 @@ fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
-/// What the scheduler counted of a thread.
+/// The scheduler's counts for a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     ran: Duration,
-    /// Ready to run, without a core.
+    /// The time for which it was runnable without a core.
     waited: Duration,
 }
 
-/// Of all threads of a process, by their numbers. None where the kernel does not count.
+/// Returns the counts for all threads of a process, by thread ID. `None` if the kernel does not count.
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
         let thread = thread.ok()?;
-        // One that ends while we look has none.
+        // A thread that ended meanwhile has no such file.
         if let Ok(schedstat) = fs::read_to_string(thread.path().join("schedstat")) {
             schedules.insert(thread.file_name(), schedule(&schedstat)?);
         }
@@ -91,13 +93,14 @@ fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     (!schedules.is_empty()).then_some(schedules)
 }
 
-/// The first two fields are nanoseconds.
+/// Parses the first two fields, which are nanoseconds.
 fn schedule(schedstat: &str) -> Option<Schedule> {
     let mut fields = schedstat.split_ascii_whitespace().map(|field| field.parse().ok().map(Duration::from_nanos));
     Some(Schedule { ran: fields.next()??, waited: fields.next()?? })
 }
 
-/// utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, in which anything may stand.
+/// Returns utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, which may contain any
+/// characters.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, from_state) = stat.rsplit_once(") ")?;
     let mut fields = from_state.split_ascii_whitespace().skip(11);
@@ -106,13 +109,13 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// The 4th field.
+/// Returns the 4th field.
 fn parent(stat: &str) -> Option<u32> {
     let (_, from_state) = stat.rsplit_once(") ")?;
     from_state.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The line `VmRSS:   1234 kB`.
+/// Parses the line `VmRSS:   1234 kB`.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -169,7 +172,7 @@ mod tests {
         cpu_time(&own).unwrap();
         assert!(!RunTimes::read(&own).unwrap().0.is_empty());
         assert!(resident_bytes(&own).unwrap() > 1 << 16);
-        // A kernel that does not count it has no such file, and that is all right.
+        // A kernel that does not count it has no such file, which is fine.
         let counts = fs::exists("/proc/self/schedstat").unwrap();
         assert_eq!(time_without_core(&own).is_some(), counts);
     }

@@ -1,11 +1,11 @@
-//! Chance that is cheap and the same in every run, and which key it picks.
+//! Cheap random numbers that are the same in every run, and the choice of keys.
 
 use clap::ValueEnum;
 
-/// How much likelier a frequent key is: the exponent that YCSB uses, close to what people look at in the wild.
+/// The skew of frequent keys: the exponent of YCSB, which is close to real access patterns.
 pub(crate) const ZIPF_EXPONENT: f64 = 0.99;
 
-/// Random numbers that are cheap, good enough to pick a key, and the same in every run.
+/// A random number generator that is cheap, good enough to choose keys, and the same in every run.
 #[derive(Clone, Debug)]
 pub(crate) struct XorShift {
     state: u64,
@@ -14,16 +14,16 @@ pub(crate) struct XorShift {
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Keys {
-    /// Each as likely as the other.
+    /// All keys are equally likely.
     #[default]
     Uniform,
     /// The n-th likeliest key is chosen in proportion to 1 / n^0.99.
     Zipf,
-    /// Always the same one.
+    /// Always the same key.
     OneHot,
 }
 
-/// Picks places below a bound.
+/// Picks indexes below a bound.
 #[derive(Clone, Debug)]
 pub(crate) enum Picker {
     Uniform { end: usize },
@@ -31,21 +31,21 @@ pub(crate) enum Picker {
     OneHot { place: usize },
 }
 
-/// Zipf's law over places; which places are likely is spread over all of them.
+/// Zipf's law over indexes; likely indexes are spread over the whole range.
 #[derive(Clone, Debug)]
 pub(crate) struct Zipf {
-    /// The chance of each rank or a likelier one, from 0 to 1.
+    /// The cumulative probability of each rank, from 0 to 1.
     cumulated: Vec<f64>,
-    /// Without a common divisor with the number of places, so that ranks and places correspond one to one.
+    /// Coprime to the number of indexes, so that ranks and indexes correspond one to one.
     stride: usize,
 }
 
 // === impl XorShift ===
 
 impl XorShift {
-    /// The numbers of one connection: connections of the same run pick different keys.
+    /// Creates the generator of one connection: connections of the same run pick different keys.
     pub(crate) fn new(seed: u64, connection: usize) -> Self {
-        // Spread by the golden ratio; zero would stay zero forever.
+        // Spread by the golden ratio; a state of zero would stay zero forever.
         let state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
             ^ (connection as u64 + 1).wrapping_mul(0xD134_2543_DE82_EF95);
         Self { state: state | 1 }
@@ -58,12 +58,12 @@ impl XorShift {
         self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A number below this one.
+    /// Returns a number below this one.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
-    /// From 0 up to, but not, 1.
+    /// Returns a number from 0 to 1, 1 not included.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -72,7 +72,7 @@ impl XorShift {
 // === impl Picker ===
 
 impl Picker {
-    /// Of `count` places, at least one; `favourite` is the one that is hot.
+    /// Creates a picker of `count` indexes, at least one; `favourite` is the hot one.
     pub(crate) fn new(keys: Keys, count: usize, favourite: usize) -> Self {
         match keys {
             Keys::Uniform => Self::Uniform { end: count },
@@ -102,7 +102,7 @@ impl Zipf {
             })
             .collect();
         cumulated.iter_mut().for_each(|chance| *chance /= sum);
-        // Far from its neighbours: places that are likely should not share a page of the store.
+        // Far apart: likely indexes should not share a page of the store.
         let wanted = (count as f64 * 0.618) as usize;
         let stride = (wanted.max(1)..).find(|&stride| greatest_common_divisor(stride, count) == 1).unwrap_or(1);
         Self { cumulated, stride }

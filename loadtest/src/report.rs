@@ -1,4 +1,4 @@
-//! What `smoke` measured, for people and as JSON.
+//! The results of `smoke`, as text and as JSON.
 
 use std::fmt;
 
@@ -6,59 +6,59 @@ use serde::Serialize;
 
 use crate::{measure::Side, stats::Spread};
 
-/// From here on the report says that others were in the way; an idle machine shows well under 1 %.
+/// From here on, the report flags a busy machine; an idle machine has well under 1 %.
 pub(crate) const DISTURBED_PERCENT_MIN: f64 = 3.0;
 
-/// All of a run.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) setup: Setup,
     pub(crate) rounds: Vec<Round>,
     pub(crate) summary: Summary,
-    /// Requests without an answer of status 200, in the warm-up too.
+    /// Requests without a response of status 200, including those of the warm-up.
     pub(crate) failures: u64,
-    /// What the first of them was.
+    /// The first of them.
     pub(crate) first_failure: Option<String>,
 }
 
-/// What was measured, and how.
+/// The measured server and the conditions.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setup {
-    /// The name of the server beside the floor.
+    /// The name of the measured server.
     pub(crate) target: &'static str,
     pub(crate) workload: String,
     pub(crate) connections: usize,
     pub(crate) saturated_seconds: u64,
     pub(crate) paced_seconds: u64,
-    /// Size of the answer that the floor sends.
+    /// The size of the response that the floor sends.
     pub(crate) sample_body_bytes: usize,
     pub(crate) sample_features: usize,
     pub(crate) sample_features_with_value: usize,
     pub(crate) cores: String,
-    /// Whether this program, and so the floor, was built without optimisation.
+    /// Whether this program, and so the floor, was built without optimization.
     pub(crate) debug_build: bool,
 }
 
-/// The floor and the target, one right after the other.
+/// The floor and the target, one directly after the other.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
     pub(crate) floor: Side,
     pub(crate) target: Side,
-    /// The floor's time on the core by the target's: 1 is as cheap as bare hyper.
+    /// The floor's CPU time divided by the target's: 1 is as cheap as bare hyper.
     pub(crate) cpu_ratio: f64,
-    /// The target's p99 by the floor's, each at 60 % of its own saturation.
+    /// The target's p99 divided by the floor's, each at 60 % of its own saturation.
     pub(crate) p99_ratio: f64,
 }
 
-/// What the rounds say together.
+/// The summary of all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
     pub(crate) cpu_ratio: Spread,
     pub(crate) p99_ratio: Spread,
-    /// The most that other processes took of a core while they were not wanted there. The numbers of a busy machine are worth
-    /// little.
+    /// The maximum share of a core that other processes took while they should not run there. Numbers from a busy
+    /// machine are not reliable.
     pub(crate) disturbed_percent: f64,
-    /// The median of each number; the numbers of a row need not be of the same round.
+    /// The median of each number; the numbers of a row may come from different rounds.
     pub(crate) floor: Side,
     pub(crate) target: Side,
 }
@@ -75,7 +75,8 @@ impl Round {
         }
     }
 
-    /// The load and the floor have one thread each: where they waited, it was for someone else.
+    /// Returns how long single-threaded processes waited for their cores. The load and the floor have one thread each,
+    /// so they waited for other processes.
     fn disturbed_percent(&self) -> f64 {
         self.floor.server_waited_percent.max(self.floor.load_waited_percent).max(self.target.load_waited_percent)
     }
@@ -167,7 +168,7 @@ fn write_heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-/// One line, without its end: the ratios stand behind the target's only.
+/// Writes one line without its end: the ratios follow after the target's line only.
 fn write_side(f: &mut fmt::Formatter<'_>, round: &str, server: &str, side: &Side) -> fmt::Result {
     write!(
         f,

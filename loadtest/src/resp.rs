@@ -1,23 +1,23 @@
-//! As much of Redis' protocol, RESP 2, as it takes to send pipelined commands and to find the end of their replies.
+//! The part of Redis' protocol, RESP 2, that is needed to send pipelined commands and to find the end of their replies.
 
 use std::ops::Range;
 
-/// Replies that are under way: where reading goes on when more bytes have come.
+/// Replies that are being read, and where to continue when more bytes arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replies {
-    /// Elements that still have to end: commands without a reply, and items of arrays that have begun.
+    /// Elements that are not complete: commands without a reply, and items of started arrays.
     open: usize,
-    /// How far the buffer was understood.
+    /// How much of the buffer was parsed.
     read: usize,
     /// Whether one of them was an error.
     pub(crate) failed: bool,
     /// Strings, without nulls.
     pub(crate) values: usize,
-    /// Nulls: fields that are not there.
+    /// Nulls: missing fields.
     pub(crate) nulls: usize,
 }
 
-/// What is not RESP.
+/// Why bytes are not RESP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotResp(pub(crate) &'static str);
 
@@ -34,12 +34,12 @@ pub(crate) fn write_command<'a>(words: impl ExactSizeIterator<Item = &'a str>, o
 // === impl Replies ===
 
 impl Replies {
-    /// To this many commands.
+    /// Creates the state for replies to this many commands.
     pub(crate) fn to(commands: usize) -> Self {
         Self { open: commands, ..Self::default() }
     }
 
-    /// Reads on in a buffer that has grown. Gives the end of the last reply once all are there.
+    /// Continues to read in a buffer that has grown. Returns the end of the last reply once all are complete.
     pub(crate) fn read(&mut self, buffer: &[u8]) -> Result<Option<usize>, NotResp> {
         while self.open > 0 {
             let Some((line, after)) = line(buffer, self.read) else { return Ok(None) };
@@ -59,7 +59,7 @@ impl Replies {
                         self.values += 1;
                         self.close(after + bytes + 2);
                     }
-                    // Its line is read again when the rest is there.
+                    // The line is parsed again when the rest arrives.
                     Some(_) => return Ok(None),
                 },
                 b'*' => {
@@ -78,13 +78,13 @@ impl Replies {
     }
 }
 
-/// The line that begins here, and where the next one does.
+/// Returns the line that begins here, and the start of the next one.
 fn line(buffer: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
     let end = buffer.get(start..)?.windows(2).position(|window| window == b"\r\n")?;
     Some((start..start + end, start + end + 2))
 }
 
-/// A length; none for a null.
+/// Parses a length; `None` for a null.
 fn length(digits: &[u8]) -> Result<Option<usize>, NotResp> {
     const BYTES_MAX: usize = 64 << 20;
     if digits == b"-1" {

@@ -1,5 +1,5 @@
-//! Millions of entities: how long they take to load, what they take on disk and in memory, how soon a Larder that was
-//! stopped or killed is ready again, and what a lookup costs with and without the hot cache.
+//! Millions of entities: the time to load them, their size on disk and in memory, the restart time of a Larder that was
+//! stopped or killed, and the cost of a lookup with and without the hot cache.
 
 mod report;
 
@@ -33,27 +33,27 @@ use crate::{
     workload::{Entities, Part, Workload, customer_id, feature_server_request},
 };
 
-/// A load of a hundred million rows on a slow machine.
+/// Enough for a hundred million rows on a slow machine.
 const LOAD_LIMIT: Duration = Duration::from_hours(2);
-/// Keys that are asked for again and again: they fit into the hot cache.
+/// The number of keys that are requested repeatedly: they fit into the hot cache.
 const WARM_KEYS: u32 = 100_000;
-/// Keys that are spread over all of them: each is asked for once or twice.
+/// The number of keys that are spread over all: each is requested once or twice.
 const COLD_KEYS: u32 = 500_000;
 const SERVICE: &str = "scale";
 const MIB: u64 = 1 << 20;
 
-/// How much of what.
+/// The parameters.
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// Where data and store are made; it needs some hundred bytes for each entity.
+    /// The directory of data and store; needs several hundred bytes for each entity.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     entities: u32,
-    /// Features of an entity: floats, integers and texts in turn.
+    /// The number of features of an entity: alternating floats, integers and texts.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
     features: u16,
     /// `store: hot_cache`, in MiB.
@@ -62,16 +62,16 @@ pub(crate) struct ScaleArgs {
     /// `store: page_cache`, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     page_cache: u64,
-    /// Seconds of each saturating and each paced run.
+    /// The length of each saturating and each paced run in seconds.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Seconds that a process has run before it is killed. After one that ended within two minutes Larder looks at the
-    /// whole file, for it may have crashed by its damage.
+    /// Seconds that a process runs before it is killed. If a process ended within two minutes, Larder checks the whole
+    /// file at the next start, because damage may have caused a crash.
     #[arg(long, value_name = "SECONDS", default_value_t = 125)]
     kill_after: u64,
 }
 
-/// What there is to ask, and of whom.
+/// The data and the servers.
 #[derive(Debug)]
 struct Scale<'a> {
     args: &'a ScaleArgs,
@@ -79,7 +79,7 @@ struct Scale<'a> {
     failed: Tally,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) async fn run(args: &ScaleArgs) -> anyhow::Result<ScaleReport> {
     let cores = Cores::find().context("cannot tell which cores there are")?;
     cores.pin_load().context("cannot move to the core of the load")?;
@@ -161,7 +161,7 @@ impl Scale<'_> {
         })
     }
 
-    /// Writes data and definitions; there is no store yet. Returns the bytes of the file.
+    /// Writes data and definitions, without a store. Returns the size of the file in bytes.
     fn prepare(&self) -> anyhow::Result<u64> {
         let (dir, store) = (&self.args.dir, self.store());
         fs::create_dir_all(dir.join("data")).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -203,7 +203,8 @@ impl Scale<'_> {
         Server::start(&mut command, startup, self.cores).await
     }
 
-    /// Starts it over the store that is there. It has to give the answer of before. Returns the seconds until it is ready.
+    /// Starts a server with the existing store, and checks that it gives the same response as before. Returns the
+    /// seconds until it is ready.
     async fn restart(&self, hot_cache: u64, before: &Captured) -> anyhow::Result<(Server, f64)> {
         let start = Instant::now();
         let server = self.start(hot_cache).await?;
@@ -229,7 +230,7 @@ impl Scale<'_> {
         Ok(measured)
     }
 
-    /// One entity in each request, of so many that lie anywhere among all.
+    /// Returns a workload with one entity in each request, from this many that are spread over all.
     fn workload(&self, keys: u32) -> Arc<Workload> {
         let (all, keys) = (self.args.entities, keys.min(self.args.entities));
         let entities = Entities { each: 1, customers: keys, offset: 0, pool: 0, keys: Keys::Uniform };
@@ -242,7 +243,7 @@ impl Scale<'_> {
     }
 }
 
-/// The bytes of all files below a directory.
+/// Returns the total size of all files below a directory.
 fn dir_bytes(dir: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {

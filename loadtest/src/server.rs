@@ -1,4 +1,4 @@
-//! Servers that we start: they come up before anything is asked, and they are gone when we are.
+//! Servers that this program starts: they are ready before the first request, and end with this program.
 
 use std::{
     fs::File,
@@ -18,19 +18,19 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// A demo makes its data first, and Feast's server loads Python: seconds.
+/// A demo generates its data first, and Feast's server loads Python: that takes seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long one look at `/ready` may take.
+/// The timeout of a request to `/ready`.
 const READY_ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a server may take to end its work after SIGTERM; then it is killed.
+/// How long a server may take to stop after SIGTERM; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often we look whether something has happened.
+/// The poll interval.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How much of a server's output is shown when it fails.
+/// How much of a failed server's output is shown.
 const TAIL_BYTES: u64 = 4 << 10;
 
 /// A server that runs as long as this is held.
@@ -40,24 +40,24 @@ pub(crate) struct Server {
     child: Child,
 }
 
-/// How a server is started, beside its command.
+/// How to start a server, in addition to its command.
 #[derive(Clone, Debug)]
 pub(crate) struct Startup {
     pub(crate) name: &'static str,
-    /// Where it will answer.
+    /// Its address.
     pub(crate) endpoint: Endpoint,
-    /// What it answers with status 200 once it is ready.
+    /// The request that it answers with status 200 once it is ready.
     pub(crate) ready: Request,
-    /// How long that may take.
+    /// The maximum time until then.
     pub(crate) limit: Duration,
-    /// The file that takes what it prints.
+    /// The file for its output.
     pub(crate) log: PathBuf,
 }
 
 // === impl Startup ===
 
 impl Startup {
-    /// Of a server that answers `/ready`.
+    /// Creates the startup of a server that answers `/ready`.
     pub(crate) fn new(name: &'static str, endpoint: Endpoint, log: PathBuf) -> Self {
         Self { name, endpoint, ready: client::get("/ready"), limit: READY_LIMIT, log }
     }
@@ -90,7 +90,7 @@ impl Server {
         self.child.id()
     }
 
-    /// The last that it printed, with a heading, or nothing.
+    /// Returns the end of its output, with a heading, or nothing.
     pub(crate) fn last_words(&self) -> String {
         let name = self.name();
         match self.read_tail() {
@@ -100,7 +100,7 @@ impl Server {
         }
     }
 
-    /// Ends it and waits: in order by SIGTERM, or at once by SIGKILL.
+    /// Stops it and waits: with SIGTERM, or with SIGKILL.
     pub(crate) fn stop(mut self, signal: Signal) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("cannot stop {}", self.name()))?;
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name()))?;
@@ -137,7 +137,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Not yet waited for, so the number cannot have gone to another process.
+        // The process is not waited for yet, so its ID cannot belong to another process.
         if self.has_ended() || kill_process(Pid::from_child(&self.child), Signal::TERM).is_err() {
             return;
         }

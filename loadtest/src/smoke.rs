@@ -1,4 +1,4 @@
-//! One workload, one target, in under a minute: the floor and the target take turns, and each round gives a ratio.
+//! One workload, one target, in under a minute: the floor and the target alternate, and each round gives a ratio.
 
 use std::{
     fs,
@@ -25,50 +25,50 @@ use crate::{
     workload::Workload,
 };
 
-/// Tails take longer to show than means.
+/// Tails take longer to measure than means.
 const PACED_EXTRA_SECONDS: u64 = 1;
 
-/// What to measure, and how long.
+/// What to measure, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct SmokeArgs {
     #[command(flatten)]
     subject: Subject,
-    /// Seconds of each saturating run; time on the core is counted in ticks of 10 ms, so 2 at the least.
+    /// The length of each saturating run in seconds, at least 2, because CPU time is counted in ticks of 10 ms.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=60))]
     seconds: u64,
-    /// How often the floor and the target take turns.
+    /// The number of rounds; the floor and the target alternate in each.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Connections that are kept open.
+    /// The number of open connections.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
-    /// Customers to ask for, CUST_000001 and up; they have to be there.
+    /// The number of customers to request, from CUST_000001; they must exist.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     customers: u32,
 }
 
-/// What stands beside the floor.
+/// The server to compare with the floor.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
-    /// A server that runs on this machine, as http://127.0.0.1:PORT; it is kept on one core meanwhile.
+    /// A server that runs on this machine, as http://127.0.0.1:PORT; it is pinned to one core meanwhile.
     #[arg(long, value_name = "URL")]
     target: Option<String>,
-    /// A `larder` program: its demo is started and stopped.
+    /// A `larder` program, whose demo is started and stopped.
     #[arg(long, value_name = "PATH")]
     larder: Option<PathBuf>,
 }
 
-/// The target, and what keeps it there.
+/// The target, and its process.
 #[derive(Debug)]
 struct Stage {
     target: Target,
-    /// None when it was there before us.
+    /// `None` if it was running before.
     server: Option<Server>,
     _pinned: Option<Pinned>,
 }
 
-/// A run that has everything it needs.
+/// A run with everything it needs.
 #[derive(Debug)]
 struct Smoke<'a> {
     args: &'a SmokeArgs,
@@ -76,12 +76,12 @@ struct Smoke<'a> {
     failed: Tally,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
     let cores = Cores::find().context("cannot tell which cores there are")?;
     cores.pin_load().context("cannot move to the core of the load")?;
     eprintln!("{cores}");
-    // Declared before the servers, so it goes after them.
+    // Declared before the servers, so that it is dropped after them.
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
     let stage = Stage::set(args, &scratch, cores).await?;
     let workload = Arc::new(Workload::one_customer("churn_prediction_online", args.customers, Keys::Uniform));
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    /// Adds what our server said to what went wrong with it.
+    /// Adds our server's output to its error.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match &self.server {
             Some(server) => anyhow!("{error:#}; {}", server.last_words()),
@@ -133,7 +133,7 @@ impl Smoke<'_> {
     async fn rounds(&mut self, floor: &Target, target: &Target) -> anyhow::Result<Vec<Round>> {
         let mut rounds = Vec::new();
         for number in 0..self.args.rounds {
-            // Taking turns at being first, so that a machine that gets slower or faster favours neither.
+            // A different server is first in each round, so that a machine that gets slower or faster favors neither.
             let (floor_side, target_side) = if number % 2 == 0 {
                 let floor_side = self.measure(floor, number).await?;
                 (floor_side, self.measure(target, number).await?)
@@ -148,7 +148,7 @@ impl Smoke<'_> {
         Ok(rounds)
     }
 
-    /// One server in one round. Both servers get the same keys in the same order.
+    /// Measures one server in one round. Both servers get the same keys in the same order.
     async fn measure(&mut self, target: &Target, round: u64) -> anyhow::Result<Side> {
         let paced = Duration::from_secs(self.args.paced_seconds());
         let effort = Effort {

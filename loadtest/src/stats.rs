@@ -1,12 +1,12 @@
-//! The middle of some numbers, and how far one may look into a tail.
+//! Medians, and quantiles as far as the samples allow.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// So many samples have to lie beyond a quantile of the far tail before it is told.
+/// A quantile of the far tail is reported only if this many samples are beyond it.
 const BEYOND_MIN: f64 = 100.0;
 
-/// The middle of some numbers, and their ends.
+/// The median of some numbers, with minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -14,7 +14,7 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-/// The middle of many numbers, and the bounds of their middle half, which a few far ones do not move.
+/// The median and the quartiles of many numbers, which a few outliers do not affect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Quartiles {
     pub(crate) median: f64,
@@ -28,9 +28,9 @@ pub(crate) struct Latency {
     pub(crate) samples: u64,
     pub(crate) p50_us: f64,
     pub(crate) p90_us: f64,
-    /// None with fewer than 100 samples.
+    /// `None` with fewer than 100 samples.
     pub(crate) p99_us: Option<f64>,
-    /// None with fewer than 100 samples beyond it, as the next.
+    /// `None` with fewer than 100 samples beyond it, as for the next one.
     pub(crate) p999_us: Option<f64>,
     pub(crate) p9999_us: Option<f64>,
     pub(crate) max_us: f64,
@@ -54,7 +54,7 @@ impl Spread {
 // === impl Quartiles ===
 
 impl Quartiles {
-    /// Between two numbers where a quarter ends there. NaN of none.
+    /// Computes the quartiles, interpolated between two numbers if needed. NaN without numbers.
     pub(crate) fn of(numbers: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = numbers.collect();
         sorted.sort_by(f64::total_cmp);
@@ -66,7 +66,7 @@ impl Quartiles {
         Self { median: at(0.5), lower: at(0.25), upper: at(0.75) }
     }
 
-    /// In words, each number as `tell` has it.
+    /// Formats the quartiles, each number with `tell`.
     pub(crate) fn told(&self, tell: impl Fn(f64) -> String) -> String {
         format!("{} ({} to {})", tell(self.median), tell(self.lower), tell(self.upper))
     }
@@ -91,8 +91,8 @@ impl Latency {
     }
 }
 
-/// The latencies at ever finer quantiles, as far as at least ten samples lie beyond: nines (1 is p90, 2 is p99), and
-/// microseconds.
+/// Returns the latencies at finer and finer quantiles, as long as at least ten samples are beyond: nines (1 is p90, 2
+/// is p99), and microseconds.
 pub(crate) fn tail(latencies_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
     const STEPS_PER_NINE: u32 = 10;
     (0..=5 * STEPS_PER_NINE)

@@ -1,4 +1,4 @@
-//! What is measured: an address on this machine, and the process behind it.
+//! The measured server: an address on this machine, and its process.
 
 use std::{
     fs,
@@ -19,21 +19,21 @@ use crate::{
 /// A server under load.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// What to call it in the report.
+    /// Its name in the report.
     pub(crate) name: &'static str,
     pub(crate) endpoint: Endpoint,
-    /// The processes whose time on the core is read.
+    /// The processes whose CPU time is measured.
     pub(crate) pids: Vec<u32>,
 }
 
-/// An answer worth sending again.
+/// A response that is worth sending again.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) body: Vec<u8>,
     pub(crate) features: Features,
 }
 
-/// How many values an answer holds, of all its entities.
+/// The number of values in a response, over all entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features {
     pub(crate) with_value: usize,
@@ -47,7 +47,7 @@ impl Target {
         Self { name, endpoint: server.endpoint().clone(), pids: process::family(server.pid()) }
     }
 
-    /// A server that runs already, as `http://127.0.0.1:PORT`.
+    /// Creates the target for a running server, as `http://127.0.0.1:PORT`.
     pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
         let address = loopback_address(url)?;
         let pid =
@@ -55,7 +55,7 @@ impl Target {
         Ok(Self { name: "target", endpoint: address.into(), pids: vec![pid] })
     }
 
-    /// Asks once.
+    /// Sends a request once, and returns the response.
     pub(crate) async fn capture(&self, sample: &Request) -> anyhow::Result<Captured> {
         let body = self.body_of(sample).await?;
         let features = Features::in_answer(&body)
@@ -63,7 +63,7 @@ impl Target {
         Ok(Captured { body, features })
     }
 
-    /// The body of the answer to a request; statuses other than 200 are errors.
+    /// Returns the body of the response to a request; other statuses than 200 are errors.
     pub(crate) async fn body_of(&self, request: &Request) -> anyhow::Result<Vec<u8>> {
         let mut connection =
             Connection::open(&self.endpoint).await.with_context(|| format!("cannot connect to {}", self.endpoint))?;
@@ -78,7 +78,7 @@ impl Target {
 // === impl Captured ===
 
 impl Captured {
-    /// An answer without values is refused: errors are cheap to serve.
+    /// Rejects a response without values: errors are cheap to serve.
     pub(crate) fn with_values(self) -> anyhow::Result<Self> {
         if self.features.with_value == 0 {
             bail!("no value of the sample is known: {}", String::from_utf8_lossy(&self.body));
@@ -90,7 +90,7 @@ impl Captured {
 // === impl Features ===
 
 impl Features {
-    /// Counts the values of a Feast answer, other than those of the join key.
+    /// Counts the values in a Feast response, except those of the join key.
     fn in_answer(body: &[u8]) -> Option<Self> {
         let answer: Value = serde_json::from_slice(body).ok()?;
         let names = answer["metadata"]["feature_names"].as_array()?;
@@ -108,7 +108,7 @@ impl Features {
     }
 }
 
-/// The load stays on this machine: anything else would measure the network, and somebody else's server.
+/// Checks that the address is on this machine: otherwise, the network and another machine would be measured.
 fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
     let authority = url.strip_prefix("http://").context("expected http://127.0.0.1:PORT")?.trim_end_matches('/');
     let address = authority
@@ -122,7 +122,7 @@ fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// The one process that listens on a port.
+/// Returns the only process that listens on a port.
 fn listening_process(port: u16) -> anyhow::Result<u32> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -145,7 +145,7 @@ fn listening_process(port: u16) -> anyhow::Result<u32> {
     }
 }
 
-/// The socket of a line of `/proc/net/tcp`, if it listens on this port.
+/// Returns the inode of the socket in a line of `/proc/net/tcp`, if it listens on this port.
 fn listening_inode(line: &str, port: u16) -> Option<&str> {
     const LISTENING: &str = "0A";
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -155,7 +155,7 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
 }
 
 fn holds_any(process: &Path, sockets: &[String]) -> bool {
-    // Processes end, and other users' are closed to us.
+    // Processes may end, and other users' are not readable.
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
     files
         .flatten()

@@ -1,4 +1,4 @@
-//! What is asked: requests written once, before the clock runs, and picked at random.
+//! Requests that are encoded before the measurement, and picked at random.
 
 use serde_json::{Map, Value, json};
 
@@ -8,51 +8,51 @@ use crate::{
     resp,
 };
 
-/// CUST_000123 is the customer that the documentation shows.
+/// CUST_000123 is the customer in the documentation.
 pub(crate) const EXAMPLE: u32 = 123;
 
-/// Requests to put on a server.
+/// The requests of a load.
 #[derive(Debug)]
 pub(crate) struct Workload {
     /// Never empty.
     parts: Vec<Part>,
-    /// The weights of the parts together.
+    /// The sum of the parts' weights.
     weights: usize,
 }
 
 /// Requests of one kind.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// So many of all requests are of this kind.
+    /// The weight of this kind among all requests.
     weight: usize,
     /// Never empty.
     requests: Vec<Request>,
-    /// The one whose answer the floor sends.
+    /// The index of the request whose response the floor sends.
     sample: usize,
     picker: Picker,
 }
 
-/// Which entities one kind of request asks for.
+/// The entities of one kind of request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entities {
-    /// Entities of one request.
+    /// The number of entities of one request.
     pub(crate) each: usize,
-    /// Customers 1 and up.
+    /// The number of customers, from 1 on.
     pub(crate) customers: u32,
-    /// Added to a customer's number: beyond those that are there, nobody is known.
+    /// Added to a customer's number, so that the customers do not exist.
     pub(crate) offset: u32,
-    /// Requests that are made of several entities.
+    /// The number of generated requests with several entities.
     pub(crate) pool: usize,
     pub(crate) keys: Keys,
 }
 
-/// Hashes of Redis, one for each view and entity, and the fields that are asked of each.
+/// Hashes of Redis, one for each view and entity, and the requested fields of each.
 pub(crate) type Hashes = [(String, Vec<String>)];
 
 // === impl Workload ===
 
 impl Workload {
-    /// One customer in each request.
+    /// Creates a workload with one customer in each request.
     pub(crate) fn one_customer(service: &str, customers: u32, keys: Keys) -> Self {
         let entities = Entities { each: 1, customers: customers.max(1), offset: 0, pool: 0, keys };
         Self::of(vec![Part::new(1, &entities, |ids| feature_server_request(service, ids, false))])
@@ -63,7 +63,7 @@ impl Workload {
         Self { parts, weights }
     }
 
-    /// The request whose answer the floor sends: that of the first kind.
+    /// Returns the request whose response the floor sends: that of the first kind.
     pub(crate) fn sample(&self) -> &Request {
         self.parts[0].sample()
     }
@@ -72,12 +72,12 @@ impl Workload {
         &self.parts
     }
 
-    /// All of them, in order.
+    /// Returns all requests, in order.
     pub(crate) fn requests(&self) -> impl Iterator<Item = &Request> {
         self.parts.iter().flat_map(|part| &part.requests)
     }
 
-    /// Any one of them, by the weights of the kinds and the choice of keys.
+    /// Picks a request, by the weights of the kinds and the choice of keys.
     pub(crate) fn pick(&self, random: &mut XorShift) -> &Request {
         let [only] = &self.parts[..] else {
             let mut place = random.below(self.weights);
@@ -100,7 +100,7 @@ impl Part {
         if entities.each == 1 {
             return Self::numbered(weight, entities, |number| write(&[id(number)]));
         }
-        // The choice of keys goes into the requests; of these each is as likely as the other.
+        // The choice of keys is part of the requests, which are all equally likely.
         let customers = entities.customers as usize;
         let picker = Picker::new(entities.keys, customers, EXAMPLE as usize - 1);
         let mut random = XorShift::new(entities.each as u64, 0);
@@ -116,7 +116,7 @@ impl Part {
         Self { weight, requests, sample: 0, picker }
     }
 
-    /// One entity in each request, by its number from 1 up.
+    /// Creates requests with one entity each, numbered from 1 on.
     pub(crate) fn numbered(weight: usize, entities: &Entities, write: impl Fn(u32) -> Request) -> Self {
         let requests: Vec<_> = (1..=entities.customers).map(write).collect();
         let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);
@@ -137,7 +137,7 @@ pub(crate) fn customer_id(number: u32) -> String {
     format!("CUST_{number:06}")
 }
 
-/// As Feast's feature server is asked. `discount` is what the churn plugin wants of the caller.
+/// Creates a request for Feast's feature server. `discount` adds the churn plugin's request input.
 pub(crate) fn feature_server_request(service: &str, ids: &[String], discount: bool) -> Request {
     let mut entities = Map::from_iter([("customer_id".to_owned(), json!(ids))]);
     if discount {
@@ -147,7 +147,7 @@ pub(crate) fn feature_server_request(service: &str, ids: &[String], discount: bo
     post_json("/get-online-features", &body.to_string())
 }
 
-/// All hashes of all entities in one pipeline.
+/// Creates a pipeline that reads all hashes of all entities.
 pub(crate) fn redis_request(hashes: &Hashes, ids: &[String]) -> Request {
     let mut bytes = Vec::new();
     for id in ids {

@@ -1,18 +1,18 @@
-//! Whether two feature servers say the same.
+//! Checks whether two feature servers return the same values.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-/// How many values were compared, all of them equal.
+/// The number of compared values, all of them equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Same {
     pub(crate) values: usize,
 }
 
-/// Compares two answers of Feast's form by the names of columns: their order is each server's own. Numbers are equal if
-/// they are the same double.
+/// Compares two responses in Feast's format by column name, because servers may order columns differently. Numbers are
+/// equal if they are the same double.
 pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
     let (ours, theirs) = (columns(ours).context("ours")?, columns(theirs).context("theirs")?);
     let names = |columns: &BTreeMap<String, Vec<Value>>| columns.keys().cloned().collect::<Vec<_>>();
@@ -37,7 +37,7 @@ pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
 
 fn equal(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
-        // Integers beyond 2^53 would be equal to their neighbours as doubles.
+        // As doubles, integers beyond 2^53 would be equal to their neighbors.
         (Some(x), Some(y)) => {
             if a.is_f64() || b.is_f64() {
                 x == y

@@ -1,4 +1,4 @@
-//! What goes on beside the load: a command of Larder, again and again, on the servers' core.
+//! Runs a command of Larder repeatedly next to the load, on the servers' core.
 
 use std::{
     process::{Command, Stdio},
@@ -11,18 +11,18 @@ use std::{
 
 use crate::cores::Cores;
 
-/// A command that is run again and again. It ends after the run that is under way.
+/// A command that runs repeatedly. It stops after the current run.
 #[derive(Debug)]
 pub(crate) struct Again {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Runs>>,
 }
 
-/// What became of it.
+/// The results of the runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
     pub(crate) done: u64,
-    /// The first failure; there is no further run then.
+    /// The first failure, after which the command is not run again.
     pub(crate) failed: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `feast serve` over a repository with the same values of the first customers, in a SQLite online store.
+//! Runs `feast serve` over a repository with the same values of the first customers, in a SQLite online store.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     server::{Server, Startup},
 };
 
-/// Python and its libraries come up slowly on a busy core.
+/// Python and its libraries start slowly on a busy core.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 const STORE: &str = "\
@@ -31,7 +31,7 @@ offline_store: {type: file}
 entity_key_serialization_version: 3
 ";
 
-/// Makes a repository in this directory out of Parquet files, and fills its online store.
+/// Creates a repository in this directory from Parquet files, and fills its online store.
 pub(crate) fn make_repo(
     program: &Path,
     repo: &Path,
@@ -46,7 +46,7 @@ pub(crate) fn make_repo(
     fs::write(repo.join("feature_store.yaml"), STORE)?;
     fs::write(repo.join("definitions.py"), feast_python(views, services))?;
     run(program, repo, &["apply"])?;
-    // Far ahead: whatever is there is meant.
+    // A range that includes all event times.
     run(program, repo, &["materialize", "2020-01-01T00:00:00", "2100-01-01T00:00:00"])
 }
 
@@ -64,11 +64,11 @@ pub(crate) async fn serve(program: &Path, repo: &Path, cores: Cores) -> anyhow::
     Server::start(&mut command, startup, cores).await
 }
 
-/// What it says of its version.
+/// Returns the version that it prints.
 pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("version").env("FEAST_USAGE", "False").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // In colours, and in quotes.
+    // The output has colors and quotes.
     text.split(['"', ' ', '\n']).find(|word| is_version(word)).map(str::to_owned)
 }
 
@@ -90,16 +90,16 @@ fn run(program: &Path, repo: &Path, args: &[&str]) -> anyhow::Result<()> {
 fn command(program: &Path, repo: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(repo);
-    // Feast writes times of its SQLite store by the local clock, and right only where that is UTC.
+    // Feast writes times in its SQLite store in local time, which is only correct if that is UTC.
     for (name, value) in [("TZ", "UTC"), ("FEAST_USAGE", "False"), ("PYTHONWARNINGS", "ignore")] {
         command.env(name, value);
     }
     command
 }
 
-/// An absolute path: it is started in a directory of its own.
+/// Returns an absolute path, because it is started in another directory.
 pub(crate) fn absolute(program: &Path) -> anyhow::Result<PathBuf> {
-    // Not canonical: what a virtual environment is shows in the path, not in what it links to.
+    // Not canonical: the path identifies a virtual environment, not the target of its links.
     std::path::absolute(program).with_context(|| format!("no such path: {}", program.display()))
 }
 

@@ -1,4 +1,4 @@
-//! How long a benchmark takes, before it begins.
+//! Estimates how long a benchmark takes, before it begins.
 
 use std::{fmt, time::Duration};
 
@@ -10,40 +10,40 @@ use crate::measure::Effort;
 /// A benchmark that takes longer than this is not run often.
 pub(crate) const LIMIT: Duration = Duration::from_secs(9 * 60);
 
-/// The most that one paced run is stretched to.
+/// The maximum length of one paced run.
 const PACED_MAX: Duration = Duration::from_secs(20);
-/// Connections, warm-up, a floor that is started, kills of nothing.
+/// The overhead of a run: connections, warm-up, starting a floor, stopping servers.
 const AROUND: Duration = Duration::from_millis(500);
-/// Requests that Feast's server gets at a time: it has one worker.
+/// The number of concurrent requests to Feast's server, which has one worker.
 pub(crate) const FEAST_CONNECTIONS: usize = 2;
-/// Of churn-1, over all rounds: p99.99 then has a hundred samples beyond it, and some to spare.
+/// The number of samples of churn-1 over all rounds: p99.99 then has a hundred samples beyond it, with a margin.
 const CHURN_SAMPLES: u64 = 1_050_000;
 
-/// Who is measured.
+/// The measured servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TargetKind {
-    /// Bare hyper that sends what Larder answered.
+    /// Bare hyper that sends Larder's responses.
     Floor,
     Larder,
-    /// redis-server, read by pipelined HMGET.
+    /// redis-server, read with pipelined HMGET.
     Redis,
     /// `feast serve` over a SQLite online store.
     Feast,
 }
 
-/// How much of everything.
+/// The size of a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: u64,
-    /// Of a saturated run.
+    /// The length of a saturated run.
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
-    /// A look at everything: no stretched runs.
+    /// Whether this is a quick check: no stretched runs.
     pub(crate) quick: bool,
 }
 
-/// What it comes to.
+/// The estimated total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Total {
     pub(crate) stage: Duration,
@@ -63,7 +63,7 @@ impl TargetKind {
         }
     }
 
-    /// Whether it is asked this at all.
+    /// Returns whether the target can answer a workload.
     pub(crate) fn takes(self, spec: &Spec) -> bool {
         match self {
             Self::Floor | Self::Larder => true,
@@ -72,7 +72,7 @@ impl TargetKind {
         }
     }
 
-    /// Requests per second of one entity, roughly and rather too few: only the plan hangs on it.
+    /// Returns a rough, low estimate of its requests per second for one entity, which only the plan uses.
     fn assumed_rate(self) -> f64 {
         match self {
             Self::Floor => 110_000.0,
@@ -86,7 +86,7 @@ impl TargetKind {
 // === impl Plan ===
 
 impl Plan {
-    /// Feast's server has one round: what it takes is far from everyone else, and so are its numbers.
+    /// Returns the number of rounds. Feast's server has one: its numbers are far from all others.
     pub(crate) fn rounds_of(&self, target: TargetKind) -> u64 {
         if target == TargetKind::Feast { 1 } else { self.rounds }
     }
@@ -112,7 +112,7 @@ impl Plan {
         }
     }
 
-    /// What it comes to for these workloads and targets, and these points of sweeps.
+    /// Returns the total for these workloads and targets, and these points of sweeps.
     pub(crate) fn total(&self, specs: &[Spec], points: &[Spec], targets: &[TargetKind]) -> Total {
         let has = |target| targets.contains(&target);
         let seconds = |wanted: bool, seconds| Duration::from_secs(if wanted { seconds } else { 0 });

@@ -1,4 +1,4 @@
-//! The report's plots: latency by percentile, and what more entities and more features cost.
+//! The report's plots: latency by percentile, and the cost of more entities and more features.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::plot::{Axis, Line, Panel, draw};
 
 const TARGETS: [TargetKind; 4] = [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis, TargetKind::Feast];
 
-/// Draws whatever there are numbers for. Returns the names of the files.
+/// Draws the plots for which there are numbers. Returns the names of the files.
 pub(crate) fn draw_all(results: &Results, dir: &Path) -> anyhow::Result<Vec<&'static str>> {
     let plots = [
         ("latency.svg", vec![latency(results)]),
@@ -44,7 +44,7 @@ fn latency(results: &Results) -> Panel {
     }
 }
 
-/// Latency and throughput over a size.
+/// Draws latency and throughput by size.
 fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Option<usize>) -> Vec<Panel> {
     let mut points: Vec<_> = results.sweep.iter().filter_map(|point| Some((size(point)?, point))).collect();
     points.sort_by_key(|&(size, _)| size);

@@ -18,10 +18,10 @@ use crate::{
     workload::redis_key,
 };
 
-/// Commands that are sent together when rows are written.
+/// The number of commands per pipeline when rows are written.
 const PIPELINE: usize = 500;
 
-/// Starts a server that keeps everything in memory only.
+/// Starts a server without persistence.
 pub(crate) async fn start(program: &Path, dir: &Path, kind: SocketKind, cores: Cores) -> anyhow::Result<Server> {
     let mut command = Command::new(program);
     command.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--bind", "127.0.0.1"]);
@@ -42,7 +42,7 @@ pub(crate) async fn start(program: &Path, dir: &Path, kind: SocketKind, cores: C
     Server::start(&mut command, startup, cores).await
 }
 
-/// Writes every row of the views' files. Nulls are fields that are not there.
+/// Writes every row of the views' files. Nulls become missing fields.
 pub(crate) async fn fill(endpoint: &Endpoint, data: &Path, views: &[View]) -> anyhow::Result<()> {
     let mut connection = Connection::open(endpoint).await.context("cannot connect to Redis")?;
     for view in views {
@@ -56,7 +56,7 @@ pub(crate) async fn fill(endpoint: &Endpoint, data: &Path, views: &[View]) -> an
     Ok(())
 }
 
-/// Values and nulls in an answer to so many commands.
+/// Counts values and nulls in the response to a pipeline of commands.
 pub(crate) fn count(body: &[u8], request: &Request) -> Option<(usize, usize)> {
     let Wire::Resp { commands } = request.wire else { return None };
     let mut replies = Replies::to(commands);

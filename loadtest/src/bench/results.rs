@@ -1,4 +1,4 @@
-//! What a benchmark found, as it stands in `report.json`.
+//! The results of a benchmark, as in `report.json`.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::{
     stats::{self, Latency, Spread},
 };
 
-/// All of a benchmark.
+/// The results of a benchmark.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Results {
     pub(crate) setup: BenchSetup,
@@ -19,15 +19,15 @@ pub(crate) struct Results {
     pub(crate) sweep: Vec<Point>,
     /// What could not be measured.
     pub(crate) absent: Vec<Absent>,
-    /// Requests without an answer of status 200, in the warm-ups too.
+    /// Requests without a response of status 200, including those of warm-ups.
     pub(crate) failures: u64,
-    /// What the first of them was.
+    /// The first of them.
     pub(crate) first_failure: Option<String>,
     /// Seconds from the start to the report.
     pub(crate) took_seconds: u64,
 }
 
-/// How it was measured.
+/// The conditions of the measurement.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct BenchSetup {
     /// The processor's model and the kernel.
@@ -41,9 +41,9 @@ pub(crate) struct BenchSetup {
     pub(crate) rounds: u64,
     pub(crate) saturated_seconds: u64,
     pub(crate) customers: u32,
-    /// Whether this was a short look at everything.
+    /// Whether this was a quick check.
     pub(crate) quick: bool,
-    /// Whether this program, and so the floor, was built without optimisation.
+    /// Whether this program, and so the floor, was built without optimization.
     pub(crate) debug_build: bool,
 }
 
@@ -52,13 +52,13 @@ pub(crate) struct BenchSetup {
 pub(crate) struct WorkloadResult {
     pub(crate) name: String,
     pub(crate) what: String,
-    /// Of the sample, which the floor sends.
+    /// The size of the sample response, which the floor sends.
     pub(crate) sample_body_bytes: usize,
     pub(crate) sample_values: usize,
     pub(crate) sample_values_present: usize,
-    /// What the other servers say to the sample.
+    /// How the other servers' responses to the sample compare.
     pub(crate) agreement: Vec<String>,
-    /// What went on beside the load.
+    /// The command that ran next to the load.
     pub(crate) beside: Option<String>,
     pub(crate) targets: Vec<TargetResult>,
 }
@@ -70,13 +70,13 @@ pub(crate) struct TargetResult {
     pub(crate) rounds: Vec<Side>,
     /// The median of each number.
     pub(crate) median: Side,
-    /// The floor's time on the core by this one's, of each round: 1 is as cheap as bare hyper.
+    /// The floor's CPU time divided by this target's, of each round: 1 is as cheap as bare hyper.
     pub(crate) cpu_ratio: Option<Spread>,
-    /// This one's p99 by the floor's.
+    /// This target's p99 divided by the floor's.
     pub(crate) p99_ratio: Option<Spread>,
-    /// Of the paced runs of all rounds together.
+    /// The latencies of the paced runs of all rounds together.
     pub(crate) latency: Latency,
-    /// Nines and microseconds: 2 is p99.
+    /// Quantiles as a number of nines, and microseconds: 2 is p99.
     pub(crate) tail: Vec<(f64, f64)>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Absent {
     pub(crate) why: String,
 }
 
-/// The rounds of one target, as they come.
+/// The rounds of one target so far.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) target: TargetKind,
@@ -117,7 +117,7 @@ impl Results {
         self.absent.push(Absent { what: what.to_owned(), why: why.into() });
     }
 
-    /// The most that other processes took of a core while they were not wanted there.
+    /// Returns the maximum share of a core that other processes took while they should not run there.
     pub(crate) fn disturbed_percent(&self) -> f64 {
         let all = self.workloads.iter().filter(|result| result.beside.is_none());
         all.chain(self.sweep.iter().map(|point| &point.result))
@@ -142,7 +142,8 @@ impl WorkloadResult {
         self.targets.iter().find(|result| result.target == target)
     }
 
-    /// Takes what was gathered; ratios are to the floor of the same round, or to its median where rounds differ in number.
+    /// Adds the gathered rounds; ratios are to the floor of the same round, or to its median if the numbers of rounds
+    /// differ.
     pub(crate) fn take(&mut self, gathered: Vec<Gathered>) {
         let floor = gathered.iter().find(|gathered| gathered.target == TargetKind::Floor);
         let floor = floor.map(|floor| floor.sides.clone()).unwrap_or_default();
@@ -166,7 +167,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// None if there was no round.
+    /// Computes the result; `None` without any round.
     fn close(self, floor: &[Side]) -> Option<TargetResult> {
         let latencies_ns = self.latencies_ns?;
         let ratio = |ratio: fn(&Side, &Side) -> f64| {
@@ -194,7 +195,8 @@ impl Gathered {
 // === impl Side ===
 
 impl Side {
-    /// The load and the floor have one thread each: where they waited, it was for someone else.
+    /// Returns how long a single-threaded process waited for its core. The load and the floor have one thread each, so
+    /// they waited for other processes.
     fn disturbed_percent(&self, target: TargetKind) -> f64 {
         let server = if target == TargetKind::Floor { self.server_waited_percent } else { 0.0 };
         server.max(self.load_waited_percent)

@@ -1,4 +1,4 @@
-//! A benchmark under way: its servers, and one workload after the other.
+//! A running benchmark: its servers, and one workload after another.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ use crate::{
     workload::Workload,
 };
 
-/// The servers, and what was found so far.
+/// The servers, and the results so far.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     args: &'a RunArgs,
@@ -46,7 +46,7 @@ pub(crate) struct Run<'a> {
     results: Results,
 }
 
-/// One server that takes a workload.
+/// A server that can answer a workload.
 #[derive(Debug)]
 struct Taker {
     target: Target,
@@ -58,7 +58,7 @@ struct Taker {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    /// Makes the data and starts whatever these workloads and targets need. What cannot be had is noted.
+    /// Generates the data and starts what these workloads and targets need. Missing programs are recorded.
     pub(crate) async fn set_up(
         args: &'a RunArgs,
         dir: &Path,
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
         self.results.clone()
     }
 
-    /// Measures a workload on everyone who takes it, and notes what comes of it.
+    /// Measures a workload on every target that can answer it, and records the result.
     pub(crate) async fn workload(&mut self, spec: &Spec) {
         if let Some(why) = self.missing(spec) {
             eprintln!("  not measured: {why}");
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Why this cannot be measured at all.
+    /// Returns why a workload cannot be measured at all.
     fn missing(&self, spec: &Spec) -> Option<String> {
         let plugin = spec.host == HostKind::Python || spec.beside == Some(Beside::Deploy) || spec.needs_plugin();
         (plugin && !self.stage.has_plugin(spec.host)).then(|| "its plugin was not given".to_owned())
@@ -266,7 +266,8 @@ impl<'a> Run<'a> {
         let mut gathered: Vec<_> = takers.iter().map(|(kind, _)| Gathered::of(*kind)).collect();
         let (mut tallies, mut runs) = (Vec::new(), Runs::default());
         for round in 0..takers.iter().map(|(_, taker)| taker.rounds).max().unwrap_or(0) {
-            // Taking turns at being first, so that a machine that gets slower or faster favours nobody.
+            // A different target is first in each round, so that a machine that gets slower or faster favors none of
+            // them.
             let mut order: Vec<_> = (0..takers.len()).filter(|&place| round < takers[place].1.rounds).collect();
             if round % 2 == 1 {
                 order.reverse();
@@ -340,13 +341,13 @@ fn all_views() -> Vec<View> {
     [churn_views(), wide_views()].concat()
 }
 
-/// The first line that a program prints about itself.
+/// Returns the first line of a program's version output.
 fn version_of(program: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     String::from_utf8(output.stdout).ok()?.lines().next().map(|line| line.trim().to_owned())
 }
 
-/// The processor's model and the kernel.
+/// Returns the processor's model and the kernel.
 pub(crate) fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =

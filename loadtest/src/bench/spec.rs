@@ -1,4 +1,4 @@
-//! What is asked in a benchmark: the workloads by name, and the points of the sweeps.
+//! The requests of a benchmark: the workloads by name, and the points of the sweeps.
 
 use anyhow::bail;
 
@@ -10,13 +10,13 @@ use crate::{
     workload::{Entities, Part, Workload, feature_server_request, redis_request},
 };
 
-/// Customers that there are.
+/// The number of customers.
 pub(crate) const CUSTOMERS: u32 = 10_000;
-/// Customers that Feast's server knows, and is asked for: it is hundreds of times slower.
+/// The number of customers in Feast's store: Feast's server is hundreds of times slower.
 pub(crate) const FEAST_CUSTOMERS: u32 = 200;
-/// Where nobody is known.
+/// Customer numbers from here on do not exist.
 const BEYOND: u32 = 900_000;
-/// Requests of several entities that are made up, for a fast server and for a slow one.
+/// The number of generated requests with several entities, for a fast server and for a slow one.
 const POOL: usize = 500;
 const FEAST_POOL: usize = 10;
 
@@ -24,15 +24,15 @@ const FEAST_POOL: usize = 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) name: String,
-    /// In words.
+    /// A description.
     pub(crate) what: String,
-    /// Which Larder answers it.
+    /// The Larder server that answers it.
     pub(crate) host: HostKind,
-    /// Kinds of requests; the first one's sample is what the floor is made of.
+    /// The kinds of requests; the floor sends the response to the first one's sample.
     pub(crate) asks: Vec<Ask>,
-    /// What goes on beside the load.
+    /// The command that runs next to the load.
     pub(crate) beside: Option<Beside>,
-    /// Whether other stores are asked, too.
+    /// Whether other stores are measured, too.
     pub(crate) redis: bool,
     pub(crate) feast: bool,
 }
@@ -42,11 +42,11 @@ pub(crate) struct Spec {
 pub(crate) struct Ask {
     pub(crate) weight: usize,
     pub(crate) service: String,
-    /// Entities of a request.
+    /// The number of entities of a request.
     pub(crate) each: usize,
-    /// Whether nobody is known.
+    /// Whether the customers do not exist.
     pub(crate) unknown: bool,
-    /// Whether the churn plugin's input of the caller comes along.
+    /// Whether requests include the churn plugin's request input.
     pub(crate) discount: bool,
 }
 
@@ -61,24 +61,24 @@ pub(crate) enum HostKind {
     Python,
 }
 
-/// What is done again and again while the load is on.
+/// A command that runs repeatedly during the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beside {
     Sync,
     Deploy,
 }
 
-/// In whose words requests are written.
+/// The format of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tongue {
-    /// Larder and the floor.
+    /// For Larder and the floor.
     Http,
-    /// Feast's server: the same words for few customers.
+    /// For Feast's server: the same format, for few customers.
     Feast,
     Redis,
 }
 
-/// All workloads, in the order of the report.
+/// Returns all workloads, in the order of the report.
 pub(crate) fn workloads() -> Vec<Spec> {
     let churn = || vec![Ask::of(CHURN, 1)];
     let derived = || vec![Ask { discount: true, ..Ask::of(CHURN_DERIVED, 1) }];
@@ -117,10 +117,10 @@ pub(crate) fn workloads() -> Vec<Spec> {
     ]
 }
 
-/// The workloads of these names, in the order of the report, if they are among those that are meant.
+/// Returns the workloads with these names, in the order of the report; without names, those that `is_meant` selects.
 ///
 /// # Errors
-/// A name that there is not, with those that there are.
+/// An unknown name, with the valid ones.
 pub(crate) fn named(names: &[String], is_meant: impl Fn(&Spec) -> bool) -> anyhow::Result<Vec<Spec>> {
     let all: Vec<Spec> = workloads().into_iter().filter(is_meant).collect();
     for name in names {
@@ -132,8 +132,8 @@ pub(crate) fn named(names: &[String], is_meant: impl Fn(&Spec) -> bool) -> anyho
     Ok(all.into_iter().filter(|spec| names.contains(&spec.name)).collect())
 }
 
-/// Entities and features of each point of the sweeps: 50 features of more and more entities, and more and more features of
-/// one.
+/// Returns the number of entities and features of each point of the sweeps: 50 features of increasing numbers of
+/// entities, and increasing numbers of features of one entity.
 pub(crate) fn sweep() -> Vec<(usize, usize)> {
     let entities = [1, 10, 100].map(|entities| (entities, WIDE_FEATURES));
     let features = SWEEP.map(|features| (1, features));
@@ -143,7 +143,7 @@ pub(crate) fn sweep() -> Vec<(usize, usize)> {
     points
 }
 
-/// A point of a sweep.
+/// Returns a point of a sweep.
 pub(crate) fn point(entities: usize, features: usize) -> Spec {
     Spec {
         name: format!("{entities}x{features}"),
@@ -177,7 +177,7 @@ impl Ask {
 // === impl Spec ===
 
 impl Spec {
-    /// Its requests, written out.
+    /// Returns its requests, encoded.
     pub(crate) fn requests(&self, tongue: Tongue, services: &[Service], keys: Keys) -> Workload {
         let (customers, pool) = match tongue {
             Tongue::Http | Tongue::Redis => (CUSTOMERS, POOL),
@@ -191,13 +191,13 @@ impl Spec {
         Workload::of(self.asks.iter().map(part).collect())
     }
 
-    /// Entities and features of a point of a sweep.
+    /// Returns the number of entities and features of a point of a sweep.
     pub(crate) fn size(&self) -> (usize, usize) {
         let (entities, features) = self.name.split_once('x').unwrap_or_default();
         (entities.parse().unwrap_or(0), features.parse().unwrap_or(0))
     }
 
-    /// Whether an answer to its sample is worth measuring: errors and nulls are cheap to serve.
+    /// Checks that the response to its sample is worth measuring: errors and nulls are cheap to serve.
     pub(crate) fn check(&self, captured: &Captured) -> anyhow::Result<()> {
         let features = captured.features;
         let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();
@@ -213,12 +213,12 @@ impl Spec {
         Ok(())
     }
 
-    /// Whether the churn plugin has to be there.
+    /// Returns whether it needs the churn plugin.
     pub(crate) fn needs_plugin(&self) -> bool {
         self.asks.iter().any(|ask| ask.discount)
     }
 
-    /// Whether the sample has no values, as it should.
+    /// Returns whether the sample should have no values.
     pub(crate) fn knows_nobody(&self) -> bool {
         self.asks.iter().any(|ask| ask.unknown)
     }

@@ -1,4 +1,4 @@
-//! The data of a benchmark and the processes of Larder over them, in a directory that is gone afterwards.
+//! The data of a benchmark and its Larder processes, in a directory that is removed afterwards.
 
 use std::{
     fs,
@@ -20,25 +20,25 @@ use crate::{
     workload::customer_id,
 };
 
-/// A Python plugin is compiled when it first comes.
+/// A Python plugin is compiled at the first start.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 /// The name of the churn plugins in both languages.
 const PLUGIN: &str = "customer_derived_features.wasm";
 
-/// The files that everyone is served from.
+/// The files that all servers use.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
     dir: PathBuf,
     larder: PathBuf,
     socket: SocketKind,
     cores: Cores,
-    /// The plugins in Rust and in Python, if they are there.
+    /// The Rust and Python plugins, if they exist.
     plugin: Option<PathBuf>,
     python_plugin: Option<PathBuf>,
 }
 
-/// A Larder of its own directory.
+/// A Larder server with its own directory.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) kind: HostKind,
@@ -49,7 +49,7 @@ pub(crate) struct Host {
 // === impl Stage ===
 
 impl Stage {
-    /// Makes the data: the churn views by `larder demo`, the wide ones by us.
+    /// Generates the data: the churn views with `larder demo`, the wide ones in this program.
     pub(crate) async fn set(
         dir: &Path,
         larder: &Path,
@@ -79,12 +79,12 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The same with its hosts on other cores.
+    /// Returns the same stage, with servers on other cores.
     pub(crate) fn on(&self, cores: Cores) -> Self {
         Self { cores, ..self.clone() }
     }
 
-    /// The directory of the Parquet files.
+    /// Returns the directory of the Parquet files.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir_of(HostKind::Main).join("data")
     }
@@ -100,7 +100,7 @@ impl Stage {
         }
     }
 
-    /// Starts one of them and waits until all is loaded.
+    /// Starts a server and waits until all views are loaded.
     pub(crate) async fn host(&self, kind: HostKind) -> anyhow::Result<Host> {
         let dir = self.dir_of(kind);
         if kind != HostKind::Main {
@@ -130,7 +130,7 @@ impl Stage {
         Ok(Host { kind, server: Server::start(&mut command, startup, self.cores).await?, config })
     }
 
-    /// What goes on beside the load of a host.
+    /// Returns the command that runs next to the load of a server.
     pub(crate) fn beside(&self, host: &Host, beside: Beside) -> Command {
         let mut command = Command::new(&self.larder);
         match (beside, &self.plugin) {
@@ -153,7 +153,7 @@ impl Stage {
         })
     }
 
-    /// The churn views alone, and the plugin in Python for the host that is for it.
+    /// Copies the churn views, and the Python plugin for the server that needs it.
     fn copy_churn(&self, dir: &Path, kind: HostKind) -> anyhow::Result<()> {
         let main = self.dir_of(HostKind::Main);
         let mut files: Vec<_> = churn_views().into_iter().map(|view| format!("data/{}", view.file)).collect();
@@ -173,5 +173,5 @@ impl Stage {
     }
 }
 
-/// As `larder demo` writes it where it has a plugin.
+/// As `larder demo` writes it if it has a plugin.
 const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::stats::Spread;
 
-/// All of it; the plots lie beside it.
+/// Formats the whole report; the plots are next to it.
 pub(crate) fn markdown(results: &Results, plots: &[&str]) -> String {
     let mut text = String::from("# Larder under load\n\n");
     write_warnings(&mut text, results);
@@ -201,7 +201,7 @@ fn percent(Spread { median, min, max }: Spread) -> String {
     format!("{} % ({}..{})", percent(median), percent(min), percent(max))
 }
 
-/// Three digits or so, with the unit that fits.
+/// Formats with about three digits, in a suitable unit.
 pub(crate) fn microseconds(us: f64) -> String {
     match us {
         us if us < 10.0 => format!("{us:.2} µs"),
@@ -225,7 +225,7 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// A line for each workload, for the end of a run.
+/// Returns a line for each workload, for the end of a run.
 pub(crate) fn headline(results: &Results) -> String {
     let mut text = String::new();
     for workload in &results.workloads {

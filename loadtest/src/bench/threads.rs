@@ -1,9 +1,9 @@
-//! One serving thread beside two: whether a second core gives a second server's worth.
+//! Compares one serving thread with two: whether a second core doubles the throughput.
 //!
-//! Larder starts a serving thread for each core that it may use, so it is started on one core, then on two. With a third
-//! core for the load that shows as requests per second. With two, the load has to run among the servers; then the time on
-//! the core that a request takes tells: threads that wait for each other, or take memory from each other, need more of it,
-//! and what two cores can do is two cores by that.
+//! Larder starts a serving thread for each core that it may use, so it is started on one core, then on two. With a
+//! third core for the load, requests per second show the difference. With two cores, the load shares the servers'
+//! cores, and the CPU time of a request shows it: threads that wait for each other, or evict each other's cache lines,
+//! need more of it, and the capacity of two cores is two divided by that.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,24 +24,24 @@ use crate::{
     target::Target,
 };
 
-/// What to measure, and how long.
+/// What to measure, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct ThreadsArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// A workload of `run`, of stored features and nothing beside them.
+    /// A workload of `run`, with stored features and no other command.
     #[arg(long, value_name = "NAME", default_value = "svc50-100")]
     workload: String,
-    /// How often one and two threads take turns.
+    /// The number of rounds; one and two threads alternate.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Seconds of each run.
+    /// The length of each run in seconds.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=60))]
     seconds: u64,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub(crate) struct ThreadsReport {
     workload: String,
@@ -50,17 +50,17 @@ pub(crate) struct ThreadsReport {
     two_cpu_us: Spread,
     one_requests_per_s: Spread,
     two_requests_per_s: Spread,
-    /// Requests per second of two threads by those of one.
+    /// The requests per second of two threads divided by those of one.
     throughput_ratio: Spread,
-    /// Twice the time on the core of a request with one thread by that with two.
+    /// Twice the CPU time of a request with one thread divided by that with two.
     capacity_ratio: Spread,
-    /// Whether the load had a core of its own beside two threads, so that their throughput means something.
+    /// Whether the load had its own core next to two threads, so that their throughput is meaningful.
     is_load_apart: bool,
-    /// Requests without an answer of status 200.
+    /// Requests without a response of status 200.
     pub(crate) failures: u64,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     let one = Cores::find().context("cannot tell which cores there are")?;
     let two = Cores::find_two_for_servers().context("cannot tell which cores there are")?;
@@ -107,7 +107,7 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     })
 }
 
-/// A workload that Larder alone can answer, by its name.
+/// Returns a workload by name, which must need only Larder.
 fn stored(name: &str) -> anyhow::Result<Spec> {
     let is_stored = |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && !spec.needs_plugin();
     Ok(spec::named(&[name.to_owned()], is_stored)?.swap_remove(0))
@@ -116,7 +116,7 @@ fn stored(name: &str) -> anyhow::Result<Spec> {
 // === impl ThreadsArgs ===
 
 impl ThreadsArgs {
-    /// A host from its start to its end.
+    /// Runs a server from start to stop.
     async fn one_run(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Side, u64)> {
         cores.pin_load().context("cannot move to the core of the load")?;
         let host = stage.host(HostKind::Main).await?;

@@ -1,8 +1,9 @@
-//! Builds of Larder beside each other and beside the floor, in short turns: whether a change pays.
+//! Compares builds of Larder with each other and with the floor, in short alternating runs, to check whether a change
+//! is an improvement.
 //!
-//! On a machine that others use too, the same build differs by a tenth from minute to minute. So everyone runs at once on
-//! the servers' core, idle until asked, and they are asked one after the other for a second each. A ratio is of two
-//! neighbours in time; of many rounds the middle half is told, which a few disturbed ones do not move.
+//! On a shared machine, the same build differs by a tenth from minute to minute. So all servers run at once on the
+//! servers' core, idle until they get requests, and each gets load for a second in turn. A ratio is between two
+//! neighboring runs; the report has the middle half of many rounds, which a few disturbed ones do not affect.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,41 +29,41 @@ use crate::{
 };
 
 const CONNECTIONS: usize = 32;
-/// A workload, and what asks for the same and derived features on top.
+/// A workload, which another one extends by derived features.
 const PLAIN: &str = "churn-1";
 const DERIVED: &str = "churn-derived-1";
 
-/// What to measure, and how long.
+/// What to measure, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct TurnsArgs {
-    /// The `larder` program; several take turns, and are told beside the first.
+    /// The `larder` program; several are compared with the first.
     #[arg(long = "larder", value_name = "PATH", required = true)]
     larders: Vec<PathBuf>,
-    /// Workloads of `run`, with commas between. Those that have a target, if none is named.
+    /// Workloads of `run`, comma-separated [default: those with a target].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     workloads: Vec<String>,
-    /// The plugin of plugins/examples/churn, built, for `churn-derived-1`.
+    /// The built plugin of plugins/examples/churn, for `churn-derived-1`.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// How often everyone has a turn.
+    /// The number of rounds.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=1000))]
     rounds: u64,
-    /// Seconds of a turn.
+    /// The length of each run in seconds.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Which customers are asked for.
+    /// How requests choose customers.
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     keys: Keys,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Serialize)]
 pub(crate) struct TurnsReport {
     cores: String,
     rounds: u64,
     seconds: u64,
     workloads: Vec<WorkloadTurns>,
-    /// Requests without an answer of status 200.
+    /// Requests without a response of status 200.
     pub(crate) failures: u64,
 }
 
@@ -74,52 +75,52 @@ struct WorkloadTurns {
     builds: Vec<BuildTurns>,
 }
 
-/// One server's turns at one workload.
+/// The runs of one server with one workload.
 #[derive(Debug, Serialize)]
 struct Turns {
     cpu_us_per_request: Quartiles,
     wire_bytes_per_answer: f64,
 }
 
-/// Those of one build, and what they come to beside others of the same rounds.
+/// The runs of one build, compared with those of other servers in the same rounds.
 #[derive(Debug, Serialize)]
 struct BuildTurns {
     larder: String,
     turns: Turns,
-    /// The floor's time by this build's.
+    /// The floor's time divided by this build's.
     of_floor: Quartiles,
-    /// This build's time by the first one's; none of the first.
+    /// This build's time divided by the first one's; `None` for the first.
     by_first: Option<Quartiles>,
-    /// Microseconds that a derived view adds to the same request without it, if that was measured too.
+    /// Microseconds that a derived view adds to the same request without it, if that was measured, too.
     added_us: Option<Quartiles>,
 }
 
-/// A workload with everyone who answers it.
+/// A workload with all servers that answer it.
 struct Course {
     spec: Spec,
     /// The floor, then the builds in their order.
     runners: Vec<Runner>,
-    /// Stops when this is dropped.
+    /// Stopped on drop.
     _floor: Server,
 }
 
-/// One server, with connections to it that stay open.
+/// One server, with open connections to it.
 struct Runner {
     target: Target,
     load: Load,
-    /// Time on the core of a request, in microseconds, round by round.
+    /// The CPU time of a request in microseconds, round by round.
     cpu_us: Vec<f64>,
     tally: Tally,
 }
 
 /// A build's files and processes.
 struct Build {
-    /// Before the stage, whose files they have open.
+    /// Dropped before the stage, whose files they have open.
     hosts: Vec<Host>,
     stage: Stage,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     let specs = args.specs()?;
     for file in args.larders.iter().chain(&args.plugin) {
@@ -162,7 +163,7 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
 // === impl TurnsArgs ===
 
 impl TurnsArgs {
-    /// Names of workloads: those with a target, if none was named.
+    /// Returns the selected workloads, by default those with a target.
     fn wanted(&self) -> Vec<String> {
         if !self.workloads.is_empty() {
             return self.workloads.clone();
@@ -208,7 +209,8 @@ impl Course {
         Ok(Self { spec, runners, _floor: floor })
     }
 
-    /// A turn for everyone. Taking turns at being first, so that a machine that gets slower or faster favours nobody.
+    /// Runs each server once. A different server is first in each round, so that a machine that gets slower or faster
+    /// favors none of them.
     async fn round(&mut self, round: u64, length: Duration) -> anyhow::Result<()> {
         let count = self.runners.len();
         for turn in 0..count {
@@ -250,7 +252,7 @@ impl Runner {
     async fn set_up(target: Target, workload: &Arc<Workload>) -> anyhow::Result<Self> {
         let mut load = Load::open(&target.endpoint, CONNECTIONS, Arc::clone(workload)).await?;
         let mut tally = load.warm_up().await?;
-        // What is measured are the turns.
+        // Only the later runs count.
         (tally.answered, tally.wire_bytes) = (0, 0);
         Ok(Self { target, load, cpu_us: Vec::new(), tally })
     }
@@ -274,7 +276,7 @@ impl Runner {
         }
     }
 
-    /// What its time and another's of the same round come to.
+    /// Compares its times with another's of the same rounds.
     fn beside(&self, other: &Self, of: impl Fn(f64, f64) -> f64) -> Quartiles {
         Quartiles::of(self.cpu_us.iter().zip(&other.cpu_us).map(|(own, other)| of(*own, *other)))
     }

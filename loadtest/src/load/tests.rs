@@ -1,4 +1,4 @@
-//! The schedule's arithmetic, and a stall that has to show.
+//! Tests of the schedule's arithmetic, and of a stall that must show in latencies.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +12,7 @@ fn ten_customers() -> Workload {
     Workload::one_customer("churn_prediction_online", 10, Keys::Uniform)
 }
 
-/// A server of one connection that stalls before its first answer and then answers at once.
+/// Starts a server for one connection that stalls before its first response and then answers immediately.
 async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();
@@ -20,7 +20,7 @@ async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 1024];
         let mut stall = Some(stall);
-        // Requests are small and one at a time: each comes in one piece.
+        // Requests are small and sent one at a time: each arrives in one piece.
         while stream.read(&mut request).await.unwrap() > 0 {
             if let Some(stall) = stall.take() {
                 tokio::time::sleep(stall).await;
@@ -38,7 +38,7 @@ fn arrivals_are_even_and_do_not_drift() {
     let offsets_ns: Vec<_> = (0..4).map(|arrival| schedule.offset(arrival).as_nanos()).collect();
     assert_eq!(offsets_ns, [0, 333_333_333, 666_666_666, 1_000_000_000]);
     assert_eq!(schedule.length(), Duration::from_secs(2));
-    // After a day at 70,000 per second it is still on the dot.
+    // After a day at 70,000 per second the schedule is still exact.
     assert_eq!(Schedule::new(70_000.0, Duration::from_secs(1)).offset(70_000 * 86_400), Duration::from_secs(86_400));
 }
 
@@ -69,7 +69,7 @@ fn latency_counts_from_when_a_request_was_due() {
 async fn a_stall_shows_in_every_request_that_it_held_up() {
     let endpoint = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let mut load = Load::open(&endpoint, 1, Arc::new(ten_customers())).await.unwrap();
-    // 200 requests, 1 ms apart: the stall holds up the first 100 of them, by 100 ms down to 0.
+    // 200 requests, 1 ms apart: the stall delays the first 100 of them, by 100 ms down to 0.
     let paced = load.pace(Schedule::new(1000.0, Duration::from_millis(200)), 0).await.unwrap();
     assert_eq!((paced.tally.answered, paced.tally.failures, paced.latencies_ns.len()), (200, 0, 200));
     assert!(paced.latencies_ns.value_at_quantile(0.9) > 50_000_000, "{:?}", paced.latencies_ns);

@@ -1,4 +1,4 @@
-//! What `scale` measured, for people and as JSON.
+//! The results of `scale`, as text and as JSON.
 
 use std::fmt;
 
@@ -8,32 +8,32 @@ use crate::{measure::Side, stats::Latency};
 
 const MIB: f64 = 1_048_576.0;
 
-/// All of it.
+/// The results.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ScaleReport {
     pub(crate) entities: u32,
     pub(crate) features: u16,
     pub(crate) cores: String,
-    /// Whether this program, and so the floor, was built without optimisation.
+    /// Whether this program, and so the floor, was built without optimization.
     pub(crate) debug_build: bool,
     pub(crate) load: Load,
     pub(crate) ready_after_stop_seconds: f64,
     pub(crate) ready_after_kill_seconds: f64,
-    /// How long the process had run that was killed.
+    /// How long the killed process had run.
     pub(crate) killed_after_seconds: u64,
-    /// The floor first.
+    /// The lookups, the floor first.
     pub(crate) lookups: Vec<Lookups>,
     pub(crate) memory: Memory,
     pub(crate) failures: u64,
     pub(crate) first_failure: Option<String>,
 }
 
-/// From a Parquet file to ready.
+/// A load, from a Parquet file until ready.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Load {
     pub(crate) seconds: f64,
     pub(crate) rows_per_s: f64,
-    /// Per second that it spent on a core.
+    /// Rows per second of CPU time.
     pub(crate) rows_per_cpu_s: f64,
     pub(crate) parquet_bytes: u64,
     pub(crate) store_bytes: u64,
@@ -44,15 +44,15 @@ pub(crate) struct Load {
 pub(crate) struct Lookups {
     pub(crate) name: String,
     pub(crate) side: Side,
-    /// The floor's time on the core by this one's.
+    /// The floor's CPU time divided by this one's.
     pub(crate) of_the_floor: f64,
     pub(crate) latency: Latency,
 }
 
-/// Resident bytes.
+/// Resident memory in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
-    /// Both caches as they are configured.
+    /// The configured size of both caches.
     pub(crate) cap: u64,
     pub(crate) after_load: u64,
     pub(crate) after_lookups: u64,
