@@ -1,7 +1,7 @@
-//! The pieces of a lookup and of a load, each alone: codec, store, encoder.
+//! The parts of a lookup and of a load, each on its own: codec, store, encoder.
 //!
-//! `cargo bench -p larder`. Compare runs on a quiet machine only; what is claimed of the whole is measured by
-//! `make bench-smoke`, beside a floor.
+//! `cargo bench -p larder`. Only compare runs on a quiet machine; `make bench-smoke` measures the whole server, with a
+//! floor for comparison.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 

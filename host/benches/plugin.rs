@@ -1,5 +1,5 @@
-//! What plugins cost: `make bench-plugin`. Every figure is of one run on one machine, as medians; those that are
-//! compared are taken in turns.
+//! The cost of plugins: `make bench-plugin`. All figures are medians of one run on one machine; figures that are
+//! compared are measured alternately.
 //!
 //! The plugins are built by `make` and named in the environment: `LARDER_BENCH_NOOP`, `_FLOATS`, `_FLOATS_PYTHON`,
 //! `_CHURN` and `_HOSTILE`.
@@ -29,16 +29,16 @@ use larder_plugin_host::{
 
 const ROWS: [usize; 4] = [1, 32, 100, 1_000];
 const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list: false };
-/// Of `plugins/hostile`. The first one behaves.
+/// Modes of `plugins/hostile`. The first one is well-behaved.
 const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
-/// How long each figure is measured.
+/// The time to measure each figure.
 const EACH: Duration = Duration::from_millis(1_000);
-/// Of those that are compared.
+/// The number of alternations for figures that are compared.
 const TURNS: u32 = 9;
 
 fn main() {
-    // `cargo test` runs benchmarks with this, to see that they start.
+    // `cargo test` runs benchmarks with this argument, to check that they start.
     if env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -72,7 +72,7 @@ fn main() {
     beside_hostile();
 }
 
-/// One customer by HTTP: the stored features, and the same with the four of the churn plugin.
+/// Measures one customer over HTTP: the stored features, and the same with the four features of the churn plugin.
 fn request() {
     let dir = tempfile::tempdir().unwrap();
     let demo = Demo::start(dir.path(), &file("CHURN"));
@@ -116,8 +116,8 @@ fn request() {
     );
 }
 
-/// Stored lookups on one connection, while another one asks for what a hostile plugin computes, without a pause. Beside
-/// a plugin that behaves, the second connection costs the same: that is the run to compare with.
+/// Measures stored lookups on one connection, while another one requests features of a hostile plugin without a pause.
+/// With a well-behaved plugin, the second connection costs the same: that is the run to compare with.
 fn beside_hostile() {
     let dir = tempfile::tempdir().unwrap();
     for part in ["features", "plugins"] {
@@ -132,7 +132,7 @@ fn beside_hostile() {
 
     println!("\nHTTP, one connection, one stored feature, microseconds, p50 (p99) of 60 x 500, while another asks for");
     let mut beside = HOSTILE_MODES.map(|_| Vec::new());
-    // New connections each time: two may meet on one thread of the host, which costs more than any plugin does.
+    // New connections each time: two may share a thread of the server, which costs more than any plugin does.
     for _ in 0..60 {
         for (mode, times) in HOSTILE_MODES.iter().zip(&mut beside) {
             let stop = AtomicBool::new(false);
@@ -183,7 +183,7 @@ fn plugin(name: &str) -> Vec<u8> {
 
 fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
     let default = PluginSettings::default();
-    // 1,000 rows in Python take milliseconds, and the machine may have other things to do.
+    // 1,000 rows in Python take milliseconds, and the machine may be busy.
     let python = PluginLimits { time: Duration::from_secs(5), ..default.python };
     let native = PluginLimits { time: Duration::from_secs(1), ..default.native };
     let compiler = env!("CARGO_BIN_EXE_larder").into();
@@ -228,7 +228,7 @@ fn number(row: usize, column: usize) -> f64 {
     (row * 8 + column) as f64 * 0.37 + 1.0
 }
 
-/// Calls in turns with the host's own loop, and how many times as long they take.
+/// Alternates calls with the host's own loop, and prints how many times as long they take.
 fn beside_the_host(transform: &Transform, rows: usize) {
     let each = EACH / TURNS;
     let (mut guest, mut host, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -245,7 +245,7 @@ fn beside_the_host(transform: &Transform, rows: usize) {
     println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), show(&mut host));
 }
 
-/// Calls with this many rows. Filling the columns is part of what a host does, and of the figure.
+/// Measures calls with this many rows. Filling the columns is part of the server's work, and of the figure.
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     let inputs = transform.inputs().len();
     let call = || {
@@ -260,7 +260,7 @@ fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     for_a_while(call, each)
 }
 
-/// The arithmetic of `plugins/bench/floats`, over columns in the host's own memory.
+/// Measures the arithmetic of `plugins/bench/floats`, over columns in the host's own memory.
 fn native(rows: usize, each: Duration) -> Vec<Duration> {
     let columns: Vec<Vec<f64>> = (0..8).map(|place| (0..rows).map(|row| number(row, place)).collect()).collect();
     let call = || {
@@ -289,7 +289,7 @@ fn for_a_while<T>(mut call: impl FnMut() -> T, each: Duration) -> Vec<Duration> 
         black_box(call());
         times.push(call_started.elapsed());
     }
-    // The first ones warm everything up.
+    // The first calls warm up caches.
     let warm = times.len() / 10;
     times.split_off(warm)
 }
@@ -348,7 +348,7 @@ impl Demo {
         let address: SocketAddr = lines
             .find_map(|line| Some(line.ok()?.strip_prefix("Serving on http://")?.split(". ").next()?.parse().unwrap()))
             .unwrap();
-        // It goes on talking.
+        // The program continues to print.
         thread::spawn(move || lines.for_each(drop));
         Self { program, address }
     }
@@ -361,7 +361,7 @@ impl Demo {
 }
 
 impl Client {
-    /// How long an answer takes in which everything is there.
+    /// Measures a response in which every value is present.
     fn ask(&mut self, body: &str) -> Duration {
         let started = Instant::now();
         let answer = self.post(body);

@@ -1,7 +1,8 @@
-//! What syncs cost: `make bench-sync`. Rows a second from each kind of source into the store, beside only decoding the
-//! same Parquet; memory against its bound; how long a change in a table takes to be readable; lookups beside a sync.
+//! The cost of syncs: `make bench-sync`. Rows per second from each kind of source into the store, compared with only
+//! decoding the same Parquet; memory compared with its limit; the time until a change in a table is readable; lookups
+//! during a sync.
 //!
-//! AWS is stood in for on loopback, in this process: its own work is part of the figures, and its network is not.
+//! AWS is faked on loopback, in this process: the fake's own work is part of the figures, and a real network is not.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -44,7 +45,7 @@ const TABLE: &str = "bench.customers";
 const EVENT_TIME: i64 = 1_795_425_190_000_000;
 
 fn main() {
-    // `cargo test` runs benchmarks with this, to see that they start.
+    // `cargo test` runs benchmarks with this argument, to check that they start.
     if env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -77,7 +78,7 @@ fn main() {
     world.lookups();
 }
 
-/// Definitions over three sources of the same rows, and where they are.
+/// Definitions over three sources with the same rows, and their locations.
 struct World {
     dir: TempDir,
     dynamo: FakeDynamo,
@@ -105,7 +106,7 @@ impl World {
         let dynamo = FakeDynamo::start();
         dynamo.create_table(TABLE, &[("customer_id", "S")], Some("NEW_IMAGE"));
         (0..ITEMS).for_each(|customer| dynamo.put(TABLE, item(customer, 1)));
-        // What was put is not to be read twice: the stream begins with what comes.
+        // Skip the initial writes: the new stream begins with later changes.
         dynamo.disable_stream(TABLE);
         dynamo.enable_stream(TABLE, "NEW_IMAGE");
         let config = AwsConfig {
@@ -161,7 +162,7 @@ impl World {
         Run { _dir: dir, store, engine, ids }
     }
 
-    /// Only decodes the file: the floor.
+    /// Only decodes the file, as the floor.
     fn decode(&self) -> f64 {
         let catalog = self.catalog();
         let view = catalog.views().iter().find(|view| &*view.name == "local").unwrap();
@@ -190,7 +191,7 @@ impl World {
         (f64::from(rows) / started.elapsed().as_secs_f64(), report)
     }
 
-    /// From a change in the table to the moment when a reader sees it, asked as a host does.
+    /// Measures from a change in the table until a reader sees it, with the poll intervals of a server.
     fn changes(&self) {
         let run = self.run();
         run.engine.sync("table", SyncRequest::default(), &mut |_| ()).unwrap();
@@ -198,7 +199,7 @@ impl World {
         let mut took = Vec::new();
         thread::scope(|scope| {
             scope.spawn(|| {
-                // A host asks a stream each second, and looks ten times as often whether it is time.
+                // A server polls a stream every second, and checks ten times as often whether it is due.
                 while !is_over.load(Ordering::Relaxed) {
                     let due: Vec<String> = run.engine.due(Instant::now()).map(str::to_owned).collect();
                     due.iter().filter(|view| *view == "table").for_each(|view| {
@@ -226,7 +227,7 @@ impl World {
         );
     }
 
-    /// Lookups in the store on one thread, alone and beside a full sync of another view, in turns.
+    /// Measures lookups in the store on one thread, alone and during a full sync of another view, alternately.
     fn lookups(&self) {
         let run = self.run();
         run.engine.sync("local", SyncRequest::default(), &mut |_| ()).unwrap();
@@ -255,7 +256,7 @@ impl Run {
         self.store.reader().get(self.ids[view], &id).unwrap().map(|row| row.to_vec())
     }
 
-    /// p99 of lookups at a steady pace until something is over, in microseconds.
+    /// Returns p99 of lookups at a constant rate until something is over, in microseconds.
     fn p99(&self, is_over: &AtomicBool, at_most: Duration) -> f64 {
         let until = Instant::now() + at_most;
         let mut took = Vec::new();

@@ -8,14 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The layers of modules within a crate, where there are some: the compiler checks only those of crates. A module uses
-/// modules with lower numbers only.
+/// The layers of modules within a crate. The compiler only checks the layers of crates. A module may only use modules
+/// with lower numbers.
 const LAYERS: [(&str, &[(&str, u8)]); 2] = [
     ("host/src", &[("config", 1), ("app", 2), ("cli", 3), ("main", 4)]),
     ("host/model/src", &[("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)]),
 ];
 
-/// Where our sources are.
+/// The directories of our sources.
 const DIRS: [&str; 23] = [
     "host/src",
     "host/common/src",
@@ -42,7 +42,7 @@ const DIRS: [&str; 23] = [
     "plugins/hostile",
 ];
 
-/// The most lines of a file.
+/// The maximum number of lines of a file.
 const LINES_MAX: usize = 700;
 
 struct SourceFile {
@@ -68,14 +68,14 @@ fn sources(dir: &Path) -> Vec<SourceFile> {
     files
 }
 
-/// The top-level module that a file belongs to.
+/// Returns the top-level module of a file.
 fn module(file: &SourceFile, src: &Path) -> String {
     let relative = file.path.strip_prefix(src).unwrap();
     let first = relative.components().next().unwrap().as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The modules that a text names after `crate::`, in imports and in paths.
+/// Returns the modules that a text names after `crate::`, in imports and in paths.
 fn used_modules(text: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -151,7 +151,7 @@ fn every_source_file_says_what_it_is_for() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
-            // A file of tests beside the code that it tests is named after it.
+            // A test file next to the tested code is named after it.
             let beside = file.path.ends_with("tests.rs") && file.path.starts_with(root.join("host/model"));
             assert!(beside || file.text.starts_with("//! "), "{} does not open with a //! doc", file.path.display());
         }
@@ -169,10 +169,10 @@ fn no_file_is_longer_than_the_limit() {
     }
 }
 
-/// A name may mean a pipe or a device, and opening one may hang: `files` opens regular files only.
+/// A path may lead to a pipe or a device, which may block: `files` only opens regular files.
 #[test]
 fn only_files_opens_files_for_reading() {
-    // The kernel's own files, directories that are synced, and what a command of the user's own project made.
+    // The kernel's own files, directories that are flushed, and output of commands in the user's own project.
     let allowed = [
         "host/common/src/files.rs",
         "host/common/src/memory/limit.rs",
@@ -198,7 +198,7 @@ fn only_files_opens_files_for_reading() {
     }
 }
 
-/// Larder's own crates among the dependencies of a manifest, without their prefix.
+/// Returns Larder's own crates among the dependencies of a manifest, without their prefix.
 fn own_dependencies(manifest: &str) -> Vec<String> {
     let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
     let lines = lines.take_while(|line| !line.starts_with('['));

@@ -1,4 +1,4 @@
-//! What was released of the contract does not change: plugins compiled against it are in service.
+//! Released versions of the contract must not change, because deployed plugins are compiled against them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use larder_plugin_host::Digest;
 
-/// The files under `wit/` with their digests, save those for people.
+/// Collects the files under `wit/` with their digests, except documentation.
 fn files(dir: &Path, root: &Path, found: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -1,4 +1,4 @@
-//! How often a hot lookup asks for memory: a handful of times, whatever it is asked for.
+//! The number of allocations of a hot lookup: a few, whatever the request.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::fixture::RECORDED_AT;
 
-/// For one entity: the request's columns and the values of one, the entity's key, and the answer.
+/// For one entity: the request's columns and the values of one, the entity's key, and the response.
 const ALLOCATIONS: u64 = 4;
 
-/// A service of so many features, half of them doubles and half of them text, of customer 7.
+/// Creates a service with this many features, half of them doubles and half of them text, of customer 7.
 fn snapshot(features: usize) -> (TempDir, Snapshot) {
     let list: Vec<String> = (0..features)
         .map(|n| format!("{{name: f{n}, type: {}}}", if n % 2 == 0 { "Float64" } else { "String" }))

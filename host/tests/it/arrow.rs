@@ -1,4 +1,4 @@
-//! Answers in Arrow: what they say is what the JSON answers say, in types.
+//! Responses in Arrow: they have the same values as the JSON responses, with types.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ fn ask(fixture: &Fixture, accept: &[&str], body: &Value) -> wire::Answer {
     wire::send(fixture.address(), "POST", "/get-online-features", &headers, body.to_string().as_bytes())
 }
 
-/// The one batch of an answer.
+/// Returns the only batch of a response.
 fn batch(answer: &wire::Answer) -> RecordBatch {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.headers["content-type"], ARROW);
@@ -68,17 +68,17 @@ fn micros(batch: &RecordBatch, name: &str) -> Vec<Option<i64>> {
     column(batch, name).as_primitive::<TimestampMicrosecondType>().iter().collect()
 }
 
-/// A value as the JSON answer has it, if it is right.
+/// Returns a value as in a correct JSON response.
 fn told(array: &dyn Array, row: usize) -> Value {
     let float = |value: f64| match value {
         value if value.is_nan() => json!("NaN"),
         f64::INFINITY => json!("Infinity"),
         f64::NEG_INFINITY => json!("-Infinity"),
-        // Through text: serde_json reads a double to within its last bit.
+        // By way of text, because serde_json may parse a double with an error in its last bit.
         value => serde_json::from_str(&json!(value).to_string()).unwrap(),
     };
     match array.data_type() {
-        // Feast's stand-in for a null instant.
+        // Feast's placeholder for a null instant.
         DataType::Timestamp(..) if array.is_null(row) => json!(i64::MIN),
         _ if array.is_null(row) => Value::Null,
         DataType::Int64 => json!(array.as_primitive::<Int64Type>().value(row)),
@@ -100,7 +100,7 @@ fn told(array: &dyn Array, row: usize) -> Value {
     }
 }
 
-/// Asks for JSON and for Arrow, and holds every value, status and time of the one against the other.
+/// Requests JSON and Arrow, and compares every value, status and time.
 pub(crate) fn assert_same(fixture: &Fixture, body: &Value) -> RecordBatch {
     let json = ask(fixture, &[], body);
     assert_eq!(json.status, 200, "{}", json.text());
@@ -244,7 +244,7 @@ fn a_key_that_no_view_goes_by_has_the_type_of_its_values() {
     }
 }
 
-/// A host with one view of one row, and doubles as features.
+/// Starts a server with one view of one row, and doubles as features.
 fn one_row(key_type: &str, key: ArrayRef, features: &[&'static str]) -> Fixture {
     let named = features.iter().map(|name| format!("{{name: {name}, type: Float64}}")).collect::<Vec<_>>().join(", ");
     let setup = Setup::with(&format!(

@@ -1,4 +1,4 @@
-//! Bad requests: each gets a clear 4xx, and the server goes on.
+//! Bad requests: each gets a clear 4xx, and the server keeps serving.
 
 use std::{
     io::Write,
@@ -14,7 +14,7 @@ use crate::{
 
 const PATH: &str = "/get-online-features";
 
-/// After whatever happened, the server still answers.
+/// Checks that the server still answers.
 fn assert_alive(fixture: &Fixture) {
     let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
     assert_eq!(column["statuses"], json!(["PRESENT"]));
@@ -55,9 +55,9 @@ fn ragged_columns_and_nested_keys_are_refused() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
-/// A response that does not depend on the body is sent before the body is read. The server either discards the rest of
-/// the body, or sends `Connection: close`; in both cases the response reaches a client that sends everything before it
-/// reads.
+/// Checks that a response that does not depend on the body is sent before the body is read. The server either discards
+/// the rest of the body, or sends `Connection: close`; in both cases the response reaches a client that sends
+/// everything before it reads.
 #[test]
 fn early_response_keeps_or_closes_connection() {
     let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1 << 20).start();
@@ -134,7 +134,7 @@ fn a_body_of_body_bytes_max_is_read_and_one_byte_more_is_413() {
     assert_eq!(refused.status, 413);
     assert!(refused.text().contains("more than 1000 bytes"), "{}", refused.text());
 
-    // Without a length beforehand the bytes are counted as they come.
+    // Without a length, the bytes are counted as they arrive.
     let mut stream = wire::connect(fixture.address());
     write!(stream, "POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
     let chunk = [b' '; 600];
@@ -209,7 +209,7 @@ fn a_body_that_comes_too_slowly_is_408() {
 fn connections_beyond_connections_max_are_closed_at_once_and_the_others_live() {
     let fixture = Setup::golden().limits(|limits| limits.connections_max = 20).start();
     let ask = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
-    // The connections by which the fixture found the host ready may still be closing.
+    // The connections with which the fixture checked readiness may still be closing.
     let mut open = Vec::new();
     fixture.eventually("20 connections are open", || {
         let mut stream = wire::connect(fixture.address());
@@ -255,7 +255,7 @@ fn a_client_that_does_not_read_its_answers_is_cut_off_and_one_that_reads_is_not(
     let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
     let ask = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
 
-    // Each answer has about a megabyte: a dozen fill every buffer on the way, whatever its size.
+    // Each response has about a megabyte: a dozen fill every buffer on the way, whatever its size.
     let mut deaf = wire::connect(fixture.address());
     let cut_off = (0..200).any(|_| deaf.write_all(ask.as_bytes()).is_err());
     assert!(cut_off, "the server took 200 requests from a client that reads nothing");

@@ -1,4 +1,4 @@
-//! The program itself, run as a child in a directory of its own: exit codes, what it prints, signals.
+//! Runs the program itself, as a child process in a separate directory: exit codes, output, signals.
 
 use std::{
     env, fs,
@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::fixture::copy_dir;
 
-/// Far beyond what anything here takes; only a failure reaches it.
+/// Far longer than anything here takes; only a failure reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `larder.yaml` of the hosts here: several run at once, so each takes a free port.
+/// `larder.yaml` of the servers here: several run at once, so each takes a free port.
 pub(crate) const LARDER_YAML: &str = "\
 project: churn_prediction
 features: [features/*.yaml]
@@ -27,24 +27,24 @@ server: {listen: 127.0.0.1:0, workers: 2}
 metrics: {listen: off}
 ";
 
-/// Configuration, definitions, data and store of one Larder; gone with the value.
+/// Configuration, definitions, data and store of one Larder; removed on drop.
 pub(crate) struct Home {
     dir: TempDir,
 }
 
-/// How a child ended, and all that it printed.
+/// The exit status and the output of a child.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// None when a signal ended it.
+    /// `None` if a signal ended it.
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-/// A child that goes on until it is told to stop, or dropped.
+/// A child that runs until it is stopped or dropped.
 pub(crate) struct Running {
     child: Child,
-    /// What it prints, line by line, from both of its outputs.
+    /// Its output, line by line, from both standard output and standard error.
     lines: Receiver<String>,
     heard: Vec<String>,
 }
@@ -52,12 +52,12 @@ pub(crate) struct Running {
 // === impl Home ===
 
 impl Home {
-    /// A directory with nothing in it.
+    /// Creates an empty directory.
     pub(crate) fn empty() -> Self {
         Self { dir: TempDir::new().unwrap() }
     }
 
-    /// A directory with a configuration and definitions.
+    /// Creates a directory with a configuration and definitions.
     pub(crate) fn with(definitions: &str) -> Self {
         let home = Self::empty();
         home.write("larder.yaml", LARDER_YAML);
@@ -65,8 +65,8 @@ impl Home {
         home
     }
 
-    /// A copy of the golden repository. Its rows do not age with the machine's clock, but for those of the view with a
-    /// ttl of an hour.
+    /// Creates a copy of the golden repository. Its rows do not age with the machine's clock, except those of the view
+    /// with a TTL of an hour.
     pub(crate) fn golden() -> Self {
         let home = Self::empty();
         copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), home.dir.path());
@@ -77,7 +77,7 @@ impl Home {
         home
     }
 
-    /// The golden repository, loaded.
+    /// Creates the golden repository and loads it.
     pub(crate) fn golden_loaded() -> Self {
         let home = Self::golden();
         home.run(["sync"]).assert_code(0);
@@ -100,12 +100,12 @@ impl Home {
         self.write("larder.yaml", &(text + lines));
     }
 
-    /// The program, called in this directory. Settings of whoever runs the tests do not reach it.
+    /// Returns a command for the program in this directory, without the environment's settings for Larder.
     pub(crate) fn larder<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.call(Path::new(env!("CARGO_BIN_EXE_larder")), args)
     }
 
-    /// The program, where another path leads to it. Keys for AWS are those of stand-ins, and open nothing.
+    /// Returns a command for the program at another path. Keys for AWS are dummies.
     pub(crate) fn call<'a>(&self, program: &Path, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(program);
         let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("LARDER_"));
@@ -123,12 +123,12 @@ impl Home {
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Starts a command that goes on.
+    /// Starts a command that keeps running.
     pub(crate) fn start<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Running {
         Running::new(self.larder(args).spawn().unwrap())
     }
 
-    /// Starts a host, and waits until it listens.
+    /// Starts a server, and waits until it listens.
     pub(crate) fn serve(&self) -> (Running, SocketAddr) {
         let mut host = self.start(["serve"]);
         let address = host.listens_at();
@@ -145,12 +145,12 @@ impl Ended {
         self
     }
 
-    /// The lines of standard error that report an error at a place in a file.
+    /// Returns the lines of standard error that report an error at a position in a file.
     pub(crate) fn errors(&self) -> Vec<&str> {
         self.err.lines().filter(|line| line.contains(": error: ")).collect()
     }
 
-    /// Complaints go to standard error, and say all of these.
+    /// Checks that standard error contains all of these texts.
     #[track_caller]
     pub(crate) fn assert_complains(&self, words: &[&str]) -> &Self {
         words.iter().for_each(|words| assert!(self.err.contains(words), "no '{words}' in: {}", self.err));
@@ -174,7 +174,7 @@ impl Running {
         Self { child, lines, heard: Vec::new() }
     }
 
-    /// Waits for a line with these words.
+    /// Waits for a line with this text.
     #[track_caller]
     pub(crate) fn until(&mut self, words: &str) -> String {
         let patience = Instant::now() + PATIENCE;
@@ -193,7 +193,7 @@ impl Running {
         }
     }
 
-    /// Waits until a host listens; returns its address.
+    /// Waits until a server listens; returns its address.
     #[track_caller]
     pub(crate) fn listens_at(&mut self) -> SocketAddr {
         let line = self.until("serving listen=");
@@ -201,7 +201,7 @@ impl Running {
         address.trim_matches('"').parse().unwrap()
     }
 
-    /// The lines so far.
+    /// Returns the lines so far.
     pub(crate) fn heard(&self) -> &[String] {
         &self.heard
     }
@@ -218,7 +218,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end; returns the exit code and everything that it printed.
+    /// Waits for its end; returns the exit code and all output.
     #[track_caller]
     pub(crate) fn end(&mut self) -> (Option<i32>, String) {
         let patience = Instant::now() + PATIENCE;
@@ -230,7 +230,7 @@ impl Running {
         (self.child.wait().unwrap().code(), self.heard.join("\n"))
     }
 
-    /// Asks it to stop, and expects that it does so well.
+    /// Stops it, and checks that it exits successfully.
     #[track_caller]
     pub(crate) fn stop(mut self, signal: Signal) -> String {
         self.signal(signal);

@@ -26,13 +26,13 @@ feature_views:
   - {name: texts, entities: [k], push_source: texts, features: [{name: text, type: String}]}
 ";
 
-/// A lookup that is served under any load.
+/// Checks that a small lookup succeeds, as it must under any load.
 pub(crate) fn assert_small_lookup_succeeds(fixture: &Fixture) {
     let answer = fixture.features(&["texts:text"], json!({ "k": ["nobody"] }));
     assert_eq!(answer.column("text")["statuses"], json!(["NOT_FOUND"]));
 }
 
-/// A server with a row `large` whose text has this many bytes, and a row `small`.
+/// Starts a server with a row `large` whose text has this many bytes, and a row `small`.
 pub(crate) fn with_texts(bytes: usize, limits: impl FnOnce(&mut HttpLimits)) -> Fixture {
     let fixture = Setup::with(TEXTS).config("grpc: {listen: 127.0.0.1:0}\n").limits(limits).start();
     let df = json!({
@@ -76,7 +76,7 @@ fn answer_beyond_its_bytes_is_refused() {
 fn large_answer_is_whole_by_every_way() {
     let fixture = with_texts(200_000, |_| {});
     for headers in [&[][..], &[("connection", "close")]] {
-        // The largest is made on a compute thread.
+        // The largest is built on a compute thread.
         for rows in [1, 10, 50] {
             let answer = wire::send(fixture.address(), "POST", PATH, headers, &lookup_of("large", rows));
             let values = &answer.column("text")["values"];

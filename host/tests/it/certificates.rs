@@ -1,4 +1,4 @@
-//! Certificates that a test makes for itself, and a client that speaks TLS.
+//! Generates certificates for tests, and a TLS client.
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use rustls::{
 
 use crate::wire::{self, Answer};
 
-/// Who signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -28,7 +28,7 @@ pub(crate) struct Pair {
     key: KeyPair,
 }
 
-/// What a client trusts and shows.
+/// The certificates that a client trusts and presents.
 pub(crate) struct Client {
     config: ClientConfig,
 }
@@ -41,8 +41,8 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Python is strict about what an authority has to say of itself, and a certificate by its own name is one that
-        // signed itself.
+        // Python requires more attributes of an authority, and treats a certificate with the authority's name as
+        // self-signed.
         params.distinguished_name.push(DnType::CommonName, "Larder's tests");
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
@@ -60,7 +60,7 @@ impl Authority {
         self.certificate.pem()
     }
 
-    /// A client that trusts this authority.
+    /// Returns a client that trusts this authority.
     pub(crate) fn client(&self) -> Client {
         self.client_with(None, rustls::ALL_VERSIONS)
     }
@@ -105,7 +105,7 @@ impl Client {
         self
     }
 
-    /// Connects and shakes hands.
+    /// Connects and completes the handshake.
     pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         let name = ServerName::try_from("localhost").unwrap();
         let session = ClientConnection::new(Arc::new(self.config.clone()), name).unwrap();
@@ -116,7 +116,7 @@ impl Client {
         Ok(stream)
     }
 
-    /// Sends a request on a connection of its own; `None` when there is no connection, or no answer on it.
+    /// Sends a request on a separate connection; `None` if there is no connection, or no response.
     pub(crate) fn send(
         &self,
         address: SocketAddr,
@@ -128,7 +128,7 @@ impl Client {
         wire::ask(&mut self.connect(address).ok()?, method, path, headers, body)
     }
 
-    /// What the server shows to a new connection.
+    /// Returns the certificate that the server presents to a new connection.
     pub(crate) fn certificate(&self, address: SocketAddr) -> CertificateDer<'static> {
         self.connect(address).unwrap().conn.peer_certificates().unwrap()[0].clone()
     }

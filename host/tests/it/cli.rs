@@ -1,4 +1,4 @@
-//! The command line at its edges: every command as its users call it, with exit codes and words.
+//! The command line: every command as users call it, with exit codes and messages.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ feature_views: [{name: user_stats, entities: [user], features: [{name: clicks, t
 feature_services: [{name: clicks_online, features: [user_stats]}]
 ";
 
-/// What a user who asks for one expired value of the golden repository asks for.
+/// The arguments for one expired value of the golden repository.
 const EXPIRED: [&str; 3] = ["--feature", "expired_stats:stale_value", "customer_id=CUST_000123"];
 const PRESENT: [&str; 3] = ["--feature", "driver_stats:conv_rate", "driver_id=1001"];
 
@@ -30,7 +30,7 @@ fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [command, more].concat()
 }
 
-/// A table as lines of cells, with ages that hang on the time of the run made alike.
+/// Formats a table as lines of cells, with ages replaced that depend on the time of the run.
 fn cells(table: &str) -> String {
     let cell = |cell: &str| if cell.ends_with(" ago") { "AGE ago".to_owned() } else { cell.to_owned() };
     let line = |line: &str| {
@@ -286,7 +286,7 @@ fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_nu
     expired.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
     assert_eq!(expired.out, "customer_id=CUST_000123: stale_value is older than its ttl\n");
 
-    // An old row with a null in it, of a Larder that does not mind its age.
+    // An old row with a null in it, in a Larder that ignores its age.
     home.configure("serving: {ttl: ignore}\n");
     let null = ["--feature", "customer_stats:segment", "customer_id=CUST_000125"];
     home.run(with(&["verify"], &null)).assert_code(0);
@@ -336,7 +336,7 @@ fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
     missing.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
     assert!(missing.out.contains("driver_stats driver_id="), "{}", missing.out);
 
-    // Without words it is about every view.
+    // Without arguments, every view is synced.
     home.run(["sync"]).assert_code(0);
     let all = home.run(["verify"]);
     all.assert_code(1).assert_complains(&["missing or expired"]);
@@ -358,7 +358,7 @@ fn init_writes_what_check_passes_and_overwrites_nothing() {
     let home = Home::empty();
     let made = home.run(["init", "new dir"]);
     made.assert_code(0);
-    // What is said to be typed next can be typed.
+    // The printed command works as printed.
     assert!(made.out.contains("larder serve --config 'new dir/larder.yaml'"), "{}", made.out);
     home.run(["check", "--config", "new dir/larder.yaml"]).assert_code(0);
 
@@ -570,7 +570,7 @@ fn a_store_that_is_read_only_exits_4_and_is_named() {
     allow("", 0o755);
     allow("data/store", 0o555);
     allow("data/store/online.redb", 0o444);
-    // Permissions mean nothing to root, so somebody else has to try, who may not even reach where the program lies.
+    // Root ignores permissions, so another user must try, who may not even reach the program's directory.
     let program = home.path("larder");
     let original = env!("CARGO_BIN_EXE_larder");
     fs::hard_link(original, &program).or_else(|_| fs::copy(original, &program).map(|_| ())).unwrap();
@@ -586,7 +586,7 @@ fn a_store_that_is_read_only_exits_4_and_is_named() {
     allow("data/store", 0o755);
 }
 
-/// What `init --from` writes about files, which `check` then accepts.
+/// Returns what `init --from` writes for files, after `check` has accepted it.
 fn inferred(home: &Home, dir: &str, from: &[&str]) -> String {
     home.run([&["init", dir, "--from"], from].concat()).assert_code(0);
     home.run(["check", "--config", &format!("{dir}/larder.yaml")]).assert_code(0);

@@ -1,4 +1,4 @@
-//! A plugin's way into service: by the admin door, by a file in the directory, and back out again.
+//! Deploying plugins: through the admin API, by a file in the directory, and rolling back.
 
 use std::{
     fs,
@@ -29,13 +29,13 @@ fn second() -> Vec<u8> {
     fs::read(guest_with(SINGLETON, "second")).unwrap()
 }
 
-/// What the host makes of 1001 trips: one more by the first version, two more by the second.
+/// Returns the result for 1001 trips: one more with the first version, two more with the second.
 fn trips(fixture: &Fixture) -> Value {
     let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }));
     if answer.status == 200 { answer.column("trips_plus_one")["values"][0].clone() } else { answer.json() }
 }
 
-/// As `mv` in one file system brings a file.
+/// Writes a file with a rename, as `mv` in one file system does.
 fn bring(bytes: &[u8], path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let beside = path.with_extension("tmp");
@@ -59,20 +59,20 @@ fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
     assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), first());
-    // Back and forth: what was rolled back from is what there was before.
+    // Rolling back twice returns to the original version.
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "2.0.0");
     assert_eq!(trips(&fixture), json!(1003));
     let told = fixture.app.roll_back("odfv_python").unwrap_err();
     assert_eq!(told, "there is no plugin 'odfv_python'");
 }
 
-/// A look at the directory that read the version before a roll-back does not bring it back afterwards.
+/// A poll that read the directory before a rollback must not redeploy the version afterwards.
 #[test]
 fn rolling_back_is_not_undone_by_a_look_at_the_directory() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     fixture.app.deploy(&second()).unwrap();
-    // Long enough for some ten looks.
+    // Long enough for about ten polls.
     let (started, mut wanted) = (Instant::now(), ["1.0.0", "2.0.0"].into_iter().cycle());
     while started.elapsed() < Duration::from_secs(4) {
         let report = fixture.app.roll_back("odfv_singleton").unwrap();
@@ -128,7 +128,7 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
         assert_eq!(trips(&fixture), json!(1002));
     }
     let fixture = misfit(fixture);
-    // The same by the directory: the file stays, and is listed as refused.
+    // The same through the directory: the file stays, and is listed as rejected.
     bring(b"no plugin", &fixture.path("plugins/odfv_singleton.wasm"));
     fixture
         .eventually("it is listed as refused", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
@@ -137,14 +137,14 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
     assert_eq!(plugin.refused.as_deref(), Some("the file is no WebAssembly component"));
     assert_eq!(plugin.live.as_ref().unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
-    // Also after a restart: the host has a copy of what was good.
+    // Also after a restart: the server has a copy of the good version.
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1002));
-    // Once the good one is back, nothing is refused any more.
+    // With the good file back, nothing is rejected any more.
     bring(&good, &fixture.path("plugins/odfv_singleton.wasm"));
     fixture.eventually("nothing is refused", || fixture.app.plugins().iter().all(|plugin| plugin.refused.is_none()));
-    // A name that is not the plugin's leads nobody to it.
+    // A file whose name is not the plugin's is not used.
     bring(&good, &fixture.path("plugins/other.wasm"));
     fixture.eventually("the name is told", || {
         fixture.app.plugins().iter().any(|plugin| {
@@ -154,7 +154,7 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
     });
 }
 
-/// A plugin that computes something else than its view promises is refused, too.
+/// Rejects a plugin whose outputs differ from its view's features.
 fn misfit(fixture: Fixture) -> Fixture {
     let definitions = "derived_views:
   - name: wants_text
@@ -223,7 +223,7 @@ fn a_hundred_swaps_under_load_fail_no_request() {
             });
         }
         for swap in 0..100 {
-            // Deployed from its kept code, or rolled back to.
+            // Deployed from cached code, or rolled back to.
             if swap % 2 == 0 {
                 fixture.app.deploy(&first()).unwrap();
                 fixture.app.deploy(&second()).unwrap();

@@ -1,5 +1,5 @@
-//! The files in `configs/aws` and `configs/k8s`: no test has AWS or Kubernetes to try them on, so they are held against
-//! what Larder does, and against what either is known to refuse.
+//! The files in `configs/aws` and `configs/k8s`. No test has access to AWS or Kubernetes, so the files are compared
+//! with Larder's behavior, and with rules of both systems.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The names of the files in a directory that end so.
+/// Returns the names of the files in a directory that have this suffix.
 fn names(dir: &str, ending: &str) -> Vec<String> {
     let entries = fs::read_dir(top().join(dir)).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -1,4 +1,4 @@
-//! Derived features in answers: what they are computed from, and what they are when they cannot be.
+//! Derived features in responses: their inputs, and their values if they cannot be computed.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     guests::TWINS,
 };
 
-/// Adds a file of definitions to the golden ones.
+/// Adds a definition file to the golden ones.
 fn with(definitions: &str) -> Setup {
     let setup = Setup::golden();
     fs::write(setup.path("features/more.yaml"), definitions).unwrap();
@@ -38,7 +38,7 @@ fn without_its_plugin_a_derived_feature_is_null_and_says_so_and_the_rest_is_as_e
     assert_eq!(cells(&fixture, &features, amounts(), "label"), (json!([null, null]), json!(["INVALID", "INVALID"])));
     let stored = cells(&fixture, &features, amounts(), "conv_rate");
     assert_eq!(stored, (json!([0.6001, null]), json!(["PRESENT", "NOT_FOUND"])));
-    // A view that may not be made up fails the request, and not as the caller's mistake.
+    // A view with `on_error: fail` fails the request with a server error, not a client error.
     let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }));
     assert_eq!((answer.status, answer.text().contains("derived view odfv_singleton has no plugin")), (501, true));
 }
@@ -79,7 +79,7 @@ fn what_the_caller_sends_is_held_to_its_type() {
         let entities = json!({ "driver_id": [1001], "amount": [amount], "hour": [hour] });
         fixture.features(&["odfv_python:conv_x_amount", "odfv_python:label"], entities)
     };
-    // A whole number is a double, and a double that is whole a whole number.
+    // An integer is accepted as a double, and a whole double as an integer.
     let answer = ask(json!(2), json!(3.0));
     assert_eq!(answer.column("conv_x_amount")["values"], json!([1.2002]));
     assert_eq!(answer.column("label")["values"], json!(["h3"]));
@@ -170,7 +170,7 @@ feature_services:
     ]);
     assert_eq!(answer.json()["metadata"]["feature_names"], names, "in the order that was asked for");
     assert_eq!(answer.column("other__trips_plus_one")["values"], json!([1003, 1004]));
-    // One that fails takes along those that read it.
+    // A failed view also fails the views that read it.
     let answer = fixture.features(&["a_third_trip:trips_plus_one"], json!({ "driver_id": [9999] }));
     assert_eq!(answer.status, 500);
 }
@@ -203,7 +203,7 @@ fn only_what_a_plugin_reads_is_looked_up() {
     let reads: Vec<(&str, usize)> =
         answer.plan.reads.iter().map(|read| (&*read.name, read.schemas[0].fields.len())).collect();
     assert_eq!(reads, [("driver_stats", 1)]);
-    // What the view asks of the caller has to be there all the same: that is the caller's contract, not the plugin's.
+    // The request inputs of the view are required anyway: that is the caller's contract, not the plugin's.
     let answer = fixture.features(&["reads_little:trips_plus_one"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.status, 404);
     assert!(answer.text().contains("['unused']"), "{}", answer.text());

@@ -1,6 +1,6 @@
-//! Chance that comes again.
+//! Reproducible random numbers.
 
-/// The same numbers on every machine, from a seed (SplitMix64).
+/// Pseudo-random numbers from a seed (SplitMix64), the same on every machine.
 pub(crate) struct Dice(pub(crate) u64);
 
 // === impl Dice ===

@@ -1,6 +1,6 @@
-//! A view whose rows are in DynamoDB: scanned, then followed through everything that its stream can do.
+//! A view whose rows are in DynamoDB: scanned, then followed through every event of its stream.
 //!
-//! Tests are named after the rows of the reliability table and after bugs that other readers of streams had.
+//! Tests are named after the rows of the reliability table and after bugs of other stream readers.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ mod source;
 
 const TABLE: &str = "shop.driver_stats";
 
-/// One view, whose table is named; `more` goes on with its source.
+/// Returns the definition of one view with a table; `more` is appended to its source.
 fn definitions(more: &str) -> String {
     format!(
         "
@@ -64,7 +64,7 @@ fn item(driver: i64, trips: i64) -> Value {
     })
 }
 
-/// A table with a stream, and drivers 1 to `drivers`, whose trips are their number.
+/// Creates a table with a stream, and drivers 1 to `drivers`, whose trips are their number.
 pub(crate) fn table(drivers: i64) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_AND_OLD_IMAGES"));
@@ -80,13 +80,13 @@ fn trips(host: &Fixture, driver: i64) -> Value {
     ask(host, &[driver]).column("trips")["values"][0].clone()
 }
 
-/// Waits until a driver has so many trips.
+/// Waits until a driver has this many trips.
 fn until(host: &Fixture, driver: i64, expected: impl Into<Value>) {
     let expected = expected.into();
     eventually(&format!("driver {driver} has {expected} trips"), || trips(host, driver) == expected);
 }
 
-/// Waits until the store has what the table has, and nothing else.
+/// Waits until the store has exactly the rows of the table.
 fn until_equal(host: &Fixture, dynamo: &FakeDynamo, drivers: i64) {
     let items = dynamo.items(TABLE);
     let of = |driver: i64| {
@@ -160,7 +160,7 @@ fn a_restart_goes_on_where_the_stream_was_and_does_not_scan_again() {
     let host = setup(&dynamo.url(), "").start();
     dynamo.put(TABLE, item(1, 100));
     until(&host, 1, 100);
-    // It is noted where the stream stands with the row.
+    // The position in the stream is stored with the row.
     let scans = dynamo.calls()["Scan"];
     let mut host = host;
     host.stop();
@@ -200,7 +200,7 @@ fn a_table_without_a_stream_is_spared_by_starts_and_reloads_and_not_by_who_asks(
     dynamo.put(TABLE, item(1, 2));
     sync(&host).unwrap();
     assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(2), 6));
-    // Reloads do not put off what is due.
+    // Reloads do not postpone a due sync.
     host.clock.set(RECORDED_AT + 40 * 60 * 1_000_000);
     dynamo.put(TABLE, item(1, 3));
     host.app.reload_definitions().unwrap();
@@ -270,7 +270,7 @@ fn what_callers_write_stays_until_the_table_has_something_newer() {
     until(&host, 1, 6);
 }
 
-/// The catalog's entry of the view.
+/// Returns the catalog's entry of the view.
 fn catalogued(host: &Fixture) -> Value {
     host.get("/v1/catalog").json()["feature_views"][0].clone()
 }

@@ -27,7 +27,7 @@ fn request(body: &[u8]) -> Vec<u8> {
 }
 
 fn next(stream: &mut TcpStream) -> Answer {
-    // Byte by byte: what belongs to the next answer stays.
+    // Byte by byte, so that bytes of the next response stay unread.
     struct Bytewise<'s>(&'s mut TcpStream);
     impl Read for Bytewise<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -73,7 +73,7 @@ fn large_answers_with_much_that_comes_again_are_those_of_hyper_byte_for_byte_one
     let expected = firsts.map(|first| {
         wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &large(first)).text().to_owned()
     });
-    // The answers of a turn are one behind the other, a small one among them; the later rounds find all in memory.
+    // The responses of a round follow each other, including a small one; in later rounds all rows are in memory.
     for _ in 0..3 {
         let mut stream = wire::connect(fixture.address());
         let all: Vec<u8> =
@@ -177,7 +177,7 @@ fn a_client_that_does_not_read_is_cut_off_and_one_that_reads_late_gets_everythin
     );
 }
 
-/// Reads one answer of many: the length is known from its head.
+/// Reads one of several responses: its head has the length.
 fn wire_answer(stream: &mut TcpStream) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -224,16 +224,16 @@ fn many_requests_that_come_together_and_have_large_answers_are_answered_bit_by_b
         let mut stream = stream.try_clone().unwrap();
         move || (0..300).map(|_| keys(&wire_answer(&mut stream))[0].as_i64().unwrap()).collect::<Vec<_>>()
     });
-    // 30 of them fit into what is read at once, and their answers are a megabyte.
+    // 30 of them fit into one read, and their responses are a megabyte.
     let all: Vec<u8> = (0..300).flat_map(|first| request(&body(&drivers(first)))).collect();
     stream.write_all(&all).unwrap();
     assert_eq!(reader.join().unwrap(), (0..300).collect::<Vec<i64>>());
-    // Nothing is left: the next one is answered alone.
+    // Nothing is left: the next request is answered alone.
     stream.write_all(&request(&body(&[7]))).unwrap();
     assert_eq!(keys(&next(&mut stream)), json!([7]));
 }
 
-/// A view whose every call takes some ten milliseconds.
+/// A view whose calls take about ten milliseconds each.
 const SLOW: &str = "derived_views:
   - name: slow
     plugin: hostile
@@ -263,7 +263,7 @@ fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stay
         line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
     };
     let before = left();
-    // The last one comes in two parts, and its second one late.
+    // The last request arrives in two parts, the second one late.
     let mut all: Vec<u8> =
         (0..20).flat_map(|n| if n % 3 == 0 { request(&slow(n)) } else { request(&body(&[n])) }).collect();
     let rest = all.split_off(all.len() - 7);
@@ -298,7 +298,7 @@ fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_conne
         let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series}: {text}"));
         line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
-    // The other view's plugin faults where there are no trips, and its errors are the request's.
+    // The other view's plugin fails if there are no trips, which fails the request.
     let features = ["slow:y", "odfv_singleton:trips_plus_one"];
     let both =
         json!({ "features": features, "entities": { "x": [1.0], "driver_id": [9999] } }).to_string().into_bytes();
@@ -324,7 +324,7 @@ fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_conne
     assert_eq!((wrong.status, wrong.text().contains("odfv_singleton")), (500, true), "{}", wrong.text());
     assert_eq!((faults(), errors()), (2, 2));
     assert_eq!(counted("larder_http_fast_path_exits_total "), 1);
-    // What is no lookup has nothing to lose.
+    // Other requests are not affected.
     assert_eq!(fixture.get("/health").status, 200);
     assert_eq!(counted("larder_http_fast_path_exits_total "), 1);
 }

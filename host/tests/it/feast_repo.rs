@@ -1,5 +1,5 @@
-//! A Feast repository in the place of definition files: the recorded answers from its registry, Feast's SQLite store as
-//! it changes, and everything that can be wrong with either.
+//! A Feast repository instead of definition files: the recorded responses from its registry, changes in Feast's SQLite
+//! store, and possible errors in both.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ metrics: {listen: off}
 reload: {every: 50ms}
 ";
 
-/// The golden repository, as Feast has it.
+/// Creates the golden repository in Feast's form.
 pub(crate) fn home() -> Home {
     let home = Home::empty();
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo/data");
@@ -50,7 +50,7 @@ fn registry(home: &Home) -> Vec<u8> {
     fs::read(home.path("data/registry.db")).unwrap()
 }
 
-/// Puts other bytes of the same length into the registry, wherever these are.
+/// Replaces bytes in the registry by others of the same length, wherever they occur.
 pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let mut bytes = registry(home);
@@ -60,7 +60,7 @@ pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
-    // As Feast does: whole, at once.
+    // With a rename, as Feast does.
     fs::write(home.path("data/registry.new"), bytes).unwrap();
     fs::rename(home.path("data/registry.new"), home.path("data/registry.db")).unwrap();
 }
@@ -112,14 +112,14 @@ fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
     host.until("no Feast registry");
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
-    // Neither does one that is not there, or has nothing in it: Feast writes it over, and not aside.
+    // The same for a missing or empty registry: Feast overwrites the file in place.
     let trips = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] })).status;
     fs::write(home.path("data/registry.db"), b"").unwrap();
     host.until("the registry is empty");
     fs::remove_file(home.path("data/registry.db")).unwrap();
     host.until("registry.db cannot be read");
     assert_eq!(trips(), 200);
-    // And when it is whole again, it is taken: here with another name for a service.
+    // When it is complete again, it is used: here with another name for a service.
     fs::write(home.path("data/registry.db"), &whole).unwrap();
     patch(&home, "fs_basic", "fs_other");
     host.until("definitions were loaded again");
@@ -145,7 +145,7 @@ fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
     let (mut host, address) = home.serve();
     host.until("sync ended view=\"driver_stats\"");
     let answer = ask(address, &["global_stats:global_mean"], json!({ "driver_id": [1] }));
-    // Not a 503: Feast's client would ask again and again, and lose the message.
+    // Not a 503: Feast's client would retry endlessly, and the message would be lost.
     assert_eq!(answer.status, 501);
     assert!(
         answer.text().contains("global_stats cannot be served by Larder: its batch source is gs:"),
@@ -168,7 +168,7 @@ fn files_that_are_missing_are_told_and_the_other_views_are_served() {
     host.stop(Signal::TERM);
 }
 
-/// Feast's online store, with a driver in it.
+/// Creates Feast's online store with one driver.
 fn online_store(home: &Home) -> Connection {
     let store = Connection::open(home.path("data/online_store.db")).unwrap();
     for view in ["customer_stats", "driver_stats", "pair_stats", "expired_stats", "mapped_stats", "global_stats"] {
@@ -180,7 +180,7 @@ fn online_store(home: &Home) -> Connection {
     store
 }
 
-/// One line, as Feast writes it: the serialized key (version 3), and a `feast.types.Value` of an int64.
+/// Writes one line as Feast does: the serialized key (version 3), and a `feast.types.Value` of an int64.
 fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
     let mut key = b"\x01\0\0\0\x02\0\0\0\x09\0\0\0driver_id\x04\0\0\0\x08\0\0\0".to_vec();
     key.extend_from_slice(&driver.to_le_bytes());
@@ -199,17 +199,17 @@ fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
         answer.column("avg_daily_trips")["values"][0].clone()
     };
     crate::fixture::eventually("loaded", || trips(1001) == 7);
-    // The file has a row of 1002; the online store has none, and it is the one that counts.
+    // The file has a row of 1002, but the online store has none, and the online store counts.
     assert_eq!(trips(1002), Value::Null);
     put_driver(&store, 1002, 9, 1_764_000_001);
     crate::fixture::eventually("a new row", || trips(1002) == 9);
-    // An older event that Feast wrote later: the last write wins there, and so it does here.
+    // An older event that Feast wrote later: the last write wins in Feast, and also here.
     put_driver(&store, 1001, 8, 1_763_000_000);
     crate::fixture::eventually("the last write", || trips(1001) == 8);
     store.execute("DELETE FROM churn_prediction_driver_stats WHERE event_ts = 1764000001", []).unwrap();
     crate::fixture::eventually("a deleted row", || trips(1002) == Value::Null);
 
-    // What a caller writes here stays, whatever Feast writes beside it.
+    // A row that a caller writes to Larder stays, regardless of Feast's writes.
     let df =
         json!({ "driver_id": [77], "event_timestamp": ["2026-01-01"], "conv_rate": [0.5], "avg_daily_trips": [5] });
     let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
@@ -217,7 +217,7 @@ fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
     put_driver(&store, 1003, 3, 1_764_000_002);
     crate::fixture::eventually("another new row", || trips(1003) == 3);
     assert_eq!(trips(77), 5);
-    // And what is materialized here, of files that the view has besides.
+    // Also rows that are materialized from the view's files.
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
     assert_eq!(wire::send(address, "POST", "/materialize", &[], body.as_bytes()).status, 200);
     assert_eq!((trips(1002), trips(77)), (json!(1002), json!(5)));
@@ -240,9 +240,9 @@ fn feasts_correction_of_a_write_is_served() {
     crate::fixture::eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     write("2025-11-24T16:00:00.987654Z", 5);
     assert_eq!(trips(), 5);
-    // As Feast does after it stored the row, in whole seconds.
+    // As Feast returns it after storing the row, in whole seconds.
     assert_eq!(asked().column("avg_daily_trips")["event_timestamps"], json!(["2025-11-24T16:00:00Z"]));
-    // Another load of the store, which does not have the row yet.
+    // A later sync of the store, which does not have the row yet.
     put_driver(&store, 1002, 1, 1_764_000_000);
     let other = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1002] }));
     crate::fixture::eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
@@ -300,7 +300,7 @@ fn an_online_store_that_is_locked_at_the_start_is_loaded_when_it_is_free() {
     let store = online_store(&home);
     store.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let (mut host, address) = home.serve();
-    // It waits a while before it says so.
+    // It waits for a while before it reports that.
     host.until("online_store.db is locked by another process");
     let ask = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(wire::send(address, "GET", "/ready", &[], b"").status, 503);
@@ -343,7 +343,7 @@ fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
     let line = host.until("a derived view has no plugin");
     assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
     host.stop(Signal::TERM);
-    // A place that cannot be written to, as where the repository is mounted to be read.
+    // A path that is not writable, as in a repository that is mounted read-only.
     home.configure("store: {data_dir: feature_store.yaml/store}\n");
     home.run(["serve"]).assert_code(4).assert_complains(&["cannot create feature_store.yaml/store", "data_dir"]);
 }
@@ -388,7 +388,7 @@ fn a_registry_in_s3_that_is_silent_holds_a_start_up_for_seconds_only_and_is_read
     let host = host.restart();
     assert!(began.elapsed() < Duration::from_secs(14), "a copy is there: {:?}", began.elapsed());
     assert!(has(&host, "driver_stats"));
-    // What is written meanwhile is not lost, though nobody could tell which version the copy is.
+    // Writes during the copy are not lost, although the version of the copy is unknown.
     patch(&home, "driver_stats", "driver_facts");
     s3.put("acme", "registry.db", registry(&home));
     proxy.heal();

@@ -1,7 +1,7 @@
-//! Feast itself beside Larder: its server over the same repository, and its unchanged SDK as the client of both.
+//! Compares Feast itself with Larder: its server over the same repository, and its unchanged SDK as the client of both.
 //!
-//! The scripts lie in `tests/feast`. They run in a virtual environment of their own under `target/`, with the version of
-//! Feast that `requirements.txt` names. Where that cannot be installed, these tests fail.
+//! The scripts are in `tests/feast`. They run in a separate virtual environment under `target/`, with the version of
+//! Feast in `requirements.txt`. If it cannot be installed, these tests fail.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feast")
 }
 
-/// The Python that has Feast.
+/// Returns the Python in which Feast is installed.
 fn python() -> PathBuf {
     venv::python("feast-venv", &scripts())
 }
 
-/// Runs a script; it says what differed, and fails.
+/// Runs a script, which prints the differences and fails if there are any.
 fn run(script: &str, plugins: &[&str]) {
     let dir = TempDir::new().unwrap();
     run_in(&dir, script, plugins);

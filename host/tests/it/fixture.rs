@@ -1,4 +1,4 @@
-//! A whole host on a port of its own.
+//! A complete server on a separate port.
 
 use std::{
     fs,
@@ -23,25 +23,25 @@ use crate::{
     wire::{self, Answer},
 };
 
-/// 2026-11-23T09:13:10Z: when the answers under `golden/` were recorded.
+/// 2026-11-23T09:13:10Z: when the responses in `golden/` were recorded.
 pub(crate) const RECORDED_AT: i64 = 1_795_425_190_000_000;
 
 pub(crate) struct Fixture {
     pub(crate) app: Arc<App>,
     pub(crate) clock: Arc<ManualClock>,
-    /// Configuration, data and store; gone with the fixture.
+    /// Configuration, data and store; removed with the fixture.
     pub(crate) dir: TempDir,
     serving: Option<Serving>,
-    /// Taken when it ends.
+    /// Taken when it stops.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-/// What to start a host with.
+/// The setup of a server.
 pub(crate) struct Setup {
     dir: TempDir,
     limits: HttpLimits,
     hot_bytes: Option<u64>,
-    /// How long a plugin may take on a serving thread; none for what is the rule.
+    /// The time limit of a plugin on a serving thread; `None`: the default.
     inline_max: Option<Duration>,
     config: String,
     wait: bool,
@@ -51,14 +51,14 @@ pub(crate) struct Setup {
 // === impl Setup ===
 
 impl Setup {
-    /// A copy of the golden repository.
+    /// Copies the golden repository.
     pub(crate) fn golden() -> Self {
         let setup = Self::empty();
         copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), setup.dir.path());
         setup
     }
 
-    /// An empty repository with these definitions.
+    /// Creates an empty repository with these definitions.
     pub(crate) fn with(definitions: &str) -> Self {
         let setup = Self::empty();
         fs::create_dir_all(setup.path("features")).unwrap();
@@ -91,7 +91,7 @@ impl Setup {
         self
     }
 
-    /// Puts plugins into the directory where they are looked for.
+    /// Puts plugins into the plugin directory.
     pub(crate) fn plugins(self, projects: &[&str]) -> Self {
         guests::place(projects, &self.path("plugins"));
         self
@@ -114,7 +114,7 @@ impl Setup {
         self
     }
 
-    /// Writes nothing but these lines into `larder.yaml`.
+    /// Writes only these lines to `larder.yaml`.
     pub(crate) fn only_config(mut self, lines: &str) -> Self {
         self.config = lines.to_owned();
         self
@@ -154,7 +154,7 @@ impl Setup {
         config.admin_socket = self.path("admin.sock");
         config.sync.reload_every = Duration::from_millis(50);
         config.plugins.settings.compiler = guests::compiler();
-        // Debug code on a machine that has other things to do.
+        // Debug builds on a busy machine are slow.
         config.plugins.settings.native.time = Duration::from_secs(2);
         config.plugins.settings.python.time = Duration::from_secs(20);
         if let Some(longest) = self.inline_max {
@@ -165,7 +165,7 @@ impl Setup {
         }
         let clock = ManualClock::at(RECORDED_AT);
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        // A fetch of the host before may hold the store for a moment longer, as no process could.
+        // A fetch of the previous server may still hold the store, which is impossible for separate processes.
         let patience = Instant::now() + Duration::from_secs(10);
         let (app, _) = loop {
             match App::open(config.clone(), Arc::clone(&shared)) {
@@ -217,12 +217,12 @@ impl Fixture {
         wire::send(self.address(), "POST", path, &[("content-type", "application/json")], body)
     }
 
-    /// Asks for features of entities.
+    /// Requests features of entities.
     pub(crate) fn features(&self, features: &[&str], entities: Value) -> Answer {
         self.post("/get-online-features", json!({ "features": features, "entities": entities }).to_string().as_bytes())
     }
 
-    /// Syncs views; the error is what the first failure says.
+    /// Syncs views; returns the message of the first failure as the error.
     pub(crate) fn sync(&self, command: &SyncCommand) -> Result<Vec<larder_ingest::SyncReport>, String> {
         let mut reports = Vec::new();
         let mut failed = None;
@@ -234,7 +234,7 @@ impl Fixture {
         failed.map_or(Ok(reports), Err)
     }
 
-    /// Stops the host in order, and leaves its directory to the next one.
+    /// Stops the server, and starts another one in its directory.
     pub(crate) fn restart(mut self) -> Self {
         self.stop();
         let empty = TempDir::new().unwrap();
@@ -254,12 +254,12 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop();
-        // As the program does: what waits for AWS holds nobody up.
+        // As the program does: work that waits for AWS does not delay the stop.
         self.runtime.take().into_iter().for_each(|runtime| runtime.shutdown_timeout(Duration::from_secs(3)));
     }
 }
 
-/// Waits until something holds; the bound is far beyond what it takes, and only a failure reaches it.
+/// Waits until a condition holds; the timeout is far longer than needed, so only a failure reaches it.
 pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
     eventually_within(what, Duration::from_secs(30), holds);
 }

@@ -1,8 +1,8 @@
-//! A source whose every value says which generation of it wrote it, so that a mix of two shows.
+//! A source whose every value identifies the generation that wrote it, so that a mix of two is detected.
 //!
-//! Two views over the same accounts: `account_stats` takes new rows over old ones, `balance_stats` is replaced whole.
-//! The files of one generation are several, so that a sync commits often; one of them has more rows than are read at
-//! a time, so that positions within a file come up too.
+//! Two views over the same accounts: `account_stats` is upserted, `balance_stats` is replaced as a whole. A generation
+//! has several files, so that a sync commits often; one of them has more rows than a batch, so that there are also
+//! positions within a file.
 
 use std::{
     collections::HashMap,
@@ -28,16 +28,16 @@ use serde_json::Value;
 
 use crate::{binary::Home, fixture::RECORDED_AT};
 
-/// Rows of each file of the upserted view.
+/// The number of rows in each file of the upserted view.
 const FILES: [u64; 11] = [300, 300, 300, 300, 300, 17_000, 300, 300, 300, 300, 300];
-/// And of the replaced view, whose positions mean nothing before the end.
+/// The same for the replaced view, whose positions have no meaning before its end.
 const REPLACED_FILES: [u64; 14] = [300; 14];
-/// Accounts that any generation can have.
+/// The maximum number of accounts of any generation.
 const ACCOUNTS: usize = 20_000;
-/// In every other generation the accounts of the replaced view begin here: some come, some go.
+/// In every other generation, the accounts of the replaced view begin here: some are added, some are removed.
 const SHIFT: u64 = 150;
 
-/// In the order in which they are synced.
+/// The views in the order in which they are synced.
 pub(crate) const VIEWS: [&str; 2] = ["account_stats", "balance_stats"];
 
 const DEFINITIONS: &str = "
@@ -57,30 +57,30 @@ feature_views:
     features: *features
 ";
 
-/// The generation of each account's row; none where there is no row.
+/// The generation of each account's row; `None` if there is no row.
 pub(crate) type Rows = Vec<Option<u64>>;
 
-/// What the store has of one view.
+/// The stored state of one view.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// What its rows say.
+    /// The generations of its rows.
     pub(crate) rows: Rows,
-    /// Rows of each of the present files that the position counts as read.
+    /// The number of rows of each current file that the position counts as read.
     pub(crate) read: Vec<u64>,
 }
 
-/// A Larder over such a source.
+/// A Larder with such a source.
 pub(crate) struct Generations {
     pub(crate) home: Home,
     ids: HashMap<EntityId, u64>,
 }
 
-/// The first account of a view in a generation.
+/// Returns the first account of a view in a generation.
 fn first(view: &str, generation: u64) -> u64 {
     if view == VIEWS[1] { generation % 2 * SHIFT } else { 0 }
 }
 
-/// Rows of each file of a view.
+/// Returns the number of rows in each file of a view.
 fn files(view: &str) -> &'static [u64] {
     if view == VIEWS[1] { &REPLACED_FILES } else { &FILES }
 }
@@ -98,7 +98,7 @@ fn event_time(generation: u64) -> i64 {
     RECORDED_AT + i64::try_from(generation).unwrap() * 1_000_000
 }
 
-/// What a view has when a generation is loaded, over nothing or what it replaces.
+/// Returns the rows of a view when a generation is completely loaded.
 pub(crate) fn rows_of(view: &str, generation: u64) -> Rows {
     let mut rows = vec![None; ACCOUNTS];
     if generation > 0 {
@@ -108,7 +108,7 @@ pub(crate) fn rows_of(view: &str, generation: u64) -> Rows {
     rows
 }
 
-/// What an upserted view has when so many rows of each file were read over the generation before.
+/// Returns the rows of an upserted view when this many rows of each file were read over the previous generation.
 pub(crate) fn rows_at(view: &str, generation: u64, read: &[u64]) -> Rows {
     let mut rows = rows_of(view, generation - 1);
     let mut start = 0;
@@ -140,7 +140,7 @@ impl Generations {
         Self { home, ids }
     }
 
-    /// Puts a generation's files in the place of those before.
+    /// Replaces the files by those of a generation.
     pub(crate) fn write(&self, generation: u64) {
         for view in VIEWS {
             let mut start = first(view, generation);
@@ -170,7 +170,7 @@ impl Generations {
         Config::load(&self.home.path("larder.yaml"), &|_: &str| None).unwrap()
     }
 
-    /// All that the store has. A row whose values disagree, or of an account that nobody wrote, is no row of ours.
+    /// Returns the state of the store. Panics at a row whose values disagree, or of an account that was not written.
     pub(crate) fn stored(&self, store: &OnlineStore) -> [Stored; 2] {
         let catalog = load_definitions(&self.config()).unwrap().catalog;
         let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
@@ -185,7 +185,7 @@ impl Generations {
         [of(0), of(1)]
     }
 
-    /// How much of each file of the upserted view a first load has read that is not served yet.
+    /// Returns how much of each file of the upserted view was read by a first load that is not served yet.
     pub(crate) fn built(&self, store: &OnlineStore) -> Vec<u64> {
         let catalog = load_definitions(&self.config()).unwrap().catalog;
         let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
@@ -211,13 +211,13 @@ impl Generations {
         rows
     }
 
-    /// How much of each of the present files a position counts as read.
+    /// Returns how many rows of each current file a position counts as read.
     fn read(&self, view: &str, position: Option<&str>) -> Vec<u64> {
         let position: Value = position.map_or(Value::Null, |position| serde_json::from_str(position).unwrap());
         let of = |number: usize| {
             let path = self.file(view, number);
             let known = &position["files"][path.file_name().unwrap().to_str().unwrap()];
-            // Of a file that has been replaced since nothing was read.
+            // Nothing was read of a file that was replaced since.
             let same = known["stamp"]["inode"].as_u64() == Some(fs::metadata(path).unwrap().ino());
             if same { known["rows_read"].as_u64().unwrap() } else { 0 }
         };

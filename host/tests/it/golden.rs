@@ -1,8 +1,8 @@
-//! Feast's recorded answers, and how an answer of Larder's is held against them.
+//! Feast's recorded responses, and how Larder's responses are compared with them.
 //!
-//! The recordings lie in `tests/golden/cases` and are never edited. Where Larder answers otherwise on purpose, the
-//! case has an entry in [`DIFFERENCES`]; what has no entry there has to be as Feast had it: the names of the columns
-//! (not their order), every value in its kind, every status, every event time, every error.
+//! The recordings are in `tests/golden/cases` and are never edited. If Larder's response differs on purpose, the case
+//! has an entry in [`DIFFERENCES`]. Otherwise, these must equal Feast's: the names of the columns (not their order),
+//! every value with its type, every status, every event time, every error.
 
 use std::{
     collections::BTreeMap,
@@ -12,45 +12,45 @@ use std::{
 
 use serde_json::{Map, Value};
 
-/// One request, and what Feast answered.
+/// A request and Feast's response.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// What the file's name begins with.
+    /// The number at the beginning of the file's name.
     pub(crate) number: u32,
     /// `14_ttl_expired_feature`.
     pub(crate) name: String,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) content_type: Option<String>,
-    /// The request's body, empty where there was none.
+    /// The request's body, empty if there was none.
     pub(crate) body: Vec<u8>,
-    /// The answer's status.
+    /// The response's status.
     pub(crate) status: u16,
-    /// The answer's headers, names in lower case.
+    /// The response's headers, with lower-case names.
     pub(crate) headers: BTreeMap<String, String>,
-    /// The answer's body, if it is JSON.
+    /// The response's body, if it is JSON.
     pub(crate) body_json: Option<Value>,
-    /// The answer's body as it came.
+    /// The raw body of the response.
     pub(crate) body_text: String,
 }
 
-/// A case that Larder answers otherwise than Feast, on purpose.
+/// A case in which Larder's response differs from Feast's on purpose.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Difference {
     pub(crate) case: u32,
-    /// The rule of the design that asks for it.
+    /// The design rule that requires it.
     pub(crate) why: &'static str,
     pub(crate) expected: Expected,
 }
 
-/// What is expected in the place of Feast's answer.
+/// The expected response instead of Feast's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected {
     /// Feast's body with this status.
     Status(u16),
-    /// Feast's answer, but for these parts of columns.
+    /// Feast's response, except for these parts of columns.
     Columns(&'static [Replaced]),
-    /// Another answer altogether; the body is JSON.
+    /// A different response; the body is JSON.
     Answer { status: u16, body: &'static str },
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Replaced {
     pub(crate) with: &'static str,
 }
 
-/// The answer that a case asks for, after its difference.
+/// The expected response of a case, with its difference applied.
 #[derive(Debug)]
 struct Expectation {
     status: u16,
@@ -72,7 +72,7 @@ struct Expectation {
     body: Option<Value>,
 }
 
-/// What an answer has for each column, one item per row each.
+/// The parts of a column in a response, with one item per row each.
 const PARTS: [&str; 3] = ["values", "statuses", "event_timestamps"];
 
 const CLIENT_MISTAKE: &str = "a client's mistake is 4xx with Feast's body, where Feast answers 500";
@@ -290,7 +290,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference { case: 77, why: INT64_EXACT, expected: Expected::Columns(&[exact("[9007199254740993]")]) },
 ];
 
-/// The answer to `customer_stats:txn_count` of `CUST_000123`.
+/// The response for `customer_stats:txn_count` of `CUST_000123`.
 const TXN_COUNT_OF_CUST_000123: &str = r#"{
     "results": [
         {"values": ["CUST_000123"], "statuses": ["PRESENT"], "event_timestamps": ["1970-01-01T00:00:00Z"]},
@@ -299,20 +299,20 @@ const TXN_COUNT_OF_CUST_000123: &str = r#"{
     "metadata": {"feature_names": ["customer_id", "txn_count"]}
 }"#;
 
-/// The one column that Feast rounded, as it is in the file.
+/// Replaces the only column that Feast rounded by the values in the file.
 const fn exact(with: &'static str) -> Replaced {
     Replaced { column: "txn_count", part: "values", with }
 }
 
-/// Whether a case writes, or reads what one before it wrote.
+/// Returns whether a case writes, or reads what an earlier case wrote.
 pub(crate) fn writes(number: u32) -> bool {
     matches!(number, 81..=89)
 }
 
-/// Holds an answer of Larder's against the one that the case asks for.
+/// Compares a response of Larder with the expected response of the case.
 ///
 /// # Errors
-/// All that is wrong with the answer, one line each.
+/// All differences, one line each.
 pub(crate) fn compare(case: &Case, status: u16, body: &[u8]) -> Result<(), String> {
     let expected = Expectation::of(case).map_err(|why| format!("{}: {why}", case.name))?;
     let mut problems = Vec::new();
@@ -342,7 +342,7 @@ pub(crate) fn compare(case: &Case, status: u16, body: &[u8]) -> Result<(), Strin
 // === impl Case ===
 
 impl Case {
-    /// All of them, by number.
+    /// Returns all cases, by number.
     pub(crate) fn load_all() -> Vec<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
         let listed = fs::read_dir(&dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
@@ -431,7 +431,7 @@ fn difference(case: u32) -> Option<&'static Difference> {
     DIFFERENCES.iter().find(|difference| difference.case == case)
 }
 
-/// Notes what is wrong with an answer to a lookup.
+/// Records the differences in a response to a lookup.
 fn compare_answers(expected: &Value, actual: &Value, problems: &mut Vec<String>) {
     let (expected_columns, actual_columns) = match (columns(expected), columns(actual)) {
         (Ok(expected), Ok(actual)) => (expected, actual),
@@ -461,7 +461,7 @@ fn compare_columns(name: &str, expected: &Value, actual: &Value, problems: &mut 
             problems.push(format!("column '{name}': {} {part}, expected {}", actual.len(), expected.len()));
         }
         for (row, (expected, actual)) in expected.iter().zip(actual).enumerate() {
-            // Equality of `Value` is by kind: 3 is not 3.0, integers are compared as such and not as floats.
+            // Equality of `Value` distinguishes types: 3 is not 3.0, and integers are compared as integers.
             if expected != actual {
                 problems.push(format!("column '{name}', row {row}: {part} has {actual}, expected {expected}"));
             }
@@ -470,7 +470,7 @@ fn compare_columns(name: &str, expected: &Value, actual: &Value, problems: &mut 
     compare_rest(&format!("column '{name}'"), expected, actual, &PARTS, problems);
 }
 
-/// What two mappings have beside the keys that are compared one by one has to be the same.
+/// Compares all keys of two mappings that are not compared individually.
 fn compare_rest(place: &str, expected: &Value, actual: &Value, compared: &[&str], problems: &mut Vec<String>) {
     let rest = |value: &Value| {
         let entries = value.as_object().into_iter().flatten();
@@ -483,7 +483,7 @@ fn compare_rest(place: &str, expected: &Value, actual: &Value, compared: &[&str]
     }
 }
 
-/// An answer's columns by name.
+/// Returns a response's columns by name.
 fn columns(answer: &Value) -> Result<BTreeMap<&str, &Value>, String> {
     let names = answer["metadata"]["feature_names"].as_array().ok_or("metadata.feature_names is no list")?;
     let results = answer["results"].as_array().ok_or("results is no list")?;

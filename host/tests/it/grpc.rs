@@ -1,4 +1,4 @@
-//! gRPC: Feast's recorded answers over both services, and clients that misspeak. `writes.rs` has the writes.
+//! gRPC: Feast's recorded responses over both services, and invalid requests. `writes.rs` has the writes.
 
 use std::{
     collections::BTreeMap,
@@ -54,7 +54,7 @@ const PUSH: &str = "/GrpcFeatureServer/Push";
 const WRITE: &str = "/GrpcFeatureServer/WriteToOnlineStore";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// What a client of HTTP/2 says first.
+/// The HTTP/2 connection preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const TOKEN: &str = "ops-token-0123456789abcdef";
@@ -89,14 +89,14 @@ fn conv_rate(driver: FeastValue) -> GetOnlineFeaturesRequest {
     asks(&["driver_stats:conv_rate"], &[("driver_id", &[driver])])
 }
 
-/// The columns of an answer by name.
+/// Returns the columns of a response by name.
 fn by_name(answer: &GetOnlineFeaturesResponse) -> BTreeMap<String, FeatureVector> {
     let names = answer.metadata.as_ref().unwrap().feature_names.as_ref().unwrap().val.clone();
     assert_eq!(names.len(), answer.results.len());
     names.into_iter().zip(answer.results.clone()).collect()
 }
 
-/// The first value of a column.
+/// Returns the first value of a column.
 fn value(answer: &GetOnlineFeaturesResponse, column: &str) -> Option<Kind> {
     by_name(answer)[column].values[0].kind.clone()
 }
@@ -107,7 +107,7 @@ fn assert_refused<A: std::fmt::Debug>(answer: Result<A, Status>, code: Code, wor
     assert!(status.code() == code && status.message().contains(words), "{status:?}");
 }
 
-/// Feast's answer, with what Larder answers otherwise on purpose (`golden.rs` says why).
+/// Returns Feast's response with Larder's deliberate differences applied (`golden.rs` has the reasons).
 fn expected(name: &str, mut feast: BTreeMap<String, FeatureVector>) -> BTreeMap<String, FeatureVector> {
     // Feast's column went through float64; the file has ...993.
     for value in feast.get_mut("txn_count").into_iter().flat_map(|column| &mut column.values) {
@@ -232,7 +232,7 @@ derived_views:
     fs::write(setup.path("features/more.yaml"), view).unwrap();
     let fixture = setup.start();
     let mut client = Client::of(&fixture);
-    // From the second call on it is known to be long.
+    // From the second call on, it is known to be long.
     let answers = [0; 4].map(|_| client.look_up(&asks(&["slow:y"], &[("x", &[double(1.0)])])).unwrap());
     assert_eq!(by_name(&answers[0])["y"].statuses, [i32::from(FieldStatus::Present)]);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -281,7 +281,7 @@ fn mistakes_of_a_caller_are_told_by_code_and_in_the_words_of_http() {
     let rows: Vec<FeastValue> = (0..4).map(int).collect();
     refused(&mut client, asks(&["driver_stats:conv_rate"], &[("driver_id", &rows)]), ResourceExhausted, "entity rows");
     refused(&mut client, conv_rate(text(&"中".repeat(50_000))), InvalidArgument, "中中中");
-    // What loses nothing is taken, as over HTTP.
+    // Values without loss are accepted, as over HTTP.
     for driver in [FeastValue { kind: Some(Kind::Int32(1001)) }, double(1001.0), text("1001")] {
         let answer = client.look_up(&conv_rate(driver)).unwrap();
         assert_eq!(value(&answer, "driver_id"), Some(Kind::Int64(1001)));
@@ -350,7 +350,7 @@ fn messages_that_are_too_long_or_no_messages_are_refused_and_the_host_lives() {
             assert_refused(client.raw(path, bytes), Code::Internal, "Protobuf");
         }
     }
-    // A value within a value, far deeper than anybody means.
+    // Nested values, far deeper than any real request.
     let mut deep = FeastValue::default();
     for _ in 0..90 {
         deep = FeastValue { kind: Some(Kind::List(RepeatedValue { val: vec![deep] })) };
@@ -367,7 +367,7 @@ fn messages_that_are_too_long_or_no_messages_are_refused_and_the_host_lives() {
     for bytes in frames {
         let mut stream = wire::connect(fixture.grpc_address());
         let _ = stream.write_all(bytes);
-        // It says goodbye in HTTP/2, and closes.
+        // The server sends GOAWAY, and closes.
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said);
         assert!(!said.starts_with(b"HTTP/1"), "{said:?}");
@@ -385,24 +385,24 @@ fn waits_have_bounds() {
             limits.connections_max = 3;
         })
         .start();
-    // Nothing is said, or not enough to be a call.
+    // Nothing, or not enough for a call.
     for bytes in [&b""[..], b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         let mut stream = wire::connect(fixture.grpc_address());
         stream.write_all(bytes).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
-    // A message that does not come. The sender is kept: the stream stays open.
+    // An incomplete message. The sender is kept, so that the stream stays open.
     let mut client = Client::of(&fixture);
     let (_sender, messages) = mpsc::channel(1);
     assert_refused(begin(&mut client, messages), Code::DeadlineExceeded, "too long to arrive");
-    // One connection too many is closed at once.
+    // A connection beyond the limit is closed at once.
     let _held = [wire::connect(fixture.grpc_address()), wire::connect(fixture.grpc_address())];
     let started = Instant::now();
     wire::connect(fixture.grpc_address()).read_to_end(&mut Vec::new()).unwrap();
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
-/// A frame of HTTP/2.
+/// Encodes an HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
@@ -413,9 +413,9 @@ fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
     let fixture =
         Setup::golden().config(GRPC).limits(|limits| limits.write_timeout = Duration::from_millis(400)).start();
     let mut stream = wire::connect(fixture.grpc_address());
-    // It takes not one byte of an answer: SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    // The client's window has no space for a response: SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    // Names by their numbers in HPACK's table, values as they are.
+    // Names by their index in HPACK's table, values as literals.
     let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     let head = [vec![0x83, 0x86], literal(&[0x04], LOOKUPS[0]), literal(&[0x0f, 0x10], "application/grpc")].concat();
     let message = conv_rate(int(1001)).encode_to_vec();
@@ -431,7 +431,7 @@ fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
             break;
         }
         kinds.push(kind);
-        // It answers pings.
+        // The client answers pings.
         if (kind, flags) == (6, 0) {
             let _ = stream.write_all(&frame(6, 1, 0, &payload));
         }
@@ -439,7 +439,7 @@ fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
     assert!(kinds.contains(&1) && !kinds.contains(&0), "an answer began, and did not end: {kinds:?}");
 }
 
-/// Begins a lookup whose message comes when it is sent, and waits for its answer.
+/// Starts a lookup, which is complete once its message is sent, and waits for its response.
 fn begin(
     client: &mut Client,
     messages: mpsc::Receiver<GetOnlineFeaturesRequest>,
@@ -467,7 +467,7 @@ fn a_host_that_stops_answers_what_is_under_way_and_who_only_watches_does_not_hol
     });
     let (sender, messages) = mpsc::channel(1);
     let underway = thread::spawn(move || begin(&mut Client::to(address), messages));
-    // Long enough that the call is there, on any machine that is not stuck; if not, the test passes for less.
+    // Long enough for the call to arrive on any normal machine; otherwise, the test checks less and still passes.
     thread::sleep(Duration::from_millis(300));
     let started = Instant::now();
     let stopping = thread::spawn(move || fixture.stop());
@@ -528,7 +528,7 @@ fn tokens_are_asked_for_here_too_save_by_health() {
     assert!(narrow.look_up(&service("fs_basic")).is_ok());
     assert_refused(narrow.look_up(&service("fs_other")), Code::PermissionDenied, "'fs_other'");
     assert_refused(narrow.look_up(&features), Code::PermissionDenied, "fs_basic");
-    // No name that the token may not use is offered in place of a wrong one.
+    // Suggestions for a mistyped name do not include names that the token may not use.
     for wrong in [service("fs_alia"), asks(&["driver_stat:conv_rate"], &[("driver_id", &[int(1001)])])] {
         let status = narrow.look_up(&wrong).unwrap_err();
         let hidden = ["fs_alias", "driver_stats"].iter().any(|name| status.message().contains(name));

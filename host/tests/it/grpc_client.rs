@@ -1,4 +1,4 @@
-//! A client of gRPC: tonic's, with calls by their paths, and bytes in the place of messages where it is to misspeak.
+//! A gRPC client: tonic's, with calls by their paths, and raw bytes instead of messages for invalid calls.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::fixture::Fixture;
 
-/// Both services' names for a lookup.
+/// The names of a lookup in both services.
 pub(crate) const LOOKUPS: [&str; 2] =
     ["/GrpcFeatureServer/GetOnlineFeatures", "/feast.serving.ServingService/GetOnlineFeatures"];
 pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -29,7 +29,7 @@ pub(crate) struct Client {
     token: Option<&'static str>,
 }
 
-/// Sends bytes as they are, and takes any.
+/// A codec that sends and returns raw bytes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Raw;
 

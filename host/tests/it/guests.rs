@@ -1,4 +1,4 @@
-//! Plugins for tests, built of the sources under `plugins/` as their authors would build them.
+//! Builds plugins for tests from the sources in `plugins/`, as their authors would.
 
 use std::{
     fs::{self, File},
@@ -6,27 +6,27 @@ use std::{
     process::Command,
 };
 
-/// The twins of Feast's on-demand views.
+/// The plugins that replace Feast's on-demand views.
 pub(crate) const TWINS: [&str; 5] =
     ["twins/odfv_pandas", "twins/odfv_python", "twins/odfv_singleton", "twins/odfv_probe", "twins/odfv_probe_py"];
 
-/// Builds a plugin, unless it is built already, and returns its file. The first one takes a minute: the libraries of
-/// Rust are compiled for WebAssembly where no one has them ready.
+/// Builds a plugin, unless it is already built, and returns its file. The first build takes a minute if Rust's
+/// libraries are not compiled for WebAssembly yet.
 pub(crate) fn guest(project: &str) -> PathBuf {
     build(project, "")
 }
 
-/// The same, with features of the project turned on.
+/// Builds a plugin with features of the project turned on.
 pub(crate) fn guest_with(project: &str, features: &str) -> PathBuf {
     build(project, features)
 }
 
 fn build(project: &str, features: &str) -> PathBuf {
-    // Beside what `make` builds, so that the libraries are compiled once.
+    // Next to the builds of `make`, so that the libraries are compiled once.
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     fs::create_dir_all(&dir).unwrap();
     let file = dir.join(format!("{}{features}.wasm", project.replace('/', "-")));
-    // Tests run in processes of their own, and cargo would wait for itself with less to say.
+    // Tests run in separate processes, and cargo's own lock would wait without a message.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
     let built = Command::new(env!("CARGO_BIN_EXE_larder"))
@@ -35,7 +35,7 @@ fn build(project: &str, features: &str) -> PathBuf {
         .arg("--out")
         .arg(&file)
         .args(["--features", features])
-        // Some of them are what no host would take.
+        // No server would accept some of them.
         .arg("--unchecked")
         .env("LARDER_PLUGIN_TARGET", &dir)
         .output()
@@ -44,12 +44,12 @@ fn build(project: &str, features: &str) -> PathBuf {
     file
 }
 
-/// The program that compiles plugins, because a test's own executable cannot.
+/// Returns the program that compiles plugins, because a test's own executable cannot.
 pub(crate) fn compiler() -> PathBuf {
     env!("CARGO_BIN_EXE_larder").into()
 }
 
-/// Puts plugins into a directory, each under its own name.
+/// Copies plugins to a directory, each with its own name.
 pub(crate) fn place(projects: &[&str], dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     for project in projects {

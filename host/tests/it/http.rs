@@ -1,4 +1,4 @@
-//! The HTTP contract: Feast's recorded answers, and what is Larder's own.
+//! The HTTP contract: Feast's recorded responses, and Larder's own endpoints.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn send_with(fixture: &Fixture, case: &Case, more: &[(&str, &str)]) -> wire::Ans
     wire::send(fixture.address(), &case.method, &case.path, &[&headers[..], more].concat(), &case.body)
 }
 
-/// Asks everything that was recorded, writes too, in order.
+/// Sends all recorded requests in order, including writes.
 #[track_caller]
 pub(crate) fn assert_all_recorded(fixture: &Fixture) {
     let cases = Case::load_all();
@@ -37,7 +37,7 @@ fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
-        // From the store, then from the hot cache and the plan cache; by the fast path and by hyper.
+        // From the store, then from the hot cache and the plan cache; on the fast path and with hyper.
         for headers in [&[][..], &[], &[("connection", "close")]] {
             let answer = send_with(&fixture, &case, headers);
             if let Err(why) = compare(&case, answer.status, &answer.body) {
@@ -66,7 +66,7 @@ fn head_answers_as_get_does_without_the_body() {
         let (get, head) = (fixture.get(path), wire::send(fixture.address(), "HEAD", path, &[], b""));
         assert_eq!(head.status, get.status, "{path}");
         assert!(head.body.is_empty(), "{path}: {}", head.text());
-        // There is no length to tell of a body that GET has not either.
+        // A response without a body to GET has no length either.
         for name in ["content-length", "content-type"].iter().filter(|_| !get.body.is_empty()) {
             assert_eq!(head.headers.get(*name), get.headers.get(*name), "{path}");
         }

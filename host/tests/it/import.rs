@@ -1,4 +1,4 @@
-//! `larder import`: what it writes serves as the repository does, and overwrites nothing.
+//! `larder import`: the written files serve the same values as the repository, and nothing is overwritten.
 
 use std::{fs, path::Path, process::Command};
 
@@ -98,7 +98,7 @@ fn what_was_imported_answers_as_the_repository_does() {
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && !said.contains("plugin project"), "{said}");
-    // Served from where it was written, the paths in it lead back to the data.
+    // The paths in the files are relative to the original directory, and still lead to the data.
     fs::rename(dir.join("moved/features"), dir.join("features")).unwrap();
     let definitions = dir.join("features/churn_prediction.yaml");
     let text = fs::read_to_string(&definitions).unwrap();
@@ -131,7 +131,7 @@ fn a_missing_plugin_is_named_and_its_project_builds_as_it_stands() {
     assert!(answer.text().contains(words), "{}", answer.text());
 
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    // Unchecked: to compile Python's interpreter as well is a test of plugin_tools.
+    // Unchecked, because a test of plugin_tools already compiles Python's interpreter.
     let mut build =
         home.larder(["plugin", "build", "configs/plugin-projects/odfv_python", "--out", "stub.wasm", "--unchecked"]);
     let built = build.env("LARDER_PLUGIN_TARGET", target).output().unwrap();

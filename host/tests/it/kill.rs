@@ -1,4 +1,5 @@
-//! SIGKILL at any moment of a sync of the real program: what is found then is whole, and the next sync completes it.
+//! SIGKILL at any moment of a sync of the real program: the store is consistent afterwards, and the next sync completes
+//! it.
 
 use std::{
     io::Read,
@@ -13,10 +14,10 @@ use crate::{
 };
 
 const SEED: u64 = 0x1a4d_e4ed;
-/// So often all kills are tried, each time within a longer run.
+/// The maximum number of rounds of all kills, each with a longer assumed duration of a run.
 const ROUNDS_MAX: usize = 4;
 
-/// Where kills have hit.
+/// The phases in which kills happened.
 #[derive(Debug, Default)]
 struct Hits {
     /// Before the first commit of a sync.
@@ -25,11 +26,11 @@ struct Hits {
     upserting: usize,
     /// After the upserting load, and before the replacing one was complete.
     replacing: usize,
-    /// When there was nothing left to do.
+    /// After everything was done.
     after: usize,
 }
 
-/// The two ways to sync.
+/// The two ways to run a sync.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Sync,
@@ -38,7 +39,7 @@ enum Way {
 
 #[test]
 fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_completes_them() {
-    // LARDER_KILLS=1000 for a long run.
+    // Set `LARDER_KILLS=1000` for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(50, |kills| kills.parse().unwrap());
     let world = Generations::new();
     let mut whole_run = measure();
@@ -51,7 +52,7 @@ fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_compl
             if hits.are_everywhere(kills) {
                 break;
             }
-            // A run that shares its cores with other tests takes longer than the one that was measured.
+            // A run that shares its cores with other tests takes longer than the measured one.
             whole_run = whole_run * 3 / 2;
         }
         let moment = moment(&mut dice, kill % kills, kills, whole_run);
@@ -65,7 +66,7 @@ fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_compl
             assert!(!was_told || is_read_whole(view, &stored.read), "{context}: {view} was said to be synced");
         }
         let complete = hits.count(&stored);
-        // Kills in a row hit the same generation again, until a sync may complete it.
+        // Repeated kills of the same generation, until a sync may complete it.
         if complete || dice.below(2) == 0 {
             converge(&world, generation, &context);
             generation += 1;
@@ -76,7 +77,7 @@ fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_compl
     assert!(hits.are_everywhere(kills), "too few kills hit a load, of {whole_run:?}: {hits:?}");
 }
 
-/// How long a sync takes when nobody kills it, process and all.
+/// Measures a complete sync, including the process.
 fn measure() -> Duration {
     let world = Generations::new();
     world.write(1);
@@ -85,9 +86,10 @@ fn measure() -> Duration {
     started.elapsed()
 }
 
-/// A moment at random, in the `kill`th of equal parts of a run in an order at random: all parts get their kills.
+/// Returns a random moment in one of equal parts of a run. The parts are in a pseudo-random order, and each gets its
+/// kills.
 fn moment(dice: &mut Dice, kill: usize, kills: usize, whole_run: Duration) -> Duration {
-    // A stride without a common divisor with the number of parts meets each once.
+    // A stride that is coprime to the number of parts selects each part once.
     let stride = (kills * 5 / 8..).find(|&stride| greatest_common_divisor(stride, kills) == 1).unwrap_or(1);
     let part = kill * stride % kills;
     let within = f64::from(u32::try_from(dice.below(1_000)).unwrap()) / 1_000.0;
@@ -98,7 +100,7 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Starts a sync and kills it; returns what it printed as its result.
+/// Starts a sync and kills it; returns its standard output.
 fn run_and_kill(world: &Generations, way: Way, moment: Duration) -> String {
     let command = match way {
         Way::Sync => "sync",
@@ -124,7 +126,8 @@ fn reopen(world: &Generations, context: &str) -> [Stored; 2] {
     world.stored(&store)
 }
 
-/// Rows are exactly those up to the position: of the new generation as far as was read, of the old one beyond.
+/// Checks that the rows are exactly those of the position: of the new generation as far as it was read, of the old one
+/// after that.
 fn check([upserted, replaced]: &[Stored; 2], generation: u64, context: &str) {
     let expected = rows_at(VIEWS[0], generation, &upserted.read);
     assert!(upserted.rows == expected, "{context}: {} at {:?}", difference(&upserted.rows, &expected), upserted.read);
@@ -154,12 +157,12 @@ fn difference(found: &[Option<u64>], expected: &[Option<u64>]) -> String {
 // === impl Hits ===
 
 impl Hits {
-    /// Whether enough of so many kills have hit either load.
+    /// Returns whether enough of the kills hit both loads.
     fn are_everywhere(&self, kills: usize) -> bool {
         self.upserting >= kills / 10 && self.replacing >= kills / 20
     }
 
-    /// Counts a kill by what it left; true if it left nothing to do.
+    /// Counts a kill by the state that it left; returns true if the sync was complete.
     fn count(&mut self, [upserted, replaced]: &[Stored; 2]) -> bool {
         let replaced = is_read_whole(VIEWS[1], &replaced.read);
         let hit = match upserted.read.iter().sum() {

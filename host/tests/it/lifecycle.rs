@@ -174,7 +174,7 @@ fn a_stopping_host_says_so_and_goes_on_for_its_drain_delay() {
     });
 }
 
-/// Commands that never end, as if a disk hangs.
+/// An executor whose commands never end, as if a disk hangs.
 #[derive(Debug, Default)]
 struct Hanging {
     begun: AtomicUsize,

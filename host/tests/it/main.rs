@@ -1,8 +1,8 @@
-//! All integration tests, in one binary: linking is the slow part.
+//! All integration tests, in one binary, because linking is slow.
 //!
-//! A [`fixture::Fixture`] is a whole host on a port of its own, with a clock that stands still, over a copy of the
-//! definitions that a test gives it. Tests speak to it through a plain socket, so that they can also misspeak. What only
-//! a process can do (signals, exit codes, dying) is done to the program itself, in a [`binary::Home`].
+//! A [`fixture::Fixture`] is a complete server on a separate port, with a stopped clock, over a copy of the test's
+//! definitions. Tests use a plain socket, so that they can also send invalid requests. Signals, exit codes and kills
+//! are tested with the program itself, in a [`binary::Home`].
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -1,4 +1,4 @@
-//! `larder materialize`: files to tables in Feast's layout, by the program itself, on good days and bad ones.
+//! `larder materialize`: writes files to tables in Feast's layout, with the program itself, without and with faults.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ feature_views:
       - {name: seen, type: UnixTimestamp}
 ";
 
-/// Driver, microseconds after the answers were recorded, trips.
+/// Driver, event time in microseconds after the recording, trips.
 type Row = (i64, i64, Option<i64>);
 
 fn write(home: &Home, rows: &[Row]) {
@@ -55,7 +55,7 @@ fn columns(rows: &[Row]) -> parquet::Columns {
     ]
 }
 
-/// Drivers 1 to `drivers`, whose trips are their number times `factor`.
+/// Returns drivers 1 to `drivers`, whose trips are their number times `factor`.
 fn drivers(drivers: i64, factor: i64) -> Vec<Row> {
     (1..=drivers).map(|driver| (driver, 0, Some(driver * factor))).collect()
 }
@@ -98,7 +98,7 @@ fn assert_says(ended: &Ended, words: &[&str]) {
     words.iter().for_each(|words| assert!(ended.out.contains(words), "no '{words}' in: {}", ended.out));
 }
 
-/// The trips of all items, sorted.
+/// Returns the trips of all items, sorted.
 fn trips(dynamo: &FakeDynamo) -> Vec<u64> {
     let trips = |item: &Value| varint(&item["values"]["M"]["trips"]["B"]);
     let mut trips: Vec<u64> = dynamo.items(TABLE).iter().map(trips).collect();
@@ -106,7 +106,7 @@ fn trips(dynamo: &FakeDynamo) -> Vec<u64> {
     trips
 }
 
-/// The number in a `feast.types.Value` with an `int64_val`.
+/// Returns the number in a `feast.types.Value` with an `int64_val`.
 fn varint(bytes: &Value) -> u64 {
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bytes.as_str().unwrap()).unwrap();
     assert_eq!(bytes[0], 0x20, "{bytes:?}");
@@ -162,7 +162,7 @@ fn the_golden_repository_becomes_the_tables_that_feast_made_of_it() {
         let pairs = ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
         differ.extend(pairs.map(|(ours, theirs)| format!("{}: {} and {}", ours.1, ours.2, theirs.2)));
     }
-    // The writer's data frame had made a double of one whole number, 2^53 + 1.
+    // The writer's data frame had converted one integer, 2^53 + 1, to a double.
     assert_eq!(differ, [r#"txn_count: {"B":"IIGAgICAgIAQ"} and {"B":"IICAgICAgIAQ"}"#]);
 }
 
@@ -172,7 +172,7 @@ fn the_newest_row_is_written_and_what_is_newer_in_the_table_stays() {
     let home = home(&dynamo.url(), &[(1, 10, Some(2)), (1, 20, Some(3)), (1, 0, Some(1)), (2, 0, Some(20))]);
     assert_says(&materialize(&home, &[]), &[": 2 rows to ", "): 2 written\n"]);
     assert_eq!(trips(&dynamo), [3, 20]);
-    // Older, the same, newer by a microsecond; the texts have fractions of a second and none.
+    // Older, equal, and newer by a microsecond; some of the texts have fractions of a second.
     write(&home, &[(1, 19, Some(4)), (2, 0, Some(21)), (3, 0, Some(30))]);
     assert_says(&materialize(&home, &[]), &["): 1 written, 2 no newer than what is there\n"]);
     assert_eq!(trips(&dynamo), [3, 20, 30]);
@@ -254,7 +254,7 @@ fn a_run_that_was_killed_is_gone_on_with() {
     proxy.rule(".PutItem\r", When::Always, Fault::Delay(Duration::from_millis(10)));
     let running = Running::new(command(&home, &["--concurrency", "1", "--work-dir", "work"]).spawn().unwrap());
     eventually("some are written", || dynamo.items(TABLE).len() > 150);
-    // It alone writes there.
+    // It is the only writer in this directory.
     let second = materialize(&home, &["--work-dir", "work"]);
     second.assert_code(1).assert_complains(&["view 'driver_stats': the scratch store: ", "in use"]);
     drop(running);
@@ -398,7 +398,7 @@ fn views_without_files_and_names_that_mean_nothing_are_told_and_the_others_are_w
         "2 of the feature views could not be materialized",
     ]);
     assert!(ended.out.contains("driver_stats: 3 rows to "), "{}", ended.out);
-    // Without names, it is no mistake to have some.
+    // If no views are named, views without files are not an error.
     assert_says(&materialize(&home, &[]), &["driver_stats: 3 rows to "]);
     fs::remove_file(home.path(FILE)).unwrap();
     materialize(&home, &[]).assert_code(1).assert_complains(&["view 'driver_stats'", FILE]);
@@ -464,7 +464,7 @@ fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
     home.write("larder.yaml", &config.replace("aws: {", &s3));
     assert_says(&materialize(&home, &[]), &["): 20 written\n"]);
     assert_eq!(trips(&dynamo), expected(20, 1));
-    // Conditions, batches and new tables by somebody else's reading of AWS's documents.
+    // Conditions, batches and new tables in an independent implementation of AWS's documentation.
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
     materialize(&home, &[]).assert_code(1).assert_complains(&["there is no DynamoDB table"]);
@@ -523,7 +523,7 @@ fn a_host_over_the_tables_answers_as_one_over_the_files() {
     }
 }
 
-/// The stream of a table, from its description.
+/// Returns the stream of a table, from its description.
 fn stream(dynamo: &FakeDynamo, table: &str) -> Value {
     let body = serde_json::json!({ "TableName": table }).to_string();
     let headers = [("x-amz-target", "DynamoDB_20120810.DescribeTable"), ("content-type", "application/x-amz-json-1.0")];

@@ -1,5 +1,5 @@
-//! Answers in which rows differ: fresh, too old, of an older schema, too long to be kept as text, or not there. Those that
-//! are in memory are written by copying, and have to be what the others are, byte for byte.
+//! Responses with different kinds of rows: fresh, too old, of an older schema, too long to be stored as text, or
+//! missing. Rows in memory are written by copying text, which must equal the other way byte for byte.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::fixture::RECORDED_AT;
 
 const HOUR: i64 = 3_600_000_000;
-/// Longer than any row's text may be that is kept.
+/// Longer than any row text that is stored.
 const LONG: usize = 20_000;
 
 fn catalog(features: &str) -> Arc<Catalog> {

@@ -1,4 +1,4 @@
-//! A server that acts as S3 and DynamoDB: `moto_server`, in a process of its own.
+//! A server that emulates S3 and DynamoDB: `moto_server`, in a separate process.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -13,7 +13,7 @@ pub(crate) struct Moto {
     pub(crate) address: SocketAddr,
 }
 
-/// It looks at no signature, but lets who has none change nothing.
+/// It does not check signatures, but rejects unsigned changes.
 const SIGNED: (&str, &str) = (
     "authorization",
     "AWS4-HMAC-SHA256 Credential=stand-in/20261125/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0",

@@ -1,5 +1,5 @@
-//! Names of every kind, over every input and output: in Feast, any text is a valid name.
-//! `tests/feast/registry_fields.py` has the same names in registries that Feast made.
+//! Names of every kind, for every input and output: in Feast, any text is a valid name.
+//! `tests/feast/registry_fields.py` has the same names in registries that Feast wrote.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -38,13 +38,14 @@ const ODD: [&str; 12] = [
 ];
 const FILE: &str = "data/odd.parquet";
 
-/// All names, and one that is very long.
+/// Returns all names, and one that is very long.
 fn names() -> Vec<&'static str> {
     let long: &'static str = "n".repeat(5_000).leak();
     ODD.iter().copied().chain([long]).collect()
 }
 
-/// A view and a service for each name, each with a feature for each name; the join key also has one of the names.
+/// Returns a view and a service for each name, each with a feature for each name; the join key also has one of the
+/// names.
 fn definitions() -> String {
     // JSON is YAML.
     let features: Vec<Value> = names().iter().map(|name| json!({ "name": name, "type": "Float64" })).collect();

@@ -43,7 +43,7 @@ impl Drop for Host {
     }
 }
 
-/// The golden repository on a port that was free a moment ago, because the port cannot be read from the log.
+/// Creates the golden repository on a port that was just free, because the port cannot be read from the log.
 fn home_on_a_port(logs: &str) -> (Home, std::net::SocketAddr) {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let home = Home::golden_loaded();
@@ -83,7 +83,7 @@ fn host_serves_while_its_log_is_not_read() {
     let (_reader, writer) = io::pipe().unwrap();
     let host = Host::start(&mut home.larder(["serve"]), writer, Stdio::null());
     eventually("ready", || is_ready(address));
-    // More lines than a pipe and the queue behind it hold.
+    // More lines than fit in a pipe and the queue.
     for _ in 0..200 {
         kill_process(Pid::from_child(&host.0), Signal::HUP).unwrap();
         assert_eq!(lookup(address), 200);

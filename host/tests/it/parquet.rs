@@ -1,4 +1,4 @@
-//! Parquet sources through a whole host: every fault by its name, and every type to the answer.
+//! Parquet sources in a complete server: every fault with its message, and every type up to the response.
 //!
 //! A fault must be reported with file, view and column; the previous data keeps serving; the other view continues.
 //! Files on disk and objects in S3 must behave alike: tests write files, and run [`everywhere`].
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, RECORDED_AT, Setup};
 
-/// Two views: `stats` is what a test is about, `other` has to go on whatever becomes of it.
+/// Two views: `stats` is the subject of a test, `other` must keep working.
 const DEFINITIONS: &str = "
 entities: [{name: driver, join_key: driver_id, type: Int64}]
 feature_views:
@@ -50,7 +50,7 @@ const SECOND: i64 = 1_000_000;
 
 pub(crate) type Columns = Vec<(&'static str, ArrayRef)>;
 
-/// Rows of `stats`: driver, age of the event in seconds, rate.
+/// Creates rows of `stats`: driver, age of the event in seconds, rate.
 fn stats(rows: &[(i64, i64, f64)]) -> Columns {
     vec![
         ("driver_id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)))),
@@ -61,7 +61,7 @@ fn stats(rows: &[(i64, i64, f64)]) -> Columns {
     ]
 }
 
-/// Naive instants, so many seconds before the answers were recorded.
+/// Creates naive instants, this many seconds before the recording.
 pub(crate) fn times(ages: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(ages.map(|age| age.map(|age| RECORDED_AT - age * SECOND)).collect::<TimestampMicrosecondArray>())
 }
@@ -88,7 +88,7 @@ fn write_with(path: &Path, columns: &Columns, properties: WriterProperties) {
     write_batches(path, batch.schema(), &[batch], properties);
 }
 
-/// Writes beside and renames, as a job does that replaces a file.
+/// Writes a temporary file and renames it, as jobs do that replace a file.
 fn write_batches(path: &Path, schema: Arc<Schema>, batches: &[RecordBatch], properties: WriterProperties) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let unfinished = path.with_extension("unfinished");
@@ -106,14 +106,14 @@ fn other(n: i64) -> Columns {
     ]
 }
 
-/// Where sources are.
+/// The location of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Disk,
     S3,
 }
 
-/// A host that is not started yet, and the bucket that has what lies in its directory.
+/// A server that is not started yet, and the bucket with the contents of its directory.
 struct Prepared {
     setup: Setup,
     bucket: Option<FakeS3>,
@@ -147,13 +147,13 @@ impl Place {
         }
     }
 
-    /// Both views with good files: drivers 1 and 2 of `stats`, driver 1 of `other`.
+    /// Creates both views with valid files: drivers 1 and 2 of `stats`, driver 1 of `other`.
     fn good(self) -> Prepared {
         self.good_with(DEFINITIONS)
     }
 
     fn good_with(self, definitions: &str) -> Prepared {
-        // What happens between two syncs is up to the test.
+        // Tests control when syncs happen.
         let prepared = self.with(definitions, "sync: {retry: 1h}\n");
         write(&prepared.path(FILE), &stats(&[(1, 60, 0.1), (2, 60, 0.2)]));
         write(&prepared.path("data/other.parquet"), &other(1));
@@ -187,7 +187,7 @@ impl Deref for Host {
     }
 }
 
-/// Makes a bucket have what a directory has under `data/`.
+/// Copies everything in a directory's `data/` to a bucket, and removes everything else.
 fn mirror(dir: &Path, bucket: &FakeS3) {
     let mut keys = BTreeSet::new();
     let mut dirs = vec![dir.join("data")];
@@ -209,7 +209,7 @@ fn mirror(dir: &Path, bucket: &FakeS3) {
     bucket.keys(BUCKET).iter().filter(|key| !keys.contains(*key)).for_each(|key| bucket.delete(BUCKET, key));
 }
 
-/// What came of syncing everything once.
+/// The result of syncing everything once.
 struct Synced {
     reports: Vec<SyncReport>,
     failures: Vec<(String, String)>,
@@ -237,7 +237,7 @@ impl Synced {
     }
 }
 
-/// The values of a feature for drivers; null where there is none.
+/// Returns the values of a feature for drivers; null if there is none.
 fn values(fixture: &Fixture, reference: &str, drivers: &[i64]) -> Value {
     let (_, name) = reference.split_once(':').unwrap();
     fixture.features(&[reference], json!({ "driver_id": drivers })).column(name)["values"].clone()
@@ -247,8 +247,8 @@ fn rates(fixture: &Fixture, drivers: &[i64]) -> Value {
     values(fixture, "stats:rate", drivers)
 }
 
-/// Breaks the source of `stats`: the sync fails with these words, the view's previous rows keep serving, and `other`
-/// continues.
+/// Breaks the source of `stats`, and checks that the sync fails with this message, the view's previous rows keep
+/// serving, and `other` continues.
 fn assert_refused(words: &[&str], damage: impl Fn(&Fixture)) {
     assert_refused_with(DEFINITIONS, words, damage);
 }
@@ -274,7 +274,7 @@ fn assert_refused_at(place: Place, definitions: &str, words: &[&str], damage: im
     assert_eq!(values(&fixture, "other:n", &[1]), json!([2]), "the other view goes on");
     assert_eq!(fixture.get("/ready").status, 200);
 
-    // Mended, it is taken.
+    // Once it is fixed, it is loaded.
     let _ = fs::remove_dir_all(fixture.path("data/stats"));
     let _ = fs::remove_file(fixture.path("data/stats"));
     write(&fixture.path(FILE), &stats(&[(1, 30, 0.5), (3, 30, 0.3)]));

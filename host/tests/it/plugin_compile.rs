@@ -24,10 +24,10 @@ use crate::{
 const SINGLETON: &str = "twins/odfv_singleton";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MIB: u64 = 1 << 20;
-/// Loops that cranelift takes minutes for; it grows with their square.
+/// Loops that take cranelift minutes to compile; the time is quadratic in their number.
 const ENDLESS: usize = 100_000;
 
-/// A number in WebAssembly's encoding.
+/// Returns a number in WebAssembly's encoding.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -45,7 +45,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     [&[id][..], &leb128(body.len()), body].concat()
 }
 
-/// A core module with this many functions `() -> ()` with the same body.
+/// Returns a core module with this many functions `() -> ()` with the same body.
 fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     let body = [&[0][..], body, &[0x0b]].concat();
     let body = [leb128(body.len()), body].concat();
@@ -60,7 +60,7 @@ fn loops(count: usize) -> Vec<u8> {
     module(1, &[0x03, 0x40, 0x0b].repeat(count))
 }
 
-/// A valid plugin that contains a module which it never instantiates.
+/// Returns a valid plugin that contains a module which it never instantiates.
 fn bomb(module: &[u8]) -> Vec<u8> {
     [fs::read(guest(SINGLETON)).unwrap(), section(1, module)].concat()
 }
@@ -185,7 +185,7 @@ fn killed_file_is_tried_again_on_demand_only() {
     assert_eq!(refusal(&fixture), None);
 }
 
-/// A server whose compilation never ends, and the process that compiles.
+/// Returns a server whose compilation never ends, and the process that compiles.
 fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     let home = Home::golden_loaded();
     home.configure(&limits("10m"));
@@ -201,7 +201,7 @@ fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     (home, host, address, process)
 }
 
-/// Whether a process has ended; an orphan may be a zombie until the init process reaps it.
+/// Returns whether a process has ended; an orphan may be a zombie until the init process reaps it.
 fn has_ended(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).map_or(true, |stat| stat.contains(") Z "))
 }

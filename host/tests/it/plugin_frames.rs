@@ -1,6 +1,6 @@
-//! Plugins of the contract's second version, whose results are bytes: a guest that has in them all that can be wrong.
+//! Plugins of the contract's second version, whose results are bytes: a guest that returns every kind of invalid bytes.
 //!
-//! Limits of time, memory and stack are the same code for both versions; `plugin_limits.rs` has them.
+//! Limits of time, memory and stack are the same code for both versions; `plugin_limits.rs` tests them.
 
 use std::{
     fs,
@@ -21,13 +21,13 @@ fn hostile() -> &'static Arc<Component> {
     HOSTILE.get_or_init(|| runtime().load(&fs::read(guest_with("hostile", "frames")).unwrap()).unwrap())
 }
 
-/// The guest in a mode. The four calls of the trial are answered as they should be, in every instance.
+/// Loads the guest in a mode. In every instance, the four trial calls succeed.
 fn in_mode(mode: &str, more: &str) -> Arc<Transform> {
     let config = format!(r#"{{"mode": "{mode}", "after": 4{more}}}"#);
     Transform::bind(runtime(), hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-/// What comes of the first call after the trial, and that the next one, in another instance, is answered.
+/// Returns the error of the first call after the trial, and checks that the next one, in another instance, succeeds.
 fn violation(mode: &str, rows: usize) -> CallError {
     let transform = in_mode(mode, "");
     let error = call(&transform, rows).expect_err(mode);
@@ -76,7 +76,7 @@ fn every_malformed_frame_is_told() {
         let error = violation(mode, 3);
         assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
     }
-    // A row more lies where something else is looked for: it is refused, by whatever is found there first.
+    // An additional row moves all later parts, so the frame is rejected, whichever part is invalid first.
     for rows in [2, 3, 8, 64] {
         assert_eq!(violation("more_rows", rows).kind(), "bad_output", "{rows} rows");
     }
@@ -94,7 +94,7 @@ fn a_frame_has_the_limits_that_columns_have() {
     assert_eq!((error.kind(), error), ("fault", CallError::Fault("the hostile plugin gives up".to_owned())));
 }
 
-/// What is written to the log.
+/// Captures the log.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

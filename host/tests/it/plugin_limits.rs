@@ -1,7 +1,7 @@
-//! Every limit on a plugin, obeyed and violated by a guest that tries everything.
+//! Tests every limit on plugins, with guests that obey it and guests that violate it.
 //!
-//! The hostile guest is switched by its configuration (`plugins/hostile/src/lib.rs` has the table). A violation costs
-//! the call and the instance: the next call has a result again.
+//! The configuration selects the mode of the hostile guest (`plugins/hostile/src/lib.rs` has the table). A violation
+//! costs the call and the instance: the next call succeeds.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::guests::{compiler, guest, guest_with};
 
 const MIB: usize = 1 << 20;
 
-/// Limits that leave a debug build on a busy machine time enough.
+/// Limits with enough time for a debug build on a busy machine.
 fn settings() -> PluginSettings {
     let default = PluginSettings::default();
     let native = PluginLimits { time: Duration::from_millis(300), ..default.native };
@@ -65,7 +65,7 @@ fn input(name: &str, value_type: &str) -> DerivedInput {
     DerivedInput { name: name.into(), value_type: value_type.parse::<ValueType>().unwrap(), from: InputSource::Request }
 }
 
-/// The guest in a mode. The four calls of the trial are answered as they should be, in every instance.
+/// Loads the guest in a mode. In every instance, the four trial calls succeed.
 fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
     let config = format!(r#"{{"mode": "{mode}", "after": 4{amount}}}"#);
@@ -83,7 +83,7 @@ pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Vec<Output>, Ca
     transform.call(0, rows, vec![column(rows)])
 }
 
-/// What comes of the first call after the trial, and that the next one, in another instance, is answered.
+/// Returns the error of the first call after the trial, and checks that the next one, in another instance, succeeds.
 fn violation(mode: &str, amount: Option<u64>) -> CallError {
     let transform = in_mode(mode, amount);
     let error = call(&transform, 3).expect_err(mode);
@@ -125,7 +125,7 @@ fn time_is_limited() {
 fn memory_is_limited() {
     obeyed("memory", 2);
     assert_eq!(violation("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
-    // One that asks and takes no for an answer is no violation.
+    // A guest that requests memory and handles the refusal is not a violation.
     let polite = in_mode("memory_politely", None);
     assert!(call(&polite, 3).is_ok());
 }
@@ -191,7 +191,7 @@ fn traps_panics_and_faults_have_their_kinds() {
     let faulty = in_mode("fault", None);
     let error = call(&faulty, 3).unwrap_err();
     assert_eq!(error.kind(), "fault");
-    // It said no in good order: the instance stays, and says no again.
+    // The plugin returned an error as the contract defines: the instance is kept, and returns it again.
     assert_eq!(call(&faulty, 3).unwrap_err(), error);
 }
 
@@ -205,7 +205,7 @@ fn configure_is_under_the_same_limits() {
     assert!(matches!(refused("trap_configure"), Misfit::Configure(Interrupt::Trap(_))));
     assert!(matches!(refused("fault_configure"), Misfit::Config { .. }));
     assert!(matches!(refused("no such mode"), Misfit::Config { .. }));
-    // What fails on the trial's rows is not taken either.
+    // A plugin that fails with the trial's rows is rejected, too.
     assert!(matches!(refused("spin"), Misfit::Trial { .. }));
     assert!(matches!(refused("bad_utf8"), Misfit::Trial { .. }));
 }
@@ -271,7 +271,8 @@ fn a_batch_beyond_the_rows_of_a_call_is_split_and_looks_the_same() {
 #[test]
 fn a_plugin_that_keeps_failing_is_not_called_any_more() {
     let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
-    // An instance fails its first call after the trial's; new ones are good for four. So fail often by a fault.
+    // An instance fails its first call after the trial, and a new one succeeds four times. So cause failures with an
+    // error that the plugin returns.
     let faulty = in_mode("fault", None);
     assert!(call(&transform, 1).is_err());
     assert_eq!(transform.breaker(), BreakerState::Closed);
@@ -282,7 +283,7 @@ fn a_plugin_that_keeps_failing_is_not_called_any_more() {
     assert_eq!(call(&faulty, 1).unwrap_err(), CallError::BreakerOpen);
 }
 
-/// Pages of memory that this process has.
+/// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
@@ -290,9 +291,9 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn traps_leave_nothing_behind() {
-    // `make soak` does it a hundred thousand times.
+    // `make soak` runs it a hundred thousand times.
     let traps: usize = std::env::var("LARDER_TRAPS").ok().map_or(5_000, |traps| traps.parse().unwrap());
-    // Each instance answers four calls and traps in the fifth: too seldom for the breaker.
+    // Each instance answers four calls and traps in the fifth, which is too rare for the breaker.
     let transform = in_mode("trap", None);
     let mut met = 0;
     let mut run = |until: usize| {
@@ -343,7 +344,7 @@ fn a_plugin_and_a_view_that_do_not_fit_are_told_by_name_and_type() {
     for (found, expected) in told {
         assert_eq!(found, format!("{start}{expected}"));
     }
-    // More than the plugin reads, and less than it computes, fits.
+    // More inputs than the plugin reads, and fewer features than it computes, are compatible.
     let mut more = view(r#"{"mode": "good"}"#);
     more.inputs.insert(0, input("unused", "String"));
     more.features.truncate(1);

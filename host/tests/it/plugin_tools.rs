@@ -1,8 +1,8 @@
-//! `larder plugin new` and `build` as an author uses them: projects that build as they stand, and what is said of those
-//! that do not.
+//! `larder plugin new` and `build` as authors use them: projects that build without changes, and messages about
+//! projects that do not.
 //!
-//! What is slow to get (componentize-py, Rust's libraries for WebAssembly) is kept below the workspace's target
-//! directory, so only the first run waits for it.
+//! Downloads that take long (componentize-py, Rust's libraries for WebAssembly) are kept in the workspace's target
+//! directory, so only the first run waits for them.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ use crate::{
     guests::{compiler, guest},
 };
 
-/// What is kept from run to run, beside what `make` builds.
+/// Returns a directory that is kept between runs, next to the builds of `make`.
 fn kept(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests").join(name);
     fs::create_dir_all(&dir).unwrap();
@@ -31,7 +31,7 @@ fn in_tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
 }
 
-/// The program with the caches of all these tests.
+/// Returns a command for the program with the caches of these tests.
 fn tool<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = home.larder(args);
     command.env("LARDER_CACHE", kept("cache")).env("LARDER_PLUGIN_TARGET", kept(""));
@@ -58,10 +58,10 @@ fn assert_unittests_pass(dir: &Path) {
     assert!(!ended.err.contains("Ran 0 tests"), "{}", ended.err);
 }
 
-/// A directory with programs that are shell scripts, to be all that is in the path.
+/// Creates a directory with programs that are shell scripts, as the only entry of `PATH`.
 fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
     let dir = home.path("programs");
-    // There may be those of another case. The error is that there are none.
+    // An earlier case may have left programs. The error is that there are none.
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
     for (name, script) in scripts {
@@ -96,7 +96,7 @@ fn a_project_in_python_passes_its_test_builds_and_tells_mistakes() {
     // The interpreter's byte code stays out of the project.
     assert!(!home.path("ratio/__pycache__").is_dir());
 
-    // Nothing has changed; something has; it does not build, and what was built stays; it is as it was.
+    // Without a change; with a change; with an error, which keeps the previous build; and with the original again.
     let again = run(&home, ["plugin", "build", "ratio"]);
     assert!(again.assert_code(0).out.contains("ratio.wasm is up to date"), "{}", again.out);
     let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();
@@ -129,7 +129,7 @@ fn a_project_in_rust_passes_its_test_and_builds_the_same_bytes_anywhere() {
     let component = fs::read(home.path("share/share.wasm")).unwrap();
     let loaded = runtime().load(&component).unwrap();
     assert_eq!((loaded.language(), loaded.signature().outputs.len()), ("rust", 1));
-    // The project's own copy of the kit says which one it is.
+    // The version is that of the project's own copy of the kit.
     assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.2.0", "0.2"));
     let kit = fs::read_to_string(home.path("share/larder-plugin/Cargo.toml")).unwrap();
     assert!(kit.contains("\nversion = \"0.2.0\"\n"), "{kit}");
@@ -162,7 +162,7 @@ fn a_project_is_not_begun_under_a_bad_name_or_over_another() {
     let taken = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
     taken.assert_code(1).assert_complains(&["ratio is there already; nothing was written"]);
     assert_eq!(fs::read_dir(home.path("ratio")).unwrap().count(), 1);
-    // An empty directory is as good as none.
+    // An empty directory is accepted.
     fs::create_dir(home.path("empty")).unwrap();
     run(&home, ["plugin", "new", "ratio", "--lang", "python", "--dir", "empty"]).assert_code(0);
 }
@@ -200,14 +200,14 @@ fn what_is_missing_for_python_is_named_with_the_line_that_installs_it() {
         Some("case $1 in -c) echo 3 12;; *) echo ensurepip is not available; exit 1;; esac"),
         &["python3 cannot make a virtual environment", "ensurepip is not available", "apt-get install python3-venv"],
     );
-    // A virtual environment whose pip reaches nothing. `$3` is where it is to be made.
+    // A virtual environment whose pip has no network. `$3` is its path.
     let pip = "#!/bin/sh\\necho ERROR: no route to the index >&2\\nexit 1\\n";
     let script = format!(
         "case $1 in -c) echo 3 12;; *) /bin/mkdir -p \"$3/bin\"; printf '{pip}' > \"$3/bin/python\"; \
          /bin/chmod 755 \"$3/bin/python\";; esac"
     );
     check(Some(&script), &["pip cannot install componentize-py==0.25.1", "ERROR: no route to the index"]);
-    // Half an installation is none: the next build tries again.
+    // An incomplete installation is not used: the next build retries.
     check(None, &["there is none in the path"]);
 }
 
@@ -274,14 +274,14 @@ fn churn_in_rust_in_python_and_as_shipped_gives_the_same_bits() {
 
 fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
-    // Debug builds and busy machines are slow; these tests are about what is computed.
+    // Debug builds and busy machines are slow; these tests only check results.
     let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
     settings.python.time = crate::binary::PATIENCE;
     settings.native.time = crate::binary::PATIENCE;
     PluginRuntime::new(settings).unwrap()
 }
 
-/// The derived view of `customer_derived_features`, with all of its inputs from the caller.
+/// Returns the derived view of `customer_derived_features`, with all of its inputs from the request.
 fn churn_view() -> DerivedView {
     let input = |name: &str, value_type: &str| DerivedInput {
         name: name.into(),
@@ -318,7 +318,7 @@ fn churn_view() -> DerivedView {
     }
 }
 
-/// Values that a customer may have, some that none has, and nulls.
+/// Returns values that customers can have, some impossible ones, and nulls.
 fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Column {
     const CONTRACTS: [&str; 5] = ["Month-to-month", "One year", "Two year", "", "Zwölf Monate"];
     const ODD: [f64; 6] = [0.0, -0.0, 1e308, -1e308, f64::INFINITY, f64::NAN];
@@ -338,7 +338,7 @@ fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Colum
     column.finish()
 }
 
-/// A value as it is compared: NaN is equal to itself, and 0 not to -0.
+/// Returns a value's bits for comparison: NaN equals itself, and 0 differs from -0.
 fn bits(value: ValueRef<'_>) -> Option<u64> {
     match value {
         ValueRef::Null => None,
@@ -348,7 +348,7 @@ fn bits(value: ValueRef<'_>) -> Option<u64> {
     }
 }
 
-/// Numbers that are the same in every run: splitmix64.
+/// Pseudo-random numbers that are the same in every run (splitmix64).
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! A running host as its operator meets it: signals, a second host beside it, the demo.
+//! A running server as its operator sees it: signals, a second server next to it, the demo.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     wire::{self, Underway},
 };
 
-/// Well within the 20 s after which a host drops what is under way.
+/// Well within the 20 s after which a server drops requests in progress.
 const SOON: Duration = Duration::from_secs(10);
 
 const CLIENTS: usize = 4;
@@ -46,7 +46,7 @@ fn get(address: SocketAddr, path: &str) -> wire::Answer {
     wire::send(address, "GET", path, &[], b"")
 }
 
-/// Stops a host, and expects that it takes no time worth mentioning.
+/// Stops a server, and checks that this is fast.
 #[track_caller]
 fn stop_soon(host: Running) -> String {
     let started = Instant::now();
@@ -56,14 +56,14 @@ fn stop_soon(host: Running) -> String {
     said
 }
 
-/// Asks over one connection, again and again, until the server closes it between two answers.
+/// Sends requests over one connection until the server closes it between two responses.
 fn hammer(address: SocketAddr, answered: &AtomicUsize) {
     let body = lookup();
     let length = body.len();
     let ask = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
     let mut stream = wire::connect(address);
     while stream.write_all(ask.as_bytes()).is_ok() {
-        // It may close while it is idle, as far as it knows; but what it begins to answer it answers whole and well.
+        // The server may close a connection that it considers idle, but it completes every response that it began.
         let Some(answer) = wire::read_answer(&mut stream) else { return };
         assert_eq!(answer.column("conv_rate")["values"], json!([0.6001]));
         answered.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +83,7 @@ fn sigterm_under_load_ends_well_and_breaks_off_no_answer() {
             eventually("the clients are at it", || answered.load(Ordering::Relaxed) > 20 * CLIENTS);
             stop_soon(host);
         });
-        // Another test's host may have found the port free, for as long as it lives.
+        // The server of another test may have taken the port meanwhile.
         eventually("it listens no more", || TcpStream::connect(address).is_err());
     }
 }
@@ -93,7 +93,7 @@ fn sigterm_answers_a_request_that_is_under_way() {
     let home = Home::golden_loaded();
     let (mut host, address) = home.serve();
     let request = Underway::begin(address, lookup().as_bytes());
-    // What came before keeps nobody waiting: a connection between two requests, and one that has not asked yet.
+    // Other connections do not delay the stop: one between two requests, and one without a request yet.
     let mut idle = wire::connect(address);
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     assert_eq!(wire::read_answer(&mut idle).unwrap().status, 200);
@@ -143,7 +143,7 @@ fn a_connection_that_never_asked_does_not_hold_up_the_end() {
     let home = Home::golden_loaded();
     let (host, address) = home.serve();
     let silent = wire::connect(address);
-    // Connections are taken in the order in which they come: the silent one was taken before this one was answered.
+    // Connections are accepted in order: the silent one was accepted before this response.
     assert_eq!(get(address, "/health").status, 200);
     stop_soon(host);
     drop(silent);
@@ -195,7 +195,7 @@ fn sigterm_during_a_sync_ends_it_at_a_commit() {
     assert!(VIEWS.iter().zip(&stored).all(|(view, stored)| stored.rows == rows_of(view, 2)));
 }
 
-/// Nothing is served of a large first load before its end; what it had read is there all the same.
+/// Nothing is served of a large first load before its end, but its rows are stored.
 #[test]
 fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
     let world = Generations::new();
@@ -223,7 +223,7 @@ fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
     assert!(world.stored(&world.open())[0].rows == rows_of(VIEWS[0], 1));
 }
 
-/// Neither a look at the registry that waits for S3 nor a load that does keeps a pod from ending.
+/// Neither a registry poll nor a load that waits for S3 delays the end of a pod.
 #[test]
 fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
     let (s3, home) = (FakeS3::start(), Home::golden());
@@ -261,7 +261,7 @@ fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
     }
 }
 
-/// For all ways to request a load, and whether its caller waits or has left.
+/// Covers all ways to request a load, with a caller that waits and one that has left.
 #[test]
 fn loads_that_callers_asked_for_do_not_hold_up_a_stop() {
     let s3 = FakeS3::start();
@@ -361,7 +361,7 @@ fn a_sync_that_a_stopping_host_ends_fails_with_a_reason() {
     eventually("all is loaded", || get(address, "/ready").status == 200);
     world.write(2);
     let mut sync = world.home.start(["sync"]);
-    // Views are synced in order, and told when they are done: the second one is under way now.
+    // Views are synced in order, and reported when they are done: the second one is in progress now.
     sync.until("account_stats: ");
     stop_soon(host);
     let (code, said) = sync.end();
@@ -369,7 +369,7 @@ fn a_sync_that_a_stopping_host_ends_fails_with_a_reason() {
     assert!(said.contains("balance_stats") && said.contains("stop"), "{said}");
 }
 
-/// The resident memory of a process in MiB.
+/// Returns the resident memory of a process in MiB.
 fn resident(host: &Running) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -435,7 +435,7 @@ fn head_and_metrics_are_answered_on_the_metrics_port() {
     stop_soon(host);
 }
 
-/// A demo in a directory of its own, its lines up to the last, and the word after `words` in one of them.
+/// A demo in a separate directory, its output up to the last line, and the word after `words` in one of the lines.
 struct Demo {
     home: Home,
     running: Running,
@@ -475,7 +475,7 @@ fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
     demo.line("churn_prediction_online");
     demo.line("us median");
 
-    // What is printed is typed, where the demo was called.
+    // The printed command is run in the directory in which the demo was started.
     let typed = demo.line(" get --config ").trim();
     let output = Command::new("sh").args(["-c", typed]).current_dir(demo.home.path("")).output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();

@@ -15,7 +15,7 @@ use crate::{
 
 const FILE: &str = "data/stats.parquet";
 
-/// A view with a source and this `mode`, and one that only callers write.
+/// Returns a view with a source and this `mode`, and one that only callers write.
 fn definitions(mode: &str, features: &str) -> String {
     format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
@@ -38,7 +38,7 @@ fn columns() -> Columns {
 
 const BEFORE: &str = "{name: x, type: Int64}, {name: y, type: Float64}, {name: z, type: String}";
 
-/// A server with rows 1 and 2 of both views, whose source is gone.
+/// Starts a server with rows 1 and 2 of both views, and removes their source.
 fn loaded(mode: &str) -> Fixture {
     let setup = Setup::with(&definitions(mode, BEFORE)).config("sync: {retry: 1h}\n");
     write(&setup.path(FILE), &columns());
@@ -53,13 +53,13 @@ fn loaded(mode: &str) -> Fixture {
     fixture
 }
 
-/// Puts other definitions into service, without waiting for the file watcher.
+/// Reloads changed definitions, without waiting for the file watcher.
 fn redefine(fixture: &Fixture, mode: &str, features: &str) {
     fs::write(fixture.path("features/defined.yaml"), definitions(mode, features)).unwrap();
     fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Values and statuses of a feature for rows 1 and 2.
+/// Returns values and statuses of a feature for rows 1 and 2.
 fn answer(fixture: &Fixture, view: &str, feature: &str) -> (Value, Value) {
     let body = json!({ "features": [format!("{view}:{feature}")], "entities": { "driver_id": [1, 2] } });
     assert_same(fixture, &body);
@@ -129,7 +129,7 @@ fn new_load_takes_the_place_of_converted_values() {
     assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "no source brings this view's rows");
 }
 
-/// The catalog's entry for a view's features whose type changed.
+/// Returns the catalog's entry for a view's features whose type changed.
 fn retyped(fixture: &Fixture, view: &str) -> Value {
     let catalog = fixture.get("/v1/catalog").json();
     let views = catalog["feature_views"].as_array().unwrap();

@@ -1,6 +1,6 @@
 //! Views whose rows are Parquet in S3.
 //!
-//! Tests are named after the rows of the reliability table. One server each: it starts within a second.
+//! Tests are named after the rows of the reliability table. Each starts its own server, which takes less than a second.
 
 mod source;
 
@@ -42,7 +42,7 @@ fn setup(url: &str, source: &str) -> Setup {
     Setup::with(&definitions(source)).config(&config)
 }
 
-/// A file of these drivers, each with so many trips.
+/// Returns a file of these drivers, each with this many trips.
 fn file(drivers: std::ops::RangeInclusive<i64>, trips: i64) -> Vec<u8> {
     let count = drivers.clone().count();
     let wide: ArrayRef = Arc::new(Int64Array::from_iter_values(
@@ -148,7 +148,7 @@ fn row_30_an_object_that_is_replaced_between_two_ranges_is_never_read_half_and_h
     let proxy = FaultProxy::start(moto.address);
     let host = setup(&proxy.url(), "path: \"s3://features/one.parquet\"").start();
     moto.put(BUCKET, "one.parquet", &file(1..=400_000, 2));
-    // The footer passes; the rows come when there is another object.
+    // The footer is read without a fault; when the rows are read, there is another object.
     proxy.rule("get /features/one.parquet", When::Every(2), Fault::Delay(Duration::from_millis(700)));
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| sync(&host));
@@ -267,8 +267,8 @@ fn bodies_that_break_off_and_silence_end_in_time_and_nothing_of_them_is_taken() 
     eventually("it heals by itself", || trips(&host, &[1, 400_000]) == json!([2, 2]));
 }
 
-/// An object of many row groups is read by the program in memory that does not grow with it. `LARDER_BIG_OBJECT_MB=2000`
-/// for one that would be seen.
+/// The program reads an object of many row groups in memory that does not grow with the object's size. Set
+/// `LARDER_BIG_OBJECT_MB=2000` for an object that would be noticed.
 #[test]
 fn a_large_object_is_read_in_bounded_memory() {
     let megabytes = std::env::var("LARDER_BIG_OBJECT_MB").map_or(60, |text| text.parse::<i64>().unwrap());
@@ -298,7 +298,7 @@ fn a_large_object_is_read_in_bounded_memory() {
     assert!(peak < 700, "{peak} MiB resident for an object of {megabytes} MB");
 }
 
-/// An object of so many megabytes, in row groups of 2,000,000 rows of numbers that do not compress.
+/// Returns an object of this many megabytes, in row groups of 2,000,000 rows of numbers that do not compress.
 fn big(megabytes: i64) -> Vec<u8> {
     const GROUP: i64 = 2_000_000;
     let mut writer = None;

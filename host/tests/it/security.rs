@@ -1,4 +1,4 @@
-//! TLS and tokens: who is let in, who is not, and what changes while the host runs.
+//! TLS and tokens: authentication and authorization, and changes while the server runs.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ const OTHER: &str = "other-token-0123456789abcdef";
 const AUTH: &str = "server:\n  unix_socket: data.sock\n  auth:\n    tokens:\n      - {name: ops, file: ops.token}\n      \
                     - {name: narrow, file: narrow.token, services: [fs_basic]}\nadmin: {socket: admin.sock}\n";
 
-/// A host with TLS, its authority, and a client that trusts it.
+/// Starts a server with TLS; returns it with its authority, and a client that trusts it.
 fn encrypted(config: &str, change: impl FnOnce(Setup, &Authority) -> Setup) -> (Fixture, Authority, Client) {
     let authority = Authority::new();
     let setup = Setup::golden().config(config).unready();
@@ -66,7 +66,7 @@ fn write_token(path: &Path, token: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Asks with an `Authorization` header, or without one.
+/// Sends a request with or without an `Authorization` header.
 fn ask(fixture: &Fixture, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
     let value = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> = value.iter().map(|value| ("authorization", &**value)).collect();
@@ -128,7 +128,7 @@ fn large_requests_and_answers_pass_and_a_client_that_does_not_read_is_cut_off() 
     assert!(cut_off, "the server took 200 requests from a client that reads nothing");
 }
 
-/// The server closes, and says no more than a TLS alert.
+/// Checks that the server closes the connection with at most a TLS alert.
 fn assert_no_http(stream: &mut impl Read) {
     let mut said = Vec::new();
     let _ = stream.read_to_end(&mut said);
@@ -193,7 +193,7 @@ fn with_client_ca_only_clients_of_that_authority_get_in() {
         assert!(ask(Some(&authority.issue())).is_none(), "with one of the server's authority");
     }
 
-    // Another authority takes effect for new connections, also for clients that were here before.
+    // A different authority takes effect for new connections, also for clients that were connected before.
     let returning = authority.client_with(Some(&known), rustls::ALL_VERSIONS);
     assert!(returning.send(fixture.address(), "/health", &[], b"").is_some());
     fs::write(fixture.path("clients.crt"), Authority::new().pem()).unwrap();
@@ -216,7 +216,7 @@ fn a_new_certificate_is_shown_to_new_connections_and_the_open_ones_go_on() {
     assert_ne!(before, *renewed.der());
     assert_eq!(health(&mut open), Some(200), "the connection of before");
 
-    // A key that does not fit, a half-written file, none at all: each is refused by name.
+    // A key that does not match, an incomplete file, a missing file: each is rejected with a message.
     for (file, text) in [("tls.key", &*fs::read_to_string(fixture.path("tls.crt")).unwrap()), ("tls.crt", "-----BEG")] {
         let good = fs::read(fixture.path(file)).unwrap();
         fs::write(fixture.path(file), text).unwrap();
@@ -259,7 +259,7 @@ fn only_a_valid_token_gets_features_and_the_catalog() {
     }
     assert_eq!(ask(&fixture, "POST", PATH, Some(OPS), LOOKUP).column("conv_rate")["values"], json!([0.6001]));
     assert_eq!(ask(&fixture, "GET", "/v1/catalog", Some(OPS), b"").json()["project"], "churn_prediction");
-    // No spelling of a path leads around it.
+    // No spelling of a path bypasses authentication.
     for path in ["//get-online-features", "/get-online-features/", "/get-online-features%2f", "/./get-online-features"]
     {
         let answer = ask(&fixture, "POST", path, None, LOOKUP);
@@ -407,7 +407,7 @@ fn tokens_that_the_configuration_adds_or_drops_count_even_beside_broken_definiti
     write_token(&fixture.path("new.token"), OPS);
     fixture.eventually("the added file is watched", || lookup(&fixture, OPS) == 200);
 
-    // A lock cannot be taken off a door that is open for business.
+    // Authentication cannot be turned off while the server runs.
     fs::write(
         fixture.path("larder.yaml"),
         config
@@ -486,7 +486,7 @@ fn without_its_keys_and_tokens_the_host_does_not_start() {
     Authority::new().issue().write(dir);
     write_token(&dir.join("a.token"), NARROW);
     assert!(larder(dir, &["check"]).status.success());
-    // What the command line does to a store that no host has open needs no keys.
+    // Commands on a store that no server has open do not need keys.
     fs::remove_file(dir.join("a.token")).unwrap();
     let synced = larder(dir, &["sync", "driver_stats"]);
     assert!(synced.status.success(), "{}", said(&synced));

@@ -44,7 +44,7 @@ fn put(fixture: &Fixture, view: &str, driver: i64, text: &str) -> wire::Answer {
     fixture.post("/write-to-online-store", body.to_string().as_bytes())
 }
 
-/// The texts of drivers 1 and 2; `None` if the lookup fails.
+/// Returns the texts of drivers 1 and 2; `None` if the lookup fails.
 fn texts(fixture: &Fixture, view: &str) -> Option<Value> {
     let answer = fixture.features(&[&format!("{view}:text")], json!({ "driver_id": [1, 2] }));
     (answer.status == 200).then(|| answer.column("text")["values"].clone())

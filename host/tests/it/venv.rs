@@ -1,4 +1,4 @@
-//! Virtual environments of Python for tests, below `target/`.
+//! Python virtual environments for tests, in `target/`.
 
 use std::{
     fs::{self, File},
@@ -6,16 +6,16 @@ use std::{
     process::Command,
 };
 
-/// The Python of an environment that has what `requirements.txt` in a directory names; made once, and again when other
-/// versions are asked for.
+/// Returns the Python of an environment with the packages in a directory's `requirements.txt`. It is created once, and
+/// again for other versions.
 pub(crate) fn python(name: &str, requirements: &Path) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
     fs::create_dir_all(&dir).unwrap();
-    // Tests run in processes of their own.
+    // Tests run in separate processes.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
     let mut wanted = fs::read_to_string(requirements.join("requirements.txt")).unwrap();
-    // An environment is of no use to another Python.
+    // An environment cannot be used with another Python.
     let version = Command::new("python3").arg("--version").output().unwrap().stdout;
     wanted.push_str(&String::from_utf8_lossy(&version));
     let (venv, installed) = (dir.join("venv"), dir.join("installed.txt"));
@@ -29,7 +29,7 @@ pub(crate) fn python(name: &str, requirements: &Path) -> PathBuf {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{} {}: {said}", program.display(), args.join(" "));
     };
-    // What is cut off in the middle is begun anew, also by who wants what was there before.
+    // An interrupted installation starts from scratch, also for the previous requirements.
     let _ = fs::remove_file(&installed);
     run(Path::new("python3"), &["-m", "venv", "--clear", venv.to_str().unwrap()]);
     run(&python, &["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]);

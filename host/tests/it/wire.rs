@@ -1,4 +1,4 @@
-//! HTTP by hand: a client that sends what it is told, right or wrong.
+//! A raw HTTP client that sends exactly what a test specifies.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,16 @@ use std::{
 
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// By lower-case name.
+    /// Headers by lower-case name.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
-/// Nothing here takes longer than a server's own bounds, which tests set far lower.
+/// Longer than any test takes: a server's own limits are far shorter in tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Answer {
@@ -34,7 +34,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
-    /// The columns of a 200, by name: values, statuses, event times.
+    /// Returns a column of a response with status 200: values, statuses, event times.
     pub(crate) fn column(&self, name: &str) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         let json = self.json();
@@ -51,16 +51,16 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request on a connection of its own. The answer to a HEAD has no body.
+/// Sends a request on a separate connection. The response to a HEAD has no body.
 pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    // Requests for features are plain as they are, and go the server's fast path; others are hyper's.
+    // Feature requests have no further headers and take the server's fast path; others are handled by hyper.
     let close: &[_] = if path == "/get-online-features" { &[] } else { &[("connection", "close")] };
     let headers = [headers, close].concat();
     let mut stream = send_only(address, method, path, &headers, body);
     read(&mut stream, method != "HEAD").expect("the server closed without an answer")
 }
 
-/// Sends a request on a connection of its own, and leaves the answer to be read.
+/// Sends a request on a separate connection, without reading the response.
 pub(crate) fn send_only(
     address: SocketAddr,
     method: &str,
@@ -73,7 +73,7 @@ pub(crate) fn send_only(
     stream
 }
 
-/// Sends a request on a connection of any kind; `None` when the server closes it instead of answering.
+/// Sends a request on a connection of any kind; `None` if the server closes it without a response.
 pub(crate) fn ask(
     stream: &mut (impl Read + Write),
     method: &str,
@@ -91,11 +91,12 @@ fn write_request(stream: &mut impl Write, method: &str, path: &str, headers: &[(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    // A server that refuses early may close before it has read everything; its answer still counts.
+    // A server that rejects a request early may close the connection before it has read everything; its response still
+    // counts.
     let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
-/// A lookup that is under way: the server has read its head and waits for the body, which [`Underway::end`] sends.
+/// A lookup in progress: the server has read its head and waits for the body, which [`Underway::end`] sends.
 pub(crate) struct Underway {
     stream: TcpStream,
     body: Vec<u8>,
@@ -107,12 +108,12 @@ impl Underway {
         let (length, expect) = (body.len(), "expect: 100-continue");
         write!(stream, "POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{expect}\r\n\r\n")
             .unwrap();
-        // What a server says when it wants the body, and so has taken the request.
+        // The server sends this once it has accepted the request and waits for the body.
         assert_eq!(read(&mut stream, false).unwrap().status, 100);
         Self { stream, body: body.to_vec() }
     }
 
-    /// Whether the server has closed the connection.
+    /// Returns whether the server has closed the connection.
     pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.stream.read(&mut [0; 16]), Ok(0) | Err(_))
     }
@@ -123,7 +124,7 @@ impl Underway {
     }
 }
 
-/// Reads one answer with a content-length; `None` when the server closes before one begins.
+/// Reads one response with a content-length; `None` if the server closes the connection before.
 pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
     read(stream, true)
 }

@@ -1,4 +1,4 @@
-//! Rows that callers write: as with Feast, durable, and beside what sources bring.
+//! Rows that callers write: durable as with Feast, and independent of sources.
 
 use std::{fs, thread, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     wire::{self, Answer},
 };
 
-/// A view that only callers write, one over files that are replaced, and a push source that feeds both.
+/// A view that only callers write, one over replaced files, and a push source that feeds both.
 const SHOP: &str = "
 entities: [{name: customer, join_key: customer_id, type: String}]
 feature_views:
@@ -54,7 +54,7 @@ fn items(fixture: &Fixture, customer: &str) -> Value {
     value(fixture, "cart:items", json!({ "customer_id": [customer] }))
 }
 
-/// One limit for HTTP and gRPC, on every listener.
+/// Covers the common limit for HTTP and gRPC, on every listener.
 #[test]
 fn writes_beyond_their_number_are_refused() {
     const ROWS: usize = 3_000;
@@ -210,7 +210,7 @@ fn a_push_feeds_every_view_of_its_source_or_none() {
     assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3);
     assert_eq!(items(&fixture, "A"), 3);
 
-    // The one view could take it, the other lacks columns.
+    // The first view could accept it, the second one lacks columns.
     df["items"] = json!([4]);
     df["event_timestamp"] = json!(["2026-11-24T00:00:00"]);
     df.as_object_mut().unwrap().remove("total");
@@ -355,7 +355,7 @@ fn a_host_that_takes_no_writes_says_so() {
     }
 }
 
-/// A golden repository whose views are filled by writes and by `/materialize` only.
+/// Starts a golden repository whose views only have rows from writes and from `/materialize`.
 fn unloaded() -> Fixture {
     Setup::golden().config("sync: {on_start: false}\n").unready().start()
 }
@@ -417,7 +417,7 @@ fn view_named_often_is_materialized_once() {
     assert_eq!(reports.len(), 1);
 }
 
-/// A view whose source does not respond, next to views on disk.
+/// Starts a server with a view whose source does not respond, next to views on disk.
 fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
     let s3 = FakeS3::start();
     s3.create_bucket("rows");
@@ -451,7 +451,7 @@ fn hanging_view_holds_up_no_other() {
     fixture.eventually("the source is asked", || proxy.connections() > 0);
     assert_eq!(post("/materialize", &["driver_stats"]).status, 200);
     assert_eq!(trips(&fixture, 1001), 1001);
-    // By command too, and in one request with it.
+    // By command, too, and in one request with it.
     let command =
         SyncCommand { views: ["silent", "expired_stats"].map(str::to_owned).into(), ..SyncCommand::default() };
     let (sender, events) = std::sync::mpsc::channel();
@@ -534,7 +534,7 @@ fn materialize_of_files_that_are_away_fails_and_the_others_do_not() {
     assert_eq!(of("expired_stats").status, 200);
 }
 
-/// The golden repository with a view that is replaced whole by each load.
+/// Starts the golden repository with a view that each load replaces.
 fn replaced() -> Fixture {
     let setup = Setup::golden();
     let path = setup.path("features/feast_repo.yaml");
@@ -563,7 +563,7 @@ fn reload(fixture: &Fixture) {
 #[test]
 fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_row() {
     let fixture = replaced();
-    // One that the files do not have, one that is newer than theirs, one that is older.
+    // One that the files do not have, one newer than theirs, one older.
     driver(&fixture, 2001, "2026-11-23T00:00:00Z", 7);
     driver(&fixture, 1001, "2026-11-23T10:00:00Z", 8);
     driver(&fixture, 1002, "2020-01-01T00:00:00Z", 9);
@@ -590,7 +590,7 @@ fn a_write_that_was_answered_outlasts_a_kill_at_any_moment() {
         let ask = json!({ "features": ["cart:items"], "entities": { "customer_id": ["A"] } }).to_string();
         let found = wire::send(address, "POST", "/get-online-features", &[], ask.as_bytes()).json();
         let found = found["results"][1]["values"][0].as_i64().unwrap_or(0);
-        // The one under way when the host was killed may be there too.
+        // The write in progress during the kill may be stored, too.
         assert!((answered..=answered + 1).contains(&found), "round {round}: {found} after {answered} were answered");
         let Some(wait) = waits.next() else { break };
         let killer = thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Policies: they allow what is called, and nothing else.
+//! Policies: they allow exactly the required calls.
 
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Command, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     parquet,
 };
 
-/// What Larder calls, by the SDK's method, and the action that allows it.
+/// Larder's calls, by the SDK's method, and the action that allows each.
 const CALLS: [(&str, &str); 14] = [
     ("batch_get_item", "dynamodb:BatchGetItem"),
     ("batch_write_item", "dynamodb:BatchWriteItem"),
@@ -28,13 +28,13 @@ const CALLS: [(&str, &str); 14] = [
     ("get_object", "s3:GetObject"),
     ("head_object", "s3:GetObject"),
     ("list_objects_v2", "s3:ListBucket"),
-    // AWS calls it, on behalf of whoever reads what is encrypted.
+    // AWS calls it on behalf of a reader of encrypted data.
     ("", "kms:Decrypt"),
 ];
 
 const WRITES: [&str; 3] = ["dynamodb:BatchWriteItem", "dynamodb:CreateTable", "dynamodb:PutItem"];
 
-/// What a reader of the files replaces.
+/// The placeholders that users replace.
 const PLACEHOLDERS: [&str; 6] = ["ACCOUNT", "BUCKET", "KEY_ID", "PREFIX", "REGION", "TABLE_PREFIX"];
 
 struct Policy {
@@ -65,13 +65,13 @@ impl Policy {
         self.with_effect("Allow").flat_map(|statement| list(&statement["Action"])).map(text).collect()
     }
 
-    /// As [`FakeDynamo::calls`] names them.
+    /// With names as in [`FakeDynamo::calls`].
     fn dynamodb(&self) -> BTreeSet<String> {
         self.allowed().iter().filter_map(|action| action.strip_prefix("dynamodb:")).map(str::to_owned).collect()
     }
 }
 
-/// Words of capital letters, as placeholders are.
+/// Returns words of capital letters, the form of placeholders.
 fn placeholders(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.filter(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
@@ -99,7 +99,7 @@ fn policies_are_well_formed_and_name_what_they_allow_one_by_one() {
             let sid = text(&statement["Sid"]);
             for action in list(&statement["Action"]).iter().map(text) {
                 assert!(known.contains(action), "{name}: {sid}: {action} is not called");
-                // The kind of resource that the action is about; another one allows nothing, and nobody says so.
+                // The kind of resource of the action; with any other kind, the statement silently allows nothing.
                 let (_, resource) = text(&statement["Resource"]).split_once("arn:aws:").unwrap();
                 let fits = match action {
                     "dynamodb:DescribeStream" | "dynamodb:GetShardIterator" | "dynamodb:GetRecords" => {
@@ -117,7 +117,7 @@ fn policies_are_well_formed_and_name_what_they_allow_one_by_one() {
                 }
             }
         }
-        // Without TLS nothing, of no service that is allowed.
+        // Denies everything without TLS, for every allowed service.
         let services: BTreeSet<String> =
             policy.allowed().iter().map(|action| format!("{}:*", action.split_once(':').unwrap().0)).collect();
         let denied: Vec<&Value> = policy.with_effect("Deny").collect();
@@ -207,8 +207,8 @@ feature_views:
     Setup::with(&definitions).config(&format!("aws: {{dynamodb_endpoint: \"{}\"}}\n", dynamo.url())).start()
 }
 
-/// What is called in the life of a host: a table is read, a row asked for, changed and deleted, the host starts again, and
-/// the table is made anew.
+/// Returns the calls during the life of a server: a table is read, a row is fetched, changed and deleted, the server
+/// restarts, and the table is recreated.
 fn calls_of_a_life(keys: &[(&str, &str)], how: &str, item: impl Fn(i64) -> Value) -> BTreeSet<String> {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, keys, Some("NEW_IMAGE"));
@@ -277,7 +277,7 @@ fn a_host_that_reads_an_item_per_feature_through_calls_what_its_policy_allows() 
     assert_eq!(calls, Policy::read("read-through-item-per-feature.json").dynamodb());
 }
 
-/// A file of one driver.
+/// Returns a file with one driver.
 fn parquet_file() -> Vec<u8> {
     let columns = vec![
         ("driver_id", Arc::new(Int64Array::from(vec![7])) as ArrayRef),
@@ -290,7 +290,7 @@ fn parquet_file() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// The actions of what came, each of which has to lie below the prefix or be the prefix itself.
+/// Returns the actions of the received requests, each of which must be below the prefix or be the prefix itself.
 fn actions(s3: &FakeS3, prefix: &str) -> BTreeSet<&'static str> {
     let action = |call: S3Call| {
         let below = call.key.strip_prefix(prefix);
@@ -329,7 +329,7 @@ feature_views:
     assert_eq!(answer.column("trips")["values"], json!([1]));
     let policy = Policy::read("s3-sources.json");
     assert_eq!(actions(&s3, "features"), policy.allowed());
-    // A list asks for `features/stats`, and not for the bucket: both of the condition's patterns are needed for that.
+    // A list request has the prefix `features/stats`: both patterns of the condition are needed for that.
     assert!(s3.calls().iter().any(|call| call.operation == "ListObjectsV2" && call.key == "features/stats"));
 }
 
@@ -381,7 +381,7 @@ feature_views:
     assert_eq!(actions(&s3, "features"), of_s3);
 }
 
-/// The commands that a script gives to the AWS CLI, of which this one has nothing yet.
+/// Returns the AWS CLI commands of a script, from a fake CLI for which nothing exists yet.
 fn commands(script: &str, arguments: &[&str]) -> Vec<Vec<String>> {
     let dir = tempfile::tempdir().unwrap();
     let (aws, log) = (dir.path().join("aws"), dir.path().join("log"));
@@ -403,13 +403,13 @@ fn commands(script: &str, arguments: &[&str]) -> Vec<Vec<String>> {
     log.split("\0\0").map(|words| words.split('\0').map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// The words of the command of this name.
+/// Returns the command with this name.
 fn command<'c>(commands: &'c [Vec<String>], name: &str) -> &'c [String] {
     let found = commands.iter().find(|words| words.get(1).is_some_and(|word| word == name));
     found.unwrap_or_else(|| panic!("{name} is not called"))
 }
 
-/// What stands behind a flag.
+/// Returns the value of a flag.
 fn flag<'c>(command: &'c [String], name: &str) -> &'c str {
     let at = command.iter().position(|word| word == name).unwrap_or_else(|| panic!("{name} is not given"));
     &command[at + 1]

@@ -1,4 +1,4 @@
-//! Manifests: what the API server would refuse, what would not start, and what would be restarted for nothing.
+//! Manifests: fields that the API server would reject, containers that would not start, and unnecessary restarts.
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::symlink, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::fixture::{Setup, eventually};
 const DIR: &str = "configs/k8s";
 const CONFIG_DIR: &str = "/etc/larder/";
 const STORE_DIR: &str = "/var/lib/larder/";
-/// The larder that pods get by images of this release.
+/// The image of this release in the manifests.
 const IMAGE: &str = concat!("larder:", env!("CARGO_PKG_VERSION"));
 
-/// A kind's fields: those that it must have, and those that are used besides. From the API's reference (1.30).
+/// The fields of each kind: required ones, and other ones in use. From the API's reference (1.30).
 const SHAPES: [(&str, &[&str], &[&str]); 21] = [
     ("ConfigMap", &["apiVersion", "kind", "metadata", "data"], &[]),
     ("CronJob", &["apiVersion", "kind", "metadata", "spec"], &[]),
@@ -66,7 +66,7 @@ const SHAPES: [(&str, &[&str], &[&str]); 21] = [
     ("resources", &["requests", "limits"], &[]),
 ];
 
-/// Kinds, and the version of the API that has them.
+/// Kinds and their API versions.
 const KINDS: [(&str, &str); 8] = [
     ("ConfigMap", "v1"),
     ("CronJob", "batch/v1"),
@@ -99,7 +99,7 @@ fn manifests() -> Vec<(String, Value)> {
     files.flat_map(|file| documents(&file).into_iter().map(move |document| (file.clone(), document))).collect()
 }
 
-/// Something that makes pods, and the pod that it makes.
+/// An object that creates pods, and the pod.
 struct Workload {
     file: String,
     kind: String,
@@ -131,7 +131,7 @@ impl Workload {
         all.into_iter().filter_map(Value::as_array).flatten()
     }
 
-    /// The container that is Larder.
+    /// Returns the container of Larder.
     fn larder(&self) -> &Value {
         self.containers().find(|container| container["name"] == "larder").unwrap()
     }
@@ -150,7 +150,7 @@ impl Workload {
         self.kind != "CronJob"
     }
 
-    /// The volume that a path of Larder's container lies in, and where that is mounted.
+    /// Returns the volume that contains a path of Larder's container, and its mount point.
     fn volume_of(&self, path: &str) -> (&Value, &str) {
         let mut mounts = list(&self.larder()["volumeMounts"]).iter();
         let mount = mounts.rfind(|mount| Path::new(path).starts_with(text(&mount["mountPath"])));
@@ -161,7 +161,7 @@ impl Workload {
     }
 }
 
-/// The ConfigMap, as a kubelet lays it into a volume.
+/// The ConfigMap as a kubelet mounts it in a volume.
 struct Mounted(TempDir);
 
 impl Mounted {
@@ -188,7 +188,7 @@ impl Mounted {
     }
 }
 
-/// What Kubernetes calls a quantity, of bytes.
+/// Parses a Kubernetes quantity of bytes.
 fn bytes(quantity: &Value) -> u64 {
     let quantity = text(quantity);
     let number = quantity.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -221,7 +221,7 @@ fn every_manifest_has_the_fields_of_its_kind_and_no_others() {
         if document.get("spec").is_some() {
             check_shape(&document["spec"], &format!("{kind} spec"), &at);
         }
-        // What looks like a number or a bool is one, and the API takes texts only.
+        // YAML parses some texts as numbers or booleans, and the API only accepts texts.
         let maps = ["labels", "annotations"].into_iter().filter_map(|key| document["metadata"][key].as_object());
         for (key, value) in maps.chain(document["data"].as_object()).flatten() {
             assert!(value.is_string(), "{at}: {key} has to be a text");
@@ -290,7 +290,7 @@ fn what_names_another_thing_names_one_that_is_there() {
     let listed: BTreeSet<&str> = list(&kustomization["resources"]).iter().map(text).collect();
     let mut files: BTreeSet<String> = names(DIR, ".yaml").into_iter().collect();
     files.remove("kustomization.yaml");
-    // In the place of the sidecar.
+    // Instead of the sidecar.
     assert!(files.remove("daemonset.yaml") && read(&format!("{DIR}/kustomization.yaml")).contains("daemonset.yaml"));
     assert_eq!(listed, files.iter().map(String::as_str).collect());
     assert_eq!(kustomization["images"][0]["name"], "larder");
@@ -328,7 +328,7 @@ fn the_configuration_and_the_definitions_are_whole() {
             assert_eq!(table.table, format!("{}.{}", catalog.project(), view.name), "as Feast and the job name it");
             assert!(view.files().is_some(), "{}: the job has nothing to read", view.name);
         }
-        // Who may ask for a service by a token has one that is there.
+        // A token's service must exist.
         for token in config.http.auth.iter().flat_map(|auth| &auth.tokens) {
             for service in token.services.iter().flatten() {
                 assert!(catalog.service(&service.value).is_some(), "{name}: {}", service.value);
@@ -380,14 +380,14 @@ fn probes_ask_what_the_configuration_opens_and_restart_for_nothing_but_a_dead_pr
             let asked = &larder[probe]["httpGet"];
             assert_eq!((&asked["path"], &asked["port"]), (&json!(path), &json!(metrics.port())), "{file}: {probe}");
         }
-        // A store of some hundred gigabytes that has to be checked, at a second for each, before anything answers.
+        // A store of several hundred gigabytes must be checked, at a second for each, before the server responds.
         let of = |key: &str| larder["startupProbe"][key].as_u64().unwrap();
         assert!(of("periodSeconds") * of("failureThreshold") >= 300, "{file}");
         let named = list(&larder["ports"]).iter().map(|port| port["containerPort"].as_u64().unwrap());
         let opened = [Some(metrics), Some(config.http.listen)].into_iter().flatten();
         let opened = opened.filter(|address| !address.ip().is_loopback()).map(|address| u64::from(address.port()));
         assert_eq!(named.collect::<BTreeSet<_>>(), opened.collect(), "{file}: ports that others reach");
-        // What is reached from outside of the pod is encrypted and asks for a token.
+        // A listener that is reachable from outside the pod must use TLS and tokens.
         if !config.http.listen.ip().is_loopback() {
             assert!(config.http.tls.is_some() && config.http.auth.is_some() && !config.http.insecure, "{file}");
         }
@@ -424,7 +424,7 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
         let connection = if http.tls.is_some() { 128 << 10 } else { 64 << 10 };
         let serving = in_flight + http.limits.connections_max as u64 * connection;
         let serving = if workload.serves() { serving } else { 0 };
-        // Three columns and a time are the most that a view of these has. The job runs one load at a time.
+        // A view of these has at most three columns and a time. The job runs one load at a time.
         let load = 3 * config.sync.limits.commit_bytes as u64 + 4 * (6 << 20);
         let loads = if workload.serves() { LOADS_AT_ONCE_MAX as u64 } else { 1 };
         assert!(!workload.serves() || !http.writes, "{file}: loads that callers ask for are not counted");
@@ -432,7 +432,7 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
         assert!(bytes(&limits["memory"]) >= needed * 6 / 5, "{file}: {} MiB and a fifth are needed", needed >> 20);
         assert_eq!(requests["memory"], limits["memory"], "{file}");
 
-        // Everything that is written lies in one volume with a bound, below its top, which is the kubelet's.
+        // All written files are in one volume with a size limit, below its top directory, which belongs to the kubelet.
         let mut written = vec![config.store.data_dir.to_str().unwrap().to_owned()];
         if !workload.serves() {
             written.push(workload.argument("--work-dir").to_owned());
@@ -461,7 +461,7 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
             assert_eq!(limits.drain_delay, Duration::ZERO, "a sidecar is stopped when nobody asks any more");
             let before = seconds(&workload.pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);
             assert!(before >= Duration::from_secs(3), "{file}: endpoints take some seconds to be told");
-            // The model's own drain.
+            // The drain of the model server.
             until_killed += before + Duration::from_secs(25);
         }
         if workload.kind == "DaemonSet" {
@@ -492,10 +492,10 @@ fn what_the_probes_ask_does_not_depend_on_aws() {
             "aws: {{dynamodb_endpoint: \"{url}\", connect_timeout: 200ms, attempt_timeout: 300ms, operation_timeout: 1s}}\n"
         )
     };
-    // Never loaded, and no AWS: it answers and is not ready, for nothing is there to serve.
+    // Never loaded, and no AWS: it responds and is not ready, because there is nothing to serve.
     let away = Setup::with(text(&definitions)).config(&aws("http://127.0.0.1:9")).unready().start();
     assert_eq!((away.get("/health").status, away.get("/ready").status), (200, 503));
-    // Loaded before, and no AWS: it is ready, also from its start on.
+    // Loaded before, and no AWS: it is ready, also right after its start.
     let host = Setup::with(text(&definitions)).config(&aws(&dynamo.url())).start();
     drop(dynamo);
     std::thread::sleep(Duration::from_millis(500));
@@ -505,7 +505,7 @@ fn what_the_probes_ask_does_not_depend_on_aws() {
     assert_eq!(host.get("/health").status, 200);
 }
 
-/// The instructions of a Dockerfile, without comments and with their continuations.
+/// Returns the instructions of a Dockerfile, without comments and with joined continuation lines.
 fn instructions() -> Vec<(String, String)> {
     let file = read(&format!("{DIR}/Dockerfile"));
     let lines = file.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
@@ -552,7 +552,7 @@ fn the_build_is_sent_all_that_it_reads() {
     let (_, members) = manifest.split_once("members = [").unwrap();
     let members = members.split(']').next().unwrap().split(',').map(str::trim).filter(|member| !member.is_empty());
     let members = members.map(|member| member.trim_matches('"').split('/').next().unwrap());
-    // The others are compiled in: contracts, and the files that `init` and `plugin new` hand out.
+    // The others are compiled in: contracts, and the files that `init` and `plugin new` write.
     for needed in members.chain(["Cargo.toml", "Cargo.lock", "configs", "plugins", "wit"]) {
         assert!(lines.contains(&format!("!{needed}").as_str()), "{needed}");
         assert!(top().join(needed).try_exists().unwrap(), "{needed}");

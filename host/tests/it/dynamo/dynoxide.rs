@@ -1,6 +1,6 @@
-//! The same against dynoxide, which others wrote and hold against AWS: a program of its own (`fakeaws/dynoxide`), for it
-//! links an SQLite of another version than ours. Its streams are not followed here: they name the end of a shard that is
-//! open, and whoever believes that has nothing to read.
+//! The same tests against dynoxide, an independent implementation that its authors compare with AWS. It is a separate
+//! program (`fakeaws/dynoxide`), because it links another version of SQLite. Its streams are not followed here: they
+//! report an end for an open shard, so a reader that trusts them has nothing to read.
 
 use std::{
     fs::{self, File},
@@ -18,12 +18,12 @@ struct Dynoxide {
     address: SocketAddr,
 }
 
-/// The program; made once.
+/// Returns the program, which is built once.
 fn program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fakeaws/dynoxide");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("dynoxide");
     fs::create_dir_all(&target).unwrap();
-    // Tests run in processes of their own.
+    // Tests run in separate processes.
     let lock = File::create(target.join("lock")).unwrap();
     lock.lock().unwrap();
     let built = Command::new(env!("CARGO"))
@@ -90,7 +90,7 @@ impl Drop for Dynoxide {
 fn dynoxide_a_table_is_scanned_page_by_page_and_scanned_again() {
     let dynamo = Dynoxide::start();
     dynamo.create_table();
-    // Some 3 MB, which are several pages of 1 MB in each of the segments.
+    // About 3 MB, which are several pages of 1 MB in each of the segments.
     let long = "x".repeat(40_000);
     for driver in 1..=80 {
         let mut item = item(driver, driver * 10);

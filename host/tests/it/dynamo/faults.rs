@@ -1,10 +1,10 @@
-//! What DynamoDB and the network do on bad days.
+//! Faults of DynamoDB and of the network.
 
 use larder_fakeaws::Fault;
 
 use super::*;
 
-/// A host behind a proxy, ready.
+/// Starts a server behind a proxy, and waits until it is ready.
 fn behind_proxy(drivers: i64) -> (FakeDynamo, FaultProxy, Fixture) {
     let dynamo = table(drivers);
     let proxy = FaultProxy::start(dynamo.address());
@@ -13,7 +13,7 @@ fn behind_proxy(drivers: i64) -> (FakeDynamo, FaultProxy, Fixture) {
     (dynamo, proxy, host)
 }
 
-/// Changes arrive after the trouble, and lookups are answered during it.
+/// Checks that lookups succeed during the fault, and that changes arrive after it.
 fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
     dynamo.put(TABLE, item(1, 100));
     let until = std::time::Instant::now() + Duration::from_secs(2);
@@ -122,7 +122,7 @@ fn row_19_a_scan_that_was_cut_off_goes_on_in_every_segment() {
     let dynamo = table(300);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
-    // A commit for each page, and the end of it after some.
+    // A commit for each page, and a fault after some.
     proxy.rule(".scan", When::First(40), Fault::Delay(Duration::from_millis(1)));
     proxy.refuse("Scan", When::Always, 400, "AccessDeniedException");
     let config = config(&proxy.url()).replace("sync: {", "sync: {commit_rows: 5, ");

@@ -1,5 +1,5 @@
 //! SIGKILL at any moment of the real program while its table and its objects change and AWS misbehaves: no value goes
-//! back in time, and after it the store is what the sources are.
+//! back in time, and at the end the store equals the sources.
 
 use std::{
     collections::BTreeMap,
@@ -30,14 +30,14 @@ struct World {
     dynamo: FakeDynamo,
     s3: FakeS3,
     proxy: FaultProxy,
-    /// What was written last, and to what: the trips of a driver only grow. 0 is deleted.
+    /// The last write of each driver: trips only increase. 0 is deleted.
     newest: Mutex<BTreeMap<i64, i64>>,
     count: AtomicI64,
 }
 
 #[test]
 fn after_any_kill_the_store_comes_to_be_what_table_and_objects_are_and_no_value_goes_back() {
-    // LARDER_AWS_KILLS=200 for a long run.
+    // Set `LARDER_AWS_KILLS=200` for a long run.
     let kills = std::env::var("LARDER_AWS_KILLS").map_or(8, |kills| kills.parse().unwrap());
     let seed = std::env::var("LARDER_SEED").map_or(0x5eed_1a4d, |seed| seed.parse().unwrap());
     println!("seed {seed}");
@@ -60,7 +60,7 @@ fn after_any_kill_the_store_comes_to_be_what_table_and_objects_are_and_no_value_
         let (mut host, address) = world.serve();
         let until = std::time::Instant::now() + Duration::from_millis(dice.below(1_500));
         while std::time::Instant::now() < until {
-            // Before it was ever ready it has no word to keep.
+            // The guarantee only begins once it has been ready.
             if wire::send(address, "GET", "/ready", &[], b"").status == 200 {
                 ready += 1;
                 world.look(address, &mut seen, kill);
@@ -134,7 +134,7 @@ impl World {
         self.s3.put(BUCKET, "objects/part.parquet", std::fs::read(dir.path().join("x.parquet")).unwrap());
     }
 
-    /// One change of a table, its stream, or an object.
+    /// Changes a table, its stream, or an object.
     fn write(&self, dice: &mut Dice) {
         let driver = 1 + i64::try_from(dice.below(u64::try_from(DRIVERS).unwrap())).unwrap();
         match dice.below(300) {
@@ -184,7 +184,8 @@ impl World {
         (of("trips"), of("n"))
     }
 
-    /// No driver has fewer trips than before, nor an older object's value; one that is gone may come back with more.
+    /// Checks that no driver has fewer trips than before, nor an older object's value; a deleted driver may come back
+    /// with more.
     fn look(&self, address: SocketAddr, seen: &mut BTreeMap<i64, i64>, kill: usize) {
         let (trips, n) = self.values(address);
         let of_objects = (1..).map(|driver: i64| -driver);

@@ -1,10 +1,10 @@
-//! What items look like: Feast's, an item for each feature, and items that do not fit.
+//! Layouts of items: Feast's, an item for each feature, and invalid items.
 
 use std::fs;
 
 use super::*;
 
-/// The table of Feast's that was recorded with the golden repository's data.
+/// Returns Feast's table that was recorded with the golden repository's data.
 fn recorded() -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dynamodb/tables.json");
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -18,7 +18,7 @@ fn feast_s_own_items_give_the_answers_that_feast_gives() {
         table["Items"].as_array().unwrap().iter().for_each(|item| dynamo.put(name, item.clone()));
     }
     let golden = Setup::golden().config(&config(&dynamo.url()));
-    // The same definitions, each view's rows from its table.
+    // The same definitions, with each view's rows in a table.
     let path = golden.path("features/feast_repo.yaml");
     let mut text = fs::read_to_string(&path).unwrap();
     let mut from_tables = 0;
@@ -55,7 +55,7 @@ fn feast_s_own_items_give_the_answers_that_feast_gives() {
         let (ours, theirs) = (host.features(&features, entities.clone()), reference.features(&features, entities));
         assert_eq!(ours.status, 200, "{view}");
         // The table was written in another run than the files: its times are some minutes later, and the writer's data
-        // frame had made a double of one whole number.
+        // frame had converted one integer to a double.
         let known = |answer: &Answer| {
             let mut answer = answer.json()["results"].clone();
             for column in answer.as_array_mut().unwrap() {
@@ -133,7 +133,7 @@ fn bad_item_of_feasts_costs_only_its_feature() {
         let values = json!({ "trips": trips, "rate": { "B": "KQAAAAAAAOA/" } });
         json!({ "entity_id": { "S": id }, "event_ts": { "S": "2026-11-23 08:00:00+00:00" }, "values": { "M": values } })
     };
-    // Not a message, an attribute that is not binary, and text under a feature that is a number now.
+    // Not a message, an attribute that is not binary, and text for a feature that is a number now.
     for (byte, trips) in [("01", json!({ "B": "/w==" })), ("02", json!({ "S": "7" })), ("03", json!({ "B": "EgFh" }))] {
         dynamo.put(TABLE, item(&id(byte), trips));
     }
@@ -141,7 +141,7 @@ fn bad_item_of_feasts_costs_only_its_feature() {
     let host = Setup::with(&definitions).config(&config(&dynamo.url())).start();
     let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
     let skipped = &reports[0].skipped;
-    // By the scan, and by the stream once more.
+    // Once by the scan, and again by the stream.
     assert!(reports[0].applied.rows() >= 3, "{:?}", reports[0].applied);
     assert_eq!((skipped.rows(), skipped.values.len()), (0, 1), "{skipped:?}");
     assert_eq!(&*skipped.values[0].feature, "trips");

@@ -1,4 +1,4 @@
-//! Views of which only a part is here: rows come when they are asked for.
+//! Views that store only a part of their table: rows are fetched on lookups.
 
 use std::{io::Write, thread, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::wire;
 
 const HEADER: &str = "x-larder-read-through";
 
-/// A host that keeps so much of its table.
+/// Starts a server that stores a part of its table.
 fn host(url: &str, more: &str) -> Fixture {
     setup(url, &format!(", on_miss: fetch, fetch_timeout: 3s{more}")).start()
 }
@@ -63,14 +63,14 @@ fn more_than_a_hundred_entities_are_several_requests() {
     let host = host(&dynamo.url(), "");
     let all: Vec<i64> = (1..=350).collect();
     assert_eq!(ask(&host, &all).column("trips")["values"], json!(all));
-    // Those that share a slot of the cache with a row that came meanwhile are asked for once more.
+    // Rows that share a slot of the cache with a row that was fetched meanwhile are fetched again.
     assert!((4..=12).contains(&gets(&dynamo)), "{}", gets(&dynamo));
 }
 
 #[test]
 fn a_change_that_the_stream_tells_has_the_row_fetched_anew() {
     let dynamo = table(10);
-    // What was missing, too, whatever is remembered of it.
+    // Rows that were missing, too, despite the negative cache.
     let host = host(&dynamo.url(), ", negative_ttl: 1h");
     assert_eq!((trips(&host, 1), trips(&host, 77)), (json!(1), Value::Null));
     dynamo.put(TABLE, item(1, 100));

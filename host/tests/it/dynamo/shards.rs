@@ -1,4 +1,4 @@
-//! Streams: shards that split, end and are gone, and readings that lose their place.
+//! Streams: shards that split, close and are removed, and reads that lose their position.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn open_shard(dynamo: &FakeDynamo) -> String {
 fn row_20_an_iterator_that_expired_is_asked_for_again_before_and_after_the_first_record() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
-    // Nothing was read since the scan's own records: wait for a reading to hold an iterator.
+    // Nothing was read after the scan's own records: wait for a read that holds an iterator.
     dynamo.expire_iterators();
     dynamo.put(TABLE, item(1, 10));
     until(&host, 1, 10);
@@ -105,7 +105,7 @@ fn row_22_a_child_whose_parent_is_gone_is_read() {
     dynamo.rotate(TABLE);
     dynamo.put(TABLE, item(1, 101));
     until(&host, 1, 101);
-    // All that was read to its end is forgotten by DynamoDB.
+    // DynamoDB removes every shard that was read to its end.
     dynamo.trim_closed(TABLE);
     dynamo.put(TABLE, item(1, 102));
     until(&host, 1, 102);
@@ -214,7 +214,7 @@ fn bug_teleport_what_came_between_a_shard_s_birth_and_its_first_reading_is_read(
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
-    // Before anybody knows of the child.
+    // Before the child is listed.
     (1..=5).for_each(|driver| dynamo.put(TABLE, item(driver, 50 + driver)));
     until_equal(&host, &dynamo, 5);
 }

@@ -1,4 +1,4 @@
-//! The source alone, with a clock that is turned in the middle of a reading.
+//! The source on its own, with a clock that advances during a read.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn source(dynamo: &FakeDynamo, clock: &Arc<ManualClock>) -> DynamoDb {
     DynamoDb::new(Aws::new(config), clock, view, view.table().unwrap(), KeyVersion::V3, None, None)
 }
 
-/// Reads until it breaks off.
+/// Reads until an error occurs.
 fn broken_off(reading: &mut dyn Batches) -> SourceError {
     loop {
         match reading.next_batch() {
@@ -57,7 +57,7 @@ fn a_scan_that_takes_longer_than_changes_are_kept_is_an_error_that_says_what_to_
     clock.set(RECORDED_AT + 24 * HOUR);
     let error = broken_off(&mut *reading).to_string();
     assert!(error.contains("the scan took nearly a day") && error.contains("'read_units'"), "{error}");
-    // What was committed at 22 hours is as of the beginning: the stream was not read since.
+    // The position that was committed at 22 hours is as of the start: the stream was not read since.
     let gone_on = source.read(Some(&position)).err().unwrap();
     assert!(matches!(gone_on, SourceError::Lost { .. }), "{gone_on}");
 }
@@ -79,7 +79,7 @@ fn a_scan_within_a_day_goes_on_from_its_position() {
         rows += batch.rows.len();
     }
     assert!((60..=115 + 60).contains(&rows), "55 items of the scan, and the stream's 60 records: {rows}");
-    // At its end it is as of now.
+    // At its end, the position is as of now.
     clock.set(RECORDED_AT + 42 * HOUR);
     assert!(source.read(Some(&reading.position())).is_ok());
 }

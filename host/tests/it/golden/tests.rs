@@ -1,4 +1,4 @@
-//! The comparison with Feast itself: what it lets pass, and what it tells.
+//! Tests of the comparison with Feast: accepted and rejected responses, and its messages.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A case with the number of none, that Feast answered with this.
+/// Returns a case without a number, with this response of Feast.
 fn case(status: u16, body: &Value) -> Case {
     Case {
         number: 0,
@@ -34,7 +34,7 @@ fn answer() -> Value {
     })
 }
 
-/// What [`compare`] says of the answer after a change.
+/// Returns the result of [`compare`] for a changed response.
 fn after(change: impl FnOnce(&mut Value)) -> Result<(), String> {
     let expected = answer();
     let mut actual = expected.clone();

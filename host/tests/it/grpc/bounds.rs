@@ -52,7 +52,7 @@ struct Sent {
     ends: bool,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 struct Answer {
     encoding: Option<String>,
     accepted: Option<String>,
@@ -61,7 +61,7 @@ struct Answer {
 }
 
 impl Connection {
-    /// A client with a flow-control window of this many bytes.
+    /// Creates a client with a flow-control window of this many bytes.
     fn to(fixture: &Fixture, window: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let address = fixture.grpc_address();
@@ -78,7 +78,7 @@ impl Connection {
         Self { runtime, sender }
     }
 
-    /// Begins a call, which lasts as long as its response is kept.
+    /// Starts a call, which lasts as long as its response is kept.
     fn begin(&mut self, path: &str, sent: Sent) -> JoinHandle<Response<Incoming>> {
         let request = Request::post(format!("http://larder{path}")).header("content-type", "application/grpc");
         let answer = self.sender.send_request(request.body(sent).unwrap());

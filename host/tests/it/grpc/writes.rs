@@ -1,4 +1,4 @@
-//! Writes over gRPC: served when they are answered, or refused by name.
+//! Writes over gRPC: served when they are acknowledged, or rejected with a message.
 
 use std::{collections::BTreeMap, fs};
 

@@ -1,4 +1,4 @@
-//! Files that cannot be read, or do not hold what the view wants.
+//! Files that cannot be read, or that do not have what the view needs.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -6,7 +6,7 @@ use arrow::array::{StringArray, TimestampMillisecondArray, TimestampSecondArray}
 
 use super::*;
 
-/// Three rows that would all be new, beside what a test breaks.
+/// Returns three new rows, which are written next to the broken file.
 fn fresh() -> Columns {
     stats(&[(1, 10, 0.9), (2, 10, 0.9), (3, 10, 0.9)])
 }
@@ -37,7 +37,7 @@ fn pages_of_garbage_are_refused_and_no_row_of_the_file_is_taken() {
     assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
         write(&setup.path(FILE), &fresh());
         let mut bytes = fs::read(setup.path(FILE)).unwrap();
-        // Behind the magic number the pages begin; the footer at the end stays whole.
+        // The pages begin after the magic number; the footer at the end stays intact.
         bytes[4..200].fill(0xa5);
         fs::write(setup.path(FILE), bytes).unwrap();
     });
@@ -203,7 +203,8 @@ fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
     everywhere(|place| {
         let fixture = place.good().start();
         let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
-        // Driver 1: the event time decides. Driver 2: the created time does. Driver 3: the later row does, on a full tie.
+        // Driver 1: the event time decides. Driver 2: the created time decides. Driver 3: the later row wins a full
+        // tie.
         let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
         write(&fixture.path(FILE), &replaced(rows, "created", created));
         assert_eq!(sync_all(&fixture).failures, []);
@@ -213,7 +214,7 @@ fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two that tie");
 
-        // Rows that are older than what is there change nothing, also from another file.
+        // Rows that are older than the stored ones change nothing, also from another file.
         write(&fixture.path("data/stats/part-1.parquet"), &stats(&[(1, 1_000, 0.0), (4, 1_000, 0.0)]));
         let synced = sync_all(&fixture);
         assert_eq!(synced.report("stats").applied.stale, 2);

@@ -1,4 +1,4 @@
-//! Which files and rows are read: directories, what changed, spans of time, only the columns that are wanted.
+//! Which files and rows are read: directories, changed files, time ranges, only the needed columns.
 
 use std::fs;
 
@@ -96,7 +96,7 @@ fn only_files_that_are_new_or_changed_are_read() {
         let everything = SyncCommand { full: true, ..SyncCommand::default() };
         assert_eq!(read(&sync(&fixture, &everything)), 3);
 
-        // A file that is gone takes nothing along: an upsert only adds.
+        // A removed file does not remove its rows: an upsert only adds.
         fs::remove_file(fixture.path(FILE)).unwrap();
         assert_eq!(read(&sync_all(&fixture)), 0);
         assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.5, 0.2, 0.3]));
@@ -128,7 +128,7 @@ fn a_span_of_event_times_has_both_its_ends() {
         let open_end = SyncCommand { views, from: at(20), to: None, ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &open_end).failures, []);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([null, 0.4, 0.5, 0.6]));
-        // A span says nothing of what lies outside: the next sync reads it all.
+        // A time range does not affect other times: the next sync reads all of it.
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([0.3, 0.4, 0.5, 0.6]));
     });
@@ -144,7 +144,7 @@ fn columns_that_nobody_wants_are_not_read_whatever_they_are() {
         columns.insert(0, ("strange", Arc::new(strange)));
         columns.push(("nothing", new_null_array(&DataType::Null, 1)));
         columns.push(("garbage", Arc::new(StringArray::from(vec!["x".repeat(100_000)]))));
-        // Neither order nor company of the wanted columns matters.
+        // The order of the columns and additional columns do not matter.
         columns.reverse();
         let uncompressed = WriterProperties::builder().set_dictionary_enabled(false).build();
         write_with(&fixture.path(FILE), &columns, uncompressed);
@@ -230,7 +230,7 @@ fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
-    // Written over, not replaced by rename.
+    // Overwritten in place, not replaced by a rename.
     let bytes = fs::read(fixture.path(FILE)).unwrap();
     fs::write(fixture.path(FILE), [&bytes[..], b"more"].concat()).unwrap();
     let error = batches.next_batch().unwrap_err();

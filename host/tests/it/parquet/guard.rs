@@ -1,4 +1,4 @@
-//! Publications that went wrong: far fewer or far more rows than before, or too many that are none.
+//! Bad publications: far fewer or far more rows than before, or too many invalid ones.
 
 use arrow::array::StringArray;
 
@@ -6,12 +6,12 @@ use super::*;
 
 const REPLACING: &str = "  - name: stats\n    mode: replace\n";
 
-/// Rows of drivers from 1 on.
+/// Creates rows of drivers from 1 on.
 fn drivers(count: i64, rate: f64) -> Columns {
     stats(&(1..=count).map(|driver| (driver, 30, rate)).collect::<Vec<_>>())
 }
 
-/// A view that is replaced, with rows of so many drivers.
+/// Starts a server with a replaced view with rows of this many drivers.
 fn served(place: Place, count: i64) -> Host {
     let prepared = place.good_with(&DEFINITIONS.replace("  - name: stats\n", REPLACING));
     write(&prepared.path(FILE), &drivers(count, 0.1));
@@ -39,7 +39,7 @@ fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_on
         assert_judged(&host, "'sync: shrink_percent_max' is 90, and 'larder sync --force' takes it");
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
-        // What it is compared with is what is served now.
+        // The comparison is with the currently served rows.
         write(&host.path(FILE), &drivers(20, 0.3));
         assert_eq!(sync_all(&host).failures, []);
         assert_eq!(rates(&host, &[1, 21]), json!([0.3, null]));

@@ -11,7 +11,7 @@ use larder_common::clock::parse_time;
 
 use super::*;
 
-/// A file with only a footer, whose schema is nested this deep.
+/// Returns a file with only a footer, whose schema is nested this deep.
 fn nested(depth: usize) -> Vec<u8> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement>, 3: num_rows, 4: list<RowGroup> }
     let mut footer = vec![0x15, 0x02, 0x19, 0xfc];

@@ -1,4 +1,4 @@
-//! Every type that a definition can name, from a Parquet column to the answer.
+//! Every type in definitions, from a Parquet column to the response.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use arrow::{
 
 use super::*;
 
-/// Serves one feature of this type from this column, for drivers 1, 2, …: the values of the answer.
+/// Serves one feature of this type from this column, for drivers 1, 2, …; returns the values in the response.
 fn served(place: Place, value_type: &str, array: ArrayRef) -> Value {
     let definitions = format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
@@ -31,7 +31,7 @@ fn served(place: Place, value_type: &str, array: ArrayRef) -> Value {
     let fixture = setup.start();
     let column = fixture.features(&["stats:f"], json!({ "driver_id": drivers })).column("f");
     crate::arrow::assert_same(&fixture, &json!({ "features": ["stats:f"], "entities": { "driver_id": drivers } }));
-    // A null in a row that is there is a value like any other.
+    // A null in an existing row is a value like any other.
     assert_eq!(column["statuses"], json!(vec!["PRESENT"; drivers.len()]), "{value_type}");
     column["values"].clone()
 }
@@ -54,7 +54,7 @@ fn integers() {
         json!([i32::MAX, i32::MIN, null]),
     );
     assert_served("Int32", Int8Array::from(vec![-1]), json!([-1]));
-    // As pandas writes integers of which some are missing.
+    // As pandas writes integers with missing values.
     assert_served("Int64", Float64Array::from(vec![3.0, f64::NAN]), json!([3, null]));
 }
 
@@ -91,7 +91,7 @@ fn instants_in_every_unit_with_and_without_a_zone() {
     let zoned = TimestampMicrosecondArray::from(vec![second * SECOND]).with_timezone("America/New_York");
     assert_served("UnixTimestamp", zoned, json!([second]));
     assert_served("UnixTimestamp", Date32Array::from(vec![1]), json!([86_400]));
-    // Feast's stand-in for a null instant.
+    // Feast's placeholder for a null instant.
     assert_served("UnixTimestamp", TimestampSecondArray::from(vec![None]), json!([i64::MIN]));
 }
 

@@ -1,5 +1,5 @@
-//! The source alone, before a server that replaces objects by order: which ranges are asked for, what a position knows,
-//! and what becomes of a reading that is cut off, torn, or lied to.
+//! The source on its own, with a server that replaces objects on command: which ranges are requested, the contents of
+//! positions, and interrupted, inconsistent and invalid reads.
 
 use std::{
     io::{Read, Write},
@@ -63,7 +63,7 @@ fn source(s3: &FakeS3, source: &str) -> S3Parquet {
     source_at(s3.url(), source, ParquetLimits::default())
 }
 
-/// A server with these objects.
+/// Starts a server with these objects.
 fn server(objects: &[(&str, &[u8])]) -> FakeS3 {
     let s3 = FakeS3::start();
     s3.create_bucket(BUCKET);
@@ -73,7 +73,7 @@ fn server(objects: &[(&str, &[u8])]) -> FakeS3 {
     s3
 }
 
-/// Driver and trips of each row.
+/// Returns driver and trips of each row.
 fn rows(batch: SourceBatch) -> Vec<(i64, i64)> {
     let SourceRows::Columns(columns) = batch.rows else { panic!("files have columns") };
     let column = |name| columns.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
@@ -81,7 +81,7 @@ fn rows(batch: SourceBatch) -> Vec<(i64, i64)> {
     (0..columns.num_rows()).map(|row| (drivers.value(row), trips.value(row))).collect()
 }
 
-/// All rows, and the position behind them.
+/// Returns all rows, and the position after them.
 fn read(source: &S3Parquet, position: Option<&str>) -> Result<(Vec<(i64, i64)>, String), SourceError> {
     let mut reading = source.read(position)?;
     let mut all = Vec::new();
@@ -91,7 +91,7 @@ fn read(source: &S3Parquet, position: Option<&str>) -> Result<(Vec<(i64, i64)>, 
     Ok((all, reading.position()))
 }
 
-/// The position after so many batches of a reading that is cut off there, and their rows.
+/// Interrupts a read after this many batches; returns their rows and the position.
 fn cut_off(source: &S3Parquet, position: Option<&str>, batches: usize) -> (Vec<(i64, i64)>, String) {
     let mut reading = source.read(position).unwrap();
     let all = (0..batches).flat_map(|_| rows(reading.next_batch().unwrap().unwrap())).collect();
@@ -102,7 +102,7 @@ fn gets(s3: &FakeS3) -> Vec<S3Call> {
     s3.calls().into_iter().filter(|call| call.operation == "GetObject").collect()
 }
 
-/// Rows in groups, of numbers that do not compress; `trips` is the same in all of them.
+/// Creates rows in groups, of numbers that do not compress; `trips` is the same in all of them.
 fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
     let dice = |seed: i64| {
         let dice = move |n: i64| (n + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).rotate_left(29);
@@ -129,7 +129,7 @@ fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
 
 #[test]
 fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_nothing_else() {
-    // A group's part of a column is 9.6 MB: more than one request asks for.
+    // A group's part of a column is 9.6 MB: more than the maximum of one request.
     let bytes = grouped(2_400_000, 1_200_000, 7);
     let s3 = server(&[(KEY, &bytes)]);
     let source = source(&s3, "path: \"s3://features/set/a.parquet\"");
@@ -153,7 +153,7 @@ fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_n
     let needed: u64 = chunks.map(|chunk| chunk.byte_range().1).sum();
     let fetched: u64 = asked[1..].iter().map(|range| range.end - range.start).sum();
     assert_eq!(fetched, needed, "neither more nor less than the wanted columns' parts");
-    // Of each group: the driver in two parts, times and trips side by side in one or more.
+    // Of each group: the driver in two parts, times and trips next to each other in one or more.
     let sides = needed / 2 - 9_600_000;
     assert!(asked.len() as u64 <= 1 + 2 * (3 + sides.div_ceil(8 << 20)), "{asked:?}");
     assert!(s3.concurrent_max() <= 8, "{}", s3.concurrent_max());
@@ -196,7 +196,7 @@ fn small_objects_come_with_one_request_each_and_some_ahead() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(position.len() < 2_500, "{}: {position}", position.len());
     assert!(!source.has_news(&position).unwrap());
-    // A new one among them is read, and no other.
+    // Only a new object is read.
     s3.put(BUCKET, "set/dt=2026-11-24/x.parquet", file(9..=9, 9));
     s3.forget_calls();
     assert!(source.has_news(&position).unwrap());
@@ -214,7 +214,7 @@ fn a_reading_that_was_cut_off_goes_on_where_it_was_in_the_same_version_only() {
     for batches in [1, 2, 5, 13] {
         let (mut begun, position) = cut_off(&source, None, batches);
         assert!(source.has_news(&position).unwrap(), "after {batches} batches");
-        // It may be cut off again.
+        // It may be interrupted again.
         let (more, position) = cut_off(&source, Some(&position), 1);
         let (rest, last) = read(&source, Some(&position)).unwrap();
         begun.extend(more);
@@ -226,7 +226,7 @@ fn a_reading_that_was_cut_off_goes_on_where_it_was_in_the_same_version_only() {
     s3.put(BUCKET, KEY, file(1..=2, 2));
     let (rest, _) = read(&source, Some(&position)).unwrap();
     assert_eq!(rest, [(1, 2), (2, 2), (5, 5)], "another version is read from its beginning");
-    // Cut off in the second object, 14 batches behind the beginning of the first.
+    // Interrupted in the second object, 14 batches after the start of the first.
     s3.put(BUCKET, KEY, bytes.clone());
     s3.put(BUCKET, "set/b.parquet", bytes);
     let (_, position) = cut_off(&source, None, 15);
@@ -285,7 +285,7 @@ fn row_30_a_server_that_ignores_which_version_is_asked_for_is_found_out() {
     let error = read(&source, None).unwrap_err();
     assert!(matches!(error, SourceError::Changed { .. }), "{error}");
     proxy.heal();
-    // One that knows no ranges sends more than is wanted: it is not read to its end.
+    // A server without support for ranges sends more than requested: the response is not read to its end.
     proxy.rule("GET /features/set/", When::Always, Fault::Answer(200, vec![], "x".repeat(50 << 20)));
     let error = read(&source, None).unwrap_err();
     assert!(error.to_string().contains("s3://features/set/a.parquet: GetObject: more came than"), "{error}");
@@ -300,7 +300,7 @@ fn row_31_a_set_with_a_marker_that_was_cut_off_is_news_whatever_the_marker_says(
     assert_eq!(first, [(1, 1)]);
     assert!(source.has_news(&position).unwrap(), "the marker is the same, and half of the set was not read");
     assert_eq!(read(&source, Some(&position)).unwrap().0, [(2, 1)]);
-    // The next set is being written: nothing of it is read, and half of this one is not passed off as the whole.
+    // The next set is being written: it is not read, and half of the current one is not treated as complete.
     s3.delete(BUCKET, "set/_SUCCESS");
     assert!(source.has_news(&position).unwrap());
     let error = read(&source, Some(&position)).unwrap_err();
@@ -350,7 +350,7 @@ fn row_31_a_manifest_may_name_any_object_of_its_bucket_once() {
     let (all, position) = read(&listed, None).unwrap();
     assert_eq!(all, [(1, 1), (2, 1)]);
     assert!(!listed.has_news(&position).unwrap());
-    // What the list did not say the head did: they have to agree on what a version is.
+    // The version of this object comes from a HEAD instead of the list: both must agree.
     s3.put(BUCKET, "else where/b.parquet", file(2..=2, 2));
     assert!(listed.has_news(&position).unwrap());
     assert_eq!(read(&listed, Some(&position)).unwrap().0, [(2, 2)]);
@@ -375,7 +375,7 @@ fn row_31_a_manifest_may_name_any_object_of_its_bucket_once() {
     assert_eq!(gets(&s3).len(), 0, "it is not even asked for");
 }
 
-/// Every byte of a file, one at a time: nothing hangs, nothing panics, and no number in it is believed.
+/// Changes every byte of a file, one at a time: nothing hangs, nothing panics, and every number in it is checked.
 #[test]
 fn row_32_an_object_with_any_byte_damaged_is_read_or_refused() {
     let whole = file(1..=3, 1);
@@ -428,7 +428,7 @@ fn a_body_that_breaks_off_is_asked_for_again() {
     let s3 = server(&[(KEY, &grouped(200_000, 50_000, 3))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
-    // Of two requests one after the other, never both.
+    // Every third request fails, so never two in a row.
     proxy.rule("GET /features/set/", When::Every(3), Fault::ShortBody(1_000));
     let (all, _) = read(&source, None).unwrap();
     assert_eq!((all.len(), all.iter().all(|row| row.1 == 3)), (200_000, true));
@@ -494,7 +494,8 @@ fn large_row_group_is_fetched_in_parts() {
     assert!(gets(&s3).len() - before > 6, "{}", gets(&s3).len() - before);
 }
 
-/// A server that answers every request with a body that does not end; returns its address and the bytes it has sent.
+/// Returns a server that answers every request with a body that does not end; returns its address and the bytes it has
+/// sent.
 fn endless() -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, sent) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(AtomicU64::new(0)));
@@ -527,7 +528,7 @@ fn response_that_does_not_end_is_cut_off() {
 
     let source = source_at(url, &format!("path: \"s3://{BUCKET}/set/\""), ParquetLimits::default());
     source.schemas().unwrap_err();
-    // Each of two attempts ends after 64 MiB, and what the kernel has in its buffers.
+    // Each of two attempts ends after 64 MiB, plus the contents of the kernel's buffers.
     let sent = sent.load(Ordering::Relaxed);
     assert!(sent < 3 * (64 << 20), "{sent}");
 }
