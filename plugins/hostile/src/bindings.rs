@@ -1,4 +1,4 @@
-//! What `wit-bindgen` makes of the contract, or of the world that is built in its place.
+//! Bindings that `wit-bindgen` generates from the contract, or from another world that replaces it.
 
 #![allow(
     missing_docs,

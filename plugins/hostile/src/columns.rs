@@ -1,23 +1,23 @@
-//! The answer of a well-behaved plugin, for the others to spoil.
+//! The result of a well-behaved plugin, which the modes corrupt.
 
 use crate::bindings::{
     Column,
     larder::transform::types::{Lists, Scalars, Values, VarBytes},
 };
 
-/// Where the outputs are among the columns.
+/// The index of each output among the columns.
 pub(crate) const Y: usize = 0;
 pub(crate) const FLAG: usize = 1;
 pub(crate) const TEXT: usize = 2;
 pub(crate) const ITEMS: usize = 3;
 pub(crate) const WORDS: usize = 4;
 
-/// What `text` is in every row.
+/// The value of `text` in every row.
 const SAID: &str = "all is well";
-/// What `words` are in every row.
+/// The value of `words` in every row.
 const WORDS_SAID: [&str; 2] = ["all", "well"];
 
-/// The values of `x`; 0 is what stands for a null.
+/// Returns the values of `x`; 0 for a null.
 pub(crate) fn numbers(inputs: &[Column]) -> &[f64] {
     match inputs.first().map(|column| &column.values) {
         Some(Values::Scalars(Scalars::Float64s(values))) => values,

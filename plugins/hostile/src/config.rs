@@ -6,9 +6,9 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config<Mode> {
     pub(crate) mode: Mode,
-    /// How many calls of `transform` in an instance are answered first.
+    /// How many calls of `transform` in an instance succeed first.
     #[serde(default)]
     pub(crate) after: u32,
-    /// How much of it; the default depends on the mode.
+    /// The amount; the default depends on the mode.
     pub(crate) amount: Option<usize>,
 }

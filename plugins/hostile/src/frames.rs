@@ -1,25 +1,25 @@
-//! The second version of the contract, where a result is one piece of bytes: the same signature as `hostile`, and what
-//! only bytes can have wrong. Its configuration is as that of the others: `{"mode": "cut", "after": 3}`.
+//! The second version of the contract, in which a result is one block of bytes: the same signature as `hostile`, and
+//! errors that only bytes can have. Its configuration is like that of the other version: `{"mode": "cut", "after": 3}`.
 //!
 //! | mode | what it does |
 //! |------|--------------|
 //! | `good` | answers |
-//! | `empty` | no byte |
-//! | `cut` | a word less than its outputs have |
-//! | `odd` | half a word less |
-//! | `surplus` | a word more |
-//! | `more_rows` | outputs of a row more than was asked for |
+//! | `empty` | returns no bytes |
+//! | `cut` | returns one word less than its outputs take |
+//! | `odd` | returns half a word less |
+//! | `surplus` | returns a word more |
+//! | `more_rows` | returns outputs with one row more than requested |
 //! | `stray_presence` | `text` with a bit beyond the rows, in a byte that has none |
 //! | `null_in_non_nullable` | a null in `y` |
 //! | `bad_bool` | a `flag` of 2 |
-//! | `ends_fall`, `ends_beyond` | `text` with ends that fall, and that lie beyond all bytes |
-//! | `list_ends_fall`, `list_ends_beyond` | the same of `items` |
-//! | `item_ends_fall`, `item_ends_beyond` | the same of the texts in `words` |
-//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, and whose first row ends amid a character |
+//! | `ends_fall`, `ends_beyond` | `text` with ends that decrease, and that are beyond all bytes |
+//! | `list_ends_fall`, `list_ends_beyond` | the same for `items` |
+//! | `item_ends_fall`, `item_ends_beyond` | the same for the texts in `words` |
+//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, and whose first row ends within a character |
 //! | `ends_short` | `text` with ends before its last bytes |
 //! | `gigantic` | `text` of `amount` bytes (default 1.4 MB) per row |
 //! | `spin`, `trap`, `fault` | as in the other version |
-//! | `log` | a line of the log, then answers |
+//! | `log` | writes a log line, then answers |
 
 use std::{
     cell::{Cell, RefCell},
@@ -68,7 +68,7 @@ enum Mode {
     Log,
 }
 
-/// What the outputs are made of, for the modes to spoil.
+/// The parts of the outputs, which the modes corrupt.
 struct Parts {
     y_present: Vec<u8>,
     y: Vec<f64>,
@@ -148,7 +148,7 @@ fn present(rows: usize) -> Vec<u8> {
     presence
 }
 
-/// Where each of some things of these lengths ends.
+/// Returns the ends of items with these lengths.
 fn ends(lengths: impl Iterator<Item = usize>) -> Vec<u32> {
     let end = |sum: &mut usize, len: usize| {
         *sum += len;
@@ -175,7 +175,7 @@ impl Parts {
         }
     }
 
-    /// Ends that fall, of which the last is as it was: nothing else is wrong with them.
+    /// Makes ends decrease, except the last one, which stays valid: nothing else is wrong with them.
     fn fall(ends: &mut [u32]) {
         if let [first, .., last] = ends {
             *first = *last + 1;
@@ -213,7 +213,7 @@ impl Parts {
         let doubles = |of: &[f64]| of.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let ends = |of: &[u32]| of.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<u8>>();
         let rows = present(self.y.len());
-        // What grows has twice the room, and there is none for that beside a gigantic text.
+        // A growing vector needs twice its size, and there is no memory for that next to a gigantic text.
         let mut frame = Vec::with_capacity(self.text.len() + 256 * self.y.len() + 4_096);
         for part in [
             // Heads of y, flag, text, items and words.
@@ -240,7 +240,7 @@ impl Parts {
     }
 }
 
-/// The host asks for memory by this. `wit-bindgen` is built without its own.
+/// Returns the host calls this function to allocate memory. `wit-bindgen` is built without its own version.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     // SAFETY: the host calls this export as the contract says.

@@ -1,17 +1,17 @@
-//! What the host gets when it asks for memory, in both versions of the contract.
+//! The memory allocation for the host, in both versions of the contract.
 
 use std::alloc::{self, Layout};
 
-/// Makes room for `len` bytes, with what lies in `old` so far.
+/// Allocates `len` bytes, and copies the contents of `old`.
 ///
 /// # Safety
-/// `align` is a power of two; `len` is below the memory's size; old memory is what this function gave with the same
+/// `align` is a power of two; `len` is below the memory's size; `old` was allocated by this function with the same
 /// alignment.
 pub(crate) unsafe fn give(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if len == 0 {
         return std::ptr::without_provenance_mut(align);
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let new = unsafe {
         if old_len == 0 {
             alloc::alloc(Layout::from_size_align_unchecked(len, align))

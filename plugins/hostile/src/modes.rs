@@ -1,4 +1,4 @@
-//! What each mode does, as far as it can be done in Rust.
+//! Implements the modes, as far as Rust can express them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +22,7 @@ use crate::{
 
 pub(crate) struct Hostile;
 
-/// What it does. The table at the head of the crate explains each.
+/// A violation. The table in the crate's documentation explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
@@ -81,11 +81,11 @@ const MIB: usize = 1 << 20;
 
 thread_local! {
     static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
-    /// Calls of `transform` so far, this one included.
+    /// The number of calls of `transform` so far, including the current one.
     static CALLS: Cell<u32> = const { Cell::new(0) };
-    /// What `remember` does.
+    /// The state of `remember`.
     static LAST: Cell<f64> = const { Cell::new(0.0) };
-    /// What `memory` keeps.
+    /// The memory that `memory` keeps.
     static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -110,7 +110,7 @@ impl Guest for Hostile {
     }
 
     fn configure(config: String) -> Result<(), Fault> {
-        // A view that says nothing wants the answers of a good plugin.
+        // A view without a configuration gets the results of a good plugin.
         let config = if config == "null" { r#"{"mode": "good"}"# } else { config.as_str() };
         let config: Config<Mode> = serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?;
         match config.mode {
@@ -125,7 +125,7 @@ impl Guest for Hostile {
 
     fn transform(_context: Context, rows: u32, inputs: Vec<Column>) -> Result<Vec<Column>, Fault> {
         let (mode, amount) = (mode(), amount());
-        // The host makes `rows` as large as a batch, no more.
+        // The host limits `rows` to the size of a batch.
         let rows = rows as usize;
         let x = numbers(&inputs);
         let mut columns = good(rows, x);
@@ -165,17 +165,17 @@ pub(crate) fn begin() {
     CALLS.set(CALLS.get().saturating_add(1));
 }
 
-/// The mode of this call: good at first.
+/// Returns the mode of this call, which is `good` at first.
 pub(crate) fn mode() -> Mode {
     mode_of_call(CALLS.get())
 }
 
-/// The mode of call `call`, the first of which is 1.
+/// Returns the mode of call `call`, counted from 1.
 pub(crate) fn mode_of_call(call: u32) -> Mode {
     CONFIG.with_borrow(|config| if call > config.after { config.mode } else { Mode::Good })
 }
 
-/// The mode of the call that comes next.
+/// Returns the mode of the next call.
 pub(crate) fn next_mode() -> Mode {
     mode_of_call(CALLS.get().saturating_add(1))
 }
@@ -184,7 +184,7 @@ pub(crate) fn amount() -> Option<usize> {
     CONFIG.with_borrow(|config| config.amount)
 }
 
-/// Makes good columns bad ones. Modes that leave them as they are do their evil elsewhere.
+/// Corrupts good columns. Modes that do not change columns act elsewhere.
 fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Column>) {
     match mode {
         Mode::WrongColumnCount => columns.truncate(WORDS),
@@ -197,7 +197,7 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
         Mode::ShortEnds => columns[TEXT] = scalars(Scalars::Strings(texts(rows.saturating_sub(1), |_| "short"))),
         Mode::LongEnds => columns[TEXT] = scalars(Scalars::Strings(texts(rows + 1, |_| "long"))),
         Mode::BadEnds => {
-            // Of one row, ends cannot fall: there the first lies beyond the data.
+            // With a single row, ends cannot decrease: there, the first end is beyond the data.
             let ends = (0..rows).map(|row| if row + 1 == rows { 1 } else { 3 });
             let ends: Vec<u32> = if rows == 1 { vec![3] } else { ends.collect() };
             columns[TEXT] = scalars(Scalars::Strings(VarBytes { ends, data: b"a".to_vec() }));
@@ -211,7 +211,7 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
         Mode::BadUtf8 => var(&mut columns[TEXT]).data.fill(0xff),
         Mode::BadItemUtf8 => var(&mut columns[WORDS]).data.fill(0xc0),
         Mode::SplitCharacter => {
-            // "é" in each row. The first slot has half of the first one, the next slot the other half.
+            // "é" in each row. The first slot has half of the first character, the next slot the other half.
             let mut texts = texts(rows, |_| "é");
             if let Some(first) = texts.ends.first_mut() {
                 *first -= 1;
@@ -255,7 +255,7 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
     }
 }
 
-/// The texts of a column, or of the items of its lists.
+/// Returns the texts of a column, or of the items of its lists.
 fn var(column: &mut Column) -> &mut VarBytes {
     let scalars = match &mut column.values {
         Values::Scalars(scalars) => scalars,
@@ -274,7 +274,7 @@ pub(crate) fn spin() -> ! {
     }
 }
 
-/// Work that takes some time, about a microsecond per thousand rounds.
+/// Works for some time: about a microsecond per thousand rounds.
 fn work(thousands: usize) {
     let mut state = 1_u64;
     for _ in 0..thousands.saturating_mul(1_000) {
@@ -282,7 +282,7 @@ fn work(thousands: usize) {
     }
 }
 
-/// Takes memory and keeps it. The allocator that is refused gives up, and with it the instance.
+/// Allocates memory and keeps it. If the allocation is refused, the allocator aborts the instance.
 fn take(mebibytes: usize) {
     for _ in 0..mebibytes {
         let chunk = vec![1_u8; MIB];
@@ -290,7 +290,7 @@ fn take(mebibytes: usize) {
     }
 }
 
-/// Grows the memory until the host refuses, which is nothing that kills.
+/// Grows the memory until the host refuses, which is not fatal.
 fn grow() {
     #[cfg(target_arch = "wasm32")]
     while core::arch::wasm32::memory_grow(0, 16) != usize::MAX {}
@@ -327,7 +327,7 @@ mod tests {
         Hostile::configure(format!(r#"{{"mode": "{mode}"}}"#))
     }
 
-    /// The modes of the crate's table.
+    /// Returns the modes in the crate's table.
     fn modes() -> Vec<&'static str> {
         let table = include_str!("lib.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let names = table.filter_map(|line| line.split(" |").next());

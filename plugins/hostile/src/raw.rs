@@ -1,4 +1,5 @@
-//! The exports by hand: a result is memory that the host reads, and here is written what no generated code would.
+//! Hand-written exports: a result is memory that the host reads, and this module writes results that no generated code
+//! would write.
 //!
 //! ```text
 //!  result<list<column>, fault>: 0 tag (0 = ok) | 4 where the columns are | 8 how many
@@ -12,7 +13,7 @@ use crate::{
     modes::{Hostile, Mode, amount, begin, mode, next_mode, spin},
 };
 
-/// Words of a column, and where they stand in it.
+/// The number of words in a column, and the index of each.
 const COLUMN_WORDS: usize = 11;
 const SCALARS_TAG: usize = 1;
 const ITEMS_AT: usize = 2;
@@ -22,9 +23,9 @@ const FLOAT64S: u32 = 4;
 const MIB: u32 = 1 << 20;
 
 thread_local! {
-    /// Whether the result of this call was written here, and is not to be taken back by generated code.
+    /// Whether the result of this call was written here, so that generated code must not free it.
     static BY_HAND: Cell<bool> = const { Cell::new(false) };
-    /// Whether a configuration has come: before, memory is given as it should be.
+    /// Whether there is a configuration: before that, memory is allocated correctly.
     static CONFIGURED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -84,7 +85,8 @@ unsafe extern "C" fn post_transform(result: *mut u8) {
     }
 }
 
-/// The host asks for memory by this, before every call with arguments. It stands in the place of wit-bindgen's own.
+/// Returns the host calls this function to allocate memory, before every call with arguments. It replaces
+/// `wit-bindgen`'s own.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if CONFIGURED.get() {
@@ -104,13 +106,13 @@ extern "C" fn initialize() {
     spin();
 }
 
-/// Columns that all have the same mebibyte of doubles.
+/// Returns columns that all refer to the same mebibyte of doubles.
 fn alias(count: usize) -> *mut u8 {
     let shared = vec![1.0_f64; MIB as usize / 8].leak();
     columns([FLOAT64S, shared.as_ptr() as u32, MIB / 8], count)
 }
 
-/// So many columns, all with these scalars.
+/// Returns this many columns, all with the same scalars.
 fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     let mut words = vec![0_u32; count * COLUMN_WORDS];
     for column in words.chunks_exact_mut(COLUMN_WORDS) {
@@ -122,7 +124,7 @@ fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     result(words.as_ptr() as u32, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// An `ok` with a list.
+/// Returns an `ok` with a list.
 fn result(at: u32, len: u32) -> *mut u8 {
     vec![0, at, len].leak().as_mut_ptr().cast()
 }

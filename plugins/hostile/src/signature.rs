@@ -1,4 +1,4 @@
-//! What the guest says of itself, in both versions of the contract.
+//! The signature of the guest, in both versions of the contract.
 
 use crate::bindings::larder::transform::types::{DataType, Field, ScalarType, Signature};
 

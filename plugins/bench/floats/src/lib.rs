@@ -1,4 +1,4 @@
-//! Eight doubles to eight doubles: the plugin that costs are told of.
+//! Eight doubles to eight doubles: the plugin of `make bench-plugin`.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 

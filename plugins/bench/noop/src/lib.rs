@@ -1,12 +1,12 @@
-//! The least that a plugin can do: what a call costs, whatever is computed.
+//! A minimal plugin, to measure the fixed cost of a call.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// Nothing.
+/// No inputs.
 #[derive(Debug, Inputs)]
 pub struct Nothing;
 
-/// What there has to be.
+/// One output, because a plugin must have at least one.
 #[derive(Debug, Outputs)]
 pub struct Zero {
     /// False.

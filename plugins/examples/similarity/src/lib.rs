@@ -1,22 +1,22 @@
-//! `embedding_similarity`: which of several labelled embeddings is nearest to the one that the caller sends.
+//! `embedding_similarity`: finds the nearest of several labelled embeddings to the one in the request.
 //!
-//! Shows lists and texts, in and out. Square roots are an instruction of WebAssembly, exact to the last bit everywhere;
-//! logarithms and the like are not, and are compiled into the component instead.
+//! Shows lists and texts, as inputs and outputs. Square roots are a WebAssembly instruction, exact to the last bit
+//! everywhere; logarithms and similar functions are not, and are compiled into the component instead.
 
 use larder_plugin::{Inputs, List, Outputs, plugin};
 
-/// A row of labelled embeddings, and the one to look for.
+/// A row of labelled embeddings, and the query.
 #[derive(Debug, Inputs)]
 pub struct Candidates<'a> {
-    /// The embedding that the caller sends.
+    /// The embedding in the request.
     pub query: Option<&'a [f32]>,
-    /// The embeddings of the row, one after the other, each as long as the query.
+    /// The embeddings of the row, concatenated, each as long as the query.
     pub embeddings: Option<&'a [f32]>,
     /// A label for each of them.
     pub labels: Option<List<'a, &'a str>>,
 }
 
-/// What was found.
+/// The result of the search.
 #[derive(Debug, Default, PartialEq, Outputs)]
 pub struct Found<'a> {
     /// The label of the nearest embedding.
@@ -40,7 +40,7 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     }
     let scores = embeddings.chunks_exact(query.len()).map(|embedding| cosine(query, embedding));
     let mut ranked: Vec<(f64, &str)> = scores.zip(labels).collect();
-    // The first of equals stays first, so that the ranking is the same each time.
+    // The first of equal ones stays first, so that the ranking is the same each time.
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     Found {
         nearest: ranked.first().map(|(_, label)| *label),
@@ -50,7 +50,7 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     }
 }
 
-/// 0 where one of them has no length.
+/// Returns the cosine similarity; 0 if one of the vectors has length 0.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
     for (a, b) in a.iter().zip(b) {

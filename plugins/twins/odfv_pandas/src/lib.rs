@@ -1,4 +1,4 @@
-//! The twin of `odfv_pandas`, an on-demand view of the Feast repository whose answers are recorded.
+//! The plugin for `odfv_pandas`, an on-demand view of the Feast repository whose responses are recorded.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
@@ -21,7 +21,7 @@ pub struct Derived {
     is_night: Option<bool>,
 }
 
-/// An amount beside the usual one, and whether it is night.
+/// Returns an amount beside the usual one, and whether it is night.
 #[plugin(name = "odfv_pandas", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
     // numpy widens the single to a double, too.

@@ -1,5 +1,6 @@
-//! The twin of `odfv_probe_py`, an on-demand view of the Feast repository whose answers are recorded. That one tells the names
-//! and Python types of what it is given; this one tells names and values, of what its view declares and no more.
+//! The plugin for `odfv_probe_py`, an on-demand view of the Feast repository whose responses are recorded. The Feast
+//! view returns the names and Python types of its inputs; this plugin returns names and values, of the inputs that its
+//! view declares.
 
 use std::fmt::Debug;
 

@@ -1,4 +1,4 @@
-//! The twin of `odfv_python`, an on-demand view of the Feast repository whose answers are recorded.
+//! The plugin for `odfv_python`, an on-demand view of the Feast repository whose responses are recorded.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
@@ -21,7 +21,7 @@ pub struct Derived {
     label: Option<String>,
 }
 
-/// A rate times an amount, and a label.
+/// Returns a rate times an amount, and a label.
 #[plugin(name = "odfv_python", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
     Derived {

@@ -1,6 +1,6 @@
-//! The twin of `odfv_singleton`, an on-demand view of the Feast repository whose answers are recorded. Where that one
-//! raises an exception, this one is a fault. With the feature `second` it is a version that counts two trips more, for
-//! tests of what happens when one version takes the place of another.
+//! The plugin for `odfv_singleton`, an on-demand view of the Feast repository whose responses are recorded. If the
+//! Feast view raises an exception, this plugin returns a fault. With the feature `second`, it is a version that adds
+//! two trips instead of one, for tests of replacing versions.
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
 
