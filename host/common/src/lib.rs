@@ -1,5 +1,4 @@
-//! Utilities of all layers of Larder: the clock, threads for long work, files, memory limits, permissions, logs and
-//! metrics.
+//! What every layer of Larder uses: the clock, threads for long work, files, memory limits, permissions, logs and metrics.
 
 pub mod clock;
 pub mod compute;

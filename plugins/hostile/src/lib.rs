@@ -16,14 +16,14 @@
 //! | **time** | |
 //! | `spin` | `transform` does not return |
 //! | `spin_configure` | `configure` does not return |
-//! | `spin_realloc` | the function with which the host allocates memory for arguments does not return; `configure` still does |
+//! | `spin_realloc` | the function that allocates memory for arguments does not return; `configure` still does |
 //! | `spin_post` | the function that the host calls after it has read a result does not return |
 //! | `slow` | answers, after `amount` thousand rounds of work (default 10,000: about 10 ms) |
 //! | **memory** | |
 //! | `memory` | allocates `amount` MiB more on every call (default 64), touches them, keeps them, and answers |
 //! | `memory_politely` | grows its memory until the host refuses, and then answers |
 //! | `recurse` | calls itself `amount` deep (default: endlessly) |
-//! | `bad_realloc` | the function with which the host allocates memory for arguments returns an address beyond all memory |
+//! | `bad_realloc` | the function that allocates memory for arguments returns an address beyond all memory |
 //! | **wrong results** | |
 //! | `wrong_column_count` | a column too few |
 //! | `extra_column` | a column too many |
