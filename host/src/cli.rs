@@ -138,7 +138,8 @@ impl ConfigArg {
             (None, None) => {
                 let is_absent = matches!(Path::new(DEFAULT_FILE).try_exists(), Ok(false));
                 if is_absent && Path::new(FEAST_FILE).is_file() {
-                    let message = "there is no larder.yaml here, but a Feast repository: '--feast-repo .' takes it";
+                    let message = "there is no larder.yaml in this directory, but a Feast repository. hint: use \
+                                   '--feast-repo .'";
                     anyhow::bail!(CliError::Usage(message.to_owned()));
                 }
                 (DEFAULT_FILE.into(), false)
@@ -236,7 +237,7 @@ fn describe(error: &anyhow::Error) -> String {
 fn help(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref::<AppError>() {
         Some(AppError::Store(StoreError::Io { .. })) => {
-            " ('store: data_dir', or LARDER_STORE_DATA_DIR, says where the store lies)"
+            " (hint: 'store: data_dir' or LARDER_STORE_DATA_DIR sets the directory of the store)"
         }
         _ => "",
     }

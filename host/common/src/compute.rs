@@ -22,7 +22,7 @@ pub struct Compute {
 
 /// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too much work waits already")]
+#[error("too many tasks are waiting")]
 pub struct Full;
 
 type Work = Box<dyn FnOnce() + Send>;

@@ -96,7 +96,7 @@ fn install() -> Result<Metrics, String> {
     metrics::set_global_recorder(WithHistograms { recorder, histograms }).map_err(|error| error.to_string())?;
     describe_gauge!("larder_process_resident_memory_bytes", "Resident memory of the process.");
     describe_gauge!("larder_process_open_fds", "Open files and sockets of the process.");
-    describe_gauge!("larder_build_info", "Always 1; the labels tell the version.");
+    describe_gauge!("larder_build_info", "Always 1; the labels contain the version.");
     gauge!("larder_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(metrics)
 }
@@ -209,7 +209,7 @@ pub fn install_logs(filter: &str, format: LogFormat) {
 
 /// Records how the last reload of the definitions ended.
 pub fn note_reload(taken: bool) {
-    describe_gauge!("larder_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused.");
+    describe_gauge!("larder_config_last_reload_success", "1 if the last reload succeeded, 0 if it failed.");
     gauge!("larder_config_last_reload_success").set(if taken { 1.0 } else { 0.0 });
 }
 

@@ -30,7 +30,7 @@ pub enum WriteError {
         source_name: String,
     },
     /// Columns of different lengths.
-    #[error("column '{column}' has {found} values, and '{first}' has {expected}")]
+    #[error("column '{column}' has {found} values, but '{first}' has {expected}")]
     Ragged {
         /// The column.
         column: String,
@@ -42,7 +42,7 @@ pub enum WriteError {
         expected: usize,
     },
     /// Columns that the view needs are missing.
-    #[error("feature view '{view}' needs {}, which the data does not have", Columns(missing))]
+    #[error("feature view '{view}' needs {}, but the data has no such column", Columns(missing))]
     MissingColumns {
         /// The view.
         view: String,
@@ -72,7 +72,7 @@ pub enum WriteError {
         why: String,
     },
     /// The definitions changed during the write; the same request can be repeated.
-    #[error("feature view '{view}' was declared anew while this was written; try again")]
+    #[error("feature view '{view}' was redeclared during the write; try again")]
     Superseded {
         /// The view.
         view: String,

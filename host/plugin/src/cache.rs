@@ -67,7 +67,7 @@ impl Cache {
             return None;
         }
         load(engine, code)
-            .inspect_err(|error| tracing::warn!(%error, "compiled code cannot be loaded, and is compiled again"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot load compiled code; compiling again"))
             .ok()
     }
 
@@ -86,7 +86,7 @@ impl Cache {
             let _ = fs::remove_file(&beside);
         });
         if let Err(error) = written {
-            tracing::warn!(dir = %self.dir.display(), %error, "compiled code cannot be kept");
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot store compiled code");
         }
         self.tidy(BYTES_MAX);
     }
@@ -158,12 +158,12 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
         Ok(key) => return Ok(key),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(key = %path.display(), %error, "the key of compiled code cannot be used; created a new one");
+            tracing::warn!(key = %path.display(), %error, "the key of compiled code is invalid; created a new one");
             remove_key(path)?;
         }
     }
     let mut key = [0; KEY_BYTES];
-    rand::fill(&mut key).map_err(|_| io::Error::other("no randomness to be had"))?;
+    rand::fill(&mut key).map_err(|_| io::Error::other("cannot generate random bytes"))?;
     let beside = path.with_extension(std::process::id().to_string());
     let mut file = private::create_file(&beside)?;
     file.write_all(&key)?;

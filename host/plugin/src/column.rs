@@ -110,13 +110,13 @@ pub enum ColumnFault {
         rows: usize,
     },
     /// Nulls in a column that is declared not nullable.
-    #[error("has a null, and was declared not to")]
+    #[error("has a null, but was declared not nullable")]
     Null,
     /// The returned bytes end before the column does.
-    #[error("is cut off: what was returned ends before it does")]
+    #[error("is truncated: the returned bytes end before it does")]
     Cut,
     /// Padding that is not zero.
-    #[error("has something where zeros fill up: are its ends too small?")]
+    #[error("has padding that is not zero: are its ends too small?")]
     Padding,
 }
 

@@ -66,7 +66,7 @@ pub enum CompileKill {
     #[error("needed more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
     /// It wrote more code than its memory limit.
-    #[error("made more than {} MiB of code", .0 >> 20)]
+    #[error("produced more than {} MiB of code", .0 >> 20)]
     Output(u64),
     /// It ended otherwise: by a crash, or killed by the kernel when memory was short.
     #[error("was killed by signal {0}")]
@@ -276,7 +276,7 @@ fn compile_stdin() -> Result<(), Failed> {
 fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if std::os::unix::process::parent_id() != parent {
-        return Err(io::Error::other("the host is gone"));
+        return Err(io::Error::other("the server has exited"));
     }
     give_way(NICE);
     // Refused where /proc is read-only; then the kernel chooses by size.

@@ -9,16 +9,16 @@ use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 #[non_exhaustive]
 pub enum PluginError {
     /// The WebAssembly engine cannot be set up.
-    #[error("the WebAssembly engine cannot be set up, for which it needs 3 TiB of address space (ulimit -v): {0}")]
+    #[error("cannot set up the WebAssembly engine, which needs 3 TiB of address space (ulimit -v): {0}")]
     Engine(String),
     /// A thread cannot be started.
-    #[error("a thread for plugins cannot be started: {0}")]
+    #[error("cannot start a thread for plugins: {0}")]
     Thread(std::io::Error),
     /// The directory of the server's own copies cannot be created.
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
     /// The cache of compiled code cannot be opened.
-    #[error("the cache of compiled plugins in {path}: {source}")]
+    #[error("cannot open the cache of compiled plugins in {path}: {source}")]
     Cache {
         /// Its directory.
         path: String,
@@ -45,7 +45,7 @@ pub enum LoadError {
     #[error("the file is a core WebAssembly module and not a component; `larder plugin build` makes one")]
     CoreModule,
     /// Not WebAssembly.
-    #[error("the file is no WebAssembly component")]
+    #[error("the file is not a WebAssembly component")]
     NotWasm,
     /// More functions than the limit.
     #[error(
@@ -66,7 +66,7 @@ pub enum LoadError {
     #[error("compilation was stopped because Larder is stopping")]
     Stopped,
     /// The compiler's process could not be run.
-    #[error("the compiler cannot be run: {0}")]
+    #[error("cannot run the compiler: {0}")]
     Compiler(String),
     /// WebAssembly that does not validate or compile.
     #[error("the component is broken: {0}")]
@@ -101,7 +101,7 @@ pub enum LoadError {
     #[error("describe says something else each time: a signature has to be the same on every call")]
     Unsteady,
     /// Its signature is invalid.
-    #[error("the signature is wrong: {0}")]
+    #[error("the signature is invalid: {0}")]
     Signature(String),
 }
 
@@ -142,7 +142,7 @@ pub enum Misfit {
         plugin: ColumnType,
     },
     /// The view declares a feature that the plugin does not compute.
-    #[error("the view has a feature '{name}', which the plugin does not compute{}", perhaps(suggestion.as_ref()))]
+    #[error("the view has a feature '{name}', but the plugin does not compute it{}", perhaps(suggestion.as_ref()))]
     NoOutput {
         /// The view's feature.
         name: String,
@@ -160,7 +160,7 @@ pub enum Misfit {
         plugin: ColumnType,
     },
     /// `configure` rejected the view's configuration.
-    #[error("the plugin refuses the view's config {config}: {fault}")]
+    #[error("the plugin rejects the view's config {config}: {fault}")]
     Config {
         /// The configuration, truncated.
         config: String,
@@ -188,7 +188,7 @@ pub enum Interrupt {
     #[error("it took longer than {0:?}")]
     Timeout(Duration),
     /// It requested more memory or tables than its limit.
-    #[error("it wanted more than {limit} bytes of memory")]
+    #[error("it requested more than {limit} bytes of memory")]
     Memory {
         /// The limit.
         limit: usize,
@@ -200,13 +200,13 @@ pub enum Interrupt {
         limit: usize,
     },
     /// Its stack overflowed.
-    #[error("it ran out of stack")]
+    #[error("its stack overflowed")]
     Stack,
     /// It trapped; its message is in the log.
     #[error("it trapped: {0}")]
     Trap(String),
     /// Its result is not of the contract's types.
-    #[error("it returned what is none of the contract's values: {0}")]
+    #[error("it returned a value that is not of the contract's types: {0}")]
     Value(String),
 }
 
@@ -221,7 +221,7 @@ pub enum CallError {
     #[error(transparent)]
     Interrupt(#[from] Interrupt),
     /// Another number of columns than the signature declares.
-    #[error("it returned {found} columns, and declares {declared}")]
+    #[error("it returned {found} columns, but declares {declared}")]
     Columns {
         /// Returned columns.
         found: usize,
@@ -237,16 +237,16 @@ pub enum CallError {
         fault: ColumnFault,
     },
     /// More bytes than the declared columns.
-    #[error("it returned {bytes} bytes more than its outputs have")]
+    #[error("it returned {bytes} bytes more than its outputs take")]
     Surplus {
         /// Bytes after the last column.
         bytes: usize,
     },
     /// It failed too often recently and is not called for a while.
-    #[error("it failed too often and is not called for now")]
+    #[error("it failed too often and is not called for a while")]
     BreakerOpen,
     /// No instance could be created.
-    #[error("no instance could be made: {0}")]
+    #[error("cannot create an instance: {0}")]
     Busy(String),
 }
 
@@ -291,7 +291,7 @@ fn compile_hint(kill: CompileKill) -> &'static str {
     match kill {
         CompileKill::Time(_) => "set 'plugins: compile_time_max'",
         CompileKill::Memory(_) | CompileKill::Output(_) => "set 'plugins: compile_memory_max'",
-        CompileKill::Signal(_) => "check the kernel log for a lack of memory",
+        CompileKill::Signal(_) => "check the kernel log for an out-of-memory kill",
     }
 }
 

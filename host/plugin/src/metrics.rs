@@ -29,14 +29,20 @@ pub(super) struct TransformMetrics {
 impl TransformMetrics {
     pub(super) fn bind(plugin: &str, version: &str, view: &str) -> Self {
         describe_counter!("larder_plugin_calls_total", "Calls of a plugin.");
-        describe_counter!("larder_plugin_rows_total", "Rows of calls of a plugin.");
-        describe_counter!("larder_plugin_errors_total", "Calls without a result, by kind.");
+        describe_counter!("larder_plugin_rows_total", "Rows in calls of a plugin.");
+        describe_counter!("larder_plugin_errors_total", "Failed calls of a plugin, by kind of error.");
         describe_histogram!("larder_plugin_duration_seconds", "How long calls of a plugin took.");
-        describe_gauge!("larder_plugin_memory_high_water_bytes", "The most memory that an instance had.");
-        describe_counter!("larder_plugin_instances_total", "Instances that were made.");
-        describe_gauge!("larder_plugin_breaker_state", "0 closed, 1 half-open, 2 open: not called.");
-        describe_gauge!("larder_plugin_info", "1 for each version that is loaded.");
-        describe_counter!("larder_plugin_log_lines_dropped_total", "Lines beyond a plugin's rate.");
+        describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
+        describe_counter!("larder_plugin_instances_total", "Instances that were created.");
+        describe_gauge!(
+            "larder_plugin_breaker_state",
+            "State of the circuit breaker: 0 closed, 1 half-open, 2 open (not called)."
+        );
+        describe_gauge!("larder_plugin_info", "1 for each loaded version.");
+        describe_counter!(
+            "larder_plugin_log_lines_dropped_total",
+            "Log lines dropped because a plugin exceeded its rate limit."
+        );
         let labels = || [("plugin", plugin.to_owned()), ("version", version.to_owned()), ("view", view.to_owned())];
         let error = |kind: &'static str| {
             let [plugin, version, view] = labels();

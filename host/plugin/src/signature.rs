@@ -113,7 +113,7 @@ fn check_doc(of: &str, doc: &str) -> Result<(), String> {
     if doc.len() <= DOC_BYTES_MAX {
         return Ok(());
     }
-    Err(format!("the doc of '{of}' has {} bytes, at most {DOC_BYTES_MAX} are allowed", doc.len()))
+    Err(format!("the doc of '{of}' has {} bytes, but at most {DOC_BYTES_MAX} are allowed", doc.len()))
 }
 
 #[cfg(test)]

@@ -171,7 +171,11 @@ impl Transform {
         let state = self.breaker.state();
         self.metrics.breaker(state);
         let signature = self.component.signature();
-        tracing::warn!(plugin = signature.name, version = signature.version, "the plugin's breaker is {state} now");
+        tracing::warn!(
+            plugin = signature.name,
+            version = signature.version,
+            "the state of the plugin's circuit breaker changed to {state}"
+        );
     }
 
     fn call_once(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {

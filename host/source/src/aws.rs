@@ -167,7 +167,7 @@ impl Aws {
         let made = made.map_err(|error: io::Error| AwsError {
             what: "AWS".to_owned(),
             trouble: AwsErrorKind::Setup,
-            why: format!("no thread for its connections: {error}"),
+            why: format!("cannot start a thread for connections: {error}"),
         })?;
         Ok(self.runtime.get_or_init(|| made).handle())
     }

@@ -290,10 +290,10 @@ impl Source for DynamoDb {
             let described = self.describe(&calls, Duration::ZERO)?;
             return Ok(Box::new(self.load(calls, &described, None)?));
         };
-        let position = Position::parse(text).ok_or_else(|| self.lost("the position is one in another source"))?;
+        let position = Position::parse(text).ok_or_else(|| self.lost("the position belongs to another source"))?;
         let described = self.describe(&calls, DESCRIBE_EVERY)?;
         if position.table != described.identity {
-            return Err(self.lost("it is another table than the one that was read: it was made anew"));
+            return Err(self.lost("the table was recreated"));
         }
         let stream = self.stream_of(&described);
         match (&position.stream, stream) {
@@ -308,12 +308,12 @@ impl Source for DynamoDb {
             (None, None) => {}
         }
         if position.stream.is_some() && self.is_too_old(&position) {
-            return Err(self.lost("nothing was read for nearly a day, and DynamoDB keeps changes no longer"));
+            return Err(self.lost("nothing was read for nearly a day, and DynamoDB keeps changes for only one day"));
         }
         if let Some(scan) = &position.scan {
             let segments = if self.is_fetched() { 0 } else { usize::from(self.source.segments) };
             if scan.segments.len() != segments {
-                return Err(self.lost("it is scanned in another number of segments than before"));
+                return Err(self.lost("the number of segments has changed"));
             }
             return Ok(Box::new(self.load(calls, &described, Some(position))?));
         }
@@ -372,8 +372,8 @@ impl Source for DynamoDb {
         self.source.poll?;
         let staleness = self.pace().is_none().then(|| self.staleness()).flatten()?;
         Some(format!(
-            "{} has no stream: a change is served up to {} after it was made. hint: turn its stream on (NEW_IMAGE), or, \
-             to accept that, set 'stream: off' in the view's source",
+            "{} has no stream: a change is served up to {} later. hint: turn its stream on (NEW_IMAGE), or, to accept \
+             that, set 'stream: off' in the view's source",
             self.name(),
             duration_text(staleness)
         ))
@@ -443,7 +443,7 @@ impl Loading<'_> {
             return Ok(None);
         };
         let page = page.map_err(|error| match error.trouble {
-            AwsErrorKind::Missing => self.source.lost(format!("the table is gone ({})", error.why)),
+            AwsErrorKind::Missing => self.source.lost(format!("the table no longer exists ({})", error.why)),
             _ => SourceError::Aws(error),
         })?;
         let now = self.source.clock.now();
@@ -521,8 +521,8 @@ impl Batches for Loading<'_> {
         if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
             // The shards were not read since the scan began, so changes since then may be gone, and starting again
             // would end the same way.
-            let why = "the scan took nearly a day, and DynamoDB keeps changes no longer: give it more 'segments' or \
-                       'read_units', or turn 'stream' off";
+            let why = "the scan took nearly a day, and DynamoDB keeps changes for only one day. hint: raise 'segments' \
+                       or 'read_units', or set 'stream: off'";
             return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
         }
         let (time, moment) = self.scan_ended();

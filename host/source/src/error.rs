@@ -53,7 +53,7 @@ pub enum SourceError {
         why: String,
     },
     /// A limit was exceeded that protects the process's memory.
-    #[error("{path}: {what} is {found}, at most {limit} is allowed{hint}")]
+    #[error("{path}: {what} is {found}, but at most {limit} is allowed{hint}")]
     Limit {
         /// The file.
         path: String,
@@ -81,7 +81,7 @@ pub enum SourceError {
         why: String,
     },
     /// The view has no table in the file.
-    #[error("{path} has no table '{table}': 'feast apply' makes it")]
+    #[error("{path} has no table '{table}'. hint: create it with 'feast apply'")]
     MissingTable {
         /// The file.
         path: String,

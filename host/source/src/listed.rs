@@ -66,7 +66,7 @@ impl Ignored {
     /// Logs what a listing ignored, unless it was logged already.
     pub(super) fn log(&self, source: &str, listing: &Listing) {
         if let Some((ignored, example)) = self.news(listing) {
-            tracing::info!(source, ignored, example, "files that are not data were ignored");
+            tracing::info!(source, ignored, example, "ignoring files that are not data");
         }
     }
 

@@ -236,10 +236,10 @@ fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<A
         }};
     }
     fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-        text.parse().map_err(|_| format!("the path says '{text}', which is none"))
+        text.parse().map_err(|_| format!("the path has '{text}', which is not valid"))
     }
     let ValueType::Scalar(scalar) = wanted.value_type else {
-        return Err(format!("it stands in the path, and {} cannot be written there", wanted.value_type));
+        return Err(format!("the column is in the path, which cannot contain {}", wanted.value_type));
     };
     Ok(match scalar {
         ScalarType::Int64 => all!(Int64Array, number),
@@ -249,7 +249,7 @@ fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<A
         ScalarType::Bool => all!(BooleanArray, number),
         ScalarType::UnixTimestamp => {
             let instant =
-                |text: &str| parse_time(text).ok_or_else(|| format!("the path says '{text}', which is no time"));
+                |text: &str| parse_time(text).ok_or_else(|| format!("the path has '{text}', which is not a time"));
             let value = value.map(instant).transpose()?;
             Arc::new(TimestampMicrosecondArray::from(vec![value; rows]).with_timezone("UTC"))
         }

@@ -141,16 +141,16 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
         problems.push(problem(
             Severity::Warning,
             message,
-            Some("rename the feature, or ask for full names".to_owned()),
+            Some("rename the feature, or request full names".to_owned()),
         ));
     }
     let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
     if features > features_max {
         let message = format!(
-            "feature service '{}' selects {features} features, at most {features_max} are allowed",
+            "feature service '{}' selects {features} features, but at most {features_max} are allowed",
             service.name
         );
-        problems.push(problem(Severity::Error, message, Some("set 'server: limits: features_max'".to_owned())));
+        problems.push(problem(Severity::Error, message, Some("raise 'server: limits: features_max'".to_owned())));
     }
     problems
 }

@@ -96,7 +96,7 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
         let gone =
-            || format!("cannot reach the server at {}; hint: it may have 128 connections open", self.socket.display());
+            || format!("cannot reach the server at {}. hint: it may have 128 connections open", self.socket.display());
         let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
         // Ends with the connection; errors are returned by the request.

@@ -103,7 +103,7 @@ fn open(config: &Config) -> Result<Arc<App>> {
 fn free(address: SocketAddr) -> SocketAddr {
     match TcpListener::bind(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            output::remark(&format!("{address} is taken; metrics get another port"));
+            output::remark(&format!("{address} is in use; metrics use another port"));
             SocketAddr::new(address.ip(), 0)
         }
         _ => address,
@@ -126,17 +126,17 @@ fn prepare(args: &DemoArgs) -> Result<()> {
     if read_text(&marker, 64).is_ok_and(|made| made == customers) {
         return Ok(());
     }
-    let bar = output::progress("making up customers", args.customers * 3);
+    let bar = output::progress("generating customers", args.customers * 3);
     let spec = DatasetSpec { customers: args.customers, seed: SEED, now: SystemClock.now() };
     generate(&data, &spec, &mut |done, _| bar.set_position(done))?;
     bar.finish_and_clear();
     fs::write(&marker, customers).with_context(|| format!("cannot write {}", marker.display()))?;
-    output::say(&format!("made up {} customers in {}", output::thousands(args.customers), data.display()));
+    output::say(&format!("generated {} customers in {}", output::thousands(args.customers), data.display()));
     Ok(())
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {
-    if path.try_exists().with_context(|| format!("cannot look at {}", path.display()))? {
+    if path.try_exists().with_context(|| format!("cannot access {}", path.display()))? {
         return Ok(());
     }
     let dir = path.parent().unwrap_or(Path::new("."));

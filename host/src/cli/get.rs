@@ -59,16 +59,18 @@ pub(super) fn run(args: &GetArgs) -> Result<()> {
 /// Builds the request from the arguments. Values stay text: the server converts them to the key's type.
 pub(super) fn request(what: &WhatArgs) -> Result<Value> {
     if what.service.is_none() && what.features.is_empty() {
-        bail!(CliError::Usage("say what to get: --service NAME, or --feature VIEW:FEATURE".to_owned()));
+        bail!(CliError::Usage("no features selected. hint: use --service NAME, or --feature VIEW:FEATURE".to_owned()));
     }
     let mut entities = Map::new();
     for word in &what.entities {
         let Some((key, values)) = word.split_once('=') else {
-            bail!(CliError::Usage(format!("'{word}' is no entity; write for example customer_id=CUST_000123")));
+            bail!(CliError::Usage(format!(
+                "'{word}' is not an entity. hint: write for example customer_id=CUST_000123"
+            )));
         };
         let values: Vec<&str> = values.split(',').collect();
         if entities.insert(key.to_owned(), json!(values)).is_some() {
-            bail!(CliError::Usage(format!("'{key}' is given twice; write several values as {key}=a,b")));
+            bail!(CliError::Usage(format!("'{key}' is given twice. hint: write several values as {key}=a,b")));
         }
     }
     let mut request = json!({ "entities": entities, "full_feature_names": what.full_feature_names });

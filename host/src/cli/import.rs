@@ -107,12 +107,12 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     if !missing.is_empty() {
         output::say(&format!(
-            "wrote {} in {out}/{PROJECTS}, of {} that on-demand views want: each has the Python function that it stands \
-             in for as a comment",
+            "wrote {} in {out}/{PROJECTS}, for {} that on-demand views need: each has the Python function that it \
+             replaces as a comment",
             counted(missing.len(), "plugin project", "plugin projects"),
             counted(plugins.len(), "plugin", "plugins"),
         ));
-        output::say("next, for each of them, once its function is written:\n");
+        output::say("next, for each of them, after you have written its function:\n");
         for view in &missing {
             let plugin = &view.plugin;
             let file = output::shell_word(&PluginDir::file_in(&plugins_dir, plugin).to_string_lossy());

@@ -90,7 +90,7 @@ fn files(from: &[String]) -> Result<Vec<PathBuf>> {
 
 fn refuse_existing(paths: &[&Path]) -> Result<()> {
     for path in paths {
-        if path.try_exists().with_context(|| format!("cannot look at {}", path.display()))? {
+        if path.try_exists().with_context(|| format!("cannot access {}", path.display()))? {
             bail!(CliError::Failed(format!("{} is there already; nothing was written", path.display())));
         }
     }

@@ -158,7 +158,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         if view.files().is_none() {
             let why = catalog.unmaterializable_views().get(name).map_or(NO_FILES, |why| why);
             if all {
-                output::remark(&format!("view '{name}' is skipped: {why}"));
+                output::remark(&format!("skipping view '{name}': {why}"));
             } else {
                 complain(format!("view '{name}' has no files to materialize: {why}"));
             }
@@ -281,14 +281,14 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
     }
     if report.skipped.outside_window > 0 {
         let outside = output::thousands(report.skipped.outside_window);
-        line.push_str(&format!("; {outside} of the files outside of the given times"));
+        line.push_str(&format!("; {outside} of the files are outside the given times"));
     }
     if report.skipped.future > 0 {
         let future = output::thousands(report.skipped.future);
         line.push_str(&format!("; {future} left out: dated later than now plus 'sync: future_tolerance'"));
     }
     if report.skipped.rows() > 0 {
-        line.push_str(&format!("; NOT taken: {}", report.skipped));
+        line.push_str(&format!("; SKIPPED: {}", report.skipped));
     }
     if let Some(values) = report.skipped.values_text() {
         line.push_str(&format!("; values set to null because they do not match their feature's type: {values}"));
@@ -300,7 +300,7 @@ fn complaint(view: &str, error: &ToTableError) -> String {
     match error {
         ToTableError::Sync(error) => error.to_string(),
         ToTableError::Table(TableError::Missing { .. }) => {
-            format!("view '{view}': {error}; --create-tables makes it, as 'feast apply' does")
+            format!("view '{view}': {error}. hint: --create-tables creates it, as 'feast apply' does")
         }
         error => format!("view '{view}': {error}"),
     }

@@ -94,7 +94,7 @@ pub(super) fn run_to_the_end(
     };
     runtime.shutdown_timeout(wait);
     match ran? {
-        None => tracing::warn!("stopped before serving"),
+        None => tracing::warn!("stopped before it served requests"),
         Some((_, ShutdownReason::Hurried)) => {
             tracing::warn!("stopped without waiting for open requests, which got no response");
         }
@@ -131,7 +131,7 @@ fn announce(app: &App, serving: &Serving) {
             sources.partition(|source| !matches!(source.from, SourceKind::Files(_)));
         let (from_online_store, from_files) = (from_online_store.len(), from_files.len());
         let repo = feast.dir.display();
-        tracing::info!(%repo, from_online_store, from_files, "the definitions are those of a Feast repository");
+        tracing::info!(%repo, from_online_store, from_files, "serving the definitions of a Feast repository");
     }
     for (place, view) in catalog.derived_views().iter().enumerate() {
         if snapshot.transforms().get(place).is_none() {

@@ -97,7 +97,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.unchanged, "as before"),
         (applied.stale, "older than what is there"),
         (applied.removed, "gone"),
-        (report.skipped.outside_window, "outside of the given times"),
+        (report.skipped.outside_window, "outside the given times"),
         (report.skipped.future, "not served before their event time ('sync: future_tolerance')"),
     ];
     let parts: Vec<String> = parts
@@ -112,7 +112,7 @@ fn describe(report: &SyncReport) -> String {
         output::thousands(rate)
     );
     if report.skipped.rows() > 0 {
-        line.push_str(&format!("; NOT taken: {}", report.skipped));
+        line.push_str(&format!("; SKIPPED: {}", report.skipped));
     }
     if let Some(values) = report.skipped.values_text() {
         line.push_str(&format!("; values set to null because they do not match their feature's type: {values}"));
@@ -122,6 +122,6 @@ fn describe(report: &SyncReport) -> String {
 
 /// Parses a time to microseconds since the epoch.
 pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    let no_time = || format!("'{text}' is no time; write for example 2026-01-31 or 2026-01-31T12:00:00Z");
+    let no_time = || format!("'{text}' is not a time. hint: write for example 2026-01-31 or 2026-01-31T12:00:00Z");
     clock::parse_time(text).ok_or_else(no_time)
 }

@@ -70,7 +70,7 @@ impl Target {
                 }
             }
         };
-        let answer = serde_json::from_slice(&answer).context("the answer is no JSON")?;
+        let answer = serde_json::from_slice(&answer).context("the response is not JSON")?;
         Ok((status, answer))
     }
 
@@ -80,9 +80,9 @@ impl Target {
             Self::Running(client) => {
                 let (status, body) = client.call(Method::GET, "/v1/catalog", Vec::new())?;
                 if status != 200 {
-                    bail!("the host answered {status}: {}", String::from_utf8_lossy(&body));
+                    bail!("the server responded with {status}: {}", String::from_utf8_lossy(&body));
                 }
-                serde_json::from_slice(&body).context("the answer is no JSON")
+                serde_json::from_slice(&body).context("the response is not JSON")
             }
             Self::Local(app) => {
                 let authorization = Authenticator::open().authenticate_anonymous()?;
@@ -99,10 +99,10 @@ impl Target {
                 let body = serde_json::to_vec(command)?;
                 let (status, rest) = client.lines("/v1/sync", body, |line| match serde_json::from_slice(line) {
                     Ok(event) => hear(event),
-                    Err(error) => output::complain(&format!("the host said something else: {error}")),
+                    Err(error) => output::complain(&format!("cannot parse the server's response: {error}")),
                 })?;
                 if status != 200 {
-                    bail!("the host answered {status}: {}", String::from_utf8_lossy(&rest));
+                    bail!("the server responded with {status}: {}", String::from_utf8_lossy(&rest));
                 }
             }
         }
@@ -141,10 +141,10 @@ pub(super) fn host_order<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     let (status, body) = client.call(method, path, body)?;
     if status == 200 {
-        return serde_json::from_slice(&body).context("the host's answer is none that this Larder knows");
+        return serde_json::from_slice(&body).context("cannot parse the server's response");
     }
     let said = serde_json::from_slice(&body).map_or_else(
-        |_| format!("the host answered {status}: {}", String::from_utf8_lossy(&body)),
+        |_| format!("the server responded with {status}: {}", String::from_utf8_lossy(&body)),
         |body| error_message(&body),
     );
     bail!(CliError::Failed(said))

@@ -92,7 +92,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     }
     if failed > 0 {
         let failed = output::counted(failed, "view", "views");
-        bail!(CliError::Failed(format!("{failed} could not be verified")));
+        bail!(CliError::Failed(format!("{failed} cannot be verified")));
     }
     let values = output::counted(values, "value", "values");
     if bad > 0 {
@@ -119,7 +119,10 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
             bail!(CliError::Failed(format!("there is no feature view '{view}'{hint}")));
         };
         if view.files().is_none() {
-            output::remark(&format!("{}: it has no source to take entities from; name some to verify it", view.name));
+            output::remark(&format!(
+                "{}: it has no source to sample entities from. hint: name some entities",
+                view.name
+            ));
             continue;
         }
         let Sample { keys, future } = sample_keys(view, &setting, args.sample.into())?;
@@ -163,7 +166,7 @@ fn meant(what: &WhatArgs, catalog: &Catalog) -> Result<BTreeMap<String, Vec<Stri
     } else {
         for reference in &what.features {
             let Some((view, feature)) = reference.split_once(':') else {
-                bail!(CliError::Usage(format!("'{reference}' is no feature; write it as view:feature")));
+                bail!(CliError::Usage(format!("'{reference}' is not a feature. hint: write it as view:feature")));
             };
             meant.entry(view.to_owned()).or_default().push(feature.to_owned());
         }

@@ -134,7 +134,7 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
 
 /// Reads `auth`. An error in it ends the read of the whole configuration.
 pub(super) fn auth(server: &mut Section<'_>, base_dir: &Path) -> Option<AuthConfig> {
-    let help = || "list them, or write 'tokens: off' to let everybody ask".to_owned();
+    let help = || "list them, or write 'tokens: off' to turn authentication off".to_owned();
     let node = server.get_or_null("auth")?;
     if node.tree == Tree::Null {
         server.error(&node.at, "'auth' has no 'tokens'", help());
@@ -173,11 +173,11 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
         None => None,
         // It would look like a scope without being one.
         Some((Tree::Null, at)) => {
-            section.error(at, "'services' is empty", "leave it out to let the token ask for everything".to_owned());
+            section.error(at, "'services' is empty", "leave it out to let the token request everything".to_owned());
             None
         }
         Some((Tree::List(items), at)) if items.is_empty() => {
-            section.error(at, "'services' is empty", "leave it out to let the token ask for everything".to_owned());
+            section.error(at, "'services' is empty", "leave it out to let the token request everything".to_owned());
             None
         }
         Some(_) => Some(section.texts("services")),
@@ -203,6 +203,6 @@ fn warn_of_readers(what: &str, file: &Located<PathBuf>, problems: &Problems) {
     if is_read_by_all(&file.value) {
         let path = file.value.display();
         let help = format!("chmod o-r {path}; for a volume of Kubernetes, set its defaultMode to 0440");
-        problems.warning(&file.at, format!("{what}: {path} can be read by everybody on this machine"), help);
+        problems.warning(&file.at, format!("{what}: {path} is readable by all users of this machine"), help);
     }
 }

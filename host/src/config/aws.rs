@@ -29,8 +29,8 @@ pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
     };
     if config.operation_timeout < config.attempt_timeout {
         let (all, one) = (config.operation_timeout, config.attempt_timeout);
-        let message = format!("'operation_timeout' is {all:?}, less than 'attempt_timeout', which is {one:?}");
-        section.error(section.at(), message, "an operation is one attempt or more".to_owned());
+        let message = format!("'operation_timeout' is {all:?}, which is less than 'attempt_timeout', {one:?}");
+        section.error(section.at(), message, "an operation consists of one or more attempts".to_owned());
     }
     section.finish();
     Aws::new(config)
@@ -43,7 +43,7 @@ fn endpoint(section: &mut Section<'_>, key: &'static str) -> Option<String> {
         .iter()
         .any(|scheme| written.value.len() > scheme.len() && written.value.starts_with(scheme));
     if !is_url {
-        let message = format!("'{key}' is '{}', which is no URL", written.value);
+        let message = format!("'{key}' is '{}', which is not a URL", written.value);
         section.error(&written.at, message, "for example http://127.0.0.1:5000".to_owned());
     }
     Some(written.value)

@@ -268,10 +268,10 @@ impl FeastRepo {
             let known = projects.into_iter().collect::<Vec<_>>().join(", ");
             if known.is_empty() {
                 let help = "'feast apply' puts the definitions of the repository there".to_owned();
-                problems.warning(&at, format!("the registry has nothing of project '{project}'"), help);
+                problems.warning(&at, format!("the registry has no definitions of project '{project}'"), help);
             } else {
                 let help = format!("it has {known}");
-                problems.error_with_help(&at, format!("the registry has nothing of project '{project}'"), help);
+                problems.error_with_help(&at, format!("the registry has no definitions of project '{project}'"), help);
             }
         }
         let mut definitions = self.definitions.definitions(&file, project, &self.options);
@@ -367,7 +367,7 @@ impl RegistryAt {
                 if let Some(copy) = copy
                     && let Err(error) = keep(&copy, &self.to_string(), &bytes)
                 {
-                    tracing::warn!(copy = %copy.display(), %error, "no copy of the registry can be kept");
+                    tracing::warn!(copy = %copy.display(), %error, "cannot store a copy of the registry");
                 }
                 Some((bytes, Some(version)))
             }
@@ -375,7 +375,7 @@ impl RegistryAt {
                 // Served definitions keep being served, whatever the error of S3 is.
                 if let Some(bytes) = copied {
                     let message = format!("the registry cannot be read: {error}");
-                    problems.warning(at, message, "the copy of the last time is taken in its place".to_owned());
+                    problems.warning(at, message, "using the local copy instead".to_owned());
                     return Some((bytes, None));
                 }
                 if error.trouble == AwsErrorKind::Missing && need == RegistryNeed::Later {
@@ -453,7 +453,7 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
         (FeastValuesFrom::Online, OnlineStore::Other(kind)) => {
             let message =
                 format!("online_store: Larder cannot read an online store of type '{kind}', only sqlite and dynamodb");
-            let help = "take the views' batch sources: '--feast-values batch', or 'feast: {values: batch}'".to_owned();
+            let help = "use the views' batch sources: '--feast-values batch', or 'feast: {values: batch}'".to_owned();
             problems.error_with_help(at, message, help);
             None
         }
@@ -466,7 +466,7 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
             // Values that are pushed into that store would not be served.
             let message =
                 format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
-            problems.warning(at, message, "set '--feast-values batch' if that is what you want".to_owned());
+            problems.warning(at, message, "set '--feast-values batch' if that is intended".to_owned());
             Some(FeastValues::BatchSources)
         }
     }
@@ -485,7 +485,8 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     let key_version = match table.int("entity_key_serialization_version", i64::MIN, i64::MAX) {
         None => KeyVersion::default(),
         Some(number) => KeyVersion::from_number(number.value).unwrap_or_else(|| {
-            let message = format!("'entity_key_serialization_version' is {}: Larder knows 2 and 3", number.value);
+            let message =
+                format!("'entity_key_serialization_version' is {}, but Larder supports only 2 and 3", number.value);
             problems.error(&number.at, message);
             KeyVersion::default()
         }),
@@ -528,7 +529,7 @@ fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) ->
     }
     let path = path.strip_prefix("file://").unwrap_or(&path);
     if let Some((scheme, _)) = path.split_once("://") {
-        let message = format!("registry: Larder reads registries from files and from S3, and not from {scheme}://");
+        let message = format!("registry: Larder only reads registries from files and from S3, not from {scheme}://");
         problems.error_with_help(&node.at, message, TO_FILE.to_owned());
         return None;
     }

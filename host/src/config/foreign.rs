@@ -11,17 +11,17 @@ const FOREIGN: &[(&str, &str)] = &[
     // Keys of Feast's `feature_store.yaml`.
     ("registry", "to serve a Feast repository, name its directory: 'feast: {repo: .}'"),
     ("provider", "Larder has no providers: leave it out"),
-    ("online_store", "Larder's store is its own: see 'store'"),
+    ("online_store", "Larder has its own store: see 'store'"),
     ("offline_store", "each feature view names its Parquet files under 'source'"),
     ("batch_engine", "Larder loads features itself: see 'sync'"),
     ("feature_server", "see 'server' and 'metrics'"),
-    ("entity_key_serialization_version", "here it is 'entity_key_version'"),
+    ("entity_key_serialization_version", "use 'entity_key_version'"),
     ("flags", "Larder has no feature flags: leave it out"),
-    ("auth", "Larder knows bearer tokens: write 'server: {auth: {tokens: [...]}}'"),
+    ("auth", "Larder uses bearer tokens: write 'server: {auth: {tokens: [...]}}'"),
     // Keys of a definition file.
-    ("entities", "definitions stand in files of their own: name them under 'features'"),
-    ("feature_views", "definitions stand in files of their own: name them under 'features'"),
-    ("feature_services", "definitions stand in files of their own: name them under 'features'"),
+    ("entities", "definitions are in separate files: name them under 'features'"),
+    ("feature_views", "definitions are in separate files: name them under 'features'"),
+    ("feature_services", "definitions are in separate files: name them under 'features'"),
     // Names that other servers use.
     ("listen", "write it under 'server'"),
     ("host", "write 'server: {listen: <address>:<port>}'"),

@@ -67,8 +67,8 @@ impl Pattern {
     pub(super) fn new(base_dir: &Path, written: &str) -> Result<Self, &'static str> {
         let (dir, name) = written.rsplit_once('/').map_or(("", written), |(dir, name)| (dir, name));
         match (dir.contains('*'), name.contains('*')) {
-            (true, _) => Err("'*' can stand in the last part of a path only"),
-            (false, _) if name.is_empty() => Err("it names no file"),
+            (true, _) => Err("'*' is only allowed in the last part of a path"),
+            (false, _) if name.is_empty() => Err("it has no file name"),
             (false, false) => Ok(Self::File(resolve(base_dir, written))),
             // The split removes the name of the root directory.
             (false, true) if written.starts_with('/') && dir.is_empty() => {

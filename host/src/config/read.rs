@@ -192,7 +192,7 @@ fn workers(section: &mut Section<'_>) -> usize {
         _ => None,
     };
     written.unwrap_or_else(|| {
-        section.error(&node.at, format!("'workers' has to be auto, or a number within 1 and {WORKERS_MAX}"), None);
+        section.error(&node.at, format!("'workers' must be auto, or a number between 1 and {WORKERS_MAX}"), None);
         auto()
     })
 }
@@ -258,7 +258,7 @@ fn check_port(section: &Section<'_>, listen: &Located<SocketAddr>, other: &str, 
     // Port 0 is any free port, a different one each time.
     if listen.value == taken && taken.port() != 0 {
         let message = format!("'listen' is {taken}, as in '{other}'");
-        section.error(&listen.at, message, "take another port".to_owned());
+        section.error(&listen.at, message, "use another port".to_owned());
     }
 }
 
@@ -288,7 +288,7 @@ fn admin(mut section: Section<'_>, base_dir: &Path, store: &StoreConfig, http: &
     let socket = section.path("socket", base_dir).unwrap_or(beside_store);
     section.check_socket("socket", &socket);
     if http.unix_socket.as_ref() == Some(&socket.value) {
-        section.error(&socket.at, "'socket' is the server's 'unix_socket'", "take another path".to_owned());
+        section.error(&socket.at, "'socket' is the server's 'unix_socket'", "use another path".to_owned());
     }
     section.finish();
     socket.value

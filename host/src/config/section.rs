@@ -160,7 +160,8 @@ impl<'n> Section<'n> {
         let length = socket.value.as_os_str().len();
         if length > SOCKET_PATH_BYTES_MAX {
             let message = format!(
-                "'{key}' is {length} bytes long with its directory, and a socket's path can have {SOCKET_PATH_BYTES_MAX}"
+                "'{key}' is {length} bytes long with its directory, but a socket's path can have at most \
+                 {SOCKET_PATH_BYTES_MAX}"
             );
             self.error(&socket.at, message, format!("set '{key}' to a shorter path, such as /run/larder.sock"));
         }
@@ -223,7 +224,7 @@ fn parse_address(tree: &Tree) -> Result<SocketAddr, (String, Option<String>)> {
     match text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
         Some(("" | "localhost", port)) => no_address(&text, format!("write 127.0.0.1:{port}")),
         Some(("*", port)) => no_address(&text, format!("write 0.0.0.0:{port}")),
-        Some(_) => no_address(&text, "names are not looked up: write the number".to_owned()),
+        Some(_) => no_address(&text, "host names are not resolved: write the IP address".to_owned()),
         None => no_address(&text, EXAMPLE.to_owned()),
     }
 }

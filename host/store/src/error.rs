@@ -42,15 +42,15 @@ pub enum StoreError {
     #[error("the store cannot grow: {0}")]
     DiskFull(io::Error),
     /// The bytes are not those of a store, or are inconsistent.
-    #[error("store is damaged: {0}")]
+    #[error("the store is damaged: {0}")]
     Damaged(String),
     /// The file could not be reopened after a failure. Every write retries it.
     #[error("the store is closed: {0}")]
     Closed(String),
     /// The path no longer names the open file, so the next start cannot find commits to it.
     #[error(
-        "store {path} {what} while it was open, so nothing can be written to it. hint: move the file back, or restart \
-         Larder, which makes a new store and loads it from the sources"
+        "store {path} {what} while it was open, so writes fail. hint: move the file back, or restart Larder, which \
+         creates a new store and loads it from the sources"
     )]
     Gone {
         /// The path of the store file.
@@ -59,10 +59,10 @@ pub enum StoreError {
         what: String,
     },
     /// Any other failure of the embedded database.
-    #[error("store failed: {0}")]
+    #[error("the store failed: {0}")]
     Database(#[source] Box<redb::Error>),
     /// A load cannot continue and must be restarted.
-    #[error("view '{view}' was declared anew, or loaded by another, since this load began")]
+    #[error("view '{view}' was redeclared, or loaded by another load, since this load began")]
     Superseded {
         /// The view.
         view: String,

@@ -23,13 +23,13 @@ const ROWS_LOST: &str = "larder_store_rows_lost_total";
 impl StoreMetrics {
     /// Binds the handles. Install the recorder before this call, or counts are lost.
     pub(super) fn bind() -> Self {
-        describe_counter!("larder_hot_cache_requests_total", "Rows looked for in the hot cache, by result.");
-        describe_counter!("larder_store_reads_total", "Rows looked for in the store on disk.");
+        describe_counter!("larder_hot_cache_requests_total", "Rows looked up in the hot cache, by result.");
+        describe_counter!("larder_store_reads_total", "Rows looked up in the store on disk.");
         describe_counter!("larder_store_commits_total", "Transactions committed to the store.");
         describe_counter!("larder_store_reopened_total", "How often the store was reopened after a failure.");
         describe_counter!("larder_store_damage_total", "How often damage was found in the store file.");
         describe_counter!(REBUILDS, "Rebuilds of a damaged store, by result.");
-        describe_counter!(ROWS_LOST, "Rows that damage destroyed, by view. Views with a source load them again.");
+        describe_counter!(ROWS_LOST, "Rows lost to damage, by view. Views with a source load them again.");
         describe_gauge!(
             "larder_store_last_scan_timestamp_seconds",
             "When the background scan last read the whole store and found no damage."

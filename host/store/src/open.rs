@@ -78,7 +78,7 @@ pub(super) fn open_or_replace(
     let (db, aside) = match open_checked(path, &StoreConfig { check_on_open, ..config.clone() }) {
         Ok(db) => {
             if suspicious {
-                tracing::info!(path = %path.display(), "the store was not closed the last time; all of it was checked");
+                tracing::info!(path = %path.display(), "the store was not closed cleanly; all pages were checked");
             }
             (db, None)
         }

@@ -142,7 +142,7 @@ impl OnlineStore {
                         return Err(damaged(&format!("the entry of entity id {id:?} is not as it was written")));
                     }
                     if table.get(&id.0)?.is_none_or(|found| found.value() != sealed.value()) {
-                        return Err(damaged(&format!("entity id {id:?} is not found by its id")));
+                        return Err(damaged(&format!("entity id {id:?} cannot be found by its id")));
                     }
                     last = Some(id);
                     count += 1;

@@ -173,8 +173,8 @@ fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     let path = &file.path;
     let column = &column.column;
     Some(format!(
-        "{path}, column '{column}': it is {found} here and {first} in other files; values that are not {declared} are null \
-         or rounded"
+        "{path}, column '{column}': it is {found} here, but {first} in other files; values that are not {declared} are \
+         null or rounded"
     ))
 }
 

@@ -115,7 +115,7 @@ impl Column {
             ValueType::Nested(_) => is_list || is_text(from),
         };
         let is_mismatch = !converts && *from != DataType::Null;
-        is_mismatch.then(|| format!("the column is {}, the definition says {declared}", name_of(from)))
+        is_mismatch.then(|| format!("the column is {}, but the definition has {declared}", name_of(from)))
     }
 
     /// Decodes a column of instants. Numbers are not accepted: seconds and milliseconds cannot be distinguished, and a

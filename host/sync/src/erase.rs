@@ -139,7 +139,7 @@ fn entity_id(view: &FeatureView, version: KeyVersion, key: &BTreeMap<String, Str
 }
 
 fn key_value<'t>(part: &JoinKey, text: &'t str) -> Result<KeyValue<'t>, String> {
-    let misfit = |_| format!("join key '{}' is {:?}, and '{text}' is not", part.name, part.value_type);
+    let misfit = |_| format!("join key '{}' is {:?}, but '{text}' is not", part.name, part.value_type);
     Ok(match part.value_type {
         ScalarType::Int32 => KeyValue::Int32(text.parse().map_err(misfit)?),
         ScalarType::Int64 => KeyValue::Int64(text.parse().map_err(misfit)?),

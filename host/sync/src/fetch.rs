@@ -203,7 +203,7 @@ impl Inner {
                 Ok(doubtful) if doubtful.is_empty() => return,
                 Ok(doubtful) => keys.retain(|key| doubtful.contains(&key.id)),
                 Err(error) => {
-                    tracing::error!(view = %self.view.name, %error, "rows that were fetched cannot be kept");
+                    tracing::error!(view = %self.view.name, %error, "cannot store fetched rows");
                     return;
                 }
             }
@@ -213,7 +213,7 @@ impl Inner {
     fn failed(&self, keys: &[EntityKey], error: &SourceError) {
         self.metrics.failed.increment(keys.len() as u64);
         if !self.is_away() {
-            tracing::warn!(view = %self.view.name, %error, "rows cannot be fetched; lookups do without them");
+            tracing::warn!(view = %self.view.name, %error, "cannot fetch rows; lookups continue without them");
         }
         self.note_away(Some(Instant::now() + AWAY_FOR));
     }
@@ -242,7 +242,7 @@ impl Inner {
         // A batch of items is never rejected as a whole.
         let _ = encoder.encode(&batch, now);
         if encoder.skipped.rows() > 0 {
-            tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "rows that were fetched cannot be taken");
+            tracing::warn!(view = %self.view.name, skipped = %encoder.skipped, "cannot convert fetched rows");
         }
         if let Some(values) = encoder.skipped.values_text() {
             tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
@@ -266,10 +266,7 @@ impl Inner {
 
 impl FetchMetrics {
     fn bind(view: &str) -> Self {
-        describe_counter!(
-            "larder_fetches_total",
-            "Entities that were asked of a view's table for a lookup, by result."
-        );
+        describe_counter!("larder_fetches_total", "Entities fetched from a view's table for a lookup, by result.");
         describe_histogram!("larder_fetch_duration_seconds", "How long lookups waited for a view's table.");
         let result =
             |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);

@@ -49,13 +49,13 @@ pub(super) fn note_values(view: &str, skipped: &Skipped) {
 
 impl ViewMetrics {
     pub(super) fn bind(view: &str) -> Self {
-        describe_counter!("larder_sync_rows_total", "Rows that arrived from a view's source, by what became of them.");
+        describe_counter!("larder_sync_rows_total", "Rows read from a view's source, by result.");
         describe_counter!(
             "larder_sync_values_nulled_total",
             "Values of a view's source that became null because they do not match their feature's type."
         );
         describe_counter!("larder_rows_written_total", "Rows that callers wrote, and whether a newer one was there.");
-        describe_histogram!("larder_sync_duration_seconds", "How long a sync of a view took.");
+        describe_histogram!("larder_sync_duration_seconds", "Duration of a sync of a view.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "Time of the last successful sync of the view.");
         describe_gauge!(

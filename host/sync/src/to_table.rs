@@ -162,7 +162,7 @@ pub fn materialize_to_table(
     // Only one process can have the store open: a second run ends here.
     let store = OnlineStore::open(&config, Arc::clone(&setting.clock))?;
     let ids = store.declare(std::slice::from_ref(view), key_version)?;
-    let Some(&id) = ids.first() else { return Err(StoreError::Damaged("the view got no id".to_owned()).into()) };
+    let Some(&id) = ids.first() else { return Err(StoreError::Damaged("the view has no id".to_owned()).into()) };
 
     let about = About {
         view: name(),

@@ -77,7 +77,7 @@ fn check_warns_of_names_once_and_exits_0() {
         Home::with(&GOOD.replace("clicks_online", "clicks").replace("user_stats", "userStats")).run(["check"]);
     checked.assert_code(0);
     expect![[r#"
-        features/all.yaml:3:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'userStats', feature service 'clicks' ('naming_warnings: false' turns this off)
+        features/all.yaml:3:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'userStats', feature service 'clicks' ('naming_warnings: false' turns this off)
         larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right, with 1 warning
     "#]].assert_eq(&checked.out);
 }
@@ -318,7 +318,7 @@ feature_views:
     let verified = home.run(["verify"]);
     verified.assert_code(1).assert_complains(&[
         "unreadable_keys: its source has no row with a readable key and time",
-        "1 view could not be verified",
+        "1 view cannot be verified",
     ]);
     assert!(verified.out.contains("driver_stats") && verified.out.contains("pair_stats"), "{}", verified.out);
 }
@@ -398,7 +398,7 @@ feature_services:
     expect![[r#"
         features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
         features/more.yaml:9:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
-        features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, the definition says Array(String)
+        features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, but the definition has Array(String)
         features/more.yaml:12:20: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
         features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
     .assert_eq(&checked.errors().join("\n"));
@@ -633,7 +633,7 @@ fn init_infers_a_type_that_has_the_values_of_all_files() {
     let path = home.path("all/features/inferred.yaml");
     fs::write(path, written.replace("{name: \"n\", type: Int64}", "{name: \"n\", type: Int32}")).unwrap();
     let checked = home.run(["check", "--config", "all/larder.yaml"]);
-    let words = "column 'n': it is Int64 here and Int32 in other files; values that are not Int32 are null";
+    let words = "column 'n': it is Int64 here, but Int32 in other files; values that are not Int32 are null";
     assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
 }
 

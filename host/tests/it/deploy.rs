@@ -117,7 +117,7 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
     let oversized = [good.clone(), vec![0; 41 << 20]].concat();
     let foreign = fs::read(guest_with("hostile", "foreign-import")).unwrap();
     for (bytes, told) in [
-        (&b"no plugin"[..], "the file is no WebAssembly component"),
+        (&b"no plugin"[..], "the file is not a WebAssembly component"),
         (&b"\0asm\x01\0\0\0"[..], "the file is a core WebAssembly module"),
         (&good[..good.len() / 2], "the component is broken"),
         (&oversized[..], "the file has more than"),
@@ -134,7 +134,7 @@ fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
         .eventually("it is listed as refused", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
     let plugins = fixture.app.plugins();
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
-    assert_eq!(plugin.refused.as_deref(), Some("the file is no WebAssembly component"));
+    assert_eq!(plugin.refused.as_deref(), Some("the file is not a WebAssembly component"));
     assert_eq!(plugin.live.as_ref().unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
     // Also after a restart: the server has a copy of the good version.

@@ -334,7 +334,7 @@ fn what_a_killed_feast_left_half_written_is_not_served() {
 fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
     let home = home();
     fs::remove_file(home.path("larder.yaml")).unwrap();
-    let words = "there is no larder.yaml here, but a Feast repository: '--feast-repo .' takes it";
+    let words = "there is no larder.yaml in this directory, but a Feast repository. hint: use '--feast-repo .'";
     home.run(["serve"]).assert_code(2).assert_complains(&[words]);
     home.run(["list"]).assert_code(2).assert_complains(&[words]);
     place(&["twins/odfv_python"], &home.path("plugins"));

@@ -22,7 +22,7 @@ fn what_is_written_is_valid_and_the_next_steps_are_told() {
     for words in [
         "wrote configs/larder.yaml",
         "wrote configs/features/churn_prediction.yaml",
-        "wrote 5 plugin projects in configs/plugin-projects, of 5 plugins that on-demand views want",
+        "wrote 5 plugin projects in configs/plugin-projects, for 5 plugins that on-demand views need",
         "plugin build configs/plugin-projects/odfv_python --out configs/plugins/odfv_python.wasm",
         "serve --config configs/larder.yaml",
     ] {

@@ -216,7 +216,7 @@ fn a_span_of_event_times_is_written_alone() {
     let second = 1_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, 90 * second, Some(9)), (2, 50 * second, Some(2))]);
     let span = ["--from", "2026-11-23T09:13:10Z", "--to", "2026-11-23T09:13:50Z"];
-    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 of the files outside of the given times"]);
+    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 of the files are outside the given times"]);
     assert_eq!(trips(&dynamo), [1]);
     materialize(&home, &["--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
     let ended = materialize(&home, &["--from", "2026-11-24", "--to", "2026-11-23"]);
@@ -348,7 +348,7 @@ fn a_missing_table_is_told_and_made_on_demand() {
     let dynamo = FakeDynamo::start();
     let home = home(&dynamo.url(), &drivers(3, 1));
     materialize(&home, &[]).assert_code(1).assert_complains(&[
-        "view 'driver_stats': there is no DynamoDB table 'churn_prediction.driver_stats'; --create-tables makes it",
+        "view 'driver_stats': there is no DynamoDB table 'churn_prediction.driver_stats'. hint: --create-tables creates it",
     ]);
     assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing was read");
     dynamo.creating(2);
@@ -447,7 +447,7 @@ fn an_item_that_is_too_large_is_left_out_and_told() {
     parquet::write(&home.path(FILE), &rows);
     assert_says(
         &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
-        &["): 1 written; NOT taken: 1 too large; the first: entity id ", "DynamoDB takes 409600 at most"],
+        &["): 1 written; SKIPPED: 1 too large; the first: entity id ", "DynamoDB accepts at most 409600"],
     );
     assert_eq!(trips(&dynamo), [2]);
 }
@@ -557,6 +557,6 @@ fn tables_that_nobody_named_are_not_made() {
     let ended = materialize(&home, &["--create-tables"]);
     assert_says(&ended, &["own_stats: 3 rows to DynamoDB table 'shop.own'"]);
     assert!(!ended.out.contains("driver_stats: "), "{}", ended.out);
-    assert!(ended.err.contains("view 'driver_stats' is skipped: it names no table"), "{}", ended.err);
+    assert!(ended.err.contains("skipping view 'driver_stats': it names no table"), "{}", ended.err);
     assert_eq!(dynamo.calls()["CreateTable"], 1);
 }

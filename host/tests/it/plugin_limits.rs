@@ -153,9 +153,9 @@ fn the_size_of_a_result_is_limited() {
 #[test]
 fn every_malformed_result_is_told() {
     let told = [
-        ("wrong_column_count", "it returned 4 columns, and declares 5"),
-        ("extra_column", "it returned 6 columns, and declares 5"),
-        ("no_columns", "it returned 0 columns, and declares 5"),
+        ("wrong_column_count", "it returned 4 columns, but declares 5"),
+        ("extra_column", "it returned 6 columns, but declares 5"),
+        ("no_columns", "it returned 0 columns, but declares 5"),
         ("wrong_type", "output 'y' is Int64, and was declared Float64"),
         ("list_for_scalar", "output 'y' is Array(Float64), and was declared Float64"),
         ("short_column", "output 'y' has 2 slots for 3 rows"),
@@ -173,7 +173,7 @@ fn every_malformed_result_is_told() {
         ("bad_bool", "output 'flag' has a bool that is neither 0 nor 1"),
         ("bad_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
         ("stray_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
-        ("null_in_non_nullable", "output 'y' has a null, and was declared not to"),
+        ("null_in_non_nullable", "output 'y' has a null, but was declared not nullable"),
     ];
     for (mode, expected) in told {
         let error = violation(mode, None);
@@ -334,7 +334,7 @@ fn a_plugin_and_a_view_that_do_not_fit_are_told_by_name_and_type() {
         ),
         (
             misfit(&|view| view.features[2].name = "texts".into()),
-            "the view has a feature 'texts', which the plugin does not compute (did you mean 'text'?)",
+            "the view has a feature 'texts', but the plugin does not compute it (did you mean 'text'?)",
         ),
         (
             misfit(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),

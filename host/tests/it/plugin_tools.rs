@@ -172,8 +172,8 @@ fn a_directory_that_is_no_project_is_told() {
     let home = Home::empty();
     fs::create_dir(home.path("none")).unwrap();
     let none = run(&home, ["plugin", "build", "none"]);
-    none.assert_code(2).assert_complains(&["none is no plugin's project", "plugin new NAME"]);
-    run(&home, ["plugin", "build", "absent"]).assert_code(2).assert_complains(&["absent is no plugin's project"]);
+    none.assert_code(2).assert_complains(&["none is not a plugin project", "plugin new NAME"]);
+    run(&home, ["plugin", "build", "absent"]).assert_code(2).assert_complains(&["absent is not a plugin project"]);
     home.write("both/Cargo.toml", "");
     home.write("both/plugin.py", "");
     run(&home, ["plugin", "build", "both"]).assert_code(2).assert_complains(&["both has a Cargo.toml and a plugin.py"]);
@@ -381,7 +381,10 @@ derived_views:
     let good = end(&mut tool(&home, ["check"]));
     good.assert_code(0);
     let first = good.out.lines().next().unwrap();
-    assert_eq!(first, "./plugins/not_there.wasm: warning: the plugin does not exist, so nothing computes driver_words");
+    assert_eq!(
+        first,
+        "./plugins/not_there.wasm: warning: the plugin does not exist, so driver_words cannot be computed"
+    );
 
     let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
     home.write("features/all.yaml", &definitions.replace("request: Int64", "request: String"));
@@ -389,6 +392,6 @@ derived_views:
     let unfit = end(&mut tool(&home, ["check"]));
     unfit.assert_code(3);
     let told = &unfit.err;
-    assert!(told.contains("plugins/not_there.wasm: error: the file is no WebAssembly component"), "{told}");
+    assert!(told.contains("plugins/not_there.wasm: error: the file is not a WebAssembly component"), "{told}");
     assert!(told.contains("input 'avg_daily_trips' is String in the view, and Int64 in the plugin"), "{told}");
 }

@@ -349,7 +349,7 @@ fn sigterm_ends_a_host_that_has_not_begun_to_serve() {
     eventually("it waits for its registry", || proxy.connections() > 0);
     let started = Instant::now();
     let said = host.stop(Signal::TERM);
-    assert!(started.elapsed() < SOON && said.contains("stopped before serving"), "{said}");
+    assert!(started.elapsed() < SOON && said.contains("stopped before it served requests"), "{said}");
 }
 
 #[test]
@@ -471,7 +471,7 @@ impl Demo {
 #[test]
 fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
     let demo = Demo::start("127.0.0.1:0");
-    assert!(demo.line("made up").starts_with("made up 200 customers in demo/data"));
+    assert!(demo.line("generated").starts_with("generated 200 customers in demo/data"));
     demo.line("churn_prediction_online");
     demo.line("us median");
 
@@ -522,7 +522,7 @@ fn a_demo_whose_metrics_port_is_taken_finds_another_one_and_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let demo = Demo::start(&address.to_string());
-    assert!(demo.line("is taken").contains(&address.to_string()));
+    assert!(demo.line("is in use").contains(&address.to_string()));
     assert_ne!(demo.metrics(), address);
     assert!(get(demo.metrics(), "/metrics").text().contains("larder_build_info{"));
 }

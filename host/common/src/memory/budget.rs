@@ -79,7 +79,7 @@ impl MemoryBudget {
     /// Returns a budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        describe_counter!("larder_in_flight_refused_total", "Requests refused for lack of memory, by reason.");
+        describe_counter!("larder_in_flight_refused_total", "Requests rejected for lack of memory, by reason.");
         let refused = |reason: &'static str| counter!("larder_in_flight_refused_total", "reason" => reason);
         let refused =
             Refused { too_large: refused("too_large"), full: refused("full"), tight: refused("memory_limit") };

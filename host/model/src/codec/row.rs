@@ -73,7 +73,7 @@ pub enum RowError {
         needed: usize,
     },
     /// Written by a newer Larder, or not a row.
-    #[error("row format version {0} is not known here (this is version {FORMAT_VERSION})")]
+    #[error("row format version {0} is unknown (this is version {FORMAT_VERSION})")]
     Version(u8),
     /// Written with another schema.
     #[error("row has schema {got:08x}, expected {expected:08x}")]
@@ -87,7 +87,7 @@ pub enum RowError {
     #[error("field '{0}' of the row is damaged")]
     Damaged(String),
     /// A value of another shape than the field's.
-    #[error("field '{field}' takes {expected:?}, got another shape")]
+    #[error("field '{field}' takes {expected:?}, but got another shape")]
     Type {
         /// The field.
         field: String,
@@ -95,7 +95,7 @@ pub enum RowError {
         expected: Physical,
     },
     /// More or fewer values than fields.
-    #[error("row has {got} values, its schema has {expected} fields")]
+    #[error("row has {got} values, but its schema has {expected} fields")]
     Count {
         /// Values pushed.
         got: usize,
@@ -103,7 +103,7 @@ pub enum RowError {
         expected: usize,
     },
     /// More than [`ROW_BYTES_MAX`] bytes.
-    #[error("row is {0} bytes long, at most {ROW_BYTES_MAX} are allowed")]
+    #[error("row is {0} bytes long, but at most {ROW_BYTES_MAX} are allowed")]
     TooLong(usize),
 }
 

@@ -136,7 +136,7 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
 /// # Errors
 /// A sentence that describes the error in the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let complaint = || format!("'{text}' is not a duration; write for example 90s, 15m, 6h, 30d or 1d12h");
+    let complaint = || format!("'{text}' is not a duration; hint: write for example 90s, 15m, 6h, 30d or 1d12h");
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -167,7 +167,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     // A duration must be addable to an instant in microseconds.
     match i64::try_from(total.as_micros()) {
         Ok(_) => Ok(total),
-        Err(_) => Err(format!("'{text}' is too long a duration")),
+        Err(_) => Err(format!("the duration '{text}' is too long")),
     }
 }
 

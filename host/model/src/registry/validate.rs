@@ -186,7 +186,7 @@ fn entities(definitions: Vec<EntityDefinition>, unread: Unread, problems: &Probl
         let (ValueType::Scalar(value_type), true) =
             (definition.value_type.value, definition.value_type.value.can_be_join_key())
         else {
-            let message = format!("entity '{name}': {} cannot be a key", definition.value_type.value);
+            let message = format!("entity '{name}': {} is not a valid key type", definition.value_type.value);
             problems.error_with_help(&definition.value_type.at, message, KEY_TYPES.to_owned());
             known.unread.note(Some(&name));
             continue;
@@ -293,7 +293,9 @@ fn view_name(
 ) -> Option<Arc<str>> {
     let unique = names.add(name)?;
     if unique.contains(':') {
-        let message = format!("feature view '{unique}': a colon separates view and feature in references");
+        let message = format!(
+            "feature view '{unique}': the name contains a colon, which separates view and feature in references"
+        );
         problems.error(&name.at, message);
     }
     rules.check_domain("feature view", name);
@@ -313,7 +315,7 @@ fn features(
     }
     if definitions.len() > FEATURES_MAX {
         let count = definitions.len();
-        let message = format!("feature view '{name}' has {count} features, at most {FEATURES_MAX} are allowed");
+        let message = format!("feature view '{name}' has {count} features, but at most {FEATURES_MAX} are allowed");
         problems.error(&view.at, message);
     }
     let mut names = Names::new("feature", problems);
@@ -339,7 +341,7 @@ fn key_type(definition: &ViewDefinition, entity: &Entity, problems: &Problems) -
     match written.value {
         ValueType::Scalar(scalar) if written.value.can_be_join_key() => scalar,
         other => {
-            let message = format!("feature view '{}': {other} cannot be a key", definition.name.value);
+            let message = format!("feature view '{}': {other} is not a valid key type", definition.name.value);
             problems.error_with_help(&written.at, message, KEY_TYPES.to_owned());
             entity.value_type
         }
@@ -369,7 +371,7 @@ fn services(
         let Some(name) = names.add(&definition.name) else { continue };
         rules.check_domain("feature service", &definition.name);
         if definition.projections.is_empty() && definition.unread_projections.is_empty() {
-            problems.error(&definition.name.at, format!("feature service '{name}' selects nothing"));
+            problems.error(&definition.name.at, format!("feature service '{name}' selects no features"));
         }
         let mut full_names = BTreeSet::new();
         let mut projections = Vec::new();
@@ -412,7 +414,7 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
     let mut join_key_map = BTreeMap::new();
     for (join_key, column) in definition.join_key_map {
         let View::Stored(stored) = view else {
-            let message = format!("derived view '{}' reads others, under their own join keys", view.name());
+            let message = format!("derived view '{}' reads other views, with their join keys", view.name());
             problems.error(&column.at, message);
             continue;
         };
@@ -477,7 +479,7 @@ impl Rules<'_> {
             names.push_str(&format!(" and {more} more"));
         }
         let message = format!(
-            "these names do not follow the convention, <domain>_<feature> for views and services and snake_case for \
+            "these names do not follow the convention <domain>_<feature> for views and services, and snake_case for \
              features: {names}"
         );
         problems.warning(at, message, Some("'naming_warnings: false' turns this off".to_owned()));

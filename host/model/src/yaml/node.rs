@@ -61,12 +61,16 @@ pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
 /// Formats a parser error for the author of the file: the library's own messages mention its options.
 fn complaint(error: &Error) -> String {
     match error.without_snippet() {
-        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' stands here twice"),
-        Error::MultipleDocuments { .. } => "a second YAML document begins here; one file holds one".to_owned(),
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
-            format!("nested too deeply: at most {DEPTH_MAX} levels are read")
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' is defined twice"),
+        Error::MultipleDocuments { .. } => {
+            "a second YAML document begins here, but a file may only have one".to_owned()
         }
-        Error::Budget { .. } => format!("too large: at most {NODES_MAX} values are read, aliases counted at each use"),
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            format!("nested too deeply: at most {DEPTH_MAX} levels are allowed")
+        }
+        Error::Budget { .. } => {
+            format!("too large: at most {NODES_MAX} values are allowed, aliases counted at each use")
+        }
         other => {
             let message = other.to_string();
             // The position is reported separately.

@@ -325,10 +325,10 @@ mod tests {
         check("a: [", expect!["f.yaml:1:4: error: unclosed bracket '['"]);
         check("- a", expect!["f.yaml:1:1: error: thing: expected a mapping, got a list"]);
         check("", expect!["f.yaml:1:1: error: thing: expected a mapping, got nothing"]);
-        check("name: a\nname: b\n", expect!["f.yaml:2:1: error: the key 'name' stands here twice"]);
+        check("name: a\nname: b\n", expect!["f.yaml:2:1: error: the key 'name' is defined twice"]);
         check(
             "name: a\n---\nname: b\n",
-            expect!["f.yaml:3:1: error: a second YAML document begins here; one file holds one"],
+            expect!["f.yaml:3:1: error: a second YAML document begins here, but a file may only have one"],
         );
     }
 
@@ -336,7 +336,7 @@ mod tests {
     fn nesting_and_aliases_have_a_limit_and_obey_it() {
         let deep = |levels: usize| format!("name: a\nitems: {}{}\n", "[".repeat(levels), "]".repeat(levels));
         check(&deep(30), expect![[""]]);
-        check(&deep(40), expect!["f.yaml:2:39: error: nested too deeply: at most 32 levels are read"]);
+        check(&deep(40), expect!["f.yaml:2:39: error: nested too deeply: at most 32 levels are allowed"]);
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..9 {
             let below = format!("*a{}, ", level - 1).repeat(10);

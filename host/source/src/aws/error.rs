@@ -109,7 +109,7 @@ impl AwsError {
     /// Creates an error for an operation that took too long.
     #[must_use]
     pub fn timed_out(what: impl Into<String>, after: std::time::Duration) -> Self {
-        Self { what: what.into(), trouble: AwsErrorKind::Unreachable, why: format!("no end after {after:?}") }
+        Self { what: what.into(), trouble: AwsErrorKind::Unreachable, why: format!("timeout after {after:?}") }
     }
 
     /// Creates the error of a wait that a shutdown ended.

@@ -55,7 +55,7 @@ impl ObjectAt {
                 let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
                 let output = output.map_err(|error| AwsError::of(&what, error))?;
                 let too_large = |bytes: i64| {
-                    let why = format!("it has {bytes} bytes or more, at most {bytes_max} are read");
+                    let why = format!("it has at least {bytes} bytes, but at most {bytes_max} are read");
                     AwsError { what: what.clone(), trouble: AwsErrorKind::Refused, why }
                 };
                 let bytes = output.content_length().unwrap_or(0);

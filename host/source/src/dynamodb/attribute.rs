@@ -120,7 +120,7 @@ fn misfit(value: &AttributeValue, declared: ScalarType) -> String {
     let declared = ValueType::Scalar(declared);
     match value {
         AttributeValue::N(text) | AttributeValue::S(text) if text.len() <= 40 => {
-            format!("it is {} ('{text}'), the definition says {declared}", kind_of(value))
+            format!("it is {} ('{text}'), but the definition has {declared}", kind_of(value))
         }
         other => format!("it is {}, the definition says {declared}", kind_of(other)),
     }

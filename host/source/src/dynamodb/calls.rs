@@ -80,7 +80,7 @@ impl Calls {
         let what = self.what("DescribeTable");
         let output = self.dynamo.tables.describe_table().table_name(&self.table).send().await;
         let output = output.map_err(|error| AwsError::of(&what, error))?;
-        let table = output.table.ok_or_else(|| AwsError::garbled(&what, "it describes no table"))?;
+        let table = output.table.ok_or_else(|| AwsError::garbled(&what, "the response has no table description"))?;
         let is_on = table.stream_specification().is_some_and(|stream| stream.stream_enabled());
         let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
         let has_images = view.is_some_and(|view| matches!(view.as_str(), "NEW_IMAGE" | "NEW_AND_OLD_IMAGES"));
@@ -189,7 +189,9 @@ impl Calls {
         loop {
             let request = self.dynamo.streams.describe_stream().stream_arn(stream).set_exclusive_start_shard_id(start);
             let output = request.send().await.map_err(|error| AwsError::of(&what, error))?;
-            let stream = output.stream_description.ok_or_else(|| AwsError::garbled(&what, "it describes no stream"))?;
+            let stream = output
+                .stream_description
+                .ok_or_else(|| AwsError::garbled(&what, "the response has no stream description"))?;
             shards.extend(stream.shards().iter().filter_map(|shard| {
                 let range = shard.sequence_number_range();
                 Some(Shard {

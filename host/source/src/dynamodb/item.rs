@@ -129,7 +129,7 @@ impl ItemReader {
     pub(super) fn id(&self, item: &Attributes) -> Result<EntityId, String> {
         if let Layout::Feast = self.layout {
             let text = text(item, ENTITY_ID)?;
-            return text.parse().map_err(|_| format!("'{ENTITY_ID}' is '{text}', which is no id of Feast's"));
+            return text.parse().map_err(|_| format!("'{ENTITY_ID}' is '{text}', which is not a Feast entity id"));
         }
         let mut bytes = Vec::new();
         self.encoder.begin(&mut bytes);
@@ -160,7 +160,7 @@ impl ItemReader {
         let event_time = match item.get(EVENT_TS) {
             None => None,
             Some(AttributeValue::S(text)) => {
-                Some(parse_time(text).ok_or_else(|| format!("'{EVENT_TS}' is '{text}', which is no time"))?)
+                Some(parse_time(text).ok_or_else(|| format!("'{EVENT_TS}' is '{text}', which is not a time"))?)
             }
             Some(other) => return Err(format!("'{EVENT_TS}' is {}", attribute::kind_of(other))),
         };
@@ -203,7 +203,7 @@ impl ItemReader {
 
     fn joined_row(&self, id: EntityId, items: &[Attributes], now: Micros) -> Result<Item, String> {
         let Layout::ItemPerFeature { feature: name_at, value: value_at, timestamp } = &self.layout else {
-            return Err("one item is one row in this layout".to_owned());
+            return Err("in this layout, one item is one row".to_owned());
         };
         let mut row = Item {
             id,

@@ -80,7 +80,7 @@ impl Shards {
     /// Reads every readable shard once. Advances `position` past the returned records.
     pub(super) async fn round(&mut self, calls: &Calls, position: &mut StreamPosition) -> Result<Round, SourceError> {
         if self.listed_at.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
-            self.list(calls, &position.arn).await.map_err(|error| lost_or(error, "its stream is gone"))?;
+            self.list(calls, &position.arn).await.map_err(|error| lost_or(error, "its stream no longer exists"))?;
             self.take_in(position, &calls.table)?;
         }
         let readable = lineage::readable(&position.shards, &self.listed);
@@ -143,7 +143,7 @@ impl Shards {
     fn take_in(&mut self, position: &mut StreamPosition, table: &str) -> Result<(), SourceError> {
         lineage::take_in(&mut position.shards, &self.listed).map_err(|shard| SourceError::Lost {
             path: format!("DynamoDB table '{table}'"),
-            why: format!("shard {shard} of its stream is gone, and was not read to its end"),
+            why: format!("shard {shard} of its stream was removed before it was read to its end"),
         })
     }
 

@@ -186,13 +186,13 @@ impl TableWriter {
     #[must_use]
     pub fn misfit(&self, row: &TableRow) -> Option<String> {
         let Some(time) = python_text(row.event_time) else {
-            return Some(format!("its event time, {} us from 1970, is in no year from 1 to 9999", row.event_time));
+            return Some(format!("its event time, {} us from 1970, is not in the years 1 to 9999", row.event_time));
         };
         // As DynamoDB counts: names and values, three bytes for a map and one for each of its entries.
         let values = self.features.iter().zip(&row.values).map(|(name, value)| name.len() + value.len() + 1);
         let fixed = ENTITY_ID.len() + 32 + EVENT_TS.len() + time.len() + VALUES.len() + 3;
         let bytes = fixed + values.sum::<usize>();
-        (bytes > ITEM_BYTES_MAX).then(|| format!("it is {bytes} bytes, DynamoDB takes {ITEM_BYTES_MAX} at most"))
+        (bytes > ITEM_BYTES_MAX).then(|| format!("it is {bytes} bytes, but DynamoDB accepts at most {ITEM_BYTES_MAX}"))
     }
 
     /// Writes rows of different entities, and returns when all of them are acknowledged. Calls `tell` regularly with
@@ -258,7 +258,7 @@ impl TableWriter {
             let (table, patience) = (self.table.to_string(), self.options.patience);
             return Err(TableError::Stuck { table, patience, why: format!("{}: {}", error.what, error.why) });
         }
-        tracing::debug!(%error, attempt, "a write to DynamoDB is tried again");
+        tracing::debug!(%error, attempt, "a write to DynamoDB failed; retrying");
         sleep(pause(attempt)).await;
         Ok(())
     }
@@ -273,7 +273,9 @@ impl TableWriter {
             let described = client.describe_table().table_name(&*self.table).send().await;
             let not_yet = match described.map_err(|error| AwsError::of(&what, error)) {
                 Ok(output) => {
-                    let table = output.table.ok_or_else(|| AwsError::garbled(&what, "it describes no table"))?;
+                    let table = output
+                        .table
+                        .ok_or_else(|| AwsError::garbled(&what, "the response has no table description"))?;
                     if table.table_status() != Some(&TableStatus::Creating) {
                         let keys: Vec<&str> = table.key_schema().iter().map(|key| key.attribute_name()).collect();
                         if keys != [ENTITY_ID] {
@@ -283,7 +285,7 @@ impl TableWriter {
                         let created = table.creation_date_time().map(|time| time.as_nanos().to_string());
                         return Ok(table.table_id().map(str::to_owned).or(created));
                     }
-                    "it is being made"
+                    "it is being created"
                 }
                 Err(error) if error.trouble == AwsErrorKind::Missing && is_made => "it does not exist yet",
                 Err(error) => {
@@ -436,7 +438,7 @@ impl TableWriter {
     }
 
     fn item(&self, row: TableRow) -> Result<Attributes, String> {
-        let time = python_text(row.event_time).ok_or_else(|| format!("entity id {}: no such time", row.id))?;
+        let time = python_text(row.event_time).ok_or_else(|| format!("entity id {}: invalid time", row.id))?;
         let values = self.features.iter().zip(row.values);
         let values = values.map(|(name, value)| (name.to_string(), AttributeValue::B(value.into())));
         Ok(HashMap::from([

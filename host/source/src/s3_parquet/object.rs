@@ -121,7 +121,9 @@ impl Object {
             bytes.extend_from_slice(&chunk.map_err(broken)?);
             if bytes.len() as u64 > length {
                 // A server without support for ranges sends the whole object.
-                return Err(Failure::Answer(garbled(format!("more came than the {length} bytes that were asked for"))));
+                return Err(Failure::Answer(garbled(format!(
+                    "the response has more than the {length} requested bytes"
+                ))));
             }
         }
         if bytes.len() as u64 == length {

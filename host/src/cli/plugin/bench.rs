@@ -69,7 +69,7 @@ fn measure(desk: &Desk, transform: &Transform, rows: usize) -> Result<Vec<Durati
         let call = Instant::now();
         let result = transform.call(0, rows, inputs);
         let took = call.elapsed();
-        black_box(result.map_err(|error| CliError::Failed(format!("with {rows} made-up rows: {error}")))?);
+        black_box(result.map_err(|error| CliError::Failed(format!("with {rows} synthetic rows: {error}")))?);
         calls += 1;
         if calls > WARM {
             times.push(took);

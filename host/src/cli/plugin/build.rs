@@ -75,7 +75,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     info.append(&mut component);
     if let (true, Some(path)) = (args.unchecked, &args.out) {
         write_whole(path, &component)?;
-        output::say(&format!("built {}, unchecked", path.display()));
+        output::say(&format!("built {}, without checks", path.display()));
         return Ok(());
     }
     // A component that no server would accept is a failure.
@@ -123,7 +123,7 @@ fn language(dir: &Path) -> Result<Language> {
             dir.display()
         ))),
         (false, false) => bail!(CliError::Usage(format!(
-            "{} is no plugin's project: there is no Cargo.toml and no plugin.py in it; `{} plugin new NAME` begins one",
+            "{} is not a plugin project: it has no Cargo.toml and no plugin.py. hint: `{} plugin new NAME` creates one",
             dir.display(),
             output::program()
         ))),

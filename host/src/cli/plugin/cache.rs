@@ -16,9 +16,10 @@ pub(super) fn dir() -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let users = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let Some(dir) = set(VARIABLE).or_else(|| Some(users()?.join("larder"))) else {
-        bail!(CliError::Failed(format!("there is no place to keep files in: set {VARIABLE} to a directory")));
+        bail!(CliError::Failed(format!("there is no cache directory. hint: set {VARIABLE} to a directory")));
     };
     // Programs and compiled code in this directory are executed.
-    private::open_dir(&dir).with_context(|| format!("cannot use {} ({VARIABLE} moves it)", dir.display()))?;
-    fs::canonicalize(&dir).with_context(|| format!("cannot look into {}", dir.display()))
+    private::open_dir(&dir)
+        .with_context(|| format!("cannot use {}. hint: {VARIABLE} sets another directory", dir.display()))?;
+    fs::canonicalize(&dir).with_context(|| format!("cannot read {}", dir.display()))
 }

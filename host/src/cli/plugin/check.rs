@@ -32,8 +32,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let done = |what: &str| output::say(&format!("ok  {what}"));
     let limit = component.limits().component_bytes;
     done(&format!("size: {} of at most {}", output::bytes(component.bytes()), output::bytes(limit)));
-    done("imports: nothing but the log");
-    done("exports: describe, configure, transform, of the right types");
+    done("imports: only the log");
+    done("exports: describe, configure, transform, with the right types");
     done(&format!("signature: {} inputs, {} outputs", signature.inputs.len(), signature.outputs.len()));
     let transform = desk.transform(&args.config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within them");
@@ -46,12 +46,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     compare(signature, ROWS, &first, &second, "in another instance")?;
     let again = transform.call(0, ROWS, columns());
     compare(signature, ROWS, &first, &again, "when it is called again")?;
-    done(&format!("determinism: {ROWS} made-up rows give the same each time, in a fresh instance and a used one"));
+    done(&format!(
+        "determinism: {ROWS} synthetic rows give the same results each time, in a new instance and a used one"
+    ));
     if let Ok(whole) = &first {
         check_split(signature, &transform, &columns(), whole)?;
-        done("rows: each is computed from itself, so that a batch may be split");
+        done("rows: each result depends only on its own row, so batches may be split");
     } else if let Err(error) = &first {
-        output::remark(&format!("the made-up rows end in a {}: {error}", error.kind()));
+        output::remark(&format!("the synthetic rows end in a {}: {error}", error.kind()));
     }
     output::say("");
     print_signature(component);
@@ -70,7 +72,7 @@ fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, 
                     if a != b {
                         bail!(CliError::Failed(format!(
                             "not deterministic: output '{}' of row {row} is {a}, and {b} {when}. Training data would \
-                             differ from what is served",
+                             differ from served data",
                             field.name
                         )));
                     }
@@ -90,16 +92,16 @@ fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, 
 fn check_split(signature: &Signature, transform: &Transform, columns: &[Column], whole: &[Output]) -> Result<()> {
     for row in 0..ROWS {
         let inputs = columns.iter().map(|column| column.slice(row..row + 1)).collect();
-        let single = transform.call(0, 1, inputs).map_err(|error| {
-            CliError::Failed(format!("row {row} alone fails, and among others it does not: {error}"))
-        })?;
+        let single = transform
+            .call(0, 1, inputs)
+            .map_err(|error| CliError::Failed(format!("row {row} fails on its own, but not among others: {error}")))?;
         for (place, field) in signature.outputs.iter().enumerate() {
             let of = field.column_type;
             let (among, alone) = (cell(&whole[place], of, row), cell(&single[place], of, 0));
             if among != alone {
                 bail!(CliError::Failed(format!(
-                    "output '{}' of row {row} is {among} among others and {alone} alone: hosts split large batches, so \
-                     a row may depend on itself only",
+                    "output '{}' of row {row} is {among} among others, but {alone} on its own. hint: servers split \
+                     large batches, so a row must only depend on itself",
                     field.name
                 )));
             }

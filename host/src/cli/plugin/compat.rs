@@ -32,7 +32,7 @@ pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Ve
         let error = |message| problem(Severity::Error, message);
         if !file.try_exists()? {
             let views = views.iter().filter(|view| view.plugin == *name).map(|view| &*view.name).collect::<Vec<_>>();
-            let message = format!("the plugin does not exist, so nothing computes {}", views.join(", "));
+            let message = format!("the plugin does not exist, so {} cannot be computed", views.join(", "));
             problems.push(problem(Severity::Warning, message));
             continue;
         }

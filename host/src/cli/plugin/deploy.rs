@@ -74,8 +74,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
     let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
             let mut answer: Value = host_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
-            serde_json::from_value(answer["plugins"].take())
-                .context("the host's answer is none that this Larder knows")?
+            serde_json::from_value(answer["plugins"].take()).context("cannot parse the server's response")?
         }
         Target::Local(app) => app.plugins(),
     };
@@ -91,7 +90,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
     output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "BEFORE", "DERIVED VIEWS"], &rows);
     for plugin in &plugins {
         if let Some(why) = &plugin.refused {
-            output::remark(&format!("{}.wasm is not in service: {why}", plugin.plugin));
+            output::remark(&format!("{}.wasm is not deployed: {why}", plugin.plugin));
         }
     }
     Ok(())
@@ -100,7 +99,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
 fn tell(report: &DeployReport) {
     let instead = match &report.replaced {
         Some(before) if *before == report.version => ", again".to_owned(),
-        Some(before) => format!(", after {before}"),
+        Some(before) => format!(", replacing {before}"),
         None => String::new(),
     };
     let how = if report.compiled { "compiled" } else { "compiled before" };

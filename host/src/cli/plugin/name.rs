@@ -75,11 +75,9 @@ pub(super) fn mistake(name: &str) -> Option<String> {
         return Some(format!("'{name}' is no name: a small letter, then small letters, digits and _{hint}"));
     }
     if name.len() > NAME_BYTES_MAX {
-        return Some(format!("the name has {} letters, more than {NAME_BYTES_MAX}", name.len()));
+        return Some(format!("the name has {} letters, but at most {NAME_BYTES_MAX} are allowed", name.len()));
     }
-    RESERVED
-        .contains(&name)
-        .then(|| format!("'{name}' is a word of the language that plugins are written in; perhaps {name}_feature"))
+    RESERVED.contains(&name).then(|| format!("'{name}' is a reserved word; perhaps {name}_feature"))
 }
 
 /// Suggests a valid name; empty if there is none.

@@ -72,12 +72,12 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 /// Reads rows by name, with the conversion rules for written rows.
 fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
-    let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("no JSON list of objects")?;
+    let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
     let mut columns = Map::new();
     for (i, row) in rows.iter().enumerate() {
         if let Some(name) = row.keys().find(|name| signature.inputs.iter().all(|input| input.name != **name)) {
             let inputs: Vec<&str> = signature.inputs.iter().map(|input| input.name.as_str()).collect();
-            bail!("row {i}: the plugin has no input '{name}'; it has {}", inputs.join(", "));
+            bail!("row {i}: the plugin has no input '{name}', only {}", inputs.join(", "));
         }
     }
     for input in &signature.inputs {

@@ -124,17 +124,17 @@ fn what_is_empty_or_half_there_does_not_take_the_lock_off() {
     ];
     expect![[r#"
         auth:
-            larder.yaml:4:7: error: server: 'auth' has no 'tokens' (list them, or write 'tokens: off' to let everybody ask)
+            larder.yaml:4:7: error: server: 'auth' has no 'tokens' (list them, or write 'tokens: off' to turn authentication off)
         auth: {}
-            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to let everybody ask)
+            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to turn authentication off)
         auth: {tokens: }
-            larder.yaml:4:16: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to let everybody ask)
+            larder.yaml:4:16: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to turn authentication off)
         auth: {tokens: []}
-            larder.yaml:4:18: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to let everybody ask)
+            larder.yaml:4:18: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to turn authentication off)
         auth: {tokens: on}
             larder.yaml:4:18: error: server.auth: 'tokens' has to be a list, got text
         auth: {token: [{name: a, file: a}]}
-            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to let everybody ask)
+            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to turn authentication off)
             larder.yaml:4:10: error: server.auth: unknown key 'token' (did you mean 'tokens'?)
         auth: {tokens: [{name: a}]}
             larder.yaml:4:19: error: server.auth.tokens: 'file' is missing
@@ -145,9 +145,9 @@ fn what_is_empty_or_half_there_does_not_take_the_lock_off() {
         auth: {tokens: [{name: a, file: a}, {name: a, file: b}]}
             larder.yaml:4:46: error: server.auth.tokens: there are two tokens named 'a'
         auth: {tokens: [{name: a, file: a, services: }]}
-            larder.yaml:4:46: error: server.auth.tokens: 'services' is empty (leave it out to let the token ask for everything)
+            larder.yaml:4:46: error: server.auth.tokens: 'services' is empty (leave it out to let the token request everything)
         auth: {tokens: [{name: a, file: a, services: []}]}
-            larder.yaml:4:48: error: server.auth.tokens: 'services' is empty (leave it out to let the token ask for everything)
+            larder.yaml:4:48: error: server.auth.tokens: 'services' is empty (leave it out to let the token request everything)
         auth: {tokens: [{name: a, file: a, service: b}]}
             larder.yaml:4:38: error: server.auth.tokens: unknown key 'service' (did you mean 'services'?)
         auth: {tokens: [a]}
@@ -160,7 +160,7 @@ fn keys_at_the_top_are_sent_to_their_place() {
         "tls: {cert: a}\nauth: {type: oidc}\n",
         expect![[r#"
         larder.yaml:1:1: error: configuration: 'tls' is no key of Larder's (write it under 'server')
-        larder.yaml:2:1: error: configuration: 'auth' is no key of Larder's (Larder knows bearer tokens: write 'server: {auth: {tokens: [...]}}')"#]],
+        larder.yaml:2:1: error: configuration: 'auth' is no key of Larder's (Larder uses bearer tokens: write 'server: {auth: {tokens: [...]}}')"#]],
     );
 }
 
@@ -203,7 +203,7 @@ fn files_that_cannot_be_used_are_named_with_their_key() {
         DIR/larder.yaml:3:11: error: server.tls: 'cert': cannot read DIR/tls.crt: No such file or directory (os error 2)
         DIR/larder.yaml:8:25: error: server.auth.tokens: 'b' and 'a' are the same token
         DIR/larder.yaml:9:25: error: server.auth.tokens: 'file' of 'c': cannot read DIR/c.token: No such file or directory (os error 2)
-        DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open can be read by everybody on this machine (chmod o-r DIR/d.open; for a volume of Kubernetes, set its defaultMode to 0440)
+        DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open is readable by all users of this machine (chmod o-r DIR/d.open; for a volume of Kubernetes, set its defaultMode to 0440)
         DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open holds a token of fewer than 16 characters"#]],
     );
 }
@@ -216,7 +216,7 @@ fn a_token_that_everybody_can_read_is_warned_of() {
         &directory(&[("larder.yaml", config), ("a.open", a), ("b", b)]),
         expect![[r#"
         Some([Token { name: "a", scope: Services(["x"]), .. }, Token { name: "b", scope: All, .. }])
-        DIR/larder.yaml:1:42: warning: server.auth.tokens: 'file': DIR/a.open can be read by everybody on this machine (chmod o-r DIR/a.open; for a volume of Kubernetes, set its defaultMode to 0440)"#]],
+        DIR/larder.yaml:1:42: warning: server.auth.tokens: 'file': DIR/a.open is readable by all users of this machine (chmod o-r DIR/a.open; for a volume of Kubernetes, set its defaultMode to 0440)"#]],
     );
 }
 

@@ -74,7 +74,7 @@ fn values_come_from_where_they_can_be_read() {
         FeastValuesFrom::Auto,
         batch,
         expect![
-            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (set '--feast-values batch' if that is what you want)"
+            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (set '--feast-values batch' if that is intended)"
         ],
     );
     check(
@@ -82,7 +82,7 @@ fn values_come_from_where_they_can_be_read() {
         FeastValuesFrom::Online,
         None,
         expect![
-            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (take the views' batch sources: '--feast-values batch', or 'feast: {values: batch}')"
+            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (use the views' batch sources: '--feast-values batch', or 'feast: {values: batch}')"
         ],
     );
 }

@@ -119,7 +119,7 @@ fn what_is_wrong_with_the_definitions_is_told_at_once() {
     check_definitions(
         &dir,
         expect![[r#"
-        DIR/features/a.yaml:2:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)
         DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
         DIR/features/c.yaml:1:11: error: unclosed bracket '['
         DIR/larder.yaml: warning: references to unknown entities and views are not checked until the errors below are corrected
@@ -142,7 +142,7 @@ fn warnings_do_not_hinder() {
         expect![[r#"
         views: a
         files: DIR/features/a.yaml
-        DIR/features/a.yaml:2:24: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)"#]],
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)"#]],
     );
 }
 

@@ -141,7 +141,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
             larder.yaml:3:11: error: configuration: 'features' names no file (for example [features/*.yaml])
             larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
             larder.yaml:6:3: error: server: unknown key 'worker' (did you mean 'workers'?)
-            larder.yaml:7:12: error: server: 'workers' has to be auto, or a number within 1 and 256
+            larder.yaml:7:12: error: server: 'workers' must be auto, or a number between 1 and 256
             larder.yaml:8:16: error: server: 'unix_socket' is empty
             larder.yaml:10:15: error: server.limits: 'rows_max' is 0, and has to lie within 1 and 1000000
             larder.yaml:11:21: error: server.limits: 'header_timeout' needs a unit (write for example 75s or 75d)
@@ -186,7 +186,7 @@ fn addresses_are_numbers_with_a_port_and_the_message_says_what_to_write() {
         'listen' is ':6566', expected an IP address and a port (write 127.0.0.1:6566)
         'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
         'listen' is '*:6566', expected an IP address and a port (write 0.0.0.0:6566)
-        'listen' is 'larder.svc:6566', expected an IP address and a port (names are not looked up: write the number)
+        'listen' is 'larder.svc:6566', expected an IP address and a port (host names are not resolved: write the IP address)
         'listen' is '127.0.0.1:65536', expected an IP address and a port (for example 127.0.0.1:6566, or [::1]:6566)
         'listen' has to be an address, got true or false (for example 127.0.0.1:6566, or [::1]:6566)"#]]
     .assert_eq(&addresses.map(complaint).join("\n"));
@@ -225,15 +225,15 @@ fn two_listeners_need_two_places() {
     check(
         "server: {listen: 127.0.0.1:1, unix_socket: a.sock}\nmetrics: {listen: 127.0.0.1:1}\nadmin: {socket: a.sock}\n",
         expect![[r#"
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, as in 'server' (take another port)
-            larder.yaml:3:17: error: admin: 'socket' is the server's 'unix_socket' (take another path)"#]],
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, as in 'server' (use another port)
+            larder.yaml:3:17: error: admin: 'socket' is the server's 'unix_socket' (use another path)"#]],
     );
     check(
         "grpc: {listen: 127.0.0.1:6566}\nmetrics: {listen: 127.0.0.1:6566}\n",
         expect![[r#"
-            larder.yaml:1:16: error: grpc: 'listen' is 127.0.0.1:6566, as in 'server' (take another port)
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'server' (take another port)
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'grpc' (take another port)"#]],
+            larder.yaml:1:16: error: grpc: 'listen' is 127.0.0.1:6566, as in 'server' (use another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'server' (use another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'grpc' (use another port)"#]],
     );
     parse("server: {listen: 127.0.0.1:0}\ngrpc: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n");
 }
@@ -245,8 +245,8 @@ fn a_socket_path_has_to_fit_into_an_address() {
     check(
         &format!("server: {{unix_socket: {}}}\nstore: {{data_dir: {}}}\n", path(108), path(98)),
         expect![[r#"
-        larder.yaml:1:1: error: admin: 'socket' is 109 bytes long with its directory, and a socket's path can have 107 (set 'socket' to a shorter path, such as /run/larder.sock)
-        larder.yaml:1:23: error: server: 'unix_socket' is 108 bytes long with its directory, and a socket's path can have 107 (set 'unix_socket' to a shorter path, such as /run/larder.sock)"#]],
+        larder.yaml:1:1: error: admin: 'socket' is 109 bytes long with its directory, but a socket's path can have at most 107 (set 'socket' to a shorter path, such as /run/larder.sock)
+        larder.yaml:1:23: error: server: 'unix_socket' is 108 bytes long with its directory, but a socket's path can have at most 107 (set 'unix_socket' to a shorter path, such as /run/larder.sock)"#]],
     );
 }
 
@@ -318,9 +318,9 @@ fn a_feast_file_given_by_mistake_is_recognised() {
             larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the repository, start 'larder serve --feast-repo' with its directory)
             larder.yaml:2:1: error: configuration: 'registry' is no key of Larder's (to serve a Feast repository, name its directory: 'feast: {repo: .}')
             larder.yaml:3:1: error: configuration: 'provider' is no key of Larder's (Larder has no providers: leave it out)
-            larder.yaml:4:1: error: configuration: 'online_store' is no key of Larder's (Larder's store is its own: see 'store')
+            larder.yaml:4:1: error: configuration: 'online_store' is no key of Larder's (Larder has its own store: see 'store')
             larder.yaml:7:1: error: configuration: 'offline_store' is no key of Larder's (each feature view names its Parquet files under 'source')
-            larder.yaml:9:1: error: configuration: 'entity_key_serialization_version' is no key of Larder's (here it is 'entity_key_version')"#]],
+            larder.yaml:9:1: error: configuration: 'entity_key_serialization_version' is no key of Larder's (use 'entity_key_version')"#]],
     );
     check(
         "port: 6566\nentity: []\n",

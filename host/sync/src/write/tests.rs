@@ -64,11 +64,11 @@ fn columns_go_by_the_names_of_definitions_of_files_and_of_feasts_client() {
     );
     assert_eq!(
         encode("mapped", json!({"customer_id": ["A"], "value": [1]})),
-        Err("feature view 'mapped' needs column 'event_ts', which the data does not have".to_owned())
+        Err("feature view 'mapped' needs column 'event_ts', but the data has no such column".to_owned())
     );
     assert_eq!(
         encode("mapped", json!({"made": ["A"]})),
-        Err("feature view 'mapped' needs columns 'event_ts', 'customer_id', 'value', which the data does not have"
+        Err("feature view 'mapped' needs columns 'event_ts', 'customer_id', 'value', but the data has no such column"
             .to_owned())
     );
 }
@@ -82,7 +82,7 @@ fn a_feature_may_have_the_name_of_a_time_column() {
 fn columns_have_one_length() {
     assert_eq!(
         encode("mapped", json!({"customer_id": ["A", "B"], "event_ts": ["2026-01-01"], "value": [1]})),
-        Err("column 'event_ts' has 1 values, and 'customer_id' has 2".to_owned())
+        Err("column 'event_ts' has 1 values, but 'customer_id' has 2".to_owned())
     );
 }
 

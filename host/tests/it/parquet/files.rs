@@ -74,7 +74,7 @@ feature_views:
         write(&fixture.path("data/parts/day=2026-11-23/city=Oslo/n=many/share=1/is_new=true/x.parquet"), &columns(3));
         let synced = sync_all(&fixture);
         let error = &synced.failures[0].1;
-        assert!(error.contains("x.parquet, column 'n': the path says 'many', which is none"), "{error}");
+        assert!(error.contains("x.parquet, column 'n': the path has 'many', which is not valid"), "{error}");
     });
 }
 

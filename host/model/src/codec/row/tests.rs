@@ -160,9 +160,9 @@ fn values_of_the_wrong_shape_or_number_are_refused_by_name() {
     let mut builder = RowBuilder::new(&schema);
     builder.begin(0, None);
     let error = builder.push(ValueRef::Int64(1)).unwrap_err();
-    assert_eq!(error.to_string(), "field 'f0' takes Int32, got another shape");
+    assert_eq!(error.to_string(), "field 'f0' takes Int32, but got another shape");
     let error = builder.push_list(&[ValueRef::Int32(1)]).unwrap_err();
-    assert_eq!(error.to_string(), "field 'f1' takes List(Bytes), got another shape");
+    assert_eq!(error.to_string(), "field 'f1' takes List(Bytes), but got another shape");
 
     builder.begin(0, None);
     builder.push(ValueRef::Int32(1)).unwrap();

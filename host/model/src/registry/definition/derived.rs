@@ -122,11 +122,11 @@ fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
             Some(InputDefinition { name: name.unwrap_or_else(|| key.clone()), from: InputFrom::Key(key) })
         }
         (None, false, None) => {
-            wrong("comes from nowhere");
+            wrong("has no source");
             None
         }
         _ => {
-            wrong("comes from more than one place");
+            wrong("has more than one source");
             None
         }
     }
@@ -140,7 +140,7 @@ fn named(node: &Node) -> String {
 fn reference(text: &str, node: &Node, problems: &Problems) -> Option<(Located<String>, Located<String>)> {
     let (view, feature) = short_reference(text, &node.at);
     if feature.is_none() {
-        let help = format!("a feature of it, as in '{text}:some_feature'");
+        let help = format!("a feature of the view, as in '{text}:some_feature'");
         problems.error_with_help(&node.at, format!("input '{text}' names no feature"), help);
     }
     Some((view, feature?))
@@ -162,6 +162,6 @@ fn on_error(node: &Node, problems: &Problems) -> Option<OnErrorDefinition> {
         _ => {}
     }
     let help = "'null', 'fail' or 'default: {feature: value}'".to_owned();
-    problems.error_with_help(&node.at, "derived view: 'on_error' is none of what it can be", help);
+    problems.error_with_help(&node.at, "derived view: 'on_error' is not valid", help);
     None
 }

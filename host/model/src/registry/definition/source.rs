@@ -83,7 +83,7 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
     ];
     let named: Vec<_> = named.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
     if let [(first, at), (second, _), ..] = named.as_slice() {
-        problems.error(at, format!("source: '{first}' and '{second}' are two sources: a view has one"));
+        problems.error(at, format!("source: '{first}' and '{second}' are both set, but a view has one source"));
         // All other keys belong to one of them.
         return None;
     }
@@ -131,7 +131,8 @@ pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesD
     let (marker, manifest) = (table.text("marker"), table.text("manifest"));
     let is_remote = path.as_ref().is_some_and(|path| path.value.starts_with("s3://"));
     if !is_remote && let Some(gate) = marker.as_ref().or(manifest.as_ref()) {
-        let message = "'marker' and 'manifest' are for paths in S3: a directory on disk is renamed when it is whole";
+        let message = "'marker' and 'manifest' are only for paths in S3. hint: rename a complete directory into place \
+                       instead";
         problems.error(&gate.at, message.to_owned());
     }
     let gate = match (marker, manifest) {
@@ -139,7 +140,7 @@ pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesD
         (Some(name), None) => Gate::Marker(name.value),
         (None, Some(name)) => Gate::Manifest(name.value),
         (Some(_), Some(name)) => {
-            problems.error(&name.at, "'marker' and 'manifest' say the same in two ways: one is enough".to_owned());
+            problems.error(&name.at, "'marker' and 'manifest' are both set, but only one is allowed".to_owned());
             Gate::Open
         }
     };

@@ -214,7 +214,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
         "it selects from feature view 'warehouse', which is not served: its batch source is a RedshiftSource, and \
          Larder reads Parquet files"
     );
-    assert_eq!(&*services["stale"], "it selects 'good:gone', which the view does not have (any more)");
+    assert_eq!(&*services["stale"], "it selects 'good:gone', which the view does not have");
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn any_text_is_a_name() {
     });
     let catalog = catalog(&registry, &FeastValues::BatchSources);
     assert_eq!(catalog.unservable_views().len(), 1);
-    assert_eq!(why(&catalog, "with:colon"), "its name has a colon: no reference can name its features");
+    assert_eq!(why(&catalog, "with:colon"), "its name has a colon, so references cannot name its features");
     assert_eq!((catalog.views().len(), catalog.services().len()), (odd.len(), odd.len()));
 }
 

@@ -140,9 +140,9 @@ impl<'i> Importer<'i> {
         };
         match findings.iter().find(counts) {
             None => Ok(()),
-            Some(Finding { why, is_unknown: true, .. }) => {
-                Err(format!("{why}: it may change values. If it does not, set 'feast: {{unknown_fields: ignore}}'"))
-            }
+            Some(Finding { why, is_unknown: true, .. }) => Err(format!(
+                "{why}: it may change values. hint: if it does not, set 'feast: {{unknown_fields: ignore}}'"
+            )),
             Some(Finding { why, .. }) => Err(why.clone()),
         }
     }
@@ -151,10 +151,10 @@ impl<'i> Importer<'i> {
     fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
         check_name(name)?;
         if name.contains(':') {
-            return Err("its name has a colon: no reference can name its features".to_owned());
+            return Err("its name has a colon, so references cannot name its features".to_owned());
         }
         if self.features.contains_key(name) {
-            return Err("another feature view has its name".to_owned());
+            return Err("another feature view has the same name".to_owned());
         }
         if features.len() > FEATURES_MAX {
             return Err(format!("it has {} features, at most {FEATURES_MAX} are allowed", features.len()));
@@ -406,7 +406,7 @@ impl<'i> Importer<'i> {
                     let columns = projection.feature_columns.iter().map(|feature| feature.name.clone());
                     (&projection.feature_view_name, columns.collect())
                 }
-                None => return Err("it reads a source of a kind that is not known".to_owned()),
+                None => return Err("it reads a source of an unknown kind".to_owned()),
             };
             let Some(known) = self.features.get(view) else {
                 return Err(format!("it reads feature view '{view}', which is not served{}", self.why_not(view)));
@@ -488,7 +488,7 @@ impl<'i> Importer<'i> {
         check_name(&spec.name)?;
         self.check(findings, false)?;
         if spec.features.is_empty() {
-            return Err("it selects nothing".to_owned());
+            return Err("it selects no features".to_owned());
         }
         let mut projections = Vec::new();
         for projection in &spec.features {
@@ -503,10 +503,7 @@ impl<'i> Importer<'i> {
                     continue;
                 }
                 if !known.iter().any(|(name, _)| *name == column.name) {
-                    return Err(format!(
-                        "it selects '{view}:{}', which the view does not have (any more)",
-                        column.name
-                    ));
+                    return Err(format!("it selects '{view}:{}', which the view does not have", column.name));
                 }
                 features.push(self.located(column.name.clone()));
             }

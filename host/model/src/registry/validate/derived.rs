@@ -119,7 +119,7 @@ fn origin(
             check_name("input", &input.name, problems);
             if find(&input.name.value).is_some() {
                 let message = format!("input '{}' has the name of a join key", input.name.value);
-                let help = "a request has one column of a name; 'key:' reads the join key".to_owned();
+                let help = "a request has only one column of each name; use 'key:' to read the join key".to_owned();
                 problems.error_with_help(&input.name.at, message, help);
                 return None;
             }
@@ -141,8 +141,8 @@ fn origin(
 /// Checks that plugins support a type: they read and compute scalars and lists.
 fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
     if matches!(value_type, ValueType::Nested(_)) {
-        let message = format!("{what} '{name}' is {value_type}, which plugins neither read nor compute");
-        problems.error_with_help(at, message, "they know scalars, and lists and sets of them".to_owned());
+        let message = format!("{what} '{name}' is {value_type}, which plugins cannot read or compute");
+        problems.error_with_help(at, message, "plugins support scalars, and lists and sets of them".to_owned());
     }
 }
 
@@ -232,7 +232,7 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
                 let circle = &path[place..];
                 if circle.iter().all(|name| told.insert(Arc::clone(name))) {
                     let names: Vec<&str> = circle.iter().chain([&next]).map(|name| &***name).collect();
-                    let message = format!("derived views depend on each other in a circle: {}", names.join(" reads "));
+                    let message = format!("derived views depend on each other in a cycle: {}", names.join(" reads "));
                     problems.error(&places[next], message);
                 }
                 break;

@@ -36,7 +36,8 @@ pub(super) fn source(
             problems.error_with_help(&cron.at, message, help);
         }
         if source.every.is_some() {
-            let message = format!("feature view '{name}': 'every' and 'cron' are two schedules: one is enough");
+            let message =
+                format!("feature view '{name}': 'every' and 'cron' are both set, but only one schedule is allowed");
             problems.error(&cron.at, message);
         }
     }
@@ -56,10 +57,10 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
     if let Some((scheme, rest)) = path.split_once("://") {
         let bucket = rest.split('/').next().unwrap_or_default();
         if scheme != "s3" {
-            let message = format!("feature view '{}': Larder reads no {scheme}://", view.value);
+            let message = format!("feature view '{}': Larder does not support {scheme}://", view.value);
             problems.error_with_help(&source.path.at, message, "a path on disk, or s3://bucket/key".to_owned());
         } else if bucket.is_empty() {
-            let message = format!("feature view '{}': '{path}' names no bucket", view.value);
+            let message = format!("feature view '{}': '{path}' has no bucket", view.value);
             problems.error_with_help(&source.path.at, message, "write it as s3://bucket/key".to_owned());
         }
     }
@@ -99,7 +100,8 @@ pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Probl
     let Some(table) = view.table() else { return };
     let (view_name, at) = (&name.value, &name.at);
     if view.mode == WriteMode::Replace {
-        let message = format!("feature view '{view_name}': 'mode: replace' is for files: a table is followed as it is");
+        let message =
+            format!("feature view '{view_name}': 'mode: replace' is only for files, and cannot be used with a table");
         problems.error(at, message);
     }
     let names =
@@ -118,7 +120,7 @@ pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Probl
     }
     if matches!(table.layout, TableLayout::ItemPerFeature { .. }) && view.join_keys.len() > 1 {
         let message = format!(
-            "feature view '{view_name}': with 'layout: item-per-feature' a view has one key, and this one has {}",
+            "feature view '{view_name}': 'layout: item-per-feature' needs exactly one join key, but the view has {}",
             view.join_keys.len()
         );
         problems.error(at, message);

@@ -102,14 +102,14 @@ feature_services:
             1.yaml:5:29: error: join key 'driver_id' has another type in another entity
             1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
             1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
-            1.yaml:14:11: error: feature view 'a:b': a colon separates view and feature in references
+            1.yaml:14:11: error: feature view 'a:b': the name contains a colon, which separates view and feature in references
             1.yaml:14:11: error: feature view 'a:b' has no features
-            1.yaml:14:11: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'a:b' ('naming_warnings: false' turns this off)
+            1.yaml:14:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a:b' ('naming_warnings: false' turns this off)
             1.yaml:16:48: error: feature view 'a:b': two columns are mapped to 'c'
             1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
             1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
             1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
-            1.yaml:20:11: error: feature service 'svc_two' selects nothing
+            1.yaml:20:11: error: feature service 'svc_two' selects no features
             1.yaml:22:60: error: feature view 'pair_stats' has no join key 'drivr_id' (did you mean 'driver_id'?)
             1.yaml:22:71: error: '' is not a valid alias name (a name has 1 to 16384 bytes, and no control characters)"#]],
     );
@@ -127,14 +127,14 @@ feature_services:
     check(
         &[odd],
         expect![[r#"
-        0.yaml:3:11: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature view 'Stats', feature 'globalMean', feature service 'churn' ('naming_warnings: false' turns this off)"#]],
+        0.yaml:3:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'Stats', feature 'globalMean', feature service 'churn' ('naming_warnings: false' turns this off)"#]],
     );
     let many: Vec<String> = (0..7).map(|i| format!("{{name: F{i}, type: Int64}}")).collect();
     let many = format!("feature_views:\n  - {{name: user_stats, features: [{}]}}\n", many.join(", "));
     check(
         &[&many],
         expect![[r#"
-        0.yaml:2:42: warning: these names do not follow the convention, <domain>_<feature> for views and services and snake_case for features: feature 'F0', feature 'F1', feature 'F2', feature 'F3', feature 'F4' and 2 more ('naming_warnings: false' turns this off)"#]],
+        0.yaml:2:42: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature 'F0', feature 'F1', feature 'F2', feature 'F3', feature 'F4' and 2 more ('naming_warnings: false' turns this off)"#]],
     );
 }
 
@@ -163,7 +163,7 @@ entities: [{name: customer, join_key: customer_id, type: String}]
         "type: String",
         "type: Float64",
         expect![
-            "1.yaml:4:58: error: entity 'customer': Float64 cannot be a key (keys are String, Int64, Int32, Bytes or UnixTimestamp)"
+            "1.yaml:4:58: error: entity 'customer': Float64 is not a valid key type (keys are String, Int64, Int32, Bytes or UnixTimestamp)"
         ],
     );
     broken(
@@ -215,7 +215,7 @@ fn the_limits_on_features_and_names_hold() {
     check(&[&view(FEATURES_MAX)], expect![[""]]);
     check(
         &[&view(FEATURES_MAX + 1)],
-        expect!["0.yaml:2:11: error: feature view 'wide_view' has 4097 features, at most 4096 are allowed"],
+        expect!["0.yaml:2:11: error: feature view 'wide_view' has 4097 features, but at most 4096 are allowed"],
     );
     let named = |chars: usize| format!("entities: [{{name: {}, type: String}}]", "n".repeat(chars));
     check(&[&named(NAME_BYTES_MAX)], expect![[""]]);

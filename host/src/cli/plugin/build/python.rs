@@ -87,7 +87,7 @@ fn environment(cache: &Path) -> Result<PathBuf> {
     if home.join(READY).is_file() && works(&tool) {
         return Ok(tool);
     }
-    if home.try_exists().with_context(|| format!("cannot look at {}", home.display()))? {
+    if home.try_exists().with_context(|| format!("cannot access {}", home.display()))? {
         // An incomplete environment, or one whose Python was removed.
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }

@@ -36,7 +36,7 @@ pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
         .validate(true)
         .module(&module)
         .context("the compiled module is no plugin's: does the library use #[larder_plugin::plugin]?")?;
-    encoder.encode().context("cannot make a component of the compiled module")
+    encoder.encode().context("cannot build a component from the compiled module")
 }
 
 fn find() -> Result<Toolchain> {
@@ -134,7 +134,7 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
         cargo.env_remove("RUSTUP_TOOLCHAIN");
     }
     cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    let mut running = cargo.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
+    let mut running = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let lines = running.stdout.take().map(BufReader::new).into_iter().flat_map(|lines| lines.lines());
     let mut module = None;
     for line in lines {
