@@ -132,7 +132,7 @@ fn check_layers(src: &Path, layers: &[(&str, u8)]) {
 }
 
 #[test]
-fn modules_use_only_modules_of_lower_layers() {
+fn modules_only_use_lower_layers() {
     let root = manifest_dir().parent().unwrap();
     for (src, layers) in LAYERS {
         check_layers(&root.join(src), layers);
@@ -140,14 +140,14 @@ fn modules_use_only_modules_of_lower_layers() {
 }
 
 #[test]
-fn the_walker_finds_imports_in_every_form() {
+fn import_scanner_finds_every_form() {
     let text = "use crate::a;\nuse crate::b::{c, d};\nuse crate::{\n    e::{F, g::H},\n    i::J,\n};\n// crate::k\nlet x = crate::l::m();";
     let modules: Vec<String> = used_modules(text).into_iter().collect();
     assert_eq!(modules, ["a", "b", "e", "i", "l"]);
 }
 
 #[test]
-fn every_source_file_says_what_it_is_for() {
+fn every_source_file_has_module_doc() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
@@ -159,7 +159,7 @@ fn every_source_file_says_what_it_is_for() {
 }
 
 #[test]
-fn no_file_is_longer_than_the_limit() {
+fn no_file_exceeds_the_limit() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {

@@ -57,7 +57,7 @@ fn snapshot(features: usize) -> (TempDir, Snapshot) {
 }
 
 #[test]
-fn a_hot_lookup_of_one_entity_asks_for_memory_a_few_times_whatever_the_number_of_features() {
+fn hot_lookup_allocates_a_few_times() {
     for features in [1, 8, 50, 200] {
         let (_dir, snapshot) = snapshot(features);
         let body = br#"{"feature_service": "all", "entities": {"customer_id": ["C7"]}}"#;

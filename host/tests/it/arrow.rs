@@ -147,7 +147,7 @@ pub(crate) fn assert_same(fixture: &Fixture, body: &Value) -> RecordBatch {
 }
 
 #[test]
-fn every_type_of_the_golden_view_is_in_arrow_what_it_is_in_json() {
+fn every_type_in_arrow_equals_json() {
     let fixture = Setup::golden().start();
     let customers = ["CUST_000124", "CUST_000123", "NOPE", "CUST_000125", "CUST_000123"];
     let body = json!({ "features": CUSTOMERS, "entities": { "customer_id": customers } });
@@ -181,7 +181,7 @@ fn every_type_of_the_golden_view_is_in_arrow_what_it_is_in_json() {
 }
 
 #[test]
-fn null_is_null_whether_there_is_a_row_or_not() {
+fn missing_rows_are_null_in_arrow() {
     let fixture = Setup::golden().start();
     let entities = json!({ "customer_id": ["CUST_000125", "NOPE"] });
     let batch = batch(&ask(&fixture, &[ARROW], &json!({ "features": CUSTOMERS, "entities": entities })));
@@ -195,7 +195,7 @@ fn null_is_null_whether_there_is_a_row_or_not() {
 }
 
 #[test]
-fn expired_values_and_rows_in_plenty_are_as_in_json() {
+fn expired_values_in_arrow_equal_json() {
     let fixture = Setup::golden().start();
     let features = ["expired_stats:stale_value", "driver_stats:conv_rate", "global_stats:global_mean"];
     let rows = |of: &[Value]| of.iter().cycle().take(1000).cloned().collect::<Vec<_>>();
@@ -211,7 +211,7 @@ fn expired_values_and_rows_in_plenty_are_as_in_json() {
 }
 
 #[test]
-fn derived_features_are_in_arrow_on_either_kind_of_thread() {
+fn derived_features_in_arrow_equal_json() {
     let body = json!({
         "features": ["odfv_python:label", "odfv_python:conv_x_amount", "driver_stats:conv_rate"],
         "entities": { "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] },
@@ -229,7 +229,7 @@ fn derived_features_are_in_arrow_on_either_kind_of_thread() {
 }
 
 #[test]
-fn a_key_that_no_view_goes_by_has_the_type_of_its_values() {
+fn unused_key_has_its_values_type() {
     let fixture = Setup::golden().start();
     for (customers, expected) in [
         (json!([1.5, 2]), DataType::Float64),
@@ -293,7 +293,7 @@ fn keys_of_every_other_type() {
 }
 
 #[test]
-fn accept_says_which_and_json_is_the_rule() {
+fn accept_header_selects_arrow() {
     let fixture = Setup::golden().start();
     let body = json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } });
     for accept in [
@@ -346,7 +346,7 @@ fn names_that_collide_are_refused() {
 }
 
 #[test]
-fn the_views_stand_in_the_schema_for_who_asks_for_them() {
+fn schema_lists_views_on_request() {
     let fixture = Setup::golden().start();
     let body = |wanted: bool| {
         json!({

@@ -21,7 +21,7 @@ fn assert_alive(fixture: &Fixture) {
 }
 
 #[test]
-fn bodies_that_are_no_request_are_told_what_is_wrong() {
+fn invalid_bodies_get_error_messages() {
     let fixture = Setup::golden().start();
     let deep = format!(r#"{{"entities":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let invalid_utf8 = b"{\"entities\":{\"driver_id\":[\"\xff\xfe\"]}}";
@@ -47,7 +47,7 @@ fn bodies_that_are_no_request_are_told_what_is_wrong() {
 }
 
 #[test]
-fn ragged_columns_and_nested_keys_are_refused() {
+fn ragged_columns_and_nested_keys_rejected() {
     let fixture = Setup::golden().start();
     let answer = fixture.features(&["pair_stats:rides"], json!({ "driver_id": [1, 2], "customer_id": ["a"] }));
     assert_eq!((answer.status, answer.json()), (400, json!("All entity rows must have the same columns.")));
@@ -120,7 +120,7 @@ fn endless_chunk_size_closes_connection() {
 }
 
 #[test]
-fn a_body_of_body_bytes_max_is_read_and_one_byte_more_is_413() {
+fn body_limit_is_exact() {
     let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1_000).start();
     let body = |bytes: usize| {
         let mut body =
@@ -148,7 +148,7 @@ fn a_body_of_body_bytes_max_is_read_and_one_byte_more_is_413() {
 }
 
 #[test]
-fn a_million_keys_are_413_and_say_the_limit() {
+fn million_keys_get_413_with_limit() {
     let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 64 << 20).start();
     let ask = |rows: usize| {
         let keys: Vec<String> = (0..rows).map(|row| row.to_string()).collect();
@@ -164,7 +164,7 @@ fn a_million_keys_are_413_and_say_the_limit() {
 }
 
 #[test]
-fn features_and_values_have_limits_that_are_obeyed_and_broken() {
+fn feature_and_value_limits_are_exact() {
     let fixture = Setup::golden()
         .limits(|limits| {
             limits.features_max = 2;
@@ -182,7 +182,7 @@ fn features_and_values_have_limits_that_are_obeyed_and_broken() {
 }
 
 #[test]
-fn headers_that_come_too_slowly_end_the_connection() {
+fn slow_headers_close_the_connection() {
     let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(200)).start();
     let started = Instant::now();
     let mut silent = wire::connect(fixture.address());
@@ -197,7 +197,7 @@ fn headers_that_come_too_slowly_end_the_connection() {
 }
 
 #[test]
-fn a_body_that_comes_too_slowly_is_408() {
+fn slow_body_gets_408() {
     let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(200)).start();
     let mut stream = wire::connect(fixture.address());
     stream.write_all(b"POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
@@ -206,7 +206,7 @@ fn a_body_that_comes_too_slowly_is_408() {
 }
 
 #[test]
-fn connections_beyond_connections_max_are_closed_at_once_and_the_others_live() {
+fn excess_connections_are_closed_at_once() {
     let fixture = Setup::golden().limits(|limits| limits.connections_max = 20).start();
     let ask = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
     // The connections with which the fixture checked readiness may still be closing.
@@ -236,7 +236,7 @@ fn connections_beyond_connections_max_are_closed_at_once_and_the_others_live() {
 }
 
 #[test]
-fn bytes_that_are_no_http_are_refused() {
+fn non_http_bytes_are_rejected() {
     let fixture = Setup::golden().start();
     for bytes in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET / HTTP/9.9\r\n\r\n", b"POST  HTTP/1.1\r\n\r\n", &[0; 100_000]]
     {
@@ -249,7 +249,7 @@ fn bytes_that_are_no_http_are_refused() {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answers_is_cut_off_and_one_that_reads_is_not() {
+fn client_that_never_reads_is_disconnected() {
     let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_millis(300)).start();
     let keys: Vec<String> = (0..10_000).map(|row| row.to_string()).collect();
     let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));

@@ -73,7 +73,7 @@ fn answer_beyond_its_bytes_is_refused() {
 }
 
 #[test]
-fn large_answer_is_whole_by_every_way() {
+fn large_response_is_complete_everywhere() {
     let fixture = with_texts(200_000, |_| {});
     for headers in [&[][..], &[("connection", "close")]] {
         // The largest is built on a compute thread.
@@ -87,7 +87,7 @@ fn large_answer_is_whole_by_every_way() {
 }
 
 #[test]
-fn many_lookups_are_answered_as_few_are() {
+fn many_lookups_equal_single_ones() {
     let fixture = with_texts(10, |_| {});
     let keys: Vec<&str> = (0..3_000).map(|n| if n % 3 == 0 { "small" } else { "nobody" }).collect();
     let answer = fixture.features(&["texts:text"], json!({ "k": keys }));
@@ -98,7 +98,7 @@ fn many_lookups_are_answered_as_few_are() {
 }
 
 #[test]
-fn clients_that_do_not_read_share_one_budget() {
+fn unread_responses_share_one_budget() {
     let fixture = with_texts(500_000, |limits| limits.in_flight_bytes_max = Some(24 * MIB));
     let ask = |rows| wire::send(fixture.address(), "POST", PATH, &[], &lookup_of("large", rows));
     assert_eq!(ask(8).status, 200);
@@ -159,7 +159,7 @@ fn unfinished_bodies_share_one_budget() {
 }
 
 #[test]
-fn dense_json_of_a_push_is_weighed() {
+fn dense_push_json_is_limited() {
     let fixture = with_texts(10, |limits| limits.in_flight_bytes_max = Some(64 * MIB));
     let push = |items: &str| {
         let body = format!(r#"{{"push_source_name":"texts","df":{{"k":[{items}]}}}}"#);
@@ -191,7 +191,7 @@ fn bodies_in_pieces_are_read_whole() {
 // === shapes ===
 
 #[test]
-fn many_columns_are_refused_in_linear_time() {
+fn many_columns_rejected_in_linear_time() {
     let fixture = with_texts(10, |_| {});
     let body = |count: usize| {
         let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
@@ -207,7 +207,7 @@ fn many_columns_are_refused_in_linear_time() {
 }
 
 #[test]
-fn hundred_problems_are_listed_and_input_is_cut() {
+fn at_most_hundred_problems_are_listed() {
     let fixture = with_texts(10, |_| {});
     let many = |item: &str| vec![item; MIB / (item.len() + 1)].join(",");
     let long = "x".repeat(MIB);
@@ -287,7 +287,7 @@ fn nearest_names_are_in_404s() {
 // === framing ===
 
 #[test]
-fn length_said_twice_and_hosts_are_refused() {
+fn repeated_length_or_host_is_rejected() {
     let fixture = Setup::golden().with_metrics().start();
     let body = r#"{"features":["driver_stats:conv_rate"],"entities":{"driver_id":[1001]}}"#;
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -351,7 +351,7 @@ fn long_heads_are_refused() {
 // === connections ===
 
 #[test]
-fn probes_are_answered_while_the_data_port_is_full() {
+fn probes_work_with_full_data_port() {
     let fixture = Setup::golden().with_metrics().limits(|limits| limits.connections_max = 5).start();
     let mut open: Vec<TcpStream> = Vec::new();
     fixture.eventually("the port is full", || {
@@ -379,7 +379,7 @@ fn metrics_say_what_is_in_flight() {
 }
 
 #[test]
-fn failed_request_is_logged_without_its_values() {
+fn failed_request_logs_no_values() {
     let home = Home::golden_loaded();
     home.write("larder.yaml", &format!("{LARDER_YAML}log: {{level: debug}}\n"));
     let (mut host, address) = home.serve();

@@ -41,7 +41,7 @@ fn cells(table: &str) -> String {
 }
 
 #[test]
-fn check_tells_every_mistake_of_every_file_at_once_and_exits_3() {
+fn check_errors_exit_3() {
     let home = Home::with(GOOD);
     home.write("features/more.yaml", "feature_views:\n  - name: late_stats\n    ttl: 5\n    features: []\n");
     home.write(
@@ -61,7 +61,7 @@ fn check_tells_every_mistake_of_every_file_at_once_and_exits_3() {
 }
 
 #[test]
-fn check_of_good_files_counts_what_is_there_and_exits_0() {
+fn check_counts_valid_definitions() {
     let checked = Home::with(GOOD).run(["check"]);
     checked.assert_code(0);
     expect![[r#"
@@ -72,7 +72,7 @@ fn check_of_good_files_counts_what_is_there_and_exits_0() {
 }
 
 #[test]
-fn check_warns_of_names_once_and_exits_0() {
+fn check_warns_of_names_once() {
     let checked =
         Home::with(&GOOD.replace("clicks_online", "clicks").replace("user_stats", "userStats")).run(["check"]);
     checked.assert_code(0);
@@ -83,7 +83,7 @@ fn check_warns_of_names_once_and_exits_0() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_or_has_an_unknown_key_exits_3_and_says_where() {
+fn invalid_configuration_exits_3_with_position() {
     let home = Home::with(GOOD);
     for command in ["check", "serve", "sync", "list"] {
         home.run([command, "--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
@@ -97,7 +97,7 @@ fn a_configuration_that_cannot_be_read_or_has_an_unknown_key_exits_3_and_says_wh
 }
 
 #[test]
-fn sync_of_an_unknown_view_exits_1_with_the_nearest_name_and_syncs_the_others() {
+fn sync_of_unknown_view_syncs_others() {
     let home = Home::golden();
     let synced = home.run(["sync", "driver_stat", "pair_stats"]);
     synced.assert_code(1).assert_complains(&["there is no feature view 'driver_stat' (did you mean 'driver_stats'?)"]);
@@ -106,7 +106,7 @@ fn sync_of_an_unknown_view_exits_1_with_the_nearest_name_and_syncs_the_others() 
 }
 
 #[test]
-fn sync_of_a_source_that_is_away_exits_1_and_names_the_file() {
+fn sync_of_missing_source_exits_1() {
     let home = Home::golden();
     fs::remove_file(home.path("data/pair_stats.parquet")).unwrap();
     let synced = home.run(["sync"]);
@@ -116,7 +116,7 @@ fn sync_of_a_source_that_is_away_exits_1_and_names_the_file() {
 }
 
 #[test]
-fn get_prints_a_table_per_row_and_a_row_that_is_not_there_is_no_error() {
+fn get_prints_one_table_per_row() {
     let home = Home::golden_loaded();
     let got = home.run(with(
         &["get"],
@@ -139,7 +139,7 @@ fn get_prints_a_table_per_row_and_a_row_that_is_not_there_is_no_error() {
 }
 
 #[test]
-fn get_json_is_what_http_answers_with_a_host_and_without() {
+fn get_json_equals_http_response() {
     let home = Home::golden_loaded();
     let alone: Value = serde_json::from_str(&home.run(with(&["get", "--json"], &PRESENT)).assert_code(0).out).unwrap();
     let (host, address) = home.serve();
@@ -152,7 +152,7 @@ fn get_json_is_what_http_answers_with_a_host_and_without() {
 }
 
 #[test]
-fn get_of_what_is_not_defined_exits_1_and_says_what() {
+fn get_of_undefined_feature_exits_1() {
     let home = Home::golden_loaded();
     let wrong = |args: &[&str], words: &str| {
         home.run(with(&["get"], args)).assert_code(1).assert_complains(&[words]);
@@ -167,7 +167,7 @@ fn get_of_what_is_not_defined_exits_1_and_says_what() {
 }
 
 #[test]
-fn words_that_make_no_sense_together_exit_2() {
+fn contradictory_arguments_exit_2() {
     let home = Home::golden();
     for words in [
         &["get"][..],
@@ -196,7 +196,7 @@ fn words_that_make_no_sense_together_exit_2() {
 }
 
 #[test]
-fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
+fn list_is_plain_text_in_pipes() {
     let home = Home::golden_loaded();
     let listed = home.run(["list", "--features"]);
     listed.assert_code(0);
@@ -264,7 +264,7 @@ fn list_is_plain_text_in_a_pipe_and_json_on_demand() {
 }
 
 #[test]
-fn list_into_a_pipe_that_nobody_reads_is_no_error() {
+fn list_into_closed_pipe_succeeds() {
     let home = Home::golden_loaded();
     let mut child = home.larder(["list"]).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -273,7 +273,7 @@ fn list_into_a_pipe_that_nobody_reads_is_no_error() {
 }
 
 #[test]
-fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_null() {
+fn verify_fails_on_bad_values() {
     let home = Home::golden_loaded();
     let verified = home.run(with(&["verify"], &PRESENT));
     assert_eq!(verified.assert_code(0).out, "nothing is missing or expired in 1 value\n");
@@ -297,7 +297,7 @@ fn verify_passes_with_what_is_there_and_fails_with_what_is_missing_expired_or_nu
 }
 
 #[test]
-fn verify_reports_a_view_without_keys_and_verifies_the_others() {
+fn verify_skips_view_without_keys() {
     let home = Home::golden_loaded();
     let columns: parquet::Columns = vec![
         ("sid", Arc::new(StringArray::from(vec!["k0", "k1"]))),
@@ -324,7 +324,7 @@ feature_views:
 }
 
 #[test]
-fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
+fn verify_samples_entities_from_sources() {
     let home = Home::golden();
     home.run(["sync", "pair_stats", "global_stats"]).assert_code(0);
     let verified = home.run(["verify", "--feature", "pair_stats:rides", "--feature", "global_stats:global_mean"]);
@@ -354,7 +354,7 @@ fn verify_takes_entities_from_the_sources_when_it_is_given_none() {
 }
 
 #[test]
-fn init_writes_what_check_passes_and_overwrites_nothing() {
+fn init_output_passes_check() {
     let home = Home::empty();
     let made = home.run(["init", "new dir"]);
     made.assert_code(0);
@@ -372,7 +372,7 @@ fn init_writes_what_check_passes_and_overwrites_nothing() {
 }
 
 #[test]
-fn check_reports_all_problems_of_sources_at_once() {
+fn check_reports_all_source_problems() {
     let home = Home::golden();
     home.write(
         "features/more.yaml",
@@ -454,7 +454,7 @@ feature_services:
 }
 
 #[test]
-fn check_warns_of_columns_with_one_name() {
+fn check_warns_of_duplicate_column_names() {
     let home = Home::with(
         "
 entities: [{name: user, join_key: user_id, type: Int64}, {name: shop, join_key: shop_id, type: Int64}]
@@ -488,7 +488,7 @@ fn init_without_files_has_its_data() {
 }
 
 #[test]
-fn init_infers_definitions_that_check_and_serve() {
+fn init_infers_definitions_that_serve() {
     let home = Home::golden();
     for file in ["larder.yaml", "features/feast_repo.yaml", "features/derived.yaml"] {
         fs::remove_file(home.path(file)).unwrap();
@@ -528,7 +528,7 @@ fn init_infers_definitions_that_check_and_serve() {
 }
 
 #[test]
-fn every_command_tells_its_flags_and_the_exit_codes() {
+fn help_lists_options_and_exit_codes() {
     let home = Home::empty();
     let lookup = ["--config", "--service", "--feature", "--full-feature-names", "KEY=VALUE"];
     let flags: [(&str, &[&str]); 8] = [
@@ -552,7 +552,7 @@ fn every_command_tells_its_flags_and_the_exit_codes() {
 }
 
 #[test]
-fn a_data_dir_that_cannot_be_one_exits_4_and_is_named() {
+fn invalid_data_dir_exits_4() {
     let home = Home::golden();
     home.write("taken", "a file");
     for dir in ["taken", "taken/below", "/proc/nowhere"] {
@@ -564,7 +564,7 @@ fn a_data_dir_that_cannot_be_one_exits_4_and_is_named() {
 }
 
 #[test]
-fn a_store_that_is_read_only_exits_4_and_is_named() {
+fn read_only_store_exits_4() {
     let home = Home::golden_loaded();
     let allow = |path: &str, mode| fs::set_permissions(home.path(path), fs::Permissions::from_mode(mode)).unwrap();
     allow("", 0o755);
@@ -610,7 +610,7 @@ fn init_keeps_the_names_of_columns() {
 }
 
 #[test]
-fn init_infers_a_type_that_has_the_values_of_all_files() {
+fn init_infers_type_for_all_files() {
     let home = Home::empty();
     let narrow: ArrayRef = Arc::new(Int32Array::from_iter_values(0..200));
     let single: ArrayRef = Arc::new(Float32Array::from_iter_values((0..200_u8).map(f32::from)));
@@ -638,7 +638,7 @@ fn init_infers_a_type_that_has_the_values_of_all_files() {
 }
 
 #[test]
-fn init_makes_a_view_of_each_table_and_finds_keys_of_several_columns() {
+fn init_finds_tables_and_composite_keys() {
     let home = Home::empty();
     let pairs = vec![
         ("year", ints((0..400).map(|_| 2026))),

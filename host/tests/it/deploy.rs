@@ -44,7 +44,7 @@ fn bring(bytes: &[u8], path: &Path) {
 }
 
 #[test]
-fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
+fn deploy_and_rollback_take_effect_immediately() {
     let fixture = Setup::golden().start();
     assert!(trips(&fixture).as_str().unwrap().contains("derived view odfv_singleton has no plugin"));
     let report = fixture.app.deploy(&first()).unwrap();
@@ -68,7 +68,7 @@ fn a_deployed_version_answers_at_once_and_the_one_before_comes_back() {
 
 /// A poll that read the directory before a rollback must not redeploy the version afterwards.
 #[test]
-fn rolling_back_is_not_undone_by_a_look_at_the_directory() {
+fn rollback_is_not_undone_by_polling() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     fixture.app.deploy(&second()).unwrap();
@@ -81,7 +81,7 @@ fn rolling_back_is_not_undone_by_a_look_at_the_directory() {
 }
 
 #[test]
-fn versions_and_the_way_back_outlive_a_restart() {
+fn rollback_survives_restart() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     assert_eq!(
@@ -100,7 +100,7 @@ fn versions_and_the_way_back_outlive_a_restart() {
 }
 
 #[test]
-fn a_file_that_comes_by_rename_goes_into_service() {
+fn file_added_by_rename_is_deployed() {
     let fixture = Setup::golden().start();
     let file = fixture.path("plugins/odfv_singleton.wasm");
     bring(&first(), &file);
@@ -110,7 +110,7 @@ fn a_file_that_comes_by_rename_goes_into_service() {
 }
 
 #[test]
-fn what_is_refused_is_told_by_name_and_the_version_before_goes_on() {
+fn rejected_file_keeps_previous_version() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     let good = first();
@@ -172,7 +172,7 @@ fn misfit(fixture: Fixture) -> Fixture {
 }
 
 #[test]
-fn definitions_that_the_plugin_in_service_does_not_fit_are_refused() {
+fn incompatible_definitions_are_rejected() {
     let fixture = Setup::golden().plugins(&[SINGLETON]).start();
     let file = fixture.path("features/derived.yaml");
     let good = fs::read_to_string(&file).unwrap();
@@ -201,7 +201,7 @@ fn a_host_without_plugins_says_so() {
 }
 
 #[test]
-fn a_hundred_swaps_under_load_fail_no_request() {
+fn hundred_swaps_fail_no_request() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     fixture.app.deploy(&second()).unwrap();

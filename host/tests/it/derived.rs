@@ -32,7 +32,7 @@ fn cells(fixture: &Fixture, features: &[&str], entities: Value, column: &str) ->
 }
 
 #[test]
-fn without_its_plugin_a_derived_feature_is_null_and_says_so_and_the_rest_is_as_ever() {
+fn missing_plugin_gives_null_and_status() {
     let fixture = Setup::golden().start();
     let features = ["odfv_python:label", "driver_stats:conv_rate"];
     assert_eq!(cells(&fixture, &features, amounts(), "label"), (json!([null, null]), json!(["INVALID", "INVALID"])));
@@ -44,7 +44,7 @@ fn without_its_plugin_a_derived_feature_is_null_and_says_so_and_the_rest_is_as_e
 }
 
 #[test]
-fn a_default_takes_the_place_of_what_cannot_be_computed() {
+fn default_replaces_uncomputable_values() {
     let fixture = with(
         "derived_views:
   - name: trips_default
@@ -73,7 +73,7 @@ fn a_default_takes_the_place_of_what_cannot_be_computed() {
 }
 
 #[test]
-fn what_the_caller_sends_is_held_to_its_type() {
+fn request_inputs_are_type_checked() {
     let fixture = Setup::golden().plugins(&TWINS).start();
     let ask = |amount: Value, hour: Value| {
         let entities = json!({ "driver_id": [1001], "amount": [amount], "hour": [hour] });
@@ -137,7 +137,7 @@ fn a_list_may_be_sent_too() {
 }
 
 #[test]
-fn derived_views_read_each_other_in_any_order() {
+fn derived_views_read_each_other() {
     let fixture = with(
         "derived_views:
   - name: a_third_trip
@@ -176,7 +176,7 @@ feature_services:
 }
 
 #[test]
-fn only_what_a_plugin_reads_is_looked_up() {
+fn only_used_inputs_are_looked_up() {
     let fixture = with(
         "derived_views:
   - name: reads_little
@@ -210,7 +210,7 @@ fn only_what_a_plugin_reads_is_looked_up() {
 }
 
 #[test]
-fn many_rows_are_the_same_as_each_by_itself() {
+fn many_rows_equal_single_rows() {
     let fixture = Setup::golden().plugins(&TWINS).start();
     let rows = 9_000;
     let entities = json!({
@@ -227,7 +227,7 @@ fn many_rows_are_the_same_as_each_by_itself() {
 }
 
 #[test]
-fn lookups_of_other_features_go_on_under_every_violation() {
+fn violations_do_not_affect_other_lookups() {
     let modes = ["spin", "memory", "recurse", "gigantic", "alias", "bad_utf8", "trap", "log_flood", "slow"];
     let views = modes.map(|mode| {
         format!(
@@ -265,7 +265,7 @@ fn lookups_of_other_features_go_on_under_every_violation() {
 }
 
 #[test]
-fn the_catalog_tells_what_computes_a_derived_view_of_what() {
+fn catalog_lists_plugin_and_inputs() {
     let fixture = Setup::golden().plugins(&["twins/odfv_python"]).start();
     let catalog = fixture.get("/v1/catalog").json();
     let view = |name: &str| {

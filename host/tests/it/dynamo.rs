@@ -103,7 +103,7 @@ fn sync(host: &Fixture) -> Result<(), String> {
 }
 
 #[test]
-fn a_table_is_scanned_and_then_followed() {
+fn table_is_scanned_then_followed() {
     let dynamo = table(500);
     dynamo.page_items(7);
     let host = setup(&dynamo.url(), "").start();
@@ -119,7 +119,7 @@ fn a_table_is_scanned_and_then_followed() {
 }
 
 #[test]
-fn a_host_that_is_not_caught_up_is_not_ready() {
+fn lagging_server_is_not_ready() {
     let dynamo = table(20);
     dynamo.hold(TABLE);
     let proxy = FaultProxy::start(dynamo.address());
@@ -135,7 +135,7 @@ fn a_host_that_is_not_caught_up_is_not_ready() {
 }
 
 #[test]
-fn no_value_goes_back_in_time_while_a_table_is_scanned_and_written() {
+fn values_never_go_back_during_scan() {
     let dynamo = table(50);
     let writing = dynamo.clone();
     let writer = std::thread::spawn(move || {
@@ -155,7 +155,7 @@ fn no_value_goes_back_in_time_while_a_table_is_scanned_and_written() {
 }
 
 #[test]
-fn a_restart_goes_on_where_the_stream_was_and_does_not_scan_again() {
+fn restart_resumes_without_rescan() {
     let dynamo = table(10);
     let host = setup(&dynamo.url(), "").start();
     dynamo.put(TABLE, item(1, 100));
@@ -174,7 +174,7 @@ fn a_restart_goes_on_where_the_stream_was_and_does_not_scan_again() {
 }
 
 #[test]
-fn a_table_without_a_stream_is_scanned_again_and_what_is_gone_goes() {
+fn rescan_removes_deleted_rows() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], None);
     (1..=5).for_each(|driver| dynamo.put(TABLE, item(driver, driver)));
@@ -187,7 +187,7 @@ fn a_table_without_a_stream_is_scanned_again_and_what_is_gone_goes() {
 }
 
 #[test]
-fn a_table_without_a_stream_is_spared_by_starts_and_reloads_and_not_by_who_asks() {
+fn recent_scan_is_skipped_unless_requested() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], None);
     dynamo.put(TABLE, item(1, 1));
@@ -208,7 +208,7 @@ fn a_table_without_a_stream_is_spared_by_starts_and_reloads_and_not_by_who_asks(
 }
 
 #[test]
-fn a_stream_that_was_turned_on_is_noticed_by_a_start_though_the_table_was_just_scanned() {
+fn start_detects_newly_enabled_stream() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], None);
     dynamo.put(TABLE, item(1, 1));
@@ -223,7 +223,7 @@ fn a_stream_that_was_turned_on_is_noticed_by_a_start_though_the_table_was_just_s
 }
 
 #[test]
-fn ttl_an_item_that_has_expired_is_not_served_before_dynamodb_deletes_it() {
+fn ttl_expired_item_is_not_served() {
     let dynamo = table(1);
     let mut expiring = item(2, 2);
     expiring["gone_at"] = json!({ "N": (RECORDED_AT / 1_000_000 + 60).to_string() });
@@ -236,7 +236,7 @@ fn ttl_an_item_that_has_expired_is_not_served_before_dynamodb_deletes_it() {
 }
 
 #[test]
-fn ttl_of_zero_or_long_past_does_not_expire() {
+fn ttl_zero_or_old_never_expires() {
     let dynamo = table(0);
     let second = RECORDED_AT / 1_000_000;
     let five_years = 5 * 365 * 86_400;
@@ -251,7 +251,7 @@ fn ttl_of_zero_or_long_past_does_not_expire() {
 }
 
 #[test]
-fn what_callers_write_stays_until_the_table_has_something_newer() {
+fn caller_write_stays_until_newer_row() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
     let body = json!({ "feature_view_name": "driver_stats", "df": {

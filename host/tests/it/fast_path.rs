@@ -46,7 +46,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn an_answer_is_that_of_hyper_byte_for_byte() {
+fn fast_path_equals_hyper() {
     let fixture = Setup::golden().start();
     for drivers in [&[1001][..], &[1001, 1002, 9999], &[]] {
         let plain = wire::send(fixture.address(), "POST", "/get-online-features", &[], &body(drivers));
@@ -62,7 +62,7 @@ fn an_answer_is_that_of_hyper_byte_for_byte() {
 }
 
 #[test]
-fn large_answers_with_much_that_comes_again_are_those_of_hyper_byte_for_byte_one_behind_the_other() {
+fn large_repetitive_responses_equal_hyper() {
     let fixture = Setup::golden().start();
     let large = |first: i64| {
         let drivers: Vec<i64> = (first..first + 300).collect();
@@ -87,7 +87,7 @@ fn large_answers_with_much_that_comes_again_are_those_of_hyper_byte_for_byte_one
 }
 
 #[test]
-fn requests_that_come_together_or_in_pieces_are_answered_in_their_order() {
+fn pipelined_requests_stay_in_order() {
     let fixture = Setup::golden().start();
     let mut stream = wire::connect(fixture.address());
     let many: Vec<u8> = (0..50).flat_map(|n| request(&body(&[n]))).collect();
@@ -105,7 +105,7 @@ fn requests_that_come_together_or_in_pieces_are_answered_in_their_order() {
 }
 
 #[test]
-fn what_is_not_plain_or_goes_wrong_is_answered_between_plain_ones() {
+fn slow_path_requests_stay_in_order() {
     let fixture = Setup::golden().start();
     let mut stream = wire::connect(fixture.address());
     let mut all = request(&body(&[1]));
@@ -122,7 +122,7 @@ fn what_is_not_plain_or_goes_wrong_is_answered_between_plain_ones() {
 }
 
 #[test]
-fn a_body_that_is_long_or_late_or_never_comes_is_hypers() {
+fn long_or_late_body_uses_hyper() {
     let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(500)).start();
     let drivers: Vec<i64> = (0..9_000).collect();
     assert!(body(&drivers).len() < 64 << 10);
@@ -139,7 +139,7 @@ fn a_body_that_is_long_or_late_or_never_comes_is_hypers() {
 }
 
 #[test]
-fn a_head_that_does_not_end_and_a_connection_that_asks_nothing_are_closed() {
+fn endless_head_and_idle_connection_close() {
     let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(300)).start();
     let began = Instant::now();
     let mut silent = wire::connect(fixture.address());
@@ -155,7 +155,7 @@ fn a_head_that_does_not_end_and_a_connection_that_asks_nothing_are_closed() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_off_and_one_that_reads_late_gets_everything() {
+fn client_that_never_reads_is_disconnected() {
     let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_secs(1)).start();
     let drivers: Vec<i64> = (0..5_000).collect();
     let many = || request(&body(&drivers)).repeat(60);
@@ -193,7 +193,7 @@ fn wire_answer(stream: &mut TcpStream) -> Answer {
 }
 
 #[test]
-fn a_host_that_stops_answers_what_has_begun_and_closes_what_waits() {
+fn stop_finishes_begun_responses() {
     let mut fixture = Setup::golden().start();
     let whole = request(&body(&[1]));
     let (mut idle, mut begun) = (wire::connect(fixture.address()), wire::connect(fixture.address()));
@@ -216,7 +216,7 @@ fn a_host_that_stops_answers_what_has_begun_and_closes_what_waits() {
 }
 
 #[test]
-fn many_requests_that_come_together_and_have_large_answers_are_answered_bit_by_bit_and_in_order() {
+fn pipelined_large_responses_stay_in_order() {
     let fixture = Setup::golden().start();
     let drivers = |first: i64| (first..first + 400).collect::<Vec<_>>();
     let mut stream = wire::connect(fixture.address());
@@ -253,7 +253,7 @@ fn slow(x: i64) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stays() {
+fn response_computed_elsewhere_stays_in_order() {
     let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let mut stream = wire::connect(fixture.address());
@@ -290,7 +290,7 @@ fn what_is_computed_elsewhere_is_waited_for_in_its_order_and_the_connection_stay
 }
 
 #[test]
-fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_connection_stays() {
+fn error_computed_elsewhere_equals_hyper() {
     let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let counted = |series: &str| {
@@ -330,7 +330,7 @@ fn what_goes_wrong_elsewhere_is_computed_once_and_told_as_by_hyper_and_the_conne
 }
 
 #[test]
-fn a_host_that_stops_answers_what_is_computed_elsewhere_and_closes_then() {
+fn stop_finishes_response_computed_elsewhere() {
     let mut fixture = with_slow();
     let mut stream = wire::connect(fixture.address());
     stream.write_all(&request(&slow(1))).unwrap();

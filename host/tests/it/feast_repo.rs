@@ -71,7 +71,7 @@ fn ask(address: std::net::SocketAddr, features: &[&str], entities: Value) -> wir
 }
 
 #[test]
-fn every_recorded_answer_is_given_from_the_registry_alone() {
+fn registry_alone_gives_every_recorded_answer() {
     let setup = Setup::golden().plugins(&TWINS).only_config("feast: {repo: .}\n");
     fs::remove_dir_all(setup.path("features")).unwrap();
     fs::write(setup.path("feature_store.yaml"), FEATURE_STORE).unwrap();
@@ -80,7 +80,7 @@ fn every_recorded_answer_is_given_from_the_registry_alone() {
 }
 
 #[test]
-fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
+fn invalid_registry_prevents_start() {
     let home = home();
     let whole = registry(&home);
     let half = &whole[..whole.len() / 2];
@@ -103,7 +103,7 @@ fn what_is_no_registry_keeps_a_host_from_starting_and_is_named() {
 }
 
 #[test]
-fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
+fn broken_registry_keeps_last_good_one() {
     let home = home();
     let (mut host, address) = home.serve();
     host.until("sync ended view=\"driver_stats\"");
@@ -134,7 +134,7 @@ fn a_registry_that_breaks_while_serving_keeps_the_last_good_one() {
 }
 
 #[test]
-fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
+fn unservable_definitions_are_listed_with_reasons() {
     let home = home();
     patch(&home, "data/global_stats.parquet", "gs://bucket/g_stats.parqu");
     let check = home.run(["check"]);
@@ -158,7 +158,7 @@ fn what_cannot_be_served_is_listed_with_its_reason_and_the_rest_is_served() {
 }
 
 #[test]
-fn files_that_are_missing_are_told_and_the_other_views_are_served() {
+fn missing_files_spare_other_views() {
     let home = home();
     fs::remove_file(home.path("data/pair_stats.parquet")).unwrap();
     let (mut host, address) = home.serve();
@@ -190,7 +190,7 @@ fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
 }
 
 #[test]
-fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
+fn online_store_changes_are_served() {
     let home = home();
     let store = online_store(&home);
     let (host, address) = home.serve();
@@ -225,7 +225,7 @@ fn feasts_online_store_is_served_as_it_stands_and_as_it_changes() {
 }
 
 #[test]
-fn feasts_correction_of_a_write_is_served() {
+fn correction_written_by_feast_is_served() {
     let home = home();
     let store = online_store(&home);
     let (host, address) = home.serve();
@@ -256,7 +256,7 @@ fn feasts_correction_of_a_write_is_served() {
 }
 
 #[test]
-fn future_row_of_feasts_store_waits_for_its_time() {
+fn future_row_in_online_store_waits() {
     let home = home();
     home.configure("sync: {future_tolerance: 0s}\n");
     let store = online_store(&home);
@@ -276,7 +276,7 @@ fn future_row_of_feasts_store_waits_for_its_time() {
 }
 
 #[test]
-fn an_online_store_that_is_locked_or_damaged_costs_nothing_that_was_served() {
+fn locked_or_damaged_store_keeps_rows() {
     let home = home();
     let store = online_store(&home);
     let (mut host, address) = home.serve();
@@ -295,7 +295,7 @@ fn an_online_store_that_is_locked_or_damaged_costs_nothing_that_was_served() {
 }
 
 #[test]
-fn an_online_store_that_is_locked_at_the_start_is_loaded_when_it_is_free() {
+fn store_locked_at_start_loads_later() {
     let home = home();
     let store = online_store(&home);
     store.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -312,7 +312,7 @@ fn an_online_store_that_is_locked_at_the_start_is_loaded_when_it_is_free() {
 }
 
 #[test]
-fn what_a_killed_feast_left_half_written_is_not_served() {
+fn half_written_rows_are_not_served() {
     let home = home();
     let store = online_store(&home);
     (0..200).for_each(|driver| put_driver(&store, driver, 1, 1_764_000_000));
@@ -331,7 +331,7 @@ fn what_a_killed_feast_left_half_written_is_not_served() {
 }
 
 #[test]
-fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
+fn start_reports_flag_and_missing_plugins() {
     let home = home();
     fs::remove_file(home.path("larder.yaml")).unwrap();
     let words = "there is no larder.yaml in this directory, but a Feast repository. hint: use '--feast-repo .'";
@@ -349,7 +349,7 @@ fn a_stranger_is_told_the_flag_and_which_plugins_are_missing() {
 }
 
 #[test]
-fn what_several_on_demand_views_want_of_the_caller_is_typed_once() {
+fn shared_request_input_is_typed_once() {
     let home = home();
     place(&["twins/odfv_python"], &home.path("plugins"));
     home.run(["sync"]).assert_code(0);
@@ -359,7 +359,7 @@ fn what_several_on_demand_views_want_of_the_caller_is_typed_once() {
 }
 
 #[test]
-fn a_registry_in_s3_that_is_silent_holds_a_start_up_for_seconds_only_and_is_read_when_it_speaks() {
+fn silent_s3_registry_delays_start_briefly() {
     let (home, s3) = (home(), FakeS3::start());
     s3.create_bucket("acme");
     s3.put("acme", "registry.db", registry(&home));

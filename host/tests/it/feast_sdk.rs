@@ -51,22 +51,22 @@ fn run_with(dir: &TempDir, script: &str, plugins: &[&str], variables: &[(&str, &
 }
 
 #[test]
-fn feasts_server_and_sdk_agree_with_larder_on_a_small_shop() {
+fn server_and_sdk_agree_with_feast() {
     run("side_by_side.py", &["twins/odfv_python"]);
 }
 
 #[test]
-fn every_type_and_odd_value_converts_as_in_feast() {
+fn every_type_converts_as_in_feast() {
     run("values.py", &[]);
 }
 
 #[test]
-fn feasts_server_agrees_with_larder_on_services_of_200_features() {
+fn services_of_200_features_equal_feast() {
     run("benchmark_shape.py", &[]);
 }
 
 #[test]
-fn feasts_server_agrees_with_larder_on_a_registry_in_s3_and_tables_in_dynamodb() {
+fn s3_registry_and_dynamodb_equal_feast() {
     let moto = Moto::start();
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     let configs = configs.to_string_lossy();
@@ -74,12 +74,12 @@ fn feasts_server_agrees_with_larder_on_a_registry_in_s3_and_tables_in_dynamodb()
 }
 
 #[test]
-fn feast_registries_are_served_field_by_field() {
+fn registries_are_served_field_by_field() {
     run("registry_fields.py", &[]);
 }
 
 #[test]
-fn feasts_sdk_is_at_home_with_a_first_repository_over_tls() {
+fn sdk_works_with_repository_over_tls() {
     let dir = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue().write(dir.path());

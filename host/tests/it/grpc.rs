@@ -122,7 +122,7 @@ fn expected(name: &str, mut feast: BTreeMap<String, FeatureVector>) -> BTreeMap<
 }
 
 #[test]
-fn feasts_recorded_answers_are_given_by_both_services() {
+fn both_services_give_recorded_answers() {
     let fixture = Setup::golden().config(GRPC).start();
     let mut client = Client::of(&fixture);
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/grpc");
@@ -152,7 +152,7 @@ fn feasts_recorded_answers_are_given_by_both_services() {
 }
 
 #[test]
-fn names_and_views_are_told_as_they_are_asked_for_and_calls_are_counted() {
+fn names_follow_request_and_calls_count() {
     let fixture = Setup::golden().config(GRPC).start();
     let mut client = Client::of(&fixture);
     let request = GetOnlineFeaturesRequest {
@@ -176,7 +176,7 @@ fn names_and_views_are_told_as_they_are_asked_for_and_calls_are_counted() {
 }
 
 #[test]
-fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
+fn derived_features_equal_http() {
     let fixture = Setup::golden().config(GRPC).plugins(&["twins/odfv_python"]).start();
     let mut client = Client::of(&fixture);
     let features = ["odfv_python:conv_x_amount"];
@@ -219,7 +219,7 @@ fn derived_features_are_those_of_http_and_the_context_counts_as_columns() {
 }
 
 #[test]
-fn what_takes_long_is_answered_alike_by_other_threads() {
+fn call_that_takes_long_is_offloaded() {
     let setup = Setup::golden().config(GRPC).plugins(&["hostile"]);
     let view = "
 derived_views:
@@ -239,7 +239,7 @@ derived_views:
 }
 
 #[test]
-fn rows_that_are_not_here_are_fetched_for_a_call_too() {
+fn missing_rows_are_fetched() {
     let dynamo = dynamo::table(10);
     let fixture = dynamo::setup(&dynamo.url(), ", on_miss: fetch, fetch_timeout: 3s").config(GRPC).start();
     let mut client = Client::of(&fixture);
@@ -249,7 +249,7 @@ fn rows_that_are_not_here_are_fetched_for_a_call_too() {
 }
 
 #[test]
-fn mistakes_of_a_caller_are_told_by_code_and_in_the_words_of_http() {
+fn errors_have_code_and_http_message() {
     let fixture = Setup::golden().config(GRPC).limits(|limits| limits.rows_max = 3).start();
     let mut client = Client::of(&fixture);
     let driver: (&str, &[FeastValue]) = ("driver_id", &[int(1001)]);
@@ -294,7 +294,7 @@ fn mistakes_of_a_caller_are_told_by_code_and_in_the_words_of_http() {
 }
 
 #[test]
-fn health_says_ready_when_the_host_is_and_reflection_knows_the_services() {
+fn health_and_reflection_are_served() {
     let fixture = Setup::golden().config(GRPC).start();
     let mut client = Client::of(&fixture);
     for service in ["", "GrpcFeatureServer", "feast.serving.ServingService"] {
@@ -326,7 +326,7 @@ fn health_says_ready_when_the_host_is_and_reflection_knows_the_services() {
 }
 
 #[test]
-fn a_host_that_has_not_loaded_says_that_it_is_not_healthy() {
+fn unloaded_server_reports_not_serving() {
     let setup = Setup::golden().config(GRPC).unready();
     fs::remove_file(setup.path("data/driver_stats.parquet")).unwrap();
     let fixture = setup.start();
@@ -335,7 +335,7 @@ fn a_host_that_has_not_loaded_says_that_it_is_not_healthy() {
 }
 
 #[test]
-fn messages_that_are_too_long_or_no_messages_are_refused_and_the_host_lives() {
+fn oversized_or_invalid_messages_are_rejected() {
     let fixture = Setup::golden().config(GRPC).limits(|limits| limits.body_bytes_max = 2_048).start();
     let mut client = Client::of(&fixture);
     for bytes in [2_049, 100_000, 3_000_000] {
@@ -409,7 +409,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answer_is_cut_off_however_lively_it_is() {
+fn client_that_never_reads_is_disconnected() {
     let fixture =
         Setup::golden().config(GRPC).limits(|limits| limits.write_timeout = Duration::from_millis(400)).start();
     let mut stream = wire::connect(fixture.grpc_address());
@@ -454,7 +454,7 @@ fn begin(
 }
 
 #[test]
-fn a_host_that_stops_answers_what_is_under_way_and_who_only_watches_does_not_hold_it_up() {
+fn stop_finishes_calls_but_not_watches() {
     let mut fixture = Setup::golden().config(GRPC).start();
     let address = fixture.grpc_address();
     let mut watcher = Client::to(address);
@@ -489,7 +489,7 @@ fn a_host_that_stops_answers_what_is_under_way_and_who_only_watches_does_not_hol
 }
 
 #[test]
-fn tokens_are_asked_for_here_too_save_by_health() {
+fn tokens_are_required_except_for_health() {
     let auth = "server: {auth: {tokens: [{name: ops, file: ops.token}, {name: narrow, file: narrow.token, services: \
                 [fs_basic]}]}}\n";
     let setup = Setup::golden().config(&format!("{auth}{GRPC}"));
@@ -539,7 +539,7 @@ fn tokens_are_asked_for_here_too_save_by_health() {
 }
 
 #[test]
-fn the_command_line_opens_the_port_and_names_it() {
+fn command_line_opens_grpc_port() {
     let home = Home::golden_loaded();
     let mut host = home.start(["serve", "--grpc", "127.0.0.1:0"]);
     let line = host.until("serving listen=");

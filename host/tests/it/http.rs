@@ -32,7 +32,7 @@ pub(crate) fn assert_all_recorded(fixture: &Fixture) {
 }
 
 #[test]
-fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
+fn recorded_answers_equal_feast() {
     let fixture = Setup::golden().plugins(&TWINS).start();
     let mut wrong = Vec::new();
     let mut seen = 0;
@@ -51,7 +51,7 @@ fn feasts_recorded_answers_are_given_save_for_the_listed_differences() {
 }
 
 #[test]
-fn a_wrong_method_names_the_right_one_and_a_trailing_slash_leads_to_the_path() {
+fn wrong_method_and_trailing_slash() {
     let fixture = Setup::golden().start();
     assert_eq!(fixture.get("/get-online-features").headers["allow"], "POST");
     let answer = fixture.post("/get-online-features/", b"{}");
@@ -60,7 +60,7 @@ fn a_wrong_method_names_the_right_one_and_a_trailing_slash_leads_to_the_path() {
 }
 
 #[test]
-fn head_answers_as_get_does_without_the_body() {
+fn head_equals_get_without_body() {
     let fixture = Setup::golden().start();
     for path in ["/health", "/ready", "/v1/catalog"] {
         let (get, head) = (fixture.get(path), wire::send(fixture.address(), "HEAD", path, &[], b""));
@@ -87,7 +87,7 @@ fn columns_come_in_the_requested_order() {
 }
 
 #[test]
-fn the_ttl_is_checked_against_the_clock_at_each_request() {
+fn ttl_is_checked_at_each_request() {
     let fixture = Setup::golden().start();
     let ask = || {
         fixture.features(&["customer_stats:txn_count"], json!({ "customer_id": ["CUST_000123"] })).column("txn_count")
@@ -101,7 +101,7 @@ fn the_ttl_is_checked_against_the_clock_at_each_request() {
 }
 
 #[test]
-fn the_ttl_policy_can_withhold_values_or_ignore_age() {
+fn ttl_policy_withholds_or_ignores_age() {
     for (policy, value, status) in [("null", Value::Null, "OUTSIDE_MAX_AGE"), ("ignore", json!(11), "PRESENT")] {
         let fixture = Setup::golden().config(&format!("serving: {{ttl: {policy}}}\n")).start();
         let column = fixture
@@ -122,14 +122,14 @@ fn answers_are_the_same_without_the_hot_cache() {
 }
 
 #[test]
-fn a_composite_key_with_a_part_missing_finds_nothing_and_is_no_error() {
+fn incomplete_composite_key_finds_nothing() {
     let fixture = Setup::golden().start();
     let column = fixture.features(&["pair_stats:rides"], json!({ "driver_id": [1001] })).column("rides");
     assert_eq!(column["statuses"], json!(["NOT_FOUND"]));
 }
 
 #[test]
-fn an_entitys_name_stands_for_its_join_key() {
+fn entity_name_works_as_join_key() {
     let fixture = Setup::golden().start();
     let answer = fixture.features(&["driver_stats:conv_rate"], json!({ "driver": [1001] }));
     assert_eq!(answer.column("driver_id")["values"], json!([1001]));
@@ -137,7 +137,7 @@ fn an_entitys_name_stands_for_its_join_key() {
 }
 
 #[test]
-fn a_service_with_aliases_reads_one_view_under_two_keys() {
+fn aliases_read_one_view_twice() {
     let fixture = Setup::golden().start();
     let body = json!({
         "feature_service": "fs_alias", "full_feature_names": true,
@@ -149,7 +149,7 @@ fn a_service_with_aliases_reads_one_view_under_two_keys() {
 }
 
 #[test]
-fn the_catalog_tells_what_is_served_and_how_fresh_it_is() {
+fn catalog_lists_views_and_freshness() {
     let fixture = Setup::golden().start();
     let catalog = fixture.get("/v1/catalog").json();
     assert_eq!(catalog["project"], "churn_prediction");

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn what_is_written_is_valid_and_the_next_steps_are_told() {
+fn import_output_is_valid() {
     let home = home();
     fs::remove_file(home.path("larder.yaml")).unwrap();
     let ended = home.run(["import", "--out", "configs"]);
@@ -76,7 +76,7 @@ fn what_is_no_repository_is_named() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told_and_stands_in_the_file_as_a_comment() {
+fn unservable_definitions_become_comments() {
     let home = home();
     patch(&home, "data/global_stats.parquet", "gs://bucket/g_stats.parqu");
     let ended = home.run(["import", "--out", "configs"]);
@@ -86,7 +86,7 @@ fn what_cannot_be_served_is_told_and_stands_in_the_file_as_a_comment() {
 }
 
 #[test]
-fn what_was_imported_answers_as_the_repository_does() {
+fn imported_files_serve_like_repository() {
     let setup = Setup::golden().plugins(&TWINS);
     fs::remove_dir_all(setup.path("features")).unwrap();
     fs::write(setup.path("feature_store.yaml"), FEATURE_STORE).unwrap();
@@ -109,7 +109,7 @@ fn what_was_imported_answers_as_the_repository_does() {
 }
 
 #[test]
-fn a_missing_plugin_is_named_and_its_project_builds_as_it_stands() {
+fn missing_plugin_project_builds() {
     let home = home();
     home.run(["import", "--out", "configs"]).assert_code(0);
     let project = home.path("configs/plugin-projects/odfv_python");

@@ -38,7 +38,7 @@ enum Way {
 }
 
 #[test]
-fn after_a_kill_rows_are_whole_and_those_of_the_position_and_the_next_sync_completes_them() {
+fn kill_leaves_consistent_resumable_rows() {
     // Set `LARDER_KILLS=1000` for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(50, |kills| kills.parse().unwrap());
     let world = Generations::new();

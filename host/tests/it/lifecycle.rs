@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[test]
-fn a_restart_is_ready_with_its_data_even_when_the_sources_are_gone() {
+fn restart_without_sources_is_ready() {
     let fixture = Setup::golden().start();
     fs::remove_dir_all(fixture.path("data")).unwrap();
     let fixture = fixture.restart();
@@ -38,7 +38,7 @@ fn a_restart_is_ready_with_its_data_even_when_the_sources_are_gone() {
 }
 
 #[test]
-fn a_view_whose_source_is_missing_keeps_the_host_unready_and_says_which() {
+fn missing_source_keeps_server_unready() {
     let setup = Setup::golden().unready();
     fs::remove_file(setup.path("data/pair_stats.parquet")).unwrap();
     let fixture = setup.start();
@@ -51,7 +51,7 @@ fn a_view_whose_source_is_missing_keeps_the_host_unready_and_says_which() {
 }
 
 #[test]
-fn an_unchanged_source_is_not_read_again_unless_full_is_asked_for() {
+fn unchanged_source_needs_full_to_reload() {
     let fixture = Setup::golden().start();
     let views = vec!["driver_stats".to_owned()];
     let again = fixture.sync(&SyncCommand { views: views.clone(), ..SyncCommand::default() }).unwrap();
@@ -62,7 +62,7 @@ fn an_unchanged_source_is_not_read_again_unless_full_is_asked_for() {
 }
 
 #[test]
-fn a_broken_definition_file_keeps_what_is_served_and_mending_it_is_taken() {
+fn broken_definitions_keep_previous_ones() {
     let fixture = Setup::golden().start();
     let file = fixture.path("features/feast_repo.yaml");
     let good = fs::read_to_string(&file).unwrap();
@@ -101,7 +101,7 @@ fn stopping_answers_what_is_under_way() {
 }
 
 #[test]
-fn definition_files_that_a_reload_added_are_watched_too() {
+fn added_definition_files_are_watched() {
     let fixture = Setup::golden().start();
     let serves = |view: &str| {
         let catalog = fixture.get("/v1/catalog").json();
@@ -117,7 +117,7 @@ fn definition_files_that_a_reload_added_are_watched_too() {
 }
 
 #[test]
-fn a_reload_that_adds_a_view_without_its_source_leaves_the_host_ready() {
+fn new_view_without_source_stays_ready() {
     let fixture = Setup::golden().start();
     let view =
         "feature_views: [{name: new_stats, features: [{name: x, type: Int64}], source: {path: nowhere.parquet}}]\n";
@@ -127,7 +127,7 @@ fn a_reload_that_adds_a_view_without_its_source_leaves_the_host_ready() {
 }
 
 #[test]
-fn a_load_that_failed_is_tried_again_until_its_source_is_there() {
+fn failed_load_is_retried() {
     let setup = Setup::golden().unready().config("sync: {retry: 100ms}\n");
     let file = setup.path("data/pair_stats.parquet");
     let elsewhere = setup.path("pair_stats.parquet");
@@ -140,7 +140,7 @@ fn a_load_that_failed_is_tried_again_until_its_source_is_there() {
 }
 
 #[test]
-fn a_view_that_a_reload_by_command_adds_is_loaded() {
+fn view_added_by_reload_is_loaded() {
     let fixture = Setup::golden().start();
     let view = "feature_views: [{name: pair_again, entities: [customer, driver], \
                 features: [{name: rides, type: Int64}], \
@@ -157,7 +157,7 @@ fn a_view_that_a_reload_by_command_adds_is_loaded() {
 }
 
 #[test]
-fn a_stopping_host_says_so_and_goes_on_for_its_drain_delay() {
+fn stopping_server_serves_during_drain_delay() {
     let mut fixture = Setup::golden().limits(|limits| limits.drain_delay = Duration::from_millis(500)).start();
     let address = fixture.address();
     let ask = |path: &str| wire::send(address, "GET", path, &[], b"");

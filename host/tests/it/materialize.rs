@@ -118,7 +118,7 @@ fn expected(drivers: u64, factor: u64) -> Vec<u64> {
 }
 
 #[test]
-fn items_are_byte_for_byte_those_of_feast() {
+fn items_equal_feast_byte_for_byte() {
     let dynamo = table();
     let home = home(&dynamo.url(), &[(1001, 0, Some(300)), (1002, 123_000, None), (1003, -1, Some(0))]);
     let ended = materialize(&home, &[]);
@@ -138,7 +138,7 @@ fn items_are_byte_for_byte_those_of_feast() {
 }
 
 #[test]
-fn the_golden_repository_becomes_the_tables_that_feast_made_of_it() {
+fn golden_repository_equals_feast_tables() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dynamodb/tables.json");
     let recorded: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let dynamo = FakeDynamo::start();
@@ -167,7 +167,7 @@ fn the_golden_repository_becomes_the_tables_that_feast_made_of_it() {
 }
 
 #[test]
-fn the_newest_row_is_written_and_what_is_newer_in_the_table_stays() {
+fn newest_row_wins_in_table() {
     let dynamo = table();
     let home = home(&dynamo.url(), &[(1, 10, Some(2)), (1, 20, Some(3)), (1, 0, Some(1)), (2, 0, Some(20))]);
     assert_says(&materialize(&home, &[]), &[": 2 rows to ", "): 2 written\n"]);
@@ -182,7 +182,7 @@ fn the_newest_row_is_written_and_what_is_newer_in_the_table_stays() {
 }
 
 #[test]
-fn rows_dated_in_the_future_are_left_out_of_tables_and_of_checks() {
+fn future_rows_are_skipped() {
     let dynamo = table();
     let century = 100 * 365 * 86_400_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, century, Some(9)), (2, century, Some(2)), (3, 0, Some(3))]);
@@ -199,7 +199,7 @@ fn rows_dated_in_the_future_are_left_out_of_tables_and_of_checks() {
 }
 
 #[test]
-fn overwrite_puts_rows_in_the_place_of_newer_ones() {
+fn overwrite_replaces_newer_rows() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(60, 1));
     assert_says(&materialize(&home, &["--overwrite"]), &[": 60 rows to ", "): 60 written\n"]);
@@ -211,7 +211,7 @@ fn overwrite_puts_rows_in_the_place_of_newer_ones() {
 }
 
 #[test]
-fn a_span_of_event_times_is_written_alone() {
+fn only_the_time_range_is_written() {
     let dynamo = table();
     let second = 1_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, 90 * second, Some(9)), (2, 50 * second, Some(2))]);
@@ -224,7 +224,7 @@ fn a_span_of_event_times_is_written_alone() {
 }
 
 #[test]
-fn a_run_that_was_refused_is_gone_on_with_behind_what_was_written() {
+fn rejected_run_resumes_after_written_rows() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     let home = home(&proxy.url(), &drivers(300, 1));
@@ -247,7 +247,7 @@ fn a_run_that_was_refused_is_gone_on_with_behind_what_was_written() {
 }
 
 #[test]
-fn a_run_that_was_killed_is_gone_on_with() {
+fn killed_run_resumes() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     let home = home(&proxy.url(), &drivers(900, 1));
@@ -266,7 +266,7 @@ fn a_run_that_was_killed_is_gone_on_with() {
 }
 
 #[test]
-fn what_changed_since_a_run_was_cut_off_is_begun_anew() {
+fn changed_input_starts_from_scratch() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     let home = home(&proxy.url(), &drivers(200, 1));
@@ -303,7 +303,7 @@ fn what_changed_since_a_run_was_cut_off_is_begun_anew() {
 }
 
 #[test]
-fn throttled_and_failed_requests_are_made_again_until_all_is_written() {
+fn failed_requests_are_retried() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     let home = home(&proxy.url(), &drivers(200, 1));
@@ -318,7 +318,7 @@ fn throttled_and_failed_requests_are_made_again_until_all_is_written() {
 }
 
 #[test]
-fn items_that_a_batch_leaves_over_are_put_again() {
+fn leftover_batch_items_are_retried() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(300, 1));
     dynamo.unprocessed_items(10);
@@ -328,7 +328,7 @@ fn items_that_a_batch_leaves_over_are_put_again() {
 }
 
 #[test]
-fn a_table_that_takes_nothing_for_too_long_is_an_error_that_names_it() {
+fn stuck_table_is_an_error() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(10, 1));
     for (operation, args) in
@@ -344,7 +344,7 @@ fn a_table_that_takes_nothing_for_too_long_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_missing_table_is_told_and_made_on_demand() {
+fn missing_table_is_created_on_demand() {
     let dynamo = FakeDynamo::start();
     let home = home(&dynamo.url(), &drivers(3, 1));
     materialize(&home, &[]).assert_code(1).assert_complains(&[
@@ -363,7 +363,7 @@ fn a_missing_table_is_told_and_made_on_demand() {
 }
 
 #[test]
-fn a_table_of_other_keys_is_refused() {
+fn table_with_other_keys_is_rejected() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
     let home = home(&dynamo.url(), &drivers(3, 1));
@@ -373,7 +373,7 @@ fn a_table_of_other_keys_is_refused() {
 }
 
 #[test]
-fn who_may_write_need_not_be_allowed_to_look() {
+fn write_only_role_suffices() {
     let dynamo = table();
     let proxy = FaultProxy::start(dynamo.address());
     proxy.refuse("DescribeTable", When::Always, 400, "AccessDeniedException");
@@ -386,7 +386,7 @@ fn who_may_write_need_not_be_allowed_to_look() {
 }
 
 #[test]
-fn views_without_files_and_names_that_mean_nothing_are_told_and_the_others_are_written() {
+fn invalid_views_do_not_affect_others() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(3, 1));
     let pushed = "  - {name: pushed_stats, entities: [driver], features: [{name: n, type: Int64}]}\n";
@@ -410,7 +410,7 @@ fn views_without_files_and_names_that_mean_nothing_are_told_and_the_others_are_w
 }
 
 #[test]
-fn a_view_has_its_own_table_or_that_of_the_template() {
+fn table_comes_from_view_or_template() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table("shop.drivers", &[("entity_id", "S")], None);
     let home = home(&dynamo.url(), &drivers(3, 1));
@@ -438,7 +438,7 @@ fn a_view_has_its_own_table_or_that_of_the_template() {
 }
 
 #[test]
-fn an_item_that_is_too_large_is_left_out_and_told() {
+fn oversized_item_is_skipped() {
     let dynamo = FakeDynamo::start();
     let home = Home::with(&DEFINITIONS.replace("{name: rate, type: Float64}", "{name: note, type: String}"));
     home.configure(&aws(&dynamo.url()));
@@ -453,7 +453,7 @@ fn an_item_that_is_too_large_is_left_out_and_told() {
 }
 
 #[test]
-fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
+fn s3_files_work_with_other_dynamodb() {
     let (dynamo, moto) = (table(), Moto::start());
     moto.bucket("features");
     let home = home(&dynamo.url(), &drivers(20, 1));
@@ -482,7 +482,7 @@ fn files_in_s3_are_written_too_and_another_imitation_of_dynamodb_agrees() {
 }
 
 #[test]
-fn a_host_over_the_tables_answers_as_one_over_the_files() {
+fn table_and_file_servers_agree() {
     let dynamo = FakeDynamo::start();
     let home = Home::golden();
     home.configure(&aws(&dynamo.url()));
@@ -544,7 +544,7 @@ fn new_tables_get_their_stream() {
 }
 
 #[test]
-fn tables_that_nobody_named_are_not_made() {
+fn unnamed_tables_are_not_created() {
     let dynamo = FakeDynamo::start();
     let home = home(&dynamo.url(), &drivers(3, 1));
     let ended = materialize(&home, &["--create-tables"]);

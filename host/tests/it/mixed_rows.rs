@@ -87,7 +87,7 @@ fn snapshot(hot_bytes_max: u64, ttl: TtlPolicy) -> (TempDir, Snapshot) {
 }
 
 #[test]
-fn rows_that_differ_are_answered_from_memory_as_from_disk() {
+fn mixed_rows_from_memory_equal_disk() {
     let asked: [&[&str]; 12] = [
         &["retyped"],
         &["fresh", "retyped", "late retyped", "none"],

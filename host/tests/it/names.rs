@@ -74,7 +74,7 @@ fn write_rows(path: &Path) {
 }
 
 #[test]
-fn any_name_is_served_by_every_protocol() {
+fn any_name_works_in_every_protocol() {
     let setup = Setup::with(&definitions()).config("grpc: {listen: 127.0.0.1:0}\n");
     write_rows(&setup.path(FILE));
     let fixture = setup.start();
@@ -128,7 +128,7 @@ fn any_name_is_served_by_every_protocol() {
 }
 
 #[test]
-fn any_name_is_served_by_the_command_line() {
+fn any_name_works_on_command_line() {
     let home = Home::with(&definitions());
     write_rows(&home.path(FILE));
     home.run(["check"]).assert_code(0);

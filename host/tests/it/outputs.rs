@@ -63,7 +63,7 @@ fn lookup(address: std::net::SocketAddr) -> u16 {
 }
 
 #[test]
-fn host_serves_without_reader_of_its_log() {
+fn server_runs_without_log_reader() {
     for gone_before in [true, false] {
         let (home, address) = home_on_a_port("debug");
         let (reader, writer) = io::pipe().unwrap();
@@ -78,7 +78,7 @@ fn host_serves_without_reader_of_its_log() {
 }
 
 #[test]
-fn host_serves_while_its_log_is_not_read() {
+fn server_runs_with_blocked_log_reader() {
     let (home, address) = home_on_a_port("trace");
     let (_reader, writer) = io::pipe().unwrap();
     let host = Host::start(&mut home.larder(["serve"]), writer, Stdio::null());
@@ -92,7 +92,7 @@ fn host_serves_while_its_log_is_not_read() {
 }
 
 #[test]
-fn host_serves_with_outputs_on_a_full_device() {
+fn server_runs_with_full_output_device() {
     let (home, address) = home_on_a_port("debug");
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let host = Host::start(&mut home.larder(["serve"]), full(), full());
@@ -101,7 +101,7 @@ fn host_serves_with_outputs_on_a_full_device() {
 }
 
 #[test]
-fn demo_serves_without_reader_of_its_output() {
+fn demo_runs_without_output_reader() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let home = Home::empty();
     let (reader, out) = io::pipe().unwrap();
@@ -141,7 +141,7 @@ fn result_into_full_device_exits_1() {
 }
 
 #[test]
-fn result_into_closed_pipe_is_no_error() {
+fn closed_result_pipe_is_no_error() {
     let home = Home::golden_loaded();
     for words in [&["list", "--json"][..], &["check"], &["--help"]] {
         let (reader, writer) = io::pipe().unwrap();
@@ -167,7 +167,7 @@ fn command_times_out_on_silent_socket() {
 }
 
 #[test]
-fn socket_path_of_other_file_is_refused() {
+fn socket_path_of_file_is_rejected() {
     let home = Home::golden_loaded();
     home.write("precious", "precious");
     home.configure("admin: {socket: precious}\n");
@@ -199,7 +199,7 @@ fn socket_path_of_other_file_is_refused() {
 }
 
 #[test]
-fn data_directory_that_others_write_becomes_private() {
+fn shared_data_directory_becomes_private() {
     let home = Home::golden_loaded();
     let dir = home.path("data/store");
     let mode = || fs::metadata(&dir).unwrap().permissions().mode() & 0o777;
@@ -217,7 +217,7 @@ fn data_directory_that_others_write_becomes_private() {
 }
 
 #[test]
-fn data_directory_of_other_user_is_refused() {
+fn foreign_data_directory_is_rejected() {
     let home = Home::golden_loaded();
     let dir = home.path("data/store");
     // Only root can give a directory away.

@@ -164,7 +164,7 @@ fn host_serves_while_it_compiles() {
 }
 
 #[test]
-fn killed_file_is_tried_again_on_demand_only() {
+fn killed_file_is_retried_on_demand() {
     let setup = Setup::golden().config(&limits("1s"));
     place(&bomb(&loops(ENDLESS)), &setup.path("plugins"));
     let fixture = setup.start();

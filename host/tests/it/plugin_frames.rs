@@ -37,7 +37,7 @@ fn violation(mode: &str, rows: usize) -> CallError {
 }
 
 #[test]
-fn both_versions_of_the_contract_are_served_and_say_so() {
+fn both_contract_versions_are_served() {
     let first = runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap();
     assert_eq!((first.contract(), hostile().contract()), ("0.1", "0.2"));
     assert_eq!(first.signature(), hostile().signature());
@@ -83,7 +83,7 @@ fn every_malformed_frame_is_told() {
 }
 
 #[test]
-fn a_frame_has_the_limits_that_columns_have() {
+fn frame_has_the_column_limits() {
     let obeyed = in_mode("gigantic", r#", "amount": 1000000"#);
     assert!(call(&obeyed, 3).is_ok());
     assert_eq!(violation("gigantic", 3), CallError::Interrupt(Interrupt::Output { limit: 4 << 20 }));
@@ -109,7 +109,7 @@ impl Write for Lines {
 }
 
 #[test]
-fn a_line_of_the_log_comes_at_its_level() {
+fn log_line_keeps_its_level() {
     let (lines, transform) = (Lines::default(), in_mode("log", ""));
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

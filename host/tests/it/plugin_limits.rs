@@ -138,7 +138,7 @@ fn the_stack_is_limited() {
 }
 
 #[test]
-fn the_size_of_a_result_is_limited() {
+fn result_size_is_limited() {
     obeyed("gigantic", 1_000_000);
     assert_eq!(violation("gigantic", Some(2_000_000)), CallError::Interrupt(Interrupt::Output { limit: 4 * MIB }));
     for mode in ["alias", "huge_list", "gigantic_fault"] {
@@ -185,7 +185,7 @@ fn every_malformed_result_is_told() {
 }
 
 #[test]
-fn traps_panics_and_faults_have_their_kinds() {
+fn traps_panics_and_faults_are_classified() {
     assert_eq!(violation("trap", None).kind(), "trap");
     assert_eq!(violation("panic", None).kind(), "trap");
     let faulty = in_mode("fault", None);
@@ -211,14 +211,14 @@ fn configure_is_under_the_same_limits() {
 }
 
 #[test]
-fn the_log_is_limited_and_a_flood_costs_nothing_else() {
+fn log_flood_is_limited() {
     for (mode, amount) in [("log_flood", 100_000), ("long_log_line", 1 << 20), ("log_control", 1)] {
         obeyed(mode, amount);
     }
 }
 
 #[test]
-fn describe_and_initialisation_are_under_limits_too() {
+fn describe_and_initialization_are_limited() {
     let refused = |features: &str| runtime().load(&fs::read(guest_with("hostile", features)).unwrap()).unwrap_err();
     assert!(matches!(refused("spin-describe"), LoadError::Describe(Interrupt::Timeout(_))));
     assert!(matches!(refused("spin-start"), LoadError::Describe(Interrupt::Timeout(_))));
@@ -231,7 +231,7 @@ fn describe_and_initialisation_are_under_limits_too() {
 }
 
 #[test]
-fn the_size_of_a_file_is_limited_and_what_is_no_component_is_told() {
+fn file_size_and_format_are_checked() {
     let good = fs::read(guest("hostile")).unwrap();
     let limited = |bytes: u64| {
         let native = PluginLimits { component_bytes: bytes, ..settings().native };
@@ -254,7 +254,7 @@ fn the_size_of_a_file_is_limited_and_what_is_no_component_is_told() {
 }
 
 #[test]
-fn a_batch_beyond_the_rows_of_a_call_is_split_and_looks_the_same() {
+fn large_batch_is_split() {
     let native = PluginLimits { rows_per_call: 100, ..settings().native };
     let small = PluginRuntime::new(PluginSettings { native, ..settings() }).unwrap();
     let component = small.load(&fs::read(guest("hostile")).unwrap()).unwrap();
@@ -269,7 +269,7 @@ fn a_batch_beyond_the_rows_of_a_call_is_split_and_looks_the_same() {
 }
 
 #[test]
-fn a_plugin_that_keeps_failing_is_not_called_any_more() {
+fn failing_plugin_is_not_called() {
     let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
     // An instance fails its first call after the trial, and a new one succeeds four times. So cause failures with an
     // error that the plugin returns.
@@ -319,7 +319,7 @@ fn what_takes_long_is_known_to() {
 }
 
 #[test]
-fn a_plugin_and_a_view_that_do_not_fit_are_told_by_name_and_type() {
+fn incompatible_plugin_and_view_are_reported() {
     let misfit = |change: &dyn Fn(&mut DerivedView)| {
         let mut view = view(r#"{"mode": "good"}"#);
         change(&mut view);

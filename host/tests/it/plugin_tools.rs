@@ -74,7 +74,7 @@ fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
 // === A project as it stands ===
 
 #[test]
-fn a_project_in_python_passes_its_test_builds_and_tells_mistakes() {
+fn python_project_builds_and_reports_errors() {
     let home = Home::empty();
     let made = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
     made.assert_code(0);
@@ -116,7 +116,7 @@ fn a_project_in_python_passes_its_test_builds_and_tells_mistakes() {
 }
 
 #[test]
-fn a_project_in_rust_passes_its_test_and_builds_the_same_bytes_anywhere() {
+fn rust_project_builds_reproducibly() {
     let home = Home::empty();
     run(&home, ["plugin", "new", "share", "--lang", "rust"]).assert_code(0);
     let mut cargo = Command::new("cargo");
@@ -150,7 +150,7 @@ fn a_project_in_rust_passes_its_test_and_builds_the_same_bytes_anywhere() {
 // === What cannot work ===
 
 #[test]
-fn a_project_is_not_begun_under_a_bad_name_or_over_another() {
+fn invalid_or_existing_project_name_fails() {
     let home = Home::empty();
     let bad = run(&home, ["plugin", "new", "My-Ratio", "--lang", "python"]);
     bad.assert_code(2).assert_complains(&["'My-Ratio' is no name", "perhaps my_ratio"]);
@@ -168,7 +168,7 @@ fn a_project_is_not_begun_under_a_bad_name_or_over_another() {
 }
 
 #[test]
-fn a_directory_that_is_no_project_is_told() {
+fn non_project_directory_is_reported() {
     let home = Home::empty();
     fs::create_dir(home.path("none")).unwrap();
     let none = run(&home, ["plugin", "build", "none"]);
@@ -183,7 +183,7 @@ fn a_directory_that_is_no_project_is_told() {
 }
 
 #[test]
-fn what_is_missing_for_python_is_named_with_the_line_that_installs_it() {
+fn missing_python_tools_are_named() {
     let home = Home::empty();
     home.write("p/plugin.py", "");
     let check = |script: Option<&str>, words: &[&str]| {
@@ -212,7 +212,7 @@ fn what_is_missing_for_python_is_named_with_the_line_that_installs_it() {
 }
 
 #[test]
-fn what_is_missing_for_rust_is_named_with_the_lines_that_install_it() {
+fn missing_rust_tools_are_named() {
     let home = Home::empty();
     home.write("p/Cargo.toml", "[package]\nname = \"p\"\n");
     let mut command = tool(&home, ["plugin", "build", "p"]);
@@ -227,13 +227,13 @@ fn what_is_missing_for_rust_is_named_with_the_lines_that_install_it() {
 // === The development kit, and the twins ===
 
 #[test]
-fn the_python_kit_and_the_example_pass_their_tests() {
+fn python_kit_and_example_pass_tests() {
     assert_unittests_pass(&in_tree("plugins/sdk/python"));
     assert_unittests_pass(&in_tree("plugins/examples/churn-python"));
 }
 
 #[test]
-fn churn_in_rust_in_python_and_as_shipped_gives_the_same_bits() {
+fn churn_plugins_agree_bit_for_bit() {
     let home = Home::empty();
     let runtime = runtime();
     let view = churn_view();
@@ -365,7 +365,7 @@ impl Random {
 }
 
 #[test]
-fn check_of_a_configuration_fits_the_plugins_in_its_directory() {
+fn check_tests_plugin_compatibility() {
     let home = Home::with(
         "
 derived_views:

@@ -71,7 +71,7 @@ fn hammer(address: SocketAddr, answered: &AtomicUsize) {
 }
 
 #[test]
-fn sigterm_under_load_ends_well_and_breaks_off_no_answer() {
+fn sigterm_under_load_completes_responses() {
     let home = Home::golden_loaded();
     for _ in 0..5 {
         let (host, address) = home.serve();
@@ -89,7 +89,7 @@ fn sigterm_under_load_ends_well_and_breaks_off_no_answer() {
 }
 
 #[test]
-fn sigterm_answers_a_request_that_is_under_way() {
+fn sigterm_answers_request_in_progress() {
     let home = Home::golden_loaded();
     let (mut host, address) = home.serve();
     let request = Underway::begin(address, lookup().as_bytes());
@@ -106,7 +106,7 @@ fn sigterm_answers_a_request_that_is_under_way() {
 }
 
 #[test]
-fn sighup_loads_definitions_again_and_a_mistake_keeps_what_is_served() {
+fn failed_sighup_reload_keeps_definitions() {
     let home = Home::golden_loaded();
     home.configure("reload: {every: 0}\n");
     let (mut host, address) = home.serve();
@@ -125,7 +125,7 @@ fn sighup_loads_definitions_again_and_a_mistake_keeps_what_is_served() {
 }
 
 #[test]
-fn a_refused_reload_logs_at_most_a_hundred_mistakes() {
+fn rejected_reload_logs_hundred_errors() {
     let home = Home::golden_loaded();
     home.configure("reload: {every: 0}\n");
     let (mut host, _) = home.serve();
@@ -139,7 +139,7 @@ fn a_refused_reload_logs_at_most_a_hundred_mistakes() {
 }
 
 #[test]
-fn a_connection_that_never_asked_does_not_hold_up_the_end() {
+fn idle_connection_does_not_delay_stop() {
     let home = Home::golden_loaded();
     let (host, address) = home.serve();
     let silent = wire::connect(address);
@@ -150,7 +150,7 @@ fn a_connection_that_never_asked_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_second_signal_hurries_a_host_that_waits_for_a_client() {
+fn second_signal_skips_waiting() {
     let home = Home::golden_loaded();
     let (mut host, address) = home.serve();
     let _unfinished = Underway::begin(address, lookup().as_bytes());
@@ -165,7 +165,7 @@ fn a_second_signal_hurries_a_host_that_waits_for_a_client() {
 }
 
 #[test]
-fn what_is_not_done_after_the_drain_timeout_is_dropped() {
+fn drain_timeout_drops_requests() {
     let home = Home::golden_loaded();
     home.write("larder.yaml", &LARDER_YAML.replace("workers: 2", "workers: 2, limits: {drain_timeout: 100ms}"));
     let (host, address) = home.serve();
@@ -176,7 +176,7 @@ fn what_is_not_done_after_the_drain_timeout_is_dropped() {
 }
 
 #[test]
-fn sigterm_during_a_sync_ends_it_at_a_commit() {
+fn sigterm_ends_sync_at_commit() {
     let world = Generations::new();
     world.write(1);
     world.home.run(["sync"]).assert_code(0);
@@ -197,7 +197,7 @@ fn sigterm_during_a_sync_ends_it_at_a_commit() {
 
 /// Nothing is served of a large first load before its end, but its rows are stored.
 #[test]
-fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
+fn interrupted_first_sync_resumes() {
     let world = Generations::new();
     world.write(1);
     for delay in (20..).step_by(20) {
@@ -225,7 +225,7 @@ fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
 
 /// Neither a registry poll nor a load that waits for S3 delays the end of a pod.
 #[test]
-fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
+fn silent_s3_does_not_delay_stop() {
     let (s3, home) = (FakeS3::start(), Home::golden());
     for (bucket, key, file) in
         [("acme", "registry.db", "data/registry.db"), ("rows", "x.parquet", "data/driver_stats.parquet")]
@@ -263,7 +263,7 @@ fn a_host_that_waits_for_a_silent_s3_stops_all_the_same() {
 
 /// Covers all ways to request a load, with a caller that waits and one that has left.
 #[test]
-fn loads_that_callers_asked_for_do_not_hold_up_a_stop() {
+fn requested_loads_do_not_delay_stop() {
     let s3 = FakeS3::start();
     s3.create_bucket("rows");
     let proxy = FaultProxy::start(s3.address());
@@ -309,7 +309,7 @@ fn loads_that_callers_asked_for_do_not_hold_up_a_stop() {
 }
 
 #[test]
-fn silent_dynamodb_does_not_hold_up_a_stop() {
+fn silent_dynamodb_does_not_delay_stop() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table("stats", &[("driver_id", "N")], None);
     dynamo.put("stats", json!({ "driver_id": { "N": "1" }, "conv_rate": { "N": "0.5" } }));
@@ -334,7 +334,7 @@ fn silent_dynamodb_does_not_hold_up_a_stop() {
 }
 
 #[test]
-fn sigterm_ends_a_host_that_has_not_begun_to_serve() {
+fn sigterm_during_start_ends_server() {
     let s3 = FakeS3::start();
     let proxy = FaultProxy::start(s3.address());
     proxy.silence(true);
@@ -353,7 +353,7 @@ fn sigterm_ends_a_host_that_has_not_begun_to_serve() {
 }
 
 #[test]
-fn a_sync_that_a_stopping_host_ends_fails_with_a_reason() {
+fn sync_ended_by_stop_has_reason() {
     let world = Generations::new();
     world.home.configure("reload: {every: 0}\n");
     world.write(1);
@@ -377,7 +377,7 @@ fn resident(host: &Running) -> u64 {
 }
 
 #[test]
-fn freed_memory_returns_while_the_server_is_idle() {
+fn freed_memory_returns_when_idle() {
     let (host, address) = Home::golden_loaded().serve();
     let before = resident(&host);
     let unfinished = || {
@@ -398,7 +398,7 @@ fn freed_memory_returns_while_the_server_is_idle() {
 }
 
 #[test]
-fn a_second_host_on_the_same_data_dir_exits_4_and_the_first_one_goes_on() {
+fn second_server_exits_4() {
     let home = Home::golden_loaded();
     let (host, address) = home.serve();
     let second = home.run(["serve"]);
@@ -410,7 +410,7 @@ fn a_second_host_on_the_same_data_dir_exits_4_and_the_first_one_goes_on() {
 }
 
 #[test]
-fn an_address_that_is_taken_exits_1_and_the_setting_is_named() {
+fn used_address_exits_1_with_setting() {
     let home = Home::golden();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -423,7 +423,7 @@ fn an_address_that_is_taken_exits_1_and_the_setting_is_named() {
 }
 
 #[test]
-fn head_and_metrics_are_answered_on_the_metrics_port() {
+fn metrics_port_answers_head() {
     let home = Home::golden_loaded();
     home.write("larder.yaml", &LARDER_YAML.replace("listen: off", "listen: '127.0.0.1:0'"));
     let mut host = home.start(["serve"]);
@@ -469,7 +469,7 @@ impl Demo {
 }
 
 #[test]
-fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
+fn demo_commands_work_and_sigint_stops() {
     let demo = Demo::start("127.0.0.1:0");
     assert!(demo.line("generated").starts_with("generated 200 customers in demo/data"));
     demo.line("churn_prediction_online");
@@ -492,7 +492,7 @@ fn a_demo_prints_commands_that_can_be_typed_and_sigint_ends_it_well() {
 }
 
 #[test]
-fn demo_lists_its_plugin_and_answers_its_second_request() {
+fn demo_lists_plugin_and_serves() {
     let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/built/churn.wasm");
     let demo = Demo::start_with("off", &["--plugin", plugin]);
     assert!(demo.line("  derived  ").ends_with("4 features, plugin 1.0.0"), "{:?}", demo.said);
@@ -504,7 +504,7 @@ fn demo_lists_its_plugin_and_answers_its_second_request() {
 }
 
 #[test]
-fn a_demo_counts_only_the_lookups_that_somebody_asked_for() {
+fn demo_counts_only_real_lookups() {
     let demo = Demo::start("127.0.0.1:0");
     let count = |name: &str| {
         let text = get(demo.metrics(), "/metrics").text();
@@ -518,7 +518,7 @@ fn a_demo_counts_only_the_lookups_that_somebody_asked_for() {
 }
 
 #[test]
-fn a_demo_whose_metrics_port_is_taken_finds_another_one_and_says_so() {
+fn demo_finds_free_metrics_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let demo = Demo::start(&address.to_string());
@@ -528,7 +528,7 @@ fn a_demo_whose_metrics_port_is_taken_finds_another_one_and_says_so() {
 }
 
 #[test]
-fn a_second_demo_in_the_same_directory_goes_on_with_the_same_data() {
+fn second_demo_reuses_the_data() {
     let Demo { home, running, .. } = Demo::start("off");
     running.stop(Signal::INT);
     let written = fs::metadata(home.path("demo/data/customer_features.parquet")).unwrap().modified().unwrap();

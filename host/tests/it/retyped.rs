@@ -116,7 +116,7 @@ fn feature_added_again_keeps_its_values() {
 }
 
 #[test]
-fn new_load_takes_the_place_of_converted_values() {
+fn new_load_replaces_converted_values() {
     let fixture = loaded("replace");
     redefine(&fixture, "replace", "{name: x, type: String}, {name: y, type: Float64}");
     assert_eq!(answer(&fixture, "stats", "x").0, json!(["5", "2147483648"]));
@@ -137,7 +137,7 @@ fn retyped(fixture: &Fixture, view: &str) -> Value {
 }
 
 #[test]
-fn catalog_lists_features_that_cannot_be_converted() {
+fn catalog_lists_inconvertible_features() {
     let fixture = loaded("upsert");
     assert_eq!(retyped(&fixture, "stats"), json!([]));
     redefine(&fixture, "upsert", "{name: x, type: Bytes}, {name: y, type: Float32}, {name: z, type: String}");

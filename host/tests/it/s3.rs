@@ -75,7 +75,7 @@ fn sync(host: &Fixture) -> Result<SyncReport, String> {
 }
 
 #[test]
-fn objects_under_a_prefix_are_read_once_and_again_when_they_change() {
+fn objects_are_reread_when_they_change() {
     let moto = server();
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     moto.put(BUCKET, "stats/deep/b.parquet", &file(4..=6, 2));
@@ -93,7 +93,7 @@ fn objects_under_a_prefix_are_read_once_and_again_when_they_change() {
 }
 
 #[test]
-fn one_object_is_a_source_and_only_its_wanted_columns_are_fetched() {
+fn only_needed_columns_are_fetched() {
     let moto = server();
     let bytes = file(1..=400_000, 5);
     assert!(bytes.len() > 4 << 20, "{}", bytes.len());
@@ -123,7 +123,7 @@ fn partitions_of_hive_are_columns() {
 }
 
 #[test]
-fn row_29_torn_objects_are_refused_by_name_and_what_was_served_is_served_on() {
+fn row_29_truncated_object_keeps_previous_rows() {
     let moto = server();
     let whole = file(1..=3, 1);
     moto.put(BUCKET, "stats/a.parquet", &whole);
@@ -142,7 +142,7 @@ fn row_29_torn_objects_are_refused_by_name_and_what_was_served_is_served_on() {
 }
 
 #[test]
-fn row_30_an_object_that_is_replaced_between_two_ranges_is_never_read_half_and_half() {
+fn row_30_replaced_object_never_mixes_versions() {
     let moto = server();
     moto.put(BUCKET, "one.parquet", &file(1..=400_000, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -162,7 +162,7 @@ fn row_30_an_object_that_is_replaced_between_two_ranges_is_never_read_half_and_h
 }
 
 #[test]
-fn row_31_a_set_with_a_marker_is_read_when_it_is_whole() {
+fn row_31_marker_gates_the_set() {
     let moto = server();
     let host = setup(&moto.url(), "path: \"s3://features/set/\", marker: _SUCCESS").unready().start();
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
@@ -185,7 +185,7 @@ fn row_31_a_set_with_a_marker_is_read_when_it_is_whole() {
 }
 
 #[test]
-fn row_31_a_manifest_names_the_objects_of_a_set() {
+fn row_31_manifest_names_the_objects() {
     let moto = server();
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
     moto.put(BUCKET, "set/b.parquet", &file(2..=2, 1));
@@ -202,7 +202,7 @@ fn row_31_a_manifest_names_the_objects_of_a_set() {
 }
 
 #[test]
-fn row_37_two_thousand_objects_are_listed_page_by_page_and_read_within_seconds() {
+fn row_37_many_objects_are_listed_quickly() {
     let moto = server();
     let one = file(1..=1, 1);
     for n in 0..2_000 {
@@ -216,7 +216,7 @@ fn row_37_two_thousand_objects_are_listed_page_by_page_and_read_within_seconds()
 }
 
 #[test]
-fn row_37_slow_down_is_sat_out_and_redirects_are_not_followed() {
+fn row_37_slow_down_retried_redirects_rejected() {
     let moto = server();
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -236,7 +236,7 @@ fn row_37_slow_down_is_sat_out_and_redirects_are_not_followed() {
 }
 
 #[test]
-fn row_38_a_clock_that_is_wrong_is_told() {
+fn row_38_skewed_clock_is_reported() {
     let moto = server();
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -250,7 +250,7 @@ fn row_38_a_clock_that_is_wrong_is_told() {
 }
 
 #[test]
-fn bodies_that_break_off_and_silence_end_in_time_and_nothing_of_them_is_taken() {
+fn broken_bodies_and_silence_time_out() {
     let moto = server();
     moto.put(BUCKET, "one.parquet", &file(1..=400_000, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -270,7 +270,7 @@ fn bodies_that_break_off_and_silence_end_in_time_and_nothing_of_them_is_taken() 
 /// The program reads an object of many row groups in memory that does not grow with the object's size. Set
 /// `LARDER_BIG_OBJECT_MB=2000` for an object that would be noticed.
 #[test]
-fn a_large_object_is_read_in_bounded_memory() {
+fn large_object_needs_bounded_memory() {
     let megabytes = std::env::var("LARDER_BIG_OBJECT_MB").map_or(60, |text| text.parse::<i64>().unwrap());
     let moto = FakeS3::start();
     moto.create_bucket(BUCKET);

@@ -95,7 +95,7 @@ fn said(output: &Output) -> String {
 // === TLS ===
 
 #[test]
-fn lookups_are_answered_over_both_versions_of_tls() {
+fn both_tls_versions_are_served() {
     let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
     until_ready(&fixture, &client);
     for (version, number) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
@@ -112,7 +112,7 @@ fn lookups_are_answered_over_both_versions_of_tls() {
 }
 
 #[test]
-fn large_requests_and_answers_pass_and_a_client_that_does_not_read_is_cut_off() {
+fn slow_tls_client_is_disconnected() {
     let (fixture, _, client) =
         encrypted(TLS, |setup, _| setup.limits(|limits| limits.write_timeout = Duration::from_millis(300)));
     until_ready(&fixture, &client);
@@ -136,7 +136,7 @@ fn assert_no_http(stream: &mut impl Read) {
 }
 
 #[test]
-fn what_is_not_tls_is_closed_and_so_is_another_protocol_inside() {
+fn non_tls_bytes_are_rejected() {
     let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
     let mut plain = wire::connect(fixture.address());
     plain.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -153,7 +153,7 @@ fn what_is_not_tls_is_closed_and_so_is_another_protocol_inside() {
 }
 
 #[test]
-fn a_handshake_that_does_not_go_on_ends_within_its_bound() {
+fn stalled_handshake_times_out() {
     let (fixture, _, client) =
         encrypted(TLS, |setup, _| setup.limits(|limits| limits.header_timeout = Duration::from_millis(300)));
     let started = Instant::now();
@@ -168,7 +168,7 @@ fn a_handshake_that_does_not_go_on_ends_within_its_bound() {
 }
 
 #[test]
-fn a_handshake_under_way_does_not_hold_up_the_stop() {
+fn handshake_does_not_delay_stop() {
     let (fixture, _, client) = encrypted(TLS, |setup, _| setup);
     let _silent: Vec<TcpStream> = (0..4).map(|_| wire::connect(fixture.address())).collect();
     assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
@@ -178,7 +178,7 @@ fn a_handshake_under_way_does_not_hold_up_the_stop() {
 }
 
 #[test]
-fn with_client_ca_only_clients_of_that_authority_get_in() {
+fn client_ca_rejects_other_clients() {
     let clients = Authority::new();
     let (fixture, authority, _) = encrypted(MUTUAL, |setup, _| {
         fs::write(setup.path("clients.crt"), clients.pem()).unwrap();
@@ -203,7 +203,7 @@ fn with_client_ca_only_clients_of_that_authority_get_in() {
 }
 
 #[test]
-fn a_new_certificate_is_shown_to_new_connections_and_the_open_ones_go_on() {
+fn renewed_certificate_serves_new_connections() {
     let (fixture, authority, client) = encrypted(TLS, |setup, _| setup);
     let before = client.certificate(fixture.address());
     let mut open: Stream = client.connect(fixture.address()).unwrap();
@@ -242,7 +242,7 @@ fn a_new_certificate_is_shown_to_new_connections_and_the_open_ones_go_on() {
 // === Tokens ===
 
 #[test]
-fn only_a_valid_token_gets_features_and_the_catalog() {
+fn features_and_catalog_require_token() {
     let fixture = with_tokens().start();
     for path in ["/health", "/ready"] {
         assert_eq!(ask(&fixture, "GET", path, None, b"").status, 200, "{path} is for probes");
@@ -273,7 +273,7 @@ fn only_a_valid_token_gets_features_and_the_catalog() {
 }
 
 #[test]
-fn the_unix_socket_asks_for_tokens_and_the_admin_socket_does_not() {
+fn unix_socket_requires_tokens() {
     let fixture = with_tokens().start();
     let ask = |socket: &str, token: Option<&str>| {
         let value = token.map(|token| format!("Bearer {token}"));
@@ -295,7 +295,7 @@ fn the_unix_socket_asks_for_tokens_and_the_admin_socket_does_not() {
 }
 
 #[test]
-fn a_scope_has_its_services_and_nothing_else() {
+fn scope_limits_services() {
     let fixture = with_tokens().start();
     let ask = |body: &[u8]| ask(&fixture, "POST", PATH, Some(NARROW), body);
     assert_eq!(ask(&by_service("fs_basic")).status, 200, "{}", ask(&by_service("fs_basic")).text());
@@ -349,7 +349,7 @@ fn scoped_token_sees_its_services_only() {
 }
 
 #[test]
-fn a_token_is_changed_by_its_file_and_a_bad_file_changes_nothing() {
+fn changed_token_file_takes_effect() {
     let fixture = with_tokens().start();
     assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
     let mut open = wire::connect(fixture.address());
@@ -376,7 +376,7 @@ fn a_token_is_changed_by_its_file_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
-fn swapped_link_to_a_token_of_the_same_size_and_time_counts() {
+fn swapped_equal_token_link_counts() {
     let setup = with_tokens();
     let new = OPS.replace("ops", "opt");
     let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000));
@@ -395,7 +395,7 @@ fn swapped_link_to_a_token_of_the_same_size_and_time_counts() {
 }
 
 #[test]
-fn tokens_that_the_configuration_adds_or_drops_count_even_beside_broken_definitions() {
+fn token_changes_ignore_broken_definitions() {
     let fixture = with_tokens().start();
     let config = fs::read_to_string(fixture.path("larder.yaml")).unwrap();
     fs::write(fixture.path("features/broken.yaml"), "nonsense: [").unwrap();
@@ -462,7 +462,7 @@ fn no_token_is_ever_logged() {
 // === Start ===
 
 #[test]
-fn without_its_keys_and_tokens_the_host_does_not_start() {
+fn missing_keys_or_tokens_prevent_start() {
     let setup = with_tokens();
     let file = setup.path("larder.yaml");
     let server = "server:\n  listen: 127.0.0.1:0\n  tls: {cert: tls.crt, key: tls.key}\n  auth: {tokens: [{name: a, \

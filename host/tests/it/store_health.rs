@@ -66,7 +66,7 @@ fn flip(file: &Path, text: &str) {
 }
 
 #[test]
-fn damage_heals_from_the_source_without_a_restart() {
+fn damage_heals_from_the_source() {
     let fixture = started();
     flip(&fixture.path("store/online.redb"), "loaded-needle");
     let fixture = fixture.restart();
@@ -84,7 +84,7 @@ fn damage_heals_from_the_source_without_a_restart() {
 }
 
 #[test]
-fn damage_without_a_source_says_what_is_lost() {
+fn damage_without_source_reports_loss() {
     let fixture = started();
     flip(&fixture.path("store/online.redb"), "written-needle");
     let fixture = fixture.restart();
@@ -147,7 +147,7 @@ fn missing_store_file_is_logged() {
 }
 
 #[test]
-fn changed_keys_and_fixed_settings_are_reported() {
+fn changed_keys_and_settings_are_reported() {
     let definitions = DEFINITIONS.split("    source:").next().unwrap();
     let home = Home::with(definitions);
     let (mut host, address) = home.serve();
@@ -167,7 +167,7 @@ fn changed_keys_and_fixed_settings_are_reported() {
 }
 
 #[test]
-fn store_that_moves_away_takes_no_writes() {
+fn moved_store_rejects_writes() {
     let fixture = started();
     let (store, aside) = (fixture.path("store"), fixture.path("aside"));
     let another = fixture.path("another");
@@ -191,7 +191,7 @@ fn store_that_moves_away_takes_no_writes() {
 }
 
 #[test]
-fn view_that_is_added_again_has_no_local_writes() {
+fn readded_view_has_no_local_writes() {
     let fixture = started();
     assert_eq!(put(&fixture, "loaded", 1, "local").status, 200);
     assert_eq!(put(&fixture, "loaded", 3, "local").status, 200);
@@ -245,7 +245,7 @@ fn delete_command_keeps_an_entity_deleted() {
 }
 
 #[test]
-fn wrong_delete_and_reset_name_the_mistake() {
+fn invalid_delete_and_reset_name_error() {
     let home = Home::golden_loaded();
     for (args, code, words) in [
         (&["delete", "nope", "driver_id=1"][..], 1, "nope"),

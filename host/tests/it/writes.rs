@@ -95,7 +95,7 @@ feature_views:
 }
 
 #[test]
-fn feasts_recorded_writes_are_answered_alike_and_read_back() {
+fn recorded_writes_equal_feast() {
     let fixture = Setup::golden().start();
     let mut wrong = Vec::new();
     let cases: Vec<Case> = Case::load_all().into_iter().filter(|case| writes(case.number)).collect();
@@ -146,7 +146,7 @@ fn large_integers_keep_their_digits() {
 }
 
 #[test]
-fn null_key_finds_no_row_and_costs_no_other() {
+fn null_key_finds_no_row() {
     let fixture = Setup::with(TEXT_KEYS).start();
     let body = br#"{"push_source_name": "pairs", "df":
         {"event_timestamp": ["2026-11-23", "2026-11-23"], "t": ["a", "b"], "k": [1, 2], "n": [10, 20]}}"#;
@@ -187,7 +187,7 @@ fn a_write_outlasts_a_restart() {
 }
 
 #[test]
-fn of_two_writes_the_newer_event_wins_whichever_comes_later() {
+fn newer_event_wins_over_later_write() {
     let fixture = Setup::with(SHOP).start();
     write(&fixture, &cart(&["A"], "2026-11-23T08:00:00Z", &[1]));
     write(&fixture, &cart(&["A"], "2026-11-23T07:00:00Z", &[2]));
@@ -200,7 +200,7 @@ fn of_two_writes_the_newer_event_wins_whichever_comes_later() {
 }
 
 #[test]
-fn a_push_feeds_every_view_of_its_source_or_none() {
+fn push_feeds_all_views_or_none() {
     let fixture = Setup::with(SHOP).start();
     let push =
         |df: Value| fixture.post("/push", json!({ "push_source_name": "clicks", "df": df }).to_string().as_bytes());
@@ -221,7 +221,7 @@ fn a_push_feeds_every_view_of_its_source_or_none() {
 }
 
 #[test]
-fn a_bad_write_names_what_is_wrong_and_writes_nothing() {
+fn bad_write_writes_nothing() {
     let fixture = Setup::with(SHOP).start();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut body = cart(&["A", "B"], "2026-11-23T00:00:00", &[1, 2]);
@@ -317,7 +317,7 @@ fn write_with_the_later_nanosecond_wins() {
 }
 
 #[test]
-fn a_push_goes_to_the_online_store_and_nowhere_else() {
+fn push_only_accepts_online_store() {
     let fixture = Setup::with(SHOP).start();
     for (to, words) in
         [("offline", "has no offline store"), ("online_and_offline", "has no offline store"), ("x", "x is not")]
@@ -331,7 +331,7 @@ fn a_push_goes_to_the_online_store_and_nowhere_else() {
 }
 
 #[test]
-fn an_empty_table_writes_nothing_and_pythons_nan_is_no_value() {
+fn empty_table_and_nan_write_nothing() {
     let fixture = Setup::with(SHOP).start();
     assert_eq!(write(&fixture, &json!({ "feature_view_name": "cart", "df": {} })).status, 200);
     let empty = json!({ "feature_view_name": "cart", "df": { "customer_id": [], "items": [] } });
@@ -345,7 +345,7 @@ fn an_empty_table_writes_nothing_and_pythons_nan_is_no_value() {
 }
 
 #[test]
-fn a_host_that_takes_no_writes_says_so() {
+fn server_without_writes_reports_it() {
     let fixture = Setup::with(SHOP).config("server: {writes: false}\n").start();
     for path in ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"] {
         let answer = fixture.post(path, b"{}");
@@ -361,7 +361,7 @@ fn unloaded() -> Fixture {
 }
 
 #[test]
-fn materialize_reads_a_span_and_incremental_all_up_to_its_end() {
+fn materialize_reads_range_and_incremental() {
     let fixture = unloaded();
     let stale = || value(&fixture, "expired_stats:stale_value", json!({ "customer_id": ["CUST_000123"] }));
     let trips = || value(&fixture, "driver_stats:avg_daily_trips", json!({ "driver_id": [1001] }));
@@ -391,7 +391,7 @@ fn materialize_reads_a_span_and_incremental_all_up_to_its_end() {
 }
 
 #[test]
-fn materialize_goes_on_behind_an_answer_where_that_is_asked_for() {
+fn async_materialize_continues_after_response() {
     let fixture = unloaded();
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
     let answer = fixture.post("/materialize?async=true", body.as_bytes());
@@ -472,7 +472,7 @@ fn hanging_view_holds_up_no_other() {
 }
 
 #[test]
-fn hanging_view_holds_up_no_other_of_its_request() {
+fn hanging_view_delays_no_others() {
     let (_s3, _proxy, fixture) = with_silent_view();
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["silent", "driver_stats"] }).to_string();
     assert_eq!(fixture.post("/materialize?async=true", body.as_bytes()).status, 202);
@@ -520,7 +520,7 @@ fn materialization_moves_feasts_timestamp() {
 }
 
 #[test]
-fn materialize_of_files_that_are_away_fails_and_the_others_do_not() {
+fn materialize_of_missing_files_fails_alone() {
     let fixture = unloaded();
     fs::remove_file(fixture.path("data/driver_stats.parquet")).unwrap();
     let of = |view: &str| {
@@ -561,7 +561,7 @@ fn reload(fixture: &Fixture) {
 }
 
 #[test]
-fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_row() {
+fn written_row_survives_replacing_load() {
     let fixture = replaced();
     // One that the files do not have, one newer than theirs, one older.
     driver(&fixture, 2001, "2026-11-23T00:00:00Z", 7);
@@ -581,7 +581,7 @@ fn a_write_outlasts_a_load_that_replaces_the_view_until_the_source_has_a_newer_r
 }
 
 #[test]
-fn a_write_that_was_answered_outlasts_a_kill_at_any_moment() {
+fn acknowledged_write_survives_kill() {
     let home = Home::with(SHOP);
     let mut answered = 0;
     let mut waits = [3, 11, 27, 58].into_iter();

@@ -78,7 +78,7 @@ fn placeholders(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn policies_are_well_formed_and_name_what_they_allow_one_by_one() {
+fn policies_are_valid_and_minimal() {
     let known: BTreeSet<&str> = CALLS.iter().map(|(_, action)| *action).collect();
     for policy in Policy::all() {
         let name = &policy.name;
@@ -166,7 +166,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_call_in_the_sources_is_allowed_by_a_policy_and_no_policy_allows_more() {
+fn policies_allow_exactly_the_calls() {
     let mut files = Vec::new();
     sources(&top().join("host/source/src"), &mut files);
     let mut called = BTreeSet::new();
@@ -253,25 +253,25 @@ const WIDE_KEYS: [(&str, &str); 1] = [("driver_id", "N")];
 const SPLIT_KEYS: [(&str, &str); 2] = [("entity_id", "N"), ("feature_name", "S")];
 
 #[test]
-fn a_host_that_follows_a_table_calls_what_its_policy_allows() {
+fn table_follower_calls_match_policy() {
     let calls = calls_of_a_life(&WIDE_KEYS, "layout: wide", wide_item);
     assert_eq!(calls, Policy::read("follow-table.json").dynamodb());
 }
 
 #[test]
-fn a_host_that_follows_an_item_per_feature_calls_what_its_policy_allows() {
+fn item_per_feature_follower_matches_policy() {
     let calls = calls_of_a_life(&SPLIT_KEYS, "layout: item-per-feature", item_of_a_feature);
     assert_eq!(calls, Policy::read("follow-table-item-per-feature.json").dynamodb());
 }
 
 #[test]
-fn a_host_that_reads_through_calls_what_its_policy_allows() {
+fn read_through_calls_match_policy() {
     let calls = calls_of_a_life(&WIDE_KEYS, "layout: wide, on_miss: fetch, negative_ttl: 1ms", wide_item);
     assert_eq!(calls, Policy::read("read-through.json").dynamodb());
 }
 
 #[test]
-fn a_host_that_reads_an_item_per_feature_through_calls_what_its_policy_allows() {
+fn item_per_feature_fetches_match_policy() {
     let how = "layout: item-per-feature, on_miss: fetch, negative_ttl: 1ms";
     let calls = calls_of_a_life(&SPLIT_KEYS, how, item_of_a_feature);
     assert_eq!(calls, Policy::read("read-through-item-per-feature.json").dynamodb());
@@ -310,7 +310,7 @@ fn actions(s3: &FakeS3, prefix: &str) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn a_host_that_reads_objects_calls_what_its_policy_allows() {
+fn object_reader_calls_match_policy() {
     let s3 = FakeS3::start();
     s3.create_bucket("acme");
     s3.put("acme", "features/stats/a.parquet", parquet_file());
@@ -334,7 +334,7 @@ feature_views:
 }
 
 #[test]
-fn a_host_with_a_registry_in_s3_calls_what_its_policy_allows() {
+fn registry_in_s3_calls_match_policy() {
     let s3 = FakeS3::start();
     s3.create_bucket("acme");
     let registry = fs::read(top().join("host/tests/golden/repo/data/registry.db")).unwrap();
@@ -351,7 +351,7 @@ fn a_host_with_a_registry_in_s3_calls_what_its_policy_allows() {
 }
 
 #[test]
-fn the_job_calls_what_its_policy_allows() {
+fn materialize_job_calls_match_policy() {
     let (s3, dynamo) = (FakeS3::start(), FakeDynamo::start());
     s3.create_bucket("acme");
     s3.put("acme", "features/stats/a.parquet", parquet_file());
@@ -416,7 +416,7 @@ fn flag<'c>(command: &'c [String], name: &str) -> &'c str {
 }
 
 #[test]
-fn the_script_makes_a_table_of_feast_s_with_a_stream_that_has_images() {
+fn table_script_enables_stream_with_images() {
     let plain = commands("create-table.sh", &["churn.usage"]);
     let make = command(&plain, "create-table");
     assert_eq!(flag(make, "--table-name"), "churn.usage");
@@ -432,7 +432,7 @@ fn the_script_makes_a_table_of_feast_s_with_a_stream_that_has_images() {
 }
 
 #[test]
-fn the_script_makes_a_bucket_that_is_private_versioned_and_encrypted() {
+fn bucket_script_creates_private_encrypted_bucket() {
     let commands = commands("create-bucket.sh", &["acme"]);
     let region = flag(command(&commands, "create-bucket"), "--create-bucket-configuration");
     assert_eq!(region, "LocationConstraint=eu-west-1");

@@ -205,7 +205,7 @@ fn seconds(value: &Value) -> Duration {
 }
 
 #[test]
-fn every_manifest_has_the_fields_of_its_kind_and_no_others() {
+fn manifests_have_only_known_fields() {
     let mut found = BTreeSet::new();
     for (file, document) in manifests() {
         let kind = text(&document["kind"]);
@@ -257,7 +257,7 @@ fn every_manifest_has_the_fields_of_its_kind_and_no_others() {
 }
 
 #[test]
-fn what_names_another_thing_names_one_that_is_there() {
+fn references_between_manifests_resolve() {
     for workload in workloads() {
         let Workload { file, whole, labels, pod, kind } = &workload;
         if workload.serves() {
@@ -315,7 +315,7 @@ fn what_names_another_thing_names_one_that_is_there() {
 }
 
 #[test]
-fn the_configuration_and_the_definitions_are_whole() {
+fn configuration_and_definitions_are_valid() {
     let files = Mounted::new();
     for name in ["larder.yaml", "larder-node.yaml"] {
         let config =
@@ -340,7 +340,7 @@ fn the_configuration_and_the_definitions_are_whole() {
 }
 
 #[test]
-fn nothing_may_do_more_than_it_has_to() {
+fn containers_have_minimal_permissions() {
     for workload in workloads() {
         let Workload { file, pod, .. } = &workload;
         assert_eq!(pod["automountServiceAccountToken"], false, "{file}");
@@ -364,7 +364,7 @@ fn nothing_may_do_more_than_it_has_to() {
 }
 
 #[test]
-fn probes_ask_what_the_configuration_opens_and_restart_for_nothing_but_a_dead_process() {
+fn probes_match_listeners_and_restarts() {
     let files = Mounted::new();
     for workload in workloads() {
         let (file, larder) = (&workload.file, workload.larder());
@@ -409,7 +409,7 @@ fn probes_ask_what_the_configuration_opens_and_restart_for_nothing_but_a_dead_pr
 }
 
 #[test]
-fn memory_disk_and_patience_are_enough_for_the_configuration() {
+fn resources_suffice_for_the_configuration() {
     let files = Mounted::new();
     for workload in workloads() {
         let (file, larder, config) = (&workload.file, workload.larder(), workload.config(&files));
@@ -477,7 +477,7 @@ fn memory_disk_and_patience_are_enough_for_the_configuration() {
 }
 
 #[test]
-fn what_the_probes_ask_does_not_depend_on_aws() {
+fn probes_do_not_depend_on_aws() {
     let definitions = documents("configmap.yaml")[0]["data"]["features.yaml"].clone();
     let dynamo = FakeDynamo::start();
     dynamo.create_table("churn.customer_usage", &[("entity_id", "S")], Some("NEW_IMAGE"));
@@ -515,7 +515,7 @@ fn instructions() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_image_is_built_with_our_rust_and_runs_as_nobody_with_nothing_to_run_beside() {
+fn image_uses_our_rust_and_nonroot() {
     let manifest = read("Cargo.toml");
     let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"')).unwrap();
     let instructions = instructions();
@@ -544,7 +544,7 @@ fn the_image_is_built_with_our_rust_and_runs_as_nobody_with_nothing_to_run_besid
 }
 
 #[test]
-fn the_build_is_sent_all_that_it_reads() {
+fn build_context_contains_all_inputs() {
     let ignored = read(&format!("{DIR}/Dockerfile.dockerignore"));
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     assert_eq!(lines[0], "*", "what is not named stays at home: stores, keys, .git");

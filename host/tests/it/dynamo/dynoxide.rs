@@ -87,7 +87,7 @@ impl Drop for Dynoxide {
 }
 
 #[test]
-fn dynoxide_a_table_is_scanned_page_by_page_and_scanned_again() {
+fn dynoxide_scan_pages_and_rescan() {
     let dynamo = Dynoxide::start();
     dynamo.create_table();
     // About 3 MB, which are several pages of 1 MB in each of the segments.
@@ -109,7 +109,7 @@ fn dynoxide_a_table_is_scanned_page_by_page_and_scanned_again() {
 }
 
 #[test]
-fn dynoxide_row_17_what_16_megabytes_leave_over_is_fetched_too() {
+fn dynoxide_row_17_leftovers_are_fetched() {
     let dynamo = Dynoxide::start();
     dynamo.create_table();
     let long = "x".repeat(350_000);

@@ -31,14 +31,14 @@ fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
 }
 
 #[test]
-fn row_14_throttling_of_every_operation_is_sat_out() {
+fn row_14_throttling_is_survived() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.refuse("GetRecords", When::Always, 400, "ProvisionedThroughputExceededException");
     passes(&dynamo, &proxy, &host);
 }
 
 #[test]
-fn row_14_every_third_request_fails_and_nothing_is_lost() {
+fn row_14_intermittent_failures_lose_nothing() {
     let dynamo = table(200);
     dynamo.page_items(10);
     let proxy = FaultProxy::start(dynamo.address());
@@ -55,14 +55,14 @@ fn row_14_every_third_request_fails_and_nothing_is_lost() {
 }
 
 #[test]
-fn row_15_silence_is_ended_by_a_timeout() {
+fn row_15_silence_times_out() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.rule(".getrecords", When::First(3), Fault::Silence);
     passes(&dynamo, &proxy, &host);
 }
 
 #[test]
-fn row_15_resets_and_a_pulled_plug_are_sat_out() {
+fn row_15_resets_and_unplugging_are_survived() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.rule(".getrecords", When::Always, Fault::Reset);
     passes(&dynamo, &proxy, &host);
@@ -75,7 +75,7 @@ fn row_15_resets_and_a_pulled_plug_are_sat_out() {
 }
 
 #[test]
-fn row_16_bodies_that_are_cut_off_or_of_another_shape_or_checksum_are_not_applied() {
+fn row_16_invalid_bodies_are_not_applied() {
     let (dynamo, proxy, host) = behind_proxy(5);
     let shape = (200, vec![], "[1, 2".to_owned());
     let faults = [
@@ -97,7 +97,7 @@ fn row_16_bodies_that_are_cut_off_or_of_another_shape_or_checksum_are_not_applie
 }
 
 #[test]
-fn row_18_empty_pages_of_a_scan_and_a_full_last_one_are_not_its_end() {
+fn row_18_empty_pages_continue_the_scan() {
     let dynamo = table(30);
     dynamo.page_items(5);
     dynamo.empty_scan_pages(4);
@@ -106,7 +106,7 @@ fn row_18_empty_pages_of_a_scan_and_a_full_last_one_are_not_its_end() {
 }
 
 #[test]
-fn row_18_credentials_that_expire_in_the_middle_of_a_scan_are_told_and_the_scan_goes_on_later() {
+fn row_18_expired_credentials_resume_later() {
     let dynamo = table(60);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
@@ -118,7 +118,7 @@ fn row_18_credentials_that_expire_in_the_middle_of_a_scan_are_told_and_the_scan_
 }
 
 #[test]
-fn row_19_a_scan_that_was_cut_off_goes_on_in_every_segment() {
+fn row_19_interrupted_scan_resumes_per_segment() {
     let dynamo = table(300);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
@@ -140,7 +140,7 @@ fn row_19_a_scan_that_was_cut_off_goes_on_in_every_segment() {
 }
 
 #[test]
-fn row_27_too_many_readers_of_a_shard_are_throttled_and_not_broken() {
+fn row_27_excess_readers_are_throttled() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
     dynamo.throttle("GetRecords", 6);
@@ -149,7 +149,7 @@ fn row_27_too_many_readers_of_a_shard_are_throttled_and_not_broken() {
 }
 
 #[test]
-fn row_28_a_backlog_is_read_in_pieces_and_its_age_is_shown() {
+fn row_28_backlog_is_read_with_lag() {
     let dynamo = table(1);
     let mut host = setup(&dynamo.url(), "").start();
     host.stop();
@@ -159,7 +159,7 @@ fn row_28_a_backlog_is_read_in_pieces_and_its_age_is_shown() {
 }
 
 #[test]
-fn a_table_that_is_not_there_is_named_and_waited_for() {
+fn missing_table_is_reported_and_awaited() {
     let dynamo = FakeDynamo::start();
     let host = setup(&dynamo.url(), "").unready().start();
     let error = sync(&host).unwrap_err();
@@ -171,7 +171,7 @@ fn a_table_that_is_not_there_is_named_and_waited_for() {
 }
 
 #[test]
-fn a_part_of_a_table_by_event_times_is_refused_by_name() {
+fn time_range_of_table_is_rejected() {
     let dynamo = table(1);
     let host = setup(&dynamo.url(), "").start();
     let error = host.sync(&SyncCommand { from: Some(0), ..SyncCommand::default() }).unwrap_err();

@@ -36,7 +36,7 @@ struct World {
 }
 
 #[test]
-fn after_any_kill_the_store_comes_to_be_what_table_and_objects_are_and_no_value_goes_back() {
+fn kills_never_lose_or_reverse_values() {
     // Set `LARDER_AWS_KILLS=200` for a long run.
     let kills = std::env::var("LARDER_AWS_KILLS").map_or(8, |kills| kills.parse().unwrap());
     let seed = std::env::var("LARDER_SEED").map_or(0x5eed_1a4d, |seed| seed.parse().unwrap());

@@ -11,7 +11,7 @@ fn recorded() -> Value {
 }
 
 #[test]
-fn feast_s_own_items_give_the_answers_that_feast_gives() {
+fn feast_items_give_feast_responses() {
     let dynamo = FakeDynamo::start();
     for (name, table) in recorded().as_object().unwrap() {
         dynamo.create_table(name, &[("entity_id", "S")], Some("NEW_IMAGE"));
@@ -80,7 +80,7 @@ fn feature(driver: i64, name: &str, value: Value) -> Value {
 }
 
 #[test]
-fn an_item_for_each_feature_makes_one_row_and_each_is_followed() {
+fn item_per_feature_makes_followed_rows() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("entity_id", "N"), ("feature_name", "S")], Some("NEW_IMAGE"));
     dynamo.page_items(3);
@@ -125,7 +125,7 @@ fn unreadable_attribute_costs_only_its_feature() {
 }
 
 #[test]
-fn bad_item_of_feasts_costs_only_its_feature() {
+fn bad_feast_item_costs_its_feature() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("entity_id", "S")], Some("NEW_IMAGE"));
     let id = |byte: &str| byte.repeat(16);
@@ -148,7 +148,7 @@ fn bad_item_of_feasts_costs_only_its_feature() {
 }
 
 #[test]
-fn event_time_is_taken_in_any_unit_or_its_item_is_left_out() {
+fn event_time_units_or_item_skipped() {
     let dynamo = table(0);
     let second = RECORDED_AT / 1_000_000 - 60;
     let seconds = ["", "000", "000000", "000000000"].map(|zeros| format!("{second}{zeros}"));
@@ -180,7 +180,7 @@ fn event_time_is_taken_in_any_unit_or_its_item_is_left_out() {
 }
 
 #[test]
-fn a_table_of_other_keys_is_refused_with_both() {
+fn table_with_other_keys_is_rejected() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
     let host = setup(&dynamo.url(), "").unready().start();

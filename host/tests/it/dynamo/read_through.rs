@@ -19,7 +19,7 @@ fn gets(dynamo: &FakeDynamo) -> u64 {
 }
 
 #[test]
-fn what_is_asked_for_is_fetched_once_and_kept() {
+fn requested_row_is_fetched_once() {
     let dynamo = table(100);
     let host = host(&dynamo.url(), "");
     assert!(!dynamo.calls().contains_key("Scan"), "nothing is scanned");
@@ -34,7 +34,7 @@ fn what_is_asked_for_is_fetched_once_and_kept() {
 }
 
 #[test]
-fn many_who_ask_for_one_entity_at_once_make_one_request() {
+fn concurrent_callers_share_one_fetch() {
     let dynamo = table(10);
     let proxy = FaultProxy::start(dynamo.address());
     proxy.rule(".batchgetitem", When::Always, Fault::Delay(Duration::from_millis(300)));
@@ -48,7 +48,7 @@ fn many_who_ask_for_one_entity_at_once_make_one_request() {
 }
 
 #[test]
-fn row_17_keys_that_are_left_over_are_asked_for_again_and_only_those() {
+fn row_17_only_leftover_keys_are_retried() {
     let dynamo = table(100);
     let host = host(&dynamo.url(), "");
     dynamo.unprocessed_keys(3);
@@ -58,7 +58,7 @@ fn row_17_keys_that_are_left_over_are_asked_for_again_and_only_those() {
 }
 
 #[test]
-fn more_than_a_hundred_entities_are_several_requests() {
+fn many_entities_need_several_requests() {
     let dynamo = table(350);
     let host = host(&dynamo.url(), "");
     let all: Vec<i64> = (1..=350).collect();
@@ -68,7 +68,7 @@ fn more_than_a_hundred_entities_are_several_requests() {
 }
 
 #[test]
-fn a_change_that_the_stream_tells_has_the_row_fetched_anew() {
+fn stream_change_refetches_the_row() {
     let dynamo = table(10);
     // Rows that were missing, too, despite the negative cache.
     let host = host(&dynamo.url(), ", negative_ttl: 1h");
@@ -82,7 +82,7 @@ fn a_change_that_the_stream_tells_has_the_row_fetched_anew() {
 }
 
 #[test]
-fn no_value_goes_back_in_time_while_it_is_written_and_fetched() {
+fn values_never_go_back_during_fetches() {
     let dynamo = table(1);
     let host = host(&dynamo.url(), "");
     let writing = dynamo.clone();
@@ -104,7 +104,7 @@ fn no_value_goes_back_in_time_while_it_is_written_and_fetched() {
 }
 
 #[test]
-fn without_a_stream_a_row_is_asked_for_again_when_it_is_old() {
+fn stale_row_without_stream_is_refetched() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], None);
     dynamo.put(TABLE, item(1, 1));
@@ -116,7 +116,7 @@ fn without_a_stream_a_row_is_asked_for_again_when_it_is_old() {
 }
 
 #[test]
-fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_once() {
+fn unavailable_table_serves_stored_rows() {
     let dynamo = table(10);
     let proxy = FaultProxy::start(dynamo.address());
     let host = host(&proxy.url(), "");
@@ -138,7 +138,7 @@ fn when_the_table_is_away_what_is_here_is_served_and_the_rest_is_not_found_at_on
 }
 
 #[test]
-fn a_table_that_is_slow_costs_a_request_no_more_than_it_may() {
+fn slow_table_costs_only_the_timeout() {
     let dynamo = table(10);
     let proxy = FaultProxy::start(dynamo.address());
     let host = setup(&proxy.url(), ", on_miss: fetch, fetch_timeout: 100ms").start();
@@ -155,7 +155,7 @@ fn a_table_that_is_slow_costs_a_request_no_more_than_it_may() {
 }
 
 #[test]
-fn a_table_larger_than_its_share_of_the_disk_is_served_and_the_share_is_kept() {
+fn large_table_stays_within_max_bytes() {
     let dynamo = table(3_000);
     let host = host(&dynamo.url(), ", max_bytes: 64KiB");
     for round in 0..2 {
@@ -170,7 +170,7 @@ fn a_table_larger_than_its_share_of_the_disk_is_served_and_the_share_is_kept() {
 }
 
 #[test]
-fn an_item_for_each_feature_is_fetched_as_a_row() {
+fn item_per_feature_fetch_gives_row() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("entity_id", "N"), ("feature_name", "S")], Some("NEW_IMAGE"));
     let feature = |name: &str, value: &str| json!({ "entity_id": { "N": "1" }, "feature_name": { "S": name }, "value": { "N": value } });

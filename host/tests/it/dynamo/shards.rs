@@ -7,7 +7,7 @@ fn open_shard(dynamo: &FakeDynamo) -> String {
 }
 
 #[test]
-fn row_20_an_iterator_that_expired_is_asked_for_again_before_and_after_the_first_record() {
+fn row_20_expired_iterator_is_renewed() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
     // Nothing was read after the scan's own records: wait for a read that holds an iterator.
@@ -21,7 +21,7 @@ fn row_20_an_iterator_that_expired_is_asked_for_again_before_and_after_the_first
 }
 
 #[test]
-fn row_20_an_iterator_that_expired_before_any_record_begins_at_the_beginning() {
+fn row_20_expired_first_iterator_starts_over() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_IMAGE"));
     let host = setup(&dynamo.url(), "").start();
@@ -31,7 +31,7 @@ fn row_20_an_iterator_that_expired_before_any_record_begins_at_the_beginning() {
 }
 
 #[test]
-fn row_21_trimmed_records_have_the_table_read_anew_while_the_old_rows_are_served() {
+fn row_21_trimmed_records_trigger_reload() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     dynamo.put(TABLE, item(1, 10));
@@ -51,7 +51,7 @@ fn row_21_trimmed_records_have_the_table_read_anew_while_the_old_rows_are_served
 }
 
 #[test]
-fn row_21_a_host_that_was_away_for_a_day_reads_the_table_anew() {
+fn row_21_day_long_outage_triggers_reload() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -64,7 +64,7 @@ fn row_21_a_host_that_was_away_for_a_day_reads_the_table_anew() {
 }
 
 #[test]
-fn row_22_shards_that_split_and_end_lose_nothing() {
+fn row_22_split_shards_lose_nothing() {
     let dynamo = table(40);
     dynamo.page_shards(2);
     let host = setup(&dynamo.url(), "").start();
@@ -85,7 +85,7 @@ fn row_22_shards_that_split_and_end_lose_nothing() {
 }
 
 #[test]
-fn row_22_more_than_a_hundred_shards() {
+fn row_22_over_hundred_shards_are_read() {
     let dynamo = table(60);
     let host = setup(&dynamo.url(), "").start();
     for _ in 0..120 {
@@ -96,7 +96,7 @@ fn row_22_more_than_a_hundred_shards() {
 }
 
 #[test]
-fn row_22_a_child_whose_parent_is_gone_is_read() {
+fn row_22_child_without_parent_is_read() {
     let dynamo = table(10);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
@@ -112,7 +112,7 @@ fn row_22_a_child_whose_parent_is_gone_is_read() {
 }
 
 #[test]
-fn row_22_a_shard_that_is_gone_before_it_was_read_has_the_table_read_anew() {
+fn row_22_unread_removed_shard_triggers_reload() {
     let dynamo = table(10);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 10);
@@ -126,7 +126,7 @@ fn row_22_a_shard_that_is_gone_before_it_was_read_has_the_table_read_anew() {
 }
 
 #[test]
-fn row_23_a_stream_that_was_turned_off_and_on_is_another_one() {
+fn row_23_reenabled_stream_is_another_one() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -141,7 +141,7 @@ fn row_23_a_stream_that_was_turned_off_and_on_is_another_one() {
 }
 
 #[test]
-fn row_23_a_stream_that_is_turned_off_under_a_running_host_is_noticed() {
+fn row_23_disabled_stream_is_detected() {
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -154,7 +154,7 @@ fn row_23_a_stream_that_is_turned_off_under_a_running_host_is_noticed() {
 }
 
 #[test]
-fn row_23_a_table_that_was_made_anew_is_another_one() {
+fn row_23_recreated_table_is_detected() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -167,7 +167,7 @@ fn row_23_a_table_that_was_made_anew_is_another_one() {
 }
 
 #[test]
-fn row_24_records_that_are_told_twice_do_not_bring_back_what_was() {
+fn row_24_repeated_records_change_nothing() {
     let dynamo = table(1);
     let host = setup(&dynamo.url(), "").start();
     (2..=6).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
@@ -186,7 +186,7 @@ fn row_24_records_that_are_told_twice_do_not_bring_back_what_was() {
 }
 
 #[test]
-fn row_25_a_removal_of_what_is_unknown_and_an_insert_of_a_key_alone_are_harmless() {
+fn row_25_odd_records_are_harmless() {
     let dynamo = table(2);
     let host = setup(&dynamo.url(), "").start();
     dynamo.phantom_insert(TABLE, &key(1));
@@ -198,7 +198,7 @@ fn row_25_a_removal_of_what_is_unknown_and_an_insert_of_a_key_alone_are_harmless
 }
 
 #[test]
-fn bug_camel_new_shards_are_found_on_every_page_of_the_description() {
+fn bug_camel_shards_on_later_pages_found() {
     let dynamo = table(5);
     dynamo.page_shards(1);
     let host = setup(&dynamo.url(), "").start();
@@ -210,7 +210,7 @@ fn bug_camel_new_shards_are_found_on_every_page_of_the_description() {
 }
 
 #[test]
-fn bug_teleport_what_came_between_a_shard_s_birth_and_its_first_reading_is_read() {
+fn bug_teleport_first_records_of_shard_read() {
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
@@ -220,7 +220,7 @@ fn bug_teleport_what_came_between_a_shard_s_birth_and_its_first_reading_is_read(
 }
 
 #[test]
-fn bug_artie_parent_and_child_are_not_read_side_by_side() {
+fn bug_artie_parent_before_child() {
     let dynamo = table(1);
     let mut host = setup(&dynamo.url(), "").start();
     until(&host, 1, 1);
@@ -239,7 +239,7 @@ fn bug_artie_parent_and_child_are_not_read_side_by_side() {
 }
 
 #[test]
-fn empty_answers_of_a_shard_are_not_its_end() {
+fn empty_responses_do_not_end_shard() {
     let dynamo = table(3);
     dynamo.empty_pages(4);
     let host = setup(&dynamo.url(), "").start();

@@ -45,7 +45,7 @@ fn broken_off(reading: &mut dyn Batches) -> SourceError {
 }
 
 #[test]
-fn a_scan_that_takes_longer_than_changes_are_kept_is_an_error_that_says_what_to_do() {
+fn scan_longer_than_retention_is_error() {
     let dynamo = table(60);
     dynamo.page_items(5);
     let clock = ManualClock::at(RECORDED_AT);
@@ -63,7 +63,7 @@ fn a_scan_that_takes_longer_than_changes_are_kept_is_an_error_that_says_what_to_
 }
 
 #[test]
-fn a_scan_within_a_day_goes_on_from_its_position() {
+fn scan_within_a_day_resumes() {
     let dynamo = table(60);
     dynamo.page_items(5);
     let clock = ManualClock::at(RECORDED_AT);

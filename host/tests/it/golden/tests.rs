@@ -48,7 +48,7 @@ fn assert_told(result: Result<(), String>, words: &str) {
 }
 
 #[test]
-fn the_same_answer_passes_and_so_do_permuted_columns() {
+fn equal_and_permuted_columns_pass() {
     after(|_| ()).unwrap();
     after(|answer| {
         for list in ["/results", "/metadata/feature_names"] {
@@ -59,13 +59,13 @@ fn the_same_answer_passes_and_so_do_permuted_columns() {
 }
 
 #[test]
-fn names_that_do_not_follow_their_columns_are_told() {
+fn mismatched_names_are_reported() {
     let swapped = after(|answer| answer["metadata"]["feature_names"].as_array_mut().unwrap().swap(1, 2));
     assert_told(swapped, "column 'rate', row 0: values has 9007199254740993, expected 3.0");
 }
 
 #[test]
-fn a_wrong_value_status_or_time_is_told_with_column_and_row() {
+fn wrong_value_status_or_time_reported() {
     let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
     assert_told(change("/results/1/values/0", json!(3.5)), "column 'rate', row 0: values has 3.5, expected 3.0");
     assert_told(change("/results/1/values/1", json!(0)), "column 'rate', row 1: values has 0, expected null");
@@ -74,27 +74,27 @@ fn a_wrong_value_status_or_time_is_told_with_column_and_row() {
 }
 
 #[test]
-fn an_integer_in_the_place_of_a_float_is_told_and_so_is_the_reverse() {
+fn integer_versus_float_is_reported() {
     let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
     assert_told(change("/results/1/values/0", json!(3)), "values has 3, expected 3.0");
     assert_told(change("/results/2/values/1", json!(1.0)), "values has 1.0, expected 1");
 }
 
 #[test]
-fn integers_that_are_the_same_float_are_told_apart() {
+fn integers_equal_as_floats_differ() {
     let rounded = after(|answer| answer["results"][2]["values"][0] = json!(9_007_199_254_740_992_i64));
     assert_told(rounded, "values has 9007199254740992, expected 9007199254740993");
 }
 
 #[test]
-fn a_float_is_the_same_however_it_is_written() {
+fn float_notation_does_not_matter() {
     let expected = answer();
     let text = expected.to_string().replace("3.0", "0.3e1");
     compare(&case(200, &expected), 200, text.as_bytes()).unwrap();
 }
 
 #[test]
-fn missing_doubled_and_surplus_columns_are_told() {
+fn missing_or_surplus_columns_are_reported() {
     let drop_last = |answer: &mut Value| {
         answer["results"].as_array_mut().unwrap().pop();
         answer["metadata"]["feature_names"].as_array_mut().unwrap().pop();
@@ -111,7 +111,7 @@ fn missing_doubled_and_surplus_columns_are_told() {
 }
 
 #[test]
-fn missing_rows_and_surplus_keys_are_told() {
+fn missing_rows_and_surplus_keys_reported() {
     let one_row = |answer: &mut Value| answer["results"][1]["statuses"] = json!(["PRESENT"]);
     assert_told(after(one_row), "column 'rate': 1 statuses, expected 2");
     let no_list = |answer: &mut Value| answer["results"][1]["values"] = json!(3.0);
@@ -123,7 +123,7 @@ fn missing_rows_and_surplus_keys_are_told() {
 }
 
 #[test]
-fn errors_are_compared_by_status_and_body() {
+fn errors_compare_status_and_body() {
     let body = json!("{\"module\": \"feast.errors\"}");
     compare(&case(404, &body), 404, body.to_string().as_bytes()).unwrap();
     assert_told(compare(&case(404, &body), 500, body.to_string().as_bytes()), "status is 500, expected 404");
@@ -148,7 +148,7 @@ fn the_recordings_are_whole() {
 }
 
 #[test]
-fn feasts_own_answer_passes_except_where_there_is_a_difference() {
+fn recorded_response_passes_without_difference() {
     for case in Case::load_all() {
         let result = compare(&case, case.status, case.body_text.as_bytes());
         assert_eq!(result.is_err(), difference(case.number).is_some(), "{}: {result:?}", case.name);
@@ -156,7 +156,7 @@ fn feasts_own_answer_passes_except_where_there_is_a_difference() {
 }
 
 #[test]
-fn every_difference_is_of_a_case_and_can_be_met() {
+fn every_difference_has_a_reachable_case() {
     let cases = Case::load_all();
     let mut seen = BTreeSet::new();
     for difference in DIFFERENCES {
@@ -168,7 +168,7 @@ fn every_difference_is_of_a_case_and_can_be_met() {
 }
 
 #[test]
-fn every_integer_that_feast_rounded_has_a_difference() {
+fn every_rounded_integer_has_a_difference() {
     for case in Case::load_all().iter().filter(|case| case.body_text.contains("9007199254740992")) {
         let expected = Expectation::of(case).unwrap().body.unwrap().to_string();
         assert!(!expected.contains("9007199254740992"), "{}", case.name);
@@ -176,7 +176,7 @@ fn every_integer_that_feast_rounded_has_a_difference() {
 }
 
 #[test]
-fn no_case_expects_a_500_save_that_of_a_failing_plugin() {
+fn only_failing_plugin_case_expects_500() {
     for case in Case::load_all().iter().filter(|case| case.number != 31) {
         assert!(Expectation::of(case).unwrap().status < 500, "{}", case.name);
     }

@@ -245,7 +245,7 @@ fn is_unavailable(answer: &Response<Incoming>) -> bool {
 }
 
 #[test]
-fn large_lookups_are_answered_as_small_ones() {
+fn large_lookups_equal_small_ones() {
     let fixture = with_texts(10, |_| {});
     let mut connection = Connection::to(&fixture, 1 << 20);
     for rows in [1, 3_000, 10_000] {

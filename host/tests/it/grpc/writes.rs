@@ -28,7 +28,7 @@ fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn writes_are_served_when_they_are_answered() {
+fn acknowledged_writes_are_served() {
     let fixture = Setup::with(SHOP).config(GRPC).start();
     let mut client = Client::of(&fixture);
     let push = |features, typed_features| PushRequest {
@@ -90,7 +90,7 @@ fn writes_are_served_when_they_are_answered() {
 }
 
 #[test]
-fn write_that_allows_no_cached_registry_knows_a_view_defined_just_now() {
+fn uncached_write_knows_new_view() {
     let fixture = Setup::with(SHOP).config(&format!("reload: {{every: 1h}}\n{GRPC}")).start();
     let mut client = Client::of(&fixture);
     let more = "feature_views: [{name: stars, entities: [customer], features: [{name: stars, type: Int64}]}]\n";
@@ -109,7 +109,7 @@ fn write_that_allows_no_cached_registry_knows_a_view_defined_just_now() {
 }
 
 #[test]
-fn a_host_that_takes_no_writes_takes_none_here() {
+fn server_without_writes_rejects_writes() {
     let fixture = Setup::with(SHOP).config(&format!("server: {{writes: false}}\n{GRPC}")).start();
     let features = texts(&[("customer_id", "A"), ("event_timestamp", "2026-11-23"), ("items", "3")]);
     let request = WriteToOnlineStoreRequest { features, feature_view_name: "visits".to_owned(), ..Default::default() };

@@ -12,7 +12,7 @@ fn fresh() -> Columns {
 }
 
 #[test]
-fn a_file_that_was_cut_off_anywhere_is_refused() {
+fn truncated_file_is_rejected() {
     let setup = Setup::with("");
     write(&setup.path(FILE), &fresh());
     let whole = fs::read(setup.path(FILE)).unwrap();
@@ -24,7 +24,7 @@ fn a_file_that_was_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_no_parquet_is_refused() {
+fn non_parquet_file_is_rejected() {
     for bytes in [&b"driver_id,rate\n1,0.5\n"[..], b"PAR1", b"PAR1PAR1", b"PAR1\xff\xff\xff\xff\xff\xff\xff\x7fPAR1"] {
         assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
             fs::write(setup.path(FILE), bytes).unwrap();
@@ -33,7 +33,7 @@ fn a_file_that_is_no_parquet_is_refused() {
 }
 
 #[test]
-fn pages_of_garbage_are_refused_and_no_row_of_the_file_is_taken() {
+fn garbage_pages_reject_the_file() {
     assert_refused(&["part-0.parquet is not a readable Parquet file"], |setup| {
         write(&setup.path(FILE), &fresh());
         let mut bytes = fs::read(setup.path(FILE)).unwrap();
@@ -44,7 +44,7 @@ fn pages_of_garbage_are_refused_and_no_row_of_the_file_is_taken() {
 }
 
 #[test]
-fn one_broken_file_of_a_directory_is_named_and_keeps_all_of_them_out() {
+fn broken_file_rejects_its_directory() {
     assert_refused(&["part-1.parquet is not a readable Parquet file"], |setup| {
         write(&setup.path(FILE), &fresh());
         fs::write(setup.path("data/stats/part-1.parquet"), "PAR1").unwrap();
@@ -52,7 +52,7 @@ fn one_broken_file_of_a_directory_is_named_and_keeps_all_of_them_out() {
 }
 
 #[test]
-fn a_lost_column_is_named_with_what_was_probably_meant() {
+fn missing_column_gets_suggestion() {
     assert_refused(&["part-0.parquet has no column 'rate' (did you mean 'rates'?)"], |setup| {
         let renamed = fresh().into_iter().map(|(name, array)| (if name == "rate" { "rates" } else { name }, array));
         write(&setup.path(FILE), &renamed.collect());
@@ -65,7 +65,7 @@ fn a_lost_column_is_named_with_what_was_probably_meant() {
 }
 
 #[test]
-fn value_of_another_type_costs_only_itself() {
+fn mistyped_value_costs_only_itself() {
     everywhere(|place| {
         let fixture = place.good().start();
         let texts = |texts: &[&str]| Arc::new(StringArray::from(texts.to_vec()));
@@ -86,7 +86,7 @@ fn value_of_another_type_costs_only_itself() {
 }
 
 #[test]
-fn key_of_another_type_costs_its_row() {
+fn mistyped_key_costs_its_row() {
     let fixture = Place::Disk.good().start();
     let keys = Arc::new(StringArray::from(vec!["1", "x", "3"]));
     write(&fixture.path(FILE), &replaced(fresh(), "driver_id", keys));
@@ -119,7 +119,7 @@ fn event_time_beyond_range_skips_row() {
 }
 
 #[test]
-fn event_times_that_are_numbers_are_refused() {
+fn numeric_event_times_are_rejected() {
     let words = ["part-0.parquet, column 'event_timestamp'", "not a timestamp or a date"];
     assert_refused(&words, |setup| {
         let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT; 3]));
@@ -139,7 +139,7 @@ fn number_beyond_its_type_is_null() {
 }
 
 #[test]
-fn a_source_that_is_not_there_is_named() {
+fn missing_source_is_reported() {
     assert_refused_at(Place::Disk, DEFINITIONS, &["cannot read", "No such file or directory"], |setup| {
         fs::remove_dir_all(setup.path("data/stats")).unwrap();
     });
@@ -159,7 +159,7 @@ fn a_source_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_source_without_a_row_has_no_data() {
+fn source_without_rows_has_no_data() {
     assert_refused(&["No data found in source"], |setup| write(&setup.path(FILE), &stats(&[])));
     assert_refused(&["No data found in source", "*.parquet"], |setup| {
         fs::remove_file(setup.path(FILE)).unwrap();
@@ -170,7 +170,7 @@ fn a_source_without_a_row_has_no_data() {
 }
 
 #[test]
-fn a_replacing_load_that_fails_changes_nothing() {
+fn failed_replacing_load_changes_nothing() {
     let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
     // The bad column follows rows that the load has already written.
     assert_refused_with(&replacing, &["part-1.parquet, column 'event_timestamp'"], |setup| {
@@ -181,7 +181,7 @@ fn a_replacing_load_that_fails_changes_nothing() {
 }
 
 #[test]
-fn rows_without_key_or_event_time_are_left_out_counted_and_told() {
+fn incomplete_rows_are_skipped_and_counted() {
     everywhere(|place| {
         let fixture = place.good().start();
         let rows = stats(&[(1, 10, 0.5), (2, 10, 0.5), (3, 10, 0.5), (4, 10, 0.5)]);
@@ -199,7 +199,7 @@ fn rows_without_key_or_event_time_are_left_out_counted_and_told() {
 }
 
 #[test]
-fn of_rows_with_one_key_the_newest_wins_wherever_it_stands() {
+fn newest_row_of_a_key_wins() {
     everywhere(|place| {
         let fixture = place.good().start();
         let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());

@@ -20,7 +20,7 @@ fn wanted(fixture: &Fixture) -> Wanted {
 }
 
 #[test]
-fn a_directory_is_all_its_parquet_files_at_any_depth() {
+fn directory_includes_files_at_any_depth() {
     everywhere(|place| {
         let fixture = place.good().start();
         write(&fixture.path("data/stats/day=1/part-0.parquet"), &stats(&[(3, 10, 0.3)]));
@@ -37,7 +37,7 @@ fn a_directory_is_all_its_parquet_files_at_any_depth() {
 }
 
 #[test]
-fn directories_named_like_hives_are_columns_of_their_files() {
+fn hive_partitions_are_columns() {
     let definitions = "
 entities: [{name: driver, join_key: driver_id, type: Int64}, {name: city, join_key: city, type: String}]
 feature_views:
@@ -79,7 +79,7 @@ feature_views:
 }
 
 #[test]
-fn only_files_that_are_new_or_changed_are_read() {
+fn only_changed_files_are_read() {
     everywhere(|place| {
         let fixture = place.good().start();
         let read = |synced: &Synced| synced.report("stats").applied.rows();
@@ -104,7 +104,7 @@ fn only_files_that_are_new_or_changed_are_read() {
 }
 
 #[test]
-fn a_replacing_view_has_the_rows_of_its_source_and_no_others() {
+fn replacing_view_equals_its_source() {
     everywhere(|place| {
         let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
         let fixture = place.good_with(&replacing).start();
@@ -115,7 +115,7 @@ fn a_replacing_view_has_the_rows_of_its_source_and_no_others() {
 }
 
 #[test]
-fn a_span_of_event_times_has_both_its_ends() {
+fn time_range_includes_both_ends() {
     everywhere(|place| {
         let fixture = place.good().start();
         write(&fixture.path(FILE), &stats(&[(3, 40, 0.3), (4, 30, 0.4), (5, 20, 0.5), (6, 10, 0.6)]));
@@ -135,7 +135,7 @@ fn a_span_of_event_times_has_both_its_ends() {
 }
 
 #[test]
-fn columns_that_nobody_wants_are_not_read_whatever_they_are() {
+fn unneeded_columns_are_not_read() {
     everywhere(|place| {
         let fixture = place.good().start();
         let item = Arc::new(Field::new("item", DataType::Float64, true));
@@ -166,7 +166,7 @@ fn columns_that_nobody_wants_are_not_read_whatever_they_are() {
 }
 
 #[test]
-fn names_of_the_file_are_mapped_to_those_of_the_definition() {
+fn field_mapping_renames_columns() {
     everywhere(|place| {
         let mapped = DEFINITIONS.replace(
             "created_timestamp_column: created}",
@@ -187,7 +187,7 @@ fn names_of_the_file_are_mapped_to_those_of_the_definition() {
 }
 
 #[test]
-fn a_file_in_row_groups_and_batches_is_read_whole() {
+fn row_groups_and_batches_are_complete() {
     everywhere(|place| {
         let setup = place.with(DEFINITIONS, "sync: {commit_rows: 777}\n");
         write(&setup.path("data/other.parquet"), &other(1));
@@ -206,7 +206,7 @@ fn a_file_in_row_groups_and_batches_is_read_whole() {
 }
 
 #[test]
-fn columns_and_memory_of_a_file_have_bounds() {
+fn column_and_memory_limits_hold() {
     let fixture = Place::Disk.good().start();
     let wanted = wanted(&fixture);
     let open = |limits: ParquetLimits| {
@@ -225,7 +225,7 @@ fn columns_and_memory_of_a_file_have_bounds() {
 }
 
 #[test]
-fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
+fn in_place_rewrite_fails_the_read() {
     let fixture = Place::Disk.good().start();
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();
@@ -238,7 +238,7 @@ fn a_file_that_changes_in_place_while_it_is_read_is_not_taken_for_whole() {
 }
 
 #[test]
-fn a_file_that_is_replaced_by_rename_while_it_is_read_is_read_as_it_was() {
+fn replaced_file_is_read_as_before() {
     let fixture = Place::Disk.good().start();
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();

@@ -7,7 +7,7 @@ use super::*;
 const HOUR: i64 = 3_600;
 
 #[test]
-fn future_row_is_served_at_its_time_without_a_sync() {
+fn future_row_appears_without_sync() {
     everywhere(|place| {
         for mode in ["upsert", "replace"] {
             let named = format!("  - name: stats\n    mode: {mode}\n");

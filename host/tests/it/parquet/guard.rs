@@ -31,7 +31,7 @@ fn assert_judged(host: &Host, words: &str) {
 }
 
 #[test]
-fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_only() {
+fn row_36_larger_shrink_needs_force() {
     everywhere(|place| {
         let host = served(place, 2_000);
         write(&host.path(FILE), &drivers(199, 0.2));
@@ -47,7 +47,7 @@ fn row_36_a_set_that_lost_more_than_nine_tenths_of_its_rows_is_taken_by_force_on
 }
 
 #[test]
-fn row_36_a_set_that_lost_nine_tenths_of_its_rows_is_taken() {
+fn row_36_allowed_shrink_is_accepted() {
     let host = served(Place::Disk, 2_000);
     write(&host.path(FILE), &drivers(200, 0.2));
     assert_eq!(sync_all(&host).failures, []);
@@ -55,7 +55,7 @@ fn row_36_a_set_that_lost_nine_tenths_of_its_rows_is_taken() {
 }
 
 #[test]
-fn small_sets_are_judged_by_their_share_too() {
+fn small_sets_are_checked_by_share() {
     everywhere(|place| {
         let host = served(place, 80);
         write(&host.path(FILE), &drivers(1, 0.2));
@@ -83,7 +83,7 @@ fn small_sets_are_judged_by_their_share_too() {
 }
 
 #[test]
-fn row_36_a_set_of_more_than_ten_times_the_rows_is_taken_by_force_only() {
+fn row_36_growth_needs_force() {
     everywhere(|place| {
         let host = served(place, 1_000);
         write(&host.path(FILE), &drivers(10_001, 0.2));
@@ -100,7 +100,7 @@ fn row_36_a_set_of_more_than_ten_times_the_rows_is_taken_by_force_only() {
 }
 
 #[test]
-fn row_35_more_than_a_hundredth_of_bad_rows_is_taken_by_force_only() {
+fn row_35_bad_rows_need_force() {
     everywhere(|place| {
         let host = place.good().start();
         write(&host.path(FILE), &drivers(2, 0.1));
@@ -121,7 +121,7 @@ fn row_35_more_than_a_hundredth_of_bad_rows_is_taken_by_force_only() {
 }
 
 #[test]
-fn column_of_bad_values_replaces_good_ones_by_force_only() {
+fn bad_values_need_force() {
     let host = served(Place::Disk, 300);
     let texts = |driver: i64| if driver % 2 == 0 { "many".to_owned() } else { driver.to_string() };
     let trips = Arc::new(StringArray::from_iter_values((1..=300).map(texts)));

@@ -60,7 +60,7 @@ fn pipe_device_or_socket_is_refused() {
 }
 
 #[test]
-fn column_missing_in_some_files_is_null() {
+fn column_missing_somewhere_is_null() {
     everywhere(|place| {
         let fixture = place.good().start();
         // Old files lack a feature and the created time, and new ones a feature that is no longer computed.
@@ -81,7 +81,7 @@ fn column_missing_in_some_files_is_null() {
 }
 
 #[test]
-fn column_missing_in_all_files_is_an_error() {
+fn column_missing_everywhere_is_an_error() {
     assert_refused(&["has no column 'trips'"], |fixture| {
         write(&fixture.path(FILE), &without(stats(&[(1, 10, 0.9)]), "trips"));
         write(&fixture.path("data/stats/part-1.parquet"), &without(stats(&[(3, 10, 0.9)]), "trips"));
@@ -95,7 +95,7 @@ fn column_missing_in_all_files_is_an_error() {
 }
 
 #[test]
-fn columns_of_equal_names_are_an_error() {
+fn duplicate_column_names_are_an_error() {
     assert_refused(&["part-0.parquet, column 'rate'", "more than one column of this name"], |fixture| {
         let mut twice = stats(&[(1, 10, 0.9)]);
         twice.push(("rate", Arc::new(Float64Array::from(vec![0.1]))));
@@ -104,7 +104,7 @@ fn columns_of_equal_names_are_an_error() {
 }
 
 #[test]
-fn partition_named_with_an_underscore_is_data() {
+fn underscore_partition_is_data() {
     let definitions =
         DEFINITIONS.replace("{name: trips, type: Int32}", "{name: trips, type: Int32}, {name: _day, type: Int64}");
     everywhere(|place| {
@@ -119,7 +119,7 @@ fn partition_named_with_an_underscore_is_data() {
 }
 
 #[test]
-fn swapped_link_to_a_file_of_the_same_size_and_time_is_read() {
+fn swapped_equal_link_is_read() {
     let fixture = Place::Disk.good().start();
     let time = fs::FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(1_000));
     for (name, rate) in [("a", 0.5), ("b", 0.6)] {

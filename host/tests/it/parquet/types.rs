@@ -59,7 +59,7 @@ fn integers() {
 }
 
 #[test]
-fn floats_with_those_that_are_no_numbers() {
+fn floats_include_nan_and_infinity() {
     let odd = vec![Some(0.1), Some(-0.0), Some(f64::NAN), Some(f64::INFINITY), Some(f64::NEG_INFINITY), None];
     assert_served("Float64", Float64Array::from(odd), json!([0.1, -0.0, null, "Infinity", "-Infinity", null]));
     assert_served("Float32", Float32Array::from(vec![0.5, f32::NAN]), json!([0.5, null]));
@@ -83,7 +83,7 @@ fn booleans_texts_and_bytes() {
 }
 
 #[test]
-fn instants_in_every_unit_with_and_without_a_zone() {
+fn instants_in_every_unit_and_zone() {
     let second = 1_700_000_000;
     assert_served("UnixTimestamp", TimestampSecondArray::from(vec![second]), json!([second]));
     assert_served("UnixTimestamp", TimestampMillisecondArray::from(vec![second * 1_000 + 999]), json!([second]));
@@ -96,7 +96,7 @@ fn instants_in_every_unit_with_and_without_a_zone() {
 }
 
 #[test]
-fn event_times_in_every_unit_and_zone_are_the_same_instant() {
+fn equal_event_times_in_every_unit() {
     let second = RECORDED_AT / SECOND - 60;
     let columns: [ArrayRef; 4] = [
         Arc::new(TimestampSecondArray::from(vec![second; 2])),
@@ -128,7 +128,7 @@ fn texts(rows: &[Option<&[Option<&str>]>]) -> ListArray {
 }
 
 #[test]
-fn lists_and_sets_with_empty_ones_and_nulls_inside() {
+fn lists_and_sets_with_nulls() {
     let ints = || list::<Int64Type>(vec![Some(vec![Some(i64::MAX), Some(-1)]), Some(vec![]), None, Some(vec![None])]);
     assert_served("Array(Int64)", ints(), json!([[i64::MAX, -1], [], null, [0]]));
     assert_served("Set(Int64)", list::<Int64Type>(vec![Some(vec![Some(3), Some(3), Some(1)])]), json!([[1, 3]]));
@@ -171,7 +171,7 @@ fn maps_and_structs() {
 }
 
 #[test]
-fn keys_of_two_columns_and_views_without_entities() {
+fn composite_keys_and_entityless_views() {
     let definitions = "
 entities: [{name: driver, join_key: driver_id, type: Int64}, {name: day, join_key: day, type: String}]
 feature_views:

@@ -128,7 +128,7 @@ fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
 }
 
 #[test]
-fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_nothing_else() {
+fn only_footer_and_columns_are_requested() {
     // A group's part of a column is 9.6 MB: more than the maximum of one request.
     let bytes = grouped(2_400_000, 1_200_000, 7);
     let s3 = server(&[(KEY, &bytes)]);
@@ -164,7 +164,7 @@ fn of_a_large_object_the_tail_is_asked_for_and_the_parts_of_wanted_columns_and_n
 }
 
 #[test]
-fn the_next_row_group_is_fetched_while_one_is_decoded_and_no_more() {
+fn one_row_group_is_prefetched() {
     let s3 = server(&[(KEY, &grouped(300_000, 50_000, 1))]);
     let source = source(&s3, "path: \"s3://features/set/\"");
     let (all, _) = read(&source, None).unwrap();
@@ -181,7 +181,7 @@ fn the_next_row_group_is_fetched_while_one_is_decoded_and_no_more() {
 }
 
 #[test]
-fn small_objects_come_with_one_request_each_and_some_ahead() {
+fn small_objects_are_fetched_ahead() {
     let bytes = file(1..=3, 1);
     let keys: Vec<String> = (0..100).map(|n| format!("set/dt=2026-11-25/{n:03}.parquet")).collect();
     let objects: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), &bytes[..])).collect();
@@ -205,7 +205,7 @@ fn small_objects_come_with_one_request_each_and_some_ahead() {
 }
 
 #[test]
-fn a_reading_that_was_cut_off_goes_on_where_it_was_in_the_same_version_only() {
+fn interrupted_read_resumes_same_version() {
     let bytes = grouped(200_000, 30_000, 1);
     let s3 = server(&[(KEY, &bytes), ("set/b.parquet", &file(5..=5, 5))]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -234,7 +234,7 @@ fn a_reading_that_was_cut_off_goes_on_where_it_was_in_the_same_version_only() {
 }
 
 #[test]
-fn row_29_an_object_that_was_cut_off_anywhere_is_refused_by_name() {
+fn row_29_truncated_object_is_rejected() {
     let whole = file(1..=3, 1);
     let s3 = server(&[]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -247,7 +247,7 @@ fn row_29_an_object_that_was_cut_off_anywhere_is_refused_by_name() {
 }
 
 #[test]
-fn row_30_an_object_that_is_replaced_after_any_request_is_never_read_half_and_half() {
+fn row_30_replaced_object_never_mixes_versions() {
     let (old, new) = (grouped(200_000, 30_000, 1), grouped(200_000, 30_000, 2));
     let s3 = server(&[(KEY, &old)]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -275,7 +275,7 @@ fn row_30_an_object_that_is_replaced_after_any_request_is_never_read_half_and_ha
 }
 
 #[test]
-fn row_30_a_server_that_ignores_which_version_is_asked_for_is_found_out() {
+fn row_30_server_ignoring_versions_is_detected() {
     let s3 = server(&[(KEY, &file(1..=3, 1))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
@@ -293,7 +293,7 @@ fn row_30_a_server_that_ignores_which_version_is_asked_for_is_found_out() {
 }
 
 #[test]
-fn row_31_a_set_with_a_marker_that_was_cut_off_is_news_whatever_the_marker_says() {
+fn row_31_interrupted_marker_set_is_news() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1)), ("set/_SUCCESS", b"")]);
     let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
     let (first, position) = cut_off(&source, None, 1);
@@ -309,7 +309,7 @@ fn row_31_a_set_with_a_marker_that_was_cut_off_is_news_whatever_the_marker_says(
 }
 
 #[test]
-fn row_31_a_marker_that_goes_or_is_written_anew_while_the_set_is_read_spoils_the_reading() {
+fn row_31_changed_marker_fails_the_read() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/_SUCCESS", b"1")]);
     let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
     let changes: [&dyn Fn(); 2] = [&|| s3.delete(BUCKET, "set/_SUCCESS"), &|| {
@@ -326,7 +326,7 @@ fn row_31_a_marker_that_goes_or_is_written_anew_while_the_set_is_read_spoils_the
 }
 
 #[test]
-fn row_31_a_single_object_has_its_marker_beside_it() {
+fn row_31_single_object_has_adjacent_marker() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1))]);
     let source = source(&s3, "path: \"s3://features/set/a.parquet\", marker: a.done");
     assert!(matches!(read(&source, None), Err(SourceError::NotWhole { .. })));
@@ -337,7 +337,7 @@ fn row_31_a_single_object_has_its_marker_beside_it() {
 }
 
 #[test]
-fn row_31_a_manifest_may_name_any_object_of_its_bucket_once() {
+fn row_31_manifest_may_name_any_object() {
     let entries = r#"{"entries": [{"url": "s3://features/set/a.parquet", "mandatory": true}, {"url": "s3://features/else where/b.parquet"},
         {"url": "s3://features/set/a.parquet"}], "schema": {}}"#;
     let s3 = server(&[
@@ -377,7 +377,7 @@ fn row_31_a_manifest_may_name_any_object_of_its_bucket_once() {
 
 /// Changes every byte of a file, one at a time: nothing hangs, nothing panics, and every number in it is checked.
 #[test]
-fn row_32_an_object_with_any_byte_damaged_is_read_or_refused() {
+fn row_32_damaged_byte_never_panics() {
     let whole = file(1..=3, 1);
     let s3 = server(&[]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -394,7 +394,7 @@ fn row_32_an_object_with_any_byte_damaged_is_read_or_refused() {
 }
 
 #[test]
-fn row_32_what_an_object_makes_the_host_fetch_and_decode_has_bounds() {
+fn row_32_object_cannot_exceed_limits() {
     let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
     let refused = |limits: ParquetLimits| {
         let source = source_at(s3.url(), "path: \"s3://features/set/\"", limits);
@@ -409,7 +409,7 @@ fn row_32_what_an_object_makes_the_host_fetch_and_decode_has_bounds() {
 }
 
 #[test]
-fn an_empty_object_that_stands_for_a_directory_is_none() {
+fn directory_marker_object_is_skipped() {
     let s3 =
         server(&[("set/", b""), (KEY, &file(1..=1, 1)), ("set/deep/", b""), ("set/deep/b.parquet", &file(2..=2, 1))]);
     for path in ["s3://features/set/", "s3://features/set", "s3://features"] {
@@ -424,7 +424,7 @@ fn an_empty_object_that_stands_for_a_directory_is_none() {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_asked_for_again() {
+fn broken_body_is_requested_again() {
     let s3 = server(&[(KEY, &grouped(200_000, 50_000, 3))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
@@ -468,7 +468,7 @@ fn kinds_of_trouble_are_told_apart() {
 }
 
 #[test]
-fn empty_object_of_the_directorys_name_is_a_marker() {
+fn empty_directory_object_is_a_marker() {
     let good = grouped(10, 10, 1);
     for marker in ["set", "set/"] {
         let s3 = server(&[(KEY, &good), (marker, b"")]);
@@ -484,7 +484,7 @@ fn empty_object_of_the_directorys_name_is_a_marker() {
 }
 
 #[test]
-fn large_row_group_is_fetched_in_parts() {
+fn large_row_group_comes_in_parts() {
     let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
     let whole = read(&source(&s3, "path: \"s3://features/set/\""), None).unwrap().0;
     let limits = ParquetLimits { fetch_bytes: 400_000, ..ParquetLimits::default() };
@@ -519,7 +519,7 @@ fn endless() -> (String, Arc<AtomicU64>) {
 }
 
 #[test]
-fn response_that_does_not_end_is_cut_off() {
+fn endless_response_is_cut_off() {
     let (url, sent) = endless();
     let registry = ObjectAt::parse("s3://bucket/registry.db", AwsPlace::default()).unwrap();
     let refused = registry.read(&aws(url.clone()), 1 << 20, Duration::from_secs(30)).unwrap_err();
