@@ -15,7 +15,7 @@ COMPUTED = ["sum", "difference", "product", "ratio", "larger", "root", "scaled",
     outputs={name: Float64("A number made of them.") for name in COMPUTED},
 )
 def compute(a, b, c, d, e, f, g, h):
-    """Sums, ratios and the like of eight numbers."""
+    """Returns sums, ratios and similar functions of eight numbers."""
     return (
         None if a is None or b is None else a + b,
         None if c is None or d is None else c - d,

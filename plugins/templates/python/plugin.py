@@ -15,7 +15,7 @@ from larder_plugin import Float64, plugin
     },
 )
 def derive(numerator, denominator):
-    # An input that is not there is None, and so is an output that there is no value for.
+    # A missing input is None; return None for a missing output.
     if numerator is None or denominator is None or denominator == 0.0:
         return None
     return numerator / denominator

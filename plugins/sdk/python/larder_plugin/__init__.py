@@ -1,6 +1,6 @@
 """Derived features for Larder, written as plain functions.
 
-A plugin declares what it reads and what it computes, and is a function of one row::
+A plugin declares its inputs and its outputs, and is a function of one row::
 
     from larder_plugin import Float64, plugin
 
@@ -15,12 +15,12 @@ A plugin declares what it reads and what it computes, and is a function of one r
             return None
         return numerator / denominator
 
-A missing value is ``None``. The function gets its inputs by name, returns a dict, a tuple in the order of the outputs,
-or, where there is one output, its value. See :func:`plugin` for whole columns, required inputs, configuration and the
-time of the request, and :mod:`larder_plugin.testing` to run a plugin in a unit test as the host would.
+A missing value is ``None``. The function gets its inputs by name, and returns a dict, a tuple in the order of the
+outputs, or, for a single output, its value. See :func:`plugin` for whole columns, required inputs, configuration and
+the time of the request, and :mod:`larder_plugin.testing` to run a plugin in a unit test as the host does.
 
-In service a plugin has no files, no network, no clock and no randomness, and modules are imported when it is built:
-put every ``import`` at the head of a file.
+In service, a plugin has no files, no network, no clock and no randomness, and modules are imported when it is built: put
+every ``import`` at the top of a file.
 """
 
 from . import log

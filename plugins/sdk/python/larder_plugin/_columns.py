@@ -1,8 +1,8 @@
-"""Columns of the contract to Python lists with ``None``, and back.
+"""Converts columns of the contract to Python lists with ``None``, and back.
 
-What can be known of columns is worked out once, when the plugin is declared: :func:`reader` and :func:`writer` return
-functions. These run on every call, so they look at all values of a column, or at all columns, at once
-(``{*map(type, values)}``), and at one value at a time only to say what is wrong with it.
+Everything that depends only on the column types is computed once, when the plugin is declared: :func:`reader` and
+:func:`writer` return functions. These run on every call, so they check all values of a column, or all columns, at once
+(``{*map(type, values)}``), and only check single values to describe an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Wire = Any
 
 
 class _Misfit(Exception):
-    """The value at a place is not of the type."""
+    """The value at this index is not of the type."""
 
     def __init__(self, place: int, problem: str) -> None:
         self.place = place
@@ -34,14 +34,14 @@ class _Misfit(Exception):
 
 
 def pack(values: Sequence[object]) -> bytes:
-    """The bitmap of the values that are there, least significant bit first."""
+    """Returns the bitmap of the values that are not ``None``, least significant bit first."""
     bits = "".join(["0" if value is None else "1" for value in reversed(values)])
     return int(bits, 2).to_bytes((len(values) + 7) // 8, "little")
 
 
 def unpack(validity: bytes, rows: int) -> str:
-    """A bitmap as one character per row, ``1`` for those that are there."""
-    # The bit above the last row keeps the leading zeros; it and Python's 0b are cut off.
+    """Returns a bitmap as one character per row, ``1`` for values that are present."""
+    # The bit above the last row keeps the leading zeros; it and Python's 0b are removed.
     return bin(int.from_bytes(validity, "little") | 1 << rows)[:2:-1]
 
 
@@ -144,7 +144,8 @@ class _Scalar:
         self.limits = None if bits is None else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
     def admit(self, values: Values, kinds: set[type]) -> Values:
-        """The values, of these types, each of exactly the scalar's; `_Misfit` where one is not. None is ``None``."""
+        """Returns the values of these types as values of the scalar; `_Misfit` if one does not match. None stays
+        ``None``."""
         if kinds and kinds != self.exact:
             values = self.convert(values, kinds)
         if self.limits is not None and values:
@@ -155,7 +156,7 @@ class _Scalar:
         return values
 
     def encoder(self, wire: Wire) -> Callable[[Values], Any]:
-        """Admitted values to the contract's scalars."""
+        """Returns a function that converts admitted values to the contract's scalars."""
         make: Callable[[Any], Any] = getattr(wire, self.case)
         if self.case == "Scalars_Bools":
             return lambda values: make(bytes(values))
@@ -204,7 +205,7 @@ _value = attrgetter("value")
 
 
 def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int], list[Values]]:
-    """The function that makes lists of all columns; `BadInput` where one is not of its type."""
+    """Returns a function that converts all columns to lists; `BadInput` if one is not of its type."""
     kinds = [wire.Lists if kind.is_list else getattr(wire, _SCALARS[kind.scalar].case) for kind in fields.values()]
     decoders = [_decoder(name, kind, wire) for name, kind in fields.items()]
     plain = all(decode is _value for decode in decoders)
@@ -230,7 +231,7 @@ def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int],
 
 
 def _decoder(name: str, kind: Type, wire: Wire) -> Callable[[Any], Values]:
-    """The contract's values of one column to a list."""
+    """Returns a function that converts the contract's values of one column to a list."""
     scalar = _SCALARS[kind.scalar]
     decode = scalar.decode
     if not kind.is_list:
@@ -260,7 +261,7 @@ def _refuse(values: list[Any], kinds: list[type], fields: Mapping[str, Type], wi
 
 
 def _sent(values: Any, wire: Wire) -> str:
-    """The type of a column that came, in the contract's words."""
+    """Returns the type of a received column, in the contract's terms."""
     if type(values) is wire.Lists:
         return f"lists of {type(values.items).__name__.removeprefix('Scalars_').lower()}"
     return type(values).__name__.removeprefix("Scalars_").lower()
@@ -276,11 +277,12 @@ _UNBOUND = {Bool, Float32, Float64}
 def writer(
     name: str, kind: Type, wire: Wire, *, nullable: bool, noun: str = "output", error: type[Fault] = Internal
 ) -> Callable[[Values, int], Any]:
-    """The function that makes a column of a list; ``error``, naming ``noun``, name and row, where it does not fit."""
+    """Returns a function that converts a list to a column; ``error``, with ``noun``, name and row, if a value does not
+    match."""
     scalar = _SCALARS[kind.scalar]
     encode = scalar.encoder(wire)
     admit = scalar.admit
-    # Of the types without a range, values of the right type need no second look.
+    # For types without a range, values of the right type need no further check.
     exact = scalar.exact if kind in _UNBOUND else None
     zero: Any = () if kind.is_list else scalar.zero
     article = "an" if noun[0] in "aeiou" else "a"

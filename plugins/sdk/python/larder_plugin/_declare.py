@@ -1,4 +1,4 @@
-"""The decorator that makes a plugin of a function, and what it tells of a declaration that cannot work."""
+"""The decorator that turns a function into a plugin, and the errors of invalid declarations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CONSTANTS = {"context": CONTEXT, "config": CONFIG}
 
 
 class DeclarationError(TypeError):
-    """A plugin was declared in a way that cannot work; tells all that is wrong with it."""
+    """A plugin was declared incorrectly; the message lists all errors."""
 
 
 class Plugin:
-    """A declared plugin. Called, it is the function that it was made of."""
+    """A declared plugin. Calling it calls the decorated function."""
 
     name: str
     version: str
@@ -63,20 +63,20 @@ def plugin(
     by: Literal["row", "columns"] = "row",
     config: type | None = None,
 ) -> Callable[[Callable[..., Any]], Plugin]:
-    """Makes a plugin of a function. Its docstring, or that of its module, becomes the plugin's doc.
+    """Turns a function into a plugin. Its docstring, or that of its module, becomes the plugin's doc.
 
-    The function has a parameter per input, of the same name, in any order, and may have two more:
+    The function has a parameter for each input, with the same name, in any order, and may have two more:
 
     * ``context``, with the time of the request, :attr:`Context.as_of`;
-    * ``config``, what the derived view's ``config`` block says. Where the decorator is given a dataclass as
-      ``config``, it is an instance of that, with names and types checked; else it is the parsed JSON.
+    * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, it is an instance
+      of the dataclass, with names and types checked; otherwise it is the parsed JSON.
 
-    ``by="row"`` calls it for each row. It returns a dict by output, a tuple in the order of the outputs, or, of a
+    ``by="row"`` calls it for each row. It returns a dict by output, a tuple in the order of the outputs, or, for a
     single output, the value. ``by="columns"`` calls it once for all rows, with lists; it returns a dict or tuple of
     lists of the same length.
 
-    An exception in the function fails the whole call, and stands in the host's log with its traceback. The same
-    inputs have to give the same result, whatever was computed before.
+    An exception in the function fails the whole call, and is logged by the host with its traceback. The same inputs
+    must give the same result, regardless of earlier calls.
     """
 
     def declare(function: Callable[..., Any]) -> Plugin:
@@ -137,7 +137,7 @@ def _check_fields(noun: str, fields: object, mistakes: list[str]) -> None:
 
 
 def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
-    """Where each parameter of the function comes from."""
+    """Returns the source of each parameter of the function."""
     places = []
     parameters = inspect.signature(function).parameters
     called = _called(function)

@@ -1,4 +1,4 @@
-"""What a call can answer instead of values, and how a name that was mistyped is told."""
+"""The errors of a call, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Iterable
 
 
 class Fault(Exception):
-    """The whole call failed; the host answers as the derived view's ``on_error`` says.
+    """The whole call failed; the host responds as the derived view's ``on_error`` specifies.
 
-    A row that makes no sense should rather be ``None``. ``kind`` is the contract's word.
+    Return ``None`` for a row with invalid values instead. ``kind`` is the contract's name of the error.
     """
 
     kind = "internal"
 
 
 class BadConfig(Fault):
-    """The derived view's configuration makes no sense to the plugin."""
+    """The plugin rejects the derived view's configuration."""
 
     kind = "bad-config"
 
 
 class BadInput(Fault):
-    """The plugin cannot work on these inputs. A plugin's function may raise it."""
+    """The plugin cannot process these inputs. A plugin's function may raise it."""
 
     kind = "bad-input"
 
 
 class Internal(Fault):
-    """Anything else: an exception in the function, or a result that does not fit."""
+    """Any other error: an exception in the function, or a result of the wrong form."""
 
     kind = "internal"
 
 
 def nearest(written: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` where a known name is close to the written one, else nothing."""
+    """Returns `` (did you mean 'x'?)`` if a known name is similar to the given one, else an empty text."""
     close = difflib.get_close_matches(written, list(known), n=1, cutoff=0.7)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def shown(value: object) -> str:
-    """A value in a message, with its type, and short: ``str 'abc'``."""
+    """Formats a value for a message, with its type, and truncated: ``str 'abc'``."""
     if value is None:
         return "None"
     text = repr(value)

@@ -1,6 +1,6 @@
-"""The plugin as a component: what the glue that ``larder plugin build`` writes imports, and nobody else.
+"""The plugin as a component. Only the glue that ``larder plugin build`` writes imports this module.
 
-It is the only module that knows the code generated from the contract, which is there in a component only.
+It is the only module that uses the code generated from the contract, which exists only in a component.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEVELS = {level.name.lower(): level for level in host.Level}
 
 
 def world(name: str) -> type:
-    """Imports a module, and returns the class that the component of its one plugin is made of."""
+    """Imports a module, and returns the class for the component of its only plugin."""
     close_clocks()
     module = import_module(name)
     plugin = _only_plugin(module)
@@ -63,7 +63,7 @@ def world(name: str) -> type:
 
 
 def _start() -> None:
-    """The first thing in service. While the component is built there is no host yet, and imports go on."""
+    """Prepares an instance in service. While the component is built there is no host yet, and imports are allowed."""
     log.sink = _to_host
     sys.stdout = _Lines("info")
     sys.stderr = _Lines("warn")
@@ -94,12 +94,12 @@ def _signature(plugin: Plugin) -> Any:
 
 
 def _to_host(level: str, message: str) -> None:
-    # Text that UTF-8 cannot hold does not cross the boundary.
+    # Text that UTF-8 cannot represent cannot be passed to the host.
     host.log(_LEVELS[level], message.encode(errors="backslashreplace").decode())
 
 
 class _Lines:
-    """A text stream whose lines go to the log: what ``print`` writes is not lost."""
+    """A text stream whose lines go to the log, so that output of ``print`` is not lost."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -115,7 +115,7 @@ class _Lines:
         return len(text)
 
     def flush(self) -> None:
-        """Lines go when they end."""
+        """Does nothing: lines are written when they end."""
 
     def isatty(self) -> bool:
         return False

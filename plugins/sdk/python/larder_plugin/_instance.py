@@ -1,4 +1,4 @@
-"""A plugin at work: configured once, then called with columns. The same in a component and in a unit test."""
+"""An instance of a plugin: configured once, then called with columns. The same in a component and in a unit test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Context:
-    """What a plugin may know beside its inputs. The host chooses it, and replays it when training data is made."""
+    """Data of a call in addition to the inputs. The host sets it, and replays it when training data is generated."""
 
     __slots__ = ("as_of",)
 
@@ -33,7 +33,7 @@ class Context:
 
     @property
     def time(self) -> datetime:
-        """``as_of`` as a datetime, in UTC."""
+        """Returns ``as_of`` as a datetime, in UTC."""
         return _EPOCH + timedelta(microseconds=self.as_of)
 
 
@@ -48,7 +48,7 @@ class Instance:
             writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
             for name, field in plugin.outputs.items()
         ]
-        # A row without a required input is null everywhere; any other None is a mistake where it was declared to be.
+        # A row without a required input is null everywhere; any other None is an error if the output is not nullable.
         self._never = [
             (place, name)
             for place, (name, field) in enumerate(plugin.outputs.items())
@@ -62,7 +62,7 @@ class Instance:
             self.configure("null")
 
     def configure(self, text: str) -> None:
-        """Takes the ``config`` block of the derived view, as JSON."""
+        """Sets the configuration: the ``config`` block of the derived view, as JSON."""
         try:
             parsed = json.loads(text)
         except ValueError as error:
@@ -77,7 +77,7 @@ class Instance:
             self._config = _settled(plugin.config, parsed)
 
     def transform(self, as_of: int, rows: int, inputs: list[Any]) -> list[Any]:
-        """Columns of the contract in, columns of the contract out; else a `Fault`."""
+        """Converts columns of inputs to columns of outputs, in the contract's types; raises a `Fault` on errors."""
         columns = self._read(inputs, rows)
         try:
             context = Context(as_of) if self._takes_context else None
@@ -99,7 +99,7 @@ class Instance:
 
 
 def _crash(error: BaseException) -> Internal:
-    """The fault of an exception, whose traceback goes to the log."""
+    """Returns the fault for an exception, and logs its traceback."""
     log.error(trace(error))
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     row = getattr(error, "row", None)
@@ -122,7 +122,7 @@ def _needed(field: dataclasses.Field[Any]) -> bool:
 
 
 def _settled(config: type, parsed: object) -> object:
-    """The configuration as the dataclass that was declared for it."""
+    """Converts the configuration to the declared dataclass."""
     if parsed is None:
         parsed = {}
     if not isinstance(parsed, dict):
@@ -143,7 +143,7 @@ def _settled(config: type, parsed: object) -> object:
 
 
 def _fitted(name: str, value: object, hint: object) -> object:
-    """A value of the type that its field is annotated with, for the annotations that JSON has a word for."""
+    """Converts a value to the type of its field's annotation, for annotations with a JSON type."""
     if hint not in _WORDS or type(value) is hint:
         return value
     if hint is float and type(value) is int:

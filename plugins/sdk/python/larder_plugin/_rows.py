@@ -1,7 +1,7 @@
-"""A plugin's function as a function of whole columns.
+"""Wraps a plugin's function as a function of whole columns.
 
-Whether it takes rows or columns, what its parameters are, which inputs are required and how many outputs there are is
-known when the plugin is declared; :func:`batch` settles it there.
+Whether it takes rows or columns, its parameters, the required inputs and the number of outputs are known when the
+plugin is declared; :func:`batch` resolves them there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ._errors import Internal, nearest, shown
 Columns = list[list[Any]]
 """A list per input or output, with a value or ``None`` per row."""
 Batch = Callable[[Columns, int, object, object], Columns]
-"""Columns of the inputs, rows, context and configuration to columns of the outputs."""
+"""Converts columns of the inputs, rows, context and configuration to columns of the outputs."""
 
 CONTEXT, CONFIG = -1, -2
-"""Stand among the places of inputs for the parameters that are none."""
+"""These replace the index of an input for parameters that are not inputs."""
 
 
 def batch(
@@ -29,7 +29,7 @@ def batch(
     by: str,
     required: Sequence[int],
 ) -> Batch:
-    """``function`` over columns: ``parameters`` are the places of its arguments among the inputs."""
+    """Wraps ``function`` for columns: ``parameters`` are the indexes of its arguments among the inputs."""
     compute = _by_row(function, parameters, outputs) if by == "row" else _by_columns(function, parameters, outputs)
     return _where_present(compute, required, len(outputs)) if required else compute
 
@@ -51,7 +51,7 @@ def _by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Se
                 # Most requests are about one entity, and this takes half of the time.
                 results = [function(*[value for (value,) in arguments])]
             else:
-                # `extend` keeps the results of the rows before one that fails, so their number is its place.
+                # `extend` keeps the results of the rows before a failed one, so their number is its index.
                 results.extend(map(function, *arguments) if arguments else (function() for _ in range(rows)))
         except Exception as error:
             error.row = len(results)  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Bat
         full: Columns = []
         for values in results:
             if len(values) != len(kept):
-                # The writer tells it, with the name of the output.
+                # The writer reports it, with the name of the output.
                 return results
             column: list[Any] = [None] * rows
             for row, value in zip(kept, values):
@@ -120,7 +120,7 @@ def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Bat
 
 
 class _Misshapen(Internal):
-    """A row's result is not what the outputs are made of."""
+    """A row's result does not match the outputs."""
 
     def __init__(self, row: int, problem: str) -> None:
         super().__init__(row, problem)
@@ -128,12 +128,12 @@ class _Misshapen(Internal):
         self.problem = problem
 
     def __str__(self) -> str:
-        # Told late: where rows were left out, its place is another.
+        # The index is set later, because it changes if rows were left out.
         return f"row {self.row}: the function returned {self.problem}"
 
 
 def _single(name: str) -> Callable[[list[Any]], Columns]:
-    """Of one output: the value itself, or a dict with it."""
+    """For one output: the value itself, or a dict with it."""
 
     def gather(results: list[Any]) -> Columns:
         if dict in map(type, results):
@@ -147,7 +147,7 @@ def _single(name: str) -> Callable[[list[Any]], Columns]:
 
 
 def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
-    """Of several outputs: a dict, or a tuple in their order."""
+    """For several outputs: a dict, or a tuple in their order."""
     names = list(outputs)
     known = set(names)
     count = len(names)
@@ -190,7 +190,7 @@ def _check_row(row: int, result: dict[Any, Any], names: Sequence[str]) -> None:
 
 
 def _names_problem(result: dict[Any, Any], names: Sequence[str]) -> str:
-    """What is wrong with the keys of a returned dict; empty if nothing is."""
+    """Describes errors in the keys of a returned dict; empty if there are none."""
     unknown = [name for name in result if name not in names]
     if unknown:
         return f"'{unknown[0]}', which is no output{nearest(str(unknown[0]), names)}"

@@ -1,6 +1,6 @@
-"""Tracebacks, told without touching a file: a component has none, and asking for one ends it.
+"""Formats tracebacks without file access: a component has no files, and accessing one ends it.
 
-So that they have source lines all the same, :func:`remember` reads those of the plugin while it is built.
+To include source lines anyway, :func:`remember` reads those of the plugin while it is built.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from types import TracebackType
 
 _OWN = os.path.dirname(__file__)
 _FRAMES_MAX = 10
-"""Enough to see where it came from; a recursion has a thousand frames."""
+"""Enough to find the cause; a recursion has a thousand frames."""
 _CAUSES_MAX = 4
 
 _root = ""
 
 
 def remember(directory: str) -> None:
-    """Keeps the source lines of the modules imported from a directory, and tells their paths from there."""
+    """Stores the source lines of the modules imported from a directory, with paths relative to it."""
     global _root  # noqa: PLW0603 - there is one plugin per process
     _root = os.path.join(directory, "")
     for module in list(sys.modules.values()):
@@ -29,12 +29,12 @@ def remember(directory: str) -> None:
 
 
 def trace(error: BaseException) -> str:
-    """As Python prints it, without the frames of this package."""
+    """Formats as Python does, without the frames of this package."""
     return "\n".join(_lines(error, _CAUSES_MAX))
 
 
 def place(error: BaseException) -> str:
-    """``file, line``, where in the plugin's own code it came from; empty where it is unknown."""
+    """Returns ``file, line`` in the plugin's own code; empty if it is unknown."""
     frames = _frames(error.__traceback__)
     return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
 
@@ -63,7 +63,7 @@ def _lines(error: BaseException, causes: int) -> list[str]:
 
 
 def _frames(traceback: TracebackType | None) -> list[tuple[str, int, str, str]]:
-    """File, line, function and source line of each frame that is not of this package."""
+    """Returns file, line, function and source line of each frame outside this package."""
     frames = []
     while traceback is not None:
         code, line = traceback.tb_frame.f_code, traceback.tb_lineno

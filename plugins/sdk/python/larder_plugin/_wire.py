@@ -1,7 +1,7 @@
-"""The contract's types, for running a plugin outside of a component.
+"""The contract's types, for running a plugin outside a component.
 
-In a component the classes that are generated from the contract stand in their place: same names, same fields. They are
-written out here so that a unit test goes the whole way that a call of the host goes, bitmaps and offsets included.
+In a component, the classes that are generated from the contract replace them: same names, same fields. They are defined
+here so that a unit test takes the same path as a call of the host, including bitmaps and offsets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scalars_Int64s:
 
 @dataclass(slots=True)
 class Scalars_Float32s:
-    """Singles: what crosses the boundary is rounded to them."""
+    """Singles: values are rounded to them."""
 
     value: list[float]
 
@@ -102,7 +102,7 @@ class Values_Lists:
 
 @dataclass(slots=True)
 class Column:
-    """Values, and a bitmap of those that are there, unless all are."""
+    """Values, and a bitmap of those that are present, unless all are."""
 
     values: Any
     validity: bytes | None

@@ -1,7 +1,7 @@
-"""The host's log.
+"""Writes to the host's log.
 
-Where the plugin runs in a unit test, the lines go to standard error. The host cuts long lines and drops lines beyond
-a rate, so do not log per row.
+If the plugin runs in a unit test, the lines go to standard error. The host truncates long lines and drops lines beyond
+a rate limit, so do not log per row.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ def _to_stderr(level: str, message: str) -> None:
 
 
 sink: Callable[[str, str], None] = _to_stderr
-"""Where lines go: called with the level and the text. In service the host's log takes this place."""
+"""The function that writes a line: called with the level and the text. In service, it writes to the host's log."""
 
 
 def debug(message: object) -> None:
-    """For yourself, while you write the plugin."""
+    """Logs a message for development."""
     sink("debug", str(message))
 
 
 def info(message: object) -> None:
-    """Worth knowing."""
+    """Logs information."""
     sink("info", str(message))
 
 
 def warn(message: object) -> None:
-    """Worth a look."""
+    """Logs a warning."""
     sink("warn", str(message))
 
 
 def error(message: object) -> None:
-    """Something went wrong."""
+    """Logs an error."""
     sink("error", str(message))

@@ -1,4 +1,4 @@
-"""Runs a plugin over rows as the host would, for its own unit tests.
+"""Runs a plugin over rows as the host does, for the plugin's unit tests.
 
 ::
 
@@ -7,8 +7,8 @@
 
     assert run(ratio, [{"numerator": 1.0, "denominator": 4.0}, {"numerator": 1.0}]) == [{"ratio": 0.25}, {"ratio": None}]
 
-The rows go the whole way that those of a request go: types are checked, Float32 is rounded, rows without a required
-input are left out. What fails a call raises :class:`larder_plugin.Fault`, with the function's exception as its cause.
+The rows are processed like those of a request: types are checked, Float32 is rounded, rows without a required input are
+left out. A failed call raises :class:`larder_plugin.Fault`, with the function's exception as its cause.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(
     config: object = None,
     as_of: int | datetime = 0,
 ) -> list[dict[str, Any]]:
-    """The outputs of each row. A row is a mapping by input; an input that it lacks is null.
+    """Returns the outputs of each row. A row is a mapping by input; a missing input is null.
 
     ``config`` is the derived view's ``config`` block, as Python values. ``as_of`` is the time of the request, in
     microseconds since 1970 UTC or as a datetime with a time zone.
@@ -62,7 +62,7 @@ def run(
 
 @contextmanager
 def logged() -> Iterator[list[tuple[str, str]]]:
-    """What the plugin logs inside of the ``with``: pairs of level and text."""
+    """Collects the plugin's log lines inside the ``with`` block: pairs of level and text."""
     lines: list[tuple[str, str]] = []
     before = log.sink
     log.sink = lambda level, message: lines.append((level, message))

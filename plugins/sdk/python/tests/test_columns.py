@@ -1,4 +1,4 @@
-"""Every type there and back, beside a naive reading of the contract; and what is said of values that do not fit."""
+"""Tests of every type, compared with a naive reading of the contract, and of error messages for invalid values."""
 
 import random
 import struct
@@ -51,7 +51,7 @@ def read(kind, column, rows):
 
 
 def naive(column, rows):
-    """Slot by slot, as the contract says it."""
+    """Reads slot by slot, as the contract defines it."""
 
     def slots(scalars):
         value = scalars.value

@@ -1,4 +1,4 @@
-"""Declaring plugins, and calling them as the host would."""
+"""Tests of declaring plugins, and of calling them as the host does."""
 
 import unittest
 from dataclasses import dataclass
