@@ -17,6 +17,7 @@ mod deploy;
 mod deploy_files;
 mod derived;
 mod dice;
+mod docs;
 mod dynamo;
 mod fast_path;
 mod feast_repo;
