@@ -46,7 +46,7 @@ use self::{
     scan::Scan,
     stream::Shards,
 };
-use super::{Batches, Change, FileSchema, Item, Source, SourceBatch, SourceError, SourceRows};
+use super::{Batches, Change, FileSchema, Item, Source, SourceBatch, SourceError, SourceProperties, SourceRows};
 use crate::aws::{Aws, AwsErrorKind};
 
 /// One view's table.
@@ -329,21 +329,15 @@ impl Source for DynamoDb {
         format!("DynamoDB table '{}'", self.source.table)
     }
 
-    fn last_put_wins(&self) -> bool {
-        true
-    }
-
-    fn resumes(&self) -> bool {
-        true
-    }
-
-    fn has_windows(&self) -> bool {
-        false
-    }
-
-    fn time_unit(&self) -> Option<Micros> {
-        // Python's `datetime` has microseconds.
-        matches!(self.source.layout, TableLayout::Feast).then_some(1)
+    fn properties(&self) -> SourceProperties {
+        SourceProperties {
+            last_put_wins: true,
+            resumes: true,
+            has_windows: false,
+            // Python's `datetime` has microseconds.
+            time_unit: matches!(self.source.layout, TableLayout::Feast).then_some(1),
+            poll_every: self.poll_every(),
+        }
     }
 
     fn will_do(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
@@ -360,8 +354,8 @@ impl Source for DynamoDb {
     }
 
     fn staleness(&self) -> Option<Duration> {
-        match (self.pace(), &self.source.on_miss) {
-            (Some(pace), _) => Some(pace),
+        match (self.poll_every(), &self.source.on_miss) {
+            (Some(every), _) => Some(every),
             (None, OnMiss::Fetch(how)) => Some(how.fresh_for),
             (None, OnMiss::NotFound) => Some(self.rescan_every),
         }
@@ -370,7 +364,7 @@ impl Source for DynamoDb {
     fn caveat(&self) -> Option<String> {
         // No notice if the definitions turn the stream off.
         self.source.poll?;
-        let staleness = self.pace().is_none().then(|| self.staleness()).flatten()?;
+        let staleness = self.poll_every().is_none().then(|| self.staleness()).flatten()?;
         Some(format!(
             "{} has no stream: a change is served up to {} later. hint: turn its stream on (NEW_IMAGE), or, to accept \
              that, set 'stream: off' in the view's source",
@@ -378,13 +372,14 @@ impl Source for DynamoDb {
             duration_text(staleness)
         ))
     }
-
-    fn pace(&self) -> Option<Duration> {
-        if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
-    }
 }
 
 impl DynamoDb {
+    /// The poll interval, if the table is followed by its stream.
+    fn poll_every(&self) -> Option<Duration> {
+        if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
+    }
+
     fn tail(&self, calls: Calls, position: Position) -> Tail<'_> {
         let mut known = self.known();
         // After a failed commit, the iterators are ahead of the committed position.

@@ -41,7 +41,7 @@ use larder_model::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, params, types::ValueRef};
 
-use super::{Batches, FileSchema, Item, ItemValue, Source, SourceBatch, SourceError, SourceRows};
+use super::{Batches, FileSchema, Item, ItemValue, Source, SourceBatch, SourceError, SourceProperties, SourceRows};
 
 /// One view's table.
 #[derive(Debug)]
@@ -243,8 +243,8 @@ impl Source for FeastSqlite {
         self.shown()
     }
 
-    fn time_unit(&self) -> Option<Micros> {
-        Some(SECOND)
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { time_unit: Some(SECOND), ..SourceProperties::default() }
     }
 }
 

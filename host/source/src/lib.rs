@@ -60,20 +60,9 @@ pub trait Source: Send + Sync + Debug {
     /// Returns the name of the source, for messages.
     fn name(&self) -> String;
 
-    /// Returns whether a later write to the source replaces a row regardless of event times. Such a source yields
-    /// changes in the order in which they were made, and the last one wins.
-    fn last_put_wins(&self) -> bool {
-        false
-    }
-
-    /// Returns whether an interrupted full read can resume from its position.
-    fn resumes(&self) -> bool {
-        false
-    }
-
-    /// Returns whether rows of a range of event times can be read without the others.
-    fn has_windows(&self) -> bool {
-        true
+    /// Returns the properties that decide how the source's rows are loaded.
+    fn properties(&self) -> SourceProperties {
+        SourceProperties::default()
     }
 
     /// Returns whether a sync of this age that succeeded at this position is recent enough to skip the sync at startup.
@@ -85,12 +74,6 @@ pub trait Source: Send + Sync + Debug {
         Ok(false)
     }
 
-    /// Returns the unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them
-    /// as written.
-    fn time_unit(&self) -> Option<Micros> {
-        None
-    }
-
     /// Returns the maximum time before a change is detected, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration> {
         None
@@ -100,10 +83,30 @@ pub trait Source: Send + Sync + Debug {
     fn caveat(&self) -> Option<String> {
         None
     }
+}
 
-    /// Returns the poll interval for following the source, if the source determines it; otherwise `None`.
-    fn pace(&self) -> Option<Duration> {
-        None
+/// The properties of a source that decide how its rows are loaded. The default is that of files with event times.
+///
+/// A snapshot source and a change stream are not two traits, because a DynamoDB table is both: a full read and the changes
+/// after it are one read with one position, and whether changes follow is only known when the table is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceProperties {
+    /// Whether a later write to the source replaces a row regardless of event times. Such a source yields changes in the
+    /// order in which they were made, and the last one wins.
+    pub last_put_wins: bool,
+    /// Whether an interrupted full read can resume from its position.
+    pub resumes: bool,
+    /// Whether rows of a range of event times can be read without the others.
+    pub has_windows: bool,
+    /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as written.
+    pub time_unit: Option<Micros>,
+    /// The poll interval for following the source, if the source determines it.
+    pub poll_every: Option<Duration>,
+}
+
+impl Default for SourceProperties {
+    fn default() -> Self {
+        Self { last_put_wins: false, resumes: false, has_windows: true, time_unit: None, poll_every: None }
     }
 }
 

@@ -24,7 +24,7 @@ use parquet::file::metadata::ParquetMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batches, FileSchema, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    Batches, FileSchema, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
     listed::{Ignored, Listing, is_data_dir, is_hidden, table_format},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
     parquet_shape::{Absent, Shape},
@@ -248,8 +248,8 @@ impl Source for ParquetFiles {
         self.path.display().to_string()
     }
 
-    fn has_windows(&self) -> bool {
-        !self.wanted.is_static()
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { has_windows: !self.wanted.is_static(), ..SourceProperties::default() }
     }
 }
 

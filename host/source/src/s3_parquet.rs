@@ -36,7 +36,7 @@ use self::{
     position::{Listed, Position},
 };
 use super::{
-    Batches, FileSchema, Source, SourceBatch, SourceError, SourceRows, Wanted,
+    Batches, FileSchema, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
     listed::Ignored,
     parquet_reader::{DecodeThread, ParquetLimits},
     parquet_shape::{Absent, Shape},
@@ -199,8 +199,8 @@ impl Source for S3Parquet {
         self.source.path.clone()
     }
 
-    fn has_windows(&self) -> bool {
-        !self.wanted.is_static()
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { has_windows: !self.wanted.is_static(), ..SourceProperties::default() }
     }
 }
 

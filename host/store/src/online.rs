@@ -74,7 +74,7 @@ impl ViewId {
 }
 
 /// The status of a view, available without reading its rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewStatus {
     /// The number of rows.
     pub rows: u64,

@@ -109,7 +109,9 @@ impl SyncEngine {
             let status = self.store.status(job.id);
             status.is_some_and(|status| status.freshness.last_success.is_some() && status.position.is_some())
         };
-        job.is_some_and(|job| job.source.as_ref().is_some_and(|source| source.pace().is_some()) && is_loaded(job))
+        job.is_some_and(|job| {
+            job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some()) && is_loaded(job)
+        })
     }
 
     /// What fetches single rows of each view, in the catalog's order; `None` if the store has all of its rows.
@@ -152,8 +154,8 @@ impl SyncEngine {
     /// When a view is synced next, by itself.
     fn schedule(&self, job: &Job, now: Instant) -> Schedule {
         let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
-        if let Some(pace) = source.pace() {
-            return Schedule::Follow(pace);
+        if let Some(every) = source.properties().poll_every {
+            return Schedule::Follow(every);
         }
         if let Some(line) = &declared.cron {
             // Counted from the last end on: a time that passed while the view was synced is not caught up with.
@@ -182,7 +184,7 @@ impl SyncEngine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
         let job = self.job(view)?;
-        let is_followed = job.source.as_ref().is_some_and(|source| source.pace().is_some());
+        let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
         // A full scan every second for due rows would be too expensive.
         request.leave_due |= is_followed && !self.setting.scheduler.may_pick_up(job.id, Instant::now());
         let permit = self.setting.scheduler.take(job.id).map_err(|why| match why {
@@ -221,7 +223,7 @@ impl SyncEngine {
 
     /// How the times of rows that callers write to a view are interpreted.
     pub(super) fn terms(&self, job: &Job) -> WriteTerms {
-        let unit = job.source.as_ref().and_then(|source| source.time_unit());
+        let unit = job.source.as_ref().and_then(|source| source.properties().time_unit);
         WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
     }
 
@@ -252,7 +254,7 @@ impl SyncEngine {
         let from = job.view.source.as_ref().map(|source| &source.from);
         let result = if matches!(from, Some(SourceKind::Files(_))) {
             // A static table has no event times to select by: its event time is now.
-            let has_windows = job.source.as_ref().is_some_and(|source| source.has_windows());
+            let has_windows = job.source.as_ref().is_some_and(|source| source.properties().has_windows);
             let window = if has_windows { window } else { Window::default() };
             self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
         } else {

@@ -157,7 +157,7 @@ impl RowFetcher for Fetcher {
     }
 
     fn wants(&self, id: &EntityId, is_here: bool) -> bool {
-        let follows = self.0.source.pace().is_some();
+        let follows = self.0.source.properties().poll_every.is_some();
         !(self.0.store.is_checked(&self.0.checked, id, is_here) || (is_here && follows))
     }
 

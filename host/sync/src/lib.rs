@@ -13,6 +13,7 @@ mod erase;
 mod error;
 mod fetch;
 mod guard;
+mod load_plan;
 mod metrics;
 mod run;
 mod sample;

@@ -9,10 +9,16 @@ use larder_model::{
 };
 use larder_source::{Batches, Source, SourceError};
 use larder_store::{
-    Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId,
+    Applied, KeySignature, LoadMode, OnlineStore, Postponed, RowBatch, RowTimes, Rule, StoreError, ViewId, ViewStatus,
 };
 
-use super::{Guard, SyncError, encode::RowEncoder, scheduler::SyncScheduler, slots::LoadSlots};
+use super::{
+    Guard, SyncError,
+    encode::RowEncoder,
+    load_plan::{Begin, Facts},
+    scheduler::SyncScheduler,
+    slots::LoadSlots,
+};
 
 /// Bounds of a run.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +61,9 @@ impl SyncLimits {
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
         // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
-        let is_static = !source.has_windows() && !source.last_put_wins();
-        RowTimes { is_static, ..self.times_of(source.time_unit()) }
+        let properties = source.properties();
+        let is_static = !properties.has_windows && !properties.last_put_wins;
+        RowTimes { is_static, ..self.times_of(properties.time_unit) }
     }
 
     /// The limits of a run that shares the memory of one run with others.
@@ -104,7 +111,7 @@ pub fn sync_view(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
     let started = Instant::now();
-    let mut begin = if request.full { Begin::Anew } else { Begin::WhereItWas };
+    let mut begin = if request.full { Begin::Start } else { Begin::Continue };
     let mut report = loop {
         let ended = read_from(run, request, begin, started, progress);
         if matches!(&ended, Err(SyncError::Store { source: StoreError::DiskFull(_), .. })) {
@@ -116,7 +123,7 @@ pub fn sync_view(
         begin = next;
     };
     if request.window.is_open()
-        && run.source.has_windows()
+        && run.source.properties().has_windows
         && let Some(due) = run.due(request)
     {
         // Earlier runs skipped these rows. Their files count as read, so they are read again.
@@ -146,7 +153,7 @@ impl<'a> SyncRun<'a> {
     /// Deletes the rows of a failed run unless the next run can resume it, so that other views can use the space.
     fn free_space(&self) {
         let cut_off = self.store.cut_off(self.id);
-        if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.resumes()) {
+        if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.properties().resumes) {
             return;
         }
         if let Err(error) = self.store.discard_cut_off(self.id) {
@@ -157,25 +164,30 @@ impl<'a> SyncRun<'a> {
         }
     }
 
+    /// The facts that decide how the source is read.
+    fn facts(&self, request: SyncRequest, begin: Begin, status: ViewStatus) -> Facts {
+        // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
+        // source that cannot be read by event time must also be read in full for due rows.
+        let newest = status.freshness.newest_event;
+        let has_future = newest.is_some_and(|newest| newest > self.times().latest(self.store.now()));
+        let source = self.source.properties();
+        Facts {
+            begin,
+            is_windowed: !request.window.is_open(),
+            mode: self.view.mode,
+            source,
+            cut_off: self.store.cut_off(self.id),
+            is_empty: status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none(),
+            must_reread: has_future || (!source.has_windows && self.due(request).is_some()),
+            position: status.position,
+        }
+    }
+
     /// The event times of rows that earlier runs skipped, if the first of them may be served now.
     fn due(&self, request: SyncRequest) -> Option<Postponed> {
         let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
         (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
     }
-}
-
-/// Where a run begins. When a place is lost, the next one is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begin {
-    /// Where the run before ended.
-    WhereItWas,
-    /// Where a reading of the whole was cut off.
-    CutOff,
-    /// At the beginning.
-    Anew,
-    /// Read from the beginning, for rows that were skipped because they were in the future. The position does not
-    /// change.
-    PickUp,
 }
 
 fn read_from(
@@ -194,79 +206,51 @@ fn read_from(
     };
 
     let is_all = request.window.is_open();
-    if !is_all && !source.has_windows() {
+    if !is_all && !source.properties().has_windows {
         return Err(in_source(SourceError::NoWindow { path: source.name() }));
     }
-    let status = store.status(id);
+    let status = store.status(id).unwrap_or_default();
     // Rows that callers wrote are not from the source: they outlast the load and do not count for its size. Rows lost
     // to damage are restored, so they are not growth.
-    let stored = status.as_ref().map_or(0, |status| status.rows + status.rows_lost);
-    let before = store.loaded_rows(id).unwrap_or(stored);
-    // Nothing was ever read, or written by callers.
-    let is_empty = status
-        .as_ref()
-        .is_some_and(|status| status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none());
-    let newest = status.as_ref().and_then(|status| status.freshness.newest_event);
-    let (position, last_success) =
-        status.map_or((None, None), |status| (status.position, status.freshness.last_success));
-    // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
-    // source that cannot be read by event time must also be read in full for due rows.
-    let has_future = newest.is_some_and(|newest| newest > run.times().latest(store.now()));
-    let must_reread = has_future || (!source.has_windows() && run.due(request).is_some());
-    let position = position.filter(|_| begin == Begin::WhereItWas && is_all && !must_reread);
+    let before = store.loaded_rows(id).unwrap_or(status.rows + status.rows_lost);
+    let last_success = status.freshness.last_success;
+    let facts = run.facts(request, begin, status);
     if request.spare
-        && let Some((position, last)) = position.as_deref().zip(last_success)
+        && let Some((position, last)) = facts.usable_position().zip(last_success)
         && source.will_do(position, store.age(last)).map_err(in_source)?
     {
         return report(Outcome::Spared, Applied::default(), Skipped::default(), None);
     }
-    if let Some(position) = &position
+    if let Some(position) = facts.usable_position()
         && !source.has_news(position).map_err(in_source)?
     {
-        // Looked at and found complete: that is a success too.
+        // The source was checked and is complete: that is a success too.
         let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;
         load.finish(Some(position)).map_err(in_store)?;
         return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
     }
 
-    // A replacing load of files begins with the first of them each time.
-    let position = position.filter(|_| view.mode != WriteMode::Replace);
-    // Where the order of changes is told there is a scan before them, which takes the place of what is there.
-    let upserts = view.mode == WriteMode::Upsert && is_all && !source.last_put_wins();
-    let may_go_on = position.is_none() && begin != Begin::Anew;
-    let cut_off = if may_go_on { store.cut_off(id) } else { None };
-    let cut_off = cut_off.filter(|cut_off| if cut_off.is_first { upserts } else { source.resumes() });
-    let from = position.as_deref().or(cut_off.as_ref().map(|cut_off| &*cut_off.position));
-    // A full read includes the rows that were skipped before.
-    let picks_up = begin == Begin::PickUp || (is_all && from.is_none());
-    let mut batches = source.read(from).map_err(in_source)?;
-    // A window selects rows to add; it says nothing of the others, so it cannot replace them.
-    let replaces = (view.mode == WriteMode::Replace || batches.is_whole()) && is_all;
+    let read = facts.read_plan();
+    let mut batches = source.read(read.from.as_deref()).map_err(in_source)?;
     let is_large = batches.rows_expected() / FIRST_COMMITS_MIN >= run.limits.commit_rows as u64;
-    let was_first = cut_off.as_ref().is_some_and(|cut_off| cut_off.is_first);
-    let is_first = !replaces && upserts && (was_first || (is_empty && is_large));
-    let load = if cut_off.is_some_and(|cut_off| if cut_off.is_first { is_first } else { replaces }) {
-        store.resume_load(id)
-    } else if replaces {
-        store.begin_load(id, LoadMode::Replace)
-    } else if is_first {
-        store.begin_load(id, LoadMode::First)
-    } else {
-        store.begin_load(id, LoadMode::Upsert)
-    };
-    let mut load = load.map_err(in_store)?.with_times(run.times(), picks_up);
+    let plan = facts.load_plan(&read, batches.is_whole(), is_large);
+    let load = if plan.resumes { store.resume_load(id) } else { store.begin_load(id, plan.mode) };
+    let mut load = load.map_err(in_store)?.with_times(run.times(), read.picks_up);
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
         let position = is_all.then(|| batches.position());
         load.apply(rows, position.as_deref()).map(|_applied| ())
     };
     let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
     let (mut applied, lag) = (load.total(), batches.lag());
-    // Who is asked every second must not make the disk turn each time: nothing new, and it was said a moment ago.
-    let is_idle = !replaces && source.pace().is_some() && applied.rows() == 0 && skipped.rows() + skipped.future == 0;
+    // A source that is polled each second must not cause a commit each time.
+    let is_idle = plan.mode != LoadMode::Replace
+        && source.properties().poll_every.is_some()
+        && applied.rows() == 0
+        && skipped.rows() + skipped.future == 0;
     if is_idle && last_success.is_some_and(|last| store.age(last) < IDLE_COMMIT) {
         return report(Outcome::UpToDate, applied, skipped, lag);
     }
-    if replaces || is_first {
+    if plan.mode != LoadMode::Upsert {
         let expected = batches.rows_expected().max(applied.rows() + skipped.rows() + skipped.future);
         let at = Progress { rows: expected, expected };
         let gathered = load.gather(&mut || progress(at)).map_err(in_store)?;
@@ -286,18 +270,6 @@ fn read_from(
 
 fn refused(run: SyncRun<'_>, why: String) -> SyncError {
     SyncError::Refused { view: run.view.name.to_string(), path: run.source.name(), why }
-}
-
-// === impl Begin ===
-
-impl Begin {
-    fn next(self) -> Option<Self> {
-        match self {
-            Self::WhereItWas => Some(Self::CutOff),
-            Self::CutOff => Some(Self::Anew),
-            Self::Anew | Self::PickUp => None,
-        }
-    }
 }
 
 /// Writes a view's files, or a span of them, beside what the view's own source brings: as callers' rows, which that
@@ -358,14 +330,15 @@ fn pump(
     let SyncRun { store, view, id, key_version, limits, .. } = run;
     let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
     // If rows have no event times of their own, none is skipped.
-    let window = if run.source.has_windows() { window } else { Window::default() };
+    let window = if run.source.properties().has_windows { window } else { Window::default() };
     // After a type change, the previously served values do not indicate how many values can be read.
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
-    let rule = if run.source.last_put_wins() { Rule::Latest } else { Rule::Newest };
+    let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
     let stopped = || SyncError::Stopped { view: view.name.to_string() };
     // Changes of a table that is followed are few, and must not wait for the load of a large view.
-    let is_followed = run.source.pace().is_some() && store.status(id).is_some_and(|status| status.position.is_some());
+    let is_followed = run.source.properties().poll_every.is_some()
+        && store.status(id).is_some_and(|status| status.position.is_some());
     let _slot = match run.slots.filter(|_| !is_followed) {
         Some(slots) => {
             let expected = batches.rows_expected();
@@ -380,7 +353,7 @@ fn pump(
             Ok(batch) => batch,
             Err(error) => {
                 // What changes in order stands by itself: that the next change cannot be had takes nothing from it.
-                if run.source.last_put_wins() && !encoder.rows.is_empty() {
+                if run.source.properties().last_put_wins && !encoder.rows.is_empty() {
                     let committed = commit(&encoder.rows, batches);
                     committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
                 }
@@ -392,7 +365,7 @@ fn pump(
         if let Some(batch) = batch {
             rows += batch.rows.len() as u64;
             encoder.encode(&batch, run.store.now()).map_err(in_source)?;
-            if !run.source.last_put_wins() {
+            if !run.source.properties().last_put_wins {
                 // Bad rows may stand together at the beginning: they count as a part of all.
                 let expected = batches.rows_expected().max(rows);
                 let checked = limits.guard.check_skipped(&encoder.skipped, expected);

@@ -1,0 +1,260 @@
+//! Decides where a sync begins to read, and how its rows are loaded. `run.rs` collects the facts and acts.
+
+use larder_model::model::WriteMode;
+use larder_source::SourceProperties;
+use larder_store::{CutOff, LoadMode};
+
+/// Where a run begins. If a position is lost, the next one is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At the position of the previous run.
+    Continue,
+    /// At the position of an interrupted full read.
+    Resume,
+    /// At the start of the source.
+    Start,
+    /// At the start, for rows that were skipped because they were in the future. The position does not change.
+    PickUp,
+}
+
+/// The facts about a view, its source and a run that decide how the source is read.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) begin: Begin,
+    /// Whether the run reads only a range of event times.
+    pub(super) is_windowed: bool,
+    pub(super) mode: WriteMode,
+    pub(super) source: SourceProperties,
+    /// The stored position of the previous run.
+    pub(super) position: Option<String>,
+    /// An interrupted full read, if there is one.
+    pub(super) cut_off: Option<CutOff>,
+    /// Whether the view has never had a row or a sync.
+    pub(super) is_empty: bool,
+    /// Whether the whole source must be read again, because of rows that were stored or skipped as being in the future.
+    pub(super) must_reread: bool,
+}
+
+/// Where to begin to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ReadPlan {
+    /// The position to read from; `None` for the start of the source.
+    pub(super) from: Option<String>,
+    /// The interrupted read that `from` belongs to.
+    resumed: Option<Interrupted>,
+    /// Whether the read includes rows that earlier runs skipped because they were in the future.
+    pub(super) picks_up: bool,
+}
+
+/// The kind of an interrupted full read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupted {
+    /// The first load of a view.
+    First,
+    /// A load that replaces the view.
+    Replace,
+}
+
+/// How the rows of a read are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LoadPlan {
+    /// The mode of a new load.
+    pub(super) mode: LoadMode,
+    /// Whether to resume the interrupted load instead.
+    pub(super) resumes: bool,
+}
+
+// === impl Begin ===
+
+impl Begin {
+    /// Where to begin if the position is lost.
+    pub(super) fn next(self) -> Option<Self> {
+        match self {
+            Self::Continue => Some(Self::Resume),
+            Self::Resume => Some(Self::Start),
+            Self::Start | Self::PickUp => None,
+        }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// The stored position, if the run may skip what was read before it.
+    pub(super) fn usable_position(&self) -> Option<&str> {
+        let is_usable = self.begin == Begin::Continue && !self.is_windowed && !self.must_reread;
+        self.position.as_deref().filter(|_| is_usable)
+    }
+
+    /// Where to begin to read.
+    pub(super) fn read_plan(&self) -> ReadPlan {
+        // A load that replaces a view from files begins with the first of them each time.
+        let position = self.usable_position().filter(|_| self.mode != WriteMode::Replace);
+        let may_resume = position.is_none() && self.begin != Begin::Start;
+        let can_resume = |cut_off: &&CutOff| if cut_off.is_first { self.upserts() } else { self.source.resumes };
+        let cut_off = self.cut_off.as_ref().filter(|_| may_resume).filter(can_resume);
+        let resumed = cut_off.map(|cut_off| if cut_off.is_first { Interrupted::First } else { Interrupted::Replace });
+        let from = position.or(cut_off.map(|cut_off| &*cut_off.position)).map(str::to_owned);
+        // A full read includes the rows that were skipped before.
+        let picks_up = self.begin == Begin::PickUp || (!self.is_windowed && from.is_none());
+        ReadPlan { from, resumed, picks_up }
+    }
+
+    /// How to load the rows of a read. `is_whole` is whether it yields all rows of the source; `is_large`, whether it has
+    /// enough rows for a first load, which is not served until its end.
+    pub(super) fn load_plan(&self, read: &ReadPlan, is_whole: bool, is_large: bool) -> LoadPlan {
+        // A range of event times adds rows. It says nothing about other rows, so it cannot replace them.
+        let replaces = (self.mode == WriteMode::Replace || is_whole) && !self.is_windowed;
+        let was_first = read.resumed == Some(Interrupted::First);
+        let is_first = !replaces && self.upserts() && (was_first || (self.is_empty && is_large));
+        let mode = match (replaces, is_first) {
+            (true, _) => LoadMode::Replace,
+            (false, true) => LoadMode::First,
+            (false, false) => LoadMode::Upsert,
+        };
+        let resumes = match read.resumed {
+            Some(Interrupted::First) => is_first,
+            Some(Interrupted::Replace) => replaces,
+            None => false,
+        };
+        LoadPlan { mode, resumes }
+    }
+
+    /// Whether rows are added by event time. Changes in order follow a full read, which replaces the view.
+    fn upserts(&self) -> bool {
+        self.mode == WriteMode::Upsert && !self.is_windowed && !self.source.last_put_wins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FILES: SourceProperties =
+        SourceProperties { last_put_wins: false, resumes: false, has_windows: true, time_unit: None, poll_every: None };
+    const TABLE: SourceProperties = SourceProperties {
+        last_put_wins: true,
+        resumes: true,
+        has_windows: false,
+        time_unit: Some(1),
+        poll_every: Some(Duration::from_secs(1)),
+    };
+
+    /// A view from files that was synced before.
+    fn facts() -> Facts {
+        Facts {
+            begin: Begin::Continue,
+            is_windowed: false,
+            mode: WriteMode::Upsert,
+            source: FILES,
+            position: Some("stored".to_owned()),
+            cut_off: None,
+            is_empty: false,
+            must_reread: false,
+        }
+    }
+
+    fn cut_off(is_first: bool) -> Option<CutOff> {
+        Some(CutOff { position: "cut off".to_owned(), is_first })
+    }
+
+    fn empty() -> Facts {
+        Facts { position: None, is_empty: true, ..facts() }
+    }
+
+    #[test]
+    fn read_begins_where_it_must() {
+        let stored = Some("stored");
+        let resumed = Some("cut off");
+        for (what, facts, usable, from, picks_up) in [
+            ("files, synced before", facts(), stored, stored, false),
+            ("files, never synced", empty(), None, None, true),
+            ("a full sync", Facts { begin: Begin::Start, ..facts() }, None, None, true),
+            ("rows that are due again", Facts { must_reread: true, ..facts() }, None, None, true),
+            ("a range of event times", Facts { is_windowed: true, ..facts() }, None, None, false),
+            ("skipped rows", Facts { begin: Begin::PickUp, is_windowed: true, ..facts() }, None, None, true),
+            ("a replaced view", Facts { mode: WriteMode::Replace, ..facts() }, stored, None, true),
+            ("an interrupted first load", Facts { cut_off: cut_off(true), ..empty() }, None, resumed, false),
+            ("the same, in full", Facts { cut_off: cut_off(true), begin: Begin::Start, ..empty() }, None, None, true),
+            ("the same, of a range", Facts { cut_off: cut_off(true), is_windowed: true, ..empty() }, None, None, false),
+            ("an interrupted load of files", Facts { cut_off: cut_off(false), ..empty() }, None, None, true),
+            ("an interrupted scan", Facts { cut_off: cut_off(false), source: TABLE, ..empty() }, None, resumed, false),
+            (
+                "a stored position goes first",
+                Facts { cut_off: cut_off(false), source: TABLE, ..facts() },
+                stored,
+                stored,
+                false,
+            ),
+            (
+                "a lost position",
+                Facts { cut_off: cut_off(false), source: TABLE, begin: Begin::Resume, ..facts() },
+                None,
+                resumed,
+                false,
+            ),
+        ] {
+            assert_eq!(facts.usable_position(), usable, "{what}");
+            let plan = facts.read_plan();
+            assert_eq!((plan.from.as_deref(), plan.picks_up), (from, picks_up), "{what}");
+        }
+    }
+
+    #[test]
+    fn load_mode_follows_view_and_read() {
+        let table = || Facts { source: TABLE, ..facts() };
+        for (what, facts, is_whole, is_large, mode, resumes) in [
+            ("more rows of files", facts(), false, true, LoadMode::Upsert, false),
+            ("a large first load", empty(), false, true, LoadMode::First, false),
+            ("a small first load", empty(), false, false, LoadMode::Upsert, false),
+            ("a replaced view", Facts { mode: WriteMode::Replace, ..facts() }, false, false, LoadMode::Replace, false),
+            ("a range of event times", Facts { is_windowed: true, ..empty() }, false, true, LoadMode::Upsert, false),
+            (
+                "a range of a replaced view",
+                Facts { is_windowed: true, mode: WriteMode::Replace, ..facts() },
+                true,
+                true,
+                LoadMode::Upsert,
+                false,
+            ),
+            ("a scan of a table", table(), true, true, LoadMode::Replace, false),
+            ("changes of a table", table(), false, true, LoadMode::Upsert, false),
+            (
+                "the rest of a first load",
+                Facts { cut_off: cut_off(true), ..empty() },
+                false,
+                false,
+                LoadMode::First,
+                true,
+            ),
+            (
+                "the rest of a scan",
+                Facts { cut_off: cut_off(false), position: None, ..table() },
+                true,
+                false,
+                LoadMode::Replace,
+                true,
+            ),
+            (
+                "a scan that became changes",
+                Facts { cut_off: cut_off(false), position: None, ..table() },
+                false,
+                false,
+                LoadMode::Upsert,
+                false,
+            ),
+        ] {
+            let plan = facts.load_plan(&facts.read_plan(), is_whole, is_large);
+            assert_eq!(plan, LoadPlan { mode, resumes }, "{what}");
+        }
+    }
+
+    #[test]
+    fn lost_positions_end_at_the_start() {
+        assert_eq!(Begin::Continue.next(), Some(Begin::Resume));
+        assert_eq!(Begin::Resume.next(), Some(Begin::Start));
+        assert_eq!((Begin::Start.next(), Begin::PickUp.next()), (None, None));
+    }
+}
