@@ -1,11 +1,10 @@
 #!/bin/sh
-# Makes a bucket for Parquet files and Feast's registry: nobody outside of the account gets in, nothing is sent without
-# TLS, what is replaced or deleted can be had back for 30 days. For whoever administers the account.
+# Creates a bucket for Parquet files and Feast's registry: without access from outside the account, with mandatory TLS,
+# and with replaced and deleted objects recoverable for 30 days. For administrators of the account.
 #
 #   AWS_REGION=eu-west-1 ./create-bucket.sh acme-features
 #
-# It can be run again, also on a bucket of yours that is there: but policy and lifecycle take the place of those that it
-# has.
+# You can run it again, also on an existing bucket of yours, but policy and lifecycle replace the existing ones.
 set -eu
 
 if [ $# -ne 1 ] || [ -z "${AWS_REGION-}" ]; then
@@ -13,11 +12,11 @@ if [ $# -ne 1 ] || [ -z "${AWS_REGION-}" ]; then
     exit 2
 fi
 bucket=$1
-# Version 1 of the AWS CLI knows the region by this name only.
+# Version 1 of the AWS CLI only reads this variable.
 export AWS_DEFAULT_REGION="$AWS_REGION"
 
 if ! aws s3api head-bucket --bucket "$bucket" >/dev/null 2>&1; then
-    # us-east-1 is the one region that must not be named here.
+    # us-east-1 is the only region that must not be specified here.
     if [ "$AWS_REGION" = us-east-1 ]; then
         aws s3api create-bucket --bucket "$bucket" >/dev/null
     else
@@ -30,18 +29,18 @@ fi
 aws s3api put-public-access-block --bucket "$bucket" --public-access-block-configuration \
     BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
 
-# Objects are the account's, whoever wrote them, and access is a matter of policies alone.
+# The account owns all objects, regardless of the writer, and only policies control access.
 aws s3api put-bucket-ownership-controls --bucket "$bucket" \
     --ownership-controls 'Rules=[{ObjectOwnership=BucketOwnerEnforced}]'
 
-# A job that wrote nonsense over good files is undone by deleting its versions.
+# To undo a job that overwrote good files, delete its versions.
 aws s3api put-bucket-versioning --bucket "$bucket" --versioning-configuration Status=Enabled
 
-# With a key of S3's own. For a key of yours: SSEAlgorithm aws:kms, KMSMasterKeyID, and own-key.json for Larder's role.
+# With S3's own key. For your own key: SSEAlgorithm aws:kms, KMSMasterKeyID, and own-key.json for Larder's role.
 aws s3api put-bucket-encryption --bucket "$bucket" --server-side-encryption-configuration \
     '{"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}'
 
-# Old versions and uploads that were never ended would be paid for until somebody remembers them.
+# Otherwise, old versions and unfinished uploads would cost money indefinitely.
 aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration '{"Rules": [{
     "ID": "old-versions", "Status": "Enabled", "Filter": {},
     "NoncurrentVersionExpiration": {"NoncurrentDays": 30},

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes a table of Feast's layout, as `feast apply` does, but with the stream by which Larder follows it. It is for
-# whoever administers the account: Larder's own roles can do none of this, save that of materialize.json.
+# Creates a table in Feast's layout, as `feast apply` does, but with the stream through which Larder follows it. For
+# administrators of the account: Larder's own roles have no such permissions, except the one with materialize.json.
 #
 #   ./create-table.sh churn.customer_usage          # PROJECT.VIEW, as Feast names it
-#   ./create-table.sh churn.customer_usage --pitr   # and point-in-time recovery, which costs by the table's size
+#   ./create-table.sh churn.customer_usage --pitr   # with point-in-time recovery, which costs by the table's size
 #
-# Region and credentials are the AWS CLI's: AWS_REGION, AWS_PROFILE. A table that is there already keeps its items and
-# gets its stream.
+# Region and credentials are those of the AWS CLI: AWS_REGION, AWS_PROFILE. An existing table keeps its items and gets
+# its stream.
 set -eu
 
 usage() {
@@ -23,13 +23,13 @@ case ${2-} in
     *) usage ;;
 esac
 
-# Version 1 of the AWS CLI knows the region by this name only.
+# Version 1 of the AWS CLI only reads this variable.
 if [ -n "${AWS_REGION-}" ]; then
     export AWS_DEFAULT_REGION="$AWS_REGION"
 fi
 
-# NEW_IMAGE: a change comes with the item as it is after it. With less, Larder has to read each changed item once more,
-# with more it is sent what it does not look at.
+# NEW_IMAGE: a change contains the new state of the item. With less, Larder must read each changed item again; with more,
+# it receives data that it does not use.
 stream=StreamEnabled=true,StreamViewType=NEW_IMAGE
 
 if ! found=$(aws dynamodb describe-table --table-name "$table" --query Table.StreamSpecification.StreamViewType \
@@ -41,7 +41,7 @@ if ! found=$(aws dynamodb describe-table --table-name "$table" --query Table.Str
             exit 1
             ;;
     esac
-    # By request: a first scan, and a job that writes every few hours, are bursts, which provisioned capacity refuses.
+    # On demand: a first scan, and a job that writes every few hours, are bursts, which provisioned capacity throttles.
     aws dynamodb create-table \
         --table-name "$table" \
         --attribute-definitions AttributeName=entity_id,AttributeType=S \
@@ -54,7 +54,7 @@ elif [ "$found" = None ]; then
     aws dynamodb update-table --table-name "$table" --stream-specification "$stream" >/dev/null
     aws dynamodb wait table-exists --table-name "$table"
 elif [ "$found" != NEW_IMAGE ] && [ "$found" != NEW_AND_OLD_IMAGES ]; then
-    # A stream's kind cannot be changed, and whoever else reads it would lose it.
+    # A stream's kind cannot be changed, and other readers would lose the stream.
     echo "table $table has a stream of kind $found; turn it off first, or give Larder dynamodb:BatchGetItem" >&2
     exit 1
 fi

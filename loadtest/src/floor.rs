@@ -45,7 +45,7 @@ pub(crate) struct FloorArgs {
     /// first.
     #[arg(long = "answer", value_name = "BYTES:FILE", required = true, value_parser = parse_answer)]
     pub(crate) answers: Vec<(usize, PathBuf)>,
-    /// The content type of every answer.
+    /// The content type of every response.
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     pub(crate) content_type: String,
 }

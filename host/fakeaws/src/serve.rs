@@ -72,7 +72,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Accepts connections while it is told to listen.
+/// Accepts connections while listening is on.
 async fn accept<C, F>(address: SocketAddr, mut orders: mpsc::UnboundedReceiver<Door>, connection: C)
 where
     C: Fn(TcpStream) -> F,

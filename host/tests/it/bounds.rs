@@ -53,7 +53,7 @@ fn assert_refused(answer: &Answer, status: u16, setting: &str) {
     assert!(answer.text().contains(setting) && answer.body.len() < 2_000, "{}", answer.text());
 }
 
-// === answers ===
+// === responses ===
 
 #[test]
 fn answer_beyond_its_bytes_is_refused() {

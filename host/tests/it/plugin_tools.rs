@@ -71,7 +71,7 @@ fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
     dir
 }
 
-// === A project as it stands ===
+// === An unchanged project ===
 
 #[test]
 fn python_project_builds_and_reports_errors() {
@@ -224,7 +224,7 @@ fn missing_rust_tools_are_named() {
     ]);
 }
 
-// === The development kit, and the twins ===
+// === The development kit, and the examples ===
 
 #[test]
 fn python_kit_and_example_pass_tests() {

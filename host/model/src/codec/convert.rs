@@ -34,7 +34,7 @@ pub struct Conversion {
     to: ValueType,
 }
 
-/// A feature that stored rows have with another type than its definition says.
+/// A feature whose stored rows have another type than its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retyped {
     /// The feature's name.

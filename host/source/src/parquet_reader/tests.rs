@@ -402,7 +402,7 @@ fn null_list_of_fixed_size_takes_no_items() {
     let schema = Arc::new(Schema::new(vec![list]));
     let nulls = lists(&[]);
     let nulls = arrow::compute::concat(&[&nulls, &arrow::array::new_null_array(nulls.data_type(), 50)]).unwrap();
-    // The file holds lists, and its Arrow schema says that they have a thousand million items.
+    // The file contains lists, and its Arrow schema claims that they have a thousand million items.
     let encoded = parquet::arrow::encode_arrow_schema(&schema);
     let hint = parquet::file::metadata::KeyValue::new(parquet::arrow::ARROW_SCHEMA_META_KEY.to_owned(), encoded);
     let batch = RecordBatch::try_from_iter_with_nullable([("list", nulls, true)]).unwrap();

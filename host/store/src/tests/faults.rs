@@ -126,7 +126,7 @@ fn a_text_file_is_set_aside() {
 
 #[test]
 fn a_file_of_an_older_database_version_is_set_aside() {
-    // The version byte of the first commit slot; the database then asks for a manual upgrade.
+    // The version byte of the first commit slot; the database then requires a manual upgrade.
     assert_set_aside(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
 }
 
@@ -305,7 +305,7 @@ fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
     store.put(both, &key(), &batch(&written), true).unwrap();
     let mark = fs::read(home.mark()).unwrap();
     drop(store);
-    // The mark says that the previous process ended soon after it opened the store, so the whole file is checked.
+    // By the mark, the previous process ended soon after it opened the store, so the whole file is checked.
     fs::write(home.mark(), &mark).unwrap();
     damage_a_value(&home.file(), &ROWS[1].row());
 
@@ -345,7 +345,7 @@ fn rebuild_without_disk_space_is_retried() {
     load(&store, view, LoadMode::Upsert, &ROWS);
     let mark = fs::read(home.mark()).unwrap();
     drop(store);
-    // The mark says that the previous process ended soon after it opened the store, so the whole file is checked.
+    // By the mark, the previous process ended soon after it opened the store, so the whole file is checked.
     fs::write(home.mark(), &mark).unwrap();
     damage_a_value(&home.file(), &ROWS[1].row());
     let image = fs::read(home.file()).unwrap();

@@ -19,8 +19,8 @@ A missing value is ``None``. The function gets its inputs by name, and returns a
 outputs, or, for a single output, its value. See :func:`plugin` for whole columns, required inputs, configuration and
 the time of the request, and :mod:`larder_plugin.testing` to run a plugin in a unit test as the host does.
 
-In service, a plugin has no files, no network, no clock and no randomness, and modules are imported when it is built: put
-every ``import`` at the top of a file.
+In service, a plugin has no files, no network, no clock and no randomness, and modules are imported when it is built:
+put every ``import`` at the top of a file.
 """
 
 from . import log

@@ -68,8 +68,8 @@ def plugin(
     The function has a parameter for each input, with the same name, in any order, and may have two more:
 
     * ``context``, with the time of the request, :attr:`Context.as_of`;
-    * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, it is an instance
-      of the dataclass, with names and types checked; otherwise it is the parsed JSON.
+    * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, it is an
+      instance of the dataclass, with names and types checked; otherwise it is the parsed JSON.
 
     ``by="row"`` calls it for each row. It returns a dict by output, a tuple in the order of the outputs, or, for a
     single output, the value. ``by="columns"`` calls it once for all rows, with lists; it returns a dict or tuple of

@@ -15,13 +15,13 @@ pub struct Row {
 /// What it computes.
 #[derive(Debug, Outputs)]
 pub struct Derived {
-    /// The amount beside the customer's usual one.
+    /// The amount divided by the customer's usual one.
     amount_over_avg: Option<f64>,
     /// Whether it is before six.
     is_night: Option<bool>,
 }
 
-/// Returns an amount beside the usual one, and whether it is night.
+/// Returns an amount relative to the usual one, and whether it is night.
 #[plugin(name = "odfv_pandas", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
     // numpy widens the single to a double, too.
