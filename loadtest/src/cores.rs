@@ -141,7 +141,7 @@ mod tests {
 
     /// Pins only this test's thread, which ends with the test.
     #[test]
-    fn two_threads_of_a_server_have_two_cores_and_the_load_a_third_or_the_same() {
+    fn server_threads_get_two_cores() {
         let Some(two) = Cores::find_two_for_servers().unwrap() else { return };
         let Cores::Pair { servers, load } = two else { panic!("{two}") };
         let on =

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read_and_cut() {
+    fn written_file_reads_and_truncates() {
         let dir = tempfile::tempdir().unwrap();
         let (whole, head) = (dir.path().join("whole.parquet"), dir.path().join("head.parquet"));
         let features = &wide_views()[0].features;
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_the_same_however_many_rows_there_are() {
+    fn values_do_not_depend_on_count() {
         let feature = Feature { name: "x".to_owned(), kind: Kind::Int };
         assert_eq!(&feature.column(1..300).slice(100, 50), &feature.column(101..151));
     }

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_have_the_features_that_their_names_say() {
+    fn services_have_the_named_size() {
         for service in wide_services() {
             let count: usize = service.parts.iter().map(|(_, features)| features.len()).sum();
             assert_eq!(service.name, format!("wide_first_{count}"));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn services_name_features_that_the_views_have() {
+    fn services_use_existing_features() {
         let views = [churn_views(), wide_views()].concat();
         for service in [vec![churn_service()], wide_services()].concat() {
             for (view, names) in service.parts {

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_get_the_body_that_is_named_for_their_size() {
+    async fn body_is_chosen_by_request_size() {
         let answers = Answers {
             content_type: HeaderValue::from_static("text/plain"),
             bodies: [(3, Bytes::from_static(b"first")), (7, Bytes::from_static(b"second"))].into(),

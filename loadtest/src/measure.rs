@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_paced_run_is_as_long_as_its_samples_want_within_bounds() {
+    fn paced_run_length_follows_samples() {
         let seconds = Duration::from_secs;
         let effort = Effort {
             connections: 1,

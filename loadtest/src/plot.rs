@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_has_its_lines_names_and_units() {
+    fn plot_has_names_and_units() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plot.svg");
         let panels = [
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_go_from_one_power_of_ten_to_another() {
+    fn axes_span_powers_of_ten() {
         assert_eq!(decades([20.0, 900.0].into_iter()), (10.0, 1000.0));
         assert_eq!(decades([10.0].into_iter()), (10.0, 100.0));
         assert_eq!(decades([].into_iter()), (1.0, 10.0));

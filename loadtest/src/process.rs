@@ -145,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_scheduler_counted_is_in_nanoseconds() {
+    fn scheduler_counts_are_nanoseconds() {
         let nanos = Duration::from_nanos;
         assert_eq!(schedule("9000000001 250 77\n"), Some(Schedule { ran: nanos(9_000_000_001), waited: nanos(250) }));
         assert_eq!(schedule("9000000001\n"), None);
     }
 
     #[test]
-    fn a_thread_that_ended_takes_nothing_of_the_others_time_along() {
+    fn ended_thread_does_not_affect_others() {
         let times = |times: &[(&str, u64)]| {
             RunTimes(times.iter().map(|(thread, ran)| (thread.into(), Duration::from_nanos(*ran))).collect())
         };

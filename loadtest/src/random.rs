@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn picks_are_even_and_differ_by_connection() {
+    fn picks_are_even_per_connection() {
         assert!(counts(Keys::Uniform, 10, 10_000).iter().all(|count| (850..1150).contains(count)));
         assert_ne!(XorShift::new(0, 0).next(), XorShift::new(0, 1).next());
         assert_ne!(XorShift::new(0, 0).next(), XorShift::new(1, 0).next());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_and_places_correspond_one_to_one() {
+    fn ranks_and_indexes_are_bijective() {
         for count in [1, 2, 200, 1000, 9_973] {
             let zipf = Zipf::new(count);
             let places: BTreeSet<_> = (0..count).map(|rank| rank * zipf.stride % count).collect();

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dearer_target_has_a_lower_cpu_ratio_and_a_higher_p99_ratio() {
+    fn slower_target_has_worse_ratios() {
         let side = |cpu_us_per_request, p99_us| Side { cpu_us_per_request, p99_us, ..Side::default() };
         let round = Round::new(side(6.0, 40.0), side(8.0, 50.0));
         assert_eq!((round.cpu_ratio, round.p99_ratio), (0.75, 1.25));

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_end_where_the_last_one_does() {
+    fn replies_end_at_the_last_one() {
         // In one piece, and byte by byte.
         let mut replies = Replies::to(3);
         assert_eq!(replies.read(ANSWER), Ok(Some(ANSWER.len())));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_and_garbage_is_refused() {
+    fn errors_count_and_garbage_is_rejected() {
         let mut replies = Replies::to(2);
         assert_eq!(replies.read(b"-ERR no\r\n+OK\r\n"), Ok(Some(14)));
         assert!(replies.failed);

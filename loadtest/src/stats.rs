@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_half_is_between_its_quarters() {
+    fn quartiles_are_interpolated() {
         let quartiles = |numbers: &[f64]| Quartiles::of(numbers.iter().copied());
         assert_eq!(quartiles(&[5.0, 1.0, 100.0, 2.0, 4.0]), Quartiles { median: 4.0, lower: 2.0, upper: 5.0 });
         assert_eq!(quartiles(&[4.0, 1.0, 2.0, 3.0]), Quartiles { median: 2.5, lower: 1.75, upper: 3.25 });
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_told_only_where_there_are_samples() {
+    fn tail_needs_enough_samples() {
         let told = |samples| {
             let latency = Latency::of(&histogram(samples));
             (latency.p99_us.is_some(), latency.p999_us.is_some(), latency.p9999_us.is_some())
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_goes_as_far_as_samples_do() {
+    fn curve_ends_with_the_samples() {
         let curve = tail(&histogram(1000));
         assert_eq!(curve.first().map(|&(nines, _)| nines), Some(0.0));
         assert_eq!(curve.last().map(|&(nines, _)| nines), Some(2.0));

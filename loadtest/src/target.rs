@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_traced_to_its_process() {
+    fn listener_is_traced_to_process() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(listening_process(port).unwrap(), std::process::id());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn features_are_counted_without_the_join_key() {
+    fn join_key_is_not_counted() {
         let answer = |value: &str, status: &str| {
             format!(
                 r#"{{"results":[

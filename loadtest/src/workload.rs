@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_customer_is_asked_for_in_each_request() {
+    fn each_request_has_one_customer() {
         let workload = Workload::one_customer("some", 10_000, Keys::Uniform);
         let asked = json!({ "feature_service": "some", "entities": { "customer_id": ["CUST_000123"] } });
         assert_eq!(body(workload.sample()), asked);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn many_customers_are_drawn_and_the_sample_is_of_neighbours() {
+    fn sample_has_neighboring_customers() {
         let part = Part::new(1, &entities(50, 0), |ids| feature_server_request("wide", ids, true));
         assert_eq!(part.requests.len(), 5);
         let sample = body(part.sample());
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_lie_beyond_those_that_are_there() {
+    fn unknown_keys_do_not_exist() {
         let part = Part::new(1, &entities(1, 900_000), |ids| feature_server_request("some", ids, false));
         assert_eq!(body(part.sample())["entities"]["customer_id"][0], "CUST_900123");
     }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_asked_for_every_view_of_every_entity() {
+    fn redis_gets_every_view_and_entity() {
         let hashes = [("a".to_owned(), vec!["x".to_owned()]), ("b".to_owned(), vec!["y".to_owned(), "z".to_owned()])];
         let request = redis_request(&hashes, &["1".to_owned(), "2".to_owned()]);
         assert_eq!(request.wire, Wire::Resp { commands: 4 });

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_done_and_beyond_the_bound_refused_and_a_panic_costs_its_own_result_only() {
+    fn full_queue_rejects_panic_is_contained() {
         let compute = Compute::start("test", 1, 2).unwrap();
         let barrier = Arc::new(Barrier::new(2));
         let (entered, leaves) = (Arc::clone(&barrier), Arc::clone(&barrier));

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn file_is_read_up_to_its_bound() {
+    fn file_is_read_within_its_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "1234").unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_symlink_and_rename_change_the_stamp() {
+    fn symlink_swap_and_rename_change_stamp() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         // Two files of the same size and modification time.

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn panic_is_one_line_in_the_log() {
+    fn panic_is_one_log_line() {
         #[derive(Clone, Default)]
         struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
         impl io::Write for Lines {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_told_again_under_feasts_name_and_label() {
+    fn series_have_feast_aliases() {
         let alias = Alias { own: "larder_rows", feast: "feast_rows", label: Some(("view", "feature_view")) };
         let text = "# HELP larder_rows Rows.\n# TYPE larder_rows counter\nlarder_rows{view=\"a\",status=\"x\"} 3\n\
                     larder_rows_other{view=\"a\"} 4\nlarder_rows_sum 5\n";

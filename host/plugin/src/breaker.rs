@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_failures_than_half_leave_it_closed_and_half_open_it() {
+    fn half_of_calls_failing_opens_it() {
         let now = Instant::now();
         let breaker = Breaker::new(now);
         succeed(&breaker, 11);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_that_are_far_between_are_forgotten() {
+    fn rare_failures_do_not_open_it() {
         let now = Instant::now();
         let breaker = Breaker::new(now);
         for i in 0..100 {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_in_between_doubles_the_time_up_to_a_minute() {
+    fn trial_failures_double_the_pause() {
         let mut now = Instant::now();
         let breaker = Breaker::new(now);
         fail(&breaker, CALLS_MIN, now);

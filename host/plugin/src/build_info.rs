@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_is_read_and_the_last_one_counts() {
+    fn last_appended_section_counts() {
         let mut bytes = component();
         assert_eq!(BuildInfo::read(&bytes), None);
         info().append(&mut bytes);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_that_is_cut_off_or_too_long_is_none() {
+    fn truncated_or_oversized_section_is_ignored() {
         let mut bytes = component();
         info().append(&mut bytes);
         bytes.pop();

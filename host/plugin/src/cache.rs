@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_found_again_also_after_a_restart() {
+    fn stored_code_is_found_after_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, engine, digest, _) = filled(dir.path());
         assert!(cache.get(&engine, &digest).is_some());
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn code_that_was_changed_torn_or_renamed_is_none() {
+    fn modified_or_renamed_code_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, engine, digest, path) = filled(dir.path());
         let good = fs::read(&path).unwrap();
@@ -247,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn code_of_other_settings_has_another_name() {
+    fn other_settings_have_other_names() {
         let digest = Digest::of(COMPONENT);
         assert_ne!(name(&engine(true), &digest), name(&engine(false), &digest));
     }
 
     #[test]
-    fn directory_and_key_are_the_hosts_alone() {
+    fn directory_and_key_are_private() {
         let dir = tempfile::tempdir().unwrap();
         let own = dir.path().join("compiled");
         Cache::open(&own).unwrap();

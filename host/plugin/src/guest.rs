@@ -180,7 +180,7 @@ mod tests {
         \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
 
     #[test]
-    fn a_table_grows_up_to_its_limit_and_no_further() {
+    fn table_growth_stops_at_its_limit() {
         let engines = Engines::new(&PluginSettings::default()).unwrap();
         for is_python in [false, true] {
             let engine = engines.of(is_python);

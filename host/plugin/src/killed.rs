@@ -105,7 +105,7 @@ mod tests {
     const LIMITS: CompileLimits = CompileLimits { time: Duration::from_secs(10), memory_bytes: 1_000 };
 
     #[test]
-    fn killed_component_is_tried_again_with_more() {
+    fn higher_limits_retry_killed_component() {
         let dir = tempfile::tempdir().unwrap();
         let killed = KilledCompilations::open(&dir.path().join("killed")).unwrap();
         let digest = Digest::of(b"1");

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_seen_is_guessed_from_what_was() {
+    fn unknown_size_is_estimated_from_others() {
         let pace = LatencyEstimator::default();
         assert_eq!(pace.expect(1), Duration::ZERO);
         pace.note(1, 2 * US);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_call_is_remembered_and_many_quick_ones_make_up_for_it() {
+    fn quick_calls_outweigh_a_slow_one() {
         let pace = LatencyEstimator::default();
         pace.note(1, US);
         pace.note(1, Duration::from_millis(10));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_call_after_many_quick_ones_is_doubted_and_another_soon_after_is_not() {
+    fn single_outlier_is_ignored_repeated_counts() {
         let slow = Duration::from_millis(10);
         let pace = LatencyEstimator::default();
         for _ in 0..10 {

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_within_the_limit_is_whole_and_a_longer_one_is_cut_at_a_character() {
+    fn long_line_is_cut_at_character() {
         assert_eq!(printable("grün", 5), "grün");
         assert_eq!(printable("grün", 4), "grü… (cut)");
         assert_eq!(printable("grün", 3), "gr… (cut)");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_written_and_after_it_as_many_as_the_rate_allows() {
+    fn burst_then_rate_is_written() {
         let start = Instant::now();
         let mut bucket = Bucket { left: 2.0 * BURST, rate: 2.0, looked: start, dropped: 0 };
         assert_eq!((0..30).filter(|_| bucket.take(start)).count(), 20);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_need_not_be_there_and_has_only_finished_wasm_files() {
+    fn missing_directory_has_no_plugins() {
         let (_dir, plugin_dir) = plugin_dir();
         assert_eq!(names(&plugin_dir), [""; 0]);
         plugin_dir.place("b", b"b").unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_has_another_stamp_even_with_the_same_bytes() {
+    fn replaced_file_has_another_stamp() {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"1").unwrap();
         let before = plugin_dir.files().unwrap();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_in_place_of_a_plugin_is_an_error() {
+    fn pipe_as_plugin_is_an_error() {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"a").unwrap();
         let pipe = plugin_dir.dir().join("b.wasm");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_link_to_a_plugin_has_another_stamp() {
+    fn swapped_plugin_link_changes_stamp() {
         let (dir, plugin_dir) = plugin_dir();
         fs::create_dir_all(plugin_dir.dir()).unwrap();
         let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_up_to_the_limit_and_one_byte_beyond_it() {
+    fn file_is_read_within_limit() {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"1234").unwrap();
         assert_eq!(plugin_dir.read("a", 4).unwrap(), b"1234");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_into_service_makes_the_one_before_the_previous() {
+    fn new_version_makes_old_one_previous() {
         let (_dir, plugin_dir) = plugin_dir();
         assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap(), None);
         plugin_dir.keep("a", b"1").unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_write_leaves_live_and_previous_version() {
+    fn failed_write_leaves_both_versions() {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.keep("a", b"1").unwrap();
         plugin_dir.keep("a", b"2").unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_own_copies_are_nobody_elses() {
+    fn own_copies_are_private() {
         use std::os::unix::fs::PermissionsExt as _;
         let (dir, _plugin_dir) = plugin_dir();
         let mode = fs::metadata(dir.path().join("own/live")).unwrap().permissions().mode();

@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_within_every_limit_is_taken() {
+    fn signature_within_limits_is_accepted() {
         let signature = Signature::check(good()).unwrap();
         assert_eq!(signature.inputs.len(), COLUMNS_MAX);
         assert_eq!(signature.outputs[0].column_type.to_string(), "Float64");
     }
 
     #[test]
-    fn what_is_beyond_a_limit_is_told() {
+    fn exceeded_limits_are_reported() {
         assert_eq!(refused(|it| it.outputs.clear()), "there is no output");
         assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, at most 256 are allowed");
         assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is there twice"));

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ignored_names_are_logged_once_until_they_change() {
+    fn ignored_names_are_logged_once() {
         let ignored = Ignored::default();
         let mut listing = Listing::default();
         assert_eq!(ignored.news(&listing), None, "there are none");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_tools_are_left_out_and_partitions_are_not() {
+    fn hidden_names_except_partitions_are_ignored() {
         for name in [
             "a.parquet",
             "dt=2026-11-25/a_b.parquet",
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_counts_with_the_first_name_as_example() {
+    fn listing_counts_with_first_example() {
         let mut listing = Listing::default();
         ["b/_SUCCESS", "README.md", "c"].iter().for_each(|name| listing.ignore(name));
         assert_eq!(listing, Listing { count: 3, example: Some("README.md".to_owned()) });

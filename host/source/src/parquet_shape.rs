@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_says_what_its_partition_is() {
+    fn partition_comes_from_the_path() {
         let of = |path, column| partition(path, column);
         assert_eq!(of("day=2026-11-25/hour=7/part-0.parquet", "hour"), Some(Some("7".into())));
         assert_eq!(of("day=__HIVE_DEFAULT_PARTITION__/x.parquet", "day"), Some(None));

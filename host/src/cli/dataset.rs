@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_values_and_another_seed_others() {
+    fn equal_seeds_give_equal_values() {
         let tables = made(500, 7);
         assert_eq!(tables, made(500, 7));
         for (table, other) in tables.iter().zip(made(500, 8)) {
@@ -335,13 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_customers_are_the_same_however_many_there_are() {
+    fn first_customers_ignore_the_count() {
         let chunk_and_some = made(CHUNK_ROWS + 10, 7).map(|table| table.slice(0, 300));
         assert_eq!(made(300, 7), chunk_and_some);
     }
 
     #[test]
-    fn every_file_has_a_row_for_every_customer() {
+    fn every_file_has_every_customer() {
         for customers in [0, 1, CHUNK_ROWS, CHUNK_ROWS + 1] {
             for table in made(customers, 7) {
                 assert_eq!(table.num_rows() as u64, customers);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_happens_after_now_or_before_its_span() {
+    fn all_times_are_in_their_span() {
         for (table, days) in made(5_000, 7).iter().zip([BEHAVIOR_DAYS, OTHER_DAYS, OTHER_DAYS]) {
             let span = Micros::from(days) * Micros::from(SECONDS_PER_DAY) * MICROS_PER_SECOND;
             let (events, created) = (times(table, EVENT_TIMESTAMP), times(table, CREATED));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_unique_padded_and_the_same_in_every_file() {
+    fn ids_are_unique_and_padded() {
         let tables = made(2_000, 7);
         let ids = texts(&tables[0], CUSTOMER_ID);
         assert_eq!((ids.value(0), ids.value(1_999)), ("CUST_000001", "CUST_002000"));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_new_pays_by_the_month_and_calls_more_often() {
+    fn new_customers_pay_monthly() {
         let [behavior, _, contract] = made(20_000, 7);
         let mean = |column: &str, chosen: &dyn Fn(usize) -> bool| {
             let values = ints(&behavior, column);

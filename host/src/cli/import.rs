@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_between_directories_is_relative_where_it_can_be() {
+    fn path_between_directories_is_relative() {
         let dir = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(dir.path()).unwrap();
         fs::create_dir_all(base.join("repo/inner")).unwrap();

@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_view_has_a_directory_of_its_own() {
+    fn every_view_has_own_directory() {
         assert_eq!(dir_name("driver_stats-2.v1"), "driver_stats-2.v1");
         let long = "n".repeat(5_000);
         let odd = ["..", ".", "a/b", "../../etc", "größe", &long];

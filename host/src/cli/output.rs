@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_is_counted_in_the_singular() {
+    fn one_item_is_singular() {
         let entities = |count| counted(count, "entity", "entities");
         assert_eq!([0, 1, 2, 1_000].map(entities), ["0 entities", "1 entity", "2 entities", "1,000 entities"]);
     }
 
     #[test]
-    fn a_word_for_the_shell_is_quoted_only_where_it_has_to_be() {
+    fn shell_words_are_quoted_if_needed() {
         for (text, word) in [("target/release/larder", "target/release/larder"), ("my dir", "'my dir'"), ("", "''")] {
             assert_eq!(shell_word(text), word);
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_have_the_largest_unit_that_says_enough() {
+    fn age_uses_the_largest_unit() {
         for (seconds, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_200, "2h"), (172_800, "2d"), (-5, "in 5s")] {
             assert_eq!(age(seconds), text);
         }

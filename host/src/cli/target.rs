@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_quotes_around_the_whole_message_go() {
+    fn only_enclosing_quotes_are_removed() {
         let said = |text: &str| error_message(&Value::from(text));
         assert_eq!(said("'no such thing'"), "no such thing");
         assert_eq!(said("\"no such thing\""), "no such thing");

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_characters_or_none() {
+    fn star_matches_any_characters() {
         for (pattern, name) in [
             ("*.yaml", "churn.yaml"),
             ("churn*.yaml", "churn.yaml"),

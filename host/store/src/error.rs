@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quota_and_file_size_limit_are_a_full_disk() {
+    fn quota_counts_as_full_disk() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
             let error = StoreError::from(redb::Error::Io(kind.into()));
             assert!(matches!(error, StoreError::DiskFull(_)), "{error}");

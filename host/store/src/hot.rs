@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_from_before_a_commit_does_not_count_after_it_whenever_it_is_put_in() {
+    fn copy_from_before_commit_never_counts() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         assert_eq!(known(&hot, 1, 4), row("old"));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_thread_has_at_hand_does_not_hide_what_another_put_in() {
+    fn threads_see_each_others_insertions() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         thread::scope(|scope| {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shared_cache_let_go_is_not_at_hand_either() {
+    fn evicted_entry_leaves_thread_cache() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
         assert_eq!(known(&hot, 1, 1), row("row"));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_look_and_put_while_much_is_let_go_hold_nothing_that_the_cache_does_not() {
+    fn thread_caches_hold_only_cached_entries() {
         const BYTES_MAX: usize = 1 << 18;
         let hot = HotCache::new(HotCacheConfig { bytes_max: BYTES_MAX as u64 });
         let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn shrunk_cache_loses_half_and_a_closed_one_gains_nothing() {
+    fn shrinking_evicts_half_closing_stops_inserts() {
         let hot = HotCache::new(HotCacheConfig::default());
         let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
         let put = |n: u64| hot.put(&id(n), None, &[found(1, Some(b"row"))], 1);
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_found_together_as_one_by_one() {
+    fn batch_lookup_equals_single_lookups() {
         let hot = HotCache::new(HotCacheConfig::default());
         let id = |n: u8| EntityId([[n; 8], [0; 8]].concat().try_into().unwrap());
         let put = |n: u8| {
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_several_views_gather_in_one_entry() {
+    fn views_of_entity_share_an_entry() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"one")), found(2, None)], 1);
         let before = get(&hot, 1);
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_to_an_entry_does_not_make_its_older_copies_younger() {
+    fn added_rows_keep_older_commit() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         let before = get(&hot, 4);
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_max_holds_and_zero_keeps_nothing() {
+    fn bytes_max_holds_and_zero_disables() {
         let hot = HotCache::new(HotCacheConfig { bytes_max: 10_000 });
         for i in 0..200_u8 {
             hot.put(&EntityId([i; 16]), None, &[found(1, Some(&[0; 100]))], 1);

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_the_way_of_writing_do_not_matter() {
+    fn column_order_and_notation_are_ignored() {
         let ours = answer(json!([["a", [1, null]], ["b", [2.0, "x"]]]));
         let theirs = answer(json!([["b", [2, "x"]], ["a", [1, null]]]));
         assert_eq!(compare(&ours, &theirs).unwrap(), Same { values: 4 });

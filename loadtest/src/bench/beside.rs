@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_done_again_until_it_is_told_to_end() {
+    fn command_repeats_until_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let marks = dir.path().join("marks");
         let again = Again::start(shell(&format!("echo >> {}", marks.display())), Cores::Shared);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_ends_it_and_is_told() {
+    fn failure_stops_the_repetition() {
         let again = Again::start(shell("echo no such view >&2; exit 1"), Cores::Shared);
         while again.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             thread::yield_now();

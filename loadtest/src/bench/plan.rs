@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn churn_has_its_million_samples_if_rates_are_as_assumed() {
+    fn churn_gets_its_million_samples() {
         let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
         let churn = &spec::workloads()[0];
         for target in [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis] {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_asked_takes_no_time() {
+    fn excluded_target_takes_no_time() {
         let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
         let cold: Vec<_> = spec::workloads().into_iter().filter(|spec| spec.name == "cold-1").collect();
         let alone = plan.total(&cold, &[], &[TargetKind::Larder]);

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_in_order_and_of_one_kind() {
+    fn sizes_are_sorted_and_homogeneous() {
         let sweep = vec![point(100, 50, 100.0), point(1, 50, 10.0), point(1, 200, 20.0)];
         let results = Results { sweep, ..Results::default() };
         let panels =
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_file_for_whatever_was_measured() {
+    fn every_measurement_has_a_plot() {
         let dir = tempfile::tempdir().unwrap();
         let churn = point(1, 8, 10.0).result;
         let mut results = Results { workloads: vec![churn], ..Results::default() };

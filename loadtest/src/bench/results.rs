@@ -249,7 +249,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn others_in_the_way_are_told_unless_they_were_meant_to_be() {
+    fn unexpected_load_is_reported() {
         let mut results = Results::default();
         let side = Side { load_waited_percent: 12.0, ..Side::default() };
         let target = TargetResult { rounds: vec![side], ..WorkloadResult::with_one() };

@@ -232,7 +232,7 @@ mod tests {
     use crate::definitions::{churn_service, wide_services};
 
     #[test]
-    fn names_are_unique_and_redis_has_every_service_that_it_is_asked_for() {
+    fn names_are_unique_and_services_exist() {
         let services = [vec![churn_service()], wide_services()].concat();
         let specs = workloads();
         assert_eq!(specs.iter().map(|spec| &spec.name).collect::<BTreeSet<_>>().len(), specs.len());
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn feast_is_asked_for_the_few_that_it_knows() {
+    fn feast_gets_only_known_customers() {
         for spec in workloads().iter().filter(|spec| spec.feast && !spec.knows_nobody()) {
             let workload = spec.requests(Tongue::Feast, &[], Keys::Uniform);
             for request in workload.requests() {

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_headline_has_larder_beside_the_floor_and_beside_feast() {
+    fn headline_compares_floor_and_feast() {
         let told = |feast: &[(f64, f64)]| {
             let mut results = results();
             results.workloads[0].take(vec![
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_spoils_a_run_stands_at_its_head() {
+    fn report_begins_with_warnings() {
         let mut results = results();
         results.failures = 3;
         results.first_failure = Some("larder: status 503".to_owned());
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_a_few_digits_and_a_unit() {
+    fn numbers_have_digits_and_unit() {
         let times = [0.5, 12.34, 123.4, 1234.0, 98_765.0, 1_234_567.0].map(microseconds);
         assert_eq!(times, ["0.50 µs", "12.3 µs", "123 µs", "1.23 ms", "98.8 ms", "1235 ms"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_workload_that_needs_more_than_larder_is_refused_with_those_that_do_not() {
+    fn unsuitable_workload_is_rejected() {
         assert_eq!(stored("svc50-100").unwrap().name, "svc50-100");
         for name in ["churn-derived-1", "cold-1", "during-sync", "nonsense"] {
             let error = stored(name).unwrap_err().to_string();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_says_whether_throughput_was_of_cores_of_its_own() {
+    fn report_states_where_load_ran() {
         let spread = |median| Spread { median, min: median, max: median };
         let mut report = ThreadsReport {
             workload: "w".to_owned(),

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn workloads_are_checked_before_anything_is_started() {
+    fn workloads_are_checked_first() {
         let names = |words: &[&str]| {
             let specs = args(words).specs();
             specs.map(|specs| specs.into_iter().map(|spec| spec.name).collect::<Vec<_>>().join(" "))
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_has_every_build_beside_the_floor_and_the_first() {
+    fn report_compares_builds_and_floor() {
         let turns =
             |us: f64| Turns { cpu_us_per_request: Quartiles::of([us].into_iter()), wire_bytes_per_answer: 999.6 };
         let of = |number: f64| Quartiles::of([number - 0.25, number, number + 0.25].into_iter());

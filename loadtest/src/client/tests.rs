@@ -30,7 +30,7 @@ async fn error_of<const N: usize>(pieces: [&'static [u8]; N]) -> ClientError {
 }
 
 #[test]
-fn a_head_is_read_once_it_is_whole() {
+fn head_is_parsed_when_complete() {
     let head_bytes = ANSWER.len() - 4;
     for end in 0..ANSWER.len() {
         let expected = (end >= head_bytes).then_some(Head { status: 200, head_bytes, body_bytes: 4 });
@@ -46,7 +46,7 @@ fn other_statuses_are_read_too() {
 }
 
 #[test]
-fn what_is_not_an_answer_is_refused() {
+fn invalid_response_is_rejected() {
     for (head, expected) in [
         (&b"HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n"[..], "a status line"),
         (b"HTTP/1.1 +20 OK\r\ncontent-length: 0\r\n\r\n", "a status line"),
@@ -65,7 +65,7 @@ fn what_is_not_an_answer_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_in_pieces_is_put_together() {
+async fn response_in_pieces_is_joined() {
     let pieces = [&ANSWER[..10], &ANSWER[10..60], &ANSWER[60..ANSWER.len() - 2], &ANSWER[ANSWER.len() - 2..]];
     let mut connection = Connection::open(&server_of(pieces).await).await.unwrap();
     let answer = connection.exchange(&get("/")).await.unwrap();
@@ -74,14 +74,14 @@ async fn an_answer_in_pieces_is_put_together() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_early_is_an_error() {
+async fn early_close_is_an_error() {
     assert!(matches!(error_of([]).await, ClientError::Closed));
     assert!(matches!(error_of([&ANSWER[..20]]).await, ClientError::Closed));
     assert!(matches!(error_of([&ANSWER[..ANSWER.len() - 1]]).await, ClientError::Closed));
 }
 
 #[tokio::test]
-async fn more_than_the_answer_is_an_error() {
+async fn surplus_bytes_are_an_error() {
     const SURPLUS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody and more";
     let error = error_of([SURPLUS]).await;
     assert!(matches!(error, ClientError::Malformed { expected: "nothing after the body", .. }), "{error}");

@@ -32,7 +32,7 @@ async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
 }
 
 #[test]
-fn arrivals_are_even_and_do_not_drift() {
+fn arrivals_do_not_drift() {
     let schedule = Schedule::new(3.9, Duration::from_secs(2));
     assert_eq!(schedule, Schedule { rate_per_s: 3, arrivals: 6 });
     let offsets_ns: Vec<_> = (0..4).map(|arrival| schedule.offset(arrival).as_nanos()).collect();
@@ -57,7 +57,7 @@ fn every_arrival_is_taken_once() {
 }
 
 #[test]
-fn latency_counts_from_when_a_request_was_due() {
+fn latency_counts_from_due_time() {
     let schedule = Schedule::new(1000.0, Duration::from_secs(1));
     let (ms, at) = (Duration::from_millis, Duration::from_millis(50));
     assert_eq!(schedule.latency(0, at), ms(50));
@@ -66,7 +66,7 @@ fn latency_counts_from_when_a_request_was_due() {
 }
 
 #[tokio::test]
-async fn a_stall_shows_in_every_request_that_it_held_up() {
+async fn stall_delays_all_its_requests() {
     let endpoint = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let mut load = Load::open(&endpoint, 1, Arc::new(ten_customers())).await.unwrap();
     // 200 requests, 1 ms apart: the stall delays the first 100 of them, by 100 ms down to 0.

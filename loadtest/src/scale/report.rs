@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_told_by_row_and_memory_by_the_cap() {
+    fn report_has_sizes_per_row() {
         let latency = Latency {
             samples: 1,
             p50_us: 20.0,

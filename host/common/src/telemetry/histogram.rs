@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_many_threads_are_all_in_their_buckets() {
+    fn threads_count_into_common_buckets() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let with = WithHistograms { recorder, histograms: Arc::new(Histograms::new(bounds)) };
         metrics::with_local_recorder(&with, || {

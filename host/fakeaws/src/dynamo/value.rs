@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_numbers_are_ordered_as_numbers() {
+    fn number_keys_sort_as_numbers() {
         let texts =
             ["-1e10", "-12.5", "-12", "-1.25", "-1.2", "-0.001", "0", "0.001", "0.5", "1", "1.2", "9", "10", "1e10"];
         let bytes: Vec<_> = texts.iter().map(|text| ordered(&json!({ "N": text })).unwrap()).collect();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dynamodb_does_not_take_is_refused() {
+    fn invalid_values_are_rejected() {
         for value in [
             json!({ "SS": [] }),
             json!({ "S": 1 }),

@@ -219,7 +219,7 @@ async fn a_page_has_a_megabyte() {
 }
 
 #[tokio::test]
-async fn items_of_one_partition_key_lie_together_in_the_order_of_their_sort_key() {
+async fn partition_items_sort_by_sort_key() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("p", "S"), ("id", "N")], None);
     let ids = ["-2", "-1.5", "0", "3", "10", "200"];
@@ -269,7 +269,7 @@ async fn throttling_ends() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_many_requests_until_the_last_handle_is_gone() {
+async fn connection_serves_many_requests() {
     let dynamo = numbers(1);
     let other = dynamo.clone();
     let address = dynamo.address();
@@ -287,7 +287,7 @@ async fn a_connection_serves_many_requests_until_the_last_handle_is_gone() {
 }
 
 #[tokio::test]
-async fn answers_tell_the_parts_that_are_wanted() {
+async fn responses_have_the_projected_parts() {
     let dynamo = numbers(1);
     dynamo.put(
         TABLE,
@@ -332,7 +332,7 @@ async fn answers_tell_the_parts_that_are_wanted() {
 }
 
 #[tokio::test]
-async fn pages_of_parts_go_on_from_whole_keys() {
+async fn projected_pages_continue_from_whole_keys() {
     let dynamo = numbers(10);
     let mut body = json!({ "TableName": TABLE, "ProjectionExpression": "v", "Limit": 4 });
     let mut counts = Vec::new();
@@ -348,7 +348,7 @@ async fn pages_of_parts_go_on_from_whole_keys() {
 }
 
 #[tokio::test]
-async fn a_batch_does_as_many_keys_as_it_is_told() {
+async fn batch_processes_the_configured_keys() {
     let dynamo = numbers(50);
     dynamo.create_table("other", &[("id", "N")], None);
     dynamo.batch_get_items(30);
@@ -365,7 +365,7 @@ async fn a_batch_does_as_many_keys_as_it_is_told() {
 }
 
 #[test]
-fn a_test_that_blocks_uses_it_alike() {
+fn blocking_tests_can_use_it() {
     let dynamo = numbers(2);
     let mut socket = std::net::TcpStream::connect(dynamo.address()).unwrap();
     let body = json!({ "TableName": TABLE }).to_string();

@@ -95,7 +95,7 @@ async fn a_wire_is_slow() {
 }
 
 #[tokio::test]
-async fn a_wire_is_silent_and_half_closed() {
+async fn silent_and_half_closed_wires_work() {
     let (dynamo, proxy) = behind();
     proxy.silence(true);
     assert!(timeout(SHORT, scan(&proxy)).await.is_err());
@@ -149,7 +149,7 @@ async fn answers_are_cut_off() {
 }
 
 #[tokio::test]
-async fn calls_are_matched_by_operation_and_requests_by_path() {
+async fn rules_match_operations_and_paths() {
     let (dynamo, proxy) = behind();
     proxy.refuse("Scan", When::First(2), 400, "ThrottlingException");
     proxy.refuse(".scan", When::First(1), 500, "InternalServerError");
@@ -221,7 +221,7 @@ async fn answers_lie() {
 }
 
 #[tokio::test]
-async fn requests_are_reset_kept_waiting_and_late() {
+async fn requests_are_reset_silenced_and_delayed() {
     let (dynamo, proxy) = behind();
     proxy.rule("Scan", When::First(1), Fault::Reset);
     proxy.rule("Scan", When::First(1), Fault::Silence);
@@ -236,7 +236,7 @@ async fn requests_are_reset_kept_waiting_and_late() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_listen_keeps_what_is_open() {
+async fn proxy_without_listening_keeps_connections() {
     let (_dynamo, proxy) = behind();
     let mut open = Connection::open(proxy.address()).await.unwrap();
     assert!(is_whole(&open.send(scan_request()).await.unwrap()));
@@ -258,7 +258,7 @@ async fn a_proxy_that_does_not_listen_keeps_what_is_open() {
 }
 
 #[tokio::test]
-async fn the_server_behind_gets_the_request_as_it_was_sent() {
+async fn upstream_gets_the_unchanged_request() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = FaultProxy::start(listener.local_addr().unwrap());
     let asked = request("GET", "/lake/a%20b?x=%2F", &[("authorization", "AWS4-HMAC-SHA256 x"), ("x-amz-date", "now")]);

@@ -141,7 +141,7 @@ async fn lists_have_pages() {
 }
 
 #[tokio::test]
-async fn an_object_is_replaced_between_two_reads() {
+async fn object_is_replaced_between_two_reads() {
     let s3 = ten();
     let etag = s3.put("lake", "a/ten", "0123456789");
     s3.swap_after("lake", "a/ten", 2, "abcdefghij");
@@ -158,7 +158,7 @@ async fn an_object_is_replaced_between_two_reads() {
 }
 
 #[tokio::test]
-async fn bodies_in_chunks_of_the_sdks_are_put_together() {
+async fn sdk_chunks_are_decoded() {
     let s3 = ten();
     let chunks = "3;chunk-signature=abc\r\nabc\r\n2\r\nde\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n";
     let headers = [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"), ("content-encoding", "aws-chunked")];
@@ -168,7 +168,7 @@ async fn bodies_in_chunks_of_the_sdks_are_put_together() {
 }
 
 #[tokio::test]
-async fn answers_take_their_time_and_are_counted() {
+async fn responses_are_delayed_and_counted() {
     let s3 = ten();
     s3.delay(Duration::from_millis(60));
     let begin = Instant::now();
@@ -187,7 +187,7 @@ async fn answers_take_their_time_and_are_counted() {
 }
 
 #[tokio::test]
-async fn the_proxy_passes_objects_on_whole_and_heads_without_bodies() {
+async fn proxy_passes_objects_and_heads() {
     let s3 = ten();
     let proxy = FaultProxy::start(s3.address());
     let mut connection = Connection::open(proxy.address()).await.unwrap();
@@ -202,7 +202,7 @@ async fn the_proxy_passes_objects_on_whole_and_heads_without_bodies() {
 }
 
 #[tokio::test]
-async fn a_list_is_stale_and_objects_are_not() {
+async fn stale_list_returns_current_objects() {
     let s3 = ten();
     s3.put("lake", "a/gone", "x");
     s3.stale_list(true);

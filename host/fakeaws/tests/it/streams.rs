@@ -59,7 +59,7 @@ fn ids(records: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn writes_make_records_of_the_view_s_images() {
+async fn writes_make_records_with_images() {
     for (view, has_new, has_old) in [
         ("KEYS_ONLY", false, false),
         ("NEW_IMAGE", true, false),
@@ -214,7 +214,7 @@ async fn what_is_trimmed_is_gone() {
 }
 
 #[tokio::test]
-async fn records_are_held_back_and_pages_are_empty() {
+async fn records_are_withheld_and_pages_empty() {
     let dynamo = table("KEYS_ONLY");
     let shard = only(&dynamo);
     dynamo.hold(TABLE);
@@ -260,7 +260,7 @@ async fn streams_are_turned_off_and_on() {
 }
 
 #[tokio::test]
-async fn records_come_twice_and_out_of_nothing() {
+async fn records_repeat_and_appear_without_writes() {
     let dynamo = table("NEW_IMAGE");
     let shard = only(&dynamo);
     (1..=3).for_each(|id| dynamo.put(TABLE, item(id, 1)));
@@ -291,7 +291,7 @@ async fn an_answer_has_a_megabyte() {
 }
 
 #[tokio::test]
-async fn a_shard_is_closed_and_its_child_comes_late() {
+async fn closed_shard_gets_late_child() {
     let dynamo = table("KEYS_ONLY");
     let parent = only(&dynamo);
     dynamo.put(TABLE, item(1, 1));
@@ -321,7 +321,7 @@ async fn a_shard_is_closed_and_its_child_comes_late() {
 }
 
 #[tokio::test]
-async fn records_are_trimmed_to_a_sequence_number() {
+async fn records_are_trimmed_to_sequence() {
     let dynamo = table("KEYS_ONLY");
     (1..=4).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let shard = only(&dynamo);
@@ -344,7 +344,7 @@ async fn records_are_trimmed_to_a_sequence_number() {
 }
 
 #[tokio::test]
-async fn a_shard_puts_up_with_few_readers() {
+async fn excess_shard_readers_are_rejected() {
     let dynamo = table("KEYS_ONLY");
     dynamo.put(TABLE, item(1, 1));
     let shard = only(&dynamo);

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_back_from_a_row_as_it_went_in() {
+    fn every_kind_round_trips_through_row() {
         for (declared, kind) in one_of_each() {
             let declared: ValueType = declared.parse().unwrap();
             let back = through(declared, Some(kind.clone()));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_a_message_without_a_kind() {
+    fn null_is_message_without_kind() {
         for null in [None, Some(Kind::Null(0))] {
             for (declared, _) in one_of_each() {
                 let declared: ValueType = declared.parse().unwrap();
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn value_of_another_type_stays_the_same_number() {
+    fn converted_value_is_the_same_number() {
         let scalar = ValueType::Scalar;
         let kept = [
             (ScalarType::Int64, Kind::Int32(-7), Kind::Int64(-7)),

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_is_what_its_value_is_written_as() {
+    fn each_field_renders_as_json() {
         let long = "a text that is longer than what is copied at once";
         let values = [
             ValueRef::Int64(-7),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_too_wide_or_damaged_has_no_text() {
+    fn unsuitable_rows_have_no_text() {
         let strings = schema(&["String"]);
         let fits = vec![b'x'; BYTES_MAX - r#","2025-11-23T08:13:10Z","""#.len()];
         assert!(RowText::new(&rendered(&strings, &[ValueRef::Bytes(&fits)])).is_some());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn of_arbitrary_bytes_nothing_or_something_is_copied() {
+    fn arbitrary_bytes_never_panic() {
         let bytes = rendered(&schema(&["Int64", "String"]), &[ValueRef::Int64(1), ValueRef::Bytes(b"abc")]);
         for place in 0..bytes.len() {
             for byte in [0, 1, 0x7f, 0xff] {

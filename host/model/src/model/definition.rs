@@ -399,7 +399,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entity_id_is_read_as_it_is_written_and_nothing_else_is() {
+    fn entity_id_round_trips() {
         let id = EntityId([0x0a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff]);
         let text = id.to_string();
         assert_eq!(text.parse(), Ok(id));

@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_parses_to_a_type_that_displays_as_that_name() {
+    fn type_names_round_trip() {
         for name in ValueType::names() {
             assert_eq!(name.parse::<ValueType>().unwrap().to_string(), name);
         }
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_the_registry_name_types_and_those_of_nothing_do_not() {
+    fn registry_numbers_map_to_types() {
         for (number, name) in NUMBERS {
             assert!(ValueType::from_feast_number(number).is_some(), "{number} {name}");
         }
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_type_is_refused_by_name() {
+    fn unknown_type_is_rejected() {
         for text in ["", "Int", "Array", "Array(", "Array(Array(Int64))", "é_LIST", "_LIST", "Set()"] {
             assert_eq!(text.parse::<ValueType>(), Err(UnknownType(text.to_owned())), "{text}");
         }

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once_with_its_place() {
+    fn all_errors_are_reported_with_positions() {
         let text = "nam: a\ncount: 10\non: yes\nevery: 30\nsize: 3 apples\nmode: replac\nitems: x\nnames: [1]\n\
                     tags: [a]\nwhatever: 1\n";
         check(
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_is_seen_only_by_who_asks_for_it() {
+    fn null_is_visible_on_request_only() {
         let problems = Problems::default();
         let node = parse("f.yaml", "on: null\n", &problems).unwrap();
         let mut table = Table::new("thing", &node, &problems).unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_mapping_is_told() {
+    fn non_mapping_is_reported() {
         check("a: [", expect!["f.yaml:1:4: error: unclosed bracket '['"]);
         check("- a", expect!["f.yaml:1:1: error: thing: expected a mapping, got a list"]);
         check("", expect!["f.yaml:1:1: error: thing: expected a mapping, got nothing"]);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_and_aliases_have_a_limit_and_obey_it() {
+    fn nesting_and_alias_limits_hold() {
         let deep = |levels: usize| format!("name: a\nitems: {}{}\n", "[".repeat(levels), "]".repeat(levels));
         check(&deep(30), expect![[""]]);
         check(&deep(40), expect!["f.yaml:2:39: error: nested too deeply: at most 32 levels are allowed"]);

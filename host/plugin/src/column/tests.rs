@@ -72,7 +72,7 @@ fn read(column: Column, of: ColumnType, rows: usize) -> Vec<Value> {
 
 proptest! {
     #[test]
-    fn what_is_pushed_is_well_formed_and_is_read_again((of, rows) in column()) {
+    fn pushed_values_are_valid_and_readable((of, rows) in column()) {
         let column = build(of, &rows);
         prop_assert_eq!(column.rows(), rows.len());
         prop_assert_eq!(column.column_type(), of);
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn a_slice_is_the_column_of_its_rows((of, rows) in column(), from in 0..40_usize, to in 0..40_usize) {
+    fn slice_equals_column_of_its_rows((of, rows) in column(), from in 0..40_usize, to in 0..40_usize) {
         let (from, to) = (from.min(rows.len()), to.min(rows.len()));
         let range = from.min(to)..from.max(to);
         prop_assert_eq!(build(of, &rows).slice(range.clone()), build(of, &rows[range]));
@@ -97,7 +97,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_of_another_type_is_a_null_and_zeros_are_none() {
+fn mistyped_value_becomes_null() {
     for of in SCALARS {
         for is_list in [false, true] {
             let mut column = ColumnBuilder::new(ColumnType { scalar: of, is_list }, 2);
@@ -110,7 +110,7 @@ fn what_is_of_another_type_is_a_null_and_zeros_are_none() {
 }
 
 #[test]
-fn a_type_of_definitions_has_the_column_that_plugins_know_and_its_plain_name() {
+fn definition_types_map_to_columns() {
     let of = |name: &str| ColumnType::of(name.parse().unwrap()).map(|of| of.to_string());
     for (name, plain) in [
         ("Int64", "Int64"),
@@ -127,7 +127,7 @@ fn a_type_of_definitions_has_the_column_that_plugins_know_and_its_plain_name() {
 }
 
 #[test]
-fn a_bitmap_has_a_bit_for_each_row_and_no_more() {
+fn bitmap_has_one_bit_per_row() {
     let of = ColumnType { scalar: ColumnScalar::Int64, is_list: false };
     for rows in [7, 8, 9, 16] {
         let values: Vec<Value> = (0..rows).map(|row| if row == 3 { Value::Null } else { Value::Int64(1) }).collect();
@@ -150,7 +150,7 @@ fn a_bitmap_has_a_bit_for_each_row_and_no_more() {
 }
 
 #[test]
-fn what_lies_where_nothing_is_becomes_nothing() {
+fn values_in_null_slots_are_cleared() {
     let text = |ends: &[u32], data: &str| VarBytes { ends: ends.to_vec(), data: data.into() };
     let odd = [
         Values::Scalars(Scalars::Float64s(vec![1.0, 2.0, 3.0])),

@@ -40,7 +40,7 @@ fn columns(rows: usize) -> (Vec<Field>, Vec<Column>) {
 }
 
 #[test]
-fn a_frame_is_as_the_contract_draws_it() {
+fn frame_layout_equals_the_contract() {
     let text = |ends: &[u32], data: &str| VarBytes { ends: ends.to_vec(), data: data.into() };
     let columns = [
         Column { values: Values::Scalars(Scalars::Float64s(vec![1.0, 0.0, 3.0])), validity: Some(vec![0b101]) },
@@ -70,7 +70,7 @@ fn a_frame_is_as_the_contract_draws_it() {
 
 /// Checks the contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
 #[test]
-fn the_example_of_the_contract_is_what_it_says() {
+fn contract_example_is_exact() {
     let fields = [field(ColumnScalar::Bool, false), field(ColumnScalar::Utf8, false), field(ColumnScalar::Utf8, true)];
     let contract = include_str!("../../../../wit/0.2.0/transform.wit");
     // Lines have an offset and eight bytes, once or twice; the bytes on the right follow those on the left.
@@ -101,7 +101,7 @@ fn the_example_of_the_contract_is_what_it_says() {
 }
 
 #[test]
-fn something_where_zeros_fill_up_is_told() {
+fn nonzero_padding_is_reported() {
     let (fields, columns) = columns(9);
     let frame = write(&columns, 9);
     // Of nine rows of bools: after presence, nine slots and seven zeros.
@@ -113,7 +113,7 @@ fn something_where_zeros_fill_up_is_told() {
 }
 
 #[test]
-fn every_type_comes_back_as_it_went() {
+fn every_type_round_trips() {
     for rows in [0, 1, 2, 7, 8, 9, 63, 64, 65, 130] {
         let (fields, columns) = columns(rows);
         let frame = write(&columns, rows);
@@ -124,7 +124,7 @@ fn every_type_comes_back_as_it_went() {
 }
 
 #[test]
-fn a_frame_that_is_cut_anywhere_is_none_and_so_is_one_with_more() {
+fn truncated_or_extended_frame_is_rejected() {
     let (fields, columns) = columns(9);
     let mut frame = write(&columns, 9);
     for len in 0..frame.len() {

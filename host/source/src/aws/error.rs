@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_says_what_to_do_and_else_the_status_does() {
+    fn error_code_takes_precedence_over_status() {
         let cases = [
             ("ProvisionedThroughputExceededException", Some(400), AwsErrorKind::Throttled),
             ("SlowDown", Some(503), AwsErrorKind::Throttled),

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_read_after_its_parent_was_read_to_its_end() {
+    fn child_is_read_after_its_parent() {
         let listed = [shard("a", None, true), shard("b", Some("a"), false), shard("c", Some("a"), false)];
         let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
         take_in(&mut positions, &listed).unwrap();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_whose_parent_is_gone_waits_for_nobody() {
+    fn child_of_removed_parent_is_readable() {
         let listed = [shard("b", Some("a"), false)];
         let mut positions = BTreeMap::from([("a".to_owned(), Done)]);
         take_in(&mut positions, &listed).unwrap();
@@ -83,13 +83,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_gone_unread_is_a_loss() {
+    fn unread_removed_shard_is_a_loss() {
         let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
         assert_eq!(take_in(&mut positions, &[shard("b", Some("a"), false)]), Err("a".to_owned()));
     }
 
     #[test]
-    fn a_reading_begins_with_open_shards_and_their_parents() {
+    fn read_starts_with_shards_and_parents() {
         let listed = [
             shard("a", None, true),
             shard("b", Some("a"), true),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn however_shards_split_every_one_is_read_once_and_after_its_parent() {
+    fn every_shard_is_read_after_parent() {
         use proptest::prelude::*;
         proptest!(|(parents in prop::collection::vec(any::<prop::sample::Index>(), 1..40), gone in 0usize..10)| {
             let id = |n: usize| format!("shard-{n:04}");

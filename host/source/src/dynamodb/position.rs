@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_any_type_is_the_same_after_a_restart() {
+    fn key_of_any_type_round_trips() {
         let key = Attributes::from([
             ("a".to_owned(), AttributeValue::S("x\"y".into())),
             ("b".to_owned(), AttributeValue::N("-1.5".into())),

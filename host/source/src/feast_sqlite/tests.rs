@@ -83,7 +83,7 @@ fn read(source: &FeastSqlite) -> Result<(Vec<Item>, String), SourceError> {
 }
 
 #[test]
-fn lines_become_items_under_the_ids_of_their_keys() {
+fn lines_become_items_by_entity_id() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
@@ -108,7 +108,7 @@ fn lines_become_items_under_the_ids_of_their_keys() {
 }
 
 #[test]
-fn value_of_another_sqlite_type_costs_only_itself() {
+fn mistyped_sqlite_value_costs_itself() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
@@ -181,7 +181,7 @@ fn batches_of_large_values_stay_small() {
 }
 
 #[test]
-fn an_entity_whose_lines_straddle_two_queries_is_one_item() {
+fn entity_across_queries_is_one_item() {
     let shop = Shop::open();
     shop.feast.execute_batch("BEGIN").unwrap();
     // An odd line at the front, then pairs: the last line of the first query is the first of a pair.
@@ -199,7 +199,7 @@ fn an_entity_whose_lines_straddle_two_queries_is_one_item() {
 }
 
 #[test]
-fn news_are_what_changed_in_this_table() {
+fn only_table_changes_are_news() {
     let shop = Shop::open();
     shop.make_table("shop_other");
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
@@ -222,7 +222,7 @@ fn news_are_what_changed_in_this_table() {
 }
 
 #[test]
-fn a_locked_file_is_busy_and_not_damaged() {
+fn locked_file_is_busy() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.feast.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -234,7 +234,7 @@ fn a_locked_file_is_busy_and_not_damaged() {
 }
 
 #[test]
-fn what_a_killed_writer_left_half_done_is_not_read() {
+fn unfinished_transaction_is_not_read() {
     let shop = Shop::open();
     for i in 0..200 {
         shop.put(TABLE, &format!("{i}"), "orders", &[0x20, 1], &1);
@@ -255,7 +255,7 @@ fn what_a_killed_writer_left_half_done_is_not_read() {
 }
 
 #[test]
-fn what_is_no_feast_store_is_named() {
+fn invalid_feast_store_is_reported() {
     let shop = Shop::open();
     let error = |file: &str| read(&shop.source_at(file)).unwrap_err().to_string();
     assert!(error("none.db").contains("none.db"), "{}", error("none.db"));
@@ -275,7 +275,7 @@ fn what_is_no_feast_store_is_named() {
 }
 
 #[test]
-fn pipe_in_place_of_the_file_or_its_log_is_an_error() {
+fn pipe_as_file_or_log_fails() {
     let shop = Shop::open();
     let make_pipe = |name: &str| {
         let path = shop.dir.path().join(name);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn row_sizes_count_what_views_refer_to() {
+    fn row_sizes_include_viewed_bytes() {
         let texts = [1 + 4, 32 + 4, 4];
         let lists = [4 + 32 + 4 + 4, 4, 4 + 1 + 4];
         let expected: Vec<u64> =
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_fields_and_time_zones_count_for_each_value() {
+    fn field_and_zone_names_are_counted() {
         let name = "n".repeat(1 << 20);
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
         let of_struct: ArrayRef = Arc::new(StructArray::try_from(vec![(name.as_str(), numbers)]).unwrap());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_hold_their_rows_and_nothing_else() {
+    fn pieces_have_exactly_their_rows() {
         let batch = batch();
         let last = piece(&batch, 2..3).unwrap();
         assert_eq!(last.column(0).as_primitive::<Int64Type>().values(), &[3]);

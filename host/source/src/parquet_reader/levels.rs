@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_levels_equal_those_of_a_walk() {
+    fn counted_levels_equal_a_loop() {
         let mut seed = 7_u32;
         let mut random = || {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn run_of_a_thousand_million_values_is_counted_at_once() {
+    fn huge_run_is_counted_at_once() {
         // One row begins, and has 2^30 values.
         let bytes = [&[2_u8, 0][..], &[0xfe, 0xff, 0xff, 0xff, 0x07, 1]].concat();
         let mut levels = Levels::new(Bytes::from(bytes), 1, 1 << 30);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_summed_up_without_being_kept() {
+    fn lengths_are_summed_without_storing() {
         // Blocks of 128 in four miniblocks: 3, then 40 that grow by two, by a width of zero.
         let mut even = vec![0x80, 0x01, 4, 41, 6];
         even.extend([4, 0, 0, 0, 0]);

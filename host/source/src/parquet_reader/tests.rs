@@ -125,7 +125,7 @@ fn deep_schema_is_an_error() {
 }
 
 #[test]
-fn footer_that_would_take_the_memory_is_an_error() {
+fn oversized_footer_is_an_error() {
     // Each leaf has the names of all its ancestors: 4,000 times one megabyte.
     let mut nodes = vec![node("root", 1), node(&"g".repeat(1 << 20), 4_000)];
     nodes.extend((0..4_000).map(|_| node("x", 0)));
@@ -141,7 +141,7 @@ fn footer_that_would_take_the_memory_is_an_error() {
 }
 
 #[test]
-fn footer_of_too_many_columns_is_an_error() {
+fn excess_columns_are_an_error() {
     let mut nodes = vec![node("root", 100_000)];
     nodes.extend((0..100_000).map(|_| node("x", 0)));
     let message = message(&footer_only(&footer(&nodes, 0)), &ParquetLimits::default());
@@ -177,7 +177,7 @@ fn lists(lengths: &[usize]) -> ArrayRef {
 }
 
 #[test]
-fn long_lists_are_decoded_few_rows_at_a_time() {
+fn long_lists_reduce_batch_rows() {
     // The first rows are heavy, and there are as many of them as a batch may have.
     let lengths: Vec<usize> = (0..3_000).map(|row| if row < 200 { 10_000 } else { row % 3 }).collect();
     for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
@@ -195,7 +195,7 @@ fn lengths_of(list: &ListArray) -> Vec<usize> {
 }
 
 #[test]
-fn row_that_does_not_fit_is_an_error() {
+fn oversized_row_is_an_error() {
     let file = written(&[("list", lists(&[1, 2_000_000, 1]))], properties());
     assert!(file.len() < 50_000, "{}", file.len());
     let message = message(&file, &limits(32 * MIB));
@@ -239,7 +239,7 @@ fn memory_limit_ignores_struct_field_count() {
 }
 
 #[test]
-fn page_that_decompresses_beyond_the_bound_is_an_error() {
+fn page_beyond_memory_limit_fails() {
     let text: ArrayRef = Arc::new(StringArray::from(vec!["z".repeat(9 << 20)]));
     for compression in [Compression::ZSTD(ZstdLevel::default()), Compression::GZIP(GzipLevel::default())] {
         let properties = properties().set_dictionary_enabled(false).set_compression(compression);
@@ -250,7 +250,7 @@ fn page_that_decompresses_beyond_the_bound_is_an_error() {
 }
 
 #[test]
-fn page_that_decompresses_to_more_than_it_claims_is_an_error() {
+fn page_beyond_claimed_size_fails() {
     const LENGTH: usize = 8 << 20;
     let text: ArrayRef = Arc::new(StringArray::from(vec!["z".repeat(LENGTH)]));
     for compression in [
@@ -296,7 +296,7 @@ fn page_larger_than_its_values_fails() {
 }
 
 #[test]
-fn dictionary_that_claims_too_many_values_is_an_error() {
+fn dictionary_with_excess_values_fails() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7; 100]));
     let mut file = written(&[("n", numbers)], properties().set_compression(Compression::UNCOMPRESSED)).to_vec();
     // { 7: dictionary_page_header { 1: num_values = 1, ..
@@ -341,7 +341,7 @@ fn shapes(rows: usize) -> RecordBatch {
 }
 
 #[test]
-fn rows_are_the_same_whatever_the_bounds() {
+fn limits_do_not_change_rows() {
     let batch = shapes(3_000);
     for (version, compression, dictionary) in [
         (WriterVersion::PARQUET_1_0, Compression::SNAPPY, true),
@@ -382,7 +382,7 @@ fn expected_name(batch: &RecordBatch, place: usize) -> String {
 }
 
 #[test]
-fn fixed_width_values_of_any_length_are_bounded() {
+fn fixed_width_values_are_bounded() {
     let item = Field::new("bytes", DataType::FixedSizeBinary(1 << 20), true);
     let nulls = arrow::array::new_null_array(item.data_type(), 100);
     let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![item])), vec![nulls]).unwrap();
@@ -396,7 +396,7 @@ fn fixed_width_values_of_any_length_are_bounded() {
 }
 
 #[test]
-fn null_list_of_fixed_size_takes_no_items() {
+fn null_fixed_size_list_takes_nothing() {
     let item = Arc::new(Field::new("item", DataType::Int64, true));
     let list = Field::new("list", DataType::FixedSizeList(item, 1 << 30), true);
     let schema = Arc::new(Schema::new(vec![list]));
@@ -417,7 +417,7 @@ fn null_list_of_fixed_size_takes_no_items() {
 }
 
 #[test]
-fn empty_list_of_row_groups_has_any_element_type() {
+fn empty_row_groups_have_any_type() {
     let nodes = [node("g", 1), node("x", 0)];
     let of_structs = footer(&nodes, 0);
     // fastparquet writes a list of no bytes.

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn panic_on_the_thread_is_an_error() {
+    fn panic_becomes_an_error() {
         let thread = DecodeThread::start().unwrap();
         let failed: Result<(), String> = thread.guarded(|| -> Result<(), ParquetError> { panic!("of the reader") });
         assert_eq!(failed.unwrap_err(), "the reader panicked: of the reader");

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn structure_is_passed_over_to_its_end() {
+    fn structure_is_skipped_to_its_end() {
         // Fields 1: int, 2: binary, 3: true, 4: list of two structures, 9: map of int to binary; then another byte.
         let bytes = [0x15, 0x04, 0x18, 0x02, 7, 7, 0x11, 0x19, 0x2c, 0, 0, 0x5b, 0x01, 0x58, 0x02, 0x01, 9, 0, 0xff];
         assert_eq!(skip(&bytes), Ok(18));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn claimed_lengths_beyond_the_input_are_errors() {
+    fn excessive_claimed_lengths_are_errors() {
         // A list of 2^31 - 1 booleans, and a text of 2^62 bytes.
         assert!(skip(&[0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0]).unwrap_err().contains("in 1 bytes"));
         let long = [0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0];
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_structures_end_in_an_error_and_not_in_a_full_stack() {
+    fn deep_nesting_is_an_error() {
         assert!(skip(&vec![0x1c; 1 << 20]).unwrap_err().contains("nested too deep"));
     }
 }

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_relative_or_urls_of_the_same_bucket() {
+    fn names_are_relative_or_same_bucket() {
         let of = |text: &str| keys(text.as_bytes(), "bucket", "a/");
         assert_eq!(of("[\"x.parquet\"]"), Ok(vec!["a/x.parquet".to_owned()]));
         assert_eq!(of("{\"files\":[\"b/x.parquet\"]}"), Ok(vec!["a/b/x.parquet".to_owned()]));

@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_are_one_request_and_what_is_large_is_several() {
+    fn ranges_are_merged_and_split() {
         assert_eq!(coalesced(&[0..10, 10..20, 15..30, 900_000..900_001]), [0..30, 900_000..900_001]);
         assert_eq!(coalesced(&[900_000..900_010, 7..7, 0..10]), [0..10, 900_000..900_010]);
         let parts: Vec<_> = split(5..5 + 2 * PART + 1).collect();

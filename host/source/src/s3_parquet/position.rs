@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_knows_what_was_read_and_what_was_cut_off() {
+    fn position_records_done_and_partial_objects() {
         let mut objects: Vec<Listed> = (0..3).map(object).collect();
         let mut position = Position::default().begin(&objects, None);
         assert!(!position.is_all_of(&objects));
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_read_is_the_beginning() {
+    fn invalid_position_is_the_start() {
         for text in ["", "{}", "{\"files\": {}}", "{\"done\":\"AAA\",\"has_rows\":true,\"begun\":{},\"left\":0}"] {
             assert_eq!(Position::parse(text), Position::default(), "{text}");
         }
     }
 
     #[test]
-    fn a_hundred_thousand_objects_are_two_megabytes() {
+    fn hundred_thousand_objects_take_two_megabytes() {
         let objects: Vec<Listed> = (0..100_000).map(object).collect();
         let mut position = Position::default().begin(&objects, None);
         objects.iter().for_each(|object| position.end(object, 1));

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_registry_gets_out_of_comments_and_texts() {
+    fn registry_text_cannot_escape_comments() {
         let python = "def view(a):\r    boom()\n\u{c}boom()\n    return {\"f\": a[\"a\"], \"class\": 1}".to_owned();
         let files = project(&nasty(), Some(&python));
         let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_source_text_a_plugin_reads_all_that_its_view_offers() {
+    fn unknown_source_reads_all_inputs() {
         let files = project(&nasty(), None);
         let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
         assert!(plugin.contains("def derive(a, b):\n"), "{plugin}");

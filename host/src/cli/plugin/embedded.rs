@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_of_a_kit_or_a_template_is_forgotten() {
+    fn every_kit_file_is_embedded() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lists = [
             ("wit/0.1.0", PYTHON_WIT),

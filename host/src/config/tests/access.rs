@@ -49,7 +49,7 @@ fn off_turns_them_off() {
 }
 
 #[test]
-fn tls_opens_an_address_to_other_machines_and_tokens_do_not() {
+fn only_tls_allows_public_address() {
     assert!(parse(&format!("server:\n  listen: 0.0.0.0:1\n  {TLS}\n")).http.tls.is_some());
     check(
         "server:\n  listen: 0.0.0.0:1\n  auth: {tokens: [{name: a, file: a}]}\n",
@@ -60,7 +60,7 @@ fn tls_opens_an_address_to_other_machines_and_tokens_do_not() {
 }
 
 #[test]
-fn what_is_empty_or_half_there_does_not_take_the_lock_off() {
+fn empty_values_do_not_disable_auth() {
     let complaint = |text: &str| {
         let problems = parse_with(&format!("server:\n  listen: 0.0.0.0:1\n  {text}\n"), &[]);
         format!(
@@ -155,7 +155,7 @@ fn what_is_empty_or_half_there_does_not_take_the_lock_off() {
 }
 
 #[test]
-fn keys_at_the_top_are_sent_to_their_place() {
+fn top_level_keys_get_hints() {
     check(
         "tls: {cert: a}\nauth: {type: oidc}\n",
         expect![[r#"
@@ -187,7 +187,7 @@ fn check_access(dir: &tempfile::TempDir, expected: Expect) {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_with_their_key() {
+fn unusable_files_are_reported_with_key() {
     let config = "server:\n  tls:\n    cert: tls.crt\n    key: tls.key\n  auth:\n    tokens:\n      \
                   - {name: a, file: a.token}\n      - {name: b, file: b.token}\n      - {name: c, file: c.token}\n      \
                   - {name: d, file: d.open}\n";
@@ -209,7 +209,7 @@ fn files_that_cannot_be_used_are_named_with_their_key() {
 }
 
 #[test]
-fn a_token_that_everybody_can_read_is_warned_of() {
+fn readable_token_file_is_warned_about() {
     let config = "server: {auth: {tokens: [{name: a, file: a.open, services: [x]}, {name: b, file: b}]}}\n";
     let (a, b) = ("0123456789abcdef", "fedcba9876543210");
     check_access(
@@ -235,7 +235,7 @@ fn scopes_have_services_that_are_defined() {
 }
 
 #[test]
-fn pipe_in_place_of_a_key_or_token_is_an_error() {
+fn pipe_as_key_or_token_fails() {
     let config = "server:\n  tls: {cert: tls.crt, key: tls.key}\n  auth: {tokens: [{name: a, file: a.token}]}\n";
     let dir = directory(&[("larder.yaml", config)]);
     for name in ["tls.crt", "tls.key", "a.token"] {

@@ -45,13 +45,13 @@ fn variables_win_over_the_file() {
 }
 
 #[test]
-fn an_empty_variable_counts_as_not_set() {
+fn empty_variable_counts_as_unset() {
     let config = parse_with("project: churn\n", &[("LARDER_PROJECT", ""), ("LARDER_LOG_LEVEL", " ")]).unwrap();
     assert_eq!((config.project.as_deref(), &*config.log.level), (Some("churn"), "info"));
 }
 
 #[test]
-fn variables_obey_the_same_checks_and_are_named_in_place_of_the_file() {
+fn variables_are_checked_like_keys() {
     check_with(
         "server:\n  listen: 127.0.0.1:1\nmetrics: 3\n",
         &[

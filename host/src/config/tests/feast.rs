@@ -46,7 +46,7 @@ fn check(lines: &str, from: FeastValuesFrom, values: Option<FeastValues>, expect
 }
 
 #[test]
-fn values_come_from_where_they_can_be_read() {
+fn values_come_from_readable_store() {
     let batch = Some(FeastValues::BatchSources);
     let online = |path: &str| Some(FeastValues::OnlineStore(path.to_owned()));
     let redis = "online_store: {type: redis, connection_string: 'localhost:6379'}\n";
@@ -88,7 +88,7 @@ fn values_come_from_where_they_can_be_read() {
 }
 
 #[test]
-fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
+fn registry_path_can_use_environment() {
     let batch = Some(FeastValues::BatchSources);
     check("registry: {path: $REGISTRY, cache_ttl_seconds: 60}\n", FeastValuesFrom::Batch, batch.clone(), expect![]);
     check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastValuesFrom::Batch, batch, expect![]);
@@ -103,7 +103,7 @@ fn a_registry_is_a_file_and_may_be_named_by_the_environment() {
 }
 
 #[test]
-fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
+fn feast_auth_is_ignored_with_warning() {
     let batch = Some(FeastValues::BatchSources);
     check("auth: {type: no_auth}\n", FeastValuesFrom::Batch, batch.clone(), expect![]);
     check(
@@ -117,7 +117,7 @@ fn who_is_let_in_by_feast_is_not_let_in_by_that_here_and_that_is_said() {
 }
 
 #[test]
-fn pipe_in_place_of_a_registry_is_an_error() {
+fn pipe_as_registry_is_an_error() {
     let dir = TempDir::new().unwrap();
     make_pipe(&dir.path().join("pipe.db"));
     let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastValuesFrom::Batch);

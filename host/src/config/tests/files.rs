@@ -43,7 +43,7 @@ fn view(name: &str) -> String {
 }
 
 #[test]
-fn a_missing_file_is_an_error_that_names_it() {
+fn missing_file_is_named() {
     let dir = directory(&[]);
     let path = dir.path().join("larder.yaml");
     let error = Config::load(&path, &no_env).unwrap_err();
@@ -52,7 +52,7 @@ fn a_missing_file_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_file_with_mistakes_is_an_error_with_one_line_for_each() {
+fn each_error_has_a_line() {
     let dir = directory(&[("larder.yaml", "a: 1\nb: 2\n")]);
     let error = Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap_err();
     assert_eq!(error.to_string().lines().count(), 2);
@@ -60,7 +60,7 @@ fn a_file_with_mistakes_is_an_error_with_one_line_for_each() {
 }
 
 #[test]
-fn definitions_come_from_all_files_that_match() {
+fn definitions_come_from_matching_files() {
     let dir = directory(&[
         ("larder.yaml", "features: ['*.yaml', features/*.yaml, features/b_*, more/c.yaml]\n"),
         ("entities.yaml", ENTITY),
@@ -88,7 +88,7 @@ fn definitions_come_from_all_files_that_match() {
 }
 
 #[test]
-fn a_link_to_a_definition_is_one() {
+fn linked_definition_is_loaded() {
     // A mounted ConfigMap: the file is a link through a hidden directory.
     let dir = directory(&[("larder.yaml", ""), ("features/..data/a.yaml", &format!("{ENTITY}{}", view("a_a")))]);
     symlink("..data/a.yaml", dir.path().join("features/a.yaml")).unwrap();
@@ -102,7 +102,7 @@ fn a_link_to_a_definition_is_one() {
 }
 
 #[test]
-fn what_is_wrong_with_the_definitions_is_told_at_once() {
+fn all_definition_errors_are_reported() {
     let dir = directory(&[
         (
             "larder.yaml",
@@ -159,7 +159,7 @@ fn naming_warnings_are_turned_off() {
 }
 
 #[test]
-fn without_definitions_there_is_nothing_to_serve() {
+fn missing_definitions_are_an_error() {
     check_definitions(
         &directory(&[("larder.yaml", "")]),
         expect!["DIR/larder.yaml:1:1: error: features: 'features/*.yaml' matches no file (looked in DIR/features)"],
@@ -167,7 +167,7 @@ fn without_definitions_there_is_nothing_to_serve() {
 }
 
 #[test]
-fn pipe_in_place_of_a_file_is_an_error() {
+fn pipe_as_file_is_an_error() {
     let dir = directory(&[("larder.yaml", ""), ("features/a.yaml", &format!("{ENTITY}{}", view("a_b")))]);
     make_pipe(&dir.path().join("features/b.yaml"));
     check_definitions(

@@ -53,7 +53,7 @@ fn has_key(node: &Node, path: &[String]) -> bool {
 }
 
 #[test]
-fn every_file_under_configs_loads_without_a_warning() {
+fn every_shipped_file_loads_without_warnings() {
     let files = yaml_files(&configs());
     assert!(!files.is_empty());
     for path in files {
@@ -70,7 +70,7 @@ fn every_file_under_configs_loads_without_a_warning() {
 }
 
 #[test]
-fn the_shipped_file_has_every_key_and_only_defaults() {
+fn shipped_file_has_keys_with_defaults() {
     let text = fs::read_to_string(configs().join("larder.yaml")).unwrap();
     let full = with_every_key(&text);
     for text in [&text, &full] {
@@ -92,7 +92,7 @@ fn the_shipped_file_has_every_key_and_only_defaults() {
 }
 
 #[test]
-fn the_churn_example_defines_what_the_guide_says() {
+fn churn_example_equals_the_guide() {
     let config = Config::load(&configs().join("larder.yaml"), &no_env).unwrap();
     let catalog = load_definitions(&config).unwrap().catalog;
     let counts =

@@ -42,7 +42,7 @@ fn an_empty_file_gives_the_defaults() {
 }
 
 #[test]
-fn sections_that_are_empty_count_as_absent() {
+fn empty_sections_count_as_absent() {
     let text = "project:\nserver:\nmetrics: {}\nadmin: ~\nlog: {level: ~}\n";
     assert_eq!(comparable(parse(text)), comparable(parse("")));
 }
@@ -98,7 +98,7 @@ fn every_key_takes_effect() {
 }
 
 #[test]
-fn the_admin_socket_lies_beside_the_store() {
+fn admin_socket_is_in_data_dir() {
     let config = parse("store: {data_dir: /var/lib/larder}\n");
     assert_eq!(config.admin_socket, Path::new("/var/lib/larder/admin.sock"));
 }
@@ -110,7 +110,7 @@ fn sockets_can_be_turned_off() {
 }
 
 #[test]
-fn the_word_null_is_a_ttl_policy_and_an_empty_value_is_not() {
+fn null_is_a_ttl_policy() {
     for text in ["serving: {ttl: null}\n", "serving:\n  ttl: null # withheld\n", "serving: {ttl: 'null'}\n"] {
         assert_eq!(parse(text).ttl, TtlPolicy::Null, "{text}");
     }
@@ -127,7 +127,7 @@ fn the_word_null_is_a_ttl_policy_and_an_empty_value_is_not() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_with_its_place() {
+fn all_errors_are_reported_with_positions() {
     check(
         "projct: churn\nentity_key_version: 1\nfeatures: []\n\
          server:\n  listen: localhost:6566\n  worker: 2\n  workers: 0\n  unix_socket: ''\n  limits:\n    rows_max: 0\n    \
@@ -163,7 +163,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
 }
 
 #[test]
-fn addresses_are_numbers_with_a_port_and_the_message_says_what_to_write() {
+fn addresses_need_number_and_port() {
     let addresses = [
         "6566",
         "127.0.0.1",
@@ -193,7 +193,7 @@ fn addresses_are_numbers_with_a_port_and_the_message_says_what_to_write() {
 }
 
 #[test]
-fn an_address_that_others_reach_needs_to_be_meant() {
+fn public_address_needs_insecure() {
     for address in ["0.0.0.0:1", "10.0.0.1:1", "'[::]:1'", "'[::ffff:10.0.0.1]:1'"] {
         for section in ["server", "grpc", "metrics"] {
             let problems = parse_with(&format!("{section}: {{listen: {address}}}\n"), &[]).unwrap_err();
@@ -239,7 +239,7 @@ fn two_listeners_need_two_places() {
 }
 
 #[test]
-fn a_socket_path_has_to_fit_into_an_address() {
+fn socket_path_length_is_limited() {
     let path = |length: usize| format!("/{}", "s".repeat(length - 1));
     parse(&format!("server: {{unix_socket: {}}}\nadmin: {{socket: {}}}\n", path(107), path(106)));
     check(
@@ -251,7 +251,7 @@ fn a_socket_path_has_to_fit_into_an_address() {
 }
 
 #[test]
-fn every_bound_is_obeyed_and_can_be_broken() {
+fn every_limit_is_exact() {
     for (path, key, inside, outside) in [
         (&["server"][..], "workers", ["1", "256"], ["0", "257"]),
         (&["server", "limits"], "connections_max", ["1", "1000000"], ["0", "1000001"]),
@@ -299,7 +299,7 @@ fn every_bound_is_obeyed_and_can_be_broken() {
 }
 
 #[test]
-fn a_log_filter_has_to_mean_something() {
+fn log_filter_must_be_valid() {
     for level in ["error", "INFO", "larder=debug", "warn,larder_http=trace", "info,larder[sync{view=a}]=debug"] {
         assert_eq!(parse(&format!("log: {{level: '{level}'}}\n")).log.level, level);
     }
@@ -310,7 +310,7 @@ fn a_log_filter_has_to_mean_something() {
 }
 
 #[test]
-fn a_feast_file_given_by_mistake_is_recognised() {
+fn feast_file_is_recognized() {
     check(
         "project: churn\nregistry: data/registry.db\nprovider: local\nonline_store:\n  type: sqlite\n  path: data/online.db\n\
          offline_store:\n  type: file\nentity_key_serialization_version: 3\n",

@@ -234,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_a_line_of_memory() {
+    fn set_is_one_cache_line() {
         assert_eq!(size_of::<Set>(), 64);
     }
 
     #[test]
-    fn a_cache_has_tables_by_its_size_and_none_is_over_a_megabyte() {
+    fn table_size_follows_cache_size() {
         for (bytes_max, sets) in [(0, 1), (1, 1), (3 << 10, 4), (1 << 30, 1 << 14), (u64::MAX, 1 << 14)] {
             assert_eq!(ThreadCaches::new(bytes_max).sets, sets, "{bytes_max}");
         }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn of_four_that_share_a_set_the_first_goes() {
+    fn oldest_of_four_colliding_is_evicted() {
         let mut thread_cache = near();
         for n in 1..=4 {
             thread_cache.keep(&id(n), 0, rows(&id(n), 10));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_has_one_place_and_what_came_last_counts() {
+    fn last_inserted_rows_of_entity_count() {
         let mut thread_cache = near();
         let lens = [(1, 10), (2, 20), (3, 30), (1, 99), (2, 98)];
         for (n, len) in lens {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_one_hash_are_told_apart() {
+    fn equal_hashes_are_distinguished() {
         let mut thread_cache = near();
         thread_cache.keep(&id(1), 7, rows(&id(1), 10));
         assert!(thread_cache.get(&id(2), 7).is_none());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_forgotten_and_what_came_in_its_place_is_not() {
+    fn eviction_keeps_replacement_rows() {
         let mut thread_cache = near();
         let [old, new, other] = [rows(&id(1), 10), rows(&id(1), 20), rows(&id(2), 10)];
         thread_cache.keep(&id(1), 7, old.clone());
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_leaves_the_tables_of_all_threads_also_of_those_that_do_nothing() {
+    fn eviction_reaches_idle_threads() {
         let thread_caches = Arc::new(ThreadCaches::new(1 << 20));
         let gone = rows(&id(1), 10);
         thread::scope(|scope| {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cache_has_a_table_of_its_own() {
+    fn each_cache_has_own_table() {
         let [one, other] = [Arc::new(ThreadCaches::new(1 << 20)), Arc::new(ThreadCaches::new(1 << 20))];
         one.with_own(|thread_cache| thread_cache.keep(&id(1), 0, rows(&id(1), 10)));
         assert!(one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_some()));

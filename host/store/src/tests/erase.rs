@@ -34,7 +34,7 @@ fn bring(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
 }
 
 #[test]
-fn deleted_entity_stays_deleted_until_a_newer_row() {
+fn deleted_entity_returns_with_newer_row() {
     for way in ["upsert", "replace", "first", "changes", "put", "fetch"] {
         let home = Home::new();
         let store = home.open();
@@ -67,7 +67,7 @@ fn deleted_entity_stays_deleted_until_a_newer_row() {
 }
 
 #[test]
-fn deletion_of_an_absent_entity_holds_for_old_rows() {
+fn absent_entity_deletion_blocks_old_rows() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -111,7 +111,7 @@ fn reset_drops_rows_and_keeps_deletions() {
 
 /// A view that was removed and added again, which only its creation time reveals, loses the rows that callers wrote.
 #[test]
-fn view_created_again_loses_what_callers_wrote() {
+fn recreated_view_loses_caller_rows() {
     let home = Home::new();
     let store = home.open();
     let declare_at = |created| {

@@ -25,7 +25,7 @@ fn schema_of(store: &OnlineStore, view: ViewId, row: &[u8]) -> Arc<RowSchema> {
 }
 
 #[test]
-fn old_rows_stay_readable_when_features_are_added_removed_or_retyped() {
+fn old_rows_stay_readable_after_changes() {
     let changed = [
         ("added", view("stats", &["value:Int64", "more:String"])),
         ("removed", view("stats", &["more:String"])),
@@ -55,7 +55,7 @@ fn old_rows_stay_readable_when_features_are_added_removed_or_retyped() {
 }
 
 #[test]
-fn going_back_to_an_earlier_definition_makes_it_the_current_one_again() {
+fn earlier_definition_becomes_current_again() {
     let home = Home::new();
     let store = home.open();
     let [one] = declare(&store, ["stats"]);
@@ -67,7 +67,7 @@ fn going_back_to_an_earlier_definition_makes_it_the_current_one_again() {
 }
 
 #[test]
-fn a_replacing_load_forgets_the_schemas_of_rows_that_are_gone() {
+fn replacing_load_drops_unused_schemas() {
     let home = Home::new();
     let store = home.open();
     let one = declare_one(&store, &view("stats", &["old:String"]));
@@ -80,7 +80,7 @@ fn a_replacing_load_forgets_the_schemas_of_rows_that_are_gone() {
 }
 
 #[test]
-fn rows_under_other_keys_are_dropped_with_their_tables() {
+fn other_keys_drop_rows_and_tables() {
     let retyped = {
         let mut view = FeatureView::clone(&plain("stats"));
         view.join_keys[0].value_type = ScalarType::String;
@@ -122,7 +122,7 @@ fn declaring_the_same_again_changes_nothing() {
 }
 
 #[test]
-fn ids_are_told_in_the_order_asked_stay_over_a_restart_and_are_never_given_twice() {
+fn ids_are_stable_and_never_reused() {
     let home = Home::new();
     let store = home.open();
     let [b, a] = declare(&store, ["b", "a"]);
@@ -138,7 +138,7 @@ fn ids_are_told_in_the_order_asked_stay_over_a_restart_and_are_never_given_twice
 }
 
 #[test]
-fn a_load_that_began_under_another_definition_is_refused() {
+fn load_with_old_definition_is_rejected() {
     let home = Home::new();
     let store = home.open();
     let [one] = declare(&store, ["stats"]);
@@ -162,7 +162,7 @@ fn a_load_that_began_under_another_definition_is_refused() {
 }
 
 #[test]
-fn a_load_goes_by_what_is_committed_even_before_readers_see_it() {
+fn load_uses_the_committed_record() {
     let home = Home::new();
     let store = home.open();
     let [one] = declare(&store, ["stats"]);

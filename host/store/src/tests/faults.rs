@@ -108,7 +108,7 @@ fn a_zeroed_header_is_set_aside() {
 }
 
 #[test]
-fn zeros_behind_the_magic_number_are_set_aside() {
+fn zeros_after_magic_number_are_quarantined() {
     assert_set_aside(|file| overwrite(file, 9, &[0; 500]), "");
 }
 
@@ -125,13 +125,13 @@ fn a_text_file_is_set_aside() {
 }
 
 #[test]
-fn a_file_of_an_older_database_version_is_set_aside() {
+fn older_database_version_is_quarantined() {
     // The version byte of the first commit slot; the database then requires a manual upgrade.
     assert_set_aside(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
 }
 
 #[test]
-fn an_empty_file_is_a_new_store() {
+fn empty_file_is_new_store() {
     let home = Home::new();
     File::create(home.file()).unwrap();
     assert!(home.open().set_aside().is_none());
@@ -139,13 +139,13 @@ fn an_empty_file_is_a_new_store() {
 }
 
 #[test]
-fn a_file_without_the_views_table_is_set_aside() {
+fn missing_views_table_is_quarantined() {
     let damage = |file: &Path| tamper(file, |txn| assert!(txn.delete_table(VIEWS).unwrap()));
     assert_set_aside(damage, "'views' does not exist");
 }
 
 #[test]
-fn a_file_without_a_format_is_set_aside() {
+fn missing_format_is_quarantined() {
     assert_set_aside(|file| tamper(file, |txn| assert!(txn.delete_table(META).unwrap())), "no format record");
     let forget = |txn: &redb::WriteTransaction| {
         txn.open_table(META).unwrap().remove(META_FORMAT).unwrap();
@@ -154,7 +154,7 @@ fn a_file_without_a_format_is_set_aside() {
 }
 
 #[test]
-fn a_table_of_other_types_is_set_aside() {
+fn mistyped_table_is_quarantined() {
     let retype = |txn: &redb::WriteTransaction| {
         txn.delete_table(META).unwrap();
         txn.open_table(TableDefinition::<&str, u32>::new("meta")).unwrap();
@@ -163,7 +163,7 @@ fn a_table_of_other_types_is_set_aside() {
 }
 
 #[test]
-fn rows_that_are_fewer_than_their_record_says_are_set_aside() {
+fn missing_rows_are_quarantined() {
     let lose_one = |txn: &redb::WriteTransaction| {
         txn.open_table(RowTable::new("rows/0/0")).unwrap().remove(&id(2).0).unwrap().unwrap();
     };
@@ -174,7 +174,7 @@ fn rows_that_are_fewer_than_their_record_says_are_set_aside() {
 }
 
 #[test]
-fn a_view_record_that_does_not_read_is_set_aside() {
+fn unreadable_view_record_is_quarantined() {
     let scribble = |txn: &redb::WriteTransaction| {
         txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
     };
@@ -183,7 +183,7 @@ fn a_view_record_that_does_not_read_is_set_aside() {
 }
 
 #[test]
-fn a_flipped_bit_of_the_header_is_found_or_does_no_harm() {
+fn flipped_header_bit_is_harmless() {
     let home = stored();
     let mut twin = Twin::default();
     twin.apply(&ROWS);
@@ -205,7 +205,7 @@ fn a_flipped_bit_of_the_header_is_found_or_does_no_harm() {
 }
 
 #[test]
-fn a_stored_row_that_does_not_read_is_healed_by_its_source() {
+fn unreadable_row_is_healed_by_source() {
     let home = stored();
     tamper(&home.file(), |txn| {
         let mut sealed = Vec::new();
@@ -221,7 +221,7 @@ fn a_stored_row_that_does_not_read_is_healed_by_its_source() {
 }
 
 #[test]
-fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+fn newer_format_is_rejected_unchanged() {
     let home = stored();
     tamper(&home.file(), |txn| {
         txn.open_table(META).unwrap().insert(META_FORMAT, 3).unwrap();
@@ -240,7 +240,7 @@ fn a_store_of_a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_store_of_an_older_format_is_set_aside() {
+fn older_format_is_quarantined() {
     let age = |txn: &redb::WriteTransaction| {
         txn.open_table(META).unwrap().insert(META_FORMAT, 1).unwrap();
     };
@@ -248,7 +248,7 @@ fn a_store_of_an_older_format_is_set_aside() {
 }
 
 #[test]
-fn damages_of_one_second_do_not_overwrite_each_other() {
+fn quarantines_in_one_second_are_kept() {
     let home = Home::new();
     for n in 0..3 {
         fs::write(home.file(), format!("damage {n}")).unwrap();
@@ -270,7 +270,7 @@ fn damage_a_value(file: &Path, row: &[u8]) {
 }
 
 #[test]
-fn a_damaged_value_is_never_served_and_the_next_start_sets_the_store_aside() {
+fn damaged_value_is_never_served() {
     let home = stored();
     damage_a_value(&home.file(), &ROWS[1].row());
     let store = home.open();
@@ -295,7 +295,7 @@ fn a_damaged_value_is_never_served_and_the_next_start_sets_the_store_aside() {
 
 /// Covers a view that only callers write, and one that also has a source: no source has the rows that callers wrote.
 #[test]
-fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
+fn caller_rows_survive_damage_at_start() {
     let home = Home::new();
     let store = home.open();
     let [local, both] = declare(&store, ["local", "both"]);
@@ -325,7 +325,7 @@ fn rows_that_callers_wrote_are_kept_when_damage_is_found_at_a_start() {
 }
 
 #[test]
-fn a_damaged_file_that_ends_the_process_whenever_it_is_read_is_set_aside_unread() {
+fn file_that_crashes_starts_is_quarantined() {
     let home = stored();
     damage_a_value(&home.file(), &ROWS[1].row());
     fs::write(home.mark(), format!("{NOW}\n{}", "rebuilding\n".repeat(9))).unwrap();
@@ -371,7 +371,7 @@ fn is_marked(home: &Home) -> bool {
 }
 
 #[test]
-fn a_store_whose_owner_ended_soon_after_it_opened_is_checked_whole() {
+fn early_exit_triggers_full_check() {
     let home = stored();
     assert!(!is_marked(&home), "a store that was closed has no mark");
     let store = home.open();
@@ -390,7 +390,7 @@ fn a_store_whose_owner_ended_soon_after_it_opened_is_checked_whole() {
 }
 
 #[test]
-fn a_store_that_is_open_has_its_mark_until_it_is_closed() {
+fn mark_exists_while_store_is_open() {
     let home = stored();
     let store = home.open();
     assert!(is_marked(&home));
@@ -401,7 +401,7 @@ fn a_store_that_is_open_has_its_mark_until_it_is_closed() {
 }
 
 #[test]
-fn a_damaged_value_is_healed_by_its_source() {
+fn damaged_value_is_healed_by_source() {
     let home = stored();
     damage_a_value(&home.file(), &ROWS[1].row());
     let store = home.open();
@@ -412,7 +412,7 @@ fn a_damaged_value_is_healed_by_its_source() {
 }
 
 #[test]
-fn checking_on_open_finds_what_no_reader_has_met() {
+fn check_on_open_finds_unread_damage() {
     let home = stored();
     damage_a_value(&home.file(), &ROWS[1].row());
     let open = |check_on_open| {
@@ -426,7 +426,7 @@ fn checking_on_open_finds_what_no_reader_has_met() {
 
 /// Flips one bit at a time at many offsets of a file with pages of every kind.
 #[test]
-fn a_flipped_bit_anywhere_never_changes_a_value_that_is_served() {
+fn flipped_bit_never_changes_served_value() {
     let home = Home::with_hot(0);
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -469,7 +469,7 @@ fn a_flipped_bit_anywhere_never_changes_a_value_that_is_served() {
 }
 
 #[test]
-fn a_store_that_this_process_has_open_is_in_use() {
+fn store_of_this_process_is_locked() {
     let home = Home::new();
     let store = home.open();
     let error = home.try_open().unwrap_err();
@@ -485,7 +485,7 @@ fn a_child_of_the_test_below_opens_a_store_that_is_in_use() {
 }
 
 #[test]
-fn a_store_that_another_process_has_open_is_in_use() {
+fn store_of_another_process_is_locked() {
     let home = stored();
     let store = home.open();
     let test = test_name!(a_child_of_the_test_below_opens_a_store_that_is_in_use);
@@ -497,7 +497,7 @@ fn a_store_that_another_process_has_open_is_in_use() {
 }
 
 #[test]
-fn a_data_dir_that_cannot_be_one_is_named() {
+fn invalid_data_dir_is_reported() {
     let home = Home::new();
     let file = home.path().join("file");
     fs::write(&file, "").unwrap();
@@ -605,7 +605,7 @@ fn a_child_of_the_test_below_fills_its_disk() {
 }
 
 #[test]
-fn a_full_disk_fails_the_commit_and_loses_nothing() {
+fn full_disk_loses_nothing() {
     let may_mount = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
     if !may_mount.is_ok_and(|status| status.success()) {
         println!("skipped: this user may not mount a file system to fill (unshare -m)");
@@ -623,7 +623,7 @@ fn a_full_disk_fails_the_commit_and_loses_nothing() {
 }
 
 #[test]
-fn a_creation_that_was_cut_off_leaves_nothing_that_counts_as_damage() {
+fn interrupted_creation_is_no_damage() {
     let dir = tempfile::TempDir::new().unwrap();
     let config = crate::StoreConfig::new(dir.path());
     std::fs::write(dir.path().join("online.new-0123456789abcdef"), b"half a file").unwrap();

@@ -86,7 +86,7 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
 }
 
 #[test]
-fn after_a_kill_rows_are_those_of_the_stored_position() {
+fn killed_store_equals_its_position() {
     // Set `LARDER_KILLS=200` for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let home = Home::new();
@@ -173,7 +173,7 @@ fn after_a_kill_rows_are_those_of_the_stored_position() {
 }
 
 #[test]
-fn a_store_that_was_not_closed_opens_without_a_walk_through_its_file() {
+fn unclosed_store_opens_without_scan() {
     let home = Home::new();
     let store = home.open();
     // The current file is the state after a kill.

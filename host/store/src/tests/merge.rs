@@ -32,7 +32,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn batches_leave_what_the_rule_says_and_change_nothing_when_applied_again(
+    fn batches_follow_rule_and_are_idempotent(
         batches in vec(vec(any_change(), 0..12), 1..6),
         hot in any::<bool>(),
     ) {
@@ -74,7 +74,7 @@ proptest! {
 }
 
 #[test]
-fn the_later_event_wins_then_the_later_creation_then_the_later_arrival() {
+fn event_then_created_then_arrival_wins() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -96,7 +96,7 @@ fn the_later_event_wins_then_the_later_creation_then_the_later_arrival() {
 }
 
 #[test]
-fn rows_of_one_batch_that_tie_do_not_take_turns_when_it_is_applied_again() {
+fn ties_in_batch_are_stable() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -110,7 +110,7 @@ fn rows_of_one_batch_that_tie_do_not_take_turns_when_it_is_applied_again() {
 }
 
 #[test]
-fn each_commit_brings_its_rows_and_its_position_together() {
+fn commit_has_rows_and_position() {
     let home = Home::new();
     let mut twin = Twin::default();
     for n in 0..6_u8 {
@@ -134,7 +134,7 @@ fn each_commit_brings_its_rows_and_its_position_together() {
 }
 
 #[test]
-fn a_load_that_ends_well_notes_when_and_where_even_if_it_brought_nothing() {
+fn empty_load_records_its_success() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -155,7 +155,7 @@ fn a_load_that_ends_well_notes_when_and_where_even_if_it_brought_nothing() {
 }
 
 #[test]
-fn a_row_that_does_not_read_refuses_its_whole_batch() {
+fn unreadable_row_rejects_its_batch() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);

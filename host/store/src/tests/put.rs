@@ -22,7 +22,7 @@ fn rows(changes: &[Change]) -> Vec<(u8, Vec<u8>)> {
 }
 
 #[test]
-fn a_put_is_served_when_it_returns_and_is_there_after_a_restart() {
+fn put_is_served_and_durable() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["cart"]);
@@ -40,7 +40,7 @@ fn a_put_is_served_when_it_returns_and_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_kept_put_makes_a_view_neither_loaded_nor_read() {
+fn kept_put_does_not_load_view() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -50,7 +50,7 @@ fn a_kept_put_makes_a_view_neither_loaded_nor_read() {
 }
 
 #[test]
-fn kept_rows_are_laid_over_each_new_generation_until_it_has_newer_ones() {
+fn kept_rows_survive_until_newer_ones() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -83,7 +83,7 @@ fn kept_rows_are_laid_over_each_new_generation_until_it_has_newer_ones() {
 }
 
 #[test]
-fn a_stale_put_is_not_kept_for_later() {
+fn stale_put_is_not_kept() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -95,7 +95,7 @@ fn a_stale_put_is_not_kept_for_later() {
 }
 
 #[test]
-fn an_upserting_load_and_a_put_leave_what_the_rule_says() {
+fn upsert_and_put_follow_rule() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -116,7 +116,7 @@ fn an_upserting_load_and_a_put_leave_what_the_rule_says() {
 }
 
 #[test]
-fn a_put_of_another_schema_or_under_other_keys_is_refused() {
+fn put_with_other_schema_is_rejected() {
     let home = Home::new();
     let store = home.open();
     let [view_id] = declare(&store, ["stats"]);
@@ -130,7 +130,7 @@ fn a_put_of_another_schema_or_under_other_keys_is_refused() {
 }
 
 #[test]
-fn kept_rows_read_under_their_schema_after_it_changed_and_go_with_their_keys() {
+fn kept_rows_survive_schema_change() {
     let home = Home::new();
     let store = home.open();
     let [view_id] = declare(&store, ["stats"]);

@@ -24,7 +24,7 @@ fn version(reader: &Reader<'_>, view: ViewId, byte: u8) -> Micros {
 }
 
 #[test]
-fn a_late_reader_cannot_put_a_row_back_that_a_commit_replaced() {
+fn late_reader_never_restores_replaced_row() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -42,7 +42,7 @@ fn a_late_reader_cannot_put_a_row_back_that_a_commit_replaced() {
 }
 
 #[test]
-fn a_commit_waits_until_the_one_before_it_can_be_read() {
+fn commit_waits_for_earlier_publication() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -66,7 +66,7 @@ fn a_commit_waits_until_the_one_before_it_can_be_read() {
 }
 
 #[test]
-fn readers_do_not_notice_that_the_file_is_opened_again() {
+fn readers_do_not_notice_reopening() {
     let home = Home::with_hot(0);
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -98,7 +98,7 @@ fn readers_do_not_notice_that_the_file_is_opened_again() {
 }
 
 #[test]
-fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
+fn copy_from_before_reopening_is_invalid() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -121,7 +121,7 @@ fn a_copy_from_before_the_file_was_opened_again_is_not_served() {
 
 /// Checks a lookup in a store that a failed write has closed.
 #[test]
-fn reader_learns_that_the_store_was_reopened() {
+fn reader_detects_the_reopened_store() {
     let home = Home::new();
     let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
     let store = OnlineStore::open(&StoreConfig { space, ..home.config() }, ManualClock::at(0)).unwrap();
@@ -144,7 +144,7 @@ fn reader_learns_that_the_store_was_reopened() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_again_fails_reads_until_it_can() {
+fn unopenable_file_fails_reads_meanwhile() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -169,7 +169,7 @@ fn a_file_that_cannot_be_opened_again_fails_reads_until_it_can() {
 }
 
 #[test]
-fn file_that_was_moved_away_is_not_opened_again() {
+fn moved_file_is_not_reopened() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -242,7 +242,7 @@ fn race(store: &OnlineStore, views: &[ViewId]) {
 }
 
 #[test]
-fn versions_never_go_backwards_while_a_writer_commits() {
+fn versions_never_decrease_with_one_writer() {
     let home = Home::new();
     let store = home.open();
     let views = declare(&store, ["stats"]);
@@ -250,7 +250,7 @@ fn versions_never_go_backwards_while_a_writer_commits() {
 }
 
 #[test]
-fn versions_never_go_backwards_while_two_views_are_loaded_at_once() {
+fn versions_never_decrease_with_two_loads() {
     // Space for two rows of six, so that entries are evicted all the time.
     let home = Home::with_hot(500);
     let store = home.open();

@@ -163,7 +163,7 @@ fn write_repairs_damage_first() {
 }
 
 #[test]
-fn load_under_way_does_not_hide_lost_rows() {
+fn running_load_does_not_hide_loss() {
     let rows = [change(1, 10, 1), change(2, 20, 2)];
     let home = Home::new();
     let store = home.open();
@@ -181,7 +181,7 @@ fn load_under_way_does_not_hide_lost_rows() {
 }
 
 #[test]
-fn rows_that_callers_wrote_survive_a_repair() {
+fn caller_rows_survive_repair() {
     let home = Home::new();
     let store = home.open();
     let [view, local] = declare(&store, ["stats", "local"]);
@@ -243,7 +243,7 @@ fn scan_pauses_and_stops_when_told() {
 }
 
 #[test]
-fn file_that_is_gone_takes_no_writes() {
+fn missing_file_rejects_writes() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);

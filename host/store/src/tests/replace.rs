@@ -32,7 +32,7 @@ fn assert_served(store: &OnlineStore, view: ViewId, changes: &[Change], position
 }
 
 #[test]
-fn a_replacing_load_is_seen_at_its_end_all_at_once() {
+fn replacing_load_appears_at_once() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -58,7 +58,7 @@ fn a_replacing_load_is_seen_at_its_end_all_at_once() {
 }
 
 #[test]
-fn a_replacing_load_without_rows_leaves_none() {
+fn empty_replacing_load_leaves_no_rows() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -70,7 +70,7 @@ fn a_replacing_load_without_rows_leaves_none() {
 }
 
 #[test]
-fn a_replacing_load_that_was_cut_off_leaves_the_old_rows_and_the_next_load_cleans_up() {
+fn interrupted_replacing_load_keeps_old_rows() {
     for next in [LoadMode::Upsert, LoadMode::Replace] {
         let home = Home::new();
         let store = home.open();
@@ -98,7 +98,7 @@ fn a_replacing_load_that_was_cut_off_leaves_the_old_rows_and_the_next_load_clean
 }
 
 #[test]
-fn a_load_that_another_one_took_the_place_of_is_refused() {
+fn superseded_load_is_rejected() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -114,7 +114,7 @@ fn a_load_that_another_one_took_the_place_of_is_refused() {
 }
 
 #[test]
-fn generations_of_one_view_do_not_touch_those_of_another() {
+fn views_have_independent_generations() {
     let home = Home::new();
     let store = home.open();
     let [one, two] = declare(&store, ["one", "two"]);

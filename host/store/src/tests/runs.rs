@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn many_runs_merge_to_what_the_same_batches_come_to_one_after_another(
+    fn merged_runs_equal_sequential_batches(
         batches in any_batches(),
         mode in prop_oneof![Just(LoadMode::Replace), Just(LoadMode::First)],
     ) {
@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn a_load_that_is_cut_off_anywhere_goes_on_to_the_same_rows(
+    fn interrupted_load_resumes_to_same_rows(
         batches in any_batches(),
         cuts in vec((0..7_usize, 0..6_u64), 1..4),
     ) {
@@ -160,7 +160,7 @@ fn rows(first: u8, event: i64) -> Vec<Change> {
 }
 
 #[test]
-fn the_counts_of_a_load_of_many_runs_are_true() {
+fn counts_of_many_runs_are_exact() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -174,7 +174,7 @@ fn the_counts_of_a_load_of_many_runs_are_true() {
 }
 
 #[test]
-fn a_merge_lets_others_write_between_its_transactions() {
+fn merge_lets_other_writes_through() {
     let home = Home::new();
     let store = home.open();
     let [view, other] = declare(&store, ["stats", "other"]);
@@ -193,7 +193,7 @@ fn a_merge_lets_others_write_between_its_transactions() {
 }
 
 #[test]
-fn what_was_merged_is_not_kept_twice() {
+fn merged_rows_are_not_stored_twice() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -212,7 +212,7 @@ fn what_was_merged_is_not_kept_twice() {
 }
 
 #[test]
-fn what_a_cut_off_load_left_is_gone_with_the_next_one() {
+fn next_load_deletes_interrupted_one() {
     for transactions in 0..6 {
         for next in [LoadMode::Upsert, LoadMode::Replace, LoadMode::First] {
             let home = Home::new();
@@ -232,7 +232,7 @@ fn what_a_cut_off_load_left_is_gone_with_the_next_one() {
 }
 
 #[test]
-fn what_a_cut_off_load_left_goes_with_the_keys_of_its_view() {
+fn key_change_deletes_interrupted_load() {
     for transactions in 0..4 {
         let home = Home::new();
         let store = home.open();
@@ -249,7 +249,7 @@ fn what_a_cut_off_load_left_goes_with_the_keys_of_its_view() {
 }
 
 #[test]
-fn a_first_load_that_was_cut_off_says_so() {
+fn interrupted_first_load_is_reported() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -265,7 +265,7 @@ fn a_first_load_that_was_cut_off_says_so() {
 }
 
 #[test]
-fn runs_under_another_definition_are_not_gone_on_with() {
+fn runs_with_old_definition_are_dropped() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -276,7 +276,7 @@ fn runs_under_another_definition_are_not_gone_on_with() {
 }
 
 #[test]
-fn a_merge_that_another_load_took_the_place_of_is_refused() {
+fn superseded_merge_is_rejected() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -298,7 +298,7 @@ fn tamper(store: &OnlineStore, change: impl FnOnce(&WriteTransaction) -> Result<
 }
 
 #[test]
-fn a_damaged_row_of_a_run_does_not_give_way_to_an_older_one() {
+fn damaged_run_row_blocks_older_one() {
     for rule in [Rule::Newest, Rule::Latest] {
         let home = Home::with_hot(0);
         let store = home.open();
@@ -324,7 +324,7 @@ fn a_damaged_row_of_a_run_does_not_give_way_to_an_older_one() {
 }
 
 #[test]
-fn what_a_version_without_runs_was_building_is_begun_anew() {
+fn load_without_runs_starts_over() {
     for next in [LoadMode::Upsert, LoadMode::Replace] {
         let home = Home::new();
         let store = home.open();

@@ -110,7 +110,7 @@ fn source_that_cuts_times_catches_up() {
 }
 
 #[test]
-fn stored_future_row_loses_to_any_arrival() {
+fn any_arrival_replaces_stored_future_row() {
     let home = Home::new();
     let store = home.open();
     let views = declare(&store, ["upserted", "written", "overlaid"]);
@@ -136,7 +136,7 @@ fn stored_future_row_loses_to_any_arrival() {
 }
 
 #[test]
-fn full_load_holds_stored_future_rows_back() {
+fn full_load_postpones_stored_future_rows() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -182,7 +182,7 @@ fn wrong_clock_removes_nothing() {
 }
 
 #[test]
-fn postponed_times_outlast_a_restart_and_end_with_a_full_load() {
+fn postponed_times_survive_restart() {
     let home = Home::new();
     let store = home.open();
     let [upserted, replaced] = declare(&store, ["upserted", "replaced"]);
@@ -219,7 +219,7 @@ fn postponed_times_outlast_a_restart_and_end_with_a_full_load() {
 }
 
 #[test]
-fn loaded_rows_are_counted_without_written_ones() {
+fn loaded_rows_exclude_written_ones() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);

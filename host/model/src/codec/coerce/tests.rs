@@ -28,7 +28,7 @@ fn text(text: &str) -> Result<Option<Kind>, String> {
 }
 
 #[test]
-fn numbers_and_texts_stand_for_each_other_as_in_feast() {
+fn numbers_and_text_convert_as_feast() {
     let int = |value| Ok(Some(Kind::Int64(value)));
     assert_eq!(typed("9007199254740993", "Int64"), int(9_007_199_254_740_993));
     assert_eq!(typed(r#"" 9_007_199_254_740_993 ""#, "Int64"), int(9_007_199_254_740_993));
@@ -68,7 +68,7 @@ fn instants_are_seconds_or_texts() {
 }
 
 #[test]
-fn null_and_nan_are_null_of_every_type() {
+fn null_and_nan_are_always_null() {
     for declared in ["Int64", "String", "Bool", "Bytes", "Array(Int64)", "Set(String)", "Map", "Json", "Float32"] {
         assert_eq!(typed("null", declared), Ok(None), "{declared}");
     }
@@ -79,7 +79,7 @@ fn null_and_nan_are_null_of_every_type() {
 }
 
 #[test]
-fn null_items_become_what_feast_puts_there() {
+fn null_items_become_feast_defaults() {
     let value = |json: &str, declared: &str| Cell::from_json(json).unwrap().to_value(declared.parse().unwrap());
     assert_eq!(value("[1, null]", "Array(Int64)"), Ok(Value::List(vec![Value::Int64(1), Value::Int64(0)])));
     assert_eq!(value("[null]", "Array(Float64)"), Ok(Value::List(vec![Value::Float64(0.0)])));
@@ -117,7 +117,7 @@ fn json_in_bytes_is_list() {
 }
 
 #[test]
-fn mappings_come_as_json_or_as_its_text() {
+fn mappings_parse_from_json_text() {
     let inner = |kind| FeastValue { kind: Some(kind) };
     let expected = Kind::Map(FeastMap { val: [("a".to_owned(), inner(Kind::Int64(1)))].into() });
     assert_eq!(typed(r#"{"a": 1}"#, "Map"), Ok(Some(expected.clone())));
@@ -140,7 +140,7 @@ fn mappings_come_as_json_or_as_its_text() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn incompatible_values_are_rejected() {
     let refused = |json: &str, declared: &str, words: &str| assert_eq!(typed(json, declared), Err(words.to_owned()));
     refused(r#""x""#, "Int64", "'x' is not Int64");
     refused(r#""1.5""#, "Int64", "'1.5' is not Int64");
@@ -170,7 +170,7 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
-fn feasts_value_is_cell_that_becomes_it_again() {
+fn feast_value_round_trips_through_cell() {
     let kinds = [
         ("Int64", Kind::Int64(-1)),
         ("Float32", Kind::Float(0.1)),
@@ -213,7 +213,7 @@ fn key_is_never_cut_or_rounded() {
 }
 
 #[test]
-fn integers_of_any_size_are_read_as_they_are_written() {
+fn integers_of_any_size_are_exact() {
     let one = |json: &str| Cell::from_json(json).unwrap();
     assert_eq!(one("-0"), Cell::Int(0));
     assert_eq!(one("-0.0"), Cell::Float(-0.0));
@@ -236,7 +236,7 @@ fn integers_of_any_size_are_read_as_they_are_written() {
 }
 
 #[test]
-fn deep_json_with_large_integer_is_an_error() {
+fn deep_json_with_large_integer_fails() {
     let deep = format!("{}18446744073709551617{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Cell::from_json(&deep).is_err());
     let shallow = format!("{}18446744073709551617{}", "[".repeat(100), "]".repeat(100));
@@ -244,14 +244,14 @@ fn deep_json_with_large_integer_is_an_error() {
 }
 
 #[test]
-fn nested_types_take_only_their_own_form() {
+fn nested_types_need_their_own_form() {
     for nested in [NestedType::Map, NestedType::Struct, NestedType::MapList, NestedType::ZonedTimestamp] {
         assert!(Cell::Int(1).to_value(ValueType::Nested(nested)).is_err(), "{nested:?}");
     }
 }
 
 #[test]
-fn map_too_deep_to_be_read_is_refused() {
+fn too_deep_map_is_rejected() {
     let nested = |depth: usize| format!("{}1{}", r#"{"s":"#.repeat(depth), "}".repeat(depth));
     let map = ValueType::Nested(NestedType::Map);
     assert!(matches!(through(&Cell::from_json(&nested(32)).unwrap(), map).unwrap().kind, Some(Kind::Map(_))));
@@ -261,7 +261,7 @@ fn map_too_deep_to_be_read_is_refused() {
 }
 
 #[test]
-fn json_text_larger_than_a_row_is_an_error() {
+fn oversized_json_text_is_rejected() {
     let padded = |bytes: usize| format!("[1{}]", " ".repeat(bytes - 3));
     assert_eq!(Cell::from_json(&padded(ROW_BYTES_MAX)).unwrap(), Cell::List(vec![Cell::Int(1)]));
     assert!(Cell::from_json(&padded(ROW_BYTES_MAX + 1)).unwrap_err().to_string().contains("more than 4194304 bytes"));

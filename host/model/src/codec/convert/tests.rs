@@ -65,7 +65,7 @@ fn lossless_values_are_converted() {
 }
 
 #[test]
-fn values_that_would_lose_information_are_refused() {
+fn lossy_conversions_are_rejected() {
     let list = |items: &[Value]| Value::List(items.to_vec());
     for (from, value, to) in [
         ("Int64", Value::Int64(i64::from(i32::MAX) + 1), "Int32"),

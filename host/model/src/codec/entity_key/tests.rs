@@ -25,7 +25,7 @@ fn keys() -> Vec<(&'static str, Vec<(&'static str, KeyValue<'static>)>)> {
 }
 
 #[test]
-fn keys_and_ids_are_those_that_feast_computes() {
+fn keys_and_ids_equal_feast() {
     let mut seen = 0;
     for (name, key) in keys() {
         for (number, version) in [(2, KeyVersion::V2), (3, KeyVersion::V3)] {
@@ -47,7 +47,7 @@ fn keys_and_ids_are_those_that_feast_computes() {
 }
 
 #[test]
-fn every_tail_length_hashes_differently_from_its_neighbours() {
+fn every_tail_length_hashes_differently() {
     // The vectors cover few lengths modulo 16; this catches a tail that is dropped or read twice.
     let bytes: Vec<u8> = (1..=64).collect();
     let hashes: std::collections::HashSet<_> = (0..=64).map(|len| murmur3_x64_128(&bytes[..len])).collect();

@@ -51,7 +51,7 @@ fn decimals_read_as_pythons_str() {
 }
 
 #[test]
-fn text_is_int_where_python_takes_it() {
+fn text_is_int_as_in_python() {
     for (text, expected) in [
         ("1", Ok(1)),
         (" +1_001 ", Ok(1_001)),
@@ -71,7 +71,7 @@ fn text_is_int_where_python_takes_it() {
 }
 
 #[test]
-fn text_is_float_where_python_takes_it() {
+fn text_is_float_as_in_python() {
     for (text, expected) in
         [("1.5", 1.5), (" 1_0.5 ", 10.5), ("-1e3", -1_000.0), (".5", 0.5), ("5.", 5.0), ("Infinity", f64::INFINITY)]
     {
@@ -84,7 +84,7 @@ fn text_is_float_where_python_takes_it() {
 }
 
 #[test]
-fn decimals_are_cut_at_their_point_exactly() {
+fn decimals_are_truncated_exactly() {
     for (text, expected) in [
         ("9007199254740993.0", Ok((9_007_199_254_740_993, false))),
         ("1E+2", Ok((100, false))),
@@ -107,7 +107,7 @@ fn decimals_are_cut_at_their_point_exactly() {
 }
 
 #[test]
-fn decimal_and_uuid_texts_are_those_of_python() {
+fn decimal_and_uuid_text_as_python() {
     for text in ["1", "-1.50", "+1e5", ".5", "5.", " 1_000.5 ", "NaN", "-Infinity", "sNaN12", "0E-8"] {
         assert!(is_decimal(text), "{text}");
     }
@@ -126,7 +126,7 @@ fn decimal_and_uuid_texts_are_those_of_python() {
 }
 
 #[test]
-fn json_is_written_as_json_dumps_writes_it() {
+fn json_text_equals_json_dumps() {
     let cell = Cell::from_json(
         r#"{"b": [1, 1.5, null, true], "a": {"é\n\"": "😀\u0007"}, "n": 18446744073709551617, "e": [], "f": 1e16}"#,
     );

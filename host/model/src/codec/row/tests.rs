@@ -90,7 +90,7 @@ fn any_row() -> impl Strategy<Value = (Vec<&'static str>, Vec<Value>)> {
 
 proptest! {
     #[test]
-    fn what_is_pushed_is_what_is_read((types, values) in any_row()) {
+    fn pushed_values_are_read_back((types, values) in any_row()) {
         let schema = schema(&types);
         let row = encode(&schema, &values);
         prop_assert_eq!(bits(&decode(&schema, &row).unwrap()), bits(&values));
@@ -124,7 +124,7 @@ proptest! {
 }
 
 #[test]
-fn a_builder_is_reused_without_a_trace_of_the_row_before() {
+fn reused_builder_keeps_no_state() {
     let schema = schema(&["String", "Int64", "Array(Float32)"]);
     let mut builder = RowBuilder::new(&schema);
     builder.begin(5, Some(7));
@@ -155,7 +155,7 @@ fn the_header_reads_without_a_schema() {
 }
 
 #[test]
-fn values_of_the_wrong_shape_or_number_are_refused_by_name() {
+fn invalid_shape_or_count_is_rejected() {
     let schema = schema(&["Int32", "Array(String)"]);
     let mut builder = RowBuilder::new(&schema);
     builder.begin(0, None);
@@ -173,7 +173,7 @@ fn values_of_the_wrong_shape_or_number_are_refused_by_name() {
 }
 
 #[test]
-fn a_row_of_row_bytes_max_is_written_and_one_byte_more_is_refused() {
+fn row_size_limit_is_exact() {
     let schema = schema(&["Bytes"]);
     let room = ROW_BYTES_MAX - schema.var_at();
     let mut builder = RowBuilder::new(&schema);
@@ -187,7 +187,7 @@ fn a_row_of_row_bytes_max_is_written_and_one_byte_more_is_refused() {
 }
 
 #[test]
-fn a_row_of_another_schema_or_version_is_refused() {
+fn other_schema_or_version_is_rejected() {
     let (one, other) = (schema(&["Int32"]), schema(&["Int64"]));
     let mut row = encode(&one, &[Value::Int32(1)]);
     assert!(matches!(RowView::new(&other, &row), Err(RowError::Schema { .. })));
@@ -260,7 +260,7 @@ fn nanoseconds_decide_between_equal_microseconds() {
 }
 
 #[test]
-fn coarse_comparison_ignores_what_one_row_lacks() {
+fn coarse_comparison_ignores_missing_precision() {
     let exact = rank((7_000_000, 987_654_000), Some((8_000_000, 5)));
     let cut = rank((7_000_000, 0), Some((8_000_000, 0)));
     let without_created = rank((7_000_000, 0), None);

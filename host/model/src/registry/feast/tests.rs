@@ -122,7 +122,7 @@ fn what_feast_wrote_is_read_whole() {
 }
 
 #[test]
-fn an_on_demand_view_reads_what_its_python_reads() {
+fn on_demand_view_inputs_equal_python() {
     let catalog = golden(&FeastValues::BatchSources);
     let view = catalog.derived_view("odfv_python").unwrap();
     assert_eq!((&*view.plugin, &view.on_error), ("odfv_python", &OnError::Fail));
@@ -145,7 +145,7 @@ fn an_on_demand_view_reads_what_its_python_reads() {
 }
 
 #[test]
-fn values_of_the_online_store_come_from_its_tables_and_files_stay_for_materialization() {
+fn online_store_values_come_from_tables() {
     let catalog = golden(&FeastValues::OnlineStore("data/online_store.db".into()));
     let view = catalog.view("driver_stats").unwrap();
     let expected =
@@ -166,7 +166,7 @@ fn other_projects_are_not_served() {
 }
 
 #[test]
-fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
+fn unservable_definitions_are_left_out() {
     let registry = registry(|registry| {
         put(registry, view("good", &[("a", 4)]));
         put(registry, FeatureViewSpec { disabled: true, ..view("disabled", &[("a", 4)]) });
@@ -218,7 +218,7 @@ fn what_cannot_be_served_is_left_out_with_the_reason_and_the_rest_is_served() {
 }
 
 #[test]
-fn labels_are_pushed_and_never_loaded_from_files() {
+fn labels_are_never_loaded_from_files() {
     let registry = registry(|registry| {
         let spec = LabelViewSpec {
             name: "labels".into(),
@@ -240,7 +240,7 @@ fn labels_are_pushed_and_never_loaded_from_files() {
 }
 
 #[test]
-fn a_key_has_the_type_that_its_view_says() {
+fn key_type_comes_from_its_view() {
     let registry = registry(|registry| {
         registry.entities.push(entity("untyped", "open_id", 0));
         put(registry, FeatureViewSpec { entity_columns: vec![field("user_id", 3)], ..view("narrow", &[("a", 4)]) });
@@ -280,7 +280,7 @@ fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistr
 }
 
 #[test]
-fn an_on_demand_view_that_no_plugin_can_be_is_left_out_and_the_rest_is_served() {
+fn impossible_derived_view_is_skipped() {
     for (feature, request, told) in [
         ("a-b", ("x", 4), "its feature 'a-b' has a name that no plugin can give"),
         ("c", ("x-y", 4), "its request field 'x-y' has a name that no plugin can read"),
@@ -293,7 +293,7 @@ fn an_on_demand_view_that_no_plugin_can_be_is_left_out_and_the_rest_is_served() 
 }
 
 #[test]
-fn the_name_of_a_plugin_is_one_and_a_key_that_is_asked_for_is_a_key() {
+fn plugin_names_and_keys_are_valid() {
     let registry = on_demand("2nd-look", "c", &[("x", 4), ("x", 4), ("user_id", 4)]);
     let catalog = catalog(&registry, &FeastValues::BatchSources);
     let view = catalog.derived_view("2nd-look").unwrap();
@@ -304,7 +304,7 @@ fn the_name_of_a_plugin_is_one_and_a_key_that_is_asked_for_is_a_key() {
 }
 
 #[test]
-fn a_ttl_that_is_longer_than_time_is_for_ever_and_parts_of_a_microsecond_are_none() {
+fn extreme_ttls_are_normalized() {
     let registry = registry(|registry| {
         let ttl = |seconds, nanos| Some(Span { seconds, nanos });
         put(registry, FeatureViewSpec { ttl: ttl(i64::MAX, 0), ..view("long", &[("a", 4)]) });
@@ -334,7 +334,7 @@ fn registry_that_began_empty_is_read() {
 }
 
 #[test]
-fn views_that_files_do_not_have_are_not_loaded_from_files() {
+fn views_without_files_are_not_loaded() {
     let registry = registry(|registry| {
         let transformed =
             |name: &str| FeatureViewSpec { feature_transformation: Some(vec![]), ..view(name, &[("a", 4)]) };
@@ -390,7 +390,7 @@ fn with_format(registry: &Registry, format: u32) -> FeastRegistry {
 }
 
 #[test]
-fn delta_tables_are_not_loaded_as_parquet() {
+fn delta_tables_are_not_parquet() {
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
     registry.entities.push(entity("user", "user_id", 4));
     put(&mut registry, view("delta", &[("a", 4)]));
@@ -406,7 +406,7 @@ fn delta_tables_are_not_loaded_as_parquet() {
 }
 
 #[test]
-fn versions_have_tables_of_their_own_where_feast_makes_them() {
+fn versioned_views_have_own_tables() {
     let registry = registry(|registry| {
         for (name, current_version_number) in [("first", 0), ("third", 3)] {
             let meta = Some(FeatureViewMeta { current_version_number, state: 4, created_timestamp: None });
@@ -477,7 +477,7 @@ fn one_bad_definition_leaves_the_others() {
 }
 
 #[test]
-fn text_and_other_messages_are_no_registry() {
+fn text_and_other_messages_rejected() {
     for bytes in [&b"project: x\n"[..], b"SQLite format 3\0", &[0; 64], b"\x0a\x00"] {
         let error = FeastRegistry::parse(bytes).unwrap_err();
         assert!(matches!(error, NoRegistry::Broken(_) | NoRegistry::Foreign), "{bytes:?}");
@@ -486,7 +486,7 @@ fn text_and_other_messages_are_no_registry() {
 
 /// If it is cut between two fields, it is a valid registry with the definitions before the cut.
 #[test]
-fn a_truncated_registry_is_refused_or_has_less_and_never_panics() {
+fn truncated_registry_never_panics() {
     let (mut refused, all) = (0, golden(&FeastValues::BatchSources));
     for length in 0..GOLDEN.len() {
         let Ok(registry) = FeastRegistry::parse(&GOLDEN[..length]) else {
@@ -500,7 +500,7 @@ fn a_truncated_registry_is_refused_or_has_less_and_never_panics() {
 }
 
 #[test]
-fn fields_and_numbers_of_a_newer_feast_are_skipped() {
+fn fields_of_newer_feast_are_skipped() {
     let mut bytes = GOLDEN.to_vec();
     // Field 2000 of the registry, of four bytes of text.
     bytes.extend([0x82, 0x7d, 0x04, b'n', b'e', b'w', b'!']);

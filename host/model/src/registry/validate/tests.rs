@@ -70,7 +70,7 @@ fn definitions_may_be_spread_over_files() {
 }
 
 #[test]
-fn every_mistake_in_every_file_is_told() {
+fn every_error_in_every_file_reported() {
     let bad = "
 entities:
   - {name: customer, type: Float64}
@@ -116,7 +116,7 @@ feature_services:
 }
 
 #[test]
-fn names_off_the_habit_are_warned_about_and_served() {
+fn unusual_names_are_warned_and_served() {
     let odd = "
 feature_views:
   - name: Stats
@@ -139,7 +139,7 @@ feature_services:
 }
 
 #[test]
-fn a_mistake_is_told_once_and_not_again_of_everyone_who_mentions_what_is_wrong() {
+fn error_is_not_repeated_for_references() {
     let uses = "
 feature_views:
   - {name: user_stats, entities: [customer], features: [{name: x, type: Int64}]}
@@ -207,7 +207,7 @@ entities: [{name: customer, join_key: customer_id, type: String}]
 }
 
 #[test]
-fn the_limits_on_features_and_names_hold() {
+fn feature_and_name_limits_hold() {
     let view = |count: usize| {
         let features: String = (0..count).map(|i| format!("      - {{name: f{i}, type: Int64}}\n")).collect();
         format!("feature_views:\n  - name: wide_view\n    features:\n{features}")

@@ -32,7 +32,7 @@ fn assert_the_same(one: &Catalog, other: &Catalog) {
 }
 
 #[test]
-fn a_registry_is_written_as_what_it_is() {
+fn written_registry_reads_back_unchanged() {
     let registry = FeastRegistry::parse(REGISTRY).unwrap();
     for values in [FeastValues::BatchSources, FeastValues::OnlineStore("data/on line.db".to_owned())] {
         let mut definitions = registry.definitions("registry.db", "churn_prediction", &values.into());
@@ -95,7 +95,7 @@ fn every_key_is_written() {
 }
 
 #[test]
-fn texts_are_quoted_where_they_have_to_be_and_only_there() {
+fn texts_are_quoted_only_if_needed() {
     let shown = |text: &str| Scalar(text).to_string();
     for plain in ["customer_id", "data/a.parquet", "v1", "a-b", "_x", "../data/b", "/srv/x"] {
         assert_eq!(shown(plain), plain);
@@ -108,7 +108,7 @@ fn texts_are_quoted_where_they_have_to_be_and_only_there() {
 }
 
 #[test]
-fn what_cannot_be_served_is_a_comment_with_its_reason() {
+fn unservable_definitions_become_comments() {
     use crate::registry::Unservable;
     let mut definitions = read(ALL);
     definitions.unservable_views.push(Unservable { name: "far".into(), why: "its source is\nfar away".into() });

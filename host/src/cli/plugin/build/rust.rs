@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registry_is_found_in_the_path_of_a_library() {
+    fn registry_is_found_in_crate_path() {
         let of = |path| registry_of(path);
         let found = of("/home/x/.cargo/registry/src/mirror.example-0123456789abcdef/serde-1.0.0/Cargo.toml");
         assert_eq!(found.as_deref(), Some("/home/x/.cargo/registry/src/mirror.example-0123456789abcdef"));

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_is_that_of_the_plugin() {
+    fn syntax_error_shows_plugin_line() {
         check(
             "  File \"/0/plugin.py\", line 5\n    def f(:\n          ^\nSyntaxError: invalid syntax",
             expect![[r#"
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_shows_its_decorator_and_all_mistakes() {
+    fn declaration_error_shows_all_mistakes() {
         check(
             "  File \"/0/plugin.py\", line 2, in <module>\n    @plugin(name=\"eight\")\n     ~~~~~~^^^\n  File \
              \"/0/larder_plugin/_declare.py\", line 107, in declare\n    raise DeclarationError(told)\n\
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_frame_of_the_plugin_there_is_no_traceback() {
+    fn no_plugin_frame_means_no_traceback() {
         check(
             "  File \"/0/larder_plugin/_guest.py\", line 78, in _only_plugin\n    raise DeclarationError(told)\n\
              larder_plugin._declare.DeclarationError: plugin.py declares no plugin",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_traceback_is_told_as_it_is() {
+    fn other_output_is_printed_unchanged() {
         assert_eq!(told("error: unexpected argument '--x'\n"), "error: unexpected argument '--x'");
     }
 }

@@ -36,7 +36,7 @@ fn reached() -> Vec<(Vec<u32>, &'static Message)> {
 }
 
 #[test]
-fn table_has_the_fields_of_feasts_descriptors() {
+fn table_has_all_descriptor_fields() {
     let descriptors = descriptors();
     for (_, message) in reached() {
         let known: BTreeMap<u32, &str> = message.fields.iter().map(|field| (field.number, field.name)).collect();
@@ -236,7 +236,7 @@ fn samples(kind: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_field_has_the_effect_of_its_entry() {
+fn every_field_has_its_declared_effect() {
     let (base, descriptors) = (full_registry(), descriptors());
     let before = served(&base);
     for definitions in &before {

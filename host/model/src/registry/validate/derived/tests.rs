@@ -40,7 +40,7 @@ feature_services:
 ";
 
 #[test]
-fn a_derived_view_holds_what_was_defined_whatever_the_order() {
+fn derived_views_resolve_in_any_order() {
     let (catalog, problems) = catalog_of(&[DERIVED, STORED]);
     assert_eq!(problems, "");
     let catalog = catalog.unwrap();
@@ -73,7 +73,7 @@ fn a_derived_view_holds_what_was_defined_whatever_the_order() {
 }
 
 #[test]
-fn every_mistake_in_a_derived_view_is_told() {
+fn every_derived_view_error_is_reported() {
     let wrong = "
 derived_views:
   - name: customer_stats
@@ -136,7 +136,7 @@ feature_services:
 }
 
 #[test]
-fn a_circle_is_told_once_and_what_hangs_on_it_is_not() {
+fn cycle_is_reported_once() {
     let circle = "
 derived_views:
   - {name: a_a, inputs: ['b_b:f'], features: [{name: f, type: Int64}]}
