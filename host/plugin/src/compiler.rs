@@ -240,7 +240,7 @@ fn memory_file() -> io::Result<File> {
     Ok(memfd_create("larder-compile", MemfdFlags::CLOEXEC)?.into())
 }
 
-/// Returns the child: limits this process, reads a component from standard input and writes its code to standard
+/// Runs in the child: limits this process, reads a component from standard input and writes its code to standard
 /// output. Returns the exit code.
 #[must_use]
 pub fn compile_here(parent: u32, limits: CompileLimits) -> u8 {

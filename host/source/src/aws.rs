@@ -133,7 +133,7 @@ impl Aws {
         self.wait(work)
     }
 
-    /// Returns the same for work with errors other than those of AWS.
+    /// Waits for work with errors other than those of AWS, like [`Aws::wait_for`].
     ///
     /// # Errors
     /// As [`Aws::wait_for`].

@@ -76,7 +76,7 @@ struct Refused {
 // === impl MemoryBudget ===
 
 impl MemoryBudget {
-    /// Returns a budget of this many bytes.
+    /// Creates a budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
         describe_counter!("larder_in_flight_refused_total", "Requests rejected for lack of memory, by reason.");

@@ -44,7 +44,7 @@ const SHOWN_LETTERS: usize = 40;
 // === impl Cell ===
 
 impl Cell {
-    /// Returns a mapping. If a name occurs twice, the last entry wins, at the position of the first, as in Python.
+    /// Creates a mapping. If a name occurs twice, the last entry wins, at the position of the first, as in Python.
     #[must_use]
     pub fn map(entries: Vec<(String, Self)>) -> Self {
         let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());

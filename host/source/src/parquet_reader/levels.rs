@@ -50,7 +50,7 @@ pub(super) struct Lengths {
 // === impl Levels ===
 
 impl Levels {
-    /// Returns the levels of a page with `count` values; the largest level of the column is `max`.
+    /// Creates the levels of a page with `count` values; the largest level of the column is `max`.
     pub(super) fn new(data: Bytes, max: i16, count: u64) -> Self {
         let width = usize::try_from(i16::BITS - max.max(0).leading_zeros()).unwrap_or(0);
         Self { data, at: 0, width, left: count, run: Run::Same { begins_row: false, left: 0 } }

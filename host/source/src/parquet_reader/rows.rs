@@ -232,7 +232,7 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
 // === impl FileRows ===
 
 impl FileRows {
-    /// Returns the rows of a file after the first `skip` ones.
+    /// Creates a reader of the rows after the first `skip` ones.
     pub(crate) fn new(path: Arc<str>, plan: Plan, limits: ParquetLimits, skip: u64) -> Self {
         let plan = Arc::new(plan);
         Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }

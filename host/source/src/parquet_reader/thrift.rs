@@ -78,7 +78,7 @@ impl<R: Read> Compact<R> {
         Ok(Some((*last, kind)))
     }
 
-    /// Returns the header of a list: the kind and the number of its elements.
+    /// Reads the header of a list: the kind and the number of its elements.
     pub(super) fn list(&mut self) -> Result<(Kind, u64), String> {
         let head = self.byte()?;
         if head == 0 {
@@ -91,13 +91,13 @@ impl<R: Read> Compact<R> {
         Ok((kind, size))
     }
 
-    /// Returns an integer of any width.
+    /// Reads an integer of any width.
     pub(super) fn int(&mut self) -> Result<i64, String> {
         let value = self.varint()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
-    /// Returns the length of a string or of bytes, which are skipped.
+    /// Reads the length of a string or of bytes, and skips them.
     pub(super) fn binary(&mut self) -> Result<u64, String> {
         let length = self.varint()?;
         self.pass(length)?;

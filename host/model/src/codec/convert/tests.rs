@@ -128,7 +128,7 @@ fn maps_and_structs_keep_their_entries() {
     assert_eq!(convert("Array(Array)", &bytes(Kind::List(twice)), "Set(Array)"), None);
 }
 
-/// Returns a number's text may gain a fraction of zero when converted to a float and back.
+/// Removes the fraction of zero that a number's text may gain when it is converted to a float and back.
 fn plain(value: Value) -> Value {
     match value {
         Value::Bytes(bytes) if bytes == b"1.0" => text("1"),
@@ -137,7 +137,7 @@ fn plain(value: Value) -> Value {
     }
 }
 
-/// Converted values convert back to the same value, for every pair of types and a value of each.
+/// Covers every pair of types, with a value of each.
 #[test]
 fn converted_values_convert_back() {
     let one = [

@@ -187,7 +187,7 @@ fn put(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Returns a value is its wire type and its bytes with their prefix.
+/// Encodes the key of a field. `value` is its wire type, followed by its bytes with their prefix.
 fn key(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(u64::from(number << 3 | u32::from(value[0])), &mut out);
