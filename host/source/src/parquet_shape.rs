@@ -128,7 +128,7 @@ impl Shape {
         &self.roots
     }
 
-    /// For each of [`Shape::roots`], whether its values become messages.
+    /// Returns, for each of [`Shape::roots`], whether its values become messages.
     pub(super) fn is_message(&self) -> &[bool] {
         &self.is_message
     }

@@ -45,7 +45,7 @@ impl FileSchema {
         }
     }
 
-    /// Where the file has a column with this name; `None` if it has no such column.
+    /// Returns where the file has a column with this name; `None` if it has no such column.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<ColumnAt> {
         let field = self.schema.fields().iter().find(|field| field.name() == name);

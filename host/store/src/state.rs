@@ -114,6 +114,8 @@ impl State {
         }
     }
 
+    /// Returns a view, if it has any state.
+    ///
     /// # Errors
     /// [`StoreError::Closed`]: a closed store is not an empty one.
     pub(super) fn view(&self, view: ViewId) -> Result<Option<&ViewState>, StoreError> {

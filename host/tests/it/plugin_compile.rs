@@ -55,7 +55,7 @@ fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     [&b"\0asm\x01\0\0\0"[..], &types, &declared, &code].concat()
 }
 
-/// One function with this many empty loops.
+/// Returns a function with this many empty loops.
 fn loops(count: usize) -> Vec<u8> {
     module(1, &[0x03, 0x40, 0x0b].repeat(count))
 }

@@ -203,8 +203,8 @@ impl RowRank {
         key(self, own).cmp(&key(other, others))
     }
 
-    /// Compares two rows of one key, one of which may come from a source that truncates times: only at the precision that
-    /// both have. Rows that do not differ at that precision are equal.
+    /// Compares two rows of one key, one of which may come from a source that truncates times. Uses only the precision
+    /// that both have; rows that do not differ at that precision are equal.
     #[must_use]
     pub fn compare_coarsely(&self, other: &Self) -> Ordering {
         let both = self.nanos.zip(other.nanos);

@@ -243,7 +243,7 @@ fn zigzag(value: u64) -> i64 {
 mod tests {
     use super::*;
 
-    /// Levels, bit-packed in groups of eight.
+    /// Encodes levels, bit-packed in groups of eight.
     fn packed_run(levels: &[u8], width: usize) -> Vec<u8> {
         let groups = levels.len().div_ceil(8);
         let mut bytes = vec![u8::try_from(groups << 1 | 1).unwrap()];

@@ -183,7 +183,7 @@ impl Budget {
         self.check(&mut state, None, 0)
     }
 
-    /// Why a page was rejected, if one was.
+    /// Returns why a page was rejected, if one was.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.state().excess.clone()
     }
@@ -359,7 +359,7 @@ impl Checked {
         self.budget.check(&mut state, Some(self.column), 0).map_err(refused)
     }
 
-    /// A dictionary is decoded as a whole, with as many values as its header claims.
+    /// Counts a dictionary, which is decoded as a whole, with as many values as its header claims.
     fn count_dictionary(&self, held: &mut Held, buf: &Bytes, count: u64) -> Result<(), ParquetError> {
         let width = self.fixed_width();
         if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {

@@ -87,7 +87,7 @@ pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, Pa
 // === impl Plan ===
 
 impl Plan {
-    /// How to read these root columns. `is_message` has a flag for each of them, in the same order: whether its values
+    /// Plans how to read these root columns. `is_message` has a flag for each of them, in the same order: whether its values
     /// become messages.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl Plan {
     }
 }
 
-/// The types of a column's leaves, in the order of the schema.
+/// Appends the types of a column's leaves, in the order of the schema.
 fn leaf_types(of: &DataType, leaves: &mut Vec<DataType>) {
     match of {
         DataType::List(item)

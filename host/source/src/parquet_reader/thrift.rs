@@ -146,7 +146,7 @@ impl<R: Read> Compact<R> {
         }
     }
 
-    /// Each element takes at least one byte.
+    /// Checks a number of elements, each of which takes at least one byte.
     fn check_count(&self, count: u64) -> Result<(), String> {
         if count <= self.left { Ok(()) } else { Err(format!("a list has {count} elements in {} bytes", self.left)) }
     }

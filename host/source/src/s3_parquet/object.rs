@@ -322,7 +322,7 @@ fn sum(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
 }
 
-/// A footer can contain any offsets.
+/// Checks ranges from a footer, which can contain any offsets.
 fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
     let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
     let Some(beyond) = beyond else { return Ok(()) };

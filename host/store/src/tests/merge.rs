@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use super::model::{Change, Home, NOW, Twin, batch, change, declare, id, load, upsert, walk};
 use crate::{Applied, LoadMode, OnlineStore, RowBatch, StoreError, ViewId};
 
-/// Few entities, times and values, so that all kinds of ties happen.
+/// Generates changes with few entities, times and values, so that all kinds of ties happen.
 fn any_change() -> impl Strategy<Value = Change> {
     (0..6_u8, 0..4_i64, proptest::option::of(0..3_i64), 0..3_i64).prop_map(|(id, event, created, value)| Change {
         id,

@@ -21,7 +21,7 @@ enum Arrival {
     Removal(u8),
 }
 
-/// Few entities, times and values, so that all kinds of ties happen.
+/// Generates arrivals with few entities, times and values, so that all kinds of ties happen.
 fn any_arrival() -> impl Strategy<Value = Arrival> {
     let row = (0..40_u8, 0..3_i64, proptest::option::of(0..2_i64), 0..2_i64);
     (row, 0..4_u8).prop_map(|((id, event, created, value), kind)| match kind {

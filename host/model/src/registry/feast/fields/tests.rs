@@ -21,7 +21,7 @@ fn descriptors() -> Descriptors {
     all
 }
 
-/// Every message that the table reaches, with the fields that lead to it.
+/// Returns every message that the table reaches, with the fields that lead to it.
 fn reached() -> Vec<(Vec<u32>, &'static Message)> {
     let (mut all, mut next) = (Vec::new(), vec![(Vec::new(), &REGISTRY)]);
     while let Some((path, message)) = next.pop() {
