@@ -87,8 +87,8 @@ pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, Pa
 // === impl Plan ===
 
 impl Plan {
-    /// Plans how to read these root columns. `is_message` has a flag for each of them, in the same order: whether its values
-    /// become messages.
+    /// Plans how to read these root columns. `is_message` has a flag for each of them, in the same order: whether its
+    /// values become messages.
     ///
     /// # Errors
     /// Why the file cannot be read.
