@@ -51,8 +51,8 @@ const DEFAULT_FILE: &str = "larder.yaml";
 /// The file that identifies a Feast repository.
 const FEAST_FILE: &str = "feature_store.yaml";
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; \
-                          4 the store is in use, from a newer Larder or not to be opened";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; 4 the \
+                          store is in use, from a newer Larder, or cannot be opened";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]

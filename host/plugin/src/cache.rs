@@ -63,7 +63,7 @@ impl Cache {
         let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
         let (tag, code) = file.split_at_checked(TAG_BYTES)?;
         if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
-            tracing::warn!(file = %self.path(&name).display(), "compiled code that is not this host's, or damaged, is dropped");
+            tracing::warn!(file = %self.path(&name).display(), "dropping damaged or foreign compiled code");
             return None;
         }
         load(engine, code)

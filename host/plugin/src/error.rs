@@ -79,12 +79,12 @@ pub enum LoadError {
     Imports(Vec<String>),
     /// Exports of another world.
     #[error(
-        "the component does not export {}: it is not of the world larder:transform/derived-features",
+        "the component does not export {}: it does not implement the world larder:transform/derived-features",
         .0.join(", ")
     )]
     Exports(Vec<String>),
     /// Exports with the right names and other types.
-    #[error("the component is not of the world larder:transform/derived-features, {version}: {why}")]
+    #[error("the component does not implement the world larder:transform/derived-features, {version}: {why}")]
     World {
         /// The version of the contract whose types it imports.
         version: &'static str,
@@ -98,7 +98,7 @@ pub enum LoadError {
     #[error("describe failed: {0}")]
     Describe(Interrupt),
     /// Two instances returned different signatures.
-    #[error("describe says something else each time: a signature has to be the same on every call")]
+    #[error("describe returns different signatures: a signature must be the same on every call")]
     Unsteady,
     /// Its signature is invalid.
     #[error("the signature is invalid: {0}")]

@@ -136,7 +136,7 @@ pub enum SourceError {
         why: String,
     },
     /// A range of event times was requested from a source that cannot select by time.
-    #[error("{path}: its rows cannot be selected by event time: it is read as a whole")]
+    #[error("{path}: its rows cannot be selected by event time, because it is always read as a whole")]
     NoWindow {
         /// The table.
         path: String,

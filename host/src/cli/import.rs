@@ -98,7 +98,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         fs::write(file, text).with_context(failed)?;
     }
     // The directory may be empty; it shows where plugins belong.
-    fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot make {}", plugins_dir.display()))?;
+    fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot create {}", plugins_dir.display()))?;
 
     for (file, _) in files.iter().take(2) {
         output::say(&format!("wrote {}", file.display()));

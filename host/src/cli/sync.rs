@@ -95,7 +95,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.inserted, "new"),
         (applied.updated, "changed"),
         (applied.unchanged, "as before"),
-        (applied.stale, "older than what is there"),
+        (applied.stale, "older than the stored rows"),
         (applied.removed, "gone"),
         (report.skipped.outside_window, "outside the given times"),
         (report.skipped.future, "not served before their event time ('sync: future_tolerance')"),

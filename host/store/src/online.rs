@@ -505,11 +505,11 @@ impl OnlineStore {
                 self.health.note_len(self.file_bytes());
                 self.state.store(Arc::new(state));
                 self.metrics.reopened.increment(1);
-                tracing::info!(path = %self.path.display(), "the store is open again");
+                tracing::info!(path = %self.path.display(), "the store was reopened");
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the store cannot be reopened; lookups fail until it can");
+                tracing::error!(%error, "cannot reopen the store; lookups fail until it succeeds");
                 self.state.store(Arc::new(State::closed(commit, &error, records)));
                 Err(error)
             }

@@ -91,20 +91,20 @@ pub(super) fn open_or_replace(
                         StoreMetrics::rows_lost(view, *rows);
                         tracing::error!(view, rows, "rows of the view were lost to damage");
                     }
-                    tracing::warn!(rows = copies.rows, "the damaged store was rebuilt from the rows that are intact");
+                    tracing::warn!(rows = copies.rows, "the damaged store was rebuilt from its intact rows");
                     Quarantine { rows_kept: Some(copies.rows), ..aside }
                 }
                 None => {
                     let aside = set_aside(path, clock, why)?;
                     let reason = if mark.allows_rebuild() {
-                        "no row of it can be read".to_owned()
+                        "none of its rows can be read".to_owned()
                     } else {
                         format!("{REBUILDS_MAX} starts ended while they read it")
                     };
                     tracing::error!(
                         file = %aside.path.display(), reason,
-                        "no row of the damaged store is kept: all views are loaded again, and rows that only callers wrote \
-                         are missing. Keep the file to recover them"
+                        "no rows of the damaged store were kept: all views are loaded again, and rows that only \
+                         callers wrote are missing. hint: keep the file to recover them"
                     );
                     aside
                 }
@@ -165,7 +165,7 @@ fn copy_records<D: ReadableDatabase>(
     config: &StoreConfig,
 ) -> Result<Option<Rebuilt>, StoreError> {
     let Some(records) = salvage::records(old) else { return Ok(None) };
-    tracing::warn!(path = %path.display(), "rebuilding the damaged store from the rows that are intact");
+    tracing::warn!(path = %path.display(), "rebuilding the damaged store from its intact rows");
     let (unfinished, new) = create_unfinished(path, config)?;
     let copied = copy_intact(Some(old), records, &new);
     drop(new);
@@ -409,7 +409,7 @@ impl Mark {
     fn write(&self, text: &str) {
         // For example on a full disk: the store itself may still be readable.
         if let Err(error) = fs::write(&self.path, text) {
-            tracing::warn!(%error, path = %self.path.display(), "cannot write the mark that the store is open");
+            tracing::warn!(%error, path = %self.path.display(), "cannot write the mark of the open store");
         }
     }
 }

@@ -118,7 +118,7 @@ pub(super) fn overlay(
         let rank = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok());
         // An unreadable row was not served: the source's row is better than none.
         let Some(rank) = rank.filter(|rank| known.contains(&rank.header.fingerprint)) else {
-            tracing::warn!(view = name, "a row that was written here does not read any more; it is dropped");
+            tracing::warn!(view = name, "a row that a caller wrote is unreadable; dropped it");
             caught_up.push(id);
             continue;
         };

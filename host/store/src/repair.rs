@@ -64,7 +64,7 @@ impl OnlineStore {
         // A file of another owner is not touched.
         self.health.check_file(&self.path)?;
         let started = Instant::now();
-        tracing::warn!(path = %self.path.display(), "rebuilding the damaged store from the rows that are intact");
+        tracing::warn!(path = %self.path.display(), "rebuilding the damaged store from its intact rows");
         let rebuilt = catch_unwind(AssertUnwindSafe(|| self.rebuild(writer)));
         let rebuilt = rebuilt.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)));
         match &rebuilt {
@@ -76,7 +76,7 @@ impl OnlineStore {
             Err(error) => {
                 self.health.note_repair_failed();
                 self.metrics.rebuilds_failed.increment(1);
-                tracing::error!(%error, "the damaged store cannot be rebuilt now; it is tried again");
+                tracing::error!(%error, "cannot rebuild the damaged store now; retrying later");
             }
         }
         rebuilt.map(Some)

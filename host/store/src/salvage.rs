@@ -109,7 +109,7 @@ pub(super) fn copy_intact<D: ReadableDatabase>(
             if missing > 0 || copied.is_broken {
                 is_whole = false;
                 lost += missing;
-                tracing::error!(view = %name, table, missing, "entries of a table that no source can bring back were lost");
+                tracing::error!(view = %name, table, missing, "entries of a table without a source were lost");
             }
         }
         let mut record = ViewRecord { building: None, runs: Runs::default(), rows: rows.count, ..record };

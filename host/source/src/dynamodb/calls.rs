@@ -222,7 +222,7 @@ impl Calls {
             ShardPosition::Start | ShardPosition::Done => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
         };
         let output = request.send().await.map_err(|error| AwsError::of(&what, error))?;
-        output.shard_iterator.ok_or_else(|| AwsError::garbled(&what, "there is no iterator in the answer"))
+        output.shard_iterator.ok_or_else(|| AwsError::garbled(&what, "the response has no iterator"))
     }
 
     pub(super) async fn records(&self, iterator: &str) -> Result<Told, AwsError> {

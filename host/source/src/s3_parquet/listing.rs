@@ -139,7 +139,7 @@ impl S3Parquet {
             match page.next_continuation_token().filter(|_| page.is_truncated() != Some(false)) {
                 None => return Ok(objects),
                 Some(next) if token.as_deref() == Some(next) => {
-                    return Err(AwsError::garbled(what, "the next page is the one that came").into());
+                    return Err(AwsError::garbled(what, "the listing returned the same page again").into());
                 }
                 Some(next) => token = Some(next.to_owned()),
             }

@@ -111,7 +111,7 @@ impl Object {
         // A server without support for `If-Match` would return another version.
         let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
         if etag != self.etag.trim_matches('"') {
-            let why = "the version that came is not the one that was asked for".to_owned();
+            let why = "the returned version is not the requested one".to_owned();
             return Err(Failure::Answer(AwsError { what: self.what(), trouble: AwsErrorKind::Changed, why }));
         }
         let mut body = output.body;
@@ -129,7 +129,7 @@ impl Object {
         if bytes.len() as u64 == length {
             Ok(bytes.freeze())
         } else {
-            Err(Failure::Body(garbled(format!("{} bytes came, {length} were asked for", bytes.len()))))
+            Err(Failure::Body(garbled(format!("the response has {} bytes, but {length} were requested", bytes.len()))))
         }
     }
 

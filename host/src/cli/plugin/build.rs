@@ -79,7 +79,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         return Ok(());
     }
     // A component that no server would accept is a failure.
-    let loaded = local_runtime()?.load(&component).context("the plugin was built, and no host would take it")?;
+    let loaded = local_runtime()?.load(&component).context("the plugin was built, but no server would accept it")?;
     let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
     write_whole(&path, &component)?;
     tell(&path, &loaded, started.elapsed().as_secs_f64());

@@ -48,7 +48,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
         Target::Running(client) => host_order(&client, Method::POST, "/v1/plugins", file)?,
         Target::Local(app) => {
             let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
-            output::remark("no host runs: the plugin goes into service at the next start");
+            output::remark("no server is running; the plugin will be loaded at the next start");
             report
         }
     };
@@ -83,7 +83,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
         return Ok(());
     }
     if plugins.is_empty() {
-        output::say("no plugins; `larder plugin new` begins one");
+        output::say("no plugins. hint: `larder plugin new` creates one");
         return Ok(());
     }
     let rows: Vec<_> = plugins.iter().map(row).collect();
@@ -104,9 +104,9 @@ fn tell(report: &DeployReport) {
     };
     let how = if report.compiled { "compiled" } else { "compiled before" };
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
-    output::say(&format!("{plugin} {version} is in service{instead} ({how}, {seconds:.3} s)"));
+    output::say(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
     if report.views.is_empty() {
-        output::remark(&format!("no derived view names the plugin {plugin}: nothing computes with it yet"));
+        output::remark(&format!("no derived view uses the plugin {plugin} yet"));
     } else {
         output::say(&format!("it computes {}", report.views.join(", ")));
     }

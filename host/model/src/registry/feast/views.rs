@@ -157,7 +157,7 @@ impl<'i> Importer<'i> {
             return Err("another feature view has the same name".to_owned());
         }
         if features.len() > FEATURES_MAX {
-            return Err(format!("it has {} features, at most {FEATURES_MAX} are allowed", features.len()));
+            return Err(format!("it has {} features, but at most {FEATURES_MAX} are allowed", features.len()));
         }
         let mut seen = BTreeSet::new();
         match features.iter().find(|feature| !seen.insert(&feature.name)) {

@@ -111,11 +111,12 @@ pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Probl
         return;
     };
     if view.is_entityless() {
-        let message = format!("feature view '{view_name}': a table that is not Feast's needs a key to find rows by");
+        let message = format!("feature view '{view_name}': a table in another layout than Feast's needs a join key");
         problems.error(at, message);
     }
     for target in field_mapping.values().filter(|target| !names().any(|name| name == *target)) {
-        let message = format!("feature view '{view_name}': 'field_mapping' names '{target}', which the view has not");
+        let message =
+            format!("feature view '{view_name}': 'field_mapping' names '{target}', which the view does not have");
         problems.error_with_help(at, message, nearest(target, names()));
     }
     if matches!(table.layout, TableLayout::ItemPerFeature { .. }) && view.join_keys.len() > 1 {

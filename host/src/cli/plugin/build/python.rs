@@ -46,7 +46,7 @@ struct Staging(PathBuf);
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
     let tool = environment(&cache)?;
-    output::remark("a component from Python takes some twenty seconds");
+    output::remark("building a component from Python takes about 20 seconds");
     let staging = Staging::new(&cache)?;
     // A copy, because the interpreter writes byte code next to the modules that it imports.
     let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));
