@@ -158,7 +158,7 @@ fn oversized_value_is_skipped_alone() {
     assert_eq!(read(&shop.source()).unwrap().0.len(), 3);
     shop.put(TABLE, "c", &"x".repeat(KEY_BYTES_MAX + 1), b"", &1_000);
     let error = read(&shop.source()).unwrap_err().to_string();
-    assert!(error.contains("longer than 64 KiB is 1, at most 0"), "{error}");
+    assert!(error.contains("longer than 64 KiB is 1, but at most 0"), "{error}");
 }
 
 #[test]
