@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. The others are what they are made of, and measurements.
+# `make demo` and `make test` are the main targets. The others are parts of them, measurements and releases.
 
 CUSTOMERS ?= 10000
 DEMO_DIR ?= demo
@@ -19,6 +19,16 @@ BENCH_ARGS ?=
 # Programs of other builds, to be measured beside this one.
 BUILDS ?=
 
+# Tools from crates.io. An installed one is used; otherwise it is built in target/tools.
+CARGO_DENY ?= $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
+CARGO_CYCLONEDX ?= $(or $(shell command -v cargo-cyclonedx),target/tools/bin/cargo-cyclonedx)
+CARGO_REGISTRY = $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+# The profile of `make dist`: release has link-time optimisation, quick is for trying it.
+DIST_PROFILE ?= release
+# The time of the files in an archive: that of the last commit, so that equal sources give equal archives.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -30,7 +40,7 @@ export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
 .PHONY: demo built-plugins test test-fast fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
-	bench-plugin bench-sync soak fuzz deny help
+	bench-plugin bench-sync soak fuzz deny dist help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -153,9 +163,34 @@ fuzz: check-tools
 			$$(ls -d host/*/fuzz/seeds/$$target 2>/dev/null) || exit 1; \
 	done
 
-## make deny         licences, advisories and duplicate crates (needs cargo-deny and a network)
-deny:
-	cargo deny check
+## make deny         licences, sources and duplicate crates; and advisories, if their database can be fetched
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) --offline check bans licenses sources
+	$(CARGO_DENY) check advisories || echo "advisories were not checked: the database cannot be fetched"
+
+$(CARGO_DENY):
+	cargo install cargo-deny --locked --debug --root target/tools
+
+## make dist         a release in target/dist: program, archive, line tables, SHA-256 and software bill of materials
+DIST = larder-$(VERSION)-$(shell uname -m)-linux
+dist: check-tools $(CARGO_CYCLONEDX)
+	rm -rf target/dist && mkdir -p target/dist/$(DIST)
+	RUSTFLAGS='--remap-path-prefix=$(CARGO_REGISTRY)=/registry --remap-path-prefix=$(CURDIR)=/larder' \
+		cargo build --profile $(DIST_PROFILE) --locked -p larder --target-dir target/dist-build
+	objcopy --only-keep-debug target/dist-build/$(DIST_PROFILE)/larder target/dist/$(DIST).debug
+	objcopy --strip-all --add-gnu-debuglink=target/dist/$(DIST).debug \
+		target/dist-build/$(DIST_PROFILE)/larder target/dist/$(DIST)/larder
+	$(CARGO_CYCLONEDX) cyclonedx --manifest-path host/Cargo.toml --format json --all-features \
+		--override-filename larder.cdx
+	mv host/larder.cdx.json target/dist/$(DIST)/larder.cdx.json
+	find host loadtest -name larder.cdx.json -delete
+	cp LICENSE README.md CHANGELOG.md target/dist/$(DIST)
+	cd target/dist && tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) \
+		-czf $(DIST).tar.gz $(DIST) && gzip -n $(DIST).debug && sha256sum $(DIST).tar.gz $(DIST).debug.gz > SHA256SUMS
+	target/dist/$(DIST)/larder --version && cat target/dist/SHA256SUMS
+
+$(CARGO_CYCLONEDX):
+	cargo install cargo-cyclonedx --locked --debug --root target/tools
 
 # Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, else by a
 # distribution's Rust, which has the sources of its libraries and stands beside this one.

@@ -19,6 +19,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+use tracing::Instrument as _;
 
 use super::{
     Features, GrpcLimits, error,
@@ -149,13 +150,14 @@ impl Calls {
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let is_stream = !matches!(service, Lookups::NAME | LookupsAndWrites::NAME) && method != "Check";
         let mut entry = in_flight.enter(is_stream);
+        let span = tracing::debug_span!("call", method, client = client.map(tracing::field::display));
         let routed = match is_stream.then(|| Arc::clone(&self.streams).try_acquire_owned()) {
             Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
             Some(Ok(permit)) => {
                 entry.keep(permit);
-                self.route(service, method, request).await
+                self.route(service, method, request).instrument(span).await
             }
-            None => self.route(service, method, request).await,
+            None => self.route(service, method, request).instrument(span).await,
         };
         let mut response = routed.unwrap_or_else(Status::into_http);
         response.headers_mut().insert(ACCEPT_ENCODING, ENCODINGS);

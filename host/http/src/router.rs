@@ -28,6 +28,7 @@ use larder_serving::{
     Attempt, Authenticator, Authorization, Lookup, LookupResponse, LookupService, THREAD_BODY_BYTES_MAX, offload,
 };
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::{
     Control, HttpError, HttpLimits, Writes,
@@ -169,7 +170,9 @@ impl Router {
         let path = known_path(request.uri().path());
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(body, head.headers.contains_key(EXPECT));
-        let mut response = match self.checked_route(&Request::from_parts(head, ()), &mut body, is_ambiguous).await {
+        let request = Request::from_parts(head, ());
+        let span = tracing::debug_span!("request", endpoint = path, client = client.map(tracing::field::display));
+        let mut response = match self.checked_route(&request, &mut body, is_ambiguous).instrument(span).await {
             Ok(response) => {
                 endpoint.success.increment(1);
                 response
@@ -223,6 +226,9 @@ impl Router {
         out: &mut Vec<u8>,
         client: Option<SocketAddr>,
     ) -> FastAnswer {
+        let _span =
+            tracing::debug_span!("request", endpoint = ONLINE_FEATURES, client = client.map(tracing::field::display))
+                .entered();
         let started = Instant::now();
         let served = self.authenticator.authenticate(request.authorization).map_err(HttpError::from);
         let served = served.and_then(|authorization| {

@@ -79,7 +79,7 @@ struct OutputLists {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnFault {
     /// Values of another type.
-    #[error("is {found}, and was declared {declared}")]
+    #[error("is {found}, but was declared as {declared}")]
     Type {
         /// The returned type.
         found: ColumnType,
@@ -95,7 +95,7 @@ pub enum ColumnFault {
         rows: usize,
     },
     /// Ends that decrease, or that do not match the size of the data.
-    #[error("has ends that run backwards or beyond its data")]
+    #[error("has ends that decrease or exceed its data")]
     Ends,
     /// Text that is not valid UTF-8.
     #[error("has text that is not UTF-8")]
@@ -104,7 +104,7 @@ pub enum ColumnFault {
     #[error("has a bool that is neither 0 nor 1")]
     Bool,
     /// A bitmap of another size, or with bits beyond the rows.
-    #[error("has a validity bitmap that does not fit {rows} rows")]
+    #[error("has a validity bitmap that does not match {rows} rows")]
     Validity {
         /// Rows of the call.
         rows: usize,

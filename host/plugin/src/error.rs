@@ -42,7 +42,7 @@ pub enum LoadError {
         marked: bool,
     },
     /// A core module, which is the default output of compilers.
-    #[error("the file is a core WebAssembly module and not a component; `larder plugin build` makes one")]
+    #[error("the file is a core WebAssembly module, not a component. hint: build it with `larder plugin build`")]
     CoreModule,
     /// Not WebAssembly.
     #[error("the file is not a WebAssembly component")]
@@ -69,11 +69,11 @@ pub enum LoadError {
     #[error("cannot run the compiler: {0}")]
     Compiler(String),
     /// WebAssembly that does not validate or compile.
-    #[error("the component is broken: {0}")]
+    #[error("the component is invalid: {0}")]
     Broken(String),
     /// An import that plugins do not have.
     #[error(
-        "the component imports {}, and a plugin may import larder:transform/host, 0.1 or 0.2, only: no clock, files, network or randomness",
+        "plugin imports {}, which Larder does not provide: plugins may only import larder:transform/host, 0.1 or 0.2, and no clock, files, network or randomness. hint: remove the dependency that needs it",
         .0.join(", ")
     )]
     Imports(Vec<String>),
@@ -107,7 +107,7 @@ pub enum LoadError {
 
 /// Why a plugin is incompatible with a derived view that uses it.
 #[derive(Debug, thiserror::Error)]
-#[error("derived view '{view}' and plugin '{plugin}' {version} do not fit: {why}")]
+#[error("derived view '{view}' and plugin '{plugin}' {version} are incompatible: {why}")]
 pub struct BindError {
     /// The view.
     pub view: String,
@@ -124,7 +124,7 @@ pub struct BindError {
 #[non_exhaustive]
 pub enum Misfit {
     /// The plugin reads an input that the view does not have.
-    #[error("the plugin reads '{name}', which the view has no input for{}", perhaps(suggestion.as_ref()))]
+    #[error("the plugin reads '{name}', but the view has no such input{}", perhaps(suggestion.as_ref()))]
     NoInput {
         /// The plugin's input.
         name: String,
@@ -132,7 +132,7 @@ pub enum Misfit {
         suggestion: Option<String>,
     },
     /// An input of another type.
-    #[error("input '{name}' is {view} in the view, and {plugin} in the plugin")]
+    #[error("input '{name}' is {view} in the view, but {plugin} in the plugin")]
     InputType {
         /// The input.
         name: String,
@@ -150,7 +150,7 @@ pub enum Misfit {
         suggestion: Option<String>,
     },
     /// A feature of another type.
-    #[error("feature '{name}' is {view} in the view, and {plugin} in the plugin")]
+    #[error("feature '{name}' is {view} in the view, but {plugin} in the plugin")]
     OutputType {
         /// The feature.
         name: String,

@@ -31,7 +31,7 @@ impl TransformMetrics {
         describe_counter!("larder_plugin_calls_total", "Calls of a plugin.");
         describe_counter!("larder_plugin_rows_total", "Rows in calls of a plugin.");
         describe_counter!("larder_plugin_errors_total", "Failed calls of a plugin, by kind of error.");
-        describe_histogram!("larder_plugin_duration_seconds", "How long calls of a plugin took.");
+        describe_histogram!("larder_plugin_duration_seconds", "Duration of calls of a plugin.");
         describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
         describe_counter!("larder_plugin_instances_total", "Instances that were created.");
         describe_gauge!(

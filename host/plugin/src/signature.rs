@@ -59,7 +59,7 @@ impl Signature {
 
 fn fields(what: &str, raw: Vec<types::Field>) -> Result<Vec<Field>, String> {
     if raw.len() > COLUMNS_MAX {
-        return Err(format!("{} {what}s, at most {COLUMNS_MAX} are allowed", raw.len()));
+        return Err(format!("{} {what}s, but at most {COLUMNS_MAX} are allowed", raw.len()));
     }
     let mut names = BTreeSet::new();
     let mut fields = Vec::with_capacity(raw.len());
@@ -67,7 +67,7 @@ fn fields(what: &str, raw: Vec<types::Field>) -> Result<Vec<Field>, String> {
         check_name(what, &field.name)?;
         check_doc(&field.name, &field.doc)?;
         if !names.insert(field.name.clone()) {
-            return Err(format!("{what} '{}' is there twice", field.name));
+            return Err(format!("{what} '{}' is defined twice", field.name));
         }
         let scalar = match field.data_type.scalar {
             ScalarType::Bool => ColumnScalar::Bool,
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn exceeded_limits_are_reported() {
         assert_eq!(refused(|it| it.outputs.clear()), "there is no output");
-        assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, at most 256 are allowed");
+        assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, but at most 256 are allowed");
         assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is there twice"));
         assert!(refused(|it| it.outputs[0].name.push('o')).contains("is not a valid output name"));
         assert!(refused(|it| it.name = "../../etc".to_owned()).contains("'../../etc' is not a valid plugin name"));

@@ -25,6 +25,7 @@ use super::{
 pub struct Transform {
     runtime: Arc<PluginRuntime>,
     component: Arc<Component>,
+    view: Arc<str>,
     config: Arc<str>,
     inputs: Vec<usize>,
     outputs: Vec<usize>,
@@ -64,6 +65,7 @@ impl Transform {
         let transform = Self {
             runtime: Arc::clone(runtime),
             component: Arc::clone(component),
+            view: Arc::clone(&view.name),
             config: Arc::clone(&view.config),
             inputs: inputs.map_err(misfit)?,
             outputs: outputs.map_err(misfit)?,
@@ -130,6 +132,9 @@ impl Transform {
     /// # Errors
     /// Why there is no result; it is counted and logged.
     pub fn call(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {
+        let signature = self.component.signature();
+        let (plugin, version, view) = (&*signature.name, &*signature.version, &*self.view);
+        let _span = tracing::debug_span!("plugin_call", plugin, version, view, rows).entered();
         let started = Instant::now();
         if !self.breaker.admits(started) {
             self.metrics.error(CallError::BreakerOpen.kind());

@@ -18,7 +18,7 @@ use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
 use larder_model::model::Micros;
 
 use super::{
-    Answer, Authorization, Denied, OnlineRequest, RequestError, Resources, ResponseBudget, Snapshot,
+    Answer, Authorization, Cut, Denied, OnlineRequest, RequestError, Resources, ResponseBudget, Selection, Snapshot,
     renew::Renewal,
     resources::{OffloadError, offload},
 };
@@ -361,6 +361,14 @@ fn serve_offloaded<P: Protocol>(
     }
 }
 
+/// The span of a pass over a lookup.
+fn lookup_span(selection: &Selection<'_>) -> tracing::Span {
+    match selection {
+        Selection::Service(service) => tracing::debug_span!("lookup", service = %Cut(service)),
+        Selection::Features(features) => tracing::debug_span!("lookup", features = features.len()),
+    }
+}
+
 /// Decodes, authorizes and serves a lookup.
 fn pass<P: Protocol>(
     snapshot: &Snapshot,
@@ -372,6 +380,7 @@ fn pass<P: Protocol>(
     budget: &mut ResponseBudget,
 ) -> Result<Pass, LookupError<P::Error>> {
     protocol.decode(body, |request| {
+        let _span = lookup_span(&request.selection).entered();
         authorization.check_lookup(&request.selection)?;
         let planned = snapshot.begin(request, budget).map_err(|error| authorization.hide_names(error))?;
         if mode.may_fetch && snapshot.reads_through(&planned) {

@@ -120,7 +120,7 @@ pub enum SourceError {
         why: String,
     },
     /// A set of objects that is not completely written yet.
-    #[error("{path} is not whole yet: {gate} is not there")]
+    #[error("{path} is not complete yet: {gate} does not exist")]
     NotWhole {
         /// The set.
         path: String,

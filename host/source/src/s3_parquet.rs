@@ -128,7 +128,7 @@ impl S3Parquet {
         }
         Err(self.empty(match self.source.gate {
             Gate::Manifest(_) => ": the manifest names no object",
-            Gate::Open | Gate::Marker(_) => ": no object there is a *.parquet",
+            Gate::Open | Gate::Marker(_) => ": it has no object *.parquet",
         }))
     }
 

@@ -258,6 +258,7 @@ impl Plugins {
     ) -> Result<DeployReport, DeployError> {
         let started = Instant::now();
         let name = component.signature().name.clone();
+        let _span = tracing::debug_span!("deploy", plugin = name, version = component.signature().version).entered();
         if let Some(file) = found_as.filter(|file| **file != name) {
             return Err(DeployError::Name { file: file.to_owned(), plugin: name });
         }
@@ -317,6 +318,7 @@ impl Plugins {
 
     /// Puts the version before back into service, here and in the directory.
     pub(super) fn roll_back(&self, name: &str) -> Result<DeployReport, DeployError> {
+        let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
         let mut state = self.state();
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;

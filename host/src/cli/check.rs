@@ -87,7 +87,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         counted(catalog.services().len(), "feature service", "feature services"),
         match problems.len() {
             0 => "all right".to_owned(),
-            count => format!("all right, with {}", counted(count, "warning", "warnings")),
+            count => format!("no errors, {}", counted(count, "warning", "warnings")),
         },
     ));
     Ok(())

@@ -45,8 +45,7 @@ impl Client {
         client.runtime.block_on(probe).with_context(|| {
             let seconds = ANSWERS_WITHIN.as_secs();
             format!(
-                "the process that listens at {} gave no answer within {seconds} s; hint: check whether the server is \
-                 stopped or stuck",
+                "the process that listens at {} did not respond within {seconds} s. hint: check whether the server is stopped or stuck",
                 socket.display()
             )
         })??;

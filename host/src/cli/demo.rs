@@ -89,7 +89,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         },
     )?;
     let program = output::program();
-    output::say(&format!("\nstopped; `{program} demo` with the same --dir goes on with the same data"));
+    output::say(&format!("\nstopped; run `{program} demo` with the same --dir to use the same data again"));
     Ok(())
 }
 
@@ -165,7 +165,7 @@ fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> 
         let features = service["features"].as_array().map_or(0, Vec::len);
         output::say(&format!("  service  {:<34} {features} features", text(&service["name"])));
     }
-    output::say(&format!("\nServing on {url}. Ask for a customer:\n"));
+    output::say(&format!("\nServing on {url}. Request a customer:\n"));
     output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
     if args.plugin.is_some() {
         let mut entities = request["entities"].clone();

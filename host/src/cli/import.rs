@@ -90,7 +90,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         );
     }
     if let Some((file, _)) = files.iter().find(|(file, _)| fs::symlink_metadata(file).is_ok()) {
-        bail!(CliError::Failed(format!("{} is there already; nothing was written", file.display())));
+        bail!(CliError::Failed(format!("{} exists already; nothing was written", file.display())));
     }
     for (file, text) in &files {
         let failed = || format!("cannot write {}", file.display());

@@ -91,7 +91,7 @@ fn files(from: &[String]) -> Result<Vec<PathBuf>> {
 fn refuse_existing(paths: &[&Path]) -> Result<()> {
     for path in paths {
         if path.try_exists().with_context(|| format!("cannot access {}", path.display()))? {
-            bail!(CliError::Failed(format!("{} is there already; nothing was written", path.display())));
+            bail!(CliError::Failed(format!("{} exists already; nothing was written", path.display())));
         }
     }
     Ok(())

@@ -215,7 +215,7 @@ fn dir_name(view: &str) -> String {
 fn table_name(template: &str, project: &str, view: &str) -> Result<String> {
     let name = template.replace("{project}", project).replace("{view}", view);
     if name.contains(['{', '}']) {
-        let message = format!("--table-template '{template}': only {{project}} and {{view}} stand for something");
+        let message = format!("--table-template '{template}': only {{project}} and {{view}} are placeholders");
         bail!(CliError::Usage(message));
     }
     Ok(name)
@@ -237,7 +237,7 @@ fn keep_off(dir: &Path, data_dir: &Path) -> Result<()> {
     let data_dir = path::absolute(data_dir)?;
     if data_dir.starts_with(dir) {
         let dir = dir.display();
-        bail!(CliError::Usage(format!("the store that is served lies in {dir}; --work-dir has to be another place")));
+        bail!(CliError::Usage(format!("{dir} contains the served store. hint: set --work-dir to another directory")));
     }
     Ok(())
 }
@@ -274,10 +274,10 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
         output::counted(rows, "row", "rows")
     );
     if report.written.older > 0 {
-        line.push_str(&format!(", {} no newer than what is there", output::thousands(report.written.older)));
+        line.push_str(&format!(", {} not newer than the table's items", output::thousands(report.written.older)));
     }
     if report.done_before > 0 {
-        line.push_str(&format!("; a run before had done {}", output::thousands(report.done_before)));
+        line.push_str(&format!("; an earlier run wrote {}", output::thousands(report.done_before)));
     }
     if report.skipped.outside_window > 0 {
         let outside = output::thousands(report.skipped.outside_window);

@@ -136,7 +136,11 @@ fn announce(app: &App, serving: &Serving) {
     for (place, view) in catalog.derived_views().iter().enumerate() {
         if snapshot.transforms().get(place).is_none() {
             let (view, plugin) = (&*view.name, &*view.plugin);
-            tracing::warn!(view, plugin, "a derived view has no plugin: nothing computes it until that is deployed");
+            tracing::warn!(
+                view,
+                plugin,
+                "no plugin for a derived view; its features cannot be computed until it is deployed"
+            );
         }
     }
 }

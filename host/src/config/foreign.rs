@@ -43,7 +43,7 @@ pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     }
     entries.retain(|(key, _)| {
         let Some((name, help)) = FOREIGN.iter().find(|(name, _)| *name == key.value) else { return true };
-        let message = format!("configuration: '{name}' is no key of Larder's");
+        let message = format!("configuration: unknown key '{name}'");
         problems.error_with_help(&key.at, message, (*help).to_owned());
         false
     });

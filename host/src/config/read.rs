@@ -137,7 +137,7 @@ fn key_version(top: &mut Section<'_>) -> Option<KeyVersion> {
     let version = KeyVersion::from_number(number.value);
     if version.is_none() {
         let help = "as 'entity_key_serialization_version' in Feast's feature_store.yaml".to_owned();
-        top.error(&number.at, format!("'entity_key_version' is {}, and has to be 3 or 2", number.value), help);
+        top.error(&number.at, format!("'entity_key_version' is {}, but must be 3 or 2", number.value), help);
     }
     version
 }

@@ -128,7 +128,7 @@ impl<'n> Section<'n> {
         let Some(written) = self.table.as_mut().and_then(|table| table.duration(key)) else { return default };
         if !within.contains(&written.value) {
             let (value, min, max) = (Span(written.value), Span(*within.start()), Span(*within.end()));
-            let message = format!("'{key}' is {value}, and has to lie within {min} and {max}");
+            let message = format!("'{key}' is {value}, but must be between {min} and {max}");
             self.error(&written.at, message, None);
         }
         written.value
@@ -139,7 +139,7 @@ impl<'n> Section<'n> {
         let Some(written) = self.table.as_mut().and_then(|table| table.bytes(key)) else { return default };
         if !within.contains(&written.value) {
             let (value, min, max) = (Bytes(written.value), Bytes(*within.start()), Bytes(*within.end()));
-            let message = format!("'{key}' is {value}, and has to lie within {min} and {max}");
+            let message = format!("'{key}' is {value}, but must be between {min} and {max}");
             self.error(&written.at, message, None);
         }
         written.value
@@ -187,10 +187,10 @@ impl<'n> Section<'n> {
         if insecure || address.value.ip().to_canonical().is_loopback() {
             return;
         }
-        let message = format!("'{key}' is {}, where other machines reach it unencrypted", address.value);
+        let message = format!("'{key}' is {}, which other machines can reach without encryption", address.value);
         let remedy = remedy.map(|remedy| format!(", {remedy}")).unwrap_or_default();
         let help = format!(
-            "listen on 127.0.0.1:{}{remedy}, or add 'insecure: true' beside it if everyone in that network may read along",
+            "listen on 127.0.0.1:{}{remedy}, or add 'insecure: true' next to it if everyone in that network may read the traffic",
             address.value.port()
         );
         self.error(&address.at, message, help);
@@ -208,12 +208,12 @@ impl<'n> Section<'n> {
 fn parse_address(tree: &Tree) -> Result<SocketAddr, (String, Option<String>)> {
     const EXAMPLE: &str = "for example 127.0.0.1:6566, or [::1]:6566";
     let no_address = |text: &dyn fmt::Display, help: String| {
-        Err((format!("is '{text}', expected an IP address and a port"), Some(help)))
+        Err((format!("is '{text}', but must be an IP address and a port"), Some(help)))
     };
     let text = match tree {
         Tree::Text(text) => text.trim(),
         Tree::Int(port) => return no_address(port, format!("add the address: 127.0.0.1:{port}")),
-        other => return Err((format!("has to be an address, got {}", other.kind()), Some(EXAMPLE.to_owned()))),
+        other => return Err((format!("must be an address, got {}", other.kind()), Some(EXAMPLE.to_owned()))),
     };
     if let Ok(address) = text.parse() {
         return Ok(address);

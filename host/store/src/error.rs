@@ -17,7 +17,7 @@ pub enum StoreError {
     },
     /// The file was written by a newer Larder.
     #[error(
-        "store {path} has format {found}, and this Larder knows formats up to {known}: use a newer Larder, or another data_dir"
+        "store {path} has format {found}, but this Larder supports formats up to {known}. hint: use a newer Larder or another 'store: data_dir'"
     )]
     Newer {
         /// The store file.

@@ -26,13 +26,13 @@ impl StoreMetrics {
         describe_counter!("larder_hot_cache_requests_total", "Rows looked up in the hot cache, by result.");
         describe_counter!("larder_store_reads_total", "Rows looked up in the store on disk.");
         describe_counter!("larder_store_commits_total", "Transactions committed to the store.");
-        describe_counter!("larder_store_reopened_total", "How often the store was reopened after a failure.");
-        describe_counter!("larder_store_damage_total", "How often damage was found in the store file.");
+        describe_counter!("larder_store_reopened_total", "Number of times the store was reopened after a failure.");
+        describe_counter!("larder_store_damage_total", "Number of times damage was found in the store file.");
         describe_counter!(REBUILDS, "Rebuilds of a damaged store, by result.");
         describe_counter!(ROWS_LOST, "Rows lost to damage, by view. Views with a source load them again.");
         describe_gauge!(
             "larder_store_last_scan_timestamp_seconds",
-            "When the background scan last read the whole store and found no damage."
+            "Time of the last background scan of the whole store that found no damage."
         );
         Self {
             hot_hits: counter!("larder_hot_cache_requests_total", "result" => "hit"),

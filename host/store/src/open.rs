@@ -99,7 +99,7 @@ pub(super) fn open_or_replace(
                     let reason = if mark.allows_rebuild() {
                         "none of its rows can be read".to_owned()
                     } else {
-                        format!("{REBUILDS_MAX} starts ended while they read it")
+                        format!("{REBUILDS_MAX} starts failed while they read it")
                     };
                     tracing::error!(
                         file = %aside.path.display(), reason,
@@ -326,7 +326,7 @@ fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine
         aside = PathBuf::from(format!("{name}-{n}"));
     }
     fs::rename(path, &aside).map_err(|source| StoreError::Io { action: "rename", path: path.to_owned(), source })?;
-    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "store is damaged; it was set aside");
+    tracing::error!(path = %path.display(), moved_to = %aside.display(), why, "the store is damaged; the file was quarantined");
     Ok(Quarantine { path: aside, why, rows_kept: None })
 }
 

@@ -322,7 +322,9 @@ impl Load<'_> {
     /// serve an older row.
     fn rank(&self, id: &EntityId, sealed: &[u8]) -> Result<RowRank, StoreError> {
         let rank = unseal(id, sealed).and_then(|row| RowRank::read(row).ok());
-        rank.ok_or_else(|| StoreError::Damaged(format!("view '{}': a row of {id} is not as it was written", self.name)))
+        rank.ok_or_else(|| {
+            StoreError::Damaged(format!("view '{}': the row of {id} differs from the written row", self.name))
+        })
     }
 
     /// Returns the number of rows of the only remaining run.

@@ -139,7 +139,7 @@ impl OnlineStore {
                         return Err(damaged("its ids are out of order"));
                     }
                     if !is_intact(&id, sealed.value()) {
-                        return Err(damaged(&format!("the entry of entity id {id:?} is not as it was written")));
+                        return Err(damaged(&format!("the entry of entity id {id:?} differs from the written entry")));
                     }
                     if table.get(&id.0)?.is_none_or(|found| found.value() != sealed.value()) {
                         return Err(damaged(&format!("entity id {id:?} cannot be found by its id")));

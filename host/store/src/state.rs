@@ -288,7 +288,7 @@ impl<'s> Reader<'s> {
 
 fn unsealed<'b>(view: &ViewState, id: &EntityId, sealed: &'b [u8]) -> Result<&'b [u8], StoreError> {
     unseal(id, sealed).ok_or_else(|| {
-        let message = format!("view '{}': the row of entity id {id:?} is not as it was written", view.name);
+        let message = format!("view '{}': the row of entity id {id:?} differs from the written row", view.name);
         StoreError::Damaged(message)
     })
 }

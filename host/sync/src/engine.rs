@@ -183,6 +183,7 @@ impl SyncEngine {
         mut request: SyncRequest,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
+        let _span = tracing::debug_span!("sync", view).entered();
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
         // A full scan every second for due rows would be too expensive.

@@ -267,7 +267,7 @@ impl Inner {
 impl FetchMetrics {
     fn bind(view: &str) -> Self {
         describe_counter!("larder_fetches_total", "Entities fetched from a view's table for a lookup, by result.");
-        describe_histogram!("larder_fetch_duration_seconds", "How long lookups waited for a view's table.");
+        describe_histogram!("larder_fetch_duration_seconds", "Time that lookups waited for a view's table.");
         let result =
             |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);
         Self {

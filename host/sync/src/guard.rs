@@ -41,8 +41,7 @@ impl Guard {
             return Ok(());
         }
         Err(format!(
-            "{bad} of {rows} rows cannot be taken ({skipped}); 'sync: bad_percent_max' is {max}, and 'larder sync \
-             --force' takes the others"
+            "{bad} of {rows} rows are invalid ({skipped}), but 'sync: bad_percent_max' is {max}. hint: 'larder sync --force' loads the other rows"
         ))
     }
 
@@ -57,8 +56,7 @@ impl Guard {
         let Some(values) = skipped.values.iter().find(|values| is_too_much(values.count)) else { return Ok(()) };
         let (count, feature, example, max) = (values.count, &values.feature, &values.example, self.bad_percent_max);
         Err(format!(
-            "{count} of {rows} values of feature '{feature}' do not match its type (the first: {example}); 'sync: \
-             bad_percent_max' is {max}; 'larder sync --force' sets them to null"
+            "{count} of {rows} values of feature '{feature}' do not match its type (the first: {example}), but 'sync: bad_percent_max' is {max}. hint: 'larder sync --force' sets them to null"
         ))
     }
 
@@ -78,8 +76,7 @@ impl Guard {
             return Ok(());
         };
         Err(format!(
-            "the set has {rows} rows, and the one that it is to replace has {before}; 'sync: {key}' is {max}, and \
-             'larder sync --force' takes it"
+            "the new set has {rows} rows, and the previous one {before}, but 'sync: {key}' is {max}. hint: 'larder sync --force' accepts it"
         ))
     }
 }
@@ -112,7 +109,7 @@ mod tests {
             assert_eq!(Guard::OFF.check_skipped(&skipped(bad), rows), Ok(()));
         }
         let refused = guard.check_skipped(&skipped(201), 20_000).unwrap_err();
-        assert!(refused.starts_with("201 of 20000 rows cannot be taken (201 with a null key)"), "{refused}");
+        assert!(refused.starts_with("201 of 20000 rows are invalid (201 with a null key)"), "{refused}");
         let none = Guard { bad_percent_max: 0, ..guard };
         assert!(none.check_skipped(&skipped(1), 1_000_000_000).is_err());
     }

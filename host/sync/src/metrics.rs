@@ -54,7 +54,7 @@ impl ViewMetrics {
             "larder_sync_values_nulled_total",
             "Values of a view's source that became null because they do not match their feature's type."
         );
-        describe_counter!("larder_rows_written_total", "Rows that callers wrote, and whether a newer one was there.");
+        describe_counter!("larder_rows_written_total", "Rows that callers wrote, by whether a newer row was stored.");
         describe_histogram!("larder_sync_duration_seconds", "Duration of a sync of a view.");
         describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "Time of the last successful sync of the view.");
@@ -65,7 +65,7 @@ impl ViewMetrics {
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
         describe_gauge!(
             "larder_view_lag_seconds",
-            "How far a view is behind the stream of its table; 0 when nothing waits there."
+            "Age of the oldest unread change in the stream of a view's table; 0 if there is none."
         );
         describe_gauge!(
             "larder_view_staleness_bound_seconds",

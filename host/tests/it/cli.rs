@@ -78,7 +78,7 @@ fn check_warns_of_names_once() {
     checked.assert_code(0);
     expect![[r#"
         features/all.yaml:3:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'userStats', feature service 'clicks' ('naming_warnings: false' turns this off)
-        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right, with 1 warning
+        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: no errors, 1 warning
     "#]].assert_eq(&checked.out);
 }
 
@@ -363,11 +363,11 @@ fn init_output_passes_check() {
     home.run(["check", "--config", "new dir/larder.yaml"]).assert_code(0);
 
     home.write("new dir/larder.yaml", LARDER_YAML);
-    home.run(["init", "new dir"]).assert_code(1).assert_complains(&["new dir/larder.yaml is there already"]);
+    home.run(["init", "new dir"]).assert_code(1).assert_complains(&["new dir/larder.yaml exists already"]);
     assert_eq!(fs::read_to_string(home.path("new dir/larder.yaml")).unwrap(), LARDER_YAML);
 
     home.write("half/features/churn.yaml", GOOD);
-    home.run(["init", "half"]).assert_code(1).assert_complains(&["churn.yaml is there already; nothing was written"]);
+    home.run(["init", "half"]).assert_code(1).assert_complains(&["churn.yaml exists already; nothing was written"]);
     assert!(!home.path("half/larder.yaml").try_exists().unwrap());
 }
 
@@ -519,7 +519,7 @@ fn init_infers_definitions_that_serve() {
     home.run(["sync"]).assert_code(0);
     let got = home.run(["get", "--json", "--feature", "driver_stats:conv_rate", "driver_id=1001"]);
     assert!(got.assert_code(0).out.contains("0.6001"), "{}", got.out);
-    home.run(["init", "--from", "data/*.parquet"]).assert_code(1).assert_complains(&["is there already"]);
+    home.run(["init", "--from", "data/*.parquet"]).assert_code(1).assert_complains(&["exists already"]);
     home.run(["init", "other", "--from", "nothing/*.parquet"]).assert_code(1);
     // A pattern in shell syntax.
     let all = home.run(["init", "other", "--from", "data/*_stats.parquet"]);

@@ -119,9 +119,9 @@ fn rejected_file_keeps_previous_version() {
     for (bytes, told) in [
         (&b"no plugin"[..], "the file is not a WebAssembly component"),
         (&b"\0asm\x01\0\0\0"[..], "the file is a core WebAssembly module"),
-        (&good[..good.len() / 2], "the component is broken"),
+        (&good[..good.len() / 2], "the component is invalid"),
         (&oversized[..], "the file has more than"),
-        (&foreign[..], "the component imports larder-hostile:foreign/clock@0.1.0"),
+        (&foreign[..], "plugin imports larder-hostile:foreign/clock@0.1.0"),
     ] {
         let why = fixture.app.deploy(bytes).unwrap_err();
         assert!(why.contains(told), "{why}");
@@ -149,7 +149,7 @@ fn rejected_file_keeps_previous_version() {
     fixture.eventually("the name is told", || {
         fixture.app.plugins().iter().any(|plugin| {
             plugin.refused.as_deref()
-                == Some("the file is named 'other', and the plugin in it 'odfv_singleton': rename the file to odfv_singleton.wasm")
+                == Some("the file is named 'other', and the plugin in it 'odfv_singleton'. hint: rename the file to odfv_singleton.wasm")
         })
     });
 }
@@ -165,7 +165,7 @@ fn misfit(fixture: Fixture) -> Fixture {
     fs::write(fixture.path("features/more.yaml"), definitions).unwrap();
     fixture.app.reload_definitions().unwrap();
     let why = fixture.app.deploy(&fs::read(guest("twins/odfv_python")).unwrap()).unwrap_err();
-    let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 do not fit: feature 'label' is Int64 in the view, \
+    let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
                 and String in the plugin";
     assert_eq!(why, told);
     fixture
@@ -180,7 +180,7 @@ fn incompatible_definitions_are_rejected() {
     assert_ne!(good, bad);
     fs::write(&file, bad).unwrap();
     let why = fixture.app.reload_definitions().unwrap_err().to_string();
-    assert!(why.contains("feature 'trips_plus_one' is String in the view, and Int64 in the plugin"), "{why}");
+    assert!(why.contains("feature 'trips_plus_one' is String in the view, but Int64 in the plugin"), "{why}");
     assert_eq!(trips(&fixture), json!(1002));
     fs::write(&file, good.replace("on_error: fail", "on_error: null")).unwrap();
     fixture.app.reload_definitions().unwrap();

@@ -85,9 +85,9 @@ fn invalid_registry_prevents_start() {
     let whole = registry(&home);
     let half = &whole[..whole.len() / 2];
     let cases: [(&[u8], &str); 3] = [
-        (half, "registry.db: error: this is no Feast registry, or a part of one"),
-        (b"[registry]\nnot = 'protobuf'\n", "registry.db: error: this is no Feast registry"),
-        (&[0xff; 64], "registry.db: error: this is no Feast registry"),
+        (half, "registry.db: error: this is not a Feast registry, or it is truncated"),
+        (b"[registry]\nnot = 'protobuf'\n", "registry.db: error: this is not a Feast registry"),
+        (&[0xff; 64], "registry.db: error: this is not a Feast registry"),
     ];
     for (bytes, words) in cases {
         fs::write(home.path("data/registry.db"), bytes).unwrap();
@@ -109,7 +109,7 @@ fn broken_registry_keeps_last_good_one() {
     host.until("sync ended view=\"driver_stats\"");
     let whole = registry(&home);
     fs::write(home.path("data/registry.db"), &whole[..100]).unwrap();
-    host.until("no Feast registry");
+    host.until("not a Feast registry");
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
     // The same for a missing or empty registry: Feast overwrites the file in place.
@@ -340,7 +340,7 @@ fn start_reports_flag_and_missing_plugins() {
     place(&["twins/odfv_python"], &home.path("plugins"));
     home.write("larder.yaml", LARDER_YAML);
     let (mut host, _) = home.serve();
-    let line = host.until("a derived view has no plugin");
+    let line = host.until("no plugin for a derived view");
     assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
     host.stop(Signal::TERM);
     // A path that is not writable, as in a repository that is mounted read-only.

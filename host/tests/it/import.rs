@@ -31,7 +31,7 @@ fn import_output_is_valid() {
     let check = home.run(["check", "--config", "configs/larder.yaml"]);
     check.assert_code(0);
     assert!(
-        check.out.contains("2 entities, 6 feature views with 24 features, 4 feature services: all right"),
+        check.out.contains("2 entities, 6 feature views with 24 features, 4 feature services: no errors"),
         "{}",
         check.out
     );
@@ -56,7 +56,7 @@ fn nothing_is_overwritten() {
     home.run(["import", "--out", "configs"]).assert_code(0);
     let before = fs::read_to_string(home.path("configs/larder.yaml")).unwrap();
     let again = home.run(["import", "--out", "configs"]);
-    again.assert_code(1).assert_complains(&["configs/larder.yaml is there already; nothing was written"]);
+    again.assert_code(1).assert_complains(&["configs/larder.yaml exists already; nothing was written"]);
     fs::remove_file(home.path("configs/larder.yaml")).unwrap();
     let again = home.run(["import", "--out", "configs"]);
     again.assert_code(1).assert_complains(&["configs/features/churn_prediction.yaml is there already"]);
@@ -71,7 +71,7 @@ fn what_is_no_repository_is_named() {
     import("nowhere").assert_code(1).assert_complains(&["nowhere cannot be read"]);
     import("data").assert_code(3).assert_complains(&["data/feature_store.yaml", "a Feast repository is a directory"]);
     fs::write(home.path("data/registry.db"), "junk").unwrap();
-    import(".").assert_code(3).assert_complains(&["this is no Feast registry"]);
+    import(".").assert_code(3).assert_complains(&["this is not a Feast registry"]);
     assert!(!home.path("configs").is_dir(), "nothing is written before all is read");
 }
 

@@ -174,10 +174,10 @@ fn newest_row_wins_in_table() {
     assert_eq!(trips(&dynamo), [3, 20]);
     // Older, equal, and newer by a microsecond; some of the texts have fractions of a second.
     write(&home, &[(1, 19, Some(4)), (2, 0, Some(21)), (3, 0, Some(30))]);
-    assert_says(&materialize(&home, &[]), &["): 1 written, 2 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &[]), &["): 1 written, 2 not newer than the table's items\n"]);
     assert_eq!(trips(&dynamo), [3, 20, 30]);
     write(&home, &[(1, 21, Some(5)), (2, 1, Some(22)), (3, -1, Some(31))]);
-    assert_says(&materialize(&home, &[]), &["): 2 written, 1 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &[]), &["): 2 written, 1 not newer than the table's items\n"]);
     assert_eq!(trips(&dynamo), [5, 22, 30]);
 }
 
@@ -239,7 +239,7 @@ fn rejected_run_resumes_after_written_rows() {
     proxy.heal();
     assert_says(
         &materialize(&home, &["--concurrency", "1"]),
-        &[": 108 rows to ", "): 51 written, 57 no newer than what is there; a run before had done 192\n"],
+        &[": 108 rows to ", "): 51 written, 57 not newer than the table's items; an earlier run wrote 192\n"],
     );
     assert_eq!(dynamo.calls()["PutItem"], 249 + 108);
     assert_eq!(trips(&dynamo), expected(300, 1));
@@ -260,7 +260,7 @@ fn killed_run_resumes() {
     drop(running);
     proxy.heal();
     assert!(dynamo.items(TABLE).len() < 900);
-    assert_says(&materialize(&home, &["--work-dir", "work"]), &["; a run before had done "]);
+    assert_says(&materialize(&home, &["--work-dir", "work"]), &["; an earlier run wrote "]);
     assert_eq!(trips(&dynamo), expected(900, 1));
     assert_eq!(fs::read_dir(home.path("work")).unwrap().count(), 0, "nothing is left in it");
 }
@@ -336,7 +336,7 @@ fn stuck_table_is_an_error() {
     {
         dynamo.throttle(operation, 1_000_000);
         materialize(&home, args).assert_code(1).assert_complains(&[
-            "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': nothing was written for 1s; the last",
+            "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': no row was written for 1s; the last",
             operation,
             "ProvisionedThroughputExceededException",
         ]);
@@ -357,7 +357,7 @@ fn missing_table_is_created_on_demand() {
     assert_eq!(trips(&dynamo), expected(3, 1));
     assert_says(
         &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
-        &["): 0 written, 3 no newer"],
+        &["): 0 written, 3 not newer"],
     );
     assert_eq!(dynamo.calls()["CreateTable"], 1);
 }
@@ -369,7 +369,7 @@ fn table_with_other_keys_is_rejected() {
     let home = home(&dynamo.url(), &drivers(3, 1));
     materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"])
         .assert_code(1)
-        .assert_complains(&["its key is 'driver_id' and 'day', a table of Feast's has 'entity_id' and nothing else"]);
+        .assert_complains(&["its key is 'driver_id' and 'day', but a table of Feast's has only 'entity_id'"]);
 }
 
 #[test]
@@ -431,10 +431,10 @@ fn table_comes_from_view_or_template() {
     materialize(&home, &[]).assert_code(2).assert_complains(&["would both be written to table 'shop.drivers'"]);
     home.write("features/all.yaml", DEFINITIONS);
     let ended = materialize(&home, &["--table-template", "{projekt}.{view}"]);
-    ended.assert_code(2).assert_complains(&["only {project} and {view} stand for something"]);
+    ended.assert_code(2).assert_complains(&["only {project} and {view} are placeholders"]);
     home.configure("store: {data_dir: work/driver_stats/scratch}\n");
     let ended = materialize(&home, &["--work-dir", "work"]);
-    ended.assert_code(2).assert_complains(&["the store that is served lies in"]);
+    ended.assert_code(2).assert_complains(&["contains the served store"]);
 }
 
 #[test]
@@ -472,13 +472,13 @@ fn s3_files_work_with_other_dynamodb() {
         &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
         &["): 20 written\n"],
     );
-    assert_says(&materialize(&home, &[]), &["): 0 written, 20 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &[]), &["): 0 written, 20 not newer than the table's items\n"]);
     assert_says(&materialize(&home, &["--overwrite"]), &["): 20 written\n"]);
     let mut newer: Vec<Row> = (1..=20).map(|driver| (driver, driver % 2, Some(driver))).collect();
     newer.push((21, -5, None));
     write(&home, &newer);
     moto.put("features", "stats/part-0.parquet", &fs::read(home.path(FILE)).unwrap());
-    assert_says(&materialize(&home, &[]), &["): 11 written, 10 no newer than what is there\n"]);
+    assert_says(&materialize(&home, &[]), &["): 11 written, 10 not newer than the table's items\n"]);
 }
 
 #[test]
@@ -557,6 +557,6 @@ fn unnamed_tables_are_not_created() {
     let ended = materialize(&home, &["--create-tables"]);
     assert_says(&ended, &["own_stats: 3 rows to DynamoDB table 'shop.own'"]);
     assert!(!ended.out.contains("driver_stats: "), "{}", ended.out);
-    assert!(ended.err.contains("skipping view 'driver_stats': it names no table"), "{}", ended.err);
+    assert!(ended.err.contains("view 'driver_stats' is skipped: it names no table"), "{}", ended.err);
     assert_eq!(dynamo.calls()["CreateTable"], 1);
 }

@@ -161,7 +161,7 @@ fn command_times_out_on_silent_socket() {
     for arguments in [&["list"][..], &["sync"]] {
         let started = Instant::now();
         let ended = home.run(arguments.iter().copied());
-        ended.assert_code(1).assert_complains(&["data/store/admin.sock gave no answer within 10 s"]);
+        ended.assert_code(1).assert_complains(&["data/store/admin.sock did not respond within 10 s"]);
         assert!(started.elapsed() < Duration::from_secs(25));
     }
 }

@@ -156,23 +156,23 @@ fn every_malformed_result_is_told() {
         ("wrong_column_count", "it returned 4 columns, but declares 5"),
         ("extra_column", "it returned 6 columns, but declares 5"),
         ("no_columns", "it returned 0 columns, but declares 5"),
-        ("wrong_type", "output 'y' is Int64, and was declared Float64"),
-        ("list_for_scalar", "output 'y' is Array(Float64), and was declared Float64"),
+        ("wrong_type", "output 'y' is Int64, but was declared as Float64"),
+        ("list_for_scalar", "output 'y' is Array(Float64), but was declared as Float64"),
         ("short_column", "output 'y' has 2 slots for 3 rows"),
         ("long_column", "output 'y' has 4 slots for 3 rows"),
         ("short_ends", "output 'text' has 2 slots for 3 rows"),
         ("long_ends", "output 'text' has 4 slots for 3 rows"),
-        ("bad_ends", "output 'text' has ends that run backwards or beyond its data"),
-        ("ends_beyond", "output 'text' has ends that run backwards or beyond its data"),
-        ("ends_short", "output 'text' has ends that run backwards or beyond its data"),
-        ("bad_list_ends", "output 'items' has ends that run backwards or beyond its data"),
-        ("bad_item_ends", "output 'words' has ends that run backwards or beyond its data"),
+        ("bad_ends", "output 'text' has ends that decrease or exceed its data"),
+        ("ends_beyond", "output 'text' has ends that decrease or exceed its data"),
+        ("ends_short", "output 'text' has ends that decrease or exceed its data"),
+        ("bad_list_ends", "output 'items' has ends that decrease or exceed its data"),
+        ("bad_item_ends", "output 'words' has ends that decrease or exceed its data"),
         ("bad_utf8", "output 'text' has text that is not UTF-8"),
         ("bad_item_utf8", "output 'words' has text that is not UTF-8"),
         ("split_character", "output 'text' has text that is not UTF-8"),
         ("bad_bool", "output 'flag' has a bool that is neither 0 nor 1"),
-        ("bad_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
-        ("stray_validity", "output 'text' has a validity bitmap that does not fit 3 rows"),
+        ("bad_validity", "output 'text' has a validity bitmap that does not match 3 rows"),
+        ("stray_validity", "output 'text' has a validity bitmap that does not match 3 rows"),
         ("null_in_non_nullable", "output 'y' has a null, but was declared not nullable"),
     ];
     for (mode, expected) in told {
@@ -325,12 +325,12 @@ fn incompatible_plugin_and_view_are_reported() {
         change(&mut view);
         Transform::bind(runtime(), &hostile(), &view).unwrap_err().to_string()
     };
-    let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 do not fit: ";
+    let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 are incompatible: ";
     let told = [
-        (misfit(&|view| view.inputs.clear()), "the plugin reads 'x', which the view has no input for"),
+        (misfit(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
         (
             misfit(&|view| view.inputs[0] = input("x", "Int64")),
-            "input 'x' is Int64 in the view, and Float64 in the plugin",
+            "input 'x' is Int64 in the view, but Float64 in the plugin",
         ),
         (
             misfit(&|view| view.features[2].name = "texts".into()),
@@ -338,7 +338,7 @@ fn incompatible_plugin_and_view_are_reported() {
         ),
         (
             misfit(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),
-            "feature 'text' is Array(String) in the view, and String in the plugin",
+            "feature 'text' is Array(String) in the view, but String in the plugin",
         ),
     ];
     for (found, expected) in told {

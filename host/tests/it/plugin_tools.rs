@@ -105,7 +105,7 @@ fn python_project_builds_and_reports_errors() {
     failed.assert_code(1).assert_complains(&[
         "File \"plugin.py\", line ",
         "parameter 'numerater' of derive() is no input (did you mean 'numerator'?)",
-        "larder: the plugin does not build",
+        "larder: the plugin cannot be built",
     ]);
     for tools in ["componentize", "_declare.py", "larder_component", "Caused by", "site-packages"] {
         assert!(!failed.err.contains(tools), "{}", failed.err);
@@ -143,7 +143,7 @@ fn rust_project_builds_reproducibly() {
     let source = fs::read_to_string(home.path("share/src/lib.rs")).unwrap();
     home.write("share/src/lib.rs", &source.replace("pub numerator: Option<f64>", "pub numerator: Option<u8>"));
     let failed = run(&home, ["plugin", "build", "share"]);
-    failed.assert_code(1).assert_complains(&["--> src/lib.rs:", "larder: the plugin does not compile"]);
+    failed.assert_code(1).assert_complains(&["--> src/lib.rs:", "larder: the plugin cannot be compiled"]);
     assert_eq!(fs::read(home.path("share/share.wasm")).unwrap(), component);
 }
 
@@ -153,14 +153,14 @@ fn rust_project_builds_reproducibly() {
 fn invalid_or_existing_project_name_fails() {
     let home = Home::empty();
     let bad = run(&home, ["plugin", "new", "My-Ratio", "--lang", "python"]);
-    bad.assert_code(2).assert_complains(&["'My-Ratio' is no name", "perhaps my_ratio"]);
+    bad.assert_code(2).assert_complains(&["'My-Ratio' is not a valid name", "perhaps my_ratio"]);
     run(&home, ["plugin", "new", "../up", "--lang", "rust"]).assert_code(2);
     run(&home, ["plugin", "new", "ratio", "--lang", "perl"]).assert_code(2).assert_complains(&["rust, python"]);
     assert_eq!(fs::read_dir(home.path(".")).unwrap().count(), 0, "nothing was written");
 
     home.write("ratio/mine.txt", "mine");
     let taken = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
-    taken.assert_code(1).assert_complains(&["ratio is there already; nothing was written"]);
+    taken.assert_code(1).assert_complains(&["ratio exists already; nothing was written"]);
     assert_eq!(fs::read_dir(home.path("ratio")).unwrap().count(), 1);
     // An empty directory is accepted.
     fs::create_dir(home.path("empty")).unwrap();
@@ -176,7 +176,9 @@ fn non_project_directory_is_reported() {
     run(&home, ["plugin", "build", "absent"]).assert_code(2).assert_complains(&["absent is not a plugin project"]);
     home.write("both/Cargo.toml", "");
     home.write("both/plugin.py", "");
-    run(&home, ["plugin", "build", "both"]).assert_code(2).assert_complains(&["both has a Cargo.toml and a plugin.py"]);
+    run(&home, ["plugin", "build", "both"])
+        .assert_code(2)
+        .assert_complains(&["both has both a Cargo.toml and a plugin.py"]);
     home.write("circle/plugin.py", "");
     symlink(home.path("circle"), home.path("circle/again")).unwrap();
     run(&home, ["plugin", "build", "circle"]).assert_code(1).assert_complains(&["does a link lead back?"]);
@@ -218,7 +220,7 @@ fn missing_rust_tools_are_named() {
     let mut command = tool(&home, ["plugin", "build", "p"]);
     let none = end(command.env("PATH", programs(&home, &[])));
     none.assert_code(1).assert_complains(&[
-        "there is no Rust",
+        "Rust is not installed",
         "https://rustup.rs",
         "rustup target add wasm32-unknown",
     ]);
@@ -393,5 +395,5 @@ derived_views:
     unfit.assert_code(3);
     let told = &unfit.err;
     assert!(told.contains("plugins/not_there.wasm: error: the file is not a WebAssembly component"), "{told}");
-    assert!(told.contains("input 'avg_daily_trips' is String in the view, and Int64 in the plugin"), "{told}");
+    assert!(told.contains("input 'avg_daily_trips' is String in the view, but Int64 in the plugin"), "{told}");
 }

@@ -167,7 +167,7 @@ fn row_31_marker_gates_the_set() {
     let host = setup(&moto.url(), "path: \"s3://features/set/\", marker: _SUCCESS").unready().start();
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
     let error = sync(&host).unwrap_err();
-    let expected = "s3://features/set/ is not whole yet: s3://features/set/_SUCCESS is not there";
+    let expected = "s3://features/set/ is not complete yet: s3://features/set/_SUCCESS does not exist";
     assert!(error.contains(expected), "{error}");
     moto.put(BUCKET, "set/b.parquet", &file(2..=2, 1));
     moto.put(BUCKET, "set/_SUCCESS", b"");
@@ -194,7 +194,7 @@ fn row_31_manifest_names_the_objects() {
     assert_eq!(trips(&host, &[1, 2]), json!([1, null]));
     moto.put(BUCKET, "set/manifest.json", b"{\"files\": [\"a.parquet\", \"gone.parquet\"]}");
     let error = sync(&host).unwrap_err();
-    let expected = "s3://features/set/manifest.json: s3://features/set/gone.parquet is not there";
+    let expected = "s3://features/set/manifest.json: s3://features/set/gone.parquet does not exist";
     assert!(error.contains(expected), "{error}");
     moto.put(BUCKET, "set/manifest.json", b"[\"a.parquet\", \"s3://features/set/b.parquet\"]");
     sync(&host).unwrap();

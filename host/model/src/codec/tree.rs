@@ -20,8 +20,7 @@ pub(super) fn encode(cell: &Cell, nested: NestedType) -> Result<Vec<u8>, Misfit>
     let depth = messages(cell);
     if depth > MESSAGES_MAX {
         return Err(Misfit::Unreadable(format!(
-            "the value is nested too deep: its message would have {depth} levels, at most {MESSAGES_MAX} can be read (a \
-             struct or a map is 3 of them, a list 2)"
+            "the value is nested too deeply: its message would have {depth} levels, but at most {MESSAGES_MAX} can be read (a struct or a map is 3 of them, a list 2)"
         )));
     }
     Ok(FeastValue { kind: Some(kind(cell, nested)?) }.encode_to_vec())

@@ -80,10 +80,10 @@ pub enum FeastValues {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRegistry {
     /// They are not the message, or are truncated.
-    #[error("this is no Feast registry, or a part of one: {0}")]
+    #[error("this is not a Feast registry, or it is truncated: {0}")]
     Broken(String),
     /// The message lacks what every registry contains.
-    #[error("this is no Feast registry: it has no schema version")]
+    #[error("this is not a Feast registry: it has no schema version")]
     Foreign,
 }
 

@@ -234,8 +234,7 @@ fn views(
                 continue;
             };
             if join_keys.iter().any(|key| key.name == found.join_key) {
-                problems
-                    .error(&entity.at, format!("feature view '{name}': entity '{}' stands here twice", entity.value));
+                problems.error(&entity.at, format!("feature view '{name}': entity '{}' is listed twice", entity.value));
                 continue;
             }
             entity_names.push(Arc::clone(&found.name));
@@ -253,7 +252,7 @@ fn views(
         let features = features(&definition.name, &definition.features, &definition.unread_features, rules, problems);
         for (feature, written) in features.iter().zip(&definition.features) {
             if join_keys.iter().any(|key| key.name == feature.name) {
-                let message = format!("feature '{}' has the name of the view's join key", feature.name);
+                let message = format!("feature '{}' has the same name as the view's join key", feature.name);
                 problems.error(&written.name.at, message);
             }
         }

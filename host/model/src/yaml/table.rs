@@ -84,7 +84,7 @@ impl<'n> Table<'n> {
         };
         if !(min..=max).contains(&value) {
             let what = self.what;
-            self.problems.error(&node.at, format!("{what}: '{key}' is {value}, and has to lie within {min} and {max}"));
+            self.problems.error(&node.at, format!("{what}: '{key}' is {value}, but must be between {min} and {max}"));
             return None;
         }
         Some(Located { value, at: node.at.clone() })
@@ -228,7 +228,7 @@ impl<'n> Table<'n> {
     }
 
     fn wrong_kind(&self, key: &str, expected: &str, node: &Node) {
-        let message = format!("{}: '{key}' has to be {expected}, got {}", self.what, node.tree.kind());
+        let message = format!("{}: '{key}' must be {expected}, got {}", self.what, node.tree.kind());
         self.problems.error(&node.at, message);
     }
 }
@@ -296,14 +296,14 @@ mod tests {
             expect![[r#"
             f.yaml:1:1: error: thing: 'name' is missing
             f.yaml:1:1: error: thing: unknown key 'nam' (did you mean 'name'?)
-            f.yaml:2:8: error: thing: 'count' is 10, and has to lie within 1 and 9
-            f.yaml:3:5: error: thing: 'on' has to be true or false, got text
+            f.yaml:2:8: error: thing: 'count' is 10, but must be between 1 and 9
+            f.yaml:3:5: error: thing: 'on' must be true or false, got text
             f.yaml:4:8: error: thing: 'every' needs a unit (write for example 30s or 30d)
-            f.yaml:5:7: error: thing: 'size' has to be a number of bytes such as 256MiB, got text
+            f.yaml:5:7: error: thing: 'size' must be a number of bytes such as 256MiB, got text
             f.yaml:6:7: error: thing: 'mode' is 'replac', expected one of upsert, replace (did you mean 'replace'?)
-            f.yaml:7:8: error: thing: 'items' has to be a list, got text
-            f.yaml:8:9: error: thing: 'names' has to be text, got a whole number
-            f.yaml:9:7: error: thing: 'tags' has to be a mapping, got a list
+            f.yaml:7:8: error: thing: 'items' must be a list, got text
+            f.yaml:8:9: error: thing: 'names' must be text, got a whole number
+            f.yaml:9:7: error: thing: 'tags' must be a mapping, got a list
             f.yaml:10:1: error: thing: unknown key 'whatever' (known keys: name, count, on, every, size, mode, items, names, tags)"#]],
         );
     }

@@ -122,7 +122,7 @@ fn misfit(value: &AttributeValue, declared: ScalarType) -> String {
         AttributeValue::N(text) | AttributeValue::S(text) if text.len() <= 40 => {
             format!("it is {} ('{text}'), but the definition has {declared}", kind_of(value))
         }
-        other => format!("it is {}, the definition says {declared}", kind_of(other)),
+        other => format!("it is {}, but the definition has {declared}", kind_of(other)),
     }
 }
 

@@ -121,7 +121,7 @@ impl ItemReader {
         (!is_same).then(|| {
             let list = |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" and ");
             let found: Vec<&str> = table_keys.iter().map(String::as_str).collect();
-            format!("its key is {}, and the view's rows are under {}", list(&found), list(&own))
+            format!("its key is {}, but the view's rows are stored under {}", list(&found), list(&own))
         })
     }
 

@@ -90,7 +90,7 @@ pub enum TableError {
         table: String,
     },
     /// The table does not have Feast's layout.
-    #[error("DynamoDB table '{table}': its key is {found}, a table of Feast's has '{ENTITY_ID}' and nothing else")]
+    #[error("DynamoDB table '{table}': its key is {found}, but a table of Feast's has only '{ENTITY_ID}'")]
     Keys {
         /// The table.
         table: String,
@@ -98,7 +98,7 @@ pub enum TableError {
         found: String,
     },
     /// No request succeeded for too long.
-    #[error("DynamoDB table '{table}': nothing was written for {patience:?}; the last attempt: {why}")]
+    #[error("DynamoDB table '{table}': no row was written for {patience:?}; the last error: {why}")]
     Stuck {
         /// The table.
         table: String,

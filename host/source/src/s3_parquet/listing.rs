@@ -173,7 +173,7 @@ impl S3Parquet {
                 None if has_all && key.starts_with(base) => None,
                 None => self.head(client, key).await?,
             };
-            let why = || format!("{} is not there", self.url(key));
+            let why = || format!("{} does not exist", self.url(key));
             found.ok_or_else(|| SourceError::Manifest { path: path.clone(), why: why() })
         });
         objects.buffered(AT_ONCE).try_collect().await

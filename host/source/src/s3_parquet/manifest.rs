@@ -26,7 +26,7 @@ struct Entry {
 /// Returns the keys that a manifest names.
 pub(super) fn keys(bytes: &[u8], bucket: &str, base: &str) -> Result<Vec<String>, String> {
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|_| {
-        "it is no manifest: a list of names, {\"files\": [..]} or {\"entries\": [{\"url\": ..}]}".to_owned()
+        "it is not a manifest: expected a list of names, {\"files\": [..]} or {\"entries\": [{\"url\": ..}]}".to_owned()
     })?;
     let names = match manifest {
         Manifest::List(names) | Manifest::Files { files: names } => names,

@@ -119,7 +119,7 @@ fn language(dir: &Path) -> Result<Language> {
         (true, false) => Ok(Language::Rust),
         (false, true) => Ok(Language::Python),
         (true, true) => bail!(CliError::Usage(format!(
-            "{} has a Cargo.toml and a plugin.py: which of them is the plugin?",
+            "{} has both a Cargo.toml and a plugin.py. hint: remove the one that is not the plugin",
             dir.display()
         ))),
         (false, false) => bail!(CliError::Usage(format!(
@@ -161,7 +161,10 @@ fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)
     /// A deeper directory probably contains a link to its parent.
     const DEPTH_MAX: usize = 32;
     if depth > DEPTH_MAX {
-        bail!(CliError::Failed(format!("{} is nested too deep: does a link lead back?", dir.display())));
+        bail!(CliError::Failed(format!(
+            "{} is nested too deeply; does a link point to a parent directory?",
+            dir.display()
+        )));
     }
     for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
         let path = entry.with_context(|| format!("{} cannot be read", dir.display()))?.path();

@@ -40,7 +40,9 @@ pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Ve
             Ok(Ok(component)) => {
                 let plugin = &component.signature().name;
                 if **plugin != **name {
-                    problems.push(error(format!("the plugin in it is '{plugin}': rename the file to {plugin}.wasm")));
+                    problems.push(error(format!(
+                        "the file contains the plugin '{plugin}'. hint: rename the file to {plugin}.wasm"
+                    )));
                     continue;
                 }
                 let fitted = views.iter().filter(|view| view.plugin == *name);

@@ -72,7 +72,9 @@ pub(super) fn mistake(name: &str) -> Option<String> {
     if !snake {
         let meant = to_snake(name);
         let hint = if meant.is_empty() { String::new() } else { format!("; perhaps {meant}") };
-        return Some(format!("'{name}' is no name: a small letter, then small letters, digits and _{hint}"));
+        return Some(format!(
+            "'{name}' is not a valid name: use a lower-case letter, then lower-case letters, digits and _{hint}"
+        ));
     }
     if name.len() > NAME_BYTES_MAX {
         return Some(format!("the name has {} letters, but at most {NAME_BYTES_MAX} are allowed", name.len()));
@@ -108,7 +110,7 @@ mod tests {
             assert_eq!(mistake(good), None);
         }
         for (bad, words) in [
-            ("", "'' is no name"),
+            ("", "'' is not a valid name"),
             ("Ratio", "perhaps ratio"),
             ("myRatio", "perhaps my_ratio"),
             ("my-ratio", "perhaps my_ratio"),

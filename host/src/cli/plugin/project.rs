@@ -36,7 +36,7 @@ impl Desk {
         let runtime = super::local_runtime()?;
         let component = runtime
             .load(&bytes)
-            .map_err(|error| CliError::Failed(format!("{} is no plugin: {error}", file.display())))?;
+            .map_err(|error| CliError::Failed(format!("{} is not a plugin: {error}", file.display())))?;
         Ok(Self { runtime, component })
     }
 

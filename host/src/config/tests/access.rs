@@ -54,7 +54,7 @@ fn only_tls_allows_public_address() {
     check(
         "server:\n  listen: 0.0.0.0:1\n  auth: {tokens: [{name: a, file: a}]}\n",
         expect![
-            "larder.yaml:2:11: error: server: 'listen' is 0.0.0.0:1, where other machines reach it unencrypted (listen on 127.0.0.1:1, set 'tls', or add 'insecure: true' beside it if everyone in that network may read along)"
+            "larder.yaml:2:11: error: server: 'listen' is 0.0.0.0:1, which other machines can reach without encryption (listen on 127.0.0.1:1, set 'tls', or add 'insecure: true' next to it if everyone in that network may read the traffic)"
         ],
     );
 }
@@ -132,7 +132,7 @@ fn empty_values_do_not_disable_auth() {
         auth: {tokens: []}
             larder.yaml:4:18: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to turn authentication off)
         auth: {tokens: on}
-            larder.yaml:4:18: error: server.auth: 'tokens' has to be a list, got text
+            larder.yaml:4:18: error: server.auth: 'tokens' must be a list, got text
         auth: {token: [{name: a, file: a}]}
             larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to turn authentication off)
             larder.yaml:4:10: error: server.auth: unknown key 'token' (did you mean 'tokens'?)
@@ -159,8 +159,8 @@ fn top_level_keys_get_hints() {
     check(
         "tls: {cert: a}\nauth: {type: oidc}\n",
         expect![[r#"
-        larder.yaml:1:1: error: configuration: 'tls' is no key of Larder's (write it under 'server')
-        larder.yaml:2:1: error: configuration: 'auth' is no key of Larder's (Larder uses bearer tokens: write 'server: {auth: {tokens: [...]}}')"#]],
+        larder.yaml:1:1: error: configuration: unknown key 'tls' (write it under 'server')
+        larder.yaml:2:1: error: configuration: unknown key 'auth' (Larder uses bearer tokens: write 'server: {auth: {tokens: [...]}}')"#]],
     );
 }
 

@@ -94,7 +94,7 @@ fn registry_path_can_use_environment() {
     check("registry: {registry_type: file, path: '${REGISTRY}'}\n", FeastValuesFrom::Batch, batch, expect![]);
     for (lines, words) in [
         ("registry: {registry_type: sql, path: 'postgresql://u@h/db'}\n", "a registry of type 'sql', only files"),
-        ("registry: gs://bucket/registry.db\n", "and not from gs://"),
+        ("registry: gs://bucket/registry.db\n", "not from gs://"),
         ("registry: $NOBODY\n", "$NOBODY cannot be read"),
     ] {
         let (repo, said) = open(lines, FeastValuesFrom::Batch);
@@ -111,7 +111,7 @@ fn feast_auth_is_ignored_with_warning() {
         FeastValuesFrom::Batch,
         batch,
         expect![
-            "feature_store.yaml:4:7: warning: auth: Larder does not ask for tokens of type 'oidc': it lets everybody in (to ask for tokens of its own, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
+            "feature_store.yaml:4:7: warning: auth: Larder does not check tokens of type 'oidc': requests need no authentication (to require Larder's own tokens, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
         ],
     );
 }

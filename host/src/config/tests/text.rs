@@ -137,24 +137,24 @@ fn all_errors_are_reported_with_positions() {
          reload: {every: 2h}\nlog: {level: inof, format: yaml}\n",
         expect![[r#"
             larder.yaml:1:1: error: configuration: unknown key 'projct' (did you mean 'project'?)
-            larder.yaml:2:21: error: configuration: 'entity_key_version' is 1, and has to be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
-            larder.yaml:3:11: error: configuration: 'features' names no file (for example [features/*.yaml])
-            larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
+            larder.yaml:2:21: error: configuration: unknown key 'entity_key_version' is 1, but must be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
+            larder.yaml:3:11: error: configuration: unknown key 'features' names no file (for example [features/*.yaml])
+            larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', but must be an IP address and a port (write 127.0.0.1:6566)
             larder.yaml:6:3: error: server: unknown key 'worker' (did you mean 'workers'?)
             larder.yaml:7:12: error: server: 'workers' must be auto, or a number between 1 and 256
             larder.yaml:8:16: error: server: 'unix_socket' is empty
-            larder.yaml:10:15: error: server.limits: 'rows_max' is 0, and has to lie within 1 and 1000000
+            larder.yaml:10:15: error: server.limits: 'rows_max' is 0, but must be between 1 and 1000000
             larder.yaml:11:21: error: server.limits: 'header_timeout' needs a unit (write for example 75s or 75d)
-            larder.yaml:12:21: error: server.limits: 'body_bytes_max' has to be a number of bytes such as 256MiB, got text
+            larder.yaml:12:21: error: server.limits: 'body_bytes_max' must be a number of bytes such as 256MiB, got text
             larder.yaml:13:5: error: server.limits: unknown key 'row_max' (did you mean 'rows_max'?)
             larder.yaml:14:10: error: metrics: expected a mapping, got text
-            larder.yaml:15:17: error: admin: 'socket' has to be text, got a whole number
-            larder.yaml:16:19: error: store: 'data_dir' has to be text, got a list
-            larder.yaml:16:36: error: store: 'page_cache' is 1KiB, and has to lie within 1MiB and 1TiB
-            larder.yaml:17:16: error: serving: 'ttl' has to be text, got a whole number
-            larder.yaml:18:18: error: sync: 'on_start' has to be true or false, got text
+            larder.yaml:15:17: error: admin: 'socket' must be text, got a whole number
+            larder.yaml:16:19: error: store: 'data_dir' must be text, got a list
+            larder.yaml:16:36: error: store: 'page_cache' is 1KiB, but must be between 1MiB and 1TiB
+            larder.yaml:17:16: error: serving: 'ttl' must be text, got a whole number
+            larder.yaml:18:18: error: sync: 'on_start' must be true or false, got text
             larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry, bad_percent_max, shrink_percent_max, growth_max, future_tolerance)
-            larder.yaml:19:17: error: reload: 'every' is 2h, and has to lie within 0 and 1h
+            larder.yaml:19:17: error: reload: 'every' is 2h, but must be between 0 and 1h
             larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
             larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],
     );
@@ -180,15 +180,15 @@ fn addresses_need_number_and_port() {
         lines(&problems).replace("larder.yaml:1:18: error: server: ", "")
     };
     expect![[r#"
-        'listen' is '6566', expected an IP address and a port (add the address: 127.0.0.1:6566)
-        'listen' is '127.0.0.1', expected an IP address and a port (add a port: 127.0.0.1:6566)
-        'listen' is '::1', expected an IP address and a port (add a port: [::1]:6566)
-        'listen' is ':6566', expected an IP address and a port (write 127.0.0.1:6566)
-        'listen' is 'localhost:6566', expected an IP address and a port (write 127.0.0.1:6566)
-        'listen' is '*:6566', expected an IP address and a port (write 0.0.0.0:6566)
-        'listen' is 'larder.svc:6566', expected an IP address and a port (host names are not resolved: write the IP address)
-        'listen' is '127.0.0.1:65536', expected an IP address and a port (for example 127.0.0.1:6566, or [::1]:6566)
-        'listen' has to be an address, got true or false (for example 127.0.0.1:6566, or [::1]:6566)"#]]
+        'listen' is '6566', but must be an IP address and a port (add the address: 127.0.0.1:6566)
+        'listen' is '127.0.0.1', but must be an IP address and a port (add a port: 127.0.0.1:6566)
+        'listen' is '::1', but must be an IP address and a port (add a port: [::1]:6566)
+        'listen' is ':6566', but must be an IP address and a port (write 127.0.0.1:6566)
+        'listen' is 'localhost:6566', but must be an IP address and a port (write 127.0.0.1:6566)
+        'listen' is '*:6566', but must be an IP address and a port (write 0.0.0.0:6566)
+        'listen' is 'larder.svc:6566', but must be an IP address and a port (host names are not resolved: write the IP address)
+        'listen' is '127.0.0.1:65536', but must be an IP address and a port (for example 127.0.0.1:6566, or [::1]:6566)
+        'listen' must be an address, got true or false (for example 127.0.0.1:6566, or [::1]:6566)"#]]
     .assert_eq(&addresses.map(complaint).join("\n"));
 }
 
@@ -197,7 +197,7 @@ fn public_address_needs_insecure() {
     for address in ["0.0.0.0:1", "10.0.0.1:1", "'[::]:1'", "'[::ffff:10.0.0.1]:1'"] {
         for section in ["server", "grpc", "metrics"] {
             let problems = parse_with(&format!("{section}: {{listen: {address}}}\n"), &[]).unwrap_err();
-            assert!(problems[0].message.contains("where other machines reach it"), "{}", problems[0]);
+            assert!(problems[0].message.contains("which other machines can reach"), "{}", problems[0]);
             let meant = format!("{section}: {{listen: {address}, insecure: true}}\n");
             assert!(parse_with(&meant, &[]).is_ok(), "{meant}");
         }
@@ -215,7 +215,7 @@ fn public_address_needs_insecure() {
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
         expect![
-            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, where other machines reach it unencrypted (listen on 127.0.0.1:2, or add 'insecure: true' beside it if everyone in that network may read along)"
+            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, which other machines can reach without encryption (listen on 127.0.0.1:2, or add 'insecure: true' next to it if everyone in that network may read the traffic)"
         ],
     );
 }
@@ -294,7 +294,7 @@ fn every_limit_is_exact() {
     }
     check(
         "store: {page_cache: 1025KiB, hot_cache: 2048GiB}\n",
-        expect!["larder.yaml:1:41: error: store: 'hot_cache' is 2TiB, and has to lie within 0B and 1TiB"],
+        expect!["larder.yaml:1:41: error: store: 'hot_cache' is 2TiB, but must be between 0B and 1TiB"],
     );
 }
 
@@ -316,16 +316,16 @@ fn feast_file_is_recognized() {
          offline_store:\n  type: file\nentity_key_serialization_version: 3\n",
         expect![[r#"
             larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the repository, start 'larder serve --feast-repo' with its directory)
-            larder.yaml:2:1: error: configuration: 'registry' is no key of Larder's (to serve a Feast repository, name its directory: 'feast: {repo: .}')
-            larder.yaml:3:1: error: configuration: 'provider' is no key of Larder's (Larder has no providers: leave it out)
-            larder.yaml:4:1: error: configuration: 'online_store' is no key of Larder's (Larder has its own store: see 'store')
-            larder.yaml:7:1: error: configuration: 'offline_store' is no key of Larder's (each feature view names its Parquet files under 'source')
-            larder.yaml:9:1: error: configuration: 'entity_key_serialization_version' is no key of Larder's (use 'entity_key_version')"#]],
+            larder.yaml:2:1: error: configuration: unknown key 'registry' (to serve a Feast repository, name its directory: 'feast: {repo: .}')
+            larder.yaml:3:1: error: configuration: unknown key 'provider' (Larder has no providers: leave it out)
+            larder.yaml:4:1: error: configuration: unknown key 'online_store' (Larder has its own store: see 'store')
+            larder.yaml:7:1: error: configuration: unknown key 'offline_store' (each feature view names its Parquet files under 'source')
+            larder.yaml:9:1: error: configuration: unknown key 'entity_key_serialization_version' (use 'entity_key_version')"#]],
     );
     check(
         "port: 6566\nentity: []\n",
         expect![[r#"
-        larder.yaml:1:1: error: configuration: 'port' is no key of Larder's (write 'server: {listen: <address>:<port>}')
+        larder.yaml:1:1: error: configuration: unknown key 'port' (write 'server: {listen: <address>:<port>}')
         larder.yaml:2:1: error: configuration: unknown key 'entity' (did you mean 'entity_key_version'?)"#]],
     );
 }

@@ -185,6 +185,6 @@ fn table_with_other_keys_is_rejected() {
     dynamo.create_table(TABLE, &[("driver_id", "N"), ("day", "S")], None);
     let host = setup(&dynamo.url(), "").unready().start();
     let error = sync(&host).unwrap_err();
-    let expected = "its key is 'driver_id' and 'day', and the view's rows are under 'driver_id'";
+    let expected = "its key is 'driver_id' and 'day', but the view's rows are stored under 'driver_id'";
     assert!(error.contains(expected), "{error}");
 }

@@ -148,14 +148,9 @@ fn missing_source_is_reported() {
         fs::remove_file(setup.path(FILE)).unwrap();
         symlink("nowhere", setup.path(FILE)).unwrap();
     });
-    assert_refused_at(
-        Place::S3,
-        DEFINITIONS,
-        &["No data found in source", "no object there is a *.parquet"],
-        |setup| {
-            fs::remove_dir_all(setup.path("data/stats")).unwrap();
-        },
-    );
+    assert_refused_at(Place::S3, DEFINITIONS, &["No data found in source", "it has no object *.parquet"], |setup| {
+        fs::remove_dir_all(setup.path("data/stats")).unwrap();
+    });
 }
 
 #[test]

@@ -35,8 +35,8 @@ fn row_36_larger_shrink_needs_force() {
     everywhere(|place| {
         let host = served(place, 2_000);
         write(&host.path(FILE), &drivers(199, 0.2));
-        assert_judged(&host, "the set has 199 rows, and the one that it is to replace has 2000");
-        assert_judged(&host, "'sync: shrink_percent_max' is 90, and 'larder sync --force' takes it");
+        assert_judged(&host, "the new set has 199 rows, and the previous one 2000");
+        assert_judged(&host, "'sync: shrink_percent_max' is 90. hint: 'larder sync --force' accepts it");
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
         // The comparison is with the currently served rows.
@@ -59,15 +59,12 @@ fn small_sets_are_checked_by_share() {
     everywhere(|place| {
         let host = served(place, 80);
         write(&host.path(FILE), &drivers(1, 0.2));
-        assert_judged(&host, "the set has 1 rows, and the one that it is to replace has 80");
+        assert_judged(&host, "the new set has 1 rows, and the previous one 80");
         write(&host.path(FILE), &drivers(801, 0.2));
-        assert_judged(
-            &host,
-            "the set has 801 rows, and the one that it is to replace has 80; 'sync: growth_max' is 10",
-        );
+        assert_judged(&host, "the new set has 801 rows, and the previous one 80, but 'sync: growth_max' is 10");
         let keys: ArrayRef = Arc::new((1..=80).map(|driver| (driver > 2).then_some(driver)).collect::<Int64Array>());
         write(&host.path(FILE), &replaced(drivers(80, 0.2), "driver_id", keys));
-        assert_judged(&host, "2 of 80 rows cannot be taken (2 with a null key");
+        assert_judged(&host, "2 of 80 rows are invalid (2 with a null key");
         // As many as the settings allow are accepted, and rows that callers wrote do not count.
         for driver in 1_000..1_100 {
             let df = json!({
@@ -87,10 +84,7 @@ fn row_36_growth_needs_force() {
     everywhere(|place| {
         let host = served(place, 1_000);
         write(&host.path(FILE), &drivers(10_001, 0.2));
-        assert_judged(
-            &host,
-            "the set has 10001 rows, and the one that it is to replace has 1000; 'sync: growth_max' is 10",
-        );
+        assert_judged(&host, "the new set has 10001 rows, and the previous one 1000, but 'sync: growth_max' is 10");
         write(&host.path(FILE), &drivers(10_000, 0.2));
         assert_eq!(sync_all(&host).failures, []);
         write(&host.path(FILE), &drivers(100_001, 0.3));
@@ -111,7 +105,7 @@ fn row_35_bad_rows_need_force() {
             write(&host.path(FILE), &replaced(drivers(12_000, 0.2), "driver_id", keys));
         };
         with_bad(121);
-        assert_judged(&host, "121 of 12000 rows cannot be taken (121 with a null key; the first: ");
+        assert_judged(&host, "121 of 12000 rows are invalid (121 with a null key; the first: ");
         let synced = sync(&host, &by_force());
         assert_eq!((synced.report("stats").skipped.null_key, rates(&host, &[122])), (121, json!([0.2])));
         with_bad(120);
@@ -127,7 +121,7 @@ fn bad_values_need_force() {
     let trips = Arc::new(StringArray::from_iter_values((1..=300).map(texts)));
     write(&host.path(FILE), &replaced(drivers(300, 0.2), "trips", trips));
     assert_judged(&host, "150 of 300 values of feature 'trips' do not match its type");
-    assert_judged(&host, "'sync: bad_percent_max' is 1; 'larder sync --force' sets them to null");
+    assert_judged(&host, "'sync: bad_percent_max' is 1. hint: 'larder sync --force' sets them to null");
     assert_eq!(sync(&host, &by_force()).failures, []);
     assert_eq!(rates(&host, &[1, 2]), json!([0.2, 0.2]));
     let answer = host.features(&["stats:trips"], json!({ "driver_id": [1, 2] }));

@@ -361,8 +361,8 @@ fn row_31_manifest_may_name_any_object() {
         assert!(error.to_string().contains("s3://features/set/manifest"), "{error}");
         error.to_string()
     };
-    assert!(refused(r#"["s3://features/gone/c.parquet"]"#).contains("s3://features/gone/c.parquet is not there"));
-    assert!(refused(r#"["c.parquet"]"#).contains("s3://features/set/c.parquet is not there"));
+    assert!(refused(r#"["s3://features/gone/c.parquet"]"#).contains("s3://features/gone/c.parquet does not exist"));
+    assert!(refused(r#"["c.parquet"]"#).contains("s3://features/set/c.parquet does not exist"));
     assert!(
         refused(r#"["s3://other/set/a.parquet"]"#).contains("s3://other/set/a.parquet, which is in another bucket")
     );
@@ -418,7 +418,7 @@ fn directory_marker_object_is_skipped() {
     }
     let nothing = source(&s3, "path: \"s3://features/se\"");
     let error = read(&nothing, None).unwrap_err().to_string();
-    assert_eq!(error, "No data found in source s3://features/se: no object there is a *.parquet");
+    assert_eq!(error, "No data found in source s3://features/se: it has no object *.parquet");
     let error = read(&source(&s3, "path: \"s3://nowhere/set/\""), None).unwrap_err();
     assert!(matches!(&error, SourceError::Aws(error) if error.trouble == AwsErrorKind::Missing), "{error}");
 }

@@ -256,7 +256,7 @@ fn too_deep_map_is_rejected() {
     let map = ValueType::Nested(NestedType::Map);
     assert!(matches!(through(&Cell::from_json(&nested(32)).unwrap(), map).unwrap().kind, Some(Kind::Map(_))));
     let error = through(&Cell::from_json(&nested(33)).unwrap(), map).unwrap_err();
-    assert!(error.starts_with("the value is nested too deep: its message would have 100 levels"), "{error}");
+    assert!(error.starts_with("the value is nested too deeply: its message would have 100 levels"), "{error}");
     assert!(through(&Cell::Text(nested(33)), map).is_err());
 }
 

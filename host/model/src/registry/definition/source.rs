@@ -219,7 +219,7 @@ fn duration(
     let Some(written) = table.duration(key) else { return default };
     if !within.contains(&written.value) {
         let message = format!(
-            "source: '{key}' is {:?}, and has to lie within {:?} and {:?}",
+            "source: '{key}' is {:?}, but must be between {:?} and {:?}",
             written.value,
             within.start(),
             within.end()

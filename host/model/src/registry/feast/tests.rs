@@ -200,12 +200,12 @@ fn unservable_definitions_are_left_out() {
     assert_eq!(why(&catalog, "disabled"), "it is disabled in the registry");
     assert_eq!(
         why(&catalog, "newer"),
-        "the type of its feature 'b' has the number 99, which this version of Larder does not know"
+        "the type of its feature 'b' has the number 99, which this version of Larder does not support"
     );
     assert_eq!(why(&catalog, "bare"), "it has no features");
     assert_eq!(why(&catalog, "lost"), "its entity 'nobody' is not in the registry");
-    assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, and Larder reads Parquet files");
-    assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, and Larder reads no gs://");
+    assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, but Larder only reads Parquet files");
+    assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, but Larder does not support gs://");
     assert!(why(&catalog, "bad\nname").starts_with("its name is not valid: "));
     assert!(catalog.service("fine").is_some());
     let services = catalog.unservable_services();
@@ -282,9 +282,9 @@ fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistr
 #[test]
 fn impossible_derived_view_is_skipped() {
     for (feature, request, told) in [
-        ("a-b", ("x", 4), "its feature 'a-b' has a name that no plugin can give"),
-        ("c", ("x-y", 4), "its request field 'x-y' has a name that no plugin can read"),
-        ("c", ("x", 20), "its request field 'x' is Map, which no plugin reads"),
+        ("a-b", ("x", 4), "its feature 'a-b' has a name that plugins cannot use"),
+        ("c", ("x-y", 4), "its request field 'x-y' has a name that plugins cannot use"),
+        ("c", ("x", 20), "its request field 'x' is Map, which plugins cannot read"),
     ] {
         let catalog = catalog(&on_demand("computed", feature, &[request]), &FeastValues::BatchSources);
         assert_eq!(why(&catalog, "computed"), told);
@@ -396,7 +396,7 @@ fn delta_tables_are_not_parquet() {
     put(&mut registry, view("delta", &[("a", 4)]));
     let delta = with_format(&registry, 2);
     let files = catalog(&delta, &FeastValues::BatchSources);
-    assert_eq!(why(&files, "delta"), "it is a Delta table, and Larder reads Parquet files");
+    assert_eq!(why(&files, "delta"), "it is a Delta table, but Larder only reads Parquet files");
     let online = catalog(&delta, &FeastValues::OnlineStore("x.db".into()));
     assert!(online.view("delta").unwrap().files().is_none());
     let parquet = with_format(&registry, 1);
@@ -473,7 +473,7 @@ fn one_bad_definition_leaves_the_others() {
     let place = AwsPlace::default();
     let tables = FeastValues::DynamoDb { template: "{project} {table_name}".into(), place, every: None };
     let tables = catalog(&registry, &tables);
-    assert!(why(&tables, "good").starts_with("'churn_prediction good' cannot be the name of a table in DynamoDB"));
+    assert!(why(&tables, "good").starts_with("'churn_prediction good' is not a valid table name in DynamoDB"));
 }
 
 #[test]

@@ -263,7 +263,7 @@ impl<'i> Importer<'i> {
             FeastValues::DynamoDb { template, place, every } => {
                 let table = template.replace("{project}", self.project).replace("{table_name}", &table());
                 if !is_table_name(&table) {
-                    return Err(format!("'{table}' cannot be the name of a table in DynamoDB: {TABLE_NAME_RULE}"));
+                    return Err(format!("'{table}' is not a valid DynamoDB table name: {TABLE_NAME_RULE}"));
                 }
                 let table = TableSource::feast(table, place.clone());
                 Some((SourceFrom::DynamoDb { at: self.at.clone(), table }, *every))
@@ -327,13 +327,13 @@ impl<'i> Importer<'i> {
         if source.kind != BATCH_FILE || uri.is_empty() {
             let class = source.data_source_class_type.rsplit('.').next().filter(|class| !class.is_empty());
             let kind = class.map_or_else(|| format!("of type {}", source.kind), |class| format!("a {class}"));
-            return Err(format!("its batch source is {kind}, and Larder reads Parquet files"));
+            return Err(format!("its batch source is {kind}, but Larder only reads Parquet files"));
         }
         let path = uri.strip_prefix("file://").unwrap_or(uri);
         if let Some((scheme, _)) = path.split_once("://")
             && scheme != "s3"
         {
-            return Err(format!("its batch source is {uri}, and Larder reads no {scheme}://"));
+            return Err(format!("its batch source is {uri}, but Larder does not support {scheme}://"));
         }
         if source.timestamp_field.is_empty() {
             return Err("its batch source has no timestamp field".to_owned());
@@ -376,12 +376,12 @@ impl<'i> Importer<'i> {
         let features = spec.features.iter().map(|feature| self.feature(feature)).collect::<Result<Vec<_>, _>>()?;
         if let Some(nested) = features.iter().find(|feature| matches!(feature.value_type, ValueType::Nested(_))) {
             return Err(format!(
-                "its feature '{}' is {}, which no plugin computes",
+                "its feature '{}' is {}, which plugins cannot compute",
                 nested.name.value, nested.value_type
             ));
         }
         if let Some(feature) = features.iter().find(|feature| !is_identifier(&feature.name.value)) {
-            return Err(format!("its feature '{}' has a name that no plugin can give", feature.name.value));
+            return Err(format!("its feature '{}' has a name that plugins cannot use", feature.name.value));
         }
         let mut inputs: Vec<InputDefinition> = Vec::new();
         let mut read: Vec<(String, String)> = Vec::new();
@@ -465,10 +465,10 @@ impl<'i> Importer<'i> {
     fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
         let value_type = known_type("the type of its request field", field)?;
         if matches!(value_type, ValueType::Nested(_)) {
-            return Err(format!("its request field '{}' is {value_type}, which no plugin reads", field.name));
+            return Err(format!("its request field '{}' is {value_type}, which plugins cannot read", field.name));
         }
         if !is_identifier(&field.name) {
-            return Err(format!("its request field '{}' has a name that no plugin can read", field.name));
+            return Err(format!("its request field '{}' has a name that plugins cannot use", field.name));
         }
         if self.join_keys.values().any(|key| *key == field.name) {
             let key = self.located(field.name.clone());
@@ -672,7 +672,10 @@ fn sorted(tags: &HashMap<String, String>) -> BTreeMap<String, String> {
 
 fn known_type(what: &str, spec: &proto::FeatureSpec) -> Result<ValueType, Why> {
     value_type(spec.value_type).ok_or_else(|| {
-        format!("{what} '{}' has the number {}, which this version of Larder does not know", spec.name, spec.value_type)
+        format!(
+            "{what} '{}' has the number {}, which this version of Larder does not support",
+            spec.name, spec.value_type
+        )
     })
 }
 

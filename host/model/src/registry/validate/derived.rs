@@ -118,7 +118,7 @@ fn origin(
         InputFrom::Request(value_type) => {
             check_name("input", &input.name, problems);
             if find(&input.name.value).is_some() {
-                let message = format!("input '{}' has the name of a join key", input.name.value);
+                let message = format!("input '{}' has the same name as a join key", input.name.value);
                 let help = "a request has only one column of each name; use 'key:' to read the join key".to_owned();
                 problems.error_with_help(&input.name.at, message, help);
                 return None;

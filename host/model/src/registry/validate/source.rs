@@ -84,7 +84,7 @@ pub(in crate::registry) fn is_table_name(name: &str) -> bool {
 
 fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems: &Problems) {
     if !is_table_name(&table.table) {
-        let message = format!("feature view '{}': '{}' cannot be the name of a table", view.value, table.table);
+        let message = format!("feature view '{}': '{}' is not a valid table name", view.value, table.table);
         problems.error_with_help(at, message, TABLE_NAME_RULE.to_owned());
     }
     if let OnMiss::Fetch(how) = &table.on_miss

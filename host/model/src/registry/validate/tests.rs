@@ -181,7 +181,7 @@ entities: [{name: customer, join_key: customer_id, type: String}]
     broken(
         "name: customer_stats",
         "name: [customer_stats]",
-        expect!["1.yaml:2:12: error: feature view: 'name' has to be text, got a list"],
+        expect!["1.yaml:2:12: error: feature view: 'name' must be text, got a list"],
     );
     broken(
         "{name: ride_count, type: Int64}",
@@ -196,7 +196,7 @@ entities: [{name: customer, join_key: customer_id, type: String}]
     broken(
         "[{name: ride_count, type: Int64}]",
         "{name: ride_count, type: Int64}",
-        expect!["1.yaml:3:34: error: feature view: 'features' has to be a list, got a mapping"],
+        expect!["1.yaml:3:34: error: feature view: 'features' must be a list, got a mapping"],
     );
     broken(
         "features: [{name: ride_count",

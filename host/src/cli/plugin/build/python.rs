@@ -69,7 +69,7 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     let ended = run(&mut command)?;
     if !ended.status.success() {
         output::remark(&traceback::told(&String::from_utf8_lossy(&ended.stderr)));
-        bail!(CliError::Failed("the plugin does not build".to_owned()));
+        bail!(CliError::Failed("the plugin cannot be built".to_owned()));
     }
     fs::read(&component).with_context(|| format!("cannot read {}", component.display()))
 }

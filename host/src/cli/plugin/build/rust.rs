@@ -35,14 +35,14 @@ pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
     let mut encoder = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .context("the compiled module is no plugin's: does the library use #[larder_plugin::plugin]?")?;
+        .context("the compiled module is not a plugin. hint: does the library use #[larder_plugin::plugin]?")?;
     encoder.encode().context("cannot build a component from the compiled module")
 }
 
 fn find() -> Result<Toolchain> {
     let Some(sysroot) = sysroot("rustc") else {
         bail!(CliError::Failed(format!(
-            "there is no Rust: install it from https://rustup.rs, then: {}",
+            "Rust is not installed. hint: install it from https://rustup.rs, then: {}",
             rustup_line()
         )));
     };
@@ -146,7 +146,7 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
         }
     }
     if !running.wait()?.success() {
-        bail!(CliError::Failed("the plugin does not compile".to_owned()));
+        bail!(CliError::Failed("the plugin cannot be compiled".to_owned()));
     }
     module.ok_or_else(|| {
         let why = "cargo wrote no WebAssembly: Cargo.toml needs `crate-type = [\"cdylib\"]` under `[lib]`";

@@ -282,7 +282,7 @@ fn unknown_fields_are_refused_or_ignored() {
         let registry = FeastRegistry::parse(&bytes).unwrap();
         let options = FeastOptions::from(FeastValues::BatchSources);
         let definitions = format!("{:#?}", registry.definitions("registry.db", registries::PROJECT, &options));
-        let told = format!("it sets field 1234 of {}, which this version of Larder does not know", message.name);
+        let told = format!("it sets field 1234 of {}, which this version of Larder does not support", message.name);
         assert!(definitions.contains(&told), "{path:?}: {definitions}");
         let options = FeastOptions { unknown_fields: UnknownFields::Ignore, ..options };
         let definitions = format!("{:#?}", registry.definitions("registry.db", registries::PROJECT, &options));
@@ -292,6 +292,6 @@ fn unknown_fields_are_refused_or_ignored() {
     let registry = FeastRegistry::parse(&bytes).unwrap();
     assert_eq!(
         registry.unknown_fields(),
-        ["it sets field 1234 of feast.core.Registry, which this version of Larder does not know"]
+        ["it sets field 1234 of feast.core.Registry, which this version of Larder does not support"]
     );
 }

@@ -121,7 +121,7 @@ feature_services:
         1.yaml:13:9: error: input: 'name' is missing (an input has 'from: view:feature', 'request: type' or 'key: join key')
         1.yaml:14:9: error: input 'z': has no source (an input has 'from: view:feature', 'request: type' or 'key: join key')
         1.yaml:15:9: error: input 'both': has more than one source (an input has 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:16:16: error: input 'customer_id' has the name of a join key (a request has only one column of each name; use 'key:' to read the join key)
+        1.yaml:16:16: error: input 'customer_id' has the same name as a join key (a request has only one column of each name; use 'key:' to read the join key)
         1.yaml:17:26: error: there is no join key 'customer' (did you mean 'customer_id'?)
         1.yaml:18:30: error: unknown type 'Int46' (did you mean 'Int64'?)
         1.yaml:20:16: error: input 'twice' is defined twice (first at 1.yaml:19:16)
