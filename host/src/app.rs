@@ -22,7 +22,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use larder_common::{clock::SharedClock, telemetry};
+use larder_common::{clock::SharedClock, telemetry, watch::FileWatcher};
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand, SyncCommand,
 };
@@ -67,6 +67,8 @@ pub struct App {
     is_unwritten: AtomicBool,
     /// The maximum age of a Feast repository's definitions.
     cache: ArcSwapOption<RegistryCache>,
+    /// Watches definitions, configuration, keys, tokens and plugins for changes.
+    watcher: FileWatcher,
     /// The stamps of the definition files when they were last read, whether they were accepted or not.
     seen: Mutex<Stamps>,
     /// One thread at a time checks and reads definitions: a thread that finds them unchanged must see the ones that
@@ -178,6 +180,7 @@ impl App {
             registry,
             is_unwritten,
             cache,
+            watcher: FileWatcher::new(),
             seen,
             renewing,
             resync,
@@ -298,15 +301,19 @@ impl App {
         self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The files and directories of the definitions, and the configuration.
+    fn definition_files(&self) -> Vec<PathBuf> {
+        watched_files(&self.loaded_by.load())
+    }
+
     /// Whether the definition files changed since they were last read.
-    fn definitions_changed(&self) -> bool {
-        let now = stamps(watched_files(&self.loaded_by.load()));
-        now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stamps_changed(&self, files: Vec<PathBuf>) -> bool {
+        stamps(files) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Before the read, so that a file written during it is read again.
     fn note_seen(&self) {
-        let now = stamps(watched_files(&self.loaded_by.load()));
+        let now = stamps(self.definition_files());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
@@ -449,7 +456,8 @@ impl App {
         since.map_or(Duration::ZERO, |since| LAST_COMMIT_WITHIN.saturating_sub(since))
     }
 
-    /// How often files are looked at for changes; zero is never.
+    /// The maximum time until a changed file is reloaded, and the poll interval where no events report changes; zero
+    /// turns reloads off.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
     }
@@ -470,7 +478,7 @@ impl RenewDefinitions for App {
             return false;
         }
         let _renewing = self.renewing();
-        if !self.definitions_changed() && !self.remote_registry_changed() {
+        if !self.stamps_changed(self.definition_files()) && !self.remote_registry_changed() {
             return false;
         }
         match self.read_definitions() {

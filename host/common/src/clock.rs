@@ -3,14 +3,15 @@
 use std::{
     fmt::Debug,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
 use larder_model::model::Micros;
+use tokio::sync::watch;
 
 pub use larder_model::model::parse_time;
 
@@ -18,6 +19,12 @@ pub use larder_model::model::parse_time;
 pub trait Clock: Send + Sync + Debug {
     /// Microseconds since the Unix epoch, UTC.
     fn now(&self) -> Micros;
+
+    /// Notified when the clock is set, so that a task that sleeps until a time computes its sleep again; `None` for a
+    /// clock that only runs.
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
 }
 
 /// A clock that everyone holds.
@@ -31,6 +38,7 @@ pub struct SystemClock;
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
+    set: watch::Sender<()>,
 }
 
 /// An instant as Python's `str` writes an aware `datetime` in UTC, which is how Feast writes one into DynamoDB:
@@ -63,6 +71,22 @@ pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
     cron.find_next_occurrence(&after, false).ok().map(|next| next.timestamp().as_microsecond())
 }
 
+/// Returns the next beat from now; see [`beat_after`].
+#[must_use]
+pub fn next_beat(period: Duration) -> Instant {
+    beat_after(Instant::now(), period)
+}
+
+/// Returns the first instant after another one that is a whole number of periods after the first call in the process.
+/// Periodic tasks that sleep until it wake an idle process together, and not one after the other.
+#[must_use]
+pub fn beat_after(instant: Instant, period: Duration) -> Instant {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let began = *BEGAN.get_or_init(|| instant);
+    let into = instant.saturating_duration_since(began).as_nanos() % period.as_nanos().max(1);
+    instant + period.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
+}
+
 // === impl SystemClock ===
 
 impl Clock for SystemClock {
@@ -81,18 +105,23 @@ impl ManualClock {
     /// A clock that shows this time.
     #[must_use]
     pub fn at(now: Micros) -> Arc<Self> {
-        Arc::new(Self { now: AtomicI64::new(now) })
+        Arc::new(Self { now: AtomicI64::new(now), set: watch::Sender::new(()) })
     }
 
     /// Turns the clock to this time.
     pub fn set(&self, now: Micros) {
         self.now.store(now, Ordering::Relaxed);
+        self.set.send_replace(());
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Micros {
         self.now.load(Ordering::Relaxed)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.set.subscribe())
     }
 }
 
@@ -131,6 +160,18 @@ mod tests {
         }
         assert!(cases.is_sorted_by_key(|(_, text)| text));
         assert_eq!([i64::MIN, -62_135_596_800_000_001, i64::MAX].map(python_text), [None, None, None]);
+    }
+
+    #[test]
+    fn beats_of_different_periods_coincide() {
+        let millis = Duration::from_millis;
+        let began = next_beat(millis(20)).max(Instant::now());
+        for after in [0, 1, 19, 20, 21, 59, 60, 12_345] {
+            let after = began + millis(after);
+            let (short, long) = (beat_after(after, millis(20)), beat_after(after, millis(60)));
+            assert!(short > after && short <= after + millis(20) && long > after && long <= after + millis(60));
+            assert_eq!(long.duration_since(short).as_nanos() % millis(20).as_nanos(), 0);
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What every layer of Larder uses: the clock, threads for long work, files, memory limits, permissions, logs and metrics.
+//! What every layer of Larder uses: the clock, threads for long work, files and their changes, memory limits,
+//! permissions, logs and metrics.
 
 pub mod clock;
 pub mod compute;
@@ -6,3 +7,4 @@ pub mod files;
 pub mod memory;
 pub mod private;
 pub mod telemetry;
+pub mod watch;

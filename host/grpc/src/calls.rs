@@ -12,7 +12,7 @@ use hyper::{
 use larder_common::memory::{Lease, leased_bytes};
 use larder_ingest::READ_THROUGH;
 use larder_serving::{Authorization, Lookup, LookupError, LookupResponse, offload};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 use tonic_health::{
     ServingStatus,
@@ -45,13 +45,27 @@ pub struct Calls {
     lookups_and_writes: LookupsAndWrites,
     health: Health,
     reporter: HealthReporter,
+    reported: Mutex<Reported>,
     reflection: Reflection,
     limits: GrpcLimits,
     /// Each holds its message in memory, and makes its answer.
     at_once: Arc<Semaphore>,
     /// Streams of health watches and reflection, which last as long as their clients want.
     streams: Arc<Semaphore>,
+    /// Notified when a stream begins.
+    stream_began: Notify,
     pub(super) metrics: GrpcMetrics,
+}
+
+/// The last reported health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reported {
+    /// Not ready, or nothing was reported yet.
+    #[default]
+    NotReady,
+    Ready,
+    /// The server stops: it is never ready again.
+    Stopping,
 }
 
 /// Tools ask by the one name or by the other.
@@ -113,9 +127,11 @@ impl Calls {
             features,
             health: Health::new(HealthService::from_health_reporter(reporter.clone())),
             reporter,
+            reported: Mutex::default(),
             reflection,
             limits,
             streams: Arc::new(Semaphore::new(STREAMS_AT_ONCE_MAX)),
+            stream_began: Notify::new(),
             at_once: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             metrics: GrpcMetrics::bind(),
         })
@@ -125,17 +141,43 @@ impl Calls {
         &self.limits
     }
 
-    /// Whether callers may be sent here.
-    pub(super) fn is_ready(&self) -> bool {
-        self.features.is_ready()
+    /// Notified when the store's part of readiness may have changed.
+    pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
+        self.features.readiness_changes()
     }
 
-    /// Tells those who ask for health. The name of no service is that of the whole host.
+    /// Reports the current readiness to the health service, if it changed.
+    pub(super) async fn refresh_health(&self) {
+        let mut reported = self.reported.lock().await;
+        let now = if self.features.is_ready() { Reported::Ready } else { Reported::NotReady };
+        if *reported != Reported::Stopping && *reported != now {
+            *reported = now;
+            self.report(now == Reported::Ready).await;
+        }
+    }
+
+    /// Reports that the server does not serve, from now on.
+    pub(super) async fn report_stop(&self) {
+        *self.reported.lock().await = Reported::Stopping;
+        self.report(false).await;
+    }
+
+    /// Reports health by the names of all services. The empty name stands for the whole host.
     pub(super) async fn report(&self, is_ready: bool) {
         let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", Lookups::NAME, LookupsAndWrites::NAME] {
             self.reporter.set_service_status(service, status).await;
         }
+    }
+
+    /// Waits until a stream begins, which may be a watch of health. For one task at a time.
+    pub(super) async fn stream_began(&self) {
+        self.stream_began.notified().await;
+    }
+
+    /// Whether a stream is open, which may be a watch of health.
+    pub(super) fn has_streams(&self) -> bool {
+        self.streams.available_permits() < STREAMS_AT_ONCE_MAX
     }
 
     /// Answers a call that came on a connection with the calls in flight.
@@ -155,6 +197,7 @@ impl Calls {
             Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
             Some(Ok(permit)) => {
                 entry.keep(permit);
+                self.stream_began.notify_one();
                 self.route(service, method, request).instrument(span).await
             }
             None => self.route(service, method, request).instrument(span).await,
@@ -185,6 +228,8 @@ impl Calls {
             LookupsAndWrites::NAME => self.one(self.lookups_and_writes.clone(), request).await,
             Health::NAME => {
                 let (head, message, _lease) = self.read(request, HEALTH_BYTES_MAX).await?;
+                // Nothing polls readiness for callers that only check it.
+                self.refresh_health().await;
                 Ok(call(self.health.clone(), Request::from_parts(head, Full::new(message))).await)
             }
             REFLECTION_V1 => Ok(self.reflection.v1.answer(limited(request)).await),

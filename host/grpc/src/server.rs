@@ -22,7 +22,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{Calls, calls::received, in_flight::InFlightCalls};
@@ -86,13 +86,15 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 
-/// How often a connection is looked at, at least: when the server stops, as long passes before it notices that a client
-/// listens only.
-const LOOK_EVERY_MAX: Duration = Duration::from_millis(250);
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+/// The interval at which the time limits of a connection are checked: a quarter of the shortest one, within these
+/// bounds.
+const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
+const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
+/// The longest interval of checks after a connection was told to end: a client that only watches keeps it open.
+const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 
-/// How often it is asked whether callers may be sent here.
-const HEALTH_EVERY: Duration = Duration::from_millis(100);
+/// How often readiness is polled while a stream is open.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 // === impl GrpcServer ===
 
@@ -141,7 +143,7 @@ impl GrpcServer {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
             while self.open.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(self.calls.limits().drain_timeout, drained).await.is_ok()
@@ -157,23 +159,23 @@ impl Drop for GrpcServer {
     }
 }
 
-/// Keeps what health says in step with what is so, until the server stops.
+/// Reports changes of readiness to health watches, until the server stops. Changes in the store are notified; others,
+/// such as a registry that arrives, are polled, but only while a stream is open.
 async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
-    let mut ticks = interval(HEALTH_EVERY);
-    let mut told = false;
+    let mut changes = calls.readiness_changes();
     while *phases.borrow_and_update() == Phase::Serving {
-        let is_ready = calls.is_ready();
-        // Who watches is told of changes only.
-        if is_ready != told {
-            told = is_ready;
-            calls.report(is_ready).await;
-        }
+        changes.mark_unchanged();
+        calls.refresh_health().await;
+        let has_streams = calls.has_streams();
         tokio::select! {
-            _ = ticks.tick() => {}
             _ = phases.changed() => {}
+            // The store, which has the sender, lives as long as the features.
+            _ = changes.changed() => {}
+            () = calls.stream_began(), if !has_streams => {}
+            () = sleep(HEALTH_EVERY), if has_streams => {}
         }
     }
-    calls.report(false).await;
+    calls.report_stop().await;
 }
 
 async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>, mut phases: watch::Receiver<Phase>) {
@@ -185,7 +187,7 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
         match accepted {
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a gRPC connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
             Ok(_) if open.load(Ordering::Acquire) >= calls.limits().connections_max => {
                 calls.metrics.connections_refused.increment(1);
@@ -224,8 +226,13 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
         .keep_alive_timeout(limits.answer_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let shortest = limits.idle_timeout.min(limits.answer_timeout);
-    let mut looks = interval((shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = (shortest / 4).clamp(CHECK_EVERY_MIN, CHECK_EVERY_MAX);
+    let checks_every = |every| {
+        let mut checks = interval(every);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        checks
+    };
+    let mut checks = checks_every(every);
     // Whether it was told to end, and since when nothing keeps it from ending.
     let (mut is_told, mut is_done) = (false, false);
     loop {
@@ -240,20 +247,22 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
             _ = phases.wait_for(|phase| *phase == Phase::Draining), if !is_told => {
                 is_told = true;
                 connection.as_mut().graceful_shutdown();
+                checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));
             }
-            _ = looks.tick() => {
+            _ = checks.tick() => {
                 if in_flight.is_unread(limits.answer_timeout) {
                     tracing::debug!("gRPC connection closed: its client does not read");
                     return;
                 }
                 if is_told {
-                    // Two looks in a row, so that a last answer is out. Who only watches something would stay for ever.
+                    // Two checks in a row, so that a last answer is out. A client that only watches would stay forever.
                     if std::mem::replace(&mut is_done, !in_flight.has_calls()) && is_done {
                         return;
                     }
                 } else if in_flight.is_idle(limits.idle_timeout) {
                     is_told = true;
                     connection.as_mut().graceful_shutdown();
+                    checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));
                 }
             }
         }

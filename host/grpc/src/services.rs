@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use larder_ingest::{Frame, RowWriter, WriteError};
 use larder_model::{codec::Cell, model::FeastValue};
 use larder_serving::{Authenticator, Authorization, Cut, LookupService, WriteAccess, WriteFailure, WriteService};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
@@ -36,6 +37,11 @@ impl Features {
     /// Returns whether the server can receive traffic.
     pub(super) fn is_ready(&self) -> bool {
         self.lookups.snapshot().is_ready()
+    }
+
+    /// Notified when the store's part of readiness may have changed.
+    pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
+        self.lookups.snapshot().store().health_changes()
     }
 
     async fn write(

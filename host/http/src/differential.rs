@@ -132,7 +132,7 @@ impl TestServer {
     #[must_use]
     pub fn send(&self, pieces: &[&[u8]], path: Path) -> Seen {
         self.runtime.block_on(async {
-            let clock = tokio::spawn(timer::turn(timer::tick_for(self.router.limits().header_timeout)));
+            let clock = tokio::spawn(timer::run(timer::tick_for(self.router.limits().header_timeout)));
             let (mut client, server) = tokio::io::duplex(PIPE_BYTES);
             let serving = self.serve(server, path);
             for piece in pieces {

@@ -268,7 +268,7 @@ async fn serve(
     mut phases: watch::Receiver<Phase>,
 ) {
     let handshakes = Arc::new(Semaphore::new(1));
-    let clock = tokio::spawn(timer::turn(timer::tick_for(router.limits().header_timeout)));
+    let clock = tokio::spawn(timer::run(timer::tick_for(router.limits().header_timeout)));
     // Each connection holds a sender until it ends; nothing is ever sent.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {

@@ -246,6 +246,10 @@ impl Source for FeastSqlite {
     fn properties(&self) -> SourceProperties {
         SourceProperties { time_unit: Some(SECOND), ..SourceProperties::default() }
     }
+
+    fn watched_files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone(), beside(&self.path, "-wal")]
+    }
 }
 
 // === impl Reading ===

@@ -17,7 +17,7 @@ mod s3_parquet;
 mod schema;
 mod wanted;
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, path::PathBuf, time::Duration};
 
 use arrow::array::RecordBatch;
 use larder_model::{
@@ -82,6 +82,12 @@ pub trait Source: Send + Sync + Debug {
     /// Returns a warning for users about how the source is followed, with a hint; `None` if there is none.
     fn caveat(&self) -> Option<String> {
         None
+    }
+
+    /// Returns local files of which at least one changes with every change of the source; empty if only a poll detects
+    /// changes. Must not block.
+    fn watched_files(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 }
 

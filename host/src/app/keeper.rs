@@ -6,15 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder_common::{clock::next_beat, telemetry};
 use larder_model::registry::Catalog;
 use metrics::{describe_gauge, gauge};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::App;
 use crate::config::load_definitions;
 
-/// The interval at which the store file is checked and detected damage is repaired.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which the store file is checked while the store works, the gauges of the process are set, and
+/// histograms are folded. What lookups and writes find is handled earlier: it notifies.
+const KEEP_EVERY: Duration = Duration::from_secs(4);
+/// The interval of checks and repairs while the store does not work, and the least time between two of them: a lookup
+/// that fails notifies, and there may be thousands a second.
+const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
 /// How long a view must be missing from the definitions before rows that callers wrote to it are dropped.
@@ -96,28 +101,47 @@ impl App {
     }
 }
 
-/// Keeps the store usable for as long as the host runs.
-pub(super) async fn keep(app: Arc<App>) {
+/// Keeps the store usable and the gauges current for as long as the host runs.
+#[expect(clippy::cast_precision_loss, reason = "gauges of bytes and views, far below 2^53")]
+pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
     describe_gauge!("larder_store_failing", "1 if the store is damaged, closed or gone, 0 if it works.");
     describe_gauge!("larder_store_damaged_views", "Views that lost rows to damage and are being loaded again.");
+    describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
+    describe_gauge!("larder_store_file_bytes", "Disk space used by the store file, in bytes.");
     let (failing, damaged) = (gauge!("larder_store_failing"), gauge!("larder_store_damaged_views"));
-    let mut ticks = interval(KEEP_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));
+    let mut changes = app.store.health_changes();
     let mut known: Vec<String> = Vec::new();
     loop {
-        ticks.tick().await;
+        let earliest = Instant::now() + KEEP_EVERY_FAILING;
+        changes.mark_unchanged();
         let keeping = Arc::clone(&app);
         // This thread must not wait for a disk. A panic there is already logged.
-        let Ok(reload) = tokio::task::spawn_blocking(move || keeping.keep_store()).await else { continue };
-        #[expect(clippy::cast_precision_loss, reason = "a number of views")]
-        damaged.set(reload.len() as f64);
-        failing.set(if app.store.failure().is_some() { 1.0 } else { 0.0 });
-        // The schedule retries a failed load.
-        if reload.iter().any(|view| !known.contains(view)) {
-            tracing::warn!(views = ?reload, "views that lost rows to damage are loaded again");
-            app.resync.notify_one();
+        let kept = tokio::task::spawn_blocking(move || (keeping.keep_store(), keeping.store.disk_bytes())).await;
+        metrics.run_upkeep();
+        // Only Linux has these figures; elsewhere they are absent.
+        let _ = telemetry::note_process();
+        let mut next = earliest;
+        if let Ok((reload, bytes)) = kept {
+            let is_failing = app.store.failure().is_some();
+            damaged.set(reload.len() as f64);
+            failing.set(if is_failing { 1.0 } else { 0.0 });
+            hot.set(app.store.hot_bytes() as f64);
+            file.set(bytes as f64);
+            if !is_failing && reload.is_empty() {
+                next = next_beat(KEEP_EVERY);
+            }
+            // The schedule retries a failed load.
+            if reload.iter().any(|view| !known.contains(view)) {
+                tracing::warn!(views = ?reload, "views that lost rows to damage are loaded again");
+                app.resync.notify_one();
+            }
+            known = reload;
         }
-        known = reload;
+        // The store, which has the sender, lives as long as the host.
+        if timeout_at(next.into(), changes.changed()).await.is_ok() {
+            sleep_until(earliest.into()).await;
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    iter,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -206,6 +208,15 @@ impl Plugins {
     /// Stops running compilations and starts no new ones.
     pub(super) fn stop_compiling(&self) {
         self.runtime.stop_compiling();
+    }
+
+    /// The plugin directory and its files, which may be links to other directories.
+    pub(super) fn watched_paths(&self) -> Vec<PathBuf> {
+        let dir = self.plugin_dir.dir();
+        // An error is logged when the directory is checked.
+        let files = self.plugin_dir.files().unwrap_or_default();
+        let files = files.iter().map(|(name, _)| PluginDir::file_in(dir, name));
+        iter::once(dir.to_path_buf()).chain(files).collect()
     }
 
     /// The files in the directory that are new since the last call and not in service: first those that a derived view

@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_common::memory::{MemoryBudget, memory_limit, resident_bytes};
+use larder_common::{
+    clock::next_beat,
+    memory::{MemoryBudget, memory_limit, resident_bytes},
+};
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{sleep_until, timeout_at};
 
 use super::App;
 
@@ -46,11 +49,19 @@ const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
 const REFUSE_BELOW: u64 = 90;
 
-/// The interval of memory checks.
-const EVERY: Duration = Duration::from_millis(100);
+/// The interval of memory checks close to the threshold.
+const EVERY_MIN: Duration = Duration::from_millis(100);
+/// The interval of memory checks far from the threshold.
+const EVERY_MAX: Duration = Duration::from_secs(2);
+/// The assumed growth of resident memory apart from leases, in bytes a second: the hot cache gets at most a few hundred
+/// thousand rows a second, and a load decodes 64 MiB at a time. Larger leases wake the check early.
+const GROWTH: u64 = 256 << 20;
+
+/// Leases that grow by less do not wake the check early.
+const GROWTH_CHECKED_MIN: usize = 8 << 20;
 
 /// How often the limit is read again: it can change while the process runs.
-const LIMIT_EVERY: u32 = 100;
+const LIMIT_EVERY: Duration = Duration::from_secs(10);
 
 /// After this long, memory that the caches freed has returned to the operating system.
 const SHRINK_EVERY: Duration = Duration::from_secs(12);
@@ -82,6 +93,17 @@ impl Ladder {
         }
         shrinks
     }
+}
+
+/// The bytes that the process is below the level at which caches shrink.
+fn distance(resident: u64, limit: u64) -> u64 {
+    (limit / 100 * SHRINK_FROM).saturating_sub(resident)
+}
+
+/// The time to the next check: memory that grows by [`GROWTH`] stays below the threshold until then.
+fn interval(distance: u64) -> Duration {
+    let millis = distance.saturating_mul(1_000) / GROWTH;
+    Duration::from_millis(millis).clamp(EVERY_MIN, EVERY_MAX)
 }
 
 // === impl PressureMetrics ===
@@ -120,18 +142,27 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
     let metrics = PressureMetrics::bind();
     metrics.in_flight_max.set(memory.bytes_max() as f64);
     let mut ladder = Ladder::default();
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut limit = memory_limit();
-    for tick in 0_u32.. {
-        ticks.tick().await;
-        if tick % LIMIT_EVERY == 0 {
-            limit = memory_limit();
+    let (mut limit, mut limit_read) = (None, None::<Instant>);
+    let (mut next, mut growth) = (Instant::now(), usize::MAX);
+    loop {
+        let earliest = Instant::now() + EVERY_MIN;
+        if timeout_at(next.into(), memory.grown_by(growth)).await.is_ok() {
+            sleep_until(earliest.into()).await;
+        }
+        if limit_read.is_none_or(|read| read.elapsed() >= LIMIT_EVERY) {
+            (limit, limit_read) = (memory_limit(), Some(Instant::now()));
             metrics.limit.set(limit.unwrap_or(0) as f64);
         }
         metrics.in_flight.set(memory.used() as f64);
         // Only Linux has these figures.
-        let (Some(limit), Some(resident)) = (limit, resident_bytes()) else { continue };
+        let (Some(limit), Some(resident)) = (limit, resident_bytes()) else {
+            next = next_beat(EVERY_MAX);
+            continue;
+        };
+        let distance = distance(resident, limit);
+        next = next_beat(EVERY_MAX).min(Instant::now() + interval(distance));
+        // Buffers may take more memory than the lease of their body.
+        growth = usize::try_from(distance / 4).unwrap_or(usize::MAX).max(GROWTH_CHECKED_MIN);
         let before = ladder.level;
         let level = ladder.step(resident, limit);
         if level != before {
@@ -191,6 +222,18 @@ mod tests {
         ] {
             assert_eq!(ladder.step(resident * 10, 1_000), level, "at {resident} percent");
         }
+    }
+
+    #[test]
+    fn checks_are_frequent_close_to_the_threshold() {
+        let mib = |mib: u64| mib << 20;
+        let millis = |resident, limit| interval(distance(mib(resident), mib(limit))).as_millis();
+        let limit = 1_000;
+        assert_eq!([millis(0, limit), millis(338, limit)], [2_000, 2_000]);
+        assert!((1_300..1_400).contains(&millis(500, limit)));
+        assert!((190..200).contains(&millis(800, limit)));
+        assert_eq!([millis(840, limit), millis(900, limit), millis(1_000, limit)], [100, 100, 100]);
+        assert_eq!(millis(10, 1 << 40), 2_000);
     }
 
     #[test]

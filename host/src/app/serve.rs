@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -13,10 +14,12 @@ use std::{
 
 use futures_util::future::join_all;
 use larder_common::{
+    clock::next_beat,
     compute::Compute,
     files::FileStamp,
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
+    watch::RECHECK_EVERY,
 };
 use larder_grpc::{Calls, Features, GrpcLimits, GrpcServer};
 use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Writes};
@@ -28,9 +31,9 @@ use larder_sync::LOADS_AT_ONCE_MAX;
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::Semaphore,
-    task::{JoinError, JoinHandle},
-    time::{MissedTickBehavior, interval, sleep},
+    sync::{Semaphore, watch},
+    task::{self, JoinError, JoinHandle, JoinSet},
+    time::{sleep, sleep_until},
 };
 
 use super::{
@@ -72,15 +75,18 @@ pub enum ShutdownReason {
     Hurried,
 }
 
-/// How often the process's own figures are refreshed, and histograms folded.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// How often the directory of plugins is looked at. From a file's arrival to its first answer two seconds may pass, and
-/// compiling takes its share of them.
+/// The poll interval of the plugin directory where no events report changes. From a file's arrival to its first answer
+/// two seconds may pass, and compiling takes its share of them.
 const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 
-/// How often it is asked which views are to be synced.
-const SCHEDULE_EVERY: Duration = Duration::from_millis(100);
+/// The least time between two rounds of due syncs: bounds the rate if syncs end at once, such as of a missing file.
+const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
+/// The longest sleep of the schedule. Cron lines and postponed rows are due by the wall clock, which may be set while the
+/// schedule sleeps.
+const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
+
+/// The least time from the end of a reload to the next check of the files.
+const RELOAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// The limit on large requests that wait for a thread; further ones are refused.
 const LARGE_WAITING_MAX: usize = 256;
@@ -183,13 +189,13 @@ impl App {
         }
 
         let background = vec![
-            tokio::spawn(upkeep(Arc::clone(self), metrics)),
             tokio::spawn(watch_memory(Arc::clone(self), Arc::clone(&resources.memory))),
-            tokio::spawn(keeper::keep(Arc::clone(self))),
+            tokio::spawn(keeper::keep(Arc::clone(self), metrics)),
             tokio::spawn(keeper::scan(Arc::clone(self))),
             tokio::spawn(schedule(Arc::clone(self))),
-            tokio::spawn(watch(Arc::clone(self))),
+            tokio::spawn(watch_files(Arc::clone(self))),
             tokio::spawn(watch_plugins(Arc::clone(self))),
+            tokio::spawn(watch_sources(Arc::clone(self))),
             tokio::spawn(watch_registry(Arc::clone(self))),
         ];
         telemetry::note_reload(true);
@@ -416,47 +422,88 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     }
 }
 
-/// Checks the files about every second. Kubernetes swaps a ConfigMap's directory with a symbolic link, so files are
-/// watched by name and compared by the file that the name leads to.
-async fn watch(app: Arc<App>) {
+/// Reloads definitions, configuration, keys and tokens when their files change. Events only wake this task; stamps of
+/// the files decide.
+async fn watch_files(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
-    let look = || {
-        let app = Arc::clone(&app);
+    let changes = Arc::new(app.watcher.subscribe());
+    let check = || {
+        let (app, changes) = (Arc::clone(&app), Arc::clone(&changes));
         // A file system that hangs must not block this runtime, which accepts connections and receives signals.
-        tokio::task::spawn_blocking(move || (app.definitions_changed(), stamps(app.access_files())))
+        tokio::task::spawn_blocking(move || {
+            let (definitions, access) = (app.definition_files(), app.access_files());
+            // First, so that no change between the check and the watch is missed.
+            changes.watch(definitions.iter().chain(&access));
+            (app.stamps_changed(definitions), stamps(access))
+        })
     };
-    let Ok((_, mut access)) = look().await else { return };
+    let Ok((_, mut access)) = check().await else { return };
     loop {
         // A panic there is already logged.
-        if let Ok((definitions, now)) = look().await {
+        if let Ok((definitions, now)) = check().await {
+            let has_changed = definitions || now != access;
             if definitions {
                 reload(&app, "a file changed").await;
-            } else if now != access {
+            } else if has_changed {
                 renew(&app, "a file changed").await;
             }
             access = now;
+            if has_changed {
+                // The new configuration may name other files, which are not watched yet.
+                sleep(RELOAD_PAUSE).await;
+                continue;
+            }
         }
-        sleep(app.definitions_every(app.reload_every())).await;
+        changes.changed(app.definitions_every(app.reload_every())).await;
     }
 }
 
-/// Compiles the plugins that were present at startup, then polls their directory for new files. A poll is one directory
-/// listing.
+/// Compiles the plugins that were present at startup, then checks their directory when it changes.
 async fn watch_plugins(app: Arc<App>) {
     let compiling = Arc::clone(&app);
     // A panic there is already logged.
     let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
-    if app.reload_every().is_zero() {
+    if app.reload_every().is_zero() || app.plugins.get().is_none() {
         return;
     }
-    let mut ticks = interval(PLUGINS_EVERY.min(app.reload_every()));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let changes = Arc::new(app.watcher.subscribe());
     loop {
-        ticks.tick().await;
-        let looking = Arc::clone(&app);
-        let _ = tokio::task::spawn_blocking(move || looking.look_at_plugins(Loading::Compiled)).await;
+        let (checking, watching) = (Arc::clone(&app), Arc::clone(&changes));
+        let check = move || {
+            watching.watch(checking.plugins.get().map(Plugins::watched_paths).unwrap_or_default());
+            checking.look_at_plugins(Loading::Compiled);
+        };
+        let _ = tokio::task::spawn_blocking(check).await;
+        changes.changed(PLUGINS_EVERY.min(app.reload_every())).await;
+    }
+}
+
+/// Watches files of sources, so that the schedule need not sync their views to detect changes.
+async fn watch_sources(app: Arc<App>) {
+    let changes = Arc::new(app.watcher.subscribe());
+    let mut before = Stamps::new();
+    loop {
+        let files = app.engine.load().watched_files();
+        if files.is_empty() {
+            // Until a reload brings some.
+            sleep_until(next_beat(RECHECK_EVERY).into()).await;
+            continue;
+        }
+        let (watching, watched) = (Arc::clone(&changes), files.clone());
+        let check = move || {
+            watching.watch(&watched);
+            (watching.is_covered(), stamps(watched))
+        };
+        // A panic there is already logged.
+        let (is_covered, now) = tokio::task::spawn_blocking(check).await.unwrap_or_default();
+        app.scheduler.set_watched_files(if is_covered { files } else { Vec::new() });
+        if now != before {
+            app.scheduler.note_changed_files();
+        }
+        before = now;
+        changes.changed(RECHECK_EVERY).await;
     }
 }
 
@@ -504,14 +551,21 @@ pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
     files.into_iter().map(stamp).collect()
 }
 
-/// Syncs all views after a reload, and each view when its turn has come: by its `every`, or after a failure.
+/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then;
+/// whatever may change when views are due wakes it.
 async fn schedule(app: Arc<App>) {
-    let mut ticks = interval(SCHEDULE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // While one load writes, the other reads its source. Views that are followed change by change take no slot.
     let slots = Arc::new(Semaphore::new(LOADS_AT_ONCE_MAX));
-    let mut running: HashMap<String, JoinHandle<()>> = HashMap::new();
+    let mut syncs = JoinSet::new();
+    // The last sync that was started for each view.
+    let mut running: HashMap<String, task::Id> = HashMap::new();
+    let mut clock_changes = app.clock.changes();
+    let mut earliest = Instant::now();
     loop {
+        let engine = app.engine.load_full();
+        let now = Instant::now();
+        let next = engine.next_due(now, |view| !running.contains_key(view));
+        let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
         let mut spare = false;
         let views: Vec<String> = tokio::select! {
             // Also those that are being synced: that may be by definitions from before.
@@ -519,17 +573,34 @@ async fn schedule(app: Arc<App>) {
                 spare = true;
                 app.engine.load().views().map(str::to_owned).collect()
             }
-            _ = ticks.tick() => {
-                running.retain(|_, sync| !sync.is_finished());
-                let engine = app.engine.load();
-                engine.due(Instant::now()).filter(|view| !running.contains_key(*view)).map(str::to_owned).collect()
+            () = sleep_until(wake_at.into()) => {
+                let now = Instant::now();
+                earliest = now + SCHEDULE_PAUSE;
+                engine.due(now).filter(|view| !running.contains_key(*view)).map(str::to_owned).collect()
             }
+            Some(ended) = syncs.join_next_with_id() => {
+                let ended = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                running.retain(|_, sync| *sync != ended);
+                continue;
+            }
+            () = app.scheduler.changed() => continue,
+            () = changed(&mut clock_changes) => continue,
         };
         for view in views {
-            let sync = sync_one(Arc::clone(&app), view.clone(), spare, Arc::clone(&slots));
-            running.insert(view, tokio::spawn(sync));
+            let sync = syncs.spawn(sync_one(Arc::clone(&app), view.clone(), spare, Arc::clone(&slots)));
+            running.insert(view, sync.id());
         }
     }
+}
+
+/// Waits until a clock is set; forever if it only runs.
+async fn changed(clock: &mut Option<watch::Receiver<()>>) {
+    if let Some(changes) = clock
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }
 
 async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore>) {
@@ -557,25 +628,4 @@ async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore
         }
     }
     let _ = sync.await;
-}
-
-#[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
-async fn upkeep(app: Arc<App>, metrics: telemetry::Metrics) {
-    describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
-    describe_gauge!("larder_store_file_bytes", "Disk space used by the store file, in bytes.");
-    let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));
-    let mut ticks = interval(UPKEEP_EVERY);
-    loop {
-        ticks.tick().await;
-        metrics.run_upkeep();
-        let store = Arc::clone(&app.store);
-        // Waiting for a disk is not for this thread; a panic in there is in the log already.
-        let bytes = tokio::task::spawn_blocking(move || store.disk_bytes());
-        hot.set(app.store.hot_bytes() as f64);
-        if let Ok(bytes) = bytes.await {
-            file.set(bytes as f64);
-        }
-        // Only Linux has these figures; elsewhere they are absent.
-        let _ = telemetry::note_process();
-    }
 }

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 use super::{StoreError, identity::FileIdentity, metrics::StoreMetrics, open::Mark};
 
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Health {
     len: AtomicU64,
     /// The earliest time for the next repair after a failed one.
     retry_at: Mutex<Option<Instant>>,
+    /// Notified when the health of the store, or which views are loaded, may have changed.
+    changes: watch::Sender<()>,
 }
 
 /// The delay before a failed repair is retried: a repair copies the whole store.
@@ -44,7 +48,16 @@ impl Health {
             identity: Mutex::new(identity),
             len: AtomicU64::new(identity.check(path)?),
             retry_at: Mutex::default(),
+            changes: watch::Sender::new(()),
         })
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn note_change(&self) {
+        self.changes.send_replace(());
     }
 
     /// Returns the reason why the server should get no traffic, if there is one.
@@ -76,6 +89,8 @@ impl Health {
         mark.note_damage(what);
         *damage = Some(what.to_owned());
         self.is_damaged.store(true, Ordering::Release);
+        drop(damage);
+        self.note_change();
     }
 
     /// Records that the file was rebuilt.
@@ -108,10 +123,12 @@ impl Health {
         match &checked {
             Ok(_) if gone.is_some() => {
                 *gone = None;
+                self.note_change();
                 tracing::info!(path = %path.display(), "the store file is available again; writes resume");
             }
             Err(error) if gone.is_none() => {
                 *gone = Some(error.to_string());
+                self.note_change();
                 tracing::error!(%error, "the store file is gone; writes fail and the server is not ready");
             }
             Ok(_) | Err(_) => {}

@@ -30,6 +30,7 @@ use larder_model::{
     model::{EntityId, FeatureView, Micros},
 };
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use tokio::sync::watch;
 
 use super::{
     HotCacheConfig, KeySignature, Postponed, Quarantine, Reader, SpaceLimits, StoreError,
@@ -340,6 +341,12 @@ impl OnlineStore {
         closed.or_else(|| self.health.failure())
     }
 
+    /// Notified when [`OnlineStore::failure`], or which views are loaded or damaged, may have changed.
+    #[must_use]
+    pub fn health_changes(&self) -> watch::Receiver<()> {
+        self.health.changes()
+    }
+
     /// Checks that the file is at its path, and reopens it if a failure closed it or made it unusable for readers. Call
     /// this function every few seconds: writes do the same, but there may be none for hours.
     pub fn mend(&self) {
@@ -464,7 +471,12 @@ impl OnlineStore {
         for id in &changed {
             self.hot.outdate(id, commit);
         }
-        self.state.store(Arc::new(State::read(db, commit)?));
+        let state = State::read(db, commit)?;
+        let has_loaded = state.count_unloaded() != self.state.load().count_unloaded();
+        self.state.store(Arc::new(state));
+        if has_loaded {
+            self.health.note_change();
+        }
         self.metrics.commits.increment(1);
         // If the next start cannot find the file, the commit is visible, so that the cache stays consistent, but it is
         // not acknowledged.
@@ -504,6 +516,7 @@ impl OnlineStore {
                 // Closing and reopening may truncate the file.
                 self.health.note_len(self.file_bytes());
                 self.state.store(Arc::new(state));
+                self.health.note_change();
                 self.metrics.reopened.increment(1);
                 tracing::info!(path = %self.path.display(), "the store was reopened");
                 Ok(())
@@ -511,6 +524,7 @@ impl OnlineStore {
             Err(error) => {
                 tracing::error!(%error, "cannot reopen the store; lookups fail until it succeeds");
                 self.state.store(Arc::new(State::closed(commit, &error, records)));
+                self.health.note_change();
                 Err(error)
             }
         }
@@ -570,8 +584,11 @@ impl OnlineStore {
     pub(super) fn note_failure(&self, error: &StoreError) {
         match error {
             StoreError::Damaged(what) => self.note_damage(what),
-            error if error.needs_reopening() => self.failed.store(true, Ordering::Relaxed),
-            _ => {}
+            error => {
+                if error.needs_reopening() && !self.failed.swap(true, Ordering::Relaxed) {
+                    self.health.note_change();
+                }
+            }
         }
     }
 

@@ -114,6 +114,7 @@ impl OnlineStore {
                 self.failed.store(false, Ordering::Relaxed);
                 self.mark.make();
                 self.state.store(Arc::new(state));
+                self.health.note_change();
                 for (view, rows) in &lost {
                     StoreMetrics::rows_lost(view, *rows);
                     tracing::error!(view, rows, "rows of the view were lost to damage");
@@ -122,6 +123,7 @@ impl OnlineStore {
             }
             Err(error) => {
                 self.state.store(Arc::new(State::closed(commit, &error, kept)));
+                self.health.note_change();
                 Err(error)
             }
         }

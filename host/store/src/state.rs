@@ -101,6 +101,12 @@ impl State {
         }
     }
 
+    /// The number of views that were never loaded, or lost rows to damage.
+    pub(super) fn count_unloaded(&self) -> usize {
+        let is_loaded = |view: &&ViewState| view.record.last_success.is_some() && !view.record.is_damaged;
+        self.views().map_or(0, |views| views.filter(|view| !is_loaded(view)).count())
+    }
+
     pub(super) fn is_reopening(&self) -> bool {
         matches!(self.views, Views::Reopening(_))
     }

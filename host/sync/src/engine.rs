@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_common::{
-    clock::{SharedClock, next_by_cron},
+    clock::{SharedClock, beat_after, next_by_cron},
     telemetry::panic_words,
 };
 use larder_ingest::{Outcome, Progress, RowFetcher, SourceStatus, SyncReport, SyncRequest, WriteError};
@@ -32,6 +32,9 @@ use super::{
     scheduler::{NoPermit, Schedule},
     write::WriteTerms,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the views' turns.
 #[derive(Debug)]
@@ -72,6 +75,10 @@ pub(super) struct Job {
     fetcher: Option<Fetcher>,
     metrics: ViewMetrics,
 }
+
+/// How often a view is synced whose source has watched files that do not change, so that it counts as fresh. A sync that
+/// finds nothing commits the time, and waits for the disk.
+const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 // === impl SyncEngine ===
 
@@ -135,20 +142,33 @@ impl SyncEngine {
     /// The views whose next sync is due: by their source's `every`, because the last sync failed, or because rows that
     /// were skipped as being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
-        let is_due = move |job: &&Job| {
-            let (scheduler, limits) = (&self.setting.scheduler, self.setting.limits);
-            job.source.is_some()
-                && (scheduler.is_due(job.id, self.schedule(job, now), limits.retry, now) || self.has_due_rows(job, now))
-        };
+        let is_due = move |job: &&Job| self.due_at(job, now).is_some_and(|at| at <= now);
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
 
-    /// Whether rows that earlier syncs skipped may be served now.
-    fn has_due_rows(&self, job: &Job, now: Instant) -> bool {
-        self.store.postponed(job.id).is_some_and(|postponed| {
-            let latest = self.setting.limits.times_of(None).latest(self.store.now());
-            postponed.first <= latest && self.setting.scheduler.may_pick_up(job.id, now)
-        })
+    /// When the first of the `wanted` views is due; in the past if one is due already. The end of a sync, a reload and a
+    /// change of the clock may change it.
+    pub fn next_due(&self, now: Instant, wanted: impl Fn(&str) -> bool) -> Option<Instant> {
+        let jobs = self.jobs.iter().filter(|job| wanted(&job.view.name));
+        jobs.filter_map(|job| self.due_at(job, now)).min()
+    }
+
+    /// When a view is due. No view is due during a shutdown, or while it is being synced.
+    fn due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
+        if job.source.is_none() || self.is_stopping() {
+            return None;
+        }
+        let scheduled = self.setting.scheduler.due_at(job.id, self.schedule(job, now), self.setting.limits.retry);
+        scheduled.into_iter().chain(self.rows_due_at(job, now)).min()
+    }
+
+    /// When rows that earlier syncs skipped may be served, and the source may be read for them.
+    fn rows_due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
+        let postponed = self.store.postponed(job.id)?;
+        let latest = self.setting.limits.times_of(None).latest(self.store.now());
+        let until = u64::try_from(postponed.first.saturating_sub(latest)).unwrap_or(0);
+        let at = now.checked_add(Duration::from_micros(until))?;
+        Some(at.max(self.setting.scheduler.pick_up_at(job.id)?))
     }
 
     /// When a view is synced next, by itself.
@@ -170,7 +190,29 @@ impl SyncEngine {
             return next.map_or(Schedule::Never, Schedule::At);
         }
         let rescan = matches!(declared.from, SourceKind::DynamoDb(_)).then_some(DynamoDb::RESCAN_EVERY);
-        declared.every.or(rescan).map_or(Schedule::Never, Schedule::Every)
+        let Some(every) = declared.every.or(rescan) else { return Schedule::Never };
+        let is_unchanged = || self.setting.scheduler.are_unchanged(job.id, &source.watched_files());
+        if every < UNCHANGED_EVERY && is_unchanged() {
+            // All such views at one time, so that an idle process rarely wakes.
+            let last = self.setting.scheduler.last(job.id);
+            let beat = beat_after(last + every, UNCHANGED_EVERY);
+            return Schedule::Every(beat.saturating_duration_since(last));
+        }
+        Schedule::Every(every)
+    }
+
+    /// The files of sources that are synced often: watching them saves these syncs while nothing changes.
+    #[must_use]
+    pub fn watched_files(&self) -> Vec<PathBuf> {
+        let is_frequent = |job: &&Job| {
+            let every = job.view.source.as_ref().and_then(|source| source.every);
+            every.is_some_and(|every| every < UNCHANGED_EVERY)
+        };
+        let sources = self.jobs.iter().filter(is_frequent).filter_map(|job| job.source.as_ref());
+        let mut files: Vec<PathBuf> = sources.flat_map(|source| source.watched_files()).collect();
+        files.sort();
+        files.dedup();
+        files
     }
 
     /// Syncs one view, by name. Blocks while it runs, and while another run of the same view does.
@@ -187,7 +229,8 @@ impl SyncEngine {
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
         // A full scan every second for due rows would be too expensive.
-        request.leave_due |= is_followed && !self.setting.scheduler.may_pick_up(job.id, Instant::now());
+        let may_pick_up = || self.setting.scheduler.pick_up_at(job.id).is_some_and(|at| at <= Instant::now());
+        request.leave_due |= is_followed && !may_pick_up();
         let permit = self.setting.scheduler.take(job.id).map_err(|why| match why {
             NoPermit::Stopping => SyncError::Stopped { view: view.to_owned() },
             NoPermit::Busy => SyncError::Busy { view: view.to_owned() },

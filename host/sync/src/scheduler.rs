@@ -2,15 +2,16 @@
 //! failure.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, Hasher, RandomState},
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use larder_ingest::MATERIALIZATIONS_MAX;
 use larder_store::ViewId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::slots::{LOADS_AT_ONCE_MAX, LoadSlots};
 
@@ -25,12 +26,23 @@ pub struct SyncScheduler {
     views: Mutex<HashMap<ViewId, ViewState>>,
     /// Notified when a sync ends, and when the server stops.
     changed: Condvar,
+    /// Notified when a sync ends or a watched file changes, for the task that waits for the next due view.
+    changed_due: Notify,
+    files: Mutex<WatchedFiles>,
     /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
     /// Limits the memory of loads that are requested over HTTP.
     pub(super) asked_loads: LoadSlots,
     /// When the shutdown began; `None` before.
     stop: watch::Sender<Option<Instant>>,
+}
+
+/// The watched files of sources.
+#[derive(Debug, Default)]
+struct WatchedFiles {
+    files: HashSet<PathBuf>,
+    /// When one of them changed last.
+    changed: Option<Instant>,
 }
 
 /// The state of one view: whether a sync is running, how many are waiting, and how the last one ended.
@@ -110,6 +122,8 @@ impl SyncScheduler {
             jitter,
             views: Mutex::default(),
             changed: Condvar::new(),
+            changed_due: Notify::new(),
+            files: Mutex::default(),
             loads: LoadSlots::new(LOADS_AT_ONCE_MAX),
             asked_loads: LoadSlots::new(MATERIALIZATIONS_MAX),
             stop: watch::Sender::new(None),
@@ -147,19 +161,62 @@ impl SyncScheduler {
         self.views().get(&view).copied().unwrap_or_default()
     }
 
-    /// Returns whether a view is due at `now`. A view that is being synced is not due.
-    pub(super) fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
+    /// Returns when a view is due; `None` while it is being synced, or if it has no schedule and the last sync did not
+    /// fail.
+    pub(super) fn due_at(&self, view: ViewId, schedule: Schedule, retry: Duration) -> Option<Instant> {
         let state = self.of(view);
-        let next = state.next(self.began, schedule, retry, self.jitter);
-        !state.is_running && next.is_some_and(|next| next <= now)
+        if state.is_running { None } else { state.next(self.began, schedule, retry, self.jitter) }
     }
 
-    /// Returns whether a source may be read again at `now` only for skipped rows that are due.
-    pub(super) fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
+    /// Returns the time from which a source may be read again only for skipped rows that are due; `None` while the view
+    /// is being synced, and after a failure, because the retry has its own delay.
+    pub(super) fn pick_up_at(&self, view: ViewId) -> Option<Instant> {
         let state = self.of(view);
-        let free_at = state.ended.map(|ended| ended + DUE_PAUSE * state.took);
-        // After a failure, the retry has its own delay.
-        !state.is_running && state.failures == 0 && free_at.is_none_or(|free_at| free_at <= now)
+        if state.is_running || state.failures > 0 {
+            return None;
+        }
+        state.ended.map_or(Some(self.began), |ended| ended.checked_add(DUE_PAUSE * state.took))
+    }
+
+    /// Waits until a sync of any view ends, by whatever it was started, or a watched file changes. For one task at a
+    /// time; what happened since the last call counts.
+    pub async fn changed(&self) {
+        self.changed_due.notified().await;
+    }
+
+    /// Replaces the files of sources whose changes are reported by [`SyncScheduler::note_changed_files`]. All of them
+    /// count as changed if some are new.
+    pub fn set_watched_files(&self, files: Vec<PathBuf>) {
+        let files: HashSet<PathBuf> = files.into_iter().collect();
+        let mut watched = self.files();
+        let are_new = !files.is_subset(&watched.files);
+        watched.files = files;
+        drop(watched);
+        if are_new {
+            self.note_changed_files();
+        }
+    }
+
+    /// Records that at least one watched file changed: the views with watched files are due by their `every` again.
+    pub fn note_changed_files(&self) {
+        self.files().changed = Some(Instant::now());
+        self.changed_due.notify_one();
+    }
+
+    /// Returns whether all of these files are watched, and none changed since the start of the view's last sync, which
+    /// succeeded.
+    pub(super) fn are_unchanged(&self, view: ViewId, files: &[PathBuf]) -> bool {
+        let state = self.of(view);
+        let Some(began) = state.ended.and_then(|ended| ended.checked_sub(state.took)) else { return false };
+        let watched = self.files();
+        state.failures == 0
+            && !files.is_empty()
+            && files.iter().all(|file| watched.files.contains(file))
+            && watched.changed.is_none_or(|changed| changed < began)
+    }
+
+    fn files(&self) -> MutexGuard<'_, WatchedFiles> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when a view's last sync ended, or when this scheduler was created if there was none.
@@ -214,6 +271,7 @@ impl Drop for SyncPermit<'_> {
     fn drop(&mut self) {
         self.scheduler.views().entry(self.view).or_default().is_running = false;
         self.scheduler.changed.notify_all();
+        self.scheduler.changed_due.notify_one();
     }
 }
 
@@ -259,6 +317,16 @@ mod tests {
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    impl SyncScheduler {
+        fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
+            self.due_at(view, schedule, retry).is_some_and(|at| at <= now)
+        }
+
+        fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
+            self.pick_up_at(view).is_some_and(|at| at <= now)
+        }
     }
 
     /// Returns the first second after `since` at which the view is due; `None` if there is none within two hours.
@@ -372,6 +440,35 @@ mod tests {
         assert!(!scheduler.is_due(VIEW, every(1), RETRY, later) && !scheduler.may_pick_up(VIEW, later));
         drop(running);
         assert!(scheduler.is_due(VIEW, every(1), RETRY, later) && scheduler.may_pick_up(VIEW, later));
+    }
+
+    #[test]
+    fn watched_files_change_until_they_are_read() {
+        let scheduler = SyncScheduler::new();
+        let file = |name: &str| vec![PathBuf::from(name)];
+        scheduler.set_watched_files(file("a"));
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "never read");
+        let sync = || {
+            thread::sleep(Duration::from_millis(2));
+            scheduler.take(VIEW).unwrap().ended(true);
+        };
+        sync();
+        assert!(scheduler.are_unchanged(VIEW, &file("a")));
+        assert!(!scheduler.are_unchanged(VIEW, &file("b")) && !scheduler.are_unchanged(VIEW, &[]), "not watched");
+        scheduler.take(VIEW).unwrap().ended(false);
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "a failure is not delayed beyond `every`");
+        sync();
+        scheduler.note_changed_files();
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")));
+        sync();
+        assert!(scheduler.are_unchanged(VIEW, &file("a")));
+        scheduler.set_watched_files([file("a"), file("b")].concat());
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "the watch of another file began late");
+        let permit = scheduler.take(VIEW).unwrap();
+        thread::sleep(Duration::from_millis(2));
+        scheduler.note_changed_files();
+        permit.ended(true);
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "changed during the sync");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     fs::rename(home.path("data/registry.new"), home.path("data/registry.db")).unwrap();
 }
 
-fn ask(address: std::net::SocketAddr, features: &[&str], entities: Value) -> wire::Answer {
+pub(crate) fn ask(address: std::net::SocketAddr, features: &[&str], entities: Value) -> wire::Answer {
     let body = json!({ "features": features, "entities": entities }).to_string();
     wire::send(address, "POST", "/get-online-features", &[], body.as_bytes())
 }
@@ -169,7 +169,7 @@ fn missing_files_spare_other_views() {
 }
 
 /// Creates Feast's online store with one driver.
-fn online_store(home: &Home) -> Connection {
+pub(crate) fn online_store(home: &Home) -> Connection {
     let store = Connection::open(home.path("data/online_store.db")).unwrap();
     for view in ["customer_stats", "driver_stats", "pair_stats", "expired_stats", "mapped_stats", "global_stats"] {
         let columns = "entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts \
@@ -181,7 +181,7 @@ fn online_store(home: &Home) -> Connection {
 }
 
 /// Writes one line as Feast does: the serialized key (version 3), and a `feast.types.Value` of an int64.
-fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
+pub(crate) fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
     let mut key = b"\x01\0\0\0\x02\0\0\0\x09\0\0\0driver_id\x04\0\0\0\x08\0\0\0".to_vec();
     key.extend_from_slice(&driver.to_le_bytes());
     let sql = "INSERT OR REPLACE INTO churn_prediction_driver_stats (entity_key, feature_name, value, event_ts) \

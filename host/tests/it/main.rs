@@ -29,6 +29,7 @@ mod grpc;
 mod grpc_client;
 mod guests;
 mod http;
+mod idle;
 mod import;
 mod kill;
 mod lifecycle;

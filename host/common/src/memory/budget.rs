@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use metrics::{Counter, counter, describe_counter};
+use tokio::sync::Notify;
 
 /// Bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` counts them for each
 /// open connection.
@@ -27,6 +28,9 @@ const STEP_BYTES: usize = 16 << 10;
 pub struct MemoryBudget {
     bytes_max: usize,
     used: AtomicUsize,
+    /// The use from which `grew` is notified.
+    alert_at: AtomicUsize,
+    grew: Notify,
     /// Whether resident memory is close to its limit; if so, large leases are refused.
     is_tight: AtomicBool,
     refused: Refused,
@@ -83,7 +87,14 @@ impl MemoryBudget {
         let refused = |reason: &'static str| counter!("larder_in_flight_refused_total", "reason" => reason);
         let refused =
             Refused { too_large: refused("too_large"), full: refused("full"), tight: refused("memory_limit") };
-        Arc::new(Self { bytes_max, used: AtomicUsize::new(0), is_tight: AtomicBool::new(false), refused })
+        Arc::new(Self {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            alert_at: AtomicUsize::new(usize::MAX),
+            grew: Notify::new(),
+            is_tight: AtomicBool::new(false),
+            refused,
+        })
     }
 
     /// Creates a budget without a limit.
@@ -121,6 +132,17 @@ impl MemoryBudget {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
+    /// Waits until leases hold `more` bytes more than now. For one task at a time.
+    pub async fn grown_by(&self, more: usize) {
+        let alert_at = self.used().saturating_add(more);
+        self.alert_at.store(alert_at, Ordering::Relaxed);
+        while self.used() < alert_at {
+            self.grew.notified().await;
+            // A notification of an earlier call may be left.
+            self.alert_at.store(alert_at, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the limit for the sum of all leases if one of them grows to `bytes`.
     fn limit_for(&self, bytes: usize, is_control: bool) -> usize {
         let percent = match bytes {
@@ -143,10 +165,16 @@ impl MemoryBudget {
             return Err(OverBudget::Tight);
         }
         let fits = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| {
+        let used = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| {
             self.refused.full.increment(1);
             OverBudget::Full
-        })
+        })?;
+        if used + more >= self.alert_at.load(Ordering::Relaxed) {
+            // Once for each wait.
+            self.alert_at.store(usize::MAX, Ordering::Relaxed);
+            self.grew.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -220,6 +248,24 @@ mod tests {
         assert_eq!(control.grow(2 * MIB), Err(OverBudget::Full));
         drop((large, small, control));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn growth_of_leases_is_notified() {
+        use std::{future::Future, pin::pin, task};
+        let budget = MemoryBudget::new(100 * MIB);
+        let mut before = budget.lease();
+        before.grow(MIB).unwrap();
+        for _ in 0..2 {
+            let mut grown = pin!(budget.grown_by(10 * MIB));
+            let mut poll = || grown.as_mut().poll(&mut task::Context::from_waker(task::Waker::noop()));
+            let mut leases = [budget.lease(), budget.lease()];
+            assert!(poll().is_pending());
+            leases[0].grow(9 * MIB).unwrap();
+            assert!(poll().is_pending());
+            leases[1].grow(MIB).unwrap();
+            assert!(poll().is_ready());
+        }
     }
 
     #[test]

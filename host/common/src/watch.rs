@@ -1,0 +1,599 @@
+//! Watches paths for changes, so that an idle process does not poll them.
+//!
+//! An event only wakes the subscriber, which then compares the stamps of its files as it would after a poll. So lost,
+//! late and needless events do no harm.
+//!
+//! Directories are watched, not files: editors replace a file by rename, and Kubernetes swaps the `..data` link of a
+//! mounted ConfigMap. For each path, the directory of each symbolic link on the way and of the file itself is watched,
+//! or the deepest existing directory if the path does not exist.
+//!
+//! Polling is the fallback: a [`Subscription`] polls at its own interval while a directory cannot be watched (such as
+//! at the limit of watches), or is on a file system where other machines may make changes without an event. Even where
+//! everything is watched, it wakes every [`RECHECK_EVERY`].
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Component, Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{clock::next_beat, files::FileStamp};
+
+/// A watcher of directories that subscribers share: operating systems limit the number of watchers for each user.
+#[derive(Clone, Debug)]
+pub struct FileWatcher(Arc<Shared>);
+
+/// The paths of one subscriber.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    subscriber: Arc<Subscriber>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Never locked by the thread that handles events: watching a directory waits for that thread.
+    backend: Mutex<Backend>,
+    /// Shared with the event handler.
+    subscribers: Arc<Subscribers>,
+    /// Whether it was logged that a directory cannot be watched, and that one is on a remote file system.
+    has_logged: AtomicBool,
+    has_logged_remote: AtomicBool,
+    /// Always polls; for tests.
+    is_off: bool,
+}
+
+#[derive(Debug, Default)]
+struct Backend {
+    /// `None` until the first directory is watched, and while the operating system refuses.
+    watcher: Option<RecommendedWatcher>,
+    /// The watched directories. Another directory may take the place of one.
+    dirs: HashMap<PathBuf, FileStamp>,
+}
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    list: Mutex<Vec<Weak<Subscriber>>>,
+    /// Watched directories that were removed or renamed: their watches are void.
+    stale: Mutex<HashSet<PathBuf>>,
+    /// Whether the thread that reads events reported an error.
+    is_broken: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Subscriber {
+    wanted: Mutex<Wanted>,
+    changed: Notify,
+    /// Whether all of its directories are covered by events.
+    is_covered: AtomicBool,
+}
+
+/// The directories of a subscriber, and which of their entries matter.
+type Wanted = HashMap<PathBuf, Names>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Names {
+    All,
+    Some(HashSet<OsString>),
+}
+
+/// How often a subscriber wakes although events cover all of its paths. Catches what causes no event: a directory
+/// further up that is renamed, or a file system that is mounted over a path.
+pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
+
+/// How long a path must be quiet before the subscriber wakes: writing or replacing a file takes several steps.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The longest delay by [`DEBOUNCE`], for files that change all the time.
+const DEBOUNCE_MAX: Duration = Duration::from_millis(250);
+
+/// The limit on symbolic links in one path, as in Linux.
+const LINKS_MAX: usize = 40;
+
+/// How often paths are resolved until the watched directories are the ones that the paths lead through.
+const ROUNDS_MAX: usize = 4;
+
+// === impl FileWatcher ===
+
+impl FileWatcher {
+    /// Creates a watcher. Nothing is watched before the first [`Subscription::watch`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(is_off: bool) -> Self {
+        let (backend, subscribers) = (Mutex::default(), Arc::default());
+        let [has_logged, has_logged_remote] = [false, false].map(AtomicBool::new);
+        Self(Arc::new(Shared { backend, subscribers, has_logged, has_logged_remote, is_off }))
+    }
+
+    /// Adds a subscriber, without paths.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        let subscriber = Arc::new(Subscriber::default());
+        let mut list = lock(&self.0.subscribers.list);
+        list.retain(|known| known.strong_count() > 0);
+        list.push(Arc::downgrade(&subscriber));
+        drop(list);
+        Subscription { shared: Arc::clone(&self.0), subscriber }
+    }
+}
+
+impl Default for FileWatcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    /// Replaces the watched paths. Call it before each check of the paths, because they may lead through other
+    /// directories than before. Of a path that is a directory, all entries are watched, but not those of
+    /// subdirectories. Blocks on the file system.
+    pub fn watch(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let paths: Vec<PathBuf> = paths.into_iter().map(|path| absolute(path.as_ref())).collect();
+        let mut wanted = resolve_all(&paths);
+        for _ in 0..ROUNDS_MAX {
+            *lock(&self.subscriber.wanted) = wanted.clone();
+            let is_covered = self.shared.apply(&wanted);
+            self.subscriber.is_covered.store(is_covered, Ordering::Relaxed);
+            // A change before the watch began caused no event.
+            let again = resolve_all(&paths);
+            if again == wanted {
+                break;
+            }
+            wanted = again;
+        }
+    }
+
+    /// Waits until the paths should be checked: after an event, or after [`RECHECK_EVERY`]; after `poll_every` while
+    /// events do not cover all paths. An event since the last call counts.
+    pub async fn changed(&self, poll_every: Duration) {
+        let rechecks = poll_every <= RECHECK_EVERY && self.is_covered();
+        let until = if rechecks { next_beat(RECHECK_EVERY).into() } else { Instant::now() + poll_every };
+        if timeout_at(until, self.subscriber.changed.notified()).await.is_err() {
+            return;
+        }
+        let until = Instant::now() + DEBOUNCE_MAX;
+        let quiet = async { while timeout(DEBOUNCE, self.subscriber.changed.notified()).await.is_ok() {} };
+        let _ = timeout_at(until, quiet).await;
+    }
+
+    /// Whether events cover all paths.
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        self.subscriber.is_covered.load(Ordering::Relaxed) && !self.shared.subscribers.is_broken.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Watches the `wanted` directories, and no longer those that no subscriber wants. Returns whether events cover all
+    /// of them.
+    fn apply(&self, wanted: &Wanted) -> bool {
+        if self.is_off {
+            return false;
+        }
+        // Before the lock: a network file system that hangs must not block other subscribers.
+        let stamp = |dir: &PathBuf| if is_local(dir) { FileStamp::at(dir).ok() } else { None };
+        let local: Vec<_> = wanted.keys().filter_map(|dir| Some((dir, stamp(dir)?))).collect();
+        let mut is_covered = EVENTS_COVER_LOCAL && local.len() == wanted.len();
+        let is_remote = |dir: &&PathBuf| dir.is_dir() && local.iter().all(|(known, _)| known != dir);
+        if let Some(dir) = wanted.keys().find(is_remote)
+            && !self.has_logged_remote.swap(true, Ordering::Relaxed)
+        {
+            let dir = dir.display();
+            tracing::info!(%dir, "the file system may change without events; polling it");
+        }
+        let mut backend = lock(&self.backend);
+        let Backend { watcher, dirs } = &mut *backend;
+        let watcher = match watcher {
+            Some(watcher) => watcher,
+            None => match self.start() {
+                Ok(started) => watcher.insert(started),
+                Err(error) => {
+                    self.note_polling(&error);
+                    return false;
+                }
+            },
+        };
+        let stale = std::mem::take(&mut *lock(&self.subscribers.stale));
+        let of_all = self.subscribers.dirs();
+        dirs.retain(|dir, _| {
+            let is_kept = of_all.contains(dir) && !stale.contains(dir);
+            if !is_kept {
+                // Fails for a directory that was removed.
+                let _ = watcher.unwatch(dir);
+            }
+            is_kept
+        });
+        for (dir, stamp) in local {
+            match dirs.get(dir) {
+                Some(known) if known.is_same_file(&stamp) => continue,
+                Some(_) => _ = watcher.unwatch(dir),
+                None => {}
+            }
+            match watcher.watch(dir, RecursiveMode::NonRecursive) {
+                Ok(()) => _ = dirs.insert(dir.clone(), stamp),
+                Err(error) => {
+                    dirs.remove(dir);
+                    self.note_polling(&error);
+                    is_covered = false;
+                }
+            }
+        }
+        is_covered
+    }
+
+    fn start(&self) -> notify::Result<RecommendedWatcher> {
+        let subscribers = Arc::clone(&self.subscribers);
+        notify::recommended_watcher(move |event: notify::Result<Event>| match event {
+            Ok(event) => subscribers.note(&event),
+            Err(error) => {
+                if !subscribers.is_broken.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "watching files for changes failed; polling them instead");
+                }
+                subscribers.wake_all();
+            }
+        })
+    }
+
+    /// Logs once that files are polled.
+    fn note_polling(&self, error: &notify::Error) {
+        if !self.has_logged.swap(true, Ordering::Relaxed) {
+            let hint = "raise fs.inotify.max_user_watches or max_user_instances if a limit is reached";
+            tracing::warn!(%error, hint, "cannot watch a directory for changes; polling it instead");
+        }
+    }
+}
+
+// === impl Subscribers ===
+
+impl Subscribers {
+    fn all(&self) -> Vec<Arc<Subscriber>> {
+        lock(&self.list).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn dirs(&self) -> HashSet<PathBuf> {
+        self.all().iter().flat_map(|subscriber| lock(&subscriber.wanted).keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Wakes the subscribers that an event concerns.
+    fn note(&self, event: &Event) {
+        let is_change = match event.kind {
+            // Checks open files and directories themselves.
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+            _ => true,
+        };
+        if event.need_rescan() || (is_change && event.paths.is_empty()) {
+            return self.wake_all();
+        }
+        if !is_change {
+            return;
+        }
+        for subscriber in self.all() {
+            let wanted = lock(&subscriber.wanted);
+            let concerns = |path: &PathBuf| {
+                let names = path.parent().and_then(|dir| wanted.get(dir));
+                wanted.contains_key(path) || names.zip(path.file_name()).is_some_and(|(names, name)| names.has(name))
+            };
+            let is_concerned = event.paths.iter().any(concerns);
+            let voids =
+                matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(notify::event::ModifyKind::Name(_)));
+            if voids {
+                lock(&self.stale).extend(event.paths.iter().filter(|path| wanted.contains_key(*path)).cloned());
+            }
+            drop(wanted);
+            if is_concerned {
+                subscriber.changed.notify_one();
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        self.all().iter().for_each(|subscriber| subscriber.changed.notify_one());
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    fn has(&self, name: &OsStr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(names) => names.contains(name),
+        }
+    }
+}
+
+fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
+    locked.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn resolve_all(paths: &[PathBuf]) -> Wanted {
+    let mut wanted = Wanted::new();
+    paths.iter().for_each(|path| resolve(path, &mut wanted));
+    wanted
+}
+
+/// Adds the directories that an absolute path depends on. They are without symbolic links.
+fn resolve(path: &Path, wanted: &mut Wanted) {
+    let mut dir = PathBuf::from("/");
+    let mut rest: VecDeque<OsString> = parts(path).collect();
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            dir.pop();
+            continue;
+        }
+        let next = dir.join(&name);
+        let meta = fs::symlink_metadata(&next);
+        if meta.as_ref().is_ok_and(|meta| meta.is_symlink() && links < LINKS_MAX)
+            && let Ok(target) = fs::read_link(&next)
+        {
+            links += 1;
+            add(wanted, dir.clone(), name);
+            if target.is_absolute() {
+                dir = PathBuf::from("/");
+            }
+            let before = std::mem::take(&mut rest);
+            rest = parts(&target).chain(before).collect();
+            // A link to the root.
+            if rest.is_empty() {
+                wanted.insert(dir, Names::All);
+                return;
+            }
+        } else if meta.is_ok_and(|meta| meta.is_dir()) {
+            dir = next;
+            if rest.is_empty() {
+                wanted.insert(dir, Names::All);
+                return;
+            }
+        } else {
+            // The file; or what is missing on the way to it.
+            return add(wanted, dir, name);
+        }
+    }
+}
+
+/// The components of a path below the root.
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    })
+}
+
+fn add(wanted: &mut Wanted, dir: PathBuf, name: OsString) {
+    if let Names::Some(names) = wanted.entry(dir).or_insert_with(|| Names::Some(HashSet::new())) {
+        names.insert(name);
+    }
+}
+
+/// Whether events report every change on a local file system. Elsewhere this is not tested, so files are polled too.
+const EVENTS_COVER_LOCAL: bool = cfg!(target_os = "linux");
+
+/// Whether a directory is on a file system that only this machine changes. Others, such as NFS, SMB, FUSE and 9P, report
+/// only the changes that this machine makes, and may hang.
+#[cfg(target_os = "linux")]
+fn is_local(dir: &Path) -> bool {
+    /// `f_type` of file systems, from `linux/magic.h`.
+    const LOCAL: [u32; 8] = [
+        0xEF53,      // ext2, ext3, ext4
+        0x5846_5342, // XFS
+        0x9123_683E, // Btrfs
+        0x0102_1994, // tmpfs: Secrets and ConfigMaps of Kubernetes
+        0x794C_7630, // overlayfs: container images
+        0x8584_58F6, // ramfs
+        0xF2F5_2010, // F2FS
+        0x2FC1_2FC1, // ZFS
+    ];
+    // The type of `f_type` differs between architectures; its value has 32 bits.
+    rustix::fs::statfs(dir).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_local(_dir: &Path) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Much longer than events take, and much shorter than [`RECHECK_EVERY`].
+    const SOON: Duration = Duration::from_secs(5);
+    const NEVER: Duration = Duration::from_secs(3_600);
+
+    fn on_one_thread<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+    }
+
+    /// A watched path that does not change now.
+    fn watched(path: &Path) -> Subscription {
+        let subscription = FileWatcher::new().subscribe();
+        subscription.watch([path]);
+        assert!(subscription.is_covered());
+        subscription
+    }
+
+    #[track_caller]
+    fn assert_wakes(subscription: &Subscription) {
+        on_one_thread(async { timeout(SOON, subscription.changed(NEVER)).await }).expect("no event");
+    }
+
+    #[track_caller]
+    fn assert_quiet(subscription: &Subscription) {
+        on_one_thread(async { timeout(Duration::from_millis(300), subscription.changed(NEVER)).await })
+            .expect_err("an event");
+    }
+
+    #[test]
+    fn overwritten_file_wakes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "1").unwrap();
+        let subscription = watched(&path);
+        fs::write(dir.path().join("other"), "1").unwrap();
+        fs::read(&path).unwrap();
+        assert_quiet(&subscription);
+        fs::write(&path, "2").unwrap();
+        assert_wakes(&subscription);
+        fs::remove_file(&path).unwrap();
+        assert_wakes(&subscription);
+    }
+
+    #[test]
+    fn file_renamed_over_another_wakes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, new) = (dir.path().join("file"), dir.path().join("new"));
+        fs::write(&path, "1").unwrap();
+        let subscription = watched(&path);
+        for _ in 0..2 {
+            fs::write(&new, "2").unwrap();
+            fs::rename(&new, &path).unwrap();
+            assert_wakes(&subscription);
+        }
+    }
+
+    #[test]
+    fn swapped_data_link_wakes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        // As Kubernetes mounts a ConfigMap.
+        for version in ["..1", "..2", "..3"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("file"), version).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/file", at("file")).unwrap();
+        let subscription = watched(&at("file"));
+        for version in ["..2", "..3"] {
+            symlink(version, at("..tmp")).unwrap();
+            fs::rename(at("..tmp"), at("..data")).unwrap();
+            assert_wakes(&subscription);
+            subscription.watch([at("file")]);
+            fs::write(at(version).join("file"), "new").unwrap();
+            assert_wakes(&subscription);
+        }
+    }
+
+    #[test]
+    fn linked_directory_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("real/deep")).unwrap();
+        fs::create_dir(at("links")).unwrap();
+        symlink("../real", at("links/dir")).unwrap();
+        let subscription = watched(&at("links/dir/deep"));
+        fs::write(at("real/deep/new"), "1").unwrap();
+        assert_wakes(&subscription);
+    }
+
+    #[test]
+    fn directory_created_later_wakes() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("a/plugins");
+        let subscription = watched(&plugins);
+        fs::create_dir(dir.path().join("a")).unwrap();
+        assert_wakes(&subscription);
+        subscription.watch([&plugins]);
+        fs::create_dir(&plugins).unwrap();
+        assert_wakes(&subscription);
+        subscription.watch([&plugins]);
+        fs::write(plugins.join("file"), "1").unwrap();
+        assert_wakes(&subscription);
+    }
+
+    #[test]
+    fn recreated_directory_is_watched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        fs::create_dir(&plugins).unwrap();
+        let subscription = watched(&plugins);
+        for round in 0..4 {
+            if round % 2 == 0 {
+                // The new directory may have the inode of the old one.
+                fs::remove_dir_all(&plugins).unwrap();
+            } else {
+                fs::rename(&plugins, dir.path().join(format!("old{round}"))).unwrap();
+            }
+            fs::create_dir(&plugins).unwrap();
+            assert_wakes(&subscription);
+            subscription.watch([&plugins]);
+            fs::write(plugins.join("file"), "1").unwrap();
+            assert_wakes(&subscription);
+        }
+    }
+
+    #[test]
+    fn subscribers_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let watcher = FileWatcher::new();
+        let [one, other] = ["one", "other"].map(|name| {
+            let subscription = watcher.subscribe();
+            subscription.watch([dir.path().join(name)]);
+            subscription
+        });
+        fs::write(dir.path().join("one"), "1").unwrap();
+        assert_wakes(&one);
+        assert_quiet(&other);
+        drop(one);
+        other.watch([dir.path().join("other")]);
+        fs::write(dir.path().join("other"), "1").unwrap();
+        assert_wakes(&other);
+        assert_eq!(lock(&watcher.0.backend).dirs.len(), 1);
+        other.watch([] as [&Path; 0]);
+        assert_eq!(lock(&watcher.0.backend).dirs.len(), 0);
+    }
+
+    #[test]
+    fn failed_watch_falls_back_to_polling() {
+        let dir = tempfile::tempdir().unwrap();
+        let poll = Duration::from_millis(20);
+        let wakes_after_poll = |subscription: &Subscription| {
+            on_one_thread(async { timeout(SOON, subscription.changed(poll)).await }).is_ok()
+        };
+        let off = FileWatcher::with(true).subscribe();
+        off.watch([dir.path()]);
+        assert!(!off.is_covered() && wakes_after_poll(&off));
+        // A file system where other processes make changes without an event.
+        let proc = FileWatcher::new().subscribe();
+        proc.watch([Path::new("/proc/self/status"), dir.path()]);
+        assert!(!proc.is_covered() && wakes_after_poll(&proc));
+        // An error while events are read.
+        let broken = watched(dir.path());
+        broken.shared.subscribers.is_broken.store(true, Ordering::Relaxed);
+        assert!(!broken.is_covered() && wakes_after_poll(&broken));
+    }
+
+    #[test]
+    fn lost_events_wake_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let subscription = watched(dir.path());
+        let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        subscription.shared.subscribers.note(&overflow);
+        assert_wakes(&subscription);
+    }
+}

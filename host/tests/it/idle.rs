@@ -1,0 +1,116 @@
+//! An idle server leaves the processor alone, and still reacts to changes of its files within seconds.
+//!
+//! `cargo nextest run -p larder --test it idle_server --no-capture` prints the wake-ups by thread.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    binary::{Home, LARDER_YAML, Running},
+    feast_repo,
+    fixture::{eventually, eventually_within},
+    guests, wire,
+};
+
+/// All listeners, for views without a schedule and a derived view with a plugin.
+const CONFIG: &str = "grpc: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n";
+
+/// The start is over: connections are closed, and threads that were needed only for it have ended.
+const SETTLED: Duration = Duration::from_secs(12);
+/// A whole number of rounds of the periodic checks.
+const MEASURED: Duration = Duration::from_secs(8);
+/// A quiet machine shows at most 3. The rest is for the noise of a busy one.
+const WAKES_MAX: f64 = 10.0;
+/// `reload: every` is a second. Checks without events are 8 seconds apart.
+const REACTS_WITHIN: Duration = Duration::from_secs(3);
+
+fn serve(home: &Home) -> Running {
+    home.write("larder.yaml", &(LARDER_YAML.replace("metrics: {listen: off}\n", "") + CONFIG));
+    guests::place(&["twins/odfv_singleton"], &home.path("plugins"));
+    let (mut host, address) = home.serve();
+    host.until("a plugin went into service");
+    eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    host
+}
+
+/// The voluntary context switches of each thread so far, by thread, with its name.
+fn switches(process: u32) -> BTreeMap<String, (String, u64)> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of = |path: &Path| {
+        let name = fs::read_to_string(path.join("comm")).ok()?;
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        let thread = path.file_name()?.to_string_lossy().into_owned();
+        Some((thread, (name.trim().to_owned(), count.trim().parse().ok()?)))
+    };
+    threads.filter_map(|thread| of(&thread.unwrap().path())).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stdout, reason = "the figure is of interest, also below the limit")]
+fn assert_rarely_wakes(host: &Running) {
+    thread::sleep(SETTLED);
+    let before = switches(host.id());
+    thread::sleep(MEASURED);
+    let mut by_name: BTreeMap<String, f64> = BTreeMap::new();
+    for (thread, (name, count)) in switches(host.id()) {
+        let more = count - before.get(&thread).map_or(0, |(_, before)| *before);
+        *by_name.entry(name).or_default() += more as f64 / MEASURED.as_secs_f64();
+    }
+    let wakes: f64 = by_name.values().sum();
+    println!("an idle server wakes {wakes:.1} times a second:");
+    by_name.iter().for_each(|(name, wakes)| println!("  {name:<16} {wakes:.2}"));
+    assert!(wakes <= WAKES_MAX, "{by_name:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_server_rarely_wakes() {
+    let home = Home::golden();
+    assert_rarely_wakes(&serve(&home));
+}
+
+/// Its six views are synced every second while the file changes.
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_server_of_feasts_store_rarely_wakes() {
+    let home = feast_repo::home();
+    let store = feast_repo::online_store(&home);
+    let (host, address) = home.serve();
+    eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    assert_rarely_wakes(&host);
+    for trips in [8, 9] {
+        feast_repo::put_driver(&store, 1001, trips, 1_764_000_000);
+        let ask = || feast_repo::ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
+        let is_read = || ask().column("avg_daily_trips")["values"] == json!([trips]);
+        eventually_within("the new row", REACTS_WITHIN, is_read);
+    }
+}
+
+#[test]
+fn idle_server_reacts_to_changed_files() {
+    let home = Home::golden();
+    let mut host = serve(&home);
+    // The checks after the start are over.
+    thread::sleep(Duration::from_secs(1));
+    let definitions = home.path("features/derived.yaml");
+    let replace = |path: &Path, text: &[u8]| {
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, path).unwrap();
+        Instant::now()
+    };
+    let changed = replace(&definitions, &[&fs::read(&definitions).unwrap()[..], b"\n# changed\n"].concat());
+    host.until("definitions were loaded again");
+    assert!(changed.elapsed() < REACTS_WITHIN, "definitions: {:?}", changed.elapsed());
+    let changed = replace(&home.path("plugins/odfv_singleton.wasm"), b"no plugin");
+    host.until("a plugin was refused");
+    assert!(changed.elapsed() < REACTS_WITHIN, "plugin: {:?}", changed.elapsed());
+}
