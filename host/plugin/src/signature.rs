@@ -152,7 +152,7 @@ mod tests {
     fn exceeded_limits_are_reported() {
         assert_eq!(refused(|it| it.outputs.clear()), "there is no output");
         assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, but at most 256 are allowed");
-        assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is there twice"));
+        assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is defined twice"));
         assert!(refused(|it| it.outputs[0].name.push('o')).contains("is not a valid output name"));
         assert!(refused(|it| it.name = "../../etc".to_owned()).contains("'../../etc' is not a valid plugin name"));
         assert!(refused(|it| it.name = String::new()).contains("'' is not a valid plugin name"));

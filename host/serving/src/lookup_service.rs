@@ -283,11 +283,14 @@ impl LookupService {
                 }
                 Next::Renew(error) => {
                     may_renew = false;
-                    if self.renewal.renew().await {
-                        snapshot = self.current.load_full();
-                        Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
-                    } else {
+                    self.renewal.renew().await;
+                    // Another request or the file watcher may have reloaded them.
+                    let current = self.current.load_full();
+                    if Arc::ptr_eq(&current, &snapshot) {
                         Err(error.into())
+                    } else {
+                        snapshot = current;
+                        Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
                     }
                 }
             };

@@ -51,17 +51,17 @@ impl Renewal {
         now.saturating_sub(last) >= RENEWAL_EVERY || now < last
     }
 
-    /// Reloads definitions if they changed. Returns whether they did.
-    pub(super) async fn renew(&self) -> bool {
+    /// Reloads definitions if they changed, unless that was done a moment ago.
+    pub(super) async fn renew(&self) {
         if !self.definitions.is_always_wanted() {
             let (now, last) = (self.clock.now(), self.last.load(Ordering::Relaxed));
             let is_first = || self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
             if !Self::is_after(now, last) || !is_first() {
-                return false;
+                return;
             }
         }
         let definitions = Arc::clone(&self.definitions);
         // A panic there is already logged.
-        spawn_blocking(move || definitions.renew(false)).await.unwrap_or(false)
+        let _ = spawn_blocking(move || definitions.renew(false)).await;
     }
 }

@@ -85,8 +85,9 @@ const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
 /// schedule sleeps.
 const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
 
-/// The least time from the end of a reload to the next check of the files.
-const RELOAD_PAUSE: Duration = Duration::from_millis(50);
+/// The least time from the end of a reload to the next check of the files, for files that change all the time; less if
+/// `reload: every` is.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
 /// The limit on large requests that wait for a thread; further ones are refused.
 const LARGE_WAITING_MAX: usize = 256;
@@ -452,11 +453,17 @@ async fn watch_files(app: Arc<App>) {
             access = now;
             if has_changed {
                 // The new configuration may name other files, which are not watched yet.
-                sleep(RELOAD_PAUSE).await;
+                sleep(RELOAD_PAUSE.min(app.reload_every())).await;
                 continue;
             }
         }
-        changes.changed(app.definitions_every(app.reload_every())).await;
+        let every = app.definitions_every(app.reload_every());
+        if every > RECHECK_EVERY {
+            // Set so, cached definitions are wanted.
+            sleep(every).await;
+        } else {
+            changes.changed(every).await;
+        }
     }
 }
 

@@ -76,7 +76,7 @@ impl Guard {
             return Ok(());
         };
         Err(format!(
-            "the new set has {rows} rows, and the previous one {before}, but 'sync: {key}' is {max}. hint: 'larder sync --force' accepts it"
+            "the new set has {rows} rows and the previous one has {before}, but 'sync: {key}' is {max}. hint: 'larder sync --force' accepts it"
         ))
     }
 }
@@ -138,6 +138,6 @@ mod tests {
             assert_eq!(Guard::OFF.check_size(before, rows), Ok(()));
         }
         let refused = guard.check_size(5_000, 3).unwrap_err();
-        assert!(refused.contains("has 3 rows") && refused.contains("has 5000; 'sync: shrink_percent_max' is 90"));
+        assert!(refused.contains("has 3 rows") && refused.contains("has 5000, but 'sync: shrink_percent_max' is 90"));
     }
 }

@@ -59,7 +59,7 @@ fn nothing_is_overwritten() {
     again.assert_code(1).assert_complains(&["configs/larder.yaml exists already; nothing was written"]);
     fs::remove_file(home.path("configs/larder.yaml")).unwrap();
     let again = home.run(["import", "--out", "configs"]);
-    again.assert_code(1).assert_complains(&["configs/features/churn_prediction.yaml is there already"]);
+    again.assert_code(1).assert_complains(&["configs/features/churn_prediction.yaml exists already"]);
     assert!(!home.path("configs/larder.yaml").is_file());
     assert!(before.contains("project: \"churn_prediction\"\n"));
 }

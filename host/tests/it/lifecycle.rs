@@ -23,7 +23,7 @@ use larder_serving::{LookupService, RenewDefinitions, Resources};
 use serde_json::json;
 
 use crate::{
-    fixture::Setup,
+    fixture::{RECORDED_AT, Setup},
     wire::{self, Underway},
 };
 
@@ -114,6 +114,22 @@ fn added_definition_files_are_watched() {
     fixture.eventually("the added file is read", || serves("more_stats"));
     fs::write(fixture.path("more.yaml"), view("other_stats")).unwrap();
     fixture.eventually("a change in the added file is noticed", || serves("other_stats"));
+}
+
+/// A lookup of a name that is unknown reloads changed definitions, also while the file watcher does so.
+#[test]
+fn lookup_during_a_reload_finds_a_new_name() {
+    let fixture = Setup::golden().start();
+    for round in 0..8 {
+        // Such reloads are limited by this clock.
+        fixture.clock.set(RECORDED_AT + 1_000_000 * (round + 1));
+        let view = format!("feature_views: [{{name: new_{round}, features: [{{name: x, type: Int64}}]}}]\n");
+        fs::write(fixture.path("new"), view).unwrap();
+        fs::rename(fixture.path("new"), fixture.path(&format!("features/new_{round}.yaml"))).unwrap();
+        thread::sleep(Duration::from_millis(20 * u64::try_from(round).unwrap()));
+        let answer = fixture.features(&[&format!("new_{round}:x")], json!({}));
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.text());
+    }
 }
 
 #[test]

@@ -181,7 +181,9 @@ fn non_project_directory_is_reported() {
         .assert_complains(&["both has both a Cargo.toml and a plugin.py"]);
     home.write("circle/plugin.py", "");
     symlink(home.path("circle"), home.path("circle/again")).unwrap();
-    run(&home, ["plugin", "build", "circle"]).assert_code(1).assert_complains(&["does a link lead back?"]);
+    run(&home, ["plugin", "build", "circle"])
+        .assert_code(1)
+        .assert_complains(&["does a link point to a parent directory?"]);
 }
 
 #[test]

@@ -488,7 +488,7 @@ fn demo_commands_work_and_sigint_stops() {
     assert_eq!(answer.column("tenure_months")["statuses"], json!(["PRESENT"]));
 
     let said = demo.running.stop(Signal::INT);
-    assert!(said.contains("goes on with the same data"), "{said}");
+    assert!(said.contains("to use the same data again"), "{said}");
 }
 
 #[test]

@@ -494,5 +494,5 @@ fn missing_keys_or_tokens_prevent_start() {
     fs::write(&file, "server: {listen: '0.0.0.0:0'}\n").unwrap();
     let refused = larder(dir, &["serve"]);
     assert_eq!(refused.status.code(), Some(3));
-    assert!(said(&refused).contains("where other machines reach it unencrypted"), "{}", said(&refused));
+    assert!(said(&refused).contains("which other machines can reach without encryption"), "{}", said(&refused));
 }

@@ -251,7 +251,7 @@ fn invalid_delete_and_reset_name_error() {
         (&["delete", "nope", "driver_id=1"][..], 1, "nope"),
         (&["delete", "driver_stats"], 1, "join key 'driver_id' is missing"),
         (&["delete", "driver_stats", "driver=1"], 1, "'driver' is not one of its join keys"),
-        (&["delete", "driver_stats", "driver_id=many"], 1, "join key 'driver_id' is Int64, and 'many' is not"),
+        (&["delete", "driver_stats", "driver_id=many"], 1, "join key 'driver_id' is Int64, but 'many' is not"),
         (&["delete", "driver_stats", "1001"], 2, "'1001' is not a key"),
         (&["delete", "driver_stats", "driver_id=1", "driver_id=2"], 2, "'driver_id' is given twice"),
         (&["reset", "nope"], 1, "nope"),

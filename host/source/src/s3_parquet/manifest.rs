@@ -54,6 +54,6 @@ mod tests {
         let unload = "{\"entries\":[{\"url\":\"s3://bucket/c/x.parquet\",\"mandatory\":true}]}";
         assert_eq!(of(unload), Ok(vec!["c/x.parquet".to_owned()]));
         assert!(of("[\"s3://other/x.parquet\"]").unwrap_err().contains("s3://other/x.parquet"));
-        assert!(of("{}").unwrap_err().starts_with("it is no manifest"));
+        assert!(of("{}").unwrap_err().starts_with("it is not a manifest"));
     }
 }

@@ -137,8 +137,8 @@ fn all_errors_are_reported_with_positions() {
          reload: {every: 2h}\nlog: {level: inof, format: yaml}\n",
         expect![[r#"
             larder.yaml:1:1: error: configuration: unknown key 'projct' (did you mean 'project'?)
-            larder.yaml:2:21: error: configuration: unknown key 'entity_key_version' is 1, but must be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
-            larder.yaml:3:11: error: configuration: unknown key 'features' names no file (for example [features/*.yaml])
+            larder.yaml:2:21: error: configuration: 'entity_key_version' is 1, but must be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
+            larder.yaml:3:11: error: configuration: 'features' names no file (for example [features/*.yaml])
             larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', but must be an IP address and a port (write 127.0.0.1:6566)
             larder.yaml:6:3: error: server: unknown key 'worker' (did you mean 'workers'?)
             larder.yaml:7:12: error: server: 'workers' must be auto, or a number between 1 and 256

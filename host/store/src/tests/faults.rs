@@ -282,7 +282,7 @@ fn damaged_value_is_never_served() {
     for change in [ROWS[0], ROWS[2]] {
         assert_eq!(store.reader().get(view, &id(change.id)).unwrap().unwrap()[..], change.row(), "others are served");
     }
-    assert!(store.failure().unwrap().contains("is not as it was written"));
+    assert!(store.failure().unwrap().contains("differs from the written"));
     drop(store);
     home.clock.set(NOW + LONG);
 

@@ -35,7 +35,7 @@ fn row_36_larger_shrink_needs_force() {
     everywhere(|place| {
         let host = served(place, 2_000);
         write(&host.path(FILE), &drivers(199, 0.2));
-        assert_judged(&host, "the new set has 199 rows, and the previous one 2000");
+        assert_judged(&host, "the new set has 199 rows and the previous one has 2000");
         assert_judged(&host, "'sync: shrink_percent_max' is 90. hint: 'larder sync --force' accepts it");
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
@@ -59,9 +59,9 @@ fn small_sets_are_checked_by_share() {
     everywhere(|place| {
         let host = served(place, 80);
         write(&host.path(FILE), &drivers(1, 0.2));
-        assert_judged(&host, "the new set has 1 rows, and the previous one 80");
+        assert_judged(&host, "the new set has 1 rows and the previous one has 80");
         write(&host.path(FILE), &drivers(801, 0.2));
-        assert_judged(&host, "the new set has 801 rows, and the previous one 80, but 'sync: growth_max' is 10");
+        assert_judged(&host, "the new set has 801 rows and the previous one has 80, but 'sync: growth_max' is 10");
         let keys: ArrayRef = Arc::new((1..=80).map(|driver| (driver > 2).then_some(driver)).collect::<Int64Array>());
         write(&host.path(FILE), &replaced(drivers(80, 0.2), "driver_id", keys));
         assert_judged(&host, "2 of 80 rows are invalid (2 with a null key");
@@ -84,7 +84,7 @@ fn row_36_growth_needs_force() {
     everywhere(|place| {
         let host = served(place, 1_000);
         write(&host.path(FILE), &drivers(10_001, 0.2));
-        assert_judged(&host, "the new set has 10001 rows, and the previous one 1000, but 'sync: growth_max' is 10");
+        assert_judged(&host, "the new set has 10001 rows and the previous one has 1000, but 'sync: growth_max' is 10");
         write(&host.path(FILE), &drivers(10_000, 0.2));
         assert_eq!(sync_all(&host).failures, []);
         write(&host.path(FILE), &drivers(100_001, 0.3));

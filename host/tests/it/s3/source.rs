@@ -288,7 +288,10 @@ fn row_30_server_ignoring_versions_is_detected() {
     // A server without support for ranges sends more than requested: the response is not read to its end.
     proxy.rule("GET /features/set/", When::Always, Fault::Answer(200, vec![], "x".repeat(50 << 20)));
     let error = read(&source, None).unwrap_err();
-    assert!(error.to_string().contains("s3://features/set/a.parquet: GetObject: more came than"), "{error}");
+    assert!(
+        error.to_string().contains("s3://features/set/a.parquet: GetObject: the response has more than"),
+        "{error}"
+    );
     assert!(proxy.bytes_passed() < 20 << 20, "{}", proxy.bytes_passed());
 }
 
@@ -366,7 +369,7 @@ fn row_31_manifest_may_name_any_object() {
     assert!(
         refused(r#"["s3://other/set/a.parquet"]"#).contains("s3://other/set/a.parquet, which is in another bucket")
     );
-    assert!(refused("{").contains("it is no manifest"));
+    assert!(refused("{").contains("it is not a manifest"));
     s3.put(BUCKET, "set/manifest", "[]");
     assert!(matches!(read(&listed, None), Err(SourceError::Empty { .. })));
     s3.put(BUCKET, "set/manifest", vec![b' '; (32 << 20) + 1]);

@@ -276,7 +276,7 @@ messages! {
 
     FILE_FORMAT = "feast.core.FileFormat" {
         1 parquet_format: Unused("Larder reads Parquet files");
-        2 delta_format: Refused("it is a Delta table, and Larder reads Parquet files");
+        2 delta_format: Refused("it is a Delta table, but Larder only reads Parquet files");
     }
 
     /// Where a view's rows are pushed from.
@@ -500,7 +500,7 @@ fn walk(message: &Message, bytes: &[u8], in_files: bool, findings: &mut Vec<Find
 
 /// Returns the message about a field that is not in the table.
 pub(super) fn unknown(message: &Message, number: u32) -> String {
-    format!("it sets field {number} of {}, which this version of Larder does not know", message.name)
+    format!("it sets field {number} of {}, which this version of Larder does not support", message.name)
 }
 
 /// Returns the fields of a registry itself that are not in the table, for example kinds of definitions of a newer

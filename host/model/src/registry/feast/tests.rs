@@ -473,7 +473,7 @@ fn one_bad_definition_leaves_the_others() {
     let place = AwsPlace::default();
     let tables = FeastValues::DynamoDb { template: "{project} {table_name}".into(), place, every: None };
     let tables = catalog(&registry, &tables);
-    assert!(why(&tables, "good").starts_with("'churn_prediction good' is not a valid table name in DynamoDB"));
+    assert!(why(&tables, "good").starts_with("'churn_prediction good' is not a valid DynamoDB table name"));
 }
 
 #[test]
