@@ -166,7 +166,7 @@ fn misfit(fixture: Fixture) -> Fixture {
     fixture.app.reload_definitions().unwrap();
     let why = fixture.app.deploy(&fs::read(guest("twins/odfv_python")).unwrap()).unwrap_err();
     let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
-                and String in the plugin";
+                but String in the plugin";
     assert_eq!(why, told);
     fixture
 }
