@@ -101,7 +101,7 @@ pub(super) enum DeployError {
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// Its file has another's name.
-    #[error("the file is named '{file}', and the plugin in it '{plugin}': rename the file to {plugin}.wasm")]
+    #[error("the file is named '{file}', but the plugin in it '{plugin}'. hint: rename the file to {plugin}.wasm")]
     Name { file: String, plugin: String },
     /// Its file is another one since it was read, by a roll-back or by somebody else.
     #[error("the file of plugin '{0}' was replaced while it was looked at, and is looked at again")]

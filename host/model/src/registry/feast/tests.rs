@@ -211,8 +211,8 @@ fn unservable_definitions_are_left_out() {
     let services = catalog.unservable_services();
     assert_eq!(
         &*services["mixed"],
-        "it selects from feature view 'warehouse', which is not served: its batch source is a RedshiftSource, and \
-         Larder reads Parquet files"
+        "it selects from feature view 'warehouse', which is not served: its batch source is a RedshiftSource, but \
+         Larder only reads Parquet files"
     );
     assert_eq!(&*services["stale"], "it selects 'good:gone', which the view does not have");
 }
