@@ -22,6 +22,9 @@ pub(super) struct Grpc {
 impl Protocol for Grpc {
     type Error = Status;
 
+    /// A connection can have many answers that its client does not read.
+    const UNLEASED_BYTES_MAX: usize = 0;
+
     fn decoded_bytes(&self, body: &[u8]) -> usize {
         lookup_bytes(body)
     }

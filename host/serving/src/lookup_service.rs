@@ -28,6 +28,10 @@ pub trait Protocol: Send + Sync + 'static {
     /// Errors that only this protocol has: a body that cannot be decoded, an answer that it cannot represent.
     type Error: Send + 'static;
 
+    /// Answers of up to this many bytes need no lease of memory. The default is for protocols with one answer at a time on
+    /// a connection.
+    const UNLEASED_BYTES_MAX: usize = SMALL_BYTES;
+
     /// The maximum memory of a decoded body, in bytes.
     fn decoded_bytes(&self, body: &[u8]) -> usize;
 
@@ -232,7 +236,7 @@ impl LookupService {
     pub async fn serve<P: Protocol>(&self, lookup: Lookup<P>) -> Result<LookupResponse, LookupError<P::Error>> {
         let mut out = Vec::new();
         match self.try_serve(&lookup.protocol, &lookup.authorization, &lookup.body, &mut out)? {
-            Attempt::Done(_) => Ok(LookupResponse { body: self.lease(out)?, fetched: Fetched::All }),
+            Attempt::Done(_) => Ok(LookupResponse { body: self.lease::<P>(out)?, fetched: Fetched::All }),
             Attempt::Unfinished(unfinished) => self.resume(lookup, unfinished).await,
         }
     }
@@ -257,7 +261,7 @@ impl LookupService {
                     let Lookup { protocol, authorization, body } = &*lookup;
                     let (mode, mut out) = (Mode { may_be_slow: false, may_fetch }, Vec::new());
                     match self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out) {
-                        Ok(Step::Done(_)) => self.lease(out).map(Step::Done).map_err(LookupError::from),
+                        Ok(Step::Done(_)) => self.lease::<P>(out).map(Step::Done).map_err(LookupError::from),
                         Ok(Step::Next(next)) => Ok(Step::Next(next)),
                         Err(error) => Err(error),
                     }
@@ -337,8 +341,8 @@ impl LookupService {
     }
 
     /// Returns an answer with a lease of its size, unless it is small.
-    fn lease(&self, answer: Vec<u8>) -> Result<Bytes, RequestError> {
-        if answer.len() <= SMALL_BYTES {
+    fn lease<P: Protocol>(&self, answer: Vec<u8>) -> Result<Bytes, RequestError> {
+        if answer.len() <= P::UNLEASED_BYTES_MAX {
             return Ok(answer.into());
         }
         let mut lease = self.resources.memory.lease();

@@ -224,6 +224,20 @@ fn closed_windows_share_one_budget() {
 }
 
 #[test]
+fn unread_small_answers_share_one_budget() {
+    let fixture = with_texts(10_000, |limits| limits.in_flight_bytes_max = Some(MIB));
+    let mut connection = Connection::to(&fixture, 1);
+    let mut begin = || {
+        let sent = Sent { bytes: Some(framed(0, &message("large", 1)).into()), ends: true };
+        let answer = connection.begin(LOOKUPS[0], sent);
+        connection.runtime.block_on(answer).unwrap()
+    };
+    let held: Vec<Response<Incoming>> = (0..110).map(|_| begin()).collect();
+    let refused = held.iter().filter(|answer| is_unavailable(answer)).count();
+    assert!((5..60).contains(&refused), "{refused} of 110");
+}
+
+#[test]
 fn unfinished_messages_share_one_budget() {
     let fixture = with_texts(10, |limits| limits.in_flight_bytes_max = Some(16 * MIB));
     let mut connection = Connection::to(&fixture, 1 << 20);
