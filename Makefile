@@ -14,6 +14,8 @@ SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generatio
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
 SLOW_SKIPS = $(patsubst %,--skip %::,$(SLOW_TESTS)) $(addprefix --skip ,$(PLUGIN_TESTS))
+# The features of the container image, as in configs/k8s/Dockerfile.
+IMAGE_FEATURES = aws,sqlite,grpc
 # More words for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
 BENCH_ARGS ?=
 # Programs of other builds, to be measured beside this one.
@@ -38,7 +40,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # are not to be had.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo built-plugins test test-fast fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+.PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync soak fuzz deny dist help
 
@@ -65,12 +67,22 @@ test: check-tools check-guest-tools check-python
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked -- -D warnings
+	@$(MAKE) --no-print-directory check-features
 	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast; \
 	else \
 		cargo test --workspace --locked --no-fail-fast; \
 	fi
+
+## make check-features builds with fewer features: none, each alone, and those of the container image
+check-features: check-tools
+	@# Clippy does what `cargo check` does. It applies -D warnings to this workspace only, so the dependencies are shared
+	@# with the other checks.
+	@for features in '' aws sqlite grpc tools $(IMAGE_FEATURES); do \
+		echo "features: $${features:-none}"; \
+		cargo clippy --locked --quiet -p larder --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 
 ## make test-fast    most tests that need nothing but cargo: two minutes once built
 test-fast: check-tools

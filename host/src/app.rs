@@ -5,6 +5,8 @@
 
 mod access;
 mod files;
+#[cfg_attr(not(feature = "grpc"), path = "app/no_grpc.rs")]
+mod grpc;
 mod keeper;
 mod loads;
 mod plugins;
@@ -122,7 +124,7 @@ pub enum AppError {
     },
     /// The gRPC listener cannot be started.
     #[error("grpc: listen: {0}")]
-    Grpc(#[from] larder_grpc::GrpcServerError),
+    Grpc(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Metrics or signals cannot be set up.
     #[error("{0}")]
     Setup(String),

@@ -7,12 +7,15 @@ mod check;
 mod client;
 mod compile;
 mod dataset;
+#[cfg(feature = "tools")]
 mod demo;
 mod erase;
 mod get;
 mod import;
 mod init;
+mod left_out;
 mod list;
+#[cfg(feature = "aws")]
 mod materialize;
 mod output;
 mod plugin;
@@ -33,9 +36,10 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use larder_plugin_host::COMPILE_COMMAND;
 use larder_store::StoreError;
 
+use self::left_out::missing_command;
 use crate::{
     app::AppError,
-    config::{CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
+    config::{BuildFeatures, CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
 };
 
 /// The feature store's edge: features next to the model, Feast-compatible, in tens of microseconds.
@@ -60,12 +64,14 @@ enum Command {
     /// Serve features over HTTP until stopped
     Serve(serve::ServeArgs),
     /// Generate a churn data set, load it and serve it: a first look in one command
+    #[cfg(feature = "tools")]
     Demo(demo::DemoArgs),
     /// Check configuration, definitions, sources' columns and plugins, and report all errors at once
     Check(check::CheckArgs),
     /// Sync views with their sources now
     Sync(sync::SyncArgs),
     /// Write the newest rows of views' Parquet files to DynamoDB, in Feast's layout
+    #[cfg(feature = "aws")]
     Materialize(materialize::MaterializeArgs),
     /// Look up features and print them
     Get(get::GetArgs),
@@ -171,23 +177,35 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
     // Scripts can look up exit codes in each command's help.
     let parser = Cli::command().mut_subcommands(|command| command.after_help(EXIT_CODES));
-    let parsed = parser.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = parser.try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            let _ = error.print();
+            let command = args.iter().skip(1).map(OsString::as_os_str);
+            match missing_command(command, BuildFeatures::COMPILED) {
+                Some(message) => output::complain(&message),
+                None => _ = error.print(),
+            }
             return 2;
         }
         // Help and version are results, not errors.
         Err(answer) => return exit_code(&written(answer.print())),
     };
     // A server keeps serving even if its output has no reader or the disk is full.
-    let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
+    let serves = match cli.command {
+        Command::Serve(_) => true,
+        #[cfg(feature = "tools")]
+        Command::Demo(_) => true,
+        _ => false,
+    };
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "tools")]
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Sync(args) => sync::run(&args),
+        #[cfg(feature = "aws")]
         Command::Materialize(args) => materialize::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => erase::delete(&args),

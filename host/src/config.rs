@@ -7,6 +7,7 @@
 
 mod access;
 mod aws;
+mod build;
 mod definitions;
 mod environment;
 mod error;
@@ -20,6 +21,7 @@ mod types;
 
 pub use self::{
     access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},
+    build::{BuildFeatures, BuildPart},
     definitions::{
         CheckedDefinitions, LoadedDefinitions, RemoteRegistry, check_definitions, load_definitions,
         load_definitions_with, watched_files,

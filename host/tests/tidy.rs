@@ -177,8 +177,8 @@ fn only_files_opens_files_for_reading() {
         "host/common/src/files.rs",
         "host/common/src/memory/limit.rs",
         "host/common/src/telemetry.rs",
-        "host/src/cli/plugin/build/rust.rs",
-        "host/src/cli/plugin/build/python.rs",
+        "host/src/cli/plugin/tools/build/rust.rs",
+        "host/src/cli/plugin/tools/build/python.rs",
     ];
     let calls = ["fs::read(", "fs::read_to_string(", "File::open("];
     let root = manifest_dir().parent().unwrap();

@@ -1,13 +1,6 @@
-//! Where gRPC listens and what it lets callers do.
+//! Limits on what gRPC clients may do.
 
-use std::{net::SocketAddr, time::Duration};
-
-/// The gRPC listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrpcConfig {
-    /// The TCP address. It has no TLS: other machines reach it only where the configuration says that this is meant.
-    pub listen: SocketAddr,
-}
+use std::time::Duration;
 
 /// Bounds on what one caller, or all of them together, may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ mod weight;
 
 pub use self::{
     calls::Calls,
-    config::{GrpcConfig, GrpcLimits},
+    config::GrpcLimits,
     server::{GrpcServer, GrpcServerError},
     services::Features,
 };

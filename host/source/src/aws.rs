@@ -3,28 +3,29 @@
 //! This module does not depend on what is requested. [`Aws`] creates clients on demand, with timeouts that the SDK
 //! leaves unset, and runs their work on its own runtime. Callers are threads that may block, or tasks of other runtimes
 //! that receive the result. A server that does not use AWS has neither the runtime nor clients.
+//!
+//! A build without the feature `aws` has the settings, the errors and the names of objects, and an [`Aws`] without
+//! clients.
 
+#[cfg(feature = "aws")]
+mod client;
 mod error;
+#[cfg(feature = "aws")]
 mod limit;
+#[cfg(not(feature = "aws"))]
+mod no_client;
 mod object;
+#[cfg(feature = "aws")]
+mod read_object;
+#[cfg(feature = "aws")]
+mod sdk_error;
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_s3::config::Credentials;
-use larder_model::model::AwsPlace;
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    sync::{OnceCell, watch},
-};
-
-use self::limit::LimitResponses;
+#[cfg(feature = "aws")]
+pub use self::client::{Aws, Dynamo};
+#[cfg(not(feature = "aws"))]
+pub use self::no_client::Aws;
 pub use self::{
     error::{AwsError, AwsErrorKind},
     object::{ObjectAt, ObjectNow},
@@ -61,31 +62,6 @@ pub struct AwsConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StandInKeys;
 
-/// The connection to AWS, shared by the whole process.
-#[derive(Debug)]
-pub struct Aws {
-    config: AwsConfig,
-    runtime: OnceLock<Runtime>,
-    /// Whether a shutdown has begun: all waits for AWS have ended.
-    stop: watch::Sender<bool>,
-    /// The result of the default chain, which runs once.
-    found: OnceCell<SdkConfig>,
-    s3: Mutex<HashMap<AwsPlace, aws_sdk_s3::Client>>,
-    dynamodb: Mutex<HashMap<AwsPlace, Dynamo>>,
-}
-
-/// Clients of DynamoDB and of its streams.
-#[derive(Clone, Debug)]
-pub struct Dynamo {
-    /// Tables.
-    pub tables: aws_sdk_dynamodb::Client,
-    /// Streams of changes.
-    pub streams: aws_sdk_dynamodbstreams::Client,
-}
-
-/// There are few connections with little work: callers do the expensive work themselves.
-const THREADS: usize = 2;
-
 impl Default for AwsConfig {
     fn default() -> Self {
         Self {
@@ -99,153 +75,6 @@ impl Default for AwsConfig {
             operation_timeout: Duration::from_secs(30),
             attempts_max: 3,
             keys: None,
-        }
-    }
-}
-
-// === impl Aws ===
-
-impl Aws {
-    /// Creates the connection to AWS. Sends no request before one is needed.
-    #[must_use]
-    pub fn new(config: AwsConfig) -> Arc<Self> {
-        Arc::new(Self {
-            config,
-            runtime: OnceLock::new(),
-            stop: watch::Sender::new(false),
-            found: OnceCell::new(),
-            s3: Mutex::default(),
-            dynamodb: Mutex::default(),
-        })
-    }
-
-    /// Returns the settings.
-    #[must_use]
-    pub fn config(&self) -> &AwsConfig {
-        &self.config
-    }
-
-    /// Waits for work to be done. Only for threads that may block: panics on a thread that runs async tasks.
-    ///
-    /// # Errors
-    /// [`AwsError`] if no thread can be started or [`Aws::stop`] was called, and the errors of the work.
-    pub fn wait_for<T>(&self, work: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
-        self.wait(work)
-    }
-
-    /// Waits for work with errors other than those of AWS, like [`Aws::wait_for`].
-    ///
-    /// # Errors
-    /// As [`Aws::wait_for`].
-    pub fn wait<T, E: From<AwsError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let mut stop = self.stop.subscribe();
-        self.handle()?.block_on(async {
-            tokio::select! {
-                biased;
-                // The sender lives as long as `self`.
-                _ = stop.wait_for(|stops| *stops) => Err(AwsError::stopping().into()),
-                done = work => done,
-            }
-        })
-    }
-
-    /// Ends every current and future wait for AWS with an error, for a shutdown. Lookups that fetch rows have their own
-    /// timeouts and continue.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Returns the handle of the runtime that runs its tasks.
-    ///
-    /// # Errors
-    /// [`AwsErrorKind::Setup`] if no thread can be started.
-    pub fn handle(&self) -> Result<&Handle, AwsError> {
-        if let Some(runtime) = self.runtime.get() {
-            return Ok(runtime.handle());
-        }
-        let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("larder-aws").enable_all().build();
-        let made = made.map_err(|error: io::Error| AwsError {
-            what: "AWS".to_owned(),
-            trouble: AwsErrorKind::Setup,
-            why: format!("cannot start a thread for connections: {error}"),
-        })?;
-        Ok(self.runtime.get_or_init(|| made).handle())
-    }
-
-    /// Creates a client of S3.
-    pub async fn s3(&self, place: &AwsPlace) -> aws_sdk_s3::Client {
-        let found = self.found().await;
-        let mut clients = self.s3.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry(place.clone()).or_insert_with(|| {
-            let mut config = aws_sdk_s3::config::Builder::from(found)
-                .force_path_style(self.config.s3_path_style)
-                .interceptor(LimitResponses);
-            if let Some(endpoint) = place.endpoint.as_ref().or(self.config.s3_endpoint.as_ref()) {
-                config = config.endpoint_url(endpoint);
-            }
-            if let Some(region) = &place.region {
-                config = config.region(Region::new(region.clone()));
-            }
-            aws_sdk_s3::Client::from_conf(config.build())
-        });
-        client.clone()
-    }
-
-    /// Creates clients of DynamoDB and its streams.
-    pub async fn dynamodb(&self, place: &AwsPlace) -> Dynamo {
-        let found = self.found().await;
-        let mut clients = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry(place.clone()).or_insert_with(|| {
-            let mut tables = aws_sdk_dynamodb::config::Builder::from(found).interceptor(LimitResponses);
-            let mut streams = aws_sdk_dynamodbstreams::config::Builder::from(found).interceptor(LimitResponses);
-            if let Some(endpoint) = place.endpoint.as_ref().or(self.config.dynamodb_endpoint.as_ref()) {
-                tables = tables.endpoint_url(endpoint);
-                streams = streams.endpoint_url(endpoint);
-            }
-            if let Some(region) = &place.region {
-                tables = tables.region(Region::new(region.clone()));
-                streams = streams.region(Region::new(region.clone()));
-            }
-            Dynamo {
-                tables: aws_sdk_dynamodb::Client::from_conf(tables.build()),
-                streams: aws_sdk_dynamodbstreams::Client::from_conf(streams.build()),
-            }
-        });
-        client.clone()
-    }
-
-    async fn found(&self) -> &SdkConfig {
-        let find = || async {
-            let AwsConfig { connect_timeout, attempt_timeout, operation_timeout, attempts_max, .. } = self.config;
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(connect_timeout)
-                .read_timeout(attempt_timeout)
-                .operation_attempt_timeout(attempt_timeout)
-                .operation_timeout(operation_timeout)
-                .build();
-            let mut chain = aws_config::defaults(BehaviorVersion::latest())
-                .timeout_config(timeouts)
-                .retry_config(RetryConfig::standard().with_max_attempts(attempts_max));
-            if let Some(region) = &self.config.region {
-                chain = chain.region(Region::new(region.clone()));
-            }
-            if let Some(profile) = &self.config.profile {
-                chain = chain.profile_name(profile);
-            }
-            if self.config.keys.is_some() {
-                chain = chain.credentials_provider(Credentials::new("stand-in", "stand-in", None, None, "stand-in"));
-            }
-            chain.load().await
-        };
-        self.found.get_or_init(find).await
-    }
-}
-
-impl Drop for Aws {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // It may be dropped in a task, which must not block; no caller needs a result any more.
-            runtime.shutdown_background();
         }
     }
 }

@@ -100,6 +100,16 @@ pub enum SourceError {
         /// The name of the format.
         format: &'static str,
     },
+    /// This build leaves the source out.
+    #[error("{path}: this build of larder has no {what}. hint: build with the feature '{feature}'")]
+    NotBuilt {
+        /// The file or table.
+        path: String,
+        /// What is missing.
+        what: &'static str,
+        /// The Cargo feature that has it.
+        feature: &'static str,
+    },
     /// AWS did not respond, or rejected the request.
     #[error(transparent)]
     Aws(#[from] AwsError),
@@ -166,6 +176,7 @@ impl SourceError {
             Self::NotSqlite { .. } => "not_sqlite",
             Self::MissingTable { .. } => "missing_table",
             Self::Changed { .. } => "changed",
+            Self::NotBuilt { .. } => "not_built",
             Self::Aws(error) => error.trouble.kind(),
             Self::Table { .. } => "table",
             Self::Lost { .. } => "lost",

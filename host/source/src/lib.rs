@@ -6,13 +6,22 @@
 
 pub mod aws;
 
+#[cfg(feature = "aws")]
 mod dynamodb;
 mod error;
+#[cfg(feature = "sqlite")]
 mod feast_sqlite;
+#[cfg(not(all(feature = "aws", feature = "sqlite")))]
+mod left_out;
 mod listed;
 mod parquet_files;
+#[cfg_attr(
+    not(feature = "aws"),
+    expect(dead_code, unused_imports, reason = "files are read in place; only objects in S3 are read in parts")
+)]
 mod parquet_reader;
 mod parquet_shape;
+#[cfg(feature = "aws")]
 mod s3_parquet;
 mod schema;
 mod wanted;
@@ -25,13 +34,19 @@ use larder_model::{
     model::{EntityId, Micros},
 };
 
+#[cfg(feature = "sqlite")]
+pub use self::feast_sqlite::FeastSqlite;
+#[cfg(not(all(feature = "aws", feature = "sqlite")))]
+pub use self::left_out::*;
+#[cfg(feature = "aws")]
 pub use self::{
     dynamodb::{DynamoDb, NewTable, TableError, TableRow, TableWriter, WriteOptions, Written},
+    s3_parquet::S3Parquet,
+};
+pub use self::{
     error::SourceError,
-    feast_sqlite::FeastSqlite,
     parquet_files::ParquetFiles,
     parquet_reader::ParquetLimits,
-    s3_parquet::S3Parquet,
     schema::{ColumnAt, FileSchema},
     wanted::{Wanted, WantedColumn},
 };

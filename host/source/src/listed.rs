@@ -28,6 +28,7 @@ pub(super) fn is_data_dir(name: &str) -> bool {
 }
 
 /// Returns whether a path below a prefix names a file with rows.
+#[cfg(any(feature = "aws", test))]
 pub(super) fn is_data(relative: &str) -> bool {
     let (dirs, file) = relative.rsplit_once('/').unwrap_or(("", relative));
     let is_open = |dir: &str| !is_hidden(dir) || is_data_dir(dir);

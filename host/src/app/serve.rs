@@ -21,7 +21,6 @@ use larder_common::{
     telemetry,
     watch::RECHECK_EVERY,
 };
-use larder_grpc::{Calls, Features, GrpcLimits, GrpcServer};
 use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Writes};
 use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
@@ -40,6 +39,7 @@ use super::{
     App, AppError, Reloaded,
     access::Access,
     files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
+    grpc::GrpcServer,
     keeper,
     plugins::{Loading, Plugins},
     pressure::watch_memory,
@@ -164,12 +164,7 @@ impl App {
             let server = listener.and_then(|listener| Server::start(listener, router(role(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
-        let grpc = self
-            .serve_grpc(
-                Features { lookups: Arc::clone(&lookups), writes, authenticator: Arc::clone(&authenticator) },
-                &limits,
-            )
-            .await?;
+        let grpc = self.serve_grpc(Arc::clone(&lookups), writes, Arc::clone(&authenticator), &limits).await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
             let role = ListenerRole::Metrics(metrics.clone());
@@ -213,7 +208,7 @@ impl App {
     /// The limits for requests, with the number of connections that the limit on open files allows.
     fn fitted_limits(&self) -> HttpLimits {
         let (http, files) = (&self.config.http, raise_file_limit());
-        let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc.is_some());
+        let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc_listen.is_some());
         let connections_max = fit_connections(http.limits.connections_max, listeners, files);
         if connections_max < http.limits.connections_max {
             tracing::warn!(
@@ -240,27 +235,6 @@ impl App {
         let compute = Compute::start("large", threads, LARGE_WAITING_MAX)
             .map_err(|error| AppError::Setup(format!("a thread for large requests cannot be started: {error}")))?;
         Ok(Resources::new(memory, Arc::new(compute), limits.answer_bytes_max))
-    }
-
-    /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
-    async fn serve_grpc(
-        self: &Arc<Self>,
-        features: Features,
-        limits: &HttpLimits,
-    ) -> Result<Option<GrpcServer>, AppError> {
-        let Some(config) = self.config.grpc else { return Ok(None) };
-        let http = &self.config.http;
-        let limits = GrpcLimits {
-            connections_max: limits.connections_max,
-            idle_timeout: limits.header_timeout,
-            message_timeout: limits.body_timeout,
-            answer_timeout: limits.write_timeout,
-            message_bytes_max: limits.body_bytes_max,
-            drain_timeout: limits.drain_timeout,
-        };
-        let calls = Calls::new(features, limits);
-        let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
-        Ok(Some(GrpcServer::start(config.listen, calls, http.workers).await?))
     }
 }
 

@@ -162,6 +162,10 @@ fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(view) = views.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if !config.build.can_read(view) {
+                // The definitions' errors already report that.
+                continue;
+            }
             for problem in check_source(view, catalog, &setting) {
                 let at = match &problem.feature {
                     Some(feature) => catalog.place_of_view(&view.name, Some(feature)),

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     dataset::{DatasetSpec, generate},
-    init::{CHURN_DERIVED_YAML, CHURN_YAML, LARDER_YAML},
+    init::{CHURN_YAML, LARDER_YAML},
     output,
     serve::{install_telemetry, load, run_to_the_end},
     sync::run_on,
@@ -49,6 +49,7 @@ pub(super) struct DemoArgs {
     plugin: Option<PathBuf>,
 }
 
+const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 const SERVICE: &str = "churn_prediction_online";
 /// The service that adds the plugin's features, and needs its request inputs.
 const DERIVED_SERVICE: &str = "churn_prediction_derived";

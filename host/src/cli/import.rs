@@ -20,7 +20,9 @@ use larder_source::aws::{Aws, AwsConfig};
 use serde_json::Value;
 
 use super::{CliError, output};
-use crate::config::{ConfigError, FEAST_VALUES_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment};
+use crate::config::{
+    BuildFeatures, ConfigError, FEAST_VALUES_FROM, FeastConfig, FeastRepo, RegistryNeed, process_environment,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -55,7 +57,15 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     };
     // A repository's registry may be in S3, which is accessed with the settings from the environment.
     let aws = Aws::new(AwsConfig::default());
-    let repo = FeastRepo::open(&config, &aws, None, RegistryNeed::There, &process_environment, &problems);
+    let repo = FeastRepo::open(
+        &config,
+        BuildFeatures::COMPILED,
+        &aws,
+        None,
+        RegistryNeed::There,
+        &process_environment,
+        &problems,
+    );
     let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
     // The checked definitions are exactly the ones that are written.
     let checked = read.map(|(definitions, repo)| {

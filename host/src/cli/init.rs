@@ -32,7 +32,6 @@ pub(super) struct InitArgs {
 /// The files in `configs/` of the source tree.
 pub(super) const LARDER_YAML: &str = include_str!("../../../configs/larder.yaml");
 pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/churn.yaml");
-pub(super) const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 
 /// The directory of the example's data.
 const DATA: &str = "data";

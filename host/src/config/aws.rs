@@ -5,11 +5,12 @@ use std::sync::Arc;
 use larder_source::aws::{Aws, AwsConfig};
 
 use super::{
+    BuildFeatures, BuildPart,
     read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
 };
 
-pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
+pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
     let default = AwsConfig::default();
     let text = |section: &mut Section<'_>, key| {
         if is_off(section, key) { None } else { section.text(key).map(|text| text.value) }
@@ -31,6 +32,22 @@ pub(super) fn aws(mut section: Section<'_>) -> Arc<Aws> {
         let (all, one) = (config.operation_timeout, config.attempt_timeout);
         let message = format!("'operation_timeout' is {all:?}, which is less than 'attempt_timeout', {one:?}");
         section.error(section.at(), message, "an operation consists of one or more attempts".to_owned());
+    }
+    let differs = [
+        ("region", config.region != default.region),
+        ("profile", config.profile != default.profile),
+        ("s3_endpoint", config.s3_endpoint != default.s3_endpoint),
+        ("s3_path_style", config.s3_path_style != default.s3_path_style),
+        ("dynamodb_endpoint", config.dynamodb_endpoint != default.dynamodb_endpoint),
+        ("connect_timeout", config.connect_timeout != default.connect_timeout),
+        ("attempt_timeout", config.attempt_timeout != default.attempt_timeout),
+        ("operation_timeout", config.operation_timeout != default.operation_timeout),
+        ("attempts_max", config.attempts_max != default.attempts_max),
+    ];
+    for (key, _) in differs.into_iter().filter(|(_, differs)| *differs) {
+        if let Some(node) = section.get(key) {
+            section.require(build, BuildPart::Aws, key, &node.at);
+        }
     }
     section.finish();
     Aws::new(config)

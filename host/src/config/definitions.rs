@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use larder_common::files::read_text;
 use larder_model::{
     registry::{Catalog, Validated, validate_each},
-    yaml::{Located, Place, Problem, Problems},
+    yaml::{Located, Place, Problem, Problems, Severity},
 };
 use larder_source::aws::ObjectAt;
 
@@ -103,7 +103,8 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     let problems = Problems::default();
     let mut files = Vec::new();
     let repo = config.feast.as_ref().map(|feast| {
-        FeastRepo::open(feast, &config.aws, Some(&config.store.data_dir), need, &process_environment, &problems)
+        let copies = Some(&*config.store.data_dir);
+        FeastRepo::open(feast, config.build, &config.aws, copies, need, &process_environment, &problems)
     });
     let repo = repo.flatten();
     let project = config.project.clone().or_else(|| repo.as_ref().map(|repo| repo.project.clone()));
@@ -143,6 +144,13 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
         problems.warning(&Place::file(&config.origin.file.display().to_string()), message, None);
     }
     let validated = validate_each(&project, key_version, definitions, &problems);
+    for missing in config.build.missing_sources(validated.sound()) {
+        let Problem { severity, at, message, help } = missing;
+        match severity {
+            Severity::Error => problems.error_with_help(&at, message, help),
+            Severity::Warning => problems.warning(&at, message, help),
+        }
+    }
     // Token scopes are checked only once all services are known: not before the registry is written, nor if a
     // definition has an error.
     if !problems.has_errors() && !is_unwritten {

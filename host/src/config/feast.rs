@@ -25,7 +25,7 @@ use larder_source::{
 };
 
 use super::{
-    Environment,
+    BuildFeatures, BuildPart, Environment,
     definitions::TEXT_BYTES_MAX,
     patterns::resolve,
     read::{HOUR, TIMEOUT_MIN, is_off},
@@ -125,7 +125,9 @@ struct FeatureStore {
     project: String,
     key_version: KeyVersion,
     registry: Registry,
+    registry_at: Place,
     online_store: OnlineStore,
+    online_store_at: Place,
 }
 
 /// The parts of `registry:` that Larder uses.
@@ -213,6 +215,7 @@ impl FeastRepo {
     /// used while S3 is unavailable.
     pub fn open(
         config: &FeastConfig,
+        build: BuildFeatures,
         aws: &Aws,
         copies: Option<&Path>,
         need: RegistryNeed,
@@ -233,6 +236,9 @@ impl FeastRepo {
         };
         let store = read(&name, &text, env, problems)?;
         let values = values(config, &store, &at, problems)?;
+        if report_missing_parts(&values, &store, build, problems) {
+            return None;
+        }
         let FeatureStore { project, key_version, registry: Registry { at: registry, cache, versioned }, .. } = store;
         let registry = match registry {
             RegistryAt::File(path) => RegistryAt::File(config.dir.join(path)),
@@ -472,6 +478,26 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
     }
 }
 
+/// Adds an error for the registry and for the source of the values if a build with these features cannot read it.
+/// Returns whether there is one.
+fn report_missing_parts(values: &FeastValues, store: &FeatureStore, build: BuildFeatures, problems: &Problems) -> bool {
+    let registry = match &store.registry.at {
+        RegistryAt::File(_) => None,
+        RegistryAt::Object(object) => Some((&store.registry_at, format!("registry: {}", object.url()), BuildPart::S3)),
+    };
+    let values = match values {
+        FeastValues::BatchSources => None,
+        FeastValues::OnlineStore(path) => Some((format!("online_store: {path}"), BuildPart::Sqlite)),
+        FeastValues::DynamoDb { .. } => Some(("online_store: dynamodb".to_owned(), BuildPart::DynamoDb)),
+    };
+    let values = values.map(|(what, part)| (&store.online_store_at, what, part));
+    let before = problems.error_count();
+    for (at, what, part) in registry.into_iter().chain(values).filter(|(_, _, part)| !build.has(*part)) {
+        problems.error_with_help(at, format!("{what}: {part}"), part.help());
+    }
+    problems.error_count() > before
+}
+
 /// Parses `feature_store.yaml`; returns `None` if an error was added.
 fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Option<FeatureStore> {
     let before = problems.error_count();
@@ -479,6 +505,8 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
     let root = parse(file, &text, problems)?;
     let mut table = Table::new("feature_store.yaml", &root, problems)?;
     let project = table.required_text("project");
+    let mut place = |key| table.get(key).map_or_else(|| root.at.clone(), |node| node.at.clone());
+    let (registry_at, online_store_at) = (place("registry"), place("online_store"));
     let registry = registry(&mut table, env, problems);
     let online_store = online_store(&mut table, problems);
     auth(&mut table, problems);
@@ -491,7 +519,8 @@ fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Op
             KeyVersion::default()
         }),
     };
-    let store = FeatureStore { project: project?.value, key_version, registry: registry?, online_store };
+    let (project, registry) = (project?.value, registry?);
+    let store = FeatureStore { project, key_version, registry, registry_at, online_store, online_store_at };
     (problems.error_count() == before).then_some(store)
 }
 

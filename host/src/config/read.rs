@@ -9,7 +9,6 @@ use std::{
 };
 
 use larder_common::telemetry::LogFormat;
-use larder_grpc::GrpcConfig;
 use larder_http::{HttpConfig, HttpLimits};
 use larder_model::{
     codec::{KeyVersion, ROW_BYTES_MAX},
@@ -21,7 +20,8 @@ use larder_sync::{Guard, SyncLimits};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Environment, LogConfig, Origin, Sound, SyncConfig, access, aws, environment, feast, foreign,
+    BuildFeatures, BuildPart, Config, Environment, LogConfig, Origin, Sound, SyncConfig, access, aws, environment,
+    feast, foreign,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -60,6 +60,7 @@ pub(super) fn read(
     base_dir: &Path,
     text: &str,
     env: Environment<'_>,
+    build: BuildFeatures,
     problems: &Problems,
 ) -> Option<(Config, Sound)> {
     let count = || problems.error_count();
@@ -82,10 +83,10 @@ pub(super) fn read(
     let features = features(&mut top, base_dir, feast.is_some());
     let definitions = count() == before;
     let http = server(top.section("server"), base_dir);
-    let grpc = grpc(top.section("grpc"), &http);
-    let metrics_listen = metrics(top.section("metrics"), &http, grpc.as_ref());
+    let grpc_listen = grpc(top.section("grpc"), &http, build);
+    let metrics_listen = metrics(top.section("metrics"), &http, grpc_listen);
     let before = count();
-    let aws = aws::aws(top.section("aws"));
+    let aws = aws::aws(top.section("aws"), build);
     let sources = count() == before;
     let store = store(top.section("store"), base_dir);
     let admin_socket = admin(top.section("admin"), base_dir, &store, &http);
@@ -100,6 +101,7 @@ pub(super) fn read(
 
     let config = Config {
         origin: Origin::file(file_name),
+        build,
         base_dir: base_dir.to_path_buf(),
         project,
         key_version,
@@ -107,7 +109,7 @@ pub(super) fn read(
         naming_warnings,
         features,
         http,
-        grpc,
+        grpc_listen,
         metrics_listen,
         admin_socket,
         aws,
@@ -226,19 +228,20 @@ fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: Ra
 }
 
 /// Reads `grpc`. It is off by default, so that no port is opened unintentionally.
-fn grpc(mut section: Section<'_>, http: &HttpConfig) -> Option<GrpcConfig> {
+fn grpc(mut section: Section<'_>, http: &HttpConfig, build: BuildFeatures) -> Option<SocketAddr> {
     let off = is_off(&mut section, "listen") || section.get("listen").is_none();
     let listen = if off { None } else { Some(section.address("listen", loopback(GRPC_PORT))) };
     let insecure = section.bool("insecure", false);
     if let Some(listen) = &listen {
         section.check_reach("listen", listen, insecure, None);
         check_port(&section, listen, "server", http.listen);
+        section.require(build, BuildPart::Grpc, "listen", &listen.at);
     }
     section.finish();
-    listen.map(|listen| GrpcConfig { listen: listen.value })
+    listen.map(|listen| listen.value)
 }
 
-fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<&GrpcConfig>) -> Option<SocketAddr> {
+fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<SocketAddr>) -> Option<SocketAddr> {
     let off = is_off(&mut section, "listen");
     let listen = if off { None } else { Some(section.address("listen", loopback(METRICS_PORT))) };
     let insecure = section.bool("insecure", false);
@@ -246,7 +249,7 @@ fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<&GrpcConfig
         section.check_reach("listen", listen, insecure, None);
         check_port(&section, listen, "server", http.listen);
         if let Some(grpc) = grpc {
-            check_port(&section, listen, "grpc", grpc.listen);
+            check_port(&section, listen, "grpc", grpc);
         }
     }
     section.finish();

@@ -10,7 +10,7 @@ use std::{
 
 use larder_model::yaml::{Located, Node, Place, Problems, Table, Tree};
 
-use super::patterns::resolve;
+use super::{BuildFeatures, BuildPart, patterns::resolve};
 
 /// A section that is being read. Every getter reports errors, and then continues as if the key were absent.
 pub(super) struct Section<'n> {
@@ -194,6 +194,13 @@ impl<'n> Section<'n> {
             address.value.port()
         );
         self.error(&address.at, message, help);
+    }
+
+    /// Rejects a key that has an effect only in builds with this part.
+    pub(super) fn require(&self, build: BuildFeatures, part: BuildPart, key: &str, at: &Place) {
+        if !build.has(part) {
+            self.error(at, format!("'{key}': {part}"), part.help());
+        }
     }
 
     /// Ends the read: unknown keys are errors.

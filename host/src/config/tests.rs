@@ -2,12 +2,14 @@
 //!
 //! * [`text`]: the values that a file can have, and every error in them;
 //! * [`access`]: keys and tokens, in the text and in their files;
+//! * [`build`]: settings and definitions that need a Cargo feature;
 //! * [`environment`]: variables that override the file;
 //! * [`feast`]: the parts of a Feast repository's `feature_store.yaml` that are read;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`shipped`]: the files in `configs/`.
 
 mod access;
+mod build;
 mod environment;
 mod feast;
 mod files;

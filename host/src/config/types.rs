@@ -9,7 +9,6 @@ use std::{
 };
 
 use larder_common::{clock::SharedClock, files::read_text, telemetry::LogFormat};
-use larder_grpc::GrpcConfig;
 use larder_http::HttpConfig;
 use larder_model::{
     codec::KeyVersion,
@@ -21,13 +20,15 @@ use larder_source::aws::Aws;
 use larder_store::StoreConfig;
 use larder_sync::{SyncLimits, SyncScheduler, SyncSetting};
 
-use super::{ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
+use super::{BuildFeatures, ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 
 /// All settings of an operator. Paths are already resolved against the configuration file's directory.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The configuration file, and the settings from the command line.
     pub origin: Origin,
+    /// The features of the build that uses it.
+    pub build: BuildFeatures,
     /// Its directory, which relative paths in definitions start from.
     pub base_dir: PathBuf,
     /// `project:`, Feast's name for these definitions; `None` means that of the Feast repository, or `default` without
@@ -44,8 +45,8 @@ pub struct Config {
     pub features: Vec<Located<String>>,
     /// `server:`.
     pub http: HttpConfig,
-    /// `grpc:`; `None` if it is off.
-    pub grpc: Option<GrpcConfig>,
+    /// `grpc: listen`; `None` if it is off. The listener has no TLS.
+    pub grpc_listen: Option<SocketAddr>,
     /// `metrics: listen`; `None` if it is off.
     pub metrics_listen: Option<SocketAddr>,
     /// `admin: socket`.
@@ -189,7 +190,7 @@ impl Config {
         let differs = [
             ("server", listener(&self.http) != listener(&other.http)),
             ("server: limits", self.http.limits != other.http.limits),
-            ("grpc", self.grpc != other.grpc),
+            ("grpc", self.grpc_listen != other.grpc_listen),
             ("metrics", self.metrics_listen != other.metrics_listen),
             ("admin", self.admin_socket != other.admin_socket),
             ("aws", self.aws.config() != other.aws.config()),
@@ -238,7 +239,8 @@ impl Config {
             _ => Path::new("."),
         };
         let problems = Problems::default();
-        let read = read(&path.display().to_string(), base_dir, &text, env, &problems);
+        let build = BuildFeatures::COMPILED;
+        let read = read(&path.display().to_string(), base_dir, &text, env, build, &problems);
         let sound = read.as_ref().map_or_else(Sound::default, |(_, sound)| *sound);
         let config = read.map(|(config, _)| Self { origin: origin.clone(), ..config });
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
@@ -255,7 +257,7 @@ impl Config {
         problems: &Problems,
     ) -> Option<Self> {
         let before = problems.error_count();
-        let (config, _) = read(file_name, base_dir, text, env, problems)?;
+        let (config, _) = read(file_name, base_dir, text, env, BuildFeatures::COMPILED, problems)?;
         (problems.error_count() == before).then_some(config)
     }
 }

@@ -20,10 +20,13 @@ mod sample;
 mod scheduler;
 mod slots;
 mod table;
+#[cfg(feature = "aws")]
 mod to_table;
 mod write;
 mod writer;
 
+#[cfg(feature = "aws")]
+pub use self::to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table};
 pub use self::{
     check::{SourceProblem, check_source, likely_type, wider_type},
     engine::{SyncEngine, SyncSetting},
@@ -36,5 +39,4 @@ pub use self::{
     scheduler::SyncScheduler,
     slots::LOADS_AT_ONCE_MAX,
     table::decode_rows,
-    to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table},
 };

@@ -302,6 +302,7 @@ pub(super) fn materialize_view(
 ///
 /// # Errors
 /// As [`sync_view`]. What was there before stays then.
+#[cfg(feature = "aws")]
 pub(super) fn stage_view(
     run: SyncRun<'_>,
     window: Window,

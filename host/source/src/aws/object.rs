@@ -1,10 +1,6 @@
 //! Single objects in S3, for callers that need only one, such as a registry.
 
-use std::time::Duration;
-
 use larder_model::model::AwsPlace;
-
-use super::{Aws, AwsError, AwsErrorKind};
 
 /// An object in S3.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,55 +37,5 @@ impl ObjectAt {
     #[must_use]
     pub fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
-    }
-
-    /// Reads the object, at most this many bytes, within this time. For threads that may block.
-    ///
-    /// # Errors
-    /// [`AwsError`].
-    pub fn read(&self, aws: &Aws, bytes_max: i64, patience: Duration) -> Result<ObjectNow, AwsError> {
-        let what = format!("{}: GetObject", self.url());
-        aws.wait_for(async {
-            let client = aws.s3(&self.place).await;
-            let fetch = async {
-                let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
-                let output = output.map_err(|error| AwsError::of(&what, error))?;
-                let too_large = |bytes: i64| {
-                    let why = format!("it has at least {bytes} bytes, but at most {bytes_max} are read");
-                    AwsError { what: what.clone(), trouble: AwsErrorKind::Refused, why }
-                };
-                let bytes = output.content_length().unwrap_or(0);
-                if bytes > bytes_max {
-                    return Err(too_large(bytes));
-                }
-                let version = output.e_tag().unwrap_or_default().to_owned();
-                let (mut body, mut bytes) = (output.body, Vec::new());
-                while let Some(chunk) = body.next().await {
-                    let broken = |error| AwsError::garbled(&what, format!("the body ended early: {error}"));
-                    bytes.extend_from_slice(&chunk.map_err(broken)?);
-                    if i64::try_from(bytes.len()).unwrap_or(i64::MAX) > bytes_max {
-                        return Err(too_large(bytes_max));
-                    }
-                }
-                Ok(ObjectNow { bytes, version })
-            };
-            // The SDK's own timeouts only cover the response headers.
-            let fetched = tokio::time::timeout(patience, fetch).await;
-            fetched.map_err(|_| AwsError::timed_out(&what, patience))?
-        })
-    }
-
-    /// Returns the current version of the object. For threads that may block.
-    ///
-    /// # Errors
-    /// [`AwsError`].
-    pub fn version(&self, aws: &Aws) -> Result<String, AwsError> {
-        let what = format!("{}: HeadObject", self.url());
-        aws.wait_for(async {
-            let client = aws.s3(&self.place).await;
-            let head = client.head_object().bucket(&self.bucket).key(&self.key).send().await;
-            let head = head.map_err(|error| AwsError::of(&what, error))?;
-            Ok(head.e_tag().unwrap_or_default().to_owned())
-        })
     }
 }

@@ -1,5 +1,7 @@
 //! The development kits and templates, which are embedded in the program, so that a plugin project is self-contained.
 
+use std::path::{Path, PathBuf};
+
 /// A file: its path relative to its directory, and its contents.
 pub(super) type File = (&'static str, &'static str);
 
@@ -37,9 +39,21 @@ pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin"
 pub(super) const PYTHON_TEMPLATE: &[File] =
     files!("plugins/templates/python": "README.md", "gitignore", "plugin.py", "rows.json", "test_plugin.py");
 
+/// Returns the files of a Python project, with their paths in it.
+pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
+    let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
+    let kit = PYTHON_SDK.iter().map(|(path, text)| (path_of("larder_plugin", path), (*text).to_owned()));
+    template.chain(kit).collect()
+}
+
+/// Returns the path in a project of an embedded file.
+pub(super) fn path_of(below: &str, path: &str) -> PathBuf {
+    Path::new(below).join(path.replace("gitignore", ".gitignore"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
+    use std::collections::BTreeSet;
 
     use super::*;
 

@@ -12,12 +12,17 @@ use larder_source::aws::{Aws, AwsConfig};
 use tempfile::TempDir;
 
 use super::make_pipe;
-use crate::config::{FeastConfig, FeastRepo, FeastValuesFrom, RegistryNeed};
+use crate::config::{BuildFeatures, FeastConfig, FeastRepo, FeastValuesFrom, RegistryNeed};
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
 /// Opens a repository with these lines after its project and its registry.
 fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
+    open_in(BuildFeatures::COMPILED, lines, from)
+}
+
+/// Opens a repository in a build with these features.
+fn open_in(build: BuildFeatures, lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("registry.db"), REGISTRY).unwrap();
     let registry = if lines.contains("registry:") { "" } else { "registry: registry.db\n" };
@@ -33,7 +38,7 @@ fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     let problems = Problems::default();
     let env = |name: &str| (name == "REGISTRY").then(|| "registry.db".to_owned());
     let aws = Aws::new(AwsConfig::default());
-    let repo = FeastRepo::open(&config, &aws, None, RegistryNeed::There, &env, &problems);
+    let repo = FeastRepo::open(&config, build, &aws, None, RegistryNeed::There, &env, &problems);
     let said = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     (repo, said.replace(&format!("{}/", dir.path().display()), ""))
 }
@@ -122,4 +127,25 @@ fn pipe_as_registry_is_an_error() {
     make_pipe(&dir.path().join("pipe.db"));
     let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastValuesFrom::Batch);
     assert!(repo.is_none() && said.contains("pipe.db cannot be read: it is a named pipe, not a regular"), "{said}");
+}
+
+#[test]
+fn repository_needs_features_of_its_stores() {
+    let none = BuildFeatures { aws: false, sqlite: false, grpc: false, tools: false };
+    let dynamodb = "registry: s3://bucket/registry.db\nonline_store: {type: dynamodb}\n";
+    let (repo, said) = open_in(none, dynamodb, FeastValuesFrom::Auto);
+    assert!(repo.is_none());
+    expect![[r#"
+        feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder has no S3 (build with the feature 'aws')
+        feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder has no DynamoDB (build with the feature 'aws')"#]]
+    .assert_eq(&said);
+    let sqlite = "online_store: {path: a.db}\n";
+    let (repo, said) = open_in(none, sqlite, FeastValuesFrom::Online);
+    assert!(repo.is_none());
+    expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder has no SQLite (build with the feature 'sqlite')"]
+        .assert_eq(&said);
+    assert!(open_in(BuildFeatures { sqlite: true, ..none }, sqlite, FeastValuesFrom::Online).0.is_some());
+    // The values of the batch sources need no online store.
+    assert!(open_in(none, sqlite, FeastValuesFrom::Batch).0.is_some());
+    assert!(open_in(none, sqlite, FeastValuesFrom::Auto).0.is_some(), "the file does not exist");
 }

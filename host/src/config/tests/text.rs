@@ -25,7 +25,7 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["features/*.yaml"]);
     assert_eq!(sockets(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
     assert_eq!((config.http.unix_socket.as_deref(), config.http.insecure), (None, false));
-    assert_eq!(config.grpc, None);
+    assert_eq!(config.grpc_listen, None);
     assert!((1..=256).contains(&config.http.workers));
     assert_eq!(config.http.limits, HttpLimits::default());
     assert_eq!(config.admin_socket, Path::new("/etc/larder/data/store/admin.sock"));
@@ -209,8 +209,8 @@ fn public_address_needs_insecure() {
     let tls = "server: {listen: 0.0.0.0:1, tls: {cert: a, key: b}}\n";
     assert!(parse_with(tls, &[]).is_ok());
     assert!(parse_with(&format!("{tls}grpc: {{listen: 0.0.0.0:2}}\n"), &[]).is_err());
-    assert_eq!(parse("grpc: {listen: off}").grpc, None);
-    assert_eq!(parse("grpc: {insecure: true}").grpc, None, "it is off unless an address is given");
+    assert_eq!(parse("grpc: {listen: off}").grpc_listen, None);
+    assert_eq!(parse("grpc: {insecure: true}").grpc_listen, None, "it is off unless an address is given");
     // Permission for one listener does not apply to the other.
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",

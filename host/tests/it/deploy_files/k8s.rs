@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::symlink, time::Duration};
 
-use larder::config::{Config, load_definitions};
+use larder::config::{BuildFeatures, Config, load_definitions};
 use larder_common::memory::default_budget;
 use larder_fakeaws::FakeDynamo;
 use larder_model::yaml::Problems;
@@ -527,7 +527,9 @@ fn image_uses_our_rust_and_nonroot() {
     assert_eq!(all("FROM"), stages);
     assert!(all("ADD").is_empty(), "it fetches and unpacks what nobody looked at");
     let run = all("RUN").join("\n");
-    assert!(run.contains("cargo build --release --locked -p larder") && !run.contains("curl") && !run.contains("wget"));
+    assert!(
+        run.contains("cargo build --release --locked -p larder ") && !run.contains("curl") && !run.contains("wget")
+    );
     let last = instructions.iter().rposition(|(name, _)| name == "FROM").unwrap();
     let in_last = |name: &str| -> Vec<&str> {
         instructions[last..].iter().filter(|(found, _)| found == name).map(|(_, rest)| rest.as_str()).collect()
@@ -541,6 +543,31 @@ fn image_uses_our_rust_and_nonroot() {
     let default = Mounted::new().config("larder.yaml");
     let ports = [default.http.listen.port(), default.metrics_listen.unwrap().port()].map(|port| port.to_string());
     assert_eq!(in_last("EXPOSE"), [ports.join(" ")]);
+}
+
+/// Returns the Cargo features of the image.
+fn image_features() -> BuildFeatures {
+    let run = instructions().into_iter().filter(|(name, _)| name == "RUN").map(|(_, rest)| rest).collect::<String>();
+    let (_, list) = run.split_once("--no-default-features --features ").unwrap();
+    let list = list.split_whitespace().next().unwrap();
+    assert!(read("Makefile").contains(&format!("\nIMAGE_FEATURES = {list}\n")), "it is not checked");
+    let names: BTreeSet<&str> = list.split(',').collect();
+    let has = |name: &str| names.contains(name);
+    BuildFeatures { aws: has("aws"), sqlite: has("sqlite"), grpc: has("grpc"), tools: has("tools") }
+}
+
+#[test]
+fn image_has_features_of_manifests() {
+    let (build, files) = (image_features(), Mounted::new());
+    assert!(!build.tools, "a server needs no tools");
+    // The guides deploy Feast's SQLite store and gRPC with this image, too.
+    assert!(build.sqlite && build.grpc);
+    for workload in workloads() {
+        let config = Config { build, ..workload.config(&files) };
+        let loaded = load_definitions(&config).unwrap_or_else(|error| panic!("{}: {error}", workload.file));
+        assert!(!loaded.catalog.views().is_empty());
+        assert!(build.aws || text(&workload.larder()["args"][0]) != "materialize", "{}", workload.file);
+    }
 }
 
 #[test]

@@ -1,15 +1,12 @@
 //! `larder plugin new`: creates a plugin project that builds without changes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::{
-    embedded::{File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, RUST_WIT},
+    embedded::{File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, RUST_WIT, path_of},
     name,
 };
 use crate::cli::{CliError, output};
@@ -33,18 +30,6 @@ enum Lang {
     Rust,
     /// Interpreted: about 20 times slower, and 18 MB
     Python,
-}
-
-/// Returns the files of a Python project, with their paths in it.
-pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
-    let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
-    let kit = PYTHON_SDK.iter().map(|(path, text)| (path_of("larder_plugin", path), (*text).to_owned()));
-    template.chain(kit).collect()
-}
-
-/// Returns the path in a project of an embedded file.
-fn path_of(below: &str, path: &str) -> PathBuf {
-    Path::new(below).join(path.replace("gitignore", ".gitignore"))
 }
 
 pub(super) fn run(args: &NewArgs) -> Result<()> {

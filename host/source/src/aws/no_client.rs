@@ -1,0 +1,65 @@
+//! AWS in a build without the feature `aws`: settings, but no clients. Every request is an error that names the feature.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use super::{AwsConfig, AwsError, AwsErrorKind, ObjectAt, ObjectNow};
+
+/// The settings of AWS.
+#[derive(Debug)]
+pub struct Aws {
+    config: AwsConfig,
+}
+
+// === impl Aws ===
+
+impl Aws {
+    /// Keeps the settings.
+    #[must_use]
+    pub fn new(config: AwsConfig) -> Arc<Self> {
+        Arc::new(Self { config })
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> &AwsConfig {
+        &self.config
+    }
+
+    /// Does nothing: no caller waits for AWS.
+    pub fn stop(&self) {}
+
+    /// Returns an error: there is no runtime.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn handle(&self) -> Result<&Handle, AwsError> {
+        Err(not_built("AWS".to_owned()))
+    }
+}
+
+// === impl ObjectAt ===
+
+impl ObjectAt {
+    /// Returns an error: there is no client of S3.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn read(&self, _: &Aws, _bytes_max: i64, _patience: Duration) -> Result<ObjectNow, AwsError> {
+        Err(not_built(self.url()))
+    }
+
+    /// Returns an error: there is no client of S3.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn version(&self, _: &Aws) -> Result<String, AwsError> {
+        Err(not_built(self.url()))
+    }
+}
+
+fn not_built(what: String) -> AwsError {
+    let why = "this build of larder has no AWS. hint: build with the feature 'aws'".to_owned();
+    AwsError { what, trouble: AwsErrorKind::Setup, why }
+}

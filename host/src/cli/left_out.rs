@@ -1,0 +1,78 @@
+//! Commands that other builds have: calling one is an error that names the Cargo feature.
+
+use std::ffi::OsStr;
+
+use crate::config::BuildFeatures;
+
+/// A command that some builds lack.
+struct OptionalCommand {
+    /// The arguments that select it.
+    words: &'static [&'static str],
+    /// The Cargo feature that has it.
+    feature: &'static str,
+    is_in: fn(BuildFeatures) -> bool,
+}
+
+const OPTIONAL: [OptionalCommand; 8] = [
+    OptionalCommand { words: &["materialize"], feature: "aws", is_in: |build| build.aws },
+    tool(&["demo"]),
+    tool(&["plugin", "new"]),
+    tool(&["plugin", "build"]),
+    tool(&["plugin", "check"]),
+    tool(&["plugin", "run"]),
+    tool(&["plugin", "bench"]),
+    tool(&["plugin", "inspect"]),
+];
+
+const fn tool(words: &'static [&'static str]) -> OptionalCommand {
+    OptionalCommand { words, feature: "tools", is_in: |build| build.tools }
+}
+
+/// Returns an error message if the arguments, without the program's name, call a command that a build with these
+/// features lacks.
+pub(super) fn missing_command<'a>(
+    args: impl IntoIterator<Item = &'a OsStr> + Clone,
+    build: BuildFeatures,
+) -> Option<String> {
+    let is_called = |command: &&OptionalCommand| {
+        let mut args = args.clone().into_iter();
+        command.words.iter().all(|word| args.next().is_some_and(|arg| arg == *word))
+    };
+    let missing = OPTIONAL.iter().filter(|command| !(command.is_in)(build)).find(is_called)?;
+    let (command, feature) = (missing.words.join(" "), missing.feature);
+    Some(format!("this build of larder has no command '{command}'. hint: build with the feature '{feature}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    const NONE: BuildFeatures = BuildFeatures { aws: false, sqlite: false, grpc: false, tools: false };
+
+    fn missing(line: &str, build: BuildFeatures) -> Option<String> {
+        missing_command(line.split(' ').map(OsStr::new), build)
+    }
+
+    #[test]
+    fn missing_command_names_its_feature() {
+        let text = missing("plugin build my-plugin", NONE).unwrap();
+        assert_eq!(text, "this build of larder has no command 'plugin build'. hint: build with the feature 'tools'");
+        let text = missing("materialize --help", BuildFeatures { tools: true, ..NONE }).unwrap();
+        assert_eq!(text, "this build of larder has no command 'materialize'. hint: build with the feature 'aws'");
+        assert_eq!(missing("plugin build my-plugin", BuildFeatures { tools: true, ..NONE }), None);
+        for other in ["build", "plugin", "plugin deploy build", "plugin builds", "get demo"] {
+            assert_eq!(missing(other, NONE), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn optional_commands_exist_in_full_builds() {
+        for OptionalCommand { words, .. } in OPTIONAL {
+            let found = words.iter().try_fold(Cli::command(), |command, word| command.find_subcommand(word).cloned());
+            assert!(found.is_some(), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The commands of `larder plugin` for developers, in builds with the feature `tools`.
+
+mod bench;
+mod build;
+mod check;
+mod inspect;
+mod name;
+mod new;
+mod project;
+mod run;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Subcommand;
+use larder_plugin_host::{PluginRuntime, PluginSettings};
+
+use super::{cache, embedded};
+
+/// Subcommands of `larder plugin`.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ToolCommand {
+    /// Create a plugin project that builds without changes
+    New(new::NewArgs),
+    /// Build a project into a component
+    Build(build::BuildArgs),
+    /// Check whether a server would accept a plugin, and whether the plugin is deterministic
+    Check(check::CheckArgs),
+    /// Run rows through a plugin and print the results
+    Run(run::RunArgs),
+    /// Measure how long calls of a plugin take
+    Bench(bench::BenchArgs),
+    /// Print a plugin's signature and build information
+    Inspect(inspect::InspectArgs),
+}
+
+pub(super) fn run(command: &ToolCommand) -> Result<()> {
+    match command {
+        ToolCommand::New(args) => new::run(args),
+        ToolCommand::Build(args) => build::run(args),
+        ToolCommand::Check(args) => check::run(args),
+        ToolCommand::Run(args) => run::run(args),
+        ToolCommand::Bench(args) => bench::run(args),
+        ToolCommand::Inspect(args) => inspect::run(args),
+    }
+}
+
+/// Creates a runtime with a server's default settings. Compiled code is cached for the next command: compiling Python's
+/// interpreter takes ten seconds.
+fn local_runtime() -> Result<Arc<PluginRuntime>> {
+    let cache_dir = Some(cache::dir()?.join("compiled"));
+    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..PluginSettings::default() })?)
+}

@@ -1,0 +1,138 @@
+//! The Cargo features of a build, and the errors for a configuration that uses a part of Larder that its build lacks.
+//!
+//! Every build reads the same files. The functions here take the features as a value, so that tests of one build cover
+//! all combinations.
+
+use std::fmt;
+
+use larder_model::{
+    model::{FeatureView, FileSource, SourceKind},
+    registry::Catalog,
+    yaml::{Place, Problem, Severity},
+};
+
+/// A set of Cargo features of the package `larder`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildFeatures {
+    /// S3 and DynamoDB.
+    pub aws: bool,
+    /// Feast's SQLite store.
+    pub sqlite: bool,
+    /// The gRPC listener.
+    pub grpc: bool,
+    /// Commands for developers.
+    pub tools: bool,
+}
+
+/// A part of Larder that a build may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildPart {
+    /// Clients of AWS.
+    Aws,
+    /// Objects in S3.
+    S3,
+    /// Tables in DynamoDB.
+    DynamoDb,
+    /// SQLite files.
+    Sqlite,
+    /// The gRPC listener.
+    Grpc,
+}
+
+/// The prefix of paths in S3.
+const S3: &str = "s3://";
+/// The key of the files for `/materialize`.
+const BATCH: &str = "batch_source";
+
+// === impl BuildFeatures ===
+
+impl BuildFeatures {
+    /// The features of this build.
+    pub const COMPILED: Self = Self {
+        aws: cfg!(feature = "aws"),
+        sqlite: cfg!(feature = "sqlite"),
+        grpc: cfg!(feature = "grpc"),
+        tools: cfg!(feature = "tools"),
+    };
+
+    /// Returns whether a build with these features has a part.
+    #[must_use]
+    pub fn has(self, part: BuildPart) -> bool {
+        match part {
+            BuildPart::Aws | BuildPart::S3 | BuildPart::DynamoDb => self.aws,
+            BuildPart::Sqlite => self.sqlite,
+            BuildPart::Grpc => self.grpc,
+        }
+    }
+
+    /// Returns whether a build with these features can read a view's source and its files.
+    #[must_use]
+    pub fn can_read(self, view: &FeatureView) -> bool {
+        parts_of(view).all(|(_, part)| self.has(part))
+    }
+
+    /// Returns a problem for each source of a view that a build with these features cannot read.
+    #[must_use]
+    pub fn missing_sources(self, catalog: &Catalog) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for view in catalog.views() {
+            for (what, part) in parts_of(view).filter(|(_, part)| !self.has(*part)) {
+                let at = catalog.place_of_source(&view.name).cloned().unwrap_or_else(|| Place::file(&view.name));
+                let message = format!("feature view '{}': {what}: {part}", view.name);
+                // A view of a Feast repository is served all the same: only `/materialize` reads its batch source.
+                let is_served = what.starts_with(BATCH) && catalog.is_imported();
+                let severity = if is_served { Severity::Warning } else { Severity::Error };
+                problems.push(Problem { severity, at, message, help: Some(part.help()) });
+            }
+        }
+        problems
+    }
+}
+
+/// Returns the optional parts that are needed for a view's rows, each with the part of the definition that needs it.
+fn parts_of(view: &FeatureView) -> impl Iterator<Item = (String, BuildPart)> {
+    let in_s3 = |key: &str, files: &FileSource| {
+        files.path.starts_with(S3).then(|| (format!("{key}: {}", files.path), BuildPart::S3))
+    };
+    let source = view.source.as_ref().and_then(|source| match &source.from {
+        SourceKind::Files(files) => in_s3("source", files),
+        SourceKind::DynamoDb(table) => Some((format!("source: {}", table.table), BuildPart::DynamoDb)),
+        SourceKind::FeastSqlite { path, .. } => Some((format!("source: {path}"), BuildPart::Sqlite)),
+    });
+    let batch = view.batch_source.as_ref().and_then(|files| in_s3(BATCH, files));
+    source.into_iter().chain(batch)
+}
+
+// === impl BuildPart ===
+
+impl BuildPart {
+    /// Returns the Cargo feature that has it.
+    #[must_use]
+    pub fn feature(self) -> &'static str {
+        match self {
+            Self::Aws | Self::S3 | Self::DynamoDb => "aws",
+            Self::Sqlite => "sqlite",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    /// Returns the hint for a build that lacks it.
+    #[must_use]
+    pub fn help(self) -> String {
+        format!("build with the feature '{}'", self.feature())
+    }
+}
+
+impl fmt::Display for BuildPart {
+    /// Formats the message for a build that lacks it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Aws => "AWS",
+            Self::S3 => "S3",
+            Self::DynamoDb => "DynamoDB",
+            Self::Sqlite => "SQLite",
+            Self::Grpc => "gRPC",
+        };
+        write!(f, "this build of larder has no {name}")
+    }
+}
