@@ -5,7 +5,7 @@ use larder_serving::{Answer, LookupError, OnlineRequest, Protocol, ResponseBudge
 
 use super::{HttpError, arrow::encode_arrow, decode::decode_request, encode::write_answer, weight::lookup_bytes};
 
-/// The forms of an answer.
+/// The formats of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Feast's JSON.
@@ -21,7 +21,7 @@ const ARROW_TYPE: &str = "application/vnd.apache.arrow.stream";
 // === impl Form ===
 
 impl Form {
-    /// The form that is wanted: Arrow where it is named, and JSON is not wanted more; JSON in all other cases.
+    /// Selects the format: Arrow if `Accept` names it and does not prefer JSON, JSON in all other cases.
     pub(super) fn wanted(headers: &HeaderMap) -> Self {
         let (mut arrow, mut json) = (0.0, 0.0);
         for value in headers.get_all(ACCEPT) {
@@ -39,7 +39,7 @@ impl Form {
         if arrow > 0.0 && arrow >= json { Self::Arrow } else { Self::Json }
     }
 
-    /// What the answer's `Content-Type` says.
+    /// Returns the response's `Content-Type`.
     pub(super) fn content_type(self) -> HeaderValue {
         match self {
             Self::Json => JSON,
@@ -75,7 +75,7 @@ impl Protocol for Form {
                 let mut encoded = encode_arrow(&answer, budget)?;
                 // The exact length was not known in advance.
                 budget.reserve(&mut encoded, 0, 0)?;
-                // Arrow answers are never pipelined, so this does not copy.
+                // Arrow responses are never pipelined, so this does not copy.
                 if out.is_empty() { *out = encoded } else { out.append(&mut encoded) }
             }
         }
@@ -83,13 +83,13 @@ impl Protocol for Form {
     }
 }
 
-/// How much a media type is wanted: 1 where nothing is said, 0 where what is said is no number.
+/// Returns the quality value of a media type: 1 if it has none, 0 if it is not a number.
 fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> f32 {
-    let said = parameters.find_map(|parameter| {
+    let parameter_value = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("q").then_some(value.trim())
     });
-    said.map_or(1.0, |value| value.parse().unwrap_or(0.0))
+    parameter_value.map_or(1.0, |value| value.parse().unwrap_or(0.0))
 }
 
 #[cfg(test)]
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn arrow_is_answered_where_it_is_named_and_wanted_no_less_than_json() {
+    fn arrow_must_be_named_explicitly() {
         for accept in [
             &["application/vnd.apache.arrow.stream"][..],
             &["Application/VND.Apache.Arrow.Stream ; x=y"],

@@ -1,17 +1,17 @@
-//! The admin door: what the command line asks of a running host, over a Unix socket that only its owner can open.
+//! The admin API: commands to a running server, over a Unix socket that only its owner can open.
 
 use std::collections::BTreeMap;
 
 use larder_ingest::{Progress, SyncReport, SyncRequest};
 use serde::{Deserialize, Serialize};
 
-/// What can be asked of a running host beside features.
+/// The commands of a running server, in addition to lookups.
 pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Syncs views, all with a source if none is named, each once, and reports every step. Blocks until the end; during
-    /// a shutdown, only until the load's next commit.
+    /// Syncs views, or all views with a source if none is named, each once, and reports every step. Blocks until the
+    /// end; during a shutdown, only until the load's next commit.
     fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent));
 
-    /// Reads configuration and definitions again. The error is what is wrong with them.
+    /// Reloads the configuration and the definitions.
     ///
     /// # Errors
     /// The errors, one per line. The previous definitions stay in effect.
@@ -29,22 +29,22 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// A problem with the view or the store; nothing was dropped in that case.
     fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
 
-    /// Takes a plugin's file into service. Blocks until it is compiled, fitted and tried. The error is why it is refused.
+    /// Deploys a plugin's file. Blocks until the plugin is compiled, checked for compatibility and tested.
     ///
     /// # Errors
-    /// What is wrong with it; what was in service goes on.
+    /// Why the plugin was rejected. The previous version keeps serving.
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
 
-    /// Puts the version before back into service.
+    /// Rolls back to the previous version of a plugin.
     ///
     /// # Errors
-    /// That there is none.
+    /// There is no previous version.
     fn roll_back(&self, plugin: &str) -> Result<DeployReport, String>;
 
-    /// The plugins, by name.
+    /// Returns the plugins, sorted by name.
     fn plugins(&self) -> Vec<PluginStatus>;
 
-    /// The most bytes that a plugin's file can have.
+    /// Returns the limit on the size of a plugin's file, in bytes.
     fn plugin_bytes_max(&self) -> usize;
 }
 
@@ -52,17 +52,17 @@ pub trait Control: Send + Sync + std::fmt::Debug {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncCommand {
-    /// The views, by name; all with a source when empty.
+    /// The names of the views. Empty for all views with a source.
     pub views: Vec<String>,
-    /// Read everything, also what was read before.
+    /// Read everything again, including objects that were already read.
     pub full: bool,
-    /// Only event times from here on, in microseconds.
+    /// Load only rows with an event time from here on, in microseconds.
     pub from: Option<i64>,
-    /// Only event times up to here, in microseconds.
+    /// Load only rows with an event time up to here, in microseconds.
     pub to: Option<i64>,
     /// Load what the source has even if it fails the sanity checks.
     pub force: bool,
-    /// Leave sources alone that were read a short time ago. Nobody asks for that; a start and a reload do.
+    /// Skip sources that were synced a short time ago. Set at startup and reload; clients cannot set it.
     #[serde(skip)]
     pub spare: bool,
 }
@@ -88,14 +88,14 @@ pub struct ResetCommand {
     pub confirmed: bool,
 }
 
-/// The response to both.
+/// The response to `POST /v1/delete` and `POST /v1/reset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EraseReport {
-    /// How many rows there were.
+    /// The number of rows that were deleted.
     pub rows: u64,
 }
 
-/// One line of the answer to `POST /v1/sync`.
+/// One line of the response to `POST /v1/sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AdminEvent {
@@ -103,55 +103,55 @@ pub enum AdminEvent {
     Progress {
         /// The view.
         view: String,
-        /// How far it is.
+        /// The progress of the read.
         #[serde(flatten)]
         progress: Progress,
     },
-    /// A view has been brought up to date.
+    /// A view was synced.
     Synced {
-        /// What came of it.
+        /// The result.
         report: SyncReport,
     },
-    /// A view could not be brought up to date.
+    /// The sync of a view failed.
     Failed {
         /// The view.
         view: String,
-        /// Why.
+        /// The reason.
         error: String,
     },
 }
 
-/// The answer to `POST /v1/plugins` and `POST /v1/plugins/NAME/rollback`: a version is in service.
+/// The response to `POST /v1/plugins` and `POST /v1/plugins/NAME/rollback`: a version is live.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeployReport {
     /// The plugin.
     pub plugin: String,
-    /// The version that is in service now.
+    /// The version that is live now.
     pub version: String,
     /// SHA-256 of its file, in hexadecimal.
     pub digest: String,
-    /// The version that was in service before.
+    /// The version that was live before.
     pub replaced: Option<String>,
     /// The derived views that it computes.
     pub views: Vec<String>,
     /// Whether its code had to be compiled; cached otherwise.
     pub compiled: bool,
-    /// How long it took from the file's arrival.
+    /// The time since the file arrived.
     pub seconds: f64,
 }
 
-/// One of the answer to `GET /v1/plugins`.
+/// An item of the response to `GET /v1/plugins`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginStatus {
     /// The plugin.
     pub plugin: String,
-    /// The version in service.
+    /// The live version.
     pub live: Option<PluginVersion>,
-    /// The version that a rollback brings back.
+    /// The version that a rollback restores.
     pub previous: Option<PluginVersion>,
-    /// The derived views that the version in service computes.
+    /// The derived views that the live version computes.
     pub views: Vec<PluginViewStatus>,
-    /// Why the plugin's file in the directory is not in service, if it is not.
+    /// Why the plugin's file in the directory is not live, if it was rejected.
     pub refused: Option<String>,
     /// Whether the plugin's file in the directory is being compiled or is queued for compilation.
     #[serde(default)]
@@ -161,15 +161,15 @@ pub struct PluginStatus {
 /// A version of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginVersion {
-    /// What it calls itself.
+    /// The version that the plugin declares.
     pub version: String,
     /// SHA-256 of its file, in hexadecimal.
     pub digest: String,
-    /// What it was written in, as far as that is known.
+    /// The language of the plugin, as far as it is known.
     pub language: String,
-    /// Bytes of its file.
+    /// The size of its file in bytes.
     pub bytes: u64,
-    /// What it computes.
+    /// The plugin's own description.
     pub doc: String,
 }
 
@@ -178,14 +178,15 @@ pub struct PluginVersion {
 pub struct PluginViewStatus {
     /// The view.
     pub view: String,
-    /// Whether the plugin is called for it: `closed` when all is well, `open` after failures, `half-open` in between.
+    /// The circuit breaker of the view: `closed` when calls succeed, `open` after failures, `half-open` while it tests
+    /// calls.
     pub breaker: String,
 }
 
 // === impl SyncCommand ===
 
 impl SyncCommand {
-    /// What each view's run is asked for.
+    /// Returns the request for the run of each view.
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         let window = larder_model::model::Window { from: self.from, to: self.to };

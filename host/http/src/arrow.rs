@@ -1,10 +1,10 @@
-//! An [`Answer`] as an Arrow IPC stream with one record batch.
+//! Encodes an [`Answer`] as an Arrow IPC stream with one record batch.
 //!
-//! First come the columns of the JSON answer, in its order and by its names; then for each feature `NAME__status` and
-//! `NAME__event_timestamp`. A column has the Arrow type of what it was declared as: JSON, UUIDs and decimals are text,
-//! sets are lists, instants are microseconds in UTC. What is a tree (maps, structs, lists of lists, zoned instants) is
-//! text that holds the JSON that the JSON answer has in its place. Null is null everywhere: there is no least integer in
-//! the place of an instant, and no epoch in that of an event time.
+//! The columns of the JSON response come first, with the same names and in the same order. Then `NAME__status` and
+//! `NAME__event_timestamp` follow for each feature. A column has the Arrow type of its declared type: JSON, UUIDs and
+//! decimals are text, sets are lists, and timestamps are microseconds in UTC. Nested values (maps, structs, lists of
+//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is null everywhere;
+//! neither the least integer nor the epoch stands for a missing timestamp.
 
 use std::{
     borrow::Cow,
@@ -34,71 +34,73 @@ use serde_json::{Value, json};
 
 use super::HttpError;
 
-/// Why an answer cannot be had as Arrow.
+/// Why an answer cannot be encoded as Arrow.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArrowFault {
-    /// Two columns would have one name.
+    /// Two columns would have the same name.
     #[error(
         "as Arrow, two columns would be named '{0}': each feature comes with NAME__status and NAME__event_timestamp; \
          ask for full feature names, for fewer features, or for JSON"
     )]
     Collision(String),
-    /// More than 32-bit offsets reach.
-    #[error("as Arrow, column '{0}' would be larger than 2 GiB; ask for fewer rows")]
+    /// A column is larger than 32-bit offsets can address.
+    #[error("as Arrow, column '{0}' would be larger than 2 GiB; hint: request fewer rows")]
     TooLarge(String),
-    /// A key that microseconds cannot say.
-    #[error("as Arrow, column '{column}' cannot have {seconds}: in microseconds it is no 64-bit number; ask for JSON")]
+    /// A key's timestamp is out of range in microseconds.
+    #[error(
+        "as Arrow, column '{column}' cannot hold {seconds} s: it overflows 64-bit microseconds; hint: request JSON"
+    )]
     Instant { column: String, seconds: i64 },
     /// A limit on the response.
     #[error(transparent)]
     Bound(#[from] RequestError),
-    /// A bug of ours.
+    /// A bug in Larder.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
 }
 
-/// The columns so far.
+/// The columns that are already built.
 struct Columns<'r> {
     fields: Vec<Field>,
     arrays: Vec<ArrayRef>,
     names: HashSet<String>,
-    /// Bytes of the arrays.
+    /// The size of the arrays in bytes.
     bytes: usize,
     budget: &'r mut ResponseBudget,
 }
 
-/// Approximate overhead of a column in the stream in addition to its values.
+/// The approximate overhead of a column in the stream, in addition to its values, in bytes.
 const COLUMN_BYTES: usize = 512;
 
-/// The words of [`Status`], in the order of [`status_place`].
+/// The names of [`Status`], in the order of [`status_place`].
 const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
 
-/// Writes an answer's body.
+/// Encodes the body of an answer.
 pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, ArrowFault> {
     let plan = &*answer.plan;
     let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
     let mut columns = Columns { fields, arrays, names, bytes: 0, budget };
-    for (place, column) in plan.entity_columns.iter().enumerate() {
-        let values = answer.entity_column(place);
+    for (index, column) in plan.entity_columns.iter().enumerate() {
+        let values = answer.entity_column(index);
         let nullable = values.contains(&EchoedValue::Null);
         columns.add(&column.name, entity_column(column, values)?, nullable)?;
     }
     for column in &plan.feature_columns {
         let values = answer.cells(column.from).map(|cell| cell.value);
-        // A tree is written as JSON, which is longer.
+        // A nested value is written as JSON, which is longer.
         let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
         columns.expect(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
         columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
-    // The event times of a read are those of all its columns.
+    // All columns of a read share its event times.
     let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
     for column in &plan.feature_columns {
-        let places = answer.cells(column.from).map(|cell| status_place(cell.status));
-        let statuses = DictionaryArray::try_new(Int8Array::from_iter_values(places), Arc::clone(&words))?;
+        let indexes = answer.cells(column.from).map(|cell| status_place(cell.status));
+        let statuses = DictionaryArray::try_new(Int8Array::from_iter_values(indexes), Arc::clone(&words))?;
         columns.add(&format!("{}__status", column.name), Arc::new(statuses), false)?;
         let times = match column.from {
-            // What is computed has no time of its own.
+            // Computed values have no event time.
             ColumnFrom::Step { .. } => instants((0..answer.rows).map(|_| None)),
             ColumnFrom::Read { read, .. } => {
                 let of_read = || instants((0..answer.rows).map(|row| answer.event_time(read, row)));
@@ -107,7 +109,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         };
         columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
     }
-    // The writer makes a copy first.
+    // The writer first copies the arrays.
     let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
     columns.budget.hold(bytes)?;
     let mut out = Vec::new();
@@ -120,7 +122,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
     Ok(writer.into_inner()?)
 }
 
-/// The names of the views, for a request that wants to know, as the JSON answer has them.
+/// Returns the names of the views, if the request asks for them, as in the JSON response.
 fn metadata(plan: &Plan) -> HashMap<String, String> {
     let views = plan.view_metadata.iter().map(|views| {
         let views: Vec<Value> = views.iter().map(|view| json!({ "name": view })).collect();
@@ -130,7 +132,7 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
 }
 
 fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowFault> {
-    // What is nobody's key has the type of its values, which are of one.
+    // A column that is not a key of any view has the type of its values, which all have the same type.
     let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
         Some(EchoedValue::Int(_)) => ScalarType::Int64,
         Some(EchoedValue::Float(_)) => ScalarType::Float64,
@@ -144,12 +146,12 @@ fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<Ar
 fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowFault> {
     Ok(match (value, scalar) {
         (EchoedValue::Null, _) => ValueRef::Null,
-        // Keys are whole seconds, as Feast has them.
+        // As in Feast, keys are whole seconds.
         (EchoedValue::Int(v), ScalarType::UnixTimestamp) => {
             let too_far = || ArrowFault::Instant { column: column.to_owned(), seconds: *v };
             ValueRef::Int64(v.checked_mul(1_000_000).ok_or_else(too_far)?)
         }
-        // The range of such a key was seen to when it was read.
+        // The range of such a key was checked when it was parsed.
         (EchoedValue::Int(v), ScalarType::Int32) => i32::try_from(*v).map_or(ValueRef::Null, ValueRef::Int32),
         (EchoedValue::Int(v), _) => ValueRef::Int64(*v),
         (EchoedValue::Float(v), _) => ValueRef::Float64(*v),
@@ -191,7 +193,8 @@ fn lists<'a>(
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
 }
 
-/// Values of one type; what is of another is null, as in the JSON answer: a row's shapes are those of its types.
+/// Builds an array of values of one type. A value of another type becomes null, as in the JSON response. The values of
+/// a row have the types of the row's schema.
 fn scalars<'a>(
     name: &str,
     scalar: ScalarType,
@@ -249,12 +252,12 @@ fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {
     }
 }
 
-/// A place in a column's data; beyond what an offset can say Arrow would panic.
-fn offset(name: &str, place: usize) -> Result<i32, ArrowFault> {
-    i32::try_from(place).map_err(|_| ArrowFault::TooLarge(name.to_owned()))
+/// Returns an offset into a column's data. Arrow would panic at an offset beyond 32 bits.
+fn offset(name: &str, offset: usize) -> Result<i32, ArrowFault> {
+    i32::try_from(offset).map_err(|_| ArrowFault::TooLarge(name.to_owned()))
 }
 
-/// The place of a status in [`STATUSES`].
+/// Returns the index of a status in [`STATUSES`].
 fn status_place(status: Status) -> i8 {
     match status {
         Status::Present => 0,
@@ -269,7 +272,7 @@ fn status_place(status: Status) -> i8 {
 impl Columns<'_> {
     /// Reserves memory for a column of about this many bytes before it is built. The column grows by doubling.
     fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
-        // A tree's JSON may be shorter than estimated.
+        // The JSON of a nested value may be shorter than estimated.
         self.budget.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
         Ok(self.budget.hold(2 * bytes)?)
     }

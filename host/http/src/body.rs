@@ -17,7 +17,7 @@ pub(super) enum AnswerBody {
     Lines(mpsc::Receiver<Bytes>),
 }
 
-/// The size of the pieces that hyper gets. For a stream that takes only one piece, such as TLS, hyper copies them.
+/// The size of the pieces that are passed to hyper. If the stream is not vectored, as with TLS, hyper copies them.
 const FRAME_BYTES: usize = 64 << 10;
 
 impl Body for AnswerBody {

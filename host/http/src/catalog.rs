@@ -1,4 +1,4 @@
-//! `/v1/catalog`: what is served, for people and tools.
+//! `/v1/catalog`: describes the served definitions, for people and tools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,24 +15,24 @@ use larder_serving::{Authorization, Snapshot};
 use larder_store::ViewId;
 use serde_json::{Map, Value, json};
 
-/// What a token for feature services may see: the services, their features and their keys, but neither the features'
-/// sources nor other definitions.
+/// The definitions that a token limited to feature services may see: the services, their features and their keys, but
+/// neither the features' sources nor other definitions.
 #[derive(Debug, Default)]
 struct Visible<'c> {
-    /// Features by their view, stored or derived.
+    /// Features by view, stored or derived.
     features: BTreeMap<&'c str, BTreeSet<&'c str>>,
     entities: BTreeSet<&'c str>,
     join_keys: BTreeSet<&'c str>,
 }
 
-/// Approximate size of a feature or another definition as a tree of JSON values.
+/// The approximate size of a feature or another definition as a tree of JSON values, in bytes.
 const FEATURE_BYTES: usize = 1_536;
 const DEFINITION_BYTES: usize = 4_096;
 
 // === impl Visible ===
 
 impl<'c> Visible<'c> {
-    /// `None` for an unlimited caller.
+    /// Returns the visible definitions, or `None` for an unlimited caller.
     fn to(authorization: &Authorization, catalog: &'c Catalog) -> Option<Self> {
         if authorization.is_unlimited() {
             return None;
@@ -73,7 +73,7 @@ impl<'c> Visible<'c> {
     }
 }
 
-/// Approximate memory of a snapshot's description while it is built, in bytes.
+/// Returns the approximate memory of a snapshot's description while it is built, in bytes.
 pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
     let catalog = snapshot.catalog();
     let text = |description: &str, tags: &Tags| {
@@ -95,7 +95,7 @@ pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
     entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
 }
 
-/// Everything in scope that a snapshot serves, with its freshness. Ages are relative to `now`.
+/// Describes all definitions of a snapshot that the caller may see, with their freshness. Ages are relative to `now`.
 #[must_use]
 pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Authorization) -> Value {
     let catalog = snapshot.catalog();
@@ -153,8 +153,8 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
         })
     });
     let derived = catalog.derived_views().iter().enumerate().filter(|(_, view)| sees_view(&view.name));
-    let derived = derived.map(|(place, view): (usize, &Arc<DerivedView>)| {
-        let component = snapshot.transforms().get(place).map(|transform| transform.component()).filter(|_| sees_all);
+    let derived = derived.map(|(index, view): (usize, &Arc<DerivedView>)| {
+        let component = snapshot.transforms().get(index).map(|transform| transform.component()).filter(|_| sees_all);
         // All callers may see the inputs that a request has to send.
         let inputs = view.inputs.iter().filter(|input| sees_all || !matches!(input.from, InputSource::Feature { .. }));
         let inputs = inputs.map(|input| {
@@ -213,7 +213,7 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// The features that stored rows have with a different type, and how such values are served.
+/// Returns the features for which stored rows have a different type, and how such values are served.
 fn retyped_features(
     snapshot: &Snapshot,
     view: &FeatureView,

@@ -23,7 +23,7 @@ use super::{
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// The number of lines that wait for a slow reader of a sync's progress; then the sync waits.
+/// The number of progress lines that are queued for a client that reads slowly. If the queue is full, the sync waits.
 const EVENTS_WAITING_MAX: usize = 64;
 
 /// Returns whether a command uses the request's body.
@@ -92,7 +92,7 @@ async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     }
 }
 
-/// Runs long or blocking work on another thread. Its error is the reason for a refusal.
+/// Runs long or blocking work on another thread. If the work fails, its error is returned to the client.
 async fn blocking<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<Answered, HttpError> {

@@ -1,4 +1,4 @@
-//! Where the server listens and what it lets callers do.
+//! The listeners of the server, its limits, and the permissions of callers.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -6,55 +6,55 @@ use larder_serving::AuthConfig;
 
 use super::TlsConfig;
 
-/// The data listener and its bounds.
+/// The data listener and its limits.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// The TCP address of the data listener.
     pub listen: SocketAddr,
-    /// A Unix socket that answers like the data listener, if wanted.
+    /// The path of a Unix socket that serves the same requests as the data listener.
     pub unix_socket: Option<PathBuf>,
-    /// Whether `listen` may be reachable from other machines without TLS. Off: only loopback is bound.
+    /// Whether `listen` may accept connections from other machines without TLS. If not set, only loopback addresses are
+    /// allowed.
     pub insecure: bool,
-    /// Encryption of `listen`.
+    /// TLS for `listen`.
     pub tls: Option<TlsConfig>,
-    /// Who may ask, at `listen` and at `unix_socket`; everybody where there is none.
+    /// Authentication at `listen` and `unix_socket`. Without it, all callers are allowed.
     pub auth: Option<AuthConfig>,
     /// Whether callers may write, as with Feast's feature server.
     pub writes: bool,
-    /// Threads that answer requests.
+    /// The number of threads that serve requests.
     pub workers: usize,
-    /// Bounds.
     pub limits: HttpLimits,
 }
 
-/// Bounds on what one caller, or all of them together, may take.
+/// Limits on the resources of one request, and of all requests together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Open connections; further ones are closed at once.
+    /// The limit on open connections. Further connections are closed immediately.
     pub connections_max: usize,
-    /// From the start of a connection, or the end of the answer before, to the end of a request's headers. It bounds
-    /// idle connections too: clients with a pool reconnect.
+    /// The time limit from the start of a connection, or the end of the previous response, to the end of a request's
+    /// headers. It also limits idle connections: clients with a connection pool reconnect.
     pub header_timeout: Duration,
-    /// From the end of the headers to the end of the body.
+    /// The time limit from the end of the headers to the end of the body.
     pub body_timeout: Duration,
-    /// How long an answer may wait for the client to take a byte of it.
+    /// How long a response may wait for the client to accept at least one byte.
     pub write_timeout: Duration,
-    /// Bytes of a request's body; beyond: 413.
+    /// The limit on bytes of a request's body. A larger body gets 413.
     pub body_bytes_max: usize,
-    /// Entity rows in one request; beyond: 413.
+    /// The limit on entity rows of a request. More rows get 413.
     pub rows_max: usize,
-    /// Features in one request, and entity columns; beyond: 413.
+    /// The limit on features of a request, and on its entity columns. More get 413.
     pub features_max: usize,
-    /// Values in one answer, rows times columns; beyond: 413.
+    /// The limit on values of a response, rows times columns. More values get 413.
     pub values_max: usize,
-    /// Bytes of one response; beyond: 413.
+    /// The limit on bytes of a response. A larger response gets 413.
     pub answer_bytes_max: usize,
-    /// Bytes of all request and response bodies in flight, over all listeners and gRPC; beyond: 503. `None`: derived
-    /// from the memory limit ([`larder_common::memory::default_budget`]).
+    /// The limit on bytes of all request and response bodies in flight, across all listeners and gRPC. Requests beyond
+    /// it get 503. `None`: derived from the memory limit ([`larder_common::memory::default_budget`]).
     pub in_flight_bytes_max: Option<usize>,
-    /// How long a stopping server goes on as before, save that it says it is not ready.
+    /// How long a stopping server keeps serving all requests while it reports that it is not ready.
     pub drain_delay: Duration,
-    /// How long a stopping server waits for requests under way.
+    /// How long a stopping server waits for requests in flight.
     pub drain_timeout: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
-            // Longer than the idle time of the load balancers and client pools in common use (60 s).
+            // Longer than the idle timeout of common load balancers and client pools (60 s).
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),

@@ -1,4 +1,4 @@
-//! Serves one connection: lookups by the fast path, and from the first other request on all requests by hyper.
+//! Serves one connection: lookups on the fast path, then from the first other request on, all requests with hyper.
 
 use std::{
     error::Error,
@@ -131,7 +131,7 @@ impl PollBudget {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether this poll has lasted longer than `POLL_BUDGET`.
+    /// Returns whether this poll has lasted longer than `POLL_BUDGET`.
     fn is_spent(&self) -> bool {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.is_some_and(|begun| begun.elapsed() > POLL_BUDGET)

@@ -1,6 +1,7 @@
-//! A request's JSON to an [`OnlineRequest`], in one pass, borrowing its texts from the body.
+//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, borrowing texts from the body.
 //!
-//! What does not fit is looked at a second time, slowly, to answer as FastAPI does: every mistake with its place.
+//! An invalid body is parsed a second time by the slower [`diagnose`] to list every problem with its location, as
+//! FastAPI does.
 
 use std::{borrow::Cow, collections::HashMap, fmt, marker::PhantomData};
 
@@ -11,18 +12,18 @@ use serde_json::{Value, value::RawValue};
 
 use super::{HttpError, diagnose::diagnose, invalid::flag};
 
-/// Reads the body of `POST /get-online-features`.
+/// Parses the body of `POST /get-online-features`.
 ///
 /// # Errors
 /// Status 422 with FastAPI's body.
 pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
-    // Looked at as a whole, once, instead of text by text.
+    // UTF-8 is validated once for the whole body instead of for each text.
     let text = std::str::from_utf8(body).ok();
     let wire = text.and_then(|text| serde_json::from_str(text).ok().or_else(|| exact(text)));
     let Some(wire) = wire else { return Err(diagnose(body)) };
     let Some(EntityColumns(entities)) = wire.entities else { return Err(diagnose(body)) };
     let selection = match wire.service {
-        // Feast takes an empty name for none.
+        // As in Feast, an empty name counts as no name.
         Some(service) if !service.is_empty() => Selection::Service(service),
         _ => Selection::Features(wire.features),
     };
@@ -30,11 +31,11 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     Ok(OnlineRequest { selection, entities, full_feature_names, view_metadata })
 }
 
-/// Up to this many column names are compared one by one; more are looked up in a map.
+/// Up to this many column names are compared linearly; more are looked up in a map.
 const FEW_COLUMNS: usize = 16;
 
 /// The error for a number that the parser returns as a double although it may be an integer: see [`exact`].
-const ONLY_ITS_TEXT_TELLS: &str = "a number that only its text can tell";
+const NEEDS_EXACT_TEXT: &str = "a number that only its text can tell";
 
 /// Parses a body on the slow path, with each value as it is written, so that an integer beyond 64 bits is not rounded
 /// to a double.
@@ -55,14 +56,14 @@ struct Wire<'a, E = EntityColumns<'a>> {
     view_metadata: bool,
 }
 
-/// Text that is borrowed where it has no escapes.
+/// Text that is borrowed if it has no escapes.
 struct Text<'a>(Cow<'a, str>);
 
 struct Texts<'a>(Vec<Cow<'a, str>>);
 
 struct EntityColumns<'a>(Columns<'a>);
 
-/// The same, each value read from its own text.
+/// Columns whose values are each parsed from their own text.
 struct ExactColumns<'a>(Columns<'a>);
 
 struct WireVisitor<E>(PhantomData<E>);
@@ -71,7 +72,7 @@ struct OneValue<'a>(EntityValue<'a>);
 
 struct ManyValues<'a>(Vec<EntityValue<'a>>);
 
-/// A boolean as pydantic takes it: also 0 and 1, and words.
+/// A boolean that is parsed as pydantic does: also from 0, 1 and some strings.
 struct Flag(bool);
 
 macro_rules! visitor {
@@ -170,7 +171,7 @@ visitor!(ExactColumnsVisitor, ExactColumns, "an object of lists", {
 #[derive(Default)]
 struct ColumnsByName<'a> {
     columns: Columns<'a>,
-    /// The index of each column, once there are too many for a linear search.
+    /// The index of each column, if there are too many for a linear search.
     places: Option<HashMap<Cow<'a, str>, usize>>,
 }
 
@@ -182,16 +183,16 @@ impl<'a> ColumnsByName<'a> {
         let Self { columns, places } = self;
         if columns.len() < FEW_COLUMNS {
             match columns.iter().position(|(known, _)| *known == name) {
-                Some(place) => columns[place].1 = values,
+                Some(index) => columns[index].1 = values,
                 None => columns.push((name, values)),
             }
             return;
         }
         let places = places.get_or_insert_with(|| {
-            columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect()
+            columns.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect()
         });
         match places.get(&name) {
-            Some(place) => columns[*place].1 = values,
+            Some(index) => columns[*index].1 = values,
             None => {
                 places.insert(name.clone(), columns.len());
                 columns.push((name, values));
@@ -228,7 +229,7 @@ visitor!(OneValueVisitor, OneValue, "a value", {
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<OneValue<'de>, E> {
-        if may_be_integer(v) { Err(E::custom(ONLY_ITS_TEXT_TELLS)) } else { Ok(OneValue(EntityValue::Float(v))) }
+        if may_be_integer(v) { Err(E::custom(NEEDS_EXACT_TEXT)) } else { Ok(OneValue(EntityValue::Float(v))) }
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<OneValue<'de>, E> {
@@ -293,7 +294,7 @@ mod tests {
         let mut texts: Vec<String> = vec!["9007199254740993.0".to_owned(), "0.42451918914251396".to_owned()];
         let mut bits: u64 = 1;
         texts.extend((0..10_000).map(|_| {
-            // Knuth's generator: any bits will do.
+            // Knuth's generator; the values only need varied bits.
             bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let exponent = 1_000 + (bits >> 8) % 40;
             format!("{:?}", f64::from_bits((exponent << 52) | (bits >> 12)))

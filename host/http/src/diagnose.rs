@@ -1,7 +1,7 @@
 //! Describes what is wrong with the body of a lookup, with FastAPI's messages.
 //!
-//! The body is parsed a second time, and only the parts that the response repeats are kept: a body of megabytes with
-//! many errors takes no more memory than a body with one.
+//! The body is parsed a second time. Only the parts that the response repeats are kept, so a body of megabytes with
+//! many errors takes no more memory than a body with one error.
 
 use std::fmt;
 
@@ -76,16 +76,16 @@ pub(super) fn diagnose(body: &[u8]) -> HttpError {
     unprocessable("bad_body", details)
 }
 
-/// What is wrong with `entities`.
+/// Returns the problem with `entities`, if there is one.
 fn entities_problem(name: &Value, value: &Value) -> Option<Value> {
     let message = "Input should be a valid list";
     (!value.is_array()).then(|| problem("list_type", &json!(["body", "entities", name]), message, value))
 }
 
-/// What is wrong with an item of `features`.
-fn feature_problem(place: &Value, value: &Value) -> Option<Value> {
+/// Returns the problem with an item of `features`, if there is one.
+fn feature_problem(index: &Value, value: &Value) -> Option<Value> {
     let message = "Input should be a valid string";
-    (!value.is_string()).then(|| problem("string_type", &json!(["body", "features", place]), message, value))
+    (!value.is_string()).then(|| problem("string_type", &json!(["body", "features", index]), message, value))
 }
 
 // === impl Body ===
@@ -177,7 +177,7 @@ impl<'de> Deserialize<'de> for Body {
 }
 
 impl Body {
-    /// A body that is not an object.
+    /// Returns the description of a body that is not an object.
     fn other(echo: Value) -> Self {
         Self { echo, is_object: false, entities: None, service: None, features: None, flags: [None, None] }
     }
@@ -185,7 +185,7 @@ impl Body {
 
 // === impl Problems ===
 
-/// The value, and the first [`LISTED_MAX`] problems with its items.
+/// Deserializes the value, and collects the first [`LISTED_MAX`] problems with its items.
 impl<'de, F: Fn(&Value, &Value) -> Option<Value>> DeserializeSeed<'de> for Problems<F> {
     type Value = (Value, Vec<Value>);
 
@@ -220,16 +220,16 @@ impl<'de, F: Fn(&Value, &Value) -> Option<Value>> Visitor<'de> for Problems<F> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let (mut echo, mut problems) = (Vec::new(), Vec::new());
-        let mut place = 0_usize;
+        let mut index = 0_usize;
         while problems.len() < LISTED_MAX {
             let Some(Echo(value)) = seq.next_element_seed(AtDepth(2))? else {
                 return Ok((Value::Array(echo), problems));
             };
-            problems.extend((self.0)(&Value::from(place), &value));
+            problems.extend((self.0)(&Value::from(index), &value));
             if echo.len() < ECHO_ITEMS_MAX {
                 echo.push(value);
             }
-            place += 1;
+            index += 1;
         }
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok((Value::Array(echo), problems))
@@ -263,7 +263,7 @@ impl<'de, F: Fn(&Value, &Value) -> Option<Value>> Visitor<'de> for Problems<F> {
 // === impl Echo ===
 
 impl Echo {
-    /// A value as an answer repeats it.
+    /// Returns a value as a response repeats it.
     pub(super) fn of(value: &Value) -> Value {
         fn at_depth(value: &Value, depth: usize) -> Value {
             match value {

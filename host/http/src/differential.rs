@@ -76,10 +76,10 @@ feature_services: [{name: all, features: [orders, empty]}]
 
 const NOW: i64 = 1_760_000_000_000_000;
 
-/// Longer than the fast path waits for the rest of a request, and shorter than an idle connection stays open.
+/// Longer than the fast path waits for the rest of a request, and shorter than the timeout of idle connections.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
-/// More than all responses to one input.
+/// Larger than all responses to one input.
 const PIPE_BYTES: usize = 4 << 20;
 
 // === impl TestServer ===
@@ -123,7 +123,7 @@ impl TestServer {
         let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };
         let limits = HttpLimits { body_bytes_max: 8 << 10, ..HttpLimits::default() };
         let router = Arc::new(Router::new(lookups, clock, limits, role));
-        // Time passes only while nothing can run.
+        // With a paused clock, time advances only while no task can run.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         Self { router, runtime, _dir: dir }
     }
@@ -162,7 +162,7 @@ impl TestServer {
     fn serve(&self, stream: DuplexStream, path: Path) -> JoinHandle<()> {
         let router = Arc::clone(&self.router);
         tokio::spawn(async move {
-            // No phase follows while the sender lives.
+            // The phase does not change while the sender is alive.
             let (_phase, phases) = watch::channel(Phase::Serving);
             let life = Life { router, phases, linger: LingerFlag::default() };
             let _ = match path {

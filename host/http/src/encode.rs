@@ -1,8 +1,8 @@
-//! An [`Answer`] as Feast's JSON, written by hand into one buffer.
+//! Encodes an [`Answer`] as Feast's JSON, directly into one buffer.
 //!
-//! The layout is column-major: one result per column, each with the values, statuses and event times of all rows. Much of
-//! it is the same again and again, and copied: rows from memory have their values as text, the event times of a view are
-//! those of all its features, and most statuses are alike.
+//! The layout is column-major: one result per column, each with the values, statuses and event times of all rows. Much
+//! of it repeats and is copied: cached rows hold their values as text, all features of a view have the same event
+//! times, and most statuses are equal.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use larder_serving::{
 };
 use smallvec::SmallVec;
 
-/// What a column is written between; the first has no comma.
+/// The separators around a column. The first column has no leading comma.
 const BEGIN: &[u8] = br#",{"values":["#;
 const STATUSES: &[u8] = br#"],"statuses":["#;
 const EVENT_TIMES: &[u8] = br#"],"event_timestamps":["#;
@@ -23,18 +23,18 @@ const END: &[u8] = b"]}";
 
 const EPOCH: &[u8] = br#""1970-01-01T00:00:00Z""#;
 
-/// What stands in an answer already, to be copied from there.
+/// Parts of the output that repeat. Later columns copy them from their first occurrence.
 #[derive(Default)]
 struct Runs {
     present: Option<Range<usize>>,
     epochs: Option<Range<usize>>,
 }
 
-/// The same of one read.
+/// The repeated parts of the columns of one read.
 #[derive(Default)]
 struct ReadRuns<'a> {
     text: Option<ReadText<'a>>,
-    /// All that comes behind the values of a column that are copied: statuses and event times.
+    /// Everything after the values of copied columns: statuses and event times.
     rest: Option<Range<usize>>,
     event_times: Option<Range<usize>>,
 }
@@ -45,11 +45,11 @@ const CELL_BYTES_MAX: usize = 64;
 /// The separators between a column's parts.
 const COLUMN_BYTES: usize = 96;
 
-/// The maximum ratio of a value's size in JSON to its size in a row: a control character takes six bytes, a single that
-/// is printed as a double takes some more.
+/// The maximum ratio of a value's size in JSON to its size in a row. A control character takes six bytes. A
+/// single-precision number that is printed as a double takes a few more bytes.
 const EXPANSION_MAX: usize = 8;
 
-/// An answer's body.
+/// Encodes the body of an answer.
 #[must_use]
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -58,7 +58,7 @@ pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-/// Appends an answer's body.
+/// Appends the body of an answer.
 ///
 /// # Errors
 /// Errors of [`ResponseBudget::reserve`]; the caller must then discard the appended bytes.
@@ -69,15 +69,16 @@ pub(super) fn write_answer(
 ) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
-    // About what numbers with their statuses and times take; growing copies.
+    // The approximate size of numbers with their statuses and event times. A larger body makes the buffer grow, which
+    // copies it.
     budget.reserve(out, 0, 256 + columns * (COLUMN_BYTES + answer.rows * 48))?;
     let mut runs = Runs::default();
     let read_runs = |read| ReadRuns { text: answer.text(read), ..ReadRuns::default() };
     let mut reads: SmallVec<[ReadRuns<'_>; 4]> = (0..plan.reads.len()).map(read_runs).collect();
     out.extend_from_slice(br#"{"results":["#);
-    for place in 0..plan.entity_columns.len() {
-        begin_column(out, place);
-        entity_column(out, answer, place, &mut runs, budget)?;
+    for index in 0..plan.entity_columns.len() {
+        begin_column(out, index);
+        entity_column(out, answer, index, &mut runs, budget)?;
     }
     for (i, column) in plan.feature_columns.iter().enumerate() {
         begin_column(out, plan.entity_columns.len() + i);
@@ -137,7 +138,7 @@ fn feature_column(
     }
     out.extend_from_slice(EVENT_TIMES);
     match read {
-        // As in Feast: what is computed has no time of its own.
+        // As in Feast, computed values have no event time.
         None => again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows)),
         Some(read) => {
             let ReadRuns { text, event_times, .. } = &mut reads[read];
@@ -148,11 +149,11 @@ fn feature_column(
     Ok(())
 }
 
-fn begin_column(out: &mut Vec<u8>, place: usize) {
-    out.extend_from_slice(&BEGIN[usize::from(place == 0)..]);
+fn begin_column(out: &mut Vec<u8>, index: usize) {
+    out.extend_from_slice(&BEGIN[usize::from(index == 0)..]);
 }
 
-/// Writes a run, or copies it from where it was written before.
+/// Writes a run, or copies it from its first occurrence.
 fn again(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&mut Vec<u8>)) {
     match run {
         Some(run) => out.extend_from_within(run.clone()),
@@ -164,7 +165,7 @@ fn again(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&
     }
 }
 
-/// All that comes after the results: the same for every answer by a plan.
+/// Returns everything that follows the results. It is the same for all answers of a plan.
 fn tail(plan: &Plan) -> Box<[u8]> {
     let mut out = br#"],"metadata":{"feature_names":["#.to_vec();
     let entities = plan.entity_columns.iter().map(|column| &*column.name);
@@ -191,16 +192,16 @@ fn tail(plan: &Plan) -> Box<[u8]> {
 fn entity_column(
     out: &mut Vec<u8>,
     answer: &Answer<'_>,
-    place: usize,
+    index: usize,
     runs: &mut Runs,
     budget: &mut ResponseBudget,
 ) -> Result<(), RequestError> {
-    let texts = answer.entity_column(place).iter().map(|value| match value {
+    let texts = answer.entity_column(index).iter().map(|value| match value {
         EchoedValue::Text(text) => text.len() * EXPANSION_MAX,
         _ => 0,
     });
     budget.reserve(out, 0, texts.sum::<usize>() + COLUMN_BYTES + answer.rows * CELL_BYTES_MAX)?;
-    for (row, value) in answer.entity_column(place).iter().enumerate() {
+    for (row, value) in answer.entity_column(index).iter().enumerate() {
         separate(out, row);
         match value {
             EchoedValue::Null => out.extend_from_slice(b"null"),

@@ -1,8 +1,9 @@
-//! Errors to answers: Feast's bodies, with the status that the mistake deserves.
+//! Converts errors to responses: Feast's bodies, with a status that matches the cause.
 //!
-//! Feast sends its errors as a JSON *string*. For its own error classes that string holds JSON again (module, class,
-//! message); for any other Python exception it is the exception's text, a `KeyError`'s in quotes. Both are kept,
-//! because its client reads them. Where Feast answers a client's mistake with 500, the status here is a 4xx.
+//! Feast sends its errors as a JSON *string*. For its own error classes, that string contains JSON again (module,
+//! class, message). For any other Python exception, it is the exception's text, a `KeyError`'s in quotes. Both formats
+//! are kept, because Feast's client parses them. If Feast responds to a client error with 500, the status here is a
+//! 4xx.
 
 use std::convert::Infallible;
 
@@ -14,20 +15,20 @@ use larder_common::memory::OverBudget;
 use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use serde_json::{Value, json};
 
-/// An answer that is an error. Two messages: `body` is for the client, `log` for the operator.
+/// An error response. It has two messages: `body` for the client, `log` for the operator.
 #[derive(Debug)]
 pub struct HttpError {
     /// The status.
     pub status: StatusCode,
-    /// What the client gets, JSON.
+    /// The response's body, as JSON.
     pub body: Value,
-    /// What the log gets, if anything: clients' mistakes are not logged.
+    /// The message for the log, if there is one. Client errors have none.
     pub log: Option<String>,
     /// The kind of error, as a metric label.
     pub kind: &'static str,
     /// The text for the log at level `debug`, in place of the kind; contains no values from the caller.
     pub(super) reason: Option<String>,
-    /// A header that goes with the status.
+    /// A header that the status requires.
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
@@ -38,42 +39,42 @@ const MESSAGE_BYTES_MAX: usize = 16 << 10;
 // === impl HttpError ===
 
 impl HttpError {
-    /// An error in FastAPI's words: `{"detail": ...}`.
+    /// Creates an error in FastAPI's format: `{"detail": ...}`.
     pub(super) fn detail(status: StatusCode, kind: &'static str, detail: impl Into<Value>) -> Self {
         Self { status, body: json!({ "detail": detail.into() }), log: None, kind, reason: None, header: None }
     }
 
-    /// An error of one of Feast's classes.
+    /// Creates an error of one of Feast's classes.
     pub(super) fn feast(status: StatusCode, kind: &'static str, class: &str, message: &str) -> Self {
         let message = Value::from(cut(message.to_owned()));
         let inner = format!(r#"{{"module": "feast.errors", "class": "{class}", "message": {message}}}"#);
         Self { status, body: Value::String(inner), log: None, kind, reason: None, header: None }
     }
 
-    /// An error that is a plain text at Feast's.
+    /// Creates an error that Feast sends as plain text.
     pub(super) fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
         Self { status, body: Value::String(cut(message)), log: None, kind, reason: None, header: None }
     }
 
-    /// What a caller may not ask for. Its class is Feast's.
+    /// Creates an error for something that the caller may not request. Its class is Feast's.
     pub(super) fn forbidden(message: &str) -> Self {
         Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
     }
 
-    /// A failure on this side: the client learns that, and no more.
+    /// Creates an internal error. The client gets no details.
     pub(super) fn internal(log: String) -> Self {
         let mut error = Self::feast(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "FeastError",
-            "internal error; the server's log says more",
+            "internal error; see the server's log",
         );
         error.log = Some(log);
         error
     }
 }
 
-/// A message may repeat the caller's input, and is truncated if that is long.
+/// Truncates a long message, because it may repeat the caller's input.
 fn cut(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES_MAX {
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
@@ -144,7 +145,8 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::NOT_FOUND, "unknown_service", "FeatureServiceNotFoundException", &message)
             }
             RequestError::Collision { .. } => Self::feast(bad, "collision", "FeatureNameCollisionError", &message),
-            // Python prints a KeyError's text as a literal: in single quotes, or in double ones when it has single.
+            // Python formats the text of a `KeyError` as a literal: in single quotes, or in double quotes if it
+            // contains single ones.
             RequestError::UnknownFeature { .. } => {
                 Self::plain(StatusCode::NOT_FOUND, "unknown_feature", format!("'{message}'"))
             }
@@ -159,9 +161,9 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::NOT_FOUND, "missing_request_data", class, &message)
             }
             RequestError::BadRequestData { .. } => Self::plain(bad, "bad_request_data", message),
-            // The log has it already: the plugin room tells of every failure, under a rate.
+            // The plugin host already logs every failure, with a rate limit.
             RequestError::Plugin { .. } => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "plugin", message),
-            // Feast's client tries a 503 again, three times, and then loses the message.
+            // Feast's client retries a 503 three times, and then loses the message.
             RequestError::NoPlugin { .. } => {
                 Self::feast(StatusCode::NOT_IMPLEMENTED, "no_plugin", "FeastError", &message)
             }
@@ -176,7 +178,7 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", "FeastError", &message)
             }
             RequestError::Memory(over) => over.into(),
-            // [`larder_serving::LookupService`] repeats such a lookup on a compute thread.
+            // [`larder_serving::LookupService`] retries such a lookup on a compute thread.
             RequestError::TooLong => Self::internal(message),
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
         };

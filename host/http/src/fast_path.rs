@@ -1,14 +1,14 @@
 //! The fast path: reads and answers simple requests for features without hyper.
 //!
-//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with JSON after one lookup
-//! in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So each
-//! connection starts here. A complete lookup without special features of HTTP is answered here, also with an error. At
-//! the first other request, the connection is handed to hyper with all bytes from that request on, and stays there. Both
-//! paths give the same responses: the fuzz target `fast_path` compares them.
+//! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with JSON after one
+//! lookup in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So each
+//! connection starts on the fast path, which answers complete lookups that use no special features of HTTP, including
+//! those that fail. At the first other request, the connection is handed to hyper with all bytes from that request on,
+//! and never returns. Both paths give the same responses: the fuzz target `fast_path` compares them.
 //!
-//! A worker reads, parses, answers and writes in one step, in its own buffers, so a waiting connection holds no
-//! buffers. A connection waits only for responses that another thread computes and for rows that are fetched, and
-//! meanwhile keeps the bytes that follow the request.
+//! A worker reads, parses, answers and writes in one step, in its own buffers, so an idle connection holds no buffers.
+//! A connection waits only for responses that another thread computes and for rows that are fetched. Meanwhile, it
+//! keeps the bytes that follow the request.
 
 use std::{
     cell::{Cell, RefCell},
@@ -52,11 +52,11 @@ pub(super) struct FastConnection<S> {
     unsent: Vec<u8>,
     /// The body of a response from another thread, sent after `unsent`.
     unsent_body: Bytes,
-    /// The lease for `unsent` of the memory for requests in flight, unless `unsent` is small.
+    /// The lease on the in-flight memory budget for `unsent`, unless `unsent` is small.
     lease: Option<Lease>,
     /// The client's address, for the log.
     client: Option<SocketAddr>,
-    /// The next step after all of that is sent.
+    /// The next step after everything is sent.
     then: Then,
     sleep: CoarseSleep,
 }
@@ -74,9 +74,9 @@ enum Then {
     Read,
     /// The bytes that were read may hold more complete requests.
     Again,
-    /// Like `Again`, after other connections were served.
+    /// Like `Again`, but after other connections were served.
     GiveWay,
-    /// A response is pending. Boxed, so that the common cases are cheap to move.
+    /// A response is pending. Boxed to keep the common variants cheap to move.
     Wait(Box<Waiting>),
     Close,
     Hyper(Vec<u8>),
@@ -125,7 +125,7 @@ struct Output {
     bytes: Vec<u8>,
     /// The offset of the first response.
     from: usize,
-    /// The lease for `bytes` of the memory for requests in flight, unless they are small.
+    /// The lease on the in-flight memory budget for `bytes`, unless they are small.
     lease: Option<Lease>,
 }
 
@@ -133,15 +133,15 @@ struct Output {
 const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
 /// The fast path hands longer requests to hyper.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
-/// More headers than clients usually send. The fast path hands a request with more to hyper.
+/// The maximum number of headers; clients usually send fewer. The fast path hands a request with more headers to hyper.
 const HEADERS_MAX: usize = 32;
 /// The offset of a successful response's body in its buffer. The head is shorter, and is written directly in front of
 /// the body.
 const HEAD_BYTES: usize = 192;
-/// Once this many bytes are ready to send, further requests wait until the client has accepted them: a request of a few
-/// bytes can have a large response.
+/// Once this many bytes are ready to send, further requests wait until the client has accepted them, because a request
+/// of a few bytes can have a large response.
 const OUTPUT_BYTES_FULL: usize = 64 << 10;
-/// The output buffer is freed after use if its capacity is larger.
+/// An output buffer with a larger capacity is freed after use.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// How long consecutive responses may take before other connections are served.
 const TURN: Duration = super::router::TURN;
@@ -154,7 +154,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 thread_local! {
     static BUFFERS: RefCell<Buffers> =
         RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
-    /// The `Date` value of a second since 1970.
+    /// The `Date` value of a time, in seconds since 1970.
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
 }
 
@@ -334,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
                 self.then = Then::Wait(waiting);
                 return Poll::Pending;
             }
-            // The work on its response is dropped with `waiting`, if it has not started.
+            // If the work on its response has not started, it is dropped with `waiting`.
             self.then = Then::Close;
             return Poll::Ready(());
         };
@@ -353,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         self.unsent = head.into_vec();
         self.unsent_body = body;
         self.partial = std::mem::take(&mut waiting.bytes);
-        // The bytes after the request could not be processed meanwhile.
+        // The bytes after the request were not processed meanwhile, so their timeout starts now.
         self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
         self.then = if is_draining { Then::Close } else { Then::Again };
         Poll::Ready(())
@@ -409,7 +409,7 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Appends the complete response to a request. Returns the answer if it is pending.
+    /// Appends the complete response to a request. If the response is pending, returns it instead.
     fn answer(
         &mut self,
         router: &Router,
@@ -442,7 +442,7 @@ impl Output {
                 return Some(answer);
             }
         }
-        // If the client does not read the bytes, they stay in memory.
+        // If the client does not read the response, it stays in memory.
         if let Err(error) = self.lease(router) {
             self.bytes.truncate(start);
             if start == 0 {
@@ -504,11 +504,11 @@ fn head(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, no
     head
 }
 
-/// Returns the `Date` value of a time. It is formatted once a second.
+/// Returns the `Date` value of a time. It is formatted at most once per second.
 fn date(now: Micros) -> [u8; 29] {
     let second = u64::try_from(now / 1_000_000).unwrap_or(0);
-    let (known, text) = DATE.get();
-    if known == second && second > 0 {
+    let (cached, text) = DATE.get();
+    if cached == second && second > 0 {
         return text;
     }
     let mut text = [b' '; 29];
@@ -525,9 +525,8 @@ pub(super) fn is_lookup(bytes: &[u8]) -> bool {
     bytes.starts_with(START)
 }
 
-/// Waits for the client to close its connection, or its half of it, while a response is computed. hyper closes a
-/// connection in this case, too. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in
-/// total.
+/// Waits until the client closes its connection, or its sending half, while a response is computed. hyper also closes a
+/// connection in this case. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in total.
 fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
     let mut piece = [0; 1 << 10];
     while bytes.len() < REQUEST_BYTES_MAX {
@@ -541,7 +540,7 @@ fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx:
     Poll::Pending
 }
 
-/// Parses the beginning of the bytes.
+/// Parses the request at the beginning of the bytes.
 fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let Some(rest) = bytes.strip_prefix(START) else {
         return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
@@ -555,7 +554,7 @@ fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let (mut length, mut authorization, mut has_host) = (None, None, false);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        // Checks the first letter first: most headers are none of these.
+        // The first letter is checked first, because most headers match none of the names.
         match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
             Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
                 (None, Some(bytes)) => length = Some(bytes),

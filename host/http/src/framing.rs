@@ -1,9 +1,9 @@
 //! Detects requests that specify their length twice.
 //!
-//! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use one of them and some the other:
-//! what is one request for the former is two for the latter, and the second may run with another client's rights
-//! (request smuggling). hyper serves such a request without reporting it, so the bytes are scanned before hyper gets
-//! them, only as far as needed to find where requests begin.
+//! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use the first header and some the
+//! second. One request for a proxy can then be two for the server, and the second may run with the permissions of
+//! another client (request smuggling). hyper serves such a request without reporting it. So the bytes are scanned
+//! before hyper gets them, only as far as needed to find where requests begin.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ pub(super) struct Ambiguous(AtomicUsize);
 #[derive(Debug, Default)]
 struct Framing {
     at: At,
-    /// Requests whose heads are read.
+    /// The number of requests whose heads were read.
     heads: usize,
     /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. hyper accepts any number of leading zeros.
     has_long_size: bool,
@@ -41,14 +41,14 @@ struct Framing {
 
 #[derive(Debug, Default)]
 enum At {
-    /// In a head, with the facts known so far.
+    /// In a head, with what is known so far.
     #[default]
     Start,
     Head(Vec<u8>),
     /// In a body with this many bytes left.
     Body(u64),
     Chunked(Chunk),
-    /// It is unknown where the next requests begin. hyper rejects the requests that lead to this state.
+    /// The start of the next request is unknown. hyper rejects the requests that lead to this state.
     Lost,
     /// After a chunk size with too many digits.
     LongSize,
@@ -69,7 +69,7 @@ enum Chunk {
     Trailer(usize),
 }
 
-/// hyper reads no longer heads.
+/// The limit on bytes of a head. hyper rejects longer heads.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 /// The maximum number of hexadecimal digits of a chunk size: 16, as in the largest `u64`.
@@ -78,7 +78,7 @@ const SIZE_DIGITS_MAX: usize = 16;
 // === impl Ambiguous ===
 
 impl Ambiguous {
-    /// Whether a request of the connection, counted from 0, or an earlier one specifies its length twice.
+    /// Returns whether a request of the connection, counted from 0, or an earlier one specifies its length twice.
     pub(super) fn is(&self, request: usize) -> bool {
         request >= self.0.load(Ordering::Relaxed)
     }
@@ -87,7 +87,7 @@ impl Ambiguous {
 // === impl Framed ===
 
 impl<S> Framed<S> {
-    /// A stream that begins with a request.
+    /// Wraps a stream that begins with a request.
     pub(super) fn new(stream: S) -> Self {
         Self { stream, framing: Framing::default(), ambiguous: Arc::new(Ambiguous(AtomicUsize::new(usize::MAX))) }
     }
@@ -254,7 +254,7 @@ impl Chunk {
     }
 
     fn after_size(size: u64) -> Self {
-        // The line break after the data is counted with it.
+        // The length includes the line break after the data.
         if size == 0 { Self::Trailer(0) } else { Self::Data(size.saturating_add(2)) }
     }
 }
@@ -263,7 +263,7 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// The first ambiguous request, when the bytes come in pieces of each size.
+    /// Returns the first ambiguous request. Checks that the result is the same for pieces of every size.
     fn first_ambiguous(stream: &str) -> Option<usize> {
         let in_pieces = |size: usize| {
             let mut framing = Framing::default();
@@ -280,7 +280,7 @@ mod tests {
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
 
     #[test]
-    fn length_said_twice_is_found_behind_any_request() {
+    fn duplicate_length_is_found_anywhere() {
         assert_eq!(first_ambiguous(TWICE), Some(0));
         let other_order =
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nCONTENT-LENGTH: 3\r\nhost: x\r\n\r\n0\r\n\r\n";
@@ -292,7 +292,7 @@ mod tests {
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\nc: d\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            // The content of a body is not a head.
+            // The content of a body is not parsed as a head.
             "POST / HTTP/1.1\r\ncontent-length: 60\r\n\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n           ",
         ] {
             assert_eq!(first_ambiguous(&format!("{before}{TWICE}")), Some(1), "{before}");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_ends_the_search() {
+    fn invalid_head_ends_the_scan() {
         for lost in ["nonsense\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"] {
             assert_eq!(first_ambiguous(&format!("{lost}{TWICE}")), None);
         }

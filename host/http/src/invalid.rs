@@ -1,4 +1,4 @@
-//! What is wrong with a body, as FastAPI and pydantic say it: status 422, and a list of problems with their places.
+//! Describes invalid bodies as FastAPI and pydantic do: status 422, and a list of problems with their locations.
 
 use hyper::StatusCode;
 use larder_serving::LISTED_MAX;
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{HttpError, diagnose::Echo};
 
-/// Reads a body that has to be a JSON object.
+/// Parses a body that must be a JSON object.
 ///
 /// # Errors
-/// Status 422: it is empty, not JSON, or not an object.
+/// Status 422 if the body is empty, not JSON, or not an object.
 pub(super) fn read_object(body: &[u8]) -> Result<Value, HttpError> {
     if body.is_empty() {
         return Err(unprocessable(
@@ -21,7 +21,7 @@ pub(super) fn read_object(body: &[u8]) -> Result<Value, HttpError> {
     if value.is_object() { Ok(value) } else { Err(not_an_object(&value)) }
 }
 
-/// A body that is not JSON.
+/// Returns the error for a body that is not JSON.
 pub(super) fn not_json(body: &[u8], error: &serde_json::Error) -> HttpError {
     let detail = json!({
         "type": "json_invalid", "loc": ["body", offset(body, error)], "msg": "JSON decode error",
@@ -30,32 +30,32 @@ pub(super) fn not_json(body: &[u8], error: &serde_json::Error) -> HttpError {
     unprocessable("bad_json", vec![detail])
 }
 
-/// A body that is JSON but not an object.
+/// Returns the error for a body that is JSON but not an object.
 pub(super) fn not_an_object(body: &Value) -> HttpError {
     let message = "Input should be a valid dictionary or object to extract fields from";
     unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, body)])
 }
 
-/// A response with problems, at most [`LISTED_MAX`] of them.
+/// Returns a response with the problems, at most [`LISTED_MAX`] of them.
 pub(super) fn unprocessable(kind: &'static str, mut problems: Vec<Value>) -> HttpError {
     problems.truncate(LISTED_MAX);
     HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(problems))
 }
 
-/// One problem: pydantic's type of it, its location, the message, and the input, truncated if it is long.
+/// Returns one problem: pydantic's error type, the location, the message, and the input, truncated if it is long.
 pub(super) fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
     json!({ "type": kind, "loc": Echo::of(loc), "msg": message, "input": Echo::of(input) })
 }
 
-/// Where in the body the reader stopped, as Python counts: from 0.
+/// Returns the offset in the body at which parsing failed, from 0 as in Python.
 fn offset(body: &[u8], error: &serde_json::Error) -> usize {
     let lines = body.split_inclusive(|byte| *byte == b'\n');
     let before: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
     (before + error.column()).saturating_sub(1)
 }
 
-/// The reader's complaint in the words of Python's `json`, which Feast's clients know. The reader has no codes, only
-/// words; what is not listed is passed on.
+/// Translates a parser error into the message of Python's `json`, which clients of Feast expect. The parser has no
+/// error codes, so its messages are compared. A message that is not in the list is returned unchanged.
 fn python_words(error: &serde_json::Error) -> String {
     const WORDS: [(&str, &str); 8] = [
         ("key must be a string", "Expecting property name enclosed in double quotes"),
@@ -75,7 +75,7 @@ fn python_words(error: &serde_json::Error) -> String {
     )
 }
 
-/// A boolean as pydantic takes it: also 0 and 1, and words.
+/// Parses a boolean as pydantic does: also from 0, 1 and some strings.
 pub(super) fn flag(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(value) => Some(*value),

@@ -1,8 +1,8 @@
-//! Files with tokens and keys: who can read them.
+//! Checks who can read files with tokens and keys.
 
 use std::{fs, path::Path};
 
-/// Whether everybody on this machine can read a file. A file that is not there is read by nobody.
+/// Returns whether all users of this machine can read a file. Returns false if the file does not exist.
 #[must_use]
 pub fn is_read_by_all(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;

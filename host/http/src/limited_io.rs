@@ -263,15 +263,15 @@ mod tests {
     /// Writes all bytes, and reads in between as hyper does. Returns how often the stream yielded to other connections.
     fn write(timed: &mut LimitedIo<Sink>, mut bytes: &[u8]) -> usize {
         let cx = &mut Context::from_waker(Waker::noop());
-        let mut turns = 0;
+        let mut yields = 0;
         while !bytes.is_empty() {
             assert!(Pin::new(&mut *timed).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending());
             match Pin::new(&mut *timed).poll_write(cx, bytes) {
                 Poll::Ready(written) => bytes = &bytes[written.unwrap()..],
-                Poll::Pending => turns += 1,
+                Poll::Pending => yields += 1,
             }
         }
-        turns
+        yields
     }
 
     /// A reader that fills every buffer.
@@ -291,13 +291,13 @@ mod tests {
         let mut timed = LimitedIo::new(Source, Duration::from_secs(1), LingerFlag::default());
         let cx = &mut Context::from_waker(Waker::noop());
         let mut buffer = [0; 16 << 10];
-        let turns =
+        let yields =
             (0..100).filter(|_| Pin::new(&mut timed).poll_read(cx, &mut ReadBuf::new(&mut buffer)).is_pending());
-        assert_eq!(turns.count(), 20, "after each 64 KiB");
+        assert_eq!(yields.count(), 20, "after each 64 KiB");
     }
 
     #[test]
-    fn large_answer_gives_way_and_answers_between_requests_do_not() {
+    fn only_large_response_yields() {
         let timed = || LimitedIo::new(Sink, Duration::from_secs(1), LingerFlag::default());
         assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
         let mut timed = timed();

@@ -1,8 +1,7 @@
 //! Loads that callers request, with limits on concurrent loads, on requests that wait for one view, and on all
 //! requests.
-//!
-//! A load waits only for other loads of the same view. A load that makes no progress because its source hangs gives its
-//! slot to the next one, and delays neither the other views of its request nor other requests.
+//! A load waits only for other loads of the same view. If a load makes no progress because its source hangs, it
+//! releases its slot to the next one. It delays neither the other views of its request nor other requests.
 
 use std::{
     collections::HashMap,
@@ -27,7 +26,7 @@ use tokio::{
 
 use super::HttpError;
 
-/// The loads of a host.
+/// The loads of a server.
 #[derive(Debug)]
 pub(super) struct Loads {
     /// The runtime on which loads run: a load that hangs must not keep the serving threads from ending.
@@ -49,11 +48,12 @@ pub(super) struct Request {
     _request: OwnedSemaphorePermit,
 }
 
-/// Requests at once, with those that wait; beyond: 503.
+/// The limit on requests at a time, including those that wait. Further requests get 503.
 const REQUESTS_MAX: usize = 64;
-/// The limit on requests for one view, including the running one; beyond: 503. Other views can use the rest.
+/// The limit on requests for one view, including the running one. Further requests get 503, so other views can use the
+/// rest.
 const REQUESTS_OF_VIEW_MAX: usize = 8;
-/// A load without a commit for this long is stalled by its source.
+/// A load is considered stalled by its source if it has not committed for this long.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 // === impl Loads ===
@@ -69,12 +69,12 @@ impl Loads {
     /// Accepts a request for views with distinct names.
     ///
     /// # Errors
-    /// 503 if too many requests are waiting already, or too many for one of the views. Nothing was done in that case.
+    /// 503 if too many requests are waiting in total or for one of the views. Nothing was done in that case.
     pub(super) fn take(&self, views: Vec<String>) -> Result<Request, HttpError> {
         let busy = |message| HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
         let permit = Arc::clone(&self.requests).try_acquire_owned();
         let permit =
-            permit.map_err(|_full| busy("too many materializations wait already; try again later".to_owned()))?;
+            permit.map_err(|_full| busy("too many materializations are queued; try again later".to_owned()))?;
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         // The map itself holds one reference.
         queues.retain(|_, queue| Arc::strong_count(queue) > 1);
@@ -82,15 +82,13 @@ impl Loads {
             queues.get(view.as_str()).is_some_and(|queue| Arc::strong_count(queue) > REQUESTS_OF_VIEW_MAX)
         };
         if let Some(view) = views.iter().find(is_full) {
-            return Err(busy(format!(
-                "too many materializations of feature view {view} wait already; try again later"
-            )));
+            return Err(busy(format!("too many materializations of feature view {view} are queued; try again later")));
         }
-        let mut place = |view: String| {
+        let mut enqueue = |view: String| {
             let queue = Arc::clone(queues.entry(view.clone()).or_default());
             (view, queue)
         };
-        let views = views.into_iter().map(&mut place).collect();
+        let views = views.into_iter().map(&mut enqueue).collect();
         let (slots, runtime) = (Arc::clone(&self.slots), self.runtime.clone());
         Ok(Request { views, slots, runtime, _request: permit })
     }
@@ -99,31 +97,31 @@ impl Loads {
 // === impl Request ===
 
 impl Request {
-    /// Loads the views one after the other; a stalled view does not delay the next. Continues when no caller waits any
-    /// more. Returns errors in the order of the views.
+    /// Loads the views one after the other; a stalled view does not delay the next. Continues even if the caller stops
+    /// waiting. Returns errors in the order of the views.
     pub(super) async fn run(self, engine: Arc<dyn RowWriter>, window: Window) -> Result<(), Vec<MaterializeError>> {
         let runtime = self.runtime.clone();
         let work = runtime.spawn(async move {
             let Self { views, slots, runtime, _request } = self;
             let (mut loads, mut failed) = (FuturesUnordered::new(), Vec::new());
-            for (place, (view, queue)) in views.into_iter().enumerate() {
+            for (index, (view, queue)) in views.into_iter().enumerate() {
                 let (stalled, next) = oneshot::channel();
                 let load = load(runtime.clone(), Arc::clone(&slots), queue, Arc::clone(&engine), view, window, stalled);
                 let load = runtime.spawn(load);
-                loads.push(async move { (place, load.await) });
+                loads.push(async move { (index, load.await) });
                 // The sender is also dropped when the load has ended.
                 let _ = next.await;
             }
-            while let Some((place, ended)) = loads.next().await {
+            while let Some((index, ended)) = loads.next().await {
                 match ended {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => failed.push((place, error)),
+                    Ok(Err(error)) => failed.push((index, error)),
                     Err(error) => {
-                        failed.push((place, panicked(&error)));
+                        failed.push((index, panicked(&error)));
                     }
                 }
             }
-            failed.sort_by_key(|(place, _)| *place);
+            failed.sort_by_key(|(index, _)| *index);
             if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
         });
         work.await.unwrap_or_else(|error| Err(vec![panicked(&error)]))
@@ -162,13 +160,13 @@ async fn load(
     done.await.unwrap_or_else(|error| Err(panicked(&error)))
 }
 
-/// A task of a materialization panicked: a bug.
+/// A task of a materialization panicked, which is a bug.
 fn panicked(error: &JoinError) -> MaterializeError {
     tracing::error!(%error, "a materialization failed because of a bug in Larder");
     MaterializeError { view: String::new(), is_busy: false }
 }
 
-/// Waits for something, and calls `late` each time that [`STALLED_AFTER`] has passed meanwhile.
+/// Waits for work, and calls `late` each time that [`STALLED_AFTER`] passes meanwhile.
 async fn unless_stalled<T>(work: impl Future<Output = T>, mut late: impl FnMut()) -> T {
     let mut work = std::pin::pin!(work);
     loop {
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_of_a_view_leave_room_for_others() {
+    async fn busy_view_does_not_block_others() {
         let loads = Loads::new();
         let of_one: Vec<Request> = (0..REQUESTS_OF_VIEW_MAX).map(|_| loads.take(views(&["a"])).unwrap()).collect();
         let refused = loads.take(views(&["b", "a"])).unwrap_err();

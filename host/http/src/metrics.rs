@@ -4,7 +4,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// What the server counts.
+/// The handles of the server's metrics.
 #[derive(Clone)]
 pub(super) struct HttpMetrics {
     pub(super) online: EndpointMetrics,
@@ -15,7 +15,7 @@ pub(super) struct HttpMetrics {
     pub(super) fast_path_exits: Counter,
 }
 
-/// Of one endpoint.
+/// The metrics of one endpoint.
 #[derive(Clone)]
 pub(super) struct EndpointMetrics {
     endpoint: &'static str,
@@ -29,14 +29,20 @@ pub(super) struct EndpointMetrics {
 impl HttpMetrics {
     pub(super) fn bind() -> Self {
         describe_counter!("larder_http_requests_total", "Requests, by endpoint and outcome.");
-        describe_counter!("larder_http_errors_total", "Requests that were answered with an error, by kind.");
-        describe_histogram!("larder_http_request_duration_seconds", "From a request's headers to its answer.");
+        describe_counter!("larder_http_errors_total", "Requests that failed, by kind of error.");
+        describe_histogram!("larder_http_request_duration_seconds", "Time from a request's headers to its response.");
         describe_gauge!("larder_http_connections", "Open connections.");
-        describe_counter!("larder_http_connections_refused_total", "Connections closed at once: too many were open.");
-        describe_counter!("larder_http_handshakes_failed_total", "Connections that ended before TLS was agreed on.");
+        describe_counter!(
+            "larder_http_connections_refused_total",
+            "Connections that were closed because too many were open."
+        );
+        describe_counter!(
+            "larder_http_handshakes_failed_total",
+            "Connections that ended before the TLS handshake completed."
+        );
         describe_counter!(
             "larder_http_fast_path_exits_total",
-            "Connections with a lookup that was not plain, or went wrong at once."
+            "Connections that left the fast path because of a lookup that it does not support."
         );
         Self {
             online: EndpointMetrics::bind("/get-online-features"),
@@ -63,7 +69,7 @@ impl EndpointMetrics {
         }
     }
 
-    /// Errors are rare and their kinds are few: these are looked up by label.
+    /// Counts an error by its kind. Errors are rare and have few kinds, so they are looked up by label.
     pub(super) fn count_error(&self, kind: &'static str) {
         counter!("larder_http_errors_total", "endpoint" => self.endpoint, "kind" => kind).increment(1);
     }

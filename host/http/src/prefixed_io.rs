@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(super) struct PrefixedIo<S> {
     first: Vec<u8>,
-    /// How many bytes of `first` were returned.
+    /// The number of bytes of `first` that were returned.
     given: usize,
     stream: S,
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::response::{Answered, json_response};
 
-/// The response to `/ready`: 200 when all views are loaded. A server that was ready stays ready while its sources are
-/// unavailable. With `hides_names`, the response does not name views: the caller may lack a token for them.
+/// Returns the response to `/ready`: 200 if all views are loaded. A server that was ready stays ready while its sources
+/// are unavailable. With `hides_names`, the response does not name views, because the caller may lack a token for them.
 pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> Answered {
     let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
     if is_stopping {
@@ -17,7 +17,7 @@ pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: boo
         return json_response(StatusCode::OK, &json!({ "status": "ready" }));
     }
     if snapshot.store().failure().is_some() {
-        return unready(json!({ "status": "failing", "why": "the store failed; the log says how" }));
+        return unready(json!({ "status": "failing", "why": "the store failed; see the server's log" }));
     }
     if snapshot.awaits_registry() {
         return unready(

@@ -17,7 +17,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Answered {
     whole(status, Some(JSON), body.to_string().into())
 }
 
-/// A response with a complete body.
+/// Creates a response with a complete body.
 pub(super) fn whole(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Answered {
     let mut response = Response::new(AnswerBody::Whole(body));
     *response.status_mut() = status;

@@ -55,9 +55,9 @@ pub struct Router {
     clock: SharedClock,
     limits: HttpLimits,
     pub(super) metrics: HttpMetrics,
-    /// Set when the server stops: it is not ready from then on, but still answers.
+    /// Set when the server stops. From then on, it reports that it is not ready, but still answers requests.
     stopping: AtomicBool,
-    /// Set some time after that: requests that wait for a load then get an error.
+    /// Set later during shutdown. Requests that wait for a load then get an error.
     given_up: watch::Sender<bool>,
     authenticator: Arc<Authenticator>,
     role: ListenerRole,
@@ -95,7 +95,7 @@ pub(super) type PendingAnswer = Pin<Box<dyn Future<Output = Result<LookupRespons
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
-/// After a request that took longer, a serving thread serves other connections first.
+/// If a request took longer, its serving thread serves other connections next.
 pub(super) const TURN: Duration = Duration::from_millis(1);
 
 // === impl Router ===
@@ -113,7 +113,7 @@ impl Router {
         Self { lookups, clock, limits, metrics, stopping, given_up, authenticator, role }
     }
 
-    /// From now on, the server reports that it is not ready.
+    /// Makes the server report from now on that it is not ready.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ impl Router {
         self.given_up.send_replace(true);
     }
 
-    /// Waits for work that may hang with its source, but not longer than the shutdown allows.
+    /// Waits for work that may hang because of its source, but not longer than the shutdown allows.
     async fn unless_given_up<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
         let mut given_up = self.given_up.subscribe();
         tokio::select! {
@@ -146,7 +146,7 @@ impl Router {
         &self.limits
     }
 
-    /// A lease for a request; metrics and admin have a reserve that other requests cannot use.
+    /// Creates a lease for a request. Metrics and admin have a reserve that other requests cannot use.
     pub(super) fn lease(&self) -> Lease {
         let memory = &self.lookups.resources().memory;
         match self.role {
@@ -155,8 +155,8 @@ impl Router {
         }
     }
 
-    /// Serves a client's request. Rejects a request that specifies its length twice: a proxy may see another request in
-    /// it.
+    /// Serves a client's request. Rejects a request that specifies its length twice, because a proxy may parse it as
+    /// another request.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -213,12 +213,12 @@ impl Router {
         self.route(request, body).await
     }
 
-    /// Whether the fast path can serve requests to this listener.
+    /// Returns whether the fast path can serve requests to this listener.
     pub(super) fn has_fast_path(&self) -> bool {
         !matches!(self.role, ListenerRole::Metrics(_))
     }
 
-    /// Serves a lookup on the fast path: appends the body of its response, if this thread can compute it within some
+    /// Serves a lookup on the fast path: appends the body of its response, if this thread can compute it within a few
     /// milliseconds. Records the result in the metrics and the log, unless it is pending.
     pub(super) fn answer_fast(
         &self,
@@ -336,7 +336,7 @@ impl Router {
         Ok(response)
     }
 
-    /// The part of the catalog that the caller may see. A large catalog is built on a compute thread.
+    /// Returns the part of the catalog that the caller may see. A large catalog is built on a compute thread.
     async fn catalog(&self, authorization: Authorization) -> Result<Answered, HttpError> {
         let (snapshot, now, mut lease) = (self.lookups.snapshot_full(), self.clock.now(), self.lease());
         let bytes = catalog_bytes(&snapshot);
@@ -375,7 +375,7 @@ impl Router {
         let written = writes.answer(endpoint, query, body, authorization);
         let (status, body) = match endpoint {
             WriteEndpoint::Materialize | WriteEndpoint::MaterializeIncremental => self.unless_given_up(written).await?,
-            // A push reaches the disk within a moment, even during a shutdown.
+            // A push is on disk within milliseconds, even during a shutdown.
             WriteEndpoint::Push | WriteEndpoint::WriteToOnlineStore => written.await?,
         };
         drop(tree);
@@ -405,7 +405,7 @@ impl Router {
         body.read(max, self.lease(), self.limits.body_timeout).await
     }
 
-    /// A redirect to a path of this server; `None` without a valid `Host`.
+    /// Returns a redirect to a path of this server, or `None` without a valid `Host`.
     fn redirect(&self, path: &str, headers: &HeaderMap) -> Option<Answered> {
         let scheme = if matches!(self.role, ListenerRole::Data { encrypted: true, .. }) { "https" } else { "http" };
         let host = headers.get(HOST)?.to_str().ok()?;

@@ -76,7 +76,7 @@ pub(super) enum CommandEndpoint {
 /// The result of a search for a route.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'p> {
-    /// The endpoint, and the segment of the path that `{name}` stands for.
+    /// The endpoint, and the path segment that matches `{name}`.
     Endpoint(Endpoint, Option<&'p str>),
     /// The path allows only these methods, as in the header `Allow`.
     WrongMethod(String),
@@ -140,17 +140,17 @@ pub(super) fn find<'p>(listener: ListenerKind, method: &Method, path: &'p str) -
     if !allowed.is_empty() {
         return Found::WrongMethod(allowed.join(", "));
     }
-    // As in Feast's server: a trailing slash leads to the path without it.
+    // As in Feast's server, a trailing slash redirects to the path without it.
     let trimmed = path.trim_end_matches('/');
     if routes(trimmed).any(|(route, _)| route.serves(method)) { Found::Redirect(trimmed) } else { Found::Nothing }
 }
 
-/// The path of a route for the log, because any other path could contain anything.
+/// Returns the path of a route for the log, because any other path could contain anything.
 pub(super) fn known_path(path: &str) -> &'static str {
     ROUTES.iter().find(|route| matched(route.path, path).is_some()).map_or("unknown", |route| route.path)
 }
 
-/// Whether a path matches a pattern: `Some` with the segment that stands for `{name}`, if the pattern has one.
+/// Returns `Some` if a path matches a pattern, with the segment that matches `{name}` if the pattern has one.
 fn matched<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
     let Some((before, after)) = pattern.split_once("{name}") else { return (pattern == path).then_some(None) };
     let name = path.strip_prefix(before)?.strip_suffix(after)?;
@@ -168,13 +168,13 @@ impl Route {
         self.methods().contains(&method.as_str())
     }
 
-    /// Whether a caller needs a token, on a data listener with tokens.
+    /// Returns whether a caller needs a token on a data listener with tokens.
     #[must_use]
     pub fn needs_token(&self) -> bool {
         matches!(self.endpoint, Endpoint::Authorized(_))
     }
 
-    /// The title of its section in the HTTP reference.
+    /// Returns the title of the route's section in the HTTP reference.
     #[must_use]
     pub fn title(&self) -> Cow<'static, str> {
         Cow::Owned(format!("{} {}", self.method, self.path))

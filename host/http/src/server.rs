@@ -1,8 +1,8 @@
 //! Accepts connections and distributes them over worker threads.
 //!
-//! One task accepts. Connections go round-robin to worker threads, each with a single-threaded runtime: a request is
-//! read, answered and written on one core. Each wait has a limit: for headers in `timer`, for bodies in the router, for
-//! responses in `limited_io`, for TLS handshakes and the shutdown here.
+//! One task accepts connections and assigns them round-robin to worker threads. Each worker has a single-threaded
+//! runtime, so a request is read, answered and written on one core. Each wait has a limit: for headers in `timer`, for
+//! bodies in the router, for responses in `limited_io`, for TLS handshakes and the shutdown here.
 
 use std::{
     convert::Infallible,
@@ -39,7 +39,7 @@ use super::{
     timer,
 };
 
-/// A server that listens. [`Server::stop`] drains it.
+/// A running server. [`Server::stop`] drains it.
 #[derive(Debug)]
 pub struct Server {
     address: Option<SocketAddr>,
@@ -66,7 +66,7 @@ pub enum Listener {
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address or path.
@@ -85,26 +85,26 @@ enum Connection {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Counts an open connection for as long as it lives.
+/// Counts an open connection until it is dropped.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     router: Arc<Router>,
 }
 
-/// How long accepting rests after an error such as too many open files: long enough not to spin, short enough not to
-/// be noticed.
+/// The pause after an accept error such as too many open files: long enough to avoid spinning, short enough to go
+/// unnoticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long workers without connections may take to stop.
+/// The time limit for workers without connections to stop.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(1);
 
-/// Connections that a worker has not yet taken over; it takes them as fast as it can poll.
+/// The limit on connections that are queued for a worker.
 const HANDOVER_MAX: usize = 1_024;
 
 // === impl Listener ===
 
 impl Listener {
-    /// Binds a TCP address; with TLS if there is one.
+    /// Binds a TCP address, with TLS if it is configured.
     ///
     /// # Errors
     /// [`ServerError::Bind`].
@@ -117,8 +117,8 @@ impl Listener {
         })
     }
 
-    /// Binds a Unix socket that only its owner can open. A socket that a dead process left behind is replaced; anything
-    /// else at the path is an error.
+    /// Binds a Unix socket that only its owner can open. Replaces a stale socket of a dead process. Anything else at
+    /// the path is an error.
     ///
     /// # Errors
     /// [`ServerError::Bind`].
@@ -151,7 +151,7 @@ impl Listener {
 
 async fn accept_tcp(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
     let (stream, client) = listener.accept().await?;
-    // Answers are written at once; waiting to fill a packet only delays them.
+    // Responses are written immediately: waiting to fill a packet would only delay them.
     stream.set_nodelay(true)?;
     Ok((stream.into_std()?, client))
 }
@@ -159,7 +159,7 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<(std::net::TcpStream, 
 // === impl Server ===
 
 impl Server {
-    /// Starts to answer on a listener with `workers` threads.
+    /// Starts serving a listener with `workers` threads.
     ///
     /// # Errors
     /// [`ServerError::Worker`].
@@ -175,13 +175,13 @@ impl Server {
         for i in 0..workers.max(1) {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
-            // Threads that block run writes, which must not delay lookups.
+            // Blocking threads run writes, which must not delay lookups.
             let runtime =
                 Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || {
                 runtime.block_on(serve(receiver, router, phases));
-                // By default, it would wait for work that its requests started, however long that takes.
+                // By default, dropping the runtime waits for work that requests started, however long that takes.
                 runtime.shutdown_background();
             };
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
@@ -191,14 +191,14 @@ impl Server {
         Ok(Self { address, router, phase, open, workers: threads, accepting, socket_file })
     }
 
-    /// The TCP address that is listened on; with port 0 in the configuration, the port that was found.
+    /// Returns the TCP address of the listener. If port 0 is configured, it has the port that was assigned.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// From now on `/ready` reports that the server is stopping; everything else continues. Requests that wait for a
-    /// load can wait until its next commit.
+    /// Makes `/ready` report from now on that the server is stopping. Everything else continues. Requests that wait for
+    /// a load can wait until its next commit.
     pub fn announce_stop(&self) {
         self.router.set_stopping();
         let router = Arc::clone(&self.router);
@@ -208,7 +208,8 @@ impl Server {
         });
     }
 
-    /// Stops accepting, lets requests under way end within the drain's bound, and closes. True if all ended.
+    /// Stops accepting, waits for requests in flight within the drain timeout, and closes. Returns true if all requests
+    /// completed.
     pub async fn stop(self) -> bool {
         self.router.set_stopping();
         self.phase.send_replace(Phase::Draining);
@@ -226,7 +227,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        // They have nothing left to do. One that hangs anyway ends with the process.
+        // The workers are idle now. A worker that hangs anyway ends with the process.
         drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
     }
 }
@@ -254,14 +255,14 @@ async fn accept(
             Ok(connection) => {
                 let guard = OpenGuard::new(&open, &router);
                 if workers[next].send((connection, guard)).await.is_err() {
-                    tracing::error!("a worker thread is gone");
+                    tracing::error!("a worker thread stopped unexpectedly");
                 }
             }
         }
     }
 }
 
-/// A worker's life: takes connections over until the server stops and the last one has ended.
+/// Runs a worker: serves connections until the server stops and the last connection has ended.
 async fn serve(
     mut connections: mpsc::Receiver<(Connection, OpenGuard)>,
     router: Arc<Router>,
@@ -269,7 +270,7 @@ async fn serve(
 ) {
     let handshakes = Arc::new(Semaphore::new(1));
     let clock = tokio::spawn(timer::run(timer::tick_for(router.limits().header_timeout)));
-    // Each connection holds a sender until it ends; nothing is ever sent.
+    // Each connection holds a sender until it ends. Nothing is ever sent.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
         let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
@@ -286,7 +287,7 @@ async fn serve(
                 },
                 Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        // Boxed: a connection without TLS does not carry the room for it.
+                        // Boxed, so that connections without TLS do not take the memory for it.
                         Box::pin(serve_encrypted(
                             LimitedIo::new(stream, bound, linger),
                             client,
@@ -303,13 +304,13 @@ async fn serve(
                     Err(_) => return,
                 },
             };
-            // Clients that go away, are slow or speak no HTTP: their business, and theirs to see.
+            // Clients that disconnect, are slow or do not speak HTTP are not errors of the server.
             if let Err(error) = served {
                 tracing::debug!(%error, "connection ended");
             }
         });
     }
-    // Whoever leaves here drops the connections that are left.
+    // On return, the remaining connections are dropped.
     drop(alive);
     tokio::select! {
         _ = all_ended.recv() => {}
@@ -318,8 +319,8 @@ async fn serve(
     clock.abort();
 }
 
-/// Shakes hands before it serves, within the time that headers have. A host that stops does not wait for a handshake:
-/// no request is under way.
+/// Completes the TLS handshake within the header timeout, then serves the connection. When the server stops, it does
+/// not wait for handshakes, because no request is in flight.
 async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: SocketAddr,
@@ -338,18 +339,18 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
     life.router.metrics.handshakes_failed.increment(1);
-    // Scanners, plain HTTP, certificates that one side does not take: the count tells that there is something to see.
-    tracing::debug!(%error, "no TLS on this connection");
+    // The causes are scanners, plain HTTP, and certificates that one side rejects. The counter makes them visible.
+    tracing::debug!(%error, "TLS handshake failed");
     Ok(())
 }
 
-/// Polls `work` so that at most one such future is polled at a time on this thread, and the runtime polls for I/O
-/// events and serves ready connections between two polls. A TLS handshake computes for up to a millisecond.
-async fn one_at_a_time<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
+/// Polls `work` so that at most one such future is polled at a time on this thread. Between two polls, the runtime
+/// polls for I/O events and serves ready connections. A TLS handshake computes for up to a millisecond.
+async fn one_at_a_time<T>(permits: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         // The semaphore is never closed.
-        let mut permit = turns.acquire().await.ok();
+        let mut permit = permits.acquire().await.ok();
         tokio::task::yield_now().await;
         let mut is_polled = false;
         let done = poll_fn(|cx| {
@@ -396,9 +397,9 @@ mod tests {
         let polls = Arc::new(Mutex::new(Vec::new()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let turns = Arc::new(Semaphore::new(1));
+            let permits = Arc::new(Semaphore::new(1));
             let shaking = (0..HANDSHAKES).map(|_| {
-                let (turns, polls) = (Arc::clone(&turns), Arc::clone(&polls));
+                let (permits, polls) = (Arc::clone(&permits), Arc::clone(&polls));
                 tokio::spawn(async move {
                     let mut left = 3;
                     let work = poll_fn(|cx| {
@@ -407,7 +408,7 @@ mod tests {
                         cx.waker().wake_by_ref();
                         if left == 0 { Poll::Ready(()) } else { Poll::Pending }
                     });
-                    one_at_a_time(&turns, work).await;
+                    one_at_a_time(&permits, work).await;
                 })
             });
             let shaking: Vec<_> = shaking.collect();

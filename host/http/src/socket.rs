@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The identity of a socket's file, so that only this file is removed at the end.
+/// The identity of a socket's file, so that shutdown removes only this file.
 #[derive(Clone, Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-/// Prepares a path for a socket: removes a socket that a dead process left there, but nothing else.
+/// Prepares a path for a socket: removes a stale socket of a dead process, but nothing else.
 ///
 /// # Errors
 /// If the path names something that is not a socket, or a socket that another process listens on.
@@ -27,7 +27,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     };
     let kind = meta.file_type();
     let what = if kind.is_socket() {
-        // Other errors mean that a process may own it: its queue is full, or it denies access.
+        // After any other error, a process may still own the socket: its queue may be full, or it may deny access.
         match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return fs::remove_file(path),
             _ => "a socket that another process may listen on",
@@ -45,7 +45,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, message))
 }
 
-/// Connects, but does not wait if the process does not accept.
+/// Connects, but does not wait if the process does not accept the connection.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -57,12 +57,12 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
 // === impl SocketFile ===
 
 impl SocketFile {
-    /// The file of a socket that was just bound.
+    /// Returns the file of a socket that was just bound.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), identity: identity(path)? })
     }
 
-    /// Removes the file, unless another file has its path by now.
+    /// Removes the file, unless the path now names another file.
     pub(super) fn remove(&self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
             // If the file is already gone, there is nothing to do.
@@ -113,8 +113,8 @@ mod tests {
             ("pipe", "a file that is not a socket"),
             ("live", "a socket that another process may listen on"),
         ] {
-            let told = vacate(&at(name)).unwrap_err().to_string();
-            assert!(told.contains(&format!("already names {what}.")), "{name}: {told}");
+            let message = vacate(&at(name)).unwrap_err().to_string();
+            assert!(message.contains(&format!("already names {what}.")), "{name}: {message}");
             assert!(fs::symlink_metadata(at(name)).is_ok(), "{name} is still there");
         }
         assert_eq!(fs::read(at("file")).unwrap(), b"precious");
@@ -128,7 +128,7 @@ mod tests {
         let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&listener, 0).unwrap();
-        // Nothing accepts connections: one fills the queue, and the next would wait.
+        // Nothing accepts connections: one connection fills the queue, and the next would wait.
         let mut waiting = Vec::new();
         while let Ok(stream) = connect(&path) {
             waiting.push(stream);

@@ -1,10 +1,9 @@
-//! A coarse clock and timer for the many waits that hardly ever end: each request starts one for the headers of the
-//! next.
+//! A coarse clock and timer for waits that rarely expire: each request starts one for the headers of the next request.
 //!
-//! A precise timer costs a read of the clock, a lock and an entry in a wheel for every request. This one belongs to its
-//! worker's thread: a task reads the clock once a tick, and wakes the sleeps that are due. A tick in which the thread
-//! did not use the clock is the last one: the task then sleeps until the next deadline, and the next use of the clock
-//! starts the ticks again. So an idle thread is woken by its deadlines only.
+//! A precise timer reads the clock, takes a lock and adds an entry to a timer wheel for every request. This timer
+//! belongs to a worker thread. A task reads the clock once per tick, and wakes the sleeps that are due. If the thread
+//! did not use the clock during a tick, that tick is the last: the task sleeps until the next deadline, and the next
+//! use of the clock starts the ticks again. So an idle thread is woken only by its deadlines.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,19 +16,19 @@ use std::{
 use hyper::rt::{Sleep, Timer};
 use tokio::time::{sleep_until, timeout_at};
 
-/// hyper's timer on a worker's thread; [`run`] has to run there.
+/// hyper's timer on a worker thread. [`run`] must run on the same thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoarseTimer;
 
-/// Ends up to a tick late.
+/// A sleep that ends at its deadline or up to one tick later.
 #[derive(Debug)]
 pub(super) struct CoarseSleep {
     deadline: Instant,
-    /// The place among the waiting, once it was polled.
+    /// The index in [`Waiting::places`], after the first poll.
     place: Option<usize>,
 }
 
-/// Those who wait on this thread.
+/// The pending sleeps of this thread.
 #[derive(Debug, Default)]
 struct Waiting {
     places: Vec<Option<(Instant, Waker)>>,
@@ -37,16 +36,16 @@ struct Waiting {
 }
 
 thread_local! {
-    /// The time of the last tick; `None` while the clock does not tick.
+    /// The time of the last tick. `None` while the clock is paused.
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Whether the clock was used since the last tick.
+    /// Whether the clock was used after the last tick.
     static IS_USED: Cell<bool> = const { Cell::new(false) };
-    /// The task of the clock while it is paused.
+    /// The waker of the clock's task while the clock is paused.
     static PAUSED: Cell<Option<Waker>> = const { Cell::new(None) };
     static WAITING: RefCell<Waiting> = RefCell::default();
 }
 
-/// Runs this thread's clock, for as long as it is polled.
+/// Runs this thread's clock while the future is polled.
 pub(super) async fn run(tick: Duration) {
     loop {
         let now = precise_now();
@@ -62,7 +61,7 @@ pub(super) async fn run(tick: Duration) {
     }
 }
 
-/// Stops the clock until it is used, or until the next deadline.
+/// Pauses the clock until it is used, or until the next deadline.
 async fn pause(earliest: Instant) {
     NOW.set(None);
     let resumed = poll_fn(|cx| {
@@ -79,7 +78,7 @@ async fn pause(earliest: Instant) {
     PAUSED.set(None);
 }
 
-/// Starts the clock again, if it is paused.
+/// Resumes the clock if it is paused.
 #[cold]
 fn resume() -> Instant {
     let now = precise_now();
@@ -90,12 +89,12 @@ fn resume() -> Instant {
     now
 }
 
-/// The machine's clock; tests pause it.
+/// Returns the time of Tokio's clock, which tests can pause.
 fn precise_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// A tick that makes a bound's end late by an eighth at most, and does not wake an idle thread all the time.
+/// Returns a tick that delays the end of a timeout by at most an eighth, and does not keep an idle thread awake.
 pub(super) fn tick_for(bound: Duration) -> Duration {
     (bound / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
@@ -103,7 +102,7 @@ pub(super) fn tick_for(bound: Duration) -> Duration {
 // === impl CoarseTimer ===
 
 impl CoarseTimer {
-    /// The time that comes so much later.
+    /// Returns the time after a duration.
     pub(super) fn after(duration: Duration) -> Instant {
         Self.now() + duration
     }
@@ -131,7 +130,7 @@ impl CoarseSleep {
         Self { deadline, place: None }
     }
 
-    /// Ends at another time. Who waits for it has to poll it again.
+    /// Sets another deadline. The task that waits must poll the sleep again.
     pub(super) fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
@@ -155,7 +154,7 @@ impl Sleep for CoarseSleep {}
 impl Drop for CoarseSleep {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            // At the thread's end there may be nobody left to tell.
+            // When the thread ends, its list of sleeps may already be destroyed.
             let _ = WAITING.try_with(|waiting| waiting.borrow_mut().leave(place));
         }
     }
@@ -170,7 +169,7 @@ impl Waiting {
             self.places.len() - 1
         });
         match &mut self.places[place] {
-            // Woken too early it waits on: it may have been put off meanwhile.
+            // If the waker fires too early, the task keeps waiting: the deadline may have been postponed meanwhile.
             Some((wakes_at, known)) if known.will_wake(waker) => *wakes_at = deadline.min(*wakes_at),
             empty => *empty = Some((deadline, waker.clone())),
         }
@@ -182,12 +181,12 @@ impl Waiting {
         self.free.push(place);
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     fn next(&self) -> Option<Instant> {
         self.places.iter().flatten().map(|(deadline, _)| *deadline).min()
     }
 
-    /// Those whose time has come. They keep their places until they leave.
+    /// Takes the wakers of the sleeps that are due. Their indexes stay in use until [`Waiting::leave`].
     fn take_due(&mut self, now: Instant) -> Vec<Waker> {
         let due = self.places.iter_mut().filter(|waiter| waiter.as_ref().is_some_and(|(deadline, _)| *deadline <= now));
         due.filter_map(Option::take).map(|(_, waker)| waker).collect()
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_ends_at_its_deadline_or_up_to_a_tick_later() {
+    fn sleep_ends_within_tick_after_deadline() {
         on_one_thread(async {
             let clock = tokio::spawn(run(Duration::from_millis(10)));
             tokio::time::sleep(Duration::from_millis(15)).await;
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stops_waiting_leaves_its_place_to_the_next() {
+    fn index_of_dropped_sleep_is_reused() {
         on_one_thread(async {
             let clock = tokio::spawn(run(Duration::from_millis(10)));
             tokio::time::sleep(Duration::from_millis(15)).await;
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_one_that_is_due_is_woken() {
+    fn all_due_sleeps_are_woken() {
         on_one_thread(async {
             let clock = tokio::spawn(run(Duration::from_millis(10)));
             tokio::time::sleep(Duration::from_millis(15)).await;
@@ -262,7 +261,7 @@ mod tests {
             assert!(NOW.get().is_some());
             tokio::time::sleep(Duration::from_millis(25)).await;
             assert_eq!(NOW.get(), None, "one sleep waits, and its deadline is far");
-            // A use in between changes nothing for it.
+            // Uses of the clock before the deadline must not change its deadline.
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert_eq!(CoarseTimer::after(Duration::ZERO), precise_now());
             sleep.await.unwrap();
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tick_follows_the_bound() {
+    fn tick_is_bounded_eighth_of_timeout() {
         let tick = |millis| tick_for(Duration::from_millis(millis)).as_millis();
         assert_eq!([tick(1), tick(200), tick(75_000)], [5, 25, 1_000]);
     }

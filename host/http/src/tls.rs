@@ -1,7 +1,7 @@
-//! TLS 1.2 and 1.3, with or without certificates of clients.
+//! TLS 1.2 and 1.3, with or without client certificates.
 //!
-//! A [`Tls`] stands behind a listener and can be given other keys while connections are open: those keep what they
-//! shook hands on, new ones get the new certificate.
+//! The keys of a [`Tls`] can be replaced while connections are open. Open connections keep their keys; new ones use the
+//! new certificate.
 
 use std::{
     fmt, io,
@@ -25,27 +25,27 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 /// `server: tls`: PEM files.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
-    /// The server's certificate, first, and those between it and the root.
+    /// The server's certificate, followed by the intermediate certificates.
     pub cert: Located<PathBuf>,
     /// Its private key.
     pub key: Located<PathBuf>,
-    /// The authorities of clients; with them, a client without a certificate of theirs is turned away.
+    /// The certificate authorities of clients. If set, clients must present a certificate that one of them issued.
     pub client_ca: Option<Located<PathBuf>>,
 }
 
-/// Keys that have been read and fit together.
+/// Keys that were read, and that match each other.
 #[derive(Clone, Debug)]
 pub struct TlsKeys {
     server: Arc<ServerConfig>,
 }
 
-/// What new connections are shaken hands with.
+/// The keys for the handshakes of new connections.
 #[derive(Debug)]
 pub struct Tls {
     current: ArcSwap<ServerConfig>,
 }
 
-/// Which of the files, by its key in the configuration.
+/// One of the files, by its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// `cert`.
@@ -56,28 +56,28 @@ pub enum TlsFile {
     ClientCa,
 }
 
-/// Why the files give no keys.
+/// Why the keys cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which one.
+        /// The kind of file.
         file: TlsFile,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },
-    /// A file has something else in it.
+    /// A file does not contain the expected PEM section.
     #[error("{} has no {wanted} in PEM form", path.display())]
     NotThere {
-        /// Which one.
+        /// The kind of file.
         file: TlsFile,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was looked for.
+        /// The expected content.
         wanted: &'static str,
     },
     /// The key belongs to another certificate.
@@ -88,31 +88,31 @@ pub enum TlsError {
         /// The certificate's file.
         cert: PathBuf,
     },
-    /// What is in a file cannot be used.
+    /// A file's content cannot be used.
     #[error("{} cannot be used: {why}", path.display())]
     Unfit {
-        /// Which one.
+        /// The kind of file.
         file: TlsFile,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The TLS library's reason.
         why: String,
     },
 }
 
-/// A bundle of all public authorities has a few hundred kilobytes.
+/// The size limit of a PEM file in bytes. A bundle of all public authorities has a few hundred kilobytes.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
 /// The limit on encrypted bytes that a connection buffers for a client that does not read them.
 const UNSENT_BYTES_MAX: usize = 32 << 10;
 
-/// What is spoken inside.
+/// The protocol for ALPN.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
 // === impl TlsConfig ===
 
 impl TlsConfig {
-    /// Where a file is named.
+    /// Returns the path of a file, with its location in the configuration.
     #[must_use]
     pub fn file(&self, file: TlsFile) -> &Located<PathBuf> {
         match (file, &self.client_ca) {
@@ -126,10 +126,10 @@ impl TlsConfig {
 // === impl TlsKeys ===
 
 impl TlsKeys {
-    /// Reads the files, and finds out whether they fit together.
+    /// Reads the files, and checks that they match each other.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn read(config: &TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certified = certified(&config.cert.value, &config.key.value, &provider)?;
@@ -159,10 +159,10 @@ impl TlsKeys {
     }
 }
 
-/// The certificate with its key.
+/// Reads the certificate and its key.
 fn certified(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(TlsFile::Cert, cert)?;
-    // The parser's complaint may quote the line that it stopped at: not for keys.
+    // The parser's error may quote the line that is invalid. For a key, the error is not passed on.
     let private = PrivateKeyDer::from_pem_slice(&read(TlsFile::Key, key)?).map_err(|_| TlsError::NotThere {
         file: TlsFile::Key,
         path: key.to_path_buf(),
@@ -175,7 +175,8 @@ fn certified(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Certi
     })?;
     let certified = CertifiedKey::new(chain, private);
     match certified.keys_match() {
-        // A key that does not tell its public half cannot be compared; the first handshake does it.
+        // If a key does not expose its public half, it cannot be compared here. A mismatch then fails at the first
+        // handshake.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(TlsError::Mismatch { key: key.to_path_buf(), cert: cert.to_path_buf() })
@@ -201,19 +202,19 @@ fn read(file: TlsFile, path: &Path) -> Result<Vec<u8>, TlsError> {
 // === impl Tls ===
 
 impl Tls {
-    /// These keys, from now on.
+    /// Creates a TLS configuration with these keys.
     #[must_use]
     pub fn new(keys: TlsKeys) -> Self {
         Self { current: ArcSwap::new(keys.server) }
     }
 
-    /// Other keys in their place, for connections that begin from here on. No session of before is resumed, so that
-    /// every client is checked by the new authorities.
+    /// Replaces the keys for new connections. Sessions from before cannot be resumed, so every client is checked
+    /// against the new authorities.
     pub fn replace(&self, keys: TlsKeys) {
         self.current.store(keys.server);
     }
 
-    /// Shakes hands. It has no bound of its own.
+    /// Performs the handshake. The caller must limit its duration.
     pub(super) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let acceptor = TlsAcceptor::from(self.current.load_full());
         acceptor.accept_with(stream, |connection| connection.set_buffer_limit(Some(UNSENT_BYTES_MAX))).await
@@ -223,7 +224,7 @@ impl Tls {
 // === impl TlsError ===
 
 impl TlsError {
-    /// The file that is to blame.
+    /// Returns the file that caused the error.
     #[must_use]
     pub fn file(&self) -> TlsFile {
         match self {
@@ -280,19 +281,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_fits_is_taken_with_and_without_authorities() {
+    fn matching_key_pair_is_accepted() {
         let (cert, key) = pair();
         for client_ca in [None, Some(&*cert)] {
             let keys = TlsKeys::read(&files(&cert, &key, client_ca).config).unwrap();
             assert_eq!(keys.server.alpn_protocols, [b"http/1.1".to_vec()]);
         }
-        // A file may hold both, and words between.
+        // A file may contain both sections, and text around them.
         let both = format!("a note\n{key}{cert}");
         assert!(TlsKeys::read(&files(&both, &both, None).config).is_ok());
     }
 
     #[test]
-    fn what_does_not_fit_names_the_file_to_blame() {
+    fn error_names_the_invalid_file() {
         let (cert, key) = pair();
         let other = KeyPair::generate().unwrap().serialize_pem();
         let broken = cert.replace("MII", "!!!");

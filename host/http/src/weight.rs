@@ -1,15 +1,15 @@
 //! Upper bounds on the memory that a decoded body takes.
 
-/// The maximum memory of the decoded values of a lookup's body, in bytes.
+/// Returns the maximum memory of the decoded values of a lookup's body, in bytes.
 pub(super) fn lookup_bytes(body: &[u8]) -> usize {
-    // A value takes 32 bytes, and a growing list takes up to three times its size for a moment; its first allocation
-    // has a capacity of four items.
+    // A value takes 32 bytes. While a list grows, it takes up to three times its size. Its first allocation has a
+    // capacity of four items.
     weigh(body, 96, 192, 96)
 }
 
-/// The maximum memory of a body as a tree of JSON values, in bytes.
+/// Returns the maximum memory of a body as a tree of JSON values, in bytes.
 pub(super) fn tree_bytes(body: &[u8]) -> usize {
-    // A mapping of one item has a node for eleven.
+    // A mapping of one item allocates a node with a capacity of eleven.
     weigh(body, 96, 192, 768)
 }
 
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
     use crate::decode::decode_request;
 
-    /// The maximum memory that decoding takes at once, in addition to the body, in bytes.
+    /// Returns the peak memory of decoding, in addition to the body, in bytes.
     fn most(body: &str, decode: impl FnOnce(&[u8])) -> usize {
         let counted = allocation_counter::measure(|| decode(body.as_bytes()));
         usize::try_from(counted.bytes_max).unwrap()

@@ -1,7 +1,7 @@
 //! Feast's endpoints that write: `/push`, `/write-to-online-store`, `/materialize` and `/materialize-incremental`.
 //!
-//! Their bodies and answers are those of Feast's feature server, which its SDK sends and expects. What is answered with
-//! 200 is on disk.
+//! Their request and response bodies are those of Feast's feature server, which Feast's SDK sends and expects. A write
+//! is on disk before it is acknowledged with 200.
 
 use std::{
     borrow::Cow,
@@ -33,11 +33,11 @@ pub struct Writes {
     loads: Loads,
 }
 
-/// What a write is answered with: the status, and JSON if there is a body.
+/// The response to a write: the status, and JSON if there is a body.
 pub(super) type Written = (StatusCode, Option<Value>);
 
-/// Where a push may go, in Feast's words.
-const PLACES: [&str; 3] = ["online", "offline", "online_and_offline"];
+/// The targets of a push, by Feast's names.
+const PUSH_TARGETS: [&str; 3] = ["online", "offline", "online_and_offline"];
 
 // === impl Writes ===
 
@@ -48,11 +48,11 @@ impl Writes {
         Self { service, loads: Loads::new() }
     }
 
-    /// Carries out the request in a body. The query of a materialization may have `async=true`.
+    /// Handles the request in a body. The query of a materialization may have `async=true`.
     ///
     /// # Errors
-    /// Feast's bodies, with a 4xx for mistakes of the caller. Nothing was written in that case, except by a
-    /// materialization, which commits as it goes.
+    /// Feast's error bodies, with a 4xx for errors of the caller. If a write fails, nothing was written; a
+    /// materialization keeps the rows that it has committed.
     pub(super) async fn answer(
         &self,
         endpoint: WriteEndpoint,
@@ -128,7 +128,7 @@ impl Writes {
         }
         let work = self.loads.take(views)?.run(Arc::clone(&engine), order.window);
         if is_set(query, "async") {
-            // Who does not wait for the end finds it in the log and the metrics.
+            // A client that does not wait for the end finds the result in the log and the metrics.
             tokio::spawn(work);
             return Ok((StatusCode::ACCEPTED, Some(accepted)));
         }
@@ -137,15 +137,15 @@ impl Writes {
     }
 }
 
-/// What is to be materialized.
+/// The parameters of a materialization.
 #[derive(Debug, PartialEq, Eq)]
 struct Materialization {
-    /// All that have files when there is none.
+    /// The feature views; `None` for all views with files.
     views: Option<Vec<String>>,
     window: Window,
 }
 
-/// Reads a body that can have megabytes, so it must not run on a serving thread.
+/// Parses a body. It can have megabytes, so this must not run on a serving thread.
 async fn read_order(
     body: bytes::Bytes,
     order: fn(&Value) -> Result<Materialization, HttpError>,
@@ -158,14 +158,14 @@ fn push(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> Result<Written, Ht
     let source = required_text(body, "push_source_name")?;
     match body.get("to").map_or(Some("online"), Value::as_str) {
         Some("online") => {}
-        Some(place) if PLACES.contains(&place) => {
-            let message = format!("cannot push to '{place}': Larder has no offline store, so push to 'online'");
+        Some(target) if PUSH_TARGETS.contains(&target) => {
+            let message = format!("cannot push to '{target}': Larder has no offline store, so push to 'online'");
             return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
         }
-        place => {
-            let place = place.map_or_else(|| "null".to_owned(), str::to_owned);
-            let places = PLACES.map(|place| format!("'{place}'")).join(", ");
-            let message = format!("{place} is not a supported push format. Please specify one of these [{places}].");
+        target => {
+            let target = target.map_or_else(|| "null".to_owned(), str::to_owned);
+            let targets = PUSH_TARGETS.map(|target| format!("'{target}'")).join(", ");
+            let message = format!("{target} is not a supported push format. Please specify one of these [{targets}].");
             return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
         }
     }
@@ -179,7 +179,7 @@ fn write_to_online_store(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> R
     Ok((StatusCode::OK, Some(Value::Null)))
 }
 
-/// The body of `/materialize`.
+/// Parses the body of `/materialize`.
 fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
     let views = views(body)?;
     if body.get("disable_event_timestamp").and_then(flag) == Some(true) {
@@ -197,8 +197,8 @@ fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
     Ok(Materialization { views, window })
 }
 
-/// The body of `/materialize-incremental`. Everything up to the end is looked at, also what came late: rows that are
-/// there already change nothing.
+/// Parses the body of `/materialize-incremental`. The load reads everything up to the end time, including late rows.
+/// Rows that are already stored change nothing.
 fn span_until(body: &Value) -> Result<Materialization, HttpError> {
     let end = required_text(body, "end_ts")?;
     Ok(Materialization { views: views(body)?, window: Window { from: None, to: Some(instant(&end)?) } })
@@ -220,7 +220,7 @@ fn views(body: &Value) -> Result<Option<Vec<String>>, HttpError> {
     }
 }
 
-/// Unique names, in the order of their first occurrence.
+/// Returns the unique names in the order of their first occurrence.
 fn distinct(mut names: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -248,8 +248,8 @@ fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
     }
 }
 
-/// The columns under `df`, as pandas writes them with `to_dict(orient="list")`. `body` is used to check their
-/// structure; the values are parsed from its text, where integers are exact and names keep their order.
+/// Returns the columns under `df`, as pandas writes them with `to_dict(orient="list")`. `body` is used to check their
+/// structure. The values are parsed from its text, where integers are exact and names keep their order.
 fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
     let columns = match body.get("df") {
@@ -268,14 +268,14 @@ fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
         let problem = problem("json_invalid", &loc(&[]), &error.to_string(), &Value::Null);
         unprocessable("bad_json", vec![problem])
     };
-    // Its structure was checked above: an object that has an object of lists.
+    // The structure was checked above: an object that contains an object of lists.
     let DataFrame { df } = serde_json::from_slice(text).map_err(unreadable)?;
     let Cell::Map(columns) = Cell::from_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
     let column = |(name, values)| if let Cell::List(cells) = values { Some((name, cells)) } else { None };
     Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
 }
 
-/// The part of a write's body with the values.
+/// The part of a write's body that has the values.
 #[derive(Deserialize)]
 struct DataFrame<'b> {
     #[serde(borrow)]
@@ -294,33 +294,33 @@ fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     }
 }
 
-/// Puts JSON in the place of Python's `NaN`, which stands for no value in a table of pandas, and of its infinities,
-/// which are values, as Python's `str` has them.
+/// Replaces numbers that are not valid JSON: Python's `NaN`, which means no value in a pandas table, becomes null, and
+/// the infinities become strings, formatted as by Python's `str`.
 fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
     const WORDS: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
-    let mut mended = Vec::with_capacity(body.len());
+    let mut replaced = Vec::with_capacity(body.len());
     let (mut at, mut in_text, mut found) = (0, false, false);
     while let Some(&byte) = body.get(at) {
         let word = WORDS.iter().find(|(word, _)| !in_text && body[at..].starts_with(word));
         if let Some((word, json)) = word {
-            mended.extend_from_slice(json);
+            replaced.extend_from_slice(json);
             at += word.len();
             found = true;
             continue;
         }
         if in_text && byte == b'\\' {
-            mended.push(byte);
+            replaced.push(byte);
             at += 1;
         } else if byte == b'"' {
             in_text = !in_text;
         }
-        mended.extend(body.get(at));
+        replaced.extend(body.get(at));
         at += 1;
     }
-    if found { Cow::Owned(mended) } else { Cow::Borrowed(body) }
+    if found { Cow::Owned(replaced) } else { Cow::Borrowed(body) }
 }
 
-/// Whether a query has a flag: `?async=true`.
+/// Returns whether a query sets a flag, as in `?async=true`.
 fn is_set(query: Option<&str>, name: &str) -> bool {
     let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
@@ -342,7 +342,7 @@ fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
     }
 }
 
-/// The log has what was wrong, from where it happened.
+/// The details are in the log, written where the failure occurred.
 fn failed(errors: &[MaterializeError]) -> HttpError {
     let busy = errors.iter().all(|error| error.is_busy);
     let views = errors.iter().map(|error| &*error.view).collect::<Vec<_>>().join(", ");
@@ -350,7 +350,7 @@ fn failed(errors: &[MaterializeError]) -> HttpError {
         let message = format!("Feature view {views} could not be materialized now; try again");
         return HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
     }
-    let message = format!("Feature view {views} could not be materialized; the server's log says why");
+    let message = format!("Feature view {views} could not be materialized; see the server's log");
     HttpError::plain(StatusCode::INTERNAL_SERVER_ERROR, "materialization", message)
 }
 
@@ -365,7 +365,7 @@ impl From<WriteError> for HttpError {
                 Self::feast(StatusCode::UNPROCESSABLE_ENTITY, kind, "PushSourceNotFoundException", &message)
             }
             WriteError::Superseded { .. } => Self::feast(StatusCode::CONFLICT, kind, "FeastError", &message),
-            // No disk space is an operational problem, not a bug: the same write can succeed later.
+            // A full disk is an operational problem, not a bug: the same write can succeed later.
             WriteError::Store { source: StoreError::DiskFull(_), .. } => {
                 let log = Some(format!("write failed: {message}"));
                 Self { log, ..Self::detail(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message) }
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pythons_numbers_become_json_outside_of_texts_only() {
+    fn python_numbers_become_json_outside_strings() {
         let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
         let read: Value = serde_json::from_slice(&pythons_numbers(body)).unwrap();
         let expected = json!({"a": [null, 1, "-inf", "inf"], "NaN": "a \"NaN\" \\", "b": null});
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_of_a_query_is_read_as_pydantic_reads_it() {
+    fn query_flag_is_parsed_as_by_pydantic() {
         assert!(is_set(Some("force=false&async=True"), "async"));
         assert!(!is_set(Some("async=false"), "async"));
         assert!(!is_set(Some("asynchronous=true"), "async"));

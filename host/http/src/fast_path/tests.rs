@@ -1,13 +1,13 @@
-//! What is plain, what is not yet, and what is hyper's.
+//! Tests which requests the fast path serves, waits for, and hands to hyper.
 
 use super::*;
 
-/// Within bounds that are wide.
+/// Parses with limits that no test reaches.
 fn parse(bytes: &[u8]) -> Parsed<'_> {
     super::parse(bytes, 1 << 20)
 }
 
-/// A request with this head, and a `Host` unless it has one.
+/// Returns a request with this head, and a `Host` header unless the head has one.
 fn request(head: &str, body: &str) -> Vec<u8> {
     let host = if head.to_lowercase().contains("host:") { "" } else { "host: x\r\n" };
     format!("POST /get-online-features HTTP/1.1\r\n{host}{head}\r\n{body}").into_bytes()
@@ -18,7 +18,7 @@ fn other(bytes: &[u8]) {
 }
 
 #[test]
-fn a_request_is_partial_until_its_last_byte_and_plain_then() {
+fn request_is_partial_until_last_byte() {
     let whole = request("host: x\r\nAccept: */*\r\ncontent-type: x/y\r\nContent-Length: 4\r\nx-id: 7\r\n", "body");
     for end in 0..whole.len() {
         assert_eq!(parse(&whole[..end]), Parsed::Partial, "{end} bytes");
@@ -37,7 +37,7 @@ fn one_host_is_needed() {
 }
 
 #[test]
-fn what_is_not_plain_is_hypers() {
+fn other_requests_go_to_hyper() {
     other(b"GET /get-online-features HTTP/1.1\r\n");
     other(b"POST /get-online-features HTTP/1.0\r\n");
     other(b"POST /get-online-features?x=1 HTTP/1.1\r\n");
@@ -73,7 +73,7 @@ fn what_is_not_plain_is_hypers() {
 }
 
 #[test]
-fn keep_alive_and_json_are_plain_and_who_asks_is_told() {
+fn common_headers_stay_on_fast_path() {
     for header in
         ["Connection: Keep-Alive\r\n", "accept: application/json\r\n", "te: trailers\r\n", "user-agent: a\r\n"]
     {
@@ -86,7 +86,7 @@ fn keep_alive_and_json_are_plain_and_who_asks_is_told() {
 }
 
 #[test]
-fn the_date_is_that_of_http() {
+fn date_has_http_format() {
     let text = |now| String::from_utf8(date(now).to_vec()).unwrap();
     for _ in 0..2 {
         assert_eq!(text(784_111_777_999_999), "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -97,7 +97,7 @@ fn the_date_is_that_of_http() {
 }
 
 #[test]
-fn client_that_left_is_noticed_and_what_it_sent_is_kept() {
+fn departure_is_noticed_and_bytes_kept() {
     let (client, mut server) = tokio::io::duplex(2 * REQUEST_BYTES_MAX);
     let mut client = Some(client);
     let cx = &mut Context::from_waker(std::task::Waker::noop());
@@ -111,7 +111,7 @@ fn client_that_left_is_noticed_and_what_it_sent_is_kept() {
     assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
     assert_eq!(bytes, b"a request, and the next");
 
-    // Beyond the limit nothing is read, so the client waits.
+    // Bytes beyond the limit are not read, so the client waits.
     send(&vec![b'x'; REQUEST_BYTES_MAX], cx);
     assert!(poll_departure(&mut server, &mut bytes, cx).is_pending());
     assert_eq!(bytes.len(), REQUEST_BYTES_MAX);
