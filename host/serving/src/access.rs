@@ -20,18 +20,18 @@ use super::{RequestError, Selection};
 /// `server: auth`: the accepted tokens, at least one.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The tokens. Two can be valid at a time, so that clients can change from one to the other.
+    /// The tokens. Several can be valid at a time, so that clients can change from one token to another.
     pub tokens: Vec<TokenConfig>,
 }
 
 /// One token.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
-    /// Its name, for messages: it is no secret.
+    /// Its name, for messages. It is not secret.
     pub name: Located<String>,
     /// The file that contains the token and nothing else.
     pub file: Located<PathBuf>,
-    /// The feature services that it permits; without a list, everything.
+    /// The feature services that the token permits. Without a list, it permits everything.
     pub services: Option<Vec<Located<String>>>,
 }
 
@@ -246,7 +246,7 @@ impl Authorization {
             }
             Selection::Features(_) => {
                 let names = names.join(", ");
-                let message = format!("This token's scope has feature services only, asked for by name: {names}.");
+                let message = format!("This token's scope permits only lookups of feature services by name: {names}.");
                 Err(Denied::BeyondScope(message))
             }
         }
@@ -260,7 +260,7 @@ impl Authorization {
         if self.is_unlimited() {
             return Ok(());
         }
-        let message = "This token's scope has feature services only: it may not write.";
+        let message = "This token's scope permits only lookups of feature services: it may not write.";
         Err(Denied::BeyondScope(message.to_owned()))
     }
 
@@ -271,7 +271,7 @@ impl Authorization {
     }
 }
 
-/// The token of `Authorization: Bearer <token>`. Two such headers are ambiguous and therefore invalid.
+/// Returns the token of `Authorization: Bearer <token>`. Two such headers are ambiguous and therefore invalid.
 fn bearer<'h>(headers: impl IntoIterator<Item = &'h [u8]>) -> Option<&'h [u8]> {
     let mut values = headers.into_iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn file_holds_one_long_token() {
+    fn file_contains_one_long_token() {
         assert!(read(LONG.as_bytes()).unwrap().is_same(&read(format!("\n {LONG} \r\n").as_bytes()).unwrap()));
         for (content, why) in [
             (&b""[..], "is empty"),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn scope_has_services_by_whole_name() {
+    fn scope_matches_services_by_full_name() {
         let services = Scope::Services(["churn".into(), "fraud_v2".into()].into());
         let caller = Authorization { scope: Some(Arc::new(services)) };
         assert!(caller.check_lookup(&Selection::Service("churn".into())).is_ok());

@@ -1,4 +1,4 @@
-//! An answer: rows in hand, and what each cell of the response shows of them.
+//! An answer: the rows that were looked up, and the values and statuses of its cells.
 
 use std::sync::Arc;
 
@@ -19,102 +19,102 @@ use super::{
     plan::{RowPlan, ViewRead},
 };
 
-/// A request's answer, to be walked column by column.
+/// The answer to a request. Encoders read it column by column.
 #[derive(Debug)]
 pub struct Answer<'r> {
-    /// How the request was resolved: names and order of the columns.
+    /// The plan of the request: names and order of the columns.
     pub plan: Arc<Plan>,
-    /// How many rows the answer has.
+    /// The number of rows.
     pub rows: usize,
-    /// The time of the lookup, by which rows expire.
+    /// The time of the lookup, which decides whether rows are expired.
     pub now: Micros,
-    /// The entity columns, as [`Plan::entity_columns`] has them.
+    /// The entity columns, in the order of [`Plan::entity_columns`].
     pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
-    /// Per read and row what was found: read `r`, row `i` at `r * rows + i`.
+    /// The results of lookups. Row `i` of read `r` is at index `r * rows + i`.
     pub(super) found: SmallVec<[LookupResult; 4]>,
-    /// What the plan's steps came to, in their order.
+    /// The results of the plan's steps, in their order.
     pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
 }
 
-/// What a lookup found.
+/// The result of the lookup of one row.
 #[derive(Debug)]
 pub(super) enum LookupResult {
     Nothing,
     Row {
         row: Row,
-        /// Which of the read's schemas the row has.
+        /// The index of the row's schema among those of the read.
         schema: usize,
         event_time: Micros,
         expired: bool,
     },
-    /// A row from before a feature's type changed.
+    /// A row that was stored before a feature's type changed.
     Converted(Box<ConvertedRow>),
 }
 
 /// Feast's status of a value (`feast.serving.FieldStatus`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// There is a row, and the value is of it, even when it is null.
+    /// A row exists and has the feature, even if its value is null.
     Present,
-    /// There is no row, or the row does not have this feature.
+    /// No row exists, or the row does not have this feature.
     NotFound,
-    /// There is a row, and it is older than the view's ttl allows.
+    /// A row exists, but it is older than the view's `ttl`.
     OutsideMaxAge,
-    /// The plugin that computes the value failed, and the value is what its view says for that case.
+    /// The plugin that computes the value failed. The value is the view's fallback.
     Invalid,
 }
 
-/// One cell of the answer.
+/// One cell of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell<'a> {
-    /// The value; null where there is none.
+    /// The value; null if there is none.
     pub value: ValueRef<'a>,
-    /// What is to be thought of it.
+    /// The status of the value.
     pub status: Status,
 }
 
-/// A column of an answer, to be read row by row.
+/// A column of an answer, which is read row by row.
 #[derive(Clone, Copy, Debug)]
 enum Column<'a> {
     Stored {
-        /// Of each row.
+        /// The lookup result of each row.
         found: &'a [LookupResult],
         read: &'a ViewRead,
         feature: usize,
         ttl: TtlPolicy,
     },
     Computed(&'a Output),
-    /// What the view says for when it cannot be computed.
+    /// The fallback of a derived view that could not be computed.
     Failed(ValueRef<'a>),
 }
 
-/// The rows of one read as text, if they all are here so: their values are copied then, and not printed.
+/// The rows of one read as text, if all of them are cached as text. Their values are then copied instead of formatted.
 #[derive(Debug)]
 pub struct ReadText<'a> {
     rows: SmallVec<[TextRow<'a>; 1]>,
-    /// How features lie in the rows; none where there is no row at all.
+    /// The fields of the rows; `None` if no row was found.
     plan: Option<&'a RowPlan>,
-    /// The bounds of the rows' values, summed up; none of a single row, which has them itself.
+    /// The sum of the lengths of all rows' values, by field. Empty for a single row, which has them itself.
     bounds: SmallVec<[u32; 4]>,
-    /// Rows that are not here.
+    /// The number of rows without text.
     nulls: usize,
 }
 
-/// A row as text, or none whose values are shown, and the status of its values.
+/// A row as text, and the status of its values. `None` if its values are null.
 type TextRow<'a> = (Option<RowText<'a>>, Status);
 
-/// A value that is not there, behind another.
+/// A null that follows another value.
 const NULL: &[u8] = b",null";
 
 // === impl ReadText ===
 
 impl ReadText<'_> {
-    /// Appends the values of a feature in all rows as JSON, separated by commas, and makes room for `more` bytes after
-    /// them. Returns false and appends nothing if rows do not have the feature.
+    /// Appends the values of a feature in all rows as JSON, separated by commas, and reserves `more` bytes for what
+    /// follows. Returns false and appends nothing if rows do not have the feature.
     ///
     /// # Errors
-    /// Those of [`ResponseBudget::reserve`].
+    /// Errors of [`ResponseBudget::reserve`].
     pub fn append_values(
         &self,
         feature: usize,
@@ -124,7 +124,7 @@ impl ReadText<'_> {
     ) -> Result<bool, RequestError> {
         let field = match self.plan {
             Some(plan) => plan.fields[feature],
-            // No row was found, so each value is a null.
+            // No row was found, so all values are null.
             None => Some(0),
         };
         let Some(field) = field else { return Ok(false) };
@@ -139,14 +139,14 @@ impl ReadText<'_> {
         budget.reserve(out, 0, width + RowText::ROOM + more)?;
         // The first value has no comma.
         let end = start + width.saturating_sub(1);
-        // With room after them, so that the last values are copied as the others are.
+        // The extra room lets the last values be copied in the same way as the others.
         out.resize(end + RowText::ROOM, b' ');
         self.copy_values(field, out, start);
         out.truncate(end);
         Ok(true)
     }
 
-    /// Writes the values of a field in all rows from a place of `out` on.
+    /// Writes the values of a field in all rows, starting at the offset `at` of `out`.
     fn copy_values(&self, field: usize, out: &mut [u8], mut at: usize) {
         for (row, (text, _)) in self.rows.iter().enumerate() {
             at += match text {
@@ -173,12 +173,12 @@ impl ReadText<'_> {
         }
     }
 
-    /// The statuses of every feature that the rows have.
+    /// Returns the statuses of the rows, which all their features share.
     pub fn statuses(&self) -> impl Iterator<Item = Status> {
         self.rows.iter().map(|(_, status)| *status)
     }
 
-    /// Appends a row's event time with a comma before it or without. False where there is no row.
+    /// Appends a row's event time, with or without a leading comma. Returns false if there is no row.
     #[must_use]
     pub fn append_event_time(&self, row: usize, with_comma: bool, out: &mut Vec<u8>) -> bool {
         let Some((Some(text), _)) = self.rows.get(row) else { return false };
@@ -190,13 +190,13 @@ impl ReadText<'_> {
 // === impl Answer ===
 
 impl Answer<'_> {
-    /// The values of an entity column.
+    /// Returns the values of an entity column.
     #[must_use]
-    pub fn entity_column(&self, place: usize) -> &[EchoedValue<'_>] {
-        &self.entities[place]
+    pub fn entity_column(&self, index: usize) -> &[EchoedValue<'_>] {
+        &self.entities[index]
     }
 
-    /// The event time of the row that a read found, if it found one.
+    /// Returns the event time of a row of a read, if the row was found.
     #[must_use]
     pub fn event_time(&self, read: usize, row: usize) -> Option<Micros> {
         match &self.found[read * self.rows + row] {
@@ -206,7 +206,7 @@ impl Answer<'_> {
         }
     }
 
-    /// The rows of a read as text; none unless all are here so, with one schema.
+    /// Returns the rows of a read as text, or `None` unless all rows are cached as text with the same schema.
     #[must_use]
     pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
         let mut first_schema = None;
@@ -214,7 +214,7 @@ impl Answer<'_> {
             let (row, schema, expired) = match found {
                 LookupResult::Row { row, schema, expired, .. } => (row, schema, expired),
                 LookupResult::Nothing => return Some((None, Status::NotFound)),
-                // Its cached text, if any, is that of the stored types.
+                // Its cached text, if any, has values of the stored types.
                 LookupResult::Converted(_) => return None,
             };
             let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
@@ -231,7 +231,7 @@ impl Answer<'_> {
         Some(text)
     }
 
-    /// The cells of a feature column, one for each row.
+    /// Returns the cells of a feature column, one for each row.
     pub fn cells(&self, from: ColumnFrom) -> impl ExactSizeIterator<Item = Cell<'_>> + Clone {
         let column = match from {
             ColumnFrom::Read { read, feature } => {
@@ -246,7 +246,7 @@ impl Answer<'_> {
         (0..self.rows).map(move |row| column.cell(row))
     }
 
-    /// The column of a derived feature, if it was computed.
+    /// Returns the column of a derived feature, if it was computed.
     pub(super) fn output(&self, from: ColumnFrom) -> Option<&Output> {
         let ColumnFrom::Step { step, feature } = from else { return None };
         let transform = self.plan.steps[step].transform.as_ref()?;
@@ -273,7 +273,8 @@ impl<'a> Column<'a> {
 // === impl LookupResult ===
 
 impl LookupResult {
-    /// Looks at a row's header: which schema it has, and whether it is too old. A row that cannot be read is none.
+    /// Reads a row's header to determine its schema and whether it is expired. A row that cannot be read counts as not
+    /// found.
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
@@ -289,7 +290,7 @@ impl LookupResult {
     fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         if let Some(field) = plan.expiry {
             let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));
-            // DynamoDB deletes what has expired in its own time, days later perhaps.
+            // DynamoDB deletes expired items at its own pace, possibly days later.
             if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
                 return Self::Nothing;
             }
@@ -298,7 +299,7 @@ impl LookupResult {
         Self::Row { row, schema, event_time: header.event_time, expired }
     }
 
-    /// A row from before the view's features changed. Values whose type changed are converted.
+    /// Handles a row that was stored before the view's features changed. Converts values whose type changed.
     #[cold]
     fn of_earlier(row: Row, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
@@ -314,19 +315,20 @@ impl LookupResult {
         Self::Converted(Box::new(converted))
     }
 
-    /// What is shown of a feature of the row.
+    /// Returns the cell of a feature of the row.
     fn cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
         let Self::Row { row, schema, expired, .. } = self else { return self.other_cell(read, feature, ttl) };
         let plan = &read.schemas[*schema];
         let Some(field) = plan.fields[feature] else { return Cell::NOTHING };
-        // A row that passed `LookupResult::of` has this schema; a damaged field is missing, and never made up.
+        // A row that passed `LookupResult::of` has this schema. A damaged field counts as missing; its value is never
+        // guessed.
         match RowView::new(&plan.schema, row).and_then(|view| view.get(field)) {
             Ok(value) => Cell::of(value, *expired, ttl),
             Err(_) => Cell::NOTHING,
         }
     }
 
-    /// The cell of a value, except for a row that is read as stored.
+    /// Returns the cell of a feature, except for a row that is read as stored.
     #[cold]
     fn other_cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
         let Self::Converted(row) = self else { return Cell::NOTHING };

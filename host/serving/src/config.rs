@@ -1,12 +1,12 @@
-//! How rows are served that are older than their view's time to live.
+//! The policy for rows that are older than their view's `ttl`.
 
-/// What becomes of a value whose row is older than its view's ttl.
+/// How a value is served if its row is older than its view's `ttl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TtlPolicy {
     /// The value is served, and its status is `OUTSIDE_MAX_AGE`.
     #[default]
     Mark,
-    /// Null is served in its place, with status `OUTSIDE_MAX_AGE`.
+    /// Null is served instead, with status `OUTSIDE_MAX_AGE`.
     Null,
     /// The value is served as `PRESENT`, as Feast's Python server does.
     Ignore,

@@ -1,7 +1,7 @@
 //! Rows that were written before a feature's type changed, converted to the current types.
 //!
-//! A plan decides the conversion of a schema once ([`RowConversion`]). A lookup that finds such a row makes a
-//! [`ConvertedRow`] of it; rows of the current schema are not converted.
+//! A plan determines the conversion of a schema once ([`RowConversion`]). A lookup that finds such a row converts it to
+//! a [`ConvertedRow`]. Rows of the current schema are not converted.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use larder_model::{
     model::{Feature, Micros, Value, ValueRef},
 };
 
-/// How rows of an earlier schema serve one read.
+/// The conversion of rows of an earlier schema, for one read.
 #[derive(Debug)]
 pub struct RowConversion {
     /// The schema of a converted row: the read's features that stored rows have, with their current types.
@@ -37,8 +37,8 @@ pub(super) struct ConvertedRow {
 // === impl RowConversion ===
 
 impl RowConversion {
-    /// The conversion of rows of a stored schema; `None` if each feature has its current type or is missing: such rows
-    /// are read as they are.
+    /// Returns the conversion of rows of a stored schema. Returns `None` if each feature has its current type or is
+    /// missing: such rows are read as they are.
     pub(super) fn new<'f>(stored: &RowSchema, features: impl Iterator<Item = Option<&'f Feature>>) -> Option<Self> {
         let (mut named, mut fields, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut is_needed = false;
@@ -63,17 +63,18 @@ impl RowConversion {
         let mut lost = Vec::new();
         let mut builder = RowBuilder::new(&self.schema);
         builder.begin(view.event_time(), None);
-        for (place, (field, conversion)) in self.fields.iter().enumerate() {
+        for (index, (field, conversion)) in self.fields.iter().enumerate() {
             let value = view.get(*field).ok().and_then(|value| conversion.apply(value));
             if value.is_none() {
-                lost.push(place);
+                lost.push(index);
             }
             builder.push_value(&value.unwrap_or(Value::Null)).ok()?;
         }
         Some((builder.finish().ok()?.into(), lost))
     }
 
-    /// The value of a feature of the read; `None` if the stored row does not have it, or it was lost.
+    /// Returns the value of a feature of the read. Returns `None` if the stored row does not have it, or if it was
+    /// lost.
     pub(super) fn value<'a>(&'a self, converted: &'a ConvertedRow, feature: usize) -> Option<ValueRef<'a>> {
         let field = self.positions[feature].filter(|field| converted.lost.binary_search(field).is_err())?;
         RowView::new(&self.schema, &converted.row).and_then(|view| view.get(field)).ok()

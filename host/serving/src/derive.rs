@@ -1,4 +1,4 @@
-//! Derived features: what was found, and what the caller sent, goes through plugins.
+//! Computes derived features: passes looked-up values and request data to plugins.
 
 use larder_model::{
     codec::single,
@@ -12,31 +12,37 @@ use super::{
     plan::{Step, StepInput},
 };
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 pub(super) enum Derived {
-    /// One column per output of the plugin.
+    /// One column for each output of the plugin.
     Outputs(Vec<Output>),
-    /// The plugin is not there, or failed: its features are what the view says for that case.
+    /// The plugin is missing or failed. The view's fallback is served.
     Failed,
 }
 
-/// Computes the derived views of an answer whose stored features are found. `as_of` is the time of the request.
+/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the time of the
+/// request.
 pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of: Micros) -> Result<(), RequestError> {
     let plan = std::sync::Arc::clone(&answer.plan);
-    let asked = plan.request_inputs.iter().map(|input| {
+    let request_columns = plan.request_inputs.iter().map(|input| {
         let (_, values) = &request.entities[input.request_place];
         typed_column(&input.name, input.column_type, values)
     });
-    let asked = asked.collect::<Result<Vec<_>, _>>()?;
+    let request_columns = request_columns.collect::<Result<Vec<_>, _>>()?;
     for step in &plan.steps {
-        let derived = compute(answer, step, &asked, as_of)?;
+        let derived = compute(answer, step, &request_columns, as_of)?;
         answer.derived.push(derived);
     }
     Ok(())
 }
 
-fn compute(answer: &Answer<'_>, step: &Step, asked: &[Column], as_of: Micros) -> Result<Derived, RequestError> {
+fn compute(
+    answer: &Answer<'_>,
+    step: &Step,
+    request_columns: &[Column],
+    as_of: Micros,
+) -> Result<Derived, RequestError> {
     let failed = |why: RequestError| if step.is_fatal() { Err(why) } else { Ok(Derived::Failed) };
     let Some(transform) = &step.transform else {
         return failed(RequestError::NoPlugin {
@@ -48,9 +54,9 @@ fn compute(answer: &Answer<'_>, step: &Step, asked: &[Column], as_of: Micros) ->
     for input in &step.inputs {
         inputs.push(match *input {
             StepInput::Feature(from, column_type) => feature_column(answer, from, column_type),
-            StepInput::Request(place) => asked[place].clone(),
-            StepInput::Key(place, key_type) => {
-                key_column(place.map(|place| answer.entity_column(place)), key_type, answer.rows)
+            StepInput::Request(index) => request_columns[index].clone(),
+            StepInput::Key(index, key_type) => {
+                key_column(index.map(|index| answer.entity_column(index)), key_type, answer.rows)
             }
         });
     }
@@ -64,13 +70,13 @@ fn failure(step: &Step, error: &CallError) -> RequestError {
     RequestError::Plugin { view: step.view.name.to_string(), why: error.for_client() }
 }
 
-/// A feature of all rows; null where nothing was found.
+/// Returns a feature's values in all rows; null if no value was found.
 fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType) -> Column {
     if let Some(column) = answer.output(from) {
         return column.column().clone();
     }
     let mut column = ColumnBuilder::new(column_type, answer.rows);
-    // Feast's placeholder for a null instant is null for a plugin.
+    // Feast's placeholder for a null timestamp is passed to a plugin as null.
     let is_null = |value: &ValueRef<'_>| {
         column_type == ColumnType::TIMESTAMP && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS))
     };
@@ -86,8 +92,8 @@ fn key_column(values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: us
     column.finish()
 }
 
-/// What the caller sent for an input, brought to its type. A number is taken where it is exactly that number in the
-/// type, or the nearest double or single; nothing else is guessed at.
+/// Converts the caller's values for an input to its type. A number is accepted if the type can represent it exactly;
+/// for doubles and singles, the nearest value is used. There are no other conversions.
 ///
 /// # Errors
 /// [`RequestError::BadRequestData`] for the first value that is not of the type.
@@ -127,7 +133,7 @@ pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'
     Ok(column.finish())
 }
 
-/// A value that the caller sent, if it is of the type.
+/// Returns a value of the caller, if it is of the type.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the nearest double, or checked")]
 fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef<'v>> {
     /// The first double beyond all 64-bit integers.
@@ -149,7 +155,7 @@ fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef
         (ColumnScalar::Int64, _) => whole().map(ValueRef::Int64),
         (ColumnScalar::Float32, _) => single(real()?).map(ValueRef::Float32),
         (ColumnScalar::Float64, _) => real().map(ValueRef::Float64),
-        // Whole seconds, as answers have them.
+        // Whole seconds, as in responses.
         (ColumnScalar::Timestamp, _) => whole()?.checked_mul(1_000_000).map(ValueRef::Int64),
         (ColumnScalar::Utf8 | ColumnScalar::Binary, EntityValue::Text(text)) => Some(ValueRef::Bytes(text.as_bytes())),
         _ => None,

@@ -1,29 +1,29 @@
-//! Why a request cannot be answered. Messages are Feast's own where Feast has the case (observed on 0.67).
+//! Errors of requests. If Feast has the same error, its message is used (recorded from Feast 0.67).
 
 use std::fmt;
 
 use larder_common::memory::OverBudget;
 use larder_store::StoreError;
 
-/// Why a request cannot be answered.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Neither features nor a service.
+    /// The request has neither features nor a service.
     #[error("No features specified for retrieval")]
     NoFeatures,
-    /// A reference that is not `view:feature`.
+    /// A feature reference is not `view:feature`.
     #[error(
         "Invalid feature reference '{}'. Expected format: '<feature_view>:<feature>' or '<feature_view>@<version>:<feature>'",
         Cut(.0)
     )]
     BadReference(String),
-    /// A reference to a version of a view.
+    /// A feature reference has a version of a view.
     #[error(
         "Version-qualified ref '{}' not supported: online versioning is disabled. Set 'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml.",
         Cut(.0)
     )]
     Versioned(String),
-    /// There is no such view.
+    /// The view does not exist.
     #[error("Feature view {} does not exist in project {project}{}", Cut(view), Help(nearest))]
     UnknownView {
         /// The view.
@@ -33,7 +33,7 @@ pub enum RequestError {
         /// The view with the most similar name, if there is one.
         nearest: Option<String>,
     },
-    /// There is no such service.
+    /// The service does not exist.
     #[error("Feature service {} does not exist in project {project}{}", Cut(service), Help(nearest))]
     UnknownService {
         /// The service.
@@ -43,14 +43,14 @@ pub enum RequestError {
         /// The service with the most similar name, if there is one.
         nearest: Option<String>,
     },
-    /// Something that a registry of Feast's defines, and that cannot be served here.
+    /// The Feast registry has a definition that Larder cannot serve.
     #[error("Feature {what} {name} cannot be served by Larder: {why}")]
     Unservable {
         /// Whether it is a view or a service.
         what: &'static str,
         /// Its name.
         name: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// The view has no such feature.
@@ -63,18 +63,18 @@ pub enum RequestError {
         /// The view's feature with the most similar name, if there is one.
         nearest: Option<String>,
     },
-    /// Two answers would have one name.
+    /// Two columns would have the same name.
     #[error("{}", collision(names, *full_names))]
     Collision {
         /// The names.
         names: Vec<String>,
-        /// Whether full names were asked for.
+        /// Whether full feature names were requested.
         full_names: bool,
     },
-    /// Columns of different lengths.
+    /// The columns have different lengths.
     #[error("All entity rows must have the same columns.")]
     Ragged,
-    /// No entity column at all, where one is needed.
+    /// The request has no entity column, but a view needs one.
     #[error("pop from an empty set")]
     NoEntities,
     /// All of a view's join keys are missing or have no value.
@@ -89,10 +89,10 @@ pub enum RequestError {
         missing: Vec<String>,
         /// Join keys of the requested views with a column that has no values.
         empty: Vec<String>,
-        /// Columns that there are.
+        /// The columns of the request.
         provided: Vec<String>,
     },
-    /// Columns that derived views want of the caller, and that are not there.
+    /// The request does not have columns that derived views need.
     #[error(
         "Required request data source features {} not found in the entity rows, but required by feature views",
         list(names)
@@ -101,45 +101,45 @@ pub enum RequestError {
         /// The columns.
         names: Vec<String>,
     },
-    /// A value for a derived view that is not of its type.
+    /// A value for a derived view does not have the expected type.
     #[error("request data '{name}', row {row}: {found} is not {declared}")]
     BadRequestData {
         /// The column.
         name: String,
         /// The row, from 0.
         row: usize,
-        /// The type that it should have.
+        /// The expected type.
         declared: String,
-        /// What was sent.
+        /// A description of the value that was sent.
         found: String,
     },
-    /// A derived view whose features may not be made up, and that has no plugin.
+    /// A derived view with `on_error: fail` has no plugin.
     #[error("derived view {view} has no plugin: nothing computes it until {plugin}.wasm is deployed")]
     NoPlugin {
         /// The view.
         view: String,
-        /// The plugin that is to compute it.
+        /// The plugin that would compute it.
         plugin: String,
     },
-    /// A derived view whose features may not be made up, and whose plugin failed.
+    /// The plugin of a derived view with `on_error: fail` failed.
     #[error("derived view {view} could not be computed: {why}")]
     Plugin {
         /// The view.
         view: String,
-        /// What may be said of it.
+        /// The reason, as far as clients may see it.
         why: String,
     },
-    /// A key that is not of its type.
+    /// A key value does not have the key's type.
     #[error("{}", Cut(.0))]
     BadKey(String),
-    /// More of something than is allowed.
+    /// The request exceeds a limit.
     #[error("{what}: {found} in this request, at most {limit} are allowed; hint: 'server: limits: {}'", setting(what))]
     TooLarge {
-        /// What there is too much of.
+        /// What the limit applies to.
         what: &'static str,
-        /// How much there is.
+        /// The size of the request.
         found: usize,
-        /// How much there may be.
+        /// The limit.
         limit: usize,
     },
     /// The response has too many bytes.
@@ -154,15 +154,15 @@ pub enum RequestError {
     /// There is no memory for the request.
     #[error(transparent)]
     Memory(#[from] OverBudget),
-    /// A serving thread would need too long. Clients never get this error: the request is repeated on a compute thread.
+    /// A serving thread would need too long. Clients never get this error: the request is retried on a compute thread.
     #[error("the request takes too long for a serving thread")]
     TooLong,
-    /// The store failed: not the caller's doing.
+    /// The store failed. The caller did not cause the error.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
 }
 
-/// The setting with the limit that was exceeded.
+/// Returns the setting of the limit that was exceeded.
 fn setting(what: &str) -> &'static str {
     match what {
         "entity rows" => "rows_max",
@@ -171,7 +171,7 @@ fn setting(what: &str) -> &'static str {
     }
 }
 
-/// Feast's words (`FeatureNameCollisionError`).
+/// Returns Feast's message for `FeatureNameCollisionError`.
 fn collision(names: &[String], full_names: bool) -> String {
     let listed: Vec<String> = names.iter().take(LISTED_MAX).map(|name| Cut(name).to_string()).collect();
     let names = format!("{}{}", listed.join(", "), More(names.len()));
@@ -189,7 +189,7 @@ fn collision(names: &[String], full_names: bool) -> String {
     }
 }
 
-/// A list as Python prints it.
+/// Formats a list as Python does.
 fn list(names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().take(LISTED_MAX).map(|name| format!("'{}'", Cut(name))).collect();
     format!("[{}{}]", quoted.join(", "), More(names.len()))
@@ -208,7 +208,7 @@ pub struct Cut<'t>(pub &'t str);
 /// The number of names that a list omits.
 struct More(usize);
 
-/// The nearest name.
+/// A suggestion: the most similar name, if there is one.
 struct Help<'n>(&'n Option<String>);
 
 // === impl Cut ===
@@ -244,7 +244,7 @@ impl fmt::Display for Help<'_> {
 // === impl RequestError ===
 
 impl RequestError {
-    /// Whether its message has only names and numbers, and no values of entities or features.
+    /// Returns whether the message has only names and numbers, and no values of entities or features.
     #[must_use]
     pub fn is_about_names(&self) -> bool {
         !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
@@ -262,7 +262,7 @@ impl RequestError {
         )
     }
 
-    /// The error for a caller that may only see these names.
+    /// Returns the error for a caller that may only see these names.
     #[must_use]
     pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
         if let Self::UnknownView { nearest, .. }
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_name_is_for_those_who_may_know_it() {
+    fn suggestion_hides_names_beyond_scope() {
         let unknown = || RequestError::UnknownService {
             service: "fraut".to_owned(),
             project: "p".to_owned(),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn long_input_is_cut_in_messages() {
+    fn long_input_is_truncated_in_messages() {
         let long = "x".repeat(1 << 20);
         let names: Vec<String> = (0..5_000).map(|n| format!("name_{n}")).collect();
         for error in [

@@ -1,9 +1,9 @@
-//! Entity values to keys, by Feast's rules of coercion.
+//! Converts entity values to keys with Feast's coercion rules.
 //!
-//! Feast calls Python's `int()` or `str()` on what the caller sent, by the key's declared type (`type_map.py`,
-//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`); a column that is no key of the requested views takes the type of its
-//! first value. The answer repeats the coerced value. Unlike Feast, a null finds no row, and a fraction is no integer:
-//! 5.5 is not the key 5.
+//! Feast calls Python's `int()` or `str()` on the caller's value, depending on the key's declared type (`type_map.py`,
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). A column that is not a key of the requested views gets the type of its
+//! first value. The response repeats the coerced value. Unlike in Feast, a null finds no row, and a fraction is not an
+//! integer: 5.5 is not the key 5.
 
 use std::borrow::Cow;
 
@@ -18,32 +18,32 @@ use smallvec::SmallVec;
 
 use super::{EntityValue, RequestError};
 
-/// A value of an entity column, of its column's type.
+/// A value of an entity column, in the column's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EchoedValue<'a> {
     /// Null: no row is found for it.
     Null,
     /// A whole number.
     Int(i64),
-    /// Another number; only in columns that are no key.
+    /// Any other number; only in columns that are not keys.
     Float(f64),
     /// Text.
     Text(Cow<'a, str>),
-    /// True or false; only in columns that are no key.
+    /// True or false; only in columns that are not keys.
     Bool(bool),
 }
 
-/// The values of one entity column; most requests ask for one entity.
+/// The values of one entity column. Most requests have one entity.
 pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
 
-/// Brings a column to the type of its key, or to that of its first value where it is nobody's key.
+/// Coerces a column to the type of its key, or to the type of its first value if it is not a key of any view.
 pub(super) fn coerce<'a>(
     values: &'a [EntityValue<'a>],
     key_type: Option<ScalarType>,
 ) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
     let mut column = EchoedColumn::with_capacity(values.len());
-    // Not collected: each result would be moved as a whole, and an error is large.
+    // Not collected, because each result would be moved as a whole, and an error is large.
     for value in values {
         column.push(match value {
             EntityValue::Text(text) if wanted == ScalarType::String => EchoedValue::Text(Cow::Borrowed(text)),
@@ -54,35 +54,35 @@ pub(super) fn coerce<'a>(
     Ok(column)
 }
 
-/// The key for a coerced value; `None` for a null.
+/// Returns the key for a coerced value, or `None` for a null.
 pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<KeyValue<'a>> {
     Some(match (value, key_type) {
         (EchoedValue::Null, _) => return None,
-        // `coerce` has seen to the range.
+        // `coerce` has checked the range.
         (EchoedValue::Int(v), ScalarType::Int32) => KeyValue::Int32(i32::try_from(*v).unwrap_or_default()),
         (EchoedValue::Int(v), ScalarType::UnixTimestamp) => KeyValue::UnixTimestamp(*v),
         (EchoedValue::Int(v), _) => KeyValue::Int64(*v),
         (EchoedValue::Text(v), ScalarType::Bytes) => KeyValue::Bytes(v.as_bytes()),
         (EchoedValue::Text(v), _) => KeyValue::String(v),
-        // Only columns that are no key hold these.
+        // Only columns that are not keys have these values.
         (EchoedValue::Float(_) | EchoedValue::Bool(_), _) => KeyValue::String(""),
     })
 }
 
-/// The value of a key, for a plugin that reads it.
+/// Returns the value of a key for a plugin that reads it.
 pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> ValueRef<'a> {
     match key_value(value, key_type) {
         None => ValueRef::Null,
         Some(KeyValue::Int32(value)) => ValueRef::Int32(value),
         Some(KeyValue::Int64(value)) => ValueRef::Int64(value),
-        // Keys are whole seconds, as Feast has them.
+        // As in Feast, keys are whole seconds.
         Some(KeyValue::UnixTimestamp(value)) => ValueRef::Int64(value.saturating_mul(1_000_000)),
         Some(KeyValue::String(value)) => ValueRef::Bytes(value.as_bytes()),
         Some(KeyValue::Bytes(value)) => ValueRef::Bytes(value),
     }
 }
 
-/// Python's type of the first value, as Feast infers it.
+/// Returns the type that Feast infers from the Python type of the first value.
 fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
     match values.iter().find(|value| **value != EntityValue::Null) {
         Some(EntityValue::Int(_) | EntityValue::Large(_)) => ScalarType::Int64,
@@ -119,7 +119,7 @@ fn coerce_one<'a>(
     })
 }
 
-/// Python's `int(x)`. A fraction in a key is an error, with Python's message for its text.
+/// Converts a value like Python's `int(x)`. A fraction in a key is an error, with Python's message for its text.
 fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     match value {
         EntityValue::Int(v) => Ok(*v),
@@ -146,7 +146,7 @@ fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     }
 }
 
-/// Python's `str(x)`.
+/// Converts a value like Python's `str(x)`.
 fn text<'a>(value: &'a EntityValue<'a>) -> Cow<'a, str> {
     match value {
         EntityValue::Text(text) => Cow::Borrowed(text),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_made_as_pythons_int_makes_them() {
+    fn integers_convert_like_python_int() {
         use EntityValue::{Bool, Float, Int, Large, Null, Text};
         let int64 = |value, expected| check(value, ScalarType::Int64, Ok(EchoedValue::Int(expected)));
         int64(Int(1001), 1001);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_made_as_pythons_str_makes_them() {
+    fn strings_convert_like_python_str() {
         use EntityValue::{Bool, Float, Int, Large, Text};
         let string = |value, expected: &'static str| {
             check(value, ScalarType::String, Ok(EchoedValue::Text(expected.into())));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_nobodys_key_takes_the_type_of_its_first_value() {
+    fn non_key_column_gets_first_values_type() {
         use EntityValue::{Float, Int, Text};
         let values = [Int(1), Text("2".into())];
         assert_eq!(*coerce(&values, None).unwrap(), [EchoedValue::Int(1), EchoedValue::Int(2)]);

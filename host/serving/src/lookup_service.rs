@@ -23,19 +23,19 @@ use super::{
     resources::{OffloadError, offload},
 };
 
-/// How a protocol reads lookups and writes answers.
+/// How a protocol decodes lookups and encodes answers.
 pub trait Protocol: Send + Sync + 'static {
-    /// Errors that only this protocol has: a body that cannot be decoded, an answer that it cannot represent.
+    /// Errors that only this protocol has: a body that cannot be decoded, or an answer that it cannot represent.
     type Error: Send + 'static;
 
     /// Answers of up to this many bytes need no lease of memory. The default is for protocols with one answer at a time on
     /// a connection.
     const UNLEASED_BYTES_MAX: usize = SMALL_BYTES;
 
-    /// The maximum memory of a decoded body, in bytes.
+    /// Returns the maximum memory of a decoded body, in bytes.
     fn decoded_bytes(&self, body: &[u8]) -> usize;
 
-    /// Decodes a body, and passes the request on. The request may borrow from the body.
+    /// Decodes a body, and passes the request to `then`. The request may borrow from the body.
     ///
     /// # Errors
     /// [`LookupError::Protocol`] for an invalid body; errors of `then`.
@@ -45,7 +45,7 @@ pub trait Protocol: Send + Sync + 'static {
         then: impl FnOnce(&OnlineRequest<'_>) -> Result<T, LookupError<Self::Error>>,
     ) -> Result<T, LookupError<Self::Error>>;
 
-    /// Appends an answer. If it fails, the caller discards the appended bytes.
+    /// Appends an answer. If this fails, the caller discards the appended bytes.
     ///
     /// # Errors
     /// [`LookupError::Protocol`], and errors of [`ResponseBudget`].
@@ -93,7 +93,7 @@ pub struct LookupResponse {
 /// The result of [`LookupService::try_serve`].
 #[derive(Debug)]
 pub enum Attempt {
-    /// The answer was appended. The time is that of the lookup, by which rows expire.
+    /// The answer was appended. The time is that of the lookup, which decides whether rows are expired.
     Done(Micros),
     /// The lookup has to be resumed, and nothing was appended.
     Unfinished(Unfinished),
@@ -191,26 +191,26 @@ impl LookupService {
         Self { current, resources, renewal: Renewal::new(definitions, clock) }
     }
 
-    /// The current snapshot, for a short time.
+    /// Returns a guard of the current snapshot. Keep it only for a short time.
     #[must_use]
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
     }
 
-    /// The current snapshot.
+    /// Returns the current snapshot.
     #[must_use]
     pub fn snapshot_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// The resources that all listeners share.
+    /// Returns the resources that all listeners share.
     #[must_use]
     pub fn resources(&self) -> &Resources {
         &self.resources
     }
 
-    /// Serves a lookup on this thread, and appends its answer. Ends after some milliseconds at most: a longer lookup is
-    /// [`Attempt::Unfinished`].
+    /// Serves a lookup on this thread, and appends its answer. Ends after a few milliseconds at most: a longer lookup
+    /// is [`Attempt::Unfinished`].
     ///
     /// # Errors
     /// [`LookupError`]; nothing was appended.
@@ -229,7 +229,7 @@ impl LookupService {
         })
     }
 
-    /// Serves a lookup, on this thread if that is possible within some milliseconds.
+    /// Serves a lookup, on this thread if that is possible within a few milliseconds.
     ///
     /// # Errors
     /// [`LookupError`].
@@ -281,7 +281,7 @@ impl LookupService {
                         fetch_all(wanted).await.unwrap_or_default()
                     };
                     rounds += 1;
-                    // Rows that were removed again meanwhile are fetched again, a few times.
+                    // Rows that were removed again meanwhile are fetched again, a limited number of times.
                     may_fetch = fetched == Fetched::All;
                     Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
                 }
@@ -368,7 +368,7 @@ fn serve_offloaded<P: Protocol>(
     }
 }
 
-/// The span of a pass over a lookup.
+/// Creates the span of a pass over a lookup.
 fn lookup_span(selection: &Selection<'_>) -> tracing::Span {
     match selection {
         Selection::Service(service) => tracing::debug_span!("lookup", service = %Cut(service)),

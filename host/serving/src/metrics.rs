@@ -1,8 +1,8 @@
-//! Serving's metrics. What a request touches is bound when its plan is made; answering adds to plain counters.
+//! Metrics of serving. Handles are bound when a plan is created, so a lookup only increments counters.
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 
-/// Of all requests.
+/// Metrics of all requests.
 #[derive(Clone)]
 pub(super) struct ServingMetrics {
     pub(super) entities: Histogram,
@@ -11,7 +11,7 @@ pub(super) struct ServingMetrics {
     pub(super) plans: Counter,
 }
 
-/// Of one view: rows looked up, by what was found.
+/// The lookups of rows of one view, by result.
 #[derive(Clone)]
 pub(super) struct ViewCounters {
     pub(super) present: Counter,
@@ -28,12 +28,12 @@ const NOT_CONVERTED: &str = "larder_values_not_converted_total";
 
 impl ServingMetrics {
     pub(super) fn bind() -> Self {
-        describe_counter!("larder_online_requests_total", "Online feature requests that were answered.");
-        describe_histogram!("larder_request_entities", "Entity rows of a request.");
-        describe_histogram!("larder_request_features", "Features of a request.");
+        describe_counter!("larder_online_requests_total", "Lookups that were answered.");
+        describe_histogram!("larder_request_entities", "Entity rows per lookup.");
+        describe_histogram!("larder_request_features", "Features per lookup.");
         describe_counter!(
             "larder_plans_total",
-            "Request shapes that were resolved; a shape is resolved once per catalog."
+            "Request shapes that were resolved. A shape is resolved once per catalog."
         );
         describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
         describe_counter!(

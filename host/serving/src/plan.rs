@@ -1,7 +1,7 @@
-//! Plans: a request's shape, resolved against a catalog once.
+//! Plans: the shape of a request, resolved once for a catalog.
 //!
-//! All names become places here, so that answering needs none: which request column holds which part of which key,
-//! which view is read under which key, which slot of a row answers which output column.
+//! A plan replaces all names by indexes, so that answering a request needs no names: which request column has which
+//! part of which key, which view is read with which key, and which field of a row is which output column.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
@@ -23,64 +23,64 @@ mod derived;
 
 pub use self::derived::{RequestInput, Step, StepInput};
 
-/// How requests of one shape are answered.
+/// The plan for requests of one shape.
 #[derive(Debug)]
 pub struct Plan {
-    /// The entity columns of the answer, in the request's order.
+    /// The entity columns of the response, in the request's order.
     pub entity_columns: Vec<EntityColumn>,
-    /// The feature columns of the answer, in the requested order.
+    /// The feature columns of the response, in the requested order.
     pub feature_columns: Vec<FeatureColumn>,
-    /// The reads behind them.
+    /// The reads of stored views.
     pub reads: Vec<ViewRead>,
-    /// The keys that the reads go by; views with the same keys share one.
+    /// The keys of the reads. Views with the same keys share one.
     pub keys: Vec<KeyPlan>,
-    /// The derived views to compute, each behind those that it reads.
+    /// The derived views to compute. Each one follows the views that it reads.
     pub steps: Vec<Step>,
-    /// What the steps want of the caller.
+    /// The request data that the steps need.
     pub request_inputs: Vec<RequestInput>,
-    /// The names of the views that take part, if the request wants to know.
+    /// The names of the requested views, if the request asks for them.
     pub view_metadata: Option<Vec<String>>,
-    /// What an encoder made of the plan once, to be copied into every answer. Serving does not look into it.
+    /// Bytes that an encoder computes once and copies into every response. Only encoders use it.
     pub encoded: OnceLock<Box<[u8]>>,
 }
 
-/// An entity column, which the answer repeats.
+/// An entity column, which the response repeats.
 #[derive(Debug)]
 pub struct EntityColumn {
-    /// Its name in the answer: the join key.
+    /// Its name in the response: the join key.
     pub name: Arc<str>,
-    /// Its place among the request's columns.
+    /// Its index among the request's columns.
     pub request_place: usize,
-    /// The type of the key; none for a column that is no key of the requested views.
+    /// The type of the key; `None` for a column that is not a key of the requested views.
     pub key_type: Option<ScalarType>,
 }
 
-/// A feature column of the answer.
+/// A feature column of the response.
 #[derive(Debug)]
 pub struct FeatureColumn {
-    /// Its name in the answer.
+    /// Its name in the response.
     pub name: String,
-    /// Where its values come from.
+    /// The origin of its values.
     pub from: ColumnFrom,
     /// The feature's type.
     pub value_type: ValueType,
 }
 
-/// Where a feature's values come from.
+/// The origin of a feature's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnFrom {
     /// A stored view.
     Read {
-        /// The read, as a place in [`Plan::reads`].
+        /// The index of the read in [`Plan::reads`].
         read: usize,
-        /// Its place among the read's features.
+        /// The index of the feature in the read.
         feature: usize,
     },
     /// A derived view.
     Step {
-        /// The step, as a place in [`Plan::steps`].
+        /// The index of the step in [`Plan::steps`].
         step: usize,
-        /// Its place among the view's features.
+        /// The index of the feature in the view.
         feature: usize,
     },
 }
@@ -88,58 +88,58 @@ pub enum ColumnFrom {
 /// A view that is read.
 #[derive(Debug)]
 pub struct ViewRead {
-    /// The view, in the store.
+    /// The ID of the view in the store.
     pub view: ViewId,
-    /// How old a row may be.
+    /// The maximum age of a row.
     pub ttl: Option<Micros>,
-    /// The schemas that rows may have, the current one first, each with the slot of each feature.
+    /// The possible schemas of rows, the current one first, each with the field of each feature.
     pub schemas: Vec<RowPlan>,
-    /// The view's name and its join keys', for messages.
+    /// The names of the view and of its join keys, for messages.
     pub name: Arc<str>,
     pub(super) join_keys: Vec<Arc<str>>,
     pub(super) counters: ViewCounters,
 }
 
-/// How features lie in rows of one schema.
+/// The positions of features in rows of one schema.
 #[derive(Debug)]
 pub struct RowPlan {
-    /// What rows of this schema carry.
+    /// The fingerprint in rows of this schema.
     pub fingerprint: Fingerprint,
     /// The schema.
     pub schema: Arc<RowSchema>,
-    /// For each feature of the read its field in the schema; none where rows of this schema do not have it.
+    /// For each feature of the read, its field in the schema. `None` if rows of this schema do not have it.
     pub fields: Vec<Option<usize>>,
-    /// The field that says when a row expires by itself, if rows say so.
+    /// The field with the time at which a row expires, if rows have one.
     pub expiry: Option<usize>,
-    /// How values are converted, in rows from before a feature's type changed.
+    /// The conversion of values, in rows that were stored before a feature's type changed.
     pub conversion: Option<RowConversion>,
 }
 
-/// How entity ids are made, and what is read under them.
+/// A key: how to encode its entity IDs, and the reads that use them.
 #[derive(Debug)]
 pub struct KeyPlan {
-    /// Makes the ids.
+    /// Encodes the IDs.
     pub encoder: KeyEncoder,
     /// The parts of the key, in the order of their names.
     pub parts: Vec<KeyPart>,
-    /// The reads that go by this key, as places in [`Plan::reads`].
+    /// The indexes in [`Plan::reads`] of the reads that use this key.
     pub reads: Vec<usize>,
-    /// The views of those reads, in the same order, and how many values of each the answer has.
+    /// The views of those reads, in the same order, each with the number of its values in the response.
     pub views: Vec<Lookup>,
 }
 
 /// One part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyPart {
-    /// The value of an entity column, as a place in [`Plan::entity_columns`], of this type.
+    /// The value of an entity column with this index in [`Plan::entity_columns`] and this type.
     Column(usize, ScalarType),
-    /// The part of a view without entities: the empty text.
+    /// The key of a view without entities: an empty string.
     Dummy,
-    /// A part that the request does not have. Feast looks up with the rest of the key, and finds nothing.
+    /// A part that the request does not have. Feast then looks up the rest of the key, and finds nothing.
     Missing,
 }
 
-/// Approximate size of a feature, a key or a step in a plan, in addition to its name. The plan cache is limited in
+/// The approximate size of a feature, a key or a step in a plan, in addition to its name. The plan cache is limited in
 /// bytes.
 const PART_BYTES: usize = 256;
 
@@ -148,10 +148,10 @@ const PART_BYTES: usize = 256;
 const NEAREST_CHARS_MAX: usize = 100;
 const NEAREST_OF_MAX: usize = 500;
 
-/// What a request wants: the views to read, and the answer's columns in order.
+/// The definitions that a request needs: the views to read, and the columns of the response in order.
 #[derive(Default)]
 struct Wanted<'c> {
-    /// Those that are asked for, and behind them those that only derived views read.
+    /// The requested views, followed by views that only derived views read.
     views: Vec<WantedView<'c>>,
     steps: Vec<WantedStep<'c>>,
     columns: Vec<WantedColumn>,
@@ -160,37 +160,37 @@ struct Wanted<'c> {
 }
 
 struct WantedColumn {
-    /// What stands before `__` in its full name.
+    /// The part before `__` in its full name.
     prefix: Arc<str>,
     feature: Arc<str>,
-    /// Features of reads are places in the view's selection.
+    /// The index of a feature of a read is that in the view's selection.
     from: ColumnFrom,
     value_type: ValueType,
 }
 
 struct WantedView<'c> {
     view: &'c Arc<FeatureView>,
-    /// Join key to request column, where they differ.
+    /// The request column of each join key, if their names differ.
     join_key_map: BTreeMap<Arc<str>, Arc<str>>,
     features: Vec<Arc<str>>,
 }
 
-/// What resolving needs to look at.
+/// The input for resolving requests.
 pub(super) struct Resolver<'c> {
     pub(super) catalog: &'c Catalog,
     pub(super) store: &'c OnlineStore,
-    /// The store's ids of the catalog's views, in the catalog's order.
+    /// The store's IDs of the catalog's views, in the catalog's order.
     pub(super) ids: &'c [ViewId],
-    /// What computes the catalog's derived views.
+    /// The plugins of the catalog's derived views.
     pub(super) transforms: &'c Transforms,
-    /// The most features of a request.
+    /// The limit on features of a request.
     pub(super) features_max: usize,
 }
 
 // === impl Plan ===
 
 impl Plan {
-    /// Approximate size in bytes.
+    /// Returns the approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         // A name is in the plan and in the encoder's data.
         let names = self.entity_columns.iter().map(|column| column.name.len());
@@ -206,8 +206,8 @@ impl Plan {
 // === impl Resolver ===
 
 impl<'c> Resolver<'c> {
-    /// Resolves a request's shape. The checks come in Feast's order, so that a request with several mistakes hears of
-    /// the same one.
+    /// Resolves a request's shape. The checks are in Feast's order, so that a request with several problems gets the
+    /// same error.
     pub(super) fn resolve(&self, request: &OnlineRequest<'_>) -> Result<Plan, RequestError> {
         let mut wanted = match &request.selection {
             Selection::Service(name) => self.want_service(name)?,
@@ -274,7 +274,7 @@ impl<'c> Resolver<'c> {
                 features.for_each(|feature| wanted.derived_column(step, prefix, feature));
                 continue;
             }
-            // Each projection is a read of its own: it may go by other columns of the request.
+            // Each projection is a separate read, because it may use other columns of the request as keys.
             let read = wanted.views.len();
             let view = self.catalog.view(&projection.view).ok_or_else(|| self.unknown_view(&projection.view))?;
             let join_key_map = projection.join_key_map.clone();
@@ -290,7 +290,7 @@ impl<'c> Resolver<'c> {
         }
         self.check_count(references.len())?;
         let mut wanted = Wanted::default();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut read_indexes: HashMap<&str, usize> = HashMap::new();
         for reference in references {
             let (name, feature) = split_reference(reference.as_ref())?;
             let feature: Arc<str> = feature.into();
@@ -299,7 +299,7 @@ impl<'c> Resolver<'c> {
                 wanted.derived_column(step, &derived.name, &feature);
             } else {
                 let view = self.catalog.view(name).ok_or_else(|| self.unknown_view(name))?;
-                let read = *places.entry(&view.name).or_insert_with(|| {
+                let read = *read_indexes.entry(&view.name).or_insert_with(|| {
                     wanted.views.push(WantedView { view, join_key_map: BTreeMap::new(), features: Vec::new() });
                     wanted.views.len() - 1
                 });
@@ -309,7 +309,8 @@ impl<'c> Resolver<'c> {
         Ok(wanted)
     }
 
-    /// The request's columns that are join keys, by their own name, under a projection's name, or by the entity's.
+    /// Returns the request's columns that are join keys: by their own name, by the name in a projection, or by the
+    /// entity's name.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
         // A request can have thousands of columns, so they are not compared pairwise.
         let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
@@ -331,7 +332,7 @@ impl<'c> Resolver<'c> {
                 continue;
             }
             let key_type = key_types.get(name).copied();
-            // A plugin may read a key that no view goes by.
+            // A plugin may read a key that no view uses.
             let read = || {
                 let reads = wanted.steps.iter().any(|step| step.reads_key(name));
                 if reads { self.catalog.join_keys().get(name).copied() } else { None }
@@ -341,7 +342,7 @@ impl<'c> Resolver<'c> {
         columns
     }
 
-    /// The keys of all views, each once.
+    /// Returns the distinct keys of all views.
     fn keys(&self, wanted: &Wanted<'_>, entity_columns: &[EntityColumn]) -> Result<Vec<KeyPlan>, RequestError> {
         let mut keys: Vec<KeyPlan> = Vec::new();
         for (read, view) in wanted.views.iter().enumerate() {
@@ -350,8 +351,8 @@ impl<'c> Resolver<'c> {
                     return KeyPart::Dummy;
                 }
                 let column = view.request_column(&key.name);
-                let place = entity_columns.iter().position(|entity| entity.name == *column);
-                place.map_or(KeyPart::Missing, |place| KeyPart::Column(place, key.value_type))
+                let index = entity_columns.iter().position(|entity| entity.name == *column);
+                index.map_or(KeyPart::Missing, |index| KeyPart::Column(index, key.value_type))
             };
             let parts: Vec<KeyPart> = view.view.join_keys.iter().map(part).collect();
             if parts.iter().all(|part| *part == KeyPart::Missing) {
@@ -364,12 +365,12 @@ impl<'c> Resolver<'c> {
             let names = view.view.join_keys.iter().map(|key| &*key.name);
             let encoder = KeyEncoder::new(self.catalog.key_version(), names);
             let same = |known: &KeyPlan| known.encoder == encoder && known.parts == parts;
-            let place = keys.iter().position(same).unwrap_or_else(|| {
+            let index = keys.iter().position(same).unwrap_or_else(|| {
                 keys.push(KeyPlan { encoder, parts, reads: Vec::new(), views: Vec::new() });
                 keys.len() - 1
             });
-            keys[place].reads.push(read);
-            keys[place].views.push(Lookup { view: self.view_id(view.view)?, values: view.features.len() });
+            keys[index].reads.push(read);
+            keys[index].views.push(Lookup { view: self.view_id(view.view)?, values: view.features.len() });
         }
         Ok(keys)
     }
@@ -418,7 +419,7 @@ impl<'c> Resolver<'c> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// The views that take part, each once.
+    /// Returns the names of the requested views, each once.
     fn prefixes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         self.columns
@@ -432,7 +433,7 @@ impl<'c> Wanted<'c> {
     fn stored_column(&mut self, read: usize, prefix: &Arc<str>, feature: &Arc<str>) {
         let wanted = &mut self.views[read];
         let view = wanted.view;
-        let value_type = view.feature_index(feature).map(|place| view.features[place].value_type);
+        let value_type = view.feature_index(feature).map(|index| view.features[index].value_type);
         let from = ColumnFrom::Read { read, feature: wanted.features.len() };
         wanted.features.push(Arc::clone(feature));
         self.column(prefix, feature, from, value_type, &view.features);
@@ -441,12 +442,12 @@ impl<'c> Wanted<'c> {
     /// Adds a column of a derived view.
     fn derived_column(&mut self, step: usize, prefix: &Arc<str>, feature: &Arc<str>) {
         let view = self.steps[step].view;
-        let place = view.feature_index(feature);
-        let from = ColumnFrom::Step { step, feature: place.unwrap_or_default() };
-        self.column(prefix, feature, from, place.map(|place| view.features[place].value_type), &view.features);
+        let index = view.feature_index(feature);
+        let from = ColumnFrom::Step { step, feature: index.unwrap_or_default() };
+        self.column(prefix, feature, from, index.map(|index| view.features[index].value_type), &view.features);
     }
 
-    /// Adds a column, whose view may not have it: that is told when all names were looked at.
+    /// Adds a column. If its view does not have it, the error is returned after all names were resolved.
     fn column(
         &mut self,
         prefix: &Arc<str>,
@@ -485,14 +486,14 @@ fn unknown_feature(feature: &str, view: &str, known: &[Feature]) -> RequestError
     RequestError::UnknownFeature { feature: feature.to_owned(), view: view.to_owned(), nearest }
 }
 
-/// The known name that is most similar to an unknown one.
+/// Returns the known name that is most similar to an unknown one.
 fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
     let is_short = name.len() <= NEAREST_CHARS_MAX;
     if is_short { nearest_name(name, known.take(NEAREST_OF_MAX)).map(str::to_owned) } else { None }
 }
 
-/// The error for a request without values for join keys that its views need, with Feast's message. Feast lists all join
-/// keys of the project; Larder lists only the missing ones.
+/// Returns the error for a request without values for join keys that its views need, with Feast's message. Feast lists
+/// all join keys of the project; Larder lists only the missing ones.
 pub(super) fn missing_keys<'k>(
     needed: impl Iterator<Item = &'k Arc<str>>,
     with_values: bool,
@@ -509,11 +510,11 @@ pub(super) fn missing_keys<'k>(
     }
 }
 
-/// `view:feature`, or `view@latest:feature`.
+/// Parses `view:feature` or `view@latest:feature`.
 fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     let bad = || RequestError::BadReference(reference.to_owned());
     let (view, feature) = reference.split_once(':').ok_or_else(bad)?;
-    // As Feast parses it: a suffix that does not look like a version belongs to the name.
+    // As in Feast, a suffix that does not look like a version belongs to the name.
     let view = match view.split_once('@') {
         Some((name, version)) if version.is_empty() || version.eq_ignore_ascii_case("latest") => name,
         Some((_, version)) if is_version(version) => return Err(RequestError::Versioned(view.to_owned())),
@@ -525,13 +526,13 @@ fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     Ok((view, feature))
 }
 
-/// `v2`, also `V2`.
+/// Returns whether a text is a version: `v2` or `V2`.
 fn is_version(text: &str) -> bool {
     let digits = text.strip_prefix(['v', 'V']);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Two columns of one name would hide each other.
+/// Checks that the columns have distinct names.
 fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
     // Each name, and whether its collision was recorded.
     let mut seen: HashMap<String, bool> = HashMap::with_capacity(wanted.columns.len());

@@ -18,11 +18,11 @@ pub trait RenewDefinitions: fmt::Debug + Send + Sync {
     /// served definitions changed. Blocks: it may read files and objects in S3.
     fn renew(&self, caller_allows_cache: bool) -> bool;
 
-    /// Whether requests get the current definitions by default.
+    /// Returns whether requests get the current definitions by default.
     fn is_always_wanted(&self) -> bool;
 }
 
-/// Reloads changed definitions before a name is reported as unknown: it may just have been applied.
+/// Reloads changed definitions before a name is reported as unknown, because it may just have been applied.
 #[derive(Debug)]
 pub(super) struct Renewal {
     definitions: Arc<dyn RenewDefinitions>,
@@ -51,7 +51,7 @@ impl Renewal {
         now.saturating_sub(last) >= RENEWAL_EVERY || now < last
     }
 
-    /// Reloads definitions if they changed, unless that was done a moment ago.
+    /// Reloads definitions if they changed, unless that was done within [`RENEWAL_EVERY`].
     pub(super) async fn renew(&self) {
         if !self.definitions.is_always_wanted() {
             let (now, last) = (self.clock.now(), self.last.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! A request, as every front door hands it in.
+//! A lookup request, as all protocols decode it.
 
 use std::{
     borrow::Cow,
@@ -7,29 +7,29 @@ use std::{
 
 use larder_model::codec::Cell;
 
-/// Features for entities: Feast's `GetOnlineFeaturesRequest`.
+/// A request for features of entities: Feast's `GetOnlineFeaturesRequest`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OnlineRequest<'a> {
-    /// What is asked for.
+    /// The requested features.
     pub selection: Selection<'a>,
-    /// For whom: columns of equal length, in the caller's order.
+    /// The entities: columns of equal length, in the caller's order.
     pub entities: Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>,
-    /// Whether answers are named `view__feature`.
+    /// Whether feature columns are named `view__feature`.
     pub full_feature_names: bool,
-    /// Whether the answer lists the views that took part.
+    /// Whether the response lists the requested views.
     pub view_metadata: bool,
 }
 
-/// What is asked for.
+/// The requested features.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection<'a> {
     /// A feature service, by name.
     Service(Cow<'a, str>),
-    /// References, `view:feature` each.
+    /// Feature references, each `view:feature`.
     Features(Vec<Cow<'a, str>>),
 }
 
-/// One value of an entity column, before it is brought to the key's type.
+/// One value of an entity column, before it is coerced to the key's type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EntityValue<'a> {
     /// No value.
@@ -44,17 +44,17 @@ pub enum EntityValue<'a> {
     Float(f64),
     /// Text.
     Text(Cow<'a, str>),
-    /// A list, which no key can be, and a plugin's input can.
+    /// A list. It cannot be a key, but it can be an input of a plugin.
     List(Vec<EntityValue<'a>>),
-    /// A mapping, which nothing can be.
+    /// A mapping. It can be neither a key nor an input.
     Nested,
 }
 
-/// What a plan depends on: everything of a request but its values.
+/// The shape of a request, on which its plan depends: everything except its values.
 #[derive(Debug)]
 pub(super) struct Shape<'r>(pub(super) &'r OnlineRequest<'r>);
 
-/// A shape that owns its words, to be kept.
+/// A shape that owns its strings, for the cache.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OwnedShape {
     service: Option<String>,
@@ -67,7 +67,7 @@ pub(super) struct OwnedShape {
 // === impl EntityValue ===
 
 impl EntityValue<'_> {
-    /// What it is, in a few words, for messages.
+    /// Returns a short description of the value, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -98,7 +98,7 @@ impl From<Cell> for EntityValue<'_> {
             Cell::Float(value) => Self::Float(value),
             Cell::Text(text) => Self::Text(text.into()),
             Cell::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            // JSON does not have the last three.
+            // JSON does not have the last three types.
             Cell::Map(_) | Cell::Bytes(_) | Cell::Instant(_) | Cell::Zoned(_) => Self::Nested,
         }
     }
@@ -107,7 +107,7 @@ impl From<Cell> for EntityValue<'_> {
 // === impl Shape ===
 
 impl Shape<'_> {
-    /// A hash that tells shapes apart well enough to look for them; equality decides.
+    /// Returns a hash for the cache. Shapes with the same hash are compared for equality.
     pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
         match &self.0.selection {
@@ -122,7 +122,7 @@ impl Shape<'_> {
         state.finish()
     }
 
-    /// The total length of its names in bytes.
+    /// Returns the total length of its names in bytes.
     pub(super) fn bytes(&self) -> usize {
         let names: usize = match &self.0.selection {
             Selection::Service(name) => name.len(),
@@ -131,7 +131,7 @@ impl Shape<'_> {
         names + self.0.entities.iter().map(|(name, _)| name.len()).sum::<usize>()
     }
 
-    /// The number of its names.
+    /// Returns the number of its names.
     pub(super) fn names(&self) -> usize {
         let features = if let Selection::Features(features) = &self.0.selection { features.len() } else { 1 };
         features + self.0.entities.len()

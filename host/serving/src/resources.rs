@@ -9,7 +9,7 @@ use super::ResponseBudget;
 /// The memory budget of requests, and the threads for requests that take long.
 #[derive(Clone, Debug)]
 pub struct Resources {
-    /// The memory budget of request and response bodies in flight, over all listeners.
+    /// The memory budget of request and response bodies in flight, across all listeners.
     pub memory: Arc<MemoryBudget>,
     /// Threads of lower priority that build large responses.
     pub compute: Arc<Compute>,
@@ -31,19 +31,19 @@ pub enum OffloadError {
 // === impl Resources ===
 
 impl Resources {
-    /// Resources with these limits.
+    /// Creates resources with these limits.
     #[must_use]
     pub fn new(memory: Arc<MemoryBudget>, compute: Arc<Compute>, answer_bytes_max: usize) -> Self {
         Self { memory, compute, answer_bytes_max }
     }
 
-    /// For a response that is built on a serving thread.
+    /// Returns a budget for a response that is built on a serving thread.
     #[must_use]
     pub fn thread_budget(&self) -> ResponseBudget {
         ResponseBudget::of_thread(self.answer_bytes_max)
     }
 
-    /// For a response that is built on a compute thread.
+    /// Returns a budget for a response that is built on a compute thread.
     #[must_use]
     pub fn leased_budget(&self) -> ResponseBudget {
         ResponseBudget::leased(self.memory.lease(), self.answer_bytes_max)

@@ -24,12 +24,12 @@ enum Account {
     Unbounded,
 }
 
-/// The limit on bytes of rows and output of a response on a serving thread. Reading or writing this many takes some
+/// The limit on bytes of rows and output of a response on a serving thread. Reading or writing this many takes a few
 /// milliseconds.
 const THREAD_BYTES_MAX: usize = 4 << 20;
 
-/// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk they take some
-/// milliseconds.
+/// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk, they take a
+/// few milliseconds.
 const THREAD_LOOKUPS_MAX: usize = 1_024;
 
 /// The limit on values of a response on a serving thread.
@@ -45,8 +45,8 @@ const VALUE_BYTES: usize = 32;
 // === impl ResponseBudget ===
 
 impl ResponseBudget {
-    /// Creates the budget for a serving thread. Work that takes longer than some milliseconds ends with
-    /// [`RequestError::TooLong`] and must be repeated on a compute thread.
+    /// Creates the budget for a serving thread. Work that takes longer than a few milliseconds ends with
+    /// [`RequestError::TooLong`] and must be retried on a compute thread.
     #[must_use]
     pub fn of_thread(answer_bytes_max: usize) -> Self {
         Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }

@@ -1,4 +1,4 @@
-//! What one request sees from its first byte to its last: a catalog, its plans, and the store.
+//! The state that one request uses from start to end: a catalog, its plans, and the store.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,25 +28,25 @@ use super::{
     request::{OwnedShape, Shape},
 };
 
-/// Bounds on one request.
+/// Limits on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingLimits {
-    /// Entity rows.
+    /// The limit on entity rows.
     pub rows_max: usize,
-    /// Features; and as many columns.
+    /// The limit on features, and on columns.
     pub features_max: usize,
-    /// Values of the answer: rows times columns.
+    /// The limit on values of the response: rows times columns.
     pub values_max: usize,
 }
 
-/// A catalog in service. A reload makes a new one; requests under way keep theirs.
+/// A served catalog. A reload creates a new snapshot; requests in flight keep theirs.
 #[derive(Debug)]
 pub struct Snapshot {
     catalog: Arc<Catalog>,
     store: Arc<OnlineStore>,
     ids: Vec<ViewId>,
     transforms: Transforms,
-    /// Of each view what fetches single rows, if it is not all here; empty where no view is so.
+    /// For each view, the fetcher of single rows, if not all of its rows are in the store. Empty if no view has one.
     fetchers: Vec<Option<Arc<dyn RowFetcher>>>,
     /// The origin of each view's rows; empty if unknown.
     sources: Vec<Option<Arc<dyn SourceStatus>>>,
@@ -57,7 +57,7 @@ pub struct Snapshot {
     metrics: ServingMetrics,
     /// Whether the snapshot before this one was ready.
     ready_before: bool,
-    /// Whether the definitions are still to come: Feast has not written the registry.
+    /// Whether the definitions are not available yet, because Feast has not written the registry.
     awaits_registry: bool,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct PlannedRequest {
     rows: usize,
 }
 
-/// Plans by the hash of their shape. Readers never wait; a new plan copies the map.
+/// Plans by the hash of their shape. Readers never wait. Adding a plan copies the map.
 #[derive(Debug)]
 struct PlanCache {
     hasher: RandomState,
@@ -78,7 +78,7 @@ struct PlanCache {
 #[derive(Clone, Debug, Default)]
 struct Plans {
     by_hash: HashMap<u64, Arc<CachedPlan>, RandomState>,
-    /// Their total size.
+    /// The total size of the plans in bytes.
     bytes: usize,
 }
 
@@ -86,12 +86,12 @@ struct Plans {
 struct CachedPlan {
     shape: OwnedShape,
     plan: Arc<Plan>,
-    /// The size of both.
+    /// The size of shape and plan in bytes.
     bytes: usize,
 }
 
-/// The limits of the plan cache, in plans and in bytes. Services have few shapes; a caller that keeps sending new ones
-/// empties the cache now and then, and pays for its own plans.
+/// The limits of the plan cache, in plans and in bytes. Services have few shapes. A caller that keeps sending new
+/// shapes occasionally empties the cache, and pays for resolving its own plans.
 const PLANS_MAX: usize = 1_024;
 const PLANS_BYTES_MAX: usize = 32 << 20;
 
@@ -113,10 +113,10 @@ const READ_ATTEMPTS_MAX: usize = 4;
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Puts a catalog into service: makes its views known to the store. No derived view has a plugin yet.
+    /// Creates a snapshot of a catalog, and registers its views with the store. Derived views have no plugins yet.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub fn new(
         catalog: Arc<Catalog>,
         store: Arc<OnlineStore>,
@@ -146,7 +146,7 @@ impl Snapshot {
         })
     }
 
-    /// The same with other plugins, to be swapped in.
+    /// Returns a snapshot with the same definitions and other plugins, to replace this one.
     #[must_use]
     pub fn with_transforms(&self, transforms: Transforms) -> Self {
         Self {
@@ -166,32 +166,32 @@ impl Snapshot {
         }
     }
 
-    /// The same with what fetches single rows of views that are not all here, in the catalog's order.
+    /// Sets the fetchers of single rows, in the catalog's order, for views whose rows are not all in the store.
     #[must_use]
     pub fn with_fetchers(mut self, fetchers: Vec<Option<Arc<dyn RowFetcher>>>) -> Self {
         self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
         self
     }
 
-    /// The same, with a flag for definitions that are not available yet.
+    /// Sets whether the definitions are not available yet.
     #[must_use]
     pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
         Self { awaits_registry, ..self }
     }
 
-    /// Whether the definitions are still to come: Feast has not written the registry.
+    /// Returns whether the definitions are not available yet, because Feast has not written the registry.
     #[must_use]
     pub fn awaits_registry(&self) -> bool {
         self.awaits_registry
     }
 
-    /// The same with the origins of rows, in the catalog's order.
+    /// Sets the origins of rows, in the catalog's order.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Option<Arc<dyn SourceStatus>>>) -> Self {
         Self { sources, ..self }
     }
 
-    /// The origin of a view's rows, by its index in the catalog.
+    /// Returns the origin of a view's rows, by its index in the catalog.
     #[must_use]
     pub fn source(&self, view: usize) -> Option<&dyn SourceStatus> {
         self.sources.get(view)?.as_deref()
@@ -203,7 +203,7 @@ impl Snapshot {
         !self.fetchers.is_empty() && planned.plan.reads.iter().any(fetches)
     }
 
-    /// The rows to fetch before a request is answered, by view.
+    /// Returns the rows to fetch before a request is answered, by view.
     ///
     /// # Errors
     /// A problem with the request or the store.
@@ -248,15 +248,15 @@ impl Snapshot {
         })
     }
 
-    /// The same in the place of another: a host that was ready stays so, whatever a reload adds. One new view whose
-    /// source is missing must not take every pod out of service at once.
+    /// Returns this snapshot as the successor of another. A server that was ready stays ready regardless of what a
+    /// reload adds: one new view whose source is missing must not make every pod unready at once.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
         self.ready_before = before.was_loaded();
         self
     }
 
-    /// Whether the server can receive traffic: every view was loaded once, with the current or the previous
+    /// Returns whether the server can receive traffic: every view was loaded once with the current or the previous
     /// definitions, the store works, and no rows are missing because of damage.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -267,7 +267,7 @@ impl Snapshot {
         self.ready_before || self.is_loaded()
     }
 
-    /// The views that lost rows to damage and are being loaded again.
+    /// Returns the views that lost rows to damage and are being loaded again.
     pub fn damaged(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
@@ -275,32 +275,32 @@ impl Snapshot {
         })
     }
 
-    /// What is served.
+    /// Returns the served catalog.
     #[must_use]
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
 
-    /// The store's ids of the catalog's views, in the catalog's order.
+    /// Returns the store's IDs of the catalog's views, in the catalog's order.
     #[must_use]
     pub fn view_ids(&self) -> &[ViewId] {
         &self.ids
     }
 
-    /// The store behind it.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &Arc<OnlineStore> {
         &self.store
     }
 
-    /// Whether the definitions are there, and every view with a source has been loaded once. Staleness does not count: a view that was loaded is
-    /// served for as long as its source is away.
+    /// Returns whether the definitions are available, and every view with a source was loaded once. Staleness does not
+    /// count: a loaded view keeps being served while its source is unavailable.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         !self.awaits_registry && self.not_loaded().next().is_none()
     }
 
-    /// The views with a source that were never loaded.
+    /// Returns the views with a source that were never loaded.
     pub fn not_loaded(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let loaded = self.store.status(*id).is_some_and(|status| status.freshness.last_success.is_some());
@@ -339,7 +339,7 @@ impl Snapshot {
         }
         let rows = rows(request, self.limits.rows_max)?;
         let plan = self.plan(request, budget)?;
-        // Without any column a plan is made only for what has one row for everything.
+        // Without any column, a plan exists only for features that have one row for all entities.
         Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
@@ -384,7 +384,7 @@ impl Snapshot {
         transforms.any(|transform| transform.is_long(planned.rows)) && self.transforms.runtime().is_some()
     }
 
-    /// What computes the derived views, in the catalog's order.
+    /// Returns the plugins of the derived views, in the catalog's order.
     #[must_use]
     pub fn transforms(&self) -> &Transforms {
         &self.transforms
@@ -410,7 +410,7 @@ impl Snapshot {
         self.plans.plans.store(Arc::default());
     }
 
-    /// The size of the cached plans in bytes.
+    /// Returns the size of the cached plans in bytes.
     #[must_use]
     pub fn plan_bytes(&self) -> usize {
         self.plans.plans.load().bytes
@@ -421,8 +421,8 @@ impl Snapshot {
         Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
     }
 
-    /// Reads the store, all in one committed state. A failed write closes the store for a moment; if that is why the read
-    /// failed, it is repeated in the reopened store.
+    /// Reads the store in one committed state. A failed write closes the store for a moment. If a read fails because of
+    /// that, it is repeated in the reopened store.
     fn read_store<T>(&self, mut read: impl FnMut(&Reader<'_>) -> Result<T, RequestError>) -> Result<T, RequestError> {
         let mut attempts = 1;
         loop {
@@ -454,7 +454,7 @@ impl Snapshot {
             (0..plan.reads.len() * rows).map(|_| LookupResult::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            // Rows with a null in their key have no ID, so nothing is found for them.
+            // If a part of a row's key is null, the row has no ID, so nothing is found for it.
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
@@ -467,17 +467,17 @@ impl Snapshot {
                     with_id.push(row);
                 }
             }
-            // Rows of one entity share their memory, also if a request repeats the entity several times in a row.
+            // Rows of one entity share their memory, even if a request repeats the entity several times in a row.
             let mut last = None;
-            reader.get_each(&key.views, &ids, |place_of_id, place, bytes| {
-                let row = rows_with_id.as_ref().map_or(place_of_id, |with_id| with_id[place_of_id]);
+            reader.get_each(&key.views, &ids, |id_index, view_index, bytes| {
+                let row = rows_with_id.as_ref().map_or(id_index, |with_id| with_id[id_index]);
                 if let Some(bytes) = &bytes {
                     let memory = bytes.memory();
                     if last.replace(memory) != Some(memory) {
                         budget.hold(memory.bytes)?;
                     }
                 }
-                let read = key.reads[place];
+                let read = key.reads[view_index];
                 found[read * rows + row] = LookupResult::of(bytes, &plan.reads[read], now);
                 Ok::<_, RequestError>(())
             })?;
@@ -557,7 +557,7 @@ impl PlanCache {
     }
 }
 
-/// How many rows a request has; none if it has no column at all.
+/// Returns the number of rows of a request, or `None` if it has no column.
 fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, RequestError> {
     let Some((_, first)) = request.entities.first() else { return Ok(None) };
     if request.entities.iter().any(|(_, values)| values.len() != first.len()) {
@@ -569,21 +569,22 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
     Ok(Some(first.len()))
 }
 
-/// A part of a key for a request to the table; `None` for a null.
+/// Returns a part of a key for a request to the table, or `None` for a null.
 fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Option<FetchedPart> {
     Some(FetchedPart::of(match part {
-        KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
+        KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
         KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
     }))
 }
 
-/// The ID of a row for one key; `None` if a part of the key is null, since no row can be found for such a key.
+/// Returns the ID of a row for one key, or `None` if a part of the key is null, since no row can be found for such a
+/// key.
 #[inline]
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);
     for part in &key.parts {
         let value = match *part {
-            KeyPart::Column(place, key_type) => keys::key_value(&entities[place][row], key_type)?,
+            KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
             KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
         };
         KeyEncoder::push(buffer, value);

@@ -16,7 +16,7 @@ use super::{Authorization, Denied, RenewDefinitions};
 pub struct WriteService {
     writer: Arc<dyn CurrentWriter>,
     definitions: Arc<dyn RenewDefinitions>,
-    /// Each write keeps its table in memory, and waits for the only writer of the store.
+    /// The limit on concurrent writes: each write holds its table in memory while it waits for the store's only writer.
     permits: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ pub enum WriteFailure<E> {
     Failed(E),
 }
 
-/// The maximum number of concurrent writes, over all listeners and protocols.
+/// The maximum number of concurrent writes, across all listeners and protocols.
 pub const WRITES_AT_ONCE_MAX: usize = 32;
 
 // === impl WriteService ===
@@ -77,7 +77,7 @@ impl WriteService {
         done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)
     }
 
-    /// The writer for loads that a caller requests, for the current definitions. Loads have limits of their own.
+    /// Returns the writer for loads that a caller requests, with the current definitions. Loads have their own limits.
     ///
     /// # Errors
     /// [`Denied`].
@@ -97,8 +97,8 @@ impl WriteService {
 // === impl WriteAccess ===
 
 impl WriteAccess {
-    /// The writer, after changed definitions were reloaded unless both the caller and the configuration allow cached
-    /// ones. Blocks.
+    /// Returns the writer. Changed definitions are reloaded first, unless both the caller and the configuration allow
+    /// cached ones. Blocks.
     #[must_use]
     pub fn writer(&self, caller_allows_cache: bool) -> Arc<dyn RowWriter> {
         self.definitions.renew(caller_allows_cache);

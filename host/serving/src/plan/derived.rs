@@ -1,4 +1,4 @@
-//! The derived part of a plan: which plugins are called, in which order, and where each finds what it reads.
+//! The derived part of a plan: which plugins to call, in which order, and where their inputs come from.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,37 +19,37 @@ use crate::{OnlineRequest, RequestError};
 pub struct Step {
     /// The view.
     pub view: Arc<DerivedView>,
-    /// What computes it; none while its plugin is not there.
+    /// The plugin that computes it; `None` if it is not loaded.
     pub transform: Option<Arc<Transform>>,
-    /// Where each input of the plugin comes from.
+    /// The origin of each input of the plugin.
     pub inputs: Vec<StepInput>,
-    /// What its features are when the plugin fails.
+    /// The values of its features if the plugin fails.
     fallback: Fallback,
 }
 
-/// Where an input of a plugin comes from.
+/// The origin of an input of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepInput {
     /// A feature, stored or derived.
     Feature(ColumnFrom, ColumnType),
-    /// The caller, as a place in [`super::Plan::request_inputs`].
+    /// Request data, by its index in [`super::Plan::request_inputs`].
     Request(usize),
-    /// An entity column, as a place in [`super::Plan::entity_columns`]; none where the request does not have it.
+    /// An entity column, by its index in [`super::Plan::entity_columns`]; `None` if the request does not have it.
     Key(Option<usize>, ScalarType),
 }
 
-/// What a plugin reads of the request itself.
+/// Data that a plugin reads from the request.
 #[derive(Debug)]
 pub struct RequestInput {
-    /// Its column's place in the request.
+    /// The index of its column in the request.
     pub request_place: usize,
-    /// What its values have to be.
+    /// The type of its values.
     pub column_type: ColumnType,
     /// Its name, for messages.
     pub name: Arc<str>,
 }
 
-/// A row of the view's features as they are when the plugin fails.
+/// The values of a view's features if the plugin fails, as a row.
 #[derive(Debug)]
 struct Fallback {
     schema: RowSchema,
@@ -59,7 +59,7 @@ struct Fallback {
 /// A derived view that the request needs.
 pub(super) struct WantedStep<'c> {
     pub(super) view: &'c Arc<DerivedView>,
-    /// Where the inputs come from, in the order of the plugin; of requests' columns and keys nothing is known yet.
+    /// The origins of the inputs, in the order of the plugin. Request columns and keys are not resolved yet.
     inputs: Vec<WantedInput<'c>>,
 }
 
@@ -72,14 +72,14 @@ enum WantedInput<'c> {
 // === impl Step ===
 
 impl Step {
-    /// What a feature is when the plugin fails.
+    /// Returns the value of a feature if the plugin fails.
     #[must_use]
     pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
         let row = RowView::new(&self.fallback.schema, &self.fallback.row);
         row.and_then(|row| row.get(feature)).unwrap_or(ValueRef::Null)
     }
 
-    /// Whether a request has no answer without this.
+    /// Returns whether a request fails if this step fails.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.view.on_error == OnError::Fail
@@ -96,7 +96,8 @@ impl Fallback {
             RowSchema::new(view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)));
         let mut builder = RowBuilder::new(&schema);
         builder.begin(0, None);
-        // Validation gave each default its feature's type, so that nothing here can fail; a row that does reads as nulls.
+        // Validation ensures that each default has its feature's type, so nothing here can fail. A row that fails
+        // anyway is read as nulls.
         for feature in &view.features {
             let _ = builder.push_value(defaults.get(&feature.name).unwrap_or(&Value::Null));
         }
@@ -108,12 +109,12 @@ impl Fallback {
 // === impl WantedStep ===
 
 impl WantedStep<'_> {
-    /// Whether a request without any column has all that this wants.
+    /// Returns whether the view needs neither request data nor keys.
     pub(super) fn asks_nothing(&self) -> bool {
         self.view.inputs.iter().all(|input| matches!(input.from, InputSource::Feature { .. }))
     }
 
-    /// Whether its plugin may read a join key.
+    /// Returns whether its plugin may read a join key.
     pub(super) fn reads_key(&self, key: &str) -> bool {
         self.view.inputs.iter().any(|input| matches!(&input.from, InputSource::JoinKey(read) if **read == *key))
     }
@@ -122,7 +123,7 @@ impl WantedStep<'_> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// The step of a derived view, a new one if there is none.
+    /// Returns the step of a derived view, and adds it if there is none.
     pub(super) fn step(&mut self, view: &'c Arc<DerivedView>) -> usize {
         let known = self.steps.iter().position(|step| step.view.name == view.name);
         known.unwrap_or_else(|| {
@@ -131,7 +132,7 @@ impl<'c> Wanted<'c> {
         })
     }
 
-    /// The place of a feature that is read for a plugin's sake, under the view's own name and keys.
+    /// Returns the origin of a feature that only a plugin reads, under the view's own name and keys.
     fn hidden(&mut self, view: &'c Arc<larder_model::model::FeatureView>, feature: &Arc<str>) -> ColumnFrom {
         let same = |wanted: &WantedView<'_>| wanted.view.name == view.name && wanted.join_key_map.is_empty();
         let read = self.views.iter().position(same).unwrap_or_else(|| {
@@ -150,17 +151,17 @@ impl<'c> Wanted<'c> {
 // === impl Resolver ===
 
 impl<'c> Resolver<'c> {
-    /// Adds all that the wanted derived views read, and what those read in turn. Only what the plugin itself reads is
-    /// looked up: its view may offer it more.
+    /// Adds everything that the wanted derived views read, directly or indirectly. Only inputs that the plugin itself
+    /// reads are looked up; the view may declare more.
     pub(super) fn want_inputs(&self, wanted: &mut Wanted<'c>) -> Result<(), RequestError> {
         // Steps are added at the end while this runs.
         let mut step = 0;
         while step < wanted.steps.len() {
             let view: &'c Arc<DerivedView> = wanted.steps[step].view;
             let read = self.transform(view).map(|transform| transform.inputs()).unwrap_or_default();
-            let inputs = read.iter().map(|place| {
-                let input = &view.inputs[*place];
-                // Validation lets in nothing that has no column.
+            let inputs = read.iter().map(|index| {
+                let input = &view.inputs[*index];
+                // Validation accepts only inputs that have a column type.
                 let column_type = ColumnType::of(input.value_type).unwrap_or(ColumnType::TEXT);
                 Ok(match &input.from {
                     InputSource::Request => WantedInput::Request(&input.name, column_type),
@@ -189,7 +190,7 @@ impl<'c> Resolver<'c> {
         self.transforms.get(self.catalog.derived_index(&view.name)?)
     }
 
-    /// The steps, each behind those that it reads.
+    /// Returns the steps. Each one follows the steps that it reads.
     pub(super) fn steps(
         &self,
         wanted: &mut Wanted<'_>,
@@ -197,15 +198,15 @@ impl<'c> Resolver<'c> {
         request_inputs: &[RequestInput],
     ) -> Vec<Step> {
         let order = order(&wanted.steps);
-        let place = |step: usize| order.iter().position(|known| *known == step).unwrap_or(step);
+        let position = |step: usize| order.iter().position(|known| *known == step).unwrap_or(step);
         let moved = |from: ColumnFrom| match from {
-            ColumnFrom::Step { step, feature } => ColumnFrom::Step { step: place(step), feature },
+            ColumnFrom::Step { step, feature } => ColumnFrom::Step { step: position(step), feature },
             read @ ColumnFrom::Read { .. } => read,
         };
         wanted.columns.iter_mut().for_each(|column| column.from = moved(column.from));
         let input = |input: &WantedInput<'_>| match *input {
             WantedInput::Feature(from, column_type) => StepInput::Feature(moved(from), column_type),
-            // `request_inputs` has found them all.
+            // `request_inputs` has resolved all of them.
             WantedInput::Request(name, column_type) => {
                 let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
                 StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
@@ -215,8 +216,8 @@ impl<'c> Resolver<'c> {
                 StepInput::Key(column, self.catalog.join_keys().get(key).copied().unwrap_or(ScalarType::String))
             }
         };
-        let step = |place: &usize| {
-            let wanted = &wanted.steps[*place];
+        let step = |index: &usize| {
+            let wanted = &wanted.steps[*index];
             Step {
                 view: Arc::clone(wanted.view),
                 transform: self.transform(wanted.view).cloned(),
@@ -228,18 +229,19 @@ impl<'c> Resolver<'c> {
     }
 }
 
-/// The steps such that each comes behind those that it reads. The catalog has no circles.
+/// Returns the indexes of the steps in an order in which each one follows the steps that it reads. The catalog has no
+/// cycles.
 fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::with_capacity(steps.len());
     while order.len() < steps.len() {
         let before = order.len();
-        for (place, step) in steps.iter().enumerate() {
+        for (index, step) in steps.iter().enumerate() {
             let has_all = |input: &WantedInput<'_>| match input {
                 WantedInput::Feature(ColumnFrom::Step { step, .. }, _) => order.contains(step),
                 _ => true,
             };
-            if !order.contains(&place) && step.inputs.iter().all(has_all) {
-                order.push(place);
+            if !order.contains(&index) && step.inputs.iter().all(has_all) {
+                order.push(index);
             }
         }
         if order.len() == before {
@@ -249,8 +251,8 @@ fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
     order
 }
 
-/// The columns of the request that derived views ask for. As in Feast, all that a view asks for has to be there, whatever
-/// its plugin makes of it.
+/// Returns the columns of the request that derived views need. As in Feast, the request must have all inputs of a view,
+/// even if its plugin does not use them.
 pub(super) fn request_inputs(
     request: &OnlineRequest<'_>,
     wanted: &Wanted<'_>,
@@ -258,10 +260,10 @@ pub(super) fn request_inputs(
     let mut inputs: Vec<RequestInput> = Vec::new();
     let mut missing: Vec<String> = Vec::new();
     // A request can have thousands of columns, and views dozens of inputs.
-    let mut places: Option<HashMap<&str, usize>> = None;
+    let mut columns_by_name: Option<HashMap<&str, usize>> = None;
     for input in wanted.steps.iter().flat_map(|step| step.view.request_inputs()) {
-        let columns = || request.entities.iter().enumerate().map(|(place, (name, _))| (&**name, place)).collect();
-        let column = places.get_or_insert_with(columns).get(&*input.name).copied();
+        let columns = || request.entities.iter().enumerate().map(|(index, (name, _))| (&**name, index)).collect();
+        let column = columns_by_name.get_or_insert_with(columns).get(&*input.name).copied();
         match (column, ColumnType::of(input.value_type)) {
             (Some(request_place), Some(column_type)) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
