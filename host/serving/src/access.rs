@@ -1,7 +1,7 @@
 //! Authentication and authorization: bearer tokens, and the feature services that each one permits.
 //!
-//! Lookups and writes require an [`Authorization`], which only an [`Authenticator`] creates, so no protocol can omit the
-//! check. The authenticator stores only the SHA-256 digest of a token. It compares digests in constant time, so the
+//! Lookups and writes require an [`Authorization`], which only an [`Authenticator`] creates, so no protocol can omit
+//! the check. The authenticator stores only the SHA-256 digest of a token. It compares digests in constant time, so the
 //! duration of a check reveals neither a token's length nor a correct prefix.
 
 use std::{

@@ -31,8 +31,8 @@ pub(super) struct Renewal {
     last: AtomicI64,
 }
 
-/// The minimum interval of reloads, in microseconds, unless requests get the current definitions by default. A caller of
-/// unknown names must not slow down other callers.
+/// The minimum interval of reloads, in microseconds, unless requests get the current definitions by default. A caller
+/// of unknown names must not slow down other callers.
 const RENEWAL_EVERY: Micros = 100_000;
 
 // === impl Renewal ===
