@@ -1,4 +1,4 @@
-//! An [`Answer`] as Feast's message: one column after the other, as over HTTP, with values that keep their types.
+//! Encodes an [`Answer`] as Feast's message: column by column, as over HTTP, but with typed values.
 
 use larder_model::{
     codec::to_feast_value,
@@ -12,7 +12,7 @@ use super::proto::feast::serving::{
     get_online_features_response::FeatureVector,
 };
 
-/// What Feast says where a value has no time of its own.
+/// The event time that Feast sends for a value without one.
 const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 
 /// Overhead of a value in the message in addition to its bytes: the value's message, its status and its event time.
@@ -21,7 +21,7 @@ const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of:
 /// The maximum ratio of a value's size in the message to its size in a row.
 fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     match (value, value_type) {
-        // A tree is decoded, and two of its bytes can be a value.
+        // Nested values are decoded, and two bytes of one can become a value.
         (_, ValueType::Nested(_)) => size_of::<FeastValue>(),
         (ValueRef::Bytes(_), _) => 1,
         // An empty string in a list has four bytes in the row.
@@ -29,7 +29,7 @@ fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     }
 }
 
-/// Makes an answer's message.
+/// Creates the message of an answer.
 ///
 /// # Errors
 /// Errors of [`ResponseBudget::hold`].
@@ -45,11 +45,11 @@ pub(super) fn translate(
     let views = plan.view_metadata.iter().flatten();
     let metadata = GetOnlineFeaturesResponseMetadata {
         feature_names: Some(FeatureList { val: entities.chain(features).collect() }),
-        // Definitions have no versions: Feast's word for that is 0.
+        // Definitions have no versions, for which Feast sends 0.
         feature_view_metadata: views.map(|name| FeatureViewMetadata { name: name.clone(), version: 0 }).collect(),
     };
-    let keys = plan.entity_columns.iter().enumerate().map(|(place, column)| FeatureVector {
-        values: answer.entity_column(place).iter().map(|value| echoed(value, column.key_type)).collect(),
+    let keys = plan.entity_columns.iter().enumerate().map(|(index, column)| FeatureVector {
+        values: answer.entity_column(index).iter().map(|value| echoed(value, column.key_type)).collect(),
         statuses: vec![FieldStatus::Present.into(); answer.rows],
         event_timestamps: vec![EPOCH; answer.rows],
     });
@@ -60,7 +60,7 @@ pub(super) fn translate(
             event_timestamps: Vec::with_capacity(answer.rows),
         };
         for (row, cell) in answer.cells(column.from).enumerate() {
-            // Eight bytes are in the value itself.
+            // Eight bytes are stored in the value itself.
             let bytes = cell.value.bytes();
             if bytes > 8 {
                 budget.hold(bytes * expansion(cell.value, column.value_type))?;
@@ -71,7 +71,7 @@ pub(super) fn translate(
             });
             vector.statuses.push(field_status(cell.status).into());
             vector.event_timestamps.push(match column.from {
-                // As in Feast: what is computed has no time of its own.
+                // As in Feast, computed values have no event time.
                 ColumnFrom::Step { .. } => EPOCH,
                 ColumnFrom::Read { read, .. } => answer.event_time(read, row).map_or(EPOCH, timestamp),
             });
@@ -79,7 +79,7 @@ pub(super) fn translate(
         Ok(vector)
     });
     let results = keys.map(Ok).chain(columns).collect::<Result<Vec<_>, RequestError>>()?;
-    // Feast leaves `status` false.
+    // Feast does not set `status`.
     Ok(GetOnlineFeaturesResponse { results, metadata: Some(metadata), status: false })
 }
 
@@ -92,11 +92,11 @@ fn field_status(status: Status) -> FieldStatus {
     }
 }
 
-/// A key as it was understood, in its type.
+/// Returns the value of a key after coercion, in the key's type.
 fn echoed(value: &EchoedValue<'_>, key_type: Option<ScalarType>) -> FeastValue {
     let kind = match (value, key_type) {
         (EchoedValue::Null, _) => return FeastValue::default(),
-        // The range was checked when the key was made.
+        // The range was checked when the key was coerced.
         (EchoedValue::Int(v), Some(ScalarType::Int32)) => Kind::Int32(i32::try_from(*v).unwrap_or_default()),
         (EchoedValue::Int(v), Some(ScalarType::UnixTimestamp)) => Kind::UnixTimestamp(*v),
         (EchoedValue::Int(v), _) => Kind::Int64(*v),
@@ -110,7 +110,7 @@ fn echoed(value: &EchoedValue<'_>, key_type: Option<ScalarType>) -> FeastValue {
 }
 
 fn timestamp(time: Micros) -> Timestamp {
-    // Less than a million times a thousand.
+    // Below 10^9: less than 10^6 microseconds, times 1,000.
     let nanos = i32::try_from(time.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
     Timestamp { seconds: time.div_euclid(1_000_000), nanos }
 }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_before_1970_counts_its_nanoseconds_forwards() {
+    fn timestamp_before_1970_has_positive_nanos() {
         assert_eq!(timestamp(-1), Timestamp { seconds: -1, nanos: 999_999_000 });
         assert_eq!(timestamp(1_500_000), Timestamp { seconds: 1, nanos: 500_000_000 });
     }

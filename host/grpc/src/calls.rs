@@ -1,4 +1,4 @@
-//! Which call goes to which service, and what is asked of it before.
+//! Routes calls to services, and checks them first: authentication, limits and memory.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -38,7 +38,7 @@ type Lookups = ServingServiceServer<Arc<Features>>;
 type LookupsAndWrites = GrpcFeatureServerServer<Arc<Features>>;
 type Health = HealthServer<HealthService>;
 
-/// Answers calls, each with the features that are current when it begins.
+/// Answers calls, each with the definitions that are current when it begins.
 pub struct Calls {
     features: Arc<Features>,
     lookups: Lookups,
@@ -48,9 +48,9 @@ pub struct Calls {
     reported: Mutex<Reported>,
     reflection: Reflection,
     limits: GrpcLimits,
-    /// Each holds its message in memory, and makes its answer.
+    /// The limit on concurrent unary calls, each of which holds its message and its response in memory.
     at_once: Arc<Semaphore>,
-    /// Streams of health watches and reflection, which last as long as their clients want.
+    /// The limit on streams of health watches and reflection, which last as long as their clients want.
     streams: Arc<Semaphore>,
     /// Notified when a stream begins.
     stream_began: Notify,
@@ -64,17 +64,17 @@ enum Reported {
     #[default]
     NotReady,
     Ready,
-    /// The server stops: it is never ready again.
+    /// The server is stopping and will not become ready again.
     Stopping,
 }
 
-/// Tools ask by the one name or by the other.
+/// The reflection services. Some tools use the one version, some the other.
 struct Reflection {
     v1: Box<dyn Reflects>,
     v1alpha: Box<dyn Reflects>,
 }
 
-/// The services of reflection, whose types have no names.
+/// A reflection service. Its type in tonic has no name.
 trait Reflects: Send + Sync {
     fn answer(&self, request: Request<Limited<Incoming>>) -> Answering;
 }
@@ -83,11 +83,11 @@ type Parts = hyper::http::request::Parts;
 
 type Answering = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// The size limit of a message to the health service, and of all messages of one reflection stream together.
+/// The size limits of a message to the health service, and of all messages of one reflection stream together, in bytes.
 const HEALTH_BYTES_MAX: usize = 4 << 10;
 const REFLECTION_BYTES_MAX: usize = 64 << 10;
 
-/// The limit on concurrent health and reflection streams; further ones are refused.
+/// The limit on concurrent health and reflection streams. Further ones are rejected.
 const STREAMS_AT_ONCE_MAX: usize = 1_024;
 
 /// Overhead of a header in addition to its bytes.
@@ -96,20 +96,20 @@ const HEADER_BYTES: usize = 64;
 /// Larger compressed messages are decompressed on a compute thread, because they can expand a thousand times.
 const THREAD_COMPRESSED_BYTES_MAX: usize = 2 << 10;
 
-/// The method that both of Feast's services have.
+/// The lookup method, which both of Feast's services have.
 const LOOKUP: &str = "GetOnlineFeatures";
 
-/// Two services that tools know by these names.
+/// The names of the two versions of the reflection service.
 const REFLECTION_V1: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
 // === impl Calls ===
 
 impl Calls {
-    /// The services over these features.
+    /// Creates the services.
     ///
     /// # Errors
-    /// When the descriptors of the `.proto` files cannot be read, which a test would have seen.
+    /// The descriptors of the `.proto` files cannot be read. A test ensures that they can.
     pub fn new(features: Features, limits: GrpcLimits) -> Result<Self, tonic_reflection::server::Error> {
         let features = Arc::new(features);
         let reporter = HealthReporter::new();
@@ -141,7 +141,7 @@ impl Calls {
         &self.limits
     }
 
-    /// Notified when the store's part of readiness may have changed.
+    /// Returns a receiver that is notified when the store's part of readiness may have changed.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
         self.features.readiness_changes()
     }
@@ -156,13 +156,13 @@ impl Calls {
         }
     }
 
-    /// Reports that the server does not serve, from now on.
+    /// Reports that the server is not serving from now on.
     pub(super) async fn report_stop(&self) {
         *self.reported.lock().await = Reported::Stopping;
         self.report(false).await;
     }
 
-    /// Reports health by the names of all services. The empty name stands for the whole host.
+    /// Reports health by the names of all services. The empty name is the whole server.
     pub(super) async fn report(&self, is_ready: bool) {
         let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", Lookups::NAME, LookupsAndWrites::NAME] {
@@ -170,17 +170,17 @@ impl Calls {
         }
     }
 
-    /// Waits until a stream begins, which may be a watch of health. For one task at a time.
+    /// Waits until a stream begins, which may be a health watch. Only one task at a time may wait.
     pub(super) async fn stream_began(&self) {
         self.stream_began.notified().await;
     }
 
-    /// Whether a stream is open, which may be a watch of health.
+    /// Returns whether a stream is open, which may be a health watch.
     pub(super) fn has_streams(&self) -> bool {
         self.streams.available_permits() < STREAMS_AT_ONCE_MAX
     }
 
-    /// Answers a call that came on a connection with the calls in flight.
+    /// Answers a call. It is tracked among the connection's calls in flight.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -208,7 +208,7 @@ impl Calls {
         if let Some(code) = failed {
             let client = client.map(|client| client.to_string()).unwrap_or_default();
             let method = if self.metrics.knows(method) { method } else { "unknown" };
-            // The message may contain values.
+            // The message is not logged, because it may contain values.
             tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
         }
         self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
@@ -228,7 +228,7 @@ impl Calls {
             LookupsAndWrites::NAME => self.one(self.lookups_and_writes.clone(), request).await,
             Health::NAME => {
                 let (head, message, _lease) = self.read(request, HEALTH_BYTES_MAX).await?;
-                // Nothing polls readiness for callers that only check it.
+                // Readiness is polled only for health watches, so it is refreshed for a single check.
                 self.refresh_health().await;
                 Ok(call(self.health.clone(), Request::from_parts(head, Full::new(message))).await)
             }
@@ -238,7 +238,7 @@ impl Calls {
         }
     }
 
-    /// Answers a call that has one message and one answer: lets it in, and reads the message, before the service sees it.
+    /// Answers a unary call: authenticates the caller and reads the message before the service gets it.
     async fn one<S>(&self, service: S, request: Request<Incoming>) -> Result<Response<Body>, Status>
     where
         S: Service<Request<Full<Bytes>>, Response = Response<Body>, Error = std::convert::Infallible>,
@@ -339,7 +339,7 @@ where
     }
 }
 
-/// Calls a service. Those that tonic makes are always ready, and never fail.
+/// Calls a service. The services that tonic generates are always ready, and never fail.
 async fn call<S, B>(mut service: S, request: Request<B>) -> Response<Body>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = std::convert::Infallible>,
@@ -350,7 +350,7 @@ where
     }
 }
 
-/// A request with a limit on the total size of its messages.
+/// Limits the total size of a request's messages.
 fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
     request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }
@@ -364,7 +364,7 @@ pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
     /// The maximum number of values kept for one header. Two suffice to detect duplicates.
     const EACH_MAX: usize = 2;
-    /// The maximum length of a value that is kept. Longer ones are cut: no token is that long.
+    /// The maximum length of a value that is kept. Longer ones are truncated: no token is that long.
     const VALUE_BYTES_MAX: usize = 8 << 10;
     let (head, body) = request.into_parts();
     let mut request = Request::new(body);
@@ -384,7 +384,7 @@ pub(super) fn received<B>(request: Request<B>) -> Request<B> {
     request
 }
 
-/// The code of an answer that is an error. That of a stream comes at its end, and counts as none here.
+/// Returns the code of an error response. A stream sends its code at the end, so it counts as successful here.
 fn failure(headers: &HeaderMap) -> Option<Code> {
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     code.filter(|code| *code != Code::Ok)

@@ -1,7 +1,7 @@
-//! Errors to gRPC's status: the words are the same as over HTTP, and the log has what a caller is not told.
+//! Converts errors to gRPC statuses. Messages are the same as over HTTP. Details that clients must not see are logged.
 //!
-//! Bytes that are no message never come here: tonic answers them with `INTERNAL` and says what it could not parse, as
-//! gRPC's own list of codes has it.
+//! Bytes that are not a valid message are not handled here: tonic responds with `INTERNAL` and the parse error, as in
+//! gRPC's own list of codes.
 
 use larder_common::memory::OverBudget;
 use larder_ingest::WriteError;
@@ -9,16 +9,17 @@ use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use larder_store::StoreError;
 use tonic::Status;
 
-/// Characters of a status's text. It travels in a header, which clients bound, and where a character can take twelve.
+/// The limit on characters of a status message. It is sent in a header, whose size clients limit, and in which a
+/// character can take twelve bytes.
 const TEXT_CHARS_MAX: usize = 1_000;
 
-/// A failure on this side: the caller learns that, and no more.
+/// Returns the status of an internal error. The client gets no details.
 pub(super) fn internal(log: &str) -> Status {
     tracing::error!("{log}");
-    Status::internal("internal error; the server's log says more")
+    Status::internal("internal error; see the server's log")
 }
 
-/// The status of a lookup's error.
+/// Returns the status of a lookup's error.
 pub(super) fn of_request(error: RequestError) -> Status {
     let text = short(error.to_string());
     match error {
@@ -37,18 +38,18 @@ pub(super) fn of_request(error: RequestError) -> Status {
         | RequestError::BadKey(_) => Status::invalid_argument(text),
         RequestError::TooLarge { .. } => Status::resource_exhausted(text),
         RequestError::NoPlugin { .. } | RequestError::Unservable { .. } => Status::failed_precondition(text),
-        // The log has it already: the plugin room tells of every failure, under a rate.
+        // The plugin host already logs every failure, with a rate limit.
         RequestError::Plugin { .. } => Status::internal(text),
         RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
         RequestError::Memory(over) => of_memory(over),
-        // `LookupService` repeats such a lookup on a compute thread.
+        // `LookupService` retries such a lookup on a compute thread.
         RequestError::TooLong => internal(&text),
         RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
     }
 }
 
-/// The status of a request that was refused for lack of memory. `UNAVAILABLE` means that the same call may succeed
-/// later.
+/// Returns the status of a request that was rejected for lack of memory. `UNAVAILABLE` means that the same call may
+/// succeed later.
 pub(super) fn of_memory(over: OverBudget) -> Status {
     match over {
         OverBudget::TooLarge { .. } => Status::resource_exhausted(over.to_string()),
@@ -56,14 +57,14 @@ pub(super) fn of_memory(over: OverBudget) -> Status {
     }
 }
 
-/// The status of a write's error.
+/// Returns the status of a write's error.
 pub(super) fn of_write(error: WriteError) -> Status {
     let text = short(error.to_string());
     match error {
         WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
-        // The view was declared anew meanwhile: the next attempt meets the new one.
+        // The view was redefined meanwhile. A retry uses the new definition.
         WriteError::Superseded { .. } => Status::aborted(text),
-        // No disk space is an operational problem, not a bug: the same write can succeed later.
+        // A full disk is an operational problem, not a bug: the same write can succeed later.
         WriteError::Store { source: StoreError::DiskFull(_), .. } => {
             tracing::error!("write failed: {text}");
             Status::unavailable(text)
@@ -73,7 +74,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
     }
 }
 
-/// The status of a lookup's error, from any part of the lookup path.
+/// Returns the status of a lookup's error, from any part of the lookup path.
 pub(super) fn of_lookup(error: LookupError<Status>) -> Status {
     match error {
         LookupError::Request(error) => of_request(error),
@@ -83,7 +84,7 @@ pub(super) fn of_lookup(error: LookupError<Status>) -> Status {
     }
 }
 
-/// The status of a caller without permission.
+/// Returns the status of a caller without permission.
 pub(super) fn of_denied(denied: Denied) -> Status {
     let text = short(denied.to_string());
     match denied {
@@ -92,7 +93,7 @@ pub(super) fn of_denied(denied: Denied) -> Status {
     }
 }
 
-/// The status of a call that no compute thread processed.
+/// Returns the status of a call that no compute thread processed.
 pub(super) fn of_offload(error: OffloadError) -> Status {
     match error {
         OffloadError::Full => Status::unavailable(error.to_string()),
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_fits_into_a_header_whatever_the_caller_wrote() {
+    fn long_status_text_fits_a_header() {
         assert_eq!(short("é".repeat(1_000)), "é".repeat(1_000));
         let long = of_request(RequestError::BadKey("中".repeat(100_000)));
         assert!(long.message().chars().count() <= TEXT_CHARS_MAX + 1, "{long}");

@@ -1,4 +1,4 @@
-//! Tracks the calls in flight on one connection, and since when the connection is idle.
+//! Tracks the calls in flight on one connection, and the time since which the connection is idle.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,12 @@ pub(super) struct InFlightCalls {
 struct Counts {
     /// Unary calls.
     calls: usize,
-    /// Streaming calls, which last for as long as the client wants.
+    /// Streaming calls, which last as long as the client wants.
     streams: usize,
-    /// When the last call ended. Meaningful only while no call is in flight.
+    /// The end of the last call. Meaningful only while no call is in flight.
     idle_since: Instant,
     next: u64,
-    /// When the sending of each unsent unary response began, by sequence number, so oldest first.
+    /// The start of sending of each unsent unary response, by sequence number, so oldest first.
     unsent: BTreeMap<u64, Instant>,
 }
 
@@ -80,7 +80,7 @@ impl InFlightCalls {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // A panic cannot leave a half-made change, so a poisoned lock is safe to use.
+        // A panic cannot leave an incomplete change, so a poisoned lock is safe to use.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_in_the_book_until_its_answer_is_gone() {
+    fn call_ends_when_response_is_dropped() {
         let in_flight = InFlightCalls::new();
         assert!(in_flight.is_idle(Duration::ZERO) && !in_flight.has_calls());
         let call = in_flight.enter(false);

@@ -1,4 +1,4 @@
-//! Messages: requests are read and decompressed within limits; responses are compressed if the caller compresses.
+//! Messages: requests are read and decompressed within limits. Responses are compressed if the caller's request was.
 
 use std::{
     io::{Read, Write},
@@ -22,21 +22,21 @@ use tonic::Status;
 
 use super::error;
 
-/// Bytes before a message: whether it is compressed, and its length.
+/// The length of the prefix of a message, in bytes: whether it is compressed, and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
-/// The methods of compression, as grpcio's server announces them.
+/// The compression methods, as grpcio's server announces them.
 pub(super) const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,deflate,gzip");
 pub(super) const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 pub(super) const ENCODING: &str = "grpc-encoding";
 
-/// Shorter responses are not compressed.
+/// The minimum length of a compressed response, in bytes.
 const COMPRESSED_MIN: usize = 1_024;
 
-/// The size of the pieces in which HTTP/2 gets a response.
+/// The size of the pieces that are passed to HTTP/2.
 const FRAME_BYTES: usize = 32 << 10;
 
-/// How messages are compressed.
+/// A compression method of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
@@ -44,7 +44,7 @@ pub(super) enum Encoding {
     Deflate,
 }
 
-/// The body of a response with one message. The memory behind its bytes is freed with the last of them.
+/// The body of a response with one message. Its memory is freed when the last piece is dropped.
 #[derive(Debug)]
 pub(super) struct MessageBody {
     bytes: Bytes,
@@ -69,10 +69,10 @@ impl Encoding {
         })
     }
 
-    /// The compression of a call's messages, if any of them is compressed.
+    /// Returns the compression of a call's messages, if any of them is compressed.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED` for an unknown method.
+    /// `UNIMPLEMENTED` for an unknown compression method.
     pub(super) fn of_request(headers: &HeaderMap) -> Result<Option<Self>, Status> {
         match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => Ok(None),
@@ -82,7 +82,7 @@ impl Encoding {
         }
     }
 
-    /// The compression of a response: that of the request, if the caller accepts it.
+    /// Returns the compression of a response: that of the request, if the caller accepts it.
     pub(super) fn of_answer(headers: &HeaderMap) -> Option<Self> {
         let own = Self::of_request(headers).ok().flatten()?;
         let accepts = headers.get_all(ACCEPT_ENCODING).iter().any(|accepted| {
@@ -94,8 +94,8 @@ impl Encoding {
     /// Decompresses a message, up to its size limit.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` beyond the limit, or if there is no memory; `INTERNAL` for bytes that are not compressed
-    /// this way, as from grpcio's server.
+    /// `RESOURCE_EXHAUSTED` beyond the limit, or if there is no memory. `INTERNAL` for bytes that are not compressed
+    /// with this method, as in grpcio's server.
     pub(super) fn decompress(self, message: &[u8], max: usize, lease: &mut Lease) -> Result<Vec<u8>, Status> {
         let mut decoder: Box<dyn Read + '_> = match self {
             Self::Gzip => Box::new(GzDecoder::new(message)),
@@ -157,7 +157,7 @@ pub(super) fn framed(message: Vec<u8>, encoding: Option<Encoding>) -> Vec<u8> {
     framed
 }
 
-/// A message with its prefix, without compression.
+/// Returns a message with its prefix, without compression.
 pub(super) fn plain(message: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(PREFIX_BYTES + message.len());
     framed.resize(PREFIX_BYTES, 0);
@@ -165,8 +165,7 @@ pub(super) fn plain(message: &[u8]) -> Vec<u8> {
     self::framed(framed, None)
 }
 
-/// Reads a message with its prefix, up to its size limit. Does not wait for a message whose prefix announces too many
-/// bytes.
+/// Reads a message with its prefix, up to its size limit. If the prefix announces too many bytes, fails immediately.
 pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> Result<Bytes, Status> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -178,7 +177,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
         if read > max.saturating_add(PREFIX_BYTES) {
             return Err(too_large(max));
         }
-        // Nearly every message comes in one piece, which needs no copy.
+        // Nearly every message arrives in one piece, which needs no copy.
         if first.is_empty() && rest.is_empty() {
             lease.resize(held + data.len()).map_err(error::of_memory)?;
             first = data;
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_message_comes_back() {
+    fn message_survives_compression() {
         let (message, budget) = (b"many bytes that are alike ".repeat(1_000), MemoryBudget::unbounded());
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
             let mut with_room = vec![0; PREFIX_BYTES];
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn decompression_keeps_to_its_lease() {
+    fn decompression_stays_within_its_lease() {
         let (bomb, budget) = (vec![0; 8 << 20], MemoryBudget::new(4 << 20));
         let bomb = Encoding::Gzip.compress(&bomb).unwrap();
         assert!(bomb.len() < 64 << 10);
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_is_compressed_as_the_request_was() {
+    fn response_uses_request_compression() {
         assert_eq!(Encoding::of_answer(&headers("gzip", "identity, gzip")), Some(Encoding::Gzip));
         assert_eq!(Encoding::of_answer(&headers("deflate", "deflate")), Some(Encoding::Deflate));
         assert_eq!(Encoding::of_answer(&headers("gzip", "identity,deflate")), None);

@@ -4,7 +4,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// What the listener counts.
+/// The handles of the listener's metrics.
 #[derive(Clone)]
 pub(super) struct GrpcMetrics {
     lookup: MethodMetrics,
@@ -15,7 +15,7 @@ pub(super) struct GrpcMetrics {
     pub(super) connections_refused: Counter,
 }
 
-/// Of one method, whichever service it was called by.
+/// The metrics of one method, regardless of the service.
 #[derive(Clone)]
 pub(super) struct MethodMetrics {
     method: &'static str,
@@ -29,12 +29,12 @@ pub(super) struct MethodMetrics {
 impl GrpcMetrics {
     pub(super) fn bind() -> Self {
         describe_counter!("larder_grpc_requests_total", "gRPC calls, by method and outcome.");
-        describe_counter!("larder_grpc_errors_total", "gRPC calls that were answered with an error, by its code.");
-        describe_histogram!("larder_grpc_request_duration_seconds", "From a gRPC call's headers to its answer.");
+        describe_counter!("larder_grpc_errors_total", "gRPC calls that failed, by status code.");
+        describe_histogram!("larder_grpc_request_duration_seconds", "Time from a gRPC call's headers to its response.");
         describe_gauge!("larder_grpc_connections", "Open gRPC connections.");
         describe_counter!(
             "larder_grpc_connections_refused_total",
-            "gRPC connections closed at once: too many were open."
+            "gRPC connections that were closed because too many were open."
         );
         Self {
             lookup: MethodMetrics::bind("GetOnlineFeatures"),
@@ -46,12 +46,12 @@ impl GrpcMetrics {
         }
     }
 
-    /// Whether a method is one of Feast's.
+    /// Returns whether a method is one of Feast's.
     pub(super) fn knows(&self, method: &str) -> bool {
         self.of(method).method == method
     }
 
-    /// Those of a method: the last step of a call's path.
+    /// Returns the metrics of a method, which is the last segment of a call's path.
     pub(super) fn of(&self, method: &str) -> &MethodMetrics {
         match method {
             "GetOnlineFeatures" => &self.lookup,
@@ -75,7 +75,7 @@ impl MethodMetrics {
         }
     }
 
-    /// Counts a call. Errors are rare and their codes are few: these are looked up by label.
+    /// Counts a call. Errors are rare and have few codes, so they are looked up by label.
     pub(super) fn count(&self, failed: Option<tonic::Code>, seconds: f64) {
         match failed {
             None => self.success.increment(1),

@@ -1,4 +1,5 @@
-//! Feast's messages and services, which `build.rs` makes of `host/grpc/proto/feast`; its values are `larder_model`'s.
+//! Feast's messages and services, which `build.rs` generates from `host/grpc/proto/feast`. Its values are those of
+//! `larder_model`.
 
 #![expect(
     missing_docs,
@@ -18,5 +19,5 @@ pub mod feast {
 
 include!(concat!(env!("OUT_DIR"), "/_.rs"));
 
-/// What is in the files, for clients that ask.
+/// The descriptors of the `.proto` files, for reflection.
 pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/feast.bin"));

@@ -1,4 +1,4 @@
-//! Feast's message of a lookup as serving's request, which borrows from it.
+//! Converts Feast's lookup message to a request of the serving crate, which borrows from it.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use tonic::Status;
 
 use super::proto::feast::serving::{GetOnlineFeaturesRequest, get_online_features_request::Kind as Asked};
 
-/// What a message asks for.
+/// Converts a message to a request.
 ///
 /// # Errors
-/// [`RequestError::NoFeatures`], and what cannot be a value of an entity or of a plugin's input.
+/// [`RequestError::NoFeatures`], or a value that can be neither an entity's nor a plugin's input.
 pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequest<'_>, Status> {
     let selection = match &message.kind {
         Some(Asked::FeatureService(name)) => Selection::Service(Cow::Borrowed(name)),
@@ -43,8 +43,8 @@ fn column<'m>(name: &str, values: &'m RepeatedValue) -> Result<Vec<EntityValue<'
     values.val.iter().map(|value| entity_value(value).ok_or_else(not_text)).collect()
 }
 
-/// A value, untyped as JSON has it: the key's type, or that of the plugin's input, decides. None for bytes that no text
-/// has.
+/// Converts a value to an untyped one, as in JSON: the type of the key or of the plugin's input decides. Returns `None`
+/// for bytes that are not valid UTF-8.
 fn entity_value(value: &FeastValue) -> Option<EntityValue<'_>> {
     fn list<'m, T>(items: &'m [T], of: impl Fn(&'m T) -> EntityValue<'m>) -> EntityValue<'m> {
         EntityValue::List(items.iter().map(of).collect())
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typed_value_becomes_what_json_would_have_said() {
+    fn typed_value_converts_like_json() {
         let of = |kind| entity_value(&FeastValue { kind: Some(kind) }).map(|value| value.describe());
         assert_eq!(entity_value(&FeastValue { kind: None }), Some(EntityValue::Null));
         assert_eq!(of(Kind::Null(0)).unwrap(), "null");

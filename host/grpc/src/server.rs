@@ -1,8 +1,8 @@
-//! Listening, and the life of a connection.
+//! Accepts connections, and enforces their time limits.
 //!
-//! Threads of their own answer: a lookup blocks while it reads the store file, and must hold up neither schedules nor
-//! HTTP. Every wait has a bound: a message's in [`Calls`], all others are looked at here, a few times in each bound's
-//! time. A peer that is gone without a word is found by HTTP/2's pings.
+//! The server has its own threads: a lookup blocks while it reads the store file, and must delay neither schedules nor
+//! HTTP. Every wait has a limit: [`Calls`] limits the wait for a message, and all others are checked here, several
+//! times within each limit. HTTP/2 pings detect clients that disappeared without closing the connection.
 
 use std::{
     convert::Infallible,
@@ -27,21 +27,21 @@ use tokio::{
 
 use super::{Calls, calls::received, in_flight::InFlightCalls};
 
-/// A gRPC server that listens. [`GrpcServer::stop`] drains it.
+/// A running gRPC server. [`GrpcServer::stop`] drains it.
 #[derive(Debug)]
 pub struct GrpcServer {
     address: SocketAddr,
     calls: Arc<Calls>,
     phase: watch::Sender<Phase>,
     open: Arc<AtomicUsize>,
-    /// There until the server is dropped.
+    /// `None` only after the server was dropped.
     runtime: Option<Runtime>,
 }
 
 /// Why a gRPC server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum GrpcServerError {
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address.
@@ -49,48 +49,49 @@ pub enum GrpcServerError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The threads could not be started.
+    /// The threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(#[source] io::Error),
 }
 
-/// How a server's life goes.
+/// The phases of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// As before, save that it says that it is not healthy.
-    UnsentBody,
-    /// Connections end once they have answered what is under way.
+    /// The server stops: as before, but it reports that it is not healthy.
+    Stopping,
+    /// Connections end once they have answered the calls in flight.
     Draining,
 }
 
-/// Counts an open connection for as long as it lives.
+/// Counts an open connection until it is dropped.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     calls: Arc<Calls>,
 }
 
-/// How long accepting rests after an error such as too many open files.
+/// The pause after an accept error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Calls under way on one connection; a client that has more waits with them. The least that HTTP/2 recommends is 100.
+/// The limit on calls in flight on one connection; further calls of its client wait. HTTP/2 recommends at least 100.
 const STREAMS_MAX: u32 = 128;
 
-/// Bytes of a call's headers. A token has its place in them, and little else.
+/// The limit on bytes of a call's headers: enough for a token, and little else.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// Bytes of answers that a connection holds for a client that reads slower than it asks; each call's.
+/// The limit on response bytes that a connection buffers for each call, for a client that reads slowly.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// How many bytes a client may send before they are read, for each call and each connection.
+/// The number of bytes that a client may send before they are read, for each call and each connection.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 
-/// The interval at which the time limits of a connection are checked: a quarter of the shortest one, within these
-/// bounds.
+/// The limits on the interval at which the time limits of a connection are checked: a quarter of the shortest one,
+/// within these limits.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
 const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
-/// The longest interval of checks after a connection was told to end: a client that only watches keeps it open.
+/// The longest interval of checks after a connection began to shut down: a client with only a health watch keeps it
+/// open.
 const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 
 /// How often readiness is polled while a stream is open.
@@ -99,7 +100,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 // === impl GrpcServer ===
 
 impl GrpcServer {
-    /// Starts to answer on an address with `workers` threads. It has no TLS.
+    /// Starts serving an address with `workers` threads, without TLS.
     ///
     /// # Errors
     /// [`GrpcServerError`].
@@ -117,7 +118,7 @@ impl GrpcServer {
         let (phase, phases) = watch::channel(Phase::Serving);
         let (calls, open) = (Arc::new(calls), Arc::new(AtomicUsize::new(0)));
         let listener = {
-            // The listener is polled by the threads that answer.
+            // The listener must be polled by the server's own threads.
             let _inside = runtime.enter();
             TcpListener::from_std(listener).map_err(bind)?
         };
@@ -127,18 +128,19 @@ impl GrpcServer {
         Ok(Self { address, calls, phase, open, runtime: Some(runtime) })
     }
 
-    /// The address that is listened on; with port 0 in the configuration, the port that was found.
+    /// Returns the TCP address of the listener. If port 0 is configured, it has the port that was assigned.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From here on health says that the server stops; all else goes on.
+    /// Makes health report from now on that the server is stopping. Everything else continues.
     pub fn announce_stop(&self) {
-        self.phase.send_replace(Phase::UnsentBody);
+        self.phase.send_replace(Phase::Stopping);
     }
 
-    /// Stops accepting, lets calls under way end within the drain's bound, and closes. True if all ended.
+    /// Stops accepting, waits for calls in flight within the drain timeout, and closes. Returns true if all calls
+    /// completed.
     pub async fn stop(self) -> bool {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
@@ -152,15 +154,15 @@ impl GrpcServer {
 
 impl Drop for GrpcServer {
     fn drop(&mut self) {
-        // What is left is dropped. To wait for it here could block a thread that others need.
+        // The remaining tasks are dropped. Waiting for them here could block a thread that others need.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Reports changes of readiness to health watches, until the server stops. Changes in the store are notified; others,
-/// such as a registry that arrives, are polled, but only while a stream is open.
+/// Reports changes of readiness to health watches, until the server stops. The store sends notifications of its
+/// changes. Others, such as a registry that becomes available, are polled, but only while a stream is open.
 async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
     let mut changes = calls.readiness_changes();
     while *phases.borrow_and_update() == Phase::Serving {
@@ -169,7 +171,7 @@ async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
         let has_streams = calls.has_streams();
         tokio::select! {
             _ = phases.changed() => {}
-            // The store, which has the sender, lives as long as the features.
+            // The store, which has the sender, lives as long as `calls`.
             _ = changes.changed() => {}
             () = calls.stream_began(), if !has_streams => {}
             () = sleep(HEALTH_EVERY), if has_streams => {}
@@ -200,9 +202,10 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
     }
 }
 
-/// A connection's life.
+/// Serves a connection until it ends.
 async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
-    // Answers are written at once; waiting to fill a packet only delays them. Where it cannot be had, it goes without.
+    // Responses are written immediately: waiting to fill a packet would only delay them. An error only costs that
+    // delay.
     let _ = stream.set_nodelay(true);
     let limits = *guard.calls.limits();
     let in_flight = InFlightCalls::new();
@@ -210,7 +213,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
     let service = service_fn(move |request| {
         let (calls, in_flight) = (Arc::clone(&calls), Arc::clone(&own));
         // Not inside the future: hyper accepts all requests of a read before it polls the first one, so their headers
-        // would pile up.
+        // would accumulate.
         let request = received(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &in_flight, Some(client)).await) }
     });
@@ -233,19 +236,19 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
         checks
     };
     let mut checks = checks_every(every);
-    // Whether it was told to end, and since when nothing keeps it from ending.
-    let (mut is_told, mut is_done) = (false, false);
+    // Whether the connection began to shut down, and whether the last check found no unary call in flight.
+    let (mut is_closing, mut is_done) = (false, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
-                // Clients that go away, are slow or speak no HTTP/2: their business, and theirs to see.
+                // Clients that disconnect, are slow or do not speak HTTP/2 are not errors of the server.
                 if let Err(error) = ended {
                     tracing::debug!(%error, "gRPC connection ended");
                 }
                 return;
             }
-            _ = phases.wait_for(|phase| *phase == Phase::Draining), if !is_told => {
-                is_told = true;
+            _ = phases.wait_for(|phase| *phase == Phase::Draining), if !is_closing => {
+                is_closing = true;
                 connection.as_mut().graceful_shutdown();
                 checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));
             }
@@ -254,13 +257,14 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
                     tracing::debug!("gRPC connection closed: its client does not read");
                     return;
                 }
-                if is_told {
-                    // Two checks in a row, so that a last answer is out. A client that only watches would stay forever.
+                if is_closing {
+                    // Two checks in a row ensure that the last response is sent. A client with only a health watch
+                    // would never disconnect.
                     if std::mem::replace(&mut is_done, !in_flight.has_calls()) && is_done {
                         return;
                     }
                 } else if in_flight.is_idle(limits.idle_timeout) {
-                    is_told = true;
+                    is_closing = true;
                     connection.as_mut().graceful_shutdown();
                     checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));
                 }

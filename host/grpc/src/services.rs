@@ -20,7 +20,7 @@ use super::{
     },
 };
 
-/// What calls use.
+/// The services that calls use.
 #[derive(Debug)]
 pub struct Features {
     /// Serves lookups.
@@ -39,7 +39,7 @@ impl Features {
         self.lookups.snapshot().is_ready()
     }
 
-    /// Notified when the store's part of readiness may have changed.
+    /// Returns a receiver that is notified when the store's part of readiness may have changed.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
         self.lookups.snapshot().store().health_changes()
     }
@@ -51,8 +51,8 @@ impl Features {
         allow_cache: bool,
         work: impl FnOnce(&dyn RowWriter, &Frame) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), Status> {
-        // `Calls` adds it before it calls a service.
-        let authorization = authorization.ok_or_else(|| error::internal("a write came without authorization"))?;
+        // `Calls` adds it before it passes the call to a service.
+        let authorization = authorization.ok_or_else(|| error::internal("a write has no authorization"))?;
         authorization.check_write().map_err(error::of_denied)?;
         let Some(writes) = &self.writes else {
             return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
@@ -128,12 +128,14 @@ impl GrpcFeatureServer for Arc<Features> {
     }
 }
 
-/// [`super::Calls`] answers lookups itself: it leases memory for their messages and answers, which tonic does not.
+/// [`super::Calls`] answers lookups itself, because it leases memory for their messages and responses, and tonic does
+/// not.
 fn not_here(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
     error::internal("a lookup was routed to the services that do not serve lookups")
 }
 
-/// The row of a write: columns as text, or as values. Both would leave open which one counts.
+/// Returns the row of a write, with columns as text or as values. Having both is an error, because it would be
+/// ambiguous.
 fn one_row(texts: BTreeMap<String, String>, values: BTreeMap<String, FeastValue>) -> Result<Frame, Status> {
     let columns = match (texts.is_empty(), values.is_empty()) {
         (false, true) => texts.into_iter().map(|(name, text)| (name, vec![Cell::Text(text)])).collect(),

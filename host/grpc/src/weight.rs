@@ -1,12 +1,11 @@
-//! Estimates how much memory a message takes once it is decoded. A value can be two bytes on the wire and many in
-//! memory.
+//! Estimates the memory of decoded messages. A value can take two bytes in a message and many in memory.
 
 use larder_model::model::FeastValue;
 use larder_serving::EntityValue;
 
 use super::message::PREFIX_BYTES;
 
-/// A growing list takes up to three times its size for a moment.
+/// A growing list takes up to three times its size while it is copied.
 const GROWTH: usize = 3;
 const VALUE_BYTES: usize = GROWTH * (size_of::<FeastValue>() + size_of::<EntityValue<'static>>());
 const TEXT_BYTES: usize = GROWTH * (size_of::<String>() + size_of::<usize>() * 3);
@@ -15,7 +14,7 @@ const ENTRY_BYTES: usize = 512;
 /// The fields of a value that are bytes or text.
 const SCALAR_FIELDS: [u64; 2] = [1, 2];
 
-/// The maximum memory of a decoded `GetOnlineFeaturesRequest`, in bytes.
+/// Returns the maximum memory of a decoded `GetOnlineFeaturesRequest`, in bytes.
 pub(super) fn lookup_bytes(message: &[u8]) -> usize {
     let fields = Fields(message).map(|(field, payload)| match field {
         2 => Fields(payload).map(|(_, text)| TEXT_BYTES + text.len()).sum(),
@@ -25,18 +24,18 @@ pub(super) fn lookup_bytes(message: &[u8]) -> usize {
     message.len() + fields.sum::<usize>()
 }
 
-/// The maximum memory of a decoded `PushRequest` or `WriteToOnlineStoreRequest`, with its prefix, in bytes: text or
-/// values, by column.
+/// Returns the maximum memory of a decoded `PushRequest` or `WriteToOnlineStoreRequest`, with its prefix, in bytes.
+/// Columns are text or values.
 pub(super) fn row_bytes(message: &[u8]) -> usize {
     let columns = Fields(message.get(PREFIX_BYTES..).unwrap_or_default()).map(|(field, payload)| match field {
-        // `typed_features`; or `to` of a push, which is short.
+        // `typed_features`, or the short `to` of a push.
         4 | 5 => ENTRY_BYTES + Fields(payload).map(|(_, value)| value.len() + value_bytes(value)).sum::<usize>(),
         _ => ENTRY_BYTES + payload.len(),
     });
     message.len() + columns.sum::<usize>()
 }
 
-/// The key of a column, or its values.
+/// Returns the memory of the key of a column, or of its values.
 fn column_bytes((field, payload): (u64, &[u8])) -> usize {
     if field == 2 { Fields(payload).map(|(_, value)| VALUE_BYTES + value_bytes(value)).sum() } else { payload.len() }
 }
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_weighs_its_bytes() {
+    fn invalid_message_weighs_its_bytes() {
         assert_eq!(lookup_bytes(&[0xff; 100]), 100);
         assert_eq!(lookup_bytes(&[0x12, 0x7f, 1]), 3);
     }
