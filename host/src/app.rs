@@ -1,7 +1,7 @@
-//! The composition root: builds every room from a configuration, owns what is current, and swaps it.
+//! The composition root: builds all components from a configuration, owns the current versions, and replaces them.
 //!
-//! [`App`] is a host without its listeners: the command line uses it to look into a store that no server has open.
-//! [`App::serve`] adds the listeners, the first sync, the schedules, reload and the drain.
+//! [`App`] is a server without listeners: the command line uses it to open a store that no server has open.
+//! [`App::serve`] adds the listeners, the first sync, the schedules, reloads and the drain.
 
 mod access;
 mod files;
@@ -48,22 +48,22 @@ use crate::config::{
     process_environment, watched_files,
 };
 
-/// A host: configuration, store, catalog and sync engine.
+/// The components of a server: configuration, store, catalog and sync engine.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration that it was started with. A reload takes definitions, serving rules, and the files of keys and
-    /// tokens from a newer one; addresses and directories need a restart.
+    /// The configuration at startup. A reload uses definitions, serving rules, and the files of keys and tokens of a
+    /// newer one; changes of addresses and directories need a restart.
     config: Config,
-    /// The configuration that the definitions were last loaded by: its files are watched.
+    /// The configuration of the last load of the definitions. Its files are watched.
     loaded_by: ArcSwap<Config>,
     clock: SharedClock,
     store: Arc<OnlineStore>,
     current: Arc<ArcSwap<Snapshot>>,
     engine: Arc<ArcSwap<SyncEngine>>,
     scheduler: Arc<SyncScheduler>,
-    /// The way to sources in AWS.
+    /// The AWS clients of sources.
     aws: Arc<Aws>,
-    /// The registry in S3 that the definitions were last loaded from, if there is one.
+    /// The registry in S3 from which the definitions were last loaded, if there is one.
     registry: ArcSwapOption<RemoteRegistry>,
     /// Whether Feast has not written the registry yet.
     is_unwritten: AtomicBool,
@@ -76,29 +76,29 @@ pub struct App {
     /// One thread at a time checks and reads definitions: a thread that finds them unchanged must see the ones that
     /// were read.
     renewing: Mutex<()>,
-    /// Told when all views are to be synced: definitions were loaded again, and may have brought new ones.
+    /// Notified when all views must be synced: after a reload, which may have added views.
     resync: Notify,
-    /// What guards the data listener; there is none before it listens.
+    /// The keys and tokens of the data listener. Not set before the listener is bound.
     access: OnceLock<Access>,
-    /// The plugins; there are none before they are loaded, and in a host without.
+    /// The plugins. Not set before they are loaded, or if the server runs no plugins.
     plugins: OnceLock<Plugins>,
-    /// Whether each plugin that was present at startup is in service or rejected.
+    /// Whether each plugin that was present at startup is live or rejected.
     plugins_loaded: AtomicBool,
-    /// What is current changes by one hand at a time: definitions are fitted to plugins, and plugins to definitions.
+    /// Serializes changes of the current definitions and plugins: each is bound to the other.
     changing: Mutex<()>,
 }
 
-/// What came of a reload. Its halves stand or fall by themselves: a mistake in a definition must not keep a stolen
-/// token alive, nor a certificate that was not renewed hold up definitions. What has a mistake stays as it was.
+/// The result of a reload. Its two parts succeed or fail independently: an error in a definition must not keep a stolen
+/// token valid, and an invalid certificate must not block new definitions. A part that fails keeps its previous state.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Configuration and definitions; the warnings about them.
+    /// The warnings about the configuration and the definitions, or the error.
     pub definitions: Result<Vec<Problem>, AppError>,
-    /// Keys and tokens; the warnings about their files.
+    /// The warnings about the files of keys and tokens, or the error.
     pub access: Result<Vec<Problem>, AppError>,
 }
 
-/// Why a host cannot start.
+/// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
@@ -108,18 +108,18 @@ pub enum AppError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The plugins cannot be run.
+    /// The plugins cannot run.
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    /// The definitions and the plugins in service do not fit each other.
+    /// The definitions and the live plugins are incompatible.
     #[error("{0}")]
     Unfit(String),
     /// A listener cannot be bound.
     #[error("{key}: {source}")]
     Server {
-        /// The setting that names it.
+        /// The setting of the listener.
         key: &'static str,
-        /// Why not.
+        /// The reason.
         source: larder_http::ServerError,
     },
     /// The gRPC listener cannot be started.
@@ -130,13 +130,14 @@ pub enum AppError {
     Setup(String),
 }
 
-/// The maximum number of mistakes of a reload in the log and in the response to a caller.
+/// The maximum number of errors of a reload in the log and in the response to a caller.
 const MISTAKES_MAX: usize = 100;
 
 // === impl AppError ===
 
 impl AppError {
-    /// The error text for the log and for callers: the first [`MISTAKES_MAX`] mistakes and the number of the others.
+    /// Returns the error text for the log and for callers: the first [`MISTAKES_MAX`] errors and the number of the
+    /// others.
     fn brief(&self) -> String {
         let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
         let more = problems.len().saturating_sub(MISTAKES_MAX);
@@ -151,7 +152,7 @@ impl AppError {
 // === impl App ===
 
 impl App {
-    /// Builds a host, without its plugins. The warnings are about the definitions.
+    /// Builds a server without its plugins. Returns warnings about the definitions.
     ///
     /// # Errors
     /// [`AppError::Config`] and [`AppError::Store`].
@@ -205,7 +206,7 @@ impl App {
         Ok(())
     }
 
-    /// Loads the plugins whose compiled code is in the cache: the part of loading that does not need the compiler.
+    /// Loads the plugins whose compiled code is in the cache. This part of loading does not need the compiler.
     ///
     /// # Errors
     /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
@@ -213,21 +214,22 @@ impl App {
         let plugins = match Plugins::open(&self.config.plugins) {
             Ok(Some(plugins)) => plugins,
             Ok(None) => return Ok(()),
-            // The engines want address space, which not every container has. Who has no use for them needs none.
+            // The engines need address space, which not every container has. A server without derived views does not
+            // need them.
             Err(error) if self.current.load().catalog().derived_views().is_empty() => {
-                tracing::warn!(%error, "this host runs no plugins");
+                tracing::warn!(%error, "cannot run plugins; continuing without them");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        // A host loads its plugins once.
+        // The plugins are loaded only once.
         let plugins = self.plugins.get_or_init(|| plugins);
         self.look_at_plugins(Loading::Cached);
         self.recall_plugins(plugins, Loading::Cached);
         Ok(())
     }
 
-    /// Compiles the plugins that [`App::load_cached_plugins`] skipped, and puts them into service. Blocks.
+    /// Compiles the plugins that [`App::load_cached_plugins`] skipped, and makes them live. Blocks.
     fn compile_plugins(&self) {
         if let Some(plugins) = self.plugins.get() {
             self.look_at_plugins(Loading::Compiled);
@@ -236,7 +238,7 @@ impl App {
         self.plugins_loaded.store(true, Ordering::Release);
     }
 
-    /// Whether each plugin that was present at startup is in service or rejected. Until then, a derived view may use
+    /// Returns whether each plugin that was present at startup is live or rejected. Until then, a derived view may use
     /// its `on_error` because its plugin is being compiled.
     #[must_use]
     pub fn plugins_are_loaded(&self) -> bool {
@@ -250,25 +252,25 @@ impl App {
         self.swap_plugins(plugins);
     }
 
-    /// The configuration that it was started with.
+    /// Returns the configuration at startup.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What is served now.
+    /// Returns the current snapshot.
     #[must_use]
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// The host's clock.
+    /// Returns the server's clock.
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.clock
     }
 
-    /// Loads everything again that can change while the host runs.
+    /// Reloads everything that can change while the server runs.
     #[must_use]
     pub fn reload_all(&self) -> Reloaded {
         let _renewing = self.renewing();
@@ -283,11 +285,12 @@ impl App {
         Reloaded { definitions: self.note_reload(definitions), access }
     }
 
-    /// Loads definitions and serving rules again and swaps them in whole. Requests under way keep what they began with.
-    /// The views are synced then, for new ones have no rows yet, and changed ones want their source read again.
+    /// Reloads definitions and serving rules, and replaces them as a whole. Requests in flight keep the previous ones.
+    /// Then all views are synced, because new views have no rows yet, and the source of a changed view must be read
+    /// again.
     ///
     /// # Errors
-    /// What is wrong; everything goes on as before.
+    /// The problems. The previous definitions keep serving.
     pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
         let _renewing = self.renewing();
         self.read_definitions()
@@ -303,30 +306,31 @@ impl App {
         self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files and directories of the definitions, and the configuration.
+    /// Returns the files and directories of the definitions, and the configuration.
     fn definition_files(&self) -> Vec<PathBuf> {
         watched_files(&self.loaded_by.load())
     }
 
-    /// Whether the definition files changed since they were last read.
+    /// Returns whether the definition files changed since they were last read.
     fn stamps_changed(&self, files: Vec<PathBuf>) -> bool {
         stamps(files) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the read, so that a file written during it is read again.
+    /// Records the stamps of the definition files. Call this before reading them, so that a file written meanwhile is
+    /// read again.
     fn note_seen(&self) {
         let now = stamps(self.definition_files());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// Whether the registry in S3, if there is one, changed since it was last read.
+    /// Returns whether the registry in S3, if there is one, changed since it was last read.
     fn remote_registry_changed(&self) -> bool {
         let Some(registry) = self.registry.load_full() else { return false };
         // While S3 is unavailable, the definitions that were read last keep serving.
         registry.at.version(&self.aws).is_ok_and(|version| registry.version.as_ref() != Some(&version))
     }
 
-    /// Counts a reload's end, and has the views synced after a good one.
+    /// Counts the result of a reload. After a successful one, all views are synced.
     fn note_reload(&self, reloaded: Result<Vec<Problem>, AppError>) -> Result<Vec<Problem>, AppError> {
         telemetry::note_reload(reloaded.is_ok());
         if reloaded.is_ok() {
@@ -335,20 +339,20 @@ impl App {
         reloaded
     }
 
-    /// Reads the files of keys and tokens again; those that a newer configuration names, if there is one.
+    /// Reloads the files of keys and tokens: those of a newer configuration, if there is one.
     fn renew_access(&self, newer: Option<&Config>) -> Result<Vec<Problem>, AppError> {
         self.access.get().map_or(Ok(Vec::new()), |access| Ok(access.renew(newer)?))
     }
 
-    /// The files of keys and tokens.
+    /// Returns the files of keys and tokens.
     fn access_files(&self) -> Vec<PathBuf> {
         self.access.get().map(Access::files).unwrap_or_default()
     }
 
-    /// The configuration as its file says now, in what a running host can change.
+    /// Reloads the configuration. Returns it with only those changes that a running server can apply.
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
-        // A host that was built in memory has no file to look at again.
+        // A configuration that was built in memory has no file to reload.
         if !config.origin.is_there() {
             return Ok(config);
         }
@@ -387,7 +391,7 @@ impl App {
         Ok(definitions.warnings)
     }
 
-    /// Looks at the directory of plugins, and takes what is new there into service.
+    /// Checks the plugin directory, and deploys new plugins.
     fn look_at_plugins(&self, loading: Loading) {
         let Some(plugins) = self.plugins.get() else { return };
         for (name, bytes) in plugins.arrivals(self.current.load().catalog()) {
@@ -413,20 +417,20 @@ impl App {
         }
     }
 
-    /// Compiles a plugin's file, and swaps it in.
+    /// Compiles a plugin's file, and deploys it.
     fn take_plugin(
         &self,
         plugins: &Plugins,
         bytes: &[u8],
         found_as: Option<&str>,
     ) -> Result<DeployReport, DeployError> {
-        // What takes long comes first: meanwhile others may change what is current.
-        let asked = if found_as.is_some() { Asked::ByDirectory } else { Asked::ByCommand };
-        let component = plugins.load(bytes, asked)?;
+        // Compilation takes long, so it runs first: the current definitions may change meanwhile.
+        let reason = if found_as.is_some() { Asked::ByDirectory } else { Asked::ByCommand };
+        let component = plugins.load(bytes, reason)?;
         self.take_component(plugins, &component, bytes, found_as)
     }
 
-    /// Swaps a loaded plugin in.
+    /// Deploys a loaded plugin.
     fn take_component(
         &self,
         plugins: &Plugins,
@@ -440,32 +444,32 @@ impl App {
         Ok(report)
     }
 
-    /// Lets requests see the plugins that are in service now. Requests under way keep those that they began with.
+    /// Makes the live plugins visible to requests. Requests in flight keep the previous ones.
     fn swap_plugins(&self, plugins: &Plugins) {
         let current = self.current.load();
         self.current.store(Arc::new(current.with_transforms(plugins.transforms(current.catalog()))));
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
-        // Nothing is half done after a panic: each change is one swap, at its end.
+        // A panic cannot leave an incomplete change: each change ends with one swap.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a running load has to reach its next commit during shutdown.
+    /// Returns how long a running load has to reach its next commit during shutdown.
     #[must_use]
     pub fn last_commit_within(&self) -> Duration {
         let since = self.scheduler.stopping_since().map(|since| since.elapsed());
         since.map_or(Duration::ZERO, |since| LAST_COMMIT_WITHIN.saturating_sub(since))
     }
 
-    /// The maximum time until a changed file is reloaded, and the poll interval where no events report changes; zero
-    /// turns reloads off.
+    /// Returns the maximum time until a changed file is reloaded, which is also the poll interval if no events report
+    /// changes. Zero turns reloads off.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
     }
 
-    /// The interval at which definitions are checked for changes, if they are: the shorter of Larder's interval and the
-    /// Feast repository's.
+    /// Returns the interval at which definitions are checked for changes, if they are: the shorter of Larder's interval
+    /// and the Feast repository's.
     fn definitions_every(&self, own: Duration) -> Duration {
         let ttl = self.cache.load().as_ref().and_then(|cache| cache.ttl);
         ttl.map_or(own, |ttl| ttl.min(own))
@@ -486,12 +490,12 @@ impl RenewDefinitions for App {
         match self.read_definitions() {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(why = "a request asked for the newest definitions", "definitions reloaded");
+                tracing::info!(why = "a request needs the current definitions", "definitions reloaded");
                 true
             }
             Err(error) => {
                 let error = error.brief();
-                tracing::error!("the reload is refused; the previous definitions keep serving:\n{error}");
+                tracing::error!("reload failed; keeping the previous definitions:\n{error}");
                 false
             }
         }
@@ -503,8 +507,8 @@ impl RenewDefinitions for App {
 }
 
 impl Control for App {
-    fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
-        loads::sync(&self.engine.load_full(), command, tell);
+    fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
+        loads::sync(&self.engine.load_full(), command, notify);
     }
 
     fn reload(&self) -> Result<String, String> {
@@ -541,7 +545,7 @@ impl Control for App {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
         let _changing = self.changing();
         let rolled_back = plugins.roll_back(plugin);
-        // Also when a file could not be written: the version is in service then.
+        // Even if a file could not be written, the version is live.
         self.swap_plugins(plugins);
         rolled_back.map_err(|error| error.to_string())
     }
@@ -556,11 +560,11 @@ impl Control for App {
     }
 }
 
-/// What an order about plugins is told by a host that has none.
+/// The error of plugin commands if the server runs no plugins.
 const NO_PLUGINS: &str =
     "this server runs no plugins: its configuration has 'plugins: dir' off, or its log has the reason";
 
-/// A snapshot of definitions, and the engine that keeps it in step.
+/// Creates a snapshot of definitions, and the engine that syncs its views.
 fn build(
     config: &Config,
     definitions: &LoadedDefinitions,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub trait Control: Send + Sync + std::fmt::Debug {
     /// Syncs views, or all views with a source if none is named, each once, and reports every step. Blocks until the
     /// end; during a shutdown, only until the load's next commit.
-    fn sync(&self, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent));
+    fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent));
 
     /// Reloads the configuration and the definitions.
     ///

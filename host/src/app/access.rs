@@ -1,4 +1,4 @@
-//! What guards the data listener, and how it is renewed while connections are open.
+//! The keys and tokens of the data listener, which can be reloaded while connections are open.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -9,19 +9,20 @@ use larder_serving::Authenticator;
 
 use crate::config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens};
 
-/// Keys and tokens, as the listeners have them. Whether there are any is settled at the start.
+/// Keys and tokens, as the listeners use them. Whether TLS and authentication are on is fixed at startup.
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// What names the files, since the last reload.
+    /// The configuration of the last reload, which names the files.
     named_by: ArcSwap<HttpConfig>,
 }
 
 // === impl Access ===
 
 impl Access {
-    /// Reads all keys and tokens: without one of them there is no listener. The warnings are about their files.
+    /// Reads all keys and tokens. If one of them is missing, the listener cannot start. Returns warnings about their
+    /// files.
     pub(super) fn open(config: &HttpConfig) -> Result<(Self, Vec<Problem>), ConfigError> {
         let loaded = load_access(config)?;
         let access = Self {
@@ -32,8 +33,8 @@ impl Access {
         Ok((access, loaded.warnings))
     }
 
-    /// Reads the files again, those of a newer configuration if there is one. Keys are taken if they are good, and so
-    /// are the tokens, all of them or none: what has a mistake stays as it was.
+    /// Reloads the files: those of a newer configuration, if there is one. Valid keys are applied, and valid tokens are
+    /// applied all together or not at all. If there is an error, the previous ones stay in use.
     pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
         let problems = Problems::default();
         if let Some(newer) = newer {
@@ -54,12 +55,13 @@ impl Access {
         if failed { Err(ConfigError::Invalid(problems)) } else { Ok(problems) }
     }
 
-    /// The files to look at for changes.
+    /// Returns the files to check for changes.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         access_files(&self.named_by.load())
     }
 
-    /// A lock that was put on or taken off in the file, and not on the door, has to be told.
+    /// Warns if TLS or authentication was turned on or off in the configuration, because the listener changes only at
+    /// startup.
     fn warn_of_locks(&self, newer: &Config, problems: &Problems) {
         let at = Place::file(&newer.origin.file.display().to_string());
         for (key, is, will_be) in [
@@ -68,7 +70,7 @@ impl Access {
         ] {
             if is != will_be {
                 let turned = if will_be { "on" } else { "off" };
-                problems.warning(&at, format!("server: '{key}' is turned {turned} at the next start only"), None);
+                problems.warning(&at, format!("server: turning '{key}' {turned} takes effect after a restart"), None);
             }
         }
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are not connections of clients: the store, sources, AWS, plugins, the log, runtimes; and the connections to the
-/// metrics and admin listeners.
+/// The number of files that are not connections of clients: the store, sources, AWS, plugins, the log, runtimes, and
+/// the connections to the metrics and admin listeners.
 const OTHER_FILES: u64 = 512;
 
-/// Reserved for connections to the metrics listener and the admin socket: probes, scrapes and commands.
+/// The number of connections reserved for the metrics listener and the admin socket: probes, scrapes and commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
 /// The maximum idle time of a connection to the admin socket.
 pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -23,8 +23,8 @@ pub(super) fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many of the `wanted` connections each of `listeners` can have so that files for everything else are left; all of
-/// them if there is no limit.
+/// Returns how many of the `wanted` connections each of `listeners` can have so that files for everything else are
+/// left. Returns `wanted` if there is no limit.
 pub(super) fn fit_connections(wanted: usize, listeners: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return wanted };
     // If there are few files, half of them are reserved.

@@ -15,10 +15,10 @@ use super::App;
 use crate::config::load_definitions;
 
 /// The interval at which the store file is checked while the store works, the gauges of the process are set, and
-/// histograms are folded. What lookups and writes find is handled earlier: it notifies.
+/// histograms are folded. Errors of lookups and writes send a notification, so they are handled earlier.
 const KEEP_EVERY: Duration = Duration::from_secs(4);
-/// The interval of checks and repairs while the store does not work, and the least time between two of them: a lookup
-/// that fails notifies, and there may be thousands a second.
+/// The interval of checks and repairs while the store does not work, and the minimum time between two of them: each
+/// failed lookup sends a notification, and there may be thousands a second.
 const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
@@ -26,9 +26,9 @@ const SCAN_EVERY: Duration = Duration::from_hours(24);
 const SETTLE: Duration = Duration::from_millis(300);
 /// The delay before an interrupted scan is restarted.
 const SCAN_RETRY: Duration = Duration::from_secs(60);
-/// A scan pauses this many times as long as it works: it takes at most a fifth of one core.
+/// A scan pauses this many times as long as it works, so it takes at most a fifth of one core.
 const PAUSE_FACTOR: u32 = 4;
-/// How soon a scan notices a shutdown.
+/// The maximum time until a scan notices a shutdown.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
 impl App {
@@ -101,10 +101,10 @@ impl App {
     }
 }
 
-/// Keeps the store usable and the gauges current for as long as the host runs.
+/// Keeps the store usable and the gauges current while the server runs.
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes and views, far below 2^53")]
 pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
-    describe_gauge!("larder_store_failing", "1 if the store is damaged, closed or gone, 0 if it works.");
+    describe_gauge!("larder_store_failing", "1 if the store is damaged, closed or missing, 0 if it works.");
     describe_gauge!("larder_store_damaged_views", "Views that lost rows to damage and are being loaded again.");
     describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
     describe_gauge!("larder_store_file_bytes", "Disk space used by the store file, in bytes.");
@@ -133,12 +133,12 @@ pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
             }
             // The schedule retries a failed load.
             if reload.iter().any(|view| !known.contains(view)) {
-                tracing::warn!(views = ?reload, "views that lost rows to damage are loaded again");
+                tracing::warn!(views = ?reload, "reloading views that lost rows to damage");
                 app.resync.notify_one();
             }
             known = reload;
         }
-        // The store, which has the sender, lives as long as the host.
+        // The store, which has the sender, lives as long as the server.
         if timeout_at(next.into(), changes.changed()).await.is_ok() {
             sleep_until(earliest.into()).await;
         }

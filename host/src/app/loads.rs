@@ -16,7 +16,7 @@ use larder_http::{AdminEvent, SyncCommand};
 use larder_ingest::{LAST_COMMIT_WITHIN, Progress, SyncReport};
 use larder_sync::{SyncEngine, SyncError};
 
-/// What a sync reports.
+/// A step of a sync, sent to the caller's thread.
 enum Step {
     Progress(String, Progress),
     Ended(String, Box<Result<SyncReport, SyncError>>),
@@ -28,7 +28,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Syncs the views of a command, each once, and reports every step. Blocks until all syncs have ended or the server
 /// stops.
-pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut dyn FnMut(AdminEvent)) {
+pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
     let mut seen = HashSet::new();
     let all: Vec<&str> = if command.views.is_empty() {
         engine.views().collect()
@@ -54,12 +54,12 @@ pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut d
         match steps.recv_timeout(CHECK_EVERY) {
             Ok(Step::Progress(view, progress)) => {
                 (headway, is_stalled) = (Instant::now(), false);
-                tell(AdminEvent::Progress { view, progress });
+                notify(AdminEvent::Progress { view, progress });
             }
             Ok(Step::Ended(view, ended)) => {
                 running.retain(|running| *running != view);
                 headway = Instant::now();
-                tell(match *ended {
+                notify(match *ended {
                     Ok(report) => AdminEvent::Synced { report },
                     Err(error) => AdminEvent::Failed { view, error: error.to_string() },
                 });
@@ -70,7 +70,7 @@ pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, tell: &mut d
                 if stopping.is_some_and(|since| since.elapsed() >= LAST_COMMIT_WITHIN) {
                     for view in running.into_iter().chain(waiting) {
                         let error = SyncError::Stopped { view: view.clone() }.to_string();
-                        tell(AdminEvent::Failed { view, error });
+                        notify(AdminEvent::Failed { view, error });
                     }
                     return;
                 }
@@ -92,7 +92,7 @@ fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Se
         let result = catch_unwind(sync).unwrap_or_else(|panic| {
             Err(SyncError::Panicked { view: name.clone(), what: panic_words(&*panic).to_owned() })
         });
-        // The receiver of the end may open the store next.
+        // After it receives `Ended`, the caller may open the store, so the engine must be dropped first.
         drop(engine);
         let _ = own.send(Step::Ended(name, Box::new(result)));
     };

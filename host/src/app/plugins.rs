@@ -1,8 +1,8 @@
-//! Which plugins are in service, and how another version takes a plugin's place.
+//! Tracks the live plugins, and deploys other versions of them.
 //!
-//! A version goes into service whole: its file is checked and compiled, every derived view that names it is fitted and
-//! tried, and only then requests see it, all at once. Whatever fails on the way leaves what was there. The version
-//! before stays compiled and configured, so that rolling back is a swap.
+//! A version is deployed as a whole: its file is checked and compiled, and bound to every derived view that names it,
+//! which includes a test call. Only then do requests see it, with all its views at once. If any step fails, the
+//! previous version stays live. The previous version also stays compiled and configured, so a rollback is a swap.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,14 +24,14 @@ use metrics::{counter, describe_counter};
 
 use crate::config::PluginConfig;
 
-/// The plugins of a host.
+/// The plugins of a server.
 #[derive(Debug)]
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     plugin_dir: PluginDir,
     /// Files that are not compiled again automatically.
     killed: KilledCompilations,
-    /// The most bytes that a plugin's file can have.
+    /// The limit on the size of a plugin's file, in bytes.
     file_bytes_max: u64,
     state: Mutex<State>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Plugins {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<String, Entry>,
-    /// The files of the directory as they were last looked at.
+    /// The stamps of the files in the directory at the last check.
     seen: HashMap<String, FileStamp>,
 }
 
@@ -48,13 +48,13 @@ struct State {
 struct Entry {
     live: Option<Version>,
     previous: Option<Version>,
-    /// Why the file in the directory is not in service, if it is not.
+    /// Why the file in the directory is not live, if it was rejected.
     refused: Option<String>,
     /// Whether the file in the directory is being compiled or is queued for compilation.
     compiling: bool,
 }
 
-/// Which files are loaded.
+/// Which files to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loading {
     /// Files with cached code; each loads within milliseconds.
@@ -72,23 +72,23 @@ pub(super) enum Asked {
     ByCommand,
 }
 
-/// A version, fitted to the derived views that name it.
+/// A version, bound to the derived views that name it.
 #[derive(Clone, Debug)]
 struct Version {
     component: Arc<Component>,
     transforms: BTreeMap<Arc<str>, Arc<Transform>>,
-    /// The views as they were when it was fitted to them.
+    /// The views at the time when the version was bound to them.
     views: BTreeMap<Arc<str>, Arc<DerivedView>>,
 }
 
-/// The plugins fitted to another catalog, to be taken when that is.
+/// The plugins, bound to another catalog. They become live with that catalog.
 #[derive(Debug)]
 pub(super) struct Refitted(BTreeMap<String, Entry>);
 
-/// Why a version does not go into service.
+/// Why a version is not deployed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeployError {
-    /// The file is none, or no good.
+    /// The file is not a valid plugin.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// An earlier compilation of it was killed.
@@ -97,32 +97,32 @@ pub(super) enum DeployError {
          raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
-    /// It does not fit the derived views that name it.
+    /// The plugin is incompatible with the derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
-    /// Its file has another's name.
+    /// The file's name is not the plugin's name.
     #[error("the file is named '{file}', but the plugin in it '{plugin}'. hint: rename the file to {plugin}.wasm")]
     Name { file: String, plugin: String },
-    /// Its file is another one since it was read, by a roll-back or by somebody else.
-    #[error("the file of plugin '{0}' was replaced while it was looked at, and is looked at again")]
+    /// The file was replaced after it was read, by a rollback or by a user.
+    #[error("the file of plugin '{0}' was replaced while it was checked; it is checked again")]
     Replaced(String),
     /// A file cannot be read or written.
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
-    /// No such plugin.
+    /// The plugin does not exist.
     #[error("there is no plugin '{0}'")]
     Unknown(String),
-    /// No version before.
-    #[error("plugin '{0}' has no version before this one")]
+    /// The plugin has no previous version.
+    #[error("plugin '{0}' has no previous version")]
     NothingBefore(String),
 }
 
 // === impl Plugins ===
 
 impl Plugins {
-    /// The plugins of a host, none of them loaded yet. None where the configuration turns them off.
+    /// Creates the plugins of a server without loading any. Returns `None` if the configuration turns them off.
     pub(super) fn open(config: &PluginConfig) -> Result<Option<Self>, PluginError> {
-        describe_counter!("larder_plugin_deploys_total", "Versions that came, by whether they went into service.");
+        describe_counter!("larder_plugin_deploys_total", "Deployments of plugins, by result.");
         let Some(dir) = &config.dir else { return Ok(None) };
         let plugin_dir = PluginDir::open(dir, &config.own_dir)?;
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
@@ -131,13 +131,13 @@ impl Plugins {
         Ok(Some(Self { runtime, plugin_dir, killed, file_bytes_max, state: Mutex::default() }))
     }
 
-    /// The most bytes that a plugin's file can have.
+    /// Returns the limit on the size of a plugin's file, in bytes.
     pub(super) fn file_bytes_max(&self) -> u64 {
         self.file_bytes_max
     }
 
-    /// Loads the last versions in service for which the directory has no usable file, and the versions for rollback.
-    /// With `Loading::Cached`, loads only versions with cached code.
+    /// Loads the last live versions for which the directory has no usable file, and the versions for rollback. With
+    /// `Loading::Cached`, loads only versions with cached code.
     pub(super) fn recall(&self, catalog: &Catalog, loading: Loading) {
         let wanted: Vec<(String, Copy)> = {
             let state = self.state();
@@ -162,25 +162,25 @@ impl Plugins {
             }
             if which == Copy::Live {
                 let version = &version.component.signature().version;
-                tracing::warn!(plugin = name, version, "keeping the last version in service");
+                tracing::warn!(plugin = name, version, "keeping the last live version");
             }
             *slot = Some(version);
         }
     }
 
-    /// What computes the derived views of a catalog now.
+    /// Returns the live plugins of a catalog's derived views.
     pub(super) fn transforms(&self, catalog: &Catalog) -> Transforms {
         transforms(&self.state().entries, catalog, &self.runtime)
     }
 
     /// Checks a file and compiles it, unless its code is in the cache. A file whose compilation was killed is compiled
     /// again only on command.
-    pub(super) fn load(&self, bytes: &[u8], asked: Asked) -> Result<Arc<Component>, DeployError> {
+    pub(super) fn load(&self, bytes: &[u8], reason: Asked) -> Result<Arc<Component>, DeployError> {
         if let Some(component) = self.runtime.load_cached(bytes)? {
             return Ok(component);
         }
         let (digest, limits) = (Digest::of(bytes), self.runtime.settings().compile);
-        if asked == Asked::ByDirectory
+        if reason == Asked::ByDirectory
             && let Some(why) = self.killed.find(&digest, limits)
         {
             return Err(DeployError::KilledBefore(why));
@@ -194,7 +194,7 @@ impl Plugins {
         Ok(loaded?)
     }
 
-    /// The component of a file whose code is in the cache.
+    /// Returns the component of a file whose code is in the cache.
     pub(super) fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, DeployError> {
         Ok(self.runtime.load_cached(bytes)?)
     }
@@ -210,7 +210,7 @@ impl Plugins {
         self.runtime.stop_compiling();
     }
 
-    /// The plugin directory and its files, which may be links to other directories.
+    /// Returns the plugin directory and its files, which may be links to other directories.
     pub(super) fn watched_paths(&self) -> Vec<PathBuf> {
         let dir = self.plugin_dir.dir();
         // An error is logged when the directory is checked.
@@ -219,11 +219,11 @@ impl Plugins {
         iter::once(dir.to_path_buf()).chain(files).collect()
     }
 
-    /// The files in the directory that are new since the last call and not in service: first those that a derived view
-    /// names, then the small ones, because compilations may queue.
+    /// Returns the files in the directory that are new since the last call and not live: first those that a derived
+    /// view names, then the small ones, because compilations may queue.
     pub(super) fn arrivals(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
         let files = self.plugin_dir.files().unwrap_or_else(|error| {
-            tracing::error!(%error, "the directory of plugins cannot be read");
+            tracing::error!(%error, "cannot read the plugin directory");
             Vec::new()
         });
         let mut state = self.state();
@@ -234,7 +234,8 @@ impl Plugins {
                 continue;
             }
             let bytes = self.plugin_dir.read(&name, self.file_bytes_max).map_err(DeployError::from);
-            // What is deployed or rolled back to is put there by us; or somebody put it back, in place of a bad one.
+            // The file is the live version: a deployment or a rollback wrote it, or a user restored it over an invalid
+            // one.
             if let (Ok(bytes), Some(entry)) = (&bytes, entries.get_mut(&name))
                 && entry.live.as_ref().is_some_and(|live| Digest::of(bytes) == *live.component.digest())
             {
@@ -253,13 +254,13 @@ impl Plugins {
         self.state().entries.entry(name.to_owned()).or_default().compiling = true;
     }
 
-    /// Clears the marks of all files in the directory: files that were queued may be gone.
+    /// Clears the marks of all files in the directory, because files that were queued may be deleted.
     pub(super) fn mark_compiled(&self) {
         self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }
 
-    /// Takes a loaded file into service: one that was sent, which is put into the directory then, or one that was found
-    /// there under a name, and is still there.
+    /// Makes a loaded file live. A file from a command is then written to the directory. A file from the directory must
+    /// still be there, with the plugin's name.
     pub(super) fn take(
         &self,
         component: &Arc<Component>,
@@ -273,7 +274,7 @@ impl Plugins {
         if let Some(file) = found_as.filter(|file| **file != name) {
             return Err(DeployError::Name { file: file.to_owned(), plugin: name });
         }
-        // A roll-back that came in between has put another file there, and is not to be undone.
+        // A rollback meanwhile may have replaced the file, and must not be undone.
         let is_there = || self.plugin_dir.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
@@ -288,12 +289,12 @@ impl Plugins {
         let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
         let replaced = entry.live.replace(version);
         if !again {
-            // The same file again is no version to roll back to.
+            // The same file again does not become the version for a rollback.
             entry.previous = replaced;
         }
         entry.refused = None;
         drop(state);
-        // At a start nothing is in service yet, and the file is most often the one that was.
+        // At startup nothing is live yet, and the file is usually the last live version.
         let kept = self.plugin_dir.copy(Copy::Live, &name, self.file_bytes_max)?;
         if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
             self.plugin_dir.keep(&name, bytes)?;
@@ -301,7 +302,7 @@ impl Plugins {
         Ok(report)
     }
 
-    /// Notes how a version's arrival ended.
+    /// Records the result of a deployment.
     pub(super) fn note(&self, found_as: Option<&str>, taken: &Result<DeployReport, DeployError>) {
         if let Some(name) = found_as {
             self.state().entries.entry(name.to_owned()).and_modify(|entry| entry.compiling = false);
@@ -309,7 +310,7 @@ impl Plugins {
         let (result, plugin) = match taken {
             Ok(report) => {
                 let DeployReport { plugin, version, digest, replaced, seconds, .. } = report;
-                tracing::info!(plugin, version, digest, replaced, seconds, "a plugin went into service");
+                tracing::info!(plugin, version, digest, replaced, seconds, "plugin deployed");
                 ("taken", plugin.as_str())
             }
             Err(error @ (DeployError::Replaced(_) | DeployError::Load(LoadError::Stopped))) => {
@@ -317,7 +318,7 @@ impl Plugins {
             }
             Err(error) => {
                 let plugin = found_as.unwrap_or("sent");
-                tracing::error!(plugin, "a plugin was refused, what was in service goes on: {error}");
+                tracing::error!(plugin, "plugin rejected; any previous version keeps serving: {error}");
                 ("refused", plugin)
             }
         };
@@ -327,7 +328,7 @@ impl Plugins {
         }
     }
 
-    /// Puts the version before back into service, here and in the directory.
+    /// Rolls back to the previous version, in memory and in the directory.
     pub(super) fn roll_back(&self, name: &str) -> Result<DeployReport, DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
@@ -335,20 +336,20 @@ impl Plugins {
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
         let Some(back) = entry.previous.take() else { return Err(DeployError::NothingBefore(name.to_owned())) };
         let replaced = entry.live.replace(back.clone());
-        // It was kept as it was, instances and all.
+        // The previous version was kept with its instances, so nothing is compiled.
         let report = DeployReport { compiled: false, ..back.report(replaced.as_ref(), started.elapsed()) };
         entry.previous = replaced;
         entry.refused = None;
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "rolled back");
-        // Files last: a disk that is full must not keep a bad version in service.
+        // Files are written last: a full disk must not keep a bad version live.
         let bytes = self.plugin_dir.copy(Copy::Previous, name, self.file_bytes_max)?.unwrap_or_default();
         self.plugin_dir.keep(name, &bytes)?;
         self.plugin_dir.place(name, &bytes)?;
         Ok(report)
     }
 
-    /// Fits what is in service to another catalog.
+    /// Binds the live plugins to another catalog.
     pub(super) fn refit(&self, catalog: &Catalog) -> Result<Refitted, DeployError> {
         let mut entries = self.state().entries.clone();
         let mut errors = Vec::new();
@@ -359,7 +360,7 @@ impl Plugins {
                     Err(wrong) => errors.extend(wrong),
                 }
             }
-            // One that does not fit any more is no way back.
+            // If the previous version is incompatible with the catalog, a rollback to it is not possible any more.
             entry.previous = entry
                 .previous
                 .take()
@@ -368,12 +369,12 @@ impl Plugins {
         if errors.is_empty() { Ok(Refitted(entries)) } else { Err(DeployError::Bind(errors)) }
     }
 
-    /// Takes what was fitted to another catalog.
+    /// Makes the plugins live that were bound to another catalog.
     pub(super) fn accept(&self, refitted: Refitted) {
         self.state().entries = refitted.0;
     }
 
-    /// What there is.
+    /// Returns the state of all plugins.
     pub(super) fn list(&self) -> Vec<PluginStatus> {
         let state = self.state();
         let status = |(name, entry): (&String, &Entry)| PluginStatus {
@@ -387,7 +388,7 @@ impl Plugins {
         state.entries.iter().map(status).collect()
     }
 
-    /// Fits a component to all derived views that name it; to those that are as they were, it is fitted already.
+    /// Binds a component to all derived views that name it. Views that did not change keep their bound component.
     fn fit(
         &self,
         name: &str,
@@ -415,7 +416,7 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
-    /// One of the host's copies, if it is there and good.
+    /// Returns one of the server's copies of a plugin, if it exists and is valid.
     fn kept(&self, which: Copy, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.plugin_dir.copy(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
@@ -426,7 +427,7 @@ impl Plugins {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What is in there is whole at every step.
+        // The state is consistent after every step, so a poisoned lock is safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -469,7 +470,7 @@ impl Version {
 // === impl Refitted ===
 
 impl Refitted {
-    /// What computes the derived views of the catalog that it was fitted to.
+    /// Returns the plugins of the derived views of the catalog to which they were bound.
     pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
         transforms(&self.0, catalog, &plugins.runtime)
     }

@@ -1,4 +1,4 @@
-//! What happens when the process comes close to its memory limit: caches shrink first, then large requests are refused.
+//! Reacts when the process comes close to its memory limit: caches shrink first, then large requests are rejected.
 
 use std::{
     sync::Arc,
@@ -21,15 +21,15 @@ enum Level {
     Normal,
     /// Caches shrink and accept no new entries.
     ShrinkCaches,
-    /// Large requests are refused too.
+    /// Large requests are rejected, too.
     RefuseLarge,
 }
 
-/// The current level, with the shares of the limit at which it changes.
+/// Tracks the level.
 #[derive(Debug, Default)]
 struct Ladder {
     level: Level,
-    /// When caches shrank last.
+    /// The last time that caches shrank.
     shrunk: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ struct PressureMetrics {
 }
 
 /// The percentages of the limit at which a level starts and ends. They differ because freed memory returns to the
-/// operating system only after some seconds, so a level that ended at once would start again at once.
+/// operating system only after a few seconds, so a level with equal percentages would end and start again repeatedly.
 const SHRINK_FROM: u64 = 85;
 const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
@@ -60,7 +60,7 @@ const GROWTH: u64 = 256 << 20;
 /// Leases that grow by less do not wake the check early.
 const GROWTH_CHECKED_MIN: usize = 8 << 20;
 
-/// How often the limit is read again: it can change while the process runs.
+/// The interval at which the limit is read: it can change while the process runs.
 const LIMIT_EVERY: Duration = Duration::from_secs(10);
 
 /// After this long, memory that the caches freed has returned to the operating system.
@@ -69,7 +69,7 @@ const SHRINK_EVERY: Duration = Duration::from_secs(12);
 // === impl Ladder ===
 
 impl Ladder {
-    /// Moves to the level for this much memory.
+    /// Changes to the level for this much memory.
     fn step(&mut self, resident: u64, limit: u64) -> Level {
         let percent = |percent: u64| limit / 100 * percent;
         let holds =
@@ -84,7 +84,7 @@ impl Ladder {
         self.level
     }
 
-    /// Whether to shrink caches now.
+    /// Returns whether to shrink caches now.
     fn shrinks(&mut self, now: Instant) -> bool {
         let waits = self.shrunk.is_some_and(|shrunk| now.saturating_duration_since(shrunk) < SHRINK_EVERY);
         let shrinks = self.level >= Level::ShrinkCaches && !waits;
@@ -95,12 +95,12 @@ impl Ladder {
     }
 }
 
-/// The bytes that the process is below the level at which caches shrink.
+/// Returns how many bytes the process is below the level at which caches shrink.
 fn distance(resident: u64, limit: u64) -> u64 {
     (limit / 100 * SHRINK_FROM).saturating_sub(resident)
 }
 
-/// The time to the next check: memory that grows by [`GROWTH`] stays below the threshold until then.
+/// Returns the time to the next check: memory that grows by [`GROWTH`] stays below the threshold until then.
 fn interval(distance: u64) -> Duration {
     let millis = distance.saturating_mul(1_000) / GROWTH;
     Duration::from_millis(millis).clamp(EVERY_MIN, EVERY_MAX)

@@ -1,4 +1,4 @@
-//! A host with its listeners: from start to drain.
+//! A server with its listeners: from startup to drain.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ use super::{
     writer::EngineWriter,
 };
 
-/// A host that serves. [`Serving::run`] lives until it is told to stop.
+/// A running server. [`Serving::run`] returns after a signal to stop.
 #[derive(Debug)]
 pub struct Serving {
     app: Arc<App>,
@@ -57,8 +57,8 @@ pub struct Serving {
     background: Vec<JoinHandle<()>>,
 }
 
-/// Signals that a host obeys. They count from when they are listened to: before, SIGTERM ends the process at once, so
-/// listen before anybody can take the host for running.
+/// The signals of the process. They are handled from [`Signals::listen`] on. Before that, SIGTERM ends the process
+/// immediately, so call it before the server is visible to others.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -66,30 +66,31 @@ pub struct Signals {
     hangup: Signal,
 }
 
-/// Why a host stopped.
+/// Why a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownReason {
-    /// Everything under way was ended.
+    /// All requests in flight completed.
     Drained,
-    /// The drain took too long, or a second signal came.
+    /// The drain timed out, or a second signal arrived.
     Hurried,
 }
 
-/// The poll interval of the plugin directory where no events report changes. From a file's arrival to its first answer
-/// two seconds may pass, and compiling takes its share of them.
+/// The poll interval of the plugin directory if no events report changes. At most two seconds may pass from a file's
+/// arrival to its first response, including its compilation.
 const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 
-/// The least time between two rounds of due syncs: bounds the rate if syncs end at once, such as of a missing file.
+/// The minimum time between two rounds of due syncs. It limits the rate if syncs fail immediately, for example because
+/// of a missing file.
 const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
-/// The longest sleep of the schedule. Cron lines and postponed rows are due by the wall clock, which may be set while the
-/// schedule sleeps.
+/// The maximum sleep of the scheduler. Cron schedules and postponed rows are due by the wall clock, which may be set
+/// meanwhile.
 const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
 
-/// The least time from the end of a reload to the next check of the files, for files that change all the time; less if
-/// `reload: every` is.
+/// The minimum time from the end of a reload to the next check of the files, for files that change continuously. It is
+/// shorter if `reload: every` is.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
-/// The limit on large requests that wait for a thread; further ones are refused.
+/// The limit on large requests that are queued for a thread. Further ones are rejected.
 const LARGE_WAITING_MAX: usize = 256;
 /// A scheduled sync without a commit for this long is stalled by its source; the next sync may start.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
@@ -102,11 +103,11 @@ impl App {
     /// reports when all views are loaded.
     ///
     /// # Errors
-    /// [`AppError::Config`] when a key or a token cannot be read, [`AppError::Server`] when an address is taken,
+    /// [`AppError::Config`] if a key or a token cannot be read, [`AppError::Server`] if an address is in use,
     /// [`AppError::Plugin`], [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
-        // This takes milliseconds, so it runs before requests are accepted. Plugins without cached code go into service
+        // This takes milliseconds, so it runs before requests are accepted. Plugins without cached code become live
         // later.
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
@@ -145,7 +146,7 @@ impl App {
         let (access, warnings) = Access::open(http)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let (tls, authenticator) = (access.tls.clone(), Arc::clone(&access.authenticator));
-        // A host serves once.
+        // A server is started only once.
         let _ = self.access.set(access);
 
         let of = |key| move |source| AppError::Server { key, source };
@@ -174,14 +175,17 @@ impl App {
             metrics_address = server.address();
             others.push(server);
         }
-        // The command line reaches a running host here. A path that no socket can have costs that, and not the host.
+        // The command line connects to a running server here. If the path is invalid, commands do not work, but the
+        // server does.
         match Listener::unix(&self.config.admin_socket).await {
             Ok(listener) => {
                 let own: Arc<dyn Control> = Arc::<Self>::clone(self);
                 let server = Server::start(listener, control(ListenerRole::Admin(own)), 1);
                 others.push(server.map_err(of("admin: socket"))?);
             }
-            Err(error) => tracing::warn!(%error, "no admin socket: 'larder sync' cannot reach this host"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot open the admin socket; commands such as 'larder sync' cannot reach this server")
+            }
         }
 
         let background = vec![
@@ -205,7 +209,7 @@ impl App {
 // === impl App ===
 
 impl App {
-    /// The limits for requests, with the number of connections that the limit on open files allows.
+    /// Returns the limits for requests, with the number of connections that the limit on open files allows.
     fn fitted_limits(&self) -> HttpLimits {
         let (http, files) = (&self.config.http, raise_file_limit());
         let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc_listen.is_some());
@@ -226,7 +230,7 @@ impl App {
         Arc::new(EngineWriter(Arc::clone(&self.engine)))
     }
 
-    /// Resources that the listeners share: memory for requests, and threads for large requests.
+    /// Creates the resources that the listeners share: memory for requests, and threads for large requests.
     fn resources(&self) -> Result<Resources, AppError> {
         let limits = &self.config.http.limits;
         let auto = || usize::try_from(default_budget(memory_limit())).unwrap_or(usize::MAX);
@@ -241,19 +245,19 @@ impl App {
 // === impl Serving ===
 
 impl Serving {
-    /// The address of the data listener.
+    /// Returns the address of the data listener.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.data.address()
     }
 
-    /// The address of the gRPC listener, if there is one.
+    /// Returns the address of the gRPC listener, if there is one.
     #[must_use]
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.grpc.as_ref().map(GrpcServer::address)
     }
 
-    /// The address of the metrics listener, if there is one.
+    /// Returns the address of the metrics listener, if there is one.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
@@ -263,7 +267,7 @@ impl Serving {
     pub async fn run(self, mut signals: Signals, stopping: impl FnOnce()) -> ShutdownReason {
         let mut reloading = None;
         while signals.next().await == Order::Reload {
-            // Does not wait here: a registry that hangs must not delay the next signal.
+            // Runs in the background: a registry that hangs must not delay the next signal.
             let (app, before) = (Arc::clone(&self.app), reloading.take());
             reloading = Some(tokio::spawn(async move {
                 if let Some(before) = before {
@@ -280,8 +284,8 @@ impl Serving {
         }
     }
 
-    /// Drains: after `drain_delay` no connections are taken, requests under way are answered, a sync under way ends at
-    /// its next commit.
+    /// Drains: after `drain_delay`, no connections are accepted, requests in flight complete, and a running sync ends
+    /// at its next commit.
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
         self.app.plugins.get().into_iter().for_each(Plugins::stop_compiling);
@@ -292,7 +296,7 @@ impl Serving {
         for task in self.background {
             task.abort();
         }
-        // All of them concurrently: they share one limit.
+        // All of them stop concurrently, because they share one limit.
         let grpc = async {
             match self.grpc {
                 Some(grpc) => grpc.stop().await,
@@ -306,7 +310,7 @@ impl Serving {
     }
 }
 
-/// What a signal asks for.
+/// The action of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Reload,
@@ -316,13 +320,13 @@ enum Order {
 // === impl Signals ===
 
 impl Signals {
-    /// Listens from now on.
+    /// Starts handling signals.
     ///
     /// # Errors
-    /// [`AppError::Setup`] when the operating system refuses.
+    /// [`AppError::Setup`] if the operating system refuses.
     pub fn listen() -> Result<Self, AppError> {
         let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
-        // A write beyond a limit on the size of files fails then, and does not end the process. The handler stays.
+        // A write beyond the limit on file sizes then fails instead of ending the process. The handler stays installed.
         drop(of(SignalKind::from_raw(libc::SIGXFSZ))?);
         let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
@@ -349,7 +353,7 @@ impl Signals {
     }
 }
 
-/// Loads what changed and swaps it in; a mistake keeps what was there and is told.
+/// Reloads everything that changed. If there is an error, logs it and keeps the previous state.
 async fn reload(app: &Arc<App>, why: &'static str) {
     let reloading = Arc::clone(app);
     let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;
@@ -364,16 +368,16 @@ async fn reload(app: &Arc<App>, why: &'static str) {
     match definitions {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!(why, "definitions were loaded again");
+            tracing::info!(why, "definitions reloaded");
         }
         Err(error) => {
             let error = error.brief();
-            tracing::error!(why, "the reload is refused; the previous definitions keep serving:\n{error}");
+            tracing::error!(why, "reload failed; keeping the previous definitions:\n{error}");
         }
     }
 }
 
-/// Reads keys and tokens again, and nothing else: a certificate that is renewed is no reason to look at every source.
+/// Reloads keys and tokens only, because a renewed certificate does not require syncing the sources.
 async fn renew(app: &Arc<App>, why: &'static str) {
     let renewing = Arc::clone(app);
     match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
@@ -383,7 +387,10 @@ async fn renew(app: &Arc<App>, why: &'static str) {
 }
 
 fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppError>) {
-    describe_gauge!("larder_access_last_reload_success", "1 if keys and tokens were taken, 0 if one was refused.");
+    describe_gauge!(
+        "larder_access_last_reload_success",
+        "1 if the last reload of keys and tokens succeeded, 0 if it failed."
+    );
     if app.access_files().is_empty() && access.as_ref().is_ok_and(Vec::is_empty) {
         return;
     }
@@ -391,9 +398,9 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     match access {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!(why, "keys and tokens were read again");
+            tracing::info!(why, "keys and tokens reloaded");
         }
-        Err(error) => tracing::error!(why, "keys or tokens refused, those of before are good still:\n{error}"),
+        Err(error) => tracing::error!(why, "reload of keys or tokens failed; keeping the previous ones:\n{error}"),
     }
 }
 
@@ -409,7 +416,7 @@ async fn watch_files(app: Arc<App>) {
         // A file system that hangs must not block this runtime, which accepts connections and receives signals.
         tokio::task::spawn_blocking(move || {
             let (definitions, access) = (app.definition_files(), app.access_files());
-            // First, so that no change between the check and the watch is missed.
+            // Watch first, so that no change between the check and the watch is missed.
             changes.watch(definitions.iter().chain(&access));
             (app.stamps_changed(definitions), stamps(access))
         })
@@ -433,7 +440,7 @@ async fn watch_files(app: Arc<App>) {
         }
         let every = app.definitions_every(app.reload_every());
         if every > RECHECK_EVERY {
-            // Set so, cached definitions are wanted.
+            // In this configuration, cached definitions are intended.
             sleep(every).await;
         } else {
             changes.changed(every).await;
@@ -468,7 +475,7 @@ async fn watch_sources(app: Arc<App>) {
     loop {
         let files = app.engine.load().watched_files();
         if files.is_empty() {
-            // Until a reload brings some.
+            // A reload may add some.
             sleep_until(next_beat(RECHECK_EVERY).into()).await;
             continue;
         }
@@ -488,19 +495,19 @@ async fn watch_sources(app: Arc<App>) {
     }
 }
 
-/// Looks at a registry in S3: it is asked for its version, and read when that is another one.
+/// Polls the version of a registry in S3, and reloads definitions if it changed.
 async fn watch_registry(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
-    // One that was refused is not read again and again.
+    // The last version that was tried. A rejected version is not read repeatedly.
     let mut tried: Option<(ObjectAt, String)> = None;
     loop {
         sleep(app.definitions_every(app.config.sync.registry_every)).await;
         let Some(registry) = app.registry.load_full() else { continue };
         let object = registry.at.clone();
         let aws = Arc::clone(&app.aws);
-        // Waiting for S3 is not for this thread.
+        // This thread must not wait for S3.
         let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
             Ok(Ok(version)) => version,
             Ok(Err(error)) => {
@@ -513,7 +520,7 @@ async fn watch_registry(app: Arc<App>) {
             continue;
         }
         let now = Some((registry.at.clone(), version));
-        // A copy stands in for it, for as long as it cannot be read.
+        // Without a version, the definitions are from a cached copy, because the registry could not be read.
         if registry.version.is_none() || tried != now {
             reload(&app, "the registry changed").await;
             tried = now;
@@ -532,10 +539,10 @@ pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
     files.into_iter().map(stamp).collect()
 }
 
-/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then;
-/// whatever may change when views are due wakes it.
+/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then.
+/// Anything that may change when views are due wakes it.
 async fn schedule(app: Arc<App>) {
-    // While one load writes, the other reads its source. Views that are followed change by change take no slot.
+    // While one load writes, the other reads its source. Views with a followed change stream take no slot.
     let slots = Arc::new(Semaphore::new(LOADS_AT_ONCE_MAX));
     let mut syncs = JoinSet::new();
     // The last sync that was started for each view.
@@ -549,7 +556,7 @@ async fn schedule(app: Arc<App>) {
         let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
         let mut spare = false;
         let views: Vec<String> = tokio::select! {
-            // Also those that are being synced: that may be by definitions from before.
+            // Includes views that are being synced, because their syncs may use the previous definitions.
             () = app.resync.notified() => {
                 spare = true;
                 app.engine.load().views().map(str::to_owned).collect()
@@ -574,7 +581,7 @@ async fn schedule(app: Arc<App>) {
     }
 }
 
-/// Waits until a clock is set; forever if it only runs.
+/// Waits until a clock is set. Waits forever if the clock cannot be set.
 async fn changed(clock: &mut Option<watch::Receiver<()>>) {
     if let Some(changes) = clock
         && changes.changed().await.is_ok()
@@ -586,11 +593,11 @@ async fn changed(clock: &mut Option<watch::Receiver<()>>) {
 
 async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore>) {
     let engine = app.engine.load_full();
-    // Nobody closes the semaphore.
+    // The semaphore is never closed.
     let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
     let commits = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&commits);
-    // How it ended is in the log and in the metrics.
+    // The result is in the log and in the metrics.
     let mut sync = tokio::task::spawn_blocking(move || {
         let request = SyncRequest { spare, ..SyncRequest::default() };
         let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));

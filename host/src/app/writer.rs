@@ -1,4 +1,4 @@
-//! The writer for the current definitions: the engine that the last reload made.
+//! The writer for the current definitions: the engine that the last reload created.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use larder_ingest::{CurrentWriter, RowWriter};
 use larder_sync::SyncEngine;
 
-/// The engine in service, as the servers see it.
+/// The current engine, for servers.
 #[derive(Debug)]
 pub(super) struct EngineWriter(pub(super) Arc<ArcSwap<SyncEngine>>);
 

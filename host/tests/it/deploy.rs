@@ -84,10 +84,7 @@ fn rollback_is_not_undone_by_polling() {
 fn rollback_survives_restart() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
-    assert_eq!(
-        fixture.app.roll_back("odfv_singleton").unwrap_err(),
-        "plugin 'odfv_singleton' has no version before this one"
-    );
+    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap_err(), "plugin 'odfv_singleton' has no previous version");
     fixture.app.deploy(&second()).unwrap();
     let fixture = fixture.restart();
     fixture.until_ready();

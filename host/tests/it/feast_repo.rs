@@ -122,7 +122,7 @@ fn broken_registry_keeps_last_good_one() {
     // When it is complete again, it is used: here with another name for a service.
     fs::write(home.path("data/registry.db"), &whole).unwrap();
     patch(&home, "fs_basic", "fs_other");
-    host.until("definitions were loaded again");
+    host.until("definitions reloaded");
     let by_service = |service: &str| {
         let entities = json!({ "customer_id": ["CUST_000123"], "driver_id": [1001] });
         let body = json!({ "feature_service": service, "entities": entities }).to_string();

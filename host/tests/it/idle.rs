@@ -35,7 +35,7 @@ fn serve(home: &Home) -> Running {
     home.write("larder.yaml", &(LARDER_YAML.replace("metrics: {listen: off}\n", "") + CONFIG));
     guests::place(&["twins/odfv_singleton"], &home.path("plugins"));
     let (mut host, address) = home.serve();
-    host.until("a plugin went into service");
+    host.until("plugin deployed");
     eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     host
 }
@@ -108,9 +108,9 @@ fn idle_server_reacts_to_changed_files() {
         Instant::now()
     };
     let changed = replace(&definitions, &[&fs::read(&definitions).unwrap()[..], b"\n# changed\n"].concat());
-    host.until("definitions were loaded again");
+    host.until("definitions reloaded");
     assert!(changed.elapsed() < REACTS_WITHIN, "definitions: {:?}", changed.elapsed());
     let changed = replace(&home.path("plugins/odfv_singleton.wasm"), b"no plugin");
-    host.until("a plugin was refused");
+    host.until("plugin rejected");
     assert!(changed.elapsed() < REACTS_WITHIN, "plugin: {:?}", changed.elapsed());
 }

@@ -420,7 +420,7 @@ fn token_changes_ignore_broken_definitions() {
     )
     .unwrap();
     let warnings = fixture.app.reload_all().access.unwrap();
-    assert!(warnings[0].message.contains("'auth' is turned off at the next start only"), "{}", warnings[0]);
+    assert!(warnings[0].message.contains("turning 'auth' off takes effect after a restart"), "{}", warnings[0]);
     assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
 }
 
