@@ -184,7 +184,7 @@ impl App {
                 others.push(server.map_err(of("admin: socket"))?);
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot open the admin socket; commands such as 'larder sync' cannot reach this server")
+                tracing::warn!(%error, "cannot open the admin socket; 'larder sync' cannot reach this server")
             }
         }
 
