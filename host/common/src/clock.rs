@@ -1,4 +1,5 @@
-//! Time, injected: what is fresh and what is stale is decided by a clock that tests can turn. And time as text.
+//! Injected time: tests can replace the clock, which decides what is fresh and what is stale. Also formats times as
+//! text.
 
 use std::{
     fmt::Debug,
@@ -15,36 +16,37 @@ use tokio::sync::watch;
 
 pub use larder_model::model::parse_time;
 
-/// Something that knows what time it is.
+/// A source of the current time.
 pub trait Clock: Send + Sync + Debug {
-    /// Microseconds since the Unix epoch, UTC.
+    /// Returns the time in microseconds since the Unix epoch, UTC.
     fn now(&self) -> Micros;
 
-    /// Notified when the clock is set, so that a task that sleeps until a time computes its sleep again; `None` for a
-    /// clock that only runs.
+    /// Notified when the clock is set, so that a task that sleeps until a time computes its sleep again. `None` for a
+    /// clock that cannot be set.
     fn changes(&self) -> Option<watch::Receiver<()>> {
         None
     }
 }
 
-/// A clock that everyone holds.
+/// A clock that components share.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// A clock that stands still until it is turned, for tests.
+/// A clock that changes only when it is set, for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
     set: watch::Sender<()>,
 }
 
-/// An instant as Python's `str` writes an aware `datetime` in UTC, which is how Feast writes one into DynamoDB:
-/// `2026-11-23 08:17:22+00:00`, with six digits of fraction where it has one. None outside of the years 1 to 9999.
+/// Formats a time like Python's `str` of an aware `datetime` in UTC, which is how Feast writes one to DynamoDB:
+/// `2026-11-23 08:17:22+00:00`, with a fraction of six digits unless it is zero. Returns `None` outside of the years 1
+/// to 9999.
 ///
-/// The order of such texts is the order of the instants: `+` sorts before `.`.
+/// The texts sort in the order of the times: `+` sorts before `.`.
 #[must_use]
 pub fn python_text(instant: Micros) -> Option<String> {
     let at = Timestamp::from_microsecond(instant).ok()?.to_zoned(TimeZone::UTC).datetime();
@@ -62,8 +64,8 @@ pub fn python_text(instant: Micros) -> Option<String> {
     Some(text)
 }
 
-/// The next time, after one, at which a line of cron says that it is time, in UTC; none for a line that does not read or
-/// has no next time.
+/// Returns the next time of a cron schedule after a time, in UTC. Returns `None` for an invalid schedule, or if it has
+/// no next time.
 #[must_use]
 pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
     let cron: croner::Cron = line.parse().ok()?;
@@ -78,7 +80,7 @@ pub fn next_beat(period: Duration) -> Instant {
 }
 
 /// Returns the first instant after another one that is a whole number of periods after the first call in the process.
-/// Periodic tasks that sleep until it wake an idle process together, and not one after the other.
+/// Periodic tasks that sleep until this instant wake an idle process together instead of one after the other.
 #[must_use]
 pub fn beat_after(instant: Instant, period: Duration) -> Instant {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
@@ -102,13 +104,13 @@ impl Clock for SystemClock {
 // === impl ManualClock ===
 
 impl ManualClock {
-    /// A clock that shows this time.
+    /// Creates a clock that is set to this time.
     #[must_use]
     pub fn at(now: Micros) -> Arc<Self> {
         Arc::new(Self { now: AtomicI64::new(now), set: watch::Sender::new(()) })
     }
 
-    /// Turns the clock to this time.
+    /// Sets the clock to this time.
     pub fn set(&self, now: Micros) {
         self.now.store(now, Ordering::Relaxed);
         self.set.send_replace(());
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_dates_or_instants_in_utc() {
+    fn times_parse_from_dates_and_timestamps() {
         assert_eq!(parse_time("1970-01-02"), Some(86_400_000_000));
         assert_eq!(larder_model::model::parse_exact_time("1969-12-31T23:59:59.999999999Z"), Some((-1, 999)));
         assert_eq!(larder_model::model::parse_exact_time("1970-01-01 00:00:00.000001002"), Some((1, 2)));
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_written_as_python_writes_them_and_sort_as_they_follow() {
+    fn times_format_and_sort_like_python() {
         let cases = [
             (-62_135_596_800_000_000, "0001-01-01 00:00:00+00:00"),
             (-1, "1969-12-31 23:59:59.999999+00:00"),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_cron_names_the_next_time() {
+    fn cron_schedule_returns_next_time() {
         let hour = 3_600_000_000;
         assert_eq!(next_by_cron("15 */6 * * *", 0), Some(hour / 4));
         assert_eq!(next_by_cron("15 */6 * * *", hour / 4), Some(6 * hour + hour / 4), "and not the same again");

@@ -78,7 +78,7 @@ impl Compute {
 fn run(work: &Mutex<Receiver<Work>>) {
     give_way(NICE);
     loop {
-        // One thread holds the lock while there is nothing to do: the others wait for the lock instead.
+        // One thread holds the lock while it waits for work. The others wait for the lock.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {

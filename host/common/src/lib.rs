@@ -1,4 +1,4 @@
-//! What every layer of Larder uses: the clock, threads for long work, files and their changes, memory limits,
+//! Shared by all layers of Larder: the clock, threads for long work, files and their changes, memory limits,
 //! permissions, logs and metrics.
 
 pub mod clock;

@@ -1,6 +1,6 @@
 //! Memory: how much this process may use, and one budget for all requests.
 //!
-//! Each body that is read and each response that waits to be sent holds a [`Lease`] of the [`MemoryBudget`], over all
+//! Each body that is read and each response that waits to be sent holds a [`Lease`] of the [`MemoryBudget`], across all
 //! listeners and protocols. [`memory_limit`] finds the limit from which the budget is derived, and [`resident_bytes`]
 //! returns the current use of the process.
 

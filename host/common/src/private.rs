@@ -200,7 +200,7 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         assert!(check_owner(own).unwrap());
         assert_eq!(check_owner(0).unwrap(), own == 0);
-        let told = check_owner(own + 1).unwrap_err().to_string();
-        assert_eq!(told, format!("it belongs to user {}, and this process runs as user {own}", own + 1));
+        let message = check_owner(own + 1).unwrap_err().to_string();
+        assert_eq!(message, format!("it belongs to user {}, and this process runs as user {own}", own + 1));
     }
 }

@@ -25,11 +25,11 @@ pub struct Metrics {
     histograms: Arc<Histograms>,
 }
 
-/// A series of ours under the name and label of Feast's dashboards.
+/// A series of Larder under the name and label of Feast's dashboards.
 struct Alias {
     own: &'static str,
     feast: &'static str,
-    /// Our label's name, and Feast's.
+    /// The label's name in Larder, and in Feast.
     label: Option<(&'static str, &'static str)>,
 }
 
@@ -113,7 +113,7 @@ fn bounds(name: &str) -> &'static [f64] {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Renders all metrics in Prometheus' text format, with our names and Feast's.
+    /// Renders all metrics in Prometheus' text format, with Larder's names and Feast's.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
@@ -132,7 +132,7 @@ impl Metrics {
 // === impl Alias ===
 
 impl Alias {
-    /// Renames the lines of our series.
+    /// Renames the lines of Larder's series.
     fn of(&self, text: &str) -> String {
         let mut lines = String::new();
         for line in text.lines() {

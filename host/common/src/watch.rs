@@ -4,12 +4,12 @@
 //! late and needless events do no harm.
 //!
 //! Directories are watched, not files: editors replace a file by rename, and Kubernetes swaps the `..data` link of a
-//! mounted ConfigMap. For each path, the directory of each symbolic link on the way and of the file itself is watched,
-//! or the deepest existing directory if the path does not exist.
+//! mounted ConfigMap. For each path, the directories of the file itself and of each symbolic link in the path are
+//! watched, or the deepest existing directory if the path does not exist.
 //!
-//! Polling is the fallback: a [`Subscription`] polls at its own interval while a directory cannot be watched (such as
-//! at the limit of watches), or is on a file system where other machines may make changes without an event. Even where
-//! everything is watched, it wakes every [`RECHECK_EVERY`].
+//! Polling is the fallback: a [`Subscription`] polls at its own interval if a directory cannot be watched (for example
+//! at the limit of watches), or if it is on a file system where other machines may make changes without an event. Even
+//! if everything is watched, it wakes every [`RECHECK_EVERY`].
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -51,10 +51,10 @@ struct Shared {
     backend: Mutex<Backend>,
     /// Shared with the event handler.
     subscribers: Arc<Subscribers>,
-    /// Whether it was logged that a directory cannot be watched, and that one is on a remote file system.
+    /// Whether the log already reports that a directory cannot be watched, or that one is on a remote file system.
     has_logged: AtomicBool,
     has_logged_remote: AtomicBool,
-    /// Always polls; for tests.
+    /// Whether this watcher always polls; for tests.
     is_off: bool,
 }
 
@@ -62,14 +62,14 @@ struct Shared {
 struct Backend {
     /// `None` until the first directory is watched, and while the operating system refuses.
     watcher: Option<RecommendedWatcher>,
-    /// The watched directories. Another directory may take the place of one.
+    /// The watched directories. A directory may be replaced by another one.
     dirs: HashMap<PathBuf, FileStamp>,
 }
 
 #[derive(Debug, Default)]
 struct Subscribers {
     list: Mutex<Vec<Weak<Subscriber>>>,
-    /// Watched directories that were removed or renamed: their watches are void.
+    /// Watched directories that were removed or renamed, so that their watches are invalid.
     stale: Mutex<HashSet<PathBuf>>,
     /// Whether the thread that reads events reported an error.
     is_broken: AtomicBool,
@@ -79,7 +79,7 @@ struct Subscribers {
 struct Subscriber {
     wanted: Mutex<Wanted>,
     changed: Notify,
-    /// Whether all of its directories are covered by events.
+    /// Whether events cover all of its directories.
     is_covered: AtomicBool,
 }
 
@@ -92,19 +92,19 @@ enum Names {
     Some(HashSet<OsString>),
 }
 
-/// How often a subscriber wakes although events cover all of its paths. Catches what causes no event: a directory
-/// further up that is renamed, or a file system that is mounted over a path.
+/// The interval at which a subscriber wakes even if events cover all of its paths. It detects changes without an event:
+/// a parent directory that is renamed, or a file system that is mounted over a path.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 
 /// How long a path must be quiet before the subscriber wakes: writing or replacing a file takes several steps.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The longest delay by [`DEBOUNCE`], for files that change all the time.
+/// The maximum delay by [`DEBOUNCE`], for files that change continuously.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(250);
 
 /// The limit on symbolic links in one path, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// How often paths are resolved until the watched directories are the ones that the paths lead through.
+/// The maximum number of times that paths are resolved until the watched directories match them.
 const ROUNDS_MAX: usize = 4;
 
 // === impl FileWatcher ===
@@ -144,8 +144,8 @@ impl Default for FileWatcher {
 
 impl Subscription {
     /// Replaces the watched paths. Call it before each check of the paths, because they may lead through other
-    /// directories than before. Of a path that is a directory, all entries are watched, but not those of
-    /// subdirectories. Blocks on the file system.
+    /// directories than before. For a directory, its entries are watched, but not those of subdirectories. Blocks on
+    /// the file system.
     pub fn watch(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let paths: Vec<PathBuf> = paths.into_iter().map(|path| absolute(path.as_ref())).collect();
@@ -163,7 +163,7 @@ impl Subscription {
         }
     }
 
-    /// Waits until the paths should be checked: after an event, or after [`RECHECK_EVERY`]; after `poll_every` while
+    /// Waits until the paths should be checked: after an event, after [`RECHECK_EVERY`], or after `poll_every` if
     /// events do not cover all paths. An event since the last call counts.
     pub async fn changed(&self, poll_every: Duration) {
         let rechecks = poll_every <= RECHECK_EVERY && self.is_covered();
@@ -176,7 +176,7 @@ impl Subscription {
         let _ = timeout_at(until, quiet).await;
     }
 
-    /// Whether events cover all paths.
+    /// Returns whether events cover all paths.
     #[must_use]
     pub fn is_covered(&self) -> bool {
         self.subscriber.is_covered.load(Ordering::Relaxed) && !self.shared.subscribers.is_broken.load(Ordering::Relaxed)
@@ -186,13 +186,13 @@ impl Subscription {
 // === impl Shared ===
 
 impl Shared {
-    /// Watches the `wanted` directories, and no longer those that no subscriber wants. Returns whether events cover all
-    /// of them.
+    /// Watches the `wanted` directories, and stops watching those that no subscriber wants. Returns whether events
+    /// cover all of them.
     fn apply(&self, wanted: &Wanted) -> bool {
         if self.is_off {
             return false;
         }
-        // Before the lock: a network file system that hangs must not block other subscribers.
+        // Done before the lock is taken: a network file system that hangs must not block other subscribers.
         let stamp = |dir: &PathBuf| if is_local(dir) { FileStamp::at(dir).ok() } else { None };
         let local: Vec<_> = wanted.keys().filter_map(|dir| Some((dir, stamp(dir)?))).collect();
         let mut is_covered = EVENTS_COVER_LOCAL && local.len() == wanted.len();
@@ -279,7 +279,7 @@ impl Subscribers {
     /// Wakes the subscribers that an event concerns.
     fn note(&self, event: &Event) {
         let is_change = match event.kind {
-            // Checks open files and directories themselves.
+            // Checking files and directories opens them, so most access events are ignored.
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
             _ => true,
         };
@@ -334,7 +334,7 @@ fn resolve_all(paths: &[PathBuf]) -> Wanted {
     wanted
 }
 
-/// Adds the directories that an absolute path depends on. They are without symbolic links.
+/// Adds the directories that an absolute path depends on. They contain no symbolic links.
 fn resolve(path: &Path, wanted: &mut Wanted) {
     let mut dir = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = parts(path).collect();
@@ -368,13 +368,13 @@ fn resolve(path: &Path, wanted: &mut Wanted) {
                 return;
             }
         } else {
-            // The file; or what is missing on the way to it.
+            // The file, or the first missing part of the path.
             return add(wanted, dir, name);
         }
     }
 }
 
-/// The components of a path below the root.
+/// Returns the components of a path below the root.
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -389,11 +389,12 @@ fn add(wanted: &mut Wanted, dir: PathBuf, name: OsString) {
     }
 }
 
-/// Whether events report every change on a local file system. Elsewhere this is not tested, so files are polled too.
+/// Whether events report every change on a local file system. This is tested only on Linux; elsewhere, files are
+/// polled, too.
 const EVENTS_COVER_LOCAL: bool = cfg!(target_os = "linux");
 
-/// Whether a directory is on a file system that only this machine changes. Others, such as NFS, SMB, FUSE and 9P, report
-/// only the changes that this machine makes, and may hang.
+/// Returns whether a directory is on a file system that only this machine changes. Others, such as NFS, SMB, FUSE and
+/// 9P, report only the changes that this machine makes, and may hang.
 #[cfg(target_os = "linux")]
 fn is_local(dir: &Path) -> bool {
     /// `f_type` of file systems, from `linux/magic.h`.
@@ -430,7 +431,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
     }
 
-    /// A watched path that does not change now.
+    /// Watches a path that does not change now.
     fn watched(path: &Path) -> Subscription {
         let subscription = FileWatcher::new().subscribe();
         subscription.watch([path]);
@@ -481,7 +482,7 @@ mod tests {
     fn swapped_data_link_wakes() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
-        // As Kubernetes mounts a ConfigMap.
+        // The layout of a ConfigMap that Kubernetes mounts.
         for version in ["..1", "..2", "..3"] {
             fs::create_dir(at(version)).unwrap();
             fs::write(at(version).join("file"), version).unwrap();

@@ -23,7 +23,7 @@ const REQUESTS_PERCENT: usize = 90;
 /// Leases grow in steps of this size, so that a growing response does not change the shared counter each time.
 const STEP_BYTES: usize = 16 << 10;
 
-/// Limits the bytes that requests hold, over all listeners.
+/// Limits the bytes that requests hold, across all listeners.
 #[derive(Debug)]
 pub struct MemoryBudget {
     bytes_max: usize,
@@ -31,7 +31,7 @@ pub struct MemoryBudget {
     /// The use from which `grew` is notified.
     alert_at: AtomicUsize,
     grew: Notify,
-    /// Whether resident memory is close to its limit; if so, large leases are refused.
+    /// Whether resident memory is close to its limit; if so, large leases are rejected.
     is_tight: AtomicBool,
     refused: Refused,
 }
@@ -44,11 +44,11 @@ pub struct Lease {
     held: usize,
     /// The bytes taken from the budget: `held`, rounded up to whole steps.
     taken: usize,
-    /// Whether it may use the reserve for metrics and admin.
+    /// Whether the lease may use the reserve for metrics and admin.
     is_control: bool,
 }
 
-/// Why a lease was refused.
+/// Why a lease was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverBudget {
     /// The request would not fit into an empty budget.
@@ -127,12 +127,12 @@ impl MemoryBudget {
         self.bytes_max
     }
 
-    /// Refuses new large leases, or allows them again. Existing leases are kept.
+    /// Rejects new large leases, or allows them again. Existing leases are kept.
     pub fn set_tight(&self, is_tight: bool) {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// Waits until leases hold `more` bytes more than now. For one task at a time.
+    /// Waits until leases hold `more` bytes more than now. Only one task at a time may wait.
     pub async fn grown_by(&self, more: usize) {
         let alert_at = self.used().saturating_add(more);
         self.alert_at.store(alert_at, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl MemoryBudget {
             OverBudget::Full
         })?;
         if used + more >= self.alert_at.load(Ordering::Relaxed) {
-            // Once for each wait.
+            // Notifies only once for each wait.
             self.alert_at.store(usize::MAX, Ordering::Relaxed);
             self.grew.notify_one();
         }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_lease_says_so() {
+    fn impossible_lease_reports_its_limit() {
         let budget = MemoryBudget::new(100 * MIB);
         assert_eq!(budget.lease().grow(80 * MIB), Err(OverBudget::TooLarge { limit: 75 * MIB }));
         let mut lease = budget.lease();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_leave_nothing_behind() {
+    fn threads_release_all_leases() {
         let budget = MemoryBudget::new(10 * MIB);
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -56,7 +56,7 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let mount = root.join(mount);
-    // In a container the path can be the host's, which does not exist here: the mount itself is then the group.
+    // In a container, the path can be the host's, which does not exist here. The mount itself is then the group.
     let mut group: PathBuf = mount.join(path.trim_start_matches('/'));
     let mut limits = Vec::new();
     loop {

@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{
     formatting::{write_help_line, write_metric_line, write_type_line},
 };
 
-/// The exporter's recorder, with our histograms in place of its own.
+/// The exporter's recorder, with these histograms instead of its own.
 pub(super) struct WithHistograms {
     pub(super) recorder: PrometheusRecorder,
     pub(super) histograms: Arc<Histograms>,
@@ -99,9 +99,9 @@ impl Histograms {
         Self { bounds, families: RwLock::default() }
     }
 
-    fn family<T>(&self, name: &str, look: impl FnOnce(&mut Family) -> T) -> T {
+    fn family<T>(&self, name: &str, change: impl FnOnce(&mut Family) -> T) -> T {
         let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
-        look(families.entry(name.to_owned()).or_default())
+        change(families.entry(name.to_owned()).or_default())
     }
 
     fn series(&self, key: &Key) -> Arc<Buckets> {

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_order() {
+    fn lines_are_written_in_order() {
         let (queue, lines) = slow(1_000);
         for line in ["1\n", "2\n", "3\n"] {
             queue.push(line.into());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_reader_holds_up_nobody() {
+    fn stalled_reader_blocks_no_writer() {
         let (queue, lines) = slow(10);
         queue.push(b"first\n".to_vec());
         // The thread has the line and waits for the reader.
@@ -200,13 +200,13 @@ mod tests {
         queue.flush(Duration::from_millis(1));
         assert_eq!(queue.state().bytes, 9, "what fits");
         assert_eq!(lines.recv_timeout(LONG).unwrap(), b"first\n");
-        let told: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
-        let told = String::from_utf8(told).unwrap();
-        assert!(told.starts_with("2 log lines were dropped here"), "{told}");
+        let written: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
+        let written = String::from_utf8(written).unwrap();
+        assert!(written.starts_with("2 log lines were dropped here"), "{written}");
     }
 
     #[test]
-    fn gone_reader_holds_up_nobody() {
+    fn closed_reader_blocks_no_writer() {
         let (queue, lines) = slow(100);
         drop(lines);
         for _ in 0..100 {
