@@ -24,6 +24,7 @@ pub struct HttpConfig {
     pub writes: bool,
     /// The number of threads that serve requests.
     pub workers: usize,
+    /// The limits on clients.
     pub limits: HttpLimits,
 }
 

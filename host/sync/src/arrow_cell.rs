@@ -1,4 +1,5 @@
-//! Single values of Arrow columns as cells, for columns that do not match their feature's type and for trees.
+//! Converts single values of Arrow columns to cells, for columns that do not match their feature's type and for nested
+//! values.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},

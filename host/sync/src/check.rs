@@ -44,7 +44,7 @@ pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting
     problems
 }
 
-/// The most likely feature type for a column of a file; `None` if no type accepts such a column.
+/// Returns the most likely feature type for a column of a file, or `None` if no type accepts such a column.
 #[must_use]
 pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     let scalar = |data_type: &DataType| {
@@ -86,7 +86,8 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
-/// The narrowest type for the values of both types, if there is one. For columns whose type differs between files.
+/// Returns the narrowest type for the values of both types, if there is one. Used for columns whose type differs
+/// between files.
 #[must_use]
 pub fn wider_type(one: ValueType, other: ValueType) -> Option<ValueType> {
     use ScalarType::{Float32, Float64, Int32, Int64, String};
@@ -146,11 +147,11 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
         if let Some(message) = narrowed(&files, column) {
             problems.push(SourceProblem { feature: feature.clone(), message, help: None, is_warning: true });
         }
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for file in &files {
             let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
             if let Some(why) = misfit(file, column, is_time)
-                && told.insert(why.clone())
+                && reported.insert(why.clone())
             {
                 let message = format!("{}, column '{}': {why}", file.path, column.column);
                 problems.push(SourceProblem { feature: feature.clone(), message, help: None, is_warning: false });
@@ -178,7 +179,7 @@ fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     ))
 }
 
-/// The reason why a file's column cannot be converted to the declared type, if there is one.
+/// Returns the reason why a file's column cannot be converted to the declared type, if there is one.
 fn misfit(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
     let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
     if is_time {

@@ -18,7 +18,7 @@ use super::{
     decode::{Column, Instants},
 };
 
-/// Turns batches of columns into rows with ids.
+/// Converts batches of columns to rows with IDs.
 pub(super) struct RowEncoder<'v> {
     view: &'v FeatureView,
     schema: Arc<RowSchema>,
@@ -52,7 +52,7 @@ impl<'v> RowEncoder<'v> {
         }
     }
 
-    /// Whether it holds as much as one transaction takes.
+    /// Returns whether it holds enough rows for one transaction.
     pub(super) fn is_full(&self, limits: SyncLimits) -> bool {
         self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
@@ -86,16 +86,16 @@ impl<'v> RowEncoder<'v> {
         let mut builder = RowBuilder::new(&schema);
         let mut key = Vec::new();
         for row in 0..rows.num_rows() {
-            let place = || place_of(batch, row);
+            let location = || place_of(batch, row);
             let Some(event_time) = columns.event_time.micros(row) else {
                 match columns.event_time.misfit(row) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
-                        self.skipped.note(|| format!("{}: invalid event time: {why}", place()));
+                        self.skipped.note(|| format!("{}: invalid event time: {why}", location()));
                     }
                     None => {
                         self.skipped.null_event_time += 1;
-                        self.skipped.note(|| format!("{}: no event time", place()));
+                        self.skipped.note(|| format!("{}: no event time", location()));
                     }
                 }
                 continue;
@@ -104,18 +104,18 @@ impl<'v> RowEncoder<'v> {
                 self.skipped.outside_window += 1;
                 continue;
             }
-            if self.is_future(event_time, place) {
+            if self.is_future(event_time, location) {
                 continue;
             }
             let Some(id) = self.id(&columns, row, &mut key) else {
                 match columns.keys.iter().find_map(|column| column.misfit(row)) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
-                        self.skipped.note(|| format!("{}: the key: {why}", place()));
+                        self.skipped.note(|| format!("{}: the key: {why}", location()));
                     }
                     None => {
                         self.skipped.null_key += 1;
-                        self.skipped.note(|| format!("{}: the key is null", place()));
+                        self.skipped.note(|| format!("{}: the key is null", location()));
                     }
                 }
                 continue;
@@ -125,12 +125,12 @@ impl<'v> RowEncoder<'v> {
             builder.set_nanos(columns.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
             for (column, feature) in columns.features.iter().zip(&self.view.features) {
                 if let Some(why) = column.misfit(row) {
-                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", location()));
                 }
             }
             let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
             let pushed = pushed.and_then(|()| match self.schema.expiry() {
-                // Files say nothing of that.
+                // Files have no expiry.
                 Some(_) => builder.push(ValueRef::Null),
                 None => Ok(()),
             });
@@ -142,7 +142,7 @@ impl<'v> RowEncoder<'v> {
                 Ok(bytes) => self.rows.push(id, bytes),
                 Err(error) => {
                     self.skipped.too_large += 1;
-                    self.skipped.note(|| format!("{}: {error}", place()));
+                    self.skipped.note(|| format!("{}: {error}", location()));
                 }
             }
         }
@@ -151,32 +151,37 @@ impl<'v> RowEncoder<'v> {
 
     /// Adds a row of an online store. An unreadable value becomes null, and an unreadable row is skipped; both are
     /// counted.
-    fn encode_item(&mut self, item: &Item, place: impl Fn() -> String) {
-        let place = || format!("{} (entity id {:?})", place(), item.id);
+    fn encode_item(&mut self, item: &Item, location: impl Fn() -> String) {
+        let location = || format!("{} (entity id {:?})", location(), item.id);
         if let Some(problem) = &item.problem {
             self.skipped.unreadable += 1;
-            self.skipped.note(|| format!("{}: {problem}", place()));
+            self.skipped.note(|| format!("{}: {problem}", location()));
             return;
         }
         let Some(event_time) = item.event_time else {
             self.skipped.null_event_time += 1;
-            self.skipped.note(|| format!("{}: no event time", place()));
+            self.skipped.note(|| format!("{}: no event time", location()));
             return;
         };
         if !self.window.contains(event_time) {
             self.skipped.outside_window += 1;
             return;
         }
-        if self.is_future(event_time, place) {
+        if self.is_future(event_time, location) {
             return;
         }
-        if let Err(error) = self.encode_values(item, event_time, &place) {
+        if let Err(error) = self.encode_values(item, event_time, &location) {
             self.skipped.too_large += 1;
-            self.skipped.note(|| format!("{}: {error}", place()));
+            self.skipped.note(|| format!("{}: {error}", location()));
         }
     }
 
-    fn encode_values(&mut self, item: &Item, event_time: Micros, place: &impl Fn() -> String) -> Result<(), RowError> {
+    fn encode_values(
+        &mut self,
+        item: &Item,
+        event_time: Micros,
+        location: &impl Fn() -> String,
+    ) -> Result<(), RowError> {
         let schema = Arc::clone(&self.schema);
         let mut builder = RowBuilder::new(&schema);
         builder.begin(event_time, item.created);
@@ -193,7 +198,7 @@ impl<'v> RowEncoder<'v> {
                 Ok(()) => {}
                 Err(Misfit::Row(error)) => return Err(error),
                 Err(why) => {
-                    self.skipped.note_value(&feature.name, || format!("{}: {why}", place()));
+                    self.skipped.note_value(&feature.name, || format!("{}: {why}", location()));
                     builder.push(ValueRef::Null)?;
                 }
             }
@@ -205,13 +210,13 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// Whether a row is skipped because it is not due yet; if so, counts it.
-    fn is_future(&mut self, event_time: Micros, place: impl Fn() -> String) -> bool {
+    /// Returns whether a row is skipped because it is not due yet, and counts it in that case.
+    fn is_future(&mut self, event_time: Micros, location: impl Fn() -> String) -> bool {
         if event_time <= self.latest {
             return false;
         }
         self.rows.postpone(event_time);
-        self.skipped.note_future(event_time, place);
+        self.skipped.note_future(event_time, location);
         true
     }
 
@@ -229,7 +234,7 @@ fn place_of(batch: &SourceBatch, row: usize) -> String {
     format!("{}, row {}", batch.origin, batch.first_row + row as u64)
 }
 
-/// A batch's columns, readable.
+/// The decoded columns of a batch.
 struct Columns {
     event_time: Instants,
     created: Option<Instants>,
@@ -240,7 +245,7 @@ struct Columns {
 // === impl Columns ===
 
 impl Columns {
-    /// The columns come in the order of [`larder_source::Wanted::columns`].
+    /// Decodes the columns, which are in the order of [`larder_source::Wanted::columns`].
     fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
         let source = view.files();
         let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
@@ -253,13 +258,13 @@ impl Columns {
             };
             columns.next().ok_or_else(missing)
         };
-        let misfit = |place: usize, why| {
-            let column = rows.schema().field(place).name().clone();
+        let incompatible = |index: usize, why| {
+            let column = rows.schema().field(index).name().clone();
             SourceError::Column { path: origin.to_owned(), column, why }
         };
         let mut instants = || {
-            let (place, array) = next()?;
-            Instants::new(array).map_err(|why| misfit(place, why))
+            let (index, array) = next()?;
+            Instants::new(array).map_err(|why| incompatible(index, why))
         };
         let event_time = instants()?;
         let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());

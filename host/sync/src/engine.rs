@@ -1,4 +1,4 @@
-//! The engine: knows every view's source, and runs at most one sync of a view at a time.
+//! The sync engine: has the source of every view, and runs at most one sync of a view at a time.
 
 use std::{
     collections::BTreeMap,
@@ -36,29 +36,29 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// Brings the views of one catalog up to date. A new catalog gets a new engine; both share the views' turns.
+/// Syncs the views of one catalog. A new catalog gets a new engine, which shares the scheduler with the previous one.
 #[derive(Debug)]
 pub struct SyncEngine {
     pub(super) store: Arc<OnlineStore>,
     pub(super) key_version: KeyVersion,
     pub(super) jobs: Vec<Job>,
-    /// Views that a registry defines and that cannot be materialized here, with the reason.
+    /// Views that a registry defines but Larder cannot materialize, with the reason.
     pub(super) unmaterializable: BTreeMap<Arc<str>, Arc<str>>,
     setting: SyncSetting,
 }
 
-/// What sources are reached by, and what all views' syncs have in common.
+/// The clients and settings that the syncs of all views share.
 #[derive(Clone, Debug)]
 pub struct SyncSetting {
-    /// Where relative paths of sources start.
+    /// The directory to which relative paths of sources refer.
     pub base_dir: PathBuf,
-    /// The way to sources in AWS.
+    /// The AWS clients of sources.
     pub aws: Arc<Aws>,
-    /// What time it is.
+    /// The current time.
     pub clock: SharedClock,
-    /// Bounds of a run.
+    /// Limits on a run.
     pub limits: SyncLimits,
-    /// Whose turn it is.
+    /// The scheduler of all syncs.
     pub scheduler: Arc<SyncScheduler>,
 }
 
@@ -66,7 +66,7 @@ pub struct SyncSetting {
 #[derive(Debug)]
 struct StatusOf(Arc<dyn Source>);
 
-/// One view's part.
+/// One view with its source.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) view: Arc<FeatureView>,
@@ -76,14 +76,14 @@ pub(super) struct Job {
     metrics: ViewMetrics,
 }
 
-/// How often a view is synced whose source has watched files that do not change, so that it counts as fresh. A sync that
-/// finds nothing commits the time, and waits for the disk.
+/// The interval at which a view is synced while its source has watched files that do not change, so that the view
+/// counts as fresh. A sync that finds nothing commits the time, and waits for the disk.
 const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 // === impl SyncEngine ===
 
 impl SyncEngine {
-    /// An engine for a catalog. `ids` are the store's ids of the catalog's views, in the catalog's order.
+    /// Creates an engine for a catalog. `ids` are the store's IDs of the catalog's views, in the catalog's order.
     #[must_use]
     pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
@@ -108,7 +108,8 @@ impl SyncEngine {
         engine
     }
 
-    /// Whether a view is followed change by change: a sync of it is over in a moment, and others must not hold it up.
+    /// Returns whether a view is synced from a change stream. Such a sync ends within moments, and must not wait for
+    /// others.
     #[must_use]
     pub fn is_followed(&self, view: &str) -> bool {
         let job = self.jobs.iter().find(|job| &*job.view.name == view);
@@ -121,39 +122,40 @@ impl SyncEngine {
         })
     }
 
-    /// What fetches single rows of each view, in the catalog's order; `None` if the store has all of its rows.
+    /// Returns the fetcher of single rows of each view, in the catalog's order; `None` if the store has all of its
+    /// rows.
     #[must_use]
     pub fn fetchers(&self) -> Vec<Option<Arc<dyn RowFetcher>>> {
         self.jobs.iter().map(|job| Some(Arc::new(job.fetcher.clone()?) as Arc<dyn RowFetcher>)).collect()
     }
 
-    /// The source of each view, in the catalog's order; `None` if callers write its rows.
+    /// Returns the source of each view, in the catalog's order; `None` if callers write its rows.
     #[must_use]
     pub fn sources(&self) -> Vec<Option<Arc<dyn SourceStatus>>> {
         let status = |source: Arc<dyn Source>| Arc::new(StatusOf(source)) as Arc<dyn SourceStatus>;
         self.jobs.iter().map(|job| job.source.clone().map(status)).collect()
     }
 
-    /// Every view that has a source.
+    /// Returns the views that have a source.
     pub fn views(&self) -> impl Iterator<Item = &str> {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// The views whose next sync is due: by their source's `every`, because the last sync failed, or because rows that
-    /// were skipped as being in the future may be served now.
+    /// Returns the views whose next sync is due: by their source's `every`, because the last sync failed, or because
+    /// rows that were skipped as being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| self.due_at(job, now).is_some_and(|at| at <= now);
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
 
-    /// When the first of the `wanted` views is due; in the past if one is due already. The end of a sync, a reload and a
-    /// change of the clock may change it.
+    /// Returns when the first of the `wanted` views is due, which is in the past if one is due already. The end of a
+    /// sync, a reload and a change of the clock may change it.
     pub fn next_due(&self, now: Instant, wanted: impl Fn(&str) -> bool) -> Option<Instant> {
         let jobs = self.jobs.iter().filter(|job| wanted(&job.view.name));
         jobs.filter_map(|job| self.due_at(job, now)).min()
     }
 
-    /// When a view is due. No view is due during a shutdown, or while it is being synced.
+    /// Returns when a view is due. No view is due during a shutdown, or while it is being synced.
     fn due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
         if job.source.is_none() || self.is_stopping() {
             return None;
@@ -162,7 +164,7 @@ impl SyncEngine {
         scheduled.into_iter().chain(self.rows_due_at(job, now)).min()
     }
 
-    /// When rows that earlier syncs skipped may be served, and the source may be read for them.
+    /// Returns when rows that earlier syncs skipped may be served, and the source may be read for them.
     fn rows_due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
         let postponed = self.store.postponed(job.id)?;
         let latest = self.setting.limits.times_of(None).latest(self.store.now());
@@ -171,14 +173,14 @@ impl SyncEngine {
         Some(at.max(self.setting.scheduler.pick_up_at(job.id)?))
     }
 
-    /// When a view is synced next, by itself.
+    /// Returns when a view is synced next without a command.
     fn schedule(&self, job: &Job, now: Instant) -> Schedule {
         let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
         if let Some(every) = source.properties().poll_every {
             return Schedule::Follow(every);
         }
         if let Some(line) = &declared.cron {
-            // Counted from the last end on: a time that passed while the view was synced is not caught up with.
+            // Counted from the end of the last sync: a time that passed while the view was synced is skipped.
             let ago = now.saturating_duration_since(self.setting.scheduler.last(job.id));
             let wall = self.setting.clock.now();
             let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
@@ -193,7 +195,7 @@ impl SyncEngine {
         let Some(every) = declared.every.or(rescan) else { return Schedule::Never };
         let is_unchanged = || self.setting.scheduler.are_unchanged(job.id, &source.watched_files());
         if every < UNCHANGED_EVERY && is_unchanged() {
-            // All such views at one time, so that an idle process rarely wakes.
+            // All such views are due at the same time, so that an idle process rarely wakes.
             let last = self.setting.scheduler.last(job.id);
             let beat = beat_after(last + every, UNCHANGED_EVERY);
             return Schedule::Every(beat.saturating_duration_since(last));
@@ -201,7 +203,7 @@ impl SyncEngine {
         Schedule::Every(every)
     }
 
-    /// The files of sources that are synced often: watching them saves these syncs while nothing changes.
+    /// Returns the files of sources that are synced often. Watching them avoids these syncs while nothing changes.
     #[must_use]
     pub fn watched_files(&self) -> Vec<PathBuf> {
         let is_frequent = |job: &&Job| {
@@ -228,7 +230,7 @@ impl SyncEngine {
         let _span = tracing::debug_span!("sync", view).entered();
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
-        // A full scan every second for due rows would be too expensive.
+        // For a view with a change stream, a full scan every second for due rows would be too expensive.
         let may_pick_up = || self.setting.scheduler.pick_up_at(job.id).is_some_and(|at| at <= Instant::now());
         request.leave_due |= is_followed && !may_pick_up();
         let permit = self.setting.scheduler.take(job.id).map_err(|why| match why {
@@ -255,9 +257,9 @@ impl SyncEngine {
             }
         }
         match &result {
-            // What is due is not put off by that.
+            // A skipped sync does not postpone the next one.
             Ok(report) if report.outcome == Outcome::Spared => {}
-            // It will be what it is until somebody writes it anew.
+            // The source stays rejected until it is written again.
             Err(SyncError::Refused { .. }) => permit.was_refused(),
             _ => permit.ended(result.is_ok()),
         }
@@ -265,7 +267,7 @@ impl SyncEngine {
         result
     }
 
-    /// How the times of rows that callers write to a view are interpreted.
+    /// Returns how the times of rows that callers write to a view are interpreted.
     pub(super) fn terms(&self, job: &Job) -> WriteTerms {
         let unit = job.source.as_ref().and_then(|source| source.properties().time_unit);
         WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
@@ -283,8 +285,8 @@ impl SyncEngine {
         Ok(applied)
     }
 
-    /// Reads the rows of a span of event times from a view's files. Newer rows that are there stay: unlike Feast's, a
-    /// span that is materialized late takes nothing back. Blocks while it runs.
+    /// Loads the rows of a range of event times from a view's files. Newer stored rows stay: unlike in Feast,
+    /// materializing an old range never replaces newer rows. Blocks while it runs.
     ///
     /// # Errors
     /// As [`SyncEngine::sync`].
@@ -297,7 +299,7 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         let result = if matches!(from, Some(SourceKind::Files(_))) {
-            // A static table has no event times to select by: its event time is now.
+            // A static table has no event times to select by: the event time of its rows is the time of the load.
             let has_windows = job.source.as_ref().is_some_and(|source| source.properties().has_windows);
             let window = if has_windows { window } else { Window::default() };
             self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
@@ -347,20 +349,20 @@ impl SyncEngine {
         result
     }
 
-    /// Whether the host is stopping.
+    /// Returns whether the server is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.setting.scheduler.is_stopping()
     }
 
-    /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends at
-    /// once.
+    /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends
+    /// immediately.
     pub fn stop(&self) {
         self.setting.scheduler.stop();
         self.setting.aws.stop();
     }
 
-    /// When the shutdown began, if it did.
+    /// Returns when the shutdown began, or `None` if it has not begun.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
         self.setting.scheduler.stopping_since()
@@ -428,7 +430,7 @@ impl SourceStatus for StatusOf {
 // === impl SyncSetting ===
 
 impl SyncSetting {
-    /// A view's table in DynamoDB, if it has one.
+    /// Returns a view's table in DynamoDB, if it has one.
     pub(super) fn table_of(
         &self,
         view: &FeatureView,
@@ -440,7 +442,7 @@ impl SyncSetting {
         Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, every, position))
     }
 
-    /// A view's source, if it has one that is no table.
+    /// Returns a view's source, if it has one that is not a table.
     pub(super) fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
         let source = view.source.as_ref()?;
         match &source.from {
@@ -452,7 +454,7 @@ impl SyncSetting {
         }
     }
 
-    /// A view's files, if it has some; `choose` may leave out columns.
+    /// Returns a view's files, if it has some. `choose` may exclude columns.
     pub(super) fn files_of(
         &self,
         view: &FeatureView,
@@ -495,12 +497,12 @@ fn log(report: &SyncReport, limits: SyncLimits) {
             let seconds = elapsed.as_secs_f64();
             tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
         }
-        // Changes of a table that is followed come all the time.
-        Outcome::Loaded => tracing::debug!(view, ?applied, "changes were applied"),
+        // A change stream commits often, so its syncs are logged at `debug`.
+        Outcome::Loaded => tracing::debug!(view, ?applied, "changes applied"),
         Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found no changes"),
     }
     if report.skipped.rows() > 0 {
-        tracing::warn!(view, skipped = %report.skipped, "rows of the source could not be taken");
+        tracing::warn!(view, skipped = %report.skipped, "invalid rows of the source were skipped");
     }
     if let Some(values) = report.skipped.values_text() {
         tracing::warn!(view, values, "values of the source do not match their feature's type; they are null");

@@ -15,7 +15,7 @@ use super::{SyncEngine, SyncError};
 /// Why rows cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
-    /// There is no such view.
+    /// The view does not exist.
     #[error(transparent)]
     View(#[from] SyncError),
     /// The key does not match the view.
@@ -23,10 +23,10 @@ pub enum EraseError {
     Key {
         /// The view.
         view: String,
-        /// What is wrong with the key.
+        /// The problem with the key.
         why: String,
     },
-    /// All rows of a view without a source would be lost for good.
+    /// All rows of a view without a source would be lost permanently.
     #[error(
         "feature view '{view}' has no source: its rows were written by callers and cannot be loaded again. hint: add --yes to drop them"
     )]
@@ -41,7 +41,7 @@ pub enum EraseError {
     Source {
         /// The view.
         view: String,
-        /// What is wrong with the source.
+        /// The error of the source.
         source: SourceError,
     },
     /// The store failed.
@@ -49,7 +49,7 @@ pub enum EraseError {
     Store {
         /// The view.
         view: String,
-        /// What is wrong with the store.
+        /// The error of the store.
         source: StoreError,
     },
 }
@@ -85,7 +85,7 @@ impl SyncEngine {
         if job.source.is_none() && !confirmed {
             return Err(EraseError::NoSource { view: view.to_owned() });
         }
-        // Rows that cannot be loaded again are better than none.
+        // Rows that cannot be loaded again are kept, so the source is checked first.
         if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {
             source.schemas().map_err(|source| EraseError::Source { view: view.to_owned(), source })?;
         }
@@ -117,7 +117,7 @@ fn in_store(view: &str, source: StoreError) -> EraseError {
     EraseError::Store { view: view.to_owned(), source }
 }
 
-/// The entity id of a key that is given as text.
+/// Returns the entity ID of a key that is given as text.
 fn entity_id(view: &FeatureView, version: KeyVersion, key: &BTreeMap<String, String>) -> Result<EntityId, String> {
     let parts: &[JoinKey] = if view.is_entityless() { &[] } else { &view.join_keys };
     let names = || parts.iter().map(|part| &*part.name);
@@ -139,11 +139,11 @@ fn entity_id(view: &FeatureView, version: KeyVersion, key: &BTreeMap<String, Str
 }
 
 fn key_value<'t>(part: &JoinKey, text: &'t str) -> Result<KeyValue<'t>, String> {
-    let misfit = |_| format!("join key '{}' is {:?}, but '{text}' is not", part.name, part.value_type);
+    let invalid = |_| format!("join key '{}' is {:?}, but '{text}' is not", part.name, part.value_type);
     Ok(match part.value_type {
-        ScalarType::Int32 => KeyValue::Int32(text.parse().map_err(misfit)?),
-        ScalarType::Int64 => KeyValue::Int64(text.parse().map_err(misfit)?),
-        ScalarType::UnixTimestamp => KeyValue::UnixTimestamp(text.parse().map_err(misfit)?),
+        ScalarType::Int32 => KeyValue::Int32(text.parse().map_err(invalid)?),
+        ScalarType::Int64 => KeyValue::Int64(text.parse().map_err(invalid)?),
+        ScalarType::UnixTimestamp => KeyValue::UnixTimestamp(text.parse().map_err(invalid)?),
         ScalarType::Bytes => KeyValue::Bytes(text.as_bytes()),
         _ => KeyValue::String(text),
     })

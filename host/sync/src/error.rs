@@ -1,4 +1,4 @@
-//! Why a sync run failed. The message names the view; the source's part names the file and the column.
+//! Errors of sync runs. The message names the view; the source's part names the file and the column.
 
 use larder_source::SourceError;
 use larder_store::StoreError;
@@ -12,7 +12,7 @@ pub enum SyncError {
     Source {
         /// The view.
         view: String,
-        /// What is wrong with its source.
+        /// The error of its source.
         source: SourceError,
     },
     /// The store cannot be written.
@@ -20,31 +20,31 @@ pub enum SyncError {
     Store {
         /// The view.
         view: String,
-        /// What is wrong with the store.
+        /// The error of the store.
         source: StoreError,
     },
-    /// What the source has is not believed: see [`super::Guard`].
+    /// The source failed the sanity checks: see [`super::Guard`].
     #[error("view '{view}': {path}: {why}")]
     Refused {
         /// The view.
         view: String,
         /// The source.
         path: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The view has rows from elsewhere only.
+    /// The view has no source.
     #[error("view '{view}' has no source to sync from")]
     NoSource {
         /// The view.
         view: String,
     },
-    /// There is no such view.
+    /// The view does not exist.
     #[error("there is no feature view '{view}'{hint}")]
     UnknownView {
-        /// The name that was asked for.
+        /// The requested name.
         view: String,
-        /// What was probably meant.
+        /// A suggestion.
         hint: String,
     },
     /// Too many syncs of the view are waiting for the running one.
@@ -53,18 +53,18 @@ pub enum SyncError {
         /// The view.
         view: String,
     },
-    /// The run was told to stop.
+    /// The run was interrupted by a request to stop.
     #[error("view '{view}': the sync was stopped early; committed rows are kept")]
     Stopped {
         /// The view.
         view: String,
     },
-    /// The run panicked: a bug here.
+    /// The run panicked, which is a bug in Larder.
     #[error("view '{view}': the sync failed because of a bug in Larder: {what}")]
     Panicked {
         /// The view.
         view: String,
-        /// The panic's words.
+        /// The message of the panic.
         what: String,
     },
 }
@@ -72,7 +72,7 @@ pub enum SyncError {
 // === impl SyncError ===
 
 impl SyncError {
-    /// The view.
+    /// Returns the name of the view.
     #[must_use]
     pub fn view(&self) -> &str {
         match self {
@@ -87,7 +87,7 @@ impl SyncError {
         }
     }
 
-    /// The kind of failure, as a metric label.
+    /// Returns the kind of failure, as a metric label.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

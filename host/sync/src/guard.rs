@@ -1,16 +1,17 @@
-//! What keeps a broken publication from taking the place of a good one: too many rows that cannot be taken, or far fewer
-//! or far more of them than the set that is served has.
+//! Sanity checks that keep a broken publication from replacing a good one: too many invalid rows, or far fewer or far
+//! more rows than the served set has.
 
 use larder_ingest::Skipped;
 
-/// Bounds of what is believed of a source. A table that is followed is not judged: it is what others serve.
+/// The limits of the sanity checks of a source. A table with a change stream is not checked, because it is the online
+/// store of other readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// Of a hundred rows, how many may be ones that cannot be taken.
+    /// The maximum percentage of invalid rows.
     pub bad_percent_max: u64,
-    /// By how many of a hundred rows a replacing set may be smaller than what it replaces.
+    /// The maximum percentage by which a replacing set may be smaller than the set that it replaces.
     pub shrink_percent_max: u64,
-    /// How many times as large as what it replaces a replacing set may be.
+    /// The maximum ratio of the size of a replacing set to the size of the set that it replaces.
     pub growth_max: u64,
 }
 
@@ -26,7 +27,7 @@ impl Default for Guard {
 // === impl Guard ===
 
 impl Guard {
-    /// Everything is believed.
+    /// Turns all checks off.
     pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
 
     /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including those. The share is
@@ -60,7 +61,7 @@ impl Guard {
         ))
     }
 
-    /// Why a set is not believed that is to replace one of `before` rows, if so.
+    /// Checks the size of a set that would replace one of `before` rows.
     ///
     /// # Errors
     /// The reason.
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rows_are_judged_by_their_share() {
+    fn bad_rows_are_limited_by_share() {
         let guard = Guard::default();
         for (bad, rows, is_taken) in [
             (200, 20_000, true),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_of_ten_rows_are_compared() {
+    fn sets_from_ten_rows_are_checked() {
         let guard = Guard::default();
         for (before, rows, is_taken) in [
             (1_000, 100, true),

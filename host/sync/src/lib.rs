@@ -1,8 +1,9 @@
-//! Synchronisation: rows from a source into the store, and what came of it.
+//! Syncs: load rows from sources into the store.
 //!
-//! [`sync_view`] is one run for one view: pull a batch, decode its columns, encode rows, commit them with the source's
-//! position. It blocks its thread; [`SyncEngine`] runs it beside the server, one run per view at a time. What callers
-//! write comes as a [`larder_ingest::Frame`], and goes the same way without a source.
+//! [`sync_view`] is one run for one view: it reads a batch, decodes its columns, encodes rows, and commits them with
+//! the source's position. It blocks its thread. [`SyncEngine`] runs it in the background of the server, one run per
+//! view at a time. Rows that callers write arrive as a [`larder_ingest::Frame`], and are written in the same way
+//! without a source.
 
 mod arrow_cell;
 mod check;

@@ -4,7 +4,7 @@ use larder_model::model::WriteMode;
 use larder_source::SourceProperties;
 use larder_store::{CutOff, LoadMode};
 
-/// Where a run begins. If a position is lost, the next one is tried.
+/// The position at which a run begins. If a position is lost, the next one is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     /// At the position of the previous run.
@@ -67,7 +67,7 @@ pub(super) struct LoadPlan {
 // === impl Begin ===
 
 impl Begin {
-    /// Where to begin if the position is lost.
+    /// Returns where to begin if the position is lost.
     pub(super) fn next(self) -> Option<Self> {
         match self {
             Self::Continue => Some(Self::Resume),
@@ -80,15 +80,15 @@ impl Begin {
 // === impl Facts ===
 
 impl Facts {
-    /// The stored position, if the run may skip what was read before it.
+    /// Returns the stored position, if the run may skip everything before it.
     pub(super) fn usable_position(&self) -> Option<&str> {
         let is_usable = self.begin == Begin::Continue && !self.is_windowed && !self.must_reread;
         self.position.as_deref().filter(|_| is_usable)
     }
 
-    /// Where to begin to read.
+    /// Decides where to begin to read.
     pub(super) fn read_plan(&self) -> ReadPlan {
-        // A load that replaces a view from files begins with the first of them each time.
+        // A load that replaces a view from files always begins with the first of them.
         let position = self.usable_position().filter(|_| self.mode != WriteMode::Replace);
         let may_resume = position.is_none() && self.begin != Begin::Start;
         let can_resume = |cut_off: &&CutOff| if cut_off.is_first { self.upserts() } else { self.source.resumes };
@@ -100,10 +100,10 @@ impl Facts {
         ReadPlan { from, resumed, picks_up }
     }
 
-    /// How to load the rows of a read. `is_whole` is whether it yields all rows of the source; `is_large`, whether it has
-    /// enough rows for a first load, which is not served until its end.
+    /// Decides how the rows of a read are loaded. `is_whole` tells whether it yields all rows of the source. `is_large`
+    /// tells whether it has enough rows for a first load that is not served until its end.
     pub(super) fn load_plan(&self, read: &ReadPlan, is_whole: bool, is_large: bool) -> LoadPlan {
-        // A range of event times adds rows. It says nothing about other rows, so it cannot replace them.
+        // A range of event times only adds rows. It cannot replace other rows, because it does not contain them.
         let replaces = (self.mode == WriteMode::Replace || is_whole) && !self.is_windowed;
         let was_first = read.resumed == Some(Interrupted::First);
         let is_first = !replaces && self.upserts() && (was_first || (self.is_empty && is_large));
@@ -120,7 +120,8 @@ impl Facts {
         LoadPlan { mode, resumes }
     }
 
-    /// Whether rows are added by event time. Changes in order follow a full read, which replaces the view.
+    /// Returns whether rows are added by event time. Otherwise the source is a change stream, which begins with a full
+    /// read that replaces the view.
     fn upserts(&self) -> bool {
         self.mode == WriteMode::Upsert && !self.is_windowed && !self.source.last_put_wins
     }
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn read_begins_where_it_must() {
+    fn read_plan_follows_the_facts() {
         let stored = Some("stored");
         let resumed = Some("cut off");
         for (what, facts, usable, from, picks_up) in [

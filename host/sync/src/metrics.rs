@@ -13,7 +13,7 @@ use super::SyncError;
 
 const LAST_MATERIALIZATION: &str = "larder_view_last_materialization_timestamp_seconds";
 
-/// One view's handles.
+/// The metric handles of one view.
 #[derive(Clone)]
 pub(super) struct ViewMetrics {
     view: String,

@@ -1,4 +1,4 @@
-//! One run: a view's source into the store.
+//! One sync run: loads the rows of a view's source into the store.
 
 use std::time::{Duration, Instant};
 
@@ -20,35 +20,35 @@ use super::{
     slots::LoadSlots,
 };
 
-/// Bounds of a run.
+/// Limits of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncLimits {
-    /// Rows per transaction.
+    /// The limit on rows of a transaction.
     pub commit_rows: usize,
-    /// Bytes of rows per transaction.
+    /// The limit on bytes of rows of a transaction.
     pub commit_bytes: usize,
-    /// How long after a failed run the next one begins; doubled with every further failure, up to five minutes.
+    /// The delay before a failed run is retried. It doubles with each further failure, up to five minutes.
     pub retry: Duration,
-    /// What is believed of a source.
+    /// The sanity checks of a source.
     pub guard: Guard,
-    /// How far in the future a row's event time may be. Later rows are held back until they are due.
+    /// How far in the future a row's event time may be. Rows with later event times are held back until they are due.
     pub future_tolerance: Duration,
 }
 
-/// Fewer transactions than this are soon committed: the first rows of a view are served one after the other then.
+/// A first load with fewer transactions ends soon, so its rows are served as they are committed.
 const FIRST_COMMITS_MIN: u64 = 2;
 
-/// Runs that share the memory of one.
+/// The number of runs that share the memory of one.
 const SHARED_BY: usize = MATERIALIZATIONS_MAX;
 
-/// After so long a source that is followed is noted as looked at, even if it had nothing new.
+/// The interval at which a change stream without changes commits that it was polled.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
 impl Default for SyncLimits {
     fn default() -> Self {
-        // Large transactions: every one rewrites the pages that it touches, and random ids touch them all.
+        // Transactions are large because each one rewrites the pages that it changes, and random IDs change all pages.
         let (retry, guard) = (Duration::from_secs(5), Guard::default());
-        // Producers' clocks may be slightly fast, and a missing time zone shifts times by an hour or more.
+        // Clocks of producers may be slightly ahead, while a wrong time zone shifts times by an hour or more.
         let future_tolerance = Duration::from_hours(1);
         Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
     }
@@ -57,7 +57,7 @@ impl Default for SyncLimits {
 // === impl SyncLimits ===
 
 impl SyncLimits {
-    /// How the times of a source's rows are interpreted.
+    /// Returns how the times of a source's rows are interpreted.
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
         // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
@@ -66,45 +66,45 @@ impl SyncLimits {
         RowTimes { is_static, ..self.times_of(properties.time_unit) }
     }
 
-    /// The limits of a run that shares the memory of one run with others.
+    /// Returns the limits of a run that shares the memory of one run with others.
     pub(super) fn shared(self) -> Self {
         let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
         Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
     }
 
-    /// The same for rows whose source has times in whole units of this many microseconds.
+    /// As [`SyncLimits::times`], for a source with times in whole units of this many microseconds.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
         RowTimes { tolerance, coarse: unit.is_some(), is_static: false }
     }
 }
 
-/// Who is synced, from where to where.
+/// The parameters of a sync run.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRun<'a> {
-    /// Where the rows go.
+    /// The store to write to.
     pub store: &'a OnlineStore,
     /// The view.
     pub view: &'a FeatureView,
-    /// The view, in the store.
+    /// The ID of the view in the store.
     pub id: ViewId,
-    /// Which entity ids its rows get.
+    /// The version of its entity IDs.
     pub key_version: KeyVersion,
-    /// Where the rows come from.
+    /// The source of the rows.
     pub source: &'a dyn Source,
-    /// Bounds.
+    /// Limits.
     pub limits: SyncLimits,
-    /// Bounds the memory of a host's loads; none where there is one load at a time.
+    /// Limits the memory of concurrent loads; `None` if only one load runs at a time.
     pub(super) slots: Option<&'a LoadSlots>,
 }
 
-/// Brings a view up to date with its source.
+/// Syncs a view with its source.
 ///
-/// `progress` hears of every commit, and ends the run early by returning false.
+/// `progress` is called after every commit, and ends the run early by returning false.
 ///
 /// # Errors
-/// What is wrong with the source or the store. Committed batches of an upsert stay, and the next run goes on behind
-/// them; a replacing load that fails has changed nothing.
+/// An error of the source or the store. Committed batches of an upsert stay, and the next run resumes after them. A
+/// load that replaces the view changes nothing if it fails.
 pub fn sync_view(
     run: SyncRun<'_>,
     request: SyncRequest,
@@ -140,12 +140,12 @@ pub fn sync_view(
 // === impl SyncRun ===
 
 impl<'a> SyncRun<'a> {
-    /// Makes it one of the loads that callers ask for, of which several share the memory of one.
+    /// Turns the run into one of the loads that callers request, several of which share the memory of one.
     pub(super) fn share(&mut self, scheduler: &'a SyncScheduler) {
         (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.asked_loads));
     }
 
-    /// How the times of the source's rows are taken.
+    /// Returns how the times of the source's rows are interpreted.
     fn times(&self) -> RowTimes {
         self.limits.times(self.source)
     }
@@ -164,7 +164,7 @@ impl<'a> SyncRun<'a> {
         }
     }
 
-    /// The facts that decide how the source is read.
+    /// Returns the facts that decide how the source is read.
     fn facts(&self, request: SyncRequest, begin: Begin, status: ViewStatus) -> Facts {
         // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
         // source that cannot be read by event time must also be read in full for due rows.
@@ -183,7 +183,7 @@ impl<'a> SyncRun<'a> {
         }
     }
 
-    /// The event times of rows that earlier runs skipped, if the first of them may be served now.
+    /// Returns the event times of rows that earlier runs skipped, if the first of them may be served now.
     fn due(&self, request: SyncRequest) -> Option<Postponed> {
         let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
         (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
@@ -224,7 +224,7 @@ fn read_from(
     if let Some(position) = facts.usable_position()
         && !source.has_news(position).map_err(in_source)?
     {
-        // The source was checked and is complete: that is a success too.
+        // The source was checked and is complete, which also counts as a success.
         let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;
         load.finish(Some(position)).map_err(in_store)?;
         return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
@@ -242,7 +242,7 @@ fn read_from(
     };
     let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
     let (mut applied, lag) = (load.total(), batches.lag());
-    // A source that is polled each second must not cause a commit each time.
+    // A source that is polled every second must not cause a commit each time.
     let is_idle = plan.mode != LoadMode::Replace
         && source.properties().poll_every.is_some()
         && applied.rows() == 0
@@ -259,7 +259,7 @@ fn read_from(
             run.limits.guard.check_size(before, rows).map_err(|why| refused(run, why))?;
         }
     }
-    // A window is a part of the source: it makes the view neither loaded nor fresh.
+    // A window is only a part of the source, so the view counts as neither loaded nor fresh.
     if is_all {
         applied = load.finish(Some(&batches.position())).map_err(in_store)?;
     } else if begin == Begin::PickUp {
@@ -272,11 +272,11 @@ fn refused(run: SyncRun<'_>, why: String) -> SyncError {
     SyncError::Refused { view: run.view.name.to_string(), path: run.source.name(), why }
 }
 
-/// Writes a view's files, or a span of them, beside what the view's own source brings: as callers' rows, which that
-/// source does not take away. `run.source` is the files.
+/// Writes a view's files, or a window of them, in addition to the rows of the view's own source. The rows count as
+/// written by callers, so that source does not remove them. `run.source` is the files.
 ///
 /// # Errors
-/// As [`sync_view`]. What was committed stays, and the same again does it no harm.
+/// As [`sync_view`]. Committed rows stay; writing them again changes nothing.
 pub(super) fn materialize_view(
     run: SyncRun<'_>,
     window: Window,
@@ -297,12 +297,11 @@ pub(super) fn materialize_view(
     Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
 
-/// Reads a view's files, or a span of them, into a store that has nothing else of the view, and notes the position also
-/// for a span: who asks knows which span it was.
+/// Loads a view's files, or a window of them, into a store that has no other rows of the view. Stores the position even
+/// for a window, because the caller has recorded the window.
 ///
 /// # Errors
-/// As [`sync_view`]. What was there before stays then.
-#[cfg(feature = "aws")]
+/// As [`sync_view`]. The previous rows stay in that case.
 pub(super) fn stage_view(
     run: SyncRun<'_>,
     window: Window,
@@ -320,7 +319,7 @@ pub(super) fn stage_view(
     Ok((skipped, position))
 }
 
-/// Takes a reading to its end: batches become rows, which `commit` takes by the transaction. Tells what was left out.
+/// Reads all batches and converts them to rows, which `commit` writes by the transaction. Returns what was skipped.
 fn pump(
     run: SyncRun<'_>,
     batches: &mut dyn Batches,
@@ -337,7 +336,7 @@ fn pump(
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
     let stopped = || SyncError::Stopped { view: view.name.to_string() };
-    // Changes of a table that is followed are few, and must not wait for the load of a large view.
+    // Change streams have few changes, which must not wait for the load of a large view.
     let is_followed = run.source.properties().poll_every.is_some()
         && store.status(id).is_some_and(|status| status.position.is_some());
     let _slot = match run.slots.filter(|_| !is_followed) {
@@ -353,7 +352,8 @@ fn pump(
         let batch = match batches.next_batch() {
             Ok(batch) => batch,
             Err(error) => {
-                // What changes in order stands by itself: that the next change cannot be had takes nothing from it.
+                // In a change stream, each change is independent: the changes before an error are valid and are
+                // committed.
                 if run.source.properties().last_put_wins && !encoder.rows.is_empty() {
                     let committed = commit(&encoder.rows, batches);
                     committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
@@ -367,7 +367,8 @@ fn pump(
             rows += batch.rows.len() as u64;
             encoder.encode(&batch, run.store.now()).map_err(in_source)?;
             if !run.source.properties().last_put_wins {
-                // Bad rows may stand together at the beginning: they count as a part of all.
+                // Bad rows may be concentrated at the beginning, so they are compared with the expected number of all
+                // rows.
                 let expected = batches.rows_expected().max(rows);
                 let checked = limits.guard.check_skipped(&encoder.skipped, expected);
                 checked.map_err(|why| refused(run, why))?;
@@ -385,7 +386,7 @@ fn pump(
                 return Err(stopped());
             }
         }
-        // A source that has nothing at the moment: the host may want to stop.
+        // The source has nothing at the moment; check whether to stop.
         if waits && !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
             return Err(stopped());
         }

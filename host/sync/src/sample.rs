@@ -73,12 +73,12 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
 
 /// Returns event times and keys; the columns are in the order of [`Wanted::columns`].
 fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
-    let misfit = |place: usize| {
-        let column = rows.schema().field(place).name().clone();
+    let incompatible = |index: usize| {
+        let column = rows.schema().field(index).name().clone();
         move |why| SourceError::Column { path: origin.to_owned(), column, why }
     };
     let arrays = rows.columns();
-    let times = Instants::new(&arrays[0]).map_err(misfit(0))?;
+    let times = Instants::new(&arrays[0]).map_err(incompatible(0))?;
     let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
     Ok((times, keys.map(|((_, array), key)| Column::key(array, key.value_type)).collect()))
 }

@@ -31,7 +31,7 @@ pub struct SyncScheduler {
     files: Mutex<WatchedFiles>,
     /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
-    /// Limits the memory of loads that are requested over HTTP.
+    /// Limits the memory of loads that callers request over HTTP.
     pub(super) asked_loads: LoadSlots,
     /// When the shutdown began; `None` before.
     stop: watch::Sender<Option<Instant>>,
@@ -178,8 +178,8 @@ impl SyncScheduler {
         state.ended.map_or(Some(self.began), |ended| ended.checked_add(DUE_PAUSE * state.took))
     }
 
-    /// Waits until a sync of any view ends, by whatever it was started, or a watched file changes. For one task at a
-    /// time; what happened since the last call counts.
+    /// Waits until a sync of any view ends, regardless of its trigger, or a watched file changes. Only one task at a
+    /// time may wait. An event since the last call counts.
     pub async fn changed(&self) {
         self.changed_due.notified().await;
     }
@@ -290,7 +290,7 @@ impl ViewState {
                 Schedule::Never => None,
                 Schedule::At(next) => next.checked_add(late(JITTER_FROM)),
                 Schedule::Every(every) => last.checked_add(every + late(every)),
-                Schedule::Follow(pace) => last.checked_add(pace),
+                Schedule::Follow(interval) => last.checked_add(interval),
             };
         }
         let doubled = retry.saturating_mul(1 << (self.failures - 1).min(16));
@@ -298,10 +298,10 @@ impl ViewState {
         let wait = wait + late(wait);
         match schedule {
             Schedule::Never => last.checked_add(wait),
-            // Never later than without the failure.
+            // A failure never delays the next scheduled sync.
             Schedule::At(next) => last.checked_add(wait).map(|retry| retry.min(next)),
             Schedule::Every(every) => last.checked_add(wait.min(every)),
-            Schedule::Follow(pace) => last.checked_add(wait.min(pace.max(FOLLOWED_RETRY_MAX))),
+            Schedule::Follow(interval) => last.checked_add(wait.min(interval.max(FOLLOWED_RETRY_MAX))),
         }
     }
 }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn view_is_due_every_so_long_after_its_end() {
+    fn view_is_due_after_its_interval() {
         let scheduler = SyncScheduler::with_jitter(0.0);
         assert_eq!(due_after(&scheduler, every(60), scheduler.began), Some(60), "or after the beginning");
         let now = scheduler.began + seconds(100);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn view_without_every_is_due_after_failure_only() {
+    fn unscheduled_view_is_due_after_failure() {
         let scheduler = SyncScheduler::new();
         assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.began), None);
         end(&scheduler, 1, scheduler.began);
@@ -391,14 +391,14 @@ mod tests {
                 assert!(followed <= 10, "{failures} failures: after {followed} s");
             }
         }
-        // Also if the first retry delay is longer than the interval.
+        // This also applies if the first retry delay is longer than the interval.
         let scheduler = SyncScheduler::with_jitter(0.0);
         end(&scheduler, 1, scheduler.began);
         assert!(scheduler.is_due(VIEW, every(30), seconds(600), scheduler.began + seconds(30)));
     }
 
     #[test]
-    fn refused_source_is_not_read_again_soon() {
+    fn rejected_source_is_retried_late() {
         let scheduler = SyncScheduler::with_jitter(0.0);
         scheduler.take(VIEW).unwrap().was_refused();
         let ended = scheduler.last(VIEW);
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_sync_seldom_spread_out() {
+    fn rare_syncs_are_spread_by_jitter() {
         let late = |jitter| due_after(&SyncScheduler::with_jitter(jitter), every(3_600), Instant::now());
         assert_eq!(late(0.0), Some(3_600));
         assert!(late(0.5).is_some_and(|at| (3_775..=3_785).contains(&at)), "{:?}", late(0.5));
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn view_with_a_time_is_due_then() {
+    fn view_is_due_at_its_time() {
         let scheduler = SyncScheduler::with_jitter(0.0);
         let at = scheduler.began + seconds(1_000);
         let due = |scheduler: &SyncScheduler, n| {
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn view_that_is_being_synced_is_not_due() {
+    fn syncing_view_is_not_due() {
         let scheduler = SyncScheduler::new();
         let running = scheduler.take(VIEW).unwrap();
         let later = scheduler.began + seconds(10);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn watched_files_change_until_they_are_read() {
+    fn watched_files_stay_changed_until_read() {
         let scheduler = SyncScheduler::new();
         let file = |name: &str| vec![PathBuf::from(name)];
         scheduler.set_watched_files(file("a"));
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn due_rows_take_a_tenth_of_the_time() {
+    fn due_rows_take_tenth_of_time() {
         let scheduler = SyncScheduler::new();
         let ended = scheduler.began;
         scheduler.views().insert(VIEW, ViewState { ended: Some(ended), took: seconds(10), ..ViewState::default() });
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_syncs_are_bounded_and_end_with_the_host() {
+    fn waiting_syncs_are_limited_until_shutdown() {
         let scheduler = SyncScheduler::new();
         let running = scheduler.take(VIEW).unwrap();
         let (sender, ended) = mpsc::channel();

@@ -1,5 +1,5 @@
-//! Limits the loads that hold rows in memory at the same time. Loads requested over HTTP have slots of their own, so
-//! that they and scheduled loads do not delay each other.
+//! Limits the loads that hold rows in memory at the same time. Loads requested over HTTP have their own slots, so that
+//! they and scheduled loads do not delay each other.
 //!
 //! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source
 //! hangs.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn load_beyond_the_bound_waits_for_a_slot_or_for_its_caller() {
+    fn excess_load_waits_for_slot() {
         let slots = LoadSlots::new(3);
         let mut held: Vec<_> = (0..3).map(|_| slots.take(&mut || unreachable!()).unwrap()).collect();
         let mut calls = 0;

@@ -1,4 +1,4 @@
-//! Arrow columns as rows of features, for tools that have a file and no view.
+//! Converts Arrow columns to rows of features, for tools that have a file and no view.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use larder_model::{
 
 use super::decode::Column;
 
-/// Brings columns of a batch, by name, to rows of a schema of these fields, by the same rules as materialization.
+/// Converts the columns of a batch, by name, to rows of a schema with these fields, by the same rules as
+/// materialization.
 ///
 /// # Errors
 /// The column that is missing or has a value that does not match its type, with the reason.

@@ -226,12 +226,12 @@ fn write_rows(
     let mut chunk = Chunk::default();
     let mut flush = |chunk: &mut Chunk, file: &mut NoteFile| {
         let (done, before) = (file.note.done, total);
-        let mut tell = |now: Written| {
+        let mut report = |now: Written| {
             let rows = done + now.written + now.older;
             progress(TableStep::Writing(Progress { rows, expected: expected.max(rows) }));
         };
-        tell(Written::default());
-        let written = writer.write(std::mem::take(&mut chunk.rows), &mut tell)?;
+        report(Written::default());
+        let written = writer.write(std::mem::take(&mut chunk.rows), &mut report)?;
         total = Written { written: before.written + written.written, older: before.older + written.older };
         let Chunk { passed, last_id, .. } = std::mem::take(chunk);
         file.note.done += passed;
@@ -268,8 +268,8 @@ fn write_rows(
 fn row_of(view: &FeatureView, schema: &RowSchema, id: EntityId, bytes: &[u8]) -> Result<TableRow, StoreError> {
     let damaged = |error| StoreError::Damaged(format!("the row of entity id {id}: {error}"));
     let row = RowView::new(schema, bytes).map_err(damaged)?;
-    let value = |(place, feature): (usize, &larder_model::model::Feature)| {
-        Ok(to_feast_value(row.get(place)?, feature.value_type).encode_to_vec())
+    let value = |(index, feature): (usize, &larder_model::model::Feature)| {
+        Ok(to_feast_value(row.get(index)?, feature.value_type).encode_to_vec())
     };
     let values = view.features.iter().enumerate().map(value).collect::<Result<_, _>>().map_err(damaged)?;
     Ok(TableRow { id, event_time: row.event_time(), values })
@@ -299,10 +299,10 @@ impl Note {
 impl NoteFile {
     /// Writes to a temporary file and renames it: a run may be interrupted here, too.
     fn save(&self) -> Result<(), ToTableError> {
-        let beside = self.path.with_extension("new");
+        let temporary = self.path.with_extension("new");
         let save = || {
-            fs::write(&beside, serde_json::to_vec(&self.note)?)?;
-            fs::rename(&beside, &self.path)
+            fs::write(&temporary, serde_json::to_vec(&self.note)?)?;
+            fs::rename(&temporary, &self.path)
         };
         save().map_err(|source: io::Error| ToTableError::Note { path: self.path.clone(), source })
     }

@@ -38,7 +38,7 @@ struct Places<'f> {
 const EVENT_TIME: &str = "event_timestamp";
 const CREATED: &str = "created";
 
-/// Encodes the rows of a view, with their ids.
+/// Encodes the rows of a view, with their IDs.
 pub(super) fn encode(
     frame: &Frame,
     view: &FeatureView,
@@ -52,20 +52,20 @@ pub(super) fn encode(
     }
     let places = places(frame, view)?;
     let of = || view.name.to_string();
-    let misfit = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
+    let invalid = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
     let schema = RowSchema::of_view(view);
     let mut builder = RowBuilder::new(&schema);
     let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
     let mut key = Vec::new();
     for row in 0..rows {
         let time = |(column, cells): (&str, &[Cell])| {
-            let instant = instant(&cells[row]).map_err(|why| misfit(column, row, why))?;
+            let instant = instant(&cells[row]).map_err(|why| invalid(column, row, why))?;
             Ok(instant.map(|instant| terms.cut(instant)))
         };
         let (event_time, event_nanos) = time(places.event_time)?
-            .ok_or_else(|| misfit(places.event_time.0, row, "the event time is null".to_owned()))?;
+            .ok_or_else(|| invalid(places.event_time.0, row, "the event time is null".to_owned()))?;
         if event_time > terms.latest() {
-            return Err(misfit(places.event_time.0, row, terms.too_late(event_time)));
+            return Err(invalid(places.event_time.0, row, terms.too_late(event_time)));
         }
         let created = places.created.map(time).transpose()?.flatten();
         keys.begin(&mut key);
@@ -75,13 +75,13 @@ pub(super) fn encode(
         }
         for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
             let pushed = cells[row].push_key(part.value_type, &mut key);
-            pushed.map_err(|why| misfit(column, row, why.to_string()))?;
+            pushed.map_err(|why| invalid(column, row, why.to_string()))?;
         }
         builder.begin(event_time, created.map(|(micros, _)| micros));
         builder.set_nanos(event_nanos, created.map_or(0, |(_, nanos)| nanos));
         for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
             let pushed = cells[row].push(feature.value_type, &mut builder);
-            pushed.map_err(|why| misfit(column, row, why.to_string()))?;
+            pushed.map_err(|why| invalid(column, row, why.to_string()))?;
         }
         if view.has_expiry() {
             // Callers do not send an expiry.
@@ -111,7 +111,7 @@ fn places<'f>(frame: &'f Frame, view: &FeatureView) -> Result<Places<'f>, WriteE
     let features = wanted.features.iter().map(|feature| needed(&[&feature.name, &feature.column])).collect();
     let created = wanted.created.as_ref();
     let created = created.and_then(|created| column(&[&created.name, &created.column]));
-    // Unless a feature has this name.
+    // If a feature has this name, the column is that feature.
     let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| frame.column(CREATED)).flatten());
     if missing.is_empty() {
         Ok(Places { event_time, created, keys, features })

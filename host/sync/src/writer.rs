@@ -1,4 +1,4 @@
-//! What callers write and ask to be materialized, carried out by the engine.
+//! Implements the writes and materializations that callers request.
 
 use larder_ingest::{Frame, MaterializeError, Progress, RowWriter, WriteError};
 use larder_model::model::Window;

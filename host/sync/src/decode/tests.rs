@@ -58,7 +58,7 @@ fn integers_widen_and_narrow_where_they_fit() {
 }
 
 #[test]
-fn doubles_become_integers_as_by_pythons_int() {
+fn doubles_convert_like_python_int() {
     let doubles = Float64Array::from(vec![Some(3.0), Some(f64::NAN), None, Some(-1.5)]);
     check(doubles, "Int64", &[Value::Int64(3), Value::Null, Value::Null, Value::Int64(-1)]);
     let doubles = Float64Array::from(vec![1e300, f64::NAN, 2.0, f64::INFINITY]);
@@ -66,7 +66,7 @@ fn doubles_become_integers_as_by_pythons_int() {
 }
 
 #[test]
-fn floats_widen_and_round_and_nan_is_null() {
+fn floats_widen_and_nan_is_null() {
     check(Float64Array::from(vec![0.1, f64::NAN]), "Float32", &[Value::Float32(0.1), Value::Null]);
     check(Float32Array::from(vec![0.1]), "Float64", &[Value::Float64(f64::from(0.1_f32))]);
     check(Int64Array::from(vec![2]), "Float64", &[Value::Float64(2.0)]);
@@ -76,7 +76,7 @@ fn floats_widen_and_round_and_nan_is_null() {
 }
 
 #[test]
-fn text_comes_in_every_layout() {
+fn text_decodes_from_every_layout() {
     for array in [
         Arc::new(StringArray::from(vec!["é"])) as ArrayRef,
         Arc::new(LargeStringArray::from(vec!["é"])),
@@ -90,7 +90,7 @@ fn text_comes_in_every_layout() {
 }
 
 #[test]
-fn everything_has_text_as_in_python() {
+fn values_convert_to_text_like_python() {
     check(Int64Array::from(vec![Some(123), None]), "String", &[text("123"), Value::Null]);
     check(BooleanArray::from(vec![true, false]), "String", &[text("True"), text("False")]);
     check(Float64Array::from(vec![1e16, 0.1, f64::NAN]), "String", &[text("1e+16"), text("0.1"), Value::Null]);
@@ -111,7 +111,7 @@ fn everything_has_text_as_in_python() {
 }
 
 #[test]
-fn text_and_bool_become_what_they_say() {
+fn text_and_bool_convert_by_content() {
     check(StringArray::from(vec!["1", " +1_001 "]), "Int64", &[Value::Int64(1), Value::Int64(1_001)]);
     check(BooleanArray::from(vec![Some(true), None]), "Int64", &[Value::Int64(1), Value::Null]);
     check(BooleanArray::from(vec![true]), "Float64", &[Value::Float64(1.0)]);
@@ -138,7 +138,7 @@ fn json_uuid_and_decimal_text_is_checked() {
 }
 
 #[test]
-fn struct_is_json_as_python_dumps_it() {
+fn struct_becomes_json_like_python() {
     let field = Arc::new(Field::new("a", DataType::Int64, true));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
     let structs = StructArray::from(vec![(field, numbers)]);
@@ -154,7 +154,7 @@ fn column_of_nulls_is_null_of_every_type() {
 }
 
 #[test]
-fn instants_of_every_unit_become_microseconds_and_a_zone_changes_nothing() {
+fn timestamps_become_microseconds_in_any_zone() {
     check(TimestampSecondArray::from(vec![1]), "UnixTimestamp", &[Value::Int64(1_000_000)]);
     check(TimestampMillisecondArray::from(vec![-1]), "UnixTimestamp", &[Value::Int64(-1_000)]);
     check(TimestampMicrosecondArray::from(vec![1]).with_timezone("Europe/Paris"), "UnixTimestamp", &[Value::Int64(1)]);
@@ -167,14 +167,14 @@ fn instants_of_every_unit_become_microseconds_and_a_zone_changes_nothing() {
 }
 
 #[test]
-fn null_among_timestamps_is_feasts_stand_in() {
+fn null_timestamp_becomes_feasts_placeholder() {
     let stand_in = Value::Int64(NULL_TIMESTAMP_SECONDS);
     check(TimestampMicrosecondArray::from(vec![Some(1), None]), "UnixTimestamp", &[Value::Int64(1), stand_in]);
     check(Int64Array::from(vec![Some(1), None]), "UnixTimestamp", &[Value::Int64(1_000_000), Value::Null]);
 }
 
 #[test]
-fn event_times_are_no_numbers() {
+fn numbers_are_rejected_as_event_times() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     assert!(Column::instants(&numbers).unwrap_err().contains("not a timestamp or a date"));
     // A null stays null here.
@@ -196,7 +196,7 @@ fn decimals_and_uuids_become_text() {
 }
 
 #[test]
-fn lists_keep_their_items_and_null_items_become_the_types_default() {
+fn null_list_items_become_type_default() {
     let mut floats = ListBuilder::new(Float32Builder::new());
     floats.append_value([Some(1.0), Some(2.0)]);
     floats.append_null();
@@ -227,7 +227,7 @@ fn lists_keep_their_items_and_null_items_become_the_types_default() {
 }
 
 #[test]
-fn empty_lists_without_a_type_are_empty_lists_of_every_type() {
+fn untyped_empty_lists_fit_every_type() {
     for value_type in ["Array(Float32)", "Array(String)", "Set(Int64)", "Array(UnixTimestamp)", "Array(Array)"] {
         let mut lists = ListBuilder::new(NullBuilder::new());
         lists.append(true);
@@ -244,14 +244,14 @@ fn empty_lists_without_a_type_are_empty_lists_of_every_type() {
 }
 
 #[test]
-fn sets_of_file_have_each_item_once() {
+fn sets_from_files_are_deduplicated() {
     let mut ints = ListBuilder::new(Int64Builder::new());
     ints.append_value([Some(3), Some(3), Some(1)]);
     check(ints.finish(), "Set(Int64)", &[Value::List(vec![Value::Int64(1), Value::Int64(3)])]);
 }
 
 #[test]
-fn bad_item_costs_its_own_list_only() {
+fn bad_item_nulls_only_its_list() {
     let mut texts = ListBuilder::new(StringBuilder::new());
     texts.append_value([Some("1"), Some("2")]);
     texts.append_value([Some("3"), Some("x")]);
@@ -284,7 +284,7 @@ fn keys_convert_without_loss() {
 }
 
 #[test]
-fn instants_keep_the_nanoseconds_of_the_file() {
+fn timestamps_keep_nanoseconds_of_file() {
     let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![Some(1_999), Some(-1), None, Some(2_000)]));
     let instants = Instants::new(&nanos).unwrap();
     let read: Vec<_> = (0..4).map(|row| (instants.micros(row), instants.nanos(row))).collect();

@@ -1,4 +1,4 @@
-//! When views are due.
+//! Tests of when views are due.
 
 use larder_common::clock::{Clock, ManualClock};
 use larder_model::{
@@ -41,7 +41,7 @@ fn engine(dir: &TempDir) -> SyncEngine {
 }
 
 #[test]
-fn next_due_is_the_earliest_of_the_wanted_views() {
+fn next_due_is_earliest_wanted_view() {
     let dir = TempDir::new().unwrap();
     let engine = engine(&dir);
     let now = Instant::now();
@@ -51,10 +51,10 @@ fn next_due_is_the_earliest_of_the_wanted_views() {
     };
     assert_eq!([next(&["often", "rarely"]), next(&["rarely"]), next(&["once"])], [Some(30), Some(50), None]);
     assert_eq!(engine.due(now).count(), 0);
-    // A view is due when `next_due` says so.
+    // A view is due at the time that `next_due` returns.
     let at = engine.next_due(now, |_| true).unwrap();
     assert_eq!(engine.due(at).collect::<Vec<_>>(), ["often"]);
-    // Its file is missing: it is retried.
+    // Its file is missing, so the sync is retried.
     engine.sync("once", SyncRequest::default(), &mut |_| ()).unwrap_err();
     assert_eq!(next(&["often", "rarely", "once"]), Some(5));
     engine.setting.scheduler.stop();

@@ -1,4 +1,4 @@
-//! Which way the rows of a run go, and that it goes on where it was.
+//! Tests of how rows are loaded, and that interrupted runs are resumed.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,19 +14,19 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Rows of a batch, and of a transaction.
+/// The number of rows of a batch and of a transaction.
 const BATCH: usize = 100;
 const NOW: Micros = 1_763_885_590_000_000;
 
-/// A source in memory: the keys of its rows, whose event times rise.
+/// A source in memory: the keys of its rows, whose event times ascend.
 #[derive(Debug, Default)]
 struct Fake {
     keys: Vec<i64>,
     /// The event times of its first rows; those of the others ascend from 0.
     times: Vec<Micros>,
-    /// It breaks off before this row.
+    /// The row before which reading fails.
     breaks_at: Option<usize>,
-    /// Where it was read from.
+    /// The positions from which it was read.
     readings: Mutex<Vec<Option<String>>>,
 }
 
@@ -129,7 +129,8 @@ impl World {
         Self { _dir: dir, clock, store, view, id }
     }
 
-    /// Syncs, and hears at each step how many rows are served; the run ends with the step for which `goes_on` is false.
+    /// Syncs, and returns the number of served rows at each step. The run ends at the step for which `goes_on` returns
+    /// false.
     fn sync(
         &self,
         source: &Fake,
@@ -151,7 +152,7 @@ impl World {
         self.sync(source, SyncRequest::default(), |_| true).0.unwrap()
     }
 
-    /// The row of the source that is served for a key.
+    /// Returns the row of the source that is served for a key.
     fn row_of(&self, key: i64) -> Option<i64> {
         let mut bytes = Vec::new();
         KeyEncoder::new(KeyVersion::V3, ["key"]).begin(&mut bytes);
@@ -168,13 +169,13 @@ impl World {
     }
 }
 
-/// Ten transactions, in which 200 keys come five times each.
+/// Ten transactions, in which each of 200 keys occurs five times.
 fn large() -> Fake {
     Fake { keys: (0..1_000).map(|row| row * 7 % 200).collect(), ..Fake::default() }
 }
 
 #[test]
-fn a_large_first_load_is_served_all_at_once() {
+fn large_first_load_appears_at_once() {
     let world = World::new(WriteMode::Upsert);
     let (report, served) = world.sync(&large(), SyncRequest::default(), |_| true);
     let applied = report.unwrap().applied;
@@ -186,17 +187,17 @@ fn a_large_first_load_is_served_all_at_once() {
 }
 
 #[test]
-fn other_loads_that_upsert_are_served_batch_by_batch() {
-    // A small one.
+fn other_upserts_appear_batch_by_batch() {
+    // A small load.
     let world = World::new(WriteMode::Upsert);
     let small = Fake { keys: (0..199).collect(), ..Fake::default() };
     let (report, served) = world.sync(&small, SyncRequest::default(), |_| true);
     assert_eq!((report.unwrap().applied.inserted, served), (199, vec![100, 199]));
-    // One over rows that are there.
+    // A load into a view that has rows.
     let grown = Fake { keys: (0..1_199).collect(), ..Fake::default() };
     let (_, served) = world.sync(&grown, SyncRequest::default(), |_| true);
     assert_eq!(served[0], 299);
-    // One of a span of event times, which does not make the view a loaded one.
+    // A load of a window, after which the view does not count as loaded.
     let world = World::new(WriteMode::Upsert);
     let window = Window { from: Some(100), to: None };
     let (_, served) = world.sync(&large(), SyncRequest { window, ..SyncRequest::default() }, |_| true);
@@ -205,9 +206,9 @@ fn other_loads_that_upsert_are_served_batch_by_batch() {
 }
 
 #[test]
-fn a_first_load_that_was_cut_off_goes_on() {
+fn interrupted_first_load_resumes() {
     let world = World::new(WriteMode::Upsert);
-    // By its source, by the host while it reads, and by the host while it merges.
+    // Interrupted by its source, by the server while it reads, and by the server while it merges.
     let mut source = Fake { breaks_at: Some(450), ..large() };
     assert!(matches!(world.sync(&source, SyncRequest::default(), |_| true).0, Err(SyncError::Source { .. })));
     source.breaks_at = None;
@@ -216,7 +217,7 @@ fn a_first_load_that_was_cut_off_goes_on() {
         assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
         assert_eq!((served.len(), world.rows()), (step, 0));
     }
-    // Of the ten transactions four were there, then three more; then the other three, and one of the merge.
+    // Of the ten transactions, the first runs did four, then three. The last one does the other three, and merges.
     let report = world.sync_all(&source);
     let from = |row: usize| Some(row.to_string());
     assert_eq!(*source.readings.lock().unwrap(), [None, from(400), from(700), from(1_000)]);
@@ -225,12 +226,12 @@ fn a_first_load_that_was_cut_off_goes_on() {
 }
 
 #[test]
-fn a_first_load_that_was_cut_off_is_begun_anew_where_all_is_asked_for_and_when_the_mode_has_changed() {
+fn full_or_changed_mode_restarts_load() {
     for (full, mode) in [(true, WriteMode::Upsert), (false, WriteMode::Replace)] {
         let mut world = World::new(WriteMode::Upsert);
         let mut source = Fake { breaks_at: Some(450), ..large() };
         world.sync(&source, SyncRequest::default(), |_| true).0.unwrap_err();
-        // What was read by then is not there any more.
+        // The rows that were read before do not exist any more.
         (source.breaks_at, source.keys) = (None, (1_000..2_000).collect());
         world.view.mode = mode;
         world.sync(&source, SyncRequest { full, ..SyncRequest::default() }, |_| true).0.unwrap();
@@ -240,11 +241,11 @@ fn a_first_load_that_was_cut_off_is_begun_anew_where_all_is_asked_for_and_when_t
 }
 
 #[test]
-fn a_set_whose_batches_repeat_few_keys_is_refused_and_changes_nothing() {
+fn set_with_few_keys_is_rejected() {
     let world = World::new(WriteMode::Replace);
     let good = Fake { keys: (0..1_500).collect(), ..Fake::default() };
     assert_eq!(world.sync_all(&good).applied.inserted, 1_500);
-    // As many rows as before, of a hundredth of the keys.
+    // As many rows as before, but only a hundredth of the keys.
     let bad = Fake { keys: (0..1_501).map(|row| row % 15).collect(), ..Fake::default() };
     let (refused, _) = world.sync(&bad, SyncRequest::default(), |_| true);
     let refused = refused.unwrap_err();
@@ -294,7 +295,7 @@ fn future_rows_are_served_when_due() {
 }
 
 #[test]
-fn future_row_that_the_source_took_back_is_never_served() {
+fn retracted_future_row_is_never_served() {
     let world = World::new(WriteMode::Replace);
     let mut source = with_future();
     world.sync_all(&source);
@@ -328,7 +329,7 @@ fn incremental_and_windowed_runs_remember_future_rows() {
 }
 
 #[test]
-fn due_rows_are_left_where_asked_for() {
+fn due_rows_are_skipped_on_request() {
     let world = World::new(WriteMode::Upsert);
     let source = with_future();
     world.sync_all(&source);
@@ -341,10 +342,10 @@ fn due_rows_are_left_where_asked_for() {
 }
 
 #[test]
-fn stored_future_row_gives_way_to_an_unchanged_source() {
+fn stored_future_row_is_replaced() {
     let world = World::new(WriteMode::Upsert);
     let source = with_future();
-    // As a version without that check left it.
+    // The state that a version without that check left.
     world.clock.set(NOW + 9 * HOUR);
     world.sync_all(&source);
     world.clock.set(NOW);
@@ -357,7 +358,7 @@ fn stored_future_row_gives_way_to_an_unchanged_source() {
 }
 
 #[test]
-fn small_set_that_shrinks_is_refused() {
+fn small_shrinking_set_is_rejected() {
     let world = World::new(WriteMode::Replace);
     let set = |count: i64| Fake { keys: (0..count).collect(), ..Fake::default() };
     world.sync_all(&set(80));
@@ -365,14 +366,14 @@ fn small_set_that_shrinks_is_refused() {
     assert!(matches!(&refused, Err(SyncError::Refused { .. })), "{refused:?}");
     assert_eq!(world.rows(), 80);
     let (taken, _) = world.sync(&set(1), SyncRequest { force: true, ..SyncRequest::default() }, |_| true);
-    // The engine turns the checks off for this case.
+    // The engine disables the checks in this case.
     assert!(taken.is_err());
     world.sync_all(&set(8));
     assert_eq!(world.rows(), 8);
 }
 
 #[test]
-fn written_rows_do_not_count_in_size_checks() {
+fn size_checks_ignore_written_rows() {
     let world = World::new(WriteMode::Replace);
     let set = |count: i64| Fake { keys: (0..count).collect(), ..Fake::default() };
     world.sync_all(&set(11));

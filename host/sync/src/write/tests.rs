@@ -51,7 +51,7 @@ fn encode_with(view: &str, json: Value, terms: WriteTerms) -> Result<usize, Stri
 }
 
 #[test]
-fn columns_go_by_the_names_of_definitions_of_files_and_of_feasts_client() {
+fn columns_match_definition_or_client_names() {
     let one = Ok(1);
     assert_eq!(encode("mapped", json!({"customer_id": ["A"], "event_ts": ["2026-01-01"], "value": [1]})), one);
     assert_eq!(encode("mapped", json!({"cust": ["A"], "ts": ["2026-01-01"], "val": [1], "made": [null]})), one);
@@ -74,12 +74,12 @@ fn columns_go_by_the_names_of_definitions_of_files_and_of_feasts_client() {
 }
 
 #[test]
-fn a_feature_may_have_the_name_of_a_time_column() {
+fn feature_may_share_time_columns_name() {
     assert_eq!(encode("everybody", json!({"event_timestamp": ["2026-01-01"], "created": ["by hand"]})), Ok(1));
 }
 
 #[test]
-fn columns_have_one_length() {
+fn columns_have_equal_length() {
     assert_eq!(
         encode("mapped", json!({"customer_id": ["A", "B"], "event_ts": ["2026-01-01"], "value": [1]})),
         Err("column 'event_ts' has 1 values, but 'customer_id' has 2".to_owned())
@@ -104,7 +104,7 @@ fn event_beyond_tolerance_names_row_and_setting() {
 }
 
 #[test]
-fn times_are_cut_as_the_source_cuts_them() {
+fn times_are_truncated_like_the_sources() {
     let exact = TERMS.cut((NOW + 987_654, 321));
     assert_eq!(exact, (NOW + 987_654, 321));
     let whole_seconds = WriteTerms { unit: Some(1_000_000), ..TERMS };
