@@ -21,8 +21,8 @@ pub trait Clock: Send + Sync + Debug {
     /// Returns the time in microseconds since the Unix epoch, UTC.
     fn now(&self) -> Micros;
 
-    /// Notified when the clock is set, so that a task that sleeps until a time computes its sleep again. `None` for a
-    /// clock that cannot be set.
+    /// Returns a receiver that is notified when the clock is set, so that a task that sleeps until a time computes its
+    /// sleep again. Returns `None` for a clock that cannot be set.
     fn changes(&self) -> Option<watch::Receiver<()>> {
         None
     }

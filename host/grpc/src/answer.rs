@@ -18,7 +18,7 @@ const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 /// Overhead of a value in the message in addition to its bytes: the value's message, its status and its event time.
 const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of::<Timestamp>();
 
-/// The maximum ratio of a value's size in the message to its size in a row.
+/// Returns the maximum ratio of a value's size in the message to its size in a row.
 fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     match (value, value_type) {
         // Nested values are decoded, and two bytes of one can become a value.

@@ -128,8 +128,8 @@ impl GrpcFeatureServer for Arc<Features> {
     }
 }
 
-/// [`super::Calls`] answers lookups itself, because it leases memory for their messages and responses, and tonic does
-/// not.
+/// Returns an internal error: [`super::Calls`] answers lookups itself, because it leases memory for their messages and
+/// responses, and tonic does not.
 fn not_here(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
     error::internal("a lookup was routed to the services that do not serve lookups")
 }

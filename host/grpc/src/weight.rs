@@ -98,7 +98,7 @@ mod tests {
     };
 
     #[test]
-    fn decoded_messages_weigh_no_more_than_expected() {
+    fn decoded_messages_stay_within_estimate() {
         let of = |kind| vec![FeastValue { kind }; 20_000];
         let list = |val| Some(Kind::StringList(StringList { val }));
         let nested = Some(Kind::List(RepeatedValue { val: vec![FeastValue { kind: None }; 50] }));

@@ -160,7 +160,7 @@ async fn load(
     done.await.unwrap_or_else(|error| Err(panicked(&error)))
 }
 
-/// A task of a materialization panicked, which is a bug.
+/// Logs that a task of a materialization panicked, which is a bug, and returns its error.
 fn panicked(error: &JoinError) -> MaterializeError {
     tracing::error!(%error, "a materialization failed because of a bug in Larder");
     MaterializeError { view: String::new(), is_busy: false }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn route_is_unique_for_listener_and_method() {
+    fn route_is_unique_per_listener_method() {
         for (at, route) in ROUTES.iter().enumerate() {
             for other in &ROUTES[..at] {
                 assert!((route.method, route.path) != (other.method, other.path), "{}", route.title());

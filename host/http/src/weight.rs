@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn decoded_bodies_weigh_no_more_than_expected() {
+    fn decoded_bodies_stay_within_estimate() {
         let many = |item: &str| vec![item; 20_000].join(",");
         let items = ["1", "\"\"", "[]", "[[]]", "[1,1]", "{}", "{\"\":0}", "{\"a\":{\"b\":[{}]}}", "null", "-1.5e3"];
         for item in items {

@@ -342,7 +342,7 @@ fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
     }
 }
 
-/// The details are in the log, written where the failure occurred.
+/// Returns the error of a materialization. The details are in the log, written where the failure occurred.
 fn failed(errors: &[MaterializeError]) -> HttpError {
     let busy = errors.iter().all(|error| error.is_busy);
     let views = errors.iter().map(|error| &*error.view).collect::<Vec<_>>().join(", ");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn query_flag_is_parsed_as_by_pydantic() {
+    fn query_flag_parses_like_pydantic() {
         assert!(is_set(Some("force=false&async=True"), "async"));
         assert!(!is_set(Some("async=false"), "async"));
         assert!(!is_set(Some("asynchronous=true"), "async"));

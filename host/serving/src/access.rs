@@ -144,7 +144,7 @@ impl Token {
         Ok(Self { name: name.into(), digest: digest_of(token), scope: Arc::new(scope) })
     }
 
-    /// The token's name.
+    /// Returns the token's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn non_key_column_gets_first_values_type() {
+    fn echoed_column_gets_first_values_type() {
         use EntityValue::{Float, Int, Text};
         let values = [Int(1), Text("2".into())];
         assert_eq!(*coerce(&values, None).unwrap(), [EchoedValue::Int(1), EchoedValue::Int(2)]);

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_frequent_close_to_the_threshold() {
+    fn memory_checks_speed_up_under_pressure() {
         let mib = |mib: u64| mib << 20;
         let millis = |resident, limit| interval(distance(mib(resident), mib(limit))).as_millis();
         let limit = 1_000;

@@ -95,7 +95,7 @@ impl SyncEngine {
         Ok(rows)
     }
 
-    /// For the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
+    /// Handles the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
     /// which have to be reloaded.
     #[must_use]
     pub fn to_reload(&self, damaged: Vec<String>) -> Vec<String> {

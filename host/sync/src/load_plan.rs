@@ -100,8 +100,8 @@ impl Facts {
         ReadPlan { from, resumed, picks_up }
     }
 
-    /// Decides how the rows of a read are loaded. `is_whole` tells whether it yields all rows of the source. `is_large`
-    /// tells whether it has enough rows for a first load that is not served until its end.
+    /// Decides how the rows of a read are loaded. `is_whole`: whether it yields all rows of the source. `is_large`:
+    /// whether it has enough rows for a first load that is not served until its end.
     pub(super) fn load_plan(&self, read: &ReadPlan, is_whole: bool, is_large: bool) -> LoadPlan {
         // A range of event times only adds rows. It cannot replace other rows, because it does not contain them.
         let replaces = (self.mode == WriteMode::Replace || is_whole) && !self.is_windowed;
@@ -143,7 +143,7 @@ mod tests {
         poll_every: Some(Duration::from_secs(1)),
     };
 
-    /// A view from files that was synced before.
+    /// Returns the facts about a view from files that was synced before.
     fn facts() -> Facts {
         Facts {
             begin: Begin::Continue,

@@ -72,7 +72,7 @@ impl SyncLimits {
         Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
     }
 
-    /// As [`SyncLimits::times`], for a source with times in whole units of this many microseconds.
+    /// Returns the same as [`SyncLimits::times`], for a source with times in whole units of this many microseconds.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
         RowTimes { tolerance, coarse: unit.is_some(), is_static: false }

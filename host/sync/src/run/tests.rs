@@ -169,7 +169,7 @@ impl World {
     }
 }
 
-/// Ten transactions, in which each of 200 keys occurs five times.
+/// Returns ten transactions, in which each of 200 keys occurs five times.
 fn large() -> Fake {
     Fake { keys: (0..1_000).map(|row| row * 7 % 200).collect(), ..Fake::default() }
 }
@@ -256,7 +256,8 @@ fn set_with_few_keys_is_rejected() {
 
 const HOUR: Micros = 3_600_000_000;
 
-/// Key 1 has a row from the past and one due in three hours, key 2 one due in two hours, key 3 one due in one hour.
+/// Returns rows: key 1 has one from the past and one due in three hours, key 2 has one due in two hours, and key 3 has
+/// one due in one hour.
 fn with_future() -> Fake {
     Fake { keys: vec![1, 1, 2, 3], times: vec![NOW - 1, NOW + 3 * HOUR, NOW + 2 * HOUR, NOW + HOUR], ..Fake::default() }
 }
@@ -308,7 +309,7 @@ fn retracted_future_row_is_never_served() {
 }
 
 #[test]
-fn incremental_and_windowed_runs_remember_future_rows() {
+fn every_run_remembers_future_rows() {
     let world = World::new(WriteMode::Upsert);
     let mut source = Fake { keys: vec![7], times: vec![NOW], ..Fake::default() };
     world.sync_all(&source);
@@ -388,7 +389,7 @@ fn size_checks_ignore_written_rows() {
 }
 
 #[test]
-fn load_without_a_slot_reads_no_row() {
+fn load_without_slot_reads_nothing() {
     let world = World::new(WriteMode::Upsert);
     let source = Fake { keys: (0..10).collect(), ..Fake::default() };
     let (store, view, id) = (&world.store, &world.view, world.id);

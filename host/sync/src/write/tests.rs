@@ -87,7 +87,7 @@ fn columns_have_equal_length() {
 }
 
 #[test]
-fn event_beyond_tolerance_names_row_and_setting() {
+fn future_event_names_row_and_setting() {
     let two = |time: &str| {
         encode(
             "mapped",
