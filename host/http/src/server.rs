@@ -346,11 +346,11 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Polls `work` so that at most one such future is polled at a time on this thread. Between two polls, the runtime
 /// polls for I/O events and serves ready connections. A TLS handshake computes for up to a millisecond.
-async fn one_at_a_time<T>(permits: &Semaphore, work: impl Future<Output = T>) -> T {
+async fn one_at_a_time<T>(semaphore: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         // The semaphore is never closed.
-        let mut permit = permits.acquire().await.ok();
+        let mut permit = semaphore.acquire().await.ok();
         tokio::task::yield_now().await;
         let mut is_polled = false;
         let done = poll_fn(|cx| {
@@ -397,9 +397,9 @@ mod tests {
         let polls = Arc::new(Mutex::new(Vec::new()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let permits = Arc::new(Semaphore::new(1));
+            let semaphore = Arc::new(Semaphore::new(1));
             let shaking = (0..HANDSHAKES).map(|_| {
-                let (permits, polls) = (Arc::clone(&permits), Arc::clone(&polls));
+                let (semaphore, polls) = (Arc::clone(&semaphore), Arc::clone(&polls));
                 tokio::spawn(async move {
                     let mut left = 3;
                     let work = poll_fn(|cx| {
@@ -408,7 +408,7 @@ mod tests {
                         cx.waker().wake_by_ref();
                         if left == 0 { Poll::Ready(()) } else { Poll::Pending }
                     });
-                    one_at_a_time(&permits, work).await;
+                    one_at_a_time(&semaphore, work).await;
                 })
             });
             let shaking: Vec<_> = shaking.collect();
