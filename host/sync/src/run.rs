@@ -302,6 +302,7 @@ pub(super) fn materialize_view(
 ///
 /// # Errors
 /// As [`sync_view`]. The previous rows stay in that case.
+#[cfg(feature = "aws")]
 pub(super) fn stage_view(
     run: SyncRun<'_>,
     window: Window,
