@@ -287,7 +287,7 @@ fn keys_of_every_other_type() {
             assert_eq!(ask(&fixture, &[], &body).status, 200);
             let answer = ask(&fixture, &[ARROW], &body);
             assert_eq!(answer.status, 400);
-            assert!(answer.text().contains("column 'k' cannot have 9223372036854775807"), "{}", answer.text());
+            assert!(answer.text().contains("column 'k' cannot hold 9223372036854775807"), "{}", answer.text());
         }
     }
 }

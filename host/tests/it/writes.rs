@@ -447,7 +447,11 @@ fn hanging_view_holds_up_no_other() {
     let answers: Vec<u16> = (0..20).map(|_| post("/materialize?async=true", &["silent"]).status).collect();
     assert_eq!((answers[0], answers[19]), (202, 503), "{answers:?}");
     let refused = post("/materialize", &["silent"]);
-    assert!(refused.text().contains("too many materializations of feature view silent wait"), "{}", refused.text());
+    assert!(
+        refused.text().contains("too many materializations of feature view silent are queued"),
+        "{}",
+        refused.text()
+    );
     fixture.eventually("the source is asked", || proxy.connections() > 0);
     assert_eq!(post("/materialize", &["driver_stats"]).status, 200);
     assert_eq!(trips(&fixture, 1001), 1001);
