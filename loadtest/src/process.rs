@@ -84,11 +84,10 @@ struct Schedule {
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let thread = thread.ok()?;
-        // A thread that ended meanwhile has no such file.
-        if let Ok(schedstat) = fs::read_to_string(thread.path().join("schedstat")) {
-            schedules.insert(thread.file_name(), schedule(&schedstat)?);
-        }
+        // A thread that ends meanwhile has no entry, no file or an empty one.
+        let Ok(thread) = thread else { continue };
+        let counts = fs::read_to_string(thread.path().join("schedstat")).ok().and_then(|text| schedule(&text));
+        schedules.extend(counts.map(|counts| (thread.file_name(), counts)));
     }
     (!schedules.is_empty()).then_some(schedules)
 }

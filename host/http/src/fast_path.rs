@@ -28,7 +28,6 @@ use larder_common::memory::{Lease, OverBudget, SMALL_BYTES};
 use larder_ingest::READ_THROUGH;
 use larder_model::model::Micros;
 use larder_serving::LookupResponse;
-use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
@@ -117,7 +116,10 @@ struct Buffers {
 }
 
 /// The head of a response.
-type Head = SmallVec<[u8; HEAD_BYTES]>;
+struct Head {
+    bytes: [u8; HEAD_BYTES],
+    len: usize,
+}
 
 /// Consecutive responses.
 #[derive(Default)]
@@ -137,7 +139,7 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 32;
 /// The offset of a successful response's body in its buffer. The head is shorter, and is written directly in front of
 /// the body.
-const HEAD_BYTES: usize = 192;
+const HEAD_BYTES: usize = 256;
 /// Once this many bytes are ready to send, further requests wait until the client has accepted them, because a request
 /// of a few bytes can have a large response.
 const OUTPUT_BYTES_FULL: usize = 64 << 10;
@@ -343,14 +345,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         let (head, body) = match answer {
             Ok(LookupResponse { body, fetched }) => {
                 let header = fetched.reason().map(|reason| (READ_THROUGH, reason.as_bytes()));
-                (head(StatusCode::OK, header, body.len(), now, is_draining), body)
+                (Head::new(StatusCode::OK, header, body.len(), now, is_draining), body)
             }
             Err(error) => {
                 let body = Bytes::from(error.body.to_string());
-                (error_head(&error, body.len(), now, is_draining), body)
+                (Head::of_error(&error, body.len(), now, is_draining), body)
             }
         };
-        self.unsent = head.into_vec();
+        self.unsent = head.bytes().to_vec();
         self.unsent_body = body;
         self.partial = std::mem::take(&mut waiting.bytes);
         // The bytes after the request were not processed meanwhile, so their timeout starts now.
@@ -422,10 +424,10 @@ impl Output {
         self.bytes.resize(body, 0);
         match router.answer_fast(request, &mut self.bytes, client) {
             FastAnswer::Done(now) => {
-                let head = head(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
+                let head = Head::new(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
                 // The head goes directly in front of the body, because it contains the body's length.
-                let head_at = body - head.len();
-                self.bytes[head_at..body].copy_from_slice(&head);
+                let head_at = body - head.len;
+                self.bytes[head_at..body].copy_from_slice(head.bytes());
                 if start == 0 {
                     self.from = head_at;
                 } else {
@@ -458,7 +460,7 @@ impl Output {
     /// Appends an error response.
     fn fail(&mut self, error: &HttpError, now: Micros, is_last: bool) {
         let body = error.body.to_string();
-        self.bytes.extend_from_slice(&error_head(error, body.len(), now, is_last));
+        self.bytes.extend_from_slice(Head::of_error(error, body.len(), now, is_last).bytes());
         self.bytes.extend_from_slice(body.as_bytes());
     }
 
@@ -471,37 +473,51 @@ impl Output {
     }
 }
 
-/// Formats the head of an error response.
-fn error_head(error: &HttpError, body_bytes: usize, now: Micros, is_last: bool) -> Head {
-    let header = error.header.as_deref().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    head(error.status, header, body_bytes, now, is_last)
-}
+// === impl Head ===
 
-/// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
-/// response, the connection closes.
-fn head(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Head {
-    let mut head = Head::new();
-    if status == StatusCode::OK {
-        head.extend_from_slice(b"HTTP/1.1 200 OK");
-    } else {
-        head.extend_from_slice(b"HTTP/1.1 ");
-        head.extend_from_slice(status.as_str().as_bytes());
-        head.extend_from_slice(b" ");
-        head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+impl Head {
+    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
+    /// response, the connection closes.
+    fn new(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Self {
+        let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
+        if status == StatusCode::OK {
+            head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json");
+        } else {
+            head.push(b"HTTP/1.1 ");
+            head.push(status.as_str().as_bytes());
+            head.push(b" ");
+            head.push(status.canonical_reason().unwrap_or_default().as_bytes());
+            head.push(b"\r\ncontent-type: application/json");
+        }
+        if let Some((name, value)) = header {
+            head.push(b"\r\n");
+            head.push(name.as_bytes());
+            head.push(b": ");
+            head.push(value);
+        }
+        head.push(b"\r\ncontent-length: ");
+        head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
+        head.push(b"\r\ndate: ");
+        head.push(&date(now));
+        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+        head
     }
-    head.extend_from_slice(b"\r\ncontent-type: application/json");
-    if let Some((name, value)) = header {
-        head.extend_from_slice(b"\r\n");
-        head.extend_from_slice(name.as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
+
+    /// Formats the head of an error response.
+    fn of_error(error: &HttpError, body_bytes: usize, now: Micros, is_last: bool) -> Self {
+        let header = error.header.as_deref().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Self::new(error.status, header, body_bytes, now, is_last)
     }
-    head.extend_from_slice(b"\r\ncontent-length: ");
-    head.extend_from_slice(itoa::Buffer::new().format(body_bytes).as_bytes());
-    head.extend_from_slice(b"\r\ndate: ");
-    head.extend_from_slice(&date(now));
-    head.extend_from_slice(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
-    head
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Appends bytes. The statuses and headers of lookups are known, and fit.
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
 }
 
 /// Returns the `Date` value of a time. It is formatted at most once per second.
