@@ -263,10 +263,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             match parse(rest, body_bytes_max) {
                 Parsed::Lookup(request) => {
                     done += request.len;
-                    let started = Instant::now();
                     match output.answer(&self.router, &request, self.client, is_draining) {
-                        None => took += started.elapsed(),
-                        Some(answer) => {
+                        Ok(duration) => took += duration,
+                        Err((answer, started)) => {
                             let bytes = input[done..].to_vec();
                             break Then::Wait(Box::new(Waiting { answer, started, bytes }));
                         }
@@ -340,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             self.then = Then::Close;
             return Poll::Ready(());
         };
-        self.router.note_fast(waiting.started, answer.as_ref().err(), self.client);
+        let _ = self.router.note_fast(waiting.started, answer.as_ref().err(), self.client);
         let now = self.router.now();
         let (head, body) = match answer {
             Ok(LookupResponse { body, fetched }) => {
@@ -411,19 +410,20 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Appends the complete response to a request. If the response is pending, returns it instead.
+    /// Appends the complete response to a request, and returns how long it took. If the response is pending, returns it
+    /// and the start time as the error.
     fn answer(
         &mut self,
         router: &Router,
         request: &FastRequest<'_>,
         client: Option<SocketAddr>,
         is_last: bool,
-    ) -> Option<PendingAnswer> {
+    ) -> Result<Duration, (PendingAnswer, Instant)> {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
-        match router.answer_fast(request, &mut self.bytes, client) {
-            FastAnswer::Done(now) => {
+        let took = match router.answer_fast(request, &mut self.bytes, client) {
+            FastAnswer::Done(now, took) => {
                 let head = Head::new(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
                 // The head goes directly in front of the body, because it contains the body's length.
                 let head_at = body - head.len;
@@ -434,16 +434,18 @@ impl Output {
                     self.bytes.copy_within(head_at.., start);
                     self.bytes.truncate(self.bytes.len() - (head_at - start));
                 }
+                took
             }
-            FastAnswer::Failed(error) => {
+            FastAnswer::Failed(error, took) => {
                 self.bytes.truncate(start);
                 self.fail(&error, router.now(), is_last);
+                took
             }
-            FastAnswer::Pending(answer) => {
+            FastAnswer::Pending(answer, started) => {
                 self.bytes.truncate(start);
-                return Some(answer);
+                return Err((answer, started));
             }
-        }
+        };
         // If the client does not read the response, it stays in memory.
         if let Err(error) = self.lease(router) {
             self.bytes.truncate(start);
@@ -454,7 +456,7 @@ impl Output {
             router.note_refused(&error, client);
             self.fail(&error, router.now(), is_last);
         }
-        None
+        Ok(took)
     }
 
     /// Appends an error response.

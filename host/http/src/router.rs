@@ -83,11 +83,13 @@ pub enum ListenerRole {
 
 /// The result of a lookup on the fast path.
 pub(super) enum FastAnswer {
-    /// The body was appended. The time is that of the lookup, for the response's date.
-    Done(Micros),
-    /// Another thread computes the response, or rows are fetched. Call [`Router::note_fast`] with the result.
-    Pending(PendingAnswer),
-    Failed(HttpError),
+    /// The body was appended. The time is that of the lookup, for the response's date; the duration is how long it took.
+    Done(Micros, Duration),
+    /// Another thread computes the response, or rows are fetched. Call [`Router::note_fast`] with the start time and the
+    /// result.
+    Pending(PendingAnswer, Instant),
+    /// The error, and how long it took.
+    Failed(HttpError, Duration),
 }
 
 /// A lookup that other threads continue.
@@ -236,31 +238,35 @@ impl Router {
             Ok((attempt, authorization))
         });
         match served {
-            Ok((Attempt::Done(now), _)) => {
-                self.note_fast(started, None, client);
-                FastAnswer::Done(now)
-            }
+            Ok((Attempt::Done(now), _)) => FastAnswer::Done(now, self.note_fast(started, None, client)),
             Ok((Attempt::Unfinished(unfinished), authorization)) => {
                 let lookups = Arc::clone(&self.lookups);
                 let body = Bytes::copy_from_slice(request.body);
                 let lookup = Lookup { protocol: Form::Json, authorization, body };
                 let pending = async move { Ok(lookups.resume(lookup, unfinished).await?) };
-                FastAnswer::Pending(Box::pin(pending))
+                FastAnswer::Pending(Box::pin(pending), started)
             }
             Err(error) => {
-                self.note_fast(started, Some(&error), client);
-                FastAnswer::Failed(error)
+                let took = self.note_fast(started, Some(&error), client);
+                FastAnswer::Failed(error, took)
             }
         }
     }
 
-    /// Records the result of a lookup on the fast path in the metrics and the log.
-    pub(super) fn note_fast(&self, started: Instant, error: Option<&HttpError>, client: Option<SocketAddr>) {
+    /// Records the result of a lookup on the fast path in the metrics and the log. Returns how long it took.
+    pub(super) fn note_fast(
+        &self,
+        started: Instant,
+        error: Option<&HttpError>,
+        client: Option<SocketAddr>,
+    ) -> Duration {
+        let took = started.elapsed();
         match error {
             None => self.metrics.online.success.increment(1),
             Some(error) => note_failed(&self.metrics.online, error, ONLINE_FEATURES, client),
         }
-        self.metrics.online.duration.record(started.elapsed().as_secs_f64());
+        self.metrics.online.duration.record(took.as_secs_f64());
+        took
     }
 
     /// Records that there was no memory for the response to a lookup on the fast path.
