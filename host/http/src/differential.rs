@@ -207,7 +207,14 @@ impl TestServer {
             // in pieces than in one piece. The fast path hands over all bytes in one piece.
             hyper = self.send(&[bytes], Path::Hyper);
         }
-        assert_eq!(fast, hyper, "the fast path and hyper differ for {:?}", String::from_utf8_lossy(bytes));
+        // hyper drops responses that it has not sent when a later request breaks the connection. The fast path has sent
+        // its responses by then.
+        let is_cut = fast.is_closed && hyper.is_closed && fast.responses.starts_with(&hyper.responses);
+        assert!(
+            fast == hyper || is_cut,
+            "the fast path and hyper differ for {:?}: {fast:?} and {hyper:?}",
+            String::from_utf8_lossy(bytes)
+        );
         fast
     }
 }
