@@ -558,6 +558,15 @@ fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx:
     Poll::Pending
 }
 
+/// Returns the length of the lookup that the bytes begin with, if the fast path can serve it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn lookup_length(bytes: &[u8], body_bytes_max: usize) -> Option<usize> {
+    match parse(bytes, body_bytes_max) {
+        Parsed::Lookup(request) => Some(request.len),
+        Parsed::Partial | Parsed::Other => None,
+    }
+}
+
 /// Parses the request at the beginning of the bytes.
 fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let Some(rest) = bytes.strip_prefix(START) else {

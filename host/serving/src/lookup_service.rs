@@ -223,7 +223,8 @@ impl LookupService {
     ) -> Result<Attempt, LookupError<P::Error>> {
         let snapshot = self.current.load();
         let mode = Mode { may_be_slow: false, may_fetch: true };
-        Ok(match self.serve_here(&snapshot, protocol, authorization, body, mode, out)? {
+        let step = self.serve_here(&snapshot, protocol, authorization, body, mode, out);
+        Ok(match step.or_else(|error| self.next_after(error, true).map(Step::Next))? {
             Step::Done(now) => Attempt::Done(now),
             Step::Next(next) => Attempt::Unfinished(Unfinished { snapshot: Arc::clone(&snapshot), next }),
         })
@@ -260,11 +261,12 @@ impl LookupService {
                 Next::Here => {
                     let Lookup { protocol, authorization, body } = &*lookup;
                     let (mode, mut out) = (Mode { may_be_slow: false, may_fetch }, Vec::new());
-                    match self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out) {
-                        Ok(Step::Done(_)) => self.lease::<P>(out).map(Step::Done).map_err(LookupError::from),
-                        Ok(Step::Next(next)) => Ok(Step::Next(next)),
-                        Err(error) => Err(error),
-                    }
+                    self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out).and_then(
+                        |step| match step {
+                            Step::Done(_) => Ok(Step::Done(self.lease::<P>(out)?)),
+                            Step::Next(next) => Ok(Step::Next(next)),
+                        },
+                    )
                 }
                 Next::Large | Next::Plugins => {
                     is_large |= matches!(next, Next::Large);
@@ -300,12 +302,8 @@ impl LookupService {
             };
             next = match step {
                 Ok(Step::Done(body)) => return Ok(LookupResponse { body, fetched }),
-                Ok(Step::Next(Next::Renew(error))) if !may_renew => return Err(error.into()),
                 Ok(Step::Next(next)) => next,
-                Err(LookupError::Request(error)) if may_renew && error.names_unknown() && self.renewal.is_due() => {
-                    Next::Renew(error)
-                }
-                Err(error) => return Err(error),
+                Err(error) => self.next_after(error, may_renew)?,
             };
         }
     }
@@ -328,15 +326,24 @@ impl LookupService {
         if !matches!(passed, Ok(Pass::Done(_))) {
             out.truncate(start);
         }
-        match passed {
-            Ok(Pass::Done(now)) => Ok(Step::Done(now)),
-            Ok(Pass::Fetch(wanted)) => Ok(Step::Next(Next::Fetch(wanted, budget))),
-            Ok(Pass::SlowPlugins) => Ok(Step::Next(Next::Plugins)),
-            Err(LookupError::Request(RequestError::TooLong)) => Ok(Step::Next(Next::Large)),
-            Err(LookupError::Request(error)) if error.names_unknown() && self.renewal.is_due() => {
-                Ok(Step::Next(Next::Renew(error)))
+        Ok(match passed? {
+            Pass::Done(now) => Step::Done(now),
+            Pass::Fetch(wanted) => Step::Next(Next::Fetch(wanted, budget)),
+            Pass::SlowPlugins => Step::Next(Next::Plugins),
+        })
+    }
+
+    /// Returns the step that may succeed after an error.
+    ///
+    /// # Errors
+    /// The error, if no other step is worth a try.
+    fn next_after<E>(&self, error: LookupError<E>, may_renew: bool) -> Result<Next, LookupError<E>> {
+        match error {
+            LookupError::Request(RequestError::TooLong) => Ok(Next::Large),
+            LookupError::Request(error) if may_renew && error.names_unknown() && self.renewal.is_due() => {
+                Ok(Next::Renew(error))
             }
-            Err(error) => Err(error),
+            error => Err(error),
         }
     }
 
