@@ -187,13 +187,25 @@ fn log_panics() {
     }));
 }
 
+/// The levels of crates whose warnings are of no use, unless the filter names the crate. `h2` logs a warning for each
+/// misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
+const CRATE_LEVELS: [(&str, &str); 2] = [("h2", "error"), ("aws_config", "error")];
+
+/// Adds [`CRATE_LEVELS`] to a filter.
+fn with_limits(filter: &str) -> String {
+    let mut limited = filter.to_owned();
+    for (name, level) in CRATE_LEVELS {
+        if filter != "off" && !filter.contains(name) {
+            limited.push_str(&format!(",{name}={level}"));
+        }
+    }
+    limited
+}
+
 /// Starts logging to standard error, including panics. A second call has no effect. Logging never blocks and never
 /// fails: see [`flush_logs`].
 pub fn install_logs(filter: &str, format: LogFormat) {
-    // The `h2` crate logs a warning for each misbehaving client, so clients could flood the log.
-    let with_h2 = format!("{filter},h2=error");
-    let filter = if filter.contains("h2") || filter == "off" { filter } else { &*with_h2 };
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(with_limits(filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
     // Those errors would be printed to standard error, and the print panics if the reader is gone.
     let builder = builder.log_internal_errors(false);
@@ -223,6 +235,13 @@ pub fn panic_words(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noisy_crates_are_limited_by_default() {
+        assert_eq!(with_limits("info"), "info,h2=error,aws_config=error");
+        assert_eq!(with_limits("info,h2=debug"), "info,h2=debug,aws_config=error");
+        assert_eq!(with_limits("off"), "off");
+    }
 
     #[test]
     fn panic_is_one_log_line() {

@@ -86,7 +86,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         counted(features, "feature", "features"),
         counted(catalog.services().len(), "feature service", "feature services"),
         match problems.len() {
-            0 => "all right".to_owned(),
+            0 => "no errors".to_owned(),
             count => format!("no errors, {}", counted(count, "warning", "warnings")),
         },
     ));

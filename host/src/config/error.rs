@@ -9,7 +9,7 @@ use larder_model::yaml::Problem;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The configuration file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}{}", hint(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -23,4 +23,12 @@ pub enum ConfigError {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+/// Returns the way out of an error of reading `larder.yaml`.
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::NotFound {
+        ". hint: set --config to its path, or create one with 'larder init'"
+    } else {
+        ""
+    }
 }

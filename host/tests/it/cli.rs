@@ -65,7 +65,7 @@ fn check_counts_valid_definitions() {
     let checked = Home::with(GOOD).run(["check"]);
     checked.assert_code(0);
     expect![[r#"
-        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: all right
+        larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: no errors
     "#]]
     .assert_eq(&checked.out);
     assert_eq!(checked.err, "");
@@ -482,7 +482,7 @@ fn init_without_files_has_its_data() {
     let home = Home::empty();
     home.run(["init", "."]).assert_code(0);
     let checked = home.run(["check"]);
-    assert!(checked.assert_code(0).out.contains("all right"), "{}", checked.out);
+    assert!(checked.assert_code(0).out.contains("no errors"), "{}", checked.out);
     home.run(["sync"]).assert_code(0);
     home.run(["verify"]).assert_code(0);
 }

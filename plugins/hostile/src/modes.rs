@@ -184,7 +184,7 @@ pub(crate) fn amount() -> Option<usize> {
     CONFIG.with_borrow(|config| config.amount)
 }
 
-/// Corrupts good columns. Modes that do not change columns act elsewhere.
+/// Corrupts good columns. Modes that do not change columns are handled by other functions.
 fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Column>) {
     match mode {
         Mode::WrongColumnCount => columns.truncate(WORDS),

@@ -282,8 +282,8 @@ fn unknown_fields_are_refused_or_ignored() {
         let registry = FeastRegistry::parse(&bytes).unwrap();
         let options = FeastOptions::from(FeastValues::BatchSources);
         let definitions = format!("{:#?}", registry.definitions("registry.db", registries::PROJECT, &options));
-        let told = format!("it sets field 1234 of {}, which this version of Larder does not support", message.name);
-        assert!(definitions.contains(&told), "{path:?}: {definitions}");
+        let reason = format!("it sets field 1234 of {}, which this version of Larder does not support", message.name);
+        assert!(definitions.contains(&reason), "{path:?}: {definitions}");
         let options = FeastOptions { unknown_fields: UnknownFields::Ignore, ..options };
         let definitions = format!("{:#?}", registry.definitions("registry.db", registries::PROJECT, &options));
         assert!(definitions == before[0], "{path:?}: {definitions}");
