@@ -105,3 +105,56 @@ impl WriteAccess {
         self.writer.current()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::RwLock, task::yield_now};
+
+    use super::*;
+    use crate::Authenticator;
+
+    /// A writer that no write of these tests uses.
+    #[derive(Debug)]
+    struct Unused;
+
+    impl CurrentWriter for Unused {
+        fn current(&self) -> Arc<dyn RowWriter> {
+            unreachable!("no write asks for it")
+        }
+    }
+
+    impl RenewDefinitions for Unused {
+        fn renew(&self, _caller_allows_cache: bool) -> bool {
+            false
+        }
+
+        fn is_always_wanted(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn all_protocols_share_one_limit() {
+        let service = Arc::new(WriteService::new(Arc::new(Unused), Arc::new(Unused)));
+        let caller = Authenticator::open().authenticate_anonymous().unwrap();
+        let gate = Arc::new(RwLock::new(()));
+        let write = || {
+            let (service, caller, gate) = (Arc::clone(&service), caller.clone(), Arc::clone(&gate));
+            let work = move |_: &WriteAccess| {
+                let _open = gate.blocking_read();
+                Ok::<_, ()>(())
+            };
+            async move { service.write(&caller, work).await }
+        };
+        let closed = gate.write().await;
+        let held: Vec<_> = (0..WRITES_AT_ONCE_MAX).map(|_| tokio::spawn(write())).collect();
+        // Each task takes its permit when it is polled first.
+        yield_now().await;
+        assert!(matches!(write().await, Err(WriteFailure::Busy)), "one beyond the limit");
+        drop(closed);
+        for one in held {
+            assert!(one.await.unwrap().is_ok());
+        }
+        assert!(write().await.is_ok(), "the permits are free again");
+    }
+}
